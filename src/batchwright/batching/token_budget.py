@@ -1,0 +1,177 @@
+"""Padded batches that never exceed a budget of tokens."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+import numpy as np
+
+from batchwright.batching.checks import check_choice, check_positive
+from batchwright.batching.cuts import RowLimit, cut_runs, cut_sequence, fit_runs
+from batchwright.batching.draft import Draft, Oversize
+from batchwright.batching.windows import count_in_windows, cut_in_windows
+from batchwright.errors import BudgetError
+from batchwright.layout import Layout
+from batchwright.lengths import runs
+from batchwright.order import Pools
+from batchwright.seeding import sorted_by_length
+from batchwright.typing import IntArray, LengthArray
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """Fill padded batches up to a budget: many short samples, or few long ones.
+
+    Guarantees ``rows × longest row ≤ max_tokens`` in every batch, and that no sample is
+    dropped. Inside each pool of the order, batches are cut from one sort by length; a binding
+    sequence is cut where it stands.
+
+    Args:
+        max_tokens: The budget of one batch, padding included. A memory setting.
+        max_samples: The most samples in a batch.
+        pad_to_multiple_of: Rows are padded to a multiple of this, and the budget counts it.
+        batch_size_multiple_of: Batches larger than this hold a multiple of it, except the
+            last of a pool and those split for equal counts.
+        oversize: What becomes of a sample longer than the budget: ``"error"``, ``"drop"``, or
+            ``"truncate"``.
+        mixing: What an update is made of. ``"stratified"``: one random batch of every length
+            stratum of the epoch. ``"update"``: exactly the samples that a plain shuffle would
+            draw, sorted only inside the update. An integer k: batches of random windows of k
+            updates, for updates of one batch.
+
+    Raises:
+        BudgetError: If a setting makes no sense.
+
+    Example:
+        >>> import batchwright as bw
+        >>> plan = bw.plan([9, 1, 8, 2, 2], batching=TokenBudget(18))
+        >>> sorted(sorted(batch.tolist()) for batch in plan)
+        [[0, 2], [1, 3, 4]]
+    """
+
+    max_tokens: int
+    _: KW_ONLY
+    max_samples: int | None = None
+    pad_to_multiple_of: int = 1
+    batch_size_multiple_of: int = 1
+    oversize: Oversize = "error"
+    mixing: Literal["stratified", "update"] | int = "stratified"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_positive(
+            "TokenBudget",
+            max_tokens=self.max_tokens,
+            max_samples=self.max_samples,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            batch_size_multiple_of=self.batch_size_multiple_of,
+        )
+        check_choice("TokenBudget", "oversize", self.oversize, ("error", "drop", "truncate"))
+        if isinstance(self.mixing, str):
+            check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
+        else:
+            check_positive("TokenBudget", mixing=self.mixing)
+        if self.pad_to_multiple_of > self.max_tokens:
+            message = (
+                f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
+                f"{self.pad_to_multiple_of}): not even one row fits. Raise max_tokens."
+            )
+            raise BudgetError(message)
+
+    @property
+    def layout(self) -> Layout:
+        """Padded rows within the budget."""
+        return Layout("padded", self.max_tokens, self.max_samples, self.pad_to_multiple_of)
+
+    @property
+    def _limit(self) -> RowLimit:
+        return RowLimit(
+            self.max_tokens,
+            self.max_samples,
+            self.pad_to_multiple_of,
+            self.batch_size_multiple_of,
+        )
+
+    @property
+    def _window(self) -> int | None:
+        """Updates in a window of mixing; None is the whole pool."""
+        if self.mixing == "stratified":
+            return None
+        return 1 if self.mixing == "update" else int(self.mixing)
+
+    def count(
+        self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
+    ) -> int:
+        """Return how many batches the pools need; see `Batching.count`.
+
+        With mixing other than stratified, room is left for windows that happen to need more.
+        """
+        limit = self._limit
+        if not pools.is_free:
+            return cut_sequence(_in_sequence(lengths, pools.members), limit).size
+        total = 0
+        for pool in pools:
+            values, counts = runs(lengths, pool)
+            total += cut_runs(counts, limit(values)).size
+        if self._window is None:
+            return total
+        size = self._window * multiple
+        sequence = pools.sequence(rng)
+        return max(total, count_in_windows(_in_sequence(lengths, sequence), limit, size))
+
+    def draft(
+        self,
+        pools: Pools,
+        lengths: LengthArray,
+        *,
+        rng: np.random.Generator,
+        multiple: int,
+        num_batches: int,
+    ) -> Draft:
+        """Sort and cut; see `Batching.draft`. O(m) but for one sort of 64-bit keys."""
+        limit = self._limit
+        if not pools.is_free:
+            sizes = cut_sequence(_in_sequence(lengths, pools.members), limit)
+            return Draft(pools.members, _offsets(sizes))
+        window = self._window
+        is_one = pools.offsets is not None and pools.offsets.size == 2  # noqa: PLR2004
+        if window is not None and is_one:
+            sequence = pools.sequence(rng)
+            ordered = _in_sequence(lengths, sequence)
+            while window * multiple < num_batches:
+                cut = cut_in_windows(ordered, limit, window * multiple, num_batches=num_batches)
+                if cut is not None:
+                    sizes, edges = cut
+                    return self._draft(sequence, lengths, sizes, rng, edges)
+                window *= 2  # more to sort leaves less padding: in the end all of the pool
+        pooled = [runs(lengths, pool) for pool in pools]
+        sizes = [self._cut(*run, num_batches, len(pooled)) for run in pooled]
+        edges = np.concatenate(([0], np.cumsum([each.size for each in sizes])))
+        return self._draft(pools.members, lengths, np.concatenate(sizes), rng, edges)
+
+    def _cut(self, values: IntArray, counts: IntArray, target: int, num_pools: int) -> IntArray:
+        if num_pools == 1:
+            fitted = fit_runs(values, counts, self._limit, num_batches=target)
+            if fitted is not None:
+                return fitted
+        return cut_runs(counts, self._limit(values))
+
+    def _draft(
+        self,
+        members: IntArray,
+        lengths: LengthArray,
+        sizes: IntArray,
+        rng: np.random.Generator,
+        pools: IntArray,
+    ) -> Draft:
+        offsets = _offsets(sizes)
+        ordered = sorted_by_length(members, lengths, rng, pools=offsets[pools])
+        longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
+        return Draft(ordered, offsets, pools, np.log(longest))
+
+
+def _in_sequence(lengths: LengthArray, sequence: IntArray) -> IntArray:
+    return lengths[sequence].astype(np.int64, copy=False)
+
+
+def _offsets(sizes: IntArray) -> IntArray:
+    return np.concatenate(([0], np.cumsum(sizes)))

@@ -1,0 +1,203 @@
+"""Which batches share an update, and which rank gets which: mix, and balance."""
+
+import numpy as np
+
+from batchwright.seeding import random_bits
+from batchwright.typing import FloatArray, IntArray
+
+_EVEN = 1.04
+"""Slowest rank over the mean that counts as even: finer balance would cost mix."""
+
+
+def deal(
+    num_batches: int,
+    pools: IntArray | None,
+    *,
+    keys: FloatArray | None,
+    costs: FloatArray | None,
+    world_size: int,
+    accumulate: int,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Rearrange batches so that each update is a fair mix, or each rank's work is even.
+
+    An update is ``world_size * accumulate`` consecutive batches; batch `i` of it goes to rank
+    ``i % world_size``. Without costs, each update gets one random batch of every stratum of
+    keys. With costs, ranks that wait for each other get batches of like cost, and updates are
+    mixed as far as the number of slots allows.
+
+    Args:
+        num_batches: How many batches there are.
+        pools: int64[p + 1], offsets over batches; those of one pool may change places. None
+            leaves all where they are.
+        keys: float64[b], mean log-length of each batch. None: they are random samples already.
+        costs: float64[b], work of each batch. None deals for mix alone.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        rng: Where random places come from.
+
+    Returns:
+        int64[b], a permutation: which batch comes at each place. O(b log b).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> lengths = np.array([9.0, 8.0, 2.0, 1.0])
+        >>> order = deal(4, np.array([0, 4]), keys=lengths, costs=None, world_size=1,
+        ...              accumulate=2, rng=rng)
+        >>> sorted((lengths[order].reshape(2, 2) > 5).sum(axis=1).tolist())
+        [1, 1]
+    """
+    places = np.arange(num_batches)
+    if pools is None or (keys is None and costs is None):
+        return places
+    update = world_size * accumulate
+    edges = pools.tolist()
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        size = stop - start
+        # A pool may begin and end inside an update: only its whole updates are dealt.
+        head = min(-start % update, size)
+        tail = (size - head) % update
+        pool_keys = None if keys is None else keys[start:stop]
+        if costs is None:
+            ranked = np.argsort(-keys[start:stop], kind="stable")  # type: ignore[index]
+        else:
+            ranked = np.argsort(-costs[start:stop], kind="stable")
+        edge, inner = _spaced_apart(ranked, head + tail)
+        edge = edge[_random_order(edge.size, rng)]
+        if costs is None:
+            dealt = _mixed(inner, update, rng)
+        else:
+            dealt = _balanced(inner, pool_keys, costs[start:stop], world_size, accumulate, rng)
+        places[start:stop] = start + np.concatenate((edge[:head], dealt, edge[head:]))
+    return places
+
+
+def rank_imbalance(costs: FloatArray, world_size: int, accumulate: int) -> float:
+    """Compare the slowest rank with the mean, summed over updates.
+
+    Args:
+        costs: float64[b], work of each batch, in the sequence of the plan.
+        world_size: Ranks; batch `i` of an update goes to rank ``i % world_size``.
+        accumulate: Batches of an update on each rank.
+
+    Returns:
+        1 where no rank ever waits. A last update that is not whole counts as far as it goes.
+
+    Example:
+        >>> rank_imbalance(np.array([3.0, 1.0, 1.0, 3.0]), world_size=2, accumulate=2)
+        1.0
+    """
+    update = world_size * accumulate
+    whole = np.zeros(-(-costs.size // update) * update)
+    whole[: costs.size] = costs
+    per_rank = whole.reshape(-1, accumulate, world_size).sum(axis=1)
+    return float(per_rank.max(axis=1).sum() / per_rank.mean(axis=1).sum())
+
+
+def _mixed(ranked: IntArray, update: int, rng: np.random.Generator) -> IntArray:
+    """Give each update one random batch of every stratum, in random slots."""
+    strata = ranked.reshape(update, -1)
+    drawn = np.take_along_axis(strata, _random_rows(strata.shape, rng), axis=1)
+    updates = drawn.T
+    slots = _random_rows(updates.shape, rng)
+    return np.take_along_axis(updates, slots, axis=1).ravel()
+
+
+def _balanced(
+    ranked: IntArray,
+    keys: FloatArray | None,
+    costs: FloatArray,
+    world_size: int,
+    accumulate: int,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Mix updates as finely as even ranks allow.
+
+    Batches go to updates in groups of like cost: groups of one mix best, groups as large as the
+    world make every slot even. The smallest that keeps ranks even is taken.
+
+    Args:
+        ranked: int64[b], batches from high to low cost, whole updates of them.
+        keys: float64[b], mean log-length of each batch, or None.
+        costs: float64[b], work of each batch.
+        world_size: Ranks.
+        accumulate: Slots of an update.
+        rng: Where random places come from.
+
+    Returns:
+        int64[b], update after update, slot after slot.
+    """
+    if not ranked.size:
+        return ranked
+    means = np.log(costs) if keys is None else keys
+    group = 1 if accumulate > 1 else world_size  # one slot a rank: nothing can even out
+    while True:
+        while world_size % group:
+            group += 1
+        updates = _compose(ranked.reshape(-1, group), means, world_size * accumulate, rng)
+        updates = _hand_to_ranks(updates.reshape(-1, accumulate, world_size), costs, rng)
+        dealt = updates.ravel()
+        if group >= world_size or rank_imbalance(costs[dealt], world_size, accumulate) <= _EVEN:
+            return dealt
+        group *= 2
+
+
+def _compose(
+    groups: IntArray, means: FloatArray, update: int, rng: np.random.Generator
+) -> IntArray:
+    """Give each update one group of every stratum: int64[g, size] → int64[updates, update]."""
+    num_strata = update // groups.shape[1]
+    strata = means[groups].mean(axis=1).reshape(num_strata, -1)  # [stratum, update]
+    num_updates = strata.shape[1]
+    total = np.zeros(num_updates)
+    picks = np.empty(strata.shape, dtype=np.int64)
+    # Narrow strata are dealt at random, wide ones so that they even out what is there already.
+    for position, stratum in enumerate(np.argsort(strata.std(axis=1), kind="stable").tolist()):
+        if position < (num_strata + 1) // 2:
+            chosen = _random_order(num_updates, rng)
+        else:
+            chosen = np.empty(num_updates, dtype=np.int64)
+            chosen[np.argsort(total, kind="stable")] = np.argsort(-strata[stratum], kind="stable")
+        total += strata[stratum][chosen]
+        picks[stratum] = stratum * num_updates + chosen
+    return groups[picks.T].reshape(num_updates, update)
+
+
+def _hand_to_ranks(updates: IntArray, costs: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Share each update's batches so that ranks sum up alike: int64[updates, slots, ranks]."""
+    num_updates, accumulate, world_size = updates.shape
+    batches = updates.reshape(num_updates, -1)
+    batches = np.take_along_axis(batches, np.argsort(-costs[batches], axis=1, kind="stable"), 1)
+    shared = np.empty_like(updates)
+    load = np.zeros((num_updates, world_size))
+    held = np.zeros((num_updates, world_size), dtype=np.int64)
+    each = np.arange(num_updates)
+    # Longest processing time first: the next heaviest to the rank with the least, if it has room.
+    for batch in batches.T:
+        rank = load.argmin(axis=1)
+        shared[each, held[each, rank], rank] = batch
+        load[each, rank] += costs[batch]
+        held[each, rank] += 1
+        load[held == accumulate] = np.inf
+    shared = shared[_random_order(num_updates, rng)]
+    ranks = _random_rows((num_updates, 1, world_size), rng)
+    slots = _random_rows((num_updates, accumulate), rng)[:, :, None]
+    return np.take_along_axis(np.take_along_axis(shared, ranks, axis=2), slots, axis=1)
+
+
+def _spaced_apart(ranked: IntArray, count: int) -> tuple[IntArray, IntArray]:
+    """Take `count` entries evenly spaced; return them, and the rest."""
+    if not count:
+        return ranked[:0], ranked
+    taken = (np.arange(count) * ranked.size + ranked.size // 2) // count
+    return ranked[taken], np.delete(ranked, taken)
+
+
+def _random_order(size: int, rng: np.random.Generator) -> IntArray:
+    return np.argsort(random_bits(rng, size), kind="stable")
+
+
+def _random_rows(shape: tuple[int, ...], rng: np.random.Generator) -> IntArray:
+    """Draw a random order along the last axis, for each row anew."""
+    bits = random_bits(rng, int(np.prod(shape))).reshape(shape)
+    return np.argsort(bits, axis=-1, kind="stable")

@@ -1,0 +1,47 @@
+"""The errors of Batchwright: one family, each also the built-in that a user would catch.
+
+Every message says what was given, what was expected, and what to do about it.
+"""
+
+
+class BatchwrightError(Exception):
+    """The root of the family: catch this to catch every error that is ours."""
+
+
+class LengthsError(BatchwrightError, ValueError):
+    """Lengths that no plan can be made of: NaN, zero, negative, fractional, of a wrong shape."""
+
+
+class BudgetError(BatchwrightError, ValueError):
+    """A budget that cannot be kept, or a setting that contradicts another."""
+
+
+class PlanError(BatchwrightError, ValueError):
+    """Arrays that are no plan, or a plan that cannot be made as asked."""
+
+
+class PlanMismatchError(PlanError):
+    """A plan or a state used with lengths, or a world, that it was not made for."""
+
+
+class PlanFileError(PlanError):
+    """A plan file that is truncated, changed, or no plan at all."""
+
+
+class SourceError(BatchwrightError, ValueError):
+    """A source of lengths that cannot be read."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """A source that is not there."""
+
+
+class ColumnNotFoundError(SourceError, KeyError):
+    """A column that the source does not have."""
+
+    # KeyError prints the repr of its argument, quotes and all; ours is a sentence.
+    __str__ = Exception.__str__
+
+
+class MissingExtraError(BatchwrightError, ImportError):
+    """An optional dependency that is not installed."""

@@ -1,0 +1,89 @@
+"""What an order hands to a batching: samples, in pools inside which they may be rearranged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from batchwright.errors import PlanError
+from batchwright.seeding import shuffled
+from batchwright.typing import IntArray, LengthArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """The samples of one epoch, and how far a batching may move them.
+
+    Pools come in sequence; the samples of one pool are in no particular one, so a batching may
+    sort them by length or draw them at random. That is how an order keeps its meaning while
+    padding still goes.
+
+    Attributes:
+        members: int64[m], sample indices, pool after pool.
+        offsets: int64[p + 1], where pools begin and end. None: the sequence of `members` is
+            binding, and batches are consecutive runs of it.
+
+    Example:
+        >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
+        >>> [pool.tolist() for pool in pools]
+        [[0, 1], [2, 3]]
+    """
+
+    members: IntArray
+    offsets: IntArray | None
+
+    def __iter__(self) -> Iterator[IntArray]:
+        """Go through the pools as int64 arrays; a binding sequence is one."""
+        edges = [0, self.members.size] if self.offsets is None else self.offsets.tolist()
+        return (self.members[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether samples may be rearranged at all."""
+        return self.offsets is not None
+
+    def sequence(self, rng: np.random.Generator) -> IntArray:
+        """Draw a sequence: each pool shuffled, or the binding one as it is. int64[m]."""
+        if self.offsets is None:
+            return self.members
+        return shuffled(self.members, rng, pools=self.offsets)
+
+
+class Order(Protocol):
+    """Says which samples an epoch visits, and in what sequence.
+
+    A pure function: the same lengths, seed and epoch give the same pools.
+    """
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
+        """Return the samples of an epoch; a plain int64[m] is a binding sequence."""
+        ...
+
+
+def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
+    """Check what an order returned.
+
+    Args:
+        ordered: Pools, or int64[m] for a binding sequence.
+        num_samples: How many samples there are.
+
+    Returns:
+        Pools with every member between 0 and `num_samples`.
+
+    Raises:
+        PlanError: If they are empty, out of range, or no integers.
+    """
+    pools = ordered if isinstance(ordered, Pools) else Pools(np.asarray(ordered), None)
+    members = pools.members
+    if members.ndim != 1 or not members.size or members.dtype.kind not in "iu":
+        message = (
+            f"the order returned {members.dtype}{list(members.shape)}, expected at least one "
+            "sample index, int64[m]."
+        )
+        raise PlanError(message)
+    low, high = int(members.min()), int(members.max())
+    if low < 0 or high >= num_samples:
+        message = f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
+        raise PlanError(message)
+    return Pools(members.astype(np.int64, copy=False), pools.offsets)

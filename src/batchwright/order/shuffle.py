@@ -1,0 +1,41 @@
+"""Samples at random."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchwright.errors import PlanError
+from batchwright.order.pools import Pools
+from batchwright.typing import LengthArray
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Visit every sample once an epoch, in random order.
+
+    Args:
+        window: Shuffle only inside consecutive windows of this many samples, the windows in
+            sequence: for data whose rough sequence matters or that is read from far away.
+            None shuffles all.
+
+    Raises:
+        PlanError: If the window is less than 1.
+
+    Example:
+        >>> Shuffle(window=2)(np.array([3, 5, 2]), seed=0, epoch=0).offsets
+        array([0, 2, 3])
+    """
+
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the window."""
+        if self.window is not None and self.window < 1:
+            message = f"Shuffle(window={self.window}): a window holds at least 1 sample."
+            raise PlanError(message)
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:  # noqa: ARG002
+        """Return all samples, in one pool or in one a window; the batching draws from it."""
+        size = lengths.size
+        window = size if self.window is None else self.window
+        return Pools(np.arange(size), np.append(np.arange(0, size, window), size))

@@ -1,0 +1,114 @@
+"""What becomes of samples that alone exceed the budget: an error, dropped, truncated or split."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from batchwright.batching import Oversize
+from batchwright.errors import BudgetError
+from batchwright.layout import Layout
+from batchwright.order import Pools
+from batchwright.typing import IntArray, LengthArray
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The things that are planned: samples, or pieces of them, none above the budget.
+
+    Attributes:
+        lengths: integer[k], length of each item.
+        dropped: int64[d], samples left out because they exceed the budget.
+        max_length: What longer samples are cut to. None: none is cut.
+        first: int64[n + 1], the items of sample `i` are ``first[i]`` to ``first[i + 1] - 1``.
+            None: every sample is one item, itself.
+    """
+
+    lengths: LengthArray
+    dropped: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    max_length: int | None = None
+    first: IntArray | None = None
+
+    def of(self, pools: Pools) -> Pools:
+        """Turn pools of samples into pools of items. Without a cut, they are the same."""
+        if self.first is not None:
+            return self._pieces(pools, self.first)
+        if not self.dropped.size:
+            return pools
+        keep = ~np.isin(pools.members, self.dropped)
+        return Pools(pools.members[keep], _shrunk(pools.offsets, keep))
+
+    def samples(self, items: IntArray) -> tuple[IntArray, IntArray | None]:
+        """Return the sample of each item and where in it the item begins, int64[m] each."""
+        if self.first is None or self.max_length is None:
+            return items, None
+        samples = np.searchsorted(self.first, items, side="right") - 1
+        return samples, (items - self.first[samples]) * self.max_length
+
+    def _pieces(self, pools: Pools, first: IntArray) -> Pools:
+        pieces = (first[1:] - first[:-1])[pools.members]
+        ends = np.concatenate(([0], np.cumsum(pieces)))
+        members = np.repeat(first[pools.members] - ends[:-1], pieces) + np.arange(ends[-1])
+        return Pools(members, None if pools.offsets is None else ends[pools.offsets])
+
+
+def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
+    """Apply the policy for samples that alone exceed the budget.
+
+    Args:
+        lengths: integer[n], length of every sample.
+        layout: The budget, and the multiple lengths are rounded up to.
+        oversize: The policy.
+
+    Returns:
+        Items, none of which exceeds the budget. Nothing is copied where no sample does.
+
+    Raises:
+        BudgetError: Naming the longest sample, its length and the ways out, under the policy
+            ``"error"``; or if every sample would be dropped.
+
+    Example:
+        >>> items = fit_items(np.array([3, 25]), Layout("packed", 10), "split")
+        >>> items.lengths.tolist(), items.first.tolist()
+        ([3, 10, 10, 5], [0, 1, 4])
+    """
+    if layout.budget is None:
+        return Items(lengths)
+    limit = layout.budget // layout.multiple * layout.multiple
+    if int(lengths.max()) <= limit:
+        return Items(lengths)
+    if oversize == "error":
+        raise BudgetError(_too_long(lengths, layout, limit))
+    if oversize == "drop":
+        dropped = np.flatnonzero(lengths > limit)
+        if dropped.size == lengths.size:
+            message = f"all {lengths.size} samples exceed the budget of {limit} tokens. Raise it."
+            raise BudgetError(message)
+        return Items(lengths, dropped=dropped)
+    if oversize == "truncate":
+        return Items(np.minimum(lengths, limit), max_length=limit)
+    whole = lengths.astype(np.int64)
+    pieces = -(-whole // limit)
+    first = np.concatenate(([0], np.cumsum(pieces)))
+    split = np.full(int(first[-1]), limit)
+    split[first[1:] - 1] = whole - (pieces - 1) * limit
+    return Items(split, max_length=limit, first=first)
+
+
+def _too_long(lengths: LengthArray, layout: Layout, limit: int) -> str:
+    index = int(np.argmax(lengths))
+    many = int(np.count_nonzero(lengths > limit))
+    padded = layout.kind == "padded"
+    name, ways = ("max_tokens", "") if padded else ("capacity", ', "split"')
+    return (
+        f"{name}={layout.budget} is smaller than the longest sample (index {index}, "
+        f"{int(lengths[index])} tokens; {many} of {lengths.size} are too long). Raise {name} to "
+        f'{-(-int(lengths[index]) // layout.multiple) * layout.multiple}, or choose oversize="drop"'
+        f'{ways} or "truncate".'
+    )
+
+
+def _shrunk(offsets: IntArray | None, keep: np.ndarray) -> IntArray | None:
+    if offsets is None:
+        return None
+    kept: IntArray = np.concatenate(([0], np.cumsum(keep)))[offsets]
+    return np.unique(kept)  # a pool that lost all its samples is gone

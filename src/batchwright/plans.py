@@ -1,0 +1,332 @@
+"""The plan: which samples share a batch, and in which sequence batches go through the model."""
+
+import dataclasses
+import hashlib
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.layout import Layout
+from batchwright.lengths import as_lengths, fingerprint
+from batchwright.seeding import BLOCK
+from batchwright.typing import IntArray, IntoLengths
+
+if TYPE_CHECKING:
+    from batchwright.stats import PlanStats
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a plan was made for and from: enough to refuse a wrong use of it.
+
+    Attributes:
+        num_samples: How many lengths the plan was made for. None: unknown.
+        fingerprint: Hash of those lengths. None: unknown.
+        seed: The seed.
+        epoch: The epoch.
+        world_size: Ranks that share the plan.
+        accumulate: Batches of one update on each rank.
+    """
+
+    num_samples: int | None = None
+    fingerprint: str | None = None
+    seed: int = 0
+    epoch: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A sequence of batches, as two flat arrays.
+
+    Batch `b` is ``indices[offsets[b]:offsets[b + 1]]``. Both arrays are read-only. A plan holds
+    no length, no data and no random state; lengths are passed beside it.
+
+    Args:
+        indices: int64[m], sample indices, batch after batch.
+        offsets: int64[b + 1], from 0 to m, strictly increasing: no batch is empty.
+        starts: int64[m], where in its sample each entry begins, in tokens. None: at 0. Only a
+            plan that splits long samples has it.
+        dropped: Reason → int64 indices of the samples that were left out for it.
+        layout: How a batch lies in memory, and the budget it keeps.
+        origin: The lengths, seed, epoch and world that the plan was made for.
+
+    Raises:
+        PlanError: If the arrays are not a plan.
+
+    Example:
+        >>> plan = Plan(np.array([4, 0, 2]), np.array([0, 2, 3]))
+        >>> len(plan), plan[0].tolist(), plan[-1].tolist()
+        (2, [4, 0], [2])
+        >>> [batch.tolist() for batch in plan.shard(1, world_size=2)]
+        [[2]]
+    """
+
+    indices: IntArray
+    offsets: IntArray
+    starts: IntArray | None = None
+    dropped: Mapping[str, IntArray] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+    origin: Origin = field(default_factory=Origin)
+
+    def __post_init__(self) -> None:
+        """Check the arrays once; everything after trusts them."""
+        for name in ("indices", "offsets", "starts"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _frozen(value, name))
+        offsets = self.offsets
+        if not offsets.size or offsets[0] != 0 or offsets[-1] != self.indices.size:
+            ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
+            message = f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
+            raise PlanError(message)
+        if (np.diff(offsets) < 1).any():
+            batch = int(np.argmax(np.diff(offsets) < 1))
+            message = f"batch {batch} holds no sample. Offsets must increase strictly."
+            raise PlanError(message)
+        if self.starts is not None and self.starts.size != self.indices.size:
+            message = f"starts has {self.starts.size} entries for {self.indices.size} indices."
+            raise PlanError(message)
+        frozen = {reason: _frozen(value, reason) for reason, value in self.dropped.items()}
+        object.__setattr__(self, "dropped", frozen)
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return self.offsets.size - 1
+
+    @overload
+    def __getitem__(self, batch: int) -> IntArray: ...
+    @overload
+    def __getitem__(self, batch: slice) -> "Plan": ...
+    def __getitem__(self, batch: int | slice) -> "IntArray | Plan":
+        """Return one batch as int64 sample indices, or a slice of batches as a plan."""
+        if isinstance(batch, slice):
+            return self.take(np.arange(*batch.indices(len(self))))
+        position = operator.index(batch)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            message = f"batch {batch} of a plan of {len(self)} batches."
+            raise IndexError(message)
+        return self.indices[self.offsets[position] : self.offsets[position + 1]]
+
+    def __iter__(self) -> Iterator[IntArray]:
+        """Go through the batches as int64 arrays of sample indices."""
+        return (self[batch] for batch in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare batches, their sequence and what was dropped."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.digest() == other.digest()
+
+    def __hash__(self) -> int:
+        """Hash what `==` compares."""
+        return hash(self.digest())
+
+    def __repr__(self) -> str:
+        """Describe the plan in a line."""
+        return (
+            f"Plan({len(self)} batches of {self.indices.size} samples, "
+            f"epoch {self.origin.epoch}, seed {self.origin.seed})"
+        )
+
+    @property
+    def sizes(self) -> IntArray:
+        """Samples in each batch, int64[b]."""
+        return np.diff(self.offsets)
+
+    def digest(self) -> str:
+        """Hash the batches: equal on two machines exactly if their plans are the same."""
+        digest = hashlib.sha256()
+        arrays = {"indices": self.indices, "offsets": self.offsets}
+        if self.starts is not None:
+            arrays["starts"] = self.starts
+        for name, array in (arrays | dict(sorted(self.dropped.items()))).items():
+            digest.update(f"{name}:{array.size}:".encode())
+            digest.update(np.ascontiguousarray(array, dtype="<i8"))
+        return digest.hexdigest()[:32]
+
+    def take(self, batches: IntArray) -> "Plan":
+        """Select batches, in the sequence given: the one way in which plans are rearranged.
+
+        Args:
+            batches: int64[k], batch numbers.
+
+        Returns:
+            A plan of k batches. O(samples taken), a contiguous run of batches shares memory.
+
+        Raises:
+            PlanError: If no batch is taken.
+        """
+        if not batches.size:
+            message = "a plan needs at least one batch, got none."
+            raise PlanError(message)
+        first, last = int(batches[0]), int(batches[-1])
+        if last - first + 1 == batches.size and (np.diff(batches) == 1).all():
+            inside = slice(int(self.offsets[first]), int(self.offsets[last + 1]))
+            offsets = self.offsets[first : last + 2] - self.offsets[first]
+            starts = None if self.starts is None else self.starts[inside]
+            return self._with(self.indices[inside], offsets, starts)
+        offsets = np.concatenate(([0], np.cumsum(self.sizes[batches])))
+        begins = self.offsets[batches]
+        indices = gathered(self.indices, begins, offsets)
+        starts = None if self.starts is None else gathered(self.starts, begins, offsets)
+        return self._with(indices, offsets, starts)
+
+    def shard(self, rank: int, world_size: int) -> "Plan":
+        """Return the batches of one rank: ``rank, rank + world_size, …``.
+
+        Guarantees that all ranks get the same number of batches, and that together they are
+        the plan.
+
+        Args:
+            rank: From 0 to `world_size` - 1.
+            world_size: Number of ranks; it must divide the number of batches.
+
+        Returns:
+            A plan of ``len(plan) // world_size`` batches. O(m / world_size).
+
+        Raises:
+            PlanError: If the rank is out of range or the batches cannot be shared equally.
+        """
+        if not 0 <= rank < world_size:
+            message = f"rank={rank} is not in a world of {world_size}."
+            raise PlanError(message)
+        if len(self) % world_size:
+            message = (
+                f"{len(self)} batches cannot be shared equally by {world_size} ranks. Plan with "
+                f"world_size={world_size}, or use batchwright.equalize."
+            )
+            raise PlanError(message)
+        shard = self.take(np.arange(rank, len(self), world_size))
+        return dataclasses.replace(shard, origin=dataclasses.replace(self.origin, world_size=1))
+
+    def entry_lengths(self, lengths: IntoLengths) -> IntArray:
+        """Return the length of each entry of `indices`, after truncation and splitting.
+
+        Args:
+            lengths: integer[n], the lengths that the plan was made for.
+
+        Returns:
+            int64[m], tokens.
+
+        Raises:
+            PlanMismatchError: If the plan was made for other lengths.
+        """
+        array = as_lengths(lengths)
+        self.check_made_for(array.size, fingerprint(array))
+        entries: IntArray = array[self.indices].astype(np.int64, copy=False)
+        if self.starts is not None:
+            entries = entries - self.starts
+        if self.layout.max_length is not None:
+            entries = np.minimum(entries, self.layout.max_length)
+        return entries
+
+    def check_made_for(self, num_samples: int, hashed: str | None) -> None:
+        """Raise unless the plan was made for these lengths.
+
+        Args:
+            num_samples: How many lengths there are.
+            hashed: Their fingerprint.
+
+        Raises:
+            PlanMismatchError: Saying what differs.
+        """
+        origin = self.origin
+        if origin.num_samples is None and int(self.indices.max()) >= num_samples:
+            largest = int(self.indices.max())
+            message = f"the plan uses sample {largest}, but there are {num_samples} lengths."
+            raise PlanMismatchError(message)
+        if origin.num_samples is not None and origin.num_samples != num_samples:
+            message = (
+                f"the plan was made for {origin.num_samples} lengths, got {num_samples}. "
+                "Pass the lengths it was made for, or plan again."
+            )
+            raise PlanMismatchError(message)
+        if origin.fingerprint is not None and origin.fingerprint != hashed:
+            message = (
+                f"the plan was made for other lengths (fingerprint {origin.fingerprint}, got "
+                f"{hashed}). Pass the lengths it was made for, in the same order, or plan again."
+            )
+            raise PlanMismatchError(message)
+
+    def stats(self, lengths: IntoLengths) -> "PlanStats":
+        """Measure the plan: padding, budget, mix and balance.
+
+        Args:
+            lengths: integer[n], the lengths that the plan was made for.
+
+        Returns:
+            Every number of the guarantees. O(m).
+
+        Raises:
+            PlanMismatchError: If the plan was made for other lengths.
+
+        Example:
+            >>> Plan(np.array([0, 1, 2]), np.array([0, 2, 3])).stats([3, 1, 2]).efficiency
+            0.75
+        """
+        from batchwright.stats import plan_stats  # noqa: PLC0415 (stats imports this module)
+
+        return plan_stats(self, lengths)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as a safetensors file: arrays, and metadata as text. No code."""
+        from batchwright.plan_file import save_plan  # noqa: PLC0415 (needs safetensors)
+
+        save_plan(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> "Plan":
+        """Read a plan that `save` wrote; refuse a file that was truncated or changed."""
+        from batchwright.plan_file import load_plan  # noqa: PLC0415 (needs safetensors)
+
+        return load_plan(path)
+
+    def _with(self, indices: IntArray, offsets: IntArray, starts: IntArray | None) -> "Plan":
+        return dataclasses.replace(self, indices=indices, offsets=offsets, starts=starts)
+
+
+def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
+    """Copy runs of `values` one behind the other.
+
+    Args:
+        values: int64[m].
+        begins: int64[k], where each run begins in `values`.
+        offsets: int64[k + 1], where each run lies in the result.
+
+    Returns:
+        int64[offsets[-1]]. One pass, in blocks: no temporary as long as the result.
+    """
+    out = np.empty(int(offsets[-1]), dtype=np.int64)
+    edges = np.searchsorted(offsets, np.arange(0, out.size + BLOCK, BLOCK), side="right") - 1
+    edges[-1] = begins.size
+    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if first == last:
+            continue
+        low, high = int(offsets[first]), int(offsets[last])
+        shift = begins[first:last] - offsets[first:last]
+        source = np.repeat(shift, np.diff(offsets[first : last + 1]))
+        source += np.arange(low, high)
+        np.take(values, source, out=out[low:high], mode="clip")  # "clip" writes without a copy
+    return out
+
+
+def _frozen(value: npt.ArrayLike, name: str) -> IntArray:
+    array = np.asarray(value)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        message = (
+            f"{name} is {array.dtype}{list(array.shape)}, expected a flat array of integers."
+        )
+        raise PlanError(message)
+    frozen = np.ascontiguousarray(array, dtype=np.int64).view()
+    frozen.setflags(write=False)
+    return frozen

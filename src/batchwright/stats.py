@@ -1,0 +1,219 @@
+"""What a plan is worth: every number of the guarantees."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from batchwright.dealing import rank_imbalance
+from batchwright.layout import Layout
+from batchwright.lengths import as_lengths
+from batchwright.plans import Plan
+from batchwright.typing import Cost, IntArray, IntoLengths
+
+
+@dataclass(frozen=True)
+class PlanStats:
+    """The figures of a plan, under the names of the ``--json`` keys.
+
+    Attributes:
+        num_samples: Samples in the plan; pieces of one sample count once.
+        num_batches: Batches, over all ranks.
+        num_steps: Updates: ``num_batches / (world_size * accumulate)``.
+        num_tokens: Real tokens.
+        padded_tokens: Tokens as laid out, padding included.
+        efficiency: Real over padded tokens.
+        budget: Tokens a batch may hold. None: no limit.
+        max_batch_tokens: The largest batch as laid out.
+        fill: Mean share of the budget that batches use. None without a budget.
+        lower_bound: No plan of these samples within the budget has fewer batches.
+        gap: How many more there are, as a share of the bound.
+        shapes: Distinct shapes of a batch.
+        samples_per_batch_mean: Samples in a batch.
+        samples_per_batch_std: Their spread.
+        samples_per_batch_max: The most.
+        step_tokens_mean: Real tokens of an update.
+        step_tokens_std: Their spread.
+        dispersion: How unlike one another updates are: 1 is a plain shuffle, less is more even.
+        imbalance_padded: Slowest rank over the mean, in padded tokens, summed over updates.
+        imbalance_quadratic: The same in squared lengths, as full attention costs.
+        dropped: Samples left out.
+        dropped_by_reason: How many, for each reason.
+        truncated: Samples that lose tokens.
+        split: Samples that are cut into pieces.
+        world_size: Ranks the plan was made for.
+        accumulate: Batches of an update on each rank.
+        seed: The seed.
+        epoch: The epoch.
+    """
+
+    num_samples: int
+    num_batches: int
+    num_steps: int
+    num_tokens: int
+    padded_tokens: int
+    efficiency: float
+    budget: int | None
+    max_batch_tokens: int
+    fill: float | None
+    lower_bound: int
+    gap: float
+    shapes: int
+    samples_per_batch_mean: float
+    samples_per_batch_std: float
+    samples_per_batch_max: int
+    step_tokens_mean: float
+    step_tokens_std: float
+    dispersion: float
+    imbalance_padded: float
+    imbalance_quadratic: float
+    dropped: int
+    dropped_by_reason: dict[str, int] = field(default_factory=dict)
+    truncated: int = 0
+    split: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    seed: int = 0
+    epoch: int = 0
+
+
+def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
+    """Measure a plan.
+
+    Args:
+        plan: The plan.
+        lengths: integer[n], the lengths it was made for.
+
+    Returns:
+        Its figures. O(m).
+
+    Raises:
+        PlanMismatchError: If the plan was made for other lengths.
+    """
+    original = as_lengths(lengths)
+    entries = plan.entry_lengths(original)
+    offsets, layout, origin = plan.offsets, plan.layout, plan.origin
+    laid_out = layout.batch_tokens(entries, offsets)
+    tokens = np.add.reduceat(entries, offsets[:-1])
+    update = origin.world_size * origin.accumulate
+    steps = np.append(np.arange(0, len(plan), update), len(plan))
+    step_tokens = np.add.reduceat(tokens, steps[:-1]).astype(np.float64)
+    bound = lower_bound(entries, layout)
+    cut = 0
+    pieces = 0
+    if layout.max_length is not None:
+        long = int(np.count_nonzero(original > layout.max_length))
+        cut, pieces = (long, 0) if plan.starts is None else (0, long)
+    num_samples = plan.indices.size
+    if plan.starts is not None:
+        num_samples = int(np.count_nonzero(plan.starts == 0))
+
+    def imbalance(cost: Cost) -> float:
+        costs = layout.batch_costs(entries, offsets, cost)
+        return rank_imbalance(costs, origin.world_size, origin.accumulate)
+
+    return PlanStats(
+        num_samples=num_samples,
+        num_batches=len(plan),
+        num_steps=steps.size - 1,
+        num_tokens=int(tokens.sum()),
+        padded_tokens=int(laid_out.sum()),
+        efficiency=float(tokens.sum() / laid_out.sum()),
+        budget=layout.budget,
+        max_batch_tokens=int(laid_out.max()),
+        fill=None if layout.budget is None else float(laid_out.mean() / layout.budget),
+        lower_bound=bound,
+        gap=len(plan) / bound - 1,
+        shapes=_shapes(plan, laid_out),
+        samples_per_batch_mean=float(plan.sizes.mean()),
+        samples_per_batch_std=float(plan.sizes.std()),
+        samples_per_batch_max=int(plan.sizes.max()),
+        step_tokens_mean=float(step_tokens.mean()),
+        step_tokens_std=float(step_tokens.std()),
+        dispersion=dispersion(entries, offsets[steps]),
+        imbalance_padded=imbalance("padded"),
+        imbalance_quadratic=imbalance("quadratic"),
+        dropped=sum(each.size for each in plan.dropped.values()),
+        dropped_by_reason={reason: each.size for reason, each in plan.dropped.items()},
+        truncated=cut,
+        split=pieces,
+        world_size=origin.world_size,
+        accumulate=origin.accumulate,
+        seed=origin.seed,
+        epoch=origin.epoch,
+    )
+
+
+def dispersion(entries: IntArray, steps: IntArray) -> float:
+    """Compare how unlike updates are with what random samples of as many tokens would give.
+
+    The variance over updates of the token-weighted mean log-length, over the variance that the
+    same mean has when the update's tokens come from samples drawn at random, without
+    replacement. 1 is a plain shuffle, less is more even, length-sorted updates are in the
+    hundreds.
+
+    Args:
+        entries: int64[m], length of each sample, update after update.
+        steps: int64[s + 1], where updates begin and end.
+
+    Returns:
+        The ratio; 1 where there is nothing to compare: a single update, or equal lengths.
+
+    Example:
+        >>> dispersion(np.array([8, 2, 2, 8]), np.array([0, 2, 4]))
+        0.0
+        >>> dispersion(np.array([8, 8, 2, 2]), np.array([0, 2, 4])) > 1
+        True
+    """
+    tokens = entries.astype(np.float64)
+    logs = np.log(tokens)
+    step_tokens = np.add.reduceat(tokens, steps[:-1])
+    means = np.add.reduceat(tokens * logs, steps[:-1]) / step_tokens
+    total = tokens.sum()
+    mean = float((means * step_tokens).sum() / total)
+    # The ratio estimator's variance, with the correction for a finite population.
+    spread = float((tokens**2 * (logs - mean) ** 2).sum()) / total
+    expected = spread * (1 / step_tokens - 1 / total)
+    if expected.sum() <= 0:
+        return 1.0
+    return float(((means - mean) ** 2).sum() / expected.sum())
+
+
+def lower_bound(entries: IntArray, layout: Layout) -> int:
+    """Bound from below the batches that any plan of these samples needs.
+
+    A padded batch whose longest row allows k rows holds at most k samples, so each sample takes
+    at least the k-th part of a batch; a packed one holds at most its capacity.
+
+    Args:
+        entries: int64[m], length of each sample.
+        layout: The budget.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> lower_bound(np.array([6, 6, 4]), Layout("packed", 10))
+        2
+        >>> lower_bound(np.array([6, 6, 4]), Layout("padded", 10))
+        3
+    """
+    rows = layout.rounded(entries)
+    bounds = [1]
+    if layout.max_samples is not None:
+        bounds.append(-(-entries.size // layout.max_samples))
+    if layout.budget is not None and layout.kind == "packed":
+        bounds.append(-(-int(rows.sum()) // layout.budget))
+    elif layout.budget is not None:
+        most = layout.budget // rows
+        if layout.max_samples is not None:
+            most = np.minimum(most, layout.max_samples)
+        # Sums of k k-ths may come out a hair above a whole number.
+        bounds.append(int(np.ceil((1 / most).sum() * (1 - 1e-12) - 1e-9)))
+    return max(bounds)
+
+
+def _shapes(plan: Plan, laid_out: IntArray) -> int:
+    if plan.layout.kind == "packed":
+        return int(np.unique(laid_out).size)
+    shapes = np.stack((plan.sizes, laid_out), axis=1)
+    return int(np.unique(shapes, axis=0).shape[0])
