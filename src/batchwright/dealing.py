@@ -1,7 +1,12 @@
 """Which batches share an update, and which rank gets which: mix, and balance."""
 
+from __future__ import annotations
+
+from itertools import pairwise
+
 import numpy as np
 
+from batchwright.lengths import logs
 from batchwright.seeding import random_bits
 from batchwright.typing import FloatArray, IntArray
 
@@ -52,7 +57,7 @@ def deal(
         return places
     update = world_size * accumulate
     edges = pools.tolist()
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         size = stop - start
         # A pool may begin and end inside an update: only its whole updates are dealt.
         head = min(-start % update, size)
@@ -67,7 +72,14 @@ def deal(
         if costs is None:
             dealt = _mixed(inner, update, rng)
         else:
-            dealt = _balanced(inner, pool_keys, costs[start:stop], world_size, accumulate, rng)
+            dealt = _balanced(
+                inner,
+                pool_keys,
+                costs[start:stop],
+                world_size=world_size,
+                accumulate=accumulate,
+                rng=rng,
+            )
         places[start:stop] = start + np.concatenate((edge[:head], dealt, edge[head:]))
     return places
 
@@ -107,6 +119,7 @@ def _balanced(
     ranked: IntArray,
     keys: FloatArray | None,
     costs: FloatArray,
+    *,
     world_size: int,
     accumulate: int,
     rng: np.random.Generator,
@@ -129,7 +142,7 @@ def _balanced(
     """
     if not ranked.size:
         return ranked
-    means = np.log(costs) if keys is None else keys
+    means = logs(costs) if keys is None else keys
     group = 1 if accumulate > 1 else world_size  # one slot a rank: nothing can even out
     while True:
         while world_size % group:

@@ -86,13 +86,13 @@ def _row_costs(lengths: FloatArray, cost: Cost) -> FloatArray:
     if cost == "quadratic":
         return lengths * lengths
     if not callable(cost):
-        message = f'cost={cost!r} is unknown, expected "padded", "quadratic" or a function.'
-        raise BudgetError(message)
+        raise BudgetError(
+            f'cost={cost!r} is unknown, expected "padded", "quadratic" or a function.'
+        )
     costs = np.asarray(cost(lengths), dtype=np.float64)
     if costs.shape != lengths.shape or not (np.isfinite(costs) & (costs > 0)).all():
-        message = (
+        raise BudgetError(
             f"cost returned shape {list(costs.shape)} for {list(lengths.shape)} lengths, or "
             "figures that are not finite and positive. Return one positive cost per length."
         )
-        raise BudgetError(message)
     return costs

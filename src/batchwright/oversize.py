@@ -81,8 +81,9 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
     if oversize == "drop":
         dropped = np.flatnonzero(lengths > limit)
         if dropped.size == lengths.size:
-            message = f"all {lengths.size} samples exceed the budget of {limit} tokens. Raise it."
-            raise BudgetError(message)
+            raise BudgetError(
+                f"all {lengths.size} samples exceed the budget of {limit} tokens. Raise it."
+            )
         return Items(lengths, dropped=dropped)
     if oversize == "truncate":
         return Items(np.minimum(lengths, limit), max_length=limit)

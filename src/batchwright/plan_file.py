@@ -50,8 +50,7 @@ def save_plan(plan: Plan, path: str | Path) -> None:
         partial.replace(target)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        message = f"{target}: cannot be written ({_one_line(error)})."
-        raise PlanFileError(message) from error
+        raise PlanFileError(f"{target}: cannot be written ({_one_line(error)}).") from error
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -68,32 +67,32 @@ def load_plan(path: str | Path) -> Plan:
     """
     source = Path(path)
     if not source.is_file():
-        message = f"{source}: no such plan file."
-        raise PlanFileError(message)
+        raise PlanFileError(f"{source}: no such plan file.")
     try:
         with safe_open(source, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        message = f"{source}: truncated, or no safetensors file ({_one_line(error)})."
-        raise PlanFileError(message) from error
+        raise PlanFileError(
+            f"{source}: truncated, or no safetensors file ({_one_line(error)})."
+        ) from error
     if metadata.get("format") != FORMAT:
-        message = f"{source}: a safetensors file, but not a plan. Make one with Plan.save."
-        raise PlanFileError(message)
+        raise PlanFileError(
+            f"{source}: a safetensors file, but not a plan. Make one with Plan.save."
+        )
     if metadata.get("format_version") != str(FORMAT_VERSION):
-        message = (
+        raise PlanFileError(
             f"{source}: plan format {metadata.get('format_version')}, this version reads "
             f"{FORMAT_VERSION}. Plan again, or upgrade batchwright."
         )
-        raise PlanFileError(message)
     try:
         plan = _plan(arrays, metadata)
     except (KeyError, TypeError, ValueError) as error:
-        message = f"{source}: changed or damaged ({_one_line(error)}). Plan again."
-        raise PlanFileError(message) from error
+        raise PlanFileError(
+            f"{source}: changed or damaged ({_one_line(error)}). Plan again."
+        ) from error
     if metadata.get("digest") != _digest(plan, metadata):
-        message = f"{source}: its bytes were changed after it was saved. Plan again."
-        raise PlanFileError(message)
+        raise PlanFileError(f"{source}: its bytes were changed after it was saved. Plan again.")
     return plan
 
 
@@ -111,8 +110,7 @@ def _plan(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> Plan:
         origin=Origin(**json.loads(metadata["origin"])),
     )
     if plan.indices.size and int(plan.indices.min()) < 0:
-        message = "negative sample indices"
-        raise PlanError(message)
+        raise PlanError("negative sample indices")
     return plan
 
 

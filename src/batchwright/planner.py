@@ -6,10 +6,11 @@ import operator
 
 import numpy as np
 
-from batchwright.batching import Batching, Custom, Draft, FixedSize, Packing, TokenBudget
+from batchwright.batching import Batching, Custom, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction
 from batchwright.dealing import deal
 from batchwright.errors import BudgetError, PlanError
+from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
 from batchwright.order import Order, Pools, Shuffle, as_pools
 from batchwright.oversize import fit_items
@@ -69,10 +70,11 @@ class Planner:
         cost: Cost | None = None,
     ) -> None:
         if step_tokens is not None and accumulate is not None:
-            message = "accumulate and step_tokens both say how large an update is. Give one."
-            raise BudgetError(message)
+            raise BudgetError(
+                "accumulate and step_tokens both say how large an update is. Give one."
+            )
         self.lengths: LengthArray = as_lengths(lengths)
-        self.batching = batching if isinstance(batching, Batching) else _custom(batching)
+        self.batching = _as_batching(batching)
         self.order: Order = Shuffle() if order is None else order
         self.seed = seed
         self.cost: Cost | None = cost
@@ -111,11 +113,10 @@ class Planner:
             if draft.offsets.size - 1 <= len(self):
                 del pools  # frees 8 bytes a sample before batches are rearranged
                 return self._dealt(draft, epoch)
-        message = (
+        raise PlanError(
             f"epoch {epoch} needs more than {len(self)} batches, {_ATTEMPTS} times over. The "
             "batching varies too much from epoch to epoch; let it make smaller batches."
         )
-        raise PlanError(message)
 
     def __repr__(self) -> str:
         """Describe the planner in a line."""
@@ -158,12 +159,11 @@ class Planner:
             update = self.world_size * self.accumulate
             self._num_batches = -(-self._count(pools, update) // update) * update
         if self._num_batches > pools.members.size:
-            message = (
+            raise PlanError(
                 f"{pools.members.size} samples cannot fill {self._num_batches} batches, a "
                 f"multiple of world_size={self.world_size} × accumulate={self.accumulate}. Use "
                 "fewer ranks, accumulate less, or raise step_tokens."
             )
-            raise PlanError(message)
 
     def _accumulate_for(self, step_tokens: int, pools: Pools) -> tuple[int, int]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
@@ -208,7 +208,7 @@ class Planner:
         )
         return self._plan(draft, places, layout, epoch)
 
-    def _plan(self, draft: Draft, places: IntArray, layout: object, epoch: int) -> Plan:
+    def _plan(self, draft: Draft, places: IntArray, layout: Layout, epoch: int) -> Plan:
         indices, starts = self._items.samples(draft.indices)
         dropped = {"oversize": self._items.dropped} if self._items.dropped.size else {}
         origin = Origin(
@@ -264,11 +264,10 @@ def plan(
         10
     """
     if (max_tokens is None) == (batching is None):
-        message = (
+        raise BudgetError(
             "give either max_tokens or batching: plan(lengths, max_tokens=16_384), or "
             "plan(lengths, batching=Packing(8_192))."
         )
-        raise BudgetError(message)
     planner = Planner(
         lengths,
         batching=TokenBudget(max_tokens) if batching is None else batching,  # type: ignore[arg-type]
@@ -282,13 +281,15 @@ def plan(
     return planner(epoch)
 
 
-def _custom(batching: BatchingFunction) -> Custom:
-    if not callable(batching) or isinstance(batching, type):
-        message = (
+def _as_batching(batching: Batching | BatchingFunction) -> Batching:
+    is_type = isinstance(batching, type)
+    if not is_type and isinstance(batching, Batching):
+        return batching
+    if is_type or not callable(batching):
+        raise BudgetError(
             f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
             "function (order, lengths, rng) → Plan."
         )
-        raise BudgetError(message)
     return Custom(batching)
 
 
@@ -298,6 +299,5 @@ def _at_least_1(name: str, value: int) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        message = f"{name}={value!r}: expected an integer of at least 1."
-        raise BudgetError(message)
+        raise BudgetError(f"{name}={value!r}: expected an integer of at least 1.")
     return number

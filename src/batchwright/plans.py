@@ -1,7 +1,6 @@
 """The plan: which samples share a batch, and in which sequence batches go through the model."""
 
 import dataclasses
-import hashlib
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,15 +84,16 @@ class Plan:
         offsets = self.offsets
         if not offsets.size or offsets[0] != 0 or offsets[-1] != self.indices.size:
             ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
-            message = f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
-            raise PlanError(message)
+            raise PlanError(
+                f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
+            )
         if (np.diff(offsets) < 1).any():
             batch = int(np.argmax(np.diff(offsets) < 1))
-            message = f"batch {batch} holds no sample. Offsets must increase strictly."
-            raise PlanError(message)
+            raise PlanError(f"batch {batch} holds no sample. Offsets must increase strictly.")
         if self.starts is not None and self.starts.size != self.indices.size:
-            message = f"starts has {self.starts.size} entries for {self.indices.size} indices."
-            raise PlanError(message)
+            raise PlanError(
+                f"starts has {self.starts.size} entries for {self.indices.size} indices."
+            )
         frozen = {reason: _frozen(value, reason) for reason, value in self.dropped.items()}
         object.__setattr__(self, "dropped", frozen)
 
@@ -113,8 +113,7 @@ class Plan:
         if position < 0:
             position += len(self)
         if not 0 <= position < len(self):
-            message = f"batch {batch} of a plan of {len(self)} batches."
-            raise IndexError(message)
+            raise IndexError(f"batch {batch} of a plan of {len(self)} batches.")
         return self.indices[self.offsets[position] : self.offsets[position + 1]]
 
     def __iter__(self) -> Iterator[IntArray]:
@@ -145,13 +144,15 @@ class Plan:
 
     def digest(self) -> str:
         """Hash the batches: equal on two machines exactly if their plans are the same."""
+        import hashlib
+
         digest = hashlib.sha256()
         arrays = {"indices": self.indices, "offsets": self.offsets}
         if self.starts is not None:
             arrays["starts"] = self.starts
         for name, array in (arrays | dict(sorted(self.dropped.items()))).items():
             digest.update(f"{name}:{array.size}:".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<i8"))
+            digest.update(np.ascontiguousarray(array, dtype="<i8").data)
         return digest.hexdigest()[:32]
 
     def take(self, batches: IntArray) -> "Plan":
@@ -167,8 +168,7 @@ class Plan:
             PlanError: If no batch is taken.
         """
         if not batches.size:
-            message = "a plan needs at least one batch, got none."
-            raise PlanError(message)
+            raise PlanError("a plan needs at least one batch, got none.")
         first, last = int(batches[0]), int(batches[-1])
         if last - first + 1 == batches.size and (np.diff(batches) == 1).all():
             inside = slice(int(self.offsets[first]), int(self.offsets[last + 1]))
@@ -198,14 +198,12 @@ class Plan:
             PlanError: If the rank is out of range or the batches cannot be shared equally.
         """
         if not 0 <= rank < world_size:
-            message = f"rank={rank} is not in a world of {world_size}."
-            raise PlanError(message)
+            raise PlanError(f"rank={rank} is not in a world of {world_size}.")
         if len(self) % world_size:
-            message = (
+            raise PlanError(
                 f"{len(self)} batches cannot be shared equally by {world_size} ranks. Plan with "
                 f"world_size={world_size}, or use batchwright.equalize."
             )
-            raise PlanError(message)
         shard = self.take(np.arange(rank, len(self), world_size))
         return dataclasses.replace(shard, origin=dataclasses.replace(self.origin, world_size=1))
 
@@ -243,20 +241,19 @@ class Plan:
         origin = self.origin
         if origin.num_samples is None and int(self.indices.max()) >= num_samples:
             largest = int(self.indices.max())
-            message = f"the plan uses sample {largest}, but there are {num_samples} lengths."
-            raise PlanMismatchError(message)
+            raise PlanMismatchError(
+                f"the plan uses sample {largest}, but there are {num_samples} lengths."
+            )
         if origin.num_samples is not None and origin.num_samples != num_samples:
-            message = (
+            raise PlanMismatchError(
                 f"the plan was made for {origin.num_samples} lengths, got {num_samples}. "
                 "Pass the lengths it was made for, or plan again."
             )
-            raise PlanMismatchError(message)
         if origin.fingerprint is not None and origin.fingerprint != hashed:
-            message = (
+            raise PlanMismatchError(
                 f"the plan was made for other lengths (fingerprint {origin.fingerprint}, got "
                 f"{hashed}). Pass the lengths it was made for, in the same order, or plan again."
             )
-            raise PlanMismatchError(message)
 
     def stats(self, lengths: IntoLengths) -> "PlanStats":
         """Measure the plan: padding, budget, mix and balance.
@@ -274,20 +271,20 @@ class Plan:
             >>> Plan(np.array([0, 1, 2]), np.array([0, 2, 3])).stats([3, 1, 2]).efficiency
             0.75
         """
-        from batchwright.stats import plan_stats  # noqa: PLC0415 (stats imports this module)
+        from batchwright.stats import plan_stats
 
         return plan_stats(self, lengths)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as a safetensors file: arrays, and metadata as text. No code."""
-        from batchwright.plan_file import save_plan  # noqa: PLC0415 (needs safetensors)
+        from batchwright.plan_file import save_plan
 
         save_plan(self, path)
 
     @staticmethod
     def load(path: str | Path) -> "Plan":
         """Read a plan that `save` wrote; refuse a file that was truncated or changed."""
-        from batchwright.plan_file import load_plan  # noqa: PLC0415 (needs safetensors)
+        from batchwright.plan_file import load_plan
 
         return load_plan(path)
 
@@ -323,10 +320,9 @@ def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
 def _frozen(value: npt.ArrayLike, name: str) -> IntArray:
     array = np.asarray(value)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        message = (
+        raise PlanError(
             f"{name} is {array.dtype}{list(array.shape)}, expected a flat array of integers."
         )
-        raise PlanError(message)
     frozen = np.ascontiguousarray(array, dtype=np.int64).view()
     frozen.setflags(write=False)
     return frozen

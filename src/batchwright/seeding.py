@@ -4,8 +4,11 @@ Only the raw output of a bit generator is used: NumPy promises that stream acros
 machines, which it does not promise for `Generator.permutation` and its like.
 """
 
+from __future__ import annotations
+
 import operator
 import zlib
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -47,11 +50,11 @@ def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     try:
         entropy = [operator.index(value) for value in (seed, *keys)]
     except TypeError as error:
-        message = f"seed and epoch must be integers, got seed={seed!r} and {keys!r}."
-        raise PlanError(message) from error
+        raise PlanError(
+            f"seed and epoch must be integers, got seed={seed!r} and {keys!r}."
+        ) from error
     if min(entropy) < 0:
-        message = f"seed and epoch must not be negative, got seed={seed} and {keys}."
-        raise PlanError(message)
+        raise PlanError(f"seed and epoch must not be negative, got seed={seed} and {keys}.")
     entropy.insert(1, zlib.crc32(purpose.encode()))
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
@@ -148,14 +151,14 @@ def _sort_each(keys: BitArray, pools: IntArray | None) -> None:
         keys.sort()
         return
     edges = pools.tolist()
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         keys[start:stop].sort()
 
 
 def _stable_sorted(order: IntArray, lengths: LengthArray, pools: IntArray | None) -> IntArray:
     """Sort a shuffled order by length where lengths are too large to share a key with an index."""
     edges = [0, order.size] if pools is None else pools.tolist()
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         piece = order[start:stop]
         by_length = np.argsort(-lengths[piece].astype(np.int64), kind="stable")
         order[start:stop] = piece[by_length]

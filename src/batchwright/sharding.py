@@ -33,11 +33,11 @@ def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None
     """
     target = -(-len(plan) // multiple_of) * multiple_of if num_batches is None else num_batches
     if target % multiple_of:
-        message = f"num_batches={target} is not a multiple of {multiple_of}."
-        raise PlanError(message)
+        raise PlanError(f"num_batches={target} is not a multiple of {multiple_of}.")
     if target < len(plan):
-        message = f"a plan of {len(plan)} batches cannot become one of {target} by splitting."
-        raise PlanError(message)
+        raise PlanError(
+            f"a plan of {len(plan)} batches cannot become one of {target} by splitting."
+        )
     if target == len(plan):
         return plan
     return dataclasses.replace(plan, offsets=split_offsets(plan.offsets, target))
@@ -66,12 +66,11 @@ def split_offsets(
         array([0, 1, 2, 4, 5])
     """
     if num_batches > offsets[-1]:
-        message = (
+        raise PlanError(
             f"{int(offsets[-1])} samples cannot fill {num_batches} batches. Use fewer ranks, "
             "accumulate less, or raise step_tokens."
         )
-        raise PlanError(message)
-    heavy = np.diff(offsets).astype(np.float64) if weights is None else weights
+    heavy = np.diff(offsets).astype(np.float64) if weights is None else weights.copy()
     while offsets.size - 1 < num_batches:
         sizes = np.diff(offsets)
         chosen = _heaviest(np.where(sizes > 1, heavy, 0.0), num_batches - sizes.size)

@@ -164,6 +164,8 @@ def dispersion(entries: IntArray, steps: IntArray) -> float:
         >>> dispersion(np.array([8, 8, 2, 2]), np.array([0, 2, 4])) > 1
         True
     """
+    if steps.size <= 2 or entries.min() == entries.max():
+        return 1.0
     tokens = entries.astype(np.float64)
     logs = np.log(tokens)
     step_tokens = np.add.reduceat(tokens, steps[:-1])
@@ -173,8 +175,6 @@ def dispersion(entries: IntArray, steps: IntArray) -> float:
     # The ratio estimator's variance, with the correction for a finite population.
     spread = float((tokens**2 * (logs - mean) ** 2).sum()) / total
     expected = spread * (1 / step_tokens - 1 / total)
-    if expected.sum() <= 0:
-        return 1.0
     return float(((means - mean) ** 2).sum() / expected.sum())
 
 

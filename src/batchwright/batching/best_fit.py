@@ -145,8 +145,8 @@ def best_fit_decreasing(
                 full += 1
             if full < many:
                 put_back(space, (first + full, many - full, held))
-    columns = np.array(strokes, dtype=np.int64).T
-    return Fill(*columns, num_rows=num_rows)
+    first_rows, rows, times_each, held_before, of_length = np.array(strokes, dtype=np.int64).T
+    return Fill(first_rows, rows, times_each, held_before, of_length, num_rows)
 
 
 def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:

@@ -17,9 +17,9 @@ def check_positive(owner: str, **settings: Any) -> None:
         BudgetError: Naming the first that is not.
 
     Example:
-        >>> check_positive("TokenBudget", max_tokens=0)
+        >>> check_positive("Packing", capacity=0)
         Traceback (most recent call last):
-        batchwright.errors.BudgetError: TokenBudget(max_tokens=0): expected an integer of at least 1.
+        batchwright.errors.BudgetError: Packing(capacity=0): expected an integer of at least 1.
     """
     for name, value in settings.items():
         if value is None:
@@ -29,8 +29,7 @@ def check_positive(owner: str, **settings: Any) -> None:
         except TypeError:
             good = False
         if not good:
-            message = f"{owner}({name}={value!r}): expected an integer of at least 1."
-            raise BudgetError(message)
+            raise BudgetError(f"{owner}({name}={value!r}): expected an integer of at least 1.")
 
 
 def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -47,5 +46,4 @@ def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...])
     """
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        message = f"{owner}({name}={value!r}): expected one of {listed}."
-        raise BudgetError(message)
+        raise BudgetError(f"{owner}({name}={value!r}): expected one of {listed}.")

@@ -1,5 +1,7 @@
 """Batchings of the user's own: any function."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,7 +17,7 @@ from batchwright.order import Pools
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray
 
-BatchingFunction: TypeAlias = Callable[[IntArray, LengthArray, np.random.Generator], Plan]
+BatchingFunction: TypeAlias = Callable[[IntArray, LengthArray, "np.random.Generator"], Plan]
 """``(order, lengths, rng) → Plan``: order int64[m], lengths integer[n]."""
 
 
@@ -65,22 +67,20 @@ class Custom:
         lengths: LengthArray,
         *,
         rng: np.random.Generator,
-        multiple: int,  # noqa: ARG002
-        num_batches: int,  # noqa: ARG002
+        multiple: int,
+        num_batches: int,
     ) -> Draft:
         """Call the function and check what it returns. O(m log m)."""
         order = pools.sequence(rng)
         plan = self.function(order, lengths, rng)
         if not isinstance(plan, Plan):
-            message = (
+            raise PlanError(
                 f"the batching function returned {type(plan).__name__}, expected a Plan: "
                 "batchwright.Plan(indices, offsets)."
             )
-            raise PlanError(message)
         if not np.array_equal(np.sort(plan.indices), np.sort(order)):
-            message = (
+            raise PlanError(
                 f"the batching function put {plan.indices.size} samples into batches, expected "
                 f"the {order.size} of the order, each as often as it is there."
             )
-            raise PlanError(message)
         return Draft(plan.indices, plan.offsets, one_pool(pools, len(plan)))

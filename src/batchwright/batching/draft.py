@@ -1,5 +1,7 @@
 """The seam between a batching and the planner."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -23,8 +25,9 @@ class Draft:
         offsets: int64[b + 1], where batches begin and end.
         pools: int64[p + 1], offsets over *batches*: those of one pool may change places. None:
             their sequence is binding.
-        keys: float64[b], about the token-weighted mean log-length of each batch, by which
-            updates are mixed. None: the batches are random samples already.
+        keys: float64[b], about the token-weighted mean log-length of each batch
+            (`lengths.logs`), by which updates are mixed. None: the
+            batches are random samples already.
     """
 
     indices: IntArray
@@ -32,7 +35,7 @@ class Draft:
     pools: IntArray | None = None
     keys: FloatArray | None = None
 
-    def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> "Draft":
+    def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> Draft:
         """Split batches until there are `num_batches`, each staying in its pool.
 
         Args:

@@ -1,5 +1,7 @@
 """Batches of a fixed number of samples."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +53,10 @@ class FixedSize:
     def count(
         self,
         pools: Pools,
-        lengths: LengthArray,  # noqa: ARG002
+        lengths: LengthArray,
         *,
-        rng: np.random.Generator,  # noqa: ARG002
-        multiple: int,  # noqa: ARG002
+        rng: np.random.Generator,
+        multiple: int,
     ) -> int:
         """Return the number of samples over the batch size, rounded up."""
         return -(-pools.members.size // self.batch_size)
@@ -62,11 +64,11 @@ class FixedSize:
     def draft(
         self,
         pools: Pools,
-        lengths: LengthArray,  # noqa: ARG002
+        lengths: LengthArray,
         *,
         rng: np.random.Generator,
-        multiple: int,  # noqa: ARG002
-        num_batches: int,  # noqa: ARG002
+        multiple: int,
+        num_batches: int,
     ) -> Draft:
         """Cut the sequence of the order every `batch_size` samples. O(m)."""
         sequence = pools.sequence(rng)
@@ -76,5 +78,5 @@ class FixedSize:
 
 def one_pool(pools: Pools, num_batches: int) -> np.ndarray | None:
     """Return the pools of batches cut from a drawn sequence: all may change places, or none."""
-    is_one = pools.offsets is not None and pools.offsets.size == 2  # noqa: PLR2004
+    is_one = pools.offsets is not None and pools.offsets.size == 2
     return np.array([0, num_batches]) if is_one else None

@@ -1,5 +1,7 @@
 """Rows filled without padding: several samples one behind the other."""
 
+from __future__ import annotations
+
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -12,7 +14,7 @@ from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
-from batchwright.lengths import runs
+from batchwright.lengths import logs, runs
 from batchwright.order import Pools
 from batchwright.seeding import sorted_by_length
 from batchwright.typing import IntArray, LengthArray
@@ -58,12 +60,11 @@ class Packing:
             "Packing", capacity=self.capacity, max_samples=self.max_samples, align=self.align
         )
         check_choice("Packing", "method", self.method, ("best_fit", "next_fit"))
-        check_choice(
-            "Packing", "oversize", self.oversize, ("error", "drop", "truncate", "split")
-        )
+        check_choice("Packing", "oversize", self.oversize, ("error", "drop", "truncate", "split"))
         if self.align > self.capacity:
-            message = f"Packing(capacity={self.capacity}, align={self.align}): nothing fits."
-            raise BudgetError(message)
+            raise BudgetError(
+                f"Packing(capacity={self.capacity}, align={self.align}): nothing fits."
+            )
 
     @property
     def layout(self) -> Layout:
@@ -87,8 +88,8 @@ class Packing:
         lengths: LengthArray,
         *,
         rng: np.random.Generator,
-        multiple: int,  # noqa: ARG002
-        num_batches: int,  # noqa: ARG002
+        multiple: int,
+        num_batches: int,
     ) -> Draft:
         """Fill the rows; see `Batching.draft`. O(m) but for one sort of 64-bit keys."""
         if self._is_best_fit(pools):
@@ -124,7 +125,7 @@ class Packing:
             ids[start:stop] = fill.hand_out(ids[start:stop])
             offsets.append(start + fill.offsets()[1:])
             tokens = fill.lengths.astype(np.float64)
-            keys.append(fill.per_row(tokens * np.log(tokens)) / fill.per_row(tokens))
+            keys.append(fill.per_row(tokens * logs(tokens)) / fill.per_row(tokens))
             start = stop
         edges = np.concatenate(([0], np.cumsum([each.size for each in keys])))
         return Draft(ids, np.concatenate(offsets), edges, np.concatenate(keys))

@@ -1,5 +1,7 @@
 """Padded batches that never exceed a budget of tokens."""
 
+from __future__ import annotations
+
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -11,7 +13,7 @@ from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.windows import count_in_windows, cut_in_windows
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
-from batchwright.lengths import runs
+from batchwright.lengths import logs, runs
 from batchwright.order import Pools
 from batchwright.seeding import sorted_by_length
 from batchwright.typing import IntArray, LengthArray
@@ -71,11 +73,10 @@ class TokenBudget:
         else:
             check_positive("TokenBudget", mixing=self.mixing)
         if self.pad_to_multiple_of > self.max_tokens:
-            message = (
+            raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
                 f"{self.pad_to_multiple_of}): not even one row fits. Raise max_tokens."
             )
-            raise BudgetError(message)
 
     @property
     def layout(self) -> Layout:
@@ -133,7 +134,7 @@ class TokenBudget:
             sizes = cut_sequence(_in_sequence(lengths, pools.members), limit)
             return Draft(pools.members, _offsets(sizes))
         window = self._window
-        is_one = pools.offsets is not None and pools.offsets.size == 2  # noqa: PLR2004
+        is_one = pools.offsets is not None and pools.offsets.size == 2
         if window is not None and is_one:
             sequence = pools.sequence(rng)
             ordered = _in_sequence(lengths, sequence)
@@ -144,9 +145,9 @@ class TokenBudget:
                     return self._draft(sequence, lengths, sizes, rng, edges)
                 window *= 2  # more to sort leaves less padding: in the end all of the pool
         pooled = [runs(lengths, pool) for pool in pools]
-        sizes = [self._cut(*run, num_batches, len(pooled)) for run in pooled]
-        edges = np.concatenate(([0], np.cumsum([each.size for each in sizes])))
-        return self._draft(pools.members, lengths, np.concatenate(sizes), rng, edges)
+        cuts = [self._cut(*run, num_batches, len(pooled)) for run in pooled]
+        edges = np.concatenate(([0], np.cumsum([cut.size for cut in cuts])))
+        return self._draft(pools.members, lengths, np.concatenate(cuts), rng, edges)
 
     def _cut(self, values: IntArray, counts: IntArray, target: int, num_pools: int) -> IntArray:
         if num_pools == 1:
@@ -166,7 +167,7 @@ class TokenBudget:
         offsets = _offsets(sizes)
         ordered = sorted_by_length(members, lengths, rng, pools=offsets[pools])
         longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
-        return Draft(ordered, offsets, pools, np.log(longest))
+        return Draft(ordered, offsets, pools, logs(longest))
 
 
 def _in_sequence(lengths: LengthArray, sequence: IntArray) -> IntArray:

@@ -31,7 +31,7 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
     edges = _even_edges(volume, np.full(num_windows, window))
     probed = np.unique(np.linspace(0, num_windows - 1, _PROBES).astype(np.int64)).tolist()
     needed = np.array(
-        [_cut(lengths[edges[i] : edges[i + 1]], limit).size for i in probed], dtype=np.float64
+        [_needed(lengths[edges[i] : edges[i + 1]], limit) for i in probed], dtype=np.float64
     )
     # A window that holds `volume` batches' worth of samples needs a few more: those that are
     # cut between two lengths. They are as many in every window, so each is filled less.
@@ -70,12 +70,12 @@ def cut_in_windows(
         stop = min(max(stop, start + quota), lengths.size - left)
         if stop - start < quota:
             return None
-        cut = _cut(lengths[start:stop], limit, quota)
+        cut = _fitted(lengths[start:stop], limit, quota)
         while cut is None and left:  # too much for this window: leave the rest to the next ones
             stop -= max(1, (stop - start) // 50)
             if stop - start < quota:
                 return None
-            cut = _cut(lengths[start:stop], limit, quota)
+            cut = _fitted(lengths[start:stop], limit, quota)
         if cut is None:
             return None
         offsets = split_offsets(np.concatenate(([0], np.cumsum(cut))), quota)
@@ -84,12 +84,19 @@ def cut_in_windows(
     return np.concatenate(sizes), np.concatenate(([0], np.cumsum(quotas)))
 
 
-def _cut(lengths: IntArray, limit: RowLimit, quota: int | None = None) -> IntArray | None:
-    values, counts = np.unique(lengths, return_counts=True)
-    values, counts = values[::-1], counts[::-1]
-    if quota is None:
-        return cut_runs(counts, limit(values))
+def _needed(lengths: IntArray, limit: RowLimit) -> int:
+    values, counts = _runs(lengths)
+    return cut_runs(counts, limit(values)).size if counts.size else 0
+
+
+def _fitted(lengths: IntArray, limit: RowLimit, quota: int) -> IntArray | None:
+    values, counts = _runs(lengths)
     return fit_runs(values, counts, limit, num_batches=quota, rounds=6)
+
+
+def _runs(lengths: IntArray) -> tuple[IntArray, IntArray]:
+    values, counts = np.unique(lengths, return_counts=True)
+    return values[::-1], counts[::-1]
 
 
 def _even_edges(volume: FloatArray, quotas: IntArray) -> list[int]:

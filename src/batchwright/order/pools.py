@@ -1,7 +1,10 @@
 """What an order hands to a batching: samples, in pools inside which they may be rearranged."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +39,7 @@ class Pools:
     def __iter__(self) -> Iterator[IntArray]:
         """Go through the pools as int64 arrays; a binding sequence is one."""
         edges = [0, self.members.size] if self.offsets is None else self.offsets.tolist()
-        return (self.members[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True))
+        return (self.members[a:b] for a, b in pairwise(edges))
 
     @property
     def is_free(self) -> bool:
@@ -77,13 +80,13 @@ def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
     pools = ordered if isinstance(ordered, Pools) else Pools(np.asarray(ordered), None)
     members = pools.members
     if members.ndim != 1 or not members.size or members.dtype.kind not in "iu":
-        message = (
+        raise PlanError(
             f"the order returned {members.dtype}{list(members.shape)}, expected at least one "
             "sample index, int64[m]."
         )
-        raise PlanError(message)
     low, high = int(members.min()), int(members.max())
     if low < 0 or high >= num_samples:
-        message = f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
-        raise PlanError(message)
+        raise PlanError(
+            f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
+        )
     return Pools(members.astype(np.int64, copy=False), pools.offsets)

@@ -10,7 +10,7 @@ from batchwright.typing import LengthArray
 
 @dataclass(frozen=True)
 class Sequential:
-    """Visit samples in the sequence of the data set: 0, 1, 2, …
+    """Visit samples in the sequence of the data set: 0, 1, 2 and so on.
 
     The sequence is binding: batches are consecutive runs of it, and stay in it.
 
@@ -19,6 +19,6 @@ class Sequential:
         array([0, 1, 2])
     """
 
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:  # noqa: ARG002
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return samples 0 to n - 1, bound to their sequence."""
         return Pools(np.arange(lengths.size), None)

@@ -31,10 +31,9 @@ class Shuffle:
     def __post_init__(self) -> None:
         """Check the window."""
         if self.window is not None and self.window < 1:
-            message = f"Shuffle(window={self.window}): a window holds at least 1 sample."
-            raise PlanError(message)
+            raise PlanError(f"Shuffle(window={self.window}): a window holds at least 1 sample.")
 
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:  # noqa: ARG002
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return all samples, in one pool or in one a window; the batching draws from it."""
         size = lengths.size
         window = size if self.window is None else self.window

@@ -1,0 +1,84 @@
+# Needs Python >= 3.11, make and a package index; everything else goes into .venv.
+#   make setup PYTHON=python3.12          another interpreter
+#   make setup TORCH_INDEX=URL            where to find another build of torch (CONTRIBUTING.md)
+#   make setup PIP_ARGS="--quiet"         further arguments for every `pip install`
+PYTHON ?= python3
+TORCH_INDEX ?=
+PIP_ARGS ?=
+# What `make test` passes to pytest, for example PYTEST_ARGS="-m 'not slow' -x".
+PYTEST_ARGS ?= -n 2
+
+TORCH := torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install $(PIP_ARGS)
+# torch comes first and alone: what follows finds it installed, and nothing replaces it by a
+# build that brings CUDA. Beside the plain 2.13.0, pip prefers an index's 2.13.0+cpu.
+INSTALL_TORCH = install $(PIP_ARGS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+STAMP := $(VENV)/.setup-stamp
+DOCS_STAMP := $(VENV)/.docs-stamp
+LOCK_VENV := build/lock-venv
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types bench docs lock clean
+
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with everything that the other targets need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Batchwright needs Python >= 3.11; this is " + sys.version.split()[0] + ": make setup PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) 'pip>=25.1'
+	$(PIP) $(INSTALL_TORCH) --constraint constraints.txt $(TORCH)
+	$(INSTALL) --constraint constraints.txt --group dev --editable '.[all]'
+	@touch $@
+
+demo: setup ## Run the demonstration
+	$(BIN)/python examples/demo.py
+
+test: setup lint types ## Lint, check types, run every test and doctest
+	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
+
+lint: setup ## Check style, format and spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+
+format: setup ## Repair what lint can repair
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: setup ## Check types, strictly
+	$(BIN)/mypy
+
+bench: setup ## Run the benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-only -o python_files='bench_*.py test_*.py'
+
+docs: $(DOCS_STAMP) ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(DOCS_STAMP): $(STAMP)
+	$(INSTALL) --constraint constraints.txt --group docs
+	@touch $@
+
+lock: ## Write constraints.txt anew: the newest versions that work together
+	rm -rf $(LOCK_VENV)
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(LOCK_VENV)/bin/python -m pip $(INSTALL_TORCH) $(TORCH)
+	$(LOCK_VENV)/bin/python -m pip install $(PIP_ARGS) --group dev --group docs --editable '.[all]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	  | sed -e 's/+cpu$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -rf $(LOCK_VENV)
+
+clean: ## Remove what was built and cached (.venv stays: rm -rf .venv starts over)
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage*
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,24 @@
+"""What every test runs under: one thread, no network, and Hypothesis without a deadline."""
+
+import os
+
+from hypothesis import settings
+
+# Read when NumPy or torch is first loaded, and inherited by the processes that tests start:
+# workers and ranks share few cores, and a thread pool in each of them only makes them wait.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A test that would fetch something fails at once instead of waiting for a hub.
+for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.setdefault(variable, "1")
+
+# A shared machine is slow at random: a deadline would fail tests that are right. `ci` goes on
+# looking for new examples, and prints what reproduces a failure where no database is kept.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
+settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=2_000)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "local")
+)

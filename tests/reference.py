@@ -1,0 +1,151 @@
+"""Slow and obvious versions of what the library does: one sample at a time, in plain Python."""
+
+import math
+from collections.abc import Sequence
+
+
+def rounded(length: int, multiple: int) -> int:
+    return math.ceil(length / multiple) * multiple
+
+
+def padded_tokens(lengths: Sequence[int], multiple: int = 1) -> int:
+    return len(lengths) * max(rounded(length, multiple) for length in lengths)
+
+
+def packed_tokens(lengths: Sequence[int], multiple: int = 1) -> int:
+    return sum(rounded(length, multiple) for length in lengths)
+
+
+def rows_that_fit(
+    length: int,
+    max_tokens: int,
+    max_samples: int | None,
+    pad_to_multiple_of: int,
+    batch_size_multiple_of: int,
+) -> int:
+    rows = max_tokens // rounded(length, pad_to_multiple_of)
+    if max_samples is not None:
+        rows = min(rows, max_samples)
+    if rows >= batch_size_multiple_of:
+        rows -= rows % batch_size_multiple_of
+    return rows
+
+
+def cut_sorted(lengths: Sequence[int], **limit: int | None) -> list[list[int]]:
+    """Cut lengths, from the longest on, into batches as large as their first sample allows."""
+    batches: list[list[int]] = []
+    room = 0
+    for length in sorted(lengths, reverse=True):
+        if room == 0:
+            batches.append([])
+            room = rows_that_fit(length, **limit)
+        batches[-1].append(length)
+        room -= 1
+    return batches
+
+
+def cut_sequence(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Add samples to a batch until the next would exceed the budget."""
+    batches: list[list[int]] = []
+    for length in lengths:
+        if batches and padded_tokens([*batches[-1], length]) <= max_tokens:
+            batches[-1].append(length)
+        else:
+            batches.append([length])
+    return batches
+
+
+def next_fit(
+    lengths: Sequence[int], capacity: int, max_samples: int | None = None
+) -> list[list[int]]:
+    rows: list[list[int]] = []
+    for length in lengths:
+        fits = rows and sum(rows[-1]) + length <= capacity
+        if fits and (max_samples is None or len(rows[-1]) < max_samples):
+            rows[-1].append(length)
+        else:
+            rows.append([length])
+    return rows
+
+
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put each sample, longest first, into the fullest row that still holds it."""
+    rows: list[list[int]] = []
+    for length in sorted(lengths, reverse=True):
+        open_rows = [row for row in rows if sum(row) + length <= capacity]
+        if open_rows:
+            max(open_rows, key=sum).append(length)
+        else:
+            rows.append([length])
+    return rows
+
+
+def fewest_rows(lengths: Sequence[int], capacity: int) -> int:
+    """Find the least number of rows by trying everything: for a handful of samples."""
+    best = len(lengths)
+
+    def place(rest: tuple[int, ...], rows: tuple[int, ...]) -> None:
+        nonlocal best
+        if len(rows) >= best:
+            return
+        if not rest:
+            best = len(rows)
+            return
+        for row, used in enumerate(rows):
+            if used + rest[0] <= capacity:
+                place(rest[1:], (*rows[:row], used + rest[0], *rows[row + 1 :]))
+        place(rest[1:], (*rows, rest[0]))
+
+    place(tuple(sorted(lengths, reverse=True)), ())
+    return best
+
+
+def fewest_batches(lengths: Sequence[int], max_tokens: int) -> int:
+    """Find the least number of padded batches by trying everything."""
+    best = len(lengths)
+
+    def place(rest: tuple[int, ...], batches: tuple[tuple[int, ...], ...]) -> None:
+        nonlocal best
+        if len(batches) >= best:
+            return
+        if not rest:
+            best = len(batches)
+            return
+        for number, batch in enumerate(batches):
+            grown = (*batch, rest[0])
+            if padded_tokens(grown) <= max_tokens:
+                place(rest[1:], (*batches[:number], grown, *batches[number + 1 :]))
+        place(rest[1:], (*batches, (rest[0],)))
+
+    place(tuple(sorted(lengths, reverse=True)), ())
+    return best
+
+
+def dispersion(steps: Sequence[Sequence[int]]) -> float:
+    """Variance of the updates' mean log-length, over that of random samples of as many tokens."""
+    everything = [length for step in steps for length in step]
+    if len(steps) == 1 or len(set(everything)) == 1:
+        return 1.0
+    total = sum(everything)
+    mean = sum(length * math.log(length) for length in everything) / total
+    spread = sum(length**2 * (math.log(length) - mean) ** 2 for length in everything) / total
+    seen = expected = 0.0
+    for step in steps:
+        tokens = sum(step)
+        step_mean = sum(length * math.log(length) for length in step) / tokens
+        seen += (step_mean - mean) ** 2
+        expected += spread * (1 / tokens - 1 / total)
+    return seen / expected
+
+
+def imbalance(costs: Sequence[float], world_size: int, accumulate: int) -> float:
+    """Slowest rank over the mean, summed over updates."""
+    slowest = mean = 0.0
+    update = world_size * accumulate
+    for start in range(0, len(costs), update):
+        ranks = [0.0] * world_size
+        for place, cost in enumerate(costs[start : start + update]):
+            ranks[place % world_size] += cost
+        slowest += max(ranks)
+        mean += sum(ranks) / world_size
+    return slowest / mean

@@ -1,0 +1,106 @@
+"""What Hypothesis draws: lengths, settings, worlds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+import batchwright as bw
+
+CAP = 60
+"""The longest sample drawn; budgets are at least this unless a policy is to be tried."""
+
+
+@st.composite
+def lengths(draw, min_size=1, max_size=120, max_length=CAP):
+    """Lengths of several shapes: uniform, long-tailed, all equal, in any integer type."""
+    size = draw(st.integers(min_size, max_size))
+    kind = draw(st.sampled_from(["any", "tail", "equal", "two"]))
+    if kind == "any":
+        values = draw(st.lists(st.integers(1, max_length), min_size=size, max_size=size))
+    elif kind == "equal":
+        values = [draw(st.integers(1, max_length))] * size
+    elif kind == "two":
+        pair = draw(st.tuples(st.integers(1, max_length), st.integers(1, max_length)))
+        values = [pair[i % 2] for i in range(size)]
+    else:
+        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+        values = np.clip(np.rint(rng.lognormal(2.0, 1.0, size)), 1, max_length).astype(int)
+    dtype = draw(st.sampled_from([np.int64, np.int32, np.uint16, np.uint64]))
+    return np.array(values, dtype=dtype)
+
+
+def token_budgets(min_tokens=CAP + 10, max_tokens=400):
+    return st.builds(
+        bw.TokenBudget,
+        st.integers(min_tokens, max_tokens),
+        max_samples=st.none() | st.integers(1, 20),
+        pad_to_multiple_of=st.sampled_from([1, 2, 8]),
+        batch_size_multiple_of=st.sampled_from([1, 4]),
+        oversize=st.sampled_from(["error", "drop", "truncate"]),
+        mixing=st.sampled_from(["stratified", "update", 1, 3]),
+    )
+
+
+def packings(min_tokens=CAP + 10, max_tokens=400):
+    return st.builds(
+        bw.Packing,
+        st.integers(min_tokens, max_tokens),
+        method=st.sampled_from(["best_fit", "next_fit"]),
+        max_samples=st.none() | st.integers(1, 20),
+        align=st.sampled_from([1, 4, 8]),
+        oversize=st.sampled_from(["error", "drop", "truncate", "split"]),
+    )
+
+
+def fixed_sizes():
+    return st.builds(bw.FixedSize, st.integers(1, 40), pad_to_multiple_of=st.sampled_from([1, 8]))
+
+
+def in_threes(order, lengths, rng):
+    """A batching of the user's own: a function."""
+    cuts = np.flatnonzero(rng.random(order.size - 1) < 1 / 3) + 1
+    return bw.Plan(order, np.concatenate(([0], cuts, [order.size])))
+
+
+def batchings(**budget):
+    return token_budgets(**budget) | packings(**budget) | fixed_sizes() | st.just(in_threes)
+
+
+def orders():
+    return st.just(bw.Sequential()) | st.builds(bw.Shuffle, st.none() | st.integers(1, 50))
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of a planner, and lengths enough for its world."""
+
+    lengths: np.ndarray
+    batching: object
+    order: object
+    seed: int
+    world_size: int
+    accumulate: int
+    cost: object
+
+    def planner(self, **changed):
+        options = {name: getattr(self, name) for name in self.__dataclass_fields__} | changed
+        return bw.Planner(options.pop("lengths"), **options)
+
+
+@st.composite
+def jobs(draw, max_size=120, **budget):
+    """A planner's arguments that can be kept: at least as many samples as batches."""
+    world_size = draw(st.sampled_from([1, 1, 2, 3, 4]))
+    accumulate = draw(st.sampled_from([1, 1, 2, 3]))
+    # Enough samples that the batches, rounded up to whole updates, can be filled.
+    smallest = 6 * world_size * accumulate
+    return Job(
+        lengths=draw(lengths(min_size=smallest, max_size=max(smallest, max_size))),
+        batching=draw(batchings(**budget)),
+        order=draw(orders()),
+        seed=draw(st.integers(0, 2**40)),
+        world_size=world_size,
+        accumulate=accumulate,
+        cost=draw(st.sampled_from([None, None, "padded", "quadratic", np.sqrt])),
+    )

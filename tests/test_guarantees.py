@@ -1,0 +1,198 @@
+"""The promises of the design, as properties of every order, batching and world."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchwright as bw
+from tests import reference, strategies
+from tests.strategies import jobs
+
+
+def planner_of(job):
+    """Make the planner, or give the example up where its samples cannot fill its world."""
+    try:
+        return job.planner()
+    except bw.PlanError as error:
+        assert "samples cannot fill" in str(error)
+        return None
+
+
+@given(jobs(), st.integers(0, 10**6))
+def test_nothing_lost_nothing_twice(job, epoch):
+    planner = planner_of(job)
+    if planner is None:
+        return
+    plan = planner(epoch)
+    assert np.array_equal(np.sort(plan.indices), np.arange(job.lengths.size))
+    assert not plan.dropped
+
+
+@given(jobs(min_tokens=16), st.integers(0, 50))
+def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, epoch):
+    try:
+        planner = planner_of(job)
+    except bw.BudgetError as error:
+        assert "longest sample" in str(error) or "all" in str(error)
+        return
+    if planner is None:
+        return
+    plan = planner(epoch)
+    dropped = plan.dropped.get("oversize", np.empty(0, dtype=np.int64))
+    assert np.array_equal(
+        np.unique(np.concatenate((plan.indices, dropped))), np.arange(job.lengths.size)
+    )
+    assert not np.intersect1d(plan.indices, dropped).size
+    layout = plan.layout
+    if dropped.size:
+        assert (job.lengths[dropped] > layout.budget // layout.multiple * layout.multiple).all()
+    entries = plan.entry_lengths(job.lengths)
+    whole = np.bincount(plan.indices, entries, minlength=job.lengths.size)
+    expected = job.lengths.astype(np.int64)
+    if plan.starts is None and layout.max_length is not None:
+        expected = np.minimum(expected, layout.max_length)
+    expected = np.where(np.isin(np.arange(expected.size), dropped), 0, expected)
+    assert np.array_equal(whole, expected)
+    if plan.starts is not None:  # pieces do not overlap
+        assert len(set(zip(plan.indices.tolist(), plan.starts.tolist(), strict=True))) == (
+            plan.indices.size
+        )
+
+
+@given(jobs(min_tokens=16), st.integers(0, 50))
+def test_never_over_budget(job, epoch):
+    try:
+        planner = planner_of(job)
+    except bw.BudgetError:
+        return
+    if planner is None:
+        return
+    plan = planner(epoch)
+    layout = plan.layout
+    entries = plan.entry_lengths(job.lengths).tolist()
+    measure = reference.packed_tokens if layout.kind == "packed" else reference.padded_tokens
+    edges = plan.offsets.tolist()
+    for start, stop in itertools.pairwise(edges):
+        if layout.budget is not None:
+            assert measure(entries[start:stop], layout.multiple) <= layout.budget
+        if layout.max_samples is not None:
+            assert stop - start <= layout.max_samples
+
+
+@given(jobs(), st.lists(st.integers(0, 1000), min_size=2, max_size=5))
+def test_same_count_in_every_epoch_and_on_every_rank(job, epochs):
+    planner = planner_of(job)
+    if planner is None:
+        return
+    assert len(planner) % (job.world_size * job.accumulate) == 0
+    for epoch in epochs:
+        plan = planner(epoch)
+        assert len(plan) == len(planner)
+        shards = [plan.shard(rank, job.world_size) for rank in range(job.world_size)]
+        assert {len(shard) for shard in shards} == {len(plan) // job.world_size}
+        seen = np.concatenate([shard.indices for shard in shards])
+        assert np.array_equal(np.sort(seen), np.sort(plan.indices))
+
+
+ORDERS = {
+    "sequential": bw.Sequential(),
+    "shuffle": bw.Shuffle(),
+    "shuffle-500": bw.Shuffle(window=500),
+}
+BATCHINGS = {
+    "fixed": bw.FixedSize(16),
+    "budget": bw.TokenBudget(2048),
+    "budget-update": bw.TokenBudget(2048, mixing="update"),
+    "budget-4": bw.TokenBudget(2048, mixing=4, max_samples=50),
+    "budget-multiples": bw.TokenBudget(2048, pad_to_multiple_of=8, batch_size_multiple_of=8),
+    "best-fit": bw.Packing(2048),
+    "best-fit-aligned": bw.Packing(2048, align=8),
+    "next-fit": bw.Packing(2048, method="next_fit", max_samples=50),
+    "function": strategies.in_threes,
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("batching", BATCHINGS)
+@pytest.mark.parametrize("world", [(1, 1), (1, 8), (3, 1), (8, 4)], ids=str)
+def test_fifty_epochs_have_the_same_length(order, batching, world):
+    rng = np.random.default_rng(7)
+    lengths = np.clip(np.rint(rng.lognormal(4.0, 0.9, 3000)), 1, 1024).astype(np.int64)
+    world_size, accumulate = world
+    planner = bw.Planner(
+        lengths,
+        order=ORDERS[order],
+        batching=BATCHINGS[batching],
+        world_size=world_size,
+        accumulate=accumulate,
+    )
+    assert len(planner) % (world_size * accumulate) == 0
+    for epoch in range(50):
+        plan = planner(epoch)
+        assert len(plan) == len(planner)
+        if epoch in {0, 49}:
+            assert np.array_equal(np.sort(plan.indices), np.arange(3000))
+
+
+@given(jobs(), st.integers(0, 50))
+def test_reproducible_and_no_global_generator_is_moved(job, epoch):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = planner_of(job), planner_of(job)
+    if first is None:
+        return
+    assert first(epoch) == second(epoch)
+    # Nothing that was planned before matters.
+    first(epoch + 1)
+    assert first(epoch).digest() == second(epoch).digest()
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+@given(jobs(), st.integers(0, 50))
+def test_plan_equals_the_planner_at_that_epoch(job, epoch):
+    planner = planner_of(job)
+    if planner is None:
+        return
+    plan = bw.plan(
+        job.lengths,
+        batching=job.batching,
+        order=job.order,
+        seed=job.seed,
+        epoch=epoch,
+        world_size=job.world_size,
+        accumulate=job.accumulate,
+        cost=job.cost,
+    )
+    assert plan == planner(epoch)
+
+
+def test_bytes_are_the_same_on_every_machine():
+    """Golden digests: raw bits, exact arithmetic and stable sorts alone decide."""
+    lengths = (np.arange(5000) * 7919) % 997 + 1
+    plans = [
+        bw.plan(lengths, max_tokens=4096, seed=1, epoch=2, world_size=4, accumulate=2),
+        bw.plan(lengths, batching=bw.Packing(2048), seed=1, epoch=2, world_size=4),
+        bw.plan(
+            lengths,
+            batching=bw.Packing(2048),
+            seed=1,
+            epoch=2,
+            world_size=4,
+            accumulate=4,
+            cost="quadratic",
+        ),
+        bw.plan(lengths, batching=bw.FixedSize(32), seed=1, epoch=2),
+        bw.plan(lengths, batching=bw.TokenBudget(4096, mixing="update"), accumulate=16),
+    ]
+    assert [plan.digest() for plan in plans] == GOLDEN
+
+
+GOLDEN = [
+    "5e262a12b7662236c2a3c74aadaf8edc",
+    "d332fe17aa93e0fd74f80cb3c9aa2cb2",
+    "3f1a759c5e40c3cd99cf7d62177dd4f9",
+    "c3022cd3fd445c966060ab839783192c",
+    "9bf1b1e9a4173925f85298d1fe65f353",
+]

@@ -1,0 +1,103 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+import batchwright as bw
+from tests.strategies import jobs
+
+LENGTHS = np.random.default_rng(0).integers(1, 100, 300)
+
+
+@given(jobs(max_size=60, min_tokens=16), st.integers(0, 5))
+def test_round_trip(tmp_path_factory, job, epoch):
+    try:
+        plan = job.planner()(epoch)
+    except (bw.PlanError, bw.BudgetError):
+        return
+    path = tmp_path_factory.mktemp("plans") / "plan.safetensors"
+    plan.save(path)
+    loaded = bw.Plan.load(path)
+    assert loaded == plan
+    assert loaded.layout == plan.layout
+    assert loaded.origin == plan.origin
+    assert loaded.stats(job.lengths) == plan.stats(job.lengths)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plans") / "plan.safetensors"
+    bw.plan(LENGTHS, batching=bw.TokenBudget(64, oversize="drop"), seed=3).save(path)
+    return path
+
+
+def test_a_file_cut_anywhere_is_refused(saved, tmp_path):
+    whole = saved.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for size in sorted({*range(0, len(whole), 97), 0, 1, 8, 9, len(whole) - 1}):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(bw.PlanFileError, match=r"cut\.safetensors: "):
+            bw.Plan.load(cut)
+
+
+def test_a_byte_changed_anywhere_is_refused(saved, tmp_path):
+    whole = saved.read_bytes()
+    changed = tmp_path / "changed.safetensors"
+    original = bw.Plan.load(saved)
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    places = [*range(header), *range(header, len(whole), 41), len(whole) - 1]
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        changed.write_bytes(content)
+        try:
+            loaded = bw.Plan.load(changed)
+        except bw.PlanFileError as error:
+            assert "changed.safetensors: " in str(error)
+            assert "\n" not in str(error)
+        else:  # white space in the header: nothing that is read
+            assert loaded == original
+            assert (loaded.layout, loaded.origin) == (original.layout, original.origin)
+
+
+def test_a_plan_with_a_valid_shape_but_changed_numbers_is_refused(saved, tmp_path):
+    plan = bw.Plan.load(saved)
+    size = struct.unpack("<Q", saved.read_bytes()[:8])[0]
+    metadata = json.loads(saved.read_bytes()[8 : 8 + size])["__metadata__"]
+    path = tmp_path / "forged.safetensors"
+    arrays = {"indices": plan.indices[::-1].copy(), "offsets": plan.offsets}
+    save_file(arrays | {"dropped.oversize": plan.dropped["oversize"]}, path, metadata=metadata)
+    with pytest.raises(bw.PlanFileError, match="changed after it was saved"):
+        bw.Plan.load(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(bw.PlanFileError, match="no such plan file"):
+        bw.Plan.load(tmp_path / "nothing.safetensors")
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": np.zeros(3)}, other)
+    with pytest.raises(bw.PlanFileError, match="not a plan"):
+        bw.Plan.load(other)
+    later = tmp_path / "later.safetensors"
+    save_file(
+        {"indices": np.zeros(1, dtype=np.int64), "offsets": np.array([0, 1])},
+        later,
+        metadata={"format": "batchwright-plan", "format_version": "99"},
+    )
+    with pytest.raises(bw.PlanFileError, match="plan format 99"):
+        bw.Plan.load(later)
+    with pytest.raises(bw.PlanFileError, match="cannot be written"):
+        bw.plan([1, 2], max_tokens=4).save(tmp_path / "no" / "folder.safetensors")
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    path = tmp_path / "plan.safetensors"
+    np.save(path.with_suffix(".npy"), np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    path.with_suffix(".npy").rename(path)
+    with pytest.raises(bw.PlanFileError):
+        bw.Plan.load(path)
