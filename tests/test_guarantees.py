@@ -194,5 +194,5 @@ GOLDEN = [
     "d332fe17aa93e0fd74f80cb3c9aa2cb2",
     "3f1a759c5e40c3cd99cf7d62177dd4f9",
     "c3022cd3fd445c966060ab839783192c",
-    "9bf1b1e9a4173925f85298d1fe65f353",
+    "de404d1c1b198da8ccd79a5d780cf52b",
 ]

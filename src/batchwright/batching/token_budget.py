@@ -10,6 +10,8 @@ import numpy as np
 from batchwright.batching.checks import check_choice, check_positive
 from batchwright.batching.cuts import RowLimit, cut_runs, cut_sequence, fit_runs
 from batchwright.batching.draft import Draft, Oversize
+from batchwright.batching.fixed_size import one_pool
+from batchwright.batching.probing import probed_count
 from batchwright.batching.windows import count_in_windows, cut_in_windows
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
@@ -92,13 +94,6 @@ class TokenBudget:
             self.batch_size_multiple_of,
         )
 
-    @property
-    def _window(self) -> int | None:
-        """Updates in a window of mixing; None is the whole pool."""
-        if self.mixing == "stratified":
-            return None
-        return 1 if self.mixing == "update" else int(self.mixing)
-
     def count(
         self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
     ) -> int:
@@ -106,18 +101,20 @@ class TokenBudget:
 
         With mixing other than stratified, room is left for windows that happen to need more.
         """
+        window = self._window(pools, multiple)
+        if window == 1:
+            return probed_count(
+                lambda: self._in_sequence(pools, lengths, rng), is_random=pools.is_free
+            )
         limit = self._limit
-        if not pools.is_free:
-            return cut_sequence(_in_sequence(lengths, pools.members), limit).size
         total = 0
         for pool in pools:
             values, counts = runs(lengths, pool)
             total += cut_runs(counts, limit(values)).size
-        if self._window is None:
+        if window is None:
             return total
-        size = self._window * multiple
-        sequence = pools.sequence(rng)
-        return max(total, count_in_windows(_in_sequence(lengths, sequence), limit, size))
+        ordered = _lengths_of(pools.sequence(rng), lengths)
+        return max(total, count_in_windows(ordered, limit, window))
 
     def draft(
         self,
@@ -129,25 +126,33 @@ class TokenBudget:
         num_batches: int,
     ) -> Draft:
         """Sort and cut; see `Batching.draft`. O(m) but for one sort of 64-bit keys."""
+        window = self._window(pools, multiple)
+        if window == 1:
+            return self._in_sequence(pools, lengths, rng)
         limit = self._limit
-        if not pools.is_free:
-            sizes = cut_sequence(_in_sequence(lengths, pools.members), limit)
-            return Draft(pools.members, _offsets(sizes))
-        window = self._window
-        is_one = pools.offsets is not None and pools.offsets.size == 2
-        if window is not None and is_one:
+        if window is not None:
             sequence = pools.sequence(rng)
-            ordered = _in_sequence(lengths, sequence)
-            while window * multiple < num_batches:
-                cut = cut_in_windows(ordered, limit, window * multiple, num_batches=num_batches)
-                if cut is not None:
-                    sizes, edges = cut
-                    return self._draft(sequence, lengths, sizes, rng, edges)
-                window *= 2  # more to sort leaves less padding: in the end all of the pool
+            ordered = _lengths_of(sequence, lengths)
+            cut = cut_in_windows(ordered, limit, window, num_batches=num_batches)
+            if cut is not None:
+                return self._sorted(sequence, lengths, *cut, rng)
         pooled = [runs(lengths, pool) for pool in pools]
         cuts = [self._cut(*run, num_batches, len(pooled)) for run in pooled]
         edges = np.concatenate(([0], np.cumsum([cut.size for cut in cuts])))
-        return self._draft(pools.members, lengths, np.concatenate(cuts), rng, edges)
+        return self._sorted(pools.members, lengths, np.concatenate(cuts), edges, rng)
+
+    def _window(self, pools: Pools, multiple: int) -> int | None:
+        """Return the batches that are cut from one sort: 1 keeps a sequence, None is a pool."""
+        if not pools.is_free:
+            return 1
+        if self.mixing == "stratified" or pools.offsets is None or pools.offsets.size > 2:
+            return None
+        return multiple if self.mixing == "update" else int(self.mixing) * multiple
+
+    def _in_sequence(self, pools: Pools, lengths: LengthArray, rng: np.random.Generator) -> Draft:
+        sequence = pools.sequence(rng)
+        offsets = _offsets(cut_sequence(_lengths_of(sequence, lengths), self._limit))
+        return Draft(sequence, offsets, one_pool(pools, offsets.size - 1))
 
     def _cut(self, values: IntArray, counts: IntArray, target: int, num_pools: int) -> IntArray:
         if num_pools == 1:
@@ -156,13 +161,13 @@ class TokenBudget:
                 return fitted
         return cut_runs(counts, self._limit(values))
 
-    def _draft(
+    def _sorted(
         self,
         members: IntArray,
         lengths: LengthArray,
         sizes: IntArray,
-        rng: np.random.Generator,
         pools: IntArray,
+        rng: np.random.Generator,
     ) -> Draft:
         offsets = _offsets(sizes)
         ordered = sorted_by_length(members, lengths, rng, pools=offsets[pools])
@@ -170,8 +175,8 @@ class TokenBudget:
         return Draft(ordered, offsets, pools, logs(longest))
 
 
-def _in_sequence(lengths: LengthArray, sequence: IntArray) -> IntArray:
-    return lengths[sequence].astype(np.int64, copy=False)
+def _lengths_of(members: IntArray, lengths: LengthArray) -> IntArray:
+    return lengths[members].astype(np.int64, copy=False)
 
 
 def _offsets(sizes: IntArray) -> IntArray:
