@@ -1,0 +1,88 @@
+"""What the command says of a plan is what the plan is, in JSON and in text, saved or not."""
+
+import json
+
+import pytest
+
+import batchwright as bw
+from batchwright.report.figures import number, percent
+from tests.cli.command import BUDGET, LENGTHS, PLAN, facts_of, invoke, run
+
+PROMISED = {
+    *("num_samples", "num_batches", "num_tokens", "padded_tokens", "efficiency", "dispersion"),
+    *("max_batch_tokens", "lower_bound", "shapes", "dropped", "world_size", "seconds"),
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--max-tokens", "2048", "--world-size", "2", "--accumulate", "3", "--cost", "quadratic"),
+        ("--max-tokens", "2048", "--mixing", "update", "--step-tokens", "20000"),
+        ("--max-tokens", "2048", "--mixing", "2", "--seed", "3", "--epoch", "4"),
+        ("--max-tokens", "300", "--oversize", "drop", "--pad-to-multiple-of", "8"),
+        ("--max-tokens", "300", "--oversize", "truncate", "--max-samples", "9"),
+        ("--pack", "300", "--oversize", "split", "--pad-to-multiple-of", "4"),
+        ("--pack", "512", "--order", "sequential"),
+        ("--batch-size", "16", "--window", "100"),
+    ],
+)
+def test_inspect_says_of_the_saved_plan_what_plan_said(options, tmp_path):
+    path = str(tmp_path / "plan.safetensors")
+    facts = facts_of(*PLAN, *options, "-o", path)
+    assert facts.keys() >= PROMISED
+    assert facts["plan"] == path
+    assert bw.Plan.load(path).digest() == facts["digest"]
+    again = facts_of("inspect", path, "lengths.npy")
+    assert {name: facts[name] for name in again.keys() & facts.keys() - {"seconds_reading"}} == {
+        name: again[name] for name in again.keys() & facts.keys() - {"seconds_reading"}
+    }
+    assert facts.keys() - again.keys() == {"batching", "order", "step_tokens", "cost", "seconds"}
+    alone = facts_of("inspect", path)
+    assert {name: facts[name] for name in alone if name != "source"} == {
+        name: alone[name] for name in alone if name != "source"
+    }
+
+
+def test_the_command_makes_the_plan_that_the_library_makes():
+    options = ("--world-size", "4", "--step-tokens", "30000", "--seed", "5", "--epoch", "2")
+    facts = facts_of(*BUDGET, *options, "--max-samples", "50", "--pad-to-multiple-of", "8")
+    batching = bw.TokenBudget(2_048, max_samples=50, pad_to_multiple_of=8)
+    plan = bw.plan(LENGTHS, batching=batching, world_size=4, step_tokens=30_000, seed=5, epoch=2)
+    assert facts["digest"] == plan.digest()
+    assert facts["efficiency"] == plan.stats(LENGTHS).efficiency
+    assert facts["batching"]["name"] == "TokenBudget"
+    assert facts["batching"]["max_samples"] == 50
+
+
+def test_a_process_prints_one_json_object_and_nothing_else():
+    code, out, err = run(*BUDGET, "--json", FORCE_COLOR="1")
+    assert (code, err) == (0, b"")
+    assert out.count(b"\n") == 1
+    facts = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert facts.keys() >= PROMISED
+    assert facts["plan"] is None
+
+
+def test_text_and_json_say_the_same():
+    facts = facts_of(*BUDGET, "--world-size", "2")
+    text = " ".join(invoke(*BUDGET, "--world-size", "2").stdout.split())
+    for told in (
+        f"batches {number(facts['num_batches'])} of 2,000 samples",
+        f"efficiency {percent(facts['efficiency'])}",
+        f"largest batch {number(facts['max_batch_tokens'])} tokens",
+        f"fill {percent(facts['fill'])}",
+        f"lower bound {number(facts['lower_bound'])}",
+        f"dispersion {number(facts['dispersion'])}",
+        f"rank imbalance {facts['imbalance_padded']:.3f}",
+        f"{percent(facts['waste']['plain_batches'])} padding",
+    ):
+        assert told in text
+
+
+def test_columns_measures_and_their_units():
+    facts = facts_of(
+        "plan", "table.csv", "--batch-size", "1", "--length", "words", "--measure", "words"
+    )
+    assert (facts["unit"], facts["num_tokens"], facts["source"]) == ("words", 4, "table.csv")
+    assert facts_of("plan", "table.csv", "--batch-size", "2", "--no-cache")["num_tokens"] == 8

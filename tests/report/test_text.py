@@ -1,0 +1,160 @@
+"""The report fits its terminal, in characters it has, and says what the facts say."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+import batchwright as bw
+from batchwright.report import file_facts, plan_facts
+from batchwright.report.figures import number, percent
+from batchwright.report.glyphs import ASCII, UNICODE
+from batchwright.report.text import fitting, plan_report
+from tests.strategies import jobs
+
+TOLD = {"source": "corpus.npy", "plan": None, "unit": "tokens"}
+LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 1, 2_000), 1, 512).astype(int)
+
+
+def text_of(facts, *, width=80, glyphs=UNICODE, **options):
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, **options)
+    console.print(plan_report(TOLD | facts, glyphs=glyphs, width=width))
+    return file.getvalue()
+
+
+def rows_of(text):
+    """Read the figures back: label → the words after it."""
+    after = text[text.index("  Plan  ") :].splitlines()[1:]
+    return {line[2:18].strip(): line[18:].split() for line in after if line[2:3].strip()}
+
+
+@settings(max_examples=50)
+@given(job=jobs(), width=st.integers(60, 140), glyphs=st.sampled_from([ASCII, UNICODE]))
+def test_any_plan_fits_any_terminal(job, width, glyphs):
+    try:
+        plan = job.planner()(0)
+    except (bw.PlanError, bw.BudgetError):
+        reject()
+    width = fitting(width)
+    for facts in (plan_facts(plan, job.lengths), file_facts(plan)):
+        text = text_of(facts, width=width, glyphs=glyphs)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        assert "None" not in text
+        assert glyphs is UNICODE or text.isascii()
+
+
+@pytest.mark.parametrize("width", [60, 80, 96])
+def test_figures_of_any_size_fit(width):
+    lengths = np.random.default_rng(0).integers(10**9, 10**11, 3_000)
+    facts = plan_facts(bw.plan(lengths, max_tokens=10**12), lengths)
+    text = text_of(facts, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert number(facts["num_tokens"]) in text
+    assert number(facts["lengths"]["max"]) in text.replace("\n", "") or width == 60
+
+
+def test_the_text_says_what_the_facts_say():
+    batching = bw.TokenBudget(400, oversize="drop")
+    plan = bw.plan(LENGTHS, batching=batching, world_size=4, accumulate=2, seed=7, epoch=3)
+    facts = plan_facts(plan, LENGTHS) | {"seconds": 0.0123, "seconds_reading": 1.5}
+    text = text_of(facts, width=96)
+    rows = rows_of(text)
+    assert {label: words[0] for label, words in rows.items()} == {
+        "batches": number(facts["num_batches"]),
+        "updates": number(facts["num_steps"]),
+        "samples a batch": number(facts["samples_per_batch_mean"]),
+        "shapes": number(facts["shapes"]),
+        "efficiency": percent(facts["efficiency"]).split()[0],
+        "largest batch": number(facts["max_batch_tokens"]),
+        "fill": percent(facts["fill"]).split()[0],
+        "lower bound": number(facts["lower_bound"]),
+        "update size": number(facts["step_tokens_mean"]),
+        "dispersion": number(facts["dispersion"]),
+        "rank imbalance": f"{facts['imbalance_padded']:.3f}",
+        "dropped": number(facts["dropped"]),
+        "seed": "7",
+        "planned in": "12",
+    }
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    summary = facts["lengths"]
+    names = ("num_samples", "num_tokens", "min", "median", "mean", "p95", "max")
+    assert " ".join(number(summary[name]) for name in names) in lines
+    for name in ("plan", "plain_batches"):
+        assert f"{percent(facts['waste'][name])} padding" in text
+    assert facts["dropped"] > 0
+    assert f"dropped {number(facts['dropped'])} longer than the budget" in lines
+    assert "epoch 3" in text
+    assert "1.50 s to read" in text
+
+
+def test_packing_speaks_of_rows_and_of_what_is_empty():
+    plan = bw.plan(LENGTHS, batching=bw.Packing(512))
+    text = text_of(plan_facts(plan, LENGTHS))
+    assert "rows packed to 512 tokens" in text
+    assert "% empty" in text
+    assert "padding" not in text.replace("padding included", "")
+
+
+@pytest.mark.parametrize(
+    ("batching", "line"),
+    [
+        (bw.TokenBudget(256, oversize="truncate"), "samples, to 256"),
+        (bw.Packing(256, oversize="split"), "samples, into pieces of 256"),
+        (bw.TokenBudget(256, oversize="drop"), "longer than the budget"),
+        (bw.TokenBudget(512), "every sample is in the plan, exactly once"),
+    ],
+)
+def test_what_becomes_of_long_samples_is_told(batching, line):
+    text = text_of(plan_facts(bw.plan(LENGTHS, batching=batching), LENGTHS))
+    told = [row for row in text.splitlines() if line in row]
+    assert len(told) == 1
+    assert number(np.count_nonzero(LENGTHS > 256)) in told[0] or "exactly once" in line
+
+
+@pytest.mark.parametrize(
+    ("order", "batching", "words"),
+    [
+        (bw.Shuffle(), bw.TokenBudget(512), "less even than a plain shuffle"),
+        (bw.Shuffle(), bw.FixedSize(10**6), "a single update"),
+    ],
+)
+def test_dispersion_comes_with_words(order, batching, words):
+    assert words in text_of(plan_facts(bw.plan(LENGTHS, batching=batching, order=order), LENGTHS))
+
+
+def test_many_batches_an_update_are_more_even():
+    plan = bw.plan(LENGTHS, max_tokens=512, accumulate=32)
+    assert "more even than a plain shuffle" in text_of(plan_facts(plan, LENGTHS))
+
+
+def test_equal_lengths_have_no_curve():
+    text = text_of(plan_facts(bw.plan([7] * 20, max_tokens=70), [7] * 20))
+    assert "▁" not in text
+    assert "100 %" in text
+
+
+def test_the_unit_is_what_was_measured():
+    text = text_of(plan_facts(bw.plan(LENGTHS, max_tokens=512), LENGTHS) | {"unit": "words"})
+    assert "words" in text
+    assert "token" not in text
+
+
+def test_names_cannot_steer_the_terminal():
+    plan = bw.plan(LENGTHS, max_tokens=512)
+    name = "[bold]x[/bold]\x1b[31m\n.npy"
+    text = text_of(plan_facts(plan, LENGTHS) | {"source": name}, force_terminal=True)
+    assert "[bold]x[/bold]\\x1b[31m .npy" in text
+
+
+def test_the_file_alone_tells_what_it_knows():
+    plan = bw.plan(LENGTHS, max_tokens=512, world_size=2)
+    rows = rows_of(text_of(file_facts(plan)))
+    assert rows["made for"][:1] == ["2,000"]
+    assert rows["batches"][0] == number(len(plan))
+    assert "efficiency" not in rows

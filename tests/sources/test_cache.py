@@ -1,0 +1,224 @@
+"""The second time is instant, and never wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchwright import sources
+from batchwright.errors import SourceError
+from batchwright.sources import cache, files, read
+from batchwright.sources.tokenization import Tokenization
+
+from .conftest import WITH_COLUMNS
+
+TEXTS = ["to be", "or not", "x"] * 5
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[Path]:
+    """List the files that are opened from here on."""
+    opened: list[Path] = []
+    real = files.open_file
+
+    def open_file(path: Path):
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(files, "open_file", open_file)
+    return opened
+
+
+def kept(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.exists() else []
+
+
+@pytest.mark.parametrize("name", WITH_COLUMNS)
+def test_the_second_time_no_file_is_opened(write, name, reads, cache_directory) -> None:
+    path = write(name, {"text": TEXTS, "n": list(range(15))})
+    first = sources.lengths(path, measure="characters")
+    assert reads == [path]
+    second = sources.lengths(path, measure="characters")
+    assert reads == [path]
+    assert second.dtype == first.dtype
+    assert second.tolist() == first.tolist() == [len(text) for text in TEXTS]
+    assert len(kept(cache_directory)) == 1
+
+
+def test_another_question_is_another_answer(write, reads) -> None:
+    path = write("data.parquet", {"text": TEXTS, "title": TEXTS[::-1]})
+    answers = {
+        (column, measure): sources.lengths(path, column=column, measure=measure).tolist()
+        for column in ("text", "title")
+        for measure in ("characters", "words", "bytes")
+    }
+    assert len(reads) == 6
+    for (column, measure), answer in answers.items():
+        assert sources.lengths(path, column=column, measure=measure).tolist() == answer
+    assert len(reads) == 6
+
+
+def test_a_file_that_changed_is_read_again(write, reads) -> None:
+    path = write("data.parquet", {"text": ["a", "bb"]})
+    assert sources.lengths(path, measure="bytes").tolist() == [1, 2]
+    os.utime(path, ns=(1, 1))
+    assert sources.lengths(path, measure="bytes").tolist() == [1, 2]
+    assert len(reads) == 2
+    write("data.parquet", {"text": ["aaa", "bb"]})
+    assert sources.lengths(path, measure="bytes").tolist() == [3, 2]
+
+
+def test_a_shard_that_is_added_is_read(write, tmp_path) -> None:
+    write("data.jsonl", {"text": ["a"]})
+    assert sources.lengths(tmp_path, measure="bytes").tolist() == [1]
+    write("data.ndjson", {"text": ["bb"]})
+    assert sources.lengths(tmp_path, measure="bytes").tolist() == [1, 2]
+
+
+def test_a_relative_path_is_the_same_file(write, reads, monkeypatch) -> None:
+    path = write("data.csv", {"n": [1, 2]})
+    sources.lengths(path)
+    monkeypatch.chdir(path.parent)
+    assert sources.lengths("data.csv").tolist() == [1, 2]
+    assert len(reads) == 1
+
+
+def test_another_tokenizer_in_the_same_file_is_noticed(write, tmp_path, reads) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    path, saved = write("data.csv", {"text": TEXTS}), tmp_path / "tokenizer.json"
+    results = []
+    split = tokenizers.pre_tokenizers
+    for pieces in (split.Whitespace(), split.Split(tokenizers.Regex("."), "isolated")):
+        unknown = tokenizers.models.WordLevel({"?": 0}, "?")
+        tokenizer = tokenizers.Tokenizer(unknown)
+        tokenizer.pre_tokenizer = pieces
+        tokenizer.save(str(saved))
+        results += [sources.lengths(path, tokenizer=saved).tolist() for _ in range(2)]
+    assert len(reads) == 2
+    assert results[0] == results[1] == [len(text.split()) for text in TEXTS]
+    assert results[2] == results[3] == [len(text) for text in TEXTS]
+
+
+def test_a_function_is_never_cached(write, reads, cache_directory) -> None:
+    path = write("data.parquet", {"text": TEXTS})
+    assert sources.lengths(path, tokenizer=lambda texts: [1 for _ in texts]).tolist() == [1] * 15
+    assert sources.lengths(path, tokenizer=lambda texts: [2 for _ in texts]).tolist() == [2] * 15
+    assert len(reads) == 2
+    assert kept(cache_directory) == []
+
+
+@pytest.mark.parametrize("name", ["data.npy", "data.parquet", "stream.arrow"])
+def test_what_is_read_as_quickly_is_not_cached(write, name, cache_directory) -> None:
+    sources.lengths(write(name, {"length": [1, 2]}))
+    assert kept(cache_directory) == []
+
+
+def test_it_can_be_turned_off_and_put_elsewhere(write, tmp_path, reads, cache_directory) -> None:
+    path = write("data.csv", {"n": [1, 2]})
+    for _ in range(2):
+        assert sources.lengths(path, cache=False).tolist() == [1, 2]
+    assert len(reads) == 2
+    for _ in range(2):
+        assert sources.lengths(path, cache=tmp_path / "deep" / "er").tolist() == [1, 2]
+    assert len(reads) == 3
+    assert len(kept(tmp_path / "deep" / "er")) == 1
+    assert kept(cache_directory) == []
+    with pytest.raises(SourceError, match="is a file; expected a directory"):
+        sources.lengths(path, cache=path)
+
+
+def test_where_it_is(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("BATCHWRIGHT_CACHE", "/own")
+    assert cache.place(cache=True) == Path("/own")
+    monkeypatch.delenv("BATCHWRIGHT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/shared")
+    assert cache.place(cache=True) == Path("/shared/batchwright")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache.place(cache=True) == Path("/home/someone/.cache/batchwright")
+    assert cache.place(cache=False) is None
+    assert cache.place(cache="here") == Path("here")
+
+
+def test_a_damaged_cache_is_ignored_and_rebuilt(write, reads, cache_directory) -> None:
+    path = write("data.csv", {"n": list(range(50))})
+    sources.lengths(path)
+    (file,) = kept(cache_directory)
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[200] ^= 1  # one bit of one length
+    other = cache_directory / "other.npy"
+    np.save(other, np.array([[1.5]]))
+    wrong = other.read_bytes()
+    other.unlink()
+    damages = [whole[:k] for k in range(0, len(whole), 37)]
+    damages += [bytes(flipped), b"\0" * 400, wrong, wrong * 2]
+    for i, damage in enumerate(damages):
+        file.write_bytes(damage)
+        assert sources.lengths(path).tolist() == list(range(50))
+        assert len(reads) == i + 2
+        assert file.read_bytes() == whole
+
+
+def test_a_disk_that_cannot_be_written_costs_only_the_cache(write, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BATCHWRIGHT_CACHE", str(tmp_path / "file" / "below"))
+    path = write("data.csv", {"n": [1, 2]})
+    with pytest.warns(RuntimeWarning, match="could not be kept"):
+        assert sources.lengths(path).tolist() == [1, 2]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    write, cache_directory, monkeypatch
+) -> None:
+    path = write("data.parquet", {"text": TEXTS})
+
+    def count(texts: list[str]) -> np.ndarray:
+        os.utime(path, ns=(2, 2))
+        return np.ones(len(texts), dtype=np.int64)
+
+    # Of what the user can name, only a function can touch the file, and that is never cached.
+    monkeypatch.setattr(read, "tokenization", lambda _: Tokenization(count, "content"))
+    sources.lengths(path, tokenizer="any")
+    assert kept(cache_directory) == []
+    sources.lengths(path, tokenizer="any")
+    assert len(kept(cache_directory)) == 1
+
+
+SLOW_READ = """
+import sys, time
+from batchwright import sources
+from batchwright.sources import cache
+real = cache.np.save
+def save(file, array, **options):
+    real(file, array, **options)
+    file.flush()
+    print("half", flush=True)
+    time.sleep(60)
+cache.np.save = save
+sources.lengths(sys.argv[1], measure="bytes")
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_half_written(write, cache_directory) -> None:
+    path = write("data.parquet", {"text": TEXTS})
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_READ, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        assert process.stdout.readline() == b"half\n"
+        assert len(kept(cache_directory)) == 1
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) != 0
+    assert kept(cache_directory) == []
+    assert sources.lengths(path, measure="bytes").tolist() == [len(text) for text in TEXTS]

@@ -1,0 +1,306 @@
+"""Resuming: exactly what was not seen, in the same global sequence, whatever the ranks."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchwright as bw
+from batchwright.torch import PlanBatchSampler
+from tests.torch.planners import (
+    batchings,
+    dealt_back,
+    entries,
+    log_normal,
+    many_lengths,
+    rank_samplers,
+    through_json,
+)
+
+legs = st.lists(
+    st.tuples(st.integers(1, 5), st.integers(1, 3), st.floats(0, 1)), min_size=1, max_size=5
+)
+
+
+def left(sampler: PlanBatchSampler) -> int:
+    """Count the batches of this rank that a pass from here on has."""
+    counting = PlanBatchSampler(sampler._source._planner, rank=0, world_size=sampler._given[1])
+    counting.load_state_dict(iter(sampler).state_dict())
+    return sum(1 for _ in counting)
+
+
+@given(
+    lengths=many_lengths,
+    batching=batchings,
+    chain=legs,
+    epoch=st.integers(0, 2),
+    use_tokens=st.booleans(),
+)
+def test_a_chain_of_worlds_sees_an_epoch_exactly_once_in_its_sequence(
+    lengths, batching, chain, epoch, use_tokens
+):
+    """Each job of the chain has its own ranks, consumes part of what is left, and is stopped."""
+    lengths = [*lengths, *[1] * 15]  # a batch for each of 5 ranks × 3
+    seen, state, expected = [], None, None
+    for world_size, accumulate, share in [*chain, (1, 1, 1.0)]:
+        size = {"step_tokens": 60} if use_tokens else {"accumulate": accumulate}
+        try:
+            planner = bw.Planner(lengths, batching=batching, seed=7, world_size=world_size, **size)
+        except bw.PlanError:  # step_tokens ask for more batches than there are samples
+            continue
+        if not seen:  # whoever begins the epoch decides its sequence
+            expected = entries(planner(epoch))
+        samplers = rank_samplers(planner, world_size)
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+            if state is not None:
+                sampler.load_state_dict(state)
+        try:
+            count = round(share * left(samplers[0]))
+        except bw.PlanError as error:
+            assert "cannot share them equally" in str(error)
+            rest, _, batches = str(error).partition(" samples in ")
+            batches = int(batches.split()[0])
+            assert int(rest) < -(-batches // world_size) * world_size
+            assert int(rest) == len(expected) - len(seen)
+            continue  # the state is as it was, for the next of the chain
+        iterators = [iter(sampler) for sampler in samplers]
+        seen += dealt_back([[next(each) for _ in range(count)] for each in iterators])
+        states = [through_json(each.state_dict()) for each in iterators]
+        states += [through_json(sampler.state_after(count)) for sampler in samplers]
+        assert all(each == states[0] for each in states)
+        state = states[0]
+    assert seen == expected
+
+    if state["legs"]:  # all was consumed: what is left is empty, and the next epoch is whole
+        sampler = PlanBatchSampler(planner, rank=0, world_size=1)
+        sampler.load_state_dict(state)
+        assert list(sampler) == []
+        sampler.set_epoch(epoch + 1)
+        assert [entry for batch in sampler for entry in batch] == entries(planner(epoch + 1))
+        assert len(sampler) == len(planner)
+
+
+@given(lengths=many_lengths, batching=batchings, world_size=st.integers(1, 4), data=st.data())
+def test_under_the_same_ranks_the_very_same_batches_follow(lengths, batching, world_size, data):
+    lengths = [*lengths, *[1] * 8]
+    planner = bw.Planner(lengths, batching=batching, accumulate=2)
+    whole = [list(sampler) for sampler in rank_samplers(planner, world_size)]
+    done, state = 0, None
+    for _ in range(3):  # a chain of resumes, none of them where an update ends
+        samplers = rank_samplers(planner, world_size)
+        for sampler in samplers:
+            if state is not None:
+                sampler.load_state_dict(state)
+        consumed = data.draw(st.integers(0, len(whole[0]) - done))
+        for sampler, batches in zip(samplers, whole, strict=True):
+            live = iter(sampler)
+            assert [next(live) for _ in range(consumed)] == batches[done : done + consumed]
+            state = live.state_dict()
+        done += consumed
+        assert state["legs"] == ([[world_size, 2, done * world_size]] if done else [])
+
+
+def test_no_batch_grows_and_updates_stay_whole_under_other_ranks():
+    lengths = log_normal(400)
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(150), accumulate=2, world_size=2)
+    state = PlanBatchSampler(planner, rank=0, world_size=2).state_after(10)
+    resumed = rank_samplers(planner, 5)
+    for sampler in resumed:
+        sampler.load_state_dict(state)
+    per_rank = [list(sampler) for sampler in resumed]
+    assert {len(batches) % 2 for batches in per_rank} == {0}
+    for batch in sum(per_rank, []):
+        assert len(batch) * lengths[batch].max() <= 150
+    assert dealt_back(per_rank) == entries(planner(0)[20:])
+
+
+def test_where_too_few_samples_are_left_the_last_update_is_short():
+    plan = bw.Plan(np.arange(10), np.array([0, 1, 2, 4, 7, 10]))
+    state = PlanBatchSampler(plan, rank=0, world_size=1).state_after(3)  # 6 samples in 2 batches
+    planned = bw.Plan(plan.indices, plan.offsets, origin=bw.plan([1], max_tokens=1).origin)
+    assert state["legs"] == [[1, 1, 3]]
+    from batchwright.torch.resume import share  # the rule itself
+
+    rest = planned[3:]
+    assert [len(share(rest, 2, each, 0)) for each in (1, 2, 3, 4)] == [2, 4, 6, 2]
+
+
+def test_fewer_samples_than_ranks_are_left_to_the_user():
+    planner = bw.Planner([4] * 15, batching=bw.FixedSize(2))
+    state = PlanBatchSampler(planner, rank=0, world_size=1).state_after(7)
+    many = PlanBatchSampler(planner, rank=0, world_size=8)
+    many.load_state_dict(state)
+    with pytest.raises(bw.PlanError, match=r"samples in 1 batches are left of epoch 0: 8 ranks"):
+        next(iter(many))
+    few = rank_samplers(planner, 1)  # one way out
+    for sampler in few:
+        sampler.load_state_dict(state)
+    assert dealt_back([list(sampler) for sampler in few]) == entries(planner(0)[7:])
+    many.set_epoch(1)  # the other
+    assert len(list(many)) == len(many)
+
+
+def test_the_length_stays_that_of_a_whole_epoch():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner, rank=0, world_size=2)
+    sampler.load_state_dict(sampler.state_after(5))
+    assert len(list(sampler)) == len(sampler) - 5
+
+
+def test_state_after_counts_from_where_the_pass_began():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    whole = list(PlanBatchSampler(planner))
+    sampler = PlanBatchSampler(planner)
+    sampler.load_state_dict(sampler.state_after(5))
+    assert sampler.state_after(2)["legs"] == [[1, 1, 7]]
+    live = iter(sampler)
+    assert next(live) == whole[5]
+    assert sampler.state_after(2)["legs"] == [[1, 1, 7]]
+    sampler.load_state_dict(sampler.state_after(2))
+    assert list(sampler) == whole[7:]
+
+
+def test_state_after_is_of_the_pass_under_way_until_the_next_epoch_is_set():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner)
+    live = iter(sampler)
+    next(live)
+    assert sampler.state_after(1)["epoch"] == 0
+    sampler.set_epoch(1)  # while the loop is still in epoch 0
+    assert sampler.state_after(1)["epoch"] == 0
+    assert sampler.state_after(0) == sampler.state_after(0) | {"epoch": 1, "legs": []}
+    next(iter(sampler))
+    assert sampler.state_after(1)["epoch"] == 1
+
+
+def test_a_loaded_state_yields_to_the_epoch_that_is_set():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner)
+    sampler.set_epoch(4)
+    sampler.load_state_dict(sampler.state_after(3))
+    assert sampler.epoch == 4
+    sampler.set_epoch(5)
+    assert list(sampler) == [batch.tolist() for batch in planner(5)]
+    sampler.set_epoch(4)
+    assert list(sampler) == [batch.tolist() for batch in planner(4)]
+
+
+def test_an_iterators_state_is_applied_once():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner)
+    whole = list(sampler)
+    state = sampler.state_after(3)
+    sampler.load_state_dict(state)
+    live = iter(sampler)
+    live.load_state_dict(state)
+    assert list(live) == whole[3:]
+    assert list(sampler) == whole
+
+
+def test_an_iterator_at_its_end_leaves_the_next_epoch_set():
+    planner = bw.Planner(log_normal(200), batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner)
+    end, middle = sampler.state_after(len(sampler)), sampler.state_after(1)
+    sampler.set_epoch(1)
+    iter(sampler).load_state_dict(end)
+    assert sampler.epoch == 1
+    iter(sampler).load_state_dict(middle)
+    assert sampler.epoch == 0
+
+
+@pytest.mark.parametrize("consumed", [-1, 10_000])
+def test_more_than_a_pass_has_cannot_have_been_consumed(consumed):
+    sampler = PlanBatchSampler(bw.Planner([1, 2, 3], batching=bw.FixedSize(1)))
+    with pytest.raises(bw.PlanError, match=rf"state_after\({consumed}\): this pass has 3 batches"):
+        sampler.state_after(consumed)
+
+
+def saved(**changes):
+    settings = {"batching": bw.TokenBudget(100), "seed": 3, "world_size": 2} | changes
+    lengths = settings.pop("lengths", log_normal(200))
+    planner = bw.Planner(lengths, **settings)
+    return PlanBatchSampler(planner, rank=0, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lengths": log_normal(200, seed=1)}, "saved with other lengths"),
+        ({"lengths": log_normal(201)}, "saved with other lengths"),
+        ({"seed": 4}, "saved with seed=3, now seed=4. Use 3"),
+        ({"batching": bw.TokenBudget(110)}, "was planned as .* batches"),
+        ({"batching": bw.TokenBudget(100, mixing=2)}, "was planned as .* batches"),
+        ({"order": bw.Sequential()}, "was planned as .* batches"),
+        ({"order": bw.Shuffle(window=50)}, "was planned as .* batches"),
+        ({"cost": "quadratic"}, "was planned as .* batches"),
+    ],
+)
+def test_a_state_of_another_run_is_refused(changes, told):
+    state = saved().state_after(3)
+    other = saved(**changes)
+    with pytest.raises(bw.PlanMismatchError, match=told):
+        other.load_state_dict(state)
+    with pytest.raises(bw.PlanMismatchError, match=told):
+        iter(other).load_state_dict(state)
+    assert len(list(other)) == len(other)  # and nothing of it stays
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"version": 2}, "format 2, this version reads 1"),
+        ({"legs": [[2, 1]]}, "not a state"),
+        ({"legs": [[2, 1, -4]]}, "changed after it was saved"),
+        ({"legs": [[2, 1, 3]]}, "changed after it was saved"),
+        ({"legs": [[2, 1, 2.0]]}, "changed after it was saved"),
+        ({"legs": [[0, 1, 2]]}, "changed after it was saved"),
+        ({"legs": 5}, "not a state"),
+        ({"epoch": -1}, "changed after it was saved"),
+        ({"epoch": "0"}, "changed after it was saved"),
+        ({"legs": [[2, 1, 20_000]]}, "changed after it was saved"),
+        ({"legs": [[2, 1, 20_000], [1, 1, 1]]}, "changed after it was saved"),
+        ({"checksum": None}, "was planned as"),
+        ({"num_batches": [1]}, "was planned as"),
+    ],
+)
+def test_a_state_that_was_tampered_with_is_refused(changes, told):
+    sampler = saved()
+    state = sampler.state_after(3) | changes
+    with pytest.raises(bw.PlanMismatchError, match=told):
+        iter(sampler).load_state_dict(state)
+
+
+@pytest.mark.parametrize("state", [None, {}, [], "state", {"epoch": 1, "cursor": 3}])
+def test_what_is_no_state_is_refused(state):
+    with pytest.raises(bw.PlanMismatchError, match="not a state of PlanBatchSampler"):
+        saved().load_state_dict(state)
+
+
+def test_a_state_is_small_and_readable():
+    sampler = saved()
+    state = sampler.state_after(3)
+    assert len(json.dumps(state)) < 256
+    assert state == through_json(state)
+    assert state["epoch"] == 0
+    assert state["legs"] == [[2, 1, 6]]
+
+
+@pytest.mark.slow
+def test_resuming_within_a_made_plan_takes_less_than_a_millisecond():
+    planner = bw.Planner(log_normal(1_000_000), batching=bw.TokenBudget(256))
+    sampler = PlanBatchSampler(planner)
+    whole = iter(sampler)
+    state = sampler.state_after(len(sampler) - 3)
+    expected = list(whole)[-3]
+    seconds = []
+    for _ in range(50):
+        begun = time.perf_counter()
+        sampler.load_state_dict(state)
+        batch = next(iter(sampler))
+        seconds.append(time.perf_counter() - begun)
+        assert batch == expected
+    assert min(seconds) < 1e-3
