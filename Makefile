@@ -57,8 +57,10 @@ format: setup ## Repair what lint can repair
 types: setup ## Check types, strictly
 	$(BIN)/mypy
 
-bench: setup ## Run the benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-only -o python_files='bench_*.py test_*.py'
+bench: setup ## Run the benchmarks (quickly: BENCH_ARGS=--quick)
+	$(BIN)/python -m pytest benchmarks/bench_planning.py --benchmark-only
+	$(BIN)/python -m benchmarks.planning $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.claims $(BENCH_ARGS)
 
 docs: $(DOCS_STAMP) ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

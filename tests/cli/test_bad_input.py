@@ -97,6 +97,7 @@ def test_processes_say_the_same_of_bad_input():
         assert err.count(b"\n") == 1, (args, err)
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_tampered_with_anywhere_is_refused(tmp_path):
     path = tmp_path / "plan.safetensors"
     plan = bw.plan([5, 3, 8, 2, 7, 1], max_tokens=10)

@@ -49,7 +49,9 @@ class Fill:
         return np.concatenate(([0], np.cumsum(sizes)))
 
     def hand_out(self, ids: IntArray) -> IntArray:
-        """Put sample indices into their rows.
+        """Put sample indices into their rows, long and short ones evenly along the row.
+
+        A row that has to be split later then gives two halves of about as many tokens.
 
         Args:
             ids: int64[m], sample indices from long to short.
@@ -58,6 +60,7 @@ class Fill:
             int64[m], row after row. One pass, in blocks.
         """
         offsets = self.offsets()
+        sizes = np.diff(offsets)
         out = np.empty_like(ids)
         used = np.concatenate(([0], np.cumsum(self.rows * self.times)))
         strokes = np.searchsorted(used, np.arange(0, ids.size + BLOCK, BLOCK), side="right") - 1
@@ -70,8 +73,11 @@ class Fill:
             # Each stroke's rows, then each row's samples.
             row = _ranges(self.first[begin:end], rows)
             times = np.repeat(self.times[begin:end], rows)
-            place = _ranges(offsets[row] + np.repeat(self.held[begin:end], rows), times)
-            out[place] = ids[low:high]
+            place = _ranges(np.repeat(self.held[begin:end], rows), times)
+            # From long to short, samples come to the front and to the back of the row in turn.
+            from_back = np.repeat(sizes[row], times) - 1 - (place >> 1)
+            place = np.where(place & 1, from_back, place >> 1)
+            out[np.repeat(offsets[row], times) + place] = ids[low:high]
         return out
 
 
