@@ -1,3 +1,4 @@
+import hashlib
 import json
 import struct
 
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import batchwright as bw
+from batchwright.layout import Layout
+from batchwright.plans import Origin
 from tests.strategies import jobs
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 300)
@@ -101,3 +104,55 @@ def test_a_pickle_is_not_opened(tmp_path):
     path.with_suffix(".npy").rename(path)
     with pytest.raises(bw.PlanFileError):
         bw.Plan.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layout": {"budget": 0}}, "budget=0"),
+        ({"layout": {"budget": "many"}}, "budget='many'"),
+        ({"layout": {"kind": "folded"}}, "kind='folded'"),
+        ({"layout": {"multiple": 0}}, "multiple=0"),
+        ({"layout": {"max_length": -3}}, "max_length=-3"),
+        ({"origin": {"world_size": 0}}, "world_size=0"),
+        ({"origin": {"accumulate": -1}}, "accumulate=-1"),
+        ({"origin": {"num_samples": "few"}}, "num_samples='few'"),
+        ({"origin": {"num_samples": 2}}, "samples 0 to 2, for 2 lengths"),
+        ({"origin": {"colour": "red"}}, "unexpected keyword"),
+        ({"starts": [0, 0, -1]}, "starts at -1"),
+        ({"indices": [0, -1, 2]}, "samples -1 to 2"),
+    ],
+)
+def test_impossible_values_are_refused_though_the_digest_is_right(tmp_path, changes, said):
+    """A file that somebody wrote by hand, with a digest that fits."""
+    arrays = {"indices": np.array([0, 1, 2]), "offsets": np.array([0, 2, 3])}
+    arrays |= {name: np.array(changes[name]) for name in ("indices", "starts") if name in changes}
+    metadata = {
+        "format": "batchwright-plan",
+        "format_version": "1",
+        "layout": json.dumps({"kind": "packed"} | changes.get("layout", {})),
+        "origin": json.dumps({"num_samples": 3} | changes.get("origin", {})),
+    }
+    plan = bw.Plan(arrays["indices"], arrays["offsets"], starts=arrays.get("starts"))
+    told = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
+    metadata["digest"] = hashlib.sha256(told.encode()).hexdigest()
+    path = tmp_path / "crafted.safetensors"
+    save_file(arrays, path, metadata=metadata)
+    with pytest.raises(bw.PlanFileError, match=said):
+        bw.Plan.load(path)
+
+
+def test_odd_values_that_are_possible_can_be_measured():
+    """A budget that the plan does not keep, a world far larger than the plan: told, not raised."""
+    plan = bw.Plan(
+        np.array([0, 1, 2]),
+        np.array([0, 2, 3]),
+        layout=Layout("padded", budget=2),
+        origin=Origin(world_size=2**62),
+    )
+    stats = plan.stats([5, 3, 4])
+    assert stats.max_batch_tokens == 10
+    assert stats.lower_bound == 3
+    beyond = bw.Plan(np.array([0]), np.array([0, 1]), starts=np.array([9]))
+    with pytest.raises(bw.PlanMismatchError, match="behind the end of a sample"):
+        beyond.stats([5])

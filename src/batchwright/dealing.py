@@ -100,10 +100,15 @@ def rank_imbalance(costs: FloatArray, world_size: int, accumulate: int) -> float
         1.0
     """
     update = world_size * accumulate
-    whole = np.zeros(-(-costs.size // update) * update)
-    whole[: costs.size] = costs
-    per_rank = whole.reshape(-1, accumulate, world_size).sum(axis=1)
-    return float(per_rank.max(axis=1).sum() / per_rank.mean(axis=1).sum())
+    whole = costs.size // update * update
+    slowest = 0.0
+    if whole:
+        per_rank = costs[:whole].reshape(-1, accumulate, world_size).sum(axis=1)
+        slowest += per_rank.max(axis=1).sum()
+    if whole < costs.size:
+        last = np.arange(costs.size - whole) % world_size
+        slowest += np.bincount(last, costs[whole:]).max()
+    return float(slowest / (costs.sum() / world_size))
 
 
 def _mixed(ranked: IntArray, update: int, rng: np.random.Generator) -> IntArray:

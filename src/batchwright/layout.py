@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError
 from batchwright.typing import Cost, FloatArray, IntArray
 
@@ -33,6 +34,17 @@ class Layout:
     max_samples: int | None = None
     multiple: int = 1
     max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings, which may come from a file."""
+        check_choice("Layout", "kind", self.kind, ("padded", "packed"))
+        check_positive(
+            "Layout",
+            budget=self.budget,
+            max_samples=self.max_samples,
+            multiple=self.multiple,
+            max_length=self.max_length,
+        )
 
     def rounded(self, lengths: IntArray) -> IntArray:
         """Round lengths up to the multiple, as they lie in memory: int64[m] → int64[m]."""

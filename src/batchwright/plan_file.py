@@ -109,8 +109,12 @@ def _plan(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> Plan:
         layout=Layout(**json.loads(metadata["layout"])),
         origin=Origin(**json.loads(metadata["origin"])),
     )
-    if plan.indices.size and int(plan.indices.min()) < 0:
-        raise PlanError("negative sample indices")
+    beyond = plan.origin.num_samples
+    for samples in (plan.indices, *plan.dropped.values()):
+        if samples.size and (samples.min() < 0 or (beyond is not None and samples.max() >= beyond)):
+            raise PlanError(f"samples {samples.min()} to {samples.max()}, for {beyond} lengths")
+    if plan.starts is not None and plan.starts.size and plan.starts.min() < 0:
+        raise PlanError(f"a piece that starts at {plan.starts.min()}")
     return plan
 
 

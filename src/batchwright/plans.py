@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import check_positive
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
@@ -39,6 +40,15 @@ class Origin:
     epoch: int = 0
     world_size: int = 1
     accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings, which may come from a file."""
+        check_positive(
+            "Origin",
+            num_samples=self.num_samples,
+            world_size=self.world_size,
+            accumulate=self.accumulate,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +236,8 @@ class Plan:
             entries = entries - self.starts
         if self.layout.max_length is not None:
             entries = np.minimum(entries, self.layout.max_length)
+        if entries.size and int(entries.min()) < 1:
+            raise PlanMismatchError("the plan has pieces that begin behind the end of a sample.")
         return entries
 
     def check_made_for(self, num_samples: int, hashed: str | None) -> None:

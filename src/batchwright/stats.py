@@ -204,7 +204,7 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     if layout.budget is not None and layout.kind == "packed":
         bounds.append(-(-int(rows.sum()) // layout.budget))
     elif layout.budget is not None:
-        most = layout.budget // rows
+        most = np.maximum(layout.budget // rows, 1)
         if layout.max_samples is not None:
             most = np.minimum(most, layout.max_samples)
         # Sums of k k-ths may come out a hair above a whole number.

@@ -101,3 +101,8 @@ def test_padding_to_a_multiple_counts():
     plan = bw.plan(lengths, batching=bw.TokenBudget(32, pad_to_multiple_of=8))
     assert len(plan) == 2
     assert plan.stats(lengths).max_batch_tokens == 32
+
+
+def test_a_window_larger_than_the_epoch_is_the_epoch():
+    wide = bw.plan(LENGTHS, batching=bw.TokenBudget(4096, mixing=10**9), world_size=2)
+    assert wide == bw.plan(LENGTHS, max_tokens=4096, world_size=2)

@@ -33,7 +33,7 @@ def test_what_is_not_clear_is_asked(names: list[str]) -> None:
 def test_an_unknown_column_is_answered_with_the_nearest(write, name: str) -> None:
     path = write(name, {"text": ["a"], "length": [1]})
     with pytest.raises(ColumnNotFoundError, match="Did you mean 'length'") as caught:
-        sources.lengths(path, column="lengthh")
+        sources.lengths(path, column="length_")
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "It has 'text', 'length'." in message

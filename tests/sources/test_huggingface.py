@@ -132,8 +132,8 @@ def test_a_stream_is_refused(dataset) -> None:
 
 
 def test_bad_rows_and_columns(dataset) -> None:
-    with pytest.raises(ColumnNotFoundError, match="the Dataset has no column 'lengthh'"):
-        sources.lengths(dataset, column="lengthh")
+    with pytest.raises(ColumnNotFoundError, match="the Dataset has no column 'length_'"):
+        sources.lengths(dataset, column="length_")
     holes = datasets.Dataset.from_dict({"text": ["a"] * 9000 + [None]})
     with pytest.raises(LengthsError, match=r"the Dataset: row 9,000 of 'text' .* is null"):
         sources.lengths(holes, measure="words")

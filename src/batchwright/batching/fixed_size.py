@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchwright.batching.checks import check_positive
 from batchwright.batching.draft import Draft, Oversize
+from batchwright.checks import check_positive
 from batchwright.layout import Layout
 from batchwright.order import Pools
 from batchwright.typing import LengthArray

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 
 from batchwright.batching.best_fit import Fill, best_fit_decreasing
-from batchwright.batching.checks import check_choice, check_positive
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
+from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs

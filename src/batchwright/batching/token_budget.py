@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.checks import check_choice, check_positive
 from batchwright.batching.cuts import RowLimit, cut_runs, cut_sequence, fit_runs
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
 from batchwright.batching.windows import count_in_windows, cut_in_windows
+from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
@@ -111,7 +111,7 @@ class TokenBudget:
         for pool in pools:
             values, counts = runs(lengths, pool)
             total += cut_runs(counts, limit(values)).size
-        if window is None:
+        if window is None or window >= total:
             return total
         ordered = _lengths_of(pools.sequence(rng), lengths)
         return max(total, count_in_windows(ordered, limit, window))
@@ -130,7 +130,7 @@ class TokenBudget:
         if window == 1:
             return self._in_sequence(pools, lengths, rng)
         limit = self._limit
-        if window is not None:
+        if window is not None and window < num_batches:
             sequence = pools.sequence(rng)
             ordered = _lengths_of(sequence, lengths)
             cut = cut_in_windows(ordered, limit, window, num_batches=num_batches)

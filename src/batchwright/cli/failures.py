@@ -1,0 +1,64 @@
+"""Every failure on one line: which exceptions are expected, what they say, and how they exit."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from batchwright.cli import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
+from batchwright.errors import BatchwrightError
+from batchwright.report.figures import one_line
+
+
+class OneLineGroup(click.Group):
+    """A group of commands whose failures are one line on standard error, and an exit code.
+
+    What is expected to go wrong: bad input, an interrupt, a full disk. Anything else is a defect
+    of ours, and keeps its traceback.
+    """
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 -- click's signature
+        **extra: Any,
+    ) -> int:
+        """Run a command line; return its exit code, or exit with it in standalone mode."""
+        code, line = DONE, None
+        try:
+            super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            help_of = error.ctx.command_path if error.ctx is not None else prog_name
+            said = error.format_message()
+            stop = "" if said.endswith((".", "?")) else "."
+            code, line = BAD_INPUT, f"{said}{stop} Try '{help_of} --help'."
+        except click.ClickException as error:
+            code, line = BAD_INPUT, error.format_message()
+        except BatchwrightError as error:
+            code, line = BAD_INPUT, str(error)
+        except (click.Abort, _Interrupted):
+            code, line = INTERRUPTED, "interrupted"
+        except MemoryError:
+            code, line = MACHINE, "out of memory."
+        except OSError as error:
+            # About a file that was named, or about writing what was to be printed.
+            code, line = MACHINE if error.filename is None else BAD_INPUT, str(error)
+        if line is not None:
+            complain(f"batchwright: {one_line(line)}")
+        if standalone_mode:
+            raise SystemExit(code)
+        return code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Further out click would print an empty line.
+            raise _Interrupted from None
+
+
+class _Interrupted(Exception):  # noqa: N818 -- not an error
+    """An interrupt that click does not see."""

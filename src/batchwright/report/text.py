@@ -1,0 +1,174 @@
+"""The report of a plan for a terminal."""
+
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from batchwright.report.figures import number, one_line, percent, plural, short
+from batchwright.report.glyphs import Glyphs
+from batchwright.report.histogram import Histogram
+from batchwright.report.rows import (
+    Row,
+    batch_rows,
+    budget_rows,
+    layout_line,
+    loss_rows,
+    mix_rows,
+    origin_rows,
+)
+
+_WIDEST = 96
+_NARROWEST = 60
+_MARGIN = 2
+_CURVE_ROWS = 5
+_SHORTEST_BAR = 8
+_GAP = 2
+
+
+def fitting(width: int) -> int:
+    """Return how wide a report is in a terminal of `width` columns: from 60 to 96."""
+    return min(max(width, _NARROWEST), _WIDEST)
+
+
+def plan_report(facts: dict[str, Any], *, glyphs: Glyphs, width: int) -> RenderableType:
+    """Compose the report of a plan.
+
+    Args:
+        facts: What `plan_facts` or `file_facts` returns, with `source`, `plan` (file names, or
+            None) and `unit` (what lengths count) added.
+        glyphs: The characters to draw with.
+        width: Columns, at least 60.
+
+    Returns:
+        What rich prints.
+    """
+    inner = width - 2 * _MARGIN
+    parts: list[RenderableType] = []
+    groups = [batch_rows(facts, glyphs)]
+    if "lengths" in facts:
+        parts = [
+            _title("Lengths", facts["source"]),
+            *_lengths(facts, inner),
+            *_curve(facts["lengths"]["histogram"], glyphs, inner),
+            Text(),
+            _title("Waste", _control(facts)),
+            _waste(facts, glyphs, inner),
+            Text(),
+        ]
+        groups += [budget_rows(facts), mix_rows(facts, glyphs)]
+    groups.append([*loss_rows(facts), *origin_rows(facts)])
+    about = [facts["plan"]] if facts["plan"] else []
+    parts += [
+        _title("Plan", f" {glyphs.dot} ".join([*about, layout_line(facts)])),
+        _rows(groups),
+    ]
+    return Padding(Group(*parts), (1, _MARGIN))
+
+
+def _title(word: str, about: str) -> Text:
+    return Text.assemble(
+        (word, "bold cyan"), "  " if about else "", one_line(about), overflow="fold"
+    )
+
+
+def _lengths(facts: dict[str, Any], width: int) -> list[Table]:
+    summary = facts["lengths"]
+    columns = [
+        ("samples", number(summary["num_samples"])),
+        (facts["unit"], number(summary["num_tokens"])),
+        *((name, number(summary[name])) for name in ("min", "median", "mean", "p95", "max")),
+    ]
+    if sum(max(map(len, column)) + _GAP for column in columns) - _GAP > width:
+        return [_figures(columns[:2]), _figures(columns[2:])]
+    return [_figures(columns)]
+
+
+def _figures(columns: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for name, _ in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_row(*(figure for _, figure in columns), style="bold")
+    return table
+
+
+def _curve(counted: dict[str, list[int]], glyphs: Glyphs, width: int) -> list[Text]:
+    histogram = Histogram(np.array(counted["edges"]), np.array(counted["counts"]))
+    if histogram.edges[-1] - histogram.edges[0] == 1:
+        return []  # all samples are equally long
+    lines = glyphs.curve(histogram.heights(width), _CURVE_ROWS)
+    return [
+        *(Text(line, style="cyan", no_wrap=True) for line in lines),
+        Text(_axis(histogram, width), style="dim", no_wrap=True),
+    ]
+
+
+def _axis(histogram: Histogram, width: int) -> str:
+    """Write round lengths below the curve, as many as there is room for."""
+    first, last = int(histogram.edges[0]), int(histogram.edges[-1]) - 1
+    powers = [10**exponent for exponent in range(len(str(last)))]
+    for factors in ((1, 2, 5), (1,)):
+        ticks = [factor * power for power in powers for factor in factors]
+        labels = [
+            (min(int(histogram.position(tick) * width), width - len(short(tick))), short(tick))
+            for tick in ticks
+            if first <= tick <= last
+        ]
+        ends = [place + len(label) for place, label in labels]
+        if all(end < place for end, (place, _) in zip(ends, labels[1:], strict=False)):
+            break
+    line = ""
+    for place, label in labels:
+        if not line or place > len(line):
+            line = line.ljust(place) + label
+    return line
+
+
+def _control(facts: dict[str, Any]) -> str:
+    plain = facts["plain_batches"]
+    if plain is None:
+        return ""
+    samples = plural(plain["batch_size"], "random sample")
+    return f"plain batches hold {samples}, the most that always fit"
+
+
+def _waste(facts: dict[str, Any], glyphs: Glyphs, width: int) -> Table:
+    packed = facts["layout"]["kind"] == "packed" and facts["budget"] is not None
+    plain = facts["plain_batches"]
+    bars = [("this plan", facts["waste"]["plan"], facts["num_batches"])]
+    if plain is not None:
+        bars.append(("plain batches", facts["waste"]["plain_batches"], plain["num_batches"]))
+    wasted = "empty" if packed else "padding"
+    columns = [
+        [name for name, _, _ in bars],
+        [f"{percent(share)} {wasted}" for _, share, _ in bars],
+        [plural(count, "batch") for _, _, count in bars],
+    ]
+    room = width - sum(max(map(len, column)) + _GAP for column in columns)
+    if room < _SHORTEST_BAR:
+        room += max(map(len, columns.pop())) + _GAP
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, style="dim")
+    for (_, share, _), (name, *notes) in zip(bars, zip(*columns, strict=True), strict=True):
+        real, rest = glyphs.bar(1 - share, room)
+        table.add_row(name, Text.assemble((real, "cyan"), (rest, "dim")), *notes)
+    return table
+
+
+def _rows(groups: list[list[Row]]) -> Table:
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, style="bold")
+    table.add_column(overflow="fold", style="dim")
+    for group in groups:
+        if group is not groups[0]:
+            table.add_row()
+        for row in group:
+            table.add_row(*(Text(one_line(part)) for part in row))
+    return table

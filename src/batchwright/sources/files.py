@@ -1,0 +1,103 @@
+"""What a source that was named stands for: one file, shards, or a saved dataset."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable
+from pathlib import Path
+
+from batchwright.errors import SourceError, SourceNotFoundError
+from batchwright.sources import columnar, delimited, huggingface, json_lines, numpy_file
+from batchwright.sources.compression import CODECS
+from batchwright.sources.table import Table, one_line
+
+FORMATS: dict[str, Callable[[Path], Table]] = {
+    ".npy": numpy_file.table,
+    ".parquet": columnar.parquet,
+    ".arrow": columnar.arrow,
+    ".feather": columnar.arrow,
+    ".ipc": columnar.arrow,
+    ".jsonl": json_lines.table,
+    ".ndjson": json_lines.table,
+    ".csv": delimited.csv,
+    ".tsv": delimited.tsv,
+}
+"""How each kind of file is opened. A new format is one function and one line here."""
+
+_KNOWN = ", ".join(FORMATS)
+
+_COMPRESSIBLE = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
+
+
+def files_of(source: Path) -> list[Path]:
+    """Return the files that a path stands for, in the order of their rows.
+
+    A file stands for itself. A directory stands for the dataset saved in it, or for its shards in
+    the order of their names; so does a pattern such as `data/train-*.parquet`.
+
+    Raises:
+        SourceNotFoundError: There is nothing.
+        SourceError: A directory holds nothing of a known kind, or several kinds.
+    """
+    if source.is_dir():
+        if huggingface.is_saved(source):
+            return huggingface.saved_files(source)
+        return _shards(list(source.iterdir()), str(source))
+    if source.exists():
+        return [source]
+    if glob.has_magic(str(source)):
+        matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+        return _shards([Path(name) for name in matches], str(source))
+    raise SourceNotFoundError(f"There is no file or directory {source}.")
+
+
+def open_file(path: Path) -> Table:
+    """Open one file as what its suffix says.
+
+    Raises:
+        SourceNotFoundError: The file is gone.
+        SourceError: It is empty, of an unknown kind, or not what its suffix says.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {one_line(error)}") from error
+    suffix = _suffix(path)
+    if suffix is None:
+        raise SourceError(
+            f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
+        )
+    if not path.is_file():
+        raise SourceError(f"{path} is no regular file.")
+    if size == 0:
+        raise SourceError(f"{path} is empty: it has 0 bytes.")
+    return FORMATS[suffix](path)
+
+
+def _suffix(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix in CODECS:
+        inner = Path(path.stem).suffix.lower()
+        return inner if inner in _COMPRESSIBLE else None
+    return suffix if suffix in FORMATS else None
+
+
+def _shards(candidates: list[Path], source: str) -> list[Path]:
+    # Writers leave files such as _SUCCESS, .part-0.crc and README.md beside the shards.
+    files = sorted(
+        path
+        for path in candidates
+        if _suffix(path) is not None and not path.name.startswith((".", "_")) and path.is_file()
+    )
+    if not files:
+        raise SourceNotFoundError(f"{source} holds no file of a known kind: {_KNOWN}.")
+    kinds = sorted({_suffix(path) or "" for path in files})
+    if len({FORMATS[kind] for kind in kinds}) > 1:
+        example = Path(source, f"*{kinds[0]}") if Path(source).is_dir() else f"*{kinds[0]}"
+        raise SourceError(
+            f"{source} holds files of several kinds ({', '.join(kinds)}). "
+            f"Name one kind with a pattern, for instance '{example}'."
+        )
+    return files

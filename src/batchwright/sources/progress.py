@@ -1,0 +1,74 @@
+"""A progress bar on standard error, for reading that takes a while."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from batchwright.errors import MissingExtraError
+
+Advance: TypeAlias = Callable[[float], None]
+"""Tells which fraction of the work is done."""
+
+_PATIENCE_SECONDS = 1.0
+
+
+@contextmanager
+def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Advance]:
+    """Show a bar while the block runs; a terminal is wiped clean of it afterwards.
+
+    Args:
+        description: What is being done.
+        show: True shows the bar at once, False never. None shows it where standard error is a
+            terminal, after the first second, if `rich` is installed.
+
+    Yields:
+        A function to call with the fraction done, from 0 to 1.
+
+    Raises:
+        MissingExtraError: `show=True` without `rich`.
+    """
+    if show is False or (show is None and not sys.stderr.isatty()):
+        yield _ignore
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError as error:
+        if show is None:
+            yield _ignore
+            return
+        raise MissingExtraError(
+            "A progress bar needs the package rich, which is not installed. "
+            "Run: pip install 'batchwright[sources]', or pass progress=False."
+        ) from error
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),  # a path may hold brackets
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+        transient=console.is_terminal,
+    )
+    task = bar.add_task(description, total=1.0)
+    visible_from = time.monotonic() + (0.0 if show else _PATIENCE_SECONDS)
+
+    def advance(fraction: float) -> None:
+        if not bar.live.is_started and time.monotonic() >= visible_from:
+            bar.start()
+        bar.update(task, completed=fraction)
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _ignore(fraction: float) -> None:
+    """Show nothing."""

@@ -1,0 +1,92 @@
+"""Numbers that are lengths: integers, and floats or texts that stand for integers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from batchwright.errors import LengthsError, SourceError
+from batchwright.sources.table import Place, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LIMIT = 2**63
+
+
+def whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
+    """Return `values` as integers, of their own dtype where they are integers already.
+
+    Args:
+        values: number[k].
+        place: Where they come from, for messages.
+
+    Returns:
+        integer[k]: floats become int64, and so does uint64,
+            which does not mix with signed integers.
+
+    Raises:
+        LengthsError: A value is fractional, NaN, infinite, or beyond int64.
+        SourceError: They are not numbers.
+    """
+    kind = values.dtype.kind
+    if kind == "i" or (kind == "u" and values.dtype.itemsize < 8):
+        return values
+    if kind == "u":
+        _refuse(values >= np.uint64(_LIMIT), values, place)
+        return values.astype(np.int64)
+    if kind == "f":
+        wide = values.astype(np.float64)
+        # NaN and infinity fail the comparison too: neither is below the limit.
+        with np.errstate(invalid="ignore"):
+            whole = (np.abs(wide) < _LIMIT) & (np.trunc(wide) == wide)
+        _refuse(~whole, values, place)
+        return wide.astype(np.int64)
+    raise SourceError(
+        f"{place.source}: {place.column!r} is of type {values.dtype}; expected integers."
+    )
+
+
+def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
+    """Read numbers from text, as a file without types holds them.
+
+    Raises:
+        LengthsError: A value is empty.
+        SourceError: A value is no number.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = pc.utf8_trim_whitespace(values)
+    for type_ in (pa.int64(), pa.float64()):
+        try:
+            return cast("pa.Array[Any]", pc.cast(values, type_))
+        except pa.ArrowInvalid:
+            continue
+    for row, text in enumerate(values.to_pylist()):
+        if not text:
+            raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
+        if not _is_number(text):
+            raise SourceError(
+                f"{place.row(row)} is {one_line(repr(text), 60)}, which is no number. "
+                "If the column is text, say how to measure it, for instance as 'characters'."
+            )
+    raise SourceError(f"{place.source}: {place.column!r} is not all numbers.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text  # which Python allows, and files do not mean
+
+
+def _refuse(bad: np.ndarray, values: np.ndarray, place: Place) -> None:
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise LengthsError(
+            f"{place.row(first)} is {values[first]}, which is no whole number of 64 bits. "
+            "Round or filter the column."
+        )
