@@ -45,3 +45,19 @@ class ColumnNotFoundError(SourceError, KeyError):
 
 class MissingExtraError(BatchwrightError, ImportError):
     """An optional dependency that is not installed."""
+
+
+class PrecisionError(BatchwrightError, ValueError):
+    """A precision that the device cannot do, or that processes do not agree on."""
+
+
+class LossError(BatchwrightError, ValueError):
+    """A loss that is no sum over the batch, or a window that weighs nothing."""
+
+
+class LossScaleError(BatchwrightError, ArithmeticError):
+    """A loss scale that sank to its floor: gradients are not finite, whatever the scale."""
+
+
+class UpdateError(BatchwrightError, RuntimeError):
+    """An update that cannot be made: a batch that cannot be split, a rank that failed."""

@@ -1,0 +1,260 @@
+"""A plan as the batch sampler of a `DataLoader`."""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from torch import distributed
+
+from batchwright.errors import PlanError
+from batchwright.planner import Planner
+from batchwright.plans import Plan
+from batchwright.torch.pieces import Piece
+from batchwright.torch.plan_source import PlanSource, as_source
+from batchwright.torch.resume import Course, Position, chart, first_plan, read_position
+
+Batch: TypeAlias = list[int] | list[Piece]
+"""One batch: sample indices, or pieces of samples where the plan splits long ones."""
+
+
+class PlanBatchSampler:
+    """Hands a rank its batches of each epoch's plan, and remembers where it is.
+
+    Guarantees that all ranks get the same number of batches, the same in every epoch, and that
+    together they are the plan: rank `r` gets batches ``r, r + world_size, …``. A run that is
+    resumed, on another number of workers or ranks if need be, gets exactly the samples that
+    it had not consumed, in the same global sequence. Nothing is replayed, and no process
+    talks to another.
+
+    An iterator owns its plan: it takes the epoch at its first batch, and a later `set_epoch` is
+    for the next iterator.
+
+    With torchdata's `StatefulDataLoader` there is nothing to do: the iterator has
+    `state_dict()` and `load_state_dict()`. A plain `DataLoader` with workers runs ahead of the
+    training loop, so there `state_after` is told how many batches the loop consumed; that
+    state may also be loaded under another number of workers.
+
+    Args:
+        plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
+            same batches every epoch. Either fits any number of ranks: a planner is resized, a
+            plan is split by `batchwright.equalize`.
+        rank: This process, from 0. None: what `torch.distributed` says once it is initialised,
+            else 0.
+        world_size: Processes that share the epoch, as far as they get different data. None: as
+            `rank`.
+
+    Attributes:
+        epoch: The epoch of the next iterator.
+
+    Raises:
+        PlanError: If `plans` is neither, or rank and world size make no sense.
+
+    Example:
+        >>> from batchwright import Planner, TokenBudget
+        >>> planner = Planner([5, 3, 8, 2, 7, 1], batching=TokenBudget(10))
+        >>> sampler = PlanBatchSampler(planner, rank=0, world_size=2)
+        >>> len(sampler), len(list(sampler))
+        (2, 2)
+        >>> saved = sampler.state_after(1)  # one batch of this rank was consumed
+        >>> sampler.load_state_dict(saved)
+        >>> len(list(sampler))
+        1
+    """
+
+    def __init__(
+        self, plans: Planner | Plan, *, rank: int | None = None, world_size: int | None = None
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            message = f"rank={rank}, world_size={world_size}: give both, or neither."
+            raise PlanError(message)
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            message = f"rank={rank} is not in a world of {world_size}."
+            raise PlanError(message)
+        self._source = as_source(plans)
+        self._given = None if rank is None or world_size is None else (rank, world_size)
+        self._course: Course | None = None  # of the iterator that began last
+        self._loaded: Position | None = None  # where the next iterator begins
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Count this rank's batches of a whole epoch.
+
+        It is the same for every epoch, and also while an epoch is resumed in its middle:
+        trainers ask once, and count steps with it.
+        """
+        _, world_size = self._placed()
+        return self._source.num_batches(world_size) // world_size
+
+    def __iter__(self) -> "PlanIterator":
+        """Begin an epoch, or go on where the loaded state says."""
+        return PlanIterator(self._source, self._begin, self._next_position)
+
+    def __repr__(self) -> str:
+        """Describe the sampler in a line."""
+        rank, world_size = self._placed()
+        return (
+            f"PlanBatchSampler({len(self)} batches an epoch, epoch {self.epoch}, "
+            f"rank {rank} of {world_size})"
+        )
+
+    @property
+    def sampler(self) -> "PlanBatchSampler":
+        """The sampler itself: trainers look for `set_epoch` on ``batch_sampler.sampler``."""
+        return self
+
+    @property
+    def accumulate(self) -> int:
+        """Batches of one update on this rank."""
+        return self._source.accumulate(self._placed()[1])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iterator.
+
+        A loaded state of another epoch is forgotten once that iterator begins.
+
+        Raises:
+            PlanError: If it is no integer of at least 0.
+        """
+        try:
+            number = operator.index(epoch)
+        except TypeError:
+            number = -1
+        if number < 0:
+            message = f"set_epoch({epoch!r}): expected an integer of at least 0."
+            raise PlanError(message)
+        self.epoch = number
+
+    def state_after(self, consumed: int) -> dict[str, Any]:
+        """Say where the run is when the training loop has consumed some batches.
+
+        Args:
+            consumed: Batches that the loop took from the loader since it began its present
+                pass (after a resume: since that). The same on every rank.
+
+        Returns:
+            A few hundred bytes that JSON can keep, the same on every rank. Save it at the end
+            of an update: what was accumulated of one is not in it.
+
+        Raises:
+            PlanError: If the pass has fewer batches.
+        """
+        course = self._course
+        moved_on = course is not None and course.epoch != self.epoch and not consumed
+        if course is None or self._loaded is not None or moved_on:
+            course = self._chart(self._next_position())
+        if not 0 <= consumed <= len(course):
+            message = (
+                f"state_after({consumed}): this pass has {len(course)} batches for this rank. "
+                "Count the batches that the loop consumed since it began."
+            )
+            raise PlanError(message)
+        return course.after(consumed).state(self._source)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next iterator go on where a state was saved, and `epoch` the epoch it is of.
+
+        Args:
+            state: From `state_after`, or from an iterator's `state_dict`, saved under any number
+                of ranks.
+
+        Raises:
+            PlanMismatchError: If it is of other lengths, seed or settings, or no state.
+        """
+        position = read_position(state, self._source)
+        if position.legs:
+            first_plan(self._source, position)
+        self._loaded = position
+        self.epoch = position.epoch
+
+    def _placed(self) -> tuple[int, int]:
+        """Return rank and world size. Asked anew each time: ranks may be known only later."""
+        if self._given is not None:
+            return self._given
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
+
+    def _next_position(self) -> Position:
+        if self._loaded is not None and self._loaded.epoch == self.epoch:
+            return self._loaded
+        return Position(self.epoch)
+
+    def _chart(self, position: Position) -> Course:
+        return chart(self._source, position, self._placed()[1])
+
+    def _begin(self, position: Position | None = None) -> tuple[Course, int]:
+        """Bind an iterator to what is left of an epoch; return that, and the rank."""
+        self._course = None  # frees the last plan before the next is made
+        course = self._chart(self._next_position() if position is None else position)
+        self._course, self._loaded = course, None
+        if len(course):  # at its end the next epoch may be set already: then it stays
+            self.epoch = course.epoch
+        return course, self._placed()[0]
+
+
+class PlanIterator(Iterator[Batch]):
+    """Goes through one rank's batches of one epoch.
+
+    Its state is counted in batches of all ranks together, so it may be loaded under another
+    number of them. It says what was *taken* from the iterator, which a loader with workers
+    does ahead of the training loop; `StatefulDataLoader` accounts for that, and for others
+    there is `PlanBatchSampler.state_after`.
+
+    Args:
+        source: The plans.
+        begin: Binds the iterator to an epoch: position → course and rank. Without a position,
+            to the sampler's next one.
+        upcoming: Says what the sampler's next position is.
+    """
+
+    def __init__(
+        self,
+        source: PlanSource,
+        begin: Callable[[Position | None], tuple[Course, int]],
+        upcoming: Callable[[], Position],
+    ) -> None:
+        self._source, self._begin, self._upcoming = source, begin, upcoming
+        self._course: Course | None = None
+        self._rank = 0
+        self._taken = 0
+
+    def __next__(self) -> Batch:
+        """Return the next batch, as plain integers: data sets expect them."""
+        if self._course is None:
+            self._course, self._rank = self._begin(None)
+        course = self._course
+        if course.plan is None or self._taken >= len(course):
+            raise StopIteration
+        batch = course.start + self._taken * course.world_size + self._rank
+        self._taken += 1
+        return entries_of(course.plan, batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Say where the iterator is: less than 1 KB, which JSON can keep."""
+        # Before the first batch no epoch is bound, and none is planned for asking.
+        course = self._course
+        position = self._upcoming() if course is None else course.after(self._taken)
+        return position.state(self._source)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was saved, under any number of ranks.
+
+        Raises:
+            PlanMismatchError: If it is of other lengths, seed or settings, or no state.
+            PlanError: If fewer samples are left than the ranks need.
+        """
+        self._course, self._rank = self._begin(read_position(state, self._source))
+        self._taken = 0
+
+
+def entries_of(plan: Plan, batch: int) -> Batch:
+    """Return a batch as plain integers, or as pieces where the plan splits samples."""
+    entries: list[int] = plan[batch].tolist()
+    if plan.starts is None:
+        return entries
+    starts = plan.starts[int(plan.offsets[batch]) : int(plan.offsets[batch + 1])]
+    size = plan.layout.max_length
+    return [
+        Piece(sample, start, None if size is None else start + size)
+        for sample, start in zip(entries, starts.tolist(), strict=True)
+    ]

@@ -1,0 +1,133 @@
+"""How far a training loop's gradient is from the one of the mean over everything."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from batchwright.errors import LossError
+from batchwright.torch.loss_sums import LossSum, evaluating
+from batchwright.torch.splitting import num_rows
+from batchwright.torch.windows import label_count
+
+
+@dataclass(frozen=True)
+class GradientErrors:
+    """Relative errors of a window's gradient, by how its batches are averaged.
+
+    Each is the norm of the difference to the exact gradient, over the norm of that.
+
+    Attributes:
+        mean_of_means: Each batch's mean loss, averaged over batches: what most loops do.
+        by_samples: Each batch's mean loss, weighted by its samples.
+        exact: The sum of the loss over the sum of the weights, batch after batch.
+        present: Of the loop that was given. None: none was.
+    """
+
+    mean_of_means: float
+    by_samples: float
+    exact: float
+    present: float | None = None
+
+
+def check_gradient(
+    model: torch.nn.Module,
+    window: Iterable[Any],
+    loss_sum: LossSum,
+    *,
+    weigh: Callable[[Any], float] | None = None,
+    present: Callable[[torch.nn.Module, list[Any]], None] | None = None,
+) -> GradientErrors:
+    """Measure how far the usual ways of averaging are off, on a window of the user's own.
+
+    The model is in evaluation mode meanwhile, so that dropout does not drown the difference;
+    its parameters stay as they are, its gradients are cleared.
+
+    Args:
+        model: The model.
+        window: The batches of one update.
+        loss_sum: ``(model, batch) → the sum of the loss``.
+        weigh: What a batch weighs; see `windows`.
+        present: The user's own loop, ``(model, batches)``, which leaves its gradient in the
+            parameters: to be compared too. Its scale counts.
+
+    Returns:
+        The errors. About four passes over the window.
+
+    Raises:
+        LossError: If the window is empty, or weighs nothing.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> loss_sum = lambda model, batch: model(batch).square().sum()
+        >>> errors = check_gradient(model, [torch.ones(1, 2), 3 * torch.ones(9, 2)], loss_sum)
+        >>> errors.exact < 1e-6 < errors.mean_of_means
+        True
+    """
+    batches = list(window)
+    weights = [float((label_count if weigh is None else weigh)(batch)) for batch in batches]
+    if not batches or not sum(weights) > 0:
+        raise LossError(f"a window of {len(batches)} batches that weighs {sum(weights)}: nothing.")
+    samples = [float(num_rows(batch) or 1) for batch in batches]
+    total, everyone = sum(weights), sum(samples)
+    pairs = list(zip(batches, weights, samples, strict=True))
+
+    def gradient(factors: list[float]) -> torch.Tensor:
+        model.zero_grad(set_to_none=True)
+        for (batch, _, _), factor in zip(pairs, factors, strict=True):
+            torch.autograd.backward(loss_sum(model, batch).float() * factor)
+        return flat_gradient(model)
+
+    with evaluating(model):
+        one_by_one = gradient([1 / total] * len(pairs))
+        reference = _in_double(model, pairs, loss_sum, total)
+        means = gradient([1 / (max(w, 1e-30) * len(pairs)) for _, w, _ in pairs])
+        by_samples = gradient([s / (max(w, 1e-30) * everyone) for _, w, s in pairs])
+        own = None
+        if present is not None:
+            model.zero_grad(set_to_none=True)
+            present(model, batches)
+            own = relative_error(flat_gradient(model), reference)
+    model.zero_grad(set_to_none=True)
+    return GradientErrors(
+        relative_error(means, reference),
+        relative_error(by_samples, reference),
+        relative_error(one_by_one, reference),
+        own,
+    )
+
+
+def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
+    """Return the gradient of all parameters as one vector, float64; zeros where there is none."""
+    return torch.cat(
+        [
+            (torch.zeros_like(each) if each.grad is None else each.grad).detach().flatten().double()
+            for each in model.parameters()
+            if each.requires_grad
+        ]
+    )
+
+
+def relative_error(gradient: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the norm of the difference over the norm of the reference.
+
+    Example:
+        >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0]))
+        0.0
+    """
+    return float((gradient - reference).norm() / reference.norm().clamp_min(1e-300))
+
+
+def _in_double(
+    model: torch.nn.Module, pairs: list[tuple[Any, float, float]], loss_sum: LossSum, total: float
+) -> torch.Tensor:
+    """Add the batches' gradients up in double precision, each from a pass of its own."""
+    summed: torch.Tensor | None = None
+    for batch, _, _ in pairs:
+        model.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss_sum(model, batch))
+        each = flat_gradient(model)
+        summed = each if summed is None else summed + each
+    assert summed is not None  # noqa: S101 (an empty window was refused)
+    return summed / total

@@ -1,0 +1,90 @@
+"""Running out of memory: how it is told, what is freed, and which sizes to avoid from then on."""
+
+import dataclasses
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from batchwright.torch.splitting import tensors_of
+
+# What torch's CPU allocator says; it has no class of its own for it.
+_ON_THE_PROCESSOR = "DefaultCPUAllocator: can't allocate memory"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out.
+
+    Example:
+        >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+        False
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _ON_THE_PROCESSOR in str(error)
+
+
+def release_memory() -> None:
+    """Give cached memory back. Call it outside of the handler that caught the error."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def tokens_of(batch: Any) -> int:
+    """Return how large a batch is: rows × columns of its widest tensor.
+
+    Example:
+        >>> tokens_of({"x": torch.zeros(4, 7), "y": torch.zeros(4)})
+        28
+    """
+    sizes = (
+        tensor.shape[0] * (tensor.shape[1] if tensor.ndim > 1 else 1)
+        for tensor in tensors_of(batch)
+        if tensor.ndim
+    )
+    return max(sizes, default=0)
+
+
+@dataclass(frozen=True)
+class SizeLimit:
+    """The size of batch that did not fit lately: one as large is split before it is tried.
+
+    Memory that ran out may be free again later, so the limit grows back slowly.
+
+    Attributes:
+        tokens: Batches of this size or more are split beforehand. None: none is.
+        clean: Updates since then that had room.
+        patience: Clean updates after which the limit is raised.
+        growth: Factor by which it is raised.
+
+    Example:
+        >>> limit = SizeLimit().lowered(1000)
+        >>> limit.excludes(1000), limit.excludes(999)
+        (True, False)
+    """
+
+    tokens: float | None = None
+    clean: int = 0
+    patience: int = 100
+    growth: float = 1.1
+
+    def excludes(self, tokens: int) -> bool:
+        """Tell whether a batch of this size is to be split before it is tried."""
+        return self.tokens is not None and tokens >= self.tokens
+
+    def lowered(self, tokens: int) -> "SizeLimit":
+        """Return the limit after a batch of this size did not fit."""
+        lowest = tokens if self.tokens is None else min(self.tokens, tokens)
+        return dataclasses.replace(self, tokens=float(lowest), clean=0)
+
+    def after_update(self, retries: int) -> "SizeLimit":
+        """Return the limit after an update that took so many retries."""
+        if self.tokens is None or retries:
+            return dataclasses.replace(self, clean=0)
+        if self.clean + 1 < self.patience:
+            return dataclasses.replace(self, clean=self.clean + 1)
+        return dataclasses.replace(self, clean=0, tokens=self.tokens * self.growth)

@@ -1,0 +1,301 @@
+"""Mixed precision for any number of batches an update: chosen, applied, checked."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import distributed
+
+from batchwright.errors import LossError, LossScaleError, PrecisionError
+from batchwright.torch.loss_sums import LossSum, refuse_means
+from batchwright.torch.measuring import Evidence, choose, measured
+from batchwright.torch.out_of_memory import SizeLimit
+from batchwright.torch.policy import MODES, Mode, Policy, policy_for
+from batchwright.torch.ranks import is_sharded, share_gradients, summed
+from batchwright.torch.splitting import Split
+from batchwright.torch.update import Update
+
+
+class Precision:
+    """Computes updates in one precision, with the exact gradient.
+
+    Casting and loss scaling are `torch.amp`'s. What is added: the loss of an update is divided
+    by the weight of the whole update, over all its batches and ranks; memory that runs out
+    splits a batch and does the window again; a step is said to be applied only if it was; a loss
+    scale cannot sink in silence.
+
+    Args:
+        mode: ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"`` (mixed), ``"bf16-true"``; or
+            ``"auto"``: measured on the model and the batch of the first update.
+        autocast: Makes the context of a forward pass, in place of a mode: for formats that
+            other libraries bring.
+        scaler: Scales the loss, in place of a mode's own.
+        loss_scale_floor: A loss scale below this three updates in a row is an error.
+        check_loss: Refuse a loss that is a mean, at the first update.
+
+    Attributes:
+        evidence: What was measured for ``"auto"``. None: nothing was.
+        applied: Updates that moved the parameters.
+        skipped: Updates that did not, for gradients that were not finite.
+        limit: The size of batch that did not fit into memory lately.
+
+    Raises:
+        PrecisionError: If there is no such mode.
+
+    Example:
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> precision = Precision("bf16")
+        >>> def loss_sum(model, batch):
+        ...     return model(batch).float().square().sum()
+        >>> with precision.update(model, optimizer, weight=8, clip=1.0) as update:
+        ...     for batch in torch.ones(2, 4, 3):
+        ...         update.backward(loss_sum, batch)
+        >>> update.applied, precision.mode
+        (True, 'bf16')
+    """
+
+    def __init__(
+        self,
+        mode: Mode | Literal["auto"] = "auto",
+        *,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        loss_scale_floor: float = 1.0,
+        check_loss: bool = True,
+    ) -> None:
+        if mode not in {"auto", *MODES}:
+            listed = ", ".join(f'"{each}"' for each in ("auto", *MODES))
+            raise PrecisionError(f"Precision({mode!r}): expected one of {listed}.")
+        if autocast is not None and mode != "auto":
+            raise PrecisionError(f'give either a mode or autocast, got "{mode}" and autocast.')
+        self._mode: Mode | None = None if mode == "auto" else mode
+        self._policy = None if autocast is None else Policy("custom", autocast, scaler)
+        self._scaler = scaler
+        self._floor = loss_scale_floor
+        self._below = 0
+        self._checks_loss = check_loss
+        self._loaded: dict[str, Any] | None = None
+        self.evidence: Evidence | None = None
+        self.limit = SizeLimit()
+        self.applied = 0
+        self.skipped = 0
+
+    @classmethod
+    def measure(
+        cls,
+        model: torch.nn.Module,
+        loss_sum: LossSum,
+        batch: Any,
+        *,
+        candidates: Sequence[Mode] = ("fp32", "tf32", "bf16", "fp16"),
+        rounds: int = 5,
+    ) -> "Precision":
+        """Choose the precision by a few steps of each on this model and batch.
+
+        Steps are interleaved, and leave parameters, buffers and random states as they were.
+
+        Args:
+            model: The model, where it will be trained.
+            loss_sum: ``(model, batch) → the sum of the loss``.
+            batch: A typical batch.
+            candidates: The modes to try, the simplest first; what the device cannot do is left
+                out.
+            rounds: Steps of each.
+
+        Returns:
+            A precision with its evidence.
+
+        Example:
+            >>> model = torch.nn.Linear(3, 1)
+            >>> loss_sum = lambda model, batch: model(batch).square().sum()
+            >>> chosen = Precision.measure(model, loss_sum, torch.ones(4, 3))
+            >>> chosen.mode in {"fp32", "bf16"}, chosen.evidence.trials[0].mode
+            (True, 'fp32')
+        """
+        evidence = measured(model, loss_sum, batch, candidates=candidates, rounds=rounds)
+        precision = cls(choose(evidence))
+        precision.evidence = evidence
+        return precision
+
+    @property
+    def mode(self) -> str | None:
+        """The mode in use. None until ``"auto"`` has chosen."""
+        return self._mode if self._policy is None else self._policy.name
+
+    @property
+    def loss_scale(self) -> float:
+        """The present loss scale; 1 where nothing is scaled."""
+        scaler = None if self._policy is None else self._policy.scaler
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Cast the parameters, should the mode want it. Call it before making the optimizer."""
+        return model.bfloat16() if self._mode == "bf16-true" else model
+
+    def update(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        weight: float | None = None,
+        global_weight: float | None = None,
+        clip: float | None = None,
+        split: Split | None = None,
+        learning_rate: Callable[[float], float] | None = None,
+    ) -> Update:
+        """Begin an update.
+
+        Args:
+            model: The model, wrapped in DistributedDataParallel or not.
+            optimizer: The optimizer, or several that step together or not at all.
+            weight: What the loss sums of this rank's window add up over: tokens, samples. Ranks
+                add theirs by one small all-reduce.
+            global_weight: The same over all ranks, where it is known: no rank asks another.
+            clip: Largest norm of the gradient.
+            split: ``batch → (first, second)``, for batches that are no tensor, dict or tuple of
+                tensors with rows in dimension 0.
+            learning_rate: Factor on the learning rate, a function of the update's global
+                weight; see `scaled_by_weight`. The scheduler is none the wiser.
+
+        Returns:
+            The update: a context, and afterwards what came of it.
+
+        Raises:
+            LossError: If both or neither weight is given, or the sum of weights is not a
+                positive number.
+        """
+        if (weight is None) == (global_weight is None):
+            raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
+        if global_weight is None:
+            total = float(weight if weight is not None else 0.0)
+            if share_gradients(model) or (is_sharded(model) and distributed.is_initialized()):
+                (total,) = summed([total], next(model.parameters()).device)
+        else:
+            total = float(global_weight)
+        if not 0 < total < float("inf"):
+            raise LossError(
+                f"the update weighs {total}, expected a positive number: the tokens or samples "
+                "that its loss sums over. Leave out windows without any."
+            )
+        several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+        factor = 1.0 if learning_rate is None else float(learning_rate(total))
+        return Update(self, model, several, total, clip, split, factor)
+
+    def ready(
+        self,
+        loss_sum: LossSum,
+        model: torch.nn.Module,
+        batch: Any,
+        *,
+        split: Split,
+        together: bool,
+    ) -> Policy:
+        """Return the policy. At the first batch of all, choose it, and check the loss."""
+        if self._policy is None:
+            self._policy = self._choose(loss_sum, model, batch, together=together)
+            if self._loaded is not None and self._policy.scaler is not None:
+                self._policy.scaler.load_state_dict(self._loaded)
+        if self._checks_loss:
+            refuse_means(loss_sum, model, batch, split=split, policy=self._policy)
+            self._checks_loss = False
+        return self._policy
+
+    def finished(self, update: Update, model: torch.nn.Module) -> None:
+        """Count an update, and refuse a loss scale that sank to its floor."""
+        self.applied += update.applied
+        self.skipped += not update.applied
+        self.limit = self.limit.after_update(update.retries)
+        if update.applied or self.loss_scale >= self._floor or self.loss_scale == 1.0:
+            self._below = 0
+            return
+        self._below += 1
+        if self._below >= 3:
+            raise LossScaleError(
+                f"the loss scale sank to {self.loss_scale:g}, below its floor of {self._floor:g}, "
+                f"and gradients are still not finite, in: {_not_finite(model)}. Look there for a "
+                'division by zero or an overflow; or use Precision("bf16"), which has the range.'
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact resume needs: the mode, the scaler's state, the counters."""
+        scaler = None if self._policy is None else self._policy.scaler
+        return {
+            "mode": self.mode,
+            "scaler": self._loaded if scaler is None else scaler.state_dict(),
+            "applied": self.applied,
+            "skipped": self.skipped,
+            "below": self._below,
+            "limit": [self.limit.tokens, self.limit.clean],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was saved; a mode that ``"auto"`` chose is kept.
+
+        Raises:
+            PrecisionError: If it was saved in another mode.
+        """
+        mode = state["mode"]
+        if self.mode not in {None, mode}:
+            raise PrecisionError(
+                f'the state was saved in "{mode}", this is Precision("{self.mode}"). Resume in the '
+                'same, or in "auto", which takes over what was chosen.'
+            )
+        if mode in MODES:
+            self._mode = mode
+        self._loaded = state["scaler"]
+        if self._policy is not None and self._policy.scaler is not None and self._loaded:
+            self._policy.scaler.load_state_dict(self._loaded)
+        self.applied, self.skipped = state["applied"], state["skipped"]
+        self._below = state["below"]
+        tokens, clean = state["limit"]
+        self.limit = SizeLimit(tokens, clean)
+
+    def _choose(
+        self, loss_sum: LossSum, model: torch.nn.Module, batch: Any, *, together: bool
+    ) -> Policy:
+        mode = self._mode
+        if mode is None and (not together or distributed.get_rank() == 0):
+            self.evidence = measured(model, loss_sum, batch)
+            mode = choose(self.evidence)
+        if together:
+            mode = _agreed(mode, was_given=self._mode is not None)
+        assert mode is not None  # noqa: S101 (rank 0 has measured)
+        self._mode = mode
+        device = next(model.parameters()).device
+        types = {each.dtype for each in model.parameters() if each.is_floating_point()}
+        if mode == "bf16-true" and types != {torch.bfloat16}:
+            raise PrecisionError(
+                f'Precision("bf16-true"): the parameters are {types}. Call '
+                "precision.prepare(model) before making the optimizer."
+            )
+        policy = policy_for(mode, device)
+        if self._scaler is not None:
+            policy = Policy(policy.name, policy.autocast, self._scaler)
+        return policy
+
+
+def _agreed(mode: Mode | None, *, was_given: bool) -> Mode:
+    """Return rank 0's mode, having made sure that nobody was given another."""
+    modes: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(modes, (mode, was_given))
+    given = {each for each, by_the_user in modes if by_the_user}
+    if len(given) > 1 or (given and not all(by_the_user for _, by_the_user in modes)):
+        told = ", ".join(
+            f"rank {rank}: {each if by_the_user else 'auto'}"
+            for rank, (each, by_the_user) in enumerate(modes)
+        )
+        raise PrecisionError(f"ranks have different precisions ({told}). Give all the same.")
+    agreed: Mode = modes[0][0]
+    return agreed
+
+
+def _not_finite(model: torch.nn.Module) -> str:
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+    ]
+    shown = ", ".join(names[:8]) or "no parameter (the loss itself)"
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
