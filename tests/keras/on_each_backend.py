@@ -1,0 +1,340 @@
+"""What holds on every backend of Keras; `test_backends.py` runs this file once for each."""
+
+import keras
+import numpy as np
+import pytest
+
+import batchwright as bw
+from batchwright.errors import LossError, LossScaleError, PlanError, PrecisionError
+from batchwright.keras import (
+    LossScaleFloor,
+    PlanDataset,
+    TokenMean,
+    applied_updates,
+    set_precision,
+)
+
+# Keras 3.15 reads its own variables in a way that NumPy 2 has renounced.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+LENGTHS = np.array([3, 1, 4, 1, 3, 2, 4, 2, 3, 1])
+FEATURES = np.random.default_rng(0).normal(size=(10, 4, 3)).astype("float32")
+TARGETS = np.random.default_rng(1).normal(size=(10, 4, 1)).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def _default_policy():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def planner(seed=0, **settings) -> bw.Planner:
+    return bw.Planner(LENGTHS, batching=bw.TokenBudget(8), seed=seed, **settings)
+
+
+def padded(indices):
+    """Fetch sequences; the padding is noise, so that whatever weighs it shows."""
+    longest = LENGTHS[indices].max()
+    weights = np.arange(longest) < LENGTHS[indices][:, None]
+    return FEATURES[indices, :longest], TARGETS[indices, :longest], weights.astype("float32")
+
+
+class Visits(keras.losses.Loss):
+    """Moves the parameter of each sample by one for each time that it is trained on."""
+
+    def call(self, y_true, y_pred):
+        return -y_pred[..., 0]
+
+
+def visited_by(dataset, **settings) -> list[int]:
+    """Train, and return how often the parameters of each sample were moved."""
+    table = keras.layers.Embedding(LENGTHS.size, 1, embeddings_initializer="zeros")
+    model = keras.Sequential([table])
+    model.compile(keras.optimizers.SGD(1.0), Visits(reduction="sum"))
+    settings = {"verbose": 0, "shuffle": False, "callbacks": [dataset.callback()]} | settings
+    model.fit(dataset.for_fit(), **settings)
+    return np.asarray(keras.ops.convert_to_numpy(table.embeddings))[:, 0].round(5).tolist()
+
+
+def ids(indices):
+    return indices, np.zeros(indices.size, "float32"), np.ones(indices.size, "float32")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_trains_each_sample_of_its_plan_once(workers: int) -> None:
+    fetched = []
+
+    def fetch(indices):
+        fetched.append(indices.tolist())
+        return ids(indices)
+
+    dataset = PlanDataset(planner(), fetch, exact=False, workers=workers)
+    assert len(dataset) == len(planner())
+    assert visited_by(dataset, epochs=4, initial_epoch=2) == [2] * LENGTHS.size
+    assert (dataset.epoch, dataset.plan) == (3, planner()(3))
+    if not workers:
+        planned = [batch.tolist() for epoch in (2, 3) for batch in planner()(epoch)]
+        assert fetched[-len(planned) :] == planned
+        assert len(fetched) - len(planned) == (2 if ON_TENSORFLOW else 1)  # to learn the shapes
+
+
+def test_order_decides_what_is_trained() -> None:
+    plan = bw.Plan(np.array([7, 7, 2, 7]), np.array([0, 1, 3, 4]))
+    visits = visited_by(PlanDataset(plan, ids, exact=False), epochs=2)
+    assert visits == [0, 0, 2, 0, 0, 0, 0, 6, 0, 0]
+
+
+def linear_model(optimizer, **loss) -> keras.Model:
+    model = keras.Sequential(
+        [keras.Input((None, 3)), keras.layers.Dense(1, kernel_initializer="ones")]
+    )
+    model.compile(optimizer, keras.losses.MeanSquaredError(**loss))
+    return model
+
+
+def reference_step(kernel, bias, indices, mean_weight, rate=0.5):
+    """One step of gradient descent in float64, over the real tokens of some samples."""
+    real = np.arange(4) < LENGTHS[indices][:, None]
+    x, y = FEATURES[indices][real].astype(float), TARGETS[indices][real].astype(float)
+    error = 2 * (x @ kernel + bias - y) / mean_weight
+    return kernel - rate * x.T @ error, bias - rate * error.sum(0)
+
+
+def parameters(model) -> np.ndarray:
+    return np.concatenate([each.ravel() for each in model.get_weights()])
+
+
+def distance(model, reference) -> float:
+    expected = np.concatenate([each.ravel() for each in reference])
+    start = np.array([1, 1, 1, 0])
+    return np.linalg.norm(parameters(model) - expected) / np.linalg.norm(expected - start)
+
+
+UNEQUAL = bw.Plan(np.arange(10), np.array([0, 1, 10]))  # 3 tokens, and 21 in 36 cells
+
+
+def test_each_update_is_the_sum_over_its_tokens_by_the_mean_weight() -> None:
+    dataset = PlanDataset(UNEQUAL, padded, weights=LENGTHS)
+    model = linear_model(keras.optimizers.SGD(0.5), reduction="sum")
+    model.fit(dataset.for_fit(), shuffle=False, verbose=0, callbacks=[dataset.callback()])
+    reference = np.ones((3, 1)), np.zeros(1)
+    for batch in UNEQUAL:
+        reference = reference_step(*reference, batch, mean_weight=LENGTHS.sum() / 2)
+    assert distance(model, reference) <= 1e-6
+    assert applied_updates(model) == 2
+
+
+def test_accumulated_batches_give_the_gradient_of_one_batch_of_everything() -> None:
+    everything = reference_step(np.ones((3, 1)), np.zeros(1), np.arange(10), LENGTHS.sum())
+    errors = {}
+    for exact, reduction in [(True, "sum"), (False, "sum_over_batch_size")]:
+        dataset = PlanDataset(UNEQUAL, padded, weights=LENGTHS, exact=exact)
+        optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+        model = linear_model(optimizer, reduction=reduction)
+        model.fit(dataset.for_fit(), shuffle=False, verbose=0, callbacks=[dataset.callback()])
+        errors[exact] = distance(model, everything)
+    assert errors[True] <= 1e-6
+    assert errors[False] > 0.1  # what the mean of means costs here
+    assert applied_updates(model) == 1
+
+
+def test_a_metric_is_the_mean_over_tokens() -> None:
+    dataset = PlanDataset(UNEQUAL, padded, weights=LENGTHS)
+    model = linear_model("sgd", reduction="sum")
+    ours = TokenMean(keras.losses.mean_squared_error, name="ours")
+    model.compile("sgd", model.loss, weighted_metrics=[ours, keras.metrics.MeanSquaredError()])
+    real = np.arange(4) < LENGTHS[:, None]
+    expected = np.mean((FEATURES.sum(-1) - TARGETS[..., 0])[real] ** 2)
+    found = model.evaluate(dataset.for_fit(), verbose=0, return_dict=True)
+    assert found["ours"] == pytest.approx(expected, rel=1e-5)
+    assert found["mean_squared_error"] != pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "divisor", "masked"),
+    [
+        ("sum", 1, 1),
+        ("sum_over_batch_size", 12, 7),  # all cells, or what a mask leaves
+        ("mean", 12, 7),
+        ("mean_with_sample_weight", 3.5, 3.5),  # the weights: any scale of theirs cancels
+    ],
+)
+def test_what_keras_divides_by(reduction: str, divisor: float, masked: float) -> None:
+    losses = np.arange(1.0, 13).reshape(3, 4).astype("float32")
+    real = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], "float32")
+    loss = Visits(reduction=reduction)
+
+    def reduced(y_pred) -> float:
+        return float(keras.ops.convert_to_numpy(loss(losses, y_pred, sample_weight=real / 2)))
+
+    total = (losses * real / 2).sum()
+    assert -reduced(losses[..., None]) == pytest.approx(total / divisor, rel=1e-5)
+    tokens = keras.layers.Masking()(losses[..., None] * real[..., None])
+    assert -reduced(tokens) == pytest.approx(total / masked, rel=1e-5)
+
+
+def test_a_loss_that_divides_by_the_batch_is_refused() -> None:
+    dataset = PlanDataset(planner(), padded)
+    model = linear_model("sgd", reduction="mean_with_sample_weight")
+    with pytest.raises(LossError, match=r'mean_squared_error" is reduced by "mean_with_sample'):
+        model.fit(dataset.for_fit(), shuffle=False, verbose=0, callbacks=[dataset.callback()])
+    model.compile("sgd", "mse")
+    with pytest.raises(LossError, match='"mse" is reduced by "sum_over_batch_size"'):
+        model.fit(dataset.for_fit(), shuffle=False, verbose=0, callbacks=[dataset.callback()])
+
+
+def test_updates_of_another_size_than_planned_are_refused() -> None:
+    dataset = PlanDataset(planner(accumulate=2), padded)
+    model = linear_model("sgd", reduction="sum")
+    with pytest.raises(PlanError, match="gradient_accumulation_steps=2"):
+        model.fit(dataset.for_fit(), shuffle=False, verbose=0, callbacks=[dataset.callback()])
+
+
+def test_a_part_of_an_epoch_is_refused() -> None:
+    dataset = PlanDataset(planner(), ids, exact=False)
+    with pytest.raises(PlanError, match="fit trains 2 batches an epoch, but the plan has"):
+        visited_by(dataset, steps_per_epoch=2)
+
+
+@pytest.mark.skipif(ON_TENSORFLOW, reason="there fit takes a tf.data.Dataset, in its own sequence")
+def test_permuted_batches_are_refused() -> None:
+    many = bw.Plan(np.arange(10).repeat(4), np.arange(41))
+    dataset = PlanDataset(many, ids, exact=False)
+    with pytest.raises(PlanError, match="shuffle=False"):
+        visited_by(dataset, shuffle=True)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="there are shapes to be inferred on TensorFlow only")
+def test_shapes_are_not_inferred_from_the_first_batches() -> None:
+    plan = bw.Plan(np.array([0, 4, 8, 2, 6, 1]), np.array([0, 1, 2, 6]))  # 3, 3 and 4 tokens
+    dataset = PlanDataset(plan, padded, weights=LENGTHS)
+    model = linear_model("sgd", reduction="sum")
+    with pytest.raises(PlanError, match="for_fit"):
+        model.fit(dataset, verbose=0, shuffle=False)
+    data = dataset.for_fit()
+    shapes = [each.shape.as_list() for each in data.element_spec]
+    assert shapes == [[None, None, 3], [None, None, 1], [None, None]]
+    model.fit(data, epochs=2, shuffle=False, verbose=0, callbacks=[dataset.callback()])
+    assert applied_updates(model) == 6
+
+
+def test_an_epoch_that_begins_again_without_the_callback_is_told() -> None:
+    dataset = PlanDataset(planner(), ids, exact=False)
+    visited_by(dataset, epochs=1)
+    with pytest.warns(UserWarning, match=r"epoch 0 begins once more.*callbacks"):
+        list(dataset)
+    fixed = PlanDataset(planner()(0), ids)
+    assert len([*fixed, *fixed]) == 2 * len(fixed)
+
+
+def test_weights_that_are_missing_or_have_no_unit_are_refused() -> None:
+    with pytest.raises(PlanError, match="without sample_weight"):
+        PlanDataset(planner(), lambda indices: padded(indices)[:2])[0]
+    with pytest.raises(PlanError, match="weights=lengths"):
+        PlanDataset(UNEQUAL, padded)[0]
+    with pytest.raises(PlanError, match="3 weights"):
+        PlanDataset(UNEQUAL, padded, weights=[1, 1, 1])
+    with pytest.raises(LossError, match=r"weights of shape \[2\]"):
+        PlanDataset(UNEQUAL, padded, weights=[1, np.nan])
+    assert PlanDataset(planner(), lambda indices: FEATURES[indices])[0].shape[1:] == (4, 3)
+
+
+def test_pieces_of_split_samples_come_with_their_starts() -> None:
+    split = bw.Planner([5, 2], batching=bw.Packing(3, oversize="split"))
+    dataset = PlanDataset(split, lambda indices, starts: (indices, starts, np.ones(indices.size)))
+    indices, starts, weights = (np.concatenate(column) for column in zip(*dataset, strict=True))
+    assert sorted(zip(indices.tolist(), starts.tolist(), strict=True)) == [(0, 0), (0, 3), (1, 0)]
+    assert weights.sum() == pytest.approx(len(split))
+
+
+def test_data_sets_say_what_is_wrong() -> None:
+    with pytest.raises(PlanError, match="list is neither a Planner nor a Plan"):
+        PlanDataset([[0, 1]], ids)
+    dataset = PlanDataset(planner(), ids)
+    with pytest.raises(PlanError, match=r"set_epoch\(-1\)"):
+        dataset.set_epoch(-1)
+    with pytest.raises(IndexError, match="batch 99 of an epoch of"):
+        dataset[99]
+    assert repr(dataset) == f"PlanDataset({len(dataset)} batches an epoch, epoch 0, exact=True)"
+
+
+def small_model() -> keras.Model:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+BATCH = FEATURES[:, 0], TARGETS[:, 0]
+
+
+def test_auto_precision_is_measured_and_never_slower() -> None:
+    evidence = set_precision("auto", build=small_model, batch=BATCH)
+    assert [trial.mode for trial in evidence.trials] == ["fp32", "bf16"]
+    assert "emulated" in evidence.ruled_out["fp16"]
+    ratios = {trial.mode: trial.ratio for trial in evidence.trials}
+    assert (evidence.mode == "bf16") == (ratios["bf16"] < 0.97)
+    losses = [trial.loss for trial in evidence.trials]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # from the same weights
+    assert keras.config.dtype_policy().name == evidence.dtype_policy
+
+
+def test_precision_by_name() -> None:
+    names = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+    for mode, policy in names.items():
+        assert set_precision(mode).dtype_policy == set_precision(policy).dtype_policy == policy
+        layer = keras.layers.Dense(1)
+        assert (layer.compute_dtype, layer.variable_dtype) == (
+            policy.removeprefix("mixed_"),
+            "float32",
+        )
+    for wrong in ("tf32", "float64"):
+        with pytest.raises(PrecisionError, match="expected one of"):
+            set_precision(wrong)
+
+
+def test_precision_is_left_as_it_was_where_measuring_fails() -> None:
+    set_precision("bf16")
+    only = small_model()
+    with pytest.raises(PrecisionError, match="the same model twice"):
+        set_precision("auto", build=lambda: only, batch=BATCH)
+    with pytest.raises(PrecisionError, match="give build="):
+        set_precision("auto")
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+    def fixed() -> keras.Model:
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, dtype="float32")])
+        model.compile("sgd", "mse")
+        return model
+
+    evidence = set_precision("auto", build=fixed, batch=BATCH)
+    assert evidence.mode == "fp32"
+    assert "no layer that computes in bfloat16" in evidence.ruled_out["bf16"]
+
+
+def test_half_floats_scale_the_loss_and_skipped_updates_are_not_counted() -> None:
+    set_precision("fp16")
+    model = small_model()
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    x, y = (each / 100 for each in BATCH)  # small gradients: none overflows at the first scale
+    model.fit(x, y, batch_size=5, verbose=0, callbacks=[LossScaleFloor()])
+    before = parameters(model)
+    assert applied_updates(model) == 2
+    model.fit(x * np.inf, y, batch_size=5, verbose=0, callbacks=[LossScaleFloor()])
+    assert applied_updates(model) == 2
+    assert (parameters(model) == before).all()
+
+
+def test_a_loss_scale_does_not_sink_in_silence() -> None:
+    set_precision("fp16")
+    x, y = np.full((80, 3), np.nan, "float32"), np.zeros((80, 1), "float32")
+    model = small_model()
+    with pytest.raises(LossScaleError, match=r"sank to 0.\d+, below 1, with 0 updates applied"):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[LossScaleFloor(every=8)])
+    model.compile("sgd", "mse", auto_scale_loss=False)
+    with pytest.raises(LossScaleError, match="auto_scale_loss=True"):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[LossScaleFloor()])
+    set_precision("fp32")
+    small_model().fit(x, y, batch_size=40, verbose=0, callbacks=[LossScaleFloor()])
