@@ -14,6 +14,7 @@ LENGTHS = np.clip(np.rint(np.random.default_rng(0).lognormal(5.5, 0.9, 60_000)),
 )
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
     st.integers(1, 5),
@@ -78,6 +79,7 @@ def test_stratified_updates_are_more_even_than_a_shuffle():
     assert stats.efficiency >= 0.995
 
 
+@pytest.mark.slow
 def test_updates_of_a_plain_shuffle():
     batching = bw.TokenBudget(16_384, mixing="update")
     stats = [

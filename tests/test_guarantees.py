@@ -21,6 +21,7 @@ def planner_of(job):
         return None
 
 
+@pytest.mark.slow
 @given(jobs(), st.integers(0, 10**6))
 def test_nothing_lost_nothing_twice(job, epoch):
     planner = planner_of(job)
@@ -31,6 +32,7 @@ def test_nothing_lost_nothing_twice(job, epoch):
     assert not plan.dropped
 
 
+@pytest.mark.slow
 @given(jobs(min_tokens=16), st.integers(0, 50))
 def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, epoch):
     try:
@@ -62,6 +64,7 @@ def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, ep
         )
 
 
+@pytest.mark.slow
 @given(jobs(min_tokens=16), st.integers(0, 50))
 def test_never_over_budget(job, epoch):
     try:
@@ -82,6 +85,7 @@ def test_never_over_budget(job, epoch):
             assert stop - start <= layout.max_samples
 
 
+@pytest.mark.slow
 @given(jobs(), st.lists(st.integers(0, 1000), min_size=2, max_size=5))
 def test_same_count_in_every_epoch_and_on_every_rank(job, epochs):
     planner = planner_of(job)
@@ -137,6 +141,7 @@ def test_fifty_epochs_have_the_same_length(order, batching, world):
             assert np.array_equal(np.sort(plan.indices), np.arange(3000))
 
 
+@pytest.mark.slow
 @given(jobs(), st.integers(0, 50))
 def test_reproducible_and_no_global_generator_is_moved(job, epoch):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -150,6 +155,7 @@ def test_reproducible_and_no_global_generator_is_moved(job, epoch):
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
+@pytest.mark.slow
 @given(jobs(), st.integers(0, 50))
 def test_plan_equals_the_planner_at_that_epoch(job, epoch):
     planner = planner_of(job)

@@ -16,6 +16,7 @@ from tests.strategies import jobs
 LENGTHS = np.random.default_rng(0).integers(1, 100, 300)
 
 
+@pytest.mark.slow
 @given(jobs(max_size=60, min_tokens=16), st.integers(0, 5))
 def test_round_trip(tmp_path_factory, job, epoch):
     try:

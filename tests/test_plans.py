@@ -99,6 +99,7 @@ def test_other_lengths_are_refused():
         bw.Plan(np.array([3, 0]), np.array([0, 2])).stats([1, 2])
 
 
+@pytest.mark.slow
 @given(jobs(max_size=60), st.integers(0, 5))
 def test_equal_plans_hash_alike(job, epoch):
     try:

@@ -12,6 +12,7 @@ from tests import reference
 from tests.strategies import jobs
 
 
+@pytest.mark.slow
 @given(jobs(min_tokens=16), st.integers(0, 20))
 def test_every_figure_against_the_slow_way(job, epoch):
     try:
@@ -54,6 +55,7 @@ def test_every_figure_against_the_slow_way(job, epoch):
     assert stats.gap == pytest.approx(stats.num_batches / stats.lower_bound - 1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(20, 60))
 def test_the_lower_bound_is_one(lengths, budget):
     padded = bw.plan(lengths, max_tokens=budget).stats(lengths)

@@ -21,6 +21,7 @@ def planned(job: Job) -> bw.Plan:
         reject()
 
 
+@pytest.mark.slow
 @given(job=jobs())
 def test_facts_are_the_statistics_and_are_json(job):
     plan = planned(job)
@@ -30,6 +31,7 @@ def test_facts_are_the_statistics_and_are_json(job):
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
+@pytest.mark.slow
 @given(job=jobs())
 def test_what_the_file_knows_agrees_with_the_statistics(job):
     plan = planned(job)
@@ -38,6 +40,7 @@ def test_what_the_file_knows_agrees_with_the_statistics(job):
     assert {name: whole[name] for name in alone} == alone
 
 
+@pytest.mark.slow
 @given(job=jobs())
 def test_every_sample_is_accounted_for(job):
     facts = file_facts(planned(job))

@@ -32,6 +32,7 @@ def rows_of(text):
     return {line[2:18].strip(): line[18:].split() for line in after if line[2:3].strip()}
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(job=jobs(), width=st.integers(60, 140), glyphs=st.sampled_from([ASCII, UNICODE]))
 def test_any_plan_fits_any_terminal(job, width, glyphs):

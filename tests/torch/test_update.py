@@ -52,6 +52,7 @@ def gradient_of(model, batches, precision=None, **options):
     return flat_gradient(model), update
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.permutations(range(24)), st.lists(st.integers(1, 9), max_size=24))
 def test_the_gradient_is_that_of_one_batch_of_everything(order, sizes):
@@ -103,6 +104,7 @@ class OutOfMemory:
             raise self.error("DefaultCPUAllocator: can't allocate memory: injected")
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.integers(0, 4),
