@@ -164,7 +164,8 @@ def test_a_plan_of_too_few_samples_for_its_ranks_is_refused():
 def test_without_a_distributed_job_there_is_one_rank(planner):
     sampler = PlanBatchSampler(planner)
     assert len(sampler) == len(planner)
-    assert repr(sampler) == f"PlanBatchSampler({len(planner)} batches an epoch, epoch 0, rank 0 of 1)"
+    told = f"PlanBatchSampler({len(planner)} batches an epoch, epoch 0, rank 0 of 1)"
+    assert repr(sampler) == told
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_place_that_makes_no_sense_is_refused(planner, placed, told):
 
 @pytest.mark.parametrize("plans", [[[0, 1], [2]], np.arange(3), lambda epoch: epoch, None])
 def test_what_is_no_plan_is_refused(plans):
-    with pytest.raises(bw.PlanError, match="expected a Planner .* or a Plan"):
+    with pytest.raises(bw.PlanError, match=r"expected a Planner .* or a Plan"):
         PlanBatchSampler(plans)
 
 

@@ -192,9 +192,7 @@ def test_a_transformers_model_keeps_documents_apart(documents, implementation, a
     kept = {name: batch[name] for name in ("input_ids", "position_ids", "labels")}
     with torch.no_grad():
         output = model(**kept, use_cache=False)
-        separate = [
-            model(each["input_ids"][None], use_cache=False).logits for each in documents
-        ]
+        separate = [model(each["input_ids"][None], use_cache=False).logits for each in documents]
         mask = document_mask(batch["document_ids"])
         if implementation == "eager":  # adds its mask to the scores
             mask = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)

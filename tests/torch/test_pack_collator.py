@@ -118,7 +118,8 @@ def test_single_sequences_are_tokens():
 
 def test_long_documents_are_cut_as_a_truncating_plan_expects():
     collate = PackCollator(max_length=2)
-    batch = collate([{"input_ids": [1, 2, 3], "labels": [4, 5, 6]}, {"input_ids": [7], "labels": [8]}])
+    samples = [{"input_ids": [1, 2, 3], "labels": [4, 5, 6]}, {"input_ids": [7], "labels": [8]}]
+    batch = collate(samples)
     assert batch["input_ids"].tolist() == [[1, 2, 7]]
     assert batch["labels"].tolist() == [[-100, 5, -100]]
 
@@ -129,7 +130,7 @@ def test_long_documents_are_cut_as_a_truncating_plan_expects():
         (PackCollator(), [], bw.LengthsError, "no sample"),
         (PackCollator(), [{"tokens": [1]}], bw.ColumnNotFoundError, "expected 'input_ids'"),
         (PackCollator(), [([1], [2])], bw.ColumnNotFoundError, "expected 'input_ids'"),
-        (PackCollator(), [{"input_ids": [1]}, {"input_ids": []}], bw.LengthsError, "sample 1 .* empty"),
+        (PackCollator(), [[1], []], bw.LengthsError, "sample 1 .* empty"),
         (
             PackCollator(),
             [{"input_ids": [1, 2], "labels": [1]}],

@@ -70,7 +70,7 @@ def test_fields_to_cut_can_be_named():
 
 
 def test_a_piece_behind_the_end_is_refused():
-    with pytest.raises(bw.PlanMismatchError, match="sample 0 has 4 tokens .* begins at 4"):
+    with pytest.raises(bw.PlanMismatchError, match=r"sample 0 has 4 tokens .* begins at 4"):
         PieceDataset([[1, 2, 3, 4]])[Piece(0, 4, 8)]
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,8 @@ def start_ranks(out, world_size, workers, *arguments):
     return [
         start(
             out,
-            *("--rank", rank, "--world-size", world_size, "--store", store, "--workers", workers[rank]),
-            *arguments,
+            *("--rank", rank, "--world-size", world_size, "--store", store),
+            *("--workers", workers[rank], *arguments),
         )
         for rank in range(world_size)
     ]
@@ -125,9 +126,7 @@ def kill_in_epoch_1(out, workers, *, after):
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     finally:
-        try:  # its workers would find out by themselves, seconds later
+        with suppress(ProcessLookupError):  # its workers would find out too, but seconds later
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     return json.loads(file.read_text())

@@ -1,5 +1,6 @@
 """Resuming: exactly what was not seen, in the same global sequence, whatever the ranks."""
 
+import itertools
 import json
 import time
 
@@ -21,9 +22,7 @@ from tests.torch.planners import (
 )
 
 shares = st.floats(0, 1) | st.sampled_from((0.9, 0.95, 0.98, 1.0))  # ends are where it is tight
-legs = st.lists(
-    st.tuples(st.integers(1, 5), st.integers(1, 3), shares), min_size=1, max_size=5
-)
+legs = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), shares), min_size=1, max_size=5)
 
 
 def left(sampler: PlanBatchSampler) -> int:
@@ -114,7 +113,7 @@ def test_no_batch_grows_and_updates_stay_whole_under_other_ranks():
         sampler.load_state_dict(state)
     per_rank = [list(sampler) for sampler in resumed]
     assert {len(batches) % 2 for batches in per_rank} == {0}
-    for batch in sum(per_rank, []):
+    for batch in itertools.chain(*per_rank):
         assert len(batch) * lengths[batch].max() <= 150
     assert dealt_back(per_rank) == entries(planner(0)[20:])
 
@@ -161,7 +160,8 @@ def test_state_after_counts_from_where_the_pass_began():
     live = iter(sampler)
     assert next(live) == whole[5]
     assert sampler.state_after(2)["legs"] == [[1, 1, 7]]
-    sampler.load_state_dict(sampler.state_after(2))
+    sampler.load_state_dict(sampler.state_after(2))  # the pass to come begins here
+    assert sampler.state_after(0)["legs"] == [[1, 1, 7]]
     assert list(sampler) == whole[7:]
 
 

@@ -1,12 +1,13 @@
 """A training run that can be killed at any moment and resumed on other ranks and workers.
 
-    python train.py OUT --epochs 2 --workers 2 [--resume FILE] [--rank R --world-size W --store FILE]
+    python train.py OUT --epochs 2 --workers 2 --resume FILE --rank R --world-size W --store FILE
 
 After each batch, what this rank has seen and where the run is are written to OUT/rank-R.json in
 one move, so that the file is whole whenever the process dies.
 """
 
 import argparse
+import gc
 import json
 import time
 from contextlib import nullcontext
@@ -126,7 +127,9 @@ class group:  # noqa: N801 (a context manager)
         )
 
     def __exit__(self, *_):
-        distributed.barrier()  # a rank that leaves while another still talks may abort it
+        distributed.barrier()
+        # What DDP still holds of the group would be torn down after the interpreter: an abort.
+        gc.collect()
         distributed.destroy_process_group()
 
 
