@@ -118,6 +118,21 @@ def test_no_batch_grows_and_updates_stay_whole_under_other_ranks():
     assert dealt_back(per_rank) == entries(planner(0)[20:])
 
 
+def test_a_run_that_began_with_accumulate_may_go_on_with_step_tokens():
+    """Both come to 2 batches an update here, but not to the same number of updates."""
+    settings = {"batching": bw.TokenBudget(100)}
+    began = bw.Planner(log_normal(200), accumulate=2, **settings)
+    goes_on = bw.Planner(log_normal(200), step_tokens=120, **settings)
+    assert began.accumulate == goes_on.accumulate == 2
+    assert len(began) != len(goes_on)
+    state = PlanBatchSampler(began).state_after(10)
+    sampler = PlanBatchSampler(goes_on)
+    sampler.load_state_dict(state)
+    assert [i for batch in sampler for i in batch] == entries(began(0)[10:])
+    sampler.set_epoch(1)
+    assert [i for batch in sampler for i in batch] == entries(goes_on(1))
+
+
 def test_where_too_few_samples_are_left_the_last_update_is_short():
     plan = bw.Plan(np.arange(10), np.array([0, 1, 2, 4, 7, 10]))
     state = PlanBatchSampler(plan, rank=0, world_size=1).state_after(3)  # 6 samples in 2 batches
