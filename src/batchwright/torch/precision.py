@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import distributed
 
 from batchwright.errors import LossError, LossScaleError, PrecisionError
+from batchwright.torch.agreement import agreed
 from batchwright.torch.loss_sums import LossSum, refuse_means
 from batchwright.torch.measuring import Evidence, choose, measured
-from batchwright.torch.out_of_memory import SizeLimit
+from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory
 from batchwright.torch.policy import MODES, Mode, Policy, policy_for
-from batchwright.torch.ranks import is_sharded, share_gradients, summed
+from batchwright.torch.ranks import Ranks, device_of, ranks_of
 from batchwright.torch.splitting import Split
 from batchwright.torch.update import Update
 
@@ -73,6 +73,7 @@ class Precision:
         self._mode: Mode | None = None if mode == "auto" else mode
         self._policy = None if autocast is None else Policy("custom", autocast, scaler)
         self._scaler = scaler
+        self._settled = 0  # how many ranks have agreed
         self._floor = loss_scale_floor
         self._below = 0
         self._checks_loss = check_loss
@@ -94,7 +95,8 @@ class Precision:
     ) -> "Precision":
         """Choose the precision by a few steps of each on this model and batch.
 
-        Steps are interleaved, and leave parameters, buffers and random states as they were.
+        Steps are interleaved, and leave parameters, buffers and random states as they were. With
+        copies of the model on several ranks, rank 0 measures, and all take what it chose.
 
         Args:
             model: The model, where it will be trained.
@@ -105,7 +107,7 @@ class Precision:
             rounds: Steps of each.
 
         Returns:
-            A precision with its evidence.
+            A precision with its evidence, on the rank that has measured.
 
         Example:
             >>> model = torch.nn.Linear(3, 1)
@@ -114,9 +116,11 @@ class Precision:
             >>> chosen.mode in {"fp32", "bf16"}, chosen.evidence.trials[0].mode
             (True, 'fp32')
         """
-        evidence = measured(model, loss_sum, batch, candidates=candidates, rounds=rounds)
-        precision = cls(choose(evidence))
-        precision.evidence = evidence
+        ranks = ranks_of(model)
+        precision = cls()
+        options = {"candidates": candidates, "rounds": rounds}
+        mode = agreed(ranks, "auto", measure=precision._measure(loss_sum, ranks, batch, **options))
+        precision._mode = cast("Mode", mode)
         return precision
 
     @property
@@ -148,7 +152,9 @@ class Precision:
         """Begin an update.
 
         Args:
-            model: The model, wrapped in DistributedDataParallel or not.
+            model: The model: bare, in DistributedDataParallel, or after ``fully_shard``. With
+                copies on several ranks, gradients are summed once for all batches, and buffers
+                are rank 0's afterwards; with shards, ranks need equal numbers of batches.
             optimizer: The optimizer, or several that step together or not at all.
             weight: What the loss sums of this rank's window add up over: tokens, samples. Ranks
                 add theirs by one small all-reduce.
@@ -165,15 +171,14 @@ class Precision:
         Raises:
             LossError: If both or neither weight is given, or the sum of weights is not a
                 positive number.
+            UpdateError: If the model is wrapped in what would make the gradient wrong.
         """
         if (weight is None) == (global_weight is None):
             raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
+        ranks = ranks_of(model)
+        total = float(weight if global_weight is None else global_weight)  # type: ignore[arg-type]
         if global_weight is None:
-            total = float(weight if weight is not None else 0.0)
-            if share_gradients(model) or (is_sharded(model) and distributed.is_initialized()):
-                (total,) = summed([total], next(model.parameters()).device)
-        else:
-            total = float(global_weight)
+            (total,) = ranks.summed([total])
         if not 0 < total < float("inf"):
             raise LossError(
                 f"the update weighs {total}, expected a positive number: the tokens or samples "
@@ -181,26 +186,24 @@ class Precision:
             )
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
         factor = 1.0 if learning_rate is None else float(learning_rate(total))
-        return Update(self, model, several, total, clip, split, factor)
+        return Update(self, ranks, several, total, clip, split, factor)
 
-    def ready(
-        self,
-        loss_sum: LossSum,
-        model: torch.nn.Module,
-        batch: Any,
-        *,
-        split: Split,
-        together: bool,
-    ) -> Policy:
+    def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
         """Return the policy. At the first batch of all, choose it, and check the loss."""
-        if self._policy is None:
-            self._policy = self._choose(loss_sum, model, batch, together=together)
-            if self._loaded is not None and self._policy.scaler is not None:
-                self._policy.scaler.load_state_dict(self._loaded)
-        if self._checks_loss:
-            refuse_means(loss_sum, model, batch, split=split, policy=self._policy)
-            self._checks_loss = False
-        return self._policy
+        policy = self._settle(ranks, self._measure(loss_sum, ranks, batch))
+        assert policy is not None  # noqa: S101 (there is a batch)
+        # Ranks with shards pass forward together, and one may have a batch of a single row.
+        if self._checks_loss and ranks.kind != "shards":
+            self._check_loss(loss_sum, ranks.model, batch, split=split, policy=policy)
+        self._checks_loss = False
+        return policy
+
+    def absent(self, ranks: Ranks, *, failed: bool) -> Policy | None:
+        """Settle the precision with the other ranks, on one that has no batch or has failed."""
+        policy = self._settle(ranks, None, failed=failed)
+        if policy is not None and policy.scaler is not None:
+            policy.scaler.scale(torch.zeros((), device=device_of(ranks.model)))  # it has to begin
+        return policy
 
     def finished(self, update: Update, model: torch.nn.Module) -> None:
         """Count an update, and refuse a loss scale that sank to its floor."""
@@ -252,43 +255,61 @@ class Precision:
         tokens, clean = state["limit"]
         self.limit = SizeLimit(tokens, clean)
 
-    def _choose(
-        self, loss_sum: LossSum, model: torch.nn.Module, batch: Any, *, together: bool
-    ) -> Policy:
-        mode = self._mode
-        if mode is None and (not together or distributed.get_rank() == 0):
-            self.evidence = measured(model, loss_sum, batch)
-            mode = choose(self.evidence)
-        if together:
-            mode = _agreed(mode, was_given=self._mode is not None)
-        assert mode is not None  # noqa: S101 (rank 0 has measured)
-        self._mode = mode
-        device = next(model.parameters()).device
+    def _measure(
+        self, loss_sum: LossSum, ranks: Ranks, batch: Any, **options: Any
+    ) -> Callable[[], Mode]:
+        def measure() -> Mode:
+            self.evidence = measured(ranks.model, loss_sum, batch, **options)
+            return choose(self.evidence)
+
+        return measure
+
+    def _settle(
+        self, ranks: Ranks, measure: Callable[[], Mode] | None, *, failed: bool = False
+    ) -> Policy | None:
+        """Agree with the other ranks, once, and make the policy."""
+        if self._settled < ranks.size:
+            mode = agreed(ranks, self.mode or "auto", measure=measure, failed=failed)
+            if mode is None:
+                return None
+            self._settled = ranks.size
+            self._mode = None if mode == "custom" else cast("Mode", mode)
+        if self._policy is None and self._mode is not None and not failed:
+            self._policy = self._policy_of(self._mode, ranks.model)
+        return self._policy
+
+    def _check_loss(
+        self,
+        loss_sum: LossSum,
+        model: torch.nn.Module,
+        batch: Any,
+        *,
+        split: Split,
+        policy: Policy,
+    ) -> None:
+        """Refuse a mean; of a batch that does not fit into memory, look at a half."""
+        try:
+            return refuse_means(loss_sum, model, batch, split=split, policy=policy)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()
+        half, _ = split(batch)  # it has two, or nothing would have been tried
+        return self._check_loss(loss_sum, model, half, split=split, policy=policy)
+
+    def _policy_of(self, mode: Mode, model: torch.nn.Module) -> Policy:
         types = {each.dtype for each in model.parameters() if each.is_floating_point()}
         if mode == "bf16-true" and types != {torch.bfloat16}:
             raise PrecisionError(
                 f'Precision("bf16-true"): the parameters are {types}. Call '
                 "precision.prepare(model) before making the optimizer."
             )
-        policy = policy_for(mode, device)
+        policy = policy_for(mode, device_of(model))
         if self._scaler is not None:
             policy = Policy(policy.name, policy.autocast, self._scaler)
+        if self._loaded is not None and policy.scaler is not None:
+            policy.scaler.load_state_dict(self._loaded)
         return policy
-
-
-def _agreed(mode: Mode | None, *, was_given: bool) -> Mode:
-    """Return rank 0's mode, having made sure that nobody was given another."""
-    modes: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(modes, (mode, was_given))
-    given = {each for each, by_the_user in modes if by_the_user}
-    if len(given) > 1 or (given and not all(by_the_user for _, by_the_user in modes)):
-        told = ", ".join(
-            f"rank {rank}: {each if by_the_user else 'auto'}"
-            for rank, (each, by_the_user) in enumerate(modes)
-        )
-        raise PrecisionError(f"ranks have different precisions ({told}). Give all the same.")
-    agreed: Mode = modes[0][0]
-    return agreed
 
 
 def _not_finite(model: torch.nn.Module) -> str:

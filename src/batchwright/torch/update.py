@@ -9,14 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
-from torch import distributed
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from batchwright.errors import LossError, UpdateError
+from batchwright.errors import BatchwrightError, LossError, PrecisionError, UpdateError
 from batchwright.torch.loss_sums import LossSum, refuse_other_functions, refuse_other_losses
 from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory, tokens_of
 from batchwright.torch.randomness import RandomState
-from batchwright.torch.ranks import is_sharded, share_gradients, sum_gradients, summed, unwrapped
+from batchwright.torch.ranks import Ranks, parameters_of
 from batchwright.torch.splitting import Split, halves, refuse_coupled_rows
 
 if TYPE_CHECKING:
@@ -28,16 +27,12 @@ class Record(Protocol):
 
     limit: SizeLimit
 
-    def ready(
-        self,
-        loss_sum: LossSum,
-        model: torch.nn.Module,
-        batch: Any,
-        *,
-        split: Split,
-        together: bool,
-    ) -> Policy:
+    def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
         """Return the policy; at the first batch, choose it and check the loss."""
+        ...
+
+    def absent(self, ranks: Ranks, *, failed: bool) -> Policy | None:
+        """Settle the policy with the other ranks, on one that has no batch or has failed."""
         ...
 
     def finished(self, update: Update, model: torch.nn.Module) -> None:
@@ -65,7 +60,7 @@ class Update:
     """
 
     record: Record = field(repr=False)
-    model: torch.nn.Module = field(repr=False)
+    ranks: Ranks = field(repr=False)
     optimizers: Sequence[torch.optim.Optimizer] = field(repr=False)
     weight: float
     clip: float | None = None
@@ -84,12 +79,12 @@ class Update:
         self._done = 0
         self._sum: torch.Tensor | None = None
         self._policy: Policy | None = None
-        self._shares = share_gradients(self.model)
-        self._sharded = not self._shares and is_sharded(self.model)
-        # Past its wrapper: no bucket is filled and no buffer sent until all batches are through.
-        self._local = unwrapped(self.model)
+        self._asked = False
+        self._unfinished = 0
+        self._local = self.ranks.model
         self._cut: Split = halves if self.split is None else self.split
         self._random = RandomState.capture(self._local)
+        self.ranks.forget_passes()
         self._clear()
         return self
 
@@ -105,17 +100,18 @@ class Update:
             LossError: If that is no function of model and batch, or its loss no scalar sum.
             UpdateError: If a batch does not fit into memory and cannot be split.
         """
+        self._unfinished += 1
         if self._policy is None:
             refuse_other_functions(loss_sum)
-            self._policy = self.record.ready(
-                loss_sum, self._local, batch, split=self._cut, together=self._shares
-            )
+            self._asked = True
+            self._policy = self.record.ready(loss_sum, self.ranks, batch, split=self._cut)
             self._random.restore()
             self._clear()
         self._pieces.extend((loss_sum, part) for part in self._fitting(batch))
         while self._done < len(self._pieces):
             if not self._run(*self._pieces[self._done]):
                 self._make_room()
+        self._unfinished -= 1
 
     def __exit__(
         self,
@@ -124,32 +120,50 @@ class Update:
         trace: TracebackType | None,
     ) -> None:
         """Reduce, unscale, check, clip and step; or, after an error, clear and tell the ranks."""
-        failed = error is not None
-        total = 0.0 if self._sum is None else float(self._sum)
-        if self._shares:
-            # One flag before the first gradient is sent: no rank waits for one that failed.
-            failures, total = summed([float(failed), total], _device_of(self._local))
-            if failures and not failed:
-                self._clear()
-                raise UpdateError(
-                    f"{int(failures)} of {distributed.get_world_size()} ranks failed in this "
-                    "update; none has stepped. See their messages."
-                )
-        if failed:
+        problem = error
+        if error is None and self._unfinished:
+            problem = UpdateError(
+                "an error of update.backward was caught within the update, which is not whole "
+                "without that batch. Let the error end the with statement."
+            )
+        if self.ranks.kind == "shards" and problem is not None:
             self._clear()
+            if self._asked and not isinstance(problem, PrecisionError):
+                self.ranks.interrupt()
+            if error is None:
+                raise problem
+            return  # the others wait within a pass, where no flag reaches them
+        if self.ranks.kind == "copies" and not self._asked:
+            try:  # others have asked, and wait for this rank
+                self._policy = self.record.absent(self.ranks, failed=error is not None)
+            except BatchwrightError as raised:
+                problem = raised
+        total = 0.0 if self._sum is None else float(self._sum)
+        told = [problem is not None, len(self._pieces), total, self.weight, self.weight**2]
+        try:
+            # Before the first gradient is sent: no rank waits for one that failed.
+            failures, batches, total, weights, squares = self.ranks.summed(told)
+        except RuntimeError:
+            self._clear()
+            if error is not None:
+                return  # a rank is gone: let this one's own error be seen
+            raise
+        if problem is None:
+            problem = _refusal(self.ranks, failures, batches, weights, squares)
+        if problem is not None:
+            self._clear()
+            if error is None:
+                raise problem
             return
-        if self._policy is None:
-            raise LossError("an update without a batch: call update.backward(loss_sum, batch).")
-        if self._sharded and distributed.is_initialized():
-            (total,) = summed([total], _device_of(self._local))
+        assert self._policy is not None  # noqa: S101 (some rank has had a batch)
         self.loss = total / self.weight
         self._finish(self._policy)
         self._pieces.clear()
         self.record.finished(self, self._local)
 
     def _finish(self, policy: Policy) -> None:
-        if self._shares:
-            sum_gradients(self._local.parameters())
+        self.ranks.sum_gradients(parameters_of(self._local, self.optimizers))
+        self.ranks.share_buffers()
         scaler = policy.scaler
         if scaler is not None:
             self.scale = float(scaler.get_scale())
@@ -195,8 +209,8 @@ class Update:
                 loss = loss_sum(self._local, batch)
             refuse_other_losses(loss)
             divided = loss.float() / self.weight
-            if self._sharded and distributed.is_initialized():
-                divided = divided * distributed.get_world_size()  # shards average over ranks
+            if self.ranks.kind == "shards":
+                divided = divided * self.ranks.size  # they average over ranks
             scaled = divided if policy.scaler is None else policy.scaler.scale(divided)
             torch.autograd.backward(scaled)
         except (RuntimeError, MemoryError) as error:
@@ -212,7 +226,7 @@ class Update:
     def _make_room(self) -> None:
         """Split what did not fit, and begin the window again: partial gradients are no use."""
         loss_sum, batch = self._pieces[self._done]
-        if self._sharded:
+        if self.ranks.kind == "shards":
             raise UpdateError(
                 "out of memory with sharded parameters: ranks exchange them in every pass, so one "
                 "of them cannot split a batch alone. Lower the budget."
@@ -246,9 +260,22 @@ class Update:
     def _clear(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        if self._shares:  # parameters of no optimizer are summed over ranks too
+        if self.ranks.kind == "copies":  # parameters of no optimizer are summed over ranks too
             self._local.zero_grad(set_to_none=True)
 
 
-def _device_of(model: torch.nn.Module) -> torch.device:
-    return next((each.device for each in model.parameters()), torch.device("cpu"))
+def _refusal(
+    ranks: Ranks, failures: float, batches: float, weights: float, squares: float
+) -> Exception | None:
+    """Say why no rank may step, the same on all of them; None if all may."""
+    if failures:
+        return ranks.without(failures)
+    if not batches:
+        return LossError("an update without a batch: call update.backward(loss_sum, batch).")
+    mean = weights / ranks.size
+    if squares / ranks.size - mean**2 > 1e-12 * mean**2:
+        return LossError(
+            f"global_weight differs over ranks, {mean:g} in the mean: expected the sum over all "
+            "ranks. Pass weight= for this rank's own."
+        )
+    return None
