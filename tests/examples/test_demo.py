@@ -99,11 +99,18 @@ def test_the_small_form_runs_and_its_figures_make_sense(tmp_path):
     assert result["machine"]["threads"] == 1
     assert result["machine"]["torch"].startswith("2.")
     assert str(REPOSITORY) not in output.read_text(encoding="utf-8")
-    tokens = result["lengths"]["num_tokens"]
+    num_updates = arms["planned"]["num_updates"]
+    assert num_updates > 20
     for name, arm in arms.items():
-        assert arm["num_updates"] == arms["plain"]["num_updates"] > 20
         trained = arm["tokens_per_update"] * arm["num_updates"]
-        assert trained == pytest.approx(tokens, rel=0.02 if name == "dense limit" else 1e-9)
+        if name == "dense limit":  # shows its speed only, and not in every turn
+            assert 5 < arm["num_updates"] <= num_updates
+            assert arm["tokens_per_update"] == pytest.approx(
+                arms["planned"]["tokens_per_update"], rel=0.1
+            )
+        else:
+            assert arm["num_updates"] == num_updates
+            assert trained == pytest.approx(result["lengths"]["num_tokens"])
         assert arm["tokens_per_second"] == pytest.approx(trained / arm["seconds"])
         assert 0 < arm["worst_batch_over_budget"] <= 1
         assert name in done.stdout

@@ -16,9 +16,9 @@ MAX_TOKENS = 512
 @pytest.fixture(scope="module")
 def job():
     patch = pytest.MonkeyPatch()
-    texts = [f"def f{i}(x):\n" + f"    x = x + {i}\n" * (1 + i**2 % 23) for i in range(150)]
+    texts = [f"def f{i}(x):\n" + f"    x = x + {i}\n" * (1 + i**2 % 23) for i in range(80)]
     patch.setattr(language_model, "functions", lambda: texts)
-    yield prepare(num_samples=120, num_validation=30, vocabulary=300, context=128, seed=3)
+    yield prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=3)
     patch.undo()
 
 
@@ -73,8 +73,8 @@ def test_evaluation_is_the_token_mean_over_the_validation_set(job, model):
 
 
 def test_samples_are_shifted_bounded_and_end(job):
-    assert len(job.samples) == 120
-    assert len(job.validation) == 30
+    assert len(job.samples) == 60
+    assert len(job.validation) == 20
     assert job.lengths.max() == job.context == 128
     for inputs, targets in job.samples:
         assert inputs[0] == END
@@ -83,8 +83,8 @@ def test_samples_are_shifted_bounded_and_end(job):
 
 
 def test_the_same_seed_makes_the_same_job_and_another_seed_another(job):
-    same = prepare(num_samples=120, num_validation=30, vocabulary=300, context=128, seed=3)
-    other = prepare(num_samples=120, num_validation=30, vocabulary=300, context=128, seed=4)
+    same = prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=3)
+    other = prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=4)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(job.samples, same.samples, strict=True))
     assert job.lengths.tolist() != other.lengths.tolist()
     for first, second in zip(job.model().parameters(), same.model().parameters(), strict=True):
@@ -100,7 +100,7 @@ def test_making_a_model_leaves_the_global_generator_alone(job):
 
 
 def test_a_library_without_source_is_named(job):
-    with pytest.raises(ValueError, match=r"found 150 functions .* expected at least 5000"):
+    with pytest.raises(ValueError, match=r"found 80 functions .* expected at least 5000"):
         prepare(num_samples=4_900, num_validation=100)
 
 

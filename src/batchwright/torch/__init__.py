@@ -1,9 +1,11 @@
 """PyTorch: plans in a `DataLoader`, batches padded or packed, the update step."""
 
+from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
 from batchwright.torch.gradient_check import GradientErrors, check_gradient
 from batchwright.torch.learning_rate import scaled_by_weight
 from batchwright.torch.masks import document_block_mask, document_mask
+from batchwright.torch.memory import MemoryModel
 from batchwright.torch.pack_collator import PackCollator
 from batchwright.torch.pad_collator import PadCollator
 from batchwright.torch.pieces import Piece, PieceDataset
@@ -12,7 +14,9 @@ from batchwright.torch.update import Update
 from batchwright.torch.windows import Window, windows
 
 __all__ = [
+    "Audit",
     "GradientErrors",
+    "MemoryModel",
     "PackCollator",
     "PadCollator",
     "Piece",

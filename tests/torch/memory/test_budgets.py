@@ -1,0 +1,102 @@
+"""Budgets: what they allow, in plans and in bytes."""
+
+import numpy as np
+import pytest
+
+import batchwright as bw
+from batchwright.errors import BudgetError
+from batchwright.torch.memory import Curve, Findings, MemoryModel, StateBytes
+from batchwright.torch.memory.envelope import Moment
+from batchwright.torch.memory.real_step import real_steps
+from benchmarks.memory_prediction import Transformer
+from tests.torch.memory.networks import MEBIBYTE, fitted, task_of
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fused", "keeps scores"])
+def network(request):
+    model = Transformer(width=32, layers=1, keeps_scores=request.param)
+    return model, fitted(model)
+
+
+def test_a_token_budget_is_the_largest_that_is_safe_at_every_length(network):
+    _, memory = network
+    lengths = np.arange(memory.shortest, memory.longest + 1)
+    budget = memory.max_tokens()
+    most = np.array([memory.max_batch(int(length)) for length in lengths])
+    assert (budget // lengths <= most).all()
+    assert ((budget + 1) // lengths > most).any()
+
+
+def test_rows_fill_the_limit_less_the_margin(network):
+    _, memory = network
+    for length in (16, 50, 128):
+        rows = memory.max_batch(length)
+
+        def with_margin(rows, length=length):
+            step = memory.peak(rows, length) - memory.state_bytes
+            return memory.state_bytes + step * (1 + memory.margin)
+
+        assert with_margin(rows) <= memory.limit + 2
+        assert with_margin(rows + 1) > memory.limit
+
+
+def test_a_lower_limit_allows_less_and_shorter_rows_more(network):
+    _, memory = network
+    limits = [memory.limit // 2, memory.limit]
+    assert memory.max_tokens(limits[0]) < memory.max_tokens(limits[1]) == memory.max_tokens()
+    assert memory.max_tokens(longest=64) >= memory.max_tokens(longest=128)
+    table = memory.rows_by_length()
+    lengths = np.array([1, 16, 17, 90, 128])
+    assert table(lengths).tolist() == [memory.max_batch(int(length)) for length in lengths]
+    assert (np.diff(table(np.arange(1, 129))) <= 0).all()
+    assert memory.max_batch(1) == memory.max_batch(16)  # shorter rows than any that was tried
+
+
+@pytest.mark.slow
+def test_where_scores_are_kept_short_rows_leave_room_for_more_tokens():
+    model = Transformer(width=32, layers=2, heads=8, keeps_scores=True)
+    memory = fitted(model, lengths=range(16, 257), confirm=False)
+    tokens = memory.rows_by_length()(np.array([16, 256])) * [16, 256]
+    assert tokens[0] > 1.5 * tokens[1]
+    assert memory.max_tokens(longest=32) > 1.4 * memory.max_tokens()
+
+
+def test_no_batch_of_a_plan_takes_more_than_the_limit(network):
+    model, memory = network
+    lengths = np.random.default_rng(0).integers(16, 129, 400)
+    plan = bw.plan(lengths, batching=memory.token_budget(mixing="update"), seed=1)
+    sizes = [(len(batch), int(lengths[batch].max())) for batch in plan]
+    peaks = [memory.peak(*size) for size in sizes]
+    assert max(peaks) <= memory.limit
+    with real_steps(task_of(model), 16) as run:
+        for size in np.argsort(peaks)[[0, len(peaks) // 2, -1]]:
+            assert memory.state_bytes + run(*sizes[size]) <= memory.limit
+
+
+def test_where_rows_cost_more_than_tokens_no_budget_of_tokens_is_made_up():
+    curve = Curve((0.0, 0.0, 0.0), (1_000.0, 1.0, 0.0))  # a row is worth a thousand tokens
+    findings = Findings(StateBytes(0, 0, 0, 0), (Moment(curve),), ())
+    memory = MemoryModel(findings, shortest=1, longest=500, limit=10_000, margin=0.0, device="cpu")
+    with pytest.raises(BudgetError, match="no one budget of tokens serves lengths from 1 to 500"):
+        memory.max_tokens()
+    assert memory.max_batch(500) == 6
+    assert memory.rows_by_length()([1, 500]).tolist() == [9, 6]
+
+
+def test_limits_and_lengths_beyond_the_fit_are_refused(network):
+    _, memory = network
+    with pytest.raises(BudgetError, match="above 25,165,824, up to which this was fitted"):
+        memory.max_tokens(memory.limit + 1)
+    with pytest.raises(BudgetError, match="length 129 is above 128"):
+        memory.max_batch(129)
+    with pytest.raises(BudgetError, match="length 129 is above 128"):
+        memory.peak(1, 129)
+
+
+def test_a_limit_below_one_row_says_what_takes_the_most_and_what_helps(network):
+    _, memory = network
+    with pytest.raises(BudgetError, match=r"below one row of length 128.*Most of it is") as raised:
+        memory.max_batch(128, memory.state_bytes + 1_000)
+    assert "Less of it: " in str(raised.value)
+    with pytest.raises(BudgetError, match="below one row"):
+        memory.max_tokens(MEBIBYTE // 64)
