@@ -24,7 +24,7 @@ def functions(folder: Path | None = None) -> list[str]:
         folder: Where to look; Python's standard library by default.
 
     Returns:
-        Source text of each function, with the indentation of its class taken away. The whole
+        Source text of each function, without the indentation that all its lines have. The whole
         standard library takes about three seconds.
     """
     folder = Path(sysconfig.get_path("stdlib")) if folder is None else folder

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import batchwright as bw
 
-MAX_TOKENS = 512
+MAX_TOKENS = 400
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def job():
     patch = pytest.MonkeyPatch()
     texts = [f"def f{i}(x):\n" + f"    x = x + {i}\n" * (1 + i**2 % 23) for i in range(80)]
     patch.setattr(language_model, "functions", lambda: texts)
-    yield prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=3)
+    yield prepare(num_samples=60, num_validation=20, vocabulary=300, context=100, seed=3)
     patch.undo()
 
 
@@ -75,16 +75,16 @@ def test_evaluation_is_the_token_mean_over_the_validation_set(job, model):
 def test_samples_are_shifted_bounded_and_end(job):
     assert len(job.samples) == 60
     assert len(job.validation) == 20
-    assert job.lengths.max() == job.context == 128
+    assert job.lengths.max() == job.context == 100
     for inputs, targets in job.samples:
         assert inputs[0] == END
         assert torch.equal(inputs[1:], targets[:-1])
-        assert inputs.numel() == 128 or targets[-1] == END
+        assert inputs.numel() == 100 or targets[-1] == END
 
 
 def test_the_same_seed_makes_the_same_job_and_another_seed_another(job):
-    same = prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=3)
-    other = prepare(num_samples=60, num_validation=20, vocabulary=300, context=128, seed=4)
+    same = prepare(num_samples=60, num_validation=20, vocabulary=300, context=100, seed=3)
+    other = prepare(num_samples=60, num_validation=20, vocabulary=300, context=100, seed=4)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(job.samples, same.samples, strict=True))
     assert job.lengths.tolist() != other.lengths.tolist()
     for first, second in zip(job.model().parameters(), same.model().parameters(), strict=True):

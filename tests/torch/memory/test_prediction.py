@@ -126,8 +126,7 @@ def test_updates_take_what_was_predicted(mode, batches):
     for rows, length in ((8, 128), (30, 40)):
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
             update(rows, length)
-        events = [each for each in trace.profiler.kineto_results.events()]
-        events = sorted(events, key=lambda each: each.start_ns())
+        events = sorted(trace.profiler.kineto_results.events(), key=lambda each: each.start_ns())
         taken = np.cumsum([each.nbytes() for each in events if each.name() == "[memory]"]).max()
         # Gradients come and go inside of the update: they are in the trace.
         predicted = memory.peak(rows, length) - (memory.state_bytes - state.gradients)
