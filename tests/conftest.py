@@ -1,8 +1,17 @@
 """What every test runs under: one thread, no network, and Hypothesis without a deadline."""
 
 import os
+import signal
+import threading
 
 from hypothesis import settings
+
+# A shell that runs the tests in the background has them ignore interrupts, and so do the
+# processes that they start. Those are to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and (
+    threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when NumPy or torch is first loaded, and inherited by the processes that tests start:
 # workers and ranks share few cores, and a thread pool in each of them only makes them wait.

@@ -16,6 +16,7 @@ Terms: TypeAlias = tuple[float, float, float]
 
 _LIFTS = 16
 _CLOSE = 1e-4
+_LIFTED = 0.5  # what is lower than that is lifted by a constant
 _ENOUGH = 1e-10  # another term has to lower the sum of squared relative errors by this much
 
 
@@ -131,11 +132,14 @@ class Curve:
         aims = values
         for _ in range(_LIFTS):
             curve = cls.fit(rows, lengths, aims, scale=values)
-            lack = values / np.maximum(curve(rows, lengths), 1.0)
+            # A fit may pass through zero where others are millions of times larger.
+            lack = values / np.maximum(curve(rows, lengths), values * 1e-3)
             if lack.max() <= 1.0 + _CLOSE:
                 break
             aims = aims * np.maximum(lack, 1.0)
-        return curve.scaled(max(1.0, float(lack.max())))
+        curve = curve.scaled(min(max(1.0, float(lack.max())), 1.0 + _LIFTED))
+        missing = max(0.0, float((values - curve(rows, lengths)).max()))
+        return cls((curve.fixed[0] + missing, *curve.fixed[1:]), curve.per_row)
 
 
 def _columns(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> FloatArray:
