@@ -6,9 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import batchwright as bw
-from batchwright.torch import Precision, check_gradient, scaled_by_weight, windows
+from batchwright.torch import (
+    PieceDataset,
+    PlanBatchSampler,
+    Precision,
+    check_gradient,
+    scaled_by_weight,
+    windows,
+)
 from batchwright.torch.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
@@ -84,6 +92,28 @@ def test_check_gradient_judges_the_users_own_loop():
     batches = cut(SAMPLES, [1, 5, 9])
     errors = check_gradient(make(dropout=0.5), batches, loss_sum, present=usual)
     assert errors.present == pytest.approx(errors.mean_of_means, rel=1e-3)
+
+
+def test_check_gradient_takes_a_model_that_is_distributed():
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        batches = cut(SAMPLES, [3, 9, 2])
+        model = torch.nn.parallel.DistributedDataParallel(make())
+
+        def usual(wrapped, batches):
+            assert wrapped is model
+            for batch in batches:
+                (loss_sum(wrapped, batch) / label_count(batch) / len(batches)).backward()
+
+        errors = check_gradient(model, batches, loss_sum, present=usual)
+        bare = check_gradient(make(), batches, loss_sum)
+        assert errors.mean_of_means == pytest.approx(bare.mean_of_means)
+        assert errors.exact < 1e-6
+        assert errors.present == pytest.approx(errors.mean_of_means, rel=1e-3)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class OutOfMemory:
@@ -413,10 +443,6 @@ def test_bad_precisions():
 def test_windows_go_by_the_plan():
     lengths = [len(each) for each in SAMPLES]
     planner = bw.Planner(lengths, batching=bw.TokenBudget(64), accumulate=3)
-    from torch.utils.data import DataLoader
-
-    from batchwright.torch import PlanBatchSampler
-
     loader = DataLoader(SAMPLES, batch_sampler=PlanBatchSampler(planner), collate_fn=padded)
     seen = list(windows(loader))
     assert [len(window) for window in seen] == [3] * (len(planner) // 3)
@@ -425,6 +451,95 @@ def test_windows_go_by_the_plan():
         next(windows([1, 2]))
     with pytest.raises(bw.LossError, match="pass weigh="):
         next(windows(["text"], accumulate=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_know_from_the_plan_what_all_ranks_weigh(workers):
+    weights = [len(each) - 1 for each in SAMPLES]
+    lengths = [len(each) for each in SAMPLES]
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(64), accumulate=2, world_size=2)
+    ranks = []
+    for rank in range(2):
+        sampler = PlanBatchSampler(planner, rank=rank, world_size=2)
+        loader = DataLoader(SAMPLES, batch_sampler=sampler, collate_fn=padded, num_workers=workers)
+        ranks.append([*windows(loader, sample_weights=weights)])
+        sampler.load_state_dict(sampler.state_after(2))
+        rest = list(windows(loader, sample_weights=weights))
+        assert [each.global_tokens for each in rest] == [
+            each.global_tokens for each in ranks[-1][1:]
+        ]
+    for first, second in zip(*ranks, strict=True):
+        assert first.tokens != first.global_tokens == second.global_tokens
+        assert first.global_tokens == first.tokens + second.tokens
+        model = make()
+        with Precision("fp32").update(
+            model, torch.optim.SGD(model.parameters()), global_weight=first.global_tokens
+        ) as update:
+            for batch in first:
+                update.backward(loss_sum, batch)
+        assert update.weight == first.global_tokens
+
+
+def test_sample_weights_that_cannot_be_right_are_refused():
+    lengths = [len(each) for each in SAMPLES]
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(64))
+    loader = DataLoader(SAMPLES, batch_sampler=PlanBatchSampler(planner), collate_fn=padded)
+    with pytest.raises(bw.LossError, match="one less than the length"):
+        next(windows(loader, sample_weights=lengths))
+    with pytest.raises(bw.LossError, match="3 sample_weights for a plan with sample"):
+        next(windows(loader, sample_weights=lengths[:3]))
+    with pytest.raises(bw.LossError, match="need a DataLoader with a PlanBatchSampler"):
+        next(windows(list(loader), accumulate=1, sample_weights=lengths))
+    planner = bw.Planner(lengths, batching=bw.Packing(8, oversize="split"))
+    loader = DataLoader(
+        PieceDataset(SAMPLES), batch_sampler=PlanBatchSampler(planner), collate_fn=padded
+    )
+    with pytest.raises(bw.LossError, match="this plan splits long ones"):
+        next(windows(loader, sample_weights=lengths))
+
+
+def test_what_does_not_fit_is_measured_and_checked_on_a_half():
+    seen = []
+
+    def short_of_memory(model, batch):
+        seen.append(batch.shape[0])
+        if batch.shape[0] > 4:
+            raise torch.OutOfMemoryError("injected")
+        return model(batch).square().sum()
+
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)).eval()
+    precision = Precision("auto")
+    with precision.update(model, torch.optim.SGD(model.parameters()), weight=16) as update:
+        update.backward(short_of_memory, torch.randn(16, 3))
+    assert update.applied
+    assert seen[:3] == [16, 8, 4]
+    assert update.splits == 3
+    assert Precision.measure(model, short_of_memory, torch.randn(16, 3)).mode == precision.mode
+    with pytest.raises(bw.UpdateError, match="out of memory, and a batch of a single row"):
+        Precision.measure(
+            model, lambda *_: short_of_memory(model, torch.randn(5, 3)), torch.ones(2)
+        )
+
+
+def test_measuring_that_fails_leaves_the_model_as_it_was():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
+    before = copy.deepcopy(model.state_dict())
+    batch = torch.randn(8, 3)
+    random = torch.get_rng_state()
+    passes = iter([None, None, KeyError("the user's")])
+
+    def fails_late(model, batch):
+        loss = model(batch + torch.rand(())).square().sum()
+        error = next(passes)
+        if error is not None:
+            raise error
+        return loss
+
+    with pytest.raises(KeyError, match="the user's"):
+        Precision.measure(model, fails_late, batch)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(each.grad is None for each in model.parameters())
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -1,11 +1,16 @@
 """Where to cut samples into padded batches: of a length-sorted run, and of a binding sequence."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from batchwright.typing import IntArray
+
+MaxSamples: TypeAlias = int | Callable[[IntArray], IntArray] | None
+"""The most rows in a batch; or a function of their padded length, int64[m] → int64[m]."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,7 @@ class RowLimit:
 
     Attributes:
         max_tokens: The budget of a batch, padding included.
-        max_samples: The most rows, whatever their length.
+        max_samples: The most rows, whatever their length or as a function of it.
         pad_to_multiple_of: Rows are padded to a multiple of this.
         batch_size_multiple_of: Batches larger than this hold a multiple of it.
 
@@ -24,7 +29,7 @@ class RowLimit:
     """
 
     max_tokens: int
-    max_samples: int | None = None
+    max_samples: MaxSamples = None
     pad_to_multiple_of: int = 1
     batch_size_multiple_of: int = 1
 
@@ -36,8 +41,11 @@ class RowLimit:
 
     def __call__(self, lengths: IntArray, *, max_tokens: int | None = None) -> IntArray:
         """Return the rows that fit, int64[m]: at least 1 where a single one does."""
-        rows = (self.max_tokens if max_tokens is None else max_tokens) // self.padded(lengths)
-        if self.max_samples is not None:
+        padded = self.padded(lengths)
+        rows = (self.max_tokens if max_tokens is None else max_tokens) // padded
+        if callable(self.max_samples):
+            rows = np.minimum(rows, self.max_samples(padded))
+        elif self.max_samples is not None:
             rows = np.minimum(rows, self.max_samples)
         if self.batch_size_multiple_of > 1:
             whole = rows // self.batch_size_multiple_of * self.batch_size_multiple_of

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.cuts import RowLimit, cut_runs, cut_sequence, fit_runs
+from batchwright.batching.cuts import MaxSamples, RowLimit, cut_runs, cut_sequence, fit_runs
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
@@ -31,7 +31,9 @@ class TokenBudget:
 
     Args:
         max_tokens: The budget of one batch, padding included. A memory setting.
-        max_samples: The most samples in a batch.
+        max_samples: The most samples in a batch; or a function from padded lengths int64[m] to
+            that, int64[m] of at least 1 that never rises with length: a budget of its own for
+            each length, such as ``memory.rows_by_length(limit)``.
         pad_to_multiple_of: Rows are padded to a multiple of this, and the budget counts it.
         batch_size_multiple_of: Batches larger than this hold a multiple of it, except the
             last of a pool and those split for equal counts.
@@ -54,7 +56,7 @@ class TokenBudget:
 
     max_tokens: int
     _: KW_ONLY
-    max_samples: int | None = None
+    max_samples: MaxSamples = None
     pad_to_multiple_of: int = 1
     batch_size_multiple_of: int = 1
     oversize: Oversize = "error"
@@ -65,7 +67,7 @@ class TokenBudget:
         check_positive(
             "TokenBudget",
             max_tokens=self.max_tokens,
-            max_samples=self.max_samples,
+            max_samples=self._fixed_max_samples,
             pad_to_multiple_of=self.pad_to_multiple_of,
             batch_size_multiple_of=self.batch_size_multiple_of,
         )
@@ -83,7 +85,11 @@ class TokenBudget:
     @property
     def layout(self) -> Layout:
         """Padded rows within the budget."""
-        return Layout("padded", self.max_tokens, self.max_samples, self.pad_to_multiple_of)
+        return Layout("padded", self.max_tokens, self._fixed_max_samples, self.pad_to_multiple_of)
+
+    @property
+    def _fixed_max_samples(self) -> int | None:
+        return None if callable(self.max_samples) else self.max_samples
 
     @property
     def _limit(self) -> RowLimit:

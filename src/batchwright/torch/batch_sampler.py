@@ -124,6 +124,16 @@ class PlanBatchSampler:
             raise PlanError(message)
         self.epoch = number
 
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return self._placed()[0]
+
+    @property
+    def course(self) -> Course | None:
+        """What the pass that began last goes through. None: none has begun."""
+        return self._course
+
     def state_after(self, consumed: int) -> dict[str, Any]:
         """Say where the run is when the training loop has consumed some batches.
 

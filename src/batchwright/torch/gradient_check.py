@@ -8,6 +8,7 @@ import torch
 
 from batchwright.errors import LossError
 from batchwright.torch.loss_sums import LossSum, evaluating
+from batchwright.torch.ranks import ranks_of
 from batchwright.torch.splitting import num_rows
 from batchwright.torch.windows import label_count
 
@@ -45,7 +46,8 @@ def check_gradient(
     its parameters stay as they are, its gradients are cleared.
 
     Args:
-        model: The model.
+        model: The model; of one in DistributedDataParallel, this rank's copy is looked at, and
+            `present` gets the wrapper.
         window: The batches of one update.
         loss_sum: ``(model, batch) → the sum of the loss``.
         weigh: What a batch weighs; see `windows`.
@@ -73,23 +75,25 @@ def check_gradient(
     total, everyone = sum(weights), sum(samples)
     pairs = list(zip(batches, weights, samples, strict=True))
 
-    def gradient(factors: list[float]) -> torch.Tensor:
-        model.zero_grad(set_to_none=True)
-        for (batch, _, _), factor in zip(pairs, factors, strict=True):
-            torch.autograd.backward(loss_sum(model, batch).float() * factor)
-        return flat_gradient(model)
+    local = ranks_of(model).model
 
-    with evaluating(model):
+    def gradient(factors: list[float]) -> torch.Tensor:
+        local.zero_grad(set_to_none=True)
+        for (batch, _, _), factor in zip(pairs, factors, strict=True):
+            torch.autograd.backward(loss_sum(local, batch).float() * factor)
+        return flat_gradient(local)
+
+    with evaluating(local):
         one_by_one = gradient([1 / total] * len(pairs))
-        reference = _in_double(model, pairs, loss_sum, total)
+        reference = _in_double(local, pairs, loss_sum, total)
         means = gradient([1 / (max(w, 1e-30) * len(pairs)) for _, w, _ in pairs])
         by_samples = gradient([s / (max(w, 1e-30) * everyone) for _, w, s in pairs])
         own = None
         if present is not None:
-            model.zero_grad(set_to_none=True)
+            local.zero_grad(set_to_none=True)
             present(model, batches)
-            own = relative_error(flat_gradient(model), reference)
-    model.zero_grad(set_to_none=True)
+            own = relative_error(flat_gradient(local), reference)
+    local.zero_grad(set_to_none=True)
     return GradientErrors(
         relative_error(means, reference),
         relative_error(by_samples, reference),

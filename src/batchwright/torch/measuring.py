@@ -78,19 +78,22 @@ def measured(
     gradients: dict[Mode, torch.Tensor] = {}
     seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     peaks: dict[Mode, int | None] = {}
-    for turn in range(rounds + 1):
-        for mode in modes:
-            random.restore()
-            taken, peak = steps[mode]()
-            if turn:
-                seconds[mode].append(taken)
-                peaks[mode] = peak
-            else:
-                gradients[mode] = _gradient(model)
-            model.zero_grad(set_to_none=True)
-    for name, value in model.named_buffers():
-        value.copy_(buffers[name])
-    random.restore()
+    try:
+        for turn in range(rounds + 1):
+            for mode in modes:
+                random.restore()
+                taken, peak = steps[mode]()
+                if turn:
+                    seconds[mode].append(taken)
+                    peaks[mode] = peak
+                else:
+                    gradients[mode] = _gradient(model)
+                model.zero_grad(set_to_none=True)
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, value in model.named_buffers():
+            value.copy_(buffers[name])
+        random.restore()
     first = modes[0]
     trials = tuple(
         Trial(

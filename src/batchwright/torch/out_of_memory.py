@@ -2,12 +2,16 @@
 
 import dataclasses
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from batchwright.torch.splitting import tensors_of
+from batchwright.errors import UpdateError
+from batchwright.torch.splitting import Split, tensors_of
+
+T = TypeVar("T")
 
 # What torch's CPU allocator says; it has no class of its own for it.
 _ON_THE_PROCESSOR = "DefaultCPUAllocator: can't allocate memory"
@@ -32,6 +36,45 @@ def release_memory() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
+    """Run something on a batch; where memory runs out, on its first half, and so on.
+
+    For what a part of the batch can tell as well as the whole.
+
+    Args:
+        run: What to run; it is called anew with each part.
+        batch: The batch.
+        split: Cuts a batch in two.
+
+    Returns:
+        What it returned, for the largest part that fitted.
+
+    Raises:
+        UpdateError: If not even what cannot be split any more fits.
+
+    Example:
+        >>> from batchwright.torch.splitting import halves
+        >>> def rows(batch):
+        ...     if len(batch) > 3:
+        ...         raise MemoryError
+        ...     return len(batch)
+        >>> on_what_fits(rows, torch.zeros(10), split=halves)
+        2
+    """
+    try:
+        return run(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside of the handler: the traceback kept the tensors alive.
+    release_memory()
+    try:
+        half, _ = split(batch)
+    except UpdateError as error:
+        raise UpdateError(f"out of memory, and {error}") from error
+    return on_what_fits(run, half, split=split)
 
 
 def tokens_of(batch: Any) -> int:

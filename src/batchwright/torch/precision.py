@@ -10,10 +10,10 @@ from batchwright.errors import LossError, LossScaleError, PrecisionError
 from batchwright.torch.agreement import agreed
 from batchwright.torch.loss_sums import LossSum, refuse_means
 from batchwright.torch.measuring import Evidence, choose, measured
-from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory
+from batchwright.torch.out_of_memory import SizeLimit, on_what_fits
 from batchwright.torch.policy import MODES, Mode, Policy, policy_for
 from batchwright.torch.ranks import Ranks, device_of, ranks_of
-from batchwright.torch.splitting import Split
+from batchwright.torch.splitting import Split, halves
 from batchwright.torch.update import Update
 
 
@@ -118,8 +118,10 @@ class Precision:
         """
         ranks = ranks_of(model)
         precision = cls()
-        options = {"candidates": candidates, "rounds": rounds}
-        mode = agreed(ranks, "auto", measure=precision._measure(loss_sum, ranks, batch, **options))
+        measure = precision._measure(
+            loss_sum, ranks, batch, split=halves, candidates=candidates, rounds=rounds
+        )
+        mode = agreed(ranks, "auto", measure=measure)
         precision._mode = cast("Mode", mode)
         return precision
 
@@ -190,11 +192,15 @@ class Precision:
 
     def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
         """Return the policy. At the first batch of all, choose it, and check the loss."""
-        policy = self._settle(ranks, self._measure(loss_sum, ranks, batch))
+        policy = self._settle(ranks, self._measure(loss_sum, ranks, batch, split=split))
         assert policy is not None  # noqa: S101 (there is a batch)
         # Ranks with shards pass forward together, and one may have a batch of a single row.
         if self._checks_loss and ranks.kind != "shards":
-            self._check_loss(loss_sum, ranks.model, batch, split=split, policy=policy)
+            on_what_fits(
+                lambda part: refuse_means(loss_sum, ranks.model, part, split=split, policy=policy),
+                batch,
+                split=split,
+            )
         self._checks_loss = False
         return policy
 
@@ -256,10 +262,15 @@ class Precision:
         self.limit = SizeLimit(tokens, clean)
 
     def _measure(
-        self, loss_sum: LossSum, ranks: Ranks, batch: Any, **options: Any
+        self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split, **options: Any
     ) -> Callable[[], Mode]:
+        def run(batch: Any) -> Evidence:
+            return measured(ranks.model, loss_sum, batch, **options)
+
         def measure() -> Mode:
-            self.evidence = measured(ranks.model, loss_sum, batch, **options)
+            # Shards make their passes together: one rank cannot try a half alone.
+            whole = ranks.kind == "shards"
+            self.evidence = run(batch) if whole else on_what_fits(run, batch, split=split)
             return choose(self.evidence)
 
         return measure
@@ -277,25 +288,6 @@ class Precision:
         if self._policy is None and self._mode is not None and not failed:
             self._policy = self._policy_of(self._mode, ranks.model)
         return self._policy
-
-    def _check_loss(
-        self,
-        loss_sum: LossSum,
-        model: torch.nn.Module,
-        batch: Any,
-        *,
-        split: Split,
-        policy: Policy,
-    ) -> None:
-        """Refuse a mean; of a batch that does not fit into memory, look at a half."""
-        try:
-            return refuse_means(loss_sum, model, batch, split=split, policy=policy)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory()
-        half, _ = split(batch)  # it has two, or nothing would have been tried
-        return self._check_loss(loss_sum, model, half, split=split, policy=policy)
 
     def _policy_of(self, mode: Mode, model: torch.nn.Module) -> Policy:
         types = {each.dtype for each in model.parameters() if each.is_floating_point()}

@@ -16,6 +16,7 @@ from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.plans import Plan
 from batchwright.sharding import equalize
 from batchwright.torch.plan_source import PlanSource
+from batchwright.typing import FloatArray
 
 STATE_VERSION = 1
 
@@ -92,6 +93,31 @@ class Course:
     def __len__(self) -> int:
         """Count the batches that are left for each rank."""
         return 0 if self.plan is None else (len(self.plan) - self.start) // self.world_size
+
+    def weight(
+        self, first: int, count: int, sample_weights: FloatArray, *, rank: int | None = None
+    ) -> float:
+        """Sum the weights of samples in some batches of what is left.
+
+        Args:
+            first: Batches of each rank that come before.
+            count: Batches of each rank to sum over.
+            sample_weights: float64[n], of each sample of the data.
+            rank: Sum over this rank's only. None: over all, the same sum on every rank.
+
+        Returns:
+            The sum. O(samples in those batches).
+        """
+        if self.plan is None:
+            return 0.0
+        start = self.start + first * self.world_size
+        stop = start + count * self.world_size
+        batches = (
+            self.plan[start:stop]
+            if rank is None
+            else self.plan[start + rank : stop : self.world_size]
+        )
+        return float(sample_weights[batches.indices].sum())
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from batchwright.errors import LossError
+from batchwright.torch.batch_sampler import PlanBatchSampler
 
 IGNORED = -100
 """The label that torch's losses leave out."""
@@ -21,10 +24,12 @@ class Window:
     Attributes:
         batches: The batches.
         tokens: What they weigh together: see `windows`.
+        global_tokens: What the batches of all ranks weigh. None: unknown without asking them.
     """
 
     batches: tuple[Any, ...]
     tokens: float
+    global_tokens: float | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """Go through the batches."""
@@ -40,6 +45,7 @@ def windows(
     *,
     accumulate: int | None = None,
     weigh: Callable[[Any], float] | None = None,
+    sample_weights: npt.ArrayLike | None = None,
 ) -> Iterator[Window]:
     """Group the batches of a loader into updates.
 
@@ -51,12 +57,16 @@ def windows(
             `PlanBatchSampler` was planned for.
         weigh: What a batch weighs: what its loss sums over. None counts its labels; see
             `label_count`.
+        sample_weights: number[n], what the loss of each sample of the data sums over: often its
+            length. The loader's `PlanBatchSampler` then knows what the batches of all ranks
+            weigh, and no rank asks another: ``update(global_weight=window.global_tokens)``.
 
     Yields:
         Windows of `accumulate` batches, read when they are asked for.
 
     Raises:
-        LossError: If `accumulate` is not known, or no integer of at least 1.
+        LossError: If `accumulate` is not known, or no integer of at least 1; if sample weights
+            are given without a plan of whole samples, or are not what the batches weigh.
 
     Example:
         >>> labels = [torch.tensor([[1, 2]]), torch.tensor([[3, -100]]), torch.tensor([[4, 5]])]
@@ -77,10 +87,49 @@ def windows(
         size = 0
     if size < 1:
         raise LossError(f"accumulate={accumulate!r}: expected an integer of at least 1.")
-    batches = iter(loader)
     weight = label_count if weigh is None else weigh
+    known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
+    batches = iter(loader)
+    done = 0
     while taken := tuple(islice(batches, size)):
-        yield Window(taken, float(sum(weight(batch) for batch in taken)))
+        tokens = float(sum(weight(batch) for batch in taken))
+        yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
+        done += len(taken)
+
+
+class _SampleWeights:
+    """What batches weigh, from the plan that the loader goes through."""
+
+    def __init__(self, loader: Iterable[Any], weights: npt.ArrayLike) -> None:
+        sampler = getattr(loader, "batch_sampler", None)
+        if not isinstance(sampler, PlanBatchSampler):
+            raise LossError(
+                "sample_weights need a DataLoader with a PlanBatchSampler, got "
+                f"{type(loader).__name__}. Without one, ranks add their weights up: leave them out."
+            )
+        self._sampler = sampler
+        self._weights = np.asarray(weights, dtype=np.float64)
+
+    def over(self, first: int, count: int, tokens: float) -> float:
+        """Return the weight over all ranks of some batches, which weigh `tokens` on this one."""
+        course = self._sampler.course
+        if course is None or course.plan is None or course.plan.starts is not None:
+            raise LossError(
+                "sample_weights are of whole samples; this plan splits long ones. Leave them out."
+            )
+        if course.plan.indices.max() >= self._weights.size:
+            raise LossError(
+                f"{self._weights.size} sample_weights for a plan with sample "
+                f"{course.plan.indices.max()}: expected one for each sample of the data."
+            )
+        own = course.weight(first, count, self._weights, rank=self._sampler.rank)
+        if abs(own - tokens) > 1e-6 * max(own, tokens):
+            raise LossError(
+                f"by sample_weights the window weighs {own:g} on this rank, but its batches weigh "
+                f"{tokens:g}. Give what each sample's loss sums over (a loss of the next token: "
+                "one less than the length), and weigh= if batches hold no labels."
+            )
+        return course.weight(first, count, self._weights)
 
 
 def label_count(batch: Any) -> float:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.errors import BudgetError
-from batchwright.torch.memory import Curve, Findings, MemoryModel, StateBytes
+from batchwright.torch.memory import Curve, Findings, MemoryModel, RowsByLength, StateBytes
 from batchwright.torch.memory.envelope import Moment
 from batchwright.torch.memory.real_step import real_steps
 from benchmarks.memory_prediction import Transformer
@@ -50,6 +52,28 @@ def test_a_lower_limit_allows_less_and_shorter_rows_more(network):
     assert table(lengths).tolist() == [memory.max_batch(int(length)) for length in lengths]
     assert (np.diff(table(np.arange(1, 129))) <= 0).all()
     assert memory.max_batch(1) == memory.max_batch(16)  # shorter rows than any that was tried
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=200),
+    rows=st.lists(st.integers(1, 20), min_size=64, max_size=64),
+    multiple=st.sampled_from([1, 4]),
+    mixing=st.sampled_from(["stratified", "update", 2]),
+    world_size=st.integers(1, 3),
+)
+def test_every_length_keeps_its_own_budget(lengths, rows, multiple, mixing, world_size):
+    table = RowsByLength(np.array([20, *sorted(rows, reverse=True)]))
+    batching = bw.TokenBudget(
+        table.max_tokens, max_samples=table, pad_to_multiple_of=multiple, mixing=mixing
+    )
+    if len(lengths) < world_size or table.max_tokens < 60:
+        return
+    plan = bw.plan(lengths, batching=batching, seed=1, world_size=world_size)
+    assert sorted(plan.indices.tolist()) == list(range(len(lengths)))
+    for batch in plan:
+        longest = -(-max(lengths[index] for index in batch) // multiple) * multiple
+        assert len(batch) <= table.rows[longest]
 
 
 @pytest.mark.slow

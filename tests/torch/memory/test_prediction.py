@@ -69,6 +69,7 @@ def test_real_steps_make_up_for_workspace_that_fake_ones_do_not_see():
     assert workspace == pytest.approx(step * (ratio - 1) / ratio, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_state_is_counted_byte_by_byte():
     model = Transformer(width=32, layers=1)
     numbers = sum(each.numel() for each in model.parameters())

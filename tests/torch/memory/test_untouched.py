@@ -109,6 +109,7 @@ def test_a_failing_step_leaves_the_model_as_it_was():
     assert not optimizer.state
 
 
+@pytest.mark.slow
 def test_a_model_in_evaluation_mode_is_fitted_as_it_trains():
     training = fitted(Transformer(width=32, layers=1), confirm=False)
     model = Transformer(width=32, layers=1).eval()

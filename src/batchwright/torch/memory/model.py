@@ -253,12 +253,15 @@ class MemoryModel:
             **options: Of `TokenBudget`.
 
         Returns:
-            ``TokenBudget(max_tokens(limit, longest=longest), **options)``.
+            ``TokenBudget(rows.max_tokens, max_samples=rows, **options)`` with ``rows =
+            rows_by_length(limit, longest=longest)``: every length has a budget of its own, so
+            that short rows may hold more tokens than long ones.
 
         Raises:
-            BudgetError: As `max_tokens`.
+            BudgetError: As `max_batch`.
         """
-        return TokenBudget(self.max_tokens(limit, longest=longest), **options)
+        rows = self.rows_by_length(limit, longest=longest)
+        return TokenBudget(rows.max_tokens, max_samples=rows, **options)
 
     def explain(self, rows: int, length: int) -> Explanation:
         """Say what the peak of a step is made of, and what makes it lower.
