@@ -190,6 +190,10 @@ class Precision:
         factor = 1.0 if learning_rate is None else float(learning_rate(total))
         return Update(self, ranks, several, total, clip, split, factor)
 
+    def settled(self, ranks: Ranks) -> Policy | None:
+        """Return the policy, once it is chosen for these ranks and the loss is checked."""
+        return None if self._checks_loss or self._settled < ranks.size else self._policy
+
     def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
         """Return the policy. At the first batch of all, choose it, and check the loss."""
         policy = self._settle(ranks, self._measure(loss_sum, ranks, batch, split=split))

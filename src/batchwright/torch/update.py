@@ -27,6 +27,10 @@ class Record(Protocol):
 
     limit: SizeLimit
 
+    def settled(self, ranks: Ranks) -> Policy | None:
+        """Return the policy, once nothing is left to choose or to check."""
+        ...
+
     def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
         """Return the policy; at the first batch, choose it and check the loss."""
         ...
@@ -101,17 +105,24 @@ class Update:
             UpdateError: If a batch does not fit into memory and cannot be split.
         """
         self._unfinished += 1
-        if self._policy is None:
+        if not callable(loss_sum):
             refuse_other_functions(loss_sum)
+        if self._policy is None:
             self._asked = True
-            self._policy = self.record.ready(loss_sum, self.ranks, batch, split=self._cut)
-            self._random.restore()
-            self._clear()
+            self._policy = self.record.settled(self.ranks) or self._try(loss_sum, batch)
         self._pieces.extend((loss_sum, part) for part in self._fitting(batch))
         while self._done < len(self._pieces):
             if not self._run(*self._pieces[self._done]):
                 self._make_room()
         self._unfinished -= 1
+
+    def _try(self, loss_sum: LossSum, batch: Any) -> Policy:
+        """Look at the first batch of all, and leave no trace."""
+        refuse_other_functions(loss_sum)
+        policy = self.record.ready(loss_sum, self.ranks, batch, split=self._cut)
+        self._random.restore()
+        self._clear()
+        return policy
 
     def __exit__(
         self,
@@ -162,8 +173,9 @@ class Update:
         self.record.finished(self, self._local)
 
     def _finish(self, policy: Policy) -> None:
-        self.ranks.sum_gradients(parameters_of(self._local, self.optimizers))
-        self.ranks.share_buffers()
+        if self.ranks.kind == "copies":
+            self.ranks.sum_gradients(parameters_of(self._local, self.optimizers))
+            self.ranks.share_buffers()
         scaler = policy.scaler
         if scaler is not None:
             self.scale = float(scaler.get_scale())
