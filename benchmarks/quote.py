@@ -23,7 +23,7 @@ def demo(facts: Facts) -> str:
     """Show the demonstration's arms."""
     rows = [
         (
-            f"**{arm['name']}**" if arm["name"] == "planned" else arm["name"],
+            f"**{arm['name']}**" if arm["name"].startswith("planned") else arm["name"],
             f"{arm['speed_over_plain']:.2f} ×",
             f"{arm['speed_over_limit']:.2f}",
             f"{arm['padding']:.1%}",

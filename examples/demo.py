@@ -1,4 +1,5 @@
-"""Train a small GPT on Python's own library with plain, length-grouped and planned batches.
+"""Train a small GPT on Python's own library with plain, length-grouped and planned batches,
+and the planned ones also in the precision that is the quickest here.
 
     python examples/demo.py                    under three minutes on two cores
     python examples/demo.py --quick            half a minute, too short to learn much
@@ -25,12 +26,16 @@ import click
 import numpy as np
 import torch
 from demo_arms import Arm, Updates, into_updates, length_grouped, plain, reached, windows
-from demo_report import dial_table, mixing_dial, results_table, sentences, speeds, times
+from demo_report import MEASURED, dial_table, mixing_dial, results_table, sentences, speeds, times
 from language_model import Job, prepare
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 import batchwright as bw
+from batchwright.torch import Precision
+
+ROUNDING = 16
+"""What rows of the arm in the measured precision are padded to a multiple of."""
 
 DENSE_EVERY = 3
 """The dense limit only has to show its speed: it takes part in every third turn."""
@@ -76,14 +81,21 @@ QUICK = Settings(
 
 
 def make_arms(job: Job, settings: Settings) -> dict[str, Arm]:
-    """Make the arms: the same job, in batches that are made in different ways."""
+    """Make the arms: the same job, in batches that are made in different ways.
+
+    The last one has planned batches again, in the precision that is measured to be the quickest
+    on one of them. Their rows are padded to multiples of 16, so that shapes recur.
+    """
     lengths, max_tokens = job.lengths, settings.max_tokens
-    planner = bw.Planner(
-        lengths,
-        batching=bw.TokenBudget(max_tokens),
-        step_tokens=settings.step_tokens,
-        seed=settings.seed,
-    )
+
+    def planner_of(job: Job) -> bw.Planner:
+        batching = bw.TokenBudget(max_tokens, pad_to_multiple_of=job.pad_to_multiple_of)
+        return bw.Planner(
+            lengths, batching=batching, step_tokens=settings.step_tokens, seed=settings.seed
+        )
+
+    rounded = replace(job, pad_to_multiple_of=ROUNDING)
+    planner, rounded_planner = planner_of(job), planner_of(rounded)
     num_updates = len(planner) // planner.accumulate
     dense_job, dense_batches = job.without_padding(list(planner(0)))
 
@@ -100,17 +112,26 @@ def make_arms(job: Job, settings: Settings) -> dict[str, Arm]:
         "planned": lambda epoch: windows(list(planner(epoch)), planner.accumulate),
         "dense limit": lambda _: windows(dense_batches, planner.accumulate),
     }
-    return {
+    arms = {
         name: Arm(name, dense_job if name == "dense limit" else job, updates)
         for name, updates in updates_of.items()
     }
+    warm_up(arms["plain"])
+    batch = rounded.collate([job.samples[index] for index in rounded_planner(0)[0]])
+    precision = Precision.measure(job.model(), job.loss_sum, batch)
+    arms[MEASURED] = Arm(
+        MEASURED,
+        rounded,
+        lambda epoch: into_updates(list(rounded_planner(epoch)), lengths, num_updates),
+        precision,
+    )
+    return arms
 
 
 def train(arms: Mapping[str, Arm], settings: Settings, show: Callable[[Arm], None]) -> None:
     """Train all arms on the same tokens, taking turns."""
     num_updates = len(arms["planned"].updates_of(0))
     evaluate_after = np.linspace(0, num_updates, settings.num_evaluations + 1).round().astype(int)
-    warm_up(arms["plain"])
     for done in range(num_updates + 1):
         for arm in arms.values():
             if done and (arm.name != "dense limit" or done % DENSE_EVERY == 0):
@@ -126,7 +147,7 @@ def train_on(arms: Mapping[str, Arm], settings: Settings, show: Callable[[Arm], 
     num_updates = arms["planned"].num_updates
     most = round(num_updates * settings.longer)
     every = max(1, round(num_updates / settings.num_evaluations / 4))
-    behind = [arms[name] for name in ("length-grouped", "planned")]
+    behind = [arms[name] for name in ("length-grouped", "planned", MEASURED)]
     for done in range(1, most + 1):
         behind = [arm for arm in behind if reached(arm.evaluations, target) is None]
         for arm in behind:
@@ -194,7 +215,7 @@ def run(settings: Settings, console: Console) -> dict[str, object]:
         train_on(arms, settings, show)
     results = times(results, arms)
     dial = mixing_dial(lengths, settings.max_tokens, settings.step_tokens, seed=settings.seed)
-    said = sentences(results, dial)
+    said = sentences(results, dial, arms[MEASURED].precision)
     seconds = perf_counter() - started
     for part in (results_table(results), dial_table(dial), *said, f"All in all {seconds:.0f} s."):
         console.print("", part, sep="\n", highlight=False)
@@ -208,6 +229,7 @@ def run(settings: Settings, console: Console) -> dict[str, object]:
             "max": int(lengths.max()),
         },
         "parameters": sum(each.numel() for each in arms["plain"].model.parameters()),
+        "precision": asdict(arms[MEASURED].precision.evidence),
         "arms": [asdict(result) for result in results.values()],
         "mixing": [asdict(each) for each in dial],
         "said": said,

@@ -13,9 +13,10 @@ from time import perf_counter
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from language_model import Batch, Job
 from torch.utils.data import DataLoader
+
+from batchwright.torch import Precision
 
 Batches: TypeAlias = Sequence[np.ndarray]
 """Sample indices of each batch, int64[rows]."""
@@ -97,6 +98,7 @@ class Arm:
         name: As the report calls it.
         job: What is trained.
         updates_of: Epoch → the batches of its updates.
+        precision: Computes the updates.
 
     Attributes:
         seconds: Spent in `update`: making batches, forward, backward, optimizer.
@@ -111,6 +113,7 @@ class Arm:
     name: str
     job: Job
     updates_of: Callable[[int], Updates]
+    precision: Precision = field(default_factory=lambda: Precision("fp32"))
     seconds: float = 0.0
     tokens: int = 0
     padded_tokens: int = 0
@@ -143,21 +146,16 @@ class Arm:
         """Take one step of the optimizer, by the mean loss over all real tokens of its batches."""
         started = perf_counter()
         tokens, batches = next(self._windows)
-        loss = 0.0
-        for inputs, targets in batches:
-            loss_sum = self.job.loss_sum(self.model, (inputs, targets))
-            (loss_sum / tokens).backward()
-            loss += loss_sum.item()
-            self.padded_tokens += inputs.numel()
-            self.worst_batch = max(self.worst_batch, inputs.numel())
         self.tokens += tokens
         for group in self.optimizer.param_groups:
             progress = self.tokens / self.job.lengths.sum()
             group["lr"] = self.job.learning_rate * learning_rate_at(progress)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.loss = loss / tokens
+        with self.precision.update(self.model, self.optimizer, weight=tokens, clip=1.0) as update:
+            for inputs, targets in batches:
+                update.backward(self.job.loss_sum, (inputs, targets))
+                self.padded_tokens += inputs.numel()
+                self.worst_batch = max(self.worst_batch, inputs.numel())
+        self.loss = update.loss
         self.num_updates += 1
         self.seconds += perf_counter() - started
 

@@ -8,6 +8,10 @@ from demo_arms import Arm, Evaluation, reached
 from rich.table import Table
 
 import batchwright as bw
+from batchwright.torch import Precision
+
+MEASURED = "planned, auto"
+"""The arm with planned batches in the precision that is measured to be the quickest."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def results_table(results: Mapping[str, Result]) -> Table:
             f"{each.seconds:.1f}",
             "" if each.final_loss is None else f"{each.final_loss:.3f}",
             _time(each),
-            style="bold" if each.name == "planned" else None,
+            style="bold" if each.name.startswith("planned") else None,
         )
     table.caption = (
         "limit: batches without padding. worst: largest batch, padding included.\n"
@@ -186,7 +190,9 @@ def _time(result: Result) -> str:
     return "never" if result.time_over_plain is None else f"{result.time_over_plain:.2f}"
 
 
-def sentences(results: Mapping[str, Result], dial: Sequence[Mixing]) -> list[str]:
+def sentences(
+    results: Mapping[str, Result], dial: Sequence[Mixing], precision: Precision
+) -> list[str]:
     """Say what the figures say, also where they do not flatter."""
     plain, planned, grouped = (results[name] for name in ("plain", "planned", "length-grouped"))
     over_grouped = planned.tokens_per_second / grouped.tokens_per_second
@@ -202,9 +208,23 @@ def sentences(results: Mapping[str, Result], dial: Sequence[Mixing]) -> list[str
     return [
         f"{speed} {_learning(planned, plain)}",
         f"{rival} {_learning(grouped, plain)}",
+        _in_measured_precision(results, precision),
         f"What did not pay: {'; '.join(_unpaid(results, dial))}.",
         "One run of one seed: losses that differ by a few hundredths may do so by chance.",
     ]
+
+
+def _in_measured_precision(results: Mapping[str, Result], precision: Precision) -> str:
+    planned, measured, plain = (results[name] for name in ("planned", MEASURED, "plain"))
+    trials = ", ".join(f"{trial.mode} {trial.ratio:.2f}" for trial in precision.evidence.trials[1:])
+    chosen = f"Precision.measure chose {precision.mode} on one batch (time over fp32's: {trials})"
+    if precision.mode == "fp32":
+        return f"{chosen}: nothing is gained on this machine."
+    faster = measured.tokens_per_second / planned.tokens_per_second
+    return (
+        f"{chosen}: planned batches train {faster:.2f} × as fast in it as in fp32, "
+        f"{measured.speed_over_plain:.2f} × as fast as plain ones. {_learning(measured, plain)}"
+    )
 
 
 def _learning(result: Result, plain: Result) -> str:

@@ -13,43 +13,25 @@ from dataclasses import dataclass
 
 import language_model
 import torch
-from language_model import END, IGNORED, Batch
 from precision_command import command
 from precision_parity import Experiment
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import batchwright as bw
-from batchwright.torch import PadCollator
 
 ROUNDING = 16
-"""Rows are padded to multiples of this, so that shapes recur: a processor's bf16 kernels are
-prepared for each shape, and never paid back where every batch has one of its own."""
+"""Rows are padded to multiples of this, so that shapes recur; see `language_model.Job`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job(language_model.Job):
     """The language model, wide enough for bf16 to pay on processors that have it.
 
-    See `language_model.Job`; only the width, the padding, and how the loss is computed differ.
+    See `language_model.Job`; only the width and the padding differ.
     """
 
     width: int = 128
     learning_rate: float = 3e-3
-
-    collate = staticmethod(PadCollator((END, IGNORED), pad_to_multiple_of=ROUNDING))
-
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the *sum* of the loss over the batch's real tokens.
-
-        The last product is written out: inside `linear_cross_entropy`, `torch.autocast` leaves
-        it in fp32 (torch 2.13), and it is one of the largest.
-        """
-        inputs, targets = batch
-        scores = model.head(model(inputs)).flatten(0, 1)
-        return cross_entropy(
-            scores.float(), targets.flatten(), reduction="sum", ignore_index=IGNORED
-        )
+    pad_to_multiple_of: int = ROUNDING
 
     def loss_by_frequency(self) -> float:
         """Return the validation loss of guessing each token as often as it is in the text."""

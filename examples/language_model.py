@@ -13,7 +13,7 @@ import torch
 from python_functions import functions
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear_cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
 import batchwright as bw
 from batchwright.torch import PadCollator
@@ -43,6 +43,8 @@ class Job:
         width: Numbers per token inside the model.
         layers: Blocks of the model.
         learning_rate: The highest of the run.
+        pad_to_multiple_of: Rows are padded to multiples of this. A processor prepares its bf16
+            kernels for each shape, which is not paid back where every batch has one of its own.
         seed: Of the model's first weights.
     """
 
@@ -53,9 +55,13 @@ class Job:
     width: int = 96
     layers: int = 2
     learning_rate: float = 4e-3
+    pad_to_multiple_of: int = 1
     seed: int = 0
 
-    collate = staticmethod(PadCollator((END, IGNORED)))
+    @cached_property
+    def collate(self) -> PadCollator:
+        """Makes a batch of samples."""
+        return PadCollator((END, IGNORED), pad_to_multiple_of=self.pad_to_multiple_of)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -77,16 +83,14 @@ class Job:
         """Return the *sum* of the loss over the batch's real tokens.
 
         A sum can be added up over batches of any shape and then divided once, by the real tokens
-        of them all; means of batches cannot.
+        of them all; means of batches cannot. The last product is written out: one of the largest,
+        it would stay in fp32 inside `linear_cross_entropy` (torch 2.13), which in turn never
+        holds the scores of all tokens at once. Take that one where a vocabulary is large.
         """
         inputs, targets = batch
-        return linear_cross_entropy(  # in chunks: the scores of all tokens never exist at once
-            model(inputs).flatten(0, 1),
-            model.head.weight,
-            targets.flatten(),
-            reduction="sum",
-            ignore_index=IGNORED,
-            options=nn.LinearCrossEntropyOptions(),
+        scores = model.head(model(inputs)).flatten(0, 1)
+        return cross_entropy(
+            scores.float(), targets.flatten(), reduction="sum", ignore_index=IGNORED
         )
 
     @torch.no_grad()

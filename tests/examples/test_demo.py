@@ -94,7 +94,13 @@ def test_the_small_form_runs_and_its_figures_make_sense(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text(encoding="utf-8"))
     arms = {arm["name"]: arm for arm in result["arms"]}
-    assert list(arms) == ["plain", "length-grouped", "planned", "dense limit"]
+    assert list(arms) == [
+        "plain",
+        "length-grouped",
+        "planned",
+        "dense limit",
+        "planned, auto",
+    ]
     assert result["machine"]["cores"] >= 1
     assert result["machine"]["threads"] == 1
     assert result["machine"]["torch"].startswith("2.")
@@ -119,7 +125,11 @@ def test_the_small_form_runs_and_its_figures_make_sense(tmp_path):
     assert 0.3 < arms["plain"]["padding"] < 1
     assert arms["plain"]["speed_over_plain"] == arms["dense limit"]["speed_over_limit"] == 1
     assert arms["plain"]["time_over_plain"] == 1
-    for name in ("plain", "length-grouped", "planned"):
+    trials = result["precision"]["trials"]
+    assert trials[0]["mode"] == "fp32"
+    assert any(f"chose {trial['mode']}" in done.stdout for trial in trials)
+    assert arms["planned, auto"]["padding"] < 0.15
+    for name in ("plain", "length-grouped", "planned", "planned, auto"):
         first, *_, last = arms[name]["evaluations"]
         assert first["loss"] == pytest.approx(math.log(result["settings"]["vocabulary"]), abs=1e-4)
         assert last["loss"] < first["loss"] - 1

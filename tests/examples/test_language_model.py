@@ -6,7 +6,7 @@ import pytest
 import torch
 from demo_arms import length_grouped, plain
 from language_model import END, IGNORED, prepare
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import linear_cross_entropy
 
 import batchwright as bw
 
@@ -61,8 +61,14 @@ def test_loss_and_gradient_are_those_of_single_samples_however_they_are_batched(
 
 def test_loss_sum_is_the_sum_of_the_cross_entropy(job, model):
     inputs, targets = job.collate(job.samples[:7])
-    scores = model.head(model(inputs)).flatten(0, 1)
-    expected = cross_entropy(scores, targets.flatten(), reduction="sum", ignore_index=IGNORED)
+    expected = linear_cross_entropy(
+        model(inputs).flatten(0, 1),
+        model.head.weight,
+        targets.flatten(),
+        reduction="sum",
+        ignore_index=IGNORED,
+        options=torch.nn.LinearCrossEntropyOptions(),
+    )
     torch.testing.assert_close(job.loss_sum(model, (inputs, targets)), expected)
 
 
