@@ -87,7 +87,70 @@ def claims(facts: Facts) -> str:
     )
 
 
-BLOCKS: dict[str, Callable[[Facts], str]] = {"demo": demo, "planning": planning, "claims": claims}
+def precision(facts: Facts) -> str:
+    """Show what the measured precision is worth on the examples, and how alike they learn."""
+    rows = []
+    for title, name in (
+        ("a GPT on Python's library", "gpt_mixed_precision"),
+        ("a Vision Transformer on digits", "vision_transformer"),
+    ):
+        example = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        bf16 = next(each for each in example["results"] if each["asked"] == "bf16")
+        auto = next(each for each in example["results"] if each["asked"] == "auto")
+        parity = bf16["parity"]
+        rows.append(
+            (
+                f"{title}, {len(example['seeds'])} seeds",
+                ", ".join(dict.fromkeys(auto["trained_in"])),
+                f"{bf16['timing']['ratio']:.2f}",
+                f"{parity['difference']:.2%}",
+                f"{parity['noise']:.2%}",
+                f"[file](benchmarks/results/{name}.json)",
+            )
+        )
+    head = (
+        "",
+        '`Precision("auto")` chose',
+        "time of an update in bf16 ÷ fp32",
+        "mean loss curves differ by",
+        "expected of seeds alone",
+        "figures",
+    )
+    kept, lost = facts["verdicts"].get("kept", 0), facts["verdicts"].get("missed", 0)
+    found = {(each["subject"], each["claim"]): each["figure"] for each in facts["claims"]}
+    gradient = "gradient of 48 samples cut into batches at random, fp32"
+    exact = found[gradient, "relative error to one batch of everything"]
+    means = found[gradient, "the same, of the mean of the batches' means"]
+    told = (
+        f"Over 100 random cuts of one window into batches, the update's gradient is at most "
+        f"{exact:.0e} off the one of a single batch; the usual mean of the batches' means is "
+        f"{means:.0%} off in the median. "
+        f"{kept} claims about the update are kept, {lost} missed."
+    )
+    return f"{_table(head, rows)}\n\n{told} {_source('precision', facts)}"
+
+
+def memory(facts: Facts) -> str:
+    """Say how far predictions of the peak memory are off real steps."""
+    transformers = [row for row in facts["rows"] if "convolutions" not in row["case"]]
+    others = [row for row in facts["rows"] if "convolutions" in row["case"]]
+    return (
+        "Beside real steps of shapes that it had not seen, `MemoryModel` is at most "
+        f"{max(row['most_over'] for row in transformers):.1%} over and "
+        f"{-min(row['most_under'] for row in transformers):.1%} under for Transformers, "
+        f"{max(row['most_over'] for row in others):.1%} and "
+        f"{-min(row['most_under'] for row in others):.1%} for networks with convolutions. "
+        f"{_source('memory_prediction', facts)}"
+    )
+
+
+BLOCKS: dict[str, Callable[[Facts], str]] = {
+    "demo": demo,
+    "precision": precision,
+    "memory_prediction": memory,
+    "planning": planning,
+    "claims": claims,
+}
 
 
 def quoted(text: str, results: Path = RESULTS) -> str:
