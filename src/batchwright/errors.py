@@ -43,6 +43,10 @@ class ColumnNotFoundError(SourceError, KeyError):
     __str__ = Exception.__str__
 
 
+class ScoresError(BatchwrightError, ValueError):
+    """Scores, weights or groups that no order can be made of: NaN, negative, too few."""
+
+
 class MissingExtraError(BatchwrightError, ImportError):
     """An optional dependency that is not installed."""
 

@@ -1,6 +1,6 @@
 """What becomes of samples that alone exceed the budget: an error, dropped, truncated or split."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Items:
         if not self.dropped.size:
             return pools
         keep = ~np.isin(pools.members, self.dropped)
-        return Pools(pools.members[keep], _shrunk(pools.offsets, keep))
+        kept = pools.members[keep]
+        return replace(pools, members=kept, offsets=_shrunk(pools.offsets, keep))
 
     def samples(self, items: IntArray) -> tuple[IntArray, IntArray | None]:
         """Return the sample of each item and where in it the item begins, int64[m] each."""
@@ -48,7 +49,8 @@ class Items:
         pieces = (first[1:] - first[:-1])[pools.members]
         ends = np.concatenate(([0], np.cumsum(pieces)))
         members = np.repeat(first[pools.members] - ends[:-1], pieces) + np.arange(ends[-1])
-        return Pools(members, None if pools.offsets is None else ends[pools.offsets])
+        offsets = None if pools.offsets is None else ends[pools.offsets]
+        return replace(pools, members=members, offsets=offsets)
 
 
 def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:

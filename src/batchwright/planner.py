@@ -20,6 +20,9 @@ from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, LengthAr
 
 _ATTEMPTS = 64
 
+_BEFORE_DEFERRING = 4
+"""Attempts at an epoch whose order can do without a few of its samples."""
+
 
 class Planner:
     """Plans epoch after epoch over the same lengths.
@@ -95,12 +98,15 @@ class Planner:
 
         Returns:
             The global plan: of all ranks, in the sequence of training. ``plan.shard(rank,
-            world_size)`` is one rank's part. O(n), and one sort of 64-bit keys.
+            world_size)`` is one rank's part. O(n), and one sort of 64-bit keys. Draws that an
+            order can do without, and that did not fit the number of batches, are listed in
+            ``plan.dropped["deferred"]``.
 
         Raises:
             PlanError: If a batching that hangs on chance never fits the number of batches.
         """
         pools = self._pools(epoch)
+        deferred = [np.empty(0, dtype=np.int64)]
         for attempt in range(_ATTEMPTS):
             rng = generator(self.seed, "batching", epoch, attempt)
             draft = self.batching.draft(
@@ -110,9 +116,13 @@ class Planner:
                 multiple=self.world_size * self.accumulate,
                 num_batches=len(self),
             )
-            if draft.offsets.size - 1 <= len(self):
+            needed = draft.offsets.size - 1
+            if needed <= len(self):
                 del pools  # frees 8 bytes a sample before batches are rearranged
-                return self._dealt(draft, epoch)
+                return self._dealt(draft, epoch, np.concatenate(deferred))
+            if pools.may_defer and attempt >= _BEFORE_DEFERRING:
+                pools, left_out = pools.without(1.01 - len(self) / needed)
+                deferred.append(left_out)
         raise PlanError(
             f"epoch {epoch} needs more than {len(self)} batches, {_ATTEMPTS} times over. The "
             "batching varies too much from epoch to epoch; let it make smaller batches."
@@ -150,43 +160,56 @@ class Planner:
 
     def _resize(self, world_size: int, accumulate: int | None) -> None:
         self.world_size = _at_least_1("world_size", world_size)
-        pools = self._pools(0)
         if accumulate is None and self.step_tokens is not None:
-            self.accumulate, updates = self._accumulate_for(self.step_tokens, pools)
+            self.accumulate, updates = self._accumulate_for(self.step_tokens)
             self._num_batches = updates * self.world_size * self.accumulate
         else:
             self.accumulate = _at_least_1("accumulate", 1 if accumulate is None else accumulate)
             update = self.world_size * self.accumulate
-            self._num_batches = -(-self._count(pools, update) // update) * update
-        if self._num_batches > pools.members.size:
+            self._num_batches = -(-self._count(update) // update) * update
+        if self._num_batches > self._fewest:
             raise PlanError(
-                f"{pools.members.size} samples cannot fill {self._num_batches} batches, a "
+                f"{self._fewest} samples cannot fill {self._num_batches} batches, a "
                 f"multiple of world_size={self.world_size} × accumulate={self.accumulate}. Use "
                 "fewer ranks, accumulate less, or raise step_tokens."
             )
 
-    def _accumulate_for(self, step_tokens: int, pools: Pools) -> tuple[int, int]:
+    def _accumulate_for(self, step_tokens: int) -> tuple[int, int]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
-        tokens = float(self._items.lengths[pools.members].sum(dtype=np.float64))
+        tokens = float(self._items.lengths[self._pools(0).members].sum(dtype=np.float64))
         updates = max(1, round(tokens / step_tokens))
         ranks = updates * self.world_size
-        accumulate = -(-self._count(pools, self.world_size) // ranks)
+        accumulate = -(-self._count(self.world_size) // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
-        return -(-self._count(pools, self.world_size * accumulate) // ranks), updates
+        return -(-self._count(self.world_size * accumulate) // ranks), updates
 
-    def _count(self, pools: Pools, multiple: int) -> int:
-        return self.batching.count(
-            pools,
-            self._items.lengths,
-            rng=generator(self.seed, "count"),
-            multiple=multiple,
-        )
+    def _count(self, multiple: int) -> int:
+        """Find a number of batches that suits every epoch."""
+        counts, sizes = [], []
+        for epoch in getattr(self.order, "probes", (0,)):
+            pools, rng = self._pools(epoch), generator(self.seed, "count")
+            count = self.batching.count(pools, self._items.lengths, rng=rng, multiple=multiple)
+            if pools.eligible is not None and pools.eligible * count < pools.members.size:
+                raise PlanError(
+                    f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
+                    f"fewer than the {pools.members.size / count:.0f} of a batch: it would hold "
+                    "the same ones over and over. Admit more from the start (a pacing's start=)."
+                )
+            counts.append(count)
+            sizes.append(pools.members.size)
+        self._fewest = min(sizes)
+        # Where epochs that were not looked at may need more, there is room for the spread.
+        return max(counts) + self._may_vary * (max(counts) - min(counts))
+
+    @property
+    def _may_vary(self) -> bool:
+        return bool(getattr(self.order, "varies", False))
 
     def _pools(self, epoch: int) -> Pools:
         ordered = self.order(self.lengths, seed=self.seed, epoch=epoch)
         return self._items.of(as_pools(ordered, self.lengths.size))
 
-    def _dealt(self, draft: Draft, epoch: int) -> Plan:
+    def _dealt(self, draft: Draft, epoch: int, deferred: IntArray) -> Plan:
         layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
 
         def costs_of(draft: Draft) -> FloatArray | None:
@@ -206,11 +229,14 @@ class Planner:
             accumulate=self.accumulate,
             rng=generator(self.seed, "deal", epoch),
         )
-        return self._plan(draft, places, layout, epoch)
+        return self._plan(draft, places, layout, epoch, deferred)
 
-    def _plan(self, draft: Draft, places: IntArray, layout: Layout, epoch: int) -> Plan:
+    def _plan(
+        self, draft: Draft, places: IntArray, layout: Layout, epoch: int, deferred: IntArray
+    ) -> Plan:
         indices, starts = self._items.samples(draft.indices)
-        dropped = {"oversize": self._items.dropped} if self._items.dropped.size else {}
+        dropped = {"oversize": self._items.dropped, "deferred": self._items.samples(deferred)[0]}
+        dropped = {reason: samples for reason, samples in dropped.items() if samples.size}
         origin = Origin(
             self.lengths.size,
             self._fingerprint,

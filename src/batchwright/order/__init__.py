@@ -1,7 +1,27 @@
 """Orders: which samples an epoch visits, and in what sequence. One a file."""
 
+from batchwright.order.class_balanced import ClassBalanced
+from batchwright.order.curriculum import Curriculum
+from batchwright.order.loss_table import LossTable
+from batchwright.order.mixture import Mixture
 from batchwright.order.pools import Order, Pools, as_pools
+from batchwright.order.self_paced import SelfPaced
 from batchwright.order.sequential import Sequential
 from batchwright.order.shuffle import Shuffle
+from batchwright.order.unbiased_dropping import UnbiasedDropping
+from batchwright.order.weighted import Weighted
 
-__all__ = ["Order", "Pools", "Sequential", "Shuffle", "as_pools"]
+__all__ = [
+    "ClassBalanced",
+    "Curriculum",
+    "LossTable",
+    "Mixture",
+    "Order",
+    "Pools",
+    "SelfPaced",
+    "Sequential",
+    "Shuffle",
+    "UnbiasedDropping",
+    "Weighted",
+    "as_pools",
+]

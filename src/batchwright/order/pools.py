@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +27,10 @@ class Pools:
         members: int64[m], sample indices, pool after pool.
         offsets: int64[p + 1], where pools begin and end. None: the sequence of `members` is
             binding, and batches are consecutive runs of it.
+        eligible: Samples that the members of a pool were drawn from, for the pool where they are
+            fewest. None: nothing was drawn, every sample comes once.
+        may_defer: Whether the epoch may do without a few of the samples, the last of each pool,
+            should they need more batches than every other epoch. Only for orders that draw.
 
     Example:
         >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
@@ -35,6 +40,8 @@ class Pools:
 
     members: IntArray
     offsets: IntArray | None
+    eligible: int | None = None
+    may_defer: bool = False
 
     def __iter__(self) -> Iterator[IntArray]:
         """Go through the pools as int64 arrays; a binding sequence is one."""
@@ -52,11 +59,32 @@ class Pools:
             return self.members
         return shuffled(self.members, rng, pools=self.offsets)
 
+    def without(self, share: float) -> tuple[Pools, IntArray]:
+        """Leave out the last samples of each pool.
+
+        Args:
+            share: Of each pool, between 0 and 1; one sample stays at least.
+
+        Returns:
+            The pools without them, and those left out, int64[r].
+        """
+        offsets = np.array([0, self.members.size]) if self.offsets is None else self.offsets
+        sizes = np.diff(offsets)
+        kept = np.maximum(np.floor(sizes * (1 - share)).astype(np.int64), 1)
+        place = np.arange(self.members.size) - np.repeat(offsets[:-1], sizes)
+        stay = place < np.repeat(kept, sizes)
+        ends = None if self.offsets is None else np.concatenate(([0], np.cumsum(kept)))
+        return Pools(self.members[stay], ends, None, self.may_defer), self.members[~stay]
+
 
 class Order(Protocol):
     """Says which samples an epoch visits, and in what sequence.
 
     A pure function: the same lengths, seed and epoch give the same pools.
+
+    An order whose epochs hold different samples says so by two attributes: `probes`, the epochs
+    to look at for a number of batches that suits all (a sequence of integers; only 0 if there is
+    no such attribute), and `varies`, whether others may need more than any of those.
     """
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
@@ -89,4 +117,4 @@ def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
         raise PlanError(
             f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
         )
-    return Pools(members.astype(np.int64, copy=False), pools.offsets)
+    return dataclasses.replace(pools, members=members.astype(np.int64, copy=False))

@@ -4,6 +4,7 @@ from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
 from batchwright.torch.gradient_check import GradientErrors, check_gradient
 from batchwright.torch.learning_rate import scaled_by_weight
+from batchwright.torch.live_losses import LiveLosses
 from batchwright.torch.masks import document_block_mask, document_mask
 from batchwright.torch.memory import MemoryModel
 from batchwright.torch.pack_collator import PackCollator
@@ -16,6 +17,7 @@ from batchwright.torch.windows import Window, windows
 __all__ = [
     "Audit",
     "GradientErrors",
+    "LiveLosses",
     "MemoryModel",
     "PackCollator",
     "PadCollator",

@@ -22,7 +22,7 @@ class RandomState:
     def capture(cls, model: torch.nn.Module) -> Self:
         """Keep the states of now."""
         # Going through all parameters takes longer than the rest of an update's bookkeeping.
-        walk = model.parameters() if torch.cuda.is_initialized() else ()
+        walk = model.parameters() if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
         on_gpu = {each.device for each in walk if each.device.type == "cuda"}
         states = {device: torch.cuda.get_rng_state(device) for device in on_gpu}
         return cls(torch.get_rng_state(), states)

@@ -1,0 +1,188 @@
+"""From easy samples to hard ones."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import PlanError
+from batchwright.order.draws import Draws
+from batchwright.order.pools import Pools
+from batchwright.order.scores import as_scores, refuse_other_data
+from batchwright.order.strata import Strata
+from batchwright.pacing import Pacing, root
+from batchwright.seeding import generator, shuffled
+from batchwright.typing import FloatArray, IntArray, LengthArray
+
+_MOST_STRATA = 1024
+_SOFT_STRATA = 64
+_MOST_PROBES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Curriculum:
+    """Draw from the easiest samples first, and admit harder ones as training goes on.
+
+    At progress u, the easiest ``pacing(u)`` of all samples are *eligible*, and every one of them
+    is drawn equally often: those that came in together are drawn in passes, so that none is
+    drawn twice before each was drawn once. After `epochs`, every epoch is a plain shuffle of all.
+
+    Guarantees epochs of equal size, in tokens or samples, and that realised counts of what came
+    in together are less than a sample off their target at the end of each part.
+
+    Args:
+        difficulty: float[n], any scale: only the ranks count. Ties are broken at random.
+        pacing: Share of the samples that is eligible; see `batchwright.pacing`. None: the square
+            root of Platanios et al.
+        epochs: Epochs until progress is 1. A third to a half of the run is a common choice.
+        parts: Into which an epoch is cut: samples are rearranged, sorted by length for example,
+            only inside a part. More follow the pacing more closely, fewer pad less.
+        direction: ``"easy"`` samples first, or ``"hard"`` ones (the anti-curriculum).
+        unit: What progress and epochs are measured in.
+        admit: ``"all"`` eligible samples are drawn, or only the ``"newest"`` (one-pass).
+        softness: 0 admits at a threshold. Above, samples near it are drawn with a probability
+            that falls over about this share of the ranks.
+        band: Ranks, from 0 to 1, between which samples are ever drawn: ``(0, 0.8)`` leaves out
+            the hardest fifth.
+
+    Raises:
+        ScoresError: If a difficulty is NaN or infinite.
+        PlanError: If a setting makes no sense.
+
+    Example:
+        >>> from batchwright import pacing
+        >>> order = Curriculum([0.1, 0.9, 0.2, 0.8], pacing=pacing.step(start=0.5), epochs=1,
+        ...                    parts=1)
+        >>> sorted(order(np.array([5, 5, 5, 5]), seed=0, epoch=0).members.tolist())
+        [0, 0, 2, 2]
+        >>> sorted(order(np.array([5, 5, 5, 5]), seed=0, epoch=1).members.tolist())
+        [0, 1, 2, 3]
+
+    Source: Y. Bengio et al., *Curriculum Learning*, 2009; E. A. Platanios et al.,
+    *Competence-based Curriculum Learning for Neural Machine Translation*, 2019, arXiv:1903.09848.
+    """
+
+    difficulty: npt.ArrayLike = field(repr=False)
+    _: KW_ONLY
+    pacing: Pacing | None = None
+    epochs: float = 4.0
+    parts: int = 4
+    direction: Literal["easy", "hard"] = "easy"
+    unit: Literal["tokens", "samples"] = "tokens"
+    admit: Literal["all", "newest"] = "all"
+    softness: float = 0.0
+    band: tuple[float, float] = (0.0, 1.0)
+    _memo: list[tuple[LengthArray, Draws]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings, and rank the samples once."""
+        object.__setattr__(self, "difficulty", as_scores(self.difficulty, name="difficulty"))
+        if self.pacing is None:
+            object.__setattr__(self, "pacing", root())
+        low, high = self.band
+        if not 0 <= low < high <= 1:
+            raise PlanError(f"Curriculum(band={self.band}): expected (low, high) within 0 to 1.")
+        if not 0 < self.epochs < float("inf") or self.parts < 1 or not self.softness >= 0:
+            raise PlanError(
+                f"Curriculum(epochs={self.epochs}, parts={self.parts}, softness={self.softness}): "
+                "expected a positive number, at least 1, and at least 0."
+            )
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
+        if epoch >= self.epochs:
+            members = np.sort(self._ranked)
+            return Pools(members, np.array([0, members.size]))
+        return self.draws(lengths)(seed=seed, epoch=epoch)
+
+    @property
+    def probes(self) -> IntArray:
+        """The epochs to look at for a number of batches: all until progress is 1."""
+        last = int(np.ceil(self.epochs))
+        return np.unique(np.linspace(0, last, min(last + 1, _MOST_PROBES)).astype(np.int64))
+
+    def control(self, seed: int = 0) -> Curriculum:
+        """Return the control: the same pacing over samples in random order.
+
+        What it gains over a plain shuffle is due to the growing set, not to difficulty.
+        """
+        everyone = np.arange(self._scores.size)
+        return replace(self, difficulty=shuffled(everyone, generator(seed, "control")))
+
+    def eligible(self, progress: npt.ArrayLike) -> IntArray:
+        """Return how many samples are eligible at some progress, int64[m]."""
+        shares = np.asarray(self._paced(np.asarray(progress, dtype=np.float64)))
+        if not ((shares > 0) & (shares <= 1)).all():
+            raise PlanError(
+                f"the pacing {self.pacing} gives shares from {shares.min()} to {shares.max()}, "
+                "expected above 0, at most 1."
+            )
+        # Rounded, so that the last bit of a power does not admit one sample more elsewhere.
+        return np.maximum(np.ceil(np.round(shares * self._ranked.size, 6)), 1).astype(np.int64)
+
+    def draws(self, lengths: LengthArray) -> Draws:
+        """Return the draws that epochs before the last are made of, for a report of them."""
+        if self._memo and self._memo[0][0] is lengths:
+            return self._memo[0][1]
+        refuse_other_data(self._scores.size, lengths.size, name="difficulty")
+        borders = self._borders()
+        strata = Strata(self._ranked, borders)
+        sizes = strata.mean_lengths(lengths) if self.unit == "tokens" else np.ones(len(strata))
+        size = float(lengths[self._ranked].sum(dtype=np.float64))
+        draws = Draws(
+            strata,
+            lambda progress: self._weights(progress, borders),
+            horizon=self.epochs,
+            size=size if self.unit == "tokens" else float(self._ranked.size),
+            sizes=sizes,
+            parts=self.parts,
+        )
+        self._memo[:] = [(lengths, draws)]
+        return draws
+
+    @property
+    def _scores(self) -> FloatArray:
+        return cast("FloatArray", self.difficulty)
+
+    @cached_property
+    def _ranked(self) -> IntArray:
+        """The samples that are ever drawn, in the sequence in which they are admitted."""
+        scores = self._scores if self.direction == "easy" else -self._scores
+        mixed = shuffled(np.arange(scores.size), generator(0, "ties"))
+        ranked = mixed[np.argsort(scores[mixed], kind="stable")]
+        low, high = (round(share * scores.size) for share in self.band)
+        return ranked[low : max(high, low + 1)]
+
+    def _paced(self, progress: FloatArray) -> FloatArray:
+        pacing = root() if self.pacing is None else self.pacing
+        return pacing(np.minimum(progress, 1.0))
+
+    def _borders(self) -> IntArray:
+        """Return where cohorts end: samples that become eligible together are a stratum."""
+        size = self._ranked.size
+        if self.softness:
+            borders = np.linspace(0, size, min(_SOFT_STRATA, size) + 1).round()
+        else:
+            steps = int(np.ceil(self.epochs)) * self.parts
+            progress = np.unique(np.linspace(0, steps, min(steps, _MOST_STRATA) + 1).astype(int))
+            reached = self.eligible((progress[:-1] + 0.5) / self.parts / self.epochs)
+            borders = np.concatenate(([0], reached, [size]))
+        return np.unique(borders.astype(np.int64))
+
+    def _weights(self, progress: float, borders: IntArray) -> FloatArray:
+        sizes = np.diff(borders).astype(np.float64)
+        reached = int(self.eligible(progress))
+        if self.softness:
+            middles = (borders[1:] + borders[:-1]) / 2
+            below = (reached - middles) / (self.softness * self._ranked.size)
+            sizes /= 1.0 + np.exp(np.round(-below, 9).clip(-50, 50))
+            return sizes
+        admitted = borders[1:] <= reached
+        admitted[0] = True
+        if self.admit == "newest":
+            admitted[: int(np.flatnonzero(admitted)[-1])] = False
+        return np.where(admitted, sizes, 0.0)

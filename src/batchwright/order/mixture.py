@@ -1,0 +1,170 @@
+"""Several sources in proportions that may change as training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import PlanError, ScoresError
+from batchwright.order.draws import Draws
+from batchwright.order.pools import Pools
+from batchwright.order.scores import as_weights, refuse_other_data
+from batchwright.order.strata import Strata
+from batchwright.typing import FloatArray, IntArray, LengthArray
+
+Schedule = Sequence[tuple[float, Mapping[Any, float]]] | Callable[[float], Mapping[Any, float]]
+"""Weights at some progress each, linear in between; or a function of progress."""
+
+_PROBES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Draw from several groups of samples in given proportions, exactly.
+
+    Guarantees that at the end of each part of an epoch, over the whole run, every group is less
+    than a sample off its share (as long as weights drift, rather than jump back and forth), and
+    that inside a group no sample is drawn twice before each was drawn once.
+
+    Args:
+        groups: [n], which group each sample belongs to: integers or names.
+        weights: Group → share of the draws; any scale. Groups without one are never drawn.
+        temperature: In place of weights, a share of ``size ** (1 / temperature)``: 1 as they
+            are, infinity all alike.
+        schedule: In place of weights, how they change: ``[(0.0, {...}), (1.0, {...})]`` is linear
+            in between, or a function of progress.
+        epochs: Epochs until the schedule's progress is 1.
+        num_samples: Draws of an epoch. None: as many as there are samples.
+        parts: Into which an epoch is cut: samples are rearranged only inside a part, and shares
+            are exact at the end of each.
+        unit: What shares are of: ``"samples"``, or ``"tokens"``.
+        max_epochs: How often a sample may be drawn over the whole run; what a group cannot give
+            any more, the others do. None: any number.
+
+    Raises:
+        ScoresError: If weights are negative, NaN, all 0, or of groups that are not there; if
+            groups do not cover the data.
+        PlanError: If a setting makes no sense.
+
+    Example:
+        >>> order = Mixture(["de", "de", "de", "ko"], weights={"de": 1, "ko": 1}, parts=1)
+        >>> sorted(order(np.array([5, 5, 5, 5]), seed=0, epoch=0).members.tolist())[2:]
+        [3, 3]
+
+    Source: temperature: N. Arivazhagan et al., *Massively Multilingual Neural Machine Translation
+    in the Wild*, 2019, arXiv:1907.05019.
+    """
+
+    groups: npt.ArrayLike = field(repr=False)
+    _: KW_ONLY
+    weights: Mapping[Any, float] | None = None
+    temperature: float | None = None
+    schedule: Schedule | None = None
+    epochs: float = 1.0
+    num_samples: int | None = None
+    parts: int = 8
+    unit: Literal["tokens", "samples"] = "samples"
+    max_epochs: float | None = None
+    _memo: list[tuple[LengthArray, Draws]] = field(default_factory=list, init=False, repr=False)
+    _names: tuple[Any, ...] = field(default=(), init=False, repr=False)
+
+    varies = True
+
+    def __post_init__(self) -> None:
+        """Check the settings, and look at the weights of both ends."""
+        labels = np.asarray(self.groups)
+        if labels.ndim != 1 or not labels.size:
+            raise ScoresError(f"groups have shape {list(labels.shape)}, expected [n].")
+        object.__setattr__(self, "groups", labels)
+        object.__setattr__(self, "_names", tuple(np.unique(labels).tolist()))
+        given = [self.weights, self.temperature, self.schedule]
+        if sum(each is not None for each in given) != 1:
+            raise PlanError("Mixture: give one of weights, temperature and schedule.")
+        positive = {"epochs": self.epochs, "temperature": self.temperature, "parts": self.parts}
+        positive |= {"num_samples": self.num_samples, "max_epochs": self.max_epochs}
+        for name, value in positive.items():
+            if value is not None and not value > 0:
+                raise PlanError(f"Mixture({name}={value}): expected a positive number.")
+        for progress in (0.0, 1.0):
+            self.shares(progress)
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
+        return self.draws(lengths)(seed=seed, epoch=epoch)
+
+    @property
+    def probes(self) -> IntArray:
+        """The epochs to look at for a number of batches: along the schedule."""
+        last = 1 if self.schedule is None else int(np.ceil(self.epochs))
+        return np.unique(np.linspace(0, last + _PROBES - 1, 2 * _PROBES).astype(np.int64))
+
+    @property
+    def names(self) -> tuple[Any, ...]:
+        """The groups, in the sequence of `shares`."""
+        return self._names
+
+    def shares(self, progress: float) -> FloatArray:
+        """Return the share of each group at some progress, float64[k], adding up to 1."""
+        weights = self._weights(progress)
+        unknown = set(weights) - set(self._names)
+        if unknown:
+            raise ScoresError(
+                f"weights name {sorted(map(str, unknown))}, which no sample belongs to. There are "
+                f"{list(self._names)[:20]}."
+            )
+        listed = np.array([weights.get(name, 0.0) for name in self._names])
+        shares = as_weights(listed, name=f"weights of groups {list(self._names)[:20]}")
+        shares /= shares.sum()
+        return shares
+
+    def draws(self, lengths: LengthArray) -> Draws:
+        """Return the draws that epochs are made of, for a report of them."""
+        if self._memo and self._memo[0][0] is lengths:
+            return self._memo[0][1]
+        labels = np.asarray(self.groups)
+        refuse_other_data(labels.size, lengths.size, name="groups")
+        strata = Strata.by(labels)
+        means = strata.mean_lengths(lengths)
+        ones = np.ones(len(strata))
+        in_tokens = self.unit == "tokens"
+        samples = labels.size if self.num_samples is None else self.num_samples
+        # A share of tokens is a share of samples over their length.
+        draws = Draws(
+            strata,
+            lambda progress: self.shares(progress) / (means if in_tokens else ones),
+            horizon=self.epochs,
+            size=float(samples) * (float(lengths.mean()) if in_tokens else 1.0),
+            sizes=means if in_tokens else ones,
+            parts=self.parts,
+            max_passes=self.max_epochs,
+        )
+        self._memo[:] = [(lengths, draws)]
+        return draws
+
+    def _weights(self, progress: float) -> Mapping[Any, float]:
+        if self.weights is not None:
+            return self.weights
+        if self.temperature is not None:
+            _, sizes = np.unique(np.asarray(self.groups), return_counts=True)
+            powers = (sizes / sizes.max()) ** (1 / self.temperature)
+            return dict(zip(self._names, powers.tolist(), strict=True))
+        assert self.schedule is not None  # noqa: S101 (one of the three was given)
+        if callable(self.schedule):
+            return self.schedule(min(progress, 1.0))
+        times = [time for time, _ in self.schedule]
+        if not times or sorted(times) != times:
+            raise PlanError(f"Mixture(schedule=…) at progress {times}: expected rising numbers.")
+        stages = [_normalised(stage) for _, stage in self.schedule]
+        return {
+            name: float(np.interp(progress, times, [stage.get(name, 0.0) for stage in stages]))
+            for name in set().union(*stages)
+        }
+
+
+def _normalised(stage: Mapping[Any, float]) -> dict[Any, float]:
+    values = as_weights(list(stage.values()), name=f"weights of {list(stage)[:20]}")
+    return dict(zip(stage, (values / values.sum()).tolist(), strict=True))

@@ -1,0 +1,77 @@
+"""Figures that users bring for each sample: difficulty, weights, groups. Checked at the door."""
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import ScoresError
+from batchwright.typing import FloatArray
+
+
+def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
+    """Check one finite number per sample.
+
+    Args:
+        values: number[n].
+        name: What to call it in a message.
+
+    Returns:
+        float64[n].
+
+    Raises:
+        ScoresError: Naming the first sample whose number is NaN or infinite; or the shape.
+
+    Example:
+        >>> as_scores([1, 2.5], name="difficulty")
+        array([1. , 2.5])
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ScoresError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
+    if array.ndim != 1 or not array.size:
+        raise ScoresError(
+            f"{name} has shape {list(array.shape)}, expected [n]: one number per sample."
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise ScoresError(
+            f"{name}[{index}] is {array[index]}, and {int(bad.sum())} of {array.size} are not "
+            "finite. Score those samples, or give them the largest score there is."
+        )
+    return array
+
+
+def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
+    """Check one finite number of at least 0 per sample or group, not all of them 0.
+
+    Args:
+        values: number[n].
+        name: What to call it in a message.
+
+    Returns:
+        float64[n].
+
+    Raises:
+        ScoresError: Naming the first that is negative, NaN or infinite; or that all are 0.
+    """
+    array = as_scores(values, name=name)
+    if (array < 0).any():
+        index = int(np.argmax(array < 0))
+        raise ScoresError(f"{name}[{index}] is {array[index]}, expected at least 0.")
+    if not array.any():
+        raise ScoresError(f"{name} are all 0: nothing would ever be drawn.")
+    return array
+
+
+def refuse_other_data(num_scores: int, num_samples: int, *, name: str) -> None:
+    """Raise unless there are as many figures as samples.
+
+    Raises:
+        ScoresError: Saying how many there are of each.
+    """
+    if num_scores != num_samples:
+        raise ScoresError(
+            f"{name} has {num_scores:,} entries for {num_samples:,} samples. Give one for each, "
+            "in the sequence of the data."
+        )

@@ -1,0 +1,103 @@
+"""Live losses of all ranks in one table, the same on each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import distributed
+
+from batchwright.order import LossTable
+from batchwright.typing import IntArray
+
+
+class LiveLosses:
+    """Collects losses while training, and shares them among ranks now and then.
+
+    Each rank buffers what it sees. Every so many batches all ranks exchange their buffers by
+    one gather, and record the same losses in the same sequence: their tables stay equal, bit
+    for bit, and so do the plans that are made from them.
+
+    Every rank has to call `record` equally often, which plans see to: ranks have equal numbers
+    of batches. Call `sync` at the end of an epoch; the next one does not begin before.
+
+    Args:
+        table: The table of this rank.
+        every: Batches between exchanges.
+        group: The processes. None: all. Without `torch.distributed`, this one.
+
+    Example:
+        >>> table = LossTable(4)
+        >>> live = LiveLosses(table, every=2)
+        >>> live.record([0, 1], torch.tensor([0.5, 2.0]))
+        >>> table.losses[0], live.pending
+        (nan, 2)
+        >>> live.record([2], torch.tensor([1.0]))
+        >>> table.losses.tolist()
+        [0.5, 2.0, 1.0, nan]
+    """
+
+    def __init__(self, table: LossTable, *, every: int = 16, group: Any = None) -> None:
+        self.table = table
+        self.every = every
+        self._group = group
+        self._indices: list[IntArray] = []
+        self._losses: list[torch.Tensor] = []
+
+    @property
+    def pending(self) -> int:
+        """Losses that are buffered on this rank."""
+        return sum(each.size for each in self._indices)
+
+    def record(self, indices: npt.ArrayLike | torch.Tensor, losses: torch.Tensor) -> None:
+        """Take down the losses of a batch; nothing waits for the device until they are shared.
+
+        Args:
+            indices: int[m], the samples.
+            losses: float[m], their losses.
+        """
+        samples = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else indices
+        self._indices.append(np.asarray(samples, dtype=np.int64).ravel())
+        self._losses.append(losses.detach().flatten().float())
+        self.table.pending = self.pending
+        if len(self._indices) >= self.every:
+            self.sync()
+
+    def sync(self) -> None:
+        """Exchange what is buffered, and record it: on every rank, at the same time."""
+        indices, losses = self._taken()
+        if distributed.is_available() and distributed.is_initialized():
+            indices, losses = self._gathered(indices, losses)
+        self.table.pending = 0
+        self.table.record(indices.numpy(), losses.numpy())
+
+    def _taken(self) -> tuple[torch.Tensor, torch.Tensor]:
+        joined = np.concatenate(self._indices) if self._indices else np.empty(0, dtype=np.int64)
+        losses = torch.cat(self._losses) if self._losses else torch.empty(0)
+        self._indices, self._losses = [], []
+        return torch.from_numpy(joined), losses.cpu()
+
+    def _gathered(
+        self, indices: torch.Tensor, losses: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the entries of all ranks, rank after rank."""
+        world_size = distributed.get_world_size(self._group)
+        on_processor = distributed.get_backend(self._group) == "gloo"
+        device = torch.device("cpu") if on_processor else torch.accelerator.current_accelerator()
+        sizes = torch.zeros(world_size, dtype=torch.int64, device=device)
+        sizes[distributed.get_rank(self._group)] = indices.numel()
+        distributed.all_reduce(sizes, group=self._group)
+        counts = sizes.tolist()
+        if not max(counts):
+            return indices, losses
+        # Indices and losses in one message; the losses' bits, so that nothing is rounded.
+        sent = torch.zeros(2, max(counts), dtype=torch.int64, device=device)
+        sent[0, : indices.numel()] = indices.to(sent.device)
+        sent[1, : indices.numel()] = losses.view(torch.int32).long().to(sent.device)
+        received = [torch.empty_like(sent) for _ in counts]
+        distributed.all_gather(received, sent, group=self._group)
+        pairs = zip(received, counts, strict=True)
+        parts = torch.cat([part[:, :count].cpu() for part, count in pairs], dim=1)
+        return parts[0], parts[1].int().view(torch.float32)
