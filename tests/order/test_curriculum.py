@@ -69,7 +69,11 @@ def test_the_eligible_are_drawn_equally_often():
 
 def test_one_pass_admits_only_the_newest():
     order = bw.Curriculum(
-        scores(1000), pacing=pacing.baby_step(bins=4), epochs=1, parts=4, admit="newest",
+        scores(1000),
+        pacing=pacing.baby_step(bins=4),
+        epochs=1,
+        parts=4,
+        admit="newest",
         unit="samples",
     )
     ranked = np.argsort(scores(1000))
@@ -93,7 +97,9 @@ def test_soft_admission_prefers_the_easy_and_excludes_nobody():
     order = bw.Curriculum(
         scores(1000), pacing=pacing.constant(share=0.5), epochs=50, softness=0.1, unit="samples"
     )
-    times = sum(np.bincount(order(ONES, seed=0, epoch=each).members, minlength=1000) for each in range(50))
+    times = sum(
+        np.bincount(order(ONES, seed=0, epoch=each).members, minlength=1000) for each in range(50)
+    )
     ranked = times[np.argsort(scores(1000))]
     assert ranked[:100].mean() > 1.8 * ranked[500:520].mean() > ranked[-100:].mean() * 10
     assert ranked[480:520].mean() == pytest.approx(ranked[:100].mean() / 2, rel=0.1)

@@ -19,7 +19,9 @@ def times(order, epochs, lengths=ONES, size=1000):
 @settings(deadline=None)
 @given(
     stages=st.lists(
-        st.tuples(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1)), min_size=2, max_size=5
+        st.tuples(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1)),
+        min_size=2,
+        max_size=5,
     ),
     parts=st.integers(1, 30),
     num_samples=st.integers(30, 500),
@@ -104,9 +106,7 @@ def test_a_function_as_a_schedule_and_integers_as_groups():
     order = bw.Mixture(
         np.arange(1000) % 2, schedule=lambda progress: {0: 1 - progress, 1: progress}, epochs=10
     )
-    shares = [
-        (order(ONES, seed=0, epoch=epoch).members % 2).mean() for epoch in range(10)
-    ]
+    shares = [(order(ONES, seed=0, epoch=epoch).members % 2).mean() for epoch in range(10)]
     assert shares == pytest.approx(np.arange(0.05, 1, 0.1), abs=0.002)
 
 
@@ -145,6 +145,8 @@ def test_classes_are_balanced_from_an_epoch_on():
     members = order(ONES, seed=0, epoch=2).members
     assert sorted(np.unique(GROUPS[members], return_counts=True)[1].tolist()) == [333, 333, 334]
     half = bw.ClassBalanced(GROUPS, temperature=2)(ONES, seed=0, epoch=0).members
-    assert np.unique(GROUPS[half], return_counts=True)[1].tolist() == pytest.approx([536, 320, 143], abs=1)
+    assert np.unique(GROUPS[half], return_counts=True)[1].tolist() == pytest.approx(
+        [536, 320, 143], abs=1
+    )
     planner = bw.Planner(ONES, batching=bw.FixedSize(32), order=order)
     assert {len(planner(epoch)) for epoch in range(6)} == {len(planner)}

@@ -34,7 +34,9 @@ def test_pools_hold_what_was_asked_of_each_stratum(sizes, data, seed):
     assert pools.eligible == min(available)
 
 
-@given(sizes=sizes_of_strata, seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 40), max_size=4))
+@given(
+    sizes=sizes_of_strata, seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 40), max_size=4)
+)
 def test_nobody_comes_twice_before_everybody_came_once_also_over_epochs(sizes, seed, cuts):
     """However a run is cut into epochs, it is one stream, of passes over each stratum."""
     strata = strata_of(sizes)
