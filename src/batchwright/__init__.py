@@ -1,6 +1,8 @@
 """Efficient training, planned: which samples, in which batches, in which order."""
 
-from batchwright import pacing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchwright.batching import FixedSize, Packing, TokenBudget
 from batchwright.errors import (
     BatchwrightError,
@@ -35,6 +37,10 @@ from batchwright.plans import Plan
 from batchwright.sharding import equalize
 from batchwright.stats import PlanStats
 
+if TYPE_CHECKING:
+    from batchwright import pacing
+    from batchwright.drawing import Coverage, coverage
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -42,6 +48,7 @@ __all__ = [
     "BudgetError",
     "ClassBalanced",
     "ColumnNotFoundError",
+    "Coverage",
     "Curriculum",
     "FixedSize",
     "LengthsError",
@@ -68,7 +75,18 @@ __all__ = [
     "UnbiasedDropping",
     "UpdateError",
     "Weighted",
+    "coverage",
     "equalize",
     "pacing",
     "plan",
 ]
+
+_WHEN_ASKED = {"Coverage": "drawing", "coverage": "drawing", "pacing": "pacing"}
+"""What few programs need: imported when it is first used, so that the rest is there at once."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED:
+        raise AttributeError(f"module 'batchwright' has no attribute {name!r}")
+    module = import_module(f"batchwright.{_WHEN_ASKED[name]}")
+    return module if name == "pacing" else getattr(module, name)

@@ -1,5 +1,7 @@
 """Draws from strata: exact numbers, and passes that leave nobody out."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +46,7 @@ def test_nobody_comes_twice_before_everybody_came_once_also_over_epochs(sizes, s
     whole = strata.draw(total[None], seed=seed).members
     edges = np.unique([0, *cuts, 120])
     parts = [[] for _ in sizes]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         counts = np.where(strata.sizes > 0, stop - start, 0)
         drawn = np.where(strata.sizes > 0, start, 0)
         members = strata.draw(counts[None], seed=seed, drawn=drawn).members

@@ -27,7 +27,7 @@ def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatAr
         ...     print(counts)
         [1 0 1]
         [0 1 1]
-        [1 0 1]
+        [0 0 2]
     """
     due = owed + target
     size = max(0, round(float(due.sum())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from batchwright.order.draws import Draws
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_scores, refuse_other_data
 from batchwright.order.strata import Strata
-from batchwright.pacing import Pacing, root
 from batchwright.seeding import generator, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
+
+if TYPE_CHECKING:
+    from batchwright.pacing import Pacing
 
 _MOST_STRATA = 1024
 _SOFT_STRATA = 64
@@ -55,7 +57,7 @@ class Curriculum:
 
     Example:
         >>> from batchwright import pacing
-        >>> order = Curriculum([0.1, 0.9, 0.2, 0.8], pacing=pacing.step(start=0.5), epochs=1,
+        >>> order = Curriculum([0.1, 0.9, 0.2, 0.8], pacing=pacing.constant(share=0.5), epochs=1,
         ...                    parts=1)
         >>> sorted(order(np.array([5, 5, 5, 5]), seed=0, epoch=0).members.tolist())
         [0, 0, 2, 2]
@@ -81,8 +83,6 @@ class Curriculum:
     def __post_init__(self) -> None:
         """Check the settings, and rank the samples once."""
         object.__setattr__(self, "difficulty", as_scores(self.difficulty, name="difficulty"))
-        if self.pacing is None:
-            object.__setattr__(self, "pacing", root())
         low, high = self.band
         if not 0 <= low < high <= 1:
             raise PlanError(f"Curriculum(band={self.band}): expected (low, high) within 0 to 1.")
@@ -158,7 +158,11 @@ class Curriculum:
         return ranked[low : max(high, low + 1)]
 
     def _paced(self, progress: FloatArray) -> FloatArray:
-        pacing = root() if self.pacing is None else self.pacing
+        pacing = self.pacing
+        if pacing is None:
+            from batchwright.pacing import root  # many small files, needed only by curricula
+
+            pacing = root()
         return pacing(np.minimum(progress, 1.0))
 
     def _borders(self) -> IntArray:

@@ -12,7 +12,6 @@ from batchwright.order.loss_table import LossTable
 from batchwright.order.pools import Pools
 from batchwright.order.scores import refuse_other_data
 from batchwright.order.strata import Strata
-from batchwright.pacing import keep_rate
 from batchwright.typing import IntArray, LengthArray
 
 
@@ -90,11 +89,6 @@ class SelfPaced:
         draws = max(1, round(left / strata.mean_lengths(lengths)[0]))
         return strata.draw(np.array([[draws, again.size]]), seed=seed, epoch=epoch)
 
-    @property
-    def keep_rate(self) -> keep_rate:
-        """The share that is kept, as a function of progress after the warm-up."""
-        return keep_rate(self.noise_rate, reach=1.0)
-
     def split(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the samples kept in an epoch, and those left out, the oldest losses first."""
         cut = self.table.cut(epoch)
@@ -102,7 +96,8 @@ class SelfPaced:
             groups = np.zeros(cut.losses.size, dtype=np.int64)
         else:
             groups = np.unique(np.asarray(self.groups), return_inverse=True)[1].ravel()
-        share = float(self.keep_rate(min(1.0, (epoch - self.warm_up + 1) / self.epochs)))
+        # A share that falls linearly: `batchwright.pacing.keep_rate`.
+        share = 1 - self.noise_rate * min(1.0, (epoch - self.warm_up + 1) / self.epochs)
         # Samples never seen come first: they are kept.
         losses = np.where(np.isnan(cut.losses), -np.inf, cut.losses)
         order = np.lexsort((losses, groups))

@@ -130,6 +130,11 @@ class PlanBatchSampler:
         return self._placed()[0]
 
     @property
+    def world_size(self) -> int:
+        """Processes that share the epoch."""
+        return self._placed()[1]
+
+    @property
     def course(self) -> Course | None:
         """What the pass that began last goes through. None: none has begun."""
         return self._course

@@ -32,8 +32,8 @@ class LiveLosses:
         >>> table = LossTable(4)
         >>> live = LiveLosses(table, every=2)
         >>> live.record([0, 1], torch.tensor([0.5, 2.0]))
-        >>> table.losses[0], live.pending
-        (nan, 2)
+        >>> table.losses.tolist(), live.pending
+        ([nan, nan, nan, nan], 2)
         >>> live.record([2], torch.tensor([1.0]))
         >>> table.losses.tolist()
         [0.5, 2.0, 1.0, nan]

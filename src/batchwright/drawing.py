@@ -1,0 +1,182 @@
+"""What an order does to the data over several epochs: who is seen, how often, in what shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import PlanError
+from batchwright.order.scores import refuse_other_data
+from batchwright.planner import Planner
+from batchwright.typing import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """What some epochs of an order draw.
+
+    Attributes:
+        epochs: int64[e], the epochs, in sequence.
+        progress: float64[e], of the order's schedule, at the middle of each. NaN: it has none.
+        eligible: float64[e], share of the samples that may be drawn, at the middle of each.
+        draws: int64[e], samples drawn.
+        tokens: int64[e], their tokens.
+        deferred: int64[e], draws that did not fit the number of batches.
+        seen: float64[e], share of all samples drawn at least once until the end of each.
+        most: int64[e], how often the most frequent sample was drawn until the end of each.
+        effective_samples: float64[e], (Σ c)² ÷ Σ c² of the draws c of each sample until the end of
+            each: as many samples, drawn alike, would vary as much.
+        groups: The names of the groups; empty if none were given.
+        shares: float64[e, g], share of each group in the draws.
+        targets: float64[e, g], what the order aims at. None: it has no such target for these.
+        passes: float64[e, g], draws of each group until the end of each, over its size.
+    """
+
+    epochs: IntArray
+    progress: FloatArray
+    eligible: FloatArray
+    draws: IntArray
+    tokens: IntArray
+    deferred: IntArray
+    seen: FloatArray
+    most: IntArray
+    effective_samples: FloatArray
+    groups: tuple[Any, ...]
+    shares: FloatArray
+    targets: FloatArray | None
+    passes: FloatArray
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same as lists and numbers, for JSON."""
+        listed = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name, value in listed.items():
+            if isinstance(value, np.ndarray):
+                exact = value.astype(object)
+                exact[value != value] = None  # JSON has no NaN  # noqa: PLR0124
+                listed[name] = exact.tolist()
+        return listed | {"groups": [str(name) for name in self.groups]}
+
+    def __str__(self) -> str:
+        """Lay the figures out, an epoch a line."""
+        head = ["epoch", "progress", "eligible", "draws", "tokens", "seen", "most", "effective"]
+        head += [f"{name}" for name in self.groups]
+        lines = [head]
+        for row in range(self.epochs.size):
+            cells = [
+                f"{self.epochs[row]}",
+                _share(self.progress[row]),
+                _share(self.eligible[row]),
+                f"{self.draws[row]:,}",
+                f"{self.tokens[row]:,}",
+                _share(self.seen[row]),
+                f"{self.most[row]}",
+                f"{self.effective_samples[row]:,.0f}",
+            ]
+            for column in range(len(self.groups)):
+                target = "" if self.targets is None else f" of {self.targets[row, column]:.3f}"
+                cells.append(f"{self.shares[row, column]:.3f}{target}")
+            lines.append(cells)
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            for line in lines
+        )
+
+
+def coverage(
+    planner: Planner, *, epochs: Sequence[int] | int = 8, groups: npt.ArrayLike | None = None
+) -> Coverage:
+    """Count what an order draws, by planning epochs as they will be trained on.
+
+    Args:
+        planner: The planner.
+        epochs: Which, or how many from the first on.
+        groups: [n], group of each sample, to count shares of. None: the groups of the order
+            itself, if it has any.
+
+    Returns:
+        The figures. One plan for each epoch.
+
+    Raises:
+        PlanError: If there is no epoch.
+        ScoresError: If groups are not one for each sample.
+
+    Example:
+        >>> import batchwright as bw
+        >>> order = bw.Curriculum([3, 1, 2, 0], pacing=bw.pacing.constant(share=0.5), epochs=2)
+        >>> planner = bw.Planner([5, 5, 5, 5], batching=bw.FixedSize(2), order=order)
+        >>> coverage(planner, epochs=3).seen.tolist()
+        [0.5, 0.5, 1.0]
+    """
+    chosen = np.arange(epochs) if isinstance(epochs, int) else np.unique(np.asarray(epochs))
+    if not chosen.size:
+        raise PlanError("coverage of no epoch: expected at least one.")
+    given = getattr(planner.order, "groups", None) if groups is None else groups
+    names, labels = _labels(given, planner.lengths.size)
+    sizes = np.bincount(labels, minlength=len(names))
+    times = np.zeros(planner.lengths.size, dtype=np.int64)
+    rows: list[dict[str, Any]] = []
+    for epoch in chosen.tolist():
+        plan = planner(epoch)
+        times += np.bincount(plan.indices, minlength=times.size)
+        of_group = np.bincount(labels[plan.indices], minlength=len(names))
+        until = np.bincount(labels, times, minlength=len(names))
+        rows.append(
+            {
+                "progress": _progress(planner, epoch),
+                "eligible": _eligible(planner, epoch),
+                "draws": plan.indices.size,
+                "tokens": int(plan.entry_lengths(planner.lengths).sum()),
+                "deferred": plan.dropped.get("deferred", np.empty(0)).size,
+                "seen": np.count_nonzero(times) / times.size,
+                "most": int(times.max()),
+                "effective_samples": float(times.sum()) ** 2
+                / float((times.astype(float) ** 2).sum()),
+                "shares": of_group / plan.indices.size,
+                "passes": until / np.maximum(sizes, 1),
+            }
+        )
+    targets = _targets(planner, chosen.tolist()) if groups is None else None
+    return Coverage(
+        epochs=chosen,
+        groups=names,
+        targets=targets,
+        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
+    )
+
+
+def _labels(groups: Any, num_samples: int) -> tuple[tuple[Any, ...], IntArray]:
+    if groups is None:
+        return (), np.zeros(num_samples, dtype=np.int64)
+    array = np.asarray(groups)
+    refuse_other_data(array.size, num_samples, name="groups")
+    names, labels = np.unique(array, return_inverse=True)
+    return tuple(names.tolist()), labels.ravel().astype(np.int64)
+
+
+def _progress(planner: Planner, epoch: int) -> float:
+    horizon = getattr(planner.order, "epochs", None)
+    return float("nan") if horizon is None else min(1.0, (epoch + 0.5) / float(horizon))
+
+
+def _eligible(planner: Planner, epoch: int) -> float:
+    share = getattr(planner.order, "eligible", None)
+    if share is None:
+        return float("nan")
+    return float(share(_progress(planner, epoch))) / planner.lengths.size
+
+
+def _targets(planner: Planner, epochs: list[int]) -> FloatArray | None:
+    shares, draws = (getattr(planner.order, name, None) for name in ("shares", "draws"))
+    if shares is None or draws is None:
+        return None
+    aims = [draws(planner.lengths).targets(epoch).sum(axis=0) for epoch in epochs]
+    return np.array([aim / aim.sum() for aim in aims])
+
+
+def _share(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
