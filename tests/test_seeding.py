@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.seeding import generator, shuffled, sorted_by_length
+from batchwright.seeding import generator, ranked, shuffled, sorted_by_length
 from tests import strategies
 
 
@@ -74,3 +74,18 @@ def test_bad_seeds(seed):
 def test_bad_epochs():
     with pytest.raises(bw.PlanError, match="epoch"):
         bw.plan([1, 2], max_tokens=5, epoch=-1)
+
+
+@given(
+    st.lists(st.floats(-1e300, 1e300) | st.sampled_from([0.0, -0.0, 1.0, -1.0]), min_size=1),
+    st.integers(0, 99),
+)
+def test_ranked_sorts_scores_and_mixes_equal_ones(scores, seed):
+    values = np.array(scores)
+    order = ranked(values, generator(seed, "x"))
+    assert sorted(order.tolist()) == list(range(values.size))
+    ordered = values[order]
+    # As exactly as the key allows: the last digits do not count.
+    assert (ordered[1:] >= ordered[:-1] - 1e-8 * np.abs(ordered[:-1])).all()
+    ties = {tuple(ranked(np.zeros(4), generator(each, "x")).tolist()) for each in range(200)}
+    assert len(ties) == 24

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import machine
-from benchmarks.claims import balance, mixing, resuming, speed
+from benchmarks.claims import balance, mixing, orders, resuming, speed
 from benchmarks.claims.claim import Claim, Claims, Verdict
 from benchmarks.reporting import (
     output_path,
@@ -38,6 +38,10 @@ GROUPS: dict[str, Claims] = {
     "balance of padded tokens": balance.padded,
     "balance of squared lengths": balance.quadratic,
     "resuming": resuming.resuming,
+    "curriculum": orders.curriculum,
+    "padding under a curriculum": orders.padding,
+    "mixtures": orders.mixtures,
+    "weights": orders.weights,
 }
 
 STYLES: dict[Verdict, str] = {

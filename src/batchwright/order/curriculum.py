@@ -14,7 +14,7 @@ from batchwright.order.draws import Draws
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_scores, refuse_other_data
 from batchwright.order.strata import Strata
-from batchwright.seeding import generator, shuffled
+from batchwright.seeding import generator, ranked, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 if TYPE_CHECKING:
@@ -152,10 +152,9 @@ class Curriculum:
     def _ranked(self) -> IntArray:
         """The samples that are ever drawn, in the sequence in which they are admitted."""
         scores = self._scores if self.direction == "easy" else -self._scores
-        mixed = shuffled(np.arange(scores.size), generator(0, "ties"))
-        ranked = mixed[np.argsort(scores[mixed], kind="stable")]
+        everyone = ranked(scores, generator(0, "ties"))
         low, high = (round(share * scores.size) for share in self.band)
-        return ranked[low : max(high, low + 1)]
+        return everyone[low : max(high, low + 1)]
 
     def _paced(self, progress: FloatArray) -> FloatArray:
         pacing = self.pacing
