@@ -74,7 +74,7 @@ lock: ## Write constraints.txt anew: the newest versions that work together
 	$(PYTHON) -m venv $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
 	$(LOCK_VENV)/bin/python -m pip $(INSTALL_TORCH) $(TORCH)
-	$(LOCK_VENV)/bin/python -m pip install $(PIP_ARGS) --group dev --group docs --editable '.[all]'
+	$(LOCK_VENV)/bin/python -m pip install $(PIP_ARGS) --group dev --group docs --editable '.[all,ray]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | sed -e 's/+cpu$$//'; } > build/constraints.txt

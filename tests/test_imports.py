@@ -39,7 +39,11 @@ HOMES = {
     "lightning": ("batchwright.integrations.lightning",),
     "pytorch_lightning": ("batchwright.integrations.lightning",),
     "composer": ("batchwright.integrations.composer",),
-    "ray": ("batchwright.integrations.ray", "batchwright.sources"),
+    "ray": (
+        "batchwright.integrations.ray",
+        "batchwright.sources",
+        "batchwright.difficulty.on_ray",
+    ),
 }
 
 NEVER_LOADED = frozenset(HOMES) | {

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
-EXTRAS = {"torch", "stateful", "cli", "sources", "datasets", "keras", "all"}
+EXTRAS = {"torch", "stateful", "cli", "sources", "datasets", "keras", "ray", "all"}
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def test_only_numpy_and_safetensors_are_required(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
 
 
-def test_the_extra_all_holds_every_other_but_keras_which_needs_a_backend() -> None:
+def test_the_extra_all_holds_every_other_but_keras_and_a_cluster() -> None:
     (line,) = PROJECT["optional-dependencies"]["all"]
-    assert Requirement(line).extras == EXTRAS - {"keras", "all"}
+    assert Requirement(line).extras == EXTRAS - {"keras", "ray", "all"}
 
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile, info: str) -> None:

@@ -81,7 +81,11 @@ __all__ = [
     "plan",
 ]
 
-_WHEN_ASKED = {"Coverage": "drawing", "coverage": "drawing", "pacing": "pacing"}
+_WHEN_ASKED = {
+    "Coverage": "drawing",
+    "coverage": "drawing",
+    "pacing": "pacing",
+}
 """What few programs need: imported when it is first used, so that the rest is there at once."""
 
 
@@ -89,4 +93,4 @@ def __getattr__(name: str) -> Any:
     if name not in _WHEN_ASKED:
         raise AttributeError(f"module 'batchwright' has no attribute {name!r}")
     module = import_module(f"batchwright.{_WHEN_ASKED[name]}")
-    return module if name == "pacing" else getattr(module, name)
+    return module if name == _WHEN_ASKED[name] else getattr(module, name)

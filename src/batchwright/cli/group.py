@@ -6,13 +6,14 @@ import batchwright as bw
 from batchwright.cli.failures import OneLineGroup
 from batchwright.cli.inspect import inspect
 from batchwright.cli.plan import plan
+from batchwright.cli.score import score
 
 
 @click.group(
     name="batchwright",
     cls=OneLineGroup,
     invoke_without_command=True,
-    commands=[plan, inspect],
+    commands=[plan, inspect, score],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(bw.__version__, prog_name="batchwright", message="%(prog)s %(version)s")

@@ -1,0 +1,188 @@
+"""`batchwright score`: from a source of samples to a difficulty for each."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import numpy as np
+
+from batchwright.cli import values
+from batchwright.cli.output import json_option
+from batchwright.difficulty import compression, percentiles, rarity, word_counts
+from batchwright.difficulty.arrays import as_array
+from batchwright.difficulty.column_shards import Column, as_batch
+from batchwright.difficulty.scoring import SHARD_SIZE, score_column
+from batchwright.difficulty.shard_folder import ShardFolder, write_array
+from batchwright.report.figures import duration, number, one_line
+from batchwright.sources.measures import MEASURES, Measure, measured
+from batchwright.sources.progress import progress_bar
+from batchwright.sources.tokenization import tokenization
+
+
+@click.command("score")
+@click.argument("source")
+@click.option(
+    "--by",
+    required=True,
+    type=click.Choice(("length", "rarity", "compression")),
+    help="The measure: longer, of rarer words, or less compressible is harder.",
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="Save the scores, as .npy.")
+@click.option("--column", metavar="NAME", help="Column to score.  [default: found by its name]")
+@click.option(
+    "--measure", type=click.Choice(MEASURES), help="What a length counts, of text or lists."
+)
+@click.option("--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json.")
+@click.option("--mean", is_flag=True, help="Rarity of a word, not of all words together.")
+@click.option("--percentiles", "ranked", is_flag=True, help="Save percentile ranks, 0 to 1.")
+@click.option(
+    "--within", metavar="COLUMN", help="Rank each sample among those of its value of COLUMN."
+)
+@click.option("--folder", metavar="DIR", help="Keep finished shards there, to go on if cut off.")
+@click.option(
+    "--shard-size",
+    type=values.size,
+    metavar="N",
+    default=SHARD_SIZE,
+    show_default=True,
+    help="Samples scored at a time.",
+)
+@json_option
+def score(
+    source: str,
+    *,
+    by: str,
+    output: str,
+    column: str | None,
+    ranked: bool,
+    within: str | None,
+    folder: str | None,
+    shard_size: int,
+    as_json: bool,
+    **measuring: Any,
+) -> None:
+    """Score the difficulty of each sample in SOURCE.
+
+    SOURCE holds texts, for lengths also numbers or lists: .jsonl, .csv, .parquet, .arrow, or .txt
+    of a text a line. The scores are float64, in the order of its rows; higher is harder.
+    """
+    if not source:
+        raise click.UsageError("SOURCE is empty; expected a file of samples.")
+    _check_options(by, measuring)
+    _check_output(output, source)
+    start = time.perf_counter()
+    how = _measure(measuring)
+    data = Column(source, column, measure=how.name if by == "length" else "characters")
+    facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
+    facts |= {"mean": measuring["mean"], "tokenizer": how.tokenization and how.tokenization.key}
+    kept = None if folder is None else ShardFolder(folder, facts)
+    before = 0 if kept is None else len(kept.finished())
+    metric = _metric(by, data, how, shard_size, mean=measuring["mean"])
+    with progress_bar(f"Scoring {Path(source).name}") as advance:
+        scores = score_column(data, metric, shard_size, kept, advance)
+    if ranked or within is not None:
+        groups = None if within is None else _groups(source, within, shard_size, scores.size)
+        scores = percentiles(scores, groups=groups)
+    write_array(Path(output), scores)
+    _show(
+        {
+            "source": click.format_filename(source),
+            "by": by,
+            "output": click.format_filename(output),
+            "percentiles": ranked or within is not None,
+            "within": within,
+            "num_samples": scores.size,
+            "min": float(scores.min()),
+            "median": float(np.median(scores)),
+            "max": float(scores.max()),
+            "shards": -(-scores.size // shard_size),
+            "shards_kept_before": before,
+            "seconds": time.perf_counter() - start,
+        },
+        as_json=as_json,
+    )
+
+
+def _metric(
+    by: str, data: Column, how: Measure, shard_size: int, *, mean: bool
+) -> Callable[[Any], np.ndarray]:
+    """Return what scores the pieces of a shard."""
+    if by == "length":
+        return lambda pieces: _lengths(pieces, how)
+    if by == "compression":
+        return lambda pieces: compression(_texts(pieces))
+    with progress_bar(f"Counting the words of {Path(data.name).name}") as advance:
+        counts = word_counts(_counted(data, shard_size, advance))
+    return lambda pieces: rarity(_texts(pieces), mean=mean, counts=counts)
+
+
+def _counted(data: Column, shard_size: int, advance: Callable[[float], None]) -> Any:
+    for shard in data.shards(shard_size):
+        yield _texts(shard.pieces)
+        advance(shard.fraction)
+
+
+def _texts(pieces: list[Any]) -> list[str]:
+    texts = as_batch(pieces)
+    if isinstance(texts, np.ndarray) or not isinstance(texts[0], str):
+        place = pieces[0][1]
+        message = f"{place.source}: {place.column!r} holds no text; name a column that does."
+        raise click.UsageError(message)
+    return cast("list[str]", texts)
+
+
+def _lengths(pieces: list[Any], how: Measure) -> np.ndarray:
+    return np.concatenate([k for rows, place in pieces for k in measured(rows, how, place)])
+
+
+def _groups(source: str, within: str, shard_size: int, size: int) -> np.ndarray:
+    pieces = [as_batch(shard.pieces) for shard in Column(source, within).shards(shard_size)]
+    groups = np.concatenate([as_array(piece, f"--within {within}") for piece in pieces])
+    if groups.size != size:
+        message = f"--within {within}: {groups.size} rows for {size} samples; did the file change?"
+        raise click.UsageError(message)
+    return groups
+
+
+def _measure(measuring: dict[str, Any]) -> Measure:
+    tokenizer = measuring["tokenizer"]
+    counting = None if tokenizer is None else tokenization(tokenizer)
+    return Measure.named(measuring["measure"], counting)
+
+
+def _check_options(by: str, measuring: dict[str, Any]) -> None:
+    for name, given in measuring.items():
+        takes = "rarity" if name == "mean" else "length"
+        if given and by != takes:
+            raise click.UsageError(f"--{name} goes with --by {takes}, not with --by {by}.")
+
+
+def _check_output(output: str, source: str) -> None:
+    """Refuse, before the work is done, what cannot be saved or would destroy the source."""
+    target = Path(output)
+    if target.is_dir() or not target.parent.is_dir():
+        raise click.UsageError(f"--output {output}: expected a file in a directory that exists.")
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise click.UsageError(f"--output {output} is SOURCE itself: choose another name.")
+
+
+def _show(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps(facts, allow_nan=False))
+        return
+    kind = "percentile ranks of " if facts["percentiles"] else ""
+    kept = facts["shards_kept_before"]
+    scored = f"{number(facts['num_samples'])} samples by {kind}{facts['by']}"
+    low, middle, high = (number(facts[name]) for name in ("min", "median", "max"))
+    lines = [
+        f"{scored} in {duration(facts['seconds'])}: {facts['output']}",
+        f"least {low}, median {middle}, largest {high}",
+    ]
+    if kept:
+        lines.append(f"{number(kept)} of {number(facts['shards'])} shards were kept from before")
+    for line in lines:
+        click.echo(one_line(line))

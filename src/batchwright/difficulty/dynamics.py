@@ -1,0 +1,323 @@
+"""Difficulty by how training went: running figures per sample, updated with every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.difficulty.arrays import as_array, as_labels
+from batchwright.difficulty.dynamics_file import load_columns, save_columns
+from batchwright.difficulty.label_noise import SMALLEST, as_probabilities
+from batchwright.errors import ScoresError
+from batchwright.typing import FloatArray, IntArray
+
+COLUMNS: dict[str, type[np.generic]] = {
+    "count": np.float32,
+    "confidence": np.float32,
+    "spread": np.float32,
+    "correct": np.float32,
+    "forgotten": np.float32,
+    "margin": np.float32,
+    "error": np.float32,
+    "loss": np.float32,
+    "first": np.int8,
+    "last": np.int8,
+}
+"""What is kept of each sample, 34 bytes: how often it was seen; mean and sum of squared deviations
+of p; sums of what is counted, of margins and errors; the decaying sum of losses; and whether it
+was right the first and the last time, or -1."""
+
+
+class Dynamics:
+    """Training dynamics: what the model said of each sample every time it saw it.
+
+    Fill it while training, with what the forward pass computes anyway. Samples that were never
+    recorded have NaN in every figure. A sample that comes twice in a batch counts twice, in the
+    sequence of the batch.
+
+    Args:
+        num_samples: n.
+        decay: Of `ema_loss`: the share that an older loss keeps with every new one.
+
+    Raises:
+        ScoresError: If there are no samples, or the decay is not in [0, 1).
+
+    Source:
+        Swayamdipta et al., "Dataset cartography", 2020, arXiv:2009.10795 (`confidence`,
+        `variability`, `correctness`); Toneva et al., "An empirical study of example forgetting
+        during deep neural network learning", 2018, arXiv:1812.05159 (`forgetting`); Paul,
+        Ganguli, Dziugaite, "Deep learning on a data diet", 2021, arXiv:2107.07075 (`el2n`);
+        Pleiss, Zhang, Elenberg, Weinberger, "Identifying mislabeled data using the area under the
+        margin ranking", 2020, arXiv:2001.10528 (`aum`).
+
+    Example:
+        >>> dynamics = Dynamics(3)
+        >>> for p in (0.2, 0.9, 0.4):  # of the right class, of two
+        ...     dynamics.record([1], [[p, 1 - p]], [0])
+        >>> dynamics.confidence
+        array([nan, 0.5, nan])
+        >>> dynamics.forgetting  # learnt once, then forgotten
+        array([nan,  1., nan])
+    """
+
+    def __init__(self, num_samples: int, *, decay: float = 0.9) -> None:
+        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+            raise ScoresError(f"Dynamics(num_samples={num_samples!r}): expected at least 1.")
+        if not 0 <= decay < 1:
+            raise ScoresError(f"Dynamics(decay={decay!r}): expected a share from 0 to below 1.")
+        self.decay = float(decay)
+        self._columns = {name: np.zeros(num_samples, dtype) for name, dtype in COLUMNS.items()}
+        self._columns["first"][:] = self._columns["last"][:] = -1
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return self._columns["count"].size
+
+    @property
+    def count(self) -> IntArray:
+        """int64[n]: how often each sample was recorded."""
+        return self._columns["count"].astype(np.int64)
+
+    @property
+    def confidence(self) -> FloatArray:
+        """float64[n]: mean probability of the labelled class. Low is hard, or wrong."""
+        return self._seen(self._columns["confidence"])
+
+    @property
+    def variability(self) -> FloatArray:
+        """float64[n]: standard deviation of that probability. High is ambiguous."""
+        return np.sqrt(self._mean("spread"))
+
+    @property
+    def correctness(self) -> FloatArray:
+        """float64[n]: share of the times that the label was the first choice."""
+        return self._mean("correct")
+
+    @property
+    def forgetting(self) -> FloatArray:
+        """float64[n]: how often right was followed by wrong; infinite where never right."""
+        columns = self._columns
+        return self._seen(np.where(columns["correct"] > 0, columns["forgotten"], np.inf))
+
+    @property
+    def el2n(self) -> FloatArray:
+        """float64[n]: mean of ``‖p − y‖₂``, y one-hot. High is hard, or wrong."""
+        return self._mean("error")
+
+    @property
+    def aum(self) -> FloatArray:
+        """float64[n]: mean of the label's logit minus the largest other. Low is suspicious."""
+        return self._mean("margin")
+
+    @property
+    def ema_loss(self) -> FloatArray:
+        """float64[n]: exponential moving average of the loss, in nats, without a bias to 0."""
+        count = self._columns["count"].astype(np.float64)
+        weight = 1 - self.decay**count
+        return self._seen(self._columns["loss"] / np.where(count > 0, weight, 1.0))
+
+    def record(
+        self,
+        indices: npt.ArrayLike,
+        outputs: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        logits: bool = False,
+    ) -> None:
+        """Record what the model said of a batch.
+
+        Args:
+            indices: integer[m], which samples.
+            outputs: float[m, k], probabilities of the classes, or logits. Logits are exact;
+                of probabilities, what is below 1e-12 is taken for that.
+            labels: integer[m], classes from 0 to k - 1.
+            logits: Whether `outputs` are logits.
+
+        Raises:
+            ScoresError: Indices are out of range, labels do not fit, or outputs are not finite or
+                no distributions. Nothing was recorded then.
+
+        Complexity:
+            O(m (k + log m)).
+        """
+        members = as_array(indices, "indices")
+        if members.ndim != 1 or (members.size and members.dtype.kind not in "iu"):
+            raise ScoresError(
+                f"indices are {members.dtype}{list(members.shape)}, expected integer[m]."
+            )
+        if not members.size:
+            return
+        if members.min() < 0 or members.max() >= self.num_samples:
+            raise ScoresError(
+                f"indices are {members.min()} to {members.max()}, samples 0 to "
+                f"{self.num_samples - 1}."
+            )
+        said = _said(outputs, as_labels(labels, members.size), is_logits=logits)
+        self._append(_grouped(members.astype(np.int64), said, self.decay))
+
+    def merge(self, other: Dynamics) -> None:
+        """Add what another recorded, as if it had been recorded here, after what is here.
+
+        So shards and ranks may record for themselves, and be merged at the end of an epoch.
+
+        Args:
+            other: Dynamics of the same samples.
+
+        Raises:
+            ScoresError: The other is of another number of samples, or another decay.
+
+        Complexity:
+            O(n).
+
+        Source:
+            Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample
+            variance", 1983.
+        """
+        if (other.num_samples, other.decay) != (self.num_samples, self.decay):
+            raise ScoresError(
+                f"Dynamics of {other.num_samples} samples with decay {other.decay} cannot be "
+                f"merged into those of {self.num_samples} with {self.decay}."
+            )
+        members = np.flatnonzero(other._columns["count"])
+        self._append((members, {name: c[members] for name, c in other._columns.items()}))
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return copies of all that is kept: arrays, by name."""
+        state = {name: column.copy() for name, column in self._columns.items()}
+        return state | {"decay": np.array([self.decay])}
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Replace all that is kept by what `state_dict` returned.
+
+        Raises:
+            ScoresError: The state is of other samples, of another decay, or none. Nothing changed
+                then.
+        """
+        missing = sorted({*COLUMNS, "decay"} - set(state))
+        if missing:
+            raise ScoresError(f"the state is none of Dynamics: it has no {', '.join(missing)}.")
+        if np.asarray(state["decay"]).tolist() != [self.decay]:
+            raise ScoresError(f"the state has decay {state['decay']}, expected {self.decay}.")
+        loaded = {name: np.array(state[name]) for name in COLUMNS}
+        for name, column in loaded.items():
+            if column.shape != (self.num_samples,) or column.dtype != COLUMNS[name]:
+                raise ScoresError(
+                    f"the state's {name!r} is {column.dtype}{list(column.shape)}, expected "
+                    f"{np.dtype(COLUMNS[name])}[{self.num_samples}]."
+                )
+        self._columns = loaded
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; an existing one is replaced once the new one is whole."""
+        save_columns(self.state_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dynamics:
+        """Read what `save` wrote. Reading never executes code.
+
+        Raises:
+            ScoresError: The file is missing, truncated, or none of these.
+        """
+        state = load_columns(path, {*COLUMNS, "decay"})
+        dynamics = cls(state["count"].size, decay=float(state["decay"][0]))
+        dynamics.load_state_dict(state)
+        return dynamics
+
+    def _seen(self, values: npt.NDArray[Any]) -> FloatArray:
+        return np.where(self._columns["count"] > 0, values.astype(np.float64), np.nan)
+
+    def _mean(self, name: str) -> FloatArray:
+        count = np.maximum(self._columns["count"].astype(np.float64), 1)
+        return self._seen(self._columns[name] / count)
+
+    def _append(self, later: tuple[IntArray, dict[str, npt.NDArray[Any]]]) -> None:
+        """Append the histories of distinct samples to theirs."""
+        members, new = later
+        old = {name: column[members].astype(np.float64) for name, column in self._columns.items()}
+        n, m = old["count"], new["count"].astype(np.float64)
+        gap = new["confidence"] - old["confidence"]
+        seam = (old["last"] == 1) & (new["first"] == 0)
+        joined = {name: old[name] + new[name] for name in ("correct", "margin", "error")} | {
+            "count": n + m,
+            "confidence": old["confidence"] + gap * m / (n + m),
+            "spread": old["spread"] + new["spread"] + gap**2 * n * m / (n + m),
+            "forgotten": old["forgotten"] + new["forgotten"] + seam,
+            "loss": old["loss"] * self.decay**m + new["loss"],
+            "first": np.where(n > 0, old["first"], new["first"]),
+            "last": new["last"],
+        }
+        for name, values in joined.items():
+            self._columns[name][members] = values
+
+
+def _said(
+    outputs: npt.ArrayLike, labels: npt.NDArray[Any], *, is_logits: bool
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the figures of each row of a batch."""
+    if is_logits:
+        z = as_array(outputs, "logits").astype(np.float64)
+        if z.ndim != 2 or not np.isfinite(z).all():
+            raise ScoresError(f"logits have shape {list(z.shape)} or are not finite: float[m, k].")
+        log_p = z - z.max(axis=1, keepdims=True)
+        log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+        p = np.exp(log_p)
+    else:
+        p = as_probabilities(outputs, "outputs")
+        log_p = np.log(np.maximum(p, SMALLEST))
+    size, num_classes = p.shape
+    if size != labels.size or num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
+        raise ScoresError(
+            f"outputs have shape {[size, num_classes]}, for {labels.size} labels from "
+            f"{labels.min()} to {labels.max()}: expected a row for each, a column per class."
+        )
+    rows = np.arange(size)
+    of_label, others = log_p[rows, labels], log_p.copy()
+    others[rows, labels] = -np.inf
+    miss = p.copy()
+    miss[rows, labels] -= 1
+    return {
+        "p": p[rows, labels],
+        # A margin of logits is one of log-probabilities: softmax shifts all of them alike.
+        "margin": of_label - others.max(axis=1),
+        "correct": p.argmax(axis=1) == labels,
+        "error": np.linalg.norm(miss, axis=1),
+        "loss": -of_label,
+    }
+
+
+def _grouped(
+    members: IntArray, said: dict[str, npt.NDArray[Any]], decay: float
+) -> tuple[IntArray, dict[str, npt.NDArray[Any]]]:
+    """Turn a batch into histories of distinct samples, in the sequence of the batch."""
+    order = np.argsort(members, kind="stable")
+    distinct, starts, group, counts = np.unique(
+        members[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    said = {name: values[order] for name, values in said.items()}
+    ends = starts + counts - 1
+
+    def total(values: npt.NDArray[Any]) -> FloatArray:
+        return np.asarray(np.bincount(group, values, distinct.size), dtype=np.float64)
+
+    mean = total(said["p"]) / counts
+    right = said["correct"]
+    forgotten = np.zeros(members.size)
+    forgotten[1:] = right[:-1] & ~right[1:] & (group[1:] == group[:-1])
+    age = ends[group] - np.arange(members.size)
+    return distinct, {
+        "count": counts,
+        "confidence": mean,
+        "spread": total((said["p"] - mean[group]) ** 2),
+        "correct": total(right),
+        "forgotten": total(forgotten),
+        "margin": total(said["margin"]),
+        "error": total(said["error"]),
+        "loss": total(said["loss"] * (1 - decay) * decay**age),
+        "first": right[starts],
+        "last": right[ends],
+    }
