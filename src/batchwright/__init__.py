@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchwright.batching import FixedSize, Packing, TokenBudget
+from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.errors import (
     BatchwrightError,
     BudgetError,
@@ -45,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchwrightError",
+    "Buckets",
     "BudgetError",
     "ClassBalanced",
     "ColumnNotFoundError",

@@ -1,6 +1,7 @@
 """How the samples of a batch lie in memory, and so what a batch costs."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,8 @@ class Layout:
         max_samples: Samples that a batch may hold. None: no limit.
         multiple: Rows (padded) or samples inside a row (packed) are rounded up to this.
         max_length: Longer samples are cut: to this (truncated), or into pieces of it (split).
+        shapes: (rows, length) of the only shapes that padded batches take, by rising length;
+            batches with fewer samples are filled with empty rows. None: any shape.
 
     Example:
         >>> Layout("padded").batch_tokens(np.array([3, 5, 2]), np.array([0, 2, 3]))
@@ -34,9 +37,18 @@ class Layout:
     max_samples: int | None = None
     multiple: int = 1
     max_length: int | None = None
+    shapes: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
+        if self.shapes is not None:
+            shapes = tuple((int(rows), int(length)) for rows, length in self.shapes)
+            rising = all(a < b for (_, a), (_, b) in pairwise(shapes))
+            if not shapes or not rising or min(map(min, shapes)) < 1:
+                raise BudgetError(
+                    f"Layout(shapes={self.shapes}): expected (rows, length) by rising length."
+                )
+            object.__setattr__(self, "shapes", shapes)
         check_choice("Layout", "kind", self.kind, ("padded", "packed"))
         check_positive(
             "Layout",
@@ -45,6 +57,20 @@ class Layout:
             multiple=self.multiple,
             max_length=self.max_length,
         )
+
+    @property
+    def longest_row(self) -> int | None:
+        """The longest sample that fits. None: any does."""
+        if self.shapes is not None:
+            return self.shapes[-1][1]
+        return None if self.budget is None else self.budget // self.multiple * self.multiple
+
+    def row_lengths(self, lengths: IntArray, offsets: IntArray) -> IntArray:
+        """Return the length that each padded batch's rows have: int64[m] → int64[b]. O(m)."""
+        longest = np.maximum.reduceat(self.rounded(lengths), offsets[:-1])
+        if self.shapes is None:
+            return longest
+        return np.array([length for _, length in self.shapes])[self._shape_of(longest)]
 
     def rounded(self, lengths: IntArray) -> IntArray:
         """Round lengths up to the multiple, as they lie in memory: int64[m] → int64[m]."""
@@ -62,7 +88,10 @@ class Layout:
         Returns:
             int64[b]. O(m).
         """
-        return self._per_batch(self.rounded(lengths), offsets)
+        if self.kind == "packed":
+            return np.add.reduceat(self.rounded(lengths), offsets[:-1])
+        longest = self.row_lengths(lengths, offsets)
+        return longest * self._num_rows(longest, offsets)
 
     def batch_costs(self, lengths: IntArray, offsets: IntArray, cost: Cost) -> FloatArray:
         """Measure the work of each batch.
@@ -79,17 +108,22 @@ class Layout:
         Raises:
             BudgetError: If the cost is unknown, or not one finite positive figure per length.
         """
-        rows = self.rounded(lengths).astype(np.float64)
         if self.kind == "padded":
             # The longest row stands for all: a cost grows with length.
-            longest = np.maximum.reduceat(rows, offsets[:-1])
-            return np.diff(offsets) * _row_costs(longest, cost)
+            longest = self.row_lengths(lengths, offsets)
+            return self._num_rows(longest, offsets) * _row_costs(longest.astype(np.float64), cost)
+        rows = self.rounded(lengths).astype(np.float64)
         return np.add.reduceat(_row_costs(rows, cost), offsets[:-1])
 
-    def _per_batch(self, rows: IntArray, offsets: IntArray) -> IntArray:
-        if self.kind == "packed":
-            return np.add.reduceat(rows, offsets[:-1])
-        return np.maximum.reduceat(rows, offsets[:-1]) * np.diff(offsets)
+    def _num_rows(self, longest: IntArray, offsets: IntArray) -> IntArray:
+        """Return the rows of each batch, empty ones included."""
+        if self.shapes is None:
+            return np.diff(offsets)
+        return np.array([rows for rows, _ in self.shapes])[self._shape_of(longest)]
+
+    def _shape_of(self, longest: IntArray) -> IntArray:
+        edges = [length for _, length in self.shapes or ()]
+        return np.minimum(np.searchsorted(edges, longest), len(edges) - 1)
 
 
 def _row_costs(lengths: FloatArray, cost: Cost) -> FloatArray:

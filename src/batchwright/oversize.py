@@ -73,9 +73,9 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
         >>> items.lengths.tolist(), items.first.tolist()
         ([3, 10, 10, 5], [0, 1, 4])
     """
-    if layout.budget is None:
+    limit = layout.longest_row
+    if limit is None:
         return Items(lengths)
-    limit = layout.budget // layout.multiple * layout.multiple
     if int(lengths.max()) <= limit:
         return Items(lengths)
     if oversize == "error":
@@ -102,8 +102,11 @@ def _too_long(lengths: LengthArray, layout: Layout, limit: int) -> str:
     many = int(np.count_nonzero(lengths > limit))
     padded = layout.kind == "padded"
     name, ways = ("max_tokens", "") if padded else ("capacity", ', "split"')
+    given = layout.budget
+    if layout.shapes is not None:
+        name, given = "the last edge", limit
     return (
-        f"{name}={layout.budget} is smaller than the longest sample (index {index}, "
+        f"{name}={given} is smaller than the longest sample (index {index}, "
         f"{int(lengths[index])} tokens; {many} of {lengths.size} are too long). Raise {name} to "
         f'{-(-int(lengths[index]) // layout.multiple) * layout.multiple}, or choose oversize="drop"'
         f'{ways} or "truncate".'

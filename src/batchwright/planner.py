@@ -211,6 +211,8 @@ class Planner:
 
     def _dealt(self, draft: Draft, epoch: int, deferred: IntArray) -> Plan:
         layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
+        if draft.shapes is not None:
+            layout = dataclasses.replace(layout, shapes=draft.shapes)
 
         def costs_of(draft: Draft) -> FloatArray | None:
             if self.cost is None:

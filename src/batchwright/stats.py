@@ -123,7 +123,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         fill=None if layout.budget is None else float(laid_out.mean() / layout.budget),
         lower_bound=bound,
         gap=len(plan) / bound - 1,
-        shapes=_shapes(plan, laid_out),
+        shapes=_shapes(plan, entries, laid_out),
         samples_per_batch_mean=float(plan.sizes.mean()),
         samples_per_batch_std=float(plan.sizes.std()),
         samples_per_batch_max=int(plan.sizes.max()),
@@ -212,8 +212,10 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     return max(bounds)
 
 
-def _shapes(plan: Plan, laid_out: IntArray) -> int:
+def _shapes(plan: Plan, entries: IntArray, laid_out: IntArray) -> int:
     if plan.layout.kind == "packed":
         return int(np.unique(laid_out).size)
+    if plan.layout.shapes is not None:  # each length has its number of rows
+        return int(np.unique(plan.layout.row_lengths(entries, plan.offsets)).size)
     shapes = np.stack((plan.sizes, laid_out), axis=1)
     return int(np.unique(shapes, axis=0).shape[0])

@@ -1,9 +1,19 @@
 """Batchings: how the samples of an epoch become batches. One a file."""
 
+from batchwright.batching.buckets import Buckets
 from batchwright.batching.custom import Custom
 from batchwright.batching.draft import Batching, Draft, Oversize
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
 
-__all__ = ["Batching", "Custom", "Draft", "FixedSize", "Oversize", "Packing", "TokenBudget"]
+__all__ = [
+    "Batching",
+    "Buckets",
+    "Custom",
+    "Draft",
+    "FixedSize",
+    "Oversize",
+    "Packing",
+    "TokenBudget",
+]

@@ -28,12 +28,14 @@ class Draft:
         keys: float64[b], about the token-weighted mean log-length of each batch
             (`lengths.logs`), by which updates are mixed. None: the
             batches are random samples already.
+        shapes: The only shapes that batches take; see `Layout`. None: any.
     """
 
     indices: IntArray
     offsets: IntArray
     pools: IntArray | None = None
     keys: FloatArray | None = None
+    shapes: tuple[tuple[int, int], ...] | None = None
 
     def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> Draft:
         """Split batches until there are `num_batches`, each staying in its pool.
@@ -56,7 +58,7 @@ class Draft:
         if self.pools is not None:
             pools = np.searchsorted(offsets, self.offsets[self.pools])
         keys = None if self.keys is None else self.keys[parents]
-        return Draft(self.indices, offsets, pools, keys)
+        return Draft(self.indices, offsets, pools, keys, self.shapes)
 
 
 @runtime_checkable

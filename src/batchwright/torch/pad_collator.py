@@ -35,6 +35,9 @@ class PadCollator:
             `labels` always get -100, which torch's `cross_entropy` leaves out, and an
             `attention_mask` 0.
         pad_to_multiple_of: Rows are padded to a multiple of this, as in `TokenBudget`.
+        shapes: (rows, length) of the only shapes there may be: ``plan.layout.shapes`` of
+            `Buckets`. Sequences are padded to the shortest that fits the longest of them, and empty
+            rows fill the batch up: padding in sequences, -100 in `labels`, else 0.
         max_length: Longer sequences are cut, as a plan with ``oversize="truncate"`` expects:
             ``plan.layout.max_length``.
         attention_mask: Add int64[batch, length], 1 at tokens and 0 at padding, of the field so
@@ -63,6 +66,7 @@ class PadCollator:
     _: KW_ONLY
     pad_to_multiple_of: int = 1
     max_length: int | None = None
+    shapes: Sequence[tuple[int, int]] | None = None
     attention_mask: bool | Name = False
     lengths: bool | Name = False
 
@@ -78,13 +82,19 @@ class PadCollator:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         pads = self._pads(columns)
+        rows_of_all, width = self._shape(columns)
         batch: dict[Any, Any] = {}
         lengths: dict[Any, Tensor] = {}
         for name, rows in columns.items():
             if any(map(is_sequence, rows)):
-                batch[name], lengths[name] = self._padded(rows, name, pads[name])
+                batch[name], lengths[name] = self._padded(rows, name, pads[name], width)
             else:
                 batch[name] = _stacked(rows)
+            if rows_of_all is not None:
+                empty = rows_of_all - len(samples)
+                batch[name] = _filled_up(batch[name], empty, pads[name], name)
+                if name in lengths:
+                    lengths[name] = _filled_up(lengths[name], empty, 0, name)
         extras: dict[str, Tensor] = {}
         if self.attention_mask is not False:
             chosen = _chosen(self.attention_mask, lengths, "attention_mask")
@@ -98,12 +108,33 @@ class PadCollator:
             return (*batch.values(), *extras.values())
         return batch[0]
 
-    def _padded(self, rows: Sequence[Any], name: Name, pad: PadValue) -> tuple[Tensor, Tensor]:
+    def _shape(self, columns: Mapping[Any, Sequence[Any]]) -> tuple[int | None, int | None]:
+        """Return the rows and the length that the batch is to have; None: as it comes."""
+        if self.shapes is None:
+            return None, None
+        sequences = [row for rows in columns.values() for row in rows if is_sequence(row)]
+        longest = max((len(row) for row in sequences), default=0)
+        if self.max_length is not None:
+            longest = min(longest, self.max_length)
+        num_samples = len(next(iter(columns.values())))
+        for rows, length in self.shapes:
+            if length >= longest and rows >= num_samples:
+                return rows, length
+        message = (
+            f"{num_samples} samples of up to {longest} tokens fit into none of the shapes "
+            f"{list(self.shapes)}. Take those of the plan: plan.layout.shapes."
+        )
+        raise BudgetError(message)
+
+    def _padded(
+        self, rows: Sequence[Any], name: Name, pad: PadValue, width: int | None
+    ) -> tuple[Tensor, Tensor]:
         if self.max_length is not None:
             rows = [row[: self.max_length] if is_sequence(row) else row for row in rows]
         flat, lengths = flattened(rows, name)
-        longest = max(1, int(lengths.max()))
-        width = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        if width is None:
+            longest = max(1, int(lengths.max()))
+            width = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         padded = torch.full((len(rows), width, *flat.shape[1:]), pad, dtype=flat.dtype)
         sizes = torch.from_numpy(lengths)
         padded[torch.arange(width) < sizes[:, None]] = flat
@@ -141,6 +172,18 @@ def _stacked(rows: Sequence[Any]) -> Any:
     if stacked.is_floating_point() and all(type(row) in {int, float} for row in rows):
         stacked = stacked.to(torch.get_default_dtype())
     return stacked
+
+
+def _filled_up(field: Any, empty: int, pad: PadValue, name: Name) -> Any:
+    """Append empty rows to a field."""
+    if not isinstance(field, Tensor):
+        message = (
+            f"PadCollator(shapes=…): the field {name!r} holds no numbers, and an empty row has "
+            "nothing to put there. Leave it out of the samples."
+        )
+        raise ColumnNotFoundError(message)
+    rows = torch.full((empty, *field.shape[1:]), pad, dtype=field.dtype)
+    return torch.cat([field, rows])
 
 
 def _chosen(name: bool | Name, lengths: Mapping[Any, Tensor], option: str) -> Any:  # noqa: FBT001
