@@ -3,7 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchwright.balancing import balance
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
+from batchwright.cost_model import CostModel
 from batchwright.errors import (
     BatchwrightError,
     BudgetError,
@@ -22,6 +24,7 @@ from batchwright.errors import (
     UpdateError,
 )
 from batchwright.order import (
+    Blocks,
     ClassBalanced,
     Curriculum,
     LossTable,
@@ -45,10 +48,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchwrightError",
+    "Blocks",
     "Buckets",
     "BudgetError",
     "ClassBalanced",
     "ColumnNotFoundError",
+    "CostModel",
     "Coverage",
     "Curriculum",
     "FixedSize",
@@ -76,6 +81,7 @@ __all__ = [
     "UnbiasedDropping",
     "UpdateError",
     "Weighted",
+    "balance",
     "coverage",
     "equalize",
     "pacing",

@@ -1,5 +1,6 @@
 """Orders: which samples an epoch visits, and in what sequence. One a file."""
 
+from batchwright.order.blocks import Blocks
 from batchwright.order.class_balanced import ClassBalanced
 from batchwright.order.curriculum import Curriculum
 from batchwright.order.loss_table import LossTable
@@ -12,6 +13,7 @@ from batchwright.order.unbiased_dropping import UnbiasedDropping
 from batchwright.order.weighted import Weighted
 
 __all__ = [
+    "Blocks",
     "ClassBalanced",
     "Curriculum",
     "LossTable",

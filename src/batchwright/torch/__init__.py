@@ -4,12 +4,14 @@ from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
 from batchwright.torch.gradient_check import GradientErrors, check_gradient
 from batchwright.torch.learning_rate import scaled_by_weight
+from batchwright.torch.length_warm_up import LengthWarmUp
 from batchwright.torch.live_losses import LiveLosses
 from batchwright.torch.masks import document_block_mask, document_mask
 from batchwright.torch.memory import MemoryModel
 from batchwright.torch.pack_collator import PackCollator
 from batchwright.torch.pad_collator import PadCollator
 from batchwright.torch.pieces import Piece, PieceDataset
+from batchwright.torch.planned_loader import planned_sampler
 from batchwright.torch.precision import Precision
 from batchwright.torch.update import Update
 from batchwright.torch.windows import Window, windows
@@ -17,6 +19,7 @@ from batchwright.torch.windows import Window, windows
 __all__ = [
     "Audit",
     "GradientErrors",
+    "LengthWarmUp",
     "LiveLosses",
     "MemoryModel",
     "PackCollator",
@@ -30,6 +33,7 @@ __all__ = [
     "check_gradient",
     "document_block_mask",
     "document_mask",
+    "planned_sampler",
     "scaled_by_weight",
     "windows",
 ]

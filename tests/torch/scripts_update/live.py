@@ -40,7 +40,7 @@ def tables_and_plans_are_the_same(rank):
     told = []
     for epoch in range(4):
         seen = epoch_of(sampler, live, epoch)
-        plan = sampler._source.plan(epoch, 2, 1)  # noqa: SLF001
+        plan = sampler._source.plan(epoch, 2, 1)
         told.append([digest([torch.from_numpy(table.losses)]), plan.digest(), len(seen)])
         assert seen == [plan[index].tolist() for index in range(rank, len(plan), 2)]
     kept, _ = bw.SelfPaced(table, noise_rate=0.3, epochs=2).split(4)

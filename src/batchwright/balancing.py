@@ -1,0 +1,106 @@
+"""Share a global batch that is given among ranks, or among accumulation slots."""
+
+from __future__ import annotations
+
+from heapq import heapify, heapreplace
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import PlanError
+from batchwright.order.scores import as_weights
+from batchwright.typing import FloatArray, IntArray
+
+_ALL_WAYS = 1 << 18
+"""So many ways to share are looked at one by one."""
+
+_ONE_BY_ONE = 1 << 15
+"""Up to so many samples are given out one by one, more in rounds."""
+
+
+def balance(costs: npt.ArrayLike, parts: int, *, equal_counts: bool = False) -> IntArray:
+    """Share samples among parts, so that the most expensive part costs the least.
+
+    For batches that come as they are, such as the rollouts of a reinforcement learner. Few samples
+    are shared in the best of all ways; many, from the most expensive on, each to the part
+    that has the least so far, which with a hundred samples a part is within a thousandth of the
+    mean.
+
+    Args:
+        costs: float64[n], work of each sample: its length, a `CostModel` of it, or whatever it is
+            measured in; at least 0.
+        parts: How many: ranks, or slots of one rank.
+        equal_counts: Give every part as many samples; `n` has to be a multiple of `parts`.
+
+    Returns:
+        int64[n], the part of each sample. O(n log n).
+
+    Raises:
+        PlanError: If there are fewer samples than parts, or they cannot be shared equally.
+        ScoresError: If a cost is negative, NaN or infinite.
+
+    Example:
+        >>> part = balance([7, 5, 4, 4, 2, 2], 2)
+        >>> np.bincount(part, weights=[7, 5, 4, 4, 2, 2])
+        array([12., 12.])
+
+    Source: longest processing time first: R. L. Graham, *Bounds on Multiprocessing Timing
+    Anomalies*, 1969.
+    """
+    work = as_weights(costs, name="costs")
+    if parts < 1 or work.size < parts:
+        raise PlanError(
+            f"{work.size} samples for {parts} parts: expected at least one sample for each."
+        )
+    if equal_counts and work.size % parts:
+        raise PlanError(
+            f"{work.size} samples cannot be shared equally among {parts} parts: expected a "
+            "multiple. Leave some out, or allow other counts."
+        )
+    each = work.size // parts if equal_counts else None
+    if parts**work.size <= _ALL_WAYS:
+        return _best_of_all(work, parts, each)
+    if work.size <= _ONE_BY_ONE:
+        return _one_by_one(work, parts, each)
+    return _in_rounds(work, parts)
+
+
+def _best_of_all(work: FloatArray, parts: int, each: int | None) -> IntArray:
+    """Try every way to share; the first of equals."""
+    ways = np.arange(parts**work.size)[:, None] // parts ** np.arange(work.size) % parts
+    loads = np.stack([np.where(ways == part, work, 0.0).sum(axis=1) for part in range(parts)])
+    worst = loads.max(axis=0)
+    counts = np.stack([(ways == part).sum(axis=1) for part in range(parts)])
+    allowed = counts.min(axis=0) >= (1 if each is None else each)
+    best: IntArray = ways[int(np.argmin(np.where(allowed, worst, np.inf)))].astype(np.int64)
+    return best
+
+
+def _one_by_one(work: FloatArray, parts: int, each: int | None) -> IntArray:
+    order = np.argsort(-work, kind="stable")
+    heap = [(0.0, part) for part in range(parts)]
+    heapify(heap)
+    chosen: list[int] = []
+    left = [work.size if each is None else each] * parts
+    for cost in work[order].tolist():
+        load, part = heap[0]
+        left[part] -= 1
+        # A part that is full gets nothing more.
+        heapreplace(heap, (load + cost if left[part] else np.inf, part))
+        chosen.append(part)
+    result = np.empty(work.size, dtype=np.int64)
+    result[order] = chosen
+    return result
+
+
+def _in_rounds(work: FloatArray, parts: int) -> IntArray:
+    """Give each part one sample a round: the most expensive to the part with the least."""
+    order = np.argsort(-work, kind="stable")
+    result = np.empty(work.size, dtype=np.int64)
+    loads = np.zeros(parts)
+    for start in range(0, work.size, parts):
+        taken = order[start : start + parts]
+        free = np.argsort(loads, kind="stable")[: taken.size]
+        result[taken] = free
+        loads[free] += work[taken]
+    return result

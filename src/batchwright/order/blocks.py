@@ -1,0 +1,70 @@
+"""Samples that lie in blocks, on disk or far away: a few blocks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from batchwright.errors import PlanError
+from batchwright.order.pools import Pools
+from batchwright.seeding import generator, shuffled
+from batchwright.typing import IntArray, LengthArray
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Visit blocks of neighbouring samples in random sequence, a few of them at a time.
+
+    An epoch reads every block once. Samples are mixed, and sorted by length if the batching does
+    so, only among the blocks that are open together: no more than `open_blocks` have to be in
+    memory at once, or twice that while one group follows another.
+
+    Args:
+        sizes: Samples of each block (shard, file, row group), in the sequence of the data; or one
+            number for all.
+        open_blocks: How many are read together. More mix better.
+
+    Raises:
+        PlanError: If a size makes no sense; when called, if they do not add up to the data.
+
+    Example:
+        >>> pools = Blocks(2, open_blocks=1)(np.ones(6, dtype=int), seed=0, epoch=0)
+        >>> sorted(sorted(pool.tolist()) for pool in pools)
+        [[0, 1], [2, 3], [4, 5]]
+    """
+
+    sizes: int | Sequence[int]
+    _: KW_ONLY
+    open_blocks: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        sizes = np.asarray(self.sizes)
+        if sizes.dtype.kind not in "iu" or not sizes.size or sizes.min() < 1 or sizes.ndim > 1:
+            raise PlanError(f"Blocks({self.sizes!r}): expected sizes of at least 1 sample.")
+        if self.open_blocks < 1:
+            raise PlanError(f"Blocks(open_blocks={self.open_blocks}): expected at least 1.")
+        if sizes.ndim:
+            object.__setattr__(self, "sizes", tuple(sizes.tolist()))
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return the samples, a pool for each group of blocks. O(n)."""
+        edges = self._edges(lengths.size)
+        order = shuffled(np.arange(edges.size - 1), generator(seed, "blocks", epoch))
+        sizes = np.diff(edges)[order]
+        ends = np.concatenate(([0], np.cumsum(sizes)))
+        members = np.repeat(edges[order] - ends[:-1], sizes) + np.arange(lengths.size)
+        return Pools(members, np.append(ends[: -1 : self.open_blocks], lengths.size))
+
+    def _edges(self, num_samples: int) -> IntArray:
+        if isinstance(self.sizes, int):
+            return np.append(np.arange(0, num_samples, self.sizes), num_samples)
+        edges = np.concatenate(([0], np.cumsum(self.sizes)))
+        if edges[-1] != num_samples:
+            raise PlanError(
+                f"blocks hold {edges[-1]:,} samples, there are {num_samples:,}. Give the size of "
+                "every block, in the sequence of the data."
+            )
+        return edges

@@ -1,0 +1,325 @@
+"""Sequences that get longer: rows are cut into short pieces at first, and lose no token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from batchwright.checks import check_positive
+from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
+from batchwright.pacing import LengthPacing
+from batchwright.torch.fields import Name
+from batchwright.torch.pad_collator import LABEL_IGNORE, PadValue
+from batchwright.torch.splitting import tensors_of
+
+STATE_VERSION = 1
+
+_MEANT: dict[Any, PadValue] = {"labels": LABEL_IGNORE, "attention_mask": 0}
+
+
+class LengthWarmUp:
+    """Cuts the rows of batches to the length that a pacing allows at present.
+
+    A row of n tokens becomes ⌈n ÷ length⌉ rows, equal to within one token, so that no piece is
+    a stub and few cells are padding. Nothing is lost: the tokens of all pieces are those of the
+    row, each with its label. Labels have to be shifted before (the label of a token is the next
+    one, as the data set or collator gives it): then the token at a border is still predicted, only
+    from less context. A model that shifts labels itself would lose one of them at each border.
+
+    Call it on each batch in the training loop, before `windows` or the weight of the update: in a
+    worker of a DataLoader it would not see what the others consumed. Progress is the real tokens
+    returned so far ÷ `total_tokens`; each rank counts its own, times `world_size`, so one may be a
+    batch ahead of another.
+
+    Fields of [rows, length, …] are cut, and have to be of one length: a source and a target cannot
+    be cut alike. Fields of one value a row, and lists of as many, are repeated for each piece.
+    Positions stay those in the whole row.
+
+    Args:
+        pacing: Progress → the longest row allowed: `batchwright.pacing.length_warm_up`.
+        total_tokens: Real tokens of the whole run, on all ranks.
+        world_size: Ranks, each with a share of the tokens like this one's.
+        pad: What pieces are filled up with, as in `PadCollator`: one value, a mapping by name, or
+            one for each position of a tuple. `labels` get -100, an `attention_mask` 0, unless
+            named; others get 0. A tuple of several sequences needs it.
+        pad_to_multiple_of: Pieces are padded to a multiple of this, if the length allows.
+        lengths: The field that tells tokens from padding: int[rows], or a mask [rows, length].
+            None: ``lengths``, else ``attention_mask``, of a dict; else every cell is a token.
+        truncate: Throw away what is beyond the length instead, as the source does.
+
+    Attributes:
+        tokens: Real tokens returned so far, on all ranks.
+        tokens_cut: Real tokens thrown away so far, on all ranks: 0 without `truncate`.
+
+    Raises:
+        BudgetError: If a setting makes no sense; when called, if a tuple's padding is unknown.
+        ColumnNotFoundError: When called, if the batch lacks a field named here.
+        LengthsError: When called, if fields have no common rows and length.
+
+    Example:
+        >>> import batchwright.pacing
+        >>> pacing = batchwright.pacing.length_warm_up(2, 4, step=2, reach=0.5)
+        >>> warm_up = LengthWarmUp(pacing, total_tokens=12)
+        >>> batch = {"input_ids": torch.tensor([[1, 2, 3, 0], [4, 5, 6, 7]]),
+        ...          "labels": torch.tensor([[2, 3, -100, -100], [5, 6, 7, 8]]),
+        ...          "lengths": torch.tensor([3, 4])}
+        >>> {name: value.tolist() for name, value in warm_up(batch).items()}
+        {'input_ids': [[1, 0], [2, 3], [4, 5], [6, 7]],
+         'labels': [[2, -100], [3, -100], [5, 6], [7, 8]], 'lengths': [1, 2, 2, 2]}
+        >>> warm_up.tokens, warm_up.length
+        (7, 4)
+
+    Source: C. Li, M. Zhang, Y. He, *The Stability-Efficiency Dilemma: Investigating Sequence Length
+    Warmup for Training GPT Models*, 2022, arXiv:2108.06084; Composer's `SeqLengthWarmup`.
+    """
+
+    def __init__(
+        self,
+        pacing: LengthPacing,
+        *,
+        total_tokens: int,
+        world_size: int = 1,
+        pad: PadValue | Mapping[Any, PadValue] | Sequence[PadValue] | None = None,
+        pad_to_multiple_of: int = 1,
+        lengths: Name | None = None,
+        truncate: bool = False,
+    ) -> None:
+        counts = {"total_tokens": total_tokens, "world_size": world_size}
+        check_positive("LengthWarmUp", **counts, pad_to_multiple_of=pad_to_multiple_of)
+        self.pacing = pacing
+        self.total_tokens = int(total_tokens)
+        self.world_size = int(world_size)
+        self.truncate = truncate
+        self.tokens = 0
+        self.tokens_cut = 0
+        self._pad = pad
+        self._multiple = int(pad_to_multiple_of)
+        self._lengths = lengths
+
+    @property
+    def progress(self) -> float:
+        """The share of the run's tokens that was returned so far."""
+        return self.tokens / self.total_tokens
+
+    @property
+    def length(self) -> int:
+        """The longest row allowed at present."""
+        return self._length_at(self.tokens)
+
+    def __call__(self, batch: Any) -> Any:
+        """Return a batch of the same kind, with rows of at most the present length. O(cells)."""
+        fields = _fields_of(batch)
+        lengths = self._name_of_lengths(fields)
+        real = _real(fields, lengths)
+        pads = self._pads(fields, lengths)
+        length = self.length
+        present = int(real.sum())
+        if real.shape[1] <= length or not len(real):
+            self.tokens += present * self.world_size
+            return batch
+        pieces = _Pieces.cut(real, length, self._multiple, truncate=self.truncate)
+        sizes = pieces.sizes(real)
+        left = int(sizes.sum())
+        self.tokens += left * self.world_size
+        self.tokens_cut += (present - left) * self.world_size
+        made = {name: pieces.of(value, pads.get(name, 0)) for name, value in fields.items()}
+        for name in {"lengths", lengths} & fields.keys():
+            if getattr(fields[name], "ndim", 0) == 1:
+                made[name] = sizes.to(fields[name])
+        return _like(batch, made)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the run is, as JSON can keep it: the same from any rank will do."""
+        return {
+            "version": STATE_VERSION,
+            "tokens": self.tokens,
+            "tokens_cut": self.tokens_cut,
+            "total_tokens": self.total_tokens,
+            "length": self.length,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was saved; the world may be of another size.
+
+        Raises:
+            PlanMismatchError: If it is no state, or of another pacing or `total_tokens`.
+        """
+        names = ("tokens", "tokens_cut", "total_tokens", "length")
+        known = isinstance(state, Mapping) and state.get("version") == STATE_VERSION
+        values = [state.get(name) for name in names] if known else []
+        if not known or not all(type(value) is int and value >= 0 for value in values):
+            raise PlanMismatchError(
+                f"no state of LengthWarmUp: {state!r}. Load what state_dict() returned, in format "
+                f"{STATE_VERSION}: whole numbers by the names {', '.join(names)}."
+            )
+        length = self._length_at(state["tokens"])
+        if (state["total_tokens"], state["length"]) != (self.total_tokens, length):
+            raise PlanMismatchError(
+                f"the state was saved with total_tokens={state['total_tokens']} at length "
+                f"{state['length']}; here total_tokens={self.total_tokens}, and the length would "
+                f"be {length}. Resume with the pacing and total_tokens that the run began with."
+            )
+        self.tokens, self.tokens_cut = state["tokens"], state["tokens_cut"]
+
+    def _length_at(self, tokens: int) -> int:
+        length = int(self.pacing(tokens / self.total_tokens))
+        if length < 1:
+            raise BudgetError(
+                f"LengthWarmUp(pacing={self.pacing!r}) allows a length of {length} after {tokens} "
+                "tokens: expected at least 1."
+            )
+        return length
+
+    def _name_of_lengths(self, fields: Mapping[Any, Any]) -> Name | None:
+        if self._lengths is None:
+            known = [name for name in ("lengths", "attention_mask") if name in fields]
+            return next((name for name in known if isinstance(fields[name], Tensor)), None)
+        if not isinstance(fields.get(self._lengths), Tensor):
+            raise ColumnNotFoundError(
+                f"LengthWarmUp(lengths={self._lengths!r}): the batch has the fields "
+                f"{list(fields)}, expected a tensor [rows] or [rows, length] of that name."
+            )
+        return self._lengths
+
+    def _pads(self, fields: Mapping[Any, Any], lengths: Name | None) -> Mapping[Any, PadValue]:
+        given = self._pad
+        if given is None:
+            cut = [name for name in fields if _is_cut(fields[name]) and name != lengths]
+            if 0 in fields and len(cut) > 1:
+                raise BudgetError(
+                    f"LengthWarmUp cannot tell what pads the fields {cut} of a tuple: name it, "
+                    f"pad=(0, {LABEL_IGNORE}) for inputs and labels."
+                )
+            given = 0
+        if isinstance(given, int | float):
+            pads = {name: _MEANT.get(name, given) for name in fields}
+            return pads if lengths is None else {**pads, lengths: 0}
+        named = given if isinstance(given, Mapping) else dict(enumerate(given))
+        for name in named:
+            if name not in fields:
+                raise ColumnNotFoundError(
+                    f"LengthWarmUp(pad=…) names {name!r}, but batches have the fields "
+                    f"{list(fields)}."
+                )
+        return {**_MEANT, **named}
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Which cells of a batch become which rows.
+
+    Attributes:
+        rows: int64[p], the row that each piece is cut from.
+        columns: int64[p, width], the cells of each piece.
+        inside: bool[p, width], False at padding.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    inside: Tensor
+
+    @classmethod
+    def cut(cls, real: Tensor, length: int, multiple: int, *, truncate: bool) -> Self:
+        """Cut rows, from their first token to their last, into equal pieces."""
+        place = torch.arange(real.shape[1], device=real.device)
+        ends = torch.where(real, place + 1, 0).amax(1)
+        begins = torch.where(real, place, real.shape[1]).amin(1).minimum(ends)
+        if truncate:
+            ends = ends.minimum(begins + length)
+        sizes = ends - begins
+        counts = (-(-sizes // length)).clamp(min=1)  # a row without a token stays one
+        rows = torch.repeat_interleave(counts)
+        which = torch.arange(rows.numel(), device=real.device) - (counts.cumsum(0) - counts)[rows]
+        first = which * sizes[rows] // counts[rows]
+        after = (which + 1) * sizes[rows] // counts[rows]
+        width = max(1, int((after - first).max()))
+        width = max(width, min(length, -(-width // multiple) * multiple))
+        inside = torch.arange(width, device=real.device) < (after - first)[:, None]
+        columns = (begins[rows] + first)[:, None] + torch.arange(width, device=real.device)
+        return cls(rows, columns.where(inside, 0), inside)
+
+    def sizes(self, real: Tensor) -> Tensor:
+        """Count the tokens of each piece, int64[p]."""
+        return (real[self.rows[:, None], self.columns] & self.inside).sum(1)
+
+    def of(self, value: Any, pad: PadValue) -> Any:
+        """Cut a field, or repeat what there is one of for each row."""
+        if isinstance(value, list):
+            return [value[row] for row in self.rows.tolist()]
+        if not isinstance(value, Tensor) or not value.ndim:
+            return value
+        rows = self.rows.to(value.device)
+        if value.ndim == 1:
+            return value[rows]
+        taken = value[rows[:, None], self.columns.to(value.device)]
+        outside = ~self.inside.to(value.device)
+        return taken.masked_fill_(outside[(...,) + (None,) * (value.ndim - 2)], pad)
+
+
+def _fields_of(batch: Any) -> dict[Any, Any]:
+    """Return the fields of a batch by name or position; raise unless they are of one shape."""
+    if isinstance(batch, Mapping):
+        fields = dict(batch)
+    elif isinstance(batch, tuple | list):
+        fields = dict(enumerate(batch))
+    else:
+        fields = {0: batch}
+    shapes = {name: list(value.shape) for name, value in fields.items() if _is_cut(value)}
+    if not shapes:
+        raise LengthsError(
+            f"a batch of type {type(batch).__name__} has no tensor [rows, length, …] to cut: "
+            "expected one, or a dict or tuple of them, as PadCollator makes."
+        )
+    rows, length = next(iter(shapes.values()))[:2]
+    for name, value in fields.items():
+        if isinstance(value, Tensor):
+            fits = list(value.shape[:2]) == [rows, length][: value.ndim]
+            fits = fits and (name != "attention_mask" or value.ndim == 2)
+            given = f"is {list(value.shape)}"
+        else:
+            fits = len(value) == rows if isinstance(value, list) else not tensors_of(value)
+            given = f"is a {type(value).__name__}"
+        if not fits:
+            raise LengthsError(
+                f"field {name!r} of the batch {given} and cannot be cut with {next(iter(shapes))!r}"
+                f", {rows} rows of {length}. Expected [rows], [rows, length, …] or a list of rows, "
+                "and an attention_mask [rows, length]. Leave it out, or cut it after."
+            )
+    return fields
+
+
+def _is_cut(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1
+
+
+def _real(fields: Mapping[Any, Any], lengths: Name | None) -> Tensor:
+    """Tell tokens from padding, bool[rows, length]."""
+    first: Tensor = next(value for value in fields.values() if _is_cut(value))
+    if lengths is None:
+        return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
+    given: Tensor = fields[lengths]
+    if given.ndim == 2:
+        return given.bool()
+    if given.ndim != 1 or given.is_floating_point():
+        raise LengthsError(
+            f"field {lengths!r} is {given.dtype}{list(given.shape)}: expected the lengths of rows, "
+            "int[rows], or a mask [rows, length]."
+        )
+    width = first.shape[1]
+    if given.numel() and not 0 <= int(given.min()) <= int(given.max()) <= width:
+        raise LengthsError(
+            f"field {lengths!r} goes from {int(given.min())} to {int(given.max())}, but rows have "
+            f"{width} cells: expected the tokens of each row."
+        )
+    return torch.arange(width, device=given.device) < given[:, None]
+
+
+def _like(batch: Any, fields: dict[Any, Any]) -> Any:
+    """Make a batch of the same kind from other fields."""
+    if isinstance(batch, Mapping):
+        return fields
+    if isinstance(batch, tuple | list):
+        return getattr(batch, "_make", type(batch))(fields.values())
+    return fields[0]
