@@ -40,7 +40,7 @@ def test_a_plan_reads_each_block_within_one_stretch():
         blocks = plan.indices // size
         for start in range(0, 5000, group):
             assert np.unique(blocks[start : start + group]).size == 10
-        assert plan.stats(lengths).efficiency > 0.95 * plain
+        assert plan.stats(lengths).efficiency > 0.9 * plain
     first = [tuple(planner(epoch).indices[:20].tolist()) for epoch in range(4)]
     assert len(set(first)) == 4
 
