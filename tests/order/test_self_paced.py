@@ -61,6 +61,27 @@ def test_a_cut_is_what_the_losses_were_when_the_epoch_began():
     assert table.cut(5).losses.tolist() == [9, 2, 3]
 
 
+def test_a_table_is_saved_beside_a_checkpoint(tmp_path):
+    table = table_of([1.0, 2.0, 3.0])
+    table.cut(4)
+    table.record([0, 1], [9.0, 8.0])
+    path = tmp_path / "losses.safetensors"
+    table.save(path)
+    other = bw.LossTable(3)
+    other.load(path)
+    assert other.losses.tolist() == [9, 8, 3]
+    assert other.cut(4).losses.tolist() == [1, 2, 3]
+    assert other.ages([0, 100]).tolist() == table.ages([0, 100]).tolist() == [0, 1]
+    assert [each.name for each in tmp_path.iterdir()] == ["losses.safetensors"]
+    path.write_bytes(path.read_bytes()[:-5])
+    for wrong in (path, tmp_path / "nowhere"):
+        with pytest.raises(bw.ScoresError, match="not a file of a LossTable"):
+            other.load(wrong)
+    with pytest.raises(bw.ScoresError, match="losses of 3 samples, the table 4"):
+        table.save(path)
+        bw.LossTable(4).load(path)
+
+
 def test_losses_that_are_not_shared_yet_stop_the_next_epoch():
     table = table_of([1.0, 2.0])
     table.pending = 7

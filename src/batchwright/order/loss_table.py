@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import PlanError, ScoresError
-from batchwright.typing import IntArray
+from batchwright.typing import FloatArray, IntArray
+
+_METADATA = "batchwright-loss-table"
 
 LossArray = npt.NDArray[np.float32]
 
@@ -128,6 +133,52 @@ class LossTable:
                 )
             self._cut = Cut(epoch, self.losses.copy(), self.recorded.copy())
         return self._cut
+
+    def ages(self, percentiles: npt.ArrayLike = (50, 90, 100)) -> FloatArray:
+        """Tell how old the losses are: percentiles, in calls of `record` since each was recorded.
+
+        Args:
+            percentiles: float[q], between 0 and 100.
+
+        Returns:
+            float64[q]; a sample that has never been seen is as old as the table.
+        """
+        ages: FloatArray = np.percentile(self._calls - self.recorded, percentiles)
+        return ages
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as a safetensors file, beside a checkpoint.
+
+        Args:
+            path: Where to; an existing file is replaced once the new one is whole.
+        """
+        from safetensors.numpy import save_file
+
+        target = Path(path)
+        state = self.state_dict()
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        told = {"calls": state["calls"], "cut": state["cut"]}
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        save_file(arrays, unfinished, metadata={_METADATA: json.dumps(told)})
+        unfinished.replace(target)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a file that `save` wrote.
+
+        Raises:
+            ScoresError: If it is no such file, or of another number of samples.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(Path(path), "numpy") as file:
+                told = json.loads((file.metadata() or {})[_METADATA])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise ScoresError(
+                f"{path}: not a file of a LossTable ({type(error).__name__}: {error})."
+            ) from error
+        self.load_state_dict(told | arrays)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what an exact resume needs: the table, and the cut of the present epoch."""
