@@ -77,8 +77,8 @@ def test_a_table_is_saved_beside_a_checkpoint(tmp_path):
     for wrong in (path, tmp_path / "nowhere"):
         with pytest.raises(bw.ScoresError, match="not a file of a LossTable"):
             other.load(wrong)
+    table.save(path)
     with pytest.raises(bw.ScoresError, match="losses of 3 samples, the table 4"):
-        table.save(path)
         bw.LossTable(4).load(path)
 
 

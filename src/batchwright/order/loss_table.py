@@ -143,7 +143,9 @@ class LossTable:
         Returns:
             float64[q]; a sample that has never been seen is as old as the table.
         """
-        ages: FloatArray = np.percentile(self._calls - self.recorded, percentiles)
+        ages: FloatArray = np.percentile(
+            self._calls - self.recorded, np.asarray(percentiles, dtype=np.float64)
+        )
         return ages
 
     def save(self, path: str | Path) -> None:
