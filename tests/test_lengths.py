@@ -18,7 +18,7 @@ from tests import strategies
         ([1.0, 2.5], r"lengths\[1\] is 2.5, .* whole number"),
         ([], "empty"),
         (np.ones((4, 2, 2), dtype=int), r"shape \[4, 2, 2\], expected \[n\]"),
-        (np.ones((4, 1), dtype=int), r"shape \[4, 1\], expected \[n\]"),
+        (np.ones((4, 0), dtype=int), r"shape \[4, 0\], expected \[n\]"),
         (5, r"shape \[\], expected \[n\]"),
         (["a", "b"], "expected integers"),
         ([[1], [2, 3]], "cannot be read as an array"),

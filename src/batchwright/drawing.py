@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import PlanError
+from batchwright.lengths import totals
 from batchwright.order.scores import refuse_other_data
 from batchwright.planner import Planner
 from batchwright.typing import FloatArray, IntArray
@@ -116,9 +117,9 @@ def coverage(
     if not chosen.size:
         raise PlanError("coverage of no epoch: expected at least one.")
     given = getattr(planner.order, "groups", None) if groups is None else groups
-    names, labels = _labels(given, planner.lengths.size)
+    names, labels = _labels(given, planner.num_samples)
     sizes = np.bincount(labels, minlength=len(names))
-    times = np.zeros(planner.lengths.size, dtype=np.int64)
+    times = np.zeros(planner.num_samples, dtype=np.int64)
     rows: list[dict[str, Any]] = []
     for epoch in chosen.tolist():
         plan = planner(epoch)
@@ -167,14 +168,14 @@ def _eligible(planner: Planner, epoch: int) -> float:
     share = getattr(planner.order, "eligible", None)
     if share is None:
         return float("nan")
-    return float(share(_progress(planner, epoch))) / planner.lengths.size
+    return float(share(_progress(planner, epoch))) / planner.num_samples
 
 
 def _targets(planner: Planner, epochs: list[int]) -> FloatArray | None:
     shares, draws = (getattr(planner.order, name, None) for name in ("shares", "draws"))
     if shares is None or draws is None:
         return None
-    aims = [draws(planner.lengths).targets(epoch).sum(axis=0) for epoch in epochs]
+    aims = [draws(totals(planner.lengths)).targets(epoch).sum(axis=0) for epoch in epochs]
     return np.array([aim / aim.sum() for aim in aims])
 
 

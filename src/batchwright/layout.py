@@ -22,6 +22,10 @@ class Layout:
         max_samples: Samples that a batch may hold. None: no limit.
         multiple: Rows (padded) or samples inside a row (packed) are rounded up to this.
         max_length: Longer samples are cut: to this (truncated), or into pieces of it (split).
+        area: What a padded row of several columns takes: the ``"sum"`` of its lengths (source and
+            target), or their ``"product"`` (the cells of an image).
+        caps: The most padded tokens of each column, in place of `budget`. None: there is one
+            budget for all.
         shapes: (rows, length) of the only shapes that padded batches take, by rising length;
             batches with fewer samples are filled with empty rows. None: any shape.
 
@@ -38,6 +42,8 @@ class Layout:
     multiple: int = 1
     max_length: int | None = None
     shapes: tuple[tuple[int, int], ...] | None = None
+    area: Literal["sum", "product"] = "sum"
+    caps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
@@ -50,6 +56,9 @@ class Layout:
                 )
             object.__setattr__(self, "shapes", shapes)
         check_choice("Layout", "kind", self.kind, ("padded", "packed"))
+        if self.caps is not None:
+            object.__setattr__(self, "caps", tuple(int(cap) for cap in self.caps))
+        check_choice("Layout", "area", self.area, ("sum", "product"))
         check_positive(
             "Layout",
             budget=self.budget,
@@ -65,9 +74,35 @@ class Layout:
             return self.shapes[-1][1]
         return None if self.budget is None else self.budget // self.multiple * self.multiple
 
+    def rows_allowed(self, longest: IntArray) -> IntArray:
+        """Return how many padded rows of several columns a batch may have.
+
+        Args:
+            longest: int64[..., k], the longest of each column.
+
+        Returns:
+            int64[...]; 0 where not even one fits.
+        """
+        padded = self.rounded(longest)
+        if self.caps is not None:
+            rows: IntArray = (np.array(self.caps) // padded).min(axis=-1)
+        else:
+            rows = (2**53 if self.budget is None else self.budget) // self.areas(padded)
+        return rows if self.max_samples is None else np.minimum(rows, self.max_samples)
+
+    def areas(self, padded: IntArray) -> IntArray:
+        """Return what a padded row of several columns takes: int64[..., k] → int64[...]."""
+        area: IntArray = padded.prod(axis=-1) if self.area == "product" else padded.sum(axis=-1)
+        return area
+
     def row_lengths(self, lengths: IntArray, offsets: IntArray) -> IntArray:
-        """Return the length that each padded batch's rows have: int64[m] → int64[b]. O(m)."""
+        """Return the length that each padded batch's rows have: int64[m] → int64[b]. O(m).
+
+        Of several columns, what they take together: int64[m, k] → int64[b].
+        """
         longest = np.maximum.reduceat(self.rounded(lengths), offsets[:-1])
+        if longest.ndim == 2:
+            return self.areas(longest)
         if self.shapes is None:
             return longest
         return np.array([length for _, length in self.shapes])[self._shape_of(longest)]
@@ -108,10 +143,15 @@ class Layout:
         Raises:
             BudgetError: If the cost is unknown, or not one finite positive figure per length.
         """
+        if lengths.ndim == 2 and cost == "quadratic":
+            longest = np.maximum.reduceat(self.rounded(lengths), offsets[:-1]).astype(np.float64)
+            squares: FloatArray = (longest**2).sum(axis=1) * np.diff(offsets)
+            return squares
         if self.kind == "padded":
             # The longest row stands for all: a cost grows with length.
-            longest = self.row_lengths(lengths, offsets)
-            return self._num_rows(longest, offsets) * _row_costs(longest.astype(np.float64), cost)
+            row_lengths = self.row_lengths(lengths, offsets)
+            num_rows = self._num_rows(row_lengths, offsets)
+            return num_rows * _row_costs(row_lengths.astype(np.float64), cost)
         rows = self.rounded(lengths).astype(np.float64)
         return np.add.reduceat(_row_costs(rows, cost), offsets[:-1])
 

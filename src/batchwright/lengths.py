@@ -11,7 +11,7 @@ _LARGEST = 2**53  # exact in float64, in which costs and means are counted
 _DENSE = 1 << 22  # lengths up to here are counted in a table, whatever their number
 
 
-def as_lengths(lengths: IntoLengths) -> LengthArray:
+def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
     """Check lengths and return them as an array of integers.
 
     Guarantees one finite whole number of at least 1 per sample. An integer array is returned
@@ -20,9 +20,11 @@ def as_lengths(lengths: IntoLengths) -> LengthArray:
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches). Floats are
             accepted where all of them are whole numbers.
+        columns: Whether integer[n, k] will do too: several lengths of each sample, such as those
+            of source and target.
 
     Returns:
-        integer[n].
+        integer[n], or integer[n, k] with k of at least 2.
 
     Raises:
         LengthsError: Naming the first sample whose length is NaN, infinite, fractional, zero
@@ -42,9 +44,13 @@ Remove empty samples, or count them as 1.
         raise LengthsError(
             f"lengths cannot be read as an array of numbers ({error}). Give integers, [n]."
         ) from error
+    if columns and array.ndim == 2 and array.shape[1]:
+        checked = [as_lengths(column) for column in array.T]
+        return checked[0] if len(checked) == 1 else np.stack(checked, axis=1)
     if array.ndim != 1:
+        expected = "[n] or [n, k]" if columns else "[n]: one length per sample"
         raise LengthsError(
-            f"lengths have shape {list(array.shape)}, expected [n]: one length per sample. "
+            f"lengths have shape {list(array.shape)}, expected {expected}. "
             "Reduce several columns to one, for example by their sum or maximum."
         )
     if not array.size:
@@ -103,10 +109,21 @@ def fingerprint(lengths: LengthArray) -> str:
 
     # The smallest type that holds the values: four times fewer bytes to hash in most cases.
     dtype = np.min_scalar_type(int(lengths.max())).newbyteorder("<")
-    digest = hashlib.sha256(f"{lengths.size}:{dtype.itemsize}:".encode())
-    for start in range(0, lengths.size, BLOCK):
+    shape = ":".join(map(str, lengths.shape))
+    digest = hashlib.sha256(f"{shape}:{dtype.itemsize}:".encode())
+    for start in range(0, len(lengths), BLOCK):
         digest.update(lengths[start : start + BLOCK].astype(dtype).tobytes())
     return digest.hexdigest()[:32]
+
+
+def totals(lengths: LengthArray) -> LengthArray:
+    """Return one length for each sample: its own, or the sum of its columns.
+
+    Example:
+        >>> totals(np.array([[3, 4], [5, 1]]))
+        array([7, 6])
+    """
+    return lengths if lengths.ndim == 1 else lengths.sum(axis=1, dtype=np.int64)
 
 
 def runs(lengths: LengthArray, members: IntArray) -> tuple[IntArray, IntArray]:

@@ -73,6 +73,8 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
         >>> items.lengths.tolist(), items.first.tolist()
         ([3, 10, 10, 5], [0, 1, 4])
     """
+    if lengths.ndim == 2:
+        return _fit_columns(lengths, layout, oversize)
     limit = layout.longest_row
     if limit is None:
         return Items(lengths)
@@ -95,6 +97,27 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
     split = np.full(int(first[-1]), limit)
     split[first[1:] - 1] = whole - (pieces - 1) * limit
     return Items(split, max_length=limit, first=first)
+
+
+def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
+    """Apply the policy to samples of several columns: it does not say which of them to cut."""
+    if layout.caps is not None and len(layout.caps) != lengths.shape[1]:
+        raise BudgetError(
+            f"max_tokens={layout.caps} for lengths of {lengths.shape[1]} columns: expected one "
+            "budget, or one for each column."
+        )
+    fits = layout.rows_allowed(lengths.astype(np.int64, copy=False)) >= 1
+    if fits.all():
+        return Items(lengths)
+    budget = layout.budget if layout.caps is None else layout.caps
+    if oversize == "drop" and fits.any():
+        return Items(lengths, dropped=np.flatnonzero(~fits))
+    index = int(np.argmin(fits))
+    raise BudgetError(
+        f"max_tokens={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
+        f"samples (index {index}: columns of {lengths[index].tolist()}). Raise it, or choose "
+        'oversize="drop"; what several columns are truncated to is yours to decide beforehand.'
+    )
 
 
 def _too_long(lengths: LengthArray, layout: Layout, limit: int) -> str:

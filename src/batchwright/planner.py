@@ -11,7 +11,7 @@ from batchwright.batching.custom import BatchingFunction
 from batchwright.dealing import deal
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
-from batchwright.lengths import as_lengths, fingerprint
+from batchwright.lengths import as_lengths, fingerprint, totals
 from batchwright.order import Order, Pools, Shuffle, as_pools
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
@@ -33,7 +33,8 @@ class Planner:
     every rank, worker and machine computes the same plan, without talking.
 
     Args:
-        lengths: integer[n], one length per sample (tokens, frames, patches).
+        lengths: integer[n], one length per sample (tokens, frames, patches); or integer[n, k],
+            several: source and target, height and width.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or any
             function ``(order, lengths, rng) → Plan``.
         order: Which samples, in what sequence.
@@ -76,7 +77,8 @@ class Planner:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
-        self.lengths: LengthArray = as_lengths(lengths)
+        self.lengths: LengthArray = as_lengths(lengths, columns=True)
+        self._totals = totals(self.lengths)  # what orders go by
         self.batching = _as_batching(batching)
         self.order: Order = Shuffle() if order is None else order
         self.seed = seed
@@ -131,10 +133,15 @@ class Planner:
     def __repr__(self) -> str:
         """Describe the planner in a line."""
         return (
-            f"Planner({self.lengths.size} lengths, {self.batching}, {self.order}, "
+            f"Planner({self.num_samples} lengths, {self.batching}, {self.order}, "
             f"seed={self.seed}, world_size={self.world_size}, accumulate={self.accumulate}, "
             f"{len(self)} batches an epoch)"
         )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return len(self.lengths)
 
     @property
     def fingerprint(self) -> str:
@@ -206,8 +213,8 @@ class Planner:
         return bool(getattr(self.order, "varies", False))
 
     def _pools(self, epoch: int) -> Pools:
-        ordered = self.order(self.lengths, seed=self.seed, epoch=epoch)
-        return self._items.of(as_pools(ordered, self.lengths.size))
+        ordered = self.order(self._totals, seed=self.seed, epoch=epoch)
+        return self._items.of(as_pools(ordered, self.num_samples))
 
     def _dealt(self, draft: Draft, epoch: int, deferred: IntArray) -> Plan:
         layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
@@ -240,7 +247,7 @@ class Planner:
         dropped = {"oversize": self._items.dropped, "deferred": self._items.samples(deferred)[0]}
         dropped = {reason: samples for reason, samples in dropped.items() if samples.size}
         origin = Origin(
-            self.lengths.size,
+            self.num_samples,
             self._fingerprint,
             self.seed,
             epoch,

@@ -221,16 +221,16 @@ class Plan:
         """Return the length of each entry of `indices`, after truncation and splitting.
 
         Args:
-            lengths: integer[n], the lengths that the plan was made for.
+            lengths: integer[n] or [n, k], the lengths that the plan was made for.
 
         Returns:
-            int64[m], tokens.
+            int64[m] or [m, k], tokens.
 
         Raises:
             PlanMismatchError: If the plan was made for other lengths.
         """
-        array = as_lengths(lengths)
-        self.check_made_for(array.size, fingerprint(array))
+        array = as_lengths(lengths, columns=True)
+        self.check_made_for(len(array), fingerprint(array))
         entries: IntArray = array[self.indices].astype(np.int64, copy=False)
         if self.starts is not None:
             entries = entries - self.starts

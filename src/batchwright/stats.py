@@ -89,15 +89,16 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
     Raises:
         PlanMismatchError: If the plan was made for other lengths.
     """
-    original = as_lengths(lengths)
-    entries = plan.entry_lengths(original)
+    original = as_lengths(lengths, columns=True)
+    columns = plan.entry_lengths(original)
     offsets, layout, origin = plan.offsets, plan.layout, plan.origin
-    laid_out = layout.batch_tokens(entries, offsets)
+    laid_out = layout.batch_tokens(columns, offsets)
+    entries = columns if columns.ndim == 1 else layout.areas(columns)
     tokens = np.add.reduceat(entries, offsets[:-1])
     update = origin.world_size * origin.accumulate
     steps = np.append(np.arange(0, len(plan), update), len(plan))
     step_tokens = np.add.reduceat(tokens, steps[:-1]).astype(np.float64)
-    bound = lower_bound(entries, layout)
+    bound = lower_bound(columns, layout)
     cut = 0
     pieces = 0
     if layout.max_length is not None:
@@ -108,7 +109,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         num_samples = int(np.count_nonzero(plan.starts == 0))
 
     def imbalance(cost: Cost) -> float:
-        costs = layout.batch_costs(entries, offsets, cost)
+        costs = layout.batch_costs(columns, offsets, cost)
         return rank_imbalance(costs, origin.world_size, origin.accumulate)
 
     return PlanStats(
@@ -123,7 +124,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         fill=None if layout.budget is None else float(laid_out.mean() / layout.budget),
         lower_bound=bound,
         gap=len(plan) / bound - 1,
-        shapes=_shapes(plan, entries, laid_out),
+        shapes=_shapes(plan, columns, laid_out),
         samples_per_batch_mean=float(plan.sizes.mean()),
         samples_per_batch_std=float(plan.sizes.std()),
         samples_per_batch_max=int(plan.sizes.max()),
@@ -185,7 +186,7 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     at least the k-th part of a batch; a packed one holds at most its capacity.
 
     Args:
-        entries: int64[m], length of each sample.
+        entries: int64[m] or [m, k], length of each sample.
         layout: The budget.
 
     Returns:
@@ -200,7 +201,10 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     rows = layout.rounded(entries)
     bounds = [1]
     if layout.max_samples is not None:
-        bounds.append(-(-entries.size // layout.max_samples))
+        bounds.append(-(-len(entries) // layout.max_samples))
+    if entries.ndim == 2:
+        shares = 1 / np.maximum(layout.rows_allowed(entries), 1)
+        return max(*bounds, int(np.ceil(shares.sum() * (1 - 1e-12) - 1e-9)))
     if layout.budget is not None and layout.kind == "packed":
         bounds.append(-(-int(rows.sum()) // layout.budget))
     elif layout.budget is not None:
@@ -217,5 +221,8 @@ def _shapes(plan: Plan, entries: IntArray, laid_out: IntArray) -> int:
         return int(np.unique(laid_out).size)
     if plan.layout.shapes is not None:  # each length has its number of rows
         return int(np.unique(plan.layout.row_lengths(entries, plan.offsets)).size)
+    if entries.ndim == 2:
+        longest = np.maximum.reduceat(plan.layout.rounded(entries), plan.offsets[:-1])
+        return int(np.unique(np.column_stack((plan.sizes, longest)), axis=0).shape[0])
     shapes = np.stack((plan.sizes, laid_out), axis=1)
     return int(np.unique(shapes, axis=0).shape[0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.edges import best_edges
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import check_choice, check_one_column, check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
@@ -126,6 +126,7 @@ class Buckets:
         self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
     ) -> int:
         """Return how many batches the buckets of all pools need; see `Batching.count`."""
+        check_one_column("Buckets", lengths.ndim)
         if not pools.is_free:
             raise BudgetError(
                 "Buckets rearrange samples, and the order binds their sequence. Use TokenBudget, "

@@ -11,7 +11,7 @@ from batchwright.batching.best_fit import Fill, best_fit_decreasing
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import check_choice, check_one_column, check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
@@ -75,6 +75,7 @@ class Packing:
         self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
     ) -> int:
         """Return how many rows the pools need; see `Batching.count`."""
+        check_one_column("Packing", lengths.ndim)
         if self._is_best_fit(pools):
             return sum(self._fill(lengths, pool).num_rows for pool in pools)
         return probed_count(

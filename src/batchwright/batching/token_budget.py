@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from batchwright.batching.columns import cut_columns, cut_strips
 from batchwright.batching.cuts import MaxSamples, RowLimit, cut_runs, cut_sequence, fit_runs
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
@@ -29,8 +30,12 @@ class TokenBudget:
     dropped. Inside each pool of the order, batches are cut from one sort by length; a binding
     sequence is cut where it stands.
 
+    Samples may have several lengths, [n, k]: a row is then padded in every column, and takes the
+    sum of them, or their product.
+
     Args:
-        max_tokens: The budget of one batch, padding included. A memory setting.
+        max_tokens: The budget of one batch, padding included. A memory setting. For several
+            columns also one budget for each.
         max_samples: The most samples in a batch; or a function from padded lengths int64[m] to
             that, int64[m] of at least 1 that never rises with length: a budget of its own for
             each length, such as ``memory.rows_by_length(limit)``.
@@ -42,7 +47,9 @@ class TokenBudget:
         mixing: What an update is made of. ``"stratified"``: one random batch of every length
             stratum of the epoch. ``"update"``: exactly the samples that a plain shuffle would
             draw, sorted only inside the update. An integer k: batches of random windows of k
-            updates, for updates of one batch.
+            updates, for updates of one batch. Several columns can only be stratified.
+        area: What a row of several columns takes: the ``"sum"`` of its lengths, or their
+            ``"product"``: the cells of an image of height × width.
 
     Raises:
         BudgetError: If a setting makes no sense.
@@ -54,19 +61,23 @@ class TokenBudget:
         [[0, 2], [1, 3, 4]]
     """
 
-    max_tokens: int
+    max_tokens: int | tuple[int, ...]
     _: KW_ONLY
     max_samples: MaxSamples = None
     pad_to_multiple_of: int = 1
     batch_size_multiple_of: int = 1
     oversize: Oversize = "error"
     mixing: Literal["stratified", "update"] | int = "stratified"
+    area: Literal["sum", "product"] = "sum"
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+        for cap in caps or (0,):
+            check_positive("TokenBudget", max_tokens=cap)
+        check_choice("TokenBudget", "area", self.area, ("sum", "product"))
         check_positive(
             "TokenBudget",
-            max_tokens=self.max_tokens,
             max_samples=self._fixed_max_samples,
             pad_to_multiple_of=self.pad_to_multiple_of,
             batch_size_multiple_of=self.batch_size_multiple_of,
@@ -76,7 +87,7 @@ class TokenBudget:
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
         else:
             check_positive("TokenBudget", mixing=self.mixing)
-        if self.pad_to_multiple_of > self.max_tokens:
+        if self.pad_to_multiple_of > min(caps):
             raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
                 f"{self.pad_to_multiple_of}): not even one row fits. Raise max_tokens."
@@ -85,7 +96,15 @@ class TokenBudget:
     @property
     def layout(self) -> Layout:
         """Padded rows within the budget."""
-        return Layout("padded", self.max_tokens, self._fixed_max_samples, self.pad_to_multiple_of)
+        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else None
+        return Layout(
+            "padded",
+            None if isinstance(self.max_tokens, tuple) else self.max_tokens,
+            self._fixed_max_samples,
+            self.pad_to_multiple_of,
+            area=self.area,
+            caps=caps,
+        )
 
     @property
     def _fixed_max_samples(self) -> int | None:
@@ -93,6 +112,11 @@ class TokenBudget:
 
     @property
     def _limit(self) -> RowLimit:
+        if isinstance(self.max_tokens, tuple):
+            raise BudgetError(
+                f"TokenBudget(max_tokens={self.max_tokens}) has a budget for each of several "
+                "columns, and lengths are [n]. Give one number, or lengths [n, k]."
+            )
         return RowLimit(
             self.max_tokens,
             self.max_samples,
@@ -107,6 +131,10 @@ class TokenBudget:
 
         With mixing other than stratified, room is left for windows that happen to need more.
         """
+        if lengths.ndim == 2:
+            return probed_count(
+                lambda: self._of_columns(pools, lengths, rng), is_random=pools.is_free
+            )
         window = self._window(pools, multiple)
         if window == 1:
             return probed_count(
@@ -132,6 +160,8 @@ class TokenBudget:
         num_batches: int,
     ) -> Draft:
         """Sort and cut; see `Batching.draft`. O(m) but for one sort of 64-bit keys."""
+        if lengths.ndim == 2:
+            return self._of_columns(pools, lengths, rng)
         window = self._window(pools, multiple)
         if window == 1:
             return self._in_sequence(pools, lengths, rng)
@@ -154,6 +184,30 @@ class TokenBudget:
         if self.mixing == "stratified" or pools.offsets is None or pools.offsets.size > 2:
             return None
         return multiple if self.mixing == "update" else int(self.mixing) * multiple
+
+    def _of_columns(self, pools: Pools, lengths: LengthArray, rng: np.random.Generator) -> Draft:
+        layout, multiple = self.layout, self.batch_size_multiple_of
+        if self.mixing != "stratified":
+            raise BudgetError(
+                f"mixing={self.mixing!r} for lengths of {lengths.shape[1]} columns: expected "
+                '"stratified".'
+            )
+        if callable(self.max_samples):
+            raise BudgetError("max_samples as a function of length is for lengths [n], not [n, k].")
+        if not pools.is_free:
+            sequence = pools.members
+            columns = lengths[sequence].astype(np.int64, copy=False)
+            sizes = cut_columns(columns, layout, batch_size_multiple_of=multiple)
+            return Draft(sequence, _offsets(sizes))
+        cuts = [
+            cut_strips(lengths, pool, layout, rng, batch_size_multiple_of=multiple)
+            for pool in pools
+        ]
+        members = np.concatenate([ordered for ordered, _ in cuts])
+        offsets = _offsets(np.concatenate([sizes for _, sizes in cuts]))
+        borders = np.concatenate(([0], np.cumsum([sizes.size for _, sizes in cuts])))
+        longest = np.maximum.reduceat(lengths[members].astype(np.int64), offsets[:-1])
+        return Draft(members, offsets, borders, logs(layout.areas(longest).astype(np.float64)))
 
     def _in_sequence(self, pools: Pools, lengths: LengthArray, rng: np.random.Generator) -> Draft:
         sequence = pools.sequence(rng)
