@@ -26,7 +26,7 @@ import click
 import numpy as np
 import torch
 from demo_arms import Arm, Updates, into_updates, length_grouped, plain, reached, windows
-from demo_report import MEASURED, dial_table, mixing_dial, results_table, sentences, speeds, times
+from demo_report import MEASURED, dial_table, results_table, sentences, speeds, times
 from language_model import Job, prepare
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -214,7 +214,12 @@ def run(settings: Settings, console: Console) -> dict[str, object]:
         results = speeds(arms, settings.max_tokens)
         train_on(arms, settings, show)
     results = times(results, arms)
-    dial = mixing_dial(lengths, settings.max_tokens, settings.step_tokens, seed=settings.seed)
+    dial = bw.mixing_dial(
+        lengths,
+        bw.TokenBudget(settings.max_tokens),
+        step_tokens=settings.step_tokens,
+        seed=settings.seed,
+    )
     said = sentences(results, dial, arms[MEASURED].precision)
     seconds = perf_counter() - started
     for part in (results_table(results), dial_table(dial), *said, f"All in all {seconds:.0f} s."):

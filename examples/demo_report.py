@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from demo_arms import Arm, Evaluation, reached
 from rich.table import Table
 
@@ -85,38 +84,6 @@ def times(results: Mapping[str, Result], arms: Mapping[str, Arm]) -> dict[str, R
     return timed
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """One position of the planner's dial, and what it costs.
-
-    Attributes:
-        mixing: Setting of `TokenBudget`.
-        accumulate: Batches of an update.
-        efficiency: Real over padded tokens.
-        dispersion: How unlike one another updates are; 1 is a plain shuffle.
-    """
-
-    mixing: str | int
-    accumulate: int
-    efficiency: float
-    dispersion: float
-
-
-def mixing_dial(
-    lengths: np.ndarray, max_tokens: int, step_tokens: int, *, seed: int, num_epochs: int = 5
-) -> list[Mixing]:
-    """Plan the same samples with every kind of mixing: means over a few epochs."""
-    dial = []
-    for mixing in ("stratified", 64, 16, 4, "update"):
-        batching = bw.TokenBudget(max_tokens, mixing=mixing)
-        planner = bw.Planner(lengths, batching=batching, step_tokens=step_tokens, seed=seed)
-        stats = [planner(epoch).stats(lengths) for epoch in range(num_epochs)]
-        efficiency = float(np.mean([each.efficiency for each in stats]))
-        dispersion = float(np.mean([each.dispersion for each in stats]))
-        dial.append(Mixing(mixing, planner.accumulate, efficiency, dispersion))
-    return dial
-
-
 def results_table(results: Mapping[str, Result]) -> Table:
     table = _table(
         "The same model, text, memory budget and tokens per update",
@@ -154,7 +121,7 @@ def results_table(results: Mapping[str, Result]) -> Table:
     return table
 
 
-def dial_table(dial: Sequence[Mixing]) -> Table:
+def dial_table(dial: Sequence[bw.DialPosition]) -> Table:
     table = _table(
         "The mixing dial, on these lengths",
         "mixing",
@@ -191,7 +158,7 @@ def _time(result: Result) -> str:
 
 
 def sentences(
-    results: Mapping[str, Result], dial: Sequence[Mixing], precision: Precision
+    results: Mapping[str, Result], dial: Sequence[bw.DialPosition], precision: Precision
 ) -> list[str]:
     """Say what the figures say, also where they do not flatter."""
     plain, planned, grouped = (results[name] for name in ("plain", "planned", "length-grouped"))
@@ -240,7 +207,7 @@ def _learning(result: Result, plain: Result) -> str:
     )
 
 
-def _unpaid(results: Mapping[str, Result], dial: Sequence[Mixing]) -> list[str]:
+def _unpaid(results: Mapping[str, Result], dial: Sequence[bw.DialPosition]) -> list[str]:
     plain, planned = results["plain"], results["planned"]
     exact = next(each for each in dial if each.mixing == "update")
     padding = (

@@ -36,8 +36,8 @@ def _overhead(mode: str, slots: int, copies: int) -> Iterator[Claim]:
     taken = [_pairs(model, batches, mode) for _ in range(copies)]
     several = f"{slots} batches of {rows} × {LENGTH}" if slots > 1 else f"{rows} × {LENGTH} tokens"
     subject = f"an update in {mode}, {several}, clipped, beside the same by hand"
-    wall = OnTop.of([[pair.wall for pair in pairs] for pairs in taken])
-    worked = OnTop.of([[pair.worked for pair in pairs] for pairs in taken])
+    wall = Surplus.of([[pair.wall for pair in pairs] for pairs in taken])
+    worked = Surplus.of([[pair.worked for pair in pairs] for pairs in taken])
     everything = [pair for pairs in taken for pair in pairs]
     at_work = sum(sum(p.worked) for p in everything) / sum(sum(p.wall) for p in everything)
     how = f"ms by hand; {PAIRS} pairs on each of {copies} copies"
@@ -61,7 +61,7 @@ def _overhead(mode: str, slots: int, copies: int) -> Iterator[Claim]:
 
 
 @dataclass(frozen=True)
-class OnTop:
+class Surplus:
     """How much longer steps of ours take than those by hand.
 
     Attributes:
@@ -77,7 +77,7 @@ class OnTop:
     high: float
 
     @classmethod
-    def of(cls, copies: list[list[tuple[float, float]]]) -> "OnTop":
+    def of(cls, copies: list[list[tuple[float, float]]]) -> "Surplus":
         by_hand = statistics.median(hand for pairs in copies for hand, _ in pairs)
         shares = sorted(
             statistics.median(ours - hand for hand, ours in pairs) / by_hand for pairs in copies

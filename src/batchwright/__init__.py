@@ -42,6 +42,7 @@ from batchwright.stats import PlanStats
 
 if TYPE_CHECKING:
     from batchwright import pacing
+    from batchwright.dial import DialPosition, mixing_dial
     from batchwright.drawing import Coverage, coverage
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "CostModel",
     "Coverage",
     "Curriculum",
+    "DialPosition",
     "FixedSize",
     "LengthsError",
     "LossError",
@@ -84,11 +86,14 @@ __all__ = [
     "balance",
     "coverage",
     "equalize",
+    "mixing_dial",
     "pacing",
     "plan",
 ]
 
 _WHEN_ASKED = {
+    "DialPosition": "dial",
+    "mixing_dial": "dial",
     "Coverage": "drawing",
     "coverage": "drawing",
     "pacing": "pacing",

@@ -25,7 +25,7 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
         window: Batches of one window.
 
     Returns:
-        The number of batches, a multiple of the window. O(m).
+        The number of batches; the last window may hold fewer. O(m).
     """
     volume = _volume(lengths, limit)
     # A full window ends before a long sample, with which the next begins: fill some in a row.
@@ -34,10 +34,10 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
         start = int(begin)
         for _ in range(_WINDOWS):
             before = volume[start - 1] if start else 0.0
-            stop = int(np.searchsorted(volume, before + window)) + 1
-            stop = _filled(lengths, limit, window, start, min(stop, lengths.size))
-            if stop == lengths.size and held:
+            reach = int(np.searchsorted(volume, before + window)) + 1
+            if reach > lengths.size and held:
                 break  # cut short by the end of the sequence, not by the budget
+            stop = _filled(lengths, limit, window, start, min(reach, lengths.size))
             held.append(float(volume[stop - 1] - before))
             start = stop
             if stop == lengths.size:
@@ -45,7 +45,7 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
     # A window that holds less leaves the rest to the next: their mean has to suffice.
     many = volume[-1] / float(np.mean(held))
     spare = float(np.std(held) / np.mean(held)) * 2 / np.sqrt(max(many, 1.0))
-    return int(np.ceil(many * (_ROOM + spare))) * window
+    return int(np.ceil(many * (_ROOM + spare) * window))
 
 
 def cut_in_windows(

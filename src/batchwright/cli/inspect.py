@@ -1,17 +1,23 @@
 """`batchwright inspect`: what a saved plan is worth."""
 
+import dataclasses
+
 import click
 
+from batchwright.batching import TokenBudget
 from batchwright.cli.output import json_option, show
 from batchwright.cli.source import Reading, reading_options
+from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
 from batchwright.report import file_facts, plan_facts
+from batchwright.typing import LengthArray
 
 
 @click.command("inspect")
 @click.argument("plan")
 @click.argument("source", required=False)
 @reading_options
+@click.option("--dial", is_flag=True, help="Show what each way to mix updates costs.")
 @json_option
 def inspect(
     plan: str,
@@ -21,12 +27,14 @@ def inspect(
     measure: str | None,
     tokenizer: str | None,
     no_cache: bool,
+    dial: bool,
     as_json: bool,
 ) -> None:
     """Show a saved PLAN.
 
     Without SOURCE, what the file alone knows; with the SOURCE that it was made for, every
-    figure that `batchwright plan` shows.
+    figure that `batchwright plan` shows. With --dial, also the mixing dial: padding beside how
+    unlike updates are, for batches of this budget and updates of this size, and for other mixing.
     """
     reading = Reading(length, measure, tokenizer, no_cache)
     if source is None and not reading.is_default:
@@ -34,10 +42,33 @@ def inspect(
         raise click.UsageError(message)
     loaded = Plan.load(plan)
     about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
+    if dial and (source is None or loaded.layout.budget is None or loaded.layout.kind != "padded"):
+        message = "--dial prices padded batches within a budget: name the SOURCE of such a plan."
+        raise click.UsageError(message)
     if source is None:
         show(about | file_facts(loaded), as_json=as_json)
         return
     about["source"] = click.format_filename(source)
     lengths, seconds = reading.lengths(source)
     facts = plan_facts(loaded, lengths)
+    if dial:
+        facts["dial"] = [dataclasses.asdict(each) for each in _dial(loaded, lengths)]
     show(about | facts | {"seconds_reading": seconds}, as_json=as_json)
+
+
+def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
+    """Price the dial for the budget and the updates of a plan."""
+    layout, origin = plan.layout, plan.origin
+    batching = TokenBudget(
+        layout.budget or 1,
+        max_samples=layout.max_samples,
+        pad_to_multiple_of=layout.multiple,
+        oversize="error" if layout.max_length is None else "truncate",
+    )
+    return mixing_dial(
+        lengths,
+        batching if not plan.dropped else dataclasses.replace(batching, oversize="drop"),
+        world_size=origin.world_size,
+        accumulate=origin.accumulate,
+        seed=origin.seed,
+    )

@@ -26,6 +26,7 @@ _NARROWEST = 60
 _MARGIN = 2
 _CURVE_ROWS = 5
 _SHORTEST_BAR = 8
+_DIAL_BAR = 24
 _GAP = 2
 
 
@@ -66,7 +67,33 @@ def plan_report(facts: dict[str, Any], *, glyphs: Glyphs, width: int) -> Rendera
         _title("Plan", f" {glyphs.dot} ".join([*about, layout_line(facts)])),
         _rows(groups),
     ]
+    if "dial" in facts:
+        parts += [Text(), _title("Mixing dial", "efficiency, and how unlike updates are")]
+        parts.append(_dial(facts["dial"], glyphs))
     return Padding(Group(*parts), (1, _MARGIN))
+
+
+def _dial(positions: list[dict[str, Any]], glyphs: Glyphs) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    table.add_column("mixing", no_wrap=True)
+    table.add_column("padding", justify="right")
+    table.add_column("")
+    table.add_column("dispersion", justify="right")
+    table.add_column("batches", justify="right")
+    most = max(1 - each["efficiency"] for each in positions)
+    for each in positions:
+        padding = 1 - each["efficiency"]
+        drawn, _ = glyphs.bar(padding / most if most else 0.0, _DIAL_BAR)
+        table.add_row(
+            str(each["mixing"]),
+            percent(padding),
+            Text(drawn, style="yellow"),
+            f"{each['dispersion']:.2f}",
+            number(each["num_batches"]),
+        )
+    table.caption = "dispersion: 1 is a plain shuffle, less is more even"
+    table.caption_justify = "left"
+    return table
 
 
 def _title(word: str, about: str) -> Text:

@@ -1,0 +1,106 @@
+"""The mixing dial, priced: what each way to mix updates costs in padding, on the user's lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from batchwright.batching import TokenBudget
+from batchwright.errors import BudgetError, PlanError
+from batchwright.planner import Planner
+from batchwright.typing import IntoLengths
+
+Mixing = Literal["stratified", "update"] | int
+
+POSITIONS: tuple[Mixing, ...] = ("stratified", 64, 16, 4, 1, "update")
+"""From the least padding to updates as a plain shuffle would draw them."""
+
+
+@dataclass(frozen=True)
+class DialPosition:
+    """One position of the dial.
+
+    Attributes:
+        mixing: The setting of `TokenBudget`.
+        accumulate: Batches of an update on each rank.
+        num_batches: Of an epoch.
+        efficiency: Real over padded tokens, mean of a few epochs.
+        dispersion: How unlike one another updates are, mean of a few epochs: 1 is a plain
+            shuffle, less is more even.
+    """
+
+    mixing: Mixing
+    accumulate: int
+    num_batches: int
+    efficiency: float
+    dispersion: float
+
+
+def mixing_dial(
+    lengths: IntoLengths,
+    batching: TokenBudget,
+    *,
+    world_size: int = 1,
+    accumulate: int | None = None,
+    step_tokens: int | None = None,
+    seed: int = 0,
+    epochs: int = 3,
+    positions: Sequence[Mixing] = POSITIONS,
+) -> tuple[DialPosition, ...]:
+    """Plan a few epochs at each position of the dial, and say what each is worth.
+
+    Args:
+        lengths: integer[n], one length per sample.
+        batching: The budget; its own `mixing` does not matter.
+        world_size: Ranks that share each update.
+        accumulate: Batches of one update on each rank.
+        step_tokens: Real tokens of an update to aim at, in place of `accumulate`.
+        seed: Of the plans.
+        epochs: To take the mean of.
+        positions: Of the dial.
+
+    Returns:
+        The positions that can be planned: smaller batches need more samples.
+
+    Raises:
+        BudgetError: If `batching` is no `TokenBudget`, or no epoch is asked for.
+
+    Example:
+        >>> lengths = np.random.default_rng(0).integers(1, 60, 400)
+        >>> first, *_, last = mixing_dial(lengths, TokenBudget(200), accumulate=8)
+        >>> first.efficiency > last.efficiency, round(last.dispersion)
+        (True, 1)
+    """
+    if not isinstance(batching, TokenBudget) or epochs < 1:
+        raise BudgetError(
+            f"mixing_dial of {batching!r} over {epochs} epochs: expected TokenBudget(…), whose "
+            "batches can be mixed, and at least one epoch."
+        )
+    found = []
+    for mixing in positions:
+        try:
+            planner = Planner(
+                lengths,
+                batching=dataclasses.replace(batching, mixing=mixing),
+                seed=seed,
+                world_size=world_size,
+                accumulate=accumulate,
+                step_tokens=step_tokens,
+            )
+        except PlanError:
+            continue
+        stats = [planner(epoch).stats(planner.lengths) for epoch in range(epochs)]
+        found.append(
+            DialPosition(
+                mixing,
+                planner.accumulate,
+                len(planner),
+                float(np.mean([each.efficiency for each in stats])),
+                float(np.mean([each.dispersion for each in stats])),
+            )
+        )
+    return tuple(found)
