@@ -2,6 +2,7 @@
 
 from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
+from batchwright.torch.cost_fitting import MeasuredCost, fit_cost
 from batchwright.torch.gradient_check import GradientErrors, check_gradient
 from batchwright.torch.learning_rate import scaled_by_weight
 from batchwright.torch.length_warm_up import LengthWarmUp
@@ -21,6 +22,7 @@ __all__ = [
     "GradientErrors",
     "LengthWarmUp",
     "LiveLosses",
+    "MeasuredCost",
     "MemoryModel",
     "PackCollator",
     "PadCollator",
@@ -33,6 +35,7 @@ __all__ = [
     "check_gradient",
     "document_block_mask",
     "document_mask",
+    "fit_cost",
     "planned_sampler",
     "scaled_by_weight",
     "windows",
