@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from batchwright import pacing
     from batchwright.dial import DialPosition, mixing_dial
     from batchwright.drawing import Coverage, coverage
+    from batchwright.streams import BatchStream, stream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchStream",
     "BatchwrightError",
     "Blocks",
     "Buckets",
@@ -89,6 +91,7 @@ __all__ = [
     "mixing_dial",
     "pacing",
     "plan",
+    "stream",
 ]
 
 _WHEN_ASKED = {
@@ -97,6 +100,8 @@ _WHEN_ASKED = {
     "Coverage": "drawing",
     "coverage": "drawing",
     "pacing": "pacing",
+    "stream": "streams",
+    "BatchStream": "streams",
 }
 """What few programs need: imported when it is first used, so that the rest is there at once."""
 

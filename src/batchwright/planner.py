@@ -6,8 +6,8 @@ import operator
 
 import numpy as np
 
-from batchwright.batching import Batching, Custom, Draft, TokenBudget
-from batchwright.batching.custom import BatchingFunction
+from batchwright.batching import Batching, Draft, TokenBudget
+from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.dealing import deal
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
@@ -79,7 +79,7 @@ class Planner:
             )
         self.lengths: LengthArray = as_lengths(lengths, columns=True)
         self._totals = totals(self.lengths)  # what orders go by
-        self.batching = _as_batching(batching)
+        self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else order
         self.seed = seed
         self.cost: Cost | None = cost
@@ -314,18 +314,6 @@ def plan(
         cost=cost,
     )
     return planner(epoch)
-
-
-def _as_batching(batching: Batching | BatchingFunction) -> Batching:
-    is_type = isinstance(batching, type)
-    if not is_type and isinstance(batching, Batching):
-        return batching
-    if is_type or not callable(batching):
-        raise BudgetError(
-            f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
-            "function (order, lengths, rng) → Plan."
-        )
-    return Custom(batching)
 
 
 def _at_least_1(name: str, value: int) -> int:

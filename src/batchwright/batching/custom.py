@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from batchwright.batching.draft import Draft, Oversize
+from batchwright.batching.draft import Batching, Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
-from batchwright.errors import PlanError
+from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
 from batchwright.order import Pools
 from batchwright.plans import Plan
@@ -84,3 +84,20 @@ class Custom:
                 f"the {order.size} of the order, each as often as it is there."
             )
         return Draft(plan.indices, plan.offsets, one_pool(pools, len(plan)))
+
+
+def as_batching(batching: Batching | BatchingFunction) -> Batching:
+    """Return a batching as it is, or one that calls a function.
+
+    Raises:
+        BudgetError: If it is neither.
+    """
+    is_type = isinstance(batching, type)
+    if not is_type and isinstance(batching, Batching):
+        return batching
+    if is_type or not callable(batching):
+        raise BudgetError(
+            f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
+            "function (order, lengths, rng) → Plan."
+        )
+    return Custom(batching)

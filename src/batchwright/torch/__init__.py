@@ -14,6 +14,7 @@ from batchwright.torch.pad_collator import PadCollator
 from batchwright.torch.pieces import Piece, PieceDataset
 from batchwright.torch.planned_loader import planned_sampler
 from batchwright.torch.precision import Precision
+from batchwright.torch.stream_dataset import StreamDataset
 from batchwright.torch.update import Update
 from batchwright.torch.windows import Window, windows
 
@@ -30,6 +31,7 @@ __all__ = [
     "PieceDataset",
     "PlanBatchSampler",
     "Precision",
+    "StreamDataset",
     "Update",
     "Window",
     "check_gradient",

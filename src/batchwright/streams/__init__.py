@@ -1,0 +1,6 @@
+"""Streams: samples whose length is only known when they arrive, batched over a bounded buffer."""
+
+from batchwright.streams.batch_stream import BatchStream
+from batchwright.streams.streaming import stream
+
+__all__ = ["BatchStream", "stream"]

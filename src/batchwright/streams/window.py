@@ -1,0 +1,147 @@
+"""One window of a stream: which batches to make of what is buffered, and which to emit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.batching import Batching, Draft
+from batchwright.dealing import deal
+from batchwright.errors import PlanError
+from batchwright.order import Pools
+from batchwright.plans import Plan
+from batchwright.seeding import random_bits
+from batchwright.typing import IntArray
+
+Draw: TypeAlias = Callable[[int], np.random.Generator]
+"""Makes this window's generators: one for each purpose, by number."""
+
+
+def plan_window(
+    lengths: IntArray,
+    batching: Batching,
+    *,
+    world_size: int,
+    accumulate: int,
+    overdue: npt.NDArray[np.bool_],
+    draw: Draw,
+) -> Plan:
+    """Plan what is buffered, and choose about half of the updates to emit.
+
+    All of the buffer is cut into batches and dealt to updates as an epoch would be: each update
+    is one random batch of every length stratum. A random half of the updates is emitted. What
+    stays is a fair sample of the buffer, is planned again with what arrives next, and so mixes
+    with it; the batch that was only filled with what was left over is among what stays.
+
+    Args:
+        lengths: int64[k], tokens, none above the budget.
+        batching: How samples become batches.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        overdue: bool[k], what has waited so long that its update is emitted first.
+        draw: The window's generators.
+
+    Returns:
+        A plan over the buffer's entries of whole updates, at least one. What is not in it stays:
+        at least one entry for each batch of an update, so that the stream can end after it.
+        Where the buffer is too small for that, batches are split. O(k log k).
+    """
+    shares = {"world_size": world_size, "accumulate": accumulate}
+    update = world_size * accumulate
+    pools = _one_pool(lengths)
+    needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
+    draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=needed)
+    late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
+    whole = draft.offsets.size - 1
+    if draft.pools is not None and draft.pools.size == 2 and not late[-1]:
+        whole -= 1  # the last batch of a sort took what was left over
+    if whole >= update:
+        plan = _half(draft, whole, late=late, **shares, draw=draw)
+        if lengths.size - plan.indices.size >= update:
+            return plan
+    two = 2 * update
+    draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=two)
+    draft = draft.split_to(max(two, draft.offsets.size - 1))
+    late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
+    return _half(draft, draft.offsets.size - 1, late=late, **shares, draw=draw)
+
+
+def plan_rest(
+    lengths: IntArray, batching: Batching, *, world_size: int, accumulate: int, draw: Draw
+) -> Plan:
+    """Plan all that is left when the stream has ended.
+
+    Args:
+        lengths: int64[k], tokens, none above the budget.
+        batching: How samples become batches.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        draw: The window's generators.
+
+    Returns:
+        A plan of every entry, of whole updates, reached by making batches smaller. Where there
+        are too few entries for that, the last update is a short one. O(k log k).
+
+    Raises:
+        PlanError: If there are too few even for one more batch on each rank.
+    """
+    pools = _one_pool(lengths)
+    update = world_size * accumulate
+    needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
+    for multiple in (update, world_size):
+        target = min(-(-needed // multiple) * multiple, lengths.size)
+        draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=target)
+        target = -(-(draft.offsets.size - 1) // multiple) * multiple
+        if target <= lengths.size:
+            draft = draft.split_to(target)
+            places = _dealt(draft, target, world_size, accumulate, draw)
+            return Plan(draft.indices, draft.offsets).take(places)
+    raise PlanError(
+        f"the stream ends with {lengths.size} samples that need {draft.offsets.size - 1} batches: "
+        f"{world_size} ranks cannot share them equally without losing or repeating some. Use "
+        "fewer ranks or workers, or smaller samples for the budget."
+    )
+
+
+def _half(
+    draft: Draft,
+    whole: int,
+    *,
+    late: npt.NDArray[np.bool_],
+    world_size: int,
+    accumulate: int,
+    draw: Draw,
+) -> Plan:
+    """Deal the first `whole` batches to updates, and take a random half of those."""
+    update = world_size * accumulate
+    places = _dealt(draft, whole, world_size, accumulate, draw)
+    num_updates = whole // update
+    body, tail = places[: num_updates * update], places[num_updates * update :]
+    late_tail = tail[late[tail]]
+    body[np.flatnonzero(~late[body])[: late_tail.size]] = late_tail[: np.count_nonzero(~late[body])]
+    updates = body.reshape(num_updates, update)
+    is_late = late[updates].any(axis=1)
+    emitted = max(1, num_updates // 2, min(int(is_late.sum()), num_updates - 1))
+    # Late ones first, else at random.
+    ranked = np.lexsort((random_bits(draw(3), num_updates), ~is_late))
+    chosen = np.sort(ranked[:emitted])
+    return Plan(draft.indices, draft.offsets).take(updates[chosen].ravel())
+
+
+def _dealt(draft: Draft, count: int, world_size: int, accumulate: int, draw: Draw) -> IntArray:
+    return deal(
+        count,
+        None if draft.pools is None else np.minimum(draft.pools, count),
+        keys=None if draft.keys is None else draft.keys[:count],
+        costs=None,
+        world_size=world_size,
+        accumulate=accumulate,
+        rng=draw(2),
+    )
+
+
+def _one_pool(lengths: IntArray) -> Pools:
+    return Pools(np.arange(lengths.size), np.array([0, lengths.size]))

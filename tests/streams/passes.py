@@ -1,0 +1,125 @@
+"""Streams that the tests share, and slow and obvious checks of what comes out of them."""
+
+import json
+from collections import Counter
+
+from hypothesis import strategies as st
+
+import batchwright as bw
+from batchwright.streams import stream
+from tests.reference import packed_tokens, padded_tokens
+
+LONGEST = 12
+
+
+def in_threes(order, lengths, rng):
+    return bw.Plan(order, [*range(0, order.size, 3), order.size])
+
+
+ROOMY = (
+    bw.TokenBudget(48),
+    bw.TokenBudget(64, pad_to_multiple_of=4, max_samples=3),
+    bw.TokenBudget(60, batch_size_multiple_of=2, mixing="update"),
+    bw.TokenBudget(60, mixing=2),
+    bw.Packing(50),
+    bw.Packing(50, method="next_fit", align=4),
+    bw.FixedSize(3),
+    in_threes,
+)
+"""Every sample shares a batch with others: their number can be equal whenever it has to be."""
+
+TIGHT = (
+    bw.TokenBudget(LONGEST),
+    bw.Packing(LONGEST),
+    bw.Packing(7, oversize="split"),
+    bw.Packing(7, oversize="split", align=3),
+    bw.Packing(7, oversize="truncate"),
+    bw.TokenBudget(9, oversize="truncate"),
+    bw.TokenBudget(9, oversize="drop"),
+    bw.Packing(9, oversize="drop", max_samples=2),
+)
+
+
+def sample(number, length):
+    """Sample i is as often i as it is long: what a batch holds can be read off it."""
+    return [number] * length
+
+
+SOURCES = {
+    "sequence": lambda samples: samples,
+    "function": lambda samples: lambda start: iter(samples[start:]),
+    "iterator": iter,
+}
+
+
+@st.composite
+def settings_of_streams(draw, batchings=(*ROOMY, *TIGHT), min_samples=1):
+    world_size, accumulate = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    lengths = draw(st.lists(st.integers(1, LONGEST), min_size=min_samples, max_size=90))
+    lengths[0] = min(lengths[0], 7)  # one stays, whatever is dropped
+    smallest = 4 * world_size * accumulate
+    return {
+        "samples": [sample(number, length) for number, length in enumerate(lengths)],
+        "batching": draw(st.sampled_from(batchings)),
+        "buffer_size": smallest + draw(st.sampled_from([0, 1, 7, 40, 200])),
+        "world_size": world_size,
+        "accumulate": accumulate,
+        "seed": draw(st.integers(0, 3)),
+        "epoch": draw(st.integers(0, 3)),
+    }
+
+
+def batches_of(options, *, rank=0, source="sequence", **others):
+    options = options | others
+    samples = SOURCES[source](options.pop("samples"))
+    return stream(samples, rank=rank, **options)
+
+
+def of_all_ranks(options, **others):
+    """Return the batches of all ranks in global sequence, and the error that ended them."""
+    per_rank, errors = [], []
+    for rank in range(options["world_size"]):
+        per_rank.append([])
+        try:
+            per_rank[-1].extend(batches_of(options, rank=rank, **others))
+        except bw.PlanError as error:
+            errors.append(str(error))
+    assert len(errors) in {0, options["world_size"]}
+    assert len({len(batches) for batches in per_rank}) == 1, "ranks have unequal counts"
+    return [batch for slot in zip(*per_rank, strict=True) for batch in slot], errors
+
+
+def expected_items(samples, batching):
+    """What is to come out, as (number, length): one sample after the other, by the book."""
+    layout, oversize = getattr(batching, "layout", None), getattr(batching, "oversize", "error")
+    items = Counter()
+    for tokens in samples:
+        number, length = tokens[0], len(tokens)
+        limit = layout.budget if layout and layout.budget else length
+        limit -= limit % (layout.multiple if layout else 1)
+        if layout is None or layout.budget is None:
+            limit = length
+        if length <= limit:
+            items[number, length] += 1
+        elif oversize == "truncate":
+            items[number, limit] += 1
+        elif oversize == "split":
+            while length > 0:
+                items[number, min(length, limit)] += 1
+                length -= limit
+    return items
+
+
+def items_of(batches):
+    return Counter((tokens[0], len(tokens)) for batch in batches for tokens in batch)
+
+
+def tokens_of(batch, layout):
+    tokens = padded_tokens if layout.kind == "padded" else packed_tokens
+    return tokens([len(each) for each in batch], layout.multiple)
+
+
+def through_json(state):
+    text = json.dumps(state)
+    assert len(text) < 8192
+    return json.loads(text)

@@ -1,0 +1,206 @@
+"""Samples that no stream can be made of, and what is said of them."""
+
+import numpy as np
+import pytest
+
+import batchwright as bw
+from batchwright.streams import stream
+from tests.streams.passes import SOURCES, sample
+
+BUDGET = bw.TokenBudget(20)
+
+
+@pytest.mark.parametrize(
+    "bad", [0, -3, float("nan"), float("inf"), 2.5, None, "4", [3], 10**30, 2**60, {}]
+)
+@pytest.mark.parametrize("place", [0, 777, 1500])
+def test_a_length_that_is_none_names_its_sample(bad, place):
+    lengths = [5] * 2_000
+    lengths[place] = bad
+    batches = stream(range(2_000), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+    with pytest.raises(bw.LengthsError, match=f"sample {place} of the stream has length "):
+        list(batches)
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int32, np.float64, np.array])
+def test_whole_numbers_of_any_kind_are_lengths(kind):
+    batches = stream(range(100), length=lambda i: kind(1 + i % 7), batching=BUDGET)
+    assert sorted(i for batch in batches for i in batch) == list(range(100))
+
+
+def test_the_length_of_a_dict_or_tuple_has_to_be_said():
+    for each in ({"input_ids": [1, 2]}, ([1], [2]), 3):
+        with pytest.raises(bw.LengthsError, match="length=sample"):
+            next(stream([each], batching=BUDGET))
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_a_stream_without_samples_is_an_error(source):
+    with pytest.raises(bw.SourceError, match="gave no sample"):
+        next(stream(SOURCES[source]([]), batching=BUDGET))
+
+
+def test_an_iterator_that_was_gone_through_is_an_error_in_the_next_epoch():
+    samples = iter([[1], [2]])
+    assert len(list(stream(samples, batching=BUDGET, epoch=0))) == 1
+    with pytest.raises(bw.SourceError, match="start → iterator"):
+        next(stream(samples, batching=BUDGET, epoch=1))
+
+
+@pytest.mark.parametrize(
+    ("batching", "ways"),
+    [
+        (bw.TokenBudget(20), '"drop" or "truncate"'),
+        (bw.Packing(20), '"drop", "split" or "truncate"'),
+    ],
+)
+def test_a_sample_above_the_budget_names_itself_and_the_ways_out(batching, ways):
+    samples = [sample(i, 5) for i in range(1_000)]
+    samples[613] = sample(613, 21)
+    batches = stream(iter(samples), batching=batching, buffer_size=50)
+    with pytest.raises(bw.BudgetError, match="sample 613 of the stream, 21 tokens") as caught:
+        list(batches)
+    assert ways in str(caught.value)
+
+
+def test_what_is_dropped_is_listed():
+    samples = [sample(i, 30 if i % 100 == 7 else 5) for i in range(1_000)]
+    for part, numbers in (
+        ((0, 1), range(7, 1_000, 100)),
+        ((1, 2), range(7, 1_000, 100)),
+        ((0, 2), ()),
+    ):
+        batches = stream(
+            samples, batching=bw.TokenBudget(20, oversize="drop"), buffer_size=50, part=part
+        )
+        came = {tokens[0] for batch in batches for tokens in batch}
+        assert batches.dropped == list(numbers)
+        assert came == set(range(part[0], 1_000, part[1])) - set(numbers)
+
+
+def test_if_all_are_dropped_it_is_an_error():
+    with pytest.raises(bw.BudgetError, match="all 3 samples"):
+        next(stream([[1] * 9] * 3, batching=bw.TokenBudget(8, oversize="drop")))
+
+
+def test_what_cannot_be_cut_asks_how():
+    samples = [{"input_ids": [1] * 30}]
+    options = {
+        "batching": bw.Packing(20, oversize="split"),
+        "length": lambda s: len(s["input_ids"]),
+    }
+    with pytest.raises(bw.LengthsError, match="cut="):
+        next(stream(samples, **options))
+    cut = stream(
+        samples, cut=lambda s, start, stop: {"input_ids": s["input_ids"][start:stop]}, **options
+    )
+    assert sorted(len(piece["input_ids"]) for row in cut for piece in row) == [10, 20]
+
+
+def test_too_few_samples_for_the_ranks():
+    with pytest.raises(bw.PlanError, match="ends with 3 samples"):
+        next(stream([[1], [2], [3]], batching=BUDGET, world_size=4))
+
+
+def test_a_source_that_failed_is_not_at_its_end():
+    """A generator that raised says StopIteration ever after."""
+
+    def samples():
+        yield from ([number] for number in range(500))
+        raise OSError("the disk is gone")
+
+    batches = stream(samples(), batching=BUDGET, buffer_size=50)
+    with pytest.raises(OSError, match="disk"):
+        list(batches)
+    with pytest.raises(bw.PlanError, match="nothing is lost"):
+        list(batches)
+
+
+def test_a_batch_is_not_lost_when_reading_fails():
+    fails = [True]
+
+    def samples(start):
+        for number in range(start, 500):
+            if number == 300 and fails:
+                fails.clear()
+                raise OSError("for a moment")
+            yield [number]
+
+    first = stream(samples, batching=BUDGET, buffer_size=50)
+    second = stream(samples, batching=BUDGET, buffer_size=50)
+    seen = []
+    with pytest.raises(OSError, match="for a moment"):
+        seen.extend(first)  # a list keeps what came before the error
+    second.load_state_dict(first.state_dict())
+    seen.extend(second)
+    assert sorted(n for batch in seen for [n] in batch) == list(range(500))
+
+
+def a_state(consumed=40, **options):
+    batches = stream([sample(i, 1 + i % 9) for i in range(900)], **({"batching": BUDGET} | options))
+    for _ in range(consumed):
+        next(batches)
+    return batches.state_dict()
+
+
+def resumed(batches, state):
+    batches.load_state_dict(state)
+    return next(batches)
+
+
+OPTIONS = {"batching": BUDGET, "buffer_size": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": 1}, "seed=0, now seed=1"),
+        ({"epoch": 2}, "epoch=0, now epoch=2"),
+        ({"part": (0, 2)}, "same number of workers"),
+        ({"batching": bw.TokenBudget(19)}, "another one"),
+        ({"batching": bw.Packing(20)}, "another one"),
+        ({"length": lambda s: len(s) + 1}, "another one"),
+    ],
+)
+def test_a_state_of_another_stream_is_refused(change, sentence):
+    samples = [sample(i, 1 + i % 9) for i in range(900)]
+    state = a_state(**OPTIONS)
+    with pytest.raises(bw.PlanMismatchError, match=sentence):
+        resumed(stream(samples, **(OPTIONS | change)), state)
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_a_state_of_a_longer_stream_is_refused(source):
+    samples = [sample(i, 1 + i % 9) for i in range(150)]
+    other = stream(SOURCES[source](samples), **OPTIONS)
+    other.load_state_dict(a_state(**OPTIONS))
+    with pytest.raises(bw.PlanMismatchError, match="now has fewer"):
+        next(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2}, {"window": -1}, {"read": 1.5}, {"read": 2**40}, {"first": 10**6},
+        {"held": "no base64!"}, {"held": "AAAA"}, {"held": 7}, {"world_size": 0}, {"shard": 3},
+        {"emitted": 10**6}, {"checksum": 1}, {"new": 1}, {"pieces": 3}, {"ended": 1},
+    ],
+)  # fmt: skip
+def test_a_damaged_state_is_refused(change):
+    other = stream([sample(i, 1 + i % 9) for i in range(900)], **OPTIONS)
+    with pytest.raises(bw.PlanMismatchError):
+        resumed(other, a_state(**OPTIONS) | change)
+
+
+def test_no_state_at_all_is_refused():
+    for state in ({}, [], None, {"version": 1}, "state"):
+        with pytest.raises(bw.PlanMismatchError, match="not a state"):
+            stream([[1]], **OPTIONS).load_state_dict(state)
+
+
+def test_a_stream_that_began_takes_no_state():
+    batches = stream([[1], [2]], **OPTIONS)
+    state = batches.state_dict()
+    next(batches)
+    with pytest.raises(bw.PlanError, match="begun"):
+        batches.load_state_dict(state)

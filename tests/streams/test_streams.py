@@ -1,0 +1,290 @@
+"""What a stream guarantees, whatever the samples, the batching, the buffer and the ranks."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import batchwright as bw
+from batchwright.streams import stream
+from tests.streams.passes import (
+    LONGEST,
+    ROOMY,
+    SOURCES,
+    batches_of,
+    expected_items,
+    in_threes,
+    items_of,
+    of_all_ranks,
+    sample,
+    settings_of_streams,
+    through_json,
+    tokens_of,
+)
+
+
+@settings(max_examples=50)
+@given(settings_of_streams())
+def test_nothing_is_lost_nothing_comes_twice(options):
+    batches, errors = of_all_ranks(options)
+    came, due = items_of(batches), expected_items(options["samples"], options["batching"])
+    if not errors:
+        assert came == due
+    else:  # what was left cannot be shared, and only that did not come
+        assert came <= due
+        left = (due - came).total()
+        assert left > 0
+        assert f"ends with {left} samples" in errors[0]
+        assert options["world_size"] > 1
+
+
+@settings(max_examples=50)
+@given(settings_of_streams())
+def test_no_batch_exceeds_its_budget_or_is_empty(options):
+    layout = bw.Planner([1], batching=options["batching"]).batching.layout
+    for batch in of_all_ranks(options)[0]:
+        assert batch
+        assert layout.budget is None or tokens_of(batch, layout) <= layout.budget
+        assert layout.max_samples is None or len(batch) <= layout.max_samples
+
+
+@settings(max_examples=50)
+@given(settings_of_streams(ROOMY, min_samples=20))
+def test_every_rank_gets_the_same_number_in_whole_updates(options):
+    batches, errors = of_all_ranks(options)
+    assert not errors
+    assert len(batches) % (options["world_size"] * options["accumulate"]) == 0
+
+
+@settings(max_examples=50)
+@given(settings_of_streams(), st.sampled_from(sorted(SOURCES)))
+def test_the_kind_of_source_makes_no_difference(options, source):
+    assert of_all_ranks(options, source=source) == of_all_ranks(options)
+
+
+@settings(max_examples=50)
+@given(settings_of_streams(ROOMY, min_samples=30), st.integers(2, 3))
+def test_the_parts_are_the_whole(options, count):
+    parts = [of_all_ranks(options, part=(index, count)) for index in range(count)]
+    assert not any(errors for _, errors in parts)
+    batches = [batch for part, _ in parts for batch in part]
+    assert items_of(batches) == expected_items(options["samples"], options["batching"])
+    for index, (part, _) in enumerate(parts):
+        assert all(tokens[0] % count == index for batch in part for tokens in batch)
+
+
+@settings(max_examples=50)
+@given(settings_of_streams(), st.sampled_from(sorted(SOURCES)), st.integers(1, 2))
+def test_resumed_anywhere_the_identical_rest_follows(options, source, count):
+    rank = options["world_size"] - 1
+    others = {"rank": rank, "part": (count - 1, count)}
+
+    def until_the_end(batches):
+        rest, states = [], [through_json(batches.state_dict())]
+        try:
+            for batch in batches:
+                rest.append(batch)
+                states.append(through_json(batches.state_dict()))
+        except bw.PlanError as error:
+            rest.append(str(error))
+        except (bw.BudgetError, bw.SourceError) as error:
+            rest.append(type(error).__name__)
+        return rest, states
+
+    everything, states = until_the_end(batches_of(options, **others))
+    for consumed, state in enumerate(states):
+        resumed = batches_of(options, source=source, **others)
+        resumed.load_state_dict(state)
+        assert resumed.state_dict() == state
+        rest, later = until_the_end(resumed)
+        assert rest == everything[consumed:]
+        assert later == states[consumed:]
+
+
+@settings(max_examples=50)
+@given(settings_of_streams(ROOMY, min_samples=40), st.integers(1, 3), st.data())
+def test_other_ranks_get_exactly_what_was_not_emitted(options, world_size, data):
+    options["buffer_size"] += 24  # enough for all of these worlds
+    ranks = [batches_of(options, rank=rank) for rank in range(options["world_size"])]
+    rounds = data.draw(st.integers(0, 5))
+    before = [batch for rank in ranks for batch in itertools.islice(rank, rounds)]
+    state = through_json(ranks[0].state_dict())
+    assert all(rank.state_dict() == state for rank in ranks)
+    counts, after, failed = set(), [], 0
+    for rank in range(world_size):
+        resumed = batches_of(options | {"world_size": world_size}, rank=rank)
+        resumed.load_state_dict(state)
+        try:
+            mine = list(resumed)
+        except bw.PlanError:
+            failed += 1
+            continue
+        counts.add(len(mine))
+        after.extend(mine)
+    assert failed in {0, world_size}
+    if not failed:
+        assert len(counts) == 1
+        due = expected_items(options["samples"], options["batching"])
+        assert items_of(before) + items_of(after) == due
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    options = {
+        "samples": [sample(i, 1 + i % LONGEST) for i in range(300)],
+        "batching": bw.TokenBudget(48),
+        "buffer_size": 50,
+    }
+    passes = [
+        list(batches_of(options, seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)
+    ]
+    assert all(a != b for a, b in itertools.combinations(passes, 2))
+    assert passes[3] == list(batches_of(options, seed=1, epoch=1))
+
+
+def test_no_more_than_the_buffer_is_held():
+    alive = []
+
+    class Sample(list):
+        def __init__(self, number):
+            super().__init__([number] * (1 + number % LONGEST))
+            alive.append(number)
+
+        def __del__(self):
+            alive.remove(self[0])
+
+    most = 0
+    read = (Sample(number) for number in range(2_000))
+    for batch in stream(read, batching=bw.TokenBudget(48), buffer_size=100):
+        del batch
+        most = max(most, len(alive))
+    assert most <= 100
+
+
+def test_reading_keeps_pace_with_what_is_emitted():
+    """No batch but the first has to wait for half a buffer of samples."""
+    read = 0
+
+    def samples(start):
+        nonlocal read
+        for number in range(start, 20_000):
+            read += 1
+            yield number
+
+    batches = stream(
+        samples,
+        length=lambda number: 1 + number % 50,
+        batching=bw.TokenBudget(200),
+        buffer_size=1000,
+    )
+    next(batches)
+    assert read == 1000
+    waits = [read for _ in batches]
+    assert np.diff(waits).max() <= 200  # samples in the largest batch
+
+
+def test_the_shortest_do_not_wait_for_the_end():
+    """They are always in the batch that took what was left over, which is emitted last."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 60, 20_000)
+    lengths[::1000] = 1  # twenty of them, far apart
+    size = 200
+    read = 0
+
+    def measured(number):
+        nonlocal read
+        read = max(read, number)
+        return int(lengths[number])
+
+    batches = stream(
+        range(lengths.size), length=measured, batching=bw.TokenBudget(600), buffer_size=size
+    )
+    late = max(read - number for batch in batches for number in batch)
+    assert late <= 10 * size
+
+
+def test_a_function_is_asked_for_nothing_but_the_buffers_past():
+    starts = []
+    lengths = np.random.default_rng(0).integers(1, 60, 20_000)
+
+    def samples(start):
+        starts.append(start)
+        return iter(range(start, lengths.size))
+
+    def make():
+        return stream(
+            samples, length=lambda i: int(lengths[i]), batching=bw.TokenBudget(600), buffer_size=200
+        )
+
+    batches = make()
+    for _ in range(700):
+        next(batches)
+    state = batches.state_dict()
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert next(resumed) == next(batches)
+    assert starts[0] == 0
+    assert state["read"] - 10 * 200 <= starts[1] < state["read"]
+
+
+def test_a_state_is_a_few_kilobytes():
+    lengths = np.clip(np.random.default_rng(0).lognormal(5.5, 0.9, 60_000), 1, 2048).astype(int)
+    batches = stream(
+        range(lengths.size), length=lambda i: int(lengths[i]), batching=bw.TokenBudget(16_384)
+    )
+    for _ in range(700):
+        next(batches)
+    assert len(through_json(batches.state_dict())["held"]) < 8000
+
+
+def test_a_stream_is_checked_when_made():
+    for change, sentence in (
+        ({"buffer_size": 0}, "buffer_size=0"),
+        ({"buffer_size": 3, "world_size": 2}, "expected 4 or more"),
+        ({"buffer_size": 16, "batching": bw.FixedSize(16)}, "expected 17 or more"),
+        ({"world_size": 0}, "world_size=0"),
+        ({"batching": 7}, "batching=7"),
+    ):
+        with pytest.raises(bw.BudgetError, match=sentence):
+            stream([[1]], **({"batching": bw.TokenBudget(8)} | change))
+    for change in ({"rank": 1}, {"part": (2, 2)}, {"seed": -1}, {"epoch": 0.5}):
+        with pytest.raises(bw.PlanError):
+            stream([[1]], batching=bw.TokenBudget(8), **change)
+    with pytest.raises(bw.SourceError, match="int"):
+        stream(3, batching=bw.TokenBudget(8))
+
+
+def test_functions_are_batchings():
+    samples = [sample(i, 1 + i % 5) for i in range(100)]
+    batches = list(stream(samples, batching=in_threes, buffer_size=20))
+    assert items_of(batches) == expected_items(samples, None)
+    assert all(len(batch) <= 3 for batch in batches)
+
+
+@pytest.mark.parametrize("count", range(4, 41))
+def test_enough_is_left_for_every_rank_to_end_with(count):
+    """A buffer hardly larger than an update: what stays can be shared by all, whenever it ends."""
+    samples = [sample(i, 5) for i in range(count)]
+    options = {"samples": samples, "batching": bw.TokenBudget(10), "buffer_size": 9}
+    batches, errors = of_all_ranks(options | {"world_size": 4})
+    assert not errors
+    assert items_of(batches) == expected_items(samples, bw.TokenBudget(10))
+
+
+def test_a_sample_of_which_some_pieces_are_gone_is_resumed_piece_by_piece():
+    samples = [sample(i, 1 + 5 * i % 37) for i in range(200)]
+    options = {
+        "samples": samples, "batching": bw.Packing(10, oversize="split"), "buffer_size": 30
+    }  # fmt: skip
+    batches = batches_of(options)
+    everything, partial = list(batches_of(options)), 0
+    for consumed in range(len(everything)):
+        state = through_json(batches.state_dict())
+        partial += state["pieces"] is not None
+        resumed = batches_of(options)
+        resumed.load_state_dict(state)
+        assert list(itertools.islice(resumed, 5)) == everything[consumed : consumed + 5]
+        assert next(batches) == everything[consumed]
+    assert partial > len(everything) / 4
+    assert items_of(everything) == expected_items(samples, options["batching"])

@@ -1,0 +1,260 @@
+"""Streams in data loaders: workers, ranks, resuming, a run that is killed."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import batchwright as bw
+from batchwright.torch import PackCollator, PadCollator
+from tests.streams import killed_run
+from tests.streams.killed_run import BUDGET, LENGTHS, dataset_of, from_start, numbers_of, sample
+
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+
+
+def passed(loader):
+    return [numbers_of(batch) for batch in loader]
+
+
+def every_one_once(batches):
+    return Counter(n for batch in batches for n in batch) == Counter(range(LENGTHS.size))
+
+
+def test_a_plain_loader_takes_batches():
+    loader = DataLoader(dataset_of(), batch_size=None)
+    batches = list(loader)
+    assert every_one_once(map(numbers_of, batches))
+    assert max(batch["input_ids"].numel() for batch in batches) <= BUDGET
+    for batch in batches:
+        rows, numbers = batch["input_ids"], numbers_of(batch)
+        assert [(row >= 0).sum().item() for row in rows] == LENGTHS[numbers].tolist()
+
+
+def test_the_loader_may_collate():
+    by_loader = DataLoader(
+        dataset_of(collate=None), batch_size=None, collate_fn=PadCollator(pad=-1)
+    )
+    assert passed(by_loader) == passed(DataLoader(dataset_of(), batch_size=None))
+
+
+def test_packed_and_split():
+    dataset = dataset_of(batching=bw.Packing(16, oversize="split"), collate=PackCollator())
+    rows = [row["input_ids"].flatten() for row in DataLoader(dataset, batch_size=None)]
+    assert max(map(len, rows)) <= 16
+    assert torch.equal(torch.bincount(torch.cat(rows)), torch.from_numpy(LENGTHS))
+
+
+def test_epochs():
+    dataset = dataset_of()
+    loader = DataLoader(dataset, batch_size=None)
+    first = passed(loader)
+    assert passed(loader) == first
+    dataset.set_epoch(1)
+    second = passed(loader)
+    assert second != first
+    assert every_one_once(second)
+    for wrong in (-1, 1.5, None):
+        with pytest.raises(bw.PlanError, match="set_epoch"):
+            dataset.set_epoch(wrong)
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 50, 10_000])
+def test_resume_without_workers(consumed):
+    dataset = dataset_of()
+    dataset.set_epoch(2)
+    whole = passed(DataLoader(dataset, batch_size=None))
+    batches = iter(DataLoader(dataset, batch_size=None))
+    seen = [numbers_of(batch) for batch in islice(batches, consumed)]
+    assert seen == whole[:consumed]
+    state = json.loads(json.dumps(dataset.state_dict()))
+    resumed = dataset_of()
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 2
+    assert resumed.state_dict() == state
+    assert passed(DataLoader(resumed, batch_size=None)) == whole[len(seen) :]
+    # What was loaded is used once.
+    assert passed(DataLoader(resumed, batch_size=None)) == whole
+
+
+def test_a_loaded_state_of_another_epoch_is_forgotten():
+    dataset = dataset_of()
+    next(iter(dataset))
+    state = dataset.state_dict()
+    other = dataset_of()
+    other.load_state_dict(state)
+    other.set_epoch(1)
+    assert every_one_once(map(numbers_of, other))
+
+
+def test_a_wrong_state_is_refused_at_once():
+    state = dataset_of().state_dict()
+    for wrong in (None, {}, {"epoch": -1}, state | {"seed": 4}, state | {"shard": [1, 2]}):
+        with pytest.raises(bw.PlanMismatchError):
+            dataset_of().load_state_dict(wrong)
+
+
+def test_wrong_settings_are_told_when_made():
+    with pytest.raises(bw.BudgetError):
+        dataset_of(buffer_size=0)
+    for place in ({"rank": 0}, {"world_size": 2}, {"rank": 2, "world_size": 2}):
+        with pytest.raises(bw.PlanError):
+            dataset_of(**place)
+
+
+def test_the_rank_is_fixed_on_the_way_to_a_worker():
+    dataset = pickle.loads(pickle.dumps(dataset_of(rank=1, world_size=2)))  # noqa: S301
+    assert passed(dataset) == passed(dataset_of(rank=1, world_size=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_share_the_stream(persistent):
+    dataset = dataset_of()
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=persistent)
+    passes = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        passes.append(passed(loader))
+    assert all(map(every_one_once, passes))
+    assert passes[0] == passes[2] != passes[1]
+    with pytest.raises(bw.PlanError, match="StatefulDataLoader"):
+        dataset.state_dict()
+
+
+@pytest.mark.slow
+def test_prefetching_makes_no_difference():
+    def batches(**options):
+        return passed(DataLoader(dataset_of(), batch_size=None, num_workers=2, **options))
+
+    assert batches(prefetch_factor=1) == batches(prefetch_factor=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_get_the_same_number(workers):
+    per_rank = [
+        passed(
+            DataLoader(
+                dataset_of(rank=rank, world_size=3, accumulate=2, buffer_size=120),
+                batch_size=None,
+                num_workers=workers,
+            )
+        )
+        for rank in range(3)
+    ]
+    assert len({len(batches) for batches in per_rank}) == 1
+    assert len(per_rank[0]) % 2 == 0
+    assert every_one_once([batch for batches in per_rank for batch in batches])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("consumed", [1, 2, 63, None])
+def test_resume_in_a_stateful_loader(workers, consumed):
+    def loader_of(epoch):
+        dataset = dataset_of()
+        dataset.set_epoch(epoch)
+        return StatefulDataLoader(dataset, batch_size=None, num_workers=workers)
+
+    whole, following = passed(loader_of(1)), passed(loader_of(2))
+    consumed = len(whole) - 1 if consumed is None else consumed
+    loader = loader_of(1)
+    batches = iter(loader)
+    seen = [numbers_of(next(batches)) for _ in range(consumed)]
+    state = pickle.loads(pickle.dumps(loader.state_dict()))  # noqa: S301
+    del batches
+    assert seen == whole[:consumed]
+    resumed = loader_of(1)
+    resumed.load_state_dict(state)
+    assert passed(resumed) == whole[consumed:]
+    resumed.dataset.set_epoch(2)
+    assert passed(resumed) == following
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_state_of_the_end_begins_the_next_epoch(workers):
+    loader = StatefulDataLoader(dataset_of(), batch_size=None, num_workers=workers)
+    passed(loader)
+    state = loader.state_dict()
+    resumed = StatefulDataLoader(dataset_of(), batch_size=None, num_workers=workers)
+    resumed.load_state_dict(state)
+    resumed.dataset.set_epoch(1)
+    other = dataset_of()
+    other.set_epoch(1)
+    following = passed(StatefulDataLoader(other, batch_size=None, num_workers=workers))
+    assert passed(resumed) == following
+
+
+class Whole(IterableDataset):
+    def __iter__(self):
+        return from_start(0)
+
+    def __len__(self):
+        return LENGTHS.size
+
+
+class Sharded(Whole):
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        return (sample(number) for number in range(first, LENGTHS.size, step))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("samples", "presharded"), [(Whole(), False), (Sharded(), True)])
+def test_iterable_data_sets_say_whether_they_are_shared_out(samples, presharded):
+    for workers, said in ((0, None), (0, presharded), (2, presharded)):
+        dataset = dataset_of(samples, presharded=said)
+        assert every_one_once(passed(DataLoader(dataset, batch_size=None, num_workers=workers)))
+    with pytest.raises(bw.PlanError, match="presharded"):
+        passed(DataLoader(dataset_of(samples), batch_size=None, num_workers=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, workers):
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, workers).wait(120) == 0
+    process = run(out, workers, pause=0.1)
+    deadline = time.monotonic() + 60
+    while len(log(out)) < 40 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = log(out)
+    assert 40 <= len(kept) < len(log(whole))
+    assert run(out, workers).wait(120) == 0
+    assert log(out) == log(whole)
+    for epoch in (0, 1):
+        assert every_one_once([batch for each, batch in tagged(out) if each == epoch])
+
+
+def run(out, workers, pause=0.0):
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, killed_run.__file__, str(out), str(workers), str(pause)]
+    source = str(Path(bw.__file__).parents[1])
+    return subprocess.Popen(
+        command, start_new_session=True, env=os.environ | {"PYTHONPATH": source}
+    )
+
+
+def tagged(out):
+    kept = out / "kept.pt"
+    return torch.load(kept, weights_only=False)["seen"] if kept.exists() else []
+
+
+def log(out):
+    return [batch for _, batch in tagged(out)]
