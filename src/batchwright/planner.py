@@ -108,6 +108,8 @@ class Planner:
             PlanError: If a batching that hangs on chance never fits the number of batches.
         """
         pools = self._pools(epoch)
+        if pools.may_defer:  # where few long samples were drawn, fewer than there are batches
+            pools = pools.with_at_least(len(self))
         deferred = [np.empty(0, dtype=np.int64)]
         for attempt in range(_ATTEMPTS):
             rng = generator(self.seed, "batching", epoch, attempt)
@@ -124,6 +126,7 @@ class Planner:
                 return self._dealt(draft, epoch, np.concatenate(deferred))
             if pools.may_defer and attempt >= _BEFORE_DEFERRING:
                 pools, left_out = pools.without(1.01 - len(self) / needed)
+                pools = pools.with_at_least(len(self))
                 deferred.append(left_out)
         raise PlanError(
             f"epoch {epoch} needs more than {len(self)} batches, {_ATTEMPTS} times over. The "

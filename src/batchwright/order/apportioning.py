@@ -63,6 +63,7 @@ def filled(shares: FloatArray, size: float, available: FloatArray) -> FloatArray
     left = float(size)
     while left > 1e-12 and free.any():
         part = np.where(free, shares, 0.0)
+        part /= part.max()
         part *= left / part.sum()
         over = free & (part >= available - 1e-12)
         if not over.any():

@@ -59,6 +59,17 @@ class Pools:
             return self.members
         return shuffled(self.members, rng, pools=self.offsets)
 
+    def with_at_least(self, count: int) -> Pools:
+        """Draw the first samples once more, until there are so many: in the last pool."""
+        short = count - self.members.size
+        if short <= 0:
+            return self
+        members = np.concatenate((self.members, np.resize(self.members, short)))
+        offsets = self.offsets
+        if offsets is not None:
+            offsets = np.append(offsets[:-1], members.size)
+        return dataclasses.replace(self, members=members, offsets=offsets)
+
     def without(self, share: float) -> tuple[Pools, IntArray]:
         """Leave out the last samples of each pool.
 

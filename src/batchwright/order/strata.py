@@ -10,8 +10,11 @@ import numpy.typing as npt
 
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.seeding import BLOCK, generator, random_bits, shuffled
+from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
+
+_TOGETHER = 1 << 10
+"""Draws that are shuffled together: few, for often no more are needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +106,7 @@ class Strata:
     def _stream(self, stratum: int, start: int, stop: int, seed: int, epoch: int) -> IntArray:
         """Return draws `start` to `stop` from a stratum's endless passes."""
         own = self.members[self.offsets[stratum] : self.offsets[stratum + 1]]
-        passes = max(1, BLOCK // own.size)  # of a small stratum many are shuffled at once
+        passes = max(1, _TOGETHER // own.size)  # of a small stratum many are shuffled at once
         block = passes * own.size
         first = start // block
         parts = [
