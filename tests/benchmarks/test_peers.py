@@ -148,7 +148,7 @@ def test_a_worker_that_dies_or_hangs_does_not_hang_us(faulty, lengths, tmp_path)
         with pytest.raises(PeerError, match="FileNotFoundError"):
             session.prepare(lengths, {}, limit=60)
         session._process.kill()
-        with pytest.raises(PeerError, match="exit code -9|Broken pipe"):
+        with pytest.raises(PeerError, match="exit code -9"):
             session.prepare(lengths, {}, limit=60)
 
 
@@ -265,7 +265,7 @@ def made_up(rows: list[dict]) -> dict:
 def test_the_page_tells_of_every_peer_and_of_who_is_missing():
     text = page.page(made_up([made_up_row(peer) for peer in PEERS]))
     for peer in PEERS:
-        assert f"### {peer.title} 9.8.7\n\n{peer.ran}" in text
+        assert f"### {peer.title} (9.8.7)\n\n{peer.ran}" in text
     assert "| " + PEERS[0].title + " | 10,000 | 2.0 s / 100.0 ms | 20.0 |" in text
     assert "ours is 20.0 times as fast" in text
     assert "- another 1.0: not installed: for a reason." in text
