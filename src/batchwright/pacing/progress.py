@@ -50,7 +50,7 @@ def part_done(progress: npt.ArrayLike, reach: float) -> FloatArray:
 
 
 def grown(share: FloatArray, start: float, done: FloatArray) -> FloatArray:
-    """Keep a share between its start and 1, and make it exactly 1 where all is done.
+    """Keep a share between its start and 1, exactly those at the beginning and at the end.
 
     Formulas reach 1 in exact arithmetic; rounded, they end a hair below, and the hardest sample
     would never be seen.
@@ -59,7 +59,8 @@ def grown(share: FloatArray, start: float, done: FloatArray) -> FloatArray:
         >>> grown(np.array([0.1, 0.6, 0.9999]), 0.2, np.array([0.0, 0.5, 1.0]))
         array([0.2, 0.6, 1. ])
     """
-    return np.where(done >= 1, 1.0, np.clip(share, start, 1.0))
+    within = np.where(done <= 0, start, np.clip(share, start, 1.0))
+    return np.where(done >= 1, 1.0, within)
 
 
 def at_most_all(share: FloatArray) -> FloatArray:

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import torch
-from process import caught, digest, run
 
 import batchwright as bw
 from batchwright.torch import LiveLosses, PlanBatchSampler
+from tests.torch.scripts_update.process import caught, digest, run
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, 300)
 NOISY = np.arange(300) % 3 == 0
