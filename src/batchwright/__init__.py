@@ -23,18 +23,7 @@ from batchwright.errors import (
     SourceNotFoundError,
     UpdateError,
 )
-from batchwright.order import (
-    Blocks,
-    ClassBalanced,
-    Curriculum,
-    LossTable,
-    Mixture,
-    SelfPaced,
-    Sequential,
-    Shuffle,
-    UnbiasedDropping,
-    Weighted,
-)
+from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner, plan
 from batchwright.plans import Plan
 from batchwright.sharding import equalize
@@ -44,6 +33,16 @@ if TYPE_CHECKING:
     from batchwright import pacing
     from batchwright.dial import DialPosition, mixing_dial
     from batchwright.drawing import Coverage, coverage
+    from batchwright.order import (
+        Blocks,
+        ClassBalanced,
+        Curriculum,
+        LossTable,
+        Mixture,
+        SelfPaced,
+        UnbiasedDropping,
+        Weighted,
+    )
     from batchwright.streams import BatchStream, stream
 
 __version__ = "0.1.0"
@@ -95,13 +94,21 @@ __all__ = [
 ]
 
 _WHEN_ASKED = {
-    "DialPosition": "dial",
-    "mixing_dial": "dial",
+    "BatchStream": "streams",
+    "Blocks": "order",
+    "ClassBalanced": "order",
     "Coverage": "drawing",
+    "Curriculum": "order",
+    "DialPosition": "dial",
+    "LossTable": "order",
+    "Mixture": "order",
+    "SelfPaced": "order",
+    "UnbiasedDropping": "order",
+    "Weighted": "order",
     "coverage": "drawing",
+    "mixing_dial": "dial",
     "pacing": "pacing",
     "stream": "streams",
-    "BatchStream": "streams",
 }
 """What few programs need: imported when it is first used, so that the rest is there at once."""
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _METADATA = "batchwright-loss-table"
 
@@ -154,6 +154,10 @@ class LossTable:
         Args:
             path: Where to; an existing file is replaced once the new one is whole.
         """
+        import json  # files are for the few: `import batchwright` does without what reads them
+        import os
+        from pathlib import Path
+
         from safetensors.numpy import save_file
 
         target = Path(path)
@@ -170,6 +174,9 @@ class LossTable:
         Raises:
             ScoresError: If it is no such file, or of another number of samples.
         """
+        import json
+        from pathlib import Path
+
         from safetensors import SafetensorError, safe_open
 
         try:
