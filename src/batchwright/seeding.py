@@ -117,7 +117,8 @@ def ranked(scores: FloatArray, rng: np.random.Generator) -> IntArray:
     """Sort samples from low scores to high, equal ones in random order.
 
     Scores that agree in their first eight digits or so count as equal, and so do those below the
-    smallest normal number: the rest of a 64-bit key is needed for the sample. That is four times quicker than a stable sort of floats.
+    smallest normal number: the rest of a 64-bit key is needed for the sample. That is four times
+    quicker than a stable sort of floats.
 
     Args:
         scores: float64[n], finite.
