@@ -124,7 +124,7 @@ class Weighted:
         keys = np.full(weights.size, np.inf)
         positive = np.flatnonzero(weights > 0)
         # A weight below the smallest normal number would make a key that is no number.
-        rates = np.maximum(weights[positive] / weights.max(), np.finfo(np.float64).tiny)
+        rates = np.maximum(weights[positive] / weights.max(), 1e-290)
         keys[positive] = _exponentials(rng, positive.size) / rates
         if draws == positive.size:
             return shuffled(positive, rng), float("inf")
