@@ -194,8 +194,8 @@ PEERS = (
         "packed",
         "light",
         "llamafactory",
-        "`greedy_knapsack` on all lengths at once (it is called on 1,000 at a time); handing out "
-        "the samples of each length is not timed.",
+        "`greedy_knapsack` on all lengths at once (it is called on 1,000 at a time), with the "
+        "lists of samples by length around it that its callers keep.",
         "Its time grows with the square of the samples. Longer samples are skipped. " + _NO_EQUAL,
     ),
     Peer(

@@ -59,6 +59,9 @@ def deal(
     edges = pools.tolist()
     for start, stop in pairwise(edges):
         size = stop - start
+        if update == 1 and costs is None:  # nothing to mix
+            places[start:stop] = start + _random_order(size, rng)
+            continue
         # A pool may begin and end inside an update: only its whole updates are dealt.
         head = min(-start % update, size)
         tail = (size - head) % update
@@ -212,10 +215,16 @@ def _spaced_apart(ranked: IntArray, count: int) -> tuple[IntArray, IntArray]:
 
 
 def _random_order(size: int, rng: np.random.Generator) -> IntArray:
-    return np.argsort(random_bits(rng, size), kind="stable")
+    return _random_rows((size,), rng)
 
 
 def _random_rows(shape: tuple[int, ...], rng: np.random.Generator) -> IntArray:
     """Draw a random order along the last axis, for each row anew."""
-    bits = random_bits(rng, int(np.prod(shape))).reshape(shape)
-    return np.argsort(bits, axis=-1, kind="stable")
+    # A sort of keys, random bits above and places below, is several times quicker than argsort.
+    keys = random_bits(rng, int(np.prod(shape))).reshape(shape)
+    low = np.uint64((1 << (shape[-1] - 1).bit_length()) - 1)
+    keys &= ~low
+    keys |= np.arange(shape[-1], dtype=np.uint64)
+    keys.sort(axis=-1)
+    keys &= low
+    return keys.view(np.int64)

@@ -3,6 +3,7 @@
 import numpy as np
 
 import batchwright as bw
+from batchwright.batching import best_fit
 
 VERSION = bw.__version__
 
@@ -13,7 +14,12 @@ def planner(lengths, setting):
         return lambda _: bw.balance(lengths, setting["parts"])
     batching = bw.TokenBudget(budget) if setting["kind"] == "padded" else bw.Packing(budget)
     steps = {key: setting[key] for key in ("world_size", "accumulate") if key in setting}
-    return lambda turn: bw.plan(lengths, batching=batching, epoch=turn, **steps)
+
+    def plan(turn):
+        best_fit.packed.cache_clear()  # each turn packs anew, as if it were the first
+        return bw.plan(lengths, batching=batching, epoch=turn, **steps)
+
+    return plan
 
 
 def batches(planned):

@@ -21,14 +21,18 @@ _SPEC.loader.exec_module(_PROCESSOR)
 
 def planner(lengths, setting):
     values = lengths.tolist()
-    # It empties the list that it is given, and returns lengths.
-    return lambda _: (values, _PROCESSOR.greedy_knapsack(values.copy(), setting["budget"]))
+
+    def plan(_):
+        """Pack, and hand out the samples by their lengths, as its callers do."""
+        samples = defaultdict(list)
+        for index, length in enumerate(values):
+            samples[length].append(index)
+        # It empties the list that it is given, and returns lengths.
+        knapsacks = _PROCESSOR.greedy_knapsack(values.copy(), setting["budget"])
+        return [[samples[length].pop() for length in knapsack] for knapsack in knapsacks]
+
+    return plan
 
 
 def batches(planned):
-    """Hand out the samples by their lengths, as its callers do."""
-    values, knapsacks = planned
-    samples = defaultdict(list)
-    for index, length in enumerate(values):
-        samples[length].append(index)
-    return [[samples[length].pop() for length in knapsack] for knapsack in knapsacks]
+    return planned

@@ -2,6 +2,8 @@
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -109,50 +111,63 @@ def best_fit_decreasing(
         (2, [0, 2, 3])
     """
     most = int(counts.sum()) if max_samples is None else max_samples
+    return packed(lengths.tobytes(), counts.tobytes(), capacity, most)
+
+
+@lru_cache(maxsize=4)
+def packed(lengths_bytes: bytes, counts_bytes: bytes, capacity: int, most: int) -> Fill:
+    """Pack a histogram: the last few are kept, as all epochs of a shuffle have the same one."""
+    lengths, counts = np.frombuffer(lengths_bytes, np.int64), np.frombuffer(counts_bytes, np.int64)
     shortest = int(lengths[-1])
     spaces: list[int] = []  # free spaces that some row has, ascending
     rows_with: dict[int, list[_Rows]] = {}
     strokes: list[tuple[int, int, int, int, int]] = []
     num_rows = 0
 
-    def put_back(space: int, rows: _Rows) -> None:
+    def put(space: int, rows: _Rows) -> None:
+        """Offer the space that is left in some rows, if anything may still go there."""
         if space < shortest or rows[2] >= most:
             return
-        if space not in rows_with:
-            rows_with[space] = []
+        if space in rows_with:
+            rows_with[space].append(rows)
+        else:
+            rows_with[space] = [rows]
             insort(spaces, space)
-        rows_with[space].append(rows)
 
     for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
         left = count
         while left:
             found = bisect_left(spaces, length)
-            if found < len(spaces):
-                space = spaces[found]
-                first, many, held = rows_with[space].pop()
-                if not rows_with[space]:
-                    del rows_with[space], spaces[found]
-            else:
-                space, first, held = capacity, num_rows, 0
+            if found == len(spaces):  # no row holds it: open as many as it takes
                 times = min(capacity // length, most)
-                many = -(-left // times)
-                num_rows += many
-            times = min(space // length, most - held)
+                put(capacity, (num_rows, -(-left // times), 0))
+                num_rows += -(-left // times)
+            space = spaces[found]
+            group = rows_with[space]
+            first, many, held = group[-1]
+            times = space // length
+            if times > most - held:
+                times = most - held
             full, rest = divmod(left, times)
-            full = min(full, many)
+            if full >= many:
+                full, rest = many, 0
+            used = full + (rest > 0)
+            if used < many:
+                group[-1] = (first + used, many - used, held)
+            else:
+                group.pop()
+                if not group:
+                    del rows_with[space], spaces[found]
             if full:
                 strokes.append((first, full, times, held, length))
-                put_back(space - times * length, (first, full, held + times))
+                put(space - times * length, (first, full, held + times))
                 left -= full * times
-            if full < many and left:
+            if rest:
                 strokes.append((first + full, 1, rest, held, length))
-                put_back(space - rest * length, (first + full, 1, held + rest))
+                put(space - rest * length, (first + full, 1, held + rest))
                 left = 0
-                full += 1
-            if full < many:
-                put_back(space, (first + full, many - full, held))
-    first_rows, rows, times_each, held_before, of_length = np.array(strokes, dtype=np.int64).T
-    return Fill(first_rows, rows, times_each, held_before, of_length, num_rows)
+    flat = np.fromiter(chain.from_iterable(strokes), dtype=np.int64, count=5 * len(strokes))
+    return Fill(*flat.reshape(-1, 5).T.copy(), num_rows=num_rows)
 
 
 def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:
