@@ -1,7 +1,8 @@
 """Slow and obvious versions of what the library does: one sample at a time, in plain Python."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def rounded(length: int, multiple: int) -> int:
@@ -80,6 +81,57 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     return rows
 
 
+def pack_columns(
+    samples: Sequence[tuple[int, ...]], capacities: tuple[int, ...], *, best_fit: bool
+) -> list[list[tuple[int, ...]]]:
+    """Put each sample, largest share of a row first, into the first or the fullest row for it."""
+    shares = [1 / capacity for capacity in capacities]
+
+    def size(sample: tuple[int, ...]) -> tuple[float, float]:
+        taken = [length / cap for length, cap in zip(sample, capacities, strict=True)]
+        return -sum(taken), -max(taken)
+
+    def left(row: list[tuple[int, ...]], sample: tuple[int, ...]) -> list[int]:
+        columns = zip(*row, sample, strict=True)
+        return [cap - sum(column) for cap, column in zip(capacities, columns, strict=True)]
+
+    rows: list[list[tuple[int, ...]]] = []
+    for sample in sorted(samples, key=lambda each: (*size(each), each[::-1])):
+        open_rows = [row for row in rows if min(left(row, sample)) >= 0]
+        if not open_rows:
+            rows.append([sample])
+        elif best_fit:
+            min(
+                open_rows,
+                key=lambda row: sum(
+                    (free * share) ** 2
+                    for free, share in zip(left(row, sample), shares, strict=True)
+                ),
+            ).append(sample)
+        else:
+            open_rows[0].append(sample)
+    return rows
+
+
+def next_fit_columns(
+    samples: Sequence[tuple[int, ...]],
+    capacities: tuple[int, ...],
+    max_samples: int | None = None,
+) -> list[list[tuple[int, ...]]]:
+    rows: list[list[tuple[int, ...]]] = []
+    for sample in samples:
+        grown = [*rows[-1], sample] if rows else []
+        fits = grown and all(
+            sum(column) <= cap
+            for column, cap in zip(zip(*grown, strict=True), capacities, strict=True)
+        )
+        if fits and (max_samples is None or len(grown) <= max_samples):
+            rows[-1].append(sample)
+        else:
+            rows.append([sample])
+    return rows
+
+
 def fewest_rows(lengths: Sequence[int], capacity: int) -> int:
     """Find the least number of rows by trying everything: for a handful of samples."""
     best = len(lengths)
@@ -149,3 +201,63 @@ def imbalance(costs: Sequence[float], world_size: int, accumulate: int) -> float
         slowest += max(ranks)
         mean += sum(ranks) / world_size
     return slowest / mean
+
+
+def least_guillotine_area(
+    pairs: Sequence[tuple[int, int]], num_shapes: int, area: Callable[[int, int], float]
+) -> float:
+    """Cut one column into ranges and each range in the other, by trying everything."""
+    best = math.inf
+    for turned in (False, True):
+        ordered = [pair[::-1] if turned else pair for pair in pairs]
+        values = sorted({first for first, _ in ordered})
+        for many in range(1, min(num_shapes, len(values)) + 1):
+            for cuts in itertools.combinations(values[:-1], many - 1):
+                edges = [*cuts, values[-1]]
+                ranges = [
+                    (high, [second for first, second in ordered if low < first <= high])
+                    for low, high in itertools.pairwise([0, *edges])
+                ]
+                for shares in itertools.product(range(1, num_shapes + 1), repeat=many):
+                    if sum(shares) <= num_shapes:
+                        best = min(
+                            best,
+                            sum(
+                                _least_area_of_range(*each, share, area, turned=turned)
+                                for each, share in zip(ranges, shares, strict=True)
+                            ),
+                        )
+    return best
+
+
+def _least_area_of_range(
+    longest: int,
+    others: Sequence[int],
+    num_shapes: int,
+    area: Callable[[int, int], float],
+    *,
+    turned: bool,
+) -> float:
+    values = sorted(set(others))
+    best = math.inf
+    for cuts in itertools.combinations(values[:-1], min(num_shapes, len(values)) - 1):
+        edges = [*cuts, values[-1]]
+        padded = [min(edge for edge in edges if edge >= other) for other in others]
+        shapes = [(each, longest) if turned else (longest, each) for each in padded]
+        best = min(best, sum(area(*shape) for shape in shapes))
+    return best
+
+
+def shape_of(
+    sample: Sequence[int],
+    shapes: Sequence[tuple[int, tuple[int, ...]]],
+    area: Callable[..., int],
+) -> tuple[int, tuple[int, ...]]:
+    """Find the shape with the most rows that holds a sample; among equals, the smallest."""
+    holding = [
+        (-rows, area(*lengths), lengths)
+        for rows, lengths in shapes
+        if all(a <= b for a, b in zip(sample, lengths, strict=True))
+    ]
+    rows, _, lengths = min(holding)
+    return -rows, lengths

@@ -30,6 +30,22 @@ def lengths(draw, min_size=1, max_size=120, max_length=CAP):
     return np.array(values, dtype=dtype)
 
 
+@st.composite
+def columns(draw, min_size=1, max_size=120, max_length=CAP):
+    """Samples of two or three lengths: independent, alike, or of one column that varies."""
+    size, width = draw(st.integers(min_size, max_size)), draw(st.integers(2, 3))
+    kind = draw(st.sampled_from(["any", "alike", "one varies", "few"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = rng.integers(1, max_length + 1, (size, width))
+    if kind == "alike":
+        values = np.clip(values[:, :1] + rng.integers(-2, 3, (size, width)), 1, max_length)
+    elif kind == "one varies":
+        values[:, 1:] = 7
+    elif kind == "few":
+        values = 1 + values // 15
+    return values.astype(draw(st.sampled_from([np.int64, np.int32, np.uint16, np.uint64])))
+
+
 def token_budgets(min_tokens=CAP + 10, max_tokens=400):
     return st.builds(
         bw.TokenBudget,

@@ -47,6 +47,7 @@ HOMES = {
 }
 
 NEVER_LOADED = frozenset(HOMES) | {
+    "matplotlib",
     "pandas",
     "polars",
     "pyarrow",

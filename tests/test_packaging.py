@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
-EXTRAS = {"torch", "stateful", "cli", "sources", "datasets", "keras", "ray", "all"}
+EXTRAS = {"torch", "stateful", "cli", "sources", "datasets", "plots", "keras", "ray", "all"}
 
 
 @pytest.fixture(scope="module")

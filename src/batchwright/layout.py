@@ -1,14 +1,19 @@
 """How the samples of a batch lie in memory, and so what a batch costs."""
 
+import operator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError
-from batchwright.typing import Cost, FloatArray, IntArray
+from batchwright.typing import Cost, FloatArray, IntArray, LengthArray
+
+Shape: TypeAlias = tuple[int, int | tuple[int, ...]]
+"""(rows, length) of a padded batch; of several columns (rows, (length, length, …))."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,14 @@ class Layout:
         max_samples: Samples that a batch may hold. None: no limit.
         multiple: Rows (padded) or samples inside a row (packed) are rounded up to this.
         max_length: Longer samples are cut: to this (truncated), or into pieces of it (split).
+            Of several columns, what each is cut to.
         area: What a padded row of several columns takes: the ``"sum"`` of its lengths (source and
             target), or their ``"product"`` (the cells of an image).
-        caps: The most padded tokens of each column, in place of `budget`. None: there is one
-            budget for all.
-        shapes: (rows, length) of the only shapes that padded batches take, by rising length;
-            batches with fewer samples are filled with empty rows. None: any shape.
+        caps: The most tokens of each column, padding included, in place of `budget`. None: there
+            is one budget for all.
+        shapes: (rows, length) of the only shapes that padded batches take, by rising length; or
+            (rows, (length, …)) for several columns, by what a row takes of a batch. A batch has
+            the first that holds it, and is filled with empty rows. None: any shape.
 
     Example:
         >>> Layout("padded").batch_tokens(np.array([3, 5, 2]), np.array([0, 2, 3]))
@@ -40,39 +47,55 @@ class Layout:
     budget: int | None = None
     max_samples: int | None = None
     multiple: int = 1
-    max_length: int | None = None
-    shapes: tuple[tuple[int, int], ...] | None = None
+    max_length: int | tuple[int, ...] | None = None
+    shapes: tuple[Shape, ...] | None = None
     area: Literal["sum", "product"] = "sum"
     caps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
-        if self.shapes is not None:
-            shapes = tuple((int(rows), int(length)) for rows, length in self.shapes)
-            rising = all(a < b for (_, a), (_, b) in pairwise(shapes))
-            if not shapes or not rising or min(map(min, shapes)) < 1:
-                raise BudgetError(
-                    f"Layout(shapes={self.shapes}): expected (rows, length) by rising length."
-                )
-            object.__setattr__(self, "shapes", shapes)
         check_choice("Layout", "kind", self.kind, ("padded", "packed"))
         if self.caps is not None:
             object.__setattr__(self, "caps", tuple(int(cap) for cap in self.caps))
         check_choice("Layout", "area", self.area, ("sum", "product"))
+        if isinstance(self.max_length, list | tuple):
+            object.__setattr__(self, "max_length", tuple(int(most) for most in self.max_length))
+        each = self.max_length if isinstance(self.max_length, tuple) else (self.max_length,)
+        for most in each:
+            check_positive("Layout", max_length=most)
         check_positive(
-            "Layout",
-            budget=self.budget,
-            max_samples=self.max_samples,
-            multiple=self.multiple,
-            max_length=self.max_length,
+            "Layout", budget=self.budget, max_samples=self.max_samples, multiple=self.multiple
         )
+        if self.shapes is not None:
+            object.__setattr__(self, "shapes", self._checked(self.shapes))
 
     @property
     def longest_row(self) -> int | None:
         """The longest sample that fits. None: any does."""
         if self.shapes is not None:
-            return self.shapes[-1][1]
+            longest = self.shapes[-1][1]
+            return longest if isinstance(longest, int) else None
         return None if self.budget is None else self.budget // self.multiple * self.multiple
+
+    @property
+    def longest_columns(self) -> tuple[int, ...] | None:
+        """The longest that each column of a packed sample may be, if each has its own limit."""
+        if self.kind == "padded" or self.caps is None:
+            return None
+        return tuple(cap // self.multiple * self.multiple for cap in self.caps)
+
+    def fits(self, lengths: LengthArray) -> npt.NDArray[np.bool_]:
+        """Say which samples are alone within the budget: integer[n] or [n, k] → bool[n]."""
+        if lengths.ndim == 1:
+            limit = self.longest_row
+            return np.ones(len(lengths), dtype=np.bool_) if limit is None else lengths <= limit
+        columns = lengths.astype(np.int64, copy=False)
+        if self.kind == "padded":
+            return self.rows_allowed(columns) >= 1
+        padded = self.rounded(columns)
+        if self.caps is not None:
+            return np.asarray((padded <= np.array(self.caps)).all(axis=-1))
+        return self.areas(padded) <= (2**53 if self.budget is None else self.budget)
 
     def rows_allowed(self, longest: IntArray) -> IntArray:
         """Return how many padded rows of several columns a batch may have.
@@ -81,31 +104,64 @@ class Layout:
             longest: int64[..., k], the longest of each column.
 
         Returns:
-            int64[...]; 0 where not even one fits.
+            int64[...]; 0 where not even one fits, or no shape holds it.
         """
         padded = self.rounded(longest)
         if self.caps is not None:
             rows: IntArray = (np.array(self.caps) // padded).min(axis=-1)
         else:
             rows = (2**53 if self.budget is None else self.budget) // self.areas(padded)
-        return rows if self.max_samples is None else np.minimum(rows, self.max_samples)
+        if self.max_samples is not None:
+            rows = np.minimum(rows, self.max_samples)
+        return rows if self.shapes is None else np.where(self.shape_of(padded) >= 0, rows, 0)
 
     def areas(self, padded: IntArray) -> IntArray:
         """Return what a padded row of several columns takes: int64[..., k] → int64[...]."""
         area: IntArray = padded.prod(axis=-1) if self.area == "product" else padded.sum(axis=-1)
         return area
 
-    def row_lengths(self, lengths: IntArray, offsets: IntArray) -> IntArray:
-        """Return the length that each padded batch's rows have: int64[m] → int64[b]. O(m).
+    def shape_of(self, lengths: LengthArray) -> IntArray:
+        """Return the first of `shapes` that holds each sample: integer[m] or [m, k] → int64[m].
 
-        Of several columns, what they take together: int64[m, k] → int64[b].
+        One that none holds gets -1, and so the last. O(m log s) for s shapes.
+
+        Raises:
+            BudgetError: If the shapes are of another number of columns.
         """
-        longest = np.maximum.reduceat(self.rounded(lengths), offsets[:-1])
-        if longest.ndim == 2:
-            return self.areas(longest)
+        shapes = self.shapes or ()
+        if lengths.ndim == 1 and all(isinstance(length, int) for _, length in shapes):
+            place: IntArray = np.searchsorted([length for _, length in shapes], lengths)
+            return np.where(place < len(shapes), place, -1)
+        edges = _edges(shapes)
+        if lengths.shape[1:] != edges.shape[1:]:
+            raise BudgetError(
+                f"shapes of {edges[:1].size} lengths, for lengths of {lengths[:1].size} columns: "
+                "expected as many."
+            )
+        # A table of the first shape for every combination of edges: boxes, the first on top.
+        cuts = [np.unique(column) for column in edges.T]
+        table = np.full([cut.size + 1 for cut in cuts], -1, dtype=np.int64)
+        for shape in range(len(shapes) - 1, -1, -1):
+            corner = [np.searchsorted(*each) for each in zip(cuts, edges[shape], strict=True)]
+            table[tuple(slice(int(place) + 1) for place in corner)] = shape
+        columns = (np.ascontiguousarray(column) for column in lengths.T)
+        return table[tuple(map(np.searchsorted, cuts, columns))]
+
+    def padded_rows(self, lengths: IntArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
+        """Return how many rows each padded batch has, empty ones included, and how long they are.
+
+        Args:
+            lengths: int64[m] or [m, k], length of each entry of a plan.
+            offsets: int64[b + 1], where batches begin and end; no batch is empty.
+
+        Returns:
+            int64[b]; int64[b] or [b, k]. O(m).
+        """
+        longest: IntArray = np.maximum.reduceat(self.rounded(lengths), offsets[:-1])
         if self.shapes is None:
-            return longest
-        return np.array([length for _, length in self.shapes])[self._shape_of(longest)]
+            return np.diff(offsets), longest
+        shape = self.shape_of(longest)
+        return np.array([rows for rows, _ in self.shapes])[shape], _edges(self.shapes)[shape]
 
     def rounded(self, lengths: IntArray) -> IntArray:
         """Round lengths up to the multiple, as they lie in memory: int64[m] → int64[m]."""
@@ -124,9 +180,10 @@ class Layout:
             int64[b]. O(m).
         """
         if self.kind == "packed":
-            return np.add.reduceat(self.rounded(lengths), offsets[:-1])
-        longest = self.row_lengths(lengths, offsets)
-        return longest * self._num_rows(longest, offsets)
+            rows = self.rounded(lengths)
+            return np.add.reduceat(rows if rows.ndim == 1 else self.areas(rows), offsets[:-1])
+        rows, longest = self.padded_rows(lengths, offsets)
+        return rows * (longest if longest.ndim == 1 else self.areas(longest))
 
     def batch_costs(self, lengths: IntArray, offsets: IntArray, cost: Cost) -> FloatArray:
         """Measure the work of each batch.
@@ -144,26 +201,66 @@ class Layout:
             BudgetError: If the cost is unknown, or not one finite positive figure per length.
         """
         if lengths.ndim == 2 and cost == "quadratic":
-            longest = np.maximum.reduceat(self.rounded(lengths), offsets[:-1]).astype(np.float64)
-            squares: FloatArray = (longest**2).sum(axis=1) * np.diff(offsets)
+            if self.kind == "packed":
+                each = (self.rounded(lengths).astype(np.float64) ** 2).sum(axis=1)
+                return np.add.reduceat(each, offsets[:-1])
+            num_rows, longest = self.padded_rows(lengths, offsets)
+            squares: FloatArray = (longest.astype(np.float64) ** 2).sum(axis=1) * num_rows
             return squares
         if self.kind == "padded":
             # The longest row stands for all: a cost grows with length.
-            row_lengths = self.row_lengths(lengths, offsets)
-            num_rows = self._num_rows(row_lengths, offsets)
-            return num_rows * _row_costs(row_lengths.astype(np.float64), cost)
-        rows = self.rounded(lengths).astype(np.float64)
-        return np.add.reduceat(_row_costs(rows, cost), offsets[:-1])
+            num_rows, longest = self.padded_rows(lengths, offsets)
+            longest = longest if longest.ndim == 1 else self.areas(longest)
+            return num_rows * _row_costs(longest.astype(np.float64), cost)
+        rows = self.rounded(lengths)
+        rows = rows if rows.ndim == 1 else self.areas(rows)
+        return np.add.reduceat(_row_costs(rows.astype(np.float64), cost), offsets[:-1])
 
-    def _num_rows(self, longest: IntArray, offsets: IntArray) -> IntArray:
-        """Return the rows of each batch, empty ones included."""
-        if self.shapes is None:
-            return np.diff(offsets)
-        return np.array([rows for rows, _ in self.shapes])[self._shape_of(longest)]
+    def _checked(self, given: object) -> tuple[Shape, ...]:
+        """Check shapes, which may come from a file, and return them as whole numbers."""
+        try:
+            shapes = tuple((operator.index(rows), _whole(each)) for rows, each in given)  # type: ignore[attr-defined]
+        except (TypeError, ValueError):
+            shapes = ()
+        expected = "(rows, length) by rising length, or (rows, (length, …)) by what a row takes"
+        numbers = [n for rows, each in shapes for n in (rows, *np.atleast_1d(each).tolist())]
+        alike = len({np.shape(length) for _, length in shapes}) == 1
+        if not alike or not all(1 <= number <= 2**53 for number in numbers):
+            raise BudgetError(f"Layout(shapes={given}): expected {expected}.")
+        rows, edges = np.array([rows for rows, _ in shapes]), _edges(shapes)
+        if edges.ndim == 1:
+            in_order = bool((np.diff(edges) > 0).all())
+            full = self.budget is not None and bool((rows > self.budget // edges).any())
+        else:
+            order = [preference(self, shape) for shape in shapes]
+            in_order = all(a < b for a, b in pairwise(order))
+            one = Layout(self.kind, self.budget, area=self.area, caps=self.caps)
+            full = bool((one.rows_allowed(edges) < rows).any())
+        if not in_order:
+            raise BudgetError(f"Layout(shapes={given}): expected {expected}.")
+        if full:
+            raise BudgetError(f"Layout(shapes={given}): more than the budget holds.")
+        return shapes
 
-    def _shape_of(self, longest: IntArray) -> IntArray:
-        edges = [length for _, length in self.shapes or ()]
-        return np.minimum(np.searchsorted(edges, longest), len(edges) - 1)
+
+def preference(layout: Layout, shape: Shape) -> tuple[int, int, int | tuple[int, ...]]:
+    """Return what shapes are sorted by: samples go to the first that holds them.
+
+    First those of the most rows, so that a sample takes least of a batch; then the smallest.
+    """
+    rows, lengths = shape
+    area = lengths if isinstance(lengths, int) else int(layout.areas(np.array(lengths)))
+    return -rows, area, lengths
+
+
+def _whole(lengths: object) -> int | tuple[int, ...]:
+    if isinstance(lengths, list | tuple) and lengths:
+        return tuple(operator.index(length) for length in lengths)
+    return operator.index(lengths)  # type: ignore[arg-type]
+
+
+def _edges(shapes: tuple[Shape, ...]) -> IntArray:
+    return np.array([length for _, length in shapes], dtype=np.int64)
 
 
 def _row_costs(lengths: FloatArray, cost: Cost) -> FloatArray:

@@ -16,16 +16,16 @@ class Items:
     """The things that are planned: samples, or pieces of them, none above the budget.
 
     Attributes:
-        lengths: integer[k], length of each item.
+        lengths: integer[k] or [k, c], length of each item.
         dropped: int64[d], samples left out because they exceed the budget.
-        max_length: What longer samples are cut to. None: none is cut.
+        max_length: What longer samples are cut to; of several columns, each. None: none is cut.
         first: int64[n + 1], the items of sample `i` are ``first[i]`` to ``first[i + 1] - 1``.
             None: every sample is one item, itself.
     """
 
     lengths: LengthArray
     dropped: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    max_length: int | None = None
+    max_length: int | tuple[int, ...] | None = None
     first: IntArray | None = None
 
     def of(self, pools: Pools) -> Pools:
@@ -40,7 +40,7 @@ class Items:
 
     def samples(self, items: IntArray) -> tuple[IntArray, IntArray | None]:
         """Return the sample of each item and where in it the item begins, int64[m] each."""
-        if self.first is None or self.max_length is None:
+        if self.first is None or not isinstance(self.max_length, int):
             return items, None
         samples = np.searchsorted(self.first, items, side="right") - 1
         return samples, (items - self.first[samples]) * self.max_length
@@ -99,24 +99,44 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
     return Items(split, max_length=limit, first=first)
 
 
-def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
-    """Apply the policy to samples of several columns: it does not say which of them to cut."""
-    if layout.caps is not None and len(layout.caps) != lengths.shape[1]:
+def check_columns(layout: Layout, num_columns: int) -> None:
+    """Raise unless samples of that many columns can be held against the budget.
+
+    Raises:
+        BudgetError: If it has a limit for each of another number of columns.
+    """
+    if layout.caps is not None and len(layout.caps) != num_columns:
+        padded = layout.kind == "padded"
+        name, one = ("max_tokens", "one budget") if padded else ("capacity", "one capacity")
         raise BudgetError(
-            f"max_tokens={layout.caps} for lengths of {lengths.shape[1]} columns: expected one "
-            "budget, or one for each column."
+            f"{name}={layout.caps} for lengths of {num_columns} columns: expected {one}, or one "
+            "for each column."
         )
-    fits = layout.rows_allowed(lengths.astype(np.int64, copy=False)) >= 1
+
+
+def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
+    """Apply the policy to samples of several columns.
+
+    Only limits for each column say which of them to cut, and padded ones hang on the batch.
+    """
+    check_columns(layout, lengths.shape[1])
+    fits = layout.fits(lengths)
     if fits.all():
         return Items(lengths)
-    budget = layout.budget if layout.caps is None else layout.caps
     if oversize == "drop" and fits.any():
         return Items(lengths, dropped=np.flatnonzero(~fits))
+    longest = layout.longest_columns
+    if oversize == "truncate" and longest is not None:
+        cut = np.minimum(lengths.astype(np.int64, copy=False), np.array(longest))
+        return Items(cut, max_length=longest)
     index = int(np.argmin(fits))
+    name = "max_tokens" if layout.kind == "padded" else "capacity"
+    budget = layout.budget if layout.caps is None else layout.caps
+    ways = '"drop"' if longest is None else '"drop" or "truncate"'
     raise BudgetError(
-        f"max_tokens={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
-        f"samples (index {index}: columns of {lengths[index].tolist()}). Raise it, or choose "
-        'oversize="drop"; what several columns are truncated to is yours to decide beforehand.'
+        f"{name}={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} samples "
+        f"(index {index}: columns of {lengths[index].tolist()}). Raise it, or choose oversize="
+        f"{ways}; what else several columns are cut to is yours to decide beforehand."
     )
 
 

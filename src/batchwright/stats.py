@@ -22,7 +22,8 @@ class PlanStats:
         num_tokens: Real tokens.
         padded_tokens: Tokens as laid out, padding included.
         efficiency: Real over padded tokens.
-        budget: Tokens a batch may hold. None: no limit.
+        budget: Tokens a batch may hold; where each column has its own limit, all together. None:
+            no limit.
         max_batch_tokens: The largest batch as laid out.
         fill: Mean share of the budget that batches use. None without a budget.
         lower_bound: No plan of these samples within the budget has fewer batches.
@@ -98,11 +99,12 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
     update = origin.world_size * origin.accumulate
     steps = np.append(np.arange(0, len(plan), update), len(plan))
     step_tokens = np.add.reduceat(tokens, steps[:-1]).astype(np.float64)
-    bound = lower_bound(columns, layout)
+    bound, budget = lower_bound(columns, layout), _budget(layout)
     cut = 0
     pieces = 0
     if layout.max_length is not None:
-        long = int(np.count_nonzero(original > layout.max_length))
+        over = original > np.asarray(layout.max_length)
+        long = int(np.count_nonzero(over if over.ndim == 1 else over.any(axis=1)))
         cut, pieces = (long, 0) if plan.starts is None else (0, long)
     num_samples = plan.indices.size
     if plan.starts is not None:
@@ -119,9 +121,9 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         num_tokens=int(tokens.sum()),
         padded_tokens=int(laid_out.sum()),
         efficiency=float(tokens.sum() / laid_out.sum()),
-        budget=layout.budget,
+        budget=budget,
         max_batch_tokens=int(laid_out.max()),
-        fill=None if layout.budget is None else float(laid_out.mean() / layout.budget),
+        fill=None if budget is None else float(laid_out.mean() / budget),
         lower_bound=bound,
         gap=len(plan) / bound - 1,
         shapes=_shapes(plan, columns, laid_out),
@@ -183,7 +185,8 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     """Bound from below the batches that any plan of these samples needs.
 
     A padded batch whose longest row allows k rows holds at most k samples, so each sample takes
-    at least the k-th part of a batch; a packed one holds at most its capacity.
+    at least the k-th part of a batch; a packed one holds at most its capacity, in every column
+    that has one.
 
     Args:
         entries: int64[m] or [m, k], length of each sample.
@@ -202,7 +205,12 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     bounds = [1]
     if layout.max_samples is not None:
         bounds.append(-(-len(entries) // layout.max_samples))
-    if entries.ndim == 2:
+    if layout.kind == "packed" and layout.caps is not None:
+        bounds += (-(-rows.sum(axis=0) // np.array(layout.caps))).tolist()
+        return max(bounds)
+    if layout.kind == "packed" and rows.ndim == 2:
+        rows = layout.areas(rows)
+    elif entries.ndim == 2:
         shares = 1 / np.maximum(layout.rows_allowed(entries), 1)
         return max(*bounds, int(np.ceil(shares.sum() * (1 - 1e-12) - 1e-9)))
     if layout.budget is not None and layout.kind == "packed":
@@ -216,13 +224,18 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     return max(bounds)
 
 
+def _budget(layout: Layout) -> int | None:
+    """Return what a batch may hold in all columns: none of their areas is larger than the sum."""
+    if layout.caps is None or layout.area == "product":
+        return layout.budget
+    return sum(layout.caps)
+
+
 def _shapes(plan: Plan, entries: IntArray, laid_out: IntArray) -> int:
+    if plan.layout.kind == "packed" and plan.layout.caps is not None:
+        rows = np.add.reduceat(plan.layout.rounded(entries), plan.offsets[:-1])
+        return int(np.unique(rows, axis=0).shape[0])
     if plan.layout.kind == "packed":
         return int(np.unique(laid_out).size)
-    if plan.layout.shapes is not None:  # each length has its number of rows
-        return int(np.unique(plan.layout.row_lengths(entries, plan.offsets)).size)
-    if entries.ndim == 2:
-        longest = np.maximum.reduceat(plan.layout.rounded(entries), plan.offsets[:-1])
-        return int(np.unique(np.column_stack((plan.sizes, longest)), axis=0).shape[0])
-    shapes = np.stack((plan.sizes, laid_out), axis=1)
+    shapes = np.column_stack(plan.layout.padded_rows(entries, plan.offsets))
     return int(np.unique(shapes, axis=0).shape[0])

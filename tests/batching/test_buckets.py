@@ -124,6 +124,13 @@ def test_edges_of_the_users_own():
     assert dropped.dropped["oversize"].tolist() == [0]
 
 
+def test_dropped_samples_get_no_shape():
+    lengths = [3, 500, 5, 400, 8, 8]
+    plan = bw.plan(lengths, batching=bw.Buckets(2, max_tokens=16, oversize="drop"))
+    assert plan.dropped["oversize"].tolist() == [1, 3]
+    assert plan.layout.shapes == ((3, 5), (2, 8))
+
+
 def test_a_plan_of_buckets_is_saved_with_its_shapes(tmp_path):
     plan = bw.plan([3, 10, 7, 16], batching=bw.Buckets(2, max_tokens=32))
     plan.save(tmp_path / "plan.safetensors")

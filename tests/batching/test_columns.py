@@ -182,6 +182,3 @@ def test_bad_input():
         bw.plan(lengths, batching=bw.TokenBudget(600, mixing="update"))
     with pytest.raises(bw.BudgetError, match="a budget for each of several columns"):
         bw.plan(lengths[:, 0], batching=bw.TokenBudget((600, 600)))
-    for batching in (bw.Packing(600), bw.Buckets(2, max_tokens=600)):
-        with pytest.raises(bw.BudgetError, match="takes one length per sample"):
-            bw.plan(lengths, batching=batching)

@@ -7,6 +7,8 @@ import pytest
 import batchwright as bw
 from tests.cli.command import BUDGET, PLAN, invoke, run
 
+DIAL = ("inspect", "plan.safetensors", "lengths.npy", "--dial")
+
 # What is wrong, and words that the line about it must have.
 BAD_INPUTS = [
     (("plan", "missing.npy", "--max-tokens", "10"), ["missing.npy"]),
@@ -73,6 +75,12 @@ BAD_INPUTS = [
     (("inspect", "plan.safetensors", "fewer.npy"), ["2000 lengths", "100"]),
     (("inspect", "plan.safetensors", "--length", "a"), ["SOURCE"]),
     (("inspect", "plan.safetensors", "lengths.npy", "more"), ["more"]),
+    (("inspect", "plan.safetensors", "lengths.npy", "--plot", "dial.svg"), ["--plot", "--dial"]),
+    ((*DIAL, "--plot", "dial.jpeg"), ["dial.jpeg", ".svg, .png or .pdf"]),
+    ((*DIAL, "--plot", "dial"), ["'dial'", ".svg, .png or .pdf"]),
+    ((*DIAL, "--plot", "nowhere/dial.svg"), ["nowhere", "directory that exists"]),
+    ((*DIAL, "--plot"), ["--plot", "requires an argument"]),
+    (("inspect", "plan.safetensors", "--dial", "--plot", "dial.svg"), ["name the SOURCE"]),
 ]
 
 

@@ -34,6 +34,26 @@ def from_start(start):
     return (sample(number) for number in range(start, LENGTHS.size))
 
 
+def pairs_from_start(start):
+    """The same with labels of another length: those of the sample as far from the end."""
+    last = LENGTHS.size - 1
+    return (
+        sample(number) | {"labels": torch.full((int(LENGTHS[last - number]),), number)}
+        for number in range(start, LENGTHS.size)
+    )
+
+
+def sizes(each):
+    return len(each["input_ids"]), len(each["labels"])
+
+
+PAIRS = {
+    "samples": pairs_from_start,
+    "length": sizes,
+    "batching": bw.TokenBudget((BUDGET, BUDGET + 20)),
+}
+
+
 def dataset_of(samples=from_start, **options):
     defaults = {
         "batching": bw.TokenBudget(BUDGET),

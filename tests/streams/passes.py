@@ -1,13 +1,14 @@
 """Streams that the tests share, and slow and obvious checks of what comes out of them."""
 
 import json
+import math
 from collections import Counter
 
 from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.streams import stream
-from tests.reference import packed_tokens, padded_tokens
+from tests.reference import packed_tokens, padded_tokens, rounded
 
 LONGEST = 12
 
@@ -40,9 +41,43 @@ TIGHT = (
 )
 
 
+ROOMY_COLUMNS = (
+    bw.TokenBudget(90),
+    bw.TokenBudget((48, 60)),
+    bw.TokenBudget((64, 50), pad_to_multiple_of=4, max_samples=3),
+    bw.TokenBudget(400, area="product", batch_size_multiple_of=2),
+    bw.Packing(60),
+    bw.Packing((36, 50)),
+    bw.Packing((36, 50), method="next_fit", align=4),
+    bw.FixedSize(3),
+    in_threes,
+)
+
+TIGHT_COLUMNS = (
+    bw.TokenBudget(2 * LONGEST),
+    bw.TokenBudget(18, oversize="drop"),
+    bw.TokenBudget((9, LONGEST), oversize="drop", max_samples=2),
+    bw.Packing((LONGEST, LONGEST)),
+    bw.Packing((LONGEST, 9), oversize="truncate"),
+    bw.Packing((7, 9), oversize="truncate", align=3),
+    bw.Packing(15, oversize="drop"),
+)
+"""The same for samples of two columns."""
+
+
 def sample(number, length):
     """Sample i is as often i as it is long: what a batch holds can be read off it."""
+    if isinstance(length, tuple):
+        return tuple([number] * each for each in length)
     return [number] * length
+
+
+def number_of(tokens):
+    return tokens[0][0] if isinstance(tokens, tuple) else tokens[0]
+
+
+def size_of(tokens):
+    return tuple(map(len, tokens)) if isinstance(tokens, tuple) else len(tokens)
 
 
 SOURCES = {
@@ -53,13 +88,21 @@ SOURCES = {
 
 
 @st.composite
-def settings_of_streams(draw, batchings=(*ROOMY, *TIGHT), min_samples=1):
+def settings_of_streams(draw, *, roomy=False, min_samples=1):
+    """Draw the arguments of a stream, of samples of one column or of two."""
     world_size, accumulate = draw(st.integers(1, 3)), draw(st.integers(1, 2))
-    lengths = draw(st.lists(st.integers(1, LONGEST), min_size=min_samples, max_size=90))
-    lengths[0] = min(lengths[0], 7)  # one stays, whatever is dropped
+    one = st.integers(1, LONGEST)
+    has_columns = draw(st.booleans())
+    each = st.tuples(one, one) if has_columns else one
+    lengths = draw(st.lists(each, min_size=min_samples, max_size=90))
+    lengths[0] = (5, 7) if has_columns else min(lengths[0], 7)  # one stays, whatever is dropped
+    batchings = ROOMY_COLUMNS if has_columns else ROOMY
+    if not roomy:
+        batchings = (*batchings, *(TIGHT_COLUMNS if has_columns else TIGHT))
     smallest = 4 * world_size * accumulate
     return {
         "samples": [sample(number, length) for number, length in enumerate(lengths)],
+        "length": size_of,
         "batching": draw(st.sampled_from(batchings)),
         "buffer_size": smallest + draw(st.sampled_from([0, 1, 7, 40, 200])),
         "world_size": world_size,
@@ -94,7 +137,15 @@ def expected_items(samples, batching):
     layout, oversize = getattr(batching, "layout", None), getattr(batching, "oversize", "error")
     items = Counter()
     for tokens in samples:
-        number, length = tokens[0], len(tokens)
+        number, length = number_of(tokens), size_of(tokens)
+        if isinstance(length, tuple):
+            cut = length
+            if oversize == "truncate":
+                caps = [cap - cap % layout.multiple for cap in layout.caps]
+                cut = tuple(map(min, length, caps))
+            if layout is None or within_budget([cut], layout):
+                items[number, cut] += 1
+            continue
         limit = layout.budget if layout and layout.budget else length
         limit -= limit % (layout.multiple if layout else 1)
         if layout is None or layout.budget is None:
@@ -111,12 +162,23 @@ def expected_items(samples, batching):
 
 
 def items_of(batches):
-    return Counter((tokens[0], len(tokens)) for batch in batches for tokens in batch)
+    return Counter((number_of(tokens), size_of(tokens)) for batch in batches for tokens in batch)
 
 
-def tokens_of(batch, layout):
+def within_budget(sizes, layout):
+    """Say whether samples of these lengths, or tuples of lengths, fit into one batch."""
+    if layout.max_samples is not None and len(sizes) > layout.max_samples:
+        return False
+    each_a_tuple = (size if isinstance(size, tuple) else (size,) for size in sizes)
+    columns = list(zip(*each_a_tuple, strict=True))
+    if layout.area == "product":
+        longest = [rounded(max(column), layout.multiple) for column in columns]
+        return len(sizes) * math.prod(longest) <= layout.budget
     tokens = padded_tokens if layout.kind == "padded" else packed_tokens
-    return tokens([len(each) for each in batch], layout.multiple)
+    taken = [tokens(column, layout.multiple) for column in columns]
+    if layout.caps is not None:
+        return all(each <= cap for each, cap in zip(taken, layout.caps, strict=True))
+    return layout.budget is None or sum(taken) <= layout.budget
 
 
 def through_json(state):

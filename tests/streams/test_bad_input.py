@@ -28,6 +28,85 @@ def test_whole_numbers_of_any_kind_are_lengths(kind):
     assert sorted(i for batch in batches for i in batch) == list(range(100))
 
 
+@pytest.mark.parametrize("bad", [3, (3,), (3, 4, 5), [1, 2, 3], np.array([1, 2, 3])])
+@pytest.mark.parametrize("place", [1, 777, 1500])
+def test_a_sample_of_other_columns_than_the_first_names_itself(bad, place):
+    lengths = [(5, 6)] * 2_000
+    lengths[place] = bad
+    batches = stream(range(2_000), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+    with pytest.raises(bw.LengthsError, match=f"sample {place} of the stream has length ") as told:
+        list(batches)
+    if np.shape(bad) != (1,):
+        assert "where the first sample has 2 lengths" in str(told.value)
+
+
+def test_a_sample_of_several_columns_among_plain_ones_names_itself():
+    lengths = [5] * 500
+    lengths[321] = (5, 6)
+    batches = stream(range(500), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+    with pytest.raises(bw.LengthsError, match=r"sample 321 .*2 lengths, where .* has one length"):
+        list(batches)
+
+
+@pytest.mark.parametrize("bad", [(3, 0), (3, -1), (3, 2.5), (float("nan"), 3), (3, None), (3, "4")])
+def test_a_column_that_is_no_length_names_its_sample(bad):
+    lengths = [(5, 6)] * 500
+    lengths[321] = bad
+    batches = stream(range(500), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+    with pytest.raises(bw.LengthsError, match="sample 321 of the stream has length"):
+        list(batches)
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array, lambda each: np.array(each, np.uint16)])
+def test_lengths_of_columns_of_any_kind(kind):
+    batches = stream(range(100), length=lambda i: kind([1 + i % 7, 2]), batching=BUDGET)
+    assert sorted(i for batch in batches for i in batch) == list(range(100))
+
+
+@pytest.mark.parametrize("batching", [bw.TokenBudget((20, 20, 20)), bw.Packing((20, 20, 20))])
+def test_a_budget_for_other_columns_is_refused(batching):
+    with pytest.raises(bw.BudgetError, match="one for each column"):
+        next(stream([(3, 4)], length=lambda pair: pair, batching=batching))
+    with pytest.raises(bw.BudgetError, match=r"lengths are \[n\]"):
+        next(stream([3, 4], length=lambda size: size, batching=batching))
+
+
+@pytest.mark.parametrize(
+    ("batching", "ways"),
+    [
+        (bw.TokenBudget(20), 'oversize="drop".'),
+        (bw.TokenBudget((20, 20)), 'oversize="drop".'),
+        (bw.Packing(20, oversize="truncate"), 'oversize="drop".'),
+        (bw.Packing((20, 20), oversize="split"), 'oversize="drop" or "truncate".'),
+    ],
+)
+def test_a_pair_above_the_budget_names_itself_and_the_ways_out(batching, ways):
+    sizes = [(5, 5)] * 1_000
+    sizes[613] = (5, 21)
+    batches = stream(range(1_000), length=sizes.__getitem__, batching=batching, buffer_size=50)
+    with pytest.raises(bw.BudgetError, match=r"sample 613 of the stream, \[5, 21\] tok") as caught:
+        list(batches)
+    assert str(caught.value).endswith(ways)
+
+
+def test_pairs_that_are_truncated_are_cut_column_by_column():
+    options = {"batching": bw.Packing((4, 3), oversize="truncate"), "buffer_size": 4}
+    pair = ([1, 2, 3, 4, 5], [6, 7])
+    [[came]] = stream([pair], length=lambda each: tuple(map(len, each)), **options)
+    assert came == ([1, 2, 3, 4], [6, 7])
+    fields = {"input_ids": pair[0], "labels": pair[1]}
+    options["length"] = lambda each: (len(each["input_ids"]), len(each["labels"]))
+    with pytest.raises(bw.LengthsError, match="cut="):
+        next(stream([fields], **options))
+
+    def cut(each, start, stop):
+        parts = zip(each.items(), start, stop, strict=True)
+        return {name: values[first:last] for (name, values), first, last in parts}
+
+    [[came]] = stream([fields], cut=cut, **options)
+    assert came == {"input_ids": [1, 2, 3, 4], "labels": [6, 7]}
+
+
 def test_the_length_of_a_dict_or_tuple_has_to_be_said():
     for each in ({"input_ids": [1, 2]}, ([1], [2]), 3):
         with pytest.raises(bw.LengthsError, match="length=sample"):

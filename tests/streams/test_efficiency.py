@@ -4,20 +4,25 @@ import numpy as np
 import pytest
 
 import batchwright as bw
+from batchwright.lengths import totals
 from batchwright.stats import dispersion
 from batchwright.streams import stream
 
 rng = np.random.default_rng(3)
 LENGTHS = np.clip(np.rint(rng.lognormal(4.8, 0.9, 40_003)), 1, 2048).astype(int)
+SOURCES = np.clip(rng.lognormal(2.5, 0.9, 40_003), 1, 256).astype(int)
+TARGETS = np.clip(SOURCES * rng.lognormal(0.2, 0.25, SOURCES.size) + 1, 1, 256).astype(int)
+PAIRS = np.stack([SOURCES, TARGETS], axis=1)
 
 
 def streamed(batching, buffer_size, *, lengths=LENGTHS, accumulate=8, world_size=1):
     """Return padded (or packed) efficiency, batches and dispersion of a stream."""
+    sizes = lengths.tolist() if lengths.ndim == 1 else list(map(tuple, lengths.tolist()))
     per_rank = [
         list(
             stream(
-                range(lengths.size),
-                length=lengths.tolist().__getitem__,
+                range(len(lengths)),
+                length=sizes.__getitem__,
                 batching=batching,
                 buffer_size=buffer_size,
                 accumulate=accumulate,
@@ -29,15 +34,21 @@ def streamed(batching, buffer_size, *, lengths=LENGTHS, accumulate=8, world_size
     ]
     batches = [batch for slot in zip(*per_rank, strict=True) for batch in slot]
     entries = np.concatenate(batches)
-    assert np.array_equal(np.sort(entries), np.arange(lengths.size))
+    assert np.array_equal(np.sort(entries), np.arange(len(lengths)))
     offsets = np.concatenate(([0], np.cumsum([len(batch) for batch in batches])))
-    tokens = batching.layout.batch_tokens(lengths[entries], offsets)
-    assert batching.layout.budget is None or tokens.max() <= batching.layout.budget
+    layout = batching.layout
+    tokens = layout.batch_tokens(lengths[entries], offsets)
+    assert layout.budget is None or tokens.max() <= layout.budget
+    if layout.caps is not None:
+        sizes = np.diff(offsets)[:, None] if layout.kind == "padded" else 1
+        of_columns = np.maximum if layout.kind == "padded" else np.add
+        taken = of_columns.reduceat(lengths[entries], offsets[:-1]) * sizes
+        assert (taken <= layout.caps).all()
     steps = offsets[:: world_size * accumulate]
     return (
         lengths.sum() / tokens.sum(),
         len(batches),
-        dispersion(lengths[entries], steps),
+        dispersion(totals(lengths[entries]), steps),
     )
 
 
@@ -59,6 +70,28 @@ def test_packing_takes_hardly_more_rows(buffer_size, more):
     planned = len(bw.plan(LENGTHS, batching=batching, accumulate=8))
     _, batches, spread = streamed(batching, buffer_size)
     assert batches <= planned * more + 8
+    assert spread < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("batching", "bound"), [(bw.TokenBudget(2_048), 0.96), (bw.TokenBudget((2_048, 2_048)), 0.95)]
+)
+def test_pairs_are_padded_close_to_the_planned(batching, bound):
+    stats = bw.plan(PAIRS, batching=batching, accumulate=8).stats(PAIRS)
+    efficiency, batches, spread = streamed(batching, 20_000, lengths=PAIRS)
+    assert efficiency > bound * stats.efficiency
+    assert batches < stats.num_batches * 1.05
+    assert spread < 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capacity", [(256, 256), (256, 320), 512])
+def test_packing_pairs_takes_hardly_more_rows(capacity):
+    batching = bw.Packing(capacity)
+    planned = len(bw.plan(PAIRS, batching=batching, accumulate=8))
+    _, batches, spread = streamed(batching, 5_000, lengths=PAIRS)
+    assert batches <= planned * 1.01 + 8
     assert spread < 1
 
 

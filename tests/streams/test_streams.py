@@ -8,20 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.batching.custom import as_batching
 from batchwright.streams import stream
 from tests.streams.passes import (
     LONGEST,
-    ROOMY,
     SOURCES,
     batches_of,
     expected_items,
     in_threes,
     items_of,
+    number_of,
     of_all_ranks,
     sample,
     settings_of_streams,
+    size_of,
     through_json,
-    tokens_of,
+    within_budget,
 )
 
 
@@ -43,15 +45,14 @@ def test_nothing_is_lost_nothing_comes_twice(options):
 @settings(max_examples=50)
 @given(settings_of_streams())
 def test_no_batch_exceeds_its_budget_or_is_empty(options):
-    layout = bw.Planner([1], batching=options["batching"]).batching.layout
+    layout = as_batching(options["batching"]).layout
     for batch in of_all_ranks(options)[0]:
         assert batch
-        assert layout.budget is None or tokens_of(batch, layout) <= layout.budget
-        assert layout.max_samples is None or len(batch) <= layout.max_samples
+        assert within_budget([size_of(each) for each in batch], layout)
 
 
 @settings(max_examples=50)
-@given(settings_of_streams(ROOMY, min_samples=20))
+@given(settings_of_streams(roomy=True, min_samples=20))
 def test_every_rank_gets_the_same_number_in_whole_updates(options):
     batches, errors = of_all_ranks(options)
     assert not errors
@@ -65,14 +66,14 @@ def test_the_kind_of_source_makes_no_difference(options, source):
 
 
 @settings(max_examples=50)
-@given(settings_of_streams(ROOMY, min_samples=30), st.integers(2, 3))
+@given(settings_of_streams(roomy=True, min_samples=30), st.integers(2, 3))
 def test_the_parts_are_the_whole(options, count):
     parts = [of_all_ranks(options, part=(index, count)) for index in range(count)]
     assert not any(errors for _, errors in parts)
     batches = [batch for part, _ in parts for batch in part]
     assert items_of(batches) == expected_items(options["samples"], options["batching"])
     for index, (part, _) in enumerate(parts):
-        assert all(tokens[0] % count == index for batch in part for tokens in batch)
+        assert all(number_of(tokens) % count == index for batch in part for tokens in batch)
 
 
 @settings(max_examples=50)
@@ -104,7 +105,7 @@ def test_resumed_anywhere_the_identical_rest_follows(options, source, count):
 
 
 @settings(max_examples=50)
-@given(settings_of_streams(ROOMY, min_samples=40), st.integers(1, 3), st.data())
+@given(settings_of_streams(roomy=True, min_samples=40), st.integers(1, 3), st.data())
 def test_other_ranks_get_exactly_what_was_not_emitted(options, world_size, data):
     options["buffer_size"] += 24  # enough for all of these worlds
     ranks = [batches_of(options, rank=rank) for rank in range(options["world_size"])]

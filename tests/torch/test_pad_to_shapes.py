@@ -1,5 +1,7 @@
 """Batches of fixed shapes: empty rows count for nothing."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -51,3 +53,83 @@ def test_what_fits_into_no_shape_is_refused():
         collate([torch.ones(2)] * 3)
     with pytest.raises(bw.ColumnNotFoundError, match="'text' holds no numbers"):
         collate([{"ids": torch.ones(3), "text": "a"}])
+
+
+PAIRS = np.stack([LENGTHS, np.clip(LENGTHS * RNG.lognormal(0.2, 0.3, 120), 1, 60).astype(int)], 1)
+TRANSLATIONS = [
+    {
+        "input_ids": RNG.integers(1, 9, source),
+        "attention_mask": np.ones(source, dtype=int),
+        "labels": RNG.integers(1, 9, target),
+        "speaker": 4,
+    }
+    for source, target in PAIRS
+]
+
+
+@pytest.mark.parametrize("cost", [None, "padded"])
+def test_source_and_target_take_the_planned_shapes(cost):
+    planner = bw.Planner(
+        PAIRS, batching=bw.Buckets(4, max_tokens=300), world_size=2, accumulate=2, cost=cost
+    )
+    plan = planner(0)
+    collate = PadCollator(
+        shapes=plan.layout.shapes,
+        columns={"input_ids": 0, "attention_mask": 0, "labels": 1},
+        lengths="labels",
+    )
+    indices, offsets = plan.indices, plan.offsets
+    tokens, laid_out = [0, 0], []
+    for start, stop in itertools.pairwise(offsets):
+        batch = collate([TRANSLATIONS[i] for i in indices[start:stop]])
+        rows, source = batch["input_ids"].shape
+        assert batch["attention_mask"].shape == (rows, source)
+        assert batch["labels"].shape[0] == len(batch["speaker"]) == rows
+        assert (rows, (source, batch["labels"].shape[1])) in plan.layout.shapes
+        tokens[0] += int(batch["attention_mask"].sum())
+        tokens[1] += int((batch["labels"] != -100).sum())
+        assert torch.equal(batch["lengths"], (batch["labels"] != -100).sum(1))
+        laid_out.append(batch["input_ids"].numel() + batch["labels"].numel())
+    assert tokens == PAIRS.sum(axis=0).tolist()
+    # What the plan says of each batch is what the collator makes of it.
+    entries = plan.entry_lengths(PAIRS)
+    assert plan.layout.batch_tokens(entries, offsets).tolist() == laid_out
+
+
+def test_sequences_take_the_columns_in_their_sequence_or_those_that_are_named():
+    samples = [(torch.ones(3), torch.ones(2)), (torch.ones(2), torch.ones(5))]
+    shapes = [(4, (4, 6)), (2, (8, 8))]
+    source, target = PadCollator(shapes=shapes)(samples)
+    assert (source.shape, target.shape) == ((4, 4), (4, 6))
+    source, target = PadCollator(shapes=shapes, columns={0: 1, 1: 0})(samples)
+    assert (source.shape, target.shape) == ((2, 8), (2, 8))
+    named = {"ids": 0, "next": 1, "voice": None}
+    batch = PadCollator(shapes=shapes, columns=named, max_length=2)(
+        [{"ids": [1, 2, 3], "next": [1], "voice": [0.5, 0.5, 0.5]}]
+    )
+    assert [batch[name].shape[1] for name in named] == [4, 6, 2]
+    one = PadCollator(shapes=[(2, 8)], columns={"ids": 0, "voice": None})
+    batch = one([{"ids": [1, 2, 3], "voice": [0.5, 0.5]}])
+    assert (batch["ids"].shape, batch["voice"].shape) == ((2, 8), (2, 2))
+
+
+def test_columns_that_nobody_can_guess_are_refused():
+    three = [{"input_ids": [1], "attention_mask": [1], "labels": [1, 2]}]
+    with pytest.raises(bw.ColumnNotFoundError, match="Say which belongs to which"):
+        PadCollator(shapes=[(2, (4, 4))])(three)
+    with pytest.raises(bw.ColumnNotFoundError, match="Name all of them"):
+        PadCollator(shapes=[(2, (4, 4))], columns={"input_ids": 0, "labels": 1})(three)
+    with pytest.raises(bw.ColumnNotFoundError, match="Name all of them"):
+        PadCollator(shapes=[(2, 4)], columns={"tokens": 0})(three)
+    with pytest.raises(bw.BudgetError, match="1 samples of up to 1 and 9 tokens fit into none"):
+        PadCollator(shapes=[(2, (4, 4))])([([1], [1] * 9)])
+    for settings in (
+        {"columns": {"input_ids": 0}},
+        {"columns": {"input_ids": 1}, "shapes": [(2, 4)]},
+        {"columns": {"input_ids": 0}, "shapes": [(2, (4, 4))]},
+        {"columns": {"input_ids": 0, "labels": 2}, "shapes": [(2, (4, 4))]},
+        {"shapes": [(2, (4, 4)), (2, 8)]},
+        {"shapes": []},
+    ):
+        with pytest.raises(bw.BudgetError, match="expected"):
+            PadCollator(**settings)

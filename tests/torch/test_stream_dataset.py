@@ -19,9 +19,20 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 import batchwright as bw
 from batchwright.torch import PackCollator, PadCollator
 from tests.streams import killed_run
-from tests.streams.killed_run import BUDGET, LENGTHS, dataset_of, from_start, numbers_of, sample
+from tests.streams.killed_run import (
+    BUDGET,
+    LENGTHS,
+    PAIRS,
+    dataset_of,
+    from_start,
+    numbers_of,
+    sample,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+
+
+columns = pytest.mark.parametrize("of", [{}, PAIRS], ids=["one column", "pairs"])
 
 
 def passed(loader):
@@ -40,6 +51,22 @@ def test_a_plain_loader_takes_batches():
     for batch in batches:
         rows, numbers = batch["input_ids"], numbers_of(batch)
         assert [(row >= 0).sum().item() for row in rows] == LENGTHS[numbers].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pairs_keep_the_budget_of_each_column(workers):
+    loader = DataLoader(dataset_of(**PAIRS), batch_size=None, num_workers=workers)
+    batches = list(loader)
+    assert every_one_once(map(numbers_of, batches))
+    for batch in batches:
+        numbers = numbers_of(batch)
+        for name, cap, lengths in (
+            ("input_ids", BUDGET, LENGTHS),
+            ("labels", BUDGET + 20, LENGTHS[::-1]),
+        ):
+            assert batch[name].numel() <= cap
+            assert [(row >= 0).sum().item() for row in batch[name]] == lengths[numbers].tolist()
 
 
 def test_the_loader_may_collate():
@@ -70,16 +97,17 @@ def test_epochs():
             dataset.set_epoch(wrong)
 
 
+@columns
 @pytest.mark.parametrize("consumed", [0, 1, 50, 10_000])
-def test_resume_without_workers(consumed):
-    dataset = dataset_of()
+def test_resume_without_workers(consumed, of):
+    dataset = dataset_of(**of)
     dataset.set_epoch(2)
     whole = passed(DataLoader(dataset, batch_size=None))
     batches = iter(DataLoader(dataset, batch_size=None))
     seen = [numbers_of(batch) for batch in islice(batches, consumed)]
     assert seen == whole[:consumed]
     state = json.loads(json.dumps(dataset.state_dict()))
-    resumed = dataset_of()
+    resumed = dataset_of(**of)
     resumed.load_state_dict(state)
     assert resumed.epoch == 2
     assert resumed.state_dict() == state
@@ -142,12 +170,13 @@ def test_prefetching_makes_no_difference():
 
 
 @pytest.mark.slow
+@columns
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ranks_get_the_same_number(workers):
+def test_ranks_get_the_same_number(workers, of):
     per_rank = [
         passed(
             DataLoader(
-                dataset_of(rank=rank, world_size=3, accumulate=2, buffer_size=120),
+                dataset_of(**of, rank=rank, world_size=3, accumulate=2, buffer_size=120),
                 batch_size=None,
                 num_workers=workers,
             )
@@ -160,11 +189,12 @@ def test_ranks_get_the_same_number(workers):
 
 
 @pytest.mark.slow
+@columns
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("consumed", [1, 2, 63, None])
-def test_resume_in_a_stateful_loader(workers, consumed):
+def test_resume_in_a_stateful_loader(workers, consumed, of):
     def loader_of(epoch):
-        dataset = dataset_of()
+        dataset = dataset_of(**of)
         dataset.set_epoch(epoch)
         return StatefulDataLoader(dataset, batch_size=None, num_workers=workers)
 

@@ -111,6 +111,7 @@ def best_fit_decreasing(
         (2, [0, 2, 3])
     """
     most = int(counts.sum()) if max_samples is None else max_samples
+    lengths, counts = (each.astype(np.int64, copy=False) for each in (lengths, counts))
     return packed(lengths.tobytes(), counts.tobytes(), capacity, most)
 
 
@@ -145,9 +146,7 @@ def packed(lengths_bytes: bytes, counts_bytes: bytes, capacity: int, most: int) 
             space = spaces[found]
             group = rows_with[space]
             first, many, held = group[-1]
-            times = space // length
-            if times > most - held:
-                times = most - held
+            times = min(space // length, most - held)
             full, rest = divmod(left, times)
             if full >= many:
                 full, rest = many, 0
@@ -167,7 +166,8 @@ def packed(lengths_bytes: bytes, counts_bytes: bytes, capacity: int, most: int) 
                 put(space - rest * length, (first + full, 1, held + rest))
                 left = 0
     flat = np.fromiter(chain.from_iterable(strokes), dtype=np.int64, count=5 * len(strokes))
-    return Fill(*flat.reshape(-1, 5).T.copy(), num_rows=num_rows)
+    first_rows, rows_each, times_each, held_before, of_length = flat.reshape(-1, 5).T.copy()
+    return Fill(first_rows, rows_each, times_each, held_before, of_length, num_rows)
 
 
 def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 import numpy as np
 
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.edges import best_edges
-from batchwright.checks import check_choice, check_one_column, check_positive
+from batchwright.batching.edges_of_pairs import best_pairs
+from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout
+from batchwright.layout import Layout, Shape, preference
 from batchwright.lengths import logs, runs
 from batchwright.order import Pools
 from batchwright.seeding import shuffled
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import FloatArray, IntArray, LengthArray
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,27 @@ class Buckets:
     least padding for that number of shapes, found from the data. A batch that is short of samples
     is filled with empty rows: ``PadCollator(shapes=plan.layout.shapes)`` does that.
 
+    Samples may have two lengths, [n, 2]: source and target, or height and width. A shape is then
+    (rows, (length, length)), and a sample goes where it takes the least of a batch, among the
+    shapes that hold it. Shapes are the best of those that cut one column into ranges, and
+    each range in the other column on its own; see `best_pairs`. More columns need `edges`.
+
     Guarantees that every batch takes one of the shapes in ``plan.layout.shapes``, none above the
     budget, and that no sample is lost. Inside a bucket batches are random samples.
 
     Args:
         num_shapes: How many shapes there may be. None: as many as there are `edges`.
-        max_tokens: The budget of one batch, padding and empty rows included.
-        edges: The padded lengths, in place of the best ones; longer samples are oversize.
+        max_tokens: The budget of one batch, padding and empty rows included. For several
+            columns also one budget for each.
+        edges: The padded lengths, in place of the best ones; longer samples are oversize. For
+            several columns tuples: (length, length).
         max_samples: The most rows in a batch.
         pad_to_multiple_of: Padded lengths are multiples of this.
         batch_size_multiple_of: Rows are a multiple of this, where more than one fits.
         oversize: What becomes of a sample longer than the budget: ``"error"``, ``"drop"``, or
             ``"truncate"``.
+        area: What a row of several columns takes: the ``"sum"`` of its lengths, or their
+            ``"product"``: the cells of an image of height × width.
 
     Raises:
         BudgetError: If a setting makes no sense.
@@ -47,95 +59,91 @@ class Buckets:
         >>> plan = bw.plan([9, 1, 8, 2, 2, 1], batching=Buckets(2, max_tokens=18))
         >>> plan.layout.shapes, len(plan)
         (((9, 2), (2, 9)), 2)
+        >>> images = [[9, 2], [8, 2], [2, 9], [2, 8]]
+        >>> plan = bw.plan(images, batching=Buckets(2, max_tokens=36, area="product"))
+        >>> plan.layout.shapes, len(plan)
+        (((2, (2, 9)), (2, (9, 2))), 2)
     """
 
     num_shapes: int | None = None
     _: KW_ONLY
-    max_tokens: int
-    edges: Sequence[int] | None = None
+    max_tokens: int | tuple[int, ...]
+    edges: Sequence[int] | Sequence[tuple[int, ...]] | None = None
     max_samples: int | None = None
     pad_to_multiple_of: int = 1
     batch_size_multiple_of: int = 1
     oversize: Oversize = "error"
+    area: Literal["sum", "product"] = "sum"
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+        for cap in caps or (0,):
+            check_positive("Buckets", max_tokens=cap)
         check_positive(
             "Buckets",
             num_shapes=self.num_shapes,
-            max_tokens=self.max_tokens,
             max_samples=self.max_samples,
             pad_to_multiple_of=self.pad_to_multiple_of,
             batch_size_multiple_of=self.batch_size_multiple_of,
         )
         check_choice("Buckets", "oversize", self.oversize, ("error", "drop", "truncate"))
+        check_choice("Buckets", "area", self.area, ("sum", "product"))
         if (self.num_shapes is None) == (self.edges is None):
             raise BudgetError("Buckets: give either num_shapes, to find edges, or edges.")
         if self.edges is not None:
-            edges = np.asarray(self.edges)
-            rising = edges.ndim == 1 and edges.size and (np.diff(edges, prepend=0) > 0).all()
-            if not rising or edges.dtype.kind not in "iu" or edges[-1] > self.max_tokens:
-                raise BudgetError(
-                    f"Buckets(edges={list(self.edges)[:20]}): expected rising whole numbers of at "
-                    f"least 1, the last at most max_tokens={self.max_tokens}."
-                )
-            if (edges % self.pad_to_multiple_of).any():
-                raise BudgetError(
-                    f"Buckets(edges={list(self.edges)[:20]}): expected multiples of "
-                    f"pad_to_multiple_of={self.pad_to_multiple_of}."
-                )
-            object.__setattr__(self, "edges", tuple(edges.tolist()))
+            object.__setattr__(self, "edges", self._checked(self.edges))
 
     @property
     def layout(self) -> Layout:
         """Padded rows within the budget; unless edges are given, shapes hang on the lengths."""
-        shapes = None if self.edges is None else self._with_rows(np.asarray(self.edges))
-        return Layout(
-            "padded", self.max_tokens, self.max_samples, self.pad_to_multiple_of, shapes=shapes
-        )
+        bare = self._bare_layout
+        if self.edges is None:
+            return bare
+        return dataclasses.replace(bare, shapes=self._with_rows(np.asarray(self.edges)))
 
-    def shapes(self, lengths: LengthArray) -> tuple[tuple[int, int], ...]:
+    def shapes(self, lengths: LengthArray) -> tuple[Shape, ...]:
         """Return the shapes for some data.
 
         Args:
-            lengths: integer[n], none above the budget.
+            lengths: integer[n] or [n, 2]; samples above the budget are dropped, and do not count.
 
         Returns:
-            (rows, length) of each, by rising length.
+            (rows, length) of each, by rising length; or (rows, (length, length)), by falling rows.
+
+        Raises:
+            BudgetError: If no shapes are found that hold all samples, or lengths have columns
+                for which none can be found.
         """
         if self.edges is not None:
-            edges = np.asarray(self.edges, dtype=np.int64)
-        else:
-            values, counts = runs(lengths, np.arange(lengths.size))
-            multiple = self.pad_to_multiple_of
-            rounded = -(-values[::-1] // multiple) * multiple
-            padded, place = np.unique(rounded, return_inverse=True)
-            merged = np.bincount(place, weights=counts[::-1]).astype(np.int64)
-            edges = best_edges(padded, merged, self.num_shapes or 1)
-        return self._with_rows(edges)
-
-    def _with_rows(self, edges: IntArray) -> tuple[tuple[int, int], ...]:
-        rows = np.maximum(self.max_tokens // edges, 1)
-        if self.max_samples is not None:
-            rows = np.minimum(rows, self.max_samples)
-        whole = rows // self.batch_size_multiple_of * self.batch_size_multiple_of
-        rows = np.where(whole > 0, whole, rows)
-        return tuple(zip(rows.tolist(), edges.tolist(), strict=True))
+            return self._with_rows(np.asarray(self.edges, dtype=np.int64))
+        if lengths.ndim == 2:
+            return self._shapes_of_pairs(lengths)
+        if self._caps is not None:
+            raise BudgetError(
+                f"Buckets(max_tokens={self.max_tokens}) has a budget for each of several columns, "
+                "and lengths are [n]. Give one number, or lengths [n, k]."
+            )
+        lengths = self._within_budget(lengths)
+        values, counts = runs(lengths, np.arange(lengths.size))
+        padded, place = np.unique(self._bare_layout.rounded(values[::-1]), return_inverse=True)
+        merged = np.bincount(place, weights=counts[::-1]).astype(np.int64)
+        return self._with_rows(best_edges(padded, merged, self.num_shapes or 1))
 
     def count(
         self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
     ) -> int:
         """Return how many batches the buckets of all pools need; see `Batching.count`."""
-        check_one_column("Buckets", lengths.ndim)
         if not pools.is_free:
             raise BudgetError(
                 "Buckets rearrange samples, and the order binds their sequence. Use TokenBudget, "
                 "or another order."
             )
-        rows, edges = np.array(self.shapes(lengths)).T
+        layout = self._layout_for(lengths)
+        rows = np.array([rows for rows, _ in layout.shapes or ()])
         total = 0
         for pool in pools:
-            sizes = np.bincount(_bucket(lengths[pool], edges), minlength=edges.size)
+            sizes = np.bincount(_bucket(lengths[pool], layout), minlength=rows.size)
             total += int((-(-sizes // rows)).sum())
         return total
 
@@ -149,26 +157,29 @@ class Buckets:
         num_batches: int,
     ) -> Draft:
         """Put random samples of a bucket together; see `Batching.draft`. O(m log m)."""
-        shapes = self.shapes(lengths)
-        rows, edges = np.array(shapes).T
+        layout = self._layout_for(lengths)
+        shapes = layout.shapes or ()
+        rows = np.array([rows for rows, _ in shapes])
         members, offsets, borders, of_batch = [], [np.zeros(1, dtype=np.int64)], [0], []
         start = 0
         for pool in pools:
             mixed = shuffled(pool, rng)
-            bucket = _bucket(lengths[mixed], edges)
+            bucket = _bucket(lengths[mixed], layout)
             # NumPy sorts 16 bits by radix.
-            narrow = bucket.astype(np.uint16) if edges.size < 1 << 16 else bucket
+            narrow = bucket.astype(np.uint16) if rows.size < 1 << 16 else bucket
             members.append(mixed[np.argsort(narrow, kind="stable")])
-            sizes = np.bincount(bucket, minlength=edges.size)
+            sizes = np.bincount(bucket, minlength=rows.size)
             many = -(-sizes // rows)
-            of_batch.append(np.repeat(np.arange(edges.size), many))
+            of_batch.append(np.repeat(np.arange(rows.size), many))
             ends = start + np.cumsum(sizes)
             place = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
             stops = np.repeat(ends - sizes, many) + (place + 1) * np.repeat(rows, many)
             offsets.append(np.minimum(stops, np.repeat(ends, many)))
             borders.append(borders[-1] + int(many.sum()))
             start += pool.size
-        keys = logs(edges[np.concatenate(of_batch)].astype(np.float64))
+        edges = np.array([length for _, length in shapes])
+        areas = edges if edges.ndim == 1 else layout.areas(edges)
+        keys = logs(areas[np.concatenate(of_batch)].astype(np.float64))
         return Draft(
             np.concatenate(members),
             np.concatenate(offsets),
@@ -177,8 +188,108 @@ class Buckets:
             shapes=shapes,
         )
 
+    @property
+    def _caps(self) -> tuple[int, ...] | None:
+        return self.max_tokens if isinstance(self.max_tokens, tuple) else None
 
-def _bucket(lengths: LengthArray, edges: IntArray) -> IntArray:
-    """Return which bucket each length falls into; beyond the last edge, the last."""
-    bucket: IntArray = np.searchsorted(edges, lengths.astype(np.int64, copy=False))
-    return np.minimum(bucket, edges.size - 1)
+    @property
+    def _bare_layout(self) -> Layout:
+        return Layout(
+            "padded",
+            None if isinstance(self.max_tokens, tuple) else self.max_tokens,
+            self.max_samples,
+            self.pad_to_multiple_of,
+            area=self.area,
+            caps=self._caps,
+        )
+
+    def _layout_for(self, lengths: LengthArray) -> Layout:
+        return dataclasses.replace(self._bare_layout, shapes=self.shapes(lengths))
+
+    def _with_rows(self, edges: IntArray) -> tuple[Shape, ...]:
+        """Give each edge, int64[s] or [s, k], its rows, and sort them as `Layout` wants them."""
+        bare = self._bare_layout
+        # One column is several of which there is one.
+        rows = np.maximum(bare.rows_allowed(edges if edges.ndim == 2 else edges[:, None]), 1)
+        whole = rows // self.batch_size_multiple_of * self.batch_size_multiple_of
+        rows = np.where(whole > 0, whole, rows)
+        lengths = edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
+        shapes = zip(rows.tolist(), lengths, strict=True)
+        if edges.ndim == 1:
+            return tuple(shapes)
+        return tuple(sorted(shapes, key=lambda shape: preference(bare, shape)))
+
+    def _within_budget(self, lengths: LengthArray) -> LengthArray:
+        fits = self._bare_layout.fits(lengths)
+        return lengths if fits.all() else lengths[fits]
+
+    def _shapes_of_pairs(self, lengths: LengthArray) -> tuple[Shape, ...]:
+        if lengths.shape[1] != 2:
+            raise BudgetError(
+                f"Buckets(num_shapes={self.num_shapes}) finds shapes for lengths [n] or [n, 2], "
+                f"got {lengths.shape[1]} columns. Give edges=[(length, length, …), …] instead."
+            )
+        bare = self._bare_layout
+        pairs = bare.rounded(self._within_budget(lengths).astype(np.int64, copy=False))
+
+        def area(padded: IntArray) -> FloatArray:
+            taken = bare.areas(padded).astype(np.float64)
+            if bare.caps is not None:  # what is scarce is the column that fills its budget first
+                taken = (padded / np.array(bare.caps)).max(axis=-1)
+            return np.where(bare.rows_allowed(padded) >= 1, taken, np.inf)
+
+        edges = best_pairs(pairs, self.num_shapes or 1, area)
+        if edges is None:
+            raise BudgetError(
+                f"Buckets(num_shapes={self.num_shapes}, max_tokens={self.max_tokens}): found no so "
+                f"few shapes within the budget that hold all samples (the longest lengths are "
+                f"{pairs.max(axis=0).tolist()}). Raise max_tokens or num_shapes, or give edges."
+            )
+        # Samples go to the shape where they take least, which may be another range's: shapes
+        # shrink to what they then hold.
+        found = dataclasses.replace(bare, shapes=self._with_rows(edges))
+        bucket = found.shape_of(pairs)
+        order = np.argsort(bucket.astype(np.uint16), kind="stable")
+        starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
+        return self._with_rows(np.maximum.reduceat(pairs[order], starts))
+
+    def _checked(
+        self, given: Sequence[int] | Sequence[tuple[int, ...]]
+    ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
+        """Check the user's own edges, and return them as plain numbers or tuples of them."""
+        shown = f"Buckets(edges={list(given)[:20]})"
+        try:
+            edges = np.asarray(given)
+        except ValueError:
+            edges = np.empty(0)
+        whole = edges.size and edges.dtype.kind in "iu" and (edges >= 1).all()
+        if edges.ndim == 2 and edges.shape[1] > 1:
+            distinct = whole and len({tuple(each) for each in edges.tolist()}) == len(edges)
+            if not distinct or (self._caps is not None and len(self._caps) != edges.shape[1]):
+                raise BudgetError(
+                    f"{shown}: expected distinct tuples of whole numbers of at least 1, one for "
+                    f"each column, for max_tokens={self.max_tokens}."
+                )
+        else:
+            rising = whole and edges.ndim == 1 and (np.diff(edges, prepend=0) > 0).all()
+            if not rising or self._caps is not None or edges[-1] > self.max_tokens:
+                raise BudgetError(
+                    f"{shown}: expected rising whole numbers of at least 1, the last at most "
+                    f"max_tokens={self.max_tokens}."
+                )
+        if (edges % self.pad_to_multiple_of).any():
+            raise BudgetError(
+                f"{shown}: expected multiples of pad_to_multiple_of={self.pad_to_multiple_of}."
+            )
+        if edges.ndim == 2 and not self._bare_layout.rows_allowed(edges).all():
+            raise BudgetError(
+                f"{shown}: expected each within max_tokens={self.max_tokens}"
+                + (f" as the {self.area} of its lengths." if self._caps is None else ".")
+            )
+        plain = edges.tolist()
+        return tuple(plain) if edges.ndim == 1 else tuple(tuple(each) for each in plain)
+
+
+def _bucket(lengths: LengthArray, layout: Layout) -> IntArray:
+    """Return which shape each sample is padded to."""
+    return layout.shape_of(lengths.astype(np.int64, copy=False))

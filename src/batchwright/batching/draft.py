@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from batchwright.layout import Layout
+from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
 from batchwright.sharding import split_offsets
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -35,7 +35,7 @@ class Draft:
     offsets: IntArray
     pools: IntArray | None = None
     keys: FloatArray | None = None
-    shapes: tuple[tuple[int, int], ...] | None = None
+    shapes: tuple[Shape, ...] | None = None
 
     def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> Draft:
         """Split batches until there are `num_batches`, each staying in its pool.

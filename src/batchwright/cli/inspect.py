@@ -1,6 +1,7 @@
 """`batchwright inspect`: what a saved plan is worth."""
 
 import dataclasses
+from pathlib import Path
 
 import click
 
@@ -9,7 +10,7 @@ from batchwright.cli.output import json_option, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
-from batchwright.report import file_facts, plan_facts
+from batchwright.report import file_facts, plan_facts, plot_dial, plot_format
 from batchwright.typing import LengthArray
 
 
@@ -18,6 +19,7 @@ from batchwright.typing import LengthArray
 @click.argument("source", required=False)
 @reading_options
 @click.option("--dial", is_flag=True, help="Show what each way to mix updates costs.")
+@click.option("--plot", metavar="FILE", help="Draw the dial: FILE.svg, FILE.png or FILE.pdf.")
 @json_option
 def inspect(
     plan: str,
@@ -28,18 +30,22 @@ def inspect(
     tokenizer: str | None,
     no_cache: bool,
     dial: bool,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Show a saved PLAN.
 
     Without SOURCE, what the file alone knows; with the SOURCE that it was made for, every
     figure that `batchwright plan` shows. With --dial, also the mixing dial: padding beside how
-    unlike updates are, for batches of this budget and updates of this size, and for other mixing.
+    unlike updates are, for batches of this budget and updates of this size, and for other mixing;
+    --plot draws it.
     """
     reading = Reading(length, measure, tokenizer, no_cache)
     if source is None and not reading.is_default:
         message = "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
         raise click.UsageError(message)
+    if plot is not None:
+        _check_plot(plot, dial=dial)
     loaded = Plan.load(plan)
     about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
     if dial and (source is None or loaded.layout.budget is None or loaded.layout.kind != "padded"):
@@ -52,8 +58,22 @@ def inspect(
     lengths, seconds = reading.lengths(source)
     facts = plan_facts(loaded, lengths)
     if dial:
-        facts["dial"] = [dataclasses.asdict(each) for each in _dial(loaded, lengths)]
+        positions = _dial(loaded, lengths)
+        facts["dial"] = [dataclasses.asdict(each) for each in positions]
+        if plot is not None:
+            plot_dial(positions, plot)
+            facts["plot"] = click.format_filename(plot)
     show(about | facts | {"seconds_reading": seconds}, as_json=as_json)
+
+
+def _check_plot(plot: str, *, dial: bool) -> None:
+    """Refuse before anything is planned what could not be drawn afterwards."""
+    if not dial:
+        raise click.UsageError("--plot draws the mixing dial: add --dial.")
+    plot_format(plot)
+    target = Path(plot)
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise click.UsageError(f"--plot {plot}: expected a file in a directory that exists.")
 
 
 def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:

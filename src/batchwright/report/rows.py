@@ -1,5 +1,6 @@
 """The figures of a plan as rows of text: a label, a figure, and what it means."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from batchwright.report.figures import duration, number, percent, plural
@@ -36,20 +37,26 @@ def layout_line(facts: dict[str, Any]) -> str:
     layout = facts["layout"]
     unit = facts["unit"]
     words = []
-    if layout["budget"] is None:
+    budget = layout["budget"] if layout.get("caps") is None else layout["caps"]
+    if layout["kind"] == "packed":
+        words.append(f"rows packed to {_numbers(budget)} {unit}")
+    elif budget is None:
         words.append("padded batches")
-    elif layout["kind"] == "packed":
-        words.append(f"rows packed to {number(layout['budget'])} {unit}")
     else:
-        words.append(f"padded batches of at most {number(layout['budget'])} {unit}")
+        words.append(f"padded batches of at most {_numbers(budget)} {unit}")
     if layout["max_samples"] is not None:
         words.append(f"at most {plural(layout['max_samples'], 'sample')} each")
     if layout["multiple"] > 1:
         what = "samples" if layout["kind"] == "packed" else "rows"
         words.append(f"{what} rounded up to multiples of {number(layout['multiple'])}")
     if layout["max_length"] is not None:
-        words.append(f"longer samples cut to {number(layout['max_length'])}")
+        words.append(f"longer samples cut to {_numbers(layout['max_length'])}")
     return ", ".join(words)
+
+
+def _numbers(values: int | Sequence[int]) -> str:
+    """Show a figure, or one for each column."""
+    return number(values) if isinstance(values, int) else " and ".join(map(number, values))
 
 
 def batch_rows(facts: dict[str, Any], glyphs: Glyphs) -> list[Row]:
@@ -113,9 +120,11 @@ def loss_rows(facts: dict[str, Any]) -> list[Row]:
         *(Row("dropped", number(count), _REASONS.get(reason, reason)) for reason, count in dropped),
         Row("absent", number(facts["absent"] or 0), "samples in no batch"),
         Row("repeated", number(facts["repeated"]), "samples beyond their first time"),
-        Row("truncated", number(facts.get("truncated", 0)), f"samples, to {number(limit or 0)}"),
+        Row("truncated", number(facts.get("truncated", 0)), f"samples, to {_numbers(limit or 0)}"),
         Row(
-            "split", number(facts.get("split", 0)), f"samples, into pieces of {number(limit or 0)}"
+            "split",
+            number(facts.get("split", 0)),
+            f"samples, into pieces of {_numbers(limit or 0)}",
         ),
     ]
     told = [row for row in rows if row.figure != "0"]

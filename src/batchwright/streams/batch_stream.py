@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from batchwright.checks import check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
 from batchwright.seeding import generator
-from batchwright.streams.buffer import Buffer, Cut, Intake, size_of, slice_of
+from batchwright.streams.buffer import Buffer, Cut, Intake, Measure, size_of, slice_of
 from batchwright.streams.source import Samples, Shard, Source
 from batchwright.streams.state import (
     Position,
@@ -45,7 +45,7 @@ class BatchStream(Iterator[list[Any]]):
         samples: Samples,
         *,
         batching: Batching,
-        length: Callable[[Any], int] | None,
+        length: Measure | None,
         cut: Cut | None,
         buffer_size: int,
         seed: int,
@@ -232,9 +232,10 @@ class BatchStream(Iterator[list[Any]]):
         if self._windows:
             return
         if self._source.position and self._now.shard[1] == 1:
+            layout = self._batching.layout
             raise BudgetError(
                 f"all {self._source.position} samples of the stream exceed the budget of "
-                f"{self._batching.layout.budget} tokens. Raise it."
+                f"{layout.budget if layout.caps is None else layout.caps} tokens. Raise it."
             )
         if not self._source.position and self._now.shard[0] == 0:
             raise SourceError(
@@ -252,7 +253,8 @@ def _without(buffer: Buffer, entries: IntArray) -> Buffer:
 def _check_buffer(buffer_size: int, batching: Batching, update: int) -> None:
     """Raise if the buffer cannot hold an update and leave enough to end with."""
     layout = batching.layout
-    rows = layout.max_samples if layout.budget is None and layout.max_samples else 1
+    has_budget = layout.budget is not None or layout.caps is not None
+    rows = 1 if has_budget or not layout.max_samples else layout.max_samples
     if buffer_size < rows * update + update:
         raise BudgetError(
             f"buffer_size={buffer_size} is too small for updates of {update} batches of at least "

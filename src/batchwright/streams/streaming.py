@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.streams.batch_stream import BatchStream
-from batchwright.streams.buffer import Cut
+from batchwright.streams.buffer import Cut, Measure
 from batchwright.streams.source import Samples
 
 
@@ -16,7 +13,7 @@ def stream(
     samples: Samples,
     *,
     batching: Batching | BatchingFunction,
-    length: Callable[[Any], int] | None = None,
+    length: Measure | None = None,
     cut: Cut | None = None,
     buffer_size: int = 20_000,
     seed: int = 0,
@@ -47,10 +44,13 @@ def stream(
             anything else to iterate over. The same samples on every rank.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or a function
             ``(order, lengths, rng) → Plan``.
-        length: ``sample → length``, one whole number; None is `len`. Called on every sample on
-            every rank: it had better be cheap, and costly work left to after the batch is there.
+        length: ``sample → length``, one whole number; None is `len`. Or a tuple of them, as many
+            for every sample: one for each column, such as source and target. Called on every
+            sample on every rank: it had better be cheap, and costly work left to after the batch
+            is there.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
-            or split; None is ``sample[start:stop]``.
+            or split; None is ``sample[start:stop]``. Of several columns, `start` and `stop` are
+            tuples, and None cuts the sequences of a tuple, one for each column.
         buffer_size: Samples to hold. A larger buffer pads less and mixes further.
         seed: Zero or larger.
         epoch: Zero or larger: another epoch makes other batches.
@@ -70,7 +70,8 @@ def stream(
     Raises:
         BudgetError: If the settings make no sense, or the buffer is too small for two updates. When
             read: if a sample exceeds the budget and no policy was chosen.
-        LengthsError: When read: if a length is no whole number of at least 1.
+        LengthsError: When read: if a length is no whole number of at least 1, or a sample has
+            more or fewer lengths than the first.
         SourceError: If `samples` cannot be read; when read: if there is none.
         PlanError: When read: if what is left at the end cannot be shared by the ranks.
 
@@ -82,6 +83,14 @@ def stream(
         True
         >>> sorted(sum(batches, [])) == sorted(words)
         True
+
+        Pairs of a source and a target, padded each:
+
+        >>> pairs = [([1] * source, [2] * (source + 1)) for source in (3, 1, 2, 3)]
+        >>> sizes = lambda pair: (len(pair[0]), len(pair[1]))
+        >>> batches = list(stream(pairs, length=sizes, batching=TokenBudget((6, 8)), buffer_size=4))
+        >>> sorted(sorted(map(sizes, batch)) for batch in batches)
+        [[(1, 2), (2, 3)], [(3, 4), (3, 4)]]
     """
     return BatchStream(
         samples,

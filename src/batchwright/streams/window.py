@@ -37,7 +37,7 @@ def plan_window(
     with it; the batch that was only filled with what was left over is among what stays.
 
     Args:
-        lengths: int64[k], tokens, none above the budget.
+        lengths: int64[k] or [k, c], tokens, none above the budget.
         batching: How samples become batches.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
@@ -60,7 +60,7 @@ def plan_window(
         whole -= 1  # the last batch of a sort took what was left over
     if whole >= update:
         plan = _half(draft, whole, late=late, **shares, draw=draw)
-        if lengths.size - plan.indices.size >= update:
+        if len(lengths) - plan.indices.size >= update:
             return plan
     two = 2 * update
     draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=two)
@@ -75,7 +75,7 @@ def plan_rest(
     """Plan all that is left when the stream has ended.
 
     Args:
-        lengths: int64[k], tokens, none above the budget.
+        lengths: int64[k] or [k, c], tokens, none above the budget.
         batching: How samples become batches.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
@@ -92,15 +92,15 @@ def plan_rest(
     update = world_size * accumulate
     needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
     for multiple in (update, world_size):
-        target = min(-(-needed // multiple) * multiple, lengths.size)
+        target = min(-(-needed // multiple) * multiple, len(lengths))
         draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=target)
         target = -(-(draft.offsets.size - 1) // multiple) * multiple
-        if target <= lengths.size:
+        if target <= len(lengths):
             draft = draft.split_to(target)
             places = _dealt(draft, target, world_size, accumulate, draw)
             return Plan(draft.indices, draft.offsets).take(places)
     raise PlanError(
-        f"the stream ends with {lengths.size} samples that need {draft.offsets.size - 1} batches: "
+        f"the stream ends with {len(lengths)} samples that need {draft.offsets.size - 1} batches: "
         f"{world_size} ranks cannot share them equally without losing or repeating some. Use "
         "fewer ranks or workers, or smaller samples for the budget."
     )
@@ -144,4 +144,4 @@ def _dealt(draft: Draft, count: int, world_size: int, accumulate: int, draw: Dra
 
 
 def _one_pool(lengths: IntArray) -> Pools:
-    return Pools(np.arange(lengths.size), np.array([0, lengths.size]))
+    return Pools(np.arange(len(lengths)), np.array([0, len(lengths)]))

@@ -4,6 +4,7 @@ from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
 from batchwright.torch.cost_fitting import MeasuredCost, fit_cost
 from batchwright.torch.gradient_check import GradientErrors, check_gradient
+from batchwright.torch.image_collator import ImageCollator
 from batchwright.torch.learning_rate import scaled_by_weight
 from batchwright.torch.length_warm_up import LengthWarmUp
 from batchwright.torch.live_losses import LiveLosses
@@ -11,6 +12,7 @@ from batchwright.torch.masks import document_block_mask, document_mask
 from batchwright.torch.memory import MemoryModel
 from batchwright.torch.pack_collator import PackCollator
 from batchwright.torch.pad_collator import PadCollator
+from batchwright.torch.patch_collator import PatchCollator, patch_counts
 from batchwright.torch.pieces import Piece, PieceDataset
 from batchwright.torch.planned_loader import planned_sampler
 from batchwright.torch.precision import Precision
@@ -21,12 +23,14 @@ from batchwright.torch.windows import Window, windows
 __all__ = [
     "Audit",
     "GradientErrors",
+    "ImageCollator",
     "LengthWarmUp",
     "LiveLosses",
     "MeasuredCost",
     "MemoryModel",
     "PackCollator",
     "PadCollator",
+    "PatchCollator",
     "Piece",
     "PieceDataset",
     "PlanBatchSampler",
@@ -38,6 +42,7 @@ __all__ = [
     "document_block_mask",
     "document_mask",
     "fit_cost",
+    "patch_counts",
     "planned_sampler",
     "scaled_by_weight",
     "windows",

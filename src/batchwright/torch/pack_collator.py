@@ -1,16 +1,16 @@
 """Batches as one row without padding: the documents of a packed plan, one behind the other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.torch.fields import columns_of, flattened, is_sequence
-from batchwright.torch.pad_collator import LABEL_IGNORE, PadValue
+from batchwright.torch.packed_row import PackedRow
+from batchwright.torch.stacking import LABEL_IGNORE, PadValue
 from batchwright.typing import IntArray
 
 
@@ -37,19 +37,35 @@ class PackCollator:
     An `attention_mask` of the samples is left out: a mask of ones makes models attend across
     documents.
 
+    Samples of several lengths, such as a source and its target, are laid out in a row each, as a
+    plan with ``Packing((…, …))`` expects; `columns` says which fields lie in which row. The batch
+    then holds those fields, [1, T], and of each row, under its name: ``encoder_position_ids``,
+    ``encoder_document_ids``, ``encoder_cu_seq_lens`` and ``encoder_max_length``. Documents have the
+    same id in all rows, and segment `s` of one row belongs to segment `s` of the others: where
+    there are gaps, each document is followed by a segment for its own, which may be empty. So a
+    token may attend across rows where ``decoder_document_ids[..., None] ==
+    encoder_document_ids[:, None]``, and a kernel for segments takes `decoder_cu_seq_lens` for its
+    queries and `encoder_cu_seq_lens` for its keys. Labels keep their first token, which a decoder
+    predicts from its start token. Give the decoder's input as a field of its own: a model that
+    shifts packed labels carries tokens from one document into the next.
+
     Args:
         labels: The field of the labels. Where samples do not have it, the tokens are the labels.
             None: no labels.
         label_ignore: The label of tokens that no loss is computed for.
-        capacity: Fill the row up to this, for shapes that never change. None: as long as the
-            documents.
+        columns: Field → name of the row that it lies in, in the sequence of the lengths' columns:
+            ``{"input_ids": "encoder", "labels": "decoder"}``. Tuples have their fields in this
+            sequence. None: everything lies in one row, as above.
+        capacity: Fill the row up to this, for shapes that never change; of several rows, each up
+            to its own. None: as long as the documents.
         align: Documents begin at multiples of this, as in `Packing`.
         max_length: Longer documents are cut, as a plan with ``oversize="truncate"`` expects:
-            ``plan.layout.max_length``.
+            ``plan.layout.max_length``. Of several rows, a length for each.
         position_ids_start: The position of each document's first token: 0, but 2 for models that
             number positions like RoBERTa.
-        pad: What gaps hold: a value for `input_ids`, or a mapping by name. Fields named in it
-            are laid out like `input_ids`; others are left out.
+        pad: What gaps hold: a value for `input_ids` (with `columns`: for all fields but the
+            labels), or a mapping by name. Fields named in it are laid out like `input_ids`; others
+            are left out (with `columns`: those that it does not name).
 
     Returns:
         When called with the samples of a batch, dicts or single sequences of tokens: a dict.
@@ -67,14 +83,24 @@ class PackCollator:
         ([[0, 1, 2, 0, 1]], [[-100, 6, 7, -100, 9]])
         >>> batch["cu_seq_lens_q"].tolist(), batch["max_length_q"]
         ([0, 3, 5], 3)
+
+        Pairs, in two rows:
+
+        >>> collate = PackCollator(columns={"input_ids": "encoder", "labels": "decoder"})
+        >>> batch = collate([([5, 6, 7], [1]), ([8], [2, 3])])
+        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
+        ([[5, 6, 7, 8]], [[1, 2, 3]])
+        >>> batch["encoder_document_ids"].tolist(), batch["decoder_document_ids"].tolist()
+        ([[0, 0, 0, 1]], [[0, 1, 1]])
     """
 
     _: KW_ONLY
     labels: str | None = "labels"
     label_ignore: int = LABEL_IGNORE
-    capacity: int | None = None
+    columns: Mapping[str, str] | None = None
+    capacity: int | tuple[int, ...] | None = None
     align: int = 1
-    max_length: int | None = None
+    max_length: int | tuple[int, ...] | None = None
     position_ids_start: int = 0
     pad: PadValue | Mapping[str, PadValue] = 0
 
@@ -82,13 +108,26 @@ class PackCollator:
         """Check the settings."""
         for name in ("capacity", "align", "max_length"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            each = value if isinstance(value, tuple) else (value,)
+            if any(number is not None and number < 1 for number in each):
                 message = f"PackCollator({name}={value}): expected at least 1."
                 raise BudgetError(message)
+            rows = None if self.columns is None else len(set(self.columns.values()))
+            if value is not None and name != "align":
+                given = len(value) if isinstance(value, tuple) else None
+                if given != rows:
+                    expected = "one number" if rows is None else f"a tuple of {rows}"
+                    message = (
+                        f"PackCollator({name}={value}, columns={self.columns}): expected "
+                        f"{expected}, as many as there are rows."
+                    )
+                    raise BudgetError(message)
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
+        if self.columns is not None:
+            return self._in_rows(columns, self.columns)
         if not isinstance(samples[0], Mapping):
             columns = {"input_ids": columns[0]} if len(columns) == 1 else columns
         if "input_ids" not in columns:
@@ -96,10 +135,10 @@ class PackCollator:
             raise ColumnNotFoundError(message)
         pads = self.pad if isinstance(self.pad, Mapping) else {"input_ids": self.pad}
         tokens, lengths = self._flattened(columns["input_ids"], "input_ids")
-        row = _Row.of(lengths, self.align, self.capacity)
+        row = PackedRow.of(lengths, self.align, _of_row(self.capacity, 0))
         batch: dict[str, Any] = {
             "input_ids": row.laid_out(tokens, pads.get("input_ids", 0)),
-            "position_ids": torch.from_numpy(row.positions() + self.position_ids_start)[None],
+            "position_ids": row.positions() + self.position_ids_start,
         }
         if self.labels is not None:
             targets = tokens
@@ -114,90 +153,93 @@ class PackCollator:
                 raise ColumnNotFoundError(message)
             if name not in {"input_ids", self.labels}:
                 batch[name] = row.laid_out(self._like(lengths, columns[name], name), value)
-        segments = torch.from_numpy(row.edges.astype(np.int32))
-        longest = int(np.diff(row.edges).max())
         batch |= {
-            "cu_seq_lens_q": segments,
-            "cu_seq_lens_k": segments,
-            "max_length_q": longest,
-            "max_length_k": longest,
-            "document_ids": torch.from_numpy(row.documents())[None],
+            "cu_seq_lens_q": row.cu_seqlens(),
+            "cu_seq_lens_k": row.cu_seqlens(),
+            "max_length_q": row.max_seqlen(),
+            "max_length_k": row.max_seqlen(),
+            "document_ids": row.owners(),
         }
         return batch
 
-    def _flattened(self, rows: Sequence[Any], name: str) -> tuple[Tensor, IntArray]:
-        if self.max_length is not None:
-            rows = [row[: self.max_length] if is_sequence(row) else row for row in rows]
+    def _in_rows(self, columns: dict[Any, list[Any]], row_of: Mapping[str, str]) -> dict[str, Any]:
+        """Lay fields out in the rows that they belong to."""
+        if 0 in columns:  # tuples, or single sequences
+            if len(columns) != len(row_of):
+                message = (
+                    f"samples have {len(columns)} fields, PackCollator(columns=…) names "
+                    f"{list(row_of)}: expected as many."
+                )
+                raise ColumnNotFoundError(message)
+            columns = dict(zip(row_of, columns.values(), strict=True))
+        pads = dict(self.pad) if isinstance(self.pad, Mapping) else dict.fromkeys(row_of, self.pad)
+        if self.labels is not None and self.labels in row_of:
+            pads[self.labels] = self.label_ignore
+        for names, told in ((row_of, "columns"), (pads, "pad")):
+            for name in names:
+                if name not in columns or name not in row_of:
+                    message = (
+                        f"PackCollator({told}=…) names {name!r}, samples have {list(columns)}, of "
+                        f"which columns= names {[each for each in columns if each in row_of]}."
+                    )
+                    raise ColumnNotFoundError(message)
+        rows: dict[str, PackedRow] = {}
+        fields: dict[str, dict[str, Tensor]] = {}
+        for number, title in enumerate(dict.fromkeys(row_of.values())):
+            first, *others = (name for name, row in row_of.items() if row == title)
+            tokens, lengths = self._flattened(columns[first], first, number)
+            fields[title] = {first: tokens}
+            for name in others:
+                fields[title][name] = self._like(lengths, columns[name], name, first, number)
+            capacity, kind = _of_row(self.capacity, number), f"{title} document"
+            rows[title] = PackedRow.of(lengths, self.align, capacity, kind=kind)
+        if any(row.ids.size > row.lengths.size for row in rows.values()):
+            rows = {title: _with_every_gap(row) for title, row in rows.items()}
+        batch: dict[str, Any] = {}
+        for title, row in rows.items():
+            for name, flat in fields[title].items():
+                batch[name] = row.laid_out(flat, pads.get(name, 0))
+            batch |= {
+                f"{title}_position_ids": row.positions() + self.position_ids_start,
+                f"{title}_document_ids": row.owners(),
+                f"{title}_cu_seq_lens": row.cu_seqlens(),
+                f"{title}_max_length": row.max_seqlen(),
+            }
+        return batch
+
+    def _flattened(
+        self, rows: Sequence[Any], name: str, number: int = 0
+    ) -> tuple[Tensor, IntArray]:
+        most = _of_row(self.max_length, number)
+        if most is not None:
+            rows = [row[:most] if is_sequence(row) else row for row in rows]
         return flattened(rows, name)
 
-    def _like(self, lengths: IntArray, rows: Sequence[Any], name: str) -> Tensor:
-        flat, own = self._flattened(rows, name)
+    def _like(
+        self,
+        lengths: IntArray,
+        rows: Sequence[Any],
+        name: str,
+        first: str = "input_ids",
+        number: int = 0,
+    ) -> Tensor:
+        flat, own = self._flattened(rows, name, number)
         if not np.array_equal(lengths, own):
             sample = int(np.argmax(lengths != own))
             message = (
                 f"sample {sample} of the batch has {int(own[sample])} entries in {name!r} for "
-                f"{int(lengths[sample])} in 'input_ids', expected as many."
+                f"{int(lengths[sample])} in {first!r}, expected as many."
             )
             raise LengthsError(message)
         return flat
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """Where documents lie in a row.
+def _of_row(limits: int | tuple[int, ...] | None, number: int) -> int | None:
+    return limits[number] if isinstance(limits, tuple) else limits
 
-    Attributes:
-        lengths: int64[d], tokens of each document.
-        begins: int64[d], where each begins.
-        edges: int64[s + 1], where segments, documents and gaps, begin and end.
-        ids: int64[s], the document of each segment; -1 for gaps.
-    """
 
-    lengths: IntArray
-    begins: IntArray
-    edges: IntArray
-    ids: IntArray
-
-    @staticmethod
-    def of(lengths: IntArray, align: int, capacity: int | None) -> "_Row":
-        if not lengths.all():
-            message = (
-                f"sample {int(np.argmin(lengths))} of the batch is empty: a document needs at "
-                "least one token. Leave it out of the lengths that are planned."
-            )
-            raise LengthsError(message)
-        ends = np.cumsum(-(-lengths // align) * align)
-        width = int(ends[-1])
-        if capacity is not None and width > capacity:
-            message = (
-                f"{lengths.size} documents take {width} tokens (align={align}), more than "
-                f"capacity={capacity}. Plan with Packing({capacity}, align={align}), and with "
-                "the lengths of this data."
-            )
-            raise BudgetError(message)
-        begins = np.concatenate(([0], ends[:-1]))
-        # Document, gap, document, gap …: gaps of nothing are left out.
-        edges = np.stack((begins, begins + lengths), axis=1).ravel()
-        edges = np.append(edges, width if capacity is None else capacity)
-        ids = np.stack((np.arange(lengths.size), np.full(lengths.size, -1)), axis=1).ravel()
-        kept = np.diff(edges) > 0
-        return _Row(lengths, begins, np.append(edges[:-1][kept], edges[-1]), ids[kept])
-
-    def laid_out(self, flat: Tensor, pad: PadValue) -> Tensor:
-        """Put the tokens of all documents, [total, …], into their places: [1, T, …]."""
-        width, total = int(self.edges[-1]), int(self.lengths.sum())
-        laid_out = torch.full((1, width, *flat.shape[1:]), pad, dtype=flat.dtype)
-        before = np.cumsum(self.lengths) - self.lengths
-        places = np.arange(total) + np.repeat(self.begins - before, self.lengths)
-        laid_out[0, torch.from_numpy(places)] = flat
-        return laid_out
-
-    def positions(self) -> IntArray:
-        """Count from 0 in each segment: int64[T]."""
-        begins = self.edges[:-1]
-        counted: IntArray = np.arange(self.edges[-1]) - np.repeat(begins, np.diff(self.edges))
-        return counted
-
-    def documents(self) -> IntArray:
-        """Name the document of each token: int64[T]."""
-        return np.repeat(self.ids, np.diff(self.edges))
+def _with_every_gap(row: PackedRow) -> PackedRow:
+    """Return a row whose segments are document, gap, document, gap …, empty ones included."""
+    edges = np.stack((row.begins, row.begins + row.lengths), axis=1).ravel()
+    ids = np.stack((np.arange(row.lengths.size), np.full(row.lengths.size, -1)), axis=1).ravel()
+    return replace(row, edges=np.append(edges, row.edges[-1]), ids=ids)

@@ -2,22 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from batchwright.errors import BudgetError, ColumnNotFoundError
-from batchwright.torch.fields import Name, as_indices, columns_of, flattened, is_sequence
+from batchwright.layout import Shape
+from batchwright.torch.fields import Name, columns_of, flattened, is_sequence
+from batchwright.torch.stacking import (
+    LABEL_IGNORE,
+    PadValue,
+    assembled,
+    chosen_field,
+    filled_up,
+    pads_of,
+    stacked,
+)
 
-PadValue: TypeAlias = float | bool
-
-LABEL_IGNORE = -100
-"""What torch's `cross_entropy` leaves out of the loss."""
-
-_MEANT: dict[Any, PadValue] = {"labels": LABEL_IGNORE, "attention_mask": 0}
-"""Fields whose padding has a meaning: no token's value would do."""
+__all__ = ["LABEL_IGNORE", "PadCollator", "PadValue"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,12 @@ class PadCollator:
             `attention_mask` 0.
         pad_to_multiple_of: Rows are padded to a multiple of this, as in `TokenBudget`.
         shapes: (rows, length) of the only shapes there may be: ``plan.layout.shapes`` of
-            `Buckets`. Sequences are padded to the shortest that fits the longest of them, and empty
-            rows fill the batch up: padding in sequences, -100 in `labels`, else 0.
+            `Buckets`. Sequences are padded to the first that fits the longest of them, and empty
+            rows fill the batch up: padding in sequences, -100 in `labels`, else 0. Of several
+            columns (rows, (length, length)): each sequence is padded to its own.
+        columns: Which of the lengths of a shape each sequence is padded to, by name or position:
+            ``{"input_ids": 0, "labels": 1}``; None for one that is padded to its own longest.
+            Without it, all take the only length, or the first takes the first, and so on.
         max_length: Longer sequences are cut, as a plan with ``oversize="truncate"`` expects:
             ``plan.layout.max_length``.
         attention_mask: Add int64[batch, length], 1 at tokens and 0 at padding, of the field so
@@ -53,7 +61,8 @@ class PadCollator:
     Raises:
         BudgetError: If a setting makes no sense.
         LengthsError: When called, if samples are not of one kind.
-        ColumnNotFoundError: When called, if samples lack a field, or one named here.
+        ColumnNotFoundError: When called, if samples lack a field, or one named here, or have
+            sequences of which it is not known what to pad them to.
 
     Example:
         >>> collate = PadCollator({"input_ids": 9}, attention_mask=True)
@@ -66,7 +75,8 @@ class PadCollator:
     _: KW_ONLY
     pad_to_multiple_of: int = 1
     max_length: int | None = None
-    shapes: Sequence[tuple[int, int]] | None = None
+    shapes: Sequence[Shape] | None = None
+    columns: Mapping[Name, int | None] | None = None
     attention_mask: bool | Name = False
     lengths: bool | Name = False
 
@@ -77,24 +87,39 @@ class PadCollator:
             if value is not None and value < 1:
                 message = f"PadCollator({name}={value}): expected at least 1."
                 raise BudgetError(message)
+        widths = {np.size(length) for _, length in self.shapes or ()}
+        if len(widths) > 1 or (self.shapes is not None and not widths):
+            message = (
+                f"PadCollator(shapes={self.shapes}): expected one or more, of as many columns."
+            )
+            raise BudgetError(message)
+        if self.columns is None:
+            return
+        named = {each for each in self.columns.values() if each is not None}
+        if named != set(range(max(widths, default=0))):
+            message = (
+                f"PadCollator(columns={dict(self.columns)}): expected each column of the shapes "
+                f"{None if self.shapes is None else list(self.shapes)} from 0 on, and no other."
+            )
+            raise BudgetError(message)
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
-        pads = self._pads(columns)
-        rows_of_all, width = self._shape(columns)
+        pads = pads_of(self.pad, list(columns), "PadCollator")
+        rows_of_all, widths = self._shape(columns)
         batch: dict[Any, Any] = {}
         lengths: dict[Any, Tensor] = {}
         for name, rows in columns.items():
             if any(map(is_sequence, rows)):
-                batch[name], lengths[name] = self._padded(rows, name, pads[name], width)
+                batch[name], lengths[name] = self._padded(rows, name, pads[name], widths.get(name))
             else:
-                batch[name] = _stacked(rows)
+                batch[name] = stacked(rows)
             if rows_of_all is not None:
                 empty = rows_of_all - len(samples)
-                batch[name] = _filled_up(batch[name], empty, pads[name], name)
+                batch[name] = filled_up(batch[name], empty, pads[name], name, "PadCollator")
                 if name in lengths:
-                    lengths[name] = _filled_up(lengths[name], empty, 0, name)
+                    lengths[name] = filled_up(lengths[name], empty, 0, name, "PadCollator")
         extras: dict[str, Tensor] = {}
         if self.attention_mask is not False:
             chosen = _chosen(self.attention_mask, lengths, "attention_mask")
@@ -102,29 +127,51 @@ class PadCollator:
             extras["attention_mask"] = inside.to(torch.int64)
         if self.lengths is not False:
             extras["lengths"] = lengths[_chosen(self.lengths, lengths, "lengths")]
-        if isinstance(samples[0], Mapping):
-            return batch | {name: value for name, value in extras.items() if name not in batch}
-        if isinstance(samples[0], tuple) or extras:
-            return (*batch.values(), *extras.values())
-        return batch[0]
+        return assembled(samples[0], batch, extras)
 
-    def _shape(self, columns: Mapping[Any, Sequence[Any]]) -> tuple[int | None, int | None]:
-        """Return the rows and the length that the batch is to have; None: as it comes."""
+    def _shape(self, fields: Mapping[Any, Sequence[Any]]) -> tuple[int | None, dict[Any, int]]:
+        """Return the rows of the batch, and how long each field is to be; else as it comes."""
         if self.shapes is None:
-            return None, None
-        sequences = [row for rows in columns.values() for row in rows if is_sequence(row)]
-        longest = max((len(row) for row in sequences), default=0)
+            return None, {}
+        shapes = [(rows, np.atleast_1d(length).tolist()) for rows, length in self.shapes]
+        longest = [0] * len(shapes[0][1])
+        column_of = self._columns(fields, len(longest))
+        for name, column in column_of.items():
+            sizes = [len(row) for row in fields[name] if is_sequence(row)]
+            longest[column] = max(longest[column], *sizes)
         if self.max_length is not None:
-            longest = min(longest, self.max_length)
-        num_samples = len(next(iter(columns.values())))
-        for rows, length in self.shapes:
-            if length >= longest and rows >= num_samples:
-                return rows, length
+            longest = [min(each, self.max_length) for each in longest]
+        num_samples = len(next(iter(fields.values())))
+        for rows, lengths in shapes:
+            fits = all(length >= each for length, each in zip(lengths, longest, strict=True))
+            if fits and rows >= num_samples:
+                return rows, {name: lengths[column] for name, column in column_of.items()}
         message = (
-            f"{num_samples} samples of up to {longest} tokens fit into none of the shapes "
-            f"{list(self.shapes)}. Take those of the plan: plan.layout.shapes."
+            f"{num_samples} samples of up to {' and '.join(map(str, longest))} tokens fit into "
+            f"none of the shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
         )
         raise BudgetError(message)
+
+    def _columns(self, fields: Mapping[Any, Sequence[Any]], num_columns: int) -> dict[Any, int]:
+        """Return the column of the shapes that each sequence is padded to."""
+        names = [name for name, rows in fields.items() if any(map(is_sequence, rows))]
+        if self.columns is None and num_columns == 1:
+            return dict.fromkeys(names, 0)
+        if self.columns is None:
+            if len(names) != num_columns:
+                message = (
+                    f"samples have the sequences {names}, and shapes {num_columns} columns. Say "
+                    "which belongs to which: columns={name: column, …}."
+                )
+                raise ColumnNotFoundError(message)
+            return {name: column for column, name in enumerate(names)}
+        if set(names) != set(self.columns):
+            message = (
+                f"PadCollator(columns={dict(self.columns)}): samples have the sequences {names}. "
+                "Name all of them and nothing else; None is for one padded to its own longest."
+            )
+            raise ColumnNotFoundError(message)
+        return {name: column for name, column in self.columns.items() if column is not None}
 
     def _padded(
         self, rows: Sequence[Any], name: Name, pad: PadValue, width: int | None
@@ -140,59 +187,6 @@ class PadCollator:
         padded[torch.arange(width) < sizes[:, None]] = flat
         return padded, sizes
 
-    def _pads(self, columns: Mapping[Any, Any]) -> dict[Any, PadValue]:
-        given = self.pad
-        if isinstance(given, int | float):
-            return {name: _MEANT.get(name, given) for name in columns}
-        pads: dict[Any, PadValue] = {name: _MEANT.get(name, 0) for name in columns}
-        named = given if isinstance(given, Mapping) else dict(enumerate(given))
-        for name, value in named.items():
-            if name not in columns:
-                message = (
-                    f"PadCollator(pad=…) names {name!r}, but samples have the fields "
-                    f"{list(columns)}."
-                )
-                raise ColumnNotFoundError(message)
-            pads[name] = value
-        return pads
-
-
-def _stacked(rows: Sequence[Any]) -> Any:
-    """Stack numbers, and arrays and tensors without a dimension; leave anything else a list."""
-    if all(isinstance(row, Tensor) for row in rows):
-        return as_indices(torch.stack(list(rows)))
-    if not all(isinstance(row, int | float | np.generic | np.ndarray | Tensor) for row in rows):
-        return list(rows)
-    array = np.asarray(rows)
-    if array.dtype.kind not in "biuf":
-        return list(rows)
-    if array.dtype.kind == "u":
-        array = array.astype(np.int64)
-    stacked = as_indices(torch.from_numpy(array))
-    if stacked.is_floating_point() and all(type(row) in {int, float} for row in rows):
-        stacked = stacked.to(torch.get_default_dtype())
-    return stacked
-
-
-def _filled_up(field: Any, empty: int, pad: PadValue, name: Name) -> Any:
-    """Append empty rows to a field."""
-    if not isinstance(field, Tensor):
-        message = (
-            f"PadCollator(shapes=…): the field {name!r} holds no numbers, and an empty row has "
-            "nothing to put there. Leave it out of the samples."
-        )
-        raise ColumnNotFoundError(message)
-    rows = torch.full((empty, *field.shape[1:]), pad, dtype=field.dtype)
-    return torch.cat([field, rows])
-
 
 def _chosen(name: bool | Name, lengths: Mapping[Any, Tensor], option: str) -> Any:  # noqa: FBT001
-    if name is True and lengths:
-        return next(iter(lengths))
-    if name is True or name not in lengths:
-        message = (
-            f"PadCollator({option}={name!r}): samples have the sequences {list(lengths)}. "
-            "Name one of them."
-        )
-        raise ColumnNotFoundError(message)
-    return name
+    return chosen_field(name, lengths, f"PadCollator({option}", "sequences")

@@ -14,7 +14,7 @@ from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
-from batchwright.streams.buffer import Cut
+from batchwright.streams.buffer import Cut, Measure, slice_of
 from batchwright.streams.source import Samples
 from batchwright.torch.pieces import Piece, PieceDataset
 
@@ -41,9 +41,10 @@ class StreamDataset(IterableDataset[Any]):
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
             anything else to iterate over. The same samples on every rank.
         batching: How samples become batches; see `batchwright.stream`.
-        length: ``sample → length``; None is `len`.
+        length: ``sample → length``, or a tuple of one for each column; None is `len`.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
-            or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does.
+            or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does; of
+            several columns, the sequences of a tuple, one for each.
         collate: Makes one value of the samples of a batch, in the worker: `PadCollator`,
             `PackCollator`. None yields lists, which the loader's ``collate_fn`` may take.
         buffer_size: Samples to hold, in each worker.
@@ -78,7 +79,7 @@ class StreamDataset(IterableDataset[Any]):
         samples: Samples,
         *,
         batching: Batching | BatchingFunction,
-        length: Callable[[Any], int] | None = None,
+        length: Measure | None = None,
         cut: Cut | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         buffer_size: int = 20_000,
@@ -243,5 +244,7 @@ def _as_it_is(batch: list[Any]) -> list[Any]:
     return batch
 
 
-def _cut(sample: Any, start: int, stop: int) -> Any:
+def _cut(sample: Any, start: Any, stop: Any) -> Any:
+    if isinstance(start, tuple):
+        return slice_of(sample, start, stop)
     return PieceDataset([sample])[Piece(0, start, stop)]
