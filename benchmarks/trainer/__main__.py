@@ -31,7 +31,7 @@ from benchmarks.trainer.race import EVALUATIONS, ArmError, Row, race
 from benchmarks.trainer.setting import Setting
 
 SETTINGS = (
-    Setting("one column", max_tokens=1_024, step_tokens=4_096, num_samples=5_000, warm_up=20),
+    Setting("one column", max_tokens=512, step_tokens=4_096, num_samples=8_000, warm_up=20),
     Setting("two columns", max_tokens=1_024, step_tokens=4_096, num_samples=20_000, warm_up=20),
 )
 

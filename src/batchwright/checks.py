@@ -32,23 +32,6 @@ def check_positive(owner: str, **settings: Any) -> None:
             raise BudgetError(f"{owner}({name}={value!r}): expected an integer of at least 1.")
 
 
-def check_one_column(owner: str, ndim: int) -> None:
-    """Raise unless lengths have one column.
-
-    Args:
-        owner: The batching, for the message.
-        ndim: Dimensions of the lengths.
-
-    Raises:
-        BudgetError: If there are several columns.
-    """
-    if ndim != 1:
-        raise BudgetError(
-            f"{owner} takes one length per sample, got several columns. Add them up, or use "
-            "TokenBudget, which pads each."
-        )
-
-
 def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise unless a setting is one of a few words.
 

@@ -131,7 +131,9 @@ def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> It
         return Items(cut, max_length=longest)
     index = int(np.argmin(fits))
     name = "max_tokens" if layout.kind == "padded" else "capacity"
-    budget = layout.budget if layout.caps is None else layout.caps
+    budget: object = layout.budget if layout.caps is None else layout.caps
+    if layout.shapes is not None:  # edges were given
+        name, budget = "edges", [length for _, length in layout.shapes]
     ways = '"drop"' if longest is None else '"drop" or "truncate"'
     raise BudgetError(
         f"{name}={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} samples "

@@ -401,3 +401,9 @@ def test_columns_that_do_not_suit_the_settings(lengths, batching, said):
 def test_shapes_that_make_no_sense_are_refused(shapes):
     with pytest.raises(bw.BudgetError, match="shapes="):
         Layout("padded", 32, shapes=shapes)
+
+
+def test_a_sample_that_no_edge_holds_is_told_of_the_edges() -> None:
+    batching = bw.Buckets(max_tokens=100, edges=[(4, 4), (8, 6)])
+    with pytest.raises(bw.BudgetError, match=r"edges=.*too small for 1 of 2 .*index 1: .*\[9, 2\]"):
+        bw.plan([[3, 3], [9, 2]], batching=batching)
