@@ -2,6 +2,11 @@
 
 The job says what is trained, on what, and how well: samples and their lengths, model, optimizer,
 summed loss, evaluation. It does not know how samples become batches; whoever trains decides that.
+
+    batchwright compare examples/language_model.py            three seeds
+    batchwright compare examples/language_model.py --quick    one, in under two minutes
+
+The text is that of Python's own library: nothing is fetched.
 """
 
 from collections.abc import Sequence
@@ -16,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attention
 
 import batchwright as bw
+from batchwright.compare import Task
 from batchwright.torch import PadCollator
 
 END = 0
@@ -210,3 +216,31 @@ def prepare(
         tokens = torch.tensor([END, *encoding.ids, END][: context + 1])
         samples.append((tokens[:-1], tokens[1:]))
     return Job(samples[num_validation:], samples[:num_validation], vocabulary, context, seed=seed)
+
+
+def task(*, quick: bool = False) -> Task:
+    """Describe the job for `batchwright compare`."""
+    job = prepare(
+        num_samples=1_200 if quick else 4_000,
+        num_validation=100 if quick else 300,
+        vocabulary=1_024 if quick else 2_048,
+        context=256,
+    )
+    width = 128
+
+    def model() -> GPT:
+        return GPT(job.vocabulary, job.context, width, job.layers)
+
+    return Task(
+        samples=job.samples,
+        lengths=job.lengths,
+        collate=job.collate,
+        model=model,
+        optimizer=job.optimizer,
+        loss_sum=job.loss_sum,
+        evaluate=job.evaluate,
+        max_tokens=2_048,
+        step_tokens=4_096,
+        metric="validation loss of a token",
+        strategies=["plain", "plain+bf16", "grouped", "planned", "planned+bf16"],
+    )

@@ -6,6 +6,8 @@
 
 It trains in fp32, in bf16, and in whatever Precision("auto") measures to be the quickest here, on
 the same batches in turns, and says how much time each takes and whether they learn alike.
+
+    batchwright compare examples/vision_transformer.py           the same job among others
 """
 
 import math
@@ -22,6 +24,7 @@ from torch.nn.functional import cross_entropy, gelu, unfold
 from torch.utils.data import default_collate
 
 import batchwright as bw
+from batchwright.compare import Task
 from batchwright.errors import MissingExtraError
 
 SIDE = 8
@@ -168,6 +171,30 @@ def experiment(*, quick: bool, seed: int) -> Experiment:
         epochs=5 if quick else 12,
         baseline=math.log(10),
         accuracy=job.accuracy,
+    )
+
+
+def task(*, quick: bool = False) -> Task:
+    """Describe the job for `batchwright compare`: 64 images an update."""
+    job = prepare()
+
+    def model() -> VisionTransformer:
+        return VisionTransformer(job.width, job.layers)
+
+    return Task(
+        samples=job.samples,
+        lengths=job.lengths,
+        collate=job.collate,
+        model=model,
+        optimizer=job.optimizer,
+        loss_sum=job.loss_sum,
+        evaluate=job.accuracy,
+        max_tokens=64 * NUM_PATCHES,
+        step_tokens=64 * NUM_PATCHES,
+        epochs=4 if quick else 12,
+        metric="accuracy",
+        better="higher",
+        strategies=["plain", "plain+bf16", "plain+auto", "planned"],
     )
 
 

@@ -21,13 +21,13 @@ PACKAGE = SOURCE / "batchwright"
 
 # What is not the core. A module that this does not name is core, and held to the core's rule.
 ADAPTERS = frozenset({"torch", "keras", "integrations"})
-OUTER = ADAPTERS | {"__main__", "advise", "cli", "difficulty", "report", "sources"}
+OUTER = ADAPTERS | {"__main__", "advise", "cli", "compare", "difficulty", "report", "sources"}
 
 CORE_NEEDS = frozenset({"numpy", "safetensors"})
 
 # Where a framework may be imported; one that is not named here has no home.
 HOMES = {
-    "torch": ("batchwright.torch",),
+    "torch": ("batchwright.torch", "batchwright.compare", "batchwright.cli.compare"),
     "torchdata": ("batchwright.torch",),
     "keras": ("batchwright.keras",),
     "tensorflow": ("batchwright.keras", "batchwright.integrations.tensorflow"),
@@ -225,7 +225,8 @@ def test_importing_batchwright_loads_no_extra() -> None:
 
 
 def test_importing_what_is_no_adapter_loads_no_framework() -> None:
-    modules = [module for module in MODULES if part(module) not in ADAPTERS]
+    # What is compared is trained with torch.
+    modules = [module for module in MODULES if part(module) not in ADAPTERS | {"compare"}]
     loaded = loaded_by(f"import {', '.join(modules)}")
     assert roots(loaded) & (frozenset(HOMES) | {"pandas", "datasets"}) == set()
 

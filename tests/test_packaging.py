@@ -19,7 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
-EXTRAS = {"torch", "stateful", "cli", "sources", "datasets", "plots", "keras", "ray", "all"}
+EXTRAS = {
+    "compare",
+    "torch",
+    "stateful",
+    "cli",
+    "sources",
+    "datasets",
+    "plots",
+    "keras",
+    "ray",
+    "all",
+}
 
 
 @pytest.fixture(scope="module")

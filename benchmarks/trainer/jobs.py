@@ -7,7 +7,7 @@ from typing import Protocol
 import language_model
 import numpy as np
 import torch
-import translation_model
+import translation
 from torch import Tensor, nn
 
 from benchmarks.trainer.setting import Setting
@@ -33,7 +33,7 @@ class Job(Protocol):
 
 def prepare(setting: Setting) -> Job:
     """Make the job: a GPT on Python's library (one column), or translation (two)."""
-    make = language_model.prepare if setting.job == "one column" else translation_model.prepare
+    make = language_model.prepare if setting.job == "one column" else translation.prepare
     return replace(make(num_samples=setting.num_samples), seed=setting.seed)
 
 
@@ -51,9 +51,7 @@ def real_tokens(batch: Batch) -> int:
     """Count the real tokens of a batch, of all columns."""
     sources = batch[:-2]
     # What is read of a target, the last field but one, is as long as what is predicted of it.
-    return label_count(batch) + sum(
-        int((source != translation_model.PAD).sum()) for source in sources
-    )
+    return label_count(batch) + sum(int((source != translation.PAD).sum()) for source in sources)
 
 
 def label_count(batch: Batch) -> int:

@@ -65,3 +65,19 @@ class LossScaleError(BatchwrightError, ArithmeticError):
 
 class UpdateError(BatchwrightError, RuntimeError):
     """An update that cannot be made: a batch that cannot be split, a rank that failed."""
+
+
+class TaskError(BatchwrightError, ValueError):
+    """A task that cannot be trained as it is described."""
+
+
+class TaskNotFoundError(TaskError, FileNotFoundError):
+    """A task file that is not there."""
+
+
+class StrategyError(BatchwrightError, ValueError):
+    """A strategy that is unknown, or that a task does not allow."""
+
+
+class ResultFileError(BatchwrightError, ValueError):
+    """A file of results that cannot be read, or that belongs to something else."""

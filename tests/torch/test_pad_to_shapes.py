@@ -124,7 +124,6 @@ def test_columns_that_nobody_can_guess_are_refused():
     with pytest.raises(bw.BudgetError, match="1 samples of up to 1 and 9 tokens fit into none"):
         PadCollator(shapes=[(2, (4, 4))])([([1], [1] * 9)])
     for settings in (
-        {"columns": {"input_ids": 0}},
         {"columns": {"input_ids": 1}, "shapes": [(2, 4)]},
         {"columns": {"input_ids": 0}, "shapes": [(2, (4, 4))]},
         {"columns": {"input_ids": 0, "labels": 2}, "shapes": [(2, (4, 4))]},

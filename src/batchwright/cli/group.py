@@ -3,8 +3,10 @@
 import click
 
 import batchwright as bw
+from batchwright.cli.compare import compare
 from batchwright.cli.failures import OneLineGroup
 from batchwright.cli.inspect import inspect
+from batchwright.cli.new_task import new_task
 from batchwright.cli.plan import plan
 from batchwright.cli.score import score
 
@@ -13,7 +15,7 @@ from batchwright.cli.score import score
     name="batchwright",
     cls=OneLineGroup,
     invoke_without_command=True,
-    commands=[plan, inspect, score],
+    commands=[plan, inspect, score, compare, new_task],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(bw.__version__, prog_name="batchwright", message="%(prog)s %(version)s")

@@ -45,7 +45,8 @@ class PadCollator:
             columns (rows, (length, length)): each sequence is padded to its own.
         columns: Which of the lengths of a shape each sequence is padded to, by name or position:
             ``{"input_ids": 0, "labels": 1}``; None for one that is padded to its own longest.
-            Without it, all take the only length, or the first takes the first, and so on.
+            Without it, all take the only length, or the first takes the first, and so on. Says
+            nothing where there are no shapes.
         max_length: Longer sequences are cut, as a plan with ``oversize="truncate"`` expects:
             ``plan.layout.max_length``.
         attention_mask: Add int64[batch, length], 1 at tokens and 0 at padding, of the field so
@@ -93,7 +94,7 @@ class PadCollator:
                 f"PadCollator(shapes={self.shapes}): expected one or more, of as many columns."
             )
             raise BudgetError(message)
-        if self.columns is None:
+        if self.columns is None or self.shapes is None:
             return
         named = {each for each in self.columns.values() if each is not None}
         if named != set(range(max(widths, default=0))):

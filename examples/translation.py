@@ -1,7 +1,11 @@
 """A training job: a small Transformer learns to translate English help pages into German.
 
-Like `language_model.py`, but each sample has two lengths, of source and target, and a batch is
-padded in both.
+    batchwright compare examples/translation.py            three seeds
+    batchwright compare examples/translation.py --quick    one, in under two minutes
+
+Each sample has two lengths, of source and target, and a batch is padded in both. The text comes in
+two Debian packages (13 MB), which `apt-get` fetches when it is first needed: see
+`translation_pairs.py`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from torch.nn.functional import cross_entropy, gelu, scaled_dot_product_attentio
 from translation_pairs import pairs
 
 import batchwright as bw
+from batchwright.compare import Task
 from batchwright.torch import PadCollator
 
 PAD = 0
@@ -61,7 +66,11 @@ class TranslationJob:
     @cached_property
     def collate(self) -> PadCollator:
         """Makes a batch of samples."""
-        return PadCollator((PAD, PAD, IGNORED), pad_to_multiple_of=self.pad_to_multiple_of)
+        return PadCollator(
+            (PAD, PAD, IGNORED),
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            columns={0: 0, 1: 1, 2: 1},
+        )
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -221,7 +230,7 @@ def prepare(
         seed: Chooses the pages, the pairs, and the model's first weights.
 
     Raises:
-        NoPairsError: If the texts cannot be had.
+        NoPackageError: If the texts cannot be had.
     """
     found = pairs()
     rng = np.random.default_rng(seed)
@@ -250,3 +259,31 @@ def prepare(
         read = torch.tensor([END, *target.ids, END][: context + 1])
         samples.append((torch.tensor([*source.ids[: context - 1], END]), read[:-1], read[1:]))
     return TranslationJob(samples[validated:], samples[:validated], vocabulary, context, seed=seed)
+
+
+def task(*, quick: bool = False) -> Task:
+    """Describe the job for `batchwright compare`."""
+    job = prepare(
+        num_samples=3_000 if quick else 8_000,
+        num_validation=150 if quick else 400,
+        vocabulary=2_048 if quick else 4_096,
+        context=128,
+    )
+    width = 128 if quick else 256
+
+    def model() -> Translator:
+        return Translator(job.vocabulary, job.context, width, job.layers)
+
+    return Task(
+        samples=job.samples,
+        lengths=job.lengths,
+        collate=job.collate,
+        model=model,
+        optimizer=job.optimizer,
+        loss_sum=job.loss_sum,
+        evaluate=job.evaluate,
+        max_tokens=1_024 if quick else 2_048,
+        step_tokens=2_048 if quick else 4_096,
+        metric="validation loss of a token",
+        strategies=["plain", "grouped", "planned", "planned+auto"],
+    )

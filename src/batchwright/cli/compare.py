@@ -1,0 +1,260 @@
+"""`batchwright compare`: the same job under several strategies, measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchwright.cli import INTERRUPTED
+from batchwright.cli.output import json_option
+from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
+from batchwright.cli.values import count, seed
+from batchwright.errors import MissingExtraError, ResultFileError
+
+if TYPE_CHECKING:
+    from batchwright.compare import Comparison, Settings, Strategy, Task
+
+_USUAL = ("plain", "grouped", "planned", "planned+auto")
+
+_TWIN = "its own twin"
+
+_MOST_THREADS = 8  # more rarely help models that are small enough to be compared
+
+
+@click.command("compare")
+@click.argument("task")
+@click.option(
+    "--strategies",
+    metavar="NAMES|FILE",
+    help="Names with commas between them, or a TOML file; the first is compared with.",
+)
+@click.option("--seeds", type=count, metavar="N", help="Runs.  [default: 3; --quick: 1]")
+@click.option("--seed", "first_seed", type=seed, default=0, show_default=True, help="The first.")
+@click.option("--quick", is_flag=True, help="The small form of the task, one run.")
+@click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
+@click.option("--target", type=float, help="The metric to time.  [default: the first's final one]")
+@click.option("--evaluations", type=count, default="10", show_default=True, help="During a run.")
+@click.option("--threads", type=count, metavar="N", help="Of torch.  [default: all, at most 8]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The result.  [default: TASK.compare.json in this folder]",
+)
+@click.option("--restart", is_flag=True, help="Measure anew, whatever the result holds.")
+@json_option
+def compare(
+    task: str,
+    *,
+    strategies: str | None,
+    seeds: int | None,
+    first_seed: int,
+    quick: bool,
+    null: bool,
+    target: float | None,
+    evaluations: int,
+    threads: int | None,
+    output: Path | None,
+    restart: bool,
+    as_json: bool,
+) -> None:
+    r"""Train the same TASK under several strategies, and say what each is worth.
+
+    TASK is a Python file that describes a training job: `batchwright new-task` writes one.
+    Strategies are named KIND[+ORDER][+PRECISION]:
+
+    \b
+      KIND       plain, grouped, planned, packed, buckets
+      ORDER      shuffle, sequential, curriculum[:SCORES], anticurriculum, control
+      PRECISION  fp32, tf32, bf16, fp16, auto
+
+    Arms take turns, update by update: whatever else the machine does hits all alike. Ctrl-C keeps
+    what was measured; the same command goes on.
+    """
+    import_torch()
+    asked = _asked(
+        task,
+        strategies,
+        null=null,
+        quick=quick,
+        seeds=tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3)))),
+        threads=threads,
+        settings={"evaluations": evaluations, "target": target},
+    )
+    path = output or Path(f"{Path(task).stem}.compare.json")
+    comparison = _earlier(path, asked, restart=restart)
+    was_complete = comparison.is_complete
+    if not was_complete:
+        _run(asked, comparison, path)
+    from batchwright.compare.result_file import load
+
+    result, _ = load(path)
+    _show(result, as_json=as_json, null=null)
+    if not as_json:
+        _say_where(path, was_complete=was_complete, date=result["machine"]["date"])
+    if not comparison.is_complete:
+        click.echo(f"batchwright: interrupted; the same command goes on with {path}.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _command() -> str:
+    """Write the command as it was given, without what says where the result goes."""
+    context = click.get_current_context()
+    words = [context.command_path, str(context.params["task"])]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in {"task", "output", "restart", "as_json"}:
+            value = context.params[name]
+            words.append(parameter.opts[-1])
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be compared."""
+
+    task: Task
+    strategies: list[Strategy]
+    seeds: tuple[int, ...]
+    settings: Settings
+    about: dict[str, Any]
+    machine: dict[str, Any]
+    command: str
+
+
+def import_torch() -> None:
+    """Import torch, told beforehand what it reads only then."""
+    # A thread that has to wait lets others have its core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Its profiler, which measures memory, is to be silent.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            "batchwright compare needs torch: pip install 'batchwright[compare]'"
+        ) from error
+
+
+def _asked(
+    path: str,
+    names: str | None,
+    *,
+    null: bool,
+    quick: bool,
+    seeds: tuple[int, ...],
+    threads: int | None,
+    settings: dict[str, Any],
+) -> _Asked:
+    import torch
+
+    from batchwright.compare import Settings, load_task
+    from batchwright.compare.result_file import circumstances, described
+    from batchwright.compare.strategy_file import parse_strategies
+
+    torch.set_num_threads(threads or min(_MOST_THREADS, torch.get_num_threads()))
+    machine = circumstances()
+    chosen = None if names is None else parse_strategies(names)
+    with status("reading the task"):
+        task = load_task(path, quick=quick)
+    if chosen is None:
+        chosen = parse_strategies(",".join(task.strategies or _USUAL))
+    if null:
+        chosen = [chosen[0], replace(chosen[0], name=_TWIN)]
+    made = Settings(**settings)
+    about = described(task, path, chosen, made, quick=quick)
+    return _Asked(task, chosen, seeds, made, about, machine, _command())
+
+
+def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
+    """Return what was measured before, for the seeds that are asked for now.
+
+    Raises:
+        ResultFileError: If the file holds something else. More seeds are no such thing.
+    """
+    from batchwright.compare import Comparison
+    from batchwright.compare.result_file import load
+
+    if restart or not path.exists():
+        return Comparison(asked.seeds)
+    earlier, comparison = load(path)
+    differing = [name for name, value in asked.about.items() if earlier.get(name) != value]
+    done = len(comparison.runs)
+    if comparison.seeds[:done] != asked.seeds[:done]:
+        differing.append("seeds")
+    if differing:
+        raise ResultFileError(
+            f"{path} holds the result of another comparison (other {', '.join(differing)}). Name "
+            "another --output, or measure anew with --restart."
+        )
+    comparison.seeds = asked.seeds
+    return comparison
+
+
+def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
+    """Measure what is left, and save it."""
+    from batchwright.compare import check_task, compare
+    from batchwright.compare.result_file import save, written
+
+    with status("checking the task"):
+        check_task(asked.task)
+
+    def keep() -> None:
+        result = written(
+            comparison,
+            asked.task,
+            {"command": asked.command, **asked.about, "machine": asked.machine},
+            asked.settings,
+        )
+        save(path, result, comparison.state)
+
+    with interruptible() as interrupted, live_bars() as bars, contextlib.suppress(StopError):
+        compare(
+            asked.task,
+            asked.strategies,
+            seeds=asked.seeds,
+            settings=asked.settings,
+            watch=Watch(bars, keep, interrupted),
+            resume=comparison,
+        )
+    keep()
+
+
+def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
+    import json
+
+    from rich.console import Console
+
+    from batchwright.report.compared import learning_table, null_sentence, sentences, speed_table
+
+    said = []
+    if result["summary"]:
+        said = [null_sentence(result)] if null else sentences(result)
+    if as_json:
+        click.echo(json.dumps(result | {"said": said}, allow_nan=False))
+        return
+    if not result["summary"]:
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 110
+    for part in (speed_table(result), learning_table(result), *said):
+        console.print("", part, sep="\n")
+
+
+def _say_where(path: Path, *, was_complete: bool, date: str) -> None:
+    told = (
+        f"Measured on {date}, as {path} has it; --restart measures anew."
+        if was_complete
+        else f"Wrote {path}."
+    )
+    click.echo(f"\n{told}")

@@ -1,0 +1,135 @@
+"""Turns of a comparison as they are watched: live bars, saving, and a way to stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from batchwright.compare.arm import Arm
+    from batchwright.compare.comparison import Comparison
+    from batchwright.compare.race import Race
+
+_DRAW_EVERY = 0.2
+_SAVE_EVERY = 20.0
+
+
+class StopError(Exception):
+    """The user wants an end, and what was measured."""
+
+
+class Watch:
+    """Shows turns, saves now and then, stops when told to.
+
+    Args:
+        bars: Where turns are shown. None: nowhere.
+        keep: Saves what the comparison holds.
+        interrupted: Holds something once the user wants an end.
+    """
+
+    def __init__(
+        self, bars: Progress | None, keep: Callable[[], None], interrupted: list[bool]
+    ) -> None:
+        self._bars, self._keep, self._interrupted = bars, keep, interrupted
+        self._rows: dict[tuple[int, str], Any] = {}
+        self._drawn = self._saved = time.monotonic()
+        self._whole: Any = None
+
+    def __call__(self, comparison: Comparison, race: Race, arm: Arm) -> None:
+        """Look at a turn that is over; raise `StopError` if there is to be no other."""
+        now = time.monotonic()
+        wants_end = bool(self._interrupted)
+        if self._bars is not None and now - self._drawn > _DRAW_EVERY:
+            self._draw(comparison, race)
+            self._drawn = now
+        if wants_end or now - self._saved > _SAVE_EVERY:
+            comparison.unfinished, comparison.state = race.outcomes(), race.state_dict()
+            if wants_end:
+                raise StopError
+            self._keep()
+            comparison.state = None
+            self._saved = time.monotonic()
+
+    def _draw(self, comparison: Comparison, race: Race) -> None:
+        assert self._bars is not None  # noqa: S101 -- only called where there are some
+        for arm in race.arms:
+            key = (race.seed, arm.name)
+            if key not in self._rows:
+                label = f"{arm.name}, seed {race.seed}"
+                self._rows[key] = self._bars.add_task(label, total=1.0, said="")
+            metric = arm.evaluations[-1].metric if arm.evaluations and not arm.dense else None
+            said = f"{arm.tokens_per_second:9,.0f} tokens/s"
+            said += "" if metric is None else f"  {race.task.metric} {metric:.4g}"
+            self._bars.update(self._rows[key], completed=arm.progress, said=said)
+        if self._whole is None:
+            self._whole = self._bars.add_task("all runs", total=1.0, said="")
+        share = (len(comparison.runs) + race.share_done()) / len(comparison.seeds)
+        self._bars.update(self._whole, completed=share, said=_left(self._bars, self._whole, share))
+        self._bars.refresh()
+
+
+def _left(bars: Progress, whole: Any, share: float) -> str:
+    """Say how much longer it will take, from what has passed since the first turn."""
+    elapsed = bars.tasks[whole].elapsed or 0.0
+    if share < 0.02:
+        return ""
+    seconds = elapsed * (1 - share) / share
+    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+
+
+@contextmanager
+def live_bars() -> Iterator[Progress | None]:
+    """Make bars that are drawn only between turns: drawing costs no arm any time."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(
+        TextColumn("{task.description:18}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[said]}", markup=False),
+        console=console,
+        auto_refresh=False,
+        transient=True,
+    ) as bars:
+        yield bars
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Say on a terminal what takes a while."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{text} ..."):
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[list[bool]]:
+    """Let the first Ctrl-C ask for an end after this turn; the second one ends at once."""
+    asked: list[bool] = []
+
+    def ask(*_: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

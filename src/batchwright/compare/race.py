@@ -1,0 +1,212 @@
+"""One seed: all arms on the same task, taking turns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from batchwright.compare.arm import Arm, Evaluation, Spent
+from batchwright.compare.peak_memory import peak_bytes
+from batchwright.compare.strategy import Strategy
+from batchwright.compare.task import Task
+
+DENSE = "dense limit"
+"""The arm of batches without padding, of the shapes that the strongest batching makes."""
+
+DENSE_SHARE = 1 / 3
+"""The dense limit only has to show its speed: it trains this share of a run."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long arms train, and how often they are looked at.
+
+    Args:
+        evaluations: During a run, at equal shares of its updates, besides the one before it.
+        longer: Arms that end worse than the first may go on for this share of the run.
+        target: The metric whose time is asked for. None: what the first arm ends with.
+        peaks: Whether peak memory is measured.
+    """
+
+    evaluations: int = 10
+    longer: float = 0.25
+    target: float | None = None
+    peaks: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an arm did in a run.
+
+    Attributes:
+        name: Of the strategy, or ``"dense limit"``.
+        precision: What it trained in.
+        spent: Over the run's tokens, which all arms have alike.
+        metric: At their end. None: not there yet, or of no use.
+        evaluations: In sequence, those of a longer run included.
+        dispersion: How unlike each other its updates are: see `PlanStats`.
+        peak_bytes: Memory of its largest batch. None: unknown.
+        failed_after: The update after which its loss was no number. None: it always was one.
+    """
+
+    name: str
+    precision: str
+    spent: Spent
+    metric: float | None
+    evaluations: tuple[Evaluation, ...]
+    dispersion: float | None
+    peak_bytes: int | None
+    failed_after: int | None = None
+
+
+class Race:
+    """A run of one seed, of all arms.
+
+    Guarantees that arms take turns so that none is ever more than an update ahead of another, in
+    shares of the run; that the sequence of turns changes from round to round; and that what is
+    left is known from the state alone.
+
+    Args:
+        task: What is trained.
+        strategies: In which ways; the first is the one that others are compared with.
+        seed: Of weights and batches.
+        settings: For how long.
+        modes: Name of a strategy → the precision that was measured for it earlier.
+
+    Attributes:
+        arms: One for each strategy, and the dense limit where lengths differ.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        strategies: Sequence[Strategy],
+        *,
+        seed: int,
+        settings: Settings,
+        modes: dict[str, str] | None = None,
+    ) -> None:
+        self.task, self.seed, self.settings = task, seed, settings
+        self.arms = [Arm(task, each, seed=seed) for each in strategies]
+        for arm in self.arms:
+            arm.choose_precision((modes or {}).get(arm.name))
+        pads = [each for each in strategies if each.kind != "packed"]
+        if pads and (task.sizes != task.sizes[0]).any():
+            best = next((each for each in pads if each.kind == "planned"), pads[-1])
+            plain = replace(best, order="shuffle", precision="fp32")
+            self.arms.append(Arm(task, plain, seed=seed, name=DENSE, dense=True))
+        self._ended: dict[str, Spent] = {}
+        self._peaks: dict[str, int | None] = {}
+
+    def turns(self) -> Iterator[Arm]:
+        """Train; yield the arm whose turn is over, so that others may look, save, or stop."""
+        arms = self.arms
+        if not arms[0].evaluations:
+            self._begin()
+        while waiting := [arm for arm in arms if not self._is_done(arm)]:
+            # Each is first in turn: who meets a shape first also prepares kernels for it.
+            arms = [*arms[1:], arms[0]]
+            arm = min((arm for arm in arms if arm in waiting), key=_due)
+            yield self._turn(arm)
+        while behind := [arm for arm in arms if self._is_behind(arm)]:
+            yield self._turn(min(behind, key=_due))
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """Name of each arm → the precision that it trains in."""
+        return {arm.name: str(arm.precision.mode) for arm in self.arms}
+
+    @property
+    def target(self) -> float | None:
+        """The metric whose time is asked for. None: the first arm does not have it yet."""
+        if self.settings.target is not None:
+            return self.settings.target
+        return self._metric(self.arms[0])
+
+    def share_done(self) -> float:
+        """Say which share of the seconds that all arms need is over, the longer runs apart."""
+        done = sum(arm.spent.seconds for arm in self.arms)
+        return done / (done + self.seconds_left()) if done else 0.0
+
+    def seconds_left(self) -> float:
+        """Estimate the seconds that all arms still need, from those that their updates took."""
+        left = 0.0
+        for arm in self.arms:
+            share = (DENSE_SHARE if arm.dense else 1.0) - arm.progress
+            if arm.spent.updates and share > 0:
+                left += arm.spent.seconds * share / arm.progress
+        return left
+
+    def outcomes(self) -> list[Outcome]:
+        """Say what each arm did, up to now."""
+        return [
+            Outcome(
+                name=arm.name,
+                precision=str(arm.precision.mode),
+                spent=self._ended.get(arm.name, replace(arm.spent)),
+                metric=None if arm.has_failed else self._metric(arm),
+                evaluations=tuple(arm.evaluations),
+                dispersion=arm.planner(0).stats(self.task.sizes).dispersion,
+                peak_bytes=self._peaks.get(arm.name),
+                failed_after=arm.spent.updates if arm.has_failed else None,
+            )
+            for arm in self.arms
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that going on needs: tensors, numbers, and lists and dicts of them."""
+        return {
+            "arms": {arm.name: arm.state_dict() for arm in self.arms},
+            "ended": {name: asdict(spent) for name, spent in self._ended.items()},
+            "peaks": self._peaks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a race of the same arms and seed was."""
+        for arm in self.arms:
+            arm.load_state_dict(state["arms"][arm.name])
+        self._ended = {name: Spent(**spent) for name, spent in state["ended"].items()}
+        self._peaks = dict(state["peaks"])
+
+    def _begin(self) -> None:
+        """Do what a process does only once before anybody is timed, and look at the start."""
+        for arm in self.arms:
+            self._peaks[arm.name] = peak_bytes(arm) if self.settings.peaks else None
+        first, *others = self.arms
+        first.evaluate()
+        for arm in others:  # the same weights
+            arm.evaluations.append(replace(first.evaluations[0], seconds=arm.spent.seconds))
+
+    def _turn(self, arm: Arm) -> Arm:
+        arm.update()
+        if arm.has_failed or arm.dense:
+            return arm
+        if arm.progress >= self._next_evaluation(arm):
+            arm.evaluate()
+        if arm.progress >= 1 and arm.name not in self._ended:
+            self._ended[arm.name] = replace(arm.spent)
+        return arm
+
+    def _next_evaluation(self, arm: Arm) -> float:
+        """Return the share of the run at which an arm is looked at next."""
+        done, every = len(arm.evaluations), self.settings.evaluations
+        # Behind the end more often: the moment of the target is looked for.
+        share = done / every if done <= every else 1 + (done - every) / (2 * every)
+        return share - 1e-9
+
+    def _is_done(self, arm: Arm) -> bool:
+        return arm.has_failed or arm.progress >= (DENSE_SHARE if arm.dense else 1)
+
+    def _is_behind(self, arm: Arm) -> bool:
+        target = self.target
+        if arm.dense or arm.has_failed or target is None:
+            return False
+        best = min(self.task.sign * each.metric for each in arm.evaluations)
+        return best > self.task.sign * target and arm.progress < 1 + self.settings.longer
+
+    def _metric(self, arm: Arm) -> float | None:
+        every = self.settings.evaluations
+        return None if len(arm.evaluations) <= every else arm.evaluations[every].metric
+
+
+def _due(arm: Arm) -> float:
+    return arm.progress / DENSE_SHARE if arm.dense else arm.progress

@@ -1,0 +1,79 @@
+"""Ratios and differences over seeds, with their intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchwright.errors import MissingExtraError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure over seeds, and where it lies.
+
+    Attributes:
+        mean: Geometric for ratios, arithmetic for differences.
+        low: Lower end of the mean's 95 % interval, by Student's t. None: of one seed only.
+        high: The upper one.
+        values: Of each seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is more than one seed."""
+        return self.low is not None
+
+    def excludes(self, value: float) -> bool:
+        """Say whether the interval is known and leaves a value out."""
+        return self.low is not None and self.high is not None and not self.low <= value <= self.high
+
+
+def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Compare positive figures seed by seed: their geometric mean ratio.
+
+    The interval is of the mean logarithm, so that a ratio and its inverse say the same.
+
+    Example:
+        >>> ratio([2.0, 8.0], [1.0, 2.0]).mean
+        2.83
+    """
+    logs = _interval(np.log(values) - np.log(others))
+    low = None if logs.low is None else float(np.exp(logs.low))
+    high = None if logs.high is None else float(np.exp(logs.high))
+    return Interval(float(np.exp(logs.mean)), low, high, tuple(np.exp(logs.values).tolist()))
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Compare figures seed by seed: their mean difference.
+
+    Example:
+        >>> difference([2.0, 4.0], [1.0, 2.0]).mean
+        1.5
+    """
+    return _interval(np.asarray(values) - np.asarray(others))
+
+
+def _interval(values: np.ndarray) -> Interval:
+    kept = tuple(values.tolist())
+    mean = float(values.mean())
+    if values.size < 2:
+        return Interval(mean, None, None, kept)
+    if np.ptp(values) == 0:  # scipy's interval is no number there
+        return Interval(mean, mean, mean, kept)
+    try:
+        from scipy.stats import ttest_1samp
+    except ImportError as error:
+        raise MissingExtraError(
+            "Intervals need the package scipy, which is not installed. "
+            "Run: pip install 'batchwright[compare]'."
+        ) from error
+    low, high = ttest_1samp(values, 0).confidence_interval(LEVEL)
+    return Interval(mean, float(low), float(high), kept)

@@ -1,0 +1,83 @@
+"""Strategies of the user's own, in a few lines of TOML."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from batchwright.compare.strategy import Strategy
+from batchwright.errors import StrategyError
+
+_FIELDS = ("kind", "order", "precision")
+
+
+def read_strategies(path: Path | str) -> list[Strategy]:
+    r"""Read strategies: a table each, in the sequence of the file.
+
+    Each table is named as the strategy. ``kind``, ``order`` and ``precision`` say what
+    `Strategy` says; whatever else is in it is an option of the Batching.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StrategyError: If it cannot be read, or says something unknown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "mine.toml")
+        ...     _ = file.write_text('[plain]\n[mine]\nkind = "planned"\nmixing = "update"\n')
+        ...     read_strategies(file)[1].options
+        {'mixing': 'update'}
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StrategyError(f"{path} cannot be read: {error}.") from error
+    if not tables:
+        raise StrategyError(f"{path} has no strategies. Expected tables, such as [planned].")
+    return [_made(name, table, path) for name, table in tables.items()]
+
+
+def parse_strategies(text: str) -> list[Strategy]:
+    """Read names with commas between them, or the name of a TOML file.
+
+    Raises:
+        StrategyError: If a name is unknown.
+
+    Example:
+        >>> [each.name for each in parse_strategies("plain, planned+bf16")]
+        ['plain', 'planned+bf16']
+    """
+    if text.endswith(".toml"):
+        return read_strategies(text)
+    return refuse_twice([Strategy.named(name.strip()) for name in text.split(",") if name.strip()])
+
+
+def refuse_twice(strategies: Sequence[Strategy]) -> list[Strategy]:
+    """Return strategies, one at least, whose names differ.
+
+    Raises:
+        StrategyError: If a name is there twice, or there is none.
+    """
+    names = [each.name for each in strategies]
+    for name in names:
+        if names.count(name) > 1:
+            raise StrategyError(f"strategy {name!r} is there twice. Give each a name of its own.")
+    if not names:
+        raise StrategyError("there are no strategies. Expected at least one, such as plain.")
+    return list(strategies)
+
+
+def _made(name: str, table: Any, path: Path | str) -> Strategy:
+    if not isinstance(table, dict):
+        raise StrategyError(
+            f"{path}: {name} = {table!r} is no table. Expected [{name}], and settings below it."
+        )
+    base = Strategy.named(name) if "kind" not in table else None
+    settings = {key: table[key] for key in _FIELDS if key in table}
+    options = {key: value for key, value in table.items() if key not in _FIELDS}
+    if base is not None:
+        settings = {key: settings.get(key, getattr(base, key)) for key in _FIELDS}
+    return Strategy(name, **settings, options=options)

@@ -1,0 +1,185 @@
+"""A training job, described once, so that it can be trained in many ways."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any, Literal, TypeAlias
+
+import numpy.typing as npt
+import torch
+
+from batchwright.checks import check_choice, check_positive
+from batchwright.errors import TaskError
+from batchwright.lengths import as_lengths, totals
+from batchwright.torch.loss_sums import LossSum
+from batchwright.typing import IntoLengths, LengthArray
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
+"""The samples of a batch → the batch."""
+
+Difficulty: TypeAlias = npt.ArrayLike | Callable[[], npt.ArrayLike]
+"""float[n], higher is harder; or what computes it, when it is first needed."""
+
+WARM_UP = 0.2
+"""The share of a run in which the default learning rate rises."""
+
+
+def warm_up_then_decay(progress: float) -> float:
+    """Return the share of the highest learning rate at a point of the run.
+
+    A linear rise, then an inverse square root, which does not know where the run ends: an arm may
+    go on a little longer than planned (Vaswani et al., *Attention Is All You Need*, 2017).
+
+    Args:
+        progress: The share of the run that is over, above 1 where it goes on.
+
+    Example:
+        >>> [round(warm_up_then_decay(progress), 2) for progress in (0.1, 0.2, 0.8)]
+        [0.5, 1.0, 0.5]
+    """
+    return min(progress / WARM_UP, sqrt(WARM_UP / progress)) if progress > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A training job: what is trained, on what, and how well; not in which batches.
+
+    A task file defines ``task``, one of these or a function ``task(*, quick)`` that makes one:
+    `batchwright new-task` writes a template.
+
+    Args:
+        samples: To train on: anything with a length and an index, as `DataLoader` takes.
+        lengths: integer[n], tokens of each sample; integer[n, k] of several columns. None: all
+            samples are alike.
+        collate: The samples of a batch → the batch: `PadCollator`, or your own. A batch is a
+            tensor, or a dict or tuple of tensors.
+        model: Makes the model, with new weights at each call: torch's seed is set before.
+        optimizer: Makes the optimizer of a model. Its learning rate is the highest of the run.
+        loss_sum: ``(model, batch) → the sum of the loss`` over the batch, not its mean.
+        evaluate: ``model → metric`` on data that are never trained on. The model is in evaluation
+            mode, and no gradients are kept.
+        max_tokens: Memory budget of a batch, padding included.
+        step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
+            mixes batches of short and of long samples.
+        epochs: How often the samples are gone through.
+        weigh: What a batch's loss sums over. None counts its labels: see
+            `batchwright.torch.windows`.
+        schedule: Share of the run → share of the learning rate.
+        clip: The largest norm of a gradient. None: any.
+        metric: What `evaluate` returns, in words.
+        better: Whether a ``"lower"`` or a ``"higher"`` metric is better.
+        collate_packed: The samples of a packed row → the batch: `PackCollator`, for strategies
+            that pack; `loss_sum` must then take such batches too.
+        difficulties: Name → float[n], scores for curricula, or a function that computes them:
+            what it takes is charged to those who use it.
+        strategies: Names of the strategies to compare, if none are asked for.
+        device: Where to train. None: on the GPU if there is one.
+
+    Raises:
+        TaskError: If something is of the wrong kind.
+        LengthsError: If lengths are no positive whole numbers.
+
+    Example:
+        >>> from batchwright.torch import PadCollator
+        >>> task = Task(
+        ...     samples=[torch.ones(n) for n in (2, 3, 1)],
+        ...     lengths=[2, 3, 1],
+        ...     collate=PadCollator(),
+        ...     model=lambda: torch.nn.Linear(1, 1),
+        ...     optimizer=lambda model: torch.optim.SGD(model.parameters(), 0.1),
+        ...     loss_sum=lambda model, batch: model(batch[..., None]).square().sum(),
+        ...     evaluate=lambda model: model(torch.ones(1)).item(),
+        ...     weigh=lambda batch: float(batch.sum()),
+        ...     max_tokens=6,
+        ...     step_tokens=6,
+        ... )
+        >>> task.num_tokens
+        6
+    """
+
+    samples: Sequence[Any]
+    lengths: IntoLengths | None = None
+    collate: Collate
+    model: Callable[[], torch.nn.Module]
+    optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
+    loss_sum: LossSum
+    evaluate: Callable[[torch.nn.Module], float]
+    max_tokens: int
+    step_tokens: int
+    epochs: int = 1
+    weigh: Callable[[Any], float] | None = None
+    schedule: Callable[[float], float] = warm_up_then_decay
+    clip: float | None = 1.0
+    metric: str = "validation loss"
+    better: Literal["lower", "higher"] = "lower"
+    collate_packed: Collate | None = None
+    difficulties: Mapping[str, Difficulty] = field(default_factory=dict)
+    strategies: Sequence[str] | None = None
+    device: str | None = None
+    _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without training."""
+        for name in ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule"):
+            if not callable(getattr(self, name)):
+                kind = type(getattr(self, name)).__name__
+                raise TaskError(f"Task({name}=…) got {kind}, expected a function.")
+        check_choice("Task", "better", self.better, ("lower", "higher"))
+        check_positive(
+            "Task", max_tokens=self.max_tokens, step_tokens=self.step_tokens, epochs=self.epochs
+        )
+        given = [1] * len(self.samples) if self.lengths is None else self.lengths
+        lengths = as_lengths(given, columns=True)
+        if len(lengths) != len(self.samples):
+            raise TaskError(
+                f"Task(lengths=…) has {len(lengths):,} lengths for {len(self.samples):,} samples, "
+                "expected one for each."
+            )
+        object.__setattr__(self, "lengths", lengths)
+
+    @property
+    def sizes(self) -> LengthArray:
+        """The lengths, checked: integer[n] or integer[n, k]."""
+        return self.lengths  # type: ignore[return-value]
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of all samples, of all columns."""
+        return int(totals(self.sizes).sum(dtype="int64"))
+
+    @property
+    def sign(self) -> float:
+        """What a metric is multiplied with so that lower is better."""
+        return 1.0 if self.better == "lower" else -1.0
+
+    def place(self) -> torch.device:
+        """Return where to train."""
+        if self.device is not None:
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def difficulty(self, name: str | None = None) -> tuple[npt.ArrayLike, float]:
+        """Return scores, float[n], and the seconds that computing them took.
+
+        Args:
+            name: One of `difficulties`; None is the first, or lengths if there is none.
+
+        Raises:
+            TaskError: If there is none of that name.
+        """
+        if name is None:
+            name = next(iter(self.difficulties), "length")
+        if name == "length" and name not in self.difficulties:
+            return totals(self.sizes), 0.0
+        if name not in self.difficulties:
+            known = ", ".join(["length", *self.difficulties])
+            raise TaskError(f"the task has no difficulty {name!r}, only: {known}.")
+        if name not in self._scores:
+            scores, started = self.difficulties[name], time.perf_counter()
+            if callable(scores):
+                scores = scores()
+                self._scores[name] = scores, time.perf_counter() - started
+            else:
+                self._scores[name] = scores, 0.0
+        return self._scores[name]

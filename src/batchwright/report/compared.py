@@ -1,0 +1,204 @@
+"""What a comparison of strategies says: two tables, and sentences made of their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from batchwright.report.figures import number, percent, plural
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Facts = Mapping[str, Any]
+
+WORTH_SAYING = 0.03
+"""Ratios nearer to 1 than this are called no difference."""
+
+EQUAL = 1e-9
+"""Metrics nearer to one another than this are the same."""
+
+DENSE = "dense limit"
+
+
+def speed_table(result: Facts) -> Table:
+    """Show what each strategy does with its time and memory."""
+    first = result["summary"][0]["name"]
+    table = _table(
+        f"Speed and memory: {plural(len(_runs(result)), 'run')} of {number(result['num_tokens'])} "
+        f"tokens × {result['epochs']}",
+        "",
+        "precision",
+        "real\ntokens/s",
+        f"over\n{first}",
+        "of\nlimit",
+        "padding",
+        "worst batch/\nbudget",
+        "peak\nMB",
+    )
+    for each in result["summary"]:
+        table.add_row(
+            each["name"],
+            each["precision"],
+            f"{each['tokens_per_second']:,.0f}",
+            _interval(each["speed"]),
+            "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
+            percent(round(each["padding"], 4)),
+            f"{each['worst_batch']:.2f}",
+            "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:,.0f}",
+        )
+    return table
+
+
+def learning_table(result: Facts) -> Table:
+    """Show what each strategy reached, and when."""
+    first = result["summary"][0]["name"]
+    target = _target(result)
+    table = _table(
+        f"Learning: {result['metric']}, {result['better']} is better",
+        "",
+        "updates",
+        "dis-\npersion",
+        "seconds",
+        f"{result['metric']}",
+        f"gain over\n{first}",
+        f"time to\n{target}",
+        f"tokens to\n{target}",
+    )
+    for each in result["summary"]:
+        if each["name"] == DENSE:
+            continue
+        table.add_row(
+            each["name"],
+            f"{each['updates']:,}",
+            "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
+            f"{each['seconds']:.1f}",
+            f"failed {each['failed']}×" if each["metric"] is None else f"{each['metric']:.4f}",
+            _interval(each["gain"], sign="+", digits=4),
+            _time(each),
+            "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
+        )
+    table.caption = (
+        "(low – high): 95 % interval over seeds, paired. limit: batches of planned shapes without "
+        "padding.\ndispersion: how unlike updates are, 1 is a plain shuffle. time: of training."
+    )
+    return table
+
+
+def sentences(result: Facts) -> list[str]:
+    """Say what the figures say, also where they do not flatter."""
+    first, *others = (each for each in result["summary"] if each["name"] != DENSE)
+    said = [_sentence(each, first, result) for each in others]
+    unpaid = [each["name"] for each in others if _did_not_pay(each)]
+    if unpaid:
+        said.append(f"Not shown to pay here, over {first['name']}: {', '.join(unpaid)}.")
+    if len(_runs(result)) < 2:
+        said.append("One run of one seed: small differences may be chance. More: --seeds 3.")
+    return said
+
+
+def null_sentence(result: Facts) -> str:
+    """Say whether a strategy's own twin is told from it, which it should not be."""
+    first, twin = result["summary"][:2]
+    speed = twin["speed"]
+    near = abs(speed["mean"] - 1) < WORTH_SAYING
+    if speed["low"] is None:
+        held = f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1 in one run"
+    else:
+        contains = "contains" if _includes(speed, 1.0) else "does not contain"
+        held = (
+            f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1, and its interval "
+            f"{contains} 1"
+        )
+    passed = near and (speed["low"] is None or _includes(speed, 1.0))
+    verdict = "passed" if passed else "failed: others use this machine, or runs are too short"
+    return (
+        f"Self-check {verdict}. {first['name']} and {twin['name']} are the same: the ratio of "
+        f"their speeds is {_interval(speed, digits=3)}, {held}. Smaller ratios mean nothing."
+    )
+
+
+def _sentence(each: Facts, first: Facts, result: Facts) -> str:
+    speed = each["speed"]
+    same = abs(speed["mean"] - 1) < WORTH_SAYING or _includes(speed, 1.0)
+    what = (
+        f"{each['name']} trains as fast as {first['name']}: {_interval(speed)} ×"
+        if same
+        else f"{each['name']} trains {_interval(speed)} × as many real tokens a second as "
+        f"{first['name']}"
+    )
+    if each["failed"]:
+        return f"{what}; its loss was no number any more in {plural(each['failed'], 'run')}."
+    if each["gain"] is None:
+        return f"{what}."
+    gain = each["gain"]
+    ending = f"{what}. After the same tokens it is {_difference(gain)}"
+    if each["time"] is None:
+        runs = len(_runs(result))
+        some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
+        return f"{ending}; it never reaches {_target(result)}{some}."
+    return f"{ending}; it needs {_interval(each['time'])} of the time to {_target(result)}."
+
+
+def _difference(gain: Facts) -> str:
+    """Say how much better or worse something is."""
+    if abs(gain["mean"]) < EQUAL:
+        return "as good"
+    side = "better" if gain["mean"] > 0 else "worse"
+    told = ", which chance may explain" if _includes(gain, 0.0) else ""
+    return f"{abs(gain['mean']):.3g} {side}{told}"
+
+
+def _did_not_pay(each: Facts) -> bool:
+    """Say whether no run-to-target was shown to be shorter."""
+    if each["time"] is None:
+        return True
+    if each["time"]["high"] is None:
+        return bool(each["time"]["mean"] > 1 - WORTH_SAYING)
+    return bool(each["time"]["high"] >= 1)
+
+
+def _time(each: Facts) -> str:
+    if each["time"] is not None:
+        return _interval(each["time"])
+    return "never" if each["never"] else ""
+
+
+def _target(result: Facts) -> str:
+    target = result["settings"]["target"]
+    return f"{result['summary'][0]['name']}'s end" if target is None else f"{target:g}"
+
+
+def _runs(result: Facts) -> Sequence[Any]:
+    return result["runs"] or [result["unfinished"]]
+
+
+def _includes(interval: Facts, value: float) -> bool:
+    return interval["low"] is not None and bool(interval["low"] <= value <= interval["high"])
+
+
+def _interval(interval: Facts | None, *, sign: str = "", digits: int = 2) -> str:
+    """Write a figure, and its interval if there is one."""
+    if interval is None:
+        return ""
+    mean = f"{interval['mean']:{sign}.{digits}f}"
+    if interval["low"] is None or interval["low"] == interval["high"]:
+        return mean
+    return f"{mean} ({interval['low']:{sign}.{digits}f} – {interval['high']:{sign}.{digits}f})"
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column(first, no_wrap=True, vertical="bottom")
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+    return table

@@ -1,0 +1,255 @@
+"""`batchwright compare` and `new-task`, as users start and stop them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import SOURCE, invoke
+
+TASK = """
+import torch
+from torch.nn.functional import cross_entropy
+
+from batchwright.compare import Task
+from batchwright.torch import PadCollator
+
+generator = torch.Generator().manual_seed(0)
+lengths = torch.randint(1, 40, (400,), generator=generator).tolist()
+words = [torch.randint(1, 3, (n,), generator=generator) for n in lengths]
+samples = [{"tokens": w, "labels": int((w == 1).sum() > (w == 2).sum())} for w in words]
+collate = PadCollator()
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(3, 8, padding_idx=0)
+        self.decide = torch.nn.Linear(8, 2)
+
+    def forward(self, tokens):
+        return self.decide(self.embed(tokens).sum(1))
+
+
+def loss_sum(model, batch):
+    return cross_entropy(model(batch["tokens"]), batch["labels"], reduction="sum")
+
+
+def evaluate(model):
+    return loss_sum(model, collate(samples[:100])).item() / 100
+
+
+task = Task(
+    samples=samples,
+    lengths=lengths,
+    collate=collate,
+    model=Model,
+    optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-2),
+    loss_sum=loss_sum,
+    evaluate=evaluate,
+    max_tokens=80,
+    step_tokens=160,
+    epochs=EPOCHS,
+)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, text=TASK, epochs=1):
+    Path(path).write_text(text.replace("EPOCHS", str(epochs)), encoding="utf-8")
+
+
+def start(*args):
+    environment = os.environ | {"PYTHONPATH": SOURCE, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "batchwright", "compare", *args],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*args):
+    process = start(*args)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_a_new_task_runs_as_it_is(here):
+    assert invoke("new-task", "mine.py").exit_code == 0
+    code, out, err = run("mine.py", "--quick", "--json", "--strategies", "plain,planned")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["complete"]
+    plain, planned, dense = result["summary"]
+    assert (plain["name"], planned["name"], dense["name"]) == ("plain", "planned", "dense limit")
+    assert plain["padding"] > 0.2
+    assert planned["padding"] < 0.05
+    assert planned["peak_bytes"] > 0
+    assert plain["metric"] > 0.5
+    assert result["said"]
+    assert json.loads(Path("mine.compare.json").read_text())["runs"] == result["runs"]
+    assert not Path("mine.compare.json.state").exists()
+
+
+def test_a_new_task_overwrites_nothing(here):
+    write("mine.py", "precious")
+    result = invoke("new-task", "mine.py")
+    assert result.exit_code == 2
+    assert "mine.py exists already" in result.stderr
+    assert Path("mine.py").read_text() == "precious"
+
+
+@pytest.mark.slow
+def test_results_are_shown_again_and_seeds_are_added(here):
+    write("task.py")
+    first = run("task.py", "--seeds", "2", "--strategies", "plain,planned", "-o", "r.json")
+    assert first[0] == 0
+    assert "planned trains" in first[1]
+    assert "Wrote r.json" in first[1]
+    kept = json.loads(Path("r.json").read_text())["runs"]
+    again = run("task.py", "--seeds", "2", "--strategies", "plain,planned", "-o", "r.json")
+    assert "--restart measures anew" in again[1]
+    assert json.loads(Path("r.json").read_text())["runs"] == kept
+    more = run("task.py", "--seeds", "3", "--strategies", "plain,planned", "-o", "r.json")
+    assert more[0] == 0
+    runs = json.loads(Path("r.json").read_text())["runs"]
+    assert runs[:2] == kept
+    assert len(runs) == 3
+
+
+@pytest.mark.slow
+def test_a_result_of_something_else_is_not_overwritten(here):
+    write("task.py")
+    assert run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")[0] == 0
+    kept = Path("r.json").read_bytes()
+    code, out, err = run("task.py", "--quick", "--strategies", "planned", "-o", "r.json")
+    assert (code, out) == (2, "")
+    assert "r.json holds the result of another comparison (other strategies)" in err
+    write("task.py", TASK + "\n# changed")
+    code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    assert (code, "other task_sha256" in err) == (2, True)
+    assert Path("r.json").read_bytes() == kept
+    Path("r.json").write_text('{"format": 1')
+    code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    assert code == 2
+    assert "r.json is no result of batchwright compare" in err
+    assert err.count("\n") == 1
+    code, _, _ = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json", "--restart")
+    assert code == 0
+
+
+def wait_for(path, process):
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail(f"{path} did not come")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.0, 1.0])
+def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(here, after):
+    # The task says when it is read, so that the interrupt comes while arms train.
+    write("task.py", TASK + "\nopen('begun', 'w').close()\n", epochs=30)
+    options = ("task.py", "--quick", "--strategies", "plain,planned", "-o", "r.json")
+    process = start(*options)
+    wait_for(Path("begun"), process)
+    time.sleep(1.0 + after)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    if not Path("r.json").exists():  # it came before training began
+        assert process.returncode == 130
+        assert err == "batchwright: interrupted\n"
+    elif process.returncode == 130:
+        assert err == "batchwright: interrupted; the same command goes on with r.json.\n"
+        result = json.loads(Path("r.json").read_text())
+        assert not result["complete"]
+        assert Path("r.json.state").exists()
+        done = [each["spent"]["updates"] for each in result["unfinished"]]
+        assert any(done)
+    code, _, err = run(*options)
+    assert (code, err) == (0, "")
+    result = json.loads(Path("r.json").read_text())
+    assert result["complete"]
+    assert not Path("r.json.state").exists()
+    # What was measured in two starts is what one start measures.
+    reference = run(*options[:-1], "whole.json")
+    assert reference[0] == 0
+    whole = json.loads(Path("whole.json").read_text())
+    for one, other in zip(result["runs"][0], whole["runs"][0], strict=True):
+        assert [each["metric"] for each in one["evaluations"]] == [
+            each["metric"] for each in other["evaluations"]
+        ]
+
+
+@pytest.mark.slow
+def test_a_state_that_is_cut_short_costs_that_seed_only(here):
+    write("task.py", epochs=30)
+    options = ("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    process = start(*options)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    state = Path("r.json.state")
+    if state.exists():
+        state.write_bytes(state.read_bytes()[:1_000])
+    code, _, err = run(*options)
+    assert (code, err) == (0, "")
+    assert json.loads(Path("r.json").read_text())["complete"]
+
+
+@pytest.mark.slow
+def test_a_twin_is_told_to_be_one(here):
+    write("task.py")
+    code, out, _ = run("task.py", "--null", "--seeds", "2", "--strategies", "planned")
+    assert code == 0
+    assert "Self-check" in out
+    assert "planned and its own twin are the same" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "args", "said"),
+    [
+        (TASK.replace('reduction="sum"', 'reduction="mean"'), (), "looks like a mean"),
+        (TASK.replace("lengths=lengths", "lengths=lengths[:-1]"), (), "399 lengths for 400"),
+        (TASK.replace("lengths=lengths", "lengths=lengths[::-1]"), (), "lengths do not match"),
+        (TASK.replace(".sum(1))", ".sum(1) * float('nan'))"), (), "loss_sum returned nan"),
+        (TASK.replace("    loss_sum=loss_sum,\n", ""), (), "is without 'loss_sum'"),
+        (TASK.replace("max_tokens=80", "max_tokens=20"), (), "max_tokens=20"),
+        (TASK, ("--strategies", "plan"), "there is no kind 'plan'"),
+        (TASK, ("--strategies", "packed"), "collate_packed"),
+        (TASK, ("--strategies", "plain,planned+curriculum:mine"), "no difficulty 'mine'"),
+        (TASK, ("--strategies", "no.toml"), "no.toml cannot be read"),
+        (TASK, ("--seeds", "0"), "0 is less than 1"),
+    ],
+)
+def test_what_is_bad_is_told_in_a_line_before_long_work_starts(here, text, args, said):
+    write("task.py", text, epochs=1_000)
+    started = time.monotonic()
+    code, out, err = run("task.py", *args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert time.monotonic() - started < 60
+    assert not Path("task.compare.json").exists()
+
+
+def test_a_task_that_is_not_there_is_told(here):
+    result = invoke("compare", "no.py")
+    assert result.exit_code == 2
+    assert "no.py: there is no such file" in result.stderr

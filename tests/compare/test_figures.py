@@ -1,0 +1,90 @@
+"""Figures over seeds: ratios, differences, when a target was reached."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from batchwright.compare.arm import Evaluation, Spent
+from batchwright.compare.figures import reached, summarize
+from batchwright.compare.race import DENSE, Outcome
+from batchwright.compare.ratios import difference, ratio
+from tests.compare.conftest import make_task
+
+positive = st.floats(0.01, 100)
+pairs = st.lists(st.tuples(positive, positive), min_size=2, max_size=6)
+
+
+@given(pairs)
+def test_a_ratio_and_its_inverse_say_the_same(values):
+    ours, theirs = np.transpose(values)
+    one, other = ratio(ours, theirs), ratio(theirs, ours)
+    assert one.mean == pytest.approx(1 / other.mean)
+    assert one.low == pytest.approx(1 / other.high)
+    assert one.low <= one.mean * (1 + 1e-12)
+    assert one.mean <= one.high * (1 + 1e-12)
+
+
+def test_the_interval_is_students():
+    values = np.array([1.0, 1.2, 0.9, 1.4])
+    made = difference(values, np.zeros(4))
+    reference = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    assert (made.low, made.high) == pytest.approx(reference)
+    assert difference([3.0], [1.0]).low is None
+    same = difference([2.0, 2.0], [1.0, 1.0])
+    assert (same.low, same.high) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_target_is_reached_between_evaluations(sign):
+    seen = [Evaluation(100 * i, 10.0 * i, sign * m) for i, m in enumerate([5.0, 4.0, 4.5, 2.0])]
+    assert reached(seen, sign * 4.5, sign=sign).seconds == 5.0
+    assert reached(seen, sign * 3.0, sign=sign).tokens == pytest.approx(260)
+    assert reached(seen, sign * 6.0, sign=sign).seconds == 0.0
+    assert reached(seen, sign * 1.0, sign=sign) is None
+
+
+def outcome(name, seconds, metrics, *, worst=80):
+    points = tuple(
+        Evaluation(1_000 * i // (len(metrics) - 1), seconds * i / (len(metrics) - 1), metric)
+        for i, metric in enumerate(metrics)
+    )
+    spent = Spent(seconds, 1_000, 1_250, worst, 10, 20)
+    return Outcome(name, "fp32", spent, metrics[-1], points, 1.0, 1_000_000)
+
+
+def test_a_summary_is_beside_the_first_strategy():
+    task = make_task()
+    runs = [
+        [
+            outcome("plain", 20.0, [5, 4, 3]),
+            outcome("planned", 10.0, [5, 3, 2]),
+            outcome(DENSE, 8.0, [5, 5, 5]),
+        ]
+    ] * 2
+    plain, planned, dense = summarize(runs, task)
+    assert (plain.speed.mean, planned.speed.mean) == pytest.approx((1.0, 2.0))
+    assert planned.of_limit.mean == pytest.approx(0.8)
+    assert planned.time.mean == pytest.approx(5 / 20)
+    assert planned.tokens.mean == pytest.approx(0.5)
+    assert planned.gain.mean == 1.0
+    assert planned.padding == pytest.approx(0.2)
+    assert planned.worst_batch == 1.0
+    assert (dense.time, dense.metric, dense.never) == (None, None, 0)
+
+
+def test_a_target_that_some_run_never_reached_has_no_time():
+    task = make_task()
+    good = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 3, 2])]
+    bad = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 5, 4])]
+    planned = summarize([good, bad], task)[1]
+    assert (planned.time, planned.never) == (None, 1)
+
+
+def test_where_higher_is_better_a_gain_is_upwards():
+    task = make_task(better="higher")
+    runs = [[outcome("plain", 20.0, [0.1, 0.5, 0.8]), outcome("planned", 20.0, [0.1, 0.8, 0.9])]]
+    planned = summarize(runs, task)[1]
+    assert planned.gain.mean == pytest.approx(0.1)
+    assert planned.time.mean == pytest.approx(0.5)

@@ -1,0 +1,183 @@
+"""Races: fair turns, equal beginnings, exact resumption."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from batchwright.compare import Settings, Strategy, compare, summarize
+from batchwright.compare.arm import Arm
+from batchwright.compare.race import DENSE, DENSE_SHARE, Race
+from tests.compare.conftest import Counter, loss_sum, make_task
+
+NAMES = ("plain", "grouped", "planned", "planned+curriculum")
+
+
+def race(task, names=NAMES, *, seed=0, **settings):
+    settings = Settings(**{"evaluations": 4, "peaks": False} | settings)
+    return Race(task, [Strategy.named(name) for name in names], seed=seed, settings=settings)
+
+
+def test_arms_begin_alike_and_have_the_same_tokens(task):
+    run = race(task)
+    first = [next(arm.model.parameters()).clone() for arm in run.arms]
+    assert all(torch.equal(first[0], each) for each in first)
+    for _ in run.turns():
+        pass
+    for outcome in run.outcomes():
+        if outcome.name != DENSE:
+            assert outcome.spent.tokens == pytest.approx(task.num_tokens, rel=0.06)
+            assert len(outcome.evaluations) >= 5
+            assert outcome.metric == outcome.evaluations[4].metric
+    shuffled = [each for each in run.outcomes() if each.name in NAMES[:3]]
+    assert {each.spent.tokens for each in shuffled} == {task.num_tokens}
+    assert {each.spent.updates for each in shuffled} == {16}
+
+
+def test_no_arm_is_more_than_an_update_ahead(task):
+    run = race(task, longer=0.0)
+    for _ in run.turns():
+        shares = [arm.progress / (DENSE_SHARE if arm.dense else 1) for arm in run.arms]
+        # The dense limit's updates count three times.
+        assert max(shares) - min(shares) <= 3 / 16 + 1e-9
+
+
+def test_turns_change_their_sequence(task):
+    names = [arm.name for arm in race(task, longer=0.0).turns() if not arm.dense]
+    rounds = {tuple(names[start : start + 4]) for start in range(0, 40, 4)}
+    assert len(rounds) > 2
+
+
+def test_training_and_watching_leave_the_global_generator_alone(task):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
+    for _ in race(task, peaks=True).turns():
+        pass
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_an_arm_learns_the_same_alone_and_among_others(task):
+    among = race(task)
+    for _ in among.turns():
+        pass
+    alone = Arm(task, Strategy.named("planned"), seed=0)
+    while alone.progress < 1:
+        alone.update()
+    assert alone.evaluate() == among.outcomes()[2].metric
+
+
+def test_each_update_is_that_of_the_mean_over_its_labels(task):
+    """One update of many batches against the plain mean over all its samples."""
+    task = make_task(optimizer=lambda model: torch.optim.SGD(model.parameters(), 1.0), clip=None)
+    task = make_task(
+        model=NoDropout, optimizer=task.optimizer, clip=None, schedule=lambda share: 1.0
+    )
+    arm = Arm(task, Strategy.named("planned"), seed=0)
+    model = NoDropout()
+    model.load_state_dict(arm.model.state_dict())
+    plan = arm.planner(0)
+    rows = plan.indices[: plan.offsets[arm.planner.accumulate]]
+    batch = task.collate([task.samples[row] for row in rows])
+    (loss_sum(model, batch) / len(rows)).backward()
+    arm.update()
+    for mine, reference in zip(arm.model.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(mine, reference - reference.grad, atol=1e-6)
+
+
+class NoDropout(Counter):
+    def __init__(self):
+        super().__init__()
+        self.decide = self.decide[1]
+
+
+@pytest.mark.parametrize("turns", [1, 20, 50, 70])
+def test_a_race_goes_on_where_it_was(task, turns, tmp_path):
+    whole = race(task)
+    for _ in whole.turns():
+        pass
+    begun = race(task)
+    for _, _ in zip(range(turns), begun.turns(), strict=False):
+        pass
+    torch.save(begun.state_dict(), tmp_path / "state")
+    resumed = race(task)
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    for _ in resumed.turns():
+        pass
+    for one, other in zip(whole.outcomes(), resumed.outcomes(), strict=True):
+        assert [each.metric for each in one.evaluations] == [
+            each.metric for each in other.evaluations
+        ]
+        assert one.spent.tokens == other.spent.tokens
+        assert one.spent.worst_batch == other.spent.worst_batch
+
+
+def test_an_arm_that_is_behind_goes_on_for_a_while():
+    run = race(make_task(), ("planned", "grouped"), target=-1.0, longer=0.5)
+    for _ in run.turns():
+        pass
+    assert [arm.progress for arm in run.arms if not arm.dense] == [1.5, 1.5]
+    # Evaluated more often behind the end.
+    assert len(run.arms[0].evaluations) == 5 + 4
+
+
+def test_a_loss_that_is_no_number_any_more_ends_that_arm_only():
+    class Explodes(NoDropout):
+        def forward(self, tokens):
+            scores = super().forward(tokens)
+            # Only rows that were rounded up to 16 are that long.
+            return scores * math.nan if tokens.shape[1] == 48 else scores
+
+    task = make_task(model=Explodes)
+    rounded = Strategy("rounded", options={"pad_to_multiple_of": 16})
+    run = Race(task, [Strategy.named("plain"), rounded], seed=0, settings=Settings())
+    for _ in run.turns():
+        pass
+    plain, exploded, _ = run.outcomes()
+    assert plain.failed_after is None
+    assert exploded.failed_after is not None
+    assert exploded.metric is None
+    summary = summarize([run.outcomes()], task)
+    assert (summary[1].failed, summary[1].time) == (1, None)
+
+
+def test_scores_that_had_to_be_computed_are_charged():
+    task = make_task(difficulties={"slow": lambda: np.arange(240.0)})
+    arm = Arm(task, Strategy.named("planned+curriculum:slow"), seed=0)
+    assert arm.spent.seconds == task.difficulty("slow")[1] > 0
+    assert Arm(task, Strategy.named("planned"), seed=0).spent.seconds == 0
+
+
+def test_memory_is_that_of_the_largest_batch():
+    run = race(
+        make_task(4_000, max_tokens=400, step_tokens=2_000), ("plain", "planned"), peaks=True
+    )
+    next(run.turns())
+    small = race(
+        make_task(4_000, max_tokens=80, step_tokens=2_000), ("plain", "planned"), peaks=True
+    )
+    next(small.turns())
+    for large, less in zip(run.outcomes(), small.outcomes(), strict=True):
+        assert large.peak_bytes > less.peak_bytes > 0
+
+
+def test_the_precision_that_was_measured_is_kept_for_further_seeds(task):
+    result = compare(
+        task, ["plain", "planned+auto"], seeds=(0, 1), settings=Settings(evaluations=2)
+    )
+    modes = {run[1].precision for run in result.runs}
+    assert modes == {result.modes["planned+auto"]}
+    assert modes <= {"fp32", "bf16"}
+
+
+def test_more_seeds_go_on_from_fewer(task):
+    settings = Settings(evaluations=2, peaks=False)
+    first = compare(task, ["plain", "planned"], seeds=(0,), settings=settings)
+    kept = first.runs[0]
+    first.seeds = (0, 1)
+    more = compare(task, ["plain", "planned"], settings=settings, resume=first)
+    assert more.runs[0] is kept
+    assert more.is_complete
+    assert more.runs[1][0].metric != kept[0].metric

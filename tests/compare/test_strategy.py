@@ -1,0 +1,159 @@
+"""Strategies: names, files, and what they promise one another."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchwright.batching import TokenBudget
+from batchwright.compare.strategy import KINDS, ORDERS, Strategy, safe_batch_size
+from batchwright.compare.strategy_file import parse_strategies, read_strategies
+from batchwright.errors import BudgetError, StrategyError
+from tests.compare.conftest import make_task
+
+PADDED = ["plain", "grouped", "planned", "buckets"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_all_strategies_make_as_many_updates_within_the_budget(task, kind, order):
+    strategy = Strategy.named(f"{kind}+{order}")
+    if (kind, order) == ("buckets", "sequential"):
+        with pytest.raises(BudgetError, match="the order binds their sequence"):
+            strategy.planner(task, seed=0)
+        return
+    planner = strategy.planner(task, seed=0)
+    updates = round(task.num_tokens / task.step_tokens)
+    # Curricula draw about as many tokens as a shuffle has.
+    slack = 1 if order in {"curriculum", "anticurriculum", "control"} else 0
+    assert abs(len(planner) // planner.accumulate - updates) <= slack
+    for epoch in (0, 1):
+        stats = planner(epoch).stats(task.sizes)
+        assert stats.max_batch_tokens <= task.max_tokens
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=150, max_size=300),
+    kind=st.sampled_from(PADDED),
+    seed=st.integers(0, 5),
+)
+def test_a_shuffle_has_every_sample_once_whatever_the_batches(lengths, kind, seed):
+    task = make_task(len(lengths), lengths=lengths, step_tokens=300)
+    plan = Strategy.named(kind).planner(task, seed=seed)(0)
+    assert sorted(plan.indices.tolist()) == list(range(len(lengths)))
+
+
+def test_grouping_sorts_each_megabatch_from_long_to_short():
+    task = make_task(4_000, step_tokens=500)
+    plan = Strategy.named("grouped").planner(task, seed=0)(0)
+    rows = safe_batch_size(task, task.max_tokens)
+    lengths = task.sizes[plan.indices]
+    megabatches = np.split(lengths, np.arange(50 * rows, lengths.size, 50 * rows))
+    assert len(megabatches) > 10
+    # Batches that are split to come to a whole number of updates stay in their sequence.
+    assert all((np.diff(each) <= 0).all() for each in megabatches)
+    assert len({tuple(each) for each in megabatches}) == len(megabatches)
+
+
+@pytest.mark.parametrize(("factor", "multiple"), [(1, 1), (8, 8), (16, 16), (99, 16)])
+def test_a_precision_of_fewer_bits_rounds_long_rows_up(task, factor, multiple):
+    strategy = Strategy.named("planned+bf16")
+    longer = make_task(
+        lengths=task.sizes * factor, max_tokens=80 * factor, step_tokens=160 * factor
+    )
+    plan = strategy.planner(longer, seed=0)(0)
+    assert plan.layout.multiple == multiple
+    collate = strategy.collate(longer, plan.layout)
+    assert collate([task.samples[0]])["tokens"].shape[1] % multiple == 0
+    assert Strategy.named("planned").planner(longer, seed=0)(0).layout.multiple == 1
+
+
+def test_samples_that_are_all_alike_are_not_rounded_up(task):
+    same = make_task(lengths=None, collate=lambda samples: samples)
+    assert Strategy.named("plain+bf16").planner(same, seed=0)(0).layout.multiple == 1
+
+
+def test_names_say_everything():
+    made = Strategy.named("packed+curriculum:length+fp16")
+    assert (made.kind, made.order, made.precision) == ("packed", "curriculum:length", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("plan", "there is no kind 'plan'"),
+        ("planned+fp8", "'fp8' is no order"),
+        ("planned+bf16+fp16", "two of a kind"),
+        ("", "there is no kind ''"),
+    ],
+)
+def test_a_name_that_says_nothing_is_refused(name, said):
+    with pytest.raises(StrategyError, match=said):
+        Strategy.named(name)
+
+
+def test_an_option_that_a_batching_does_not_have_is_refused(task):
+    with pytest.raises(StrategyError, match="'mine'.*colour"):
+        Strategy("mine", options={"colour": 1}).planner(task, seed=0)
+
+
+def test_packing_needs_a_collator_of_its_own(task):
+    strategy = Strategy.named("packed")
+    layout = strategy.planner(task, seed=0)(0).layout
+    with pytest.raises(StrategyError, match="collate_packed"):
+        strategy.collate(task, layout)
+
+
+def test_buckets_need_a_collator_that_pads(task):
+    strategy = Strategy.named("buckets")
+    layout = strategy.planner(task, seed=0)(0).layout
+    with pytest.raises(StrategyError, match="make it a PadCollator"):
+        strategy.collate(make_task(collate=list), layout)
+
+
+def test_a_sample_that_alone_is_over_the_budget_is_told():
+    task = make_task(max_tokens=30)
+    with pytest.raises(BudgetError, match="more than max_tokens=30"):
+        Strategy.named("plain").planner(task, seed=0)
+    with pytest.raises(BudgetError):
+        Strategy.named("planned").planner(task, seed=0)
+
+
+def test_strategies_of_the_users_own_come_from_a_file(task, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[plain]\n["planned+bf16"]\n[mine]\nkind = "planned"\nprecision = "fp32"\n'
+        'mixing = "update"\nmax_tokens = 60\n'
+    )
+    plain, half, mine = read_strategies(file)
+    assert (plain.kind, half.precision, mine.options) == (
+        "plain",
+        "bf16",
+        {"mixing": "update", "max_tokens": 60},
+    )
+    batching = mine.planner(task, seed=0).batching
+    assert batching == TokenBudget(60, mixing="update")
+    assert [each.name for each in parse_strategies(str(file))] == ["plain", "planned+bf16", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("plain = 3", "is no table"),
+        ("", "has no strategies"),
+        ("[plain", "cannot be read"),
+        ("[mine]\nmixing = 4", "there is no kind 'mine'"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path, text, said):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(StrategyError, match=said):
+        read_strategies(file)
+
+
+def test_a_strategy_is_there_once():
+    with pytest.raises(StrategyError, match="'plain' is there twice"):
+        parse_strategies("plain,plain")
+    with pytest.raises(StrategyError, match="no strategies"):
+        parse_strategies(",")

@@ -1,0 +1,62 @@
+"""Task files, good and bad."""
+
+import textwrap
+
+import pytest
+
+from batchwright.cli.new_task import TEMPLATE
+from batchwright.compare import Task, load_task
+from batchwright.errors import TaskError, TaskNotFoundError
+
+GOOD = TEMPLATE.read_text(encoding="utf-8")
+
+
+def written(folder, text):
+    path = folder / "mine.py"
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def test_a_task_may_have_a_small_form(tmp_path):
+    path = written(tmp_path, GOOD)
+    small, whole = load_task(path, quick=True), load_task(path)
+    assert isinstance(small, Task)
+    assert len(small.samples) < len(whole.samples)
+
+
+def test_modules_beside_the_file_can_be_imported(tmp_path):
+    (tmp_path / "beside_it.py").write_text(GOOD, encoding="utf-8")
+    assert isinstance(load_task(written(tmp_path, "from beside_it import task")), Task)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "mine.py: it defines no `task`"),
+        ("task = 3", "`task` is of type int"),
+        ("def task(): return None", "`task` is of type NoneType"),
+        ("x = 1\ntask = x / 0", "mine.py, line 2: it failed with ZeroDivisionError"),
+        ("def task(quick):\n    return [][1]", "mine.py, line 2: task() failed with IndexError"),
+        ("task = (", "mine.py, line 1: it failed with SyntaxError"),
+        ("import no_such_module", "mine.py, line 1: it failed with ModuleNotFoundError"),
+        (
+            "from batchwright.compare import Task\ntask = Task(samples=[1])",
+            "mine.py, line 2: Task(…) is without",
+        ),
+        (
+            GOOD.replace("loss_sum=loss_sum,", ""),
+            "Task(…) is without 'loss_sum': see batchwright new-task",
+        ),
+        (GOOD.replace("in words[300:]]", "in words]"), "expected one for each"),
+    ],
+)
+def test_a_bad_file_is_told_in_a_line_that_names_it(tmp_path, text, said):
+    with pytest.raises(TaskError) as caught:
+        load_task(written(tmp_path, text), quick=True)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(TaskNotFoundError, match=r"no\.py: there is no such file"):
+        load_task(tmp_path / "no.py")
