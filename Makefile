@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Run the demonstration
-	$(BIN)/python examples/demo.py
+	$(BIN)/batchwright compare examples/translation.py --quick --restart -o build/demo.json
 
 test: setup lint types ## Lint, check types, run every test and doctest
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""Write the figures of the result files into README.md, so that it says nothing else.
+"""Write the figures of the result files into README.md and docs/, so that they say nothing else.
 
 python -m benchmarks.quote            write them
 python -m benchmarks.quote --check    say whether they are the ones of the files; exit code 1 if not
@@ -12,7 +12,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from batchwright.report.compared import interval, sentences
 from benchmarks import machine
+from benchmarks.applications import APPLICATIONS
 from benchmarks.reporting import RESULTS
 
 README = machine.REPOSITORY / "README.md"
@@ -20,31 +22,102 @@ README = machine.REPOSITORY / "README.md"
 Facts = Mapping[str, Any]
 
 
-def demo(facts: Facts) -> str:
-    """Show the demonstration's arms."""
+def application(facts: Facts) -> str:
+    """Show what strategies are worth to a task: all of its figures, and what they say."""
+    first = facts["summary"][0]["name"]
+    end = f"{first}'s end"
+    head = (
+        f"{len(facts['runs'])} seeds",
+        f"real tokens/s over {first}",
+        "of the dense limit",
+        "padding",
+        "worst batch ÷ budget",
+        "peak MB",
+        "updates' dispersion",
+        facts["metric"],
+        f"gain over {first}",
+        f"time to {end}",
+    )
     rows = [
         (
-            f"**{arm['name']}**" if arm["name"].startswith("planned") else arm["name"],
-            f"{arm['speed_over_plain']:.2f} ×",
-            f"{arm['speed_over_limit']:.2f}",
+            _name(each),
+            interval(each["speed"]),
+            "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
+            f"{each['padding']:.1%}",
+            f"{each['worst_batch']:.2f}",
+            "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:.0f}",
+            f"{each['dispersion']:.2f}",
+            "" if each["metric"] is None else f"{each['metric']:.4f}",
+            "" if each["gain"] is None else interval(each["gain"], sign="+", digits=4),
+            interval(each["time"]) or ("never" if each["never"] else ""),
+        )
+        for each in facts["summary"]
+    ]
+    told = "\n".join(f"- {sentence}" for sentence in sentences(facts))
+    name = Path(facts["task"]).stem
+    source = _source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
+    return f"{_table(head, rows)}\n\n{told}\n\n{source}"
+
+
+def beside_trainer(facts: Facts) -> str:
+    """Show planned batches beside Hugging Face Trainer with its grouping by length."""
+    rows = []
+    for job in facts["jobs"]:
+        planned = next(arm for arm in job["arms"] if arm["arm"] == "planned")
+        for arm in job["arms"]:
+            if arm["arm"].startswith("trainer"):
+                safe = arm["arm"] != "trainer"
+                size = "the largest that respects the budget" if safe else "of as many tokens"
+                rows.append((
+                    f"{job['job']}, {size}",
+                    *(_spread(arm["planned_over_it"][name]) for name in _OVER),
+                    f"{arm['padding']:.1%} / {planned['padding']:.1%}",
+                    f"{arm['worst_batch']:.1f} / {planned['worst_batch']:.1f}",
+                ))  # fmt: skip
+    head = (
+        "Trainer's batch",
+        "tokens/s over it",
+        "memory of training over it",
+        "time to its final loss over it",
+        "padding, its / ours",
+        "worst batch ÷ budget, its / ours",
+    )
+    peers = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))["rows"]
+    fastest = {
+        (row["peer"], row["lengths"]): row["ratio"]["median"]
+        for row in peers
+        if row["samples"] == 10**6 and row.get("ratio")
+    }
+    packers = [fastest[name, "text2k"] for name in ("trl-whole", "llamafactory")]
+    told = (
+        f"Of 10⁶ lengths, padded batches are planned {fastest['fairseq', 'text2k']:.1f} × as fast "
+        f"as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as fast as "
+        "by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget is in "
+        "[docs/peers.md](docs/peers.md)."
+    )
+    return f"{_table(head, rows)}\n\n{told}\n\n{_source('trainer', facts)}"
+
+
+def mixing(facts: Facts) -> str:
+    """Show what the composition of updates does to a loss."""
+    rows = [
+        (
+            arm["name"],
             f"{arm['padding']:.1%}",
-            f"{arm['worst_batch_over_budget']:.2f}",
-            "" if arm["final_loss"] is None else f"{arm['final_loss']:.3f}",
-            _time(arm),
+            f"{arm['dispersion']:.2f}",
+            interval(arm["over_plain"], sign="+", digits=3),
+            arm["over_plain"]["verdict"],
         )
         for arm in facts["arms"]
     ]
     head = (
-        "",
-        "real tokens/s over plain",
-        "of the dense limit",
+        f"{len(facts['seeds'])} seeds",
         "padding",
-        "worst batch ÷ budget",
-        "validation loss",
-        "time to plain's final loss",
+        "dispersion",
+        "final loss over a plain shuffle's, nats",
+        "verdict",
     )
-    told = "\n".join(f"- {sentence}" for sentence in facts["said"])
-    return f"{_table(head, rows)}\n\n{told}\n\n{_source('demo', facts)}"
+    return f"{_table(head, rows)}\n\n{_source('mixing', facts)}"
 
 
 def planning(facts: Facts) -> str:
@@ -179,7 +252,9 @@ def curricula(facts: Facts) -> str:
 
 
 BLOCKS: dict[str, Callable[[Facts], str]] = {
-    "demo": demo,
+    "applications/translation": application,
+    "trainer": beside_trainer,
+    "mixing": mixing,
     "precision": precision,
     "memory_prediction": memory,
     "planning": planning,
@@ -190,7 +265,10 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
 
 def quoted(text: str, results: Path = RESULTS) -> str:
     """Return the text with every block filled from its result file; without one it stays empty."""
-    for name, block in BLOCKS.items():
+    blocks = BLOCKS | {f"applications/{name}": application for name in APPLICATIONS}
+    for name, block in blocks.items():
+        if f"<!-- begin {name} -->" not in text:
+            continue
         path = results / f"{name}.json"
         filled = ""
         if path.is_file():
@@ -202,13 +280,30 @@ def quoted(text: str, results: Path = RESULTS) -> str:
     return text
 
 
+def without_links(text: str) -> str:
+    """Name result files without a link: they are no part of the documentation.
+
+    Example:
+        >>> without_links("[a/b.json](a/b.json), [a page](page.md)")
+        '`a/b.json`, [a page](page.md)'
+    """
+    return re.sub(r"\[([\w/.-]+\.json)\]\(\1\)", r"`\1`", text)
+
+
+def pages() -> list[Path]:
+    """List what quotes figures."""
+    return [README, *sorted((machine.REPOSITORY / "docs").rglob("*.md"))]
+
+
 def main(arguments: list[str]) -> int:
-    before = README.read_text(encoding="utf-8")
-    after = quoted(before)
-    if "--check" in arguments:
-        return int(before != after)
-    README.write_text(after, encoding="utf-8")
-    return 0
+    stale = False
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = quoted(before) if page == README else without_links(quoted(before))
+        stale |= before != after
+        if "--check" not in arguments and before != after:
+            page.write_text(after, encoding="utf-8")
+    return int(stale and "--check" in arguments)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -217,10 +312,18 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines)
 
 
-def _time(arm: Facts) -> str:
-    if arm["final_loss"] is None:
-        return ""
-    return "never" if arm["time_over_plain"] is None else f"{arm['time_over_plain']:.2f}"
+_OVER = ("speed", "memory", "time")
+
+
+def _name(summary: Facts) -> str:
+    """Name a strategy, and its precision where the name does not say it."""
+    name, precision = summary["name"], summary["precision"]
+    return name if precision == "fp32" or precision in name else f"{name} ({precision})"
+
+
+def _spread(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.2f} ({min(known):.2f} – {max(known):.2f})" if known else "never"
 
 
 def _accuracy(result: Facts) -> str:

@@ -221,7 +221,7 @@ def prepare(
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`."""
     job = prepare(
-        num_samples=1_200 if quick else 4_000,
+        num_samples=800 if quick else 4_000,
         num_validation=100 if quick else 300,
         vocabulary=1_024 if quick else 2_048,
         context=256,
@@ -239,8 +239,8 @@ def task(*, quick: bool = False) -> Task:
         optimizer=job.optimizer,
         loss_sum=job.loss_sum,
         evaluate=job.evaluate,
-        max_tokens=2_048,
-        step_tokens=4_096,
+        max_tokens=1_024 if quick else 2_048,
+        step_tokens=2_048 if quick else 4_096,
         metric="validation loss of a token",
         strategies=["plain", "plain+bf16", "grouped", "planned", "planned+bf16"],
     )

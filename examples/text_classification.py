@@ -122,10 +122,10 @@ def prepare(*, num_samples: int, num_validation: int, vocabulary: int) -> list[S
 
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`."""
-    num_validation = 1_000 if quick else 4_000
+    num_validation = 800 if quick else 4_000
     vocabulary = 4_096
     every = prepare(
-        num_samples=10_000 if quick else 40_000,
+        num_samples=6_000 if quick else 40_000,
         num_validation=num_validation,
         vocabulary=vocabulary,
     )

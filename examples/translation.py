@@ -264,7 +264,7 @@ def prepare(
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`."""
     job = prepare(
-        num_samples=3_000 if quick else 8_000,
+        num_samples=2_000 if quick else 8_000,
         num_validation=150 if quick else 400,
         vocabulary=2_048 if quick else 4_096,
         context=128,

@@ -45,6 +45,16 @@ def test_positions_that_cannot_be_planned_are_left_out():
     assert all(isinstance(each, bw.DialPosition) for each in positions)
 
 
+def test_a_dial_without_positions_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("batchwright.cli.inspect.mixing_dial", lambda *_, **__: ())
+    np.save(tmp_path / "lengths.npy", LENGTHS)
+    bw.plan(LENGTHS, max_tokens=1500).save(tmp_path / "plan.safetensors")
+    files = [str(tmp_path / "plan.safetensors"), str(tmp_path / "lengths.npy")]
+    result = CliRunner().invoke(batchwright, ["inspect", *files, "--dial"])
+    assert result.exit_code == 0
+    assert "no position can be planned" in " ".join(result.output.split())
+
+
 def test_inspect_prices_the_dial_of_a_saved_plan(tmp_path):
     np.save(tmp_path / "lengths.npy", LENGTHS)
     plan = bw.plan(LENGTHS, max_tokens=1500, accumulate=4)

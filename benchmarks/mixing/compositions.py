@@ -8,7 +8,7 @@ import numpy as np
 import batchwright as bw
 from batchwright.dial import Mixing
 from batchwright.stats import dispersion
-from benchmarks.mixing.from_examples import (
+from benchmarks.mixing.plain_batches import (
     Updates,
     into_updates,
     length_grouped,

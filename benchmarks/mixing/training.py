@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from batchwright.torch import Precision
-from benchmarks.mixing.from_examples import Job, Updates
+from benchmarks.mixing.from_examples import Job
+from benchmarks.mixing.plain_batches import Updates
 
 WARM_UP = 0.1
 LEAST = 0.1

@@ -43,6 +43,10 @@ class ColumnNotFoundError(SourceError, KeyError):
     __str__ = Exception.__str__
 
 
+class PlotError(BatchwrightError, ValueError):
+    """A plot that cannot be drawn: of another format, or of nothing."""
+
+
 class ScoresError(BatchwrightError, ValueError):
     """Scores, weights or groups that no order can be made of: NaN, negative, too few."""
 

@@ -2,15 +2,27 @@
 
 import json
 
-from benchmarks.quote import BLOCKS, README, quoted
+from benchmarks.applications import APPLICATIONS
+from benchmarks.quote import BLOCKS, README, main, pages, quoted
 
 
 def test_the_readme_quotes_the_result_files():
     text = README.read_text(encoding="utf-8")
+    quoting = "".join(page.read_text(encoding="utf-8") for page in pages())
     for name in BLOCKS:
-        assert f"<!-- begin {name} -->" in text
-        assert f"<!-- end {name} -->" in text
+        assert f"<!-- begin {name} -->" in quoting
+        assert f"<!-- end {name} -->" in quoting
     assert quoted(text) == text, "run: python -m benchmarks.quote"
+
+
+def test_every_page_quotes_the_result_files():
+    assert main(["--check"]) == 0, "run: python -m benchmarks.quote"
+
+
+def test_every_application_has_a_page_with_its_figures():
+    texts = {page.stem: page.read_text(encoding="utf-8") for page in pages()}
+    for name in APPLICATIONS:
+        assert f"<!-- begin applications/{name} -->\n|" in texts[name]
 
 
 def test_other_figures_would_be_written(tmp_path):

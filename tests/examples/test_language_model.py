@@ -4,11 +4,11 @@ import language_model
 import numpy as np
 import pytest
 import torch
-from demo_arms import length_grouped, plain
 from language_model import END, IGNORED, prepare
 from torch.nn.functional import linear_cross_entropy
 
 import batchwright as bw
+from benchmarks.mixing.plain_batches import length_grouped, plain
 
 MAX_TOKENS = 400
 

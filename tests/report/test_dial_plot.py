@@ -136,9 +136,9 @@ def test_a_plot_opens_no_window_and_loads_no_pyplot(tmp_path):
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path):
-    with pytest.raises(bw.PlanError, match=r"'dial\.jpeg'.*\.svg, \.png or \.pdf"):
+    with pytest.raises(bw.PlotError, match=r"'dial\.jpeg'.*\.svg, \.png or \.pdf"):
         plot_dial(DIAL, "dial.jpeg")
-    with pytest.raises(bw.PlanError, match="no positions"):
+    with pytest.raises(bw.PlotError, match="no positions"):
         plot_dial((), tmp_path / "dial.svg")
     with pytest.raises(OSError, match="nowhere"):
         plot_dial(DIAL, tmp_path / "nowhere" / "dial.svg")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _DRAW_EVERY = 0.2
 _SAVE_EVERY = 20.0
+_SAVING_SHARE = 0.03
+"""Saving large models may take this share of the time."""
 
 
 class StopError(Exception):
@@ -38,7 +40,8 @@ class Watch:
     ) -> None:
         self._bars, self._keep, self._interrupted = bars, keep, interrupted
         self._rows: dict[tuple[int, str], Any] = {}
-        self._drawn = self._saved = time.monotonic()
+        self._drawn = time.monotonic()
+        self._save_at = self._drawn + _SAVE_EVERY
         self._whole: Any = None
 
     def __call__(self, comparison: Comparison, race: Race, arm: Arm) -> None:
@@ -48,13 +51,14 @@ class Watch:
         if self._bars is not None and now - self._drawn > _DRAW_EVERY:
             self._draw(comparison, race)
             self._drawn = now
-        if wants_end or now - self._saved > _SAVE_EVERY:
+        if wants_end or now > self._save_at:
             comparison.unfinished, comparison.state = race.outcomes(), race.state_dict()
             if wants_end:
                 raise StopError
             self._keep()
             comparison.state = None
-            self._saved = time.monotonic()
+            saved = time.monotonic()
+            self._save_at = saved + max(_SAVE_EVERY, (saved - now) / _SAVING_SHARE)
 
     def _draw(self, comparison: Comparison, race: Race) -> None:
         assert self._bars is not None  # noqa: S101 -- only called where there are some

@@ -41,7 +41,7 @@ def speed_table(result: Facts) -> Table:
             each["name"],
             each["precision"],
             f"{each['tokens_per_second']:,.0f}",
-            _interval(each["speed"]),
+            interval(each["speed"]),
             "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
             percent(round(each["padding"], 4)),
             f"{each['worst_batch']:.2f}",
@@ -74,7 +74,7 @@ def learning_table(result: Facts) -> Table:
             "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
             f"{each['seconds']:.1f}",
             f"failed {each['failed']}×" if each["metric"] is None else f"{each['metric']:.4f}",
-            _interval(each["gain"], sign="+", digits=4),
+            interval(each["gain"], sign="+", digits=4),
             _time(each),
             "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
         )
@@ -114,7 +114,7 @@ def null_sentence(result: Facts) -> str:
     verdict = "passed" if passed else "failed: others use this machine, or runs are too short"
     return (
         f"Self-check {verdict}. {first['name']} and {twin['name']} are the same: the ratio of "
-        f"their speeds is {_interval(speed, digits=3)}, {held}. Smaller ratios mean nothing."
+        f"their speeds is {interval(speed, digits=3)}, {held}. Smaller ratios mean nothing."
     )
 
 
@@ -122,9 +122,9 @@ def _sentence(each: Facts, first: Facts, result: Facts) -> str:
     speed = each["speed"]
     same = abs(speed["mean"] - 1) < WORTH_SAYING or _includes(speed, 1.0)
     what = (
-        f"{each['name']} trains as fast as {first['name']}: {_interval(speed)} ×"
+        f"{each['name']} trains as fast as {first['name']}: {interval(speed)} ×"
         if same
-        else f"{each['name']} trains {_interval(speed)} × as many real tokens a second as "
+        else f"{each['name']} trains {interval(speed)} × as many real tokens a second as "
         f"{first['name']}"
     )
     if each["failed"]:
@@ -137,7 +137,7 @@ def _sentence(each: Facts, first: Facts, result: Facts) -> str:
         runs = len(_runs(result))
         some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
         return f"{ending}; it never reaches {_target(result)}{some}."
-    return f"{ending}; it needs {_interval(each['time'])} of the time to {_target(result)}."
+    return f"{ending}; it needs {interval(each['time'])} of the time to {_target(result)}."
 
 
 def _difference(gain: Facts) -> str:
@@ -160,7 +160,7 @@ def _did_not_pay(each: Facts) -> bool:
 
 def _time(each: Facts) -> str:
     if each["time"] is not None:
-        return _interval(each["time"])
+        return interval(each["time"])
     return "never" if each["never"] else ""
 
 
@@ -173,18 +173,24 @@ def _runs(result: Facts) -> Sequence[Any]:
     return result["runs"] or [result["unfinished"]]
 
 
-def _includes(interval: Facts, value: float) -> bool:
-    return interval["low"] is not None and bool(interval["low"] <= value <= interval["high"])
+def _includes(figure: Facts, value: float) -> bool:
+    return figure["low"] is not None and bool(figure["low"] <= value <= figure["high"])
 
 
-def _interval(interval: Facts | None, *, sign: str = "", digits: int = 2) -> str:
-    """Write a figure, and its interval if there is one."""
-    if interval is None:
+def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
+    """Write a figure, and its interval if there is one.
+
+    Example:
+        >>> interval({"mean": 2, "low": 1.5, "high": 2.5}), interval(None)
+        ('2.00 (1.50 – 2.50)', '')
+    """
+    if figure is None:
         return ""
-    mean = f"{interval['mean']:{sign}.{digits}f}"
-    if interval["low"] is None or interval["low"] == interval["high"]:
-        return mean
-    return f"{mean} ({interval['low']:{sign}.{digits}f} – {interval['high']:{sign}.{digits}f})"
+    mean, low, high = figure["mean"], figure["low"], figure["high"]
+    text = f"{mean:{sign}.{digits}f}"
+    if low is None or low == high:
+        return text
+    return f"{text} ({low:{sign}.{digits}f} – {high:{sign}.{digits}f})"
 
 
 def _table(title: str, first: str, *others: str) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchwright.dial import DialPosition
-from batchwright.errors import MissingExtraError, PlanError
+from batchwright.errors import MissingExtraError, PlotError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: Without matplotlib.
-        PlanError: If the file's name says another format, or the dial has no positions.
+        PlotError: If the file's name says another format, or the dial has no positions.
         OSError: If the file cannot be written.
 
     Example:
@@ -73,7 +73,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
             "Run: pip install 'batchwright[plots]'."
         ) from error
     if not dial:
-        raise PlanError(
+        raise PlotError(
             "plot_dial of no positions: expected what mixing_dial returns, at least one. "
             "Smaller batches or more samples make positions that can be planned."
         )
@@ -90,7 +90,7 @@ def plot_format(path: str | PathLike[str]) -> str:
     """Tell the format from a file's name.
 
     Raises:
-        PlanError: If it is none that can be drawn.
+        PlotError: If it is none that can be drawn.
 
     Example:
         >>> plot_format("figures/dial.SVG")
@@ -98,7 +98,7 @@ def plot_format(path: str | PathLike[str]) -> str:
     """
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in FORMATS:
-        raise PlanError(
+        raise PlotError(
             f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf, which "
             "says how to draw it."
         )

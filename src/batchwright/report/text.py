@@ -80,7 +80,7 @@ def _dial(positions: list[dict[str, Any]], glyphs: Glyphs) -> Table:
     table.add_column("")
     table.add_column("dispersion", justify="right")
     table.add_column("batches", justify="right")
-    most = max(1 - each["efficiency"] for each in positions)
+    most = max((1 - each["efficiency"] for each in positions), default=0.0)
     for each in positions:
         padding = 1 - each["efficiency"]
         drawn, _ = glyphs.bar(padding / most if most else 0.0, _DIAL_BAR)
@@ -92,6 +92,8 @@ def _dial(positions: list[dict[str, Any]], glyphs: Glyphs) -> Table:
             number(each["num_batches"]),
         )
     table.caption = "dispersion: 1 is a plain shuffle, less is more even"
+    if not positions:
+        table.caption = "no position can be planned: there are too few samples for such updates"
     table.caption_justify = "left"
     return table
 
