@@ -174,7 +174,8 @@ def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(her
     if not Path("r.json").exists():  # it came before training began
         assert process.returncode == 130
         assert err == "batchwright: interrupted\n"
-    elif process.returncode == 130:
+    else:
+        assert process.returncode == 130
         assert err == "batchwright: interrupted; the same command goes on with r.json.\n"
         result = json.loads(Path("r.json").read_text())
         assert not result["complete"]

@@ -36,7 +36,7 @@ _MOST_THREADS = 8  # more rarely help models that are small enough to be compare
 )
 @click.option("--seeds", type=count, metavar="N", help="Runs.  [default: 3; --quick: 1]")
 @click.option("--seed", "first_seed", type=seed, default=0, show_default=True, help="The first.")
-@click.option("--quick", is_flag=True, help="The small form of the task, one run.")
+@click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option("--target", type=float, help="The metric to time.  [default: the first's final one]")
 @click.option("--evaluations", type=count, default="10", show_default=True, help="During a run.")
@@ -65,7 +65,7 @@ def compare(
     restart: bool,
     as_json: bool,
 ) -> None:
-    r"""Train the same TASK under several strategies, and say what each is worth.
+    """Train the same TASK under several strategies, and say what each is worth.
 
     TASK is a Python file that describes a training job: `batchwright new-task` writes one.
     Strategies are named KIND[+ORDER][+PRECISION]:
@@ -77,7 +77,7 @@ def compare(
 
     Arms take turns, update by update: whatever else the machine does hits all alike. Ctrl-C keeps
     what was measured; the same command goes on.
-    """
+    """  # noqa: D301 -- click looks for the character that \b is
     import_torch()
     asked = _asked(
         task,
@@ -91,6 +91,7 @@ def compare(
     path = output or Path(f"{Path(task).stem}.compare.json")
     comparison = _earlier(path, asked, restart=restart)
     was_complete = comparison.is_complete
+    went_on = bool(comparison.runs or comparison.state)
     if not was_complete:
         _run(asked, comparison, path)
     from batchwright.compare.result_file import load
@@ -98,9 +99,10 @@ def compare(
     result, _ = load(path)
     _show(result, as_json=as_json, null=null)
     if not as_json:
-        _say_where(path, was_complete=was_complete, date=result["machine"]["date"])
+        _say_where(path, was_complete=was_complete, went_on=went_on, date=result["machine"]["date"])
     if not comparison.is_complete:
-        click.echo(f"batchwright: interrupted; the same command goes on with {path}.", err=True)
+        again = "the same command without --restart" if restart else "the same command"
+        click.echo(f"batchwright: interrupted; {again} goes on with {path}.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
@@ -135,8 +137,6 @@ def import_torch() -> None:
     """Import torch, told beforehand what it reads only then."""
     # A thread that has to wait lets others have its core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Its profiler, which measures memory, is to be silent.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -251,10 +251,10 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
         console.print("", part, sep="\n")
 
 
-def _say_where(path: Path, *, was_complete: bool, date: str) -> None:
-    told = (
-        f"Measured on {date}, as {path} has it; --restart measures anew."
-        if was_complete
-        else f"Wrote {path}."
-    )
+def _say_where(path: Path, *, was_complete: bool, went_on: bool, date: str) -> None:
+    told = f"Wrote {path}."
+    if was_complete:
+        told = f"Measured on {date}, as {path} has it; --restart measures anew."
+    elif went_on:
+        told = f"Went on with what {path} held, and wrote it."
     click.echo(f"\n{told}")

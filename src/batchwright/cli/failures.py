@@ -28,7 +28,8 @@ class OneLineGroup(click.Group):
         """Run a command line; return its exit code, or exit with it in standalone mode."""
         code, line = DONE, None
         try:
-            super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            exited = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = exited if isinstance(exited, int) else DONE
         except click.UsageError as error:
             help_of = error.ctx.command_path if error.ctx is not None else prog_name
             said = error.format_message()

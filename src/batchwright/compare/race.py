@@ -94,21 +94,18 @@ class Race:
             best = next((each for each in pads if each.kind == "planned"), pads[-1])
             plain = replace(best, order="shuffle", precision="fp32")
             self.arms.append(Arm(task, plain, seed=seed, name=DENSE, dense=True))
+        self._num_strategies = len(strategies)
         self._ended: dict[str, Spent] = {}
         self._peaks: dict[str, int | None] = {}
 
     def turns(self) -> Iterator[Arm]:
         """Train; yield the arm whose turn is over, so that others may look, save, or stop."""
-        arms = self.arms
-        if not arms[0].evaluations:
+        if not self.arms[0].evaluations:
             self._begin()
-        while waiting := [arm for arm in arms if not self._is_done(arm)]:
-            # Each is first in turn: who meets a shape first also prepares kernels for it.
-            arms = [*arms[1:], arms[0]]
-            arm = min((arm for arm in arms if arm in waiting), key=_due)
-            yield self._turn(arm)
-        while behind := [arm for arm in arms if self._is_behind(arm)]:
-            yield self._turn(min(behind, key=_due))
+        while waiting := [arm for arm in self.arms if not self._is_done(arm)]:
+            yield self._turn(min(waiting, key=self._due))
+        while behind := [arm for arm in self.arms if self._is_behind(arm)]:
+            yield self._turn(min(behind, key=self._due))
 
     @property
     def modes(self) -> dict[str, str]:
@@ -193,6 +190,12 @@ class Race:
         share = done / every if done <= every else 1 + (done - every) / (2 * every)
         return share - 1e-9
 
+    def _due(self, arm: Arm) -> tuple[float, int]:
+        """Say who is next: who has done the least, and of those another one after each update."""
+        # Who meets a shape first also prepares kernels for it, which later ones find.
+        turn = (self.arms.index(arm) - arm.spent.updates) % self._num_strategies
+        return (arm.progress / DENSE_SHARE if arm.dense else arm.progress), turn
+
     def _is_done(self, arm: Arm) -> bool:
         return arm.has_failed or arm.progress >= (DENSE_SHARE if arm.dense else 1)
 
@@ -206,7 +209,3 @@ class Race:
     def _metric(self, arm: Arm) -> float | None:
         every = self.settings.evaluations
         return None if len(arm.evaluations) <= every else arm.evaluations[every].metric
-
-
-def _due(arm: Arm) -> float:
-    return arm.progress / DENSE_SHARE if arm.dense else arm.progress

@@ -45,6 +45,8 @@ def warm_up_then_decay(progress: float) -> float:
 class Task:
     """A training job: what is trained, on what, and how well; not in which batches.
 
+    All arguments are keywords.
+
     A task file defines ``task``, one of these or a function ``task(*, quick)`` that makes one:
     `batchwright new-task` writes a template.
 
@@ -63,8 +65,8 @@ class Task:
         step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
             mixes batches of short and of long samples.
         epochs: How often the samples are gone through.
-        weigh: What a batch's loss sums over. None counts its labels: see
-            `batchwright.torch.windows`.
+        weigh: ``batch → what its loss sums over``, a number. None counts ``batch["labels"]`` that
+            are not -100, or the last tensor of a tuple likewise: see `batchwright.torch.windows`.
         schedule: Share of the run → share of the learning rate.
         clip: The largest norm of a gradient. None: any.
         metric: What `evaluate` returns, in words.

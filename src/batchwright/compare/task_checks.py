@@ -80,11 +80,14 @@ def _check_lengths(task: Task) -> None:
         if not _some_dimension_grows(shapes, sizes[probes].tolist()):
             last, first = int(probes[-1]), int(probes[0])
             of = f", column {column}," if lengths.shape[1] > 1 else ""
+            told = [
+                f"sample {index} has length {sizes[index]} and makes a batch of {_told(shape)}"
+                for index, shape in ((first, shapes[0]), (last, shapes[-1]))
+            ]
             raise TaskError(
-                f"lengths{of} do not match the samples: {first} has length {sizes[first]} and "
-                f"makes a batch of shapes {_told(shapes[0])}; {last} has length {sizes[last]} and "
-                f"makes {_told(shapes[-1])}. Expected a dimension that grows with the length: are "
-                "lengths in the sequence of the samples, and does collate pad to the longest only?"
+                f"lengths{of} do not match the samples: {'; '.join(told)}. Expected a dimension "
+                "that grows with the length: are lengths in the sequence of the samples, and does "
+                "collate pad to the longest only?"
             )
 
 

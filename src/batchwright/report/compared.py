@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from batchwright.report.figures import number, percent, plural
@@ -20,21 +21,24 @@ EQUAL = 1e-9
 
 DENSE = "dense limit"
 
+_HEADING = 16
+"""Characters of a line of a heading."""
+
 
 def speed_table(result: Facts) -> Table:
     """Show what each strategy does with its time and memory."""
     first = result["summary"][0]["name"]
+    runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
     table = _table(
-        f"Speed and memory: {plural(len(_runs(result)), 'run')} of {number(result['num_tokens'])} "
-        f"tokens × {result['epochs']}",
+        f"Speed and memory: {runs} of {number(result['num_tokens'])} tokens × {result['epochs']}",
         "",
         "precision",
-        "real\ntokens/s",
-        f"over\n{first}",
-        "of\nlimit",
+        "tokens/s",
+        f"over {first}",
+        "of limit",
         "padding",
-        "worst batch/\nbudget",
-        "peak\nMB",
+        "worst/budget",
+        "peak MB",
     )
     for each in result["summary"]:
         table.add_row(
@@ -58,12 +62,12 @@ def learning_table(result: Facts) -> Table:
         f"Learning: {result['metric']}, {result['better']} is better",
         "",
         "updates",
-        "dis-\npersion",
+        "dispersion",
         "seconds",
-        f"{result['metric']}",
+        "\n".join(wrap(result["metric"], _HEADING)),
         f"gain over\n{first}",
         f"time to\n{target}",
-        f"tokens to\n{target}",
+        "tokens\nto it",
     )
     for each in result["summary"]:
         if each["name"] == DENSE:
@@ -73,27 +77,30 @@ def learning_table(result: Facts) -> Table:
             f"{each['updates']:,}",
             "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
             f"{each['seconds']:.1f}",
-            f"failed {each['failed']}×" if each["metric"] is None else f"{each['metric']:.4f}",
+            _metric(each),
             interval(each["gain"], sign="+", digits=4),
             _time(each),
             "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
         )
     table.caption = (
-        "(low – high): 95 % interval over seeds, paired. limit: batches of planned shapes without "
-        "padding.\ndispersion: how unlike updates are, 1 is a plain shuffle. time: of training."
+        "(low – high): 95 % interval over seeds, paired. tokens/s: real ones. limit: batches of "
+        "the\nplanned shapes without padding. worst: the largest batch. dispersion: how unlike "
+        "updates\nare, 1 is a plain shuffle. time: of training only."
     )
     return table
 
 
 def sentences(result: Facts) -> list[str]:
     """Say what the figures say, also where they do not flatter."""
+    if not result["runs"]:
+        return ["No run is over yet: speeds so far."]
     first, *others = (each for each in result["summary"] if each["name"] != DENSE)
     said = [_sentence(each, first, result) for each in others]
     unpaid = [each["name"] for each in others if _did_not_pay(each)]
     if unpaid:
         said.append(f"Not shown to pay here, over {first['name']}: {', '.join(unpaid)}.")
-    if len(_runs(result)) < 2:
-        said.append("One run of one seed: small differences may be chance. More: --seeds 3.")
+    if len(result["runs"]) < 2:
+        said.append("One run of one seed: small differences may be chance. More of them: --seeds.")
     return said
 
 
@@ -134,7 +141,7 @@ def _sentence(each: Facts, first: Facts, result: Facts) -> str:
     gain = each["gain"]
     ending = f"{what}. After the same tokens it is {_difference(gain)}"
     if each["time"] is None:
-        runs = len(_runs(result))
+        runs = len(result["runs"])
         some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
         return f"{ending}; it never reaches {_target(result)}{some}."
     return f"{ending}; it needs {interval(each['time'])} of the time to {_target(result)}."
@@ -158,6 +165,12 @@ def _did_not_pay(each: Facts) -> bool:
     return bool(each["time"]["high"] >= 1)
 
 
+def _metric(each: Facts) -> str:
+    if each["metric"] is not None:
+        return f"{each['metric']:.4f}"
+    return f"failed {each['failed']} ×" if each["failed"] else ""
+
+
 def _time(each: Facts) -> str:
     if each["time"] is not None:
         return interval(each["time"])
@@ -167,10 +180,6 @@ def _time(each: Facts) -> str:
 def _target(result: Facts) -> str:
     target = result["settings"]["target"]
     return f"{result['summary'][0]['name']}'s end" if target is None else f"{target:g}"
-
-
-def _runs(result: Facts) -> Sequence[Any]:
-    return result["runs"] or [result["unfinished"]]
 
 
 def _includes(figure: Facts, value: float) -> bool:

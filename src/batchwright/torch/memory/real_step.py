@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,9 @@ from batchwright.torch.memory.copies import lent_copy
 from batchwright.torch.memory.task import StateBytes, Task
 from batchwright.torch.out_of_memory import is_out_of_memory
 from batchwright.torch.splitting import tensors_of
+
+
+_LOG_LEVEL = "KINETO_LOG_LEVEL"
 
 
 def can_measure(device: torch.device) -> bool:
@@ -61,7 +65,10 @@ class RealStep:
     def _on_processor(self, rows: int, length: int) -> int:
         batch = self._task.batch(rows, length)
         step: Callable[[Any], None] = self._task.step
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        with (
+            _silent_profiler(),
+            profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace,
+        ):
             step(batch)
         results: Any = trace.profiler.kineto_results if trace.profiler else None
         events = [
@@ -98,6 +105,19 @@ def real_steps(task: Task, length: int) -> Iterator[RealStep]:
     """
     with lent_copy(task) as twin:
         yield RealStep(twin, length)
+
+
+@contextmanager
+def _silent_profiler() -> Iterator[None]:
+    """Keep torch's profiler from writing on standard error that it begins and ends."""
+    if _LOG_LEVEL in os.environ:  # the user has a wish
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "99"
+    try:
+        yield
+    finally:
+        del os.environ[_LOG_LEVEL]
 
 
 def _allocator(device: torch.device) -> Any:
