@@ -18,7 +18,6 @@ from batchwright.torch.memory.task import StateBytes, Task
 from batchwright.torch.out_of_memory import is_out_of_memory
 from batchwright.torch.splitting import tensors_of
 
-
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 
 
