@@ -59,6 +59,22 @@ def application(facts: Facts) -> str:
     return f"{_table(head, rows)}\n\n{told}\n\n{source}"
 
 
+def advice(facts: Facts) -> str:
+    """Show what is advised beside what whole runs found to be the best."""
+    rows = [
+        (
+            row["application"].replace("_", " "),
+            row["advised"],
+            interval(row["time"]) or "never",
+            row["best"],
+            interval(row["best_time"]),
+        )
+        for row in facts["rows"]
+    ]
+    head = ("", "advised", "time to plain's end, over plain", "best arm of all", "its time")
+    return f"{_table(head, rows)}\n\n{_source('advice', facts)}"
+
+
 def beside_trainer(facts: Facts) -> str:
     """Show planned batches beside Hugging Face Trainer with its grouping by length."""
     rows = []
@@ -255,6 +271,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "applications/translation": application,
     "trainer": beside_trainer,
     "mixing": mixing,
+    "advice": advice,
     "precision": precision,
     "memory_prediction": memory,
     "planning": planning,

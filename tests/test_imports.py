@@ -27,7 +27,12 @@ CORE_NEEDS = frozenset({"numpy", "safetensors"})
 
 # Where a framework may be imported; one that is not named here has no home.
 HOMES = {
-    "torch": ("batchwright.torch", "batchwright.compare", "batchwright.cli.compare"),
+    "torch": (
+        "batchwright.torch",
+        "batchwright.compare",
+        "batchwright.advise",
+        "batchwright.cli.compare",
+    ),
     "torchdata": ("batchwright.torch",),
     "keras": ("batchwright.keras",),
     "tensorflow": ("batchwright.keras", "batchwright.integrations.tensorflow"),

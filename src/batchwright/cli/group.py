@@ -3,6 +3,7 @@
 import click
 
 import batchwright as bw
+from batchwright.cli.advise import advise
 from batchwright.cli.compare import compare
 from batchwright.cli.failures import OneLineGroup
 from batchwright.cli.inspect import inspect
@@ -15,7 +16,7 @@ from batchwright.cli.score import score
     name="batchwright",
     cls=OneLineGroup,
     invoke_without_command=True,
-    commands=[plan, inspect, score, compare, new_task],
+    commands=[plan, inspect, score, advise, compare, new_task],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(bw.__version__, prog_name="batchwright", message="%(prog)s %(version)s")

@@ -9,6 +9,8 @@ from batchwright.errors import MissingExtraError
 
 LEVEL = 0.95
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -66,7 +68,7 @@ def _interval(values: np.ndarray) -> Interval:
     mean = float(values.mean())
     if values.size < 2:
         return Interval(mean, None, None, kept)
-    if np.ptp(values) == 0:  # scipy's interval is no number there
+    if np.ptp(values) <= _ROUNDING * np.abs(values).max():  # no number, or none to trust, in scipy
         return Interval(mean, mean, mean, kept)
     try:
         from scipy.stats import ttest_1samp

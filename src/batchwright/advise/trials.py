@@ -1,0 +1,109 @@
+"""Short trials on the user's own task: every strategy a few updates, in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchwright.advise.advice import Gain
+
+if TYPE_CHECKING:
+    from batchwright.compare import Strategy, Task
+    from batchwright.compare.arm import Arm
+
+SECONDS = 120.0
+"""What trials may take, unless a run takes so long that `SHARE` of it is more."""
+
+SHARE = 0.05
+
+_WARM_UP = 2
+_LEAST_UPDATES = 4
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a strategy did in its trial.
+
+    Attributes:
+        name: Of the strategy.
+        precision: What it trained in.
+        updates: How many it took, the first few left out.
+        tokens_per_second: Real tokens.
+        peak_bytes: Memory of its largest batch. None: unknown.
+        speed: Over the first strategy's, with an interval over updates.
+        speeds: Real tokens a second of each update.
+    """
+
+    name: str
+    precision: str
+    updates: int
+    tokens_per_second: float
+    peak_bytes: int | None
+    speed: Gain
+    speeds: tuple[float, ...]
+
+
+def run_trials(
+    task: Task,
+    strategies: Sequence[Strategy],
+    *,
+    seconds: float = SECONDS,
+    seed: int = 0,
+    watch: Callable[[float], None] = lambda _: None,
+) -> list[Trial]:
+    """Train every strategy for a while, update by update in turns, and throw it all away.
+
+    What a strategy is worth in speed is told; what it is worth to the metric takes whole runs,
+    which `compare` makes.
+
+    Args:
+        task: The task.
+        strategies: The first is the one that others are compared with.
+        seconds: What all of it may take, roughly: every strategy has a few updates at least.
+        seed: Of weights and batches.
+        watch: Told the share that is over.
+
+    Returns:
+        A trial for each strategy.
+    """
+    from batchwright.compare.race import Race, Settings
+
+    started = time.perf_counter()
+    settings = Settings(longer=0.0, evaluations=10**9)
+    race = Race(task, strategies, seed=seed, settings=settings)
+    arms = [arm for arm in race.arms if not arm.dense]
+    before: dict[str, tuple[float, int]] = {}
+    speeds: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for arm in race.turns():
+        if not arm.dense:
+            spent, tokens = before.get(arm.name, (0.0, 0))
+            rate = (arm.spent.tokens - tokens) / (arm.spent.seconds - spent)
+            speeds[arm.name].append(rate)
+            before[arm.name] = arm.spent.seconds, arm.spent.tokens
+        elapsed = time.perf_counter() - started
+        watch(min(1.0, elapsed / seconds))
+        fewest = min(map(len, speeds.values()))
+        if elapsed > seconds and fewest >= _WARM_UP + _LEAST_UPDATES:
+            break
+    number = min(map(len, speeds.values()))
+    skipped = min(_WARM_UP, number - 1)
+    kept = {name: rates[skipped:number] for name, rates in speeds.items()}
+    peaks = {each.name: each.peak_bytes for each in race.outcomes()}
+    return [_trial(arm, kept, peaks[arm.name], arms[0].name) for arm in arms]
+
+
+def _trial(arm: Arm, speeds: dict[str, list[float]], peak_bytes: int | None, first: str) -> Trial:
+    from batchwright.compare.ratios import ratio
+
+    over = ratio(speeds[arm.name], speeds[first])
+    return Trial(
+        name=arm.name,
+        precision=str(arm.precision.mode),
+        updates=len(speeds[arm.name]),
+        tokens_per_second=arm.tokens_per_second,
+        peak_bytes=peak_bytes,
+        speed=Gain(over.mean, over.low, over.high, "real tokens a second", "measured here"),
+        speeds=tuple(speeds[arm.name]),
+    )

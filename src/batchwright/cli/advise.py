@@ -1,0 +1,149 @@
+"""`batchwright advise`: what pays on these data, this machine and this model."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from typing import Any
+
+import click
+
+from batchwright.cli.compare import import_torch
+from batchwright.cli.output import json_option
+from batchwright.cli.source import Reading, reading_options
+from batchwright.cli.turns import status
+from batchwright.cli.values import size
+
+_STRATEGIES = ("plain", "grouped", "planned", "planned+auto")
+
+
+@click.command("advise")
+@click.argument("source", metavar="SOURCE|TASK", required=False)
+@reading_options
+@click.option("--max-tokens", type=size, metavar="N", help="Budget of a batch.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1.0),
+    help="What trials on a TASK may take.  [default: 120]",
+)
+@click.option("--quick", is_flag=True, help="The small form of a TASK.")
+@click.option(
+    "--framework",
+    type=click.Choice(("loop", "transformers", "lightning", "keras")),
+    default="loop",
+    show_default=True,
+    help="What the snippet is for.",
+)
+@click.option("--rules", is_flag=True, help="List the rules and their sources.")
+@json_option
+def advise(
+    source: str | None,
+    *,
+    length: str | None,
+    measure: str | None,
+    tokenizer: str | None,
+    no_cache: bool,
+    max_tokens: int | None,
+    seconds: float | None,
+    quick: bool,
+    framework: str,
+    rules: bool,
+    as_json: bool,
+) -> None:
+    """Say which techniques pay, which do not, and what cannot be told.
+
+    SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell. TASK is a
+    Python file that describes a training job (batchwright new-task): short trials of it are run in
+    turns, and what they may take is said before.
+    """
+    if rules:
+        _list_rules(as_json=as_json)
+        return
+    if source is None:
+        raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
+    reading = Reading(length, measure, tokenizer, no_cache)
+    if source.endswith(".py"):
+        if not reading.is_default:
+            message = "--length, --measure, --tokenizer and --no-cache are of a SOURCE, not a TASK."
+            raise click.UsageError(message)
+        facts = _of_task(source, max_tokens, seconds or None, quick=quick)
+    else:
+        lengths, seconds_reading = reading.lengths(source)
+        facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
+    _show(facts, framework, as_json=as_json)
+
+
+def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
+    from batchwright.advise import Evidence, profile_data, profile_hardware
+
+    with status("planning"):
+        data = profile_data(lengths, max_tokens=max_tokens)
+    with status("timing products"):
+        hardware = profile_hardware()
+    return {"evidence": Evidence(data, hardware), "trials": []}
+
+
+def _of_task(
+    path: str, max_tokens: int | None, seconds: float | None, *, quick: bool
+) -> dict[str, Any]:
+    import_torch()
+    from batchwright.advise import Evidence, profile_data, profile_hardware, run_trials
+    from batchwright.advise.trials import SECONDS
+    from batchwright.compare import Strategy, check_task, load_task
+
+    with status("reading the task"):
+        task = load_task(path, quick=quick)
+    if max_tokens is not None:
+        task = dataclasses.replace(task, max_tokens=max_tokens)
+    with status("planning"):
+        data = profile_data(task.sizes, max_tokens=task.max_tokens)
+    with status("timing products"):
+        hardware = profile_hardware()
+    with status("checking the task"):
+        check_task(task)
+    limit = SECONDS if seconds is None else seconds
+    click.echo(f"Trials take {limit:.0f} s at most, or a few updates of each.", err=True)
+    names = _STRATEGIES if not data.is_constant else ("plain", "planned", "planned+auto")
+    with status("trying"):
+        trials = run_trials(task, [Strategy.named(name) for name in names], seconds=limit)
+    evidence = Evidence(
+        data, hardware, {each.name: each for each in trials}, tuple(task.difficulties)
+    )
+    return {"evidence": evidence, "trials": trials}
+
+
+def _show(facts: dict[str, Any], framework: str, *, as_json: bool) -> None:
+    from batchwright.advise import advise as ask
+    from batchwright.advise import snippet
+
+    evidence = facts["evidence"]
+    given = ask(evidence)
+    code = snippet(given, evidence.data, framework)
+    result = {
+        "data": dataclasses.asdict(evidence.data),
+        "hardware": None if evidence.hardware is None else dataclasses.asdict(evidence.hardware),
+        "trials": [dataclasses.asdict(each) for each in facts["trials"]],
+        "advice": [dataclasses.asdict(each) for each in given],
+        "snippet": code,
+    }
+    if as_json:
+        click.echo(json.dumps(result, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from batchwright.report.advised import advice_report
+
+    Console(file=sys.stdout, highlight=False).print(advice_report(result))
+    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{code}", nl=False)
+
+
+def _list_rules(*, as_json: bool) -> None:
+    from batchwright.advise import RULES
+
+    listed = [{"rule": rule.__name__, "text": inspect.getdoc(rule)} for rule in RULES]
+    if as_json:
+        click.echo(json.dumps(listed))
+        return
+    click.echo("\n\n".join(f"{each['rule']}\n{each['text']}" for each in listed))

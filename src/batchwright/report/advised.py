@@ -1,0 +1,59 @@
+"""What is advised, as people read it: what to do first, then why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from batchwright.report.compared import interval
+from batchwright.report.figures import number
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Facts = Mapping[str, Any]
+
+_STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold yellow"}
+
+
+def advice_report(result: Facts) -> Group:
+    """Lay the advice out: a paragraph for each technique.
+
+    Args:
+        result: What ``advise --json`` prints.
+    """
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    data = result["data"]
+    assumed = "" if data["is_given"] else ", assumed: --max-tokens"
+    parts: list[Any] = [
+        Text(),
+        Text(
+            f"{number(data['num_samples'])} samples, {number(data['num_tokens'])} tokens: half are "
+            f"at most {number(data['median'])} long, the longest {number(data['longest'])}. "
+            f"Batches of {number(data['max_tokens'])} tokens{assumed}."
+        ),
+    ]
+    for each in result["advice"]:
+        heading = Text.assemble(
+            (f"{each['verdict']:12}", _STYLES[each["verdict"]]), (each["technique"], "bold")
+        )
+        parts += [Text(), heading, Padding(Text(_paragraph(each)), (0, 0, 0, 12))]
+    return Group(*parts)
+
+
+def _paragraph(advice: Facts) -> str:
+    """Say why, what is to be gained, what to set, and what was not looked at."""
+    said = [advice["why"]]
+    gain = advice["gain"]
+    if gain is not None:
+        figure = interval({**gain, "mean": gain["ratio"]})
+        said.append(f"Expected: {figure} × as many {gain['of']}, {gain['origin']}.")
+    if advice["settings"]:
+        listed = ", ".join(f"{name}: {value}" for name, value in advice["settings"].items())
+        said.append(f"Setting: {listed}.")
+    if advice["untested"]:
+        said.append(f"Not tested: {advice['untested']}.")
+    return " ".join(said)

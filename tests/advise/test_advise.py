@@ -1,0 +1,236 @@
+"""The selection guide: it says yes where something pays, no where it does not, and why."""
+
+import inspect
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import batchwright as bw
+from batchwright.advise import (
+    FRAMEWORKS,
+    RULES,
+    Evidence,
+    Gain,
+    Hardware,
+    Trial,
+    advise,
+    profile_data,
+    profile_hardware,
+    snippet,
+)
+from tests.cli.command import invoke
+from tests.strategies import columns, lengths
+
+LENGTHS = np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
+CPU = Hardware("cpu", "a processor", 2**34, 2, {"bf16": {128: 0.9, 512: 2.0}})
+GPU = Hardware("cuda", "a card", 2**36, 16, {"bf16": {128: 1.0, 512: 4.0}})
+
+
+def verdicts(evidence):
+    return {each.technique: each.verdict for each in advise(evidence)}
+
+
+def trial(name, speed, precision="fp32"):
+    speeds = tuple(1_000 * speed * factor for factor in (0.99, 1.0, 1.01))
+    gain = Gain(speed, 0.98 * speed, 1.02 * speed, "real tokens a second", "measured here")
+    return Trial(name, precision, 3, 1_000 * speed, 10**6, gain, speeds)
+
+
+def trials(*made):
+    return {each.name: each for each in made}
+
+
+def test_lengths_that_vary_want_dynamic_batching():
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    given = {each.technique: each for each in advise(Evidence(data, CPU))}
+    dynamic = given["dynamic batching"]
+    assert dynamic.verdict == "use"
+    assert dynamic.settings == {"batching": "TokenBudget(8000)"}
+    plans = [
+        bw.plan(LENGTHS, batching=batching).stats(LENGTHS).efficiency
+        for batching in (bw.TokenBudget(8_000), bw.FixedSize(8))
+    ]
+    assert dynamic.gain.ratio == pytest.approx(plans[0] / plans[1], rel=0.01)
+    assert dynamic.gain.origin == "computed from the plan"
+    assert given["packing"].verdict == "do not use"
+    assert given["curriculum"].verdict == "do not use"
+
+
+def test_equal_lengths_want_nothing_of_it():
+    said = verdicts(Evidence(profile_data(np.full(1_000, 64)), CPU))
+    for technique in ("dynamic batching", "packing", "static shapes"):
+        assert said[technique] == "do not use"
+
+
+def test_what_was_measured_on_the_task_counts_more_than_what_is_computed():
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    slow = trials(trial("plain", 1.0), trial("planned", 0.9))
+    assert verdicts(Evidence(data, CPU, slow))["dynamic batching"] == "do not use"
+    fast = trials(trial("plain", 1.0), trial("planned", 2.0))
+    given = advise(Evidence(data, CPU, fast))
+    assert given[0].technique == "dynamic batching"
+    assert given[0].gain.origin == "measured here"
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        (trial("planned+auto", 2.0), "do not use"),  # fp32 was the quickest of all modes
+        (trial("planned+auto", 3.0, "bf16"), "use"),
+        (trial("planned+auto", 2.02, "bf16"), "do not use"),
+    ],
+)
+def test_precision_is_what_the_model_says_and_not_the_machine(measured, expected):
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    known = trials(trial("plain", 1.0), trial("planned", 2.0), measured)
+    assert verdicts(Evidence(data, GPU, known))["mixed precision"] == expected
+    assert verdicts(Evidence(data, GPU))["mixed precision"] == "cannot tell"
+    assert verdicts(Evidence(data))["mixed precision"] == "cannot tell"
+
+
+def test_scores_make_a_curriculum_worth_a_run():
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    evidence = Evidence(data, CPU, {}, ("loss",))
+    (advice,) = [each for each in advise(evidence) if each.technique == "curriculum"]
+    assert advice.verdict == "cannot tell"
+    assert "planned+control" in advice.untested
+
+
+@settings(max_examples=40)
+@given(lengths=lengths(min_size=2))
+def test_any_lengths_get_advice(lengths):
+    for hardware in (None, CPU):
+        given = advise(Evidence(profile_data(lengths), hardware))
+        assert {each.rule for each in given} == {rule.__name__ for rule in RULES}
+        assert all(each.why.endswith(".") for each in given)
+
+
+@settings(max_examples=20)
+@given(lengths=columns(min_size=2))
+def test_any_columns_get_advice(lengths):
+    profile = profile_data(lengths)
+    assert profile.columns == lengths.shape[1]
+    assert advise(Evidence(profile))
+
+
+def test_bad_lengths_are_refused():
+    with pytest.raises(bw.LengthsError):
+        profile_data([3, 0])
+    with pytest.raises(bw.BudgetError, match="more than max_tokens=10"):
+        profile_data([3, 30], max_tokens=10)
+
+
+def test_every_rule_has_a_source():
+    for rule in RULES:
+        assert "Source:" in inspect.getdoc(rule)
+
+
+@pytest.mark.slow
+def test_ten_million_lengths_take_seconds():
+    many = np.clip(np.random.default_rng(0).lognormal(5, 1, 10**7), 1, 2_048).astype(np.int32)
+    started = time.process_time()
+    profile = profile_data(many, max_tokens=16_384)
+    assert time.process_time() - started < 30  # a few, where nobody else uses the machine
+    whole = bw.plan(many, batching=bw.FixedSize(8)).stats(many).efficiency
+    assert profile.efficiency["plain"] == pytest.approx(whole, rel=0.01)
+
+
+@pytest.mark.slow
+def test_this_machine_has_types_whose_speed_is_known():
+    pytest.importorskip("torch")
+    hardware = profile_hardware()
+    assert hardware.device in {"cpu", "cuda"}
+    assert all(ratio > 0 for each in hardware.speed_over_fp32.values() for ratio in each.values())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_snippets_are_python_with_the_settings_that_are_advised(framework, precision):
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    known = trials(
+        trial("plain", 1.0), trial("planned", 2.0), trial("planned+auto", 3.0, precision)
+    )
+    code = snippet(advise(Evidence(data, CPU, known)), data, framework)
+    compile(code, framework, "exec")
+    assert "bw.TokenBudget(8000)" in code
+    assert ("bf16-mixed" in code) == (framework == "lightning" and precision == "bf16")
+
+
+def test_the_loop_that_is_advised_trains():
+    torch = pytest.importorskip("torch")
+    lengths = LENGTHS[:200]
+    data = profile_data(lengths, max_tokens=8_000)
+    code = snippet(advise(Evidence(data, CPU)), data).replace("STEP_TOKENS", "16_000")
+    model = torch.nn.Linear(1, 1)
+    before = model.weight.item()
+    names = {
+        "lengths": lengths,
+        "dataset": [
+            {"tokens": torch.ones(length), "labels": torch.ones(length)} for length in lengths
+        ],
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+        "loss_sum": lambda model, batch: (
+            (model(batch["tokens"][..., None])[..., 0] - 3).square() * (batch["tokens"] > 0)
+        ).sum(),
+    }
+    exec(compile(code, "snippet", "exec"), names)  # noqa: S102
+    assert model.weight.item() != before
+
+
+def test_the_command_advises_on_lengths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("lengths.npy", LENGTHS)
+    told = invoke("advise", "lengths.npy", "--max-tokens", "8000", "--json")
+    assert told.exit_code == 0
+    result = json.loads(told.stdout)
+    assert {each["verdict"] for each in result["advice"]} <= {"use", "do not use", "cannot tell"}
+    text = invoke("advise", "lengths.npy", "--framework", "keras").stdout
+    assert "assumed: --max-tokens" in text
+    assert "PlanDataset" in text
+    # Every figure of the text is one of the JSON's.
+    ratio = next(each["gain"]["ratio"] for each in result["advice"] if each["verdict"] == "use")
+    shown = invoke("advise", "lengths.npy", "--max-tokens", "8000").stdout
+    assert f"{ratio:.2f} ×" in shown
+
+
+def test_the_command_lists_its_rules():
+    text = invoke("advise", "--rules").stdout
+    assert len(re.findall("Source:", text)) == len(RULES)
+    listed = json.loads(invoke("advise", "--rules", "--json").stdout)
+    assert [each["rule"] for each in listed] == [rule.__name__ for rule in RULES]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "name a SOURCE of lengths, or a TASK"),
+        (("no.npy",), "no.npy"),
+        (("no.py",), "there is no such file"),
+        (("no.py", "--length", "x"), "are of a SOURCE, not a TASK"),
+    ],
+)
+def test_the_command_refuses_in_a_line(args, said):
+    result = invoke("advise", *args)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_tries_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("new-task", "mine.py").exit_code == 0
+    told = invoke("advise", "mine.py", "--quick", "--seconds", "10", "--json")
+    assert told.exit_code == 0, told.stderr
+    assert "Trials take 10 s at most" in told.stderr
+    result = json.loads(told.stdout)
+    speeds = {each["name"]: each["speed"]["ratio"] for each in result["trials"]}
+    assert speeds["plain"] == 1
+    assert speeds["planned"] > 1.2
+    (dynamic,) = [x for x in result["advice"] if x["technique"] == "dynamic batching"]
+    assert (dynamic["verdict"], dynamic["gain"]["origin"]) == ("use", "measured here")
