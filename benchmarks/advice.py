@@ -4,7 +4,8 @@
 python -m benchmarks.advice               some minutes; writes results/advice.json
 python -m benchmarks.advice --seconds 60  longer trials
 
-Advice is asked for anew; the truth is in results/applications, by `python -m benchmarks.applications`.
+Advice is asked for anew; the truth is in results/applications, which `python -m
+benchmarks.applications` writes.
 """
 
 import json

@@ -109,7 +109,7 @@ def compare(
 def _command() -> str:
     """Write the command as it was given, without what says where the result goes."""
     context = click.get_current_context()
-    words = [context.command_path, str(context.params["task"])]
+    words = [*context.command_path.split(), str(context.params["task"])]
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
