@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import json_option
+from batchwright.cli.output import html_option, json_option
 from batchwright.cli.source import Reading, reading_options
 from batchwright.cli.turns import status
 from batchwright.cli.values import size
@@ -37,6 +38,7 @@ _STRATEGIES = ("plain", "grouped", "planned", "planned+auto")
     help="What the snippet is for.",
 )
 @click.option("--rules", is_flag=True, help="List the rules and their sources.")
+@html_option
 @json_option
 def advise(
     source: str | None,
@@ -50,6 +52,7 @@ def advise(
     quick: bool,
     framework: str,
     rules: bool,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Say which techniques pay, which do not, and what cannot be told.
@@ -72,7 +75,7 @@ def advise(
     else:
         lengths, seconds_reading = reading.lengths(source)
         facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
-    _show(facts, framework, as_json=as_json)
+    _show(facts, framework, html, as_json=as_json)
 
 
 def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def _of_task(
     return {"evidence": evidence, "trials": trials}
 
 
-def _show(facts: dict[str, Any], framework: str, *, as_json: bool) -> None:
+def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: bool) -> None:
     from batchwright.advise import advise as ask
     from batchwright.advise import snippet
 
@@ -128,6 +131,10 @@ def _show(facts: dict[str, Any], framework: str, *, as_json: bool) -> None:
         "advice": [dataclasses.asdict(each) for each in given],
         "snippet": code,
     }
+    if html is not None:
+        from batchwright.report.pages import advised_page
+
+        html.write_text(advised_page(result), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(result, allow_nan=False))
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchwright.cli import INTERRUPTED
-from batchwright.cli.output import json_option
+from batchwright.cli.output import html_option, json_option
 from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
 from batchwright.cli.values import count, seed
 from batchwright.errors import MissingExtraError, ResultFileError
@@ -49,6 +49,7 @@ _MOST_THREADS = 8  # more rarely help models that are small enough to be compare
     help="The result.  [default: TASK.compare.json in this folder]",
 )
 @click.option("--restart", is_flag=True, help="Measure anew, whatever the result holds.")
+@html_option
 @json_option
 def compare(
     task: str,
@@ -63,6 +64,7 @@ def compare(
     threads: int | None,
     output: Path | None,
     restart: bool,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Train the same TASK under several strategies, and say what each is worth.
@@ -97,6 +99,10 @@ def compare(
     from batchwright.compare.result_file import load
 
     result, _ = load(path)
+    if html is not None and result["summary"]:
+        from batchwright.report.pages import compared_page
+
+        html.write_text(compared_page(result), encoding="utf-8")
     _show(result, as_json=as_json, null=null)
     if not as_json:
         _say_where(path, was_complete=was_complete, went_on=went_on, date=result["machine"]["date"])
@@ -113,7 +119,7 @@ def _command() -> str:
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in {"task", "output", "restart", "as_json"}:
+        if given and name not in {"task", "output", "restart", "html", "as_json"}:
             value = context.params[name]
             words.append(parameter.opts[-1])
             words += [] if value is True else [str(value)]

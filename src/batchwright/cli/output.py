@@ -3,10 +3,17 @@
 import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write one HTML page.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 

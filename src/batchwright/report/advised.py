@@ -40,11 +40,11 @@ def advice_report(result: Facts) -> Group:
         heading = Text.assemble(
             (f"{each['verdict']:12}", _STYLES[each["verdict"]]), (each["technique"], "bold")
         )
-        parts += [Text(), heading, Padding(Text(_paragraph(each)), (0, 0, 0, 12))]
+        parts += [Text(), heading, Padding(Text(paragraph(each)), (0, 0, 0, 12))]
     return Group(*parts)
 
 
-def _paragraph(advice: Facts) -> str:
+def paragraph(advice: Facts) -> str:
     """Say why, what is to be gained, what to set, and what was not looked at."""
     said = [advice["why"]]
     gain = advice["gain"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from batchwright.report.figures import number, percent, plural
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Facts = Mapping[str, Any]
+
+Cells: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Headings, and rows of a table."""
 
 WORTH_SAYING = 0.03
 """Ratios nearer to 1 than this are called no difference."""
@@ -25,23 +28,15 @@ _HEADING = 16
 """Characters of a line of a heading."""
 
 
-def speed_table(result: Facts) -> Table:
-    """Show what each strategy does with its time and memory."""
-    first = result["summary"][0]["name"]
-    runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
-    table = _table(
-        f"Speed and memory: {runs} of {number(result['num_tokens'])} tokens × {result['epochs']}",
-        "",
-        "precision",
-        "tokens/s",
-        f"over {first}",
-        "of limit",
-        "padding",
-        "worst/budget",
-        "peak MB",
+def speed_rows(result: Facts) -> Cells:
+    """Return headings and cells: what each strategy does with its time and memory."""
+    first = result["summary"][0]["name"] if result["summary"] else "first"
+    head = (
+        *("", "precision", "tokens/s", f"over {first}", "of limit", "padding"),
+        *("worst/budget", "peak MB"),
     )
-    for each in result["summary"]:
-        table.add_row(
+    rows = [
+        (
             each["name"],
             each["precision"],
             f"{each['tokens_per_second']:,.0f}",
@@ -51,28 +46,20 @@ def speed_table(result: Facts) -> Table:
             f"{each['worst_batch']:.2f}",
             "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:,.0f}",
         )
-    return table
+        for each in result["summary"]
+    ]
+    return head, rows
 
 
-def learning_table(result: Facts) -> Table:
-    """Show what each strategy reached, and when."""
-    first = result["summary"][0]["name"]
-    target = _target(result)
-    table = _table(
-        f"Learning: {result['metric']}, {result['better']} is better",
-        "",
-        "updates",
-        "dispersion",
-        "seconds",
-        "\n".join(wrap(result["metric"], _HEADING)),
-        f"gain over\n{first}",
-        f"time to\n{target}",
-        "tokens\nto it",
+def learning_rows(result: Facts) -> Cells:
+    """Return headings and cells: what each strategy reached, and when."""
+    first = result["summary"][0]["name"] if result["summary"] else "first"
+    head = (
+        *("", "updates", "dispersion", "seconds", result["metric"], f"gain over {first}"),
+        *(f"time to {_target(result)}", "tokens to it"),
     )
-    for each in result["summary"]:
-        if each["name"] == DENSE:
-            continue
-        table.add_row(
+    rows = [
+        (
             each["name"],
             f"{each['updates']:,}",
             "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
@@ -82,6 +69,25 @@ def learning_table(result: Facts) -> Table:
             _time(each),
             "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
         )
+        for each in result["summary"]
+        if each["name"] != DENSE
+    ]
+    return head, rows
+
+
+def speed_table(result: Facts) -> Table:
+    """Show what each strategy does with its time and memory."""
+    runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
+    title = f"Speed and memory: {runs} of {number(result['num_tokens'])} tokens"
+    head, rows = speed_rows(result)
+    return _table(f"{title} × {result['epochs']}", head, rows)
+
+
+def learning_table(result: Facts) -> Table:
+    """Show what each strategy reached, and when."""
+    head, rows = learning_rows(result)
+    narrow = ["\n".join(wrap(heading, _HEADING)) for heading in head]
+    table = _table(f"Learning: {result['metric']}, {result['better']} is better", narrow, rows)
     table.caption = (
         "(low – high): 95 % interval over seeds, paired. tokens/s: real ones. limit: batches of "
         "the\nplanned shapes without padding. worst: the largest batch. dispersion: how unlike "
@@ -179,7 +185,8 @@ def _time(each: Facts) -> str:
 
 def _target(result: Facts) -> str:
     target = result["settings"]["target"]
-    return f"{result['summary'][0]['name']}'s end" if target is None else f"{target:g}"
+    first = result["summary"][0]["name"] if result["summary"] else "first"
+    return f"{first}'s end" if target is None else f"{target:g}"
 
 
 def _includes(figure: Facts, value: float) -> bool:
@@ -202,7 +209,7 @@ def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
     return f"{text} ({low:{sign}.{digits}f} – {high:{sign}.{digits}f})"
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich.table import Table
 
     table = Table(
@@ -213,7 +220,9 @@ def _table(title: str, first: str, *others: str) -> Table:
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    table.add_column(first, no_wrap=True, vertical="bottom")
-    for heading in others:
-        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+    for place, heading in enumerate(head):
+        justify: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(heading, justify=justify, no_wrap=True, vertical="bottom")
+    for row in rows:
+        table.add_row(*row)
     return table
