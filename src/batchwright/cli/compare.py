@@ -252,7 +252,7 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
         return
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 110
+        console.width = 130
     for part in (speed_table(result), learning_table(result), *said):
         console.print("", part, sep="\n")
 

@@ -147,8 +147,8 @@ def _circumstances(result: Facts) -> list[str]:
     machine = result["machine"]
     data = (
         f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
-        f"{plural(result['epochs'], 'epoch')}; batches of at most {number(result['max_tokens'])} tokens, "
-        f"updates of about {number(result['step_tokens'])}."
+        f"{plural(result['epochs'], 'epoch')}; batches of at most "
+        f"{number(result['max_tokens'])} tokens, updates of about {number(result['step_tokens'])}."
     )
     device = (
         f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {result['device']}; torch "
