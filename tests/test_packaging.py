@@ -21,6 +21,7 @@ PROJECT = PYPROJECT["project"]
 
 EXTRAS = {
     "compare",
+    "report",
     "torch",
     "stateful",
     "cli",
