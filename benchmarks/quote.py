@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from batchwright.report.compared import interval, sentences
+from batchwright.report.compared import arrival, interval, sentences
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.reporting import RESULTS
@@ -49,7 +49,7 @@ def application(facts: Facts) -> str:
             f"{each['dispersion']:.2f}",
             "" if each["metric"] is None else f"{each['metric']:.4f}",
             "" if each["gain"] is None else interval(each["gain"], sign="+", digits=4),
-            interval(each["time"]) or ("never" if each["never"] else ""),
+            arrival(each),
         )
         for each in facts["summary"]
     ]

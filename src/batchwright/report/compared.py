@@ -66,7 +66,7 @@ def learning_rows(result: Facts) -> Cells:
             f"{each['seconds']:.1f}",
             _metric(each),
             interval(each["gain"], sign="+", digits=4),
-            _time(each),
+            arrival(each),
             "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
         )
         for each in result["summary"]
@@ -177,10 +177,14 @@ def _metric(each: Facts) -> str:
     return f"failed {each['failed']} ×" if each["failed"] else ""
 
 
-def _time(each: Facts) -> str:
+def arrival(each: Facts) -> str:
+    """Write how long a strategy needed to the target, or in how many runs it never came there."""
     if each["time"] is not None:
         return interval(each["time"])
-    return "never" if each["never"] else ""
+    if not each["never"]:
+        return ""
+    runs = len(each["speed"]["values"])
+    return "never" if each["never"] == runs else f"never in {each['never']} of {runs}"
 
 
 def _target(result: Facts) -> str:
