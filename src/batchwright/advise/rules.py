@@ -1,9 +1,9 @@
 """The selection guide: a small function for each technique, with its source."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from batchwright.advise.advice import Advice, Gain
+from batchwright.advise.advice import Advice, Gain, Verdict
 from batchwright.advise.data_profile import NUM_SHAPES, DataProfile
 from batchwright.advise.hardware import Hardware
 from batchwright.advise.trials import Trial
@@ -28,7 +28,7 @@ class Evidence:
 
     data: DataProfile
     hardware: Hardware | None = None
-    trials: Mapping[str, Trial] = frozenset()  # type: ignore[assignment]
+    trials: Mapping[str, Trial] = field(default_factory=dict)
     difficulties: Sequence[str] = ()
 
 
@@ -50,12 +50,11 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         f"{1 - data.efficiency['grouped']:.1%}."
     )
     untested = "what a step of your model costs"
-    trial = evidence.trials.get("planned") if evidence.trials else None
+    trial = evidence.trials.get("planned")
     if trial is not None:
         gain, untested = trial.speed, "the metric: batchwright compare"
         why += f" On your task planned batches train {trial.speed.ratio:.2f} × as fast."
-    verdict = "use" if _is_worth(gain) else "do not use"
-    return Advice(technique, verdict, why, gain, settings, untested)  # type: ignore[arg-type]
+    return Advice(technique, _verdict(gain), why, gain, settings, untested)
 
 
 def packing(evidence: Evidence) -> Advice:
@@ -139,8 +138,7 @@ def mixed_precision(evidence: Evidence) -> Advice:
     `python -m benchmarks.precision`.
     """
     technique = "mixed precision"
-    trials = evidence.trials or {}
-    measured, plain = trials.get("planned+auto"), trials.get("planned")
+    measured, plain = evidence.trials.get("planned+auto"), evidence.trials.get("planned")
     if measured is not None and plain is not None:
         if measured.precision == "fp32":
             why = "Steps of your model in fewer bits were not faster than in fp32, measured here."
@@ -150,10 +148,9 @@ def mixed_precision(evidence: Evidence) -> Advice:
             f"In {measured.precision} your task trains {gain.ratio:.2f} × as fast as in fp32, "
             "measured here in turns."
         )
-        verdict = "use" if _is_worth(gain) else "do not use"
         settings = {"precision": f'Precision("{measured.precision}")'}
         untested = "the metric: batchwright compare"
-        return Advice(technique, verdict, why, gain, settings, untested)  # type: ignore[arg-type]
+        return Advice(technique, _verdict(gain), why, gain, settings, untested)
     if evidence.hardware is None:
         why = "Without torch no product could be timed; without a task no model is known."
         return Advice(technique, "cannot tell", why)
@@ -211,9 +208,9 @@ def advise(evidence: Evidence) -> list[Advice]:
     return sorted(given, key=key)
 
 
-def _is_worth(gain: Gain) -> bool:
+def _verdict(gain: Gain) -> Verdict:
     """Say whether a gain is worth a change, as far as is known."""
-    return (gain.ratio if gain.low is None else gain.low) >= WORTH
+    return "use" if (gain.ratio if gain.low is None else gain.low) >= WORTH else "do not use"
 
 
 def _over(trial: Trial, other: Trial) -> Gain:
