@@ -104,12 +104,15 @@ def beside_trainer(facts: Facts) -> str:
         for row in peers
         if row["samples"] == 10**6 and row.get("ratio")
     }
-    packers = [fastest[name, "text2k"] for name in ("trl-whole", "llamafactory")]
+    sets = ("text2k", "text8k")
+    packers = [fastest[name, each] for name in ("trl-whole", "llamafactory") for each in sets]
+    padders = [fastest["fairseq", each] for each in sets]
     told = (
-        f"Of 10⁶ lengths, padded batches are planned {fastest['fairseq', 'text2k']:.1f} × as fast "
-        f"as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as fast as "
-        "by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget is in "
-        "[docs/peers.md](docs/peers.md)."
+        f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
+        f"fast as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as "
+        "fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
+        "is in [docs/peers.md](docs/peers.md). Memory is what a process peaked at above its start, "
+        "and holds what the allocator kept."
     )
     return f"{_table(head, rows)}\n\n{told}\n\n{_source('trainer', facts)}"
 

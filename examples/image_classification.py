@@ -71,6 +71,7 @@ def task(*, quick: bool = False) -> Task:
         metric="accuracy",
         better="higher",
         difficulties={"loss": lambda: out_of_fold(images, labels, seed=0).loss},
+        device="cpu",  # where validation data are
         strategies=[
             "plain",
             "plain+curriculum:loss",

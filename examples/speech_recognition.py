@@ -155,5 +155,6 @@ def task(*, quick: bool = False) -> Task:
         metric="accuracy",
         better="higher",
         difficulties={"length": lengths},
+        device="cpu",  # where validation data are
         strategies=["plain", "planned", "planned+curriculum"] if quick else strategies,
     )

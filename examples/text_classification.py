@@ -143,5 +143,6 @@ def task(*, quick: bool = False) -> Task:
         metric="accuracy",
         better="higher",
         difficulties={"length": [len(each["tokens"]) for each in samples]},
+        device="cpu",  # where validation data are
         strategies=["plain", "grouped", "planned", "planned+auto", "planned+curriculum"],
     )

@@ -285,5 +285,6 @@ def task(*, quick: bool = False) -> Task:
         max_tokens=1_024 if quick else 2_048,
         step_tokens=2_048 if quick else 4_096,
         metric="validation loss of a token",
+        device="cpu",  # where validation data are
         strategies=["plain", "grouped", "planned", "planned+auto"],
     )

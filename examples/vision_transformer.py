@@ -194,6 +194,7 @@ def task(*, quick: bool = False) -> Task:
         epochs=3 if quick else 12,
         metric="accuracy",
         better="higher",
+        device="cpu",  # where validation data are
         strategies=["plain", "plain+bf16", "plain+auto", "planned"],
     )
 

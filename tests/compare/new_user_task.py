@@ -1,40 +1,51 @@
-"""How long are the names in a function, on average? Regression from the bytes of its source."""
-
-import ast, math, pathlib, random, torch
+import ast, math, random, sysconfig
+from pathlib import Path
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
 from batchwright.compare import Task
 from batchwright.torch import PadCollator
-from torch import nn
 
 
-class Net(nn.Module):
+class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.out = nn.Embedding(256, 32, padding_idx=0), nn.Linear(64, 1)
-        self.conv = nn.Conv1d(32, 64, 7, padding=3)
+        self.embed, self.conv = nn.Embedding(256, 32), nn.Conv1d(32, 64, 5, padding=2)
+        self.out = nn.Linear(64, 1)
 
     def forward(self, tokens):
         real = (tokens != 0)[:, :, None]
-        hidden = self.conv(self.embed(tokens).mT).relu().mT * real
-        return self.out(hidden.sum(1) / real.sum(1))[:, 0]
+        x = (self.embed(tokens) * real).transpose(1, 2)
+        x = torch.relu(self.conv(x)).transpose(1, 2) * real
+        return self.out(x.sum(1) / real.sum(1))[:, 0]
 
 
-def squares(model, batch):
-    return (model(batch["tokens"]) - batch["labels"]).square().sum()
+def loss_sum(model, batch):
+    return mse_loss(model(batch["tokens"]), batch["labels"], reduction="sum")
 
 
 def task(*, quick=False):
     samples = []
-    for path in sorted(pathlib.Path(ast.__file__).parent.glob("*.py"))[: 40 if quick else None]:
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            names = [len(name.id) for name in ast.walk(node) if isinstance(name, ast.Name)]
-            if isinstance(node, ast.FunctionDef) and names:
-                code = torch.tensor(list(ast.unparse(node).encode()[:1500]))
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[: 40 if quick else None]:
+        text = path.read_text("utf-8")
+        for f in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)):
+            names = [len(n.id) for n in ast.walk(f) if isinstance(n, ast.Name)]
+            if names:
+                code = torch.tensor(list(ast.get_source_segment(text, f).encode()[:800]))
                 samples.append({"tokens": code, "labels": math.log(sum(names) / len(names))})
     random.Random(0).shuffle(samples)
-    test, train = PadCollator()(samples[:200]), samples[200:]
-    print(len(train), "samples; the mean alone:", test["labels"].var().item())
-    job = {"model": Net, "optimizer": lambda model: torch.optim.Adam(model.parameters(), 0.005)}
-    job |= {"loss_sum": squares, "evaluate": lambda model: squares(model, test).item() / 200}
-    job |= {"max_tokens": 6_000, "step_tokens": 12_000, "epochs": 4, "metric": "squared error"}
-    job |= {"samples": train, "lengths": [len(sample["tokens"]) for sample in train]}
-    return Task(collate=PadCollator(), better="lower", **job)
+    train, batch = samples[200:], PadCollator()(samples[:200])
+    return Task(
+        samples=train,
+        lengths=[len(s["tokens"]) for s in train],
+        collate=PadCollator(),
+        model=Model,
+        optimizer=lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3),
+        loss_sum=loss_sum,
+        evaluate=lambda m: float(loss_sum(m, batch)) / 200,
+        max_tokens=4096,
+        step_tokens=16384,
+        epochs=3,
+        metric="validation MSE",
+        better="lower",
+    )

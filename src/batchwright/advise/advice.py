@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
-Origin: TypeAlias = Literal["measured here", "computed from the plan", "published"]
+Origin: TypeAlias = Literal["measured here", "computed from the plan"]
 
 
 @dataclass(frozen=True)

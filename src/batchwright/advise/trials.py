@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from batchwright.compare.arm import Arm
 
 SECONDS = 120.0
-"""What trials may take, unless a run takes so long that `SHARE` of it is more."""
-
-SHARE = 0.05
+"""What trials may take, roughly, unless the user says otherwise."""
 
 _WARM_UP = 2
 _LEAST_UPDATES = 4

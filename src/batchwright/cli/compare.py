@@ -144,7 +144,7 @@ def import_torch() -> None:
     # A thread that has to wait lets others have its core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        import torch  # noqa: F401
+        import torch  # noqa: F401 -- only whether it can be
     except ImportError as error:
         raise MissingExtraError(
             "batchwright compare needs torch: pip install 'batchwright[compare]'"

@@ -103,7 +103,7 @@ class Arm:
         torch.random.set_rng_state(others)
         self.optimizer = task.optimizer(self.model)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]
+        self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]  # a str
         self._updates = self._load()
 
     @property
@@ -135,7 +135,7 @@ class Arm:
         if self.strategy.precision != "auto":
             return
         if mode is not None:
-            self.precision = Precision(mode, check_loss=False)  # type: ignore[arg-type]
+            self.precision = Precision(mode, check_loss=False)  # type: ignore[arg-type]  # a str
             return
         plan = self._plan(0)
         collate = self.strategy.collate(self.task, plan.layout)
@@ -254,7 +254,7 @@ class Arm:
             first = done * accumulate
             batches = iter(
                 DataLoader(
-                    self.task.samples,  # type: ignore[arg-type]
+                    self.task.samples,  # type: ignore[arg-type]  # any sequence
                     batch_sampler=[batch.tolist() for batch in islice(plan, first, None)],
                     collate_fn=self.strategy.collate(self.task, plan.layout),
                     # Else each loader takes a number from the generator that the model draws from.

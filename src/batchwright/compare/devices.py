@@ -16,7 +16,7 @@ def moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
-        return type(batch)({name: moved(part, device) for name, part in batch.items()})  # type: ignore[call-arg]
+        return type(batch)({name: moved(part, device) for name, part in batch.items()})  # type: ignore[call-arg]  # a dict
     if isinstance(batch, tuple | list):
         parts = [moved(part, device) for part in batch]
         named = hasattr(batch, "_fields")

@@ -41,7 +41,7 @@ def peak_bytes(arm: Arm) -> int | None:
     """
     if not can_measure(arm.device):
         return None
-    policy = policy_for(arm.precision.mode, arm.device)  # type: ignore[arg-type]
+    policy = policy_for(arm.precision.mode, arm.device)  # type: ignore[arg-type]  # chosen
     peaks = []
     for batch in arm.largest_batches():
         on_device = moved(batch, arm.device)

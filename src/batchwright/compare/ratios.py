@@ -28,15 +28,6 @@ class Interval:
     high: float | None
     values: tuple[float, ...]
 
-    @property
-    def is_known(self) -> bool:
-        """Whether there is more than one seed."""
-        return self.low is not None
-
-    def excludes(self, value: float) -> bool:
-        """Say whether the interval is known and leaves a value out."""
-        return self.low is not None and self.high is not None and not self.low <= value <= self.high
-
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
     """Compare positive figures seed by seed: their geometric mean ratio.

@@ -59,8 +59,8 @@ class Task:
         model: Makes the model, with new weights at each call: torch's seed is set before.
         optimizer: Makes the optimizer of a model. Its learning rate is the highest of the run.
         loss_sum: ``(model, batch) → the sum of the loss`` over the batch, not its mean.
-        evaluate: ``model → metric`` on data that are never trained on. The model is in evaluation
-            mode, and no gradients are kept.
+        evaluate: ``model → metric`` on data that are never trained on, moved to the model's device
+            by yourself. The model is in evaluation mode, and no gradients are kept.
         max_tokens: Memory budget of a batch, padding included.
         step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
             mixes batches of short and of long samples.
@@ -143,7 +143,7 @@ class Task:
     @property
     def sizes(self) -> LengthArray:
         """The lengths, checked: integer[n] or integer[n, k]."""
-        return self.lengths  # type: ignore[return-value]
+        return self.lengths  # type: ignore[return-value]  # as_lengths made them
 
     @property
     def num_tokens(self) -> int:
