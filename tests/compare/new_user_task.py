@@ -6,7 +6,6 @@ from torch.nn.functional import mse_loss
 from batchwright.compare import Task
 from batchwright.torch import PadCollator
 
-
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
@@ -19,10 +18,8 @@ class Model(nn.Module):
         x = torch.relu(self.conv(x)).transpose(1, 2) * real
         return self.out(x.sum(1) / real.sum(1))[:, 0]
 
-
 def loss_sum(model, batch):
     return mse_loss(model(batch["tokens"]), batch["labels"], reduction="sum")
-
 
 def task(*, quick=False):
     samples = []
@@ -36,16 +33,8 @@ def task(*, quick=False):
     random.Random(0).shuffle(samples)
     train, batch = samples[200:], PadCollator()(samples[:200])
     return Task(
-        samples=train,
-        lengths=[len(s["tokens"]) for s in train],
-        collate=PadCollator(),
-        model=Model,
-        optimizer=lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3),
-        loss_sum=loss_sum,
-        evaluate=lambda m: float(loss_sum(m, batch)) / 200,
-        max_tokens=4096,
-        step_tokens=16384,
-        epochs=3,
-        metric="validation MSE",
-        better="lower",
+        samples=train, lengths=[len(s["tokens"]) for s in train], collate=PadCollator(),
+        model=Model, optimizer=lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3),
+        loss_sum=loss_sum, evaluate=lambda m: float(loss_sum(m, batch)) / 200,
+        max_tokens=4096, step_tokens=16384, epochs=3, metric="validation MSE", better="lower",
     )
