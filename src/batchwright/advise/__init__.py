@@ -1,10 +1,15 @@
 """The selection guide: what pays on these data, this machine and this model, with its evidence."""
 
 from batchwright.advise.advice import Advice, Gain
+from batchwright.advise.configuration import configuration
 from batchwright.advise.data_profile import DataProfile, profile_data
 from batchwright.advise.hardware import Hardware, profile_hardware
+from batchwright.advise.learning import LearningTrial, run_learning_trials
+from batchwright.advise.model_profile import ModelProfile, profile_model
+from batchwright.advise.price import Price, price_trials
 from batchwright.advise.rules import RULES, Evidence, advise
 from batchwright.advise.snippets import FRAMEWORKS, snippet
+from batchwright.advise.task_evidence import Found, examine_task
 from batchwright.advise.trials import Trial, run_trials
 
 __all__ = [
@@ -13,12 +18,21 @@ __all__ = [
     "Advice",
     "DataProfile",
     "Evidence",
+    "Found",
     "Gain",
     "Hardware",
+    "LearningTrial",
+    "ModelProfile",
+    "Price",
     "Trial",
     "advise",
+    "configuration",
+    "examine_task",
+    "price_trials",
     "profile_data",
     "profile_hardware",
+    "profile_model",
+    "run_learning_trials",
     "run_trials",
     "snippet",
 ]

@@ -9,6 +9,7 @@ from batchwright.advise.advice import Advice
 from batchwright.advise.rules.curriculum import curriculum
 from batchwright.advise.rules.dynamic_batching import dynamic_batching
 from batchwright.advise.rules.evidence import WORTH, Evidence, Rule
+from batchwright.advise.rules.memory_budget import memory_budget
 from batchwright.advise.rules.mixed_precision import mixed_precision
 from batchwright.advise.rules.packing import packing
 from batchwright.advise.rules.static_shapes import static_shapes
@@ -21,8 +22,9 @@ RULES: tuple[Rule, ...] = (
     mixed_precision,
     packing,
     static_shapes,
-    tokens_per_update,
     curriculum,
+    tokens_per_update,
+    memory_budget,
 )
 
 
