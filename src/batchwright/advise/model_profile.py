@@ -14,16 +14,19 @@ from batchwright.lengths import totals
 
 if TYPE_CHECKING:
     from batchwright.compare import Task
+    from batchwright.compare.arm import Arm
     from batchwright.torch.memory import MemoryModel
 
 _LENGTHS = 4
 _SHAPES = 5
 
 _SHARE_OF_DEVICE = 0.8
-_LEAST_ON_PROCESSOR = 2**31
-_STATES = 8
-"""On a processor, whose memory others use too, a step is looked at up to 2 GiB, or this many times
-the parameters."""
+"""Of a GPU's memory; the rest is for what its allocator keeps."""
+
+_ROOM = 8
+"""On a processor, whose memory others use too: this many times what the task takes as it is."""
+
+_UNKNOWN = 2**32
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Memory:
 
     Attributes:
         state_bytes: Parameters, gradients, what the optimizer keeps: there throughout training.
+        measured: Bytes of the largest batches as they are, by a real step. None: unknown.
         shapes: Rows, length and bytes of batches that fill the task's budget.
         parts: What the largest of those peaks is made of: name, share, and what makes it less.
         limit: Bytes up to which it was looked at.
@@ -62,6 +66,7 @@ class Memory:
     """
 
     state_bytes: int
+    measured: int | None
     shapes: tuple[tuple[int, int, int], ...]
     parts: tuple[tuple[str, float, str | None], ...]
     limit: int
@@ -97,18 +102,16 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
         memory_bytes: Of the device. None: unknown.
         seed: Of the weights.
     """
-    import torch
+    from batchwright.compare import Strategy
+    from batchwright.compare.arm import Arm
 
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = task.model().to(task.place())
-    parameters = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    arm = Arm(task, Strategy.named("plain"), seed=seed)
     unknown: list[str] = []
     found: dict[str, Any] = {}
     looks: dict[str, Callable[[], Any]] = {
-        "cost": lambda: _cost(task, model),
-        "memory": lambda: _memory(task, model, memory_bytes),
+        "cost": lambda: _cost(arm),
+        "memory": lambda: _memory(arm, memory_bytes),
     }
     for name, look in looks.items():
         try:
@@ -117,7 +120,7 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
             found[name] = None
             unknown.append(f"{name}: {error}".splitlines()[0])
     return ModelProfile(
-        parameters,
+        sum(each.numel() for each in arm.model.parameters() if each.requires_grad),
         found["cost"],
         found["memory"],
         tuple(unknown),
@@ -141,15 +144,16 @@ def _batches(task: Task) -> tuple[np.ndarray, Callable[[int, int], Any]]:
     return sizes, batch
 
 
-def _cost(task: Task, model: Any) -> Cost | None:
+def _cost(arm: Arm) -> Cost | None:
     from batchwright.torch.cost_fitting import fit_cost
 
+    task = arm.task
     sizes, batch = _batches(task)
     if sizes.min() == sizes.max():
         return None
-    model.train()
+    arm.model.train()
     measured = fit_cost(
-        model,
+        arm.model,
         task.loss_sum,
         batch,
         lengths=sizes,
@@ -169,17 +173,20 @@ def _cost(task: Task, model: Any) -> Cost | None:
     )
 
 
-def _memory(task: Task, model: Any, memory_bytes: int | None) -> Memory:
+def _memory(arm: Arm, memory_bytes: int | None) -> Memory:
+    from batchwright.compare.peak_memory import peak_bytes
     from batchwright.torch.memory import MemoryModel
 
+    task = arm.task
     sizes, batch = _batches(task)
+    measured = peak_bytes(arm)
     memory = MemoryModel.fit(
-        model,
-        task.optimizer(model),
+        arm.model,
+        arm.optimizer,
         task.loss_sum,
         batch,
         lengths=sizes,
-        limit=_limit(model, memory_bytes),
+        limit=_limit(arm, measured, memory_bytes),
         confirm=False,
         measure=False,
     )
@@ -194,6 +201,7 @@ def _memory(task: Task, model: Any, memory_bytes: int | None) -> Memory:
     explained = memory.explain(rows, length)
     return Memory(
         state_bytes=memory.state_bytes,
+        measured=measured,
         shapes=tuple(shapes),
         parts=tuple((each.name, each.share, each.cure) for each in explained.parts),
         limit=memory.limit,
@@ -201,11 +209,11 @@ def _memory(task: Task, model: Any, memory_bytes: int | None) -> Memory:
     )
 
 
-def _limit(model: Any, memory_bytes: int | None) -> int:
-    if next(model.parameters()).device.type != "cpu" and memory_bytes is not None:
-        return int(_SHARE_OF_DEVICE * memory_bytes)
-    size = sum(each.numel() * each.element_size() for each in model.parameters())
-    return int(max(_LEAST_ON_PROCESSOR, _STATES * size))
+def _limit(arm: Arm, measured: int | None, memory_bytes: int | None) -> int:
+    """Return up to how many bytes steps are looked at."""
+    if measured is not None and arm.device.type == "cpu":
+        return _ROOM * measured
+    return _UNKNOWN if memory_bytes is None else int(_SHARE_OF_DEVICE * memory_bytes)
 
 
 def _fitting(memory: MemoryModel) -> int | None:
