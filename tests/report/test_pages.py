@@ -87,7 +87,7 @@ def pages(tmp_path_factory):
     )
     assert told.exit_code == 0, told.stderr
     (folder / "advise.json").write_text(told.stdout)
-    from batchwright.report.pages import compared_page
+    from batchwright.report.compared_page import compared_page
 
     result = json.loads((RESULTS / "translation.json").read_text(encoding="utf-8"))
     (folder / "compare.html").write_text(compared_page(result), encoding="utf-8")
@@ -100,7 +100,7 @@ def test_a_page_asks_nobody_for_anything_and_holds_the_facts(pages, name):
     html = (pages / f"{name}.html").read_text(encoding="utf-8")
     text = check(html)
     assert facts_of(html) == json.loads((pages / f"{name}.json").read_text())
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 3
     assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="', html))
     for each in re.findall(r"(?:href=\"|url\()#([^\")]+)", html):
         assert f'id="{each}"' in html
