@@ -72,9 +72,9 @@ def _repeated(facts: Facts) -> str | None:
     if not facts["repeated"]:
         return None
     return (
-        f"{plural(facts['repeated'], 'entry')} beyond the first of their sample: right for an "
-        "order that draws, wrong for an epoch of all samples."
-    ).replace("entrys", "entries")
+        f"{plural(facts['repeated'], 'repetition')} of samples: right for an order that draws, "
+        "wrong for an epoch of all samples."
+    )
 
 
 def _cut(facts: Facts) -> str | None:

@@ -29,12 +29,15 @@ _FONT_POINTS = 10
 _LARGEST_DOT = 260.0
 _SMALLEST_DOT = 6.0
 _ROOM = 1.5
+_LEAST_DECADE = 12.0
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Places and heights."""
 
 
-def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title: str) -> str:
+def curves(
+    lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title: str, skipped: int = 0
+) -> str:
     """Draw lines, all of one name in one colour.
 
     Args:
@@ -42,6 +45,7 @@ def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title:
         across: What places are.
         up: What heights are.
         title: Of the plot.
+        skipped: Points of each line, from its first on, that heights need not show.
 
     Returns:
         SVG.
@@ -55,6 +59,11 @@ def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title:
             for place, (xs, ys) in enumerate(several):
                 label = name if place == 0 else None
                 axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9, label=label)
+        heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
+        if skipped and heights:
+            low, high = min(heights), max(heights)
+            margin = 0.06 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
         _label(axes, across, up)
         axes.get_figure().legend(  # type: ignore[union-attr]  # axes are in a figure
             loc="outside lower left", frameon=False, labelcolor=GREY, fontsize=_FONT_POINTS
@@ -123,11 +132,11 @@ def dots(points: Sequence[tuple[float, float, int]], *, across: str, up: str, ti
     def draw(axes: Axes) -> None:
         xs, ys, counts = (np.array(each, dtype=float) for each in zip(*points, strict=True))
         sizes = np.maximum(counts / counts.max() * _LARGEST_DOT, _SMALLEST_DOT)
-        axes.scatter(xs, ys, s=sizes, color=COLOURS[2], alpha=0.6, linewidths=0)
+        axes.scatter(xs, ys, s=sizes, color=COLOURS[2], alpha=0.75, linewidths=0)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlim(xs.min() / _ROOM, xs.max() * _ROOM)
-        axes.set_ylim(ys.min() / _ROOM, ys.max() * _ROOM)
+        axes.set_xlim(*_with_room(xs))
+        axes.set_ylim(*_with_room(ys))
         _label(axes, across, up)
 
     return _drawn(draw, title)
@@ -184,6 +193,13 @@ def _label(axes: Axes, across: str, up: str) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.set_xlabel(across, color=GREY)
     axes.set_ylabel(up, color=GREY)
+
+
+def _with_room(values: np.ndarray) -> tuple[float, float]:
+    """Return limits of a logarithmic axis, never so narrow that no round number lies in them."""
+    low, high = values.min() / _ROOM, values.max() * _ROOM
+    more = max(1.0, _LEAST_DECADE / (high / low)) ** 0.5
+    return float(low / more), float(high * more)
 
 
 def _colours(number: int) -> list[str]:

@@ -7,6 +7,9 @@ from batchwright.report.compared import DENSE
 from batchwright.report.page import Section
 from batchwright.report.plots import Curve, curves
 
+_BEGINNING = 2
+"""Evaluations that would hide all later differences: of the untrained model, and soon after."""
+
 
 def learning_curves(result: Mapping[str, Any]) -> Section:
     """Draw the metric against time and against tokens, a line for each run.
@@ -14,16 +17,24 @@ def learning_curves(result: Mapping[str, Any]) -> Section:
     Args:
         result: What ``compare --json`` prints.
     """
-    metric = result["metric"]
-    return Section(
-        plots=[
-            curves(
-                _lines(result, "seconds"), across="seconds of training", up=metric, title="By time"
-            ),
-            curves(_lines(result, "tokens"), across="real tokens", up=metric, title="By tokens"),
-        ],
-        note="A line for each run. Intervals are of 95 %, over seeds, paired.",
+    plots = [
+        curves(
+            _lines(result, what),
+            across=across,
+            up=result["metric"],
+            title=title,
+            skipped=_BEGINNING,
+        )
+        for what, across, title in (
+            ("seconds", "seconds of training", "By time"),
+            ("tokens", "real tokens", "By tokens"),
+        )
+    ]
+    note = (
+        "A line for each run; what models are worth before and early in training may lie outside. "
+        "Intervals are of 95 %, over seeds, paired."
     )
+    return Section(plots=plots, note=note)
 
 
 def _lines(result: Mapping[str, Any], what: str) -> dict[str, list[Curve]]:

@@ -18,6 +18,9 @@ def audit_section(name: str, audit: Facts) -> Section:
         name: Of the strategy.
         audit: What `audited` of `batchwright.compare.audits` returns.
     """
+    title = f"Precision audit: {name}"
+    if "failed" in audit:
+        return Section(title, sentences=[f"It could not be audited: {audit['failed']}"])
     rows = [
         (
             each["name"],
@@ -30,8 +33,7 @@ def audit_section(name: str, audit: Facts) -> Section:
     ]
     head = (
         "layer",
-        *(f"forward: {column}" if column == "zero" else column for column in _COLUMNS),
-        *(f"backward: {column}" if column == "zero" else column for column in _COLUMNS),
+        *(f"{way}: {column}" for way in ("forward", "backward") for column in _COLUMNS),
         *("updates lost", "if bf16 weights"),
     )
     scale = f", loss scale {number(audit['loss_scale'])}" if audit["mode"] == "fp16" else ""
@@ -49,7 +51,7 @@ def audit_section(name: str, audit: Facts) -> Section:
             *said,
             *(audit["advice_on_fp16"] or ["Nothing that was seen speaks against fp16 either."]),
         ]
-    return Section(f"Precision audit: {name}", sentences=said, head=head, rows=rows, note=note)
+    return Section(title, sentences=said, head=head, rows=rows, note=note)
 
 
 def _shares(seen: Facts | None) -> list[str]:
