@@ -18,7 +18,7 @@ MOST_DRAWS = 20_000_000
 POINTS = 50
 """Points of a curve at most."""
 
-_COVERED = ("eligible", "draws", "tokens", "deferred", "seen", "most", "effective_samples")
+_COVERED = ("eligible", "draws", "drawn", "deferred", "seen", "most", "effective_samples")
 
 
 def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any]:
@@ -33,8 +33,9 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any
         Of the first epoch: `num_batches`, `num_steps`, `padding`, `dispersion`, `shapes`,
         `shapes_of_batches` as `shape_facts` returns them, and `step_costs`. Of the run: `pacing`,
         the share that is `eligible` at some `progress` of it (None: no curriculum), and
-        `coverage`, whom the epochs draw (None: every sample once an epoch, or more draws than
-        `MOST_DRAWS`). JSON as it stands. A plan; of an order that draws, one for each epoch.
+        `coverage`, whom `epochs` of it draw: fields of `Coverage`, and `drawn`, all draws until
+        their end (None: every sample once an epoch, or more draws than `MOST_DRAWS`). JSON as it
+        stands. A plan; of an order that draws, one for each epoch.
 
     Raises:
         StrategyError: If the task does not allow the strategy.
@@ -74,7 +75,8 @@ def _coverage(planner: Planner, epochs: int) -> dict[str, Any] | None:
     draws_all = isinstance(planner.order, Shuffle | Sequential)
     if draws_all or epochs * planner.num_samples > MOST_DRAWS:
         return None
-    facts = coverage(planner, epochs=epochs).facts()
+    covered = coverage(planner, epochs=epochs)
+    facts = covered.facts() | {"drawn": np.cumsum(covered.draws).tolist()}
     chosen = np.unique(np.linspace(0, epochs - 1, min(epochs, POINTS)).round().astype(int))
     return {"epochs": chosen.tolist()} | {
         name: [facts[name][epoch] for epoch in chosen.tolist()] for name in _COVERED

@@ -114,20 +114,22 @@ def coverage_facts(plan: Plan) -> dict[str, Any]:
 
     Returns:
         `num_lengths`, the samples that the plan was made for (None: unknown), `most`, and `times`:
-        [times, samples that are in the plan so often] from 0 (if it is known) to `most`, which
-        stands for as often or more. O(m).
+        how many `samples`, and which `share` of all, are in the plan so many `times`; `most` times
+        stands for as many or more. O(m).
 
     Example:
-        >>> coverage_facts(Plan(np.array([4, 0, 4]), np.array([0, 2, 3])))
-        {'num_lengths': None, 'most': 8, 'times': [[1, 1], [2, 1]]}
+        >>> coverage_facts(Plan(np.array([4, 0, 4]), np.array([0, 2, 3])))["times"]
+        [{'times': 1, 'samples': 1, 'share': None}, {'times': 2, 'samples': 1, 'share': None}]
     """
     whole = plan.indices if plan.starts is None else plan.indices[plan.starts == 0]
     known = plan.origin.num_samples
     seen = np.bincount(whole, minlength=known or 0)
-    counts = np.bincount(np.minimum(seen, _MOST_TIMES))
-    times = [[each, int(count)] for each, count in enumerate(counts) if count]
-    if known is None:
-        times = [each for each in times if each[0]]
+    counts = np.bincount(np.minimum(seen, _MOST_TIMES)).tolist()
+    times = [
+        {"times": each, "samples": count, "share": None if known is None else count / known}
+        for each, count in enumerate(counts)
+        if count and (each or known is not None)
+    ]
     return {"num_lengths": known, "most": _MOST_TIMES, "times": times}
 
 

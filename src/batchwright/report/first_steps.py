@@ -49,7 +49,7 @@ def first_steps(facts: Facts) -> list[str]:
 
 def _lost(facts: Facts) -> str | None:
     """Name samples that are never trained on: that is worse than waste."""
-    known, missing = facts["num_lengths"], facts["absent"] or 0
+    missing = facts["absent"] or 0
     if not facts["dropped"] and not missing:
         return None
     parts = [
@@ -59,13 +59,12 @@ def _lost(facts: Facts) -> str | None:
     ]
     if missing:
         parts.append(f"{plural(missing, 'sample')} in no batch")
-    share = "" if known is None else f", {percent((facts['dropped'] + missing) / known)} of all"
     cure = ""
     if "oversize" in facts["dropped_by_reason"]:
         cure = " Raise the budget, or cut what is longer: --oversize truncate."
     elif missing:
         cure = " A shard holds the batches of one rank only; otherwise plan again."
-    return f"This epoch does not see every sample: {', '.join(parts)}{share}.{cure}"
+    return f"This epoch does not see every sample: {', '.join(parts)}.{cure}"
 
 
 def _repeated(facts: Facts) -> str | None:
@@ -156,7 +155,7 @@ def _unlike(facts: Facts) -> str | None:
         cure = "--mixing stratified or update mixes them."
     return (
         f"Updates are unlike one another: dispersion {number(facts['dispersion'])}, where a plain "
-        f"shuffle has 1; {plural(size, 'batch')} an update. {cure}"
+        f"shuffle has 1. {cure}"
     )
 
 

@@ -37,12 +37,12 @@ def inspected_page(facts: Facts) -> str:
     if "shapes_of_batches" in facts:
         sections.append(shape_section(facts["shapes_of_batches"], unit=unit))
     if facts.get("dial"):
-        slots = plural(facts["world_size"] * facts["accumulate"], "batch")
-        sections.append(dial_section(facts["dial"], note=f"Updates of {slots}."))
+        ranks, slots = plural(facts["world_size"], "rank"), plural(facts["accumulate"], "batch")
+        sections.append(dial_section(facts["dial"], note=f"Updates of {ranks} × {slots}."))
     if "step_costs" in facts:
         sections.append(cost_section(facts["step_costs"], unit=unit))
-        ranks = rank_section(facts["step_costs"], unit=unit)
-        sections += [] if ranks is None else [ranks]
+        each = rank_section(facts["step_costs"], unit=unit)
+        sections += [] if each is None else [each]
     sections += [epoch_section(facts), _figures(dict(facts))]
     about = f"{number(facts['num_batches'])} batches of {plural(facts['num_samples'], 'sample')}: "
     return page(

@@ -13,6 +13,7 @@ from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError
 from batchwright.report.dial_plot import GREY as DIAL_GREY
 from batchwright.report.dial_plot import dial_figure
+from batchwright.report.figures import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,7 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
         drawn = axes.barh(names, [values[name] for name in names], color=COLOURS[2], height=0.6)
         axes.bar_label(
             drawn,
-            [f"{values[name]:.1%}" for name in names],
+            [percent(values[name]) for name in names],
             padding=4,
             color=GREY,
             fontsize=_FONT_POINTS,

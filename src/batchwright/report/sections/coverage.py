@@ -19,17 +19,18 @@ def epoch_section(facts: Facts) -> Section:
     coverage = facts["coverage"]
     known = coverage["num_lengths"]
     rows = [
-        (_times(times, last=times == coverage["most"]), number(count), _share(count, known))
-        for times, count in coverage["times"]
-        if count
+        (
+            _times(each["times"], last=each["times"] == coverage["most"]),
+            number(each["samples"]),
+            "" if each["share"] is None else percent(each["share"]),
+        )
+        for each in coverage["times"]
     ]
     rows += [
-        (f"dropped: {reason}", number(count), _share(count, known))
+        (f"dropped: {reason}", number(count), "")
         for reason, count in facts["dropped_by_reason"].items()
     ]
-    for name in ("truncated", "split"):
-        if facts.get(name):
-            rows.append((name, number(facts[name]), _share(facts[name], known)))
+    rows += [(name, number(facts[name]), "") for name in ("truncated", "split") if facts.get(name)]
     if known is None:
         note = "How many samples the data have is not known to the file."
     else:
@@ -60,7 +61,7 @@ def drawn_section(plans: Mapping[str, Facts]) -> Section | None:
         rows.append(
             (
                 name,
-                number(sum(whole["draws"])),
+                number(whole["drawn"][-1]),
                 percent(whole["seen"][-1]),
                 number(whole["most"][-1]),
                 number(whole["effective_samples"][-1]),
@@ -87,7 +88,3 @@ def _times(times: int, *, last: bool) -> str:
         return "in no batch"
     told = "once" if times == 1 else f"{number(times)} times"
     return f"{told} or more" if last else told
-
-
-def _share(count: int, known: int | None) -> str:
-    return "" if known is None else percent(count / known)
