@@ -1,6 +1,7 @@
 """The page of `inspect`: what to do first about a plan, then why."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from batchwright.report.figures import number, plural
@@ -46,7 +47,10 @@ def inspected_page(facts: Facts) -> str:
     sections += [epoch_section(facts), _figures(dict(facts))]
     about = f"{number(facts['num_batches'])} batches of {plural(facts['num_samples'], 'sample')}: "
     return page(
-        f"Plan {facts['plan']}", sections, facts, about=f"{about}{layout_line(dict(facts))}."
+        f"Plan {Path(facts['plan']).name}",
+        sections,
+        facts,
+        about=f"{about}{layout_line(dict(facts))}.",
     )
 
 

@@ -81,6 +81,8 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         names = list(values)[::-1]
         drawn = axes.barh(names, [values[name] for name in names], color=COLOURS[2], height=0.6)
         axes.bar_label(
@@ -91,10 +93,8 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
             fontsize=_FONT_POINTS,
         )
         axes.set_xlim(0, max(1e-3, *values.values()) * 1.25)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(across, color=GREY)
-        if axes.get_xlim()[1] > 0.03:
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
     return _drawn(draw, title, height=1.2 + 0.3 * len(values))
 

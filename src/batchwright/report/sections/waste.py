@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchwright.report.figures import number, percent
+from batchwright.report.figures import number, percent, plural
 from batchwright.report.page import Section
 from batchwright.report.plots import bars
 
@@ -38,8 +38,8 @@ def waste_section(facts: Mapping[str, Any]) -> Section:
             ("plain batches", percent(shares["plain batches"]), number(plain["num_batches"]))
         )
         notes.append(
-            f"Plain batches hold {number(plain['batch_size'])} random samples: the most that "
-            "always fit the budget."
+            f"Plain batches hold {plural(plain['batch_size'], 'random sample')}: the most that always "
+            "fit the budget."
         )
     if budgeted is not None:
         shares["within a budget"] = budgeted["padding"]
