@@ -38,8 +38,8 @@ def waste_section(facts: Mapping[str, Any]) -> Section:
             ("plain batches", percent(shares["plain batches"]), number(plain["num_batches"]))
         )
         notes.append(
-            f"Plain batches hold {plural(plain['batch_size'], 'random sample')}: the most that always "
-            "fit the budget."
+            f"Plain batches hold {plural(plain['batch_size'], 'random sample')}: the most that "
+            "always fit the budget."
         )
     if budgeted is not None:
         shares["within a budget"] = budgeted["padding"]
