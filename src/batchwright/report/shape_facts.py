@@ -51,10 +51,11 @@ def shape_facts(plan: Plan, lengths: IntoLengths) -> dict[str, Any]:
             longest = np.add.reduceat(layout.rounded(entries), plan.offsets[:-1])
     else:
         rows, longest = layout.padded_rows(entries, plan.offsets)
-    shapes, of, batches = np.unique(
-        np.column_stack((rows, longest)), axis=0, return_inverse=True, return_counts=True
+    shapes = np.column_stack((rows, longest))
+    _, first, of, batches = np.unique(
+        _keys(shapes), return_index=True, return_inverse=True, return_counts=True
     )
-    of = of.ravel()
+    shapes = shapes[first]
     chosen = np.argsort(-batches, kind="stable")[:COMMONEST]
     samples = np.bincount(of, plan.sizes)
     padding = 1 - np.bincount(of, real) / np.bincount(of, laid_out)
@@ -75,6 +76,16 @@ def shape_facts(plan: Plan, lengths: IntoLengths) -> dict[str, Any]:
         ],
         "grid": _grid(row_lengths, plan.sizes if layout.kind == "packed" else rows),
     }
+
+
+def _keys(shapes: IntArray) -> IntArray:
+    """Give each row of int64[b, k] a number, the same for the same rows, that sorts as they do."""
+    keys = np.zeros(len(shapes), dtype=np.int64)
+    for column in shapes.T:
+        _, ranks = np.unique(column, return_inverse=True)
+        # As small as they can be, so that no product of columns overflows.
+        _, keys = np.unique(keys * (int(ranks.max()) + 1) + ranks, return_inverse=True)
+    return keys
 
 
 def _plain(length: IntArray) -> int | list[int]:
