@@ -48,6 +48,10 @@ def test_ranks_that_wait_are_told_and_a_cost_helps():
     told = said(uneven)
     assert "Ranks wait" in told
     assert f"{uneven.stats(LENGTHS).imbalance_padded:.3f} ×" in told
+    assert "raise --accumulate with it" in told
+    even = bw.plan(LENGTHS, batching=bw.FixedSize(4), world_size=8, cost="padded").stats(LENGTHS)
+    assert even.imbalance_padded < 1.03
+    assert even.dispersion > 2  # what the sentence warns of
     quadratic = bw.plan(LENGTHS, max_tokens=8_000, world_size=4, accumulate=4)
     assert "--cost quadratic" in said(quadratic)
     dealt = bw.plan(LENGTHS, max_tokens=8_000, world_size=4, accumulate=4, cost="quadratic")

@@ -135,15 +135,25 @@ def _waiting(facts: Facts) -> str | None:
     if facts["imbalance_padded"] >= IMBALANCE:
         return (
             f"Ranks wait: a step's slowest takes {facts['imbalance_padded']:.3f} × the mean in "
-            "padded tokens. --cost padded deals batches by what they cost."
+            f"padded tokens. {_evened('padded', facts)}"
         )
     if facts["imbalance_quadratic"] >= IMBALANCE:
         return (
             "Ranks are even in padded tokens, but in squared lengths a step's slowest takes "
-            f"{facts['imbalance_quadratic']:.3f} × the mean: where attention takes most of the "
-            "time, plan with --cost quadratic."
+            f"{facts['imbalance_quadratic']:.3f} × the mean. Where attention takes most of the "
+            f"time: {_evened('quadratic', facts)}"
         )
     return None
+
+
+def _evened(cost: str, facts: Facts) -> str:
+    """Say what evens ranks out, and what that costs: with one slot a rank, the mix."""
+    if facts["accumulate"] > 1:
+        return f"--cost {cost} deals batches by what they cost."
+    return (
+        f"--cost {cost} deals batches by what they cost; with a single batch for each rank that "
+        "makes updates unlike one another, so raise --accumulate with it."
+    )
 
 
 def _unlike(facts: Facts) -> str | None:

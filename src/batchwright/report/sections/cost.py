@@ -45,6 +45,8 @@ def cost_section(costs: Facts, *, unit: str) -> Section:
     steps, ranks = plural(costs["num_steps"], "step"), plural(costs["world_size"], "rank")
     slots = plural(costs["accumulate"], "batch")
     note = f"Padded {unit} of a rank in a step: {steps} of {ranks}, {slots} each."
+    if costs["world_size"] > 1:
+        note += " Waiting: for the slowest rank, if time follows padded tokens."
     if costs["num_steps"] > 1:
         note += " The line is the mean, the band goes from the least to the most"
         note += " of ranks." if costs["steps_a_point"] == 1 else " of ranks and steps."
