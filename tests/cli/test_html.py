@@ -11,6 +11,7 @@ from tests.cli.test_compare import TASK
 INSPECT = ("inspect", "plan.safetensors", "lengths.npy")
 
 
+@pytest.mark.slow
 def test_the_page_comes_beside_the_report(tmp_path):
     page = tmp_path / "page.html"
     plain = invoke(*INSPECT)
@@ -22,6 +23,7 @@ def test_the_page_comes_beside_the_report(tmp_path):
     assert "Mixing dial" not in plain.stdout
 
 
+@pytest.mark.slow
 def test_only_padded_batches_within_a_budget_have_a_dial(tmp_path):
     plan, page = str(tmp_path / "plan"), str(tmp_path / "page.html")
     for options in (("--pack", "512"), ("--batch-size", "8")):
@@ -31,6 +33,7 @@ def test_only_padded_batches_within_a_budget_have_a_dial(tmp_path):
     assert "dial" not in facts_of(*INSPECT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,11 @@ def _checked_page(context: click.Context, _: click.Parameter, path: Path | None)
     """Refuse before anything is measured what could not be written afterwards."""
     if path is None or context.resilient_parsing:
         return path
-    if not path.absolute().parent.is_dir():
-        raise click.UsageError(f"--html {path}: expected a file in a directory that exists.")
+    folder = path.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise click.UsageError(
+            f"--html {path}: expected a file in a directory that exists and can be written to."
+        )
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingExtraError(
@@ -38,16 +42,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def refuse_input(html: Path | None, *inputs: str | None) -> None:
-    """Refuse to write a page over a file that is read.
+    """Refuse to write a page over a file that is read, or written otherwise.
 
     Raises:
         UsageError: Naming it.
     """
-    for each in inputs:
-        if html is None or not each or not html.exists() or not Path(each).exists():
-            continue
-        if html.samefile(each):
-            raise click.UsageError(f"--html {html} is read by this command: name another file.")
+    if html is None:
+        return
+    for each in (Path(name) for name in inputs if name):
+        is_same = html.absolute() == each.absolute()
+        if is_same or (html.exists() and each.exists() and html.samefile(each)):
+            raise click.UsageError(f"--html {html} is used by this command: name another file.")
 
 
 def show(facts: dict[str, Any], *, as_json: bool) -> None:

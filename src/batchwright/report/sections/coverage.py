@@ -73,13 +73,18 @@ def drawn_section(plans: Mapping[str, Facts]) -> Section | None:
         plots.append(curves(lines, across="share of the run", up="share eligible", title="Pacing"))
     if seen:
         plots.append(curves(seen, across="epochs", up="share seen so far", title="Coverage"))
+    note = (
+        "Over the run, of the first seed. Effective samples: as many, drawn alike, would vary as "
+        "much. Strategies that are not named see every sample once an epoch."
+    )
+    if any(name not in drawn for name in paced):
+        note += " Draws of the others are too many to be counted."
     return Section(
         "Pacing and coverage",
         head=("", "draws", "seen", "most draws of a sample", "effective samples"),
         rows=rows,
         plots=plots,
-        note="Over the run, of the first seed. Effective samples: as many, drawn alike, would vary "
-        "as much. Strategies that are not listed see every sample once an epoch.",
+        note=note,
     )
 
 
