@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import html_option, json_option
+from batchwright.cli.output import html_option, json_option, refuse_input
 from batchwright.cli.source import Reading, reading_options
 from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import size
@@ -64,6 +64,7 @@ def advise(
         return
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
+    refuse_input(html, source)
     reading = Reading(length, measure, tokenizer, no_cache)
     if source.endswith(".py"):
         if not reading.is_default:
@@ -128,7 +129,7 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
         "snippet": code,
     }
     if html is not None:
-        from batchwright.report.pages import advised_page
+        from batchwright.report.advised_page import advised_page
 
         html.write_text(advised_page(result), encoding="utf-8")
     if as_json:

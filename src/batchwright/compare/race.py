@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batchwright.compare.arm import Arm, Evaluation, Spent
+from batchwright.compare.audits import audited
 from batchwright.compare.peak_memory import peak_bytes
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -150,6 +151,14 @@ class Race:
             )
             for arm in self.arms
         ]
+
+    def audits(self) -> dict[str, dict[str, Any]]:
+        """Audit the arms that trained in half precision, on a few updates more: name → facts.
+
+        Only once outcomes are taken: arms are others afterwards.
+        """
+        seen = {arm.name: audited(arm) for arm in self.arms if not arm.dense}
+        return {name: facts for name, facts in seen.items() if facts is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that going on needs: tensors, numbers, and lists and dicts of them."""
