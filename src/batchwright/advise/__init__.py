@@ -2,7 +2,11 @@
 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.data_profile import DataProfile, profile_data
+from batchwright.advise.duplicates import Duplicates, profile_duplicates
+from batchwright.advise.group_profile import Group, GroupProfile, profile_groups
 from batchwright.advise.hardware import Hardware, profile_hardware
+from batchwright.advise.label_profile import LabelProfile, profile_labels
+from batchwright.advise.noise_estimate import NoiseEstimate
 from batchwright.advise.rules import RULES, Evidence, advise
 from batchwright.advise.snippets import FRAMEWORKS, snippet
 from batchwright.advise.trials import Trial, run_trials
@@ -12,13 +16,21 @@ __all__ = [
     "RULES",
     "Advice",
     "DataProfile",
+    "Duplicates",
     "Evidence",
     "Gain",
+    "Group",
+    "GroupProfile",
     "Hardware",
+    "LabelProfile",
+    "NoiseEstimate",
     "Trial",
     "advise",
     "profile_data",
+    "profile_duplicates",
+    "profile_groups",
     "profile_hardware",
+    "profile_labels",
     "run_trials",
     "snippet",
 ]

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
-Origin: TypeAlias = Literal["measured here", "computed from the plan"]
+Origin: TypeAlias = Literal["measured here", "computed from the plan", "published"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Gain:
         high: The upper one.
         of: What is compared.
         origin: Where that is known from.
+        source: Who published it.
     """
 
     ratio: float
@@ -26,6 +27,7 @@ class Gain:
     high: float | None
     of: str
     origin: Origin
+    source: str = ""
 
 
 @dataclass(frozen=True)

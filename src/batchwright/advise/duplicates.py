@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from batchwright.advise.encoding import encode
+from batchwright.advise.encoding import encode, encode_column
 from batchwright.advise.sample_digest import digests
 from batchwright.errors import ScoresError
 from batchwright.lengths import as_lengths, totals
@@ -115,7 +115,7 @@ def profile_duplicates(
 def _codes(samples: Any, labels: Any, seconds: float) -> IntArray:
     """Number the distinct samples, int64[m]; m is less than n where the time is over."""
     if hasattr(samples, "dictionary_encode"):
-        return encode(samples, "samples").codes
+        return encode_column(samples, "samples")[0]
     if isinstance(samples, np.ndarray) and samples.dtype.kind not in "OUS":
         return _codes_of_rows(samples)
     if _are_texts(samples):

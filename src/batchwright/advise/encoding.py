@@ -35,8 +35,7 @@ def encode(values: Any, name: str) -> Encoding:
         name: What messages call it.
 
     Returns:
-        Codes, and the values. A column of `pyarrow` is never made into Python objects, but for
-        its distinct values.
+        Codes, and the values.
 
     Raises:
         ScoresError: A value is missing, or cannot be hashed; or the shape is not [n].
@@ -49,7 +48,8 @@ def encode(values: Any, name: str) -> Encoding:
         array([0, 1, 0])
     """
     if hasattr(values, "dictionary_encode"):
-        return _of_column(values, name)
+        codes, distinct = encode_column(values, name)
+        return Encoding(codes, distinct.to_pylist())
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _of_list(values, name)
     array = np.asarray(values)
@@ -59,8 +59,8 @@ def encode(values: Any, name: str) -> Encoding:
         _refuse(int(np.argmax(np.isnan(array))), name)
     if array.dtype.kind == "O":
         return _of_list(array.tolist(), name)
-    distinct, codes = np.unique(array, return_inverse=True)
-    return Encoding(codes.astype(np.int64), distinct.tolist())
+    found, inverse = np.unique(array, return_inverse=True)
+    return Encoding(inverse.astype(np.int64), found.tolist())
 
 
 def _of_list(values: Sequence[Any], name: str) -> Encoding:
@@ -80,12 +80,26 @@ def _of_list(values: Sequence[Any], name: str) -> Encoding:
     return Encoding(codes, distinct)
 
 
-def _of_column(column: Any, name: str) -> Encoding:
+def encode_column(column: Any, name: str) -> tuple[IntArray, Any]:
+    """Number the distinct values of a column of `pyarrow`, and make no Python objects of them.
+
+    Args:
+        column: An array, or a chunked one.
+        name: What messages call it.
+
+    Returns:
+        int64[n], codes; and the distinct values, an array of `pyarrow`.
+
+    Raises:
+        ScoresError: A value is missing.
+    """
     if column.null_count:
         _refuse(int(np.argmax(column.is_null().to_numpy(zero_copy_only=False))), name)
     encoded = column.dictionary_encode()
+    if hasattr(encoded, "combine_chunks"):
+        encoded = encoded.combine_chunks()
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return Encoding(codes, encoded.dictionary.to_pylist())
+    return codes, encoded.dictionary
 
 
 def _refuse(index: int, name: str) -> None:

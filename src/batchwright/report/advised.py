@@ -50,7 +50,8 @@ def paragraph(advice: Facts) -> str:
     gain = advice["gain"]
     if gain is not None:
         figure = interval({**gain, "mean": gain["ratio"]})
-        said.append(f"Expected: {figure} × as many {gain['of']}, {gain['origin']}.")
+        origin = gain["origin"] + (f" by {gain['source']}" if gain["source"] else "")
+        said.append(f"Expected: {figure} × as many {gain['of']}, {origin}.")
     if advice["settings"]:
         listed = ", ".join(f"{name}: {value}" for name, value in advice["settings"].items())
         said.append(f"Setting: {listed}.")

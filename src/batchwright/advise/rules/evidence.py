@@ -6,7 +6,10 @@ from typing import TypeAlias
 
 from batchwright.advise.advice import Advice, Gain, Verdict
 from batchwright.advise.data_profile import DataProfile
+from batchwright.advise.duplicates import Duplicates
+from batchwright.advise.group_profile import GroupProfile
 from batchwright.advise.hardware import Hardware
+from batchwright.advise.label_profile import LabelProfile
 from batchwright.advise.trials import Trial
 
 WORTH = 1.03
@@ -22,12 +25,18 @@ class Evidence:
         hardware: What the machine is. None: unknown.
         trials: Name of a strategy → its trial on the user's task; empty without a task.
         difficulties: Scores that the task has.
+        labels: What labels tell. None: unknown.
+        duplicates: How many samples are there more than once. None: unknown.
+        groups: What groups tell. None: unknown.
     """
 
     data: DataProfile
     hardware: Hardware | None = None
     trials: Mapping[str, Trial] = field(default_factory=dict)
     difficulties: Sequence[str] = ()
+    labels: LabelProfile | None = None
+    duplicates: Duplicates | None = None
+    groups: GroupProfile | None = None
 
 
 Rule: TypeAlias = Callable[[Evidence], Advice]
