@@ -2,7 +2,7 @@
 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.data_profile import DataProfile, profile_data
-from batchwright.advise.duplicates import Duplicates, profile_duplicates
+from batchwright.advise.duplicates import Duplicates, first_of_each, profile_duplicates
 from batchwright.advise.group_profile import Group, GroupProfile, profile_groups
 from batchwright.advise.hardware import Hardware, profile_hardware
 from batchwright.advise.label_profile import LabelProfile, profile_labels
@@ -26,6 +26,7 @@ __all__ = [
     "NoiseEstimate",
     "Trial",
     "advise",
+    "first_of_each",
     "profile_data",
     "profile_duplicates",
     "profile_groups",

@@ -112,6 +112,30 @@ def profile_duplicates(
     )
 
 
+def first_of_each(samples: Any) -> IntArray:
+    """Return which samples are not equal to an earlier one: what deduplication keeps.
+
+    Args:
+        samples: As `profile_duplicates` takes them.
+
+    Returns:
+        int64[m], rising: `Planner(lengths[kept])` plans them, and sample i of that is `kept[i]`.
+
+    Raises:
+        ScoresError: If a sample is of a kind that has no bytes.
+
+    Complexity:
+        O(n log n).
+
+    Example:
+        >>> first_of_each(["a", "b", "a", "c"])
+        array([0, 1, 3])
+    """
+    _, first = np.unique(_codes(samples, None, float("inf")), return_index=True)
+    kept: IntArray = np.sort(first).astype(np.int64)
+    return kept
+
+
 def _codes(samples: Any, labels: Any, seconds: float) -> IntArray:
     """Number the distinct samples, int64[m]; m is less than n where the time is over."""
     if hasattr(samples, "dictionary_encode"):

@@ -48,8 +48,12 @@ def encode(values: Any, name: str) -> Encoding:
         array([0, 1, 0])
     """
     if hasattr(values, "dictionary_encode"):
-        codes, distinct = encode_column(values, name)
-        return Encoding(codes, distinct.to_pylist())
+        codes, column = encode_column(values, name)
+        distinct = column.to_pylist()
+        nan = [code for code, value in enumerate(distinct) if value != value]  # noqa: PLR0124
+        if nan:
+            _refuse(int(np.argmax(codes == nan[0])), name)
+        return Encoding(codes, distinct)
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return _of_list(values, name)
     array = np.asarray(values)
@@ -72,7 +76,7 @@ def _of_list(values: Sequence[Any], name: str) -> Encoding:
             f"{name} hold something that is neither a number nor text: {error}."
         ) from error
     distinct = list(numbers)
-    if any(value is None or value != value for value in distinct):  # noqa: PLR0124 -- NaN is not
+    if any(value is None or value != value for value in distinct):  # noqa: PLR0124 -- is NaN
         missing = (k for k, value in enumerate(values) if value is None or value != value)  # noqa: PLR0124
         _refuse(next(missing), name)
     numbers.update(zip(distinct, range(len(distinct)), strict=True))

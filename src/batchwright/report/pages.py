@@ -8,6 +8,7 @@ from batchwright.report.compared import DENSE, interval, learning_rows, sentence
 from batchwright.report.figures import number, plural
 from batchwright.report.page import Card, Section, page
 from batchwright.report.plots import bars, curves, steps
+from batchwright.report.sample_sections import sample_sections
 
 Facts = Mapping[str, Any]
 
@@ -103,6 +104,7 @@ def advised_page(result: Facts) -> str:
             ],
         ),
     ]
+    sections += sample_sections(result)
     if data["dial"]:
         sections.append(
             Section(
