@@ -100,10 +100,9 @@ def _as_array(part: Any) -> Any:
         part = part.detach().cpu()
         if part.dtype.is_floating_point and part.dtype.itemsize < 4:
             part = part.float()  # NumPy has not all of these types, and float32 holds them
-    try:
+    if isinstance(part, int | float | complex) or hasattr(part, "__array__"):
         return np.asarray(part)
-    except (TypeError, ValueError, RuntimeError):
-        return np.array(None, dtype=object)
+    return np.array(None, dtype=object)  # NumPy would go through whatever can be indexed
 
 
 def _label_paths(samples: Any, labels: Sequence[Any]) -> set[Path]:
