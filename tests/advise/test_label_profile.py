@@ -68,6 +68,41 @@ def test_features_that_tell_too_little_make_no_noise(digits, pixels):
     assert "linear teacher" in noise.doubt
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4])
+def test_what_is_trusted_is_right_whatever_the_teacher_sees(digits, share):
+    images, truth = digits
+    rng = np.random.default_rng(0)
+    trusted = []
+    for pixels in (3, 6, 10, 15, 20, 30, 40, 64):
+        for _ in range(2):
+            seen = images[:, rng.permutation(64)[:pixels]]
+            noise = profile_labels(mislabelled(truth, share), features=seen).noise
+            assert noise.high >= share - 0.02  # never far too low, trusted or not
+            if noise.is_trusted:
+                assert noise.low - 0.02 <= share
+                trusted.append(pixels)
+    assert trusted.count(64) == 2
+    assert not set(trusted) & {3, 6}
+
+
+@pytest.mark.slow
+def test_classes_that_overlap_are_not_noise():
+    datasets = pytest.importorskip("sklearn.datasets")
+    for separation in (0.3, 0.5, 0.8, 1.0, 1.3):
+        for num_classes in (2, 4):
+            features, truth = datasets.make_classification(
+                *(1_500, 20),
+                n_informative=10,
+                n_classes=num_classes,
+                class_sep=separation,
+                flip_y=0,
+                random_state=0,
+            )
+            noise = profile_labels(truth, features=features).noise
+            assert not (noise.is_trusted and noise.low > 0.05)
+
+
 def test_features_that_tell_nothing_are_not_trusted(digits):
     _, truth = digits
     guesses = np.random.default_rng(0).normal(size=(truth.size, 5))

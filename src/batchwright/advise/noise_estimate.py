@@ -23,7 +23,7 @@ _MOST_NUMBERS = 12_000_000
 _FEWEST_SAMPLES = 200
 
 _LEAST_ACCURACY = 0.5
-_LEAST_GAIN = 0.25
+_LEAST_GAIN = 0.35
 """A teacher below these tells too little: the share of labels it has to agree with, and the share
 of the largest class's errors that it has to remove."""
 
