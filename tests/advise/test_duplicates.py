@@ -84,6 +84,9 @@ def test_tensors_are_counted_alike_and_the_label_in_them_is_left_out(made):
         ({"a": 1}, {"b": 1}),
         ({"a": []}, {"a": ()[:0], "b": None}),
         ("1", 1),
+        ([1, 2, 3], [1, 2, 4]),
+        ([1, 2, 3], [1.0, 2.0, 3.0]),
+        ([1, 1, 1], [1, 1, True]),
         (b"a", "a"),
         (1, 1.0),
     ],
@@ -99,6 +102,13 @@ def test_a_number_that_is_the_label_by_chance_counts():
     assert profile_duplicates(samples, labels=[1, 0, 0]).num_distinct == 3
     # Where a sample is its label alone, nothing is left out.
     assert profile_duplicates([[1], [2]], labels=[7, 8]).num_distinct == 2
+
+
+def test_lists_of_tokens_are_compared_as_a_whole():
+    samples = [{"input_ids": list(range(k % 5 + 1)), "label": k % 2} for k in range(20)]
+    found = profile_duplicates(samples, labels=[k % 2 for k in range(20)])
+    assert (found.num_distinct, found.largest, found.num_contradicting) == (5, 4, 10)
+    assert profile_duplicates([[2**70, 1, 1], [2**70, 1, 2], [2**70, 1, 1]]).num_distinct == 2
 
 
 def test_looking_stops_when_the_time_is_over():

@@ -1,5 +1,7 @@
 """Groups: shares of samples and of tokens, and what a mixture would draw."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,3 +62,13 @@ def test_of_many_groups_ten_are_told_and_the_smallest():
 def test_what_are_no_groups_is_refused(groups, error, said):
     with pytest.raises(error, match=said):
         profile_groups(groups, [1, 2, 3])
+
+
+def test_names_are_cut_and_cannot_steer_a_terminal():
+    from batchwright.report.sample_sections import sample_sentences
+
+    profile = profile_groups(["\x1b[2J" + "x" * 100] * 3 + ["b"], [1, 1, 1, 1])
+    assert len(profile.largest[0].name) == 60
+    facts = {"labels": None, "duplicates": None, "groups": asdict(profile)}
+    (said,) = sample_sentences(facts)
+    assert said.isprintable()

@@ -14,6 +14,8 @@ from batchwright.typing import IntoLengths
 MOST_GROUPS = 10
 """Groups that are told one by one."""
 
+_LONGEST_NAME = 60
+
 TEMPERATURE = 5.0
 """Of the mixture that shares are told of: what the source below used for a hundred languages."""
 
@@ -23,7 +25,7 @@ class Group:
     """A group of samples.
 
     Attributes:
-        name: What its samples have in the column.
+        name: What its samples have in the column, the first 60 characters of it.
         num_samples: How many there are.
         share: Of all samples.
         token_share: Of all tokens.
@@ -107,7 +109,7 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
 
     def group(code: int) -> Group:
         return Group(
-            name=str(encoding.values[code]),
+            name=str(encoding.values[code])[:_LONGEST_NAME],
             num_samples=int(counts[code]),
             share=float(shares[code]),
             token_share=float(tokens[code] / tokens.sum()),

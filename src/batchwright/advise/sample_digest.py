@@ -71,11 +71,22 @@ def _parts(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         for key in sorted(value, key=repr):
             yield from _parts(value[key], (*path, repr(key)))
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if isinstance(value, list) and _are_small_numbers(value):
+            yield path, np.asarray(value)  # quicker compared as a whole
+            return
         yield path, f"{len(value)} entries"
         for position, each in enumerate(value):
             yield from _parts(each, (*path, str(position)))
     else:
         yield path, value
+
+
+def _are_small_numbers(values: list[Any]) -> bool:
+    """Whether this is a list such as of tokens."""
+    if len(values) < 3:
+        return False
+    types = set(map(type, values))
+    return types == {float} or (types == {int} and -(2**63) <= min(values) <= max(values) < 2**63)
 
 
 def _as_bytes(part: Any, index: int) -> tuple[str, bytes]:
@@ -84,8 +95,8 @@ def _as_bytes(part: Any, index: int) -> tuple[str, bytes]:
         return "text", part.encode("utf-8", "surrogatepass")
     if isinstance(part, bytes):
         return "bytes", part
-    if part is None:
-        return "none", b""
+    if part is None or isinstance(part, int):  # whole numbers of any size
+        return type(part).__name__, str(part).encode()
     array = _as_array(part)
     if array.dtype.kind == "O":
         raise ScoresError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchwright.report.figures import number, percent, plural
+from batchwright.report.figures import number, one_line, percent, plural
 from batchwright.report.page import Section
 
 Facts = Mapping[str, Any]
@@ -44,7 +44,7 @@ def sample_sections(result: Facts) -> list[Section]:
     )
     rows = [
         (
-            each["name"],
+            one_line(each["name"]),
             number(each["num_samples"]),
             percent(each["share"]),
             percent(each["token_share"]),
@@ -103,7 +103,7 @@ def _of_groups(groups: Facts | None) -> str:
         return "Groups: one."
     largest, smallest = groups["largest"][0], groups["smallest"]
     return (
-        f"Groups: {number(groups['num_groups'])}, from {smallest['name']} "
-        f"({percent(smallest['token_share'])} of the tokens) to {largest['name']} "
+        f"Groups: {number(groups['num_groups'])}, from {one_line(smallest['name'])} "
+        f"({percent(smallest['token_share'])} of the tokens) to {one_line(largest['name'])} "
         f"({percent(largest['token_share'])})."
     )
