@@ -13,6 +13,12 @@ import click
 
 from batchwright.cli.compare import import_torch
 from batchwright.cli.output import html_option, json_option, refuse_input
+from batchwright.cli.samples import (
+    SampleColumns,
+    profiles_of_source,
+    profiles_of_task,
+    sample_options,
+)
 from batchwright.cli.source import Reading, reading_options
 from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import size
@@ -21,6 +27,7 @@ from batchwright.cli.values import size
 @click.command("advise")
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @reading_options
+@sample_options
 @click.option("--max-tokens", type=size, metavar="N", help="Budget of a batch.")
 @click.option(
     "--seconds",
@@ -45,6 +52,9 @@ def advise(
     measure: str | None,
     tokenizer: str | None,
     no_cache: bool,
+    labels: str | None,
+    groups: str | None,
+    text: str | None,
     max_tokens: int | None,
     seconds: float | None,
     quick: bool,
@@ -55,9 +65,12 @@ def advise(
 ) -> None:
     """Say which techniques pay, which do not, and what cannot be told.
 
-    SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell. TASK is a
-    Python file that describes a training job (batchwright new-task): short trials of it are run in
-    turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said before.
+    SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell, and
+    --labels, --groups and --text what other columns can. With --text, --measure is of that column.
+
+    TASK is a Python file that describes a training job (batchwright new-task): short trials of it
+    are run in turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said
+    before.
     """
     if rules:
         _list_rules(as_json=as_json)
@@ -65,15 +78,26 @@ def advise(
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
     refuse_input(html, source)
+    columns = SampleColumns(labels, groups, text)
+    if length is None and (measure is not None or tokenizer is not None):
+        length = text
     reading = Reading(length, measure, tokenizer, no_cache)
     if source.endswith(".py"):
         if not reading.is_default:
             message = "--length, --measure, --tokenizer and --no-cache are of a SOURCE, not a TASK."
             raise click.UsageError(message)
+        if columns != SampleColumns(None, None, None):
+            message = (
+                "--labels, --groups and --text are columns of a SOURCE. A TASK has them itself: "
+                "Task(labels=…, groups=…, features=…)."
+            )
+            raise click.UsageError(message)
         facts = _of_task(source, max_tokens, seconds, quick=quick)
     else:
         lengths, seconds_reading = reading.lengths(source)
         facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
+        known = profiles_of_source(source, columns, lengths)
+        facts["evidence"] = dataclasses.replace(facts["evidence"], **known)
     _show(facts, framework, html, as_json=as_json)
 
 
@@ -105,7 +129,7 @@ def _of_task(
     with live_status() as watch:
         found = examine_task(task, seconds=seconds, tell=tell, watch=watch)
     return {
-        "evidence": found.evidence,
+        "evidence": dataclasses.replace(found.evidence, **profiles_of_task(task)),
         "price": dataclasses.asdict(found.price) | {"seconds_spent": found.seconds},
     }
 
@@ -127,6 +151,7 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
         "strategy": configuration(given),
         "advice": [dataclasses.asdict(each) for each in given],
         "snippet": code,
+        **{name: _facts_of(evidence, name) for name in ("labels", "duplicates", "groups")},
     }
     if html is not None:
         from batchwright.report.advised_page import advised_page
@@ -141,6 +166,11 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
 
     Console(file=sys.stdout, highlight=False).print(advice_report(result))
     click.echo(f"\nTo paste; what only you know is in capitals:\n\n{code}", nl=False)
+
+
+def _facts_of(evidence: Any, name: str) -> dict[str, Any] | None:
+    profile = getattr(evidence, name)
+    return None if profile is None else dataclasses.asdict(profile)
 
 
 def _list_rules(*, as_json: bool) -> None:

@@ -82,6 +82,11 @@ class Task:
             what it takes is charged to those who use it.
         strategies: Names of the strategies to compare, if none are asked for.
         device: Where to train. None: on the GPU if there is one.
+        labels: [n], the class of each sample, an integer or a name: for `advise`, as the next
+            two are; training never looks at them.
+        groups: [n], where each sample comes from: a source, a language, a speaker.
+        features: Numbers of each sample, float[n, ...], or n texts, from which `advise` estimates
+            how many labels are wrong; or a function that returns them, when they are needed.
 
     Raises:
         TaskError: If something is of the wrong kind.
@@ -124,6 +129,9 @@ class Task:
     difficulties: Mapping[str, Difficulty] = field(default_factory=dict)
     strategies: Sequence[str] | None = None
     device: str | None = None
+    labels: npt.ArrayLike | None = None
+    groups: npt.ArrayLike | None = None
+    features: npt.ArrayLike | Callable[[], npt.ArrayLike] | None = None
     _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +152,19 @@ class Task:
                 "expected one for each."
             )
         object.__setattr__(self, "lengths", lengths)
+        for name in ("labels", "groups", "features"):
+            self._check_one_for_each(name)
+
+    def _check_one_for_each(self, name: str) -> None:
+        values = getattr(self, name)
+        if values is None or (name == "features" and callable(values)):
+            return
+        if not hasattr(values, "__len__") or len(values) != len(self.samples):
+            found = f"{len(values):,}" if hasattr(values, "__len__") else type(values).__name__
+            raise TaskError(
+                f"Task({name}=…) has {found} for {len(self.samples):,} samples, expected one for "
+                "each."
+            )
 
     @property
     def sizes(self) -> LengthArray:
@@ -191,6 +212,9 @@ class Task:
             samples=Subset(self.samples, kept.tolist()),  # type: ignore[arg-type]  # any sequence
             lengths=self.sizes[kept],
             epochs=epochs,
+            labels=None,  # of all samples, and nothing that is trained with
+            groups=None,
+            features=None,
         )
         for name in self.difficulties:
             scores, seconds = self.difficulty(name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright.report.compared import interval
 from batchwright.report.figures import number
+from batchwright.report.sections.samples import sample_sentences
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,6 +37,7 @@ def advice_report(result: Facts) -> Group:
             f"Batches of {number(data['max_tokens'])} tokens{assumed}."
         ),
     ]
+    parts += [Text(sentence) for sentence in sample_sentences(result)]
     for each in result["advice"]:
         heading = Text.assemble(
             (f"{each['verdict']:12}", _STYLES[each["verdict"]]), (each["technique"], "bold")

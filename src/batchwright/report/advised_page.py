@@ -9,6 +9,7 @@ from batchwright.report.figures import number
 from batchwright.report.page import Card, Section, page
 from batchwright.report.sections.dial import dial_section
 from batchwright.report.sections.lengths import length_plot
+from batchwright.report.sections.samples import sample_sections
 from batchwright.report.sections.waste import waste_plot
 
 Facts = Mapping[str, Any]
@@ -51,6 +52,7 @@ def advised_page(result: Facts) -> str:
         Section("To paste", code=result["snippet"], note="What only you know is in capitals."),
         Section("The data", plots=[*([lengths] if lengths else []), waste_plot(padding)]),
     ]
+    sections += sample_sections(result)
     if data["dial"]:
         sections.append(dial_section(data["dial"], note="Updates of 8 batches."))
     if result["trials"]:

@@ -6,7 +6,10 @@ from typing import TypeAlias
 
 from batchwright.advise.advice import Advice, Gain, Verdict
 from batchwright.advise.data_profile import DataProfile
+from batchwright.advise.duplicates import Duplicates
+from batchwright.advise.group_profile import GroupProfile
 from batchwright.advise.hardware import Hardware
+from batchwright.advise.label_profile import LabelProfile
 from batchwright.advise.learning import LearningTrial
 from batchwright.advise.model_profile import ModelProfile
 from batchwright.advise.trials import Trial
@@ -31,6 +34,9 @@ class Evidence:
             short runs showed, beside the best of the trials; those that were not run are absent.
         model: What the model is. None: unknown.
         step_tokens: Tokens of an update, as the task has them. None: unknown.
+        labels: What labels tell. None: unknown.
+        duplicates: How many samples are there more than once. None: unknown.
+        groups: What groups tell. None: unknown.
     """
 
     data: DataProfile
@@ -40,6 +46,9 @@ class Evidence:
     learning: Mapping[str, LearningTrial] = field(default_factory=dict)
     model: ModelProfile | None = None
     step_tokens: int | None = None
+    labels: LabelProfile | None = None
+    duplicates: Duplicates | None = None
+    groups: GroupProfile | None = None
 
 
 Rule: TypeAlias = Callable[[Evidence], Advice]
