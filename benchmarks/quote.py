@@ -70,6 +70,7 @@ def applications(facts: Facts) -> str:
         planned = next((arm for arm in others if arm["name"] == "planned"), None)
         rows.append((
             f"[{name.replace('_', ' ')}](docs/applications/{name}.md)",
+            f"{first['padding']:.0%}" + ("" if planned is None else f" / {planned['padding']:.0%}"),
             "" if planned is None else interval(planned["speed"]),
             "" if planned is None else arrival(planned),
             _name(best),
@@ -78,6 +79,7 @@ def applications(facts: Facts) -> str:
         ))  # fmt: skip
     head = (
         "",
+        "padding, plain / planned",
         "planned: real tokens/s over plain",
         "planned: time to plain's end",
         "soonest at plain's end",
@@ -171,8 +173,8 @@ def beside_trainer(facts: Facts) -> str:
         f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
         f"fast as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as "
         "fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
-        "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its start, "
-        "and holds what the allocator kept."
+        "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its "
+        "start, and holds what the allocator kept."
     )
     return f"{_table(head, rows)}\n\n{told}\n\n{_source('trainer', facts)}"
 

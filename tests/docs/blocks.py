@@ -42,11 +42,18 @@ def blocks_of(text: str) -> list[Block]:
                 Block(
                     language=language[1] if language else "",
                     title=title[1] if title else "",
-                    code=token.content,
+                    code=_with_files(token.content),
                     line=token.map[0] + 2,
                 )
             )
     return found
+
+
+def _with_files(code: str) -> str:
+    """Put files in the place of the lines that name them, as the documentation does."""
+    return re.sub(
+        r'--8<-- "(.+)"\n', lambda found: (ROOT / found[1]).read_text(encoding="utf-8"), code
+    )
 
 
 def pages() -> list[str]:

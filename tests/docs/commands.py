@@ -26,7 +26,7 @@ NOT_RUN = {
     r"make ": "runs what these tests are part of; that the target exists is checked",
     r"batchwright compare examples/": "fetches data and takes minutes; tests/examples run the tasks",
     r"batchwright advise (mine|examples/\w+)\.py": "takes minutes; tests/advise run one",
-    r"python -m benchmarks\.\w+$": "takes minutes to hours; what it found is committed",
+    r"python -m benchmarks\.\w+( --quick)?$": "takes minutes to hours; what it found is committed",
     r"python examples/": "takes minutes; tests/examples run it",
 }
 

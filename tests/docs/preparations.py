@@ -36,11 +36,18 @@ def a_task(folder: Path) -> Names:
 
 
 def make_smaller(task: Path) -> None:
-    """Leave some hundred samples of the job that `batchwright new-task` writes."""
-    before = task.read_text(encoding="utf-8")
-    after = before.replace("lines[: 2_300 if quick else None]", "lines[:500]")
-    assert before != after
-    task.write_text(after, encoding="utf-8")
+    """Leave a hundred samples of the job that `batchwright new-task` writes."""
+    text = task.read_text(encoding="utf-8")
+    for before, after in {
+        "lines[: 2_300 if quick else None]": "lines[:140]",
+        "samples[300:], samples[:300]": "samples[40:], samples[:40]",
+        "words[300:]": "words[40:]",
+        "step_tokens=4_096": "step_tokens=1_500",
+        "epochs=2": "epochs=1",
+    }.items():
+        assert before in text
+        text = text.replace(before, after)
+    task.write_text(text, encoding="utf-8")
 
 
 def a_language_model(folder: Path) -> Names:
@@ -49,7 +56,7 @@ def a_language_model(folder: Path) -> Names:
 
     torch.manual_seed(0)
     names = a_task(folder)
-    lengths = np.tile(LENGTHS, 18)
+    lengths = np.tile(LENGTHS, 6)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -108,7 +115,7 @@ def labelled_points(folder: Path) -> Names:
 
 
 def _many_lengths() -> Any:
-    return np.random.default_rng(0).lognormal(5.5, 0.9, 20_000).clip(1, 2_048).astype(int)
+    return np.random.default_rng(0).lognormal(5.5, 0.9, 2_000).clip(1, 2_048).astype(int)
 
 
 def _samples(lengths: Any) -> list[dict[str, Any]]:

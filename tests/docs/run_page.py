@@ -52,7 +52,7 @@ def run_page(page: str, folder: Path) -> None:
         try:
             run_block(block, names, path, folder)
         except BaseException:
-            print(f"in the block of {page}:{block.line}", file=sys.stderr)
+            sys.stderr.write(f"in the block of {page}:{block.line}\n")
             raise
 
 
