@@ -87,9 +87,10 @@ def applications(facts: Facts) -> str:
         "not shown to pay",
     )
     some = next(iter(facts.values()))
+    seeds = sorted({len(each["runs"]) for each in facts.values()})
     told = (
-        f"{len(some['runs'])} seeds each, with 95 % intervals; 1 is plain batches of the same "
-        "memory, in fp32."
+        f"{' or '.join(map(str, seeds))} seeds each, with 95 % intervals; 1 is plain batches of "
+        "the same memory, in fp32."
     )
     whole = {
         "command": "python -m benchmarks.applications",

@@ -19,7 +19,9 @@ DATA = profile_data(LENGTHS, max_tokens=256)
 DYNAMIC = Advice("dynamic batching", "use", ".", settings={"batching": "TokenBudget(256)"})
 BF16 = Advice("mixed precision", "use", ".", settings={"precision": 'Precision("bf16")'})
 SHAPES = Advice("static shapes", "use", ".", settings={"batching": "Buckets(3, max_tokens=256)"})
-EASY_FIRST = Advice("curriculum", "use", ".", settings={"order": "Curriculum(scores, epochs=1)"})
+EASY_FIRST = Advice(
+    "curriculum", "use", ".", settings={"order": "Curriculum(scores, epochs=EPOCHS / 2)"}
+)
 
 # What a reader has before pasting, by framework; and what must hold behind the snippet.
 BEFORE = """\
@@ -151,7 +153,7 @@ def test_a_snippet_trains_what_the_plan_says(framework, advice, tmp_path):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_advised_order_is_written(framework):
     code = snippet([DYNAMIC, EASY_FIRST], DATA, framework)
-    assert "order=bw.Curriculum(scores, epochs=1)" in code
+    assert "order=bw.Curriculum(scores, epochs=EPOCHS / 2)" in code
     assert "# scores: float[n]" in code
     unsure = dataclasses.replace(EASY_FIRST, verdict="cannot tell")
     assert "order=" not in snippet([DYNAMIC, unsure], DATA, framework)
