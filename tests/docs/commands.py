@@ -23,11 +23,10 @@ PROGRAMS = {
 # What is not run, and why. Of each, everything that can be checked is: see `checked`.
 NOT_RUN = {
     r"pip install ": "fetches packages; that the extras exist is checked",
-    r"make ": "runs what these tests are part of; that the target exists is checked",
     r"batchwright compare examples/": "fetches data and takes minutes; tests/examples run the tasks",
+    r"batchwright compare mine.py --seeds": "takes minutes; its quick form is run",
     r"batchwright advise (mine|examples/\w+)\.py": "takes minutes; tests/advise run one",
     r"python -m benchmarks\.\w+( --quick)?$": "takes minutes to hours; what it found is committed",
-    r"python examples/": "takes minutes; tests/examples run it",
 }
 
 
@@ -72,9 +71,6 @@ def checked(words: list[str]) -> None:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
             assert requirement.name == project["project"]["name"]
             assert requirement.extras <= set(project["project"]["optional-dependencies"])
-        case ["make", target, *_]:
-            makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make has no {target}"
         case _:
             told = _help(*_program(words))
             for word in words:

@@ -56,7 +56,7 @@ def a_language_model(folder: Path) -> Names:
 
     torch.manual_seed(0)
     names = a_task(folder)
-    lengths = np.tile(LENGTHS, 6)
+    lengths = np.tile(LENGTHS, 3)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -87,22 +87,17 @@ def a_transformer(folder: Path) -> Names:
         max_position_embeddings=256,
     )
     samples = [
-        {"input_ids": each["tokens"], "labels": each["labels"]} for each in _samples(LENGTHS)
+        {"input_ids": each["tokens"], "labels": each["labels"]} for each in _samples(LENGTHS[:80])
     ]
-    return {"lengths": LENGTHS, "dataset": samples, "model": LlamaForCausalLM(settings)}
+    return {"lengths": LENGTHS[:80], "dataset": samples, "model": LlamaForCausalLM(settings)}
 
 
 def samples_of_torch(folder: Path) -> Names:
-    return {"lengths": LENGTHS, "dataset": _samples(LENGTHS)}
+    return {"lengths": LENGTHS[:80], "dataset": _samples(LENGTHS[:80])}
 
 
 def samples_of_numpy(folder: Path) -> Names:
     return {"lengths": LENGTHS, "samples": [each["tokens"].numpy() for each in _samples(LENGTHS)]}
-
-
-def texts_and_lengths(folder: Path) -> Names:
-    texts = ["word " * length for length in LENGTHS]
-    return a_task(folder) | {"texts": texts, "lengths": LENGTHS}
 
 
 def labelled_points(folder: Path) -> Names:
@@ -111,7 +106,7 @@ def labelled_points(folder: Path) -> Names:
     labels = random.integers(0, 2, 400)
     features = random.normal(size=(400, 5)) + 2 * labels[:, None]
     is_wrong = random.random(400) < 0.2
-    return a_task(folder) | {"features": features, "labels": np.where(is_wrong, 1 - labels, labels)}
+    return {"features": features, "labels": np.where(is_wrong, 1 - labels, labels)}
 
 
 def _many_lengths() -> Any:
@@ -157,5 +152,5 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     },
 }
 
-ENVIRONMENT = {"docs/frameworks/keras.md": {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}}
+ENVIRONMENT = {"docs/frameworks/keras.md": {"KERAS_BACKEND": "torch"}}
 """Variables that a page's reader has set."""

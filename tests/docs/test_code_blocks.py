@@ -53,7 +53,6 @@ def test_pages_have_blocks_of_every_kind() -> None:
         ("bash", "batchwright compare examples/translation.py --swift\n"),
         ("bash", "python -m benchmarks.planning --quickly\n"),
         ("bash", "pip install 'batchwright[tea]'\n"),
-        ("bash", "make tea\n"),
         ("bash", "brew tea\n"),
         ("toml", "a ="),
         ("json", "{"),
