@@ -48,8 +48,8 @@ def reason_not_to_run(words: list[str]) -> str | None:
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, line)), None)
 
 
-def run(words: list[str], folder: Path) -> None:
-    """Run a command in a folder, and make it fail loudly."""
+def run(words: list[str], folder: Path) -> str:
+    """Run a command in a folder, make it fail loudly, and return what it prints."""
     assert words[0] in PROGRAMS, f"no way is known to run {' '.join(words)}"
     done = subprocess.run(
         [*PROGRAMS[words[0]], *words[1:]],
@@ -61,6 +61,7 @@ def run(words: list[str], folder: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def checked(words: list[str]) -> None:

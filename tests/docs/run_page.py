@@ -12,9 +12,22 @@ from tests.docs.blocks import ROOT, Block, blocks_of
 from tests.docs.commands import checked, commands_of, reason_not_to_run, run
 from tests.docs.preparations import PREPARED, Names, make_smaller
 
+Printed = list[str]
 
-def run_block(block: Block, names: Names, page: Path, folder: Path) -> None:
-    """Run a block, or read it where it is no program."""
+
+def run_block(
+    block: Block, names: Names, page: Path, folder: Path, printed: Printed | None = None
+) -> None:
+    """Run a block, or read it where it is no program.
+
+    Args:
+        block: The block.
+        names: What Python blocks share.
+        page: Where it stands.
+        folder: Where it runs.
+        printed: What the page's commands have printed so far; added to.
+    """
+    printed = [] if printed is None else printed
     if block.title:
         (folder / block.title).write_text(block.code, encoding="utf-8")
     if block.language == "python" and not block.title:
@@ -26,7 +39,7 @@ def run_block(block: Block, names: Names, page: Path, folder: Path) -> None:
     elif block.language == "bash":
         for words in commands_of(block.code):
             if reason_not_to_run(words) is None:
-                run(words, folder)
+                printed.append(run(words, folder))
             else:
                 checked(words)
             if words[:2] == ["batchwright", "new-task"]:
@@ -35,11 +48,16 @@ def run_block(block: Block, names: Names, page: Path, folder: Path) -> None:
         tomllib.loads(block.code)
     elif block.language == "json":
         json.loads(block.code)
+    elif block.language == "text":
+        known = {line.strip() for each in printed for line in each.splitlines()}
+        unknown = [line for line in block.code.splitlines() if line.strip() not in known]
+        assert not printed or not unknown, f"no command of the page printed {unknown}"
     else:
-        assert block.language == "text", (
+        message = (
             f"{page}:{block.line}: a block of {block.language or 'no language'}. Say what it is: "
-            "python, bash, toml, json, or text for what a program prints."
+            "python, bash, toml, json, or text: what the commands before have printed, or a drawing."
         )
+        raise AssertionError(message)
 
 
 def run_page(page: str, folder: Path) -> None:
@@ -47,10 +65,11 @@ def run_page(page: str, folder: Path) -> None:
     path = ROOT / page
     blocks = blocks_of(path.read_text(encoding="utf-8"))
     assert page in PREPARED, f"tests/docs/preparations.py does not say what {page} begins with"
+    printed: Printed = []
     names = {"__name__": "__main__"} | PREPARED[page](folder)
     for block in blocks:
         try:
-            run_block(block, names, path, folder)
+            run_block(block, names, path, folder, printed)
         except BaseException:
             sys.stderr.write(f"in the block of {page}:{block.line}\n")
             raise

@@ -64,6 +64,13 @@ def test_a_block_that_does_not_run_is_told(language: str, code: str, tmp_path: P
         run_block(Block(language, "", code, 1), {}, Path("page.md"), tmp_path)
 
 
+def test_what_a_command_is_said_to_print_it_prints(tmp_path: Path) -> None:
+    printed = ["a table\n  of  2 lines\n"]
+    run_block(Block("text", "", "of  2 lines\n", 1), {}, Path("page.md"), tmp_path, printed)
+    with pytest.raises(AssertionError, match="3 lines"):
+        run_block(Block("text", "", "of  3 lines\n", 1), {}, Path("page.md"), tmp_path, printed)
+
+
 def test_what_is_not_run_has_a_reason_that_is_needed() -> None:
     """No reason stands for nothing: each is that of a command in some page."""
     commands = [
