@@ -26,6 +26,7 @@ APPLICATIONS = (
     "speech_recognition",
 )
 
+
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", type=click.Choice(APPLICATIONS), multiple=True, help="These.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Of each.")
