@@ -12,7 +12,7 @@ import batchwright as bw
 from batchwright.torch import PadCollator, PlanBatchSampler, Precision, windows
 from torch.utils.data import DataLoader
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens=STEP_TOKENS)
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 sampler = PlanBatchSampler(planner)
 loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=PadCollator({collate}))
 precision = {precision}
@@ -31,7 +31,7 @@ from batchwright.torch import PadCollator, PlanBatchSampler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens=STEP_TOKENS)
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 
 
 class PlannedTrainer(Trainer):
@@ -67,7 +67,7 @@ import lightning
 from batchwright.torch import PadCollator, PlanBatchSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens=STEP_TOKENS)
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 loader = StatefulDataLoader(  # resumes in the middle of an epoch; a DataLoader does not
     dataset, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator({collate})
 )
@@ -145,6 +145,7 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
     precision = 'Precision("fp32")'
     if "mixed precision" in used:
         precision = str(used["mixed precision"].settings["precision"])
+    tokens = used.get("other tokens per update")
     explained, order = _order(used.get("curriculum"))
     mode = next((each for each in _MODES if f'"{each}"' in precision), "fp32")
     return _TEMPLATES[framework].format(
@@ -154,6 +155,7 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
         explained=explained,
         order=order,
         precision=precision,
+        step_tokens="STEP_TOKENS" if tokens is None else tokens.settings["step_tokens"],
         **_MODES[mode],
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from batchwright.cli.compare import import_torch
+from batchwright.cli.compare import import_torch, threads_option
 from batchwright.cli.output import html_option, json_option, refuse_input
 from batchwright.cli.samples import (
     SampleColumns,
@@ -35,6 +35,7 @@ from batchwright.cli.values import size
     help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
+@threads_option
 @click.option(
     "--framework",
     type=click.Choice(("loop", "transformers", "lightning", "keras")),
@@ -58,6 +59,7 @@ def advise(
     max_tokens: int | None,
     seconds: float | None,
     quick: bool,
+    threads: int | None,
     framework: str,
     rules: bool,
     html: Path | None,
@@ -92,6 +94,7 @@ def advise(
                 "Task(labels=…, groups=…, features=…)."
             )
             raise click.UsageError(message)
+        import_torch(threads)
         facts = _of_task(source, max_tokens, seconds, quick=quick)
     else:
         lengths, seconds_reading = reading.lengths(source)
@@ -114,7 +117,6 @@ def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
 def _of_task(
     path: str, max_tokens: int | None, seconds: float | None, *, quick: bool
 ) -> dict[str, Any]:
-    import_torch()
     from batchwright.advise import Price, examine_task
     from batchwright.compare import load_task
 
