@@ -29,7 +29,7 @@ LEVELS = (0.4, 0.6, 0.8, 1.0)
 """Shares of the first strategy's run whose metric the others are timed to."""
 
 _EVALUATIONS = 5
-_SPARE = 0.8
+_SPARE = 0.9
 """What of the seconds is planned: the rest is for updates that take longer than they did."""
 
 _ENOUGH = 0.8
@@ -58,6 +58,12 @@ class LearningTrial:
     least: float
     most: float
     gain: float
+
+
+def can_learn(seconds: float, run_seconds: Sequence[float], evaluation_seconds: float) -> bool:
+    """Say whether there is time to try anything: for a third of a run of each strategy."""
+    fixed = _fixed(len(run_seconds), evaluation_seconds)
+    return _plan(seconds * _SPARE, sum(run_seconds), fixed)[1] >= LEAST_SHARE
 
 
 def run_learning_trials(
@@ -91,7 +97,7 @@ def run_learning_trials(
     """
     from batchwright.compare.race import Race, Settings
 
-    fixed = evaluation_seconds * (len(strategies) * _EVALUATIONS + 1)
+    fixed = _fixed(len(strategies), evaluation_seconds)
     seeds, share = _plan(seconds * _SPARE, sum(run_seconds), fixed)
     if share < LEAST_SHARE:
         return []
@@ -115,6 +121,11 @@ def run_learning_trials(
         return []
     found = [_trial(place, runs, share, task) for place in range(1, len(strategies))]
     return [each for each in found if each is not None]
+
+
+def _fixed(strategies: int, evaluation_seconds: float) -> float:
+    """Return the seconds that evaluations of a seed take; arms begin with the same weights."""
+    return evaluation_seconds * (strategies * _EVALUATIONS + 1)
 
 
 def _plan(seconds: float, run_seconds: float, fixed: float) -> tuple[int, float]:

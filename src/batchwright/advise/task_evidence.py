@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchwright.advise.configuration import configuration
 from batchwright.advise.data_profile import DataProfile, profile_data
 from batchwright.advise.hardware import Hardware, profile_hardware
-from batchwright.advise.learning import LearningTrial, run_learning_trials
+from batchwright.advise.learning import LearningTrial, can_learn, run_learning_trials
 from batchwright.advise.model_profile import profile_model
 from batchwright.advise.price import Price, price_trials
 from batchwright.advise.rules import Evidence, advise
@@ -20,11 +20,12 @@ from batchwright.advise.trials import run_trials
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
 
-_SPEED = 0.2
+_SPEED = 0.15
 """Share of the price for trials of speed, after the look at the model."""
 
-_ORDER = 0.8
-"""Share of what is left for a curriculum, where the task has scores."""
+_ORDER = 0.7
+"""Share of what is left for a curriculum where the task has scores; all of it, if the rest were too
+little for anything else."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def examine_task(
         TaskError: If the task does not do what it says.
         BudgetError: If a sample alone exceeds its budget.
     """
-    from batchwright.compare import Strategy, check_task
+    from batchwright.compare import check_task
 
     watch("planning", 0.0)
     data = profile_data(task.sizes, max_tokens=task.max_tokens, seed=seed)
@@ -96,22 +97,47 @@ def examine_task(
         model=model,
         step_tokens=task.step_tokens,
     )
+    learning = _learning(
+        task, evidence, price=price, deadline=started + price.seconds, seed=seed, watch=watch
+    )
+    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
+
+
+def _learning(
+    task: Task,
+    evidence: Evidence,
+    *,
+    price: Price,
+    deadline: float,
+    seed: int,
+    watch: Callable[[str, float], None],
+) -> dict[str, LearningTrial]:
+    """Try what the best strategy of the trials of speed learns, beside variations of it."""
+    from batchwright.compare import Strategy
+
     base = Strategy.named(configuration(advise(evidence)))
+    expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
     learning: dict[str, LearningTrial] = {}
-    for said, share, others in _tried(task, base):
-        arms = [base, *others.values()]
+    waiting = _tried(task, base)
+    while waiting:
+        said, others = waiting.pop(0)
+        left = deadline - time.perf_counter()
+        spared = (1 - _ORDER) * left
+        evaluation = price.evaluation_seconds
+        if any(can_learn(spared, [expected] * (1 + len(each)), evaluation) for _, each in waiting):
+            left -= spared
         done = run_learning_trials(
             task,
-            arms,
-            seconds=share * (started + price.seconds - time.perf_counter()),
-            run_seconds=[evidence.trials[base.name].run_seconds] * len(arms),
-            evaluation_seconds=price.evaluation_seconds,
+            [base, *others.values()],
+            seconds=left,
+            run_seconds=[expected] * (1 + len(others)),
+            evaluation_seconds=evaluation,
             seed=seed,
             watch=partial(watch, said),
         )
         names = {strategy.name: name for name, strategy in others.items()}
         learning |= {names[each.name]: each for each in done}
-    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
+    return learning
 
 
 def _strategies(data: DataProfile, hardware: Hardware | None) -> list[Strategy]:
@@ -124,13 +150,14 @@ def _strategies(data: DataProfile, hardware: Hardware | None) -> list[Strategy]:
     return [Strategy.named(name) for name in names]
 
 
-def _tried(task: Task, base: Strategy) -> Iterator[tuple[str, float, dict[str, Strategy]]]:
-    """Yield what is tried beside a strategy: in words, at which share of the time, and how."""
+def _tried(task: Task, base: Strategy) -> list[tuple[str, dict[str, Strategy]]]:
+    """Return what is tried beside a strategy, in words and as strategies; first what matters."""
     from batchwright.compare import Strategy
 
+    tried: list[tuple[str, dict[str, Strategy]]] = []
     if task.difficulties:
         eased = Strategy.named(f"{base.name}+curriculum:{next(iter(task.difficulties))}")
-        yield "trying an order", _ORDER, {"curriculum": eased}
+        tried.append(("trying an order", {"curriculum": eased}))
     sizes = {"twice": 2 * task.step_tokens}
     if task.step_tokens >= 2 * task.max_tokens:
         sizes = {"half": task.step_tokens // 2, **sizes}
@@ -138,4 +165,4 @@ def _tried(task: Task, base: Strategy) -> Iterator[tuple[str, float, dict[str, S
         name: replace(base, name=f"{name} the tokens", options={"step_tokens": size})
         for name, size in sizes.items()
     }
-    yield "trying other updates", 1.0, others
+    return [*tried, ("trying other updates", others)]
