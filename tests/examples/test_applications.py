@@ -39,7 +39,7 @@ def test_the_small_form_learns_and_its_figures_make_sense(name, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=800,
     )
     if "could not be fetched" in done.stderr or "no apt-get here" in done.stderr:
         pytest.skip(done.stderr.strip())
