@@ -9,7 +9,7 @@ from batchwright.report.figures import number
 from batchwright.report.page import Card, Section, page
 from batchwright.report.sections.dial import dial_section
 from batchwright.report.sections.lengths import length_plot
-from batchwright.report.sections.waste import waste_plot
+from batchwright.report.sections.waste import waste_plots
 
 Facts = Mapping[str, Any]
 
@@ -49,7 +49,7 @@ def advised_page(result: Facts) -> str:
             ]
         ),
         Section("To paste", code=result["snippet"], note="What only you know is in capitals."),
-        Section("The data", plots=[*([lengths] if lengths else []), waste_plot(padding)]),
+        Section("The data", plots=[*([lengths] if lengths else []), *waste_plots(padding)]),
     ]
     if data["dial"]:
         sections.append(dial_section(data["dial"], note="Updates of 8 batches."))
