@@ -61,7 +61,7 @@ def curves(
                 label = name if place == 0 else None
                 axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9, label=label)
         places = [x for several in lines.values() for xs, _ in several for x in xs]
-        axes.xaxis.get_major_locator().set_params(integer=all(isinstance(x, int) for x in places))
+        axes.locator_params(axis="x", integer=all(isinstance(x, int) for x in places))
         heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
         if skipped and heights:
             low, high = min(heights), max(heights)
