@@ -72,6 +72,8 @@ def task(*, quick: bool = False) -> Task:
         better="higher",
         difficulties={"loss": lambda: out_of_fold(images, labels, seed=0).loss},
         device="cpu",  # where validation data are
+        labels=labels,
+        features=images,
         strategies=[
             "plain",
             "plain+curriculum:loss",

@@ -96,8 +96,13 @@ def accuracy(model: nn.Module, samples: Sequence[Sample]) -> float:
     return right / len(samples)
 
 
-def prepare(*, num_samples: int, num_validation: int, vocabulary: int) -> list[Sample]:
+def prepare(
+    *, num_samples: int, num_validation: int, vocabulary: int
+) -> tuple[list[Sample], tuple[str, ...]]:
     """Read, learn a vocabulary from the glosses to train on, and encode: validation comes first.
+
+    Returns:
+        Samples, and their texts.
 
     Raises:
         NoPackageError: If the glosses cannot be had.
@@ -114,17 +119,18 @@ def prepare(*, num_samples: int, num_validation: int, vocabulary: int) -> list[S
     )
     tokenizer.train_from_iterator(texts[num_validation:], trainer)
     encoded = tokenizer.encode_batch(list(texts))
-    return [
+    samples: list[Sample] = [
         {"tokens": torch.tensor(each.ids[:CONTEXT]), "labels": kind}
         for each, kind in zip(encoded, kinds, strict=True)
     ]
+    return samples, texts
 
 
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`."""
     num_validation = 800 if quick else 4_000
     vocabulary = 4_096
-    every = prepare(
+    every, texts = prepare(
         num_samples=6_000 if quick else 40_000,
         num_validation=num_validation,
         vocabulary=vocabulary,
@@ -144,5 +150,7 @@ def task(*, quick: bool = False) -> Task:
         better="higher",
         difficulties={"length": [len(each["tokens"]) for each in samples]},
         device="cpu",  # where validation data are
+        labels=[each["labels"] for each in samples],
+        features=texts[num_validation:],
         strategies=["plain", "grouped", "planned", "planned+auto", "planned+curriculum"],
     )

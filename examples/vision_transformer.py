@@ -195,6 +195,8 @@ def task(*, quick: bool = False) -> Task:
         metric="accuracy",
         better="higher",
         device="cpu",  # where validation data are
+        labels=[digit for _, digit in job.samples],
+        features=torch.stack([image for image, _ in job.samples]),
         strategies=["plain", "plain+bf16", "plain+auto", "planned"],
     )
 

@@ -261,3 +261,23 @@ def shape_of(
     ]
     rows, _, lengths = min(holding)
     return -rows, lengths
+
+
+def duplicate_counts(
+    samples: Sequence[object], lengths: Sequence[int], labels: Sequence[object]
+) -> tuple[int, int, float, int]:
+    """Count distinct samples, the most frequent one, tokens repeated, and labels surely wrong."""
+    clusters: list[list[int]] = []
+    for index, sample in enumerate(samples):
+        for cluster in clusters:
+            if samples[cluster[0]] == sample:
+                cluster.append(index)
+                break
+        else:
+            clusters.append([index])
+    repeated = sum(lengths[index] for cluster in clusters for index in cluster[1:])
+    wrong = 0
+    for cluster in clusters:
+        given = [labels[index] for index in cluster]
+        wrong += len(given) - max(given.count(label) for label in given)
+    return len(clusters), max(map(len, clusters)), repeated / sum(lengths), wrong

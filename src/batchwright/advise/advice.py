@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
-Origin: TypeAlias = Literal["measured here", "computed from the plan"]
+Origin: TypeAlias = Literal["measured here", "computed from the plan", "published"]
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,17 @@ class Gain:
         ratio: To doing without it.
         low: Lower end of its 95 % interval. None: it is computed, or of one sample.
         high: The upper one.
-        of: What is compared.
+        of: What is compared, as it stands behind "2 ×": ``"as many real tokens a second"``.
         origin: Where that is known from.
+        source: Who published it.
     """
 
     ratio: float
     low: float | None
     high: float | None
     of: str
-    origin: Origin
+    origin: Origin = "measured here"
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Advice:
         settings: What to set, by the names of the library.
         untested: What was not looked at.
         rule: The function that says so.
+        strategy: What `compare` calls it, as a part of a strategy's name.
     """
 
     technique: str
@@ -49,3 +52,4 @@ class Advice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     untested: str = ""
     rule: str = ""
+    strategy: str = ""

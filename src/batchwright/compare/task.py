@@ -1,17 +1,22 @@
 """A training job, described once, so that it can be trained in many ways."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import Subset
 
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
+from batchwright.seeding import generator
 from batchwright.torch.loss_sums import LossSum
 from batchwright.typing import IntoLengths, LengthArray
 
@@ -77,6 +82,11 @@ class Task:
             what it takes is charged to those who use it.
         strategies: Names of the strategies to compare, if none are asked for.
         device: Where to train. None: on the GPU if there is one.
+        labels: [n], the class of each sample, an integer or a name: for `advise`, as the next
+            two are; training never looks at them.
+        groups: [n], where each sample comes from: a source, a language, a speaker.
+        features: Numbers of each sample, float[n, ...], or n texts, from which `advise` estimates
+            how many labels are wrong; or a function that returns them, when they are needed.
 
     Raises:
         TaskError: If something is of the wrong kind.
@@ -119,6 +129,9 @@ class Task:
     difficulties: Mapping[str, Difficulty] = field(default_factory=dict)
     strategies: Sequence[str] | None = None
     device: str | None = None
+    labels: npt.ArrayLike | None = None
+    groups: npt.ArrayLike | None = None
+    features: npt.ArrayLike | Callable[[], npt.ArrayLike] | None = None
     _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -139,6 +152,19 @@ class Task:
                 "expected one for each."
             )
         object.__setattr__(self, "lengths", lengths)
+        for name in ("labels", "groups", "features"):
+            self._check_one_for_each(name)
+
+    def _check_one_for_each(self, name: str) -> None:
+        values = getattr(self, name)
+        if values is None or (name == "features" and callable(values)):
+            return
+        if not hasattr(values, "__len__") or len(values) != len(self.samples):
+            found = f"{len(values):,}" if hasattr(values, "__len__") else type(values).__name__
+            raise TaskError(
+                f"Task({name}=…) has {found} for {len(self.samples):,} samples, expected one for "
+                "each."
+            )
 
     @property
     def sizes(self) -> LengthArray:
@@ -160,6 +186,40 @@ class Task:
         if self.device is not None:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def shortened(self, share: float, *, seed: int = 0) -> Task:
+        """Return the same job with a share of its tokens: fewer epochs, or a part of one.
+
+        The learning rate runs through its whole schedule, and a curriculum through its pacing.
+        What scores took to compute is charged in proportion.
+
+        Args:
+            share: Above 0, up to 1.
+            seed: Of the samples that are drawn where less than an epoch is left.
+
+        Raises:
+            TaskError: If the share is none.
+        """
+        if not 0 < share <= 1:
+            raise TaskError(f"shortened({share}): expected a share above 0, up to 1.")
+        epochs = max(1, round(self.epochs * share))
+        kept = np.arange(len(self.samples))
+        if self.epochs * share < 1:
+            drawn = generator(seed, "shortened").permutation(kept.size)
+            kept = np.sort(drawn[: max(1, round(kept.size * self.epochs * share))])
+        short = replace(
+            self,
+            samples=Subset(self.samples, kept.tolist()),  # type: ignore[arg-type]  # any sequence
+            lengths=self.sizes[kept],
+            epochs=epochs,
+            labels=None,  # of all samples, and nothing that is trained with
+            groups=None,
+            features=None,
+        )
+        for name in self.difficulties:
+            scores, seconds = self.difficulty(name)
+            short._scores[name] = np.asarray(scores)[kept], seconds * share  # noqa: SLF001 -- its own
+        return short
 
     def difficulty(self, name: str | None = None) -> tuple[npt.ArrayLike, float]:
         """Return scores, float[n], and the seconds that computing them took.

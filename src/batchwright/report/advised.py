@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright.report.compared import interval
 from batchwright.report.figures import number
+from batchwright.report.sections.model import model_sentences
+from batchwright.report.sections.samples import sample_sentences
+from batchwright.report.sections.trials import price_sentences
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,11 +39,20 @@ def advice_report(result: Facts) -> Group:
             f"Batches of {number(data['max_tokens'])} tokens{assumed}."
         ),
     ]
+    known = [
+        *sample_sentences(result),
+        *model_sentences(result["model"]),
+        *price_sentences(result["price"]),
+    ]
+    parts += [Text(sentence) for sentence in known]
     for each in result["advice"]:
         heading = Text.assemble(
             (f"{each['verdict']:12}", _STYLES[each["verdict"]]), (each["technique"], "bold")
         )
         parts += [Text(), heading, Padding(Text(paragraph(each)), (0, 0, 0, 12))]
+    if result["trials"]:
+        command = f"batchwright compare TASK --strategies plain,{result['strategy']}"
+        parts += [Text(), Text(f"All of it together, in whole runs: {command}")]
     return Group(*parts)
 
 
@@ -50,7 +62,8 @@ def paragraph(advice: Facts) -> str:
     gain = advice["gain"]
     if gain is not None:
         figure = interval({**gain, "mean": gain["ratio"]})
-        said.append(f"Expected: {figure} × as many {gain['of']}, {gain['origin']}.")
+        source = f": {gain['source']}" if gain["source"] else ""
+        said.append(f"Expected: {figure} × {gain['of']}, {gain['origin']}{source}.")
     if advice["settings"]:
         listed = ", ".join(f"{name}: {value}" for name, value in advice["settings"].items())
         said.append(f"Setting: {listed}.")

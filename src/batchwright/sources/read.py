@@ -88,7 +88,7 @@ def lengths(
     """
     counting = None if tokenizer is None else tokenization(tokenizer)
     how = Measure.named(measure, counting)
-    origin = _origin(source)
+    origin = origin_of(source)
     folder = kept.place(cache=cache)
     identity = origin.identity()
     key = None
@@ -105,7 +105,7 @@ def lengths(
     return result
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
     """What a source stands for: how to open its tables, and what tells it from a changed one."""
 
     name: str
@@ -113,10 +113,11 @@ class _Origin(NamedTuple):
     identity: Callable[[], object]
 
 
-def _origin(source: Any) -> _Origin:
+def origin_of(source: Any) -> Origin:
+    """Find out what a source stands for."""
     if huggingface.is_live(source):
         table = huggingface.table(source)
-        return _Origin(table.name, [lambda: table], partial(huggingface.fingerprint, source))
+        return Origin(table.name, [lambda: table], partial(huggingface.fingerprint, source))
     if not isinstance(source, str | os.PathLike):
         raise SourceError(
             f"Lengths cannot be read out of {one_line(repr(source), 60)}: pass a path or a "
@@ -125,11 +126,11 @@ def _origin(source: Any) -> _Origin:
     path = Path(source)
     paths = files.files_of(path)
     tables = [partial(files.open_file, each) for each in paths]
-    return _Origin(str(path), tables, partial(kept.identity, paths))
+    return Origin(str(path), tables, partial(kept.identity, paths))
 
 
 def _read(
-    origin: _Origin, column: str | None, measure: Measure, advance: Advance
+    origin: Origin, column: str | None, measure: Measure, advance: Advance
 ) -> tuple[np.ndarray, bool]:
     """Read every table; return the lengths, and whether a cache could hardly be quicker."""
     pieces: list[np.ndarray] = []
@@ -140,7 +141,7 @@ def _read(
         column = columns.choose(table.columns, column, source=table.name, measure=measure.name)
         quick = quick and table.columnar
         row, before = 0, 0.0
-        for batch, fraction in _batches(table, column):
+        for batch, fraction in plain_batches(table, column):
             place = Place(table.name, column, row)
             untyped = not table.typed and measure.name is None
             values = numbers_of_text(batch, place) if untyped else batch
@@ -161,7 +162,8 @@ def _read(
     return result, quick and kind == "numbers"
 
 
-def _batches(table: Table, column: str) -> Batches:
+def plain_batches(table: Table, column: str) -> Batches:
+    """Read a column, without its encodings and without empty batches."""
     with reading(table.name, table.kind):
         for values, fraction in table.batches(column):
             if len(values):

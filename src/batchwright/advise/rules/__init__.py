@@ -6,10 +6,15 @@ Another rule is a file here, and its name in `RULES`.
 from dataclasses import replace
 
 from batchwright.advise.advice import Advice
+from batchwright.advise.rules.class_balance import class_balance
 from batchwright.advise.rules.curriculum import curriculum
+from batchwright.advise.rules.duplicates import duplicates
 from batchwright.advise.rules.dynamic_batching import dynamic_batching
 from batchwright.advise.rules.evidence import WORTH, Evidence, Rule
+from batchwright.advise.rules.label_noise import label_noise
+from batchwright.advise.rules.memory_budget import memory_budget
 from batchwright.advise.rules.mixed_precision import mixed_precision
+from batchwright.advise.rules.mixture import mixture
 from batchwright.advise.rules.packing import packing
 from batchwright.advise.rules.static_shapes import static_shapes
 from batchwright.advise.rules.tokens_per_update import tokens_per_update
@@ -21,8 +26,13 @@ RULES: tuple[Rule, ...] = (
     mixed_precision,
     packing,
     static_shapes,
-    tokens_per_update,
     curriculum,
+    tokens_per_update,
+    memory_budget,
+    label_noise,
+    class_balance,
+    duplicates,
+    mixture,
 )
 
 
