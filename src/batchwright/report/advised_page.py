@@ -11,7 +11,7 @@ from batchwright.report.sections.lengths import length_plot
 from batchwright.report.sections.model import model_sections
 from batchwright.report.sections.samples import sample_sections
 from batchwright.report.sections.trials import trial_sections
-from batchwright.report.sections.waste import waste_plot
+from batchwright.report.sections.waste import waste_plots
 
 Facts = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ def advised_page(result: Facts) -> str:
             ]
         ),
         Section("To paste", code=result["snippet"], note="What only you know is in capitals."),
-        Section("The data", plots=[*([lengths] if lengths else []), waste_plot(padding)]),
+        Section("The data", plots=[*([lengths] if lengths else []), *waste_plots(padding)]),
     ]
     sections += sample_sections(result)
     if data["dial"]:

@@ -9,8 +9,8 @@ from batchwright.report.page import Section, page
 from batchwright.report.sections.coverage import drawn_section
 from batchwright.report.sections.learning import learning_curves
 from batchwright.report.sections.precision import audit_section
-from batchwright.report.sections.shapes import shape_plot
-from batchwright.report.sections.waste import waste_plot
+from batchwright.report.sections.shapes import DOTS, shape_plots
+from batchwright.report.sections.waste import waste_plots
 
 Facts = Mapping[str, Any]
 
@@ -59,6 +59,12 @@ def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
         )
         for name, each in plans.items()
     ]
+    shapes = shape_plots(
+        {name: each["shapes_of_batches"] for name, each in plans.items()}, before="Batch shapes: "
+    )
+    note = "Of the first epoch of the first seed." if rows else ""
+    if shapes:
+        note += f" Rows against length, one plot where strategies have the same. {DOTS}"
     return Section(
         "Batches",
         head=(
@@ -66,17 +72,8 @@ def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
             *("padded tokens an update: least", "mean", "most"),
         ),
         rows=rows,
-        plots=[
-            waste_plot(padding),
-            *(
-                shape_plot(each["shapes_of_batches"], title=f"Batch shapes: {name}")
-                for name, each in plans.items()
-            ),
-        ],
-        note="Of the first epoch of the first seed. A dot is larger where more batches have about "
-        "that shape."
-        if rows
-        else "",
+        plots=[*waste_plots(padding), *shapes],
+        note=note,
     )
 
 

@@ -60,6 +60,8 @@ def curves(
             for place, (xs, ys) in enumerate(several):
                 label = name if place == 0 else None
                 axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9, label=label)
+        places = [x for several in lines.values() for xs, _ in several for x in xs]
+        axes.locator_params(axis="x", integer=all(isinstance(x, int) for x in places))
         heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
         if skipped and heights:
             low, high = min(heights), max(heights)
@@ -219,7 +221,7 @@ def _drawn(
         axes.set_title(title, color=GREY, fontsize=_FONT_POINTS + 1)
         axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=_FONT_POINTS)
         if axes.get_xscale() == "linear":
-            axes.locator_params(axis="x", nbins=6)
+            axes.locator_params(axis="x", nbins=5)
         axes.grid(visible=True, color=GREY, alpha=0.2, linewidth=0.5)
         axes.set_axisbelow(True)
         for spine in axes.spines.values():

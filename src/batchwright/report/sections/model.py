@@ -69,6 +69,7 @@ def model_sections(model: Facts | None) -> list[Section]:
                 head=("what the largest peak is made of", "share", "less of it"),
                 rows=[(name, percent(share), cure or "") for name, share, cure in memory["parts"]],
                 note=f"{_mebibytes(memory['state_bytes'])} MiB are there throughout training.",
+                is_wrapped=True,
             ),
         ]
     return sections

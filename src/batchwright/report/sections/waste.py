@@ -7,15 +7,20 @@ from batchwright.report.figures import number, percent, plural
 from batchwright.report.page import Section
 from batchwright.report.plots import bars
 
+WORTH_DRAWING = 0.001
+"""Where nothing wastes more there is nothing to see."""
 
-def waste_plot(shares: Mapping[str, float], *, what: str = "padding") -> str:
-    """Draw what each way to make batches wastes, as SVG.
+
+def waste_plots(shares: Mapping[str, float], *, what: str = "padding") -> list[str]:
+    """Draw what each way to make batches wastes, as SVG; nothing where none wastes anything.
 
     Args:
         shares: Name → the share that is not real.
         what: It is.
     """
-    return bars(shares, across=what, title="Waste")
+    if max(shares.values(), default=0.0) < WORTH_DRAWING:
+        return []
+    return [bars(shares, across=what, title="Waste")]
 
 
 def waste_section(facts: Mapping[str, Any]) -> Section:
@@ -54,6 +59,6 @@ def waste_section(facts: Mapping[str, Any]) -> Section:
         "Waste",
         head=("", what, "batches"),
         rows=rows,
-        plots=[waste_plot(shares, what=what)],
+        plots=waste_plots(shares, what=what),
         note=" ".join(notes),
     )
