@@ -22,6 +22,13 @@ SHAPES = Advice("static shapes", "use", ".", settings={"batching": "Buckets(3, m
 EASY_FIRST = Advice(
     "curriculum", "use", ".", settings={"order": "Curriculum(scores, epochs=EPOCHS / 2)"}
 )
+SELF_PACED = Advice(
+    "self-paced",
+    "use",
+    ".",
+    settings={"order": "SelfPaced(LossTable(num_samples), noise_rate=0.20)"},
+)
+TOKENS = Advice("other tokens per update", "use", ".", settings={"step_tokens": "700"})
 
 # What a reader has before pasting, by framework; and what must hold behind the snippet.
 BEFORE = """\
@@ -134,7 +141,10 @@ def code_of(framework: str, *advice: Advice) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "advice"),
-    [("loop", (DYNAMIC,)), *((each, (DYNAMIC, BF16, EASY_FIRST)) for each in FRAMEWORKS)],
+    [
+        ("loop", (DYNAMIC, SELF_PACED, TOKENS)),
+        *((each, (DYNAMIC, BF16, EASY_FIRST)) for each in FRAMEWORKS),
+    ],
 )
 def test_a_snippet_trains_what_the_plan_says(framework, advice, tmp_path):
     done = subprocess.run(
@@ -154,20 +164,26 @@ def test_a_snippet_trains_what_the_plan_says(framework, advice, tmp_path):
 def test_an_advised_order_is_written(framework):
     code = snippet([DYNAMIC, EASY_FIRST], DATA, framework)
     assert "order=bw.Curriculum(scores, epochs=EPOCHS / 2)" in code
-    assert "# scores: float[n]" in code
+    assert "# scores: one value for each of lengths" in code
     unsure = dataclasses.replace(EASY_FIRST, verdict="cannot tell")
     assert "order=" not in snippet([DYNAMIC, unsure], DATA, framework)
 
 
 def test_an_order_by_live_losses_and_a_pacing_are_written():
-    advice = dataclasses.replace(EASY_FIRST, settings={"order": "SelfPaced(table, noise_rate=0.2)"})
-    code = snippet([advice], DATA)
-    assert "order=bw.SelfPaced(table, noise_rate=0.2)" in code
+    code = snippet([SELF_PACED], DATA)
+    assert "order=bw.SelfPaced(table, noise_rate=0.20)" in code
     assert "table = bw.LossTable(len(lengths))" in code
     paced = {"order": "Curriculum(loss, pacing=pacing.root(p=2))"}
     code = snippet([dataclasses.replace(EASY_FIRST, settings=paced)], DATA)
     assert "order=bw.Curriculum(loss, pacing=bw.pacing.root(p=2))" in code
-    assert "# loss: float[n]" in code
+    assert "# loss: one value" in code
+
+
+def test_advice_in_words_is_no_code():
+    words = {"order": "ClassBalanced(labels, after=…): the last epochs"}
+    assert "order=" not in snippet([dataclasses.replace(SELF_PACED, settings=words)], DATA)
+    assert "STEP_TOKENS" in snippet([DYNAMIC], DATA)
+    assert "step_tokens=700" in snippet([TOKENS], DATA)
 
 
 @pytest.mark.parametrize("framework", ["loop", "transformers", "lightning"])

@@ -35,6 +35,25 @@ def a_task(folder: Path) -> Names:
     return a_file_of_lengths(folder)
 
 
+def texts_of_all_sorts(folder: Path) -> Names:
+    """A task, and files of texts with labels and languages."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    random = np.random.default_rng(0)
+    words = np.array([f"word{number}" for number in range(200)])
+    stars = random.integers(1, 3, 600)
+    texts = [
+        " ".join(random.choice(words[:100] if star == 1 else words[100:], 1 + size % 30))
+        for star, size in zip(stars, random.integers(0, 1_000, 600), strict=True)
+    ]
+    languages = random.choice(["de", "en"], 600, p=[0.1, 0.9])
+    parquet.write_table(pa.table({"text": texts, "label": stars}), folder / "corpus.parquet")
+    reviews = pa.table({"review": texts, "stars": stars, "language": languages})
+    csv.write_csv(reviews, folder / "reviews.csv")
+    return a_task(folder)
+
+
 def make_smaller(task: Path) -> None:
     """Leave a hundred samples of the job that `batchwright new-task` writes."""
     text = task.read_text(encoding="utf-8")
@@ -127,7 +146,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/start.md": nothing,
     "docs/picture.md": nothing,
     "docs/guide.md": labelled_points,
-    "docs/advise.md": a_task,
+    "docs/advise.md": texts_of_all_sorts,
     "docs/compare.md": nothing,
     "docs/mixing.md": a_file_of_lengths,
     "docs/traps.md": a_task,

@@ -1,7 +1,9 @@
 """The configuration that is advised, as code to paste."""
 
+import ast
 import re
 
+import batchwright
 from batchwright.advise.advice import Advice
 from batchwright.advise.data_profile import DataProfile
 
@@ -112,10 +114,15 @@ _MODES = {
 }
 """What frameworks call a precision; what they cannot measure is fp32 to them."""
 
-_KNOWN_TO_USER = {
-    "table": "table = bw.LossTable(len(lengths))  # filled as the model trains: LiveLosses\n",
-}
-"""Lines for what an order goes by, other than scores."""
+_TABLE = """\
+table = bw.LossTable(len(lengths))
+# The order goes by the losses of samples: live = batchwright.torch.LiveLosses(table), then
+# live.record(indices, losses) after each batch and live.sync() at the end of an epoch.
+"""
+
+_SCORES = "# {name}: one value for each of lengths; of a difficulty, higher is harder.\n"
+
+_TOKENS = "other tokens per update"
 
 
 def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") -> str:
@@ -145,8 +152,9 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
     precision = 'Precision("fp32")'
     if "mixed precision" in used:
         precision = str(used["mixed precision"].settings["precision"])
-    tokens = used.get("other tokens per update")
-    explained, order = _order(used.get("curriculum"))
+    orders = (each.settings["order"] for each in used.values() if "order" in each.settings)
+    explained, order = _order(str(next(orders, "")))
+    tokens = str(used[_TOKENS].settings["step_tokens"]) if _TOKENS in used else ""
     mode = next((each for each in _MODES if f'"{each}"' in precision), "fp32")
     return _TEMPLATES[framework].format(
         batching=batching,
@@ -154,19 +162,34 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
         also_collate=f", {shapes}" if shapes else "",
         explained=explained,
         order=order,
+        step_tokens=tokens if tokens.isdecimal() else "STEP_TOKENS",
         precision=precision,
-        step_tokens="STEP_TOKENS" if tokens is None else tokens.settings["step_tokens"],
         **_MODES[mode],
     )
 
 
-def _order(curriculum: Advice | None) -> tuple[str, str]:
-    """Write the advised order: a line on what it goes by, and the argument. Empty: none is."""
-    written = "" if curriculum is None else str(curriculum.settings.get("order", ""))
-    found = re.match(r"(?:bw\.)?(?P<call>[A-Z]\w*\((?P<scores>[A-Za-z_]\w*).*)", written, re.DOTALL)
-    if found is None:
+def _order(written: str) -> tuple[str, str]:
+    """Write an advised order: lines on what it goes by, and the argument. Empty: none is.
+
+    Example:
+        >>> _order("Curriculum(rarity, pacing=pacing.root(p=2))")[1]
+        ', order=bw.Curriculum(rarity, pacing=bw.pacing.root(p=2))'
+    """
+    try:
+        expression = ast.parse(written, mode="eval").body
+    except SyntaxError:  # advice in words
         return "", ""
-    call = re.sub(r"(?<![\w.])pacing\.", "bw.pacing.", found["call"])
-    scores = found["scores"]
-    explained = f"# {scores}: float[n], one for each of lengths; higher is harder.\n"
-    return _KNOWN_TO_USER.get(scores, explained), f", order=bw.{call}"
+    if not isinstance(expression, ast.Call):
+        return "", ""
+    code, lines = written, ""
+    if "LossTable(num_samples)" in code:
+        code, lines = code.replace("LossTable(num_samples)", "table"), _TABLE
+    names = dict.fromkeys(
+        node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)
+    )
+    for name in names:
+        if name in batchwright.__all__:
+            code = re.sub(rf"(?<![\w.]){name}\b(?!=)", f"bw.{name}", code)
+        elif name not in {"table", "EPOCHS", "lengths"}:
+            lines += _SCORES.format(name=name)
+    return lines, f", order={code}"
