@@ -17,13 +17,15 @@ INSTALL := $(PIP) install $(PIP_ARGS)
 # build that brings CUDA. Beside the plain 2.13.0, pip prefers an index's 2.13.0+cpu.
 INSTALL_TORCH = install $(PIP_ARGS) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable chrome
+
 STAMP := $(VENV)/.setup-stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types bench docs lock clean
+.PHONY: help setup demo test browser lint format types bench docs lock clean
 
 help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +44,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Run the demonstration
 	$(BIN)/batchwright compare examples/translation.py --quick --restart -o build/demo.json
 
-test: setup lint types ## Lint, check types, run every test and doctest
+test: setup lint types browser ## Lint, check types, run every test and doctest
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
+
+browser: ## Install Chromium for the tests of pages, where apt-get may do so
+	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	test "$$(id -u)" = 0 && root= || root="sudo -n"; \
+	{ command -v apt-get >/dev/null && $$root true 2>/dev/null \
+	  && echo "Installing Chromium with apt-get ..." \
+	  && $$root timeout 120 apt-get update >/dev/null 2>&1 \
+	  && $$root timeout 600 env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+	    -o DPkg::Lock::Timeout=60 --no-install-recommends chromium >/dev/null 2>&1; } \
+	|| echo "No Chromium here, and none could be installed: pages are not tested in a browser."
 
 lint: setup ## Check style, format and spelling
 	$(BIN)/ruff check

@@ -65,7 +65,7 @@ def test_what_are_no_groups_is_refused(groups, error, said):
 
 
 def test_names_are_cut_and_cannot_steer_a_terminal():
-    from batchwright.report.sample_sections import sample_sentences
+    from batchwright.report.sections.samples import sample_sentences
 
     profile = profile_groups(["\x1b[2J" + "x" * 100] * 3 + ["b"], [1, 1, 1, 1])
     assert len(profile.largest[0].name) == 60

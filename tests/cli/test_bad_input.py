@@ -7,6 +7,7 @@ import pytest
 import batchwright as bw
 from tests.cli.command import BUDGET, PLAN, invoke, run
 
+INSPECT = ("inspect", "plan.safetensors", "lengths.npy")
 DIAL = ("inspect", "plan.safetensors", "lengths.npy", "--dial")
 
 # What is wrong, and words that the line about it must have.
@@ -81,6 +82,18 @@ BAD_INPUTS = [
     ((*DIAL, "--plot", "nowhere/dial.svg"), ["nowhere", "directory that exists"]),
     ((*DIAL, "--plot"), ["--plot", "requires an argument"]),
     (("inspect", "plan.safetensors", "--dial", "--plot", "dial.svg"), ["name the SOURCE"]),
+    ((*INSPECT, "--html", "nowhere/page.html"), ["--html nowhere/page.html", "directory"]),
+    ((*INSPECT, "--html", "."), ["--html", "directory"]),
+    ((*INSPECT, "--html", "lengths.npy"), ["--html lengths.npy", "used by this command"]),
+    ((*INSPECT, "--html", "plan.safetensors"), ["plan.safetensors", "another file"]),
+    ((*INSPECT, "--html", "./lengths.npy"), ["used by this command"]),
+    (("compare", "task.py", "-o", "a.json", "--html", "a.json"), ["--html a.json", "used by"]),
+    (("inspect", "missing.safetensors", "--html", "page.html"), ["missing.safetensors"]),
+    (("advise", "lengths.npy", "--html", "nowhere/page.html"), ["nowhere", "directory"]),
+    (("advise", "lengths.npy", "--html", "lengths.npy"), ["used by this command"]),
+    # Neither the source nor the task is there: the page is looked at before anything else.
+    (("advise", "missing.npy", "--html", "nowhere/page.html"), ["--html nowhere/page.html"]),
+    (("compare", "missing.py", "--html", "nowhere/page.html"), ["--html nowhere/page.html"]),
 ]
 
 

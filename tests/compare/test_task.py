@@ -1,7 +1,12 @@
 """What a task refuses when it is made, and what it says of itself."""
 
+import dataclasses
+import time
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchwright.compare.task import warm_up_then_decay
 from batchwright.errors import BudgetError, LengthsError, TaskError
@@ -58,3 +63,37 @@ def test_scores_are_computed_once_and_when_they_are_needed():
 def test_the_default_rate_rises_and_falls_and_never_ends():
     rates = [warm_up_then_decay(share) for share in (0.0, 0.1, 0.2, 0.8, 1.25)]
     assert rates == pytest.approx([0, 0.5, 1, 0.5, 0.4])
+
+
+@settings(max_examples=50)
+@given(share=st.floats(0.05, 1.0), epochs=st.integers(1, 6), seed=st.integers(0, 3))
+def test_a_shortened_task_has_about_that_share_of_the_tokens(share, epochs, seed):
+    task = make_task(epochs=epochs)
+    task = dataclasses.replace(task, difficulties={"own": task.sizes * 2.0})
+    short = task.shortened(share, seed=seed)
+    assert len(short.samples) == len(short.sizes)
+    # A sample keeps its length and its score.
+    for place in range(0, len(short.samples), 17):
+        assert len(short.samples[place]["tokens"]) == short.sizes[place]
+    assert short.difficulty("own")[0] == pytest.approx(short.sizes * 2.0)
+    entries = len(short.samples) * short.epochs
+    expected = share * len(task.samples) * epochs
+    assert abs(entries - expected) <= max(1, len(task.samples) / 2)
+    if share * epochs >= 1:
+        assert len(short.samples) == len(task.samples)
+
+
+def test_what_scores_took_is_charged_in_proportion():
+    def slow():
+        time.sleep(0.2)
+        return np.arange(240.0)
+
+    task = make_task(difficulties={"slow": slow})
+    whole = task.difficulty("slow")[1]
+    assert task.shortened(0.5).difficulty("slow")[1] == pytest.approx(0.5 * whole)
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5])
+def test_no_share_is_refused(share):
+    with pytest.raises(TaskError, match="above 0, up to 1"):
+        make_task().shortened(share)

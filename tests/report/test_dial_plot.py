@@ -17,7 +17,7 @@ import batchwright as bw
 from batchwright.cli.group import batchwright
 from batchwright.errors import MissingExtraError
 from batchwright.report import plot_dial
-from batchwright.report.dial_plot import _figure
+from batchwright.report.dial_plot import dial_figure
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 0.9, 4000), 1, 600).astype(int)
 DIAL = bw.mixing_dial(LENGTHS, bw.TokenBudget(1500), accumulate=8, epochs=1)
@@ -33,7 +33,7 @@ def parsed(path):
 
 def labels_of(dial):
     """Return where a plot's labels are, in pixels, each with its text."""
-    figure = _figure(dial)
+    figure = dial_figure(dial)
     figure.draw_without_rendering()
     (axes,) = figure.axes
     # Of the words alone, without the line that leads to them.

@@ -1,137 +1,190 @@
-"""Pages: self-contained, escaped, the same figures as the JSON; looked at where a browser is."""
+"""Pages: self-contained, escaped, and no figure on them that is not in the JSON."""
 
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from batchwright.report.page import Card, Section, page
-from tests.cli.command import invoke
+from batchwright.report.advised_page import advised_page
+from batchwright.report.compared_page import compared_page
+from batchwright.report.figures import number, percent
+from batchwright.report.inspected_page import inspected_page
+from tests.report.conftest import PLANS, RESULTS
+from tests.report.reader import facts_of, read
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "applications"
+pytestmark = pytest.mark.slow
 
-VOID = {"meta", "br", "hr", "img", "link"}
-
-
-class Reader(HTMLParser):
-    """Collects what a page would fetch, its text, and whether its elements are closed."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.fetched, self.text, self.tags = [], [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        for name, value in attributes:
-            outside = value is not None and re.match(r"(https?:)?//", value)
-            if outside and not name.startswith("xmlns"):
-                self.fetched.append(value)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in {"script", "style"}:
-            self.text.append(data)
+INSPECTED = [*PLANS, "alone"]
+NAMES = [
+    *INSPECTED,
+    "advise",
+    "earlier",
+    "compare",
+]
+PAGES = {
+    **dict.fromkeys(INSPECTED, inspected_page),
+    "advise": advised_page,
+    "earlier": compared_page,
+    "compare": compared_page,
+}
 
 
-def read(html):
-    reader = Reader()
-    reader.feed(html)
-    assert reader.open == []
-    return reader
+@pytest.fixture
+def found(request, pages):
+    """Find a page and its JSON by name."""
+
+    def find(name):
+        folder = request.getfixturevalue("compared") if name == "compare" else pages
+        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return (folder / f"{name}.html").read_text(encoding="utf-8"), facts
+
+    return find
 
 
-def facts_of(html):
-    return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL)[1])
-
-
-def check(html):
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_asks_nobody_for_anything_and_holds_the_facts(found, name):
+    html, facts = found(name)
     reader = read(html)
     assert reader.fetched == []
     assert not re.search(r"@import|url\((?!#)", html)
-    assert len(html.encode()) < 2_000_000
+    assert len(html.encode()) < 500_000
     assert 'name="viewport"' in html
     assert "prefers-color-scheme: dark" in html
-    return " ".join(reader.text)
-
-
-def test_whatever_is_written_is_escaped():
-    mean = "</script><script>alert(1)</script>&"
-    section = Section(mean, [mean], [Card("use", mean, mean)], [mean], [[mean]], code=mean)
-    html = page(mean, [section], {"mean": mean})
-    assert read(html).tags.count("script") == 1
-    assert facts_of(html) == {"mean": mean}
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """The pages of the commands, as files."""
-    folder = tmp_path_factory.mktemp("pages")
-    lengths = np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
-    np.save(folder / "lengths.npy", lengths)
-    told = invoke(
-        "advise", str(folder / "lengths.npy"), "--json", "--html", str(folder / "advise.html")
-    )
-    assert told.exit_code == 0, told.stderr
-    (folder / "advise.json").write_text(told.stdout)
-    from batchwright.report.pages import compared_page
-
-    result = json.loads((RESULTS / "translation.json").read_text(encoding="utf-8"))
-    (folder / "compare.html").write_text(compared_page(result), encoding="utf-8")
-    (folder / "compare.json").write_text(json.dumps(result))
-    return folder
-
-
-@pytest.mark.parametrize("name", ["advise", "compare"])
-def test_a_page_asks_nobody_for_anything_and_holds_the_facts(pages, name):
-    html = (pages / f"{name}.html").read_text(encoding="utf-8")
-    text = check(html)
-    assert facts_of(html) == json.loads((pages / f"{name}.json").read_text())
-    assert html.count("<svg") == 2
-    assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="', html))
-    for each in re.findall(r"(?:href=\"|url\()#([^\")]+)", html):
-        assert f'id="{each}"' in html
+    facts.pop("said", None)  # sentences of the terminal, made of the same facts
+    assert facts_of(html) == facts
+    names = re.findall(r'\bid="([^"]+)"', html)
+    assert len(set(names)) == len(names)
+    assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", html)) <= set(names)
+    text = " ".join(reader.text)
     assert "None" not in text
     assert "nan" not in text
 
 
-def test_the_page_shows_what_the_text_shows(pages):
-    facts = json.loads((pages / "compare.json").read_text())
-    text = check((pages / "compare.html").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("name", "plots"),
+    [
+        # Lengths, waste, shapes, dial, cost; without SOURCE only what the file knows.
+        ("padded", 5),
+        ("packed", 4),
+        ("fixed", 4),
+        ("single", 3),
+        ("alone", 0),
+        ("advise", 3),
+        ("earlier", 3),
+        # Time, tokens, waste, the shapes of each strategy, pacing and coverage.
+        ("compare", 9),
+    ],
+)
+def test_what_is_known_is_drawn(found, name, plots):
+    assert found(name)[0].count("<svg") == plots
+
+
+def leaves(value, name=""):
+    """Yield every figure of JSON with its name; what is only drawn is no figure of a table."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key not in {"curve", "grid", "histogram", "evaluations", "speeds", "progress"}:
+                yield from leaves(each, key)
+    elif isinstance(value, list):
+        for each in value:
+            yield from leaves(each, name)
+    elif value is not None:
+        yield name, value
+
+
+def written(facts):
+    """Return the figures of JSON in every way in which pages write them."""
+    known = {"1"}  # where a plain shuffle has 1
+    for name, value in leaves(facts):
+        if isinstance(value, str):
+            known.update(re.findall(FIGURE, value))
+            continue
+        known |= {number(value), str(value), f"{value:,.0f}", percent_of(value)}
+        if name == "efficiency":
+            known.add(percent_of(1 - value))
+        if name == "peak_bytes":
+            known.add(f"{value / 1e6:,.0f}")
+        if isinstance(value, float):
+            known |= {f"{value:.{digits}f}" for digits in range(1, 5)}
+            known |= {percent_of(round(value, 4)), f"{abs(value):.3g}"}
+    if "max_batch_tokens" in facts:  # what the report in the terminal works out, too
+        known.add(number(facts["num_batches"] - facts["lower_bound"]))
+        known.add(percent_of(facts["max_batch_tokens"] / (facts["budget"] or 1)))
+    return {each.lstrip("-+") for each in known}
+
+
+FIGURE = r"\d[\d,]*(?:\.\d+)?(?: %)?"
+
+
+def percent_of(share):
+    return percent(share).removeprefix("< ").removeprefix("> ")
+
+
+def strangers(html, facts):
+    """Return the figures in tables and lists of a page that are not in some JSON."""
+    seen = re.findall(FIGURE, " ".join(read(html).told))
+    known = written(facts)
+    return [each for each in seen if each.rstrip(",") not in known], len(seen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_of_a_page_is_in_the_json(found, name):
+    html, facts = found(name)
+    unknown, seen = strangers(html, facts)
+    # Constants of sentences: intervals of 95 %, differences below 3 %.
+    assert set(unknown) <= {"95 %", "3 %"}
+    assert seen > (0 if name == "advise" else 10)
+
+
+def altered(value, name=""):
+    """Change every figure that has a name of its own, as a page made of other facts would have."""
+    if isinstance(value, dict):
+        return {key: altered(each, key) for key, each in value.items()}
+    if isinstance(value, list):
+        return [altered(each, name) for each in value]
+    if isinstance(value, float) and 0 < value < 1:
+        return value * 0.618
+    return value
+
+
+@pytest.mark.parametrize("name", ["padded", "fixed", "earlier"])
+def test_a_page_of_other_facts_would_be_told(found, name):
+    _, facts = found(name)
+    unknown, _ = strangers(PAGES[name](altered(facts)), facts)
+    assert len(unknown) > 5
+
+
+@pytest.mark.parametrize("name", ["padded", "advise", "earlier"])
+def test_a_page_is_a_function_of_its_facts(found, name):
+    html, facts = found(name)
+    facts.pop("said", None)
+    assert PAGES[name](facts) == html
+
+
+def test_every_result_of_the_applications_makes_a_page():
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        text = " ".join(read(compared_page(result)).text)
+        for each in result["summary"]:
+            assert each["name"] in text
+            assert f"{each['speed']['mean']:.2f}" in text
+
+
+def test_a_comparison_shows_whom_a_curriculum_draws_and_what_bf16_loses(found):
+    html, facts = found("compare")
+    assert set(facts["plans"]) == {"plain", "planned", "planned+curriculum", "planned+bf16"}
     for each in facts["summary"]:
-        assert each["name"] in text
-        assert f"{each['speed']['mean']:.2f}" in text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["advise", "compare"])
-def test_a_browser_draws_it(pages, name, width):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), "")
-    if not browser:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    shot = pages / f"{name}-{width}.png"
-    subprocess.run(
-        [
-            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-            *(f"--screenshot={shot}", f"--window-size={width},2400"),
-            f"file://{pages / name}.html",
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert shot.stat().st_size > 10_000
+        if each["name"] in facts["plans"]:
+            assert facts["plans"][each["name"]]["num_batches"] > 10
+    drawn = facts["plans"]["planned+curriculum"]
+    assert drawn["pacing"]["eligible"][0] < drawn["pacing"]["eligible"][-1] == 1
+    assert drawn["coverage"]["seen"][0] < 1
+    assert facts["plans"]["planned"]["coverage"] is None
+    assert list(facts["audits"]) == ["planned+bf16"]
+    text = " ".join(read(html).text)
+    assert "Pacing and coverage" in text
+    assert "Precision audit: planned+bf16" in text
+    assert {each["name"] for each in facts["audits"]["planned+bf16"]["layers"]} == {
+        "embed",
+        "decide",
+    }

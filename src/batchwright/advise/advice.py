@@ -17,7 +17,7 @@ class Gain:
         ratio: To doing without it.
         low: Lower end of its 95 % interval. None: it is computed, or of one sample.
         high: The upper one.
-        of: What is compared.
+        of: What is compared, as it stands behind "2 ×": ``"as many real tokens a second"``.
         origin: Where that is known from.
         source: Who published it.
     """
@@ -26,7 +26,7 @@ class Gain:
     low: float | None
     high: float | None
     of: str
-    origin: Origin
+    origin: Origin = "measured here"
     source: str = ""
 
 
@@ -42,6 +42,7 @@ class Advice:
         settings: What to set, by the names of the library.
         untested: What was not looked at.
         rule: The function that says so.
+        strategy: What `compare` calls it, as a part of a strategy's name.
     """
 
     technique: str
@@ -51,3 +52,4 @@ class Advice:
     settings: Mapping[str, Any] = field(default_factory=dict)
     untested: str = ""
     rule: str = ""
+    strategy: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
 from batchwright.advise.advice import Gain
@@ -12,9 +13,6 @@ from batchwright.advise.advice import Gain
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
     from batchwright.compare.arm import Arm
-
-SECONDS = 120.0
-"""What trials may take, roughly, unless the user says otherwise."""
 
 _WARM_UP = 2
 _LEAST_UPDATES = 4
@@ -28,6 +26,7 @@ class Trial:
         name: Of the strategy.
         precision: What it trained in.
         updates: How many it took, the first few left out.
+        run_seconds: What a whole run of it would take at that speed.
         tokens_per_second: Real tokens.
         peak_bytes: Memory of its largest batch. None: unknown.
         speed: Over the first strategy's, with an interval over updates.
@@ -37,6 +36,7 @@ class Trial:
     name: str
     precision: str
     updates: int
+    run_seconds: float
     tokens_per_second: float
     peak_bytes: int | None
     speed: Gain
@@ -47,7 +47,7 @@ def run_trials(
     task: Task,
     strategies: Sequence[Strategy],
     *,
-    seconds: float = SECONDS,
+    seconds: float,
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
 ) -> list[Trial]:
@@ -59,7 +59,7 @@ def run_trials(
     Args:
         task: The task.
         strategies: The first is the one that others are compared with.
-        seconds: What all of it may take, roughly: every strategy has a few updates at least.
+        seconds: What all of it may take: every strategy has a few updates at least.
         seed: Of weights and batches.
         watch: Told the share that is over.
 
@@ -70,16 +70,14 @@ def run_trials(
 
     started = time.perf_counter()
     settings = Settings(longer=0.0, evaluations=10**9)
-    race = Race(task, strategies, seed=seed, settings=settings)
-    arms = [arm for arm in race.arms if not arm.dense]
+    race = Race(task, strategies, seed=seed, settings=settings, dense=False)
+    arms = race.arms
     before: dict[str, tuple[float, int]] = {}
     speeds: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for arm in race.turns():
-        if not arm.dense:
-            spent, tokens = before.get(arm.name, (0.0, 0))
-            rate = (arm.spent.tokens - tokens) / (arm.spent.seconds - spent)
-            speeds[arm.name].append(rate)
-            before[arm.name] = arm.spent.seconds, arm.spent.tokens
+        spent, tokens = before.get(arm.name, (0.0, 0))
+        speeds[arm.name].append((arm.spent.tokens - tokens) / (arm.spent.seconds - spent))
+        before[arm.name] = arm.spent.seconds, arm.spent.tokens
         elapsed = time.perf_counter() - started
         watch(min(1.0, elapsed / seconds))
         fewest = min(map(len, speeds.values()))
@@ -100,8 +98,9 @@ def _trial(arm: Arm, speeds: dict[str, list[float]], peak_bytes: int | None, fir
         name=arm.name,
         precision=str(arm.precision.mode),
         updates=len(speeds[arm.name]),
-        tokens_per_second=arm.tokens_per_second,
+        run_seconds=arm.task.num_tokens * arm.task.epochs / harmonic_mean(speeds[arm.name]),
+        tokens_per_second=harmonic_mean(speeds[arm.name]),
         peak_bytes=peak_bytes,
-        speed=Gain(over.mean, over.low, over.high, "real tokens a second", "measured here"),
+        speed=Gain(over.mean, over.low, over.high, "as many real tokens a second"),
         speeds=tuple(speeds[arm.name]),
     )

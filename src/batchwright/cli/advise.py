@@ -12,18 +12,11 @@ from typing import Any
 import click
 
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import html_option, json_option
-from batchwright.cli.samples import (
-    SampleColumns,
-    profiles_of_source,
-    profiles_of_task,
-    sample_options,
-)
+from batchwright.cli.output import html_option, json_option, refuse_input
+from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, reading_options
-from batchwright.cli.turns import status
+from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import size
-
-_STRATEGIES = ("plain", "grouped", "planned", "planned+auto")
 
 
 @click.command("advise")
@@ -34,7 +27,7 @@ _STRATEGIES = ("plain", "grouped", "planned", "planned+auto")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1.0),
-    help="What trials on a TASK may take.  [default: 120]",
+    help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
 @click.option(
@@ -68,16 +61,16 @@ def advise(
     """Say which techniques pay, which do not, and what cannot be told.
 
     SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell, and
-    --labels, --groups and --text what other columns can. With --text, --measure is of that
-    column. TASK is a
+    --labels, --groups and --text what other columns can; --measure is then of that text. TASK is a
     Python file that describes a training job (batchwright new-task): short trials of it are run in
-    turns, and what they may take is said before.
+    turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said before.
     """
     if rules:
         _list_rules(as_json=as_json)
         return
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
+    refuse_input(html, source)
     columns = SampleColumns(labels, groups, text)
     if length is None and (measure is not None or tokenizer is not None):
         length = text
@@ -92,7 +85,7 @@ def advise(
                 "Task(labels=…, groups=…, features=…)."
             )
             raise click.UsageError(message)
-        facts = _of_task(source, max_tokens, seconds or None, quick=quick)
+        facts = _of_task(source, max_tokens, seconds, quick=quick)
     else:
         lengths, seconds_reading = reading.lengths(source)
         facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
@@ -108,42 +101,35 @@ def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
         data = profile_data(lengths, max_tokens=max_tokens)
     with status("timing products"):
         hardware = profile_hardware()
-    return {"evidence": Evidence(data, hardware), "trials": []}
+    return {"evidence": Evidence(data, hardware), "price": None}
 
 
 def _of_task(
     path: str, max_tokens: int | None, seconds: float | None, *, quick: bool
 ) -> dict[str, Any]:
     import_torch()
-    from batchwright.advise import Evidence, profile_data, profile_hardware, run_trials
-    from batchwright.advise.trials import SECONDS
-    from batchwright.compare import Strategy, check_task, load_task
+    from batchwright.advise import Price, examine_task
+    from batchwright.compare import load_task
 
     with status("reading the task"):
         task = load_task(path, quick=quick)
     if max_tokens is not None:
         task = dataclasses.replace(task, max_tokens=max_tokens)
-    with status("planning"):
-        data = profile_data(task.sizes, max_tokens=task.max_tokens)
-    with status("timing products"):
-        hardware = profile_hardware()
-    with status("checking the task"):
-        check_task(task)
-    limit = SECONDS if seconds is None else seconds
-    click.echo(f"Trials take {limit:.0f} s at most, or a few updates of each.", err=True)
-    names = _STRATEGIES if not data.is_constant else ("plain", "planned", "planned+auto")
-    with status("trying"):
-        trials = run_trials(task, [Strategy.named(name) for name in names], seconds=limit)
-    evidence = Evidence(
-        data, hardware, {each.name: each for each in trials}, tuple(task.difficulties)
-    )
-    evidence = dataclasses.replace(evidence, **profiles_of_task(task))
-    return {"evidence": evidence, "trials": trials}
+
+    def tell(price: Price) -> None:
+        click.echo(price.told(), err=True)
+
+    with live_status() as watch:
+        found = examine_task(task, seconds=seconds, tell=tell, watch=watch)
+    return {
+        "evidence": found.evidence,
+        "price": dataclasses.asdict(found.price) | {"seconds_spent": found.seconds},
+    }
 
 
 def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: bool) -> None:
     from batchwright.advise import advise as ask
-    from batchwright.advise import snippet
+    from batchwright.advise import configuration, snippet
 
     evidence = facts["evidence"]
     given = ask(evidence)
@@ -151,13 +137,17 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
     result = {
         "data": dataclasses.asdict(evidence.data),
         "hardware": None if evidence.hardware is None else dataclasses.asdict(evidence.hardware),
-        "trials": [dataclasses.asdict(each) for each in facts["trials"]],
+        "model": None if evidence.model is None else dataclasses.asdict(evidence.model),
+        "trials": [dataclasses.asdict(each) for each in evidence.trials.values()],
+        "learning": {name: dataclasses.asdict(each) for name, each in evidence.learning.items()},
+        "price": facts["price"],
+        "strategy": configuration(given),
         "advice": [dataclasses.asdict(each) for each in given],
         "snippet": code,
         **{name: _facts_of(evidence, name) for name in ("labels", "duplicates", "groups")},
     }
     if html is not None:
-        from batchwright.report.pages import advised_page
+        from batchwright.report.advised_page import advised_page
 
         html.write_text(advised_page(result), encoding="utf-8")
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchwright.cli import INTERRUPTED
-from batchwright.cli.output import html_option, json_option
+from batchwright.cli.output import html_option, json_option, refuse_input
 from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
 from batchwright.cli.values import count, seed
 from batchwright.errors import MissingExtraError, ResultFileError
@@ -80,6 +80,8 @@ def compare(
     Arms take turns, update by update: whatever else the machine does hits all alike. Ctrl-C keeps
     what was measured; the same command goes on.
     """  # noqa: D301 -- click looks for the character that \b is
+    path = output or Path(f"{Path(task).stem}.compare.json")
+    refuse_input(html, task, str(path))
     import_torch()
     asked = _asked(
         task,
@@ -90,7 +92,6 @@ def compare(
         threads=threads,
         settings={"evaluations": evaluations, "target": target},
     )
-    path = output or Path(f"{Path(task).stem}.compare.json")
     comparison = _earlier(path, asked, restart=restart)
     was_complete = comparison.is_complete
     went_on = bool(comparison.runs or comparison.state)
@@ -100,7 +101,7 @@ def compare(
 
     result, _ = load(path)
     if html is not None and result["summary"]:
-        from batchwright.report.pages import compared_page
+        from batchwright.report.compared_page import compared_page
 
         html.write_text(compared_page(result), encoding="utf-8")
     _show(result, as_json=as_json, null=null)

@@ -2,16 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
 from batchwright.batching import TokenBudget
-from batchwright.cli.output import json_option, show
+from batchwright.cli.output import html_option, json_option, refuse_input, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
-from batchwright.report import file_facts, plan_facts, plot_dial, plot_format
+from batchwright.report import file_facts, plot_dial, plot_format
+from batchwright.report.inspected_facts import inspected_facts
 from batchwright.typing import LengthArray
+
+_MOST_DIALLED = 1_000_000
+"""Samples for which a page shows the dial unasked: eighteen plans of them take seconds."""
 
 
 @click.command("inspect")
@@ -20,6 +25,7 @@ from batchwright.typing import LengthArray
 @reading_options
 @click.option("--dial", is_flag=True, help="Show what each way to mix updates costs.")
 @click.option("--plot", metavar="FILE", help="Draw the dial: FILE.svg, FILE.png or FILE.pdf.")
+@html_option
 @json_option
 def inspect(
     plan: str,
@@ -31,6 +37,7 @@ def inspect(
     no_cache: bool,
     dial: bool,
     plot: str | None,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Show a saved PLAN.
@@ -38,7 +45,7 @@ def inspect(
     Without SOURCE, what the file alone knows; with the SOURCE that it was made for, every
     figure that `batchwright plan` shows. With --dial, also the mixing dial: padding beside how
     unlike updates are, for batches of this budget and updates of this size, and for other mixing;
-    --plot draws it.
+    --plot draws it. --html writes all of it as a page, with the dial of up to a million samples.
     """
     reading = Reading(length, measure, tokenizer, no_cache)
     if source is None and not reading.is_default:
@@ -46,24 +53,35 @@ def inspect(
         raise click.UsageError(message)
     if plot is not None:
         _check_plot(plot, dial=dial)
+    refuse_input(html, plan, source)
     loaded = Plan.load(plan)
     about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
-    if dial and (source is None or loaded.layout.budget is None or loaded.layout.kind != "padded"):
+    has_dial = source is not None and loaded.layout.budget is not None
+    has_dial = has_dial and loaded.layout.kind == "padded"
+    if dial and not has_dial:
         message = "--dial prices padded batches within a budget: name the SOURCE of such a plan."
         raise click.UsageError(message)
     if source is None:
-        show(about | file_facts(loaded), as_json=as_json)
+        _finish(about | file_facts(loaded), html, as_json=as_json)
         return
     about["source"] = click.format_filename(source)
     lengths, seconds = reading.lengths(source)
-    facts = plan_facts(loaded, lengths)
-    if dial:
+    facts = inspected_facts(loaded, lengths)
+    if dial or (html is not None and has_dial and lengths.size <= _MOST_DIALLED):
         positions = _dial(loaded, lengths)
         facts["dial"] = [dataclasses.asdict(each) for each in positions]
         if plot is not None:
             plot_dial(positions, plot)
             facts["plot"] = click.format_filename(plot)
-    show(about | facts | {"seconds_reading": seconds}, as_json=as_json)
+    _finish(about | facts | {"seconds_reading": seconds}, html, as_json=as_json)
+
+
+def _finish(facts: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
+    if html is not None:
+        from batchwright.report.inspected_page import inspected_page
+
+        html.write_text(inspected_page(facts), encoding="utf-8")
+    show(facts, as_json=as_json)
 
 
 def _check_plot(plot: str, *, dial: bool) -> None:

@@ -2,19 +2,57 @@
 
 import io
 import json
+import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from batchwright.errors import MissingExtraError
+
+
+def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse before anything is measured what could not be written afterwards."""
+    if path is None or context.resilient_parsing:
+        return path
+    folder = path.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise click.UsageError(
+            f"--html {path}: expected a file in a directory that exists and can be written to."
+        )
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"A page needs the package {package}, which is not installed. "
+                "Run: pip install 'batchwright[report]'."
+            )
+    return path
+
+
 html_option = click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=_checked_page,
     help="Also write one HTML page.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def refuse_input(html: Path | None, *inputs: str | None) -> None:
+    """Refuse to write a page over a file that is read, or written otherwise.
+
+    Raises:
+        UsageError: Naming it.
+    """
+    if html is None:
+        return
+    for each in (Path(name) for name in inputs if name):
+        is_same = html.absolute() == each.absolute()
+        if is_same or (html.exists() and each.exists() and html.samefile(each)):
+            raise click.UsageError(f"--html {html} is used by this command: name another file.")
 
 
 def show(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -122,6 +122,22 @@ def status(text: str) -> Iterator[None]:
 
 
 @contextmanager
+def live_status() -> Iterator[Callable[[str, float], None]]:
+    """Say on a terminal what is under way, and the share of it that is over."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as shown:
+
+        def show(text: str, share: float) -> None:
+            shown.update(f"{text} {share:.0%}" if share else f"{text} ...")
+
+        yield show
+
+
+@contextmanager
 def interruptible() -> Iterator[list[bool]]:
     """Let the first Ctrl-C ask for an end after this turn; the second one ends at once."""
     asked: list[bool] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from batchwright.compare.arm import Arm
+from batchwright.compare.planned import planned_facts
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -23,6 +24,8 @@ class Comparison:
         unfinished: Of the seed that was begun, as far as it went; empty if there is none.
         state: To go on with that seed. None: it begins anew.
         modes: Name of a strategy → the precision that was measured for it.
+        plans: Name of a strategy → what it plans: see `planned_facts`.
+        audits: Name of a strategy in half precision → what was lost in it: see `audited`.
     """
 
     seeds: tuple[int, ...]
@@ -30,6 +33,8 @@ class Comparison:
     unfinished: list[Outcome] = field(default_factory=list)
     state: dict[str, Any] | None = None
     modes: dict[str, str] = field(default_factory=dict)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    audits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -50,7 +55,8 @@ def compare(
 
     Arms of one seed begin with the same weights, train on as many samples in as many updates
     within the same memory budget, and take turns update by update, so that whatever else the
-    machine does hits all alike. Each is charged only its own seconds.
+    machine does hits all alike. Each is charged only its own seconds. What it plans is looked at
+    before the first run, what half precision loses after the last.
 
     Args:
         task: What is trained.
@@ -70,6 +76,9 @@ def compare(
     made = [each if isinstance(each, Strategy) else Strategy.named(each) for each in strategies]
     settings = Settings() if settings is None else settings
     comparison = Comparison(tuple(seeds)) if resume is None else resume
+    if not comparison.is_complete:
+        first = comparison.seeds[0]
+        comparison.plans = {each.name: planned_facts(task, each, seed=first) for each in made}
     while not comparison.is_complete:
         seed = comparison.seeds[len(comparison.runs)]
         race = Race(task, made, seed=seed, settings=settings, modes=comparison.modes)
@@ -81,4 +90,6 @@ def compare(
                 watch(comparison, race, arm)
         comparison.runs.append(race.outcomes())
         comparison.unfinished, comparison.state = [], None
+        if comparison.is_complete:
+            comparison.audits = race.audits()
     return comparison

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batchwright.compare.arm import Arm, Evaluation, Spent
+from batchwright.compare.audits import audited
 from batchwright.compare.peak_memory import peak_bytes
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -71,9 +72,10 @@ class Race:
         seed: Of weights and batches.
         settings: For how long.
         modes: Name of a strategy → the precision that was measured for it earlier.
+        dense: Whether the dense limit takes part, where lengths differ.
 
     Attributes:
-        arms: One for each strategy, and the dense limit where lengths differ.
+        arms: One for each strategy, and the dense limit.
     """
 
     def __init__(
@@ -84,13 +86,14 @@ class Race:
         seed: int,
         settings: Settings,
         modes: dict[str, str] | None = None,
+        dense: bool = True,
     ) -> None:
         self.task, self.seed, self.settings = task, seed, settings
         self.arms = [Arm(task, each, seed=seed) for each in strategies]
         for arm in self.arms:
             arm.choose_precision((modes or {}).get(arm.name))
         pads = [each for each in strategies if each.kind != "packed"]
-        if pads and (task.sizes != task.sizes[0]).any():
+        if dense and pads and (task.sizes != task.sizes[0]).any():
             best = next((each for each in pads if each.kind == "planned"), pads[-1])
             plain = replace(best, order="shuffle", precision="fp32")
             self.arms.append(Arm(task, plain, seed=seed, name=DENSE, dense=True))
@@ -148,6 +151,14 @@ class Race:
             )
             for arm in self.arms
         ]
+
+    def audits(self) -> dict[str, dict[str, Any]]:
+        """Audit the arms that trained in half precision, on a few updates more: name → facts.
+
+        Only once outcomes are taken: arms are others afterwards.
+        """
+        seen = {arm.name: audited(arm) for arm in self.arms if not arm.dense}
+        return {name: facts for name, facts in seen.items() if facts is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that going on needs: tensors, numbers, and lists and dicts of them."""

@@ -90,6 +90,8 @@ def written(comparison: Comparison, task: Task, about: Result, settings: Setting
         "seeds": list(comparison.seeds),
         "complete": comparison.is_complete,
         "modes": comparison.modes,
+        "plans": _plain(comparison.plans),
+        "audits": _plain(comparison.audits),
         "runs": [[_plain(asdict(each)) for each in run] for run in comparison.runs],
         "unfinished": [_plain(asdict(each)) for each in comparison.unfinished],
         "summary": [_plain(asdict(each)) for each in summaries],
@@ -131,6 +133,9 @@ def load(path: Path) -> tuple[Result, Comparison]:
             [[_outcome(each) for each in run] for run in result["runs"]],
             [_outcome(each) for each in result["unfinished"]],
             modes=dict(result["modes"]),
+            # Results of earlier versions do not have them.
+            plans=dict(result.get("plans", {})),
+            audits=dict(result.get("audits", {})),
         )
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         if isinstance(error, ResultFileError):

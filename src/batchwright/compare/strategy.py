@@ -72,7 +72,8 @@ class Strategy:
         order: One of `ORDERS`, a curriculum with the name of its difficulty behind a colon, or
             an Order.
         precision: One of `PRECISIONS`.
-        options: Further arguments of the Batching, such as ``{"mixing": "update"}``.
+        options: Further arguments of the Batching, such as ``{"mixing": "update"}``; or
+            ``max_tokens`` or ``step_tokens`` in place of the task's.
 
     Raises:
         StrategyError: If a name is unknown.
@@ -130,7 +131,7 @@ precision='bf16', options={})
             task.sizes,
             batching=self._batching(task),
             order=self._order(task, seed),
-            step_tokens=task.step_tokens,
+            step_tokens=self.options.get("step_tokens", task.step_tokens),
             seed=seed,
         )
 
@@ -171,6 +172,7 @@ precision='bf16', options={})
     def _batching(self, task: Task) -> Batching:
         options = dict(self.options)
         budget = options.pop("max_tokens", task.max_tokens)
+        options.pop("step_tokens", None)
         rounding = self._rounding(task)
         if rounding > 1:
             options.setdefault("pad_to_multiple_of", rounding)

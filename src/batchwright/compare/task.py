@@ -1,17 +1,22 @@
 """A training job, described once, so that it can be trained in many ways."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import Subset
 
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
+from batchwright.seeding import generator
 from batchwright.torch.loss_sums import LossSum
 from batchwright.typing import IntoLengths, LengthArray
 
@@ -181,6 +186,37 @@ class Task:
         if self.device is not None:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def shortened(self, share: float, *, seed: int = 0) -> Task:
+        """Return the same job with a share of its tokens: fewer epochs, or a part of one.
+
+        The learning rate runs through its whole schedule, and a curriculum through its pacing.
+        What scores took to compute is charged in proportion.
+
+        Args:
+            share: Above 0, up to 1.
+            seed: Of the samples that are drawn where less than an epoch is left.
+
+        Raises:
+            TaskError: If the share is none.
+        """
+        if not 0 < share <= 1:
+            raise TaskError(f"shortened({share}): expected a share above 0, up to 1.")
+        epochs = max(1, round(self.epochs * share))
+        kept = np.arange(len(self.samples))
+        if self.epochs * share < 1:
+            drawn = generator(seed, "shortened").permutation(kept.size)
+            kept = np.sort(drawn[: max(1, round(kept.size * self.epochs * share))])
+        short = replace(
+            self,
+            samples=Subset(self.samples, kept.tolist()),  # type: ignore[arg-type]  # any sequence
+            lengths=self.sizes[kept],
+            epochs=epochs,
+        )
+        for name in self.difficulties:
+            scores, seconds = self.difficulty(name)
+            short._scores[name] = np.asarray(scores)[kept], seconds * share  # noqa: SLF001 -- its own
+        return short
 
     def difficulty(self, name: str | None = None) -> tuple[npt.ArrayLike, float]:
         """Return scores, float[n], and the seconds that computing them took.

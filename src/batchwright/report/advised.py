@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright.report.compared import interval
 from batchwright.report.figures import number
-from batchwright.report.sample_sections import sample_sentences
+from batchwright.report.sections.samples import sample_sentences
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,8 +52,8 @@ def paragraph(advice: Facts) -> str:
     gain = advice["gain"]
     if gain is not None:
         figure = interval({**gain, "mean": gain["ratio"]})
-        origin = gain["origin"] + (f" by {gain['source']}" if gain["source"] else "")
-        said.append(f"Expected: {figure} × as many {gain['of']}, {origin}.")
+        source = f": {gain['source']}" if gain["source"] else ""
+        said.append(f"Expected: {figure} × {gain['of']}, {gain['origin']}{source}.")
     if advice["settings"]:
         listed = ", ".join(f"{name}: {value}" for name, value in advice["settings"].items())
         said.append(f"Setting: {listed}.")

@@ -21,7 +21,7 @@ _INCHES = (7.0, 4.2)
 _DOTS_PER_INCH = 150
 
 # Legible on white and on black alike, as is nothing darker or lighter.
-_GREY = "#777777"
+GREY = "#777777"
 _COLOUR = "#2f81f7"
 
 _LEAST = 1e-3
@@ -80,7 +80,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
     drawn = BytesIO()
     # Whatever the user has set. Text stays text; nothing is drawn by lot or by the clock.
     with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "batchwright"}]):
-        figure = _figure(dial)
+        figure = dial_figure(dial)
         when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(drawn, format=kind, transparent=True, metadata=when)
     Path(path).write_bytes(drawn.getvalue())
@@ -105,18 +105,19 @@ def plot_format(path: str | PathLike[str]) -> str:
     return kind
 
 
-def _figure(dial: Sequence[DialPosition]) -> Figure:
+def dial_figure(dial: Sequence[DialPosition], *, inches: tuple[float, float] = _INCHES) -> Figure:
+    """Draw the positions of the dial, at least one, as a figure of matplotlib."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-    figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=inches, dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     points = _points(dial)
     axes.set_xscale("log")
     axes.set_xlim(*_limits([x for x, _, _ in points]))
     bottom, top = _heights([y for _, y, _ in points])
     axes.set_ylim(bottom, top)
-    axes.axvline(1.0, color=_GREY, linestyle=":", linewidth=1.0)
+    axes.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
     axes.plot(
         [x for x, _, _ in points],
         [y for _, y, _ in points],
@@ -131,14 +132,14 @@ def _figure(dial: Sequence[DialPosition]) -> Figure:
     # Nothing is more than all of it, though a point at 100 % wants some room above.
     axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 1 + 1e-9])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("dispersion of updates (1: a plain shuffle; less is more even)", color=_GREY)
-    axes.set_ylabel("efficiency (real ÷ padded tokens)", color=_GREY)
-    axes.set_title("Mixing dial", color=_GREY)
-    axes.tick_params(which="both", color=_GREY, labelcolor=_GREY)
-    axes.grid(visible=True, color=_GREY, alpha=0.25, linewidth=0.5)
+    axes.set_xlabel("dispersion of updates\n(1: a plain shuffle; less is more even)", color=GREY)
+    axes.set_ylabel("efficiency (real ÷ padded tokens)", color=GREY)
+    axes.set_title("Mixing dial", color=GREY)
+    axes.tick_params(which="both", color=GREY, labelcolor=GREY)
+    axes.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.5)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
-        spine.set_color(_GREY)
+        spine.set_color(GREY)
     figure.draw_without_rendering()  # settles where things are, for labels to keep apart
     _label(axes, points)
     return figure
@@ -175,8 +176,8 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             textcoords="offset points",
             verticalalignment="center",
             fontsize=_FONT_POINTS,
-            color=_GREY,
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5} if lowered else None,
+            color=GREY,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5} if lowered else None,
         )
 
 

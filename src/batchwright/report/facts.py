@@ -13,6 +13,8 @@ from batchwright.plans import Plan
 from batchwright.report.histogram import histogram
 from batchwright.typing import IntArray, IntoLengths, LengthArray
 
+_MOST_TIMES = 8
+
 
 def plan_facts(plan: Plan, lengths: IntoLengths) -> dict[str, Any]:
     """Gather every figure of a plan.
@@ -59,7 +61,8 @@ def file_facts(plan: Plan) -> dict[str, Any]:
         The fields of `PlanStats` that need no lengths, and: `num_lengths`, how many lengths the
         plan was made for; `absent`, samples that are in no batch and not listed as dropped;
         `repeated`, entries beyond the first of their sample (or piece); `samples_per_batch_min`;
-        `fingerprint` (of the lengths), `digest` (of the batches) and `layout`. O(m log m).
+        `fingerprint` (of the lengths), `digest` (of the batches), `layout`, and `coverage`: how
+        often samples are in the plan. O(m log m).
 
     Example:
         >>> facts = file_facts(Plan(np.array([4, 0, 2]), np.array([0, 2, 3])))
@@ -99,7 +102,35 @@ def file_facts(plan: Plan) -> dict[str, Any]:
         "fingerprint": origin.fingerprint,
         "digest": plan.digest(),
         "layout": dataclasses.asdict(plan.layout),
+        "coverage": coverage_facts(plan),
     }
+
+
+def coverage_facts(plan: Plan) -> dict[str, Any]:
+    """Count how often samples are in a plan; of one that is split, its first piece.
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        `num_lengths`, the samples that the plan was made for (None: unknown), `most`, and `times`:
+        how many `samples`, and which `share` of all, are in the plan so many `times`; `most` times
+        stands for as many or more. O(m).
+
+    Example:
+        >>> coverage_facts(Plan(np.array([4, 0, 4]), np.array([0, 2, 3])))["times"]
+        [{'times': 1, 'samples': 1, 'share': None}, {'times': 2, 'samples': 1, 'share': None}]
+    """
+    whole = plan.indices if plan.starts is None else plan.indices[plan.starts == 0]
+    known = plan.origin.num_samples
+    seen = np.bincount(whole, minlength=known or 0)
+    counts = np.bincount(np.minimum(seen, _MOST_TIMES)).tolist()
+    times = [
+        {"times": each, "samples": count, "share": None if known is None else count / known}
+        for each, count in enumerate(counts)
+        if count and (each or known is not None)
+    ]
+    return {"num_lengths": known, "most": _MOST_TIMES, "times": times}
 
 
 def length_facts(lengths: LengthArray) -> dict[str, Any]:

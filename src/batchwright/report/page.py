@@ -39,6 +39,7 @@ class Section:
         plots: SVG.
         code: To paste.
         note: In small print.
+        is_wrapped: The last column of the table is a text, which may take several lines.
     """
 
     title: str = ""
@@ -49,6 +50,7 @@ class Section:
     plots: Sequence[str] = ()
     code: str = ""
     note: str = ""
+    is_wrapped: bool = False
 
 
 def page(

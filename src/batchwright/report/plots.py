@@ -5,26 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError
+from batchwright.report.dial_plot import GREY as DIAL_GREY
+from batchwright.report.dial_plot import dial_figure
+from batchwright.report.figures import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Legible on white and on black alike, as is nothing darker or lighter.
+# What is grey takes the page's own colour of quiet text; the others are seen on light and dark.
 GREY = "#808080"
 COLOURS = ("#808080", "#d97706", "#2f81f7", "#16a34a", "#c026d3", "#dc2626", "#0891b2", "#a16207")
 
-_INCHES = (7.2, 3.6)
+# As wide as a phone is, so that letters there are hardly smaller than on a large screen.
+_WIDTH, _HEIGHT = 4.6, 3.0
+_LEGEND_LINE = 0.21
+_FONT_POINTS = 10
+_LARGEST_DOT = 260.0
+_SMALLEST_DOT = 6.0
+_ROOM = 1.5
+_LEAST_DECADE = 12.0
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Places and heights."""
 
 
-def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title: str) -> str:
+def curves(
+    lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title: str, skipped: int = 0
+) -> str:
     """Draw lines, all of one name in one colour.
 
     Args:
@@ -32,6 +46,7 @@ def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title:
         across: What places are.
         up: What heights are.
         title: Of the plot.
+        skipped: Points of each line, from its first on, that heights need not show.
 
     Returns:
         SVG.
@@ -45,12 +60,17 @@ def curves(lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, title:
             for place, (xs, ys) in enumerate(several):
                 label = name if place == 0 else None
                 axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9, label=label)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-        axes.set_xlabel(across, color=GREY)
-        axes.set_ylabel(up, color=GREY)
-        axes.legend(frameon=False, labelcolor=GREY, fontsize=9)
+        heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
+        if skipped and heights:
+            low, high = min(heights), max(heights)
+            margin = 0.06 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
+        _label(axes, across, up)
+        axes.get_figure().legend(  # type: ignore[union-attr]  # axes are in a figure
+            loc="outside lower left", frameon=False, labelcolor=GREY, fontsize=_FONT_POINTS
+        )
 
-    return _drawn(draw, title)
+    return _drawn(draw, title, lines=len(lines))
 
 
 def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
@@ -61,14 +81,22 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import PercentFormatter
+
         names = list(values)[::-1]
         drawn = axes.barh(names, [values[name] for name in names], color=COLOURS[2], height=0.6)
-        axes.bar_label(drawn, [f" {values[name]:.1%}" for name in names], color=GREY, fontsize=9)
-        axes.set_xlim(0, max(1e-3, *values.values()) * 1.15)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.bar_label(
+            drawn,
+            [percent(values[name]) for name in names],
+            padding=4,
+            color=GREY,
+            fontsize=_FONT_POINTS,
+        )
+        axes.set_xlim(0, max(1e-3, *values.values()) * 1.25)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(across, color=GREY)
 
-    return _drawn(draw, title)
+    return _drawn(draw, title, height=1.2 + 0.3 * len(values))
 
 
 def steps(edges: Sequence[float], counts: Sequence[float], *, across: str, title: str) -> str:
@@ -79,29 +107,131 @@ def steps(edges: Sequence[float], counts: Sequence[float], *, across: str, title
     """
 
     def draw(axes: Axes) -> None:
-        from matplotlib.ticker import NullFormatter
-
         # Bins of whole numbers are not equally wide: what counts is samples per step of the axis.
         heights = np.asarray(counts) / np.diff(np.log(edges))
         axes.stairs(heights, edges, fill=True, color=COLOURS[2], alpha=0.8)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _label(axes, across, "samples")
         axes.set_yticks([])
-        axes.set_xlabel(across, color=GREY)
-        axes.set_ylabel("samples", color=GREY)
 
     return _drawn(draw, title)
+
+
+def dots(points: Sequence[tuple[float, float, int]], *, across: str, up: str, title: str) -> str:
+    """Draw a dot for each place, its area as what is counted there, on logarithmic axes.
+
+    Args:
+        points: Place across, place up, and a count.
+        across: What places across are.
+        up: What places up are.
+        title: Of the plot.
+
+    Raises:
+        MissingExtraError: Without matplotlib.
+    """
+
+    def draw(axes: Axes) -> None:
+        xs, ys, counts = (np.array(each, dtype=float) for each in zip(*points, strict=True))
+        sizes = np.maximum(counts / counts.max() * _LARGEST_DOT, _SMALLEST_DOT)
+        axes.scatter(xs, ys, s=sizes, color=COLOURS[2], alpha=0.75, linewidths=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(*_with_room(xs))
+        axes.set_ylim(*_with_room(ys))
+        _label(axes, across, up)
+
+    return _drawn(draw, title)
+
+
+def band(
+    xs: Sequence[float],
+    middle: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    across: str,
+    up: str,
+    title: str,
+) -> str:
+    """Draw a line between a least and a most.
+
+    Raises:
+        MissingExtraError: Without matplotlib.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(xs, low, high, color=COLOURS[2], alpha=0.3, linewidth=0)
+        axes.plot(xs, middle, color=COLOURS[2], linewidth=1.4)
+        axes.set_ylim(0, max(high) * 1.1)
+        _label(axes, across, up)
+
+    return _drawn(draw, title)
+
+
+def dial_points(positions: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the mixing dial: padding against dispersion, a labelled point for each position.
+
+    Args:
+        positions: Fields of `DialPosition` each, at least one.
+
+    Raises:
+        MissingExtraError: Without matplotlib.
+    """
+    made = [DialPosition(**each) for each in positions]
+    return _written(lambda: dial_figure(made, inches=(_WIDTH, _HEIGHT + 0.4)), "Mixing dial")
+
+
+def _label(axes: Axes, across: str, up: str) -> None:
+    """Name the axes; numbers with separators, on logarithmic ones only those that are round."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            if high / low < 100:
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.set_xlabel(across, color=GREY)
+    axes.set_ylabel(up, color=GREY)
+
+
+def _with_room(values: np.ndarray) -> tuple[float, float]:
+    """Return limits of a logarithmic axis, never so narrow that no round number lies in them."""
+    low, high = values.min() / _ROOM, values.max() * _ROOM
+    more = max(1.0, _LEAST_DECADE / (high / low)) ** 0.5
+    return float(low / more), float(high * more)
 
 
 def _colours(number: int) -> list[str]:
     return [COLOURS[place % len(COLOURS)] for place in range(number)]
 
 
-def _drawn(draw: Callable[[Axes], None], title: str) -> str:
+def _drawn(
+    draw: Callable[[Axes], None], title: str, *, height: float = _HEIGHT, lines: int = 0
+) -> str:
+    def make() -> Figure:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(_WIDTH, height + lines * _LEGEND_LINE), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_title(title, color=GREY, fontsize=_FONT_POINTS + 1)
+        axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=_FONT_POINTS)
+        if axes.get_xscale() == "linear":
+            axes.locator_params(axis="x", nbins=6)
+        axes.grid(visible=True, color=GREY, alpha=0.2, linewidth=0.5)
+        axes.set_axisbelow(True)
+        for spine in axes.spines.values():
+            spine.set_color(GREY)
+        return figure
+
+    return _written(make, title)
+
+
+def _written(make: Callable[[], Figure], title: str) -> str:
     try:
         from matplotlib import style
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError(
             "A page needs the package matplotlib, which is not installed. "
@@ -110,16 +240,7 @@ def _drawn(draw: Callable[[Axes], None], title: str) -> str:
     text = StringIO()
     # Whatever the user has set. Text stays text; nothing is drawn by lot or by the clock.
     with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "batchwright"}]):
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title(title, color=GREY, fontsize=11)
-        axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=9)
-        axes.grid(visible=True, color=GREY, alpha=0.2, linewidth=0.5)
-        axes.set_axisbelow(True)
-        for spine in axes.spines.values():
-            spine.set_color(GREY)
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        make().savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _inline(text.getvalue(), title)
 
 
@@ -130,5 +251,7 @@ def _inline(svg: str, title: str) -> str:
     prefix = re.sub(r"\W+", "-", title.lower())
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", body)
-    label = title.replace('"', "'")
+    for grey in (GREY, DIAL_GREY):
+        body = body.replace(grey, "var(--quiet)")
+    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -48,7 +48,7 @@ def audit_table(report: AuditReport, mode: str | None = None) -> Table:
     mode = judged_mode(report, mode)
     half = "fp16" if mode.startswith("fp16") else "bf16"
     scale = _judged_scale(report, mode)
-    shown = _worst(report.layers, half, scale)
+    shown = worst_layers(report.layers, half, scale)
     out = Table(
         title=_title(report, half, scale), title_justify="left", pad_edge=False, box=box.SIMPLE_HEAD
     )
@@ -99,7 +99,9 @@ def _judged_scale(report: AuditReport, mode: str) -> float:
     return 2.0 ** (min(16, powers[-1]) if powers[0] <= 16 else powers[0]) if powers else 2.0**16
 
 
-def _worst(layers: tuple[LayerAudit, ...], half: str, scale: float) -> list[LayerAudit]:
+def worst_layers(layers: tuple[LayerAudit, ...], half: str, scale: float) -> list[LayerAudit]:
+    """Return the layers with the largest errors in a half format, `ROWS` at most, in sequence."""
+
     def badness(layer: LayerAudit) -> float:
         kept = FORMATS[half]
         return max(

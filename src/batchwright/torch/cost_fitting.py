@@ -61,7 +61,8 @@ def fit_cost(
         model: The model, where it is trained.
         loss_sum: ``(model, batch) → the sum of the loss``.
         make_batch: ``(rows, length) → a batch`` of that shape, on the device of the model.
-        lengths: integer[n], the lengths of the data: from the shortest to the longest are tried.
+        lengths: integer[n], the lengths of the data: some are tried, from the shortest to the
+            longest.
         max_tokens: The budget that batches fill.
         points: How many lengths to try.
         rounds: Steps of each, after one to warm up.
@@ -93,7 +94,7 @@ def fit_cost(
         raise BudgetError(
             f"max_tokens={max_tokens} is below one row of the longest length, {longest}."
         )
-    tried = np.unique(np.geomspace(int(known.min()), longest, points).round().astype(np.int64))
+    tried = _spread(np.unique(known).astype(np.int64), points)
     rows = max_tokens // tried
     batches = [make_batch(int(many), int(length)) for many, length in zip(rows, tried, strict=True)]
     for batch, many in zip(batches, rows.tolist(), strict=True):
@@ -137,6 +138,15 @@ def fitted(lengths: FloatArray, seconds: FloatArray) -> tuple[float, float, floa
             if (values >= 0).all() and error < 0.999 * least - 1e-15:
                 best, least = (float(values[0]), float(values[1]), float(values[2])), error
     return best
+
+
+def _spread(distinct: IntArray, points: int) -> IntArray:
+    """Return those of the sorted lengths that are nearest to a geometric series over them."""
+    wanted = np.geomspace(distinct[0], distinct[-1], points)
+    above = np.searchsorted(distinct, wanted).clip(1, max(1, distinct.size - 1))
+    neighbours = distinct[np.stack([above - 1, above.clip(max=distinct.size - 1)])]
+    nearest = np.abs(neighbours - wanted).argmin(axis=0)
+    return np.unique(np.take_along_axis(neighbours, nearest[None], axis=0))
 
 
 def _least_seconds(

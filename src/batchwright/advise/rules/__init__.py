@@ -12,6 +12,7 @@ from batchwright.advise.rules.duplicates import duplicates
 from batchwright.advise.rules.dynamic_batching import dynamic_batching
 from batchwright.advise.rules.evidence import WORTH, Evidence, Rule
 from batchwright.advise.rules.label_noise import label_noise
+from batchwright.advise.rules.memory_budget import memory_budget
 from batchwright.advise.rules.mixed_precision import mixed_precision
 from batchwright.advise.rules.mixture import mixture
 from batchwright.advise.rules.packing import packing
@@ -25,12 +26,13 @@ RULES: tuple[Rule, ...] = (
     mixed_precision,
     packing,
     static_shapes,
-    tokens_per_update,
     curriculum,
     label_noise,
     class_balance,
     duplicates,
     mixture,
+    tokens_per_update,
+    memory_budget,
 )
 
 

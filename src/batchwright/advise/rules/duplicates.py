@@ -21,7 +21,9 @@ def duplicates(evidence: Evidence) -> Advice:
         untested = "near duplicates" if found.is_complete else "near duplicates, and the rest"
         return Advice(technique, "do not use", why, untested=untested)
     saved = found.share if found.token_share is None else found.token_share
-    gain = Gain(1 / (1 - saved), None, None, "distinct tokens an epoch", "computed from the plan")
+    gain = Gain(
+        1 / (1 - saved), None, None, "as many distinct tokens an epoch", "computed from the plan"
+    )
     why = (
         f"{found.num_repeated:,} of {found.num_samples:,} samples{part} are equal to an earlier "
         f"one, {saved:.1%} of the tokens; the most frequent is there {found.largest:,} times."

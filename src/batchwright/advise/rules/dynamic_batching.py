@@ -15,7 +15,7 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     if data.is_constant:
         return Advice(technique, "do not use", "All samples are equally long: nothing is padded.")
     plain, planned = data.efficiency["plain"], data.efficiency["planned"]
-    gain = Gain(planned / plain, None, None, "real tokens a padded cell", "computed from the plan")
+    gain = Gain(planned / plain, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
         f"Random batches within {data.max_tokens:,} tokens are {1 - plain:.0%} padding, planned "
         f"ones {1 - planned:.1%}; sorting by length in megabatches, as trainers do, leaves "
@@ -26,4 +26,4 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     if trial is not None:
         gain, untested = trial.speed, "the metric: batchwright compare"
         why += f" On your task planned batches train {trial.speed.ratio:.2f} × as fast."
-    return Advice(technique, worthwhile(gain), why, gain, settings, untested)
+    return Advice(technique, worthwhile(gain), why, gain, settings, untested, strategy="planned")

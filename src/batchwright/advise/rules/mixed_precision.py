@@ -1,7 +1,16 @@
 """Products of fewer bits: do they pay?"""
 
-from batchwright.advise.advice import Advice
+from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import Evidence, over, worthwhile
+
+_PUBLISHED = Gain(
+    2.0,
+    None,
+    None,
+    "less memory for activations (nearly) at equal accuracy",
+    "published",
+    "Micikevicius et al., Mixed Precision Training, 2018, arXiv:1710.03740",
+)
 
 
 def mixed_precision(evidence: Evidence) -> Advice:
@@ -12,27 +21,33 @@ def mixed_precision(evidence: Evidence) -> Advice:
     `python -m benchmarks.precision`.
     """
     technique = "mixed precision"
-    measured, plain = evidence.trials.get("planned+auto"), evidence.trials.get("planned")
-    if measured is not None and plain is not None:
-        if measured.precision == "fp32":
-            why = "Steps of your model in fewer bits were not faster than in fp32, measured here."
-            return Advice(technique, "do not use", why, None, {"precision": "fp32"})
-        gain = over(measured, plain)
-        why = (
-            f"In {measured.precision} your task trains {gain.ratio:.2f} × as fast as in fp32, "
-            "measured here in turns."
+    kind = "planned" if "planned" in evidence.trials else "plain"
+    fewer = {
+        trial.precision: over(trial, evidence.trials[kind])
+        for name, trial in evidence.trials.items()
+        if name.startswith(f"{kind}+") and trial.precision != "fp32"
+    }
+    if fewer:
+        best = max(fewer, key=lambda precision: fewer[precision].ratio)
+        told = ", ".join(
+            f"in {precision} {gain.ratio:.2f} × as fast as in fp32"
+            for precision, gain in fewer.items()
         )
-        settings = {"precision": f'Precision("{measured.precision}")'}
+        why = f"Your task trains {told}: its own updates, in turns."
+        verdict = worthwhile(fewer[best])
+        settings = {"precision": f'Precision("{best if verdict == "use" else "fp32"}")'}
         untested = "the metric: batchwright compare"
-        return Advice(technique, worthwhile(gain), why, gain, settings, untested)
+        return Advice(technique, verdict, why, fewer[best], settings, untested, strategy=best)
     if evidence.hardware is None:
         why = "Without torch no product could be timed; without a task no model is known."
-        return Advice(technique, "cannot tell", why)
-    told = [
+        return Advice(technique, "cannot tell", why, _PUBLISHED)
+    told = "; ".join(
         f"{name} products of width {width} take {1 / ratio:.2f} of fp32's time"
         for name, ratios in evidence.hardware.speed_over_fp32.items()
         for width, ratio in ratios.items()
-    ]
-    why = f"On this {evidence.hardware.device} {'; '.join(told)}. A model decides which counts."
+    )
+    why = f"On this {evidence.hardware.device} {told}. A model decides which counts."
     settings = {"precision": 'Precision("auto")'}
-    return Advice(technique, "cannot tell", why, None, settings, "your model: advise on a task")
+    return Advice(
+        technique, "cannot tell", why, _PUBLISHED, settings, "your model: advise on a task"
+    )

@@ -16,7 +16,7 @@ def packing(evidence: Evidence) -> Advice:
     if "packed" not in data.efficiency or "planned" not in data.efficiency:
         return Advice(technique, "cannot tell", "These samples cannot be packed into such rows.")
     ratio = data.efficiency["packed"] / data.efficiency["planned"]
-    gain = Gain(ratio, None, None, "real tokens a padded cell", "computed from the plan")
+    gain = Gain(ratio, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
         f"Packed rows are {1 - data.efficiency['packed']:.1%} padding, planned batches "
         f"{1 - data.efficiency['planned']:.1%}: there is little left to save."

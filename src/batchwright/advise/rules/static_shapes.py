@@ -18,7 +18,7 @@ def static_shapes(evidence: Evidence) -> Advice:
     if "buckets" not in data.efficiency:
         return Advice(technique, "cannot tell", f"No {NUM_SHAPES} shapes hold these samples.")
     ratio = data.efficiency["buckets"] / data.efficiency["planned"]
-    gain = Gain(ratio, None, None, "real tokens a padded cell", "computed from the plan")
+    gain = Gain(ratio, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
         f"{NUM_SHAPES} padded shapes leave {1 - data.efficiency['buckets']:.1%} padding. That pays "
         "if the model is compiled for each shape (JAX, torch.compile without dynamic shapes), and "

@@ -83,13 +83,14 @@ class Findings:
     reason: str | None = None
 
 
-def find(task: Task, scope: Scope, *, confirm: bool) -> Findings:
+def find(task: Task, scope: Scope, *, confirm: bool, measure: bool = True) -> Findings:
     """Find out, leaving the task and the random states as they were.
 
     Args:
         task: The task.
         scope: The shapes that matter.
         confirm: Whether to run a few steps for real.
+        measure: Whether to run real steps where fake ones cannot be.
 
     Returns:
         What was found.
@@ -104,8 +105,11 @@ def find(task: Task, scope: Scope, *, confirm: bool) -> Findings:
             return _predicted(task, scope, confirm=confirm and can_measure(task.device))
         except BatchwrightError:
             raise
-        except Exception as error:  # noqa: BLE001 (models raise anything when they see no values)
-            return _measured(task, scope, error)
+        except Exception as error:  # models raise anything when they see no values
+            if measure:
+                return _measured(task, scope, error)
+            said = f"fake tensors cannot run this step ({_first_line(error)})."
+            raise BudgetError(said) from error
 
 
 def ratio_of(confirmations: Sequence[Probe]) -> float:
@@ -139,9 +143,12 @@ def _confirmed(task: Task, scope: Scope, found: Findings, fake: FakeStep) -> Fin
     return replace(found, confirmations=tuple(done), ratio=ratio_of(done))
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
 def _measured(task: Task, scope: Scope, error: Exception) -> Findings:
-    first_line = (str(error).strip() or "no message").splitlines()[0]
-    reason = f"{type(error).__name__}: {first_line}"
+    reason = _first_line(error)
     if not can_measure(task.device):
         raise BudgetError(
             f"fake tensors cannot run this step ({reason}), and {task.device.type} does not tell "

@@ -67,6 +67,7 @@ class MemoryModel:
         accumulate: int | None = None,
         margin: float = 0.05,
         confirm: bool = True,
+        measure: bool = True,
     ) -> Self:
         """Fit a memory model to a training step.
 
@@ -95,6 +96,7 @@ class MemoryModel:
                 None for unknown: they are there from the start.
             margin: Share of a step's bytes to keep free: for fragmentation, and the fit's error.
             confirm: Run the two real steps.
+            measure: Run real steps that grow towards the limit where fake ones cannot be run.
 
         Returns:
             The memory model. About ten fake steps, each as long as the model's Python code takes,
@@ -131,7 +133,7 @@ class MemoryModel:
         )
         task = Task(model, optimizers, loss_sum, make_batch, autocast, accumulate != 1)
         memory = cls(
-            find(task, scope, confirm=confirm),
+            find(task, scope, confirm=confirm, measure=measure),
             shortest=scope.shortest,
             longest=scope.longest,
             limit=limit,

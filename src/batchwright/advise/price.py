@@ -1,0 +1,66 @@
+"""What advice may cost, known before the trials begin."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchwright.compare import Task
+
+SECONDS = 120.0
+"""What trials may take of any run."""
+
+SHARE = 0.05
+"""What they may take of a long one."""
+
+_UPDATES = 3
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a run takes as it is, and what its trials may take.
+
+    Attributes:
+        run_seconds: A whole run of the task in plain batches is estimated to take, evaluations
+            apart.
+        evaluation_seconds: To evaluate once.
+        seconds: Trials may take.
+        is_given: Whether the user has said so.
+    """
+
+    run_seconds: float
+    evaluation_seconds: float
+    seconds: float
+    is_given: bool
+
+    def told(self) -> str:
+        """Say it."""
+        why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
+        return (
+            f"A run in plain batches takes about {self.run_seconds:,.0f} s here. Trials take "
+            f"{self.seconds:,.0f} s at most{why}."
+        )
+
+
+def price_trials(task: Task, *, seconds: float | None = None) -> Price:
+    """Estimate what a run takes, from a few updates in plain batches, and set a limit from that.
+
+    Args:
+        task: The task.
+        seconds: What trials may take. None: the larger of 2 minutes and a twentieth of the run.
+    """
+    from batchwright.compare import Strategy
+    from batchwright.compare.arm import Arm
+
+    arm = Arm(task, Strategy.named("plain"), seed=0)
+    arm.update()  # prepares kernels
+    each = median(arm.update() for _ in range(_UPDATES))
+    started = time.perf_counter()
+    arm.evaluate()
+    evaluation = time.perf_counter() - started
+    run = each * arm.updates_of_run
+    limit = max(SECONDS, SHARE * run) if seconds is None else seconds
+    return Price(run, evaluation, limit, is_given=seconds is not None)

@@ -1,0 +1,144 @@
+"""Everything that can be found out about a task, within a price that is told before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from batchwright.advise.configuration import configuration
+from batchwright.advise.data_profile import DataProfile, profile_data
+from batchwright.advise.hardware import Hardware, profile_hardware
+from batchwright.advise.learning import LearningTrial, run_learning_trials
+from batchwright.advise.model_profile import profile_model
+from batchwright.advise.price import Price, price_trials
+from batchwright.advise.rules import Evidence, advise
+from batchwright.advise.sample_profiles import profile_task_samples
+from batchwright.advise.trials import run_trials
+
+if TYPE_CHECKING:
+    from batchwright.compare import Strategy, Task
+
+_SPEED = 0.2
+"""Share of the price for trials of speed, after the look at the model."""
+
+_ORDER = 0.8
+"""Share of what is left for a curriculum, where the task has scores."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out, and what that took.
+
+    Attributes:
+        evidence: For the rules.
+        price: What it might have taken.
+        seconds: What trials took.
+    """
+
+    evidence: Evidence
+    price: Price
+    seconds: float
+
+
+def examine_task(
+    task: Task,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    tell: Callable[[Price], None] = lambda _: None,
+    watch: Callable[[str, float], None] = lambda *_: None,
+) -> Found:
+    """Look at a task's data, machine and model, and run its trials.
+
+    Guarantees that trials begin only after `tell` was told what they may take, and that no trial
+    goes on behind that, but for the update that is under way.
+
+    Args:
+        task: The task.
+        seconds: What trials may take. None: the larger of 2 minutes and a twentieth of the run.
+        seed: Of weights and batches.
+        tell: Told the price, before trials begin.
+        watch: Told what is under way, and the share of it that is over.
+
+    Raises:
+        TaskError: If the task does not do what it says.
+        BudgetError: If a sample alone exceeds its budget.
+    """
+    from batchwright.compare import Strategy, check_task
+
+    watch("planning", 0.0)
+    data = profile_data(task.sizes, max_tokens=task.max_tokens, seed=seed)
+    watch("timing products", 0.0)
+    hardware = profile_hardware()
+    watch("checking the task", 0.0)
+    check_task(task)
+    samples = profile_task_samples(task, seed=seed, watch=watch)
+    price = price_trials(task, seconds=seconds)
+    tell(price)
+    started = time.perf_counter()
+    watch("looking at the model", 0.0)
+    model = profile_model(
+        task, memory_bytes=None if hardware is None else hardware.memory_bytes, seed=seed
+    )
+    trials = run_trials(
+        task,
+        _strategies(data, hardware),
+        seconds=_SPEED * price.seconds,
+        seed=seed,
+        watch=partial(watch, "trying speed"),
+    )
+    evidence = Evidence(
+        data,
+        hardware,
+        trials={each.name: each for each in trials},
+        difficulties=tuple(task.difficulties),
+        model=model,
+        step_tokens=task.step_tokens,
+        **samples,
+    )
+    base = Strategy.named(configuration(advise(evidence)))
+    learning: dict[str, LearningTrial] = {}
+    for said, share, others in _tried(task, base):
+        arms = [base, *others.values()]
+        done = run_learning_trials(
+            task,
+            arms,
+            seconds=share * (started + price.seconds - time.perf_counter()),
+            run_seconds=[evidence.trials[base.name].run_seconds] * len(arms),
+            evaluation_seconds=price.evaluation_seconds,
+            seed=seed,
+            watch=partial(watch, said),
+        )
+        names = {strategy.name: name for name, strategy in others.items()}
+        learning |= {names[each.name]: each for each in done}
+    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
+
+
+def _strategies(data: DataProfile, hardware: Hardware | None) -> list[Strategy]:
+    """Return what trials of speed are run with."""
+    from batchwright.compare import Strategy
+
+    types = {} if hardware is None else hardware.speed_over_fp32
+    kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
+    names = [*kinds, *(f"{kinds[-1]}+{precision}" for precision in types)]
+    return [Strategy.named(name) for name in names]
+
+
+def _tried(task: Task, base: Strategy) -> Iterator[tuple[str, float, dict[str, Strategy]]]:
+    """Yield what is tried beside a strategy: in words, at which share of the time, and how."""
+    from batchwright.compare import Strategy
+
+    if task.difficulties:
+        eased = Strategy.named(f"{base.name}+curriculum:{next(iter(task.difficulties))}")
+        yield "trying an order", _ORDER, {"curriculum": eased}
+    sizes = {"twice": 2 * task.step_tokens}
+    if task.step_tokens >= 2 * task.max_tokens:
+        sizes = {"half": task.step_tokens // 2, **sizes}
+    others = {
+        name: replace(base, name=f"{name} the tokens", options={"step_tokens": size})
+        for name, size in sizes.items()
+    }
+    yield "trying other updates", 1.0, others

@@ -1,0 +1,35 @@
+"""How long samples are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from batchwright.report.figures import number
+from batchwright.report.page import Section
+from batchwright.report.plots import steps
+
+_SUMMARY = ("min", "median", "mean", "p95", "max")
+
+
+def length_plot(histogram: Mapping[str, Any], *, unit: str) -> str:
+    """Draw the histogram of lengths as SVG; nothing where all are equal."""
+    edges, counts = histogram["edges"], histogram["counts"]
+    if edges[-1] - edges[0] == 1:
+        return ""
+    return steps(edges, counts, across=unit, title="Lengths")
+
+
+def length_section(lengths: Mapping[str, Any], *, unit: str) -> Section:
+    """Show the lengths that a plan was made for.
+
+    Args:
+        lengths: What `length_facts` returns.
+        unit: What lengths count.
+    """
+    plot = length_plot(lengths["histogram"], unit=unit)
+    return Section(
+        "Lengths",
+        head=("samples", unit, *_SUMMARY),
+        rows=[[number(lengths[name]) for name in ("num_samples", "num_tokens", *_SUMMARY)]],
+        plots=[plot] if plot else [],
+        note="" if plot else "All samples are equally long.",
+    )

@@ -1,0 +1,130 @@
+"""Trials of what is learnt: judged at equal metric, within their seconds, thrown away."""
+
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from batchwright.advise import Gain, LearningTrial, run_learning_trials  # noqa: E402
+from batchwright.advise.learning import _plan, _trial  # noqa: E402
+from batchwright.advise.rules.evidence import ALONE, learnt  # noqa: E402
+from batchwright.compare import Strategy  # noqa: E402
+from batchwright.compare.arm import Evaluation, Spent  # noqa: E402
+from batchwright.compare.race import Outcome  # noqa: E402
+from tests.compare.conftest import make_task  # noqa: E402
+
+
+def outcome(name, metrics, seconds_each):
+    evaluations = tuple(
+        Evaluation(100 * place, seconds_each * place, metric)
+        for place, metric in enumerate(metrics)
+    )
+    return Outcome(name, "fp32", Spent(), metrics[-1], evaluations, None, None)
+
+
+def found(ratio, low=None, high=None, *, least=None, most=None):
+    gain = Gain(ratio, low, high, "as soon")
+    runs = 1 if low is None else 3
+    return LearningTrial(
+        "other", 0.5, runs, gain, ratio if least is None else least, most or ratio, 0.0
+    )
+
+
+@pytest.mark.parametrize("higher", [False, True])
+def test_the_same_metrics_in_half_the_time_are_twice_as_soon(higher):
+    task = make_task(better="higher" if higher else "lower")
+    metrics = [sign * each for sign in [-1 if higher else 1] for each in (10, 8, 7, 6, 5, 4)]
+    run = [outcome("first", metrics, 2.0), outcome("other", metrics, 1.0)]
+    trial = _trial(1, [run, run, run], 0.5, task)
+    assert trial.sooner.ratio == pytest.approx(2.0)
+    assert (trial.least, trial.most, trial.gain) == (pytest.approx(2.0), pytest.approx(2.0), 0.0)
+    assert trial.runs == 3
+
+
+def test_one_that_never_arrives_is_never_sooner():
+    run = [
+        outcome("first", [10, 8, 7, 6, 5, 4], 1.0),
+        outcome("other", [10, 10, 10, 10, 10, 10], 1.0),
+    ]
+    trial = _trial(1, [run], 1.0, make_task())
+    assert trial.most <= 1.0
+    assert trial.gain == -6
+    assert trial.sooner.low is None  # of one run
+
+
+def test_where_nothing_is_learnt_nothing_is_said():
+    run = [outcome("first", [10, 11, 12, 11, 12, 11], 1.0), outcome("other", [10] * 6, 0.5)]
+    assert _trial(1, [run], 1.0, make_task()) is None
+
+
+@pytest.mark.parametrize(
+    ("trial", "verdict"),
+    [
+        (found(1.2, 1.1, 1.3), "use"),
+        (found(1.2, 0.9, 1.5), "cannot tell"),
+        (found(1.01, 1.0, 1.02), "do not use"),
+        (found(0.8, 0.7, 0.9), "do not use"),
+        (found(ALONE, least=1.1), "use"),
+        (found(ALONE, least=0.9), "cannot tell"),
+        (found(1.1, least=1.05), "cannot tell"),  # seeds differ by as much
+        (found(0.7, most=0.9), "do not use"),
+    ],
+)
+def test_verdicts_ask_more_of_one_run(trial, verdict):
+    assert learnt(trial) == verdict
+
+
+@pytest.mark.parametrize(("seconds", "fixed"), [(1.0, 0.0), (50.0, 2.0), (500.0, 2.0)])
+def test_what_is_planned_fits_into_the_seconds(seconds, fixed):
+    seeds, share = _plan(seconds, 40.0, fixed)
+    assert 0 <= share <= 1
+    assert seeds * (share * 40.0 + fixed) <= max(seconds, seeds * fixed) + 1e-9
+
+
+@pytest.mark.slow
+def test_short_runs_are_run_in_turns_and_leave_no_trace():
+    task = make_task(epochs=4, difficulties={"length": lambda: task.sizes})
+    names = ("planned", "planned+curriculum:length")
+    before = torch.random.get_rng_state()
+    seen = []
+    trials = run_learning_trials(
+        task,
+        [Strategy.named(each) for each in names],
+        seconds=20.0,
+        run_seconds=[2.0, 2.0],
+        evaluation_seconds=0.001,
+        watch=seen.append,
+    )
+    assert torch.equal(before, torch.random.get_rng_state())
+    (trial,) = trials
+    assert trial.name == names[1]
+    assert trial.least <= trial.sooner.ratio <= trial.most
+    assert 0 < max(seen) <= 1
+
+
+@pytest.mark.slow
+def test_nothing_goes_on_behind_its_seconds():
+    task = make_task(epochs=10_000)
+    started = time.perf_counter()
+    trials = run_learning_trials(
+        task,
+        [Strategy.named("plain"), Strategy.named("planned")],
+        seconds=2.0,
+        run_seconds=[1.0, 1.0],  # a run takes much longer
+        evaluation_seconds=0.001,
+    )
+    assert trials == []
+    assert time.perf_counter() - started < 20  # updates take milliseconds, on a busy machine more
+
+
+def test_what_is_too_short_to_tell_is_not_begun():
+    task = make_task()
+    tried = run_learning_trials(
+        task,
+        [Strategy.named("plain"), Strategy.named("planned")],
+        seconds=1.0,
+        run_seconds=[100.0, 100.0],
+        evaluation_seconds=0.0,
+    )
+    assert tried == []

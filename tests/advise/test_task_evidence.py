@@ -1,0 +1,101 @@
+"""Advice on a real task: its price is told first, and it says no where no is the answer."""
+
+import time
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from batchwright.advise import advise, configuration, examine_task, price_trials  # noqa: E402
+from batchwright.advise.model_profile import profile_model  # noqa: E402
+from batchwright.advise.price import SECONDS, SHARE  # noqa: E402
+from tests.compare.conftest import make_task  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What is found out about a narrow net, and when its price was told."""
+    task = make_task(num_samples=2_000, max_tokens=200, step_tokens=800, epochs=2)
+    events = []
+    started = time.perf_counter()
+    found = examine_task(
+        task,
+        seconds=8.0,
+        tell=lambda price: events.append(("told", price)),
+        watch=lambda what, share: events.append((what, share)),
+    )
+    return found, events, time.perf_counter() - started
+
+
+@pytest.mark.slow
+def test_the_price_is_told_before_trials_and_kept(found):
+    told, events, _ = found
+    names = [name for name, _ in events]
+    assert names.index("told") < names.index("trying speed")
+    assert "trying other updates" in names
+    assert told.price.seconds == 8.0
+    assert told.price.is_given
+    # What is under way is ended: an update, an evaluation, the look at the model.
+    assert told.seconds < 8.0 + 10
+
+
+@pytest.mark.slow
+def test_a_narrow_net_wants_no_bf16_and_its_padding_gone(found):
+    evidence = found[0].evidence
+    given = {each.technique: each for each in advise(evidence)}
+    assert evidence.trials["planned+bf16"].precision == "bf16"
+    assert given["mixed precision"].verdict == "do not use"
+    assert given["mixed precision"].gain.origin == "measured here"
+    assert given["packing"].verdict == "do not use"
+    assert "bf16" not in configuration(list(given.values()))
+
+
+@pytest.mark.slow
+def test_the_model_is_looked_at(found):
+    model = found[0].evidence.model
+    assert model.parameters == 3 * 8 + 8 * 2 + 2
+    assert model.unknown == ()
+    assert model.cost.a + model.cost.b + model.cost.c > 0
+    assert 0 <= model.cost.quadratic <= 1
+    assert all(size > model.memory.state_bytes for _, _, size in model.memory.shapes)
+    assert sum(share for _, share, _ in model.memory.parts) == pytest.approx(1.0, abs=0.02)
+    given = {each.technique: each for each in advise(found[0].evidence)}
+    assert "MiB" in given["a larger memory budget"].why
+
+
+@pytest.mark.slow
+def test_samples_that_are_equally_long_want_no_batching_of_ours():
+    samples = [
+        {"tokens": torch.ones(8, dtype=torch.long), "labels": each % 2} for each in range(64)
+    ]
+    task = make_task(samples=samples, lengths=np.full(64, 8))
+    found = examine_task(task, seconds=3.0)
+    given = {each.technique: each for each in advise(found.evidence)}
+    for technique in ("dynamic batching", "packing", "static shapes"):
+        assert given[technique].verdict == "do not use"
+    assert set(found.evidence.trials) == {"plain", "plain+bf16"}
+    assert configuration(list(given.values())).startswith("plain")
+
+
+def test_trials_of_a_long_run_may_take_a_twentieth_of_it():
+    short = price_trials(make_task())
+    assert short.seconds == SECONDS
+    assert "120 s" in short.told()
+    long = price_trials(make_task(epochs=10**9))
+    assert long.seconds == pytest.approx(SHARE * long.run_seconds)
+    assert long.seconds > SECONDS
+    assert price_trials(make_task(), seconds=5.0).seconds == 5.0
+
+
+@pytest.mark.slow
+def test_what_cannot_be_found_out_about_a_model_is_said():
+    def loss_sum(model, batch):
+        lengths = (batch["tokens"] > 0).sum(1).tolist()  # values, which fake tensors have not
+        return model(batch["tokens"]).sum() * 0 + model.embed.weight.sum() * sum(lengths)
+
+    model = profile_model(make_task(loss_sum=loss_sum))
+    assert model.memory is None
+    assert model.cost is not None
+    assert [each.split(":")[0] for each in model.unknown] == ["memory"]
+    assert "fake tensors" in model.unknown[0]

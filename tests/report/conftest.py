@@ -1,0 +1,68 @@
+"""The pages of the commands, each with the JSON of the same call."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.command import invoke, run
+from tests.cli.test_compare import TASK
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "applications"
+
+# Name of a page → how its plan is made.
+PLANS = {
+    "padded": ("--max-tokens", "8000", "--world-size", "4", "--accumulate", "2"),
+    "packed": ("--pack", "1000", "--world-size", "2"),
+    "fixed": ("--batch-size", "16", "--accumulate", "4"),
+    "dropping": ("--max-tokens", "600", "--oversize", "drop", "--world-size", "32"),
+    "single": ("--batch-size", "5000"),
+}
+
+
+def lengths_of_documents():
+    return np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
+
+
+def told(*args):
+    result = invoke(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory):
+    """A folder of pages NAME.html, and beside each what --json printed: NAME.json."""
+    from batchwright.report.compared_page import compared_page
+
+    folder = tmp_path_factory.mktemp("pages")
+    lengths = str(folder / "lengths.npy")
+    np.save(lengths, lengths_of_documents())
+    for name, options in PLANS.items():
+        plan, html = str(folder / f"{name}.plan"), str(folder / f"{name}.html")
+        told("plan", lengths, *options, "-o", plan)
+        (folder / f"{name}.json").write_text(told("inspect", plan, lengths, "--html", html))
+    alone = told("inspect", str(folder / "padded.plan"), "--html", str(folder / "alone.html"))
+    (folder / "alone.json").write_text(alone)
+    advice = told("advise", lengths, "--html", str(folder / "advise.html"))
+    (folder / "advise.json").write_text(advice)
+    # A result of an earlier version, without what strategies plan.
+    result = (RESULTS / "translation.json").read_text(encoding="utf-8")
+    (folder / "earlier.html").write_text(compared_page(json.loads(result)), encoding="utf-8")
+    (folder / "earlier.json").write_text(result)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compared(pages):
+    """The same folder, with the page of a small comparison."""
+    task = pages / "task.py"
+    task.write_text(TASK.replace("EPOCHS", "2"), encoding="utf-8")
+    result, html = str(pages / "result.json"), str(pages / "compare.html")
+    strategies = "plain,planned,planned+curriculum,planned+bf16"
+    options = ("--strategies", strategies, "--seeds", "1", "--evaluations", "4", "-o", result)
+    code, out, err = run("compare", str(task), *options, "--json", "--html", html)
+    assert code == 0, err
+    (pages / "compare.json").write_bytes(out)
+    return pages

@@ -1,0 +1,33 @@
+"""A page is well-formed and escaped, whatever it is made of."""
+
+import numpy as np
+
+import batchwright as bw
+from batchwright.report.inspected_facts import inspected_facts
+from batchwright.report.inspected_page import inspected_page
+from batchwright.report.page import Card, Section, page
+from tests.report.reader import facts_of, read
+
+
+def test_whatever_is_written_is_escaped():
+    mean = "</script><script>alert(1)</script>&"
+    section = Section(mean, [mean], [Card("use", mean, mean)], [mean], [[mean]], code=mean)
+    html = page(mean, [section], {"mean": mean})
+    assert read(html).tags.count("script") == 1
+    assert facts_of(html) == {"mean": mean}
+
+
+def test_what_is_empty_is_left_out():
+    html = page("Title", [Section("Only a heading")], {})
+    tags = read(html).tags
+    assert not {"table", "figure", "ul", "pre", "h3"} & set(tags)
+
+
+def test_a_plan_with_a_strange_name_makes_a_page():
+    lengths = np.array([5, 3, 8, 2])
+    facts = inspected_facts(bw.plan(lengths, max_tokens=16), lengths)
+    facts |= {"plan": "a/<b>&.plan", "source": None, "unit": "<words>"}
+    reader = read(inspected_page(facts))
+    assert reader.tags.count("b") == 0
+    assert "Plan <b>&.plan" in reader.text
+    assert facts_of(inspected_page(facts)) == facts
