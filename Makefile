@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Run the demonstration
 	$(BIN)/batchwright compare examples/translation.py --quick --restart -o build/demo.json
 
-test: setup lint types browser ## Lint, check types, run every test and doctest
+test: setup lint types docs browser ## Lint, check types, build the docs, run every test and doctest
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
 
 browser: ## Install Chromium for the tests of pages, where apt-get may do so
@@ -74,7 +74,9 @@ bench: setup ## Run the benchmarks (quickly: BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks.planning $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.claims $(BENCH_ARGS)
 
-docs: $(DOCS_STAMP) ## Build the documentation into site/
+docs: $(DOCS_STAMP) ## Check that figures are the results', and build the documentation into site/
+	$(BIN)/python -m benchmarks.quote --check
+	$(BIN)/python -m benchmarks.picture --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(DOCS_STAMP): $(STAMP)

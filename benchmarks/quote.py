@@ -5,6 +5,7 @@ python -m benchmarks.quote --check    say whether they are the ones of the files
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from batchwright.report.compared import arrival, interval, sentences
+from batchwright.report.compared import DENSE, arrival, did_not_pay, interval, sentences
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.reporting import RESULTS
@@ -57,6 +58,68 @@ def application(facts: Facts) -> str:
     name = Path(facts["task"]).stem
     source = _source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
     return f"{_table(head, rows)}\n\n{told}\n\n{source}"
+
+
+def applications(facts: Facts) -> str:
+    """Show what all applications came to: planned batches, the best strategy, and what failed."""
+    rows = []
+    for name, each in facts.items():
+        first, *others = (arm for arm in each["summary"] if arm["name"] != DENSE)
+        arrived = [arm for arm in (first, *others) if arm["time"] is not None]
+        best = min(arrived, key=lambda arm: arm["time"]["mean"])
+        planned = next((arm for arm in others if arm["name"] == "planned"), None)
+        rows.append((
+            f"[{name.replace('_', ' ')}](docs/applications/{name}.md)",
+            f"{first['padding']:.0%}" + ("" if planned is None else f" / {planned['padding']:.0%}"),
+            "" if planned is None else interval(planned["speed"]),
+            "" if planned is None else arrival(planned),
+            _name(best),
+            interval(best["time"]),
+            ", ".join(_name(arm) for arm in others if did_not_pay(arm)) or "–",
+        ))  # fmt: skip
+    head = (
+        "",
+        "padding, plain / planned",
+        "planned: real tokens/s over plain",
+        "planned: time to plain's end",
+        "soonest at plain's end",
+        "its time",
+        "not shown to pay",
+    )
+    some = next(iter(facts.values()))
+    seeds = sorted({len(each["runs"]) for each in facts.values()})
+    told = (
+        f"{' or '.join(map(str, seeds))} seeds each, with 95 % intervals; 1 is plain batches of "
+        "the same memory, in fp32."
+    )
+    whole = {
+        "command": "python -m benchmarks.applications",
+        "machine": some["machine"],
+        "date": some["machine"]["date"],
+    }
+    return f"{_table(head, rows)}\n\n{told} {_made(whole)}"
+
+
+def static_shapes(facts: Facts) -> str:
+    """Show what few shapes save a compiler, and what they cost in padding."""
+    rows = [
+        (
+            f"{row['backend']}, {row['batching']}",
+            f"{row['batches']}",
+            f"{row['told']}",
+            f"{row['compilations']}",
+            f"{row['seconds']:.0f} s",
+            f"{row['padding']:.1%}",
+        )
+        for row in facts["rows"]
+    ]
+    head = ("", "batches", "shapes told by the plan", "compilations", "first epoch", "padding")
+    large = "; ".join(f"{row['batching']} {row['padding']:.1%}" for row in facts["told"])
+    told = (
+        f"Padding of {facts['told'][0]['samples']:,} samples, where few buckets cost more and "
+        f"half-filled batches nothing: {large}."
+    )
+    return f"{_table(head, rows)}\n\n{told} {_source('static_shapes', facts)}"
 
 
 def advice(facts: Facts) -> str:
@@ -111,8 +174,8 @@ def beside_trainer(facts: Facts) -> str:
         f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
         f"fast as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as "
         "fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
-        "is in [docs/peers.md](docs/peers.md). Memory is what a process peaked at above its start, "
-        "and holds what the allocator kept."
+        "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its "
+        "start, and holds what the allocator kept."
     )
     return f"{_table(head, rows)}\n\n{told}\n\n{_source('trainer', facts)}"
 
@@ -198,7 +261,7 @@ def precision(facts: Facts) -> str:
                 f"{bf16['timing']['ratio']:.2f}",
                 f"{parity['difference']:.2%}",
                 f"{parity['noise']:.2%}",
-                f"[file](benchmarks/results/{name}.json)",
+                _file(name),
             )
         )
     head = (
@@ -272,8 +335,10 @@ def curricula(facts: Facts) -> str:
 
 BLOCKS: dict[str, Callable[[Facts], str]] = {
     "applications/translation": application,
+    "applications": applications,
     "trainer": beside_trainer,
     "mixing": mixing,
+    "static_shapes": static_shapes,
     "advice": advice,
     "precision": precision,
     "memory_prediction": memory,
@@ -289,10 +354,8 @@ def quoted(text: str, results: Path = RESULTS) -> str:
     for name, block in blocks.items():
         if f"<!-- begin {name} -->" not in text:
             continue
-        path = results / f"{name}.json"
-        filled = ""
-        if path.is_file():
-            filled = block(json.loads(path.read_text(encoding="utf-8"))) + "\n"
+        facts = _facts(name, results)
+        filled = block(facts) + "\n" if facts else ""
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         text = re.sub(
             pattern, lambda found, fill=filled: found[1] + fill + found[2], text, flags=re.DOTALL
@@ -300,14 +363,26 @@ def quoted(text: str, results: Path = RESULTS) -> str:
     return text
 
 
-def without_links(text: str) -> str:
-    """Name result files without a link: they are no part of the documentation.
+def linked_from(folder: str, text: str) -> str:
+    """Write links as a page of the documentation needs them.
+
+    Result files are named without a link, as they are no part of the documentation; links to its
+    pages begin at the folder of the page.
+
+    Args:
+        folder: The page's, under `docs`.
+        text: With links that begin at the top of the repository.
 
     Example:
-        >>> without_links("[a/b.json](a/b.json), [a page](page.md)")
-        '`a/b.json`, [a page](page.md)'
+        >>> linked_from("docs/applications", "[a/b.json](a/b.json), [a page](docs/page.md)")
+        '`a/b.json`, [a page](../page.md)'
     """
-    return re.sub(r"\[([\w/.-]+\.json)\]\(\1\)", r"`\1`", text)
+    text = re.sub(r"\[([\w/.-]+\.json)\]\(\1\)", r"`\1`", text)
+    return re.sub(
+        r"\]\((docs/[\w/.-]+\.md)\)",
+        lambda found: f"]({Path(os.path.relpath(found[1], folder)).as_posix()})",
+        text,
+    )
 
 
 def pages() -> list[Path]:
@@ -319,7 +394,10 @@ def main(arguments: list[str]) -> int:
     stale = False
     for page in pages():
         before = page.read_text(encoding="utf-8")
-        after = quoted(before) if page == README else without_links(quoted(before))
+        after = quoted(before)
+        if page != README:
+            folder = page.parent.relative_to(machine.REPOSITORY).as_posix()
+            after = linked_from(folder, after)
         stale |= before != after
         if "--check" not in arguments and before != after:
             page.write_text(after, encoding="utf-8")
@@ -359,11 +437,32 @@ def _seconds(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def _facts(name: str, results: Path) -> Facts | None:
+    """Read what a block is filled from; None: it was not measured."""
+    if name == "applications":
+        files = {each: results / "applications" / f"{each}.json" for each in APPLICATIONS}
+        return {
+            each: json.loads(path.read_text(encoding="utf-8"))
+            for each, path in files.items()
+            if path.is_file()
+        }
+    path = results / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def _source(name: str, facts: Facts) -> str:
+    return _made(facts).replace("</sub>", f"; {_file(name)}</sub>")
+
+
+def _made(facts: Facts) -> str:
     computer = facts["machine"]
-    file = f"benchmarks/results/{name}.json"
     made = f"`{facts['command']}` on {computer['cores']} cores of {computer['cpu']}"
-    return f"<sub>{made}, {facts['date']}; [{file}]({file})</sub>"
+    return f"<sub>{made}, {facts['date']}</sub>"
+
+
+def _file(name: str) -> str:
+    file = f"benchmarks/results/{name}.json"
+    return f"[{file}]({file})"
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def test_the_loop_that_is_advised_trains():
     before = model.weight.item()
     names = {
         "lengths": lengths,
+        "EPOCHS": 1,
         "dataset": [
             {"tokens": torch.ones(length), "labels": torch.ones(length)} for length in lengths
         ],

@@ -3,7 +3,7 @@
 import json
 
 from benchmarks.applications import APPLICATIONS
-from benchmarks.quote import BLOCKS, README, main, pages, quoted
+from benchmarks.quote import BLOCKS, README, linked_from, main, pages, quoted
 
 
 def test_the_readme_quotes_the_result_files():
@@ -23,6 +23,21 @@ def test_every_application_has_a_page_with_its_figures():
     texts = {page.stem: page.read_text(encoding="utf-8") for page in pages()}
     for name in APPLICATIONS:
         assert f"<!-- begin applications/{name} -->\n|" in texts[name]
+
+
+def test_all_applications_are_in_one_table():
+    text = quoted("<!-- begin applications -->\n<!-- end applications -->")
+    rows = [line for line in text.splitlines() if line.startswith("| [")]
+    assert len(rows) == len(APPLICATIONS)
+    for name, row in zip(APPLICATIONS, rows, strict=True):
+        assert f"(docs/applications/{name}.md)" in row
+    assert "grouped" in rows[0].rpartition("|")[0].rpartition("|")[2]  # it did not pay
+
+
+def test_links_begin_where_the_page_is():
+    text = "[a page](docs/peers.md), [x/y.json](x/y.json), [one](other.md)"
+    assert linked_from("docs", text) == "[a page](peers.md), `x/y.json`, [one](other.md)"
+    assert "(../peers.md)" in linked_from("docs/applications", text)
 
 
 def test_other_figures_would_be_written(tmp_path):

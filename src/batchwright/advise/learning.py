@@ -20,13 +20,10 @@ SEEDS = 3
 """Runs of each strategy, where there is time for that many."""
 
 LEAST_SHARE = 1 / 3
-"""With less of a run than this a seed, there is one seed, and as much of its run as there is time.
+"""With less of a run than this a seed there is one seed; with less even so, nothing is tried.
 
 A run that is cut too short shows what the first updates learn, which is no matter of order.
 """
-
-LEAST = 0.1
-"""With less of a run than this nothing is tried."""
 
 LEVELS = (0.4, 0.6, 0.8, 1.0)
 """Shares of the first strategy's run whose metric the others are timed to."""
@@ -89,14 +86,14 @@ def run_learning_trials(
         watch: Told the share that is over.
 
     Returns:
-        A trial for each strategy but the first. None of them, if there is no time for so much as
-        a tenth of a run, or the metric did not move.
+        A trial for each strategy but the first. None of them, if there is no time for a third of
+        a run, or the metric did not move.
     """
     from batchwright.compare.race import Race, Settings
 
     fixed = evaluation_seconds * (len(strategies) * _EVALUATIONS + 1)
     seeds, share = _plan(seconds * _SPARE, sum(run_seconds), fixed)
-    if share < LEAST:
+    if share < LEAST_SHARE:
         return []
     deadline = time.perf_counter() + seconds
     settings = Settings(evaluations=_EVALUATIONS, longer=0.0, peaks=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from batchwright.cli.compare import import_torch
+from batchwright.cli.compare import import_torch, threads_option
 from batchwright.cli.output import html_option, json_option, refuse_input
 from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, reading_options
@@ -30,6 +30,7 @@ from batchwright.cli.values import size
     help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
+@threads_option
 @click.option(
     "--framework",
     type=click.Choice(("loop", "transformers", "lightning", "keras")),
@@ -53,6 +54,7 @@ def advise(
     max_tokens: int | None,
     seconds: float | None,
     quick: bool,
+    threads: int | None,
     framework: str,
     rules: bool,
     html: Path | None,
@@ -61,9 +63,11 @@ def advise(
     """Say which techniques pay, which do not, and what cannot be told.
 
     SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell, and
-    --labels, --groups and --text what other columns can; --measure is then of that text. TASK is a
-    Python file that describes a training job (batchwright new-task): short trials of it are run in
-    turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said before.
+    --labels, --groups and --text what other columns can. With --text, --measure is of that column.
+
+    TASK is a Python file that describes a training job (batchwright new-task): short trials of it
+    are run in turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said
+    before.
     """
     if rules:
         _list_rules(as_json=as_json)
@@ -85,6 +89,7 @@ def advise(
                 "Task(labels=…, groups=…, features=…)."
             )
             raise click.UsageError(message)
+        import_torch(threads)
         facts = _of_task(source, max_tokens, seconds, quick=quick)
     else:
         lengths, seconds_reading = reading.lengths(source)
@@ -107,7 +112,6 @@ def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
 def _of_task(
     path: str, max_tokens: int | None, seconds: float | None, *, quick: bool
 ) -> dict[str, Any]:
-    import_torch()
     from batchwright.advise import Price, examine_task
     from batchwright.compare import load_task
 

@@ -26,6 +26,10 @@ _TWIN = "its own twin"
 
 _MOST_THREADS = 8  # more rarely help models that are small enough to be compared
 
+threads_option = click.option(
+    "--threads", type=count, metavar="N", help="Of torch.  [default: all, at most 8]"
+)
+
 
 @click.command("compare")
 @click.argument("task")
@@ -40,7 +44,7 @@ _MOST_THREADS = 8  # more rarely help models that are small enough to be compare
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option("--target", type=float, help="The metric to time.  [default: the first's final one]")
 @click.option("--evaluations", type=count, default="10", show_default=True, help="During a run.")
-@click.option("--threads", type=count, metavar="N", help="Of torch.  [default: all, at most 8]")
+@threads_option
 @click.option(
     "-o",
     "--output",
@@ -82,14 +86,13 @@ def compare(
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
     refuse_input(html, task, str(path))
-    import_torch()
+    import_torch(threads)
     asked = _asked(
         task,
         strategies,
         null=null,
         quick=quick,
         seeds=tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3)))),
-        threads=threads,
         settings={"evaluations": evaluations, "target": target},
     )
     comparison = _earlier(path, asked, restart=restart)
@@ -140,16 +143,17 @@ class _Asked:
     command: str
 
 
-def import_torch() -> None:
-    """Import torch, told beforehand what it reads only then."""
+def import_torch(threads: int | None = None) -> None:
+    """Import torch, told beforehand what it reads only then, and how many threads to take."""
     # A thread that has to wait lets others have its core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        import torch  # noqa: F401 -- only whether it can be
+        import torch
     except ImportError as error:
         raise MissingExtraError(
             "batchwright compare needs torch: pip install 'batchwright[compare]'"
         ) from error
+    torch.set_num_threads(threads or min(_MOST_THREADS, torch.get_num_threads()))
 
 
 def _asked(
@@ -159,16 +163,12 @@ def _asked(
     null: bool,
     quick: bool,
     seeds: tuple[int, ...],
-    threads: int | None,
     settings: dict[str, Any],
 ) -> _Asked:
-    import torch
-
     from batchwright.compare import Settings, load_task
     from batchwright.compare.result_file import circumstances, described
     from batchwright.compare.strategy_file import parse_strategies
 
-    torch.set_num_threads(threads or min(_MOST_THREADS, torch.get_num_threads()))
     machine = circumstances()
     chosen = None if names is None else parse_strategies(names)
     with status("reading the task"):

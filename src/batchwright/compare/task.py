@@ -212,6 +212,9 @@ class Task:
             samples=Subset(self.samples, kept.tolist()),  # type: ignore[arg-type]  # any sequence
             lengths=self.sizes[kept],
             epochs=epochs,
+            labels=None,  # of all samples, and nothing that is trained with
+            groups=None,
+            features=None,
         )
         for name in self.difficulties:
             scores, seconds = self.difficulty(name)

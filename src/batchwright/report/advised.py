@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright.report.compared import interval
 from batchwright.report.figures import number
+from batchwright.report.sections.model import model_sentences
 from batchwright.report.sections.samples import sample_sentences
+from batchwright.report.sections.trials import price_sentences
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,12 +39,20 @@ def advice_report(result: Facts) -> Group:
             f"Batches of {number(data['max_tokens'])} tokens{assumed}."
         ),
     ]
-    parts += [Text(sentence) for sentence in sample_sentences(result)]
+    known = [
+        *sample_sentences(result),
+        *model_sentences(result["model"]),
+        *price_sentences(result["price"]),
+    ]
+    parts += [Text(sentence) for sentence in known]
     for each in result["advice"]:
         heading = Text.assemble(
             (f"{each['verdict']:12}", _STYLES[each["verdict"]]), (each["technique"], "bold")
         )
         parts += [Text(), heading, Padding(Text(paragraph(each)), (0, 0, 0, 12))]
+    if result["trials"]:
+        command = f"batchwright compare TASK --strategies plain,{result['strategy']}"
+        parts += [Text(), Text(f"All of it together, in whole runs: {command}")]
     return Group(*parts)
 
 

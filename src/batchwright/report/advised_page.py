@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchwright.report.advised import paragraph
-from batchwright.report.compared import interval
 from batchwright.report.figures import number
 from batchwright.report.page import Card, Section, page
 from batchwright.report.sections.dial import dial_section
 from batchwright.report.sections.lengths import length_plot
+from batchwright.report.sections.model import model_sections
 from batchwright.report.sections.samples import sample_sections
+from batchwright.report.sections.trials import trial_sections
 from batchwright.report.sections.waste import waste_plot
 
 Facts = Mapping[str, Any]
@@ -55,27 +56,9 @@ def advised_page(result: Facts) -> str:
     sections += sample_sections(result)
     if data["dial"]:
         sections.append(dial_section(data["dial"], note="Updates of 8 batches."))
-    if result["trials"]:
-        sections.append(_trials(result["trials"]))
+    sections += [*trial_sections(result), *model_sections(result["model"])]
     about = (
         f"{number(data['num_samples'])} samples, {number(data['num_tokens'])} tokens; batches of "
         f"{number(data['max_tokens'])} tokens."
     )
     return page("What pays here", sections, result, about=about)
-
-
-def _trials(trials: list[Facts]) -> Section:
-    return Section(
-        "Trials",
-        head=("strategy", "precision", "updates", "tokens/s", "over the first"),
-        rows=[
-            (
-                each["name"],
-                each["precision"],
-                str(each["updates"]),
-                f"{each['tokens_per_second']:,.0f}",
-                interval({**each["speed"], "mean": each["speed"]["ratio"]}),
-            )
-            for each in trials
-        ],
-    )

@@ -102,7 +102,7 @@ def sentences(result: Facts) -> list[str]:
         return ["No run is over yet: speeds so far."]
     first, *others = (each for each in result["summary"] if each["name"] != DENSE)
     said = [_sentence(each, first, result) for each in others]
-    unpaid = [each["name"] for each in others if _did_not_pay(each)]
+    unpaid = [each["name"] for each in others if did_not_pay(each)]
     if unpaid:
         said.append(f"Not shown to pay here, over {first['name']}: {', '.join(unpaid)}.")
     if len(result["runs"]) < 2:
@@ -162,7 +162,7 @@ def _difference(gain: Facts) -> str:
     return f"{abs(gain['mean']):.3g} {side}{told}"
 
 
-def _did_not_pay(each: Facts) -> bool:
+def did_not_pay(each: Facts) -> bool:
     """Say whether no run-to-target was shown to be shorter."""
     if each["time"] is None:
         return True

@@ -27,12 +27,12 @@ RULES: tuple[Rule, ...] = (
     packing,
     static_shapes,
     curriculum,
+    tokens_per_update,
+    memory_budget,
     label_noise,
     class_balance,
     duplicates,
     mixture,
-    tokens_per_update,
-    memory_budget,
 )
 
 

@@ -12,10 +12,10 @@ def class_balance(evidence: Evidence) -> Advice:
 
     Source: Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss*,
     2019, arXiv:1906.07413: balance pays late in training (deferred, from epoch 160 of 200), for
-    classes counted alike;
-    Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain shuffles
-    learn the better features. Over the distribution as it is, drawing by another one moves the
-    decision away from what is frequent, and accuracy usually falls.
+    classes counted alike; Kang et al., *Decoupling Representation and Classifier*, 2020,
+    arXiv:1910.09217: plain shuffles learn the better features. Over the distribution as it is,
+    drawing by another one moves the decision away from what is frequent, and accuracy usually
+    falls.
     """
     technique = "balanced sampling"
     labels = evidence.labels

@@ -1,0 +1,197 @@
+"""The snippets of `advise` run as they are pasted, under the frameworks that they are for."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import batchwright as bw
+from batchwright.advise import FRAMEWORKS, Advice, profile_data, snippet
+
+ROOT = Path(__file__).resolve().parents[2]
+LENGTHS = np.random.default_rng(0).lognormal(3, 0.7, 60).clip(2, 64).astype(int)
+DATA = profile_data(LENGTHS, max_tokens=256)
+
+DYNAMIC = Advice("dynamic batching", "use", ".", settings={"batching": "TokenBudget(256)"})
+BF16 = Advice("mixed precision", "use", ".", settings={"precision": 'Precision("bf16")'})
+SHAPES = Advice("static shapes", "use", ".", settings={"batching": "Buckets(3, max_tokens=256)"})
+EASY_FIRST = Advice(
+    "curriculum", "use", ".", settings={"order": "Curriculum(scores, epochs=EPOCHS / 2)"}
+)
+
+# What a reader has before pasting, by framework; and what must hold behind the snippet.
+BEFORE = """\
+import numpy as np
+import torch
+
+torch.manual_seed(0)
+lengths = np.random.default_rng(0).lognormal(3, 0.7, 60).clip(2, 64).astype(int)
+scores = np.random.default_rng(1).random(60)
+STEP_TOKENS, EPOCHS, OUTPUT_DIR = 500, 2, "trained"
+seen = []
+
+
+class Tokens(torch.utils.data.Dataset):
+    def __len__(self):
+        return len(lengths)
+
+    def __getitem__(self, index):
+        seen.append(index)
+        tokens = torch.arange(lengths[index]) % 30 + 1
+        return {"input_ids": tokens, "labels": tokens}
+
+
+dataset = Tokens()
+"""
+
+AFTER = """\
+import sys
+
+planned = [sample for epoch in range(EPOCHS) for batch in planner(epoch) for sample in batch]
+assert [int(sample) for sample in seen] == planned, (len(seen), len(planned))
+"""
+
+JOBS = {
+    "loop": (
+        """\
+model = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32))
+first = model[1].weight.clone()
+optimizer = torch.optim.AdamW(model.parameters())
+def loss_sum(model, batch):
+    scores = model(batch["input_ids"]).transpose(1, 2)
+    return torch.nn.functional.cross_entropy(scores, batch["labels"], reduction="sum")
+""",
+        """\
+assert precision.applied == EPOCHS * len(planner) // planner.accumulate
+assert not torch.equal(first, model[1].weight)
+""",
+    ),
+    "transformers": (
+        """\
+from transformers import LlamaConfig, LlamaForCausalLM
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+    num_attention_heads=2, max_position_embeddings=64,
+))
+""",
+        """\
+assert trainer.state.global_step == EPOCHS * len(planner) // planner.accumulate
+""",
+    ),
+    "lightning": (
+        """\
+import lightning as L
+class Module(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Embedding(32, 8), torch.nn.Linear(8, 32))
+    def training_step(self, batch, _):
+        scores = self.layers(batch["input_ids"]).transpose(1, 2)
+        loss = torch.nn.functional.cross_entropy(scores, batch["labels"], reduction="sum")
+        return loss / (lengths.sum() / len(planner))
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters())
+module = Module()
+""",
+        """\
+assert trainer.global_step == EPOCHS * len(planner) // planner.accumulate
+""",
+    ),
+    "keras": (
+        """\
+import keras
+def fetch(indices):
+    seen.extend(indices.tolist())
+    width = 64 if width_is_fixed else lengths[indices].max()
+    real = np.arange(width) < lengths[indices][:, None]
+    tokens = np.where(real, np.arange(width) % 30 + 1, 0)
+    return tokens, tokens[..., None].astype("float32"), real.astype("float32")
+def BUILD_MODEL():
+    model = keras.Sequential([keras.layers.Embedding(32, 8), keras.layers.Dense(1)])
+    model.compile("adam", keras.losses.MeanSquaredError(reduction="sum"))
+    return model
+width_is_fixed = False
+""",
+        """\
+# Keras fetches one batch more, to learn the shapes.
+del seen[: len(seen) - len(planned)]
+""",
+    ),
+}
+
+
+def code_of(framework: str, *advice: Advice) -> str:
+    before, after = JOBS[framework]
+    pasted = snippet(list(advice), DATA, framework)
+    planned, check = AFTER.split("assert", 1)
+    return "\n".join([BEFORE, before, pasted, planned, after, "assert" + check])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("framework", "advice"),
+    [("loop", (DYNAMIC,)), *((each, (DYNAMIC, BF16, EASY_FIRST)) for each in FRAMEWORKS)],
+)
+def test_a_snippet_trains_what_the_plan_says(framework, advice, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", code_of(framework, *advice)],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT / "src"), "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_advised_order_is_written(framework):
+    code = snippet([DYNAMIC, EASY_FIRST], DATA, framework)
+    assert "order=bw.Curriculum(scores, epochs=EPOCHS / 2)" in code
+    assert "# scores: float[n]" in code
+    unsure = dataclasses.replace(EASY_FIRST, verdict="cannot tell")
+    assert "order=" not in snippet([DYNAMIC, unsure], DATA, framework)
+
+
+def test_an_order_by_live_losses_and_a_pacing_are_written():
+    advice = dataclasses.replace(EASY_FIRST, settings={"order": "SelfPaced(table, noise_rate=0.2)"})
+    code = snippet([advice], DATA)
+    assert "order=bw.SelfPaced(table, noise_rate=0.2)" in code
+    assert "table = bw.LossTable(len(lengths))" in code
+    paced = {"order": "Curriculum(loss, pacing=pacing.root(p=2))"}
+    code = snippet([dataclasses.replace(EASY_FIRST, settings=paced)], DATA)
+    assert "order=bw.Curriculum(loss, pacing=bw.pacing.root(p=2))" in code
+    assert "# loss: float[n]" in code
+
+
+@pytest.mark.parametrize("framework", ["loop", "transformers", "lightning"])
+def test_advised_shapes_reach_the_collator(framework):
+    code = snippet([DYNAMIC, SHAPES], DATA, framework)
+    assert "bw.Buckets(3, max_tokens=256)" in code
+    assert "shapes=planner(0).layout.shapes" in code
+    assert "shapes=" not in snippet([DYNAMIC], DATA, framework)
+
+
+@pytest.mark.parametrize(
+    ("mode", "written"),
+    [
+        ("bf16", ("bf16=True", '"bf16-mixed"', '"mixed_bfloat16"')),
+        ("fp16", ("fp16=True", '"16-mixed"', '"mixed_float16"')),
+        ("auto", ("bf16=False", '"32-true"', '"float32"')),
+    ],
+)
+def test_each_framework_has_its_name_for_a_precision(mode, written):
+    advice = dataclasses.replace(BF16, settings={"precision": f'Precision("{mode}")'})
+    for framework, name in zip(("transformers", "lightning", "keras"), written, strict=True):
+        assert name in snippet([DYNAMIC, advice], DATA, framework)
+
+
+def test_the_orders_that_are_written_exist():
+    for name in ("Curriculum", "SelfPaced", "LossTable", "Mixture"):
+        assert hasattr(bw, name)
