@@ -111,10 +111,33 @@ def test_features_that_tell_nothing_are_not_trusted(digits):
     assert "no better than naming the largest class" in noise.doubt
 
 
-def test_few_samples_are_not_trusted(digits):
+def test_of_few_samples_noise_is_not_estimated(digits):
     images, truth = digits
-    noise = profile_labels(truth[:150], features=images[:150]).noise
-    assert "150 samples are too few" in noise.doubt
+    for size in (3, 150):
+        profile = profile_labels(truth[:size] % 2, features=images[:size])
+        assert profile.noise is None
+        assert profile.noise_unknown == f"{size} samples are too few, 200 would do"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same", ["", "!?", "the same words in each"])
+def test_texts_that_are_all_alike_tell_nothing(same):
+    pytest.importorskip("sklearn")
+    noise = profile_labels(np.arange(400) % 3, features=[same] * 400).noise
+    assert not noise.is_trusted
+    assert not profile_labels(np.arange(400) % 3, features=np.ones((400, 300))).noise.is_trusted
+
+
+@pytest.mark.slow
+def test_of_texts_without_spaces_characters_are_read():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    letters = [[*"山川水火木金土"], [*"犬猫鳥馬牛羊豚"]]
+    truth = rng.integers(0, 2, 600)
+    texts = ["".join(rng.choice([*letters[label], *"的一是不了"], 30)) for label in truth]
+    noise = profile_labels(truth, features=texts).noise
+    assert noise.is_trusted
+    assert noise.high < 0.05
 
 
 def test_the_same_question_has_the_same_answer(digits):

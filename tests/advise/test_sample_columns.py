@@ -129,13 +129,13 @@ def test_options_of_a_source_are_not_of_a_task():
 
 @pytest.mark.slow
 def test_a_task_is_asked_for_its_labels_and_samples():
-    from batchwright.cli.samples import profiles_of_task
+    from batchwright.advise.sample_profiles import profile_task_samples
     from tests.compare.conftest import make_task
 
     labels = np.arange(240) % 2
     features = np.random.default_rng(0).normal(size=(240, 2)) + 6 * labels[:, None]
     task = make_task(labels=labels, features=lambda: features, groups=["a"] * 200 + ["b"] * 40)
-    found = profiles_of_task(task)
+    found = profile_task_samples(task)
     assert found["labels"].noise.high < 0.05
     assert found["duplicates"].num_samples == 240
     assert found["groups"].num_groups == 2
@@ -147,5 +147,5 @@ def test_a_task_is_asked_for_its_labels_and_samples():
         def __getitem__(self, index):
             return self
 
-    found = profiles_of_task(make_task(samples=Own()))
+    found = profile_task_samples(make_task(samples=Own()))
     assert found == {"labels": None, "duplicates": None, "groups": None}

@@ -82,7 +82,7 @@ def test_what_is_published_is_what_the_study_found():
     study = json.loads((RESULTS / "noisy_digits.json").read_text(encoding="utf-8"))
     arms = {each["name"]: each["accuracies"] for each in study["experiments"][0]["results"]}
     assert study["experiments"][0]["settings"]["noise"] == 0.4
-    found = ratio(arms["self-paced"], arms["uniform"])
+    found = ratio(arms["self-paced"], arms["early stop"])
     for value, measured in (
         (GAIN.ratio, found.mean),
         (GAIN.low, found.low),

@@ -12,6 +12,7 @@ from batchwright.advise.model_profile import ModelProfile, profile_model
 from batchwright.advise.noise_estimate import NoiseEstimate
 from batchwright.advise.price import Price, price_trials
 from batchwright.advise.rules import RULES, Evidence, advise
+from batchwright.advise.sample_profiles import SampleProfiles, profile_samples
 from batchwright.advise.snippets import FRAMEWORKS, snippet
 from batchwright.advise.task_evidence import Found, examine_task
 from batchwright.advise.trials import Trial, run_trials
@@ -33,6 +34,7 @@ __all__ = [
     "ModelProfile",
     "NoiseEstimate",
     "Price",
+    "SampleProfiles",
     "Trial",
     "advise",
     "configuration",
@@ -45,6 +47,7 @@ __all__ = [
     "profile_hardware",
     "profile_labels",
     "profile_model",
+    "profile_samples",
     "run_learning_trials",
     "run_trials",
     "snippet",

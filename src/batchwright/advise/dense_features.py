@@ -14,15 +14,21 @@ MOST_FEATURES = 128
 _WIDEST = 4_096
 """Numbers of a sample that are read, at most: of more, as of large images, every so-many-th."""
 
+_LONGEST_WORDS = 20
+"""Characters of a word on average from which on characters are counted in place of words."""
+
+_WORD = r"(?u)\w+"
+
 _BUCKETS = 2**14
-"""Columns that words are hashed to."""
+"""Columns that words, or characters, are hashed to."""
 
 
 def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArray:
     """Make a few numbers of each sample of a part.
 
-    Texts become counts of words, hashed and weighed by rarity; arrays are flattened. What is
-    wider than `MOST_FEATURES` is projected on as many main axes, without a look at labels.
+    Texts become counts of words and of pairs of them, hashed and weighed by rarity; where there
+    are no spaces, of characters. Arrays are flattened. What is wider than `MOST_FEATURES` is
+    projected on as many main axes, without a look at labels.
 
     Args:
         features: n texts (a list, or a column of `pyarrow`), or an array [n, ...].
@@ -79,13 +85,24 @@ def _texts(features: Any, part: IntArray) -> list[str] | None:
 
 def _of_texts(texts: list[str], seed: int) -> FloatArray:
     text = _library("texts").feature_extraction.text
+    characters, spaces = sum(map(len, texts)), sum(each.count(" ") for each in texts)
+    # Chinese or Japanese, or a genome: what stands between spaces is no word there.
+    kind = "word" if characters < _LONGEST_WORDS * max(spaces, len(texts)) else "char"
     counts = text.HashingVectorizer(
-        n_features=_BUCKETS, alternate_sign=False, norm=None, ngram_range=(1, 2)
+        analyzer=kind,
+        token_pattern=_WORD,
+        ngram_range=(1, 2),
+        n_features=_BUCKETS,
+        alternate_sign=False,
+        norm=None,
     ).transform(texts)
+    if not counts.nnz:
+        return np.zeros((len(texts), 1))
     weighed = text.TfidfTransformer(sublinear_tf=True).fit_transform(counts)
     width = min(MOST_FEATURES, len(texts) - 1)
     decomposition = _library("texts").decomposition.TruncatedSVD(width, n_iter=3, random_state=seed)
-    axes: FloatArray = decomposition.fit_transform(weighed)
+    with np.errstate(divide="ignore", invalid="ignore"):  # all alike: shares of no variance
+        axes: FloatArray = decomposition.fit_transform(weighed)
     return axes
 
 
@@ -95,7 +112,8 @@ def _main_axes(flat: FloatArray, seed: int) -> FloatArray:
         svd_solver="randomized",
         random_state=seed,
     )
-    axes: FloatArray = decomposition.fit_transform(flat)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        axes: FloatArray = decomposition.fit_transform(flat)
     return axes
 
 

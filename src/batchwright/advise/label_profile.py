@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from batchwright.advise.encoding import Encoding, encode
-from batchwright.advise.noise_estimate import NoiseEstimate, estimate_noise
+from batchwright.advise.noise_estimate import FEWEST_SAMPLES, NoiseEstimate, estimate_noise
 from batchwright.errors import MissingExtraError, ScoresError
 
 _FEW_VALUES = 20
-"""So many distinct values with fractions may still be classes, such as half stars."""
+"""So many distinct values may always be classes: half stars, or a class for each of few samples."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def _noise(encoding: Encoding, features: Any, seed: int) -> tuple[NoiseEstimate 
         return None, "there is one class only"
     if features is None:
         return None, "no features or texts to tell labels from"
+    if encoding.codes.size < FEWEST_SAMPLES:
+        return None, f"{encoding.codes.size} samples are too few, {FEWEST_SAMPLES} would do"
     try:
         given = features() if callable(features) else features
         return estimate_noise(given, encoding.codes, len(encoding.values), seed=seed), ""
@@ -104,7 +106,7 @@ def _check_classes(encoding: Encoding) -> None:
             f"labels hold {len(values):,} distinct numbers with fractions: these are continuous "
             "targets, not class labels. Leave them out."
         )
-    if size > 1 and len(values) > size / 2:
+    if len(values) > max(_FEW_VALUES, size / 2):
         raise ScoresError(
             f"labels hold {len(values):,} distinct values for {size:,} samples: these are not "
             "class labels. Leave them out, or name the column of the classes."

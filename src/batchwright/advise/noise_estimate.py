@@ -20,7 +20,8 @@ MOST_SAMPLES = 4_000
 _MOST_NUMBERS = 12_000_000
 """Samples × features × classes: what is fitted in a few seconds."""
 
-_FEWEST_SAMPLES = 200
+FEWEST_SAMPLES = 200
+"""Of fewer samples nothing is estimated."""
 
 _LEAST_ACCURACY = 0.5
 _LEAST_GAIN = 0.35
@@ -71,7 +72,7 @@ def estimate_noise(
 
     Args:
         features: Numbers of each sample, float[n, ...], or n texts.
-        codes: int64[n], the classes, from 0 to k - 1.
+        codes: int64[n], the classes, from 0 to k - 1; `FEWEST_SAMPLES` or more.
         num_classes: k.
         seed: Of the part that is looked at, and of the folds.
 
@@ -108,7 +109,7 @@ def estimate_noise(
     part = np.sort(generator(seed, "label noise").permutation(codes.size)[:size])
     with _one_thread():
         dense = dense_features(features, part, seed=seed)
-        fitting = max(_FEWEST_SAMPLES, _MOST_NUMBERS // (dense.shape[1] * num_classes))
+        fitting = max(FEWEST_SAMPLES, _MOST_NUMBERS // (dense.shape[1] * num_classes))
         if size > fitting:
             kept = np.sort(generator(seed, "fewer samples").permutation(size)[:fitting])
             part, dense = part[kept], dense[kept]
@@ -136,8 +137,6 @@ def estimate_noise(
 def _doubt(known: OutOfFold, agrees: npt.NDArray[np.bool_], majority: float) -> str:
     """Say why the estimate is not to be trusted, or nothing."""
     accuracy = float(agrees.mean())
-    if agrees.size < _FEWEST_SAMPLES:
-        return f"{agrees.size} samples are too few; {_FEWEST_SAMPLES} would do"
     chance = 2 * np.sqrt(majority * (1 - majority) / agrees.size)
     if accuracy <= majority + chance:
         return (

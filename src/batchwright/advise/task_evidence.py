@@ -15,6 +15,7 @@ from batchwright.advise.learning import LearningTrial, can_learn, run_learning_t
 from batchwright.advise.model_profile import profile_model
 from batchwright.advise.price import Price, price_trials
 from batchwright.advise.rules import Evidence, advise
+from batchwright.advise.sample_profiles import profile_task_samples
 from batchwright.advise.trials import run_trials
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def examine_task(
     hardware = profile_hardware()
     watch("checking the task", 0.0)
     check_task(task)
+    samples = profile_task_samples(task, seed=seed, watch=watch)
     price = price_trials(task, seconds=seconds)
     tell(price)
     started = time.perf_counter()
@@ -96,6 +98,7 @@ def examine_task(
         difficulties=tuple(task.difficulties),
         model=model,
         step_tokens=task.step_tokens,
+        **samples,
     )
     learning = _learning(
         task, evidence, price=price, deadline=started + price.seconds, seed=seed, watch=watch

@@ -13,12 +13,7 @@ import click
 
 from batchwright.cli.compare import import_torch, threads_option
 from batchwright.cli.output import html_option, json_option, refuse_input
-from batchwright.cli.samples import (
-    SampleColumns,
-    profiles_of_source,
-    profiles_of_task,
-    sample_options,
-)
+from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, reading_options
 from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import size
@@ -131,7 +126,7 @@ def _of_task(
     with live_status() as watch:
         found = examine_task(task, seconds=seconds, tell=tell, watch=watch)
     return {
-        "evidence": dataclasses.replace(found.evidence, **profiles_of_task(task)),
+        "evidence": found.evidence,
         "price": dataclasses.asdict(found.price) | {"seconds_spent": found.seconds},
     }
 

@@ -11,10 +11,11 @@ def class_balance(evidence: Evidence) -> Advice:
     """Draw rare classes more often: for a metric that counts classes alike, not for accuracy.
 
     Source: Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss*,
-    2019, arXiv:1906.07413: balance pays late in training (deferred), for classes counted alike;
-    Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain shuffles
-    learn the better features. Over the distribution as it is, drawing by another one moves the
-    decision away from what is frequent, and accuracy usually falls.
+    2019, arXiv:1906.07413: balance pays late in training (deferred, from epoch 160 of 200), for
+    classes counted alike; Kang et al., *Decoupling Representation and Classifier*, 2020,
+    arXiv:1910.09217: plain shuffles learn the better features. Over the distribution as it is,
+    drawing by another one moves the decision away from what is frequent, and accuracy usually
+    falls.
     """
     technique = "balanced sampling"
     labels = evidence.labels
@@ -35,5 +36,5 @@ def class_balance(evidence: Evidence) -> Advice:
         "where all classes count alike (macro averages); accuracy over data as they come usually "
         "falls."
     )
-    settings = {"order": "ClassBalanced(labels, temperature=2, after=…): the last epochs"}
+    settings = {"order": "ClassBalanced(labels, temperature=2, after=4 * EPOCHS // 5)"}
     return Advice(technique, "cannot tell", why, None, settings, "your metric")

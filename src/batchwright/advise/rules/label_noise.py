@@ -11,8 +11,13 @@ _TELLING = 0.5
 
 STUDY = "benchmarks/results/noisy_digits.json of this project"
 
-GAIN = Gain(1.11, 1.10, 1.12, "as many right answers", "published", STUDY)
-"""Accuracy of `SelfPaced` over plain shuffling's: digits, 40 % of labels wrong, ten seeds."""
+GAIN = Gain(
+    *(1.04, 1.03, 1.05),
+    "as many right answers as stopping early, on digits with 40 % of labels wrong",
+    "published",
+    STUDY,
+)
+"""Accuracy of `SelfPaced` over the control's that stops in time; ten seeds."""
 
 
 def label_noise(evidence: Evidence) -> Advice:
@@ -41,7 +46,8 @@ def label_noise(evidence: Evidence) -> Advice:
     if not noise.is_trusted:
         most = "How many labels are wrong cannot be told"
         if noise.high < _TELLING:
-            most = f"At most {noise.high:.0%} of the labels are wrong, perhaps none"
+            none = "" if contradicting else ", perhaps none"
+            most = f"At most {noise.high:.0%} of the labels are wrong{none}"
         why = f"{most}: {noise.doubt}.{contradicting}"
         return Advice(technique, "cannot tell", why, untested="better features of the samples")
     settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}
@@ -49,8 +55,8 @@ def label_noise(evidence: Evidence) -> Advice:
         why += f" Gains are known from {MUCH:.0%} on."
         return Advice(technique, "cannot tell", why, None, settings, untested)
     why += (
-        " In our study, with 40 % wrong, stopping early alone gave three fifths of the gain: try "
-        "that first."
+        " In our study stopping early alone gave three fifths of what self-paced sampling gains "
+        "over plain shuffling: try that first."
     )
     return Advice(technique, "use", why, GAIN, settings, untested)
 
