@@ -56,7 +56,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def compared(pages):
-    """The same folder, with the page of a small comparison."""
+    """The same folder, with the pages of a small comparison, and of advice on its task."""
     task = pages / "task.py"
     task.write_text(TASK.replace("EPOCHS", "2"), encoding="utf-8")
     result, html = str(pages / "result.json"), str(pages / "compare.html")
@@ -65,4 +65,8 @@ def compared(pages):
     code, out, err = run("compare", str(task), *options, "--json", "--html", html)
     assert code == 0, err
     (pages / "compare.json").write_bytes(out)
+    html = str(pages / "trials.html")
+    code, out, err = run("advise", str(task), "--seconds", "3", "--json", "--html", html)
+    assert code == 0, err
+    (pages / "trials.json").write_bytes(out)
     return pages

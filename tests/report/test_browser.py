@@ -13,7 +13,7 @@ import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
-NAMES = ["padded", "packed", "dropping", "alone", "advise", "earlier", "compare"]
+NAMES = ["padded", "packed", "dropping", "alone", "advise", "earlier", "compare", "trials"]
 
 CONTRAST = 4.5
 """WCAG 2.2, success criterion 1.4.3, for text of any size."""

@@ -20,12 +20,14 @@ NAMES = [
     "advise",
     "earlier",
     "compare",
+    "trials",
 ]
 PAGES = {
     **dict.fromkeys(INSPECTED, inspected_page),
     "advise": advised_page,
     "earlier": compared_page,
     "compare": compared_page,
+    "trials": advised_page,
 }
 
 
@@ -34,7 +36,7 @@ def found(request, pages):
     """Find a page and its JSON by name."""
 
     def find(name):
-        folder = request.getfixturevalue("compared") if name == "compare" else pages
+        folder = request.getfixturevalue("compared") if name in {"compare", "trials"} else pages
         facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         return (folder / f"{name}.html").read_text(encoding="utf-8"), facts
 
@@ -110,7 +112,20 @@ def written(facts):
     if "max_batch_tokens" in facts:  # what the report in the terminal works out, too
         known.add(number(facts["num_batches"] - facts["lower_bound"]))
         known.add(percent_of(facts["max_batch_tokens"] / (facts["budget"] or 1)))
+    known |= set(converted(facts.get("model") or {}))
     return {each.lstrip("-+") for each in known}
+
+
+def converted(model):
+    """Return what the page of advice writes in other units: milliseconds, microseconds, MiB."""
+    cost, memory = model.get("cost"), model.get("memory")
+    if cost is not None:
+        yield from (f"{1e3 * each:.3g}" for each in cost["seconds"])
+        pairs = zip(cost["lengths"], cost["seconds"], strict=True)
+        yield from (f"{1e6 * seconds / length:.3g}" for length, seconds in pairs)
+    if memory is not None:
+        sizes = (size / 2**20 for *_, size in memory["shapes"])
+        yield from (f"{size:,.0f}" if size >= 10 else f"{size:.2g}" for size in sizes)
 
 
 FIGURE = r"\d[\d,]*(?:\.\d+)?(?: %)?"
