@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.advise import (
@@ -22,6 +23,7 @@ from batchwright.advise import (
     profile_hardware,
     snippet,
 )
+from batchwright.advise.trials import faster
 from tests.cli.command import invoke
 from tests.strategies import columns, lengths
 
@@ -235,3 +237,19 @@ def test_the_command_tries_a_task(tmp_path, monkeypatch):
     assert speeds["planned"] > 1.2
     (dynamic,) = [x for x in result["advice"] if x["technique"] == "dynamic batching"]
     assert (dynamic["verdict"], dynamic["gain"]["origin"]) == ("use", "measured here")
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100)), min_size=3, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_faster_is_what_all_updates_take_together(pairs):
+    own, others = zip(*pairs, strict=True)
+    gain = faster(own, others)
+    assert gain.ratio == pytest.approx(sum(1 / each for each in others) / sum(1 / x for x in own))
+    assert gain.low <= gain.ratio * (1 + 1e-9)
+    assert gain.high >= gain.ratio * (1 - 1e-9)
+    assert faster(own, own).high == 1
+
+
+def test_updates_of_uneven_speed_are_not_flattered():
+    # Half of the updates twice as fast, half of them half as fast: a run takes longer.
+    assert faster([2.0, 0.5] * 4, [1.0] * 8).ratio == pytest.approx(0.8)

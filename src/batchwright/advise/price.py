@@ -40,9 +40,14 @@ class Price:
         """Say it."""
         why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
         return (
-            f"A run in plain batches takes about {self.run_seconds:,.0f} s here. Trials take "
+            f"A run in plain batches takes about {_rounded(self.run_seconds)} s here. Trials take "
             f"{self.seconds:,.0f} s at most{why}."
         )
+
+
+def _rounded(seconds: float) -> str:
+    """Write seconds: whole ones, or of less than ten two digits."""
+    return f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def price_trials(task: Task, *, seconds: float | None = None) -> Price:

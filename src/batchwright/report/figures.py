@@ -78,3 +78,13 @@ def one_line(text: str) -> str:
     """
     folded = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)
+
+
+def mebibytes(size: float) -> str:
+    """Write bytes in MiB: whole ones, or of less than ten two digits.
+
+    Example:
+        >>> mebibytes(300 * 2**20), mebibytes(2**19)
+        ('300', '0.5')
+    """
+    return f"{size / 2**20:,.0f}" if size >= 10 * 2**20 else f"{size / 2**20:.2g}"

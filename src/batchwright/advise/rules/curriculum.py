@@ -2,6 +2,7 @@
 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import Evidence, learnt
+from batchwright.advise.rules.label_noise import MUCH
 
 _PUBLISHED = Gain(
     1.0,
@@ -26,7 +27,17 @@ def curriculum(evidence: Evidence) -> Advice:
         "a fifth of the labels or more is wrong, or training is cut short."
     )
     if not evidence.difficulties:
-        untested = "how many labels are wrong, and any scores of your own"
+        noise = None if evidence.labels is None else evidence.labels.noise
+        if noise is not None and noise.is_trusted and noise.low >= MUCH:
+            why += f" About {noise.rate:.0%} are wrong here, and what is wrong is hard to learn."
+            settings = {"order": "Curriculum(difficulty.out_of_fold(features, labels).loss)"}
+            untested = (
+                "the metric: batchwright compare, with such scores as the task's difficulties"
+            )
+            return Advice(technique, "cannot tell", why, None, settings, untested)
+        untested = "scores of your own"
+        if noise is None:
+            untested += ", and how many labels are wrong"
         return Advice(technique, "do not use", why, _PUBLISHED, untested=untested)
     name = evidence.difficulties[0]
     settings = {"order": f"Curriculum({name}, epochs=EPOCHS / 2)"}

@@ -74,11 +74,3 @@ def learnt(trial: LearningTrial) -> Verdict:
     if gain.ratio >= WORTH and gain.low >= 1.0:
         return "use"
     return "do not use" if gain.high < WORTH else "cannot tell"
-
-
-def over(trial: Trial, other: Trial) -> Gain:
-    """Compare two trials update by update."""
-    from batchwright.compare.ratios import ratio
-
-    compared = ratio(trial.speeds, other.speeds)
-    return Gain(compared.mean, compared.low, compared.high, "as many real tokens a second")

@@ -2,8 +2,7 @@
 
 from batchwright.advise.advice import Advice, Verdict
 from batchwright.advise.rules.evidence import WORTH, Evidence
-
-_UNIT = 2**20
+from batchwright.report.figures import mebibytes
 
 
 def memory_budget(evidence: Evidence) -> Advice:
@@ -28,9 +27,8 @@ def memory_budget(evidence: Evidence) -> Advice:
     peak = max(size for _, _, size in memory.shapes)
     name, share, cure = memory.parts[0]
     why = (
-        f"Batches of {data.max_tokens:,} tokens take up to {peak / _UNIT:,.0f} MiB, of which "
-        f"{memory.state_bytes / _UNIT:,.0f} are there throughout; {share:.0%} of the peak is "
-        f"{name}."
+        f"Batches of {data.max_tokens:,} tokens take up to {mebibytes(peak)} MiB, of which "
+        f"{mebibytes(memory.state_bytes)} are there throughout; {share:.0%} of the peak is {name}."
     )
     if cure:
         why += f" Less of it: {cure}."
@@ -38,7 +36,7 @@ def memory_budget(evidence: Evidence) -> Advice:
         return Advice(technique, "do not use", why)
     ratio = memory.max_tokens / data.max_tokens
     why += (
-        f" {memory.max_tokens:,} tokens would fit into {memory.limit / 2**30:,.1f} GiB. Batches "
+        f" {memory.max_tokens:,} tokens would fit into {mebibytes(memory.limit)} MiB. Batches "
         "need be no larger than keeps the device busy: smaller ones mix updates better."
     )
     verdict: Verdict = "cannot tell" if ratio >= WORTH else "do not use"

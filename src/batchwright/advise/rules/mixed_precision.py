@@ -1,7 +1,8 @@
 """Products of fewer bits: do they pay?"""
 
 from batchwright.advise.advice import Advice, Gain
-from batchwright.advise.rules.evidence import Evidence, over, worthwhile
+from batchwright.advise.rules.evidence import Evidence, worthwhile
+from batchwright.advise.trials import faster
 
 _PUBLISHED = Gain(
     2.0,
@@ -23,7 +24,7 @@ def mixed_precision(evidence: Evidence) -> Advice:
     technique = "mixed precision"
     kind = "planned" if "planned" in evidence.trials else "plain"
     fewer = {
-        trial.precision: over(trial, evidence.trials[kind])
+        trial.precision: faster(trial.speeds, evidence.trials[kind].speeds)
         for name, trial in evidence.trials.items()
         if name.startswith(f"{kind}+") and trial.precision != "fp32"
     }

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from batchwright.report.figures import number, percent
+from batchwright.report.figures import mebibytes, number, percent
 from batchwright.report.page import Section
 
 Facts = Mapping[str, Any]
-
-_MEBIBYTE = 2**20
 
 
 def model_sentences(model: Facts | None) -> list[str]:
@@ -28,7 +26,7 @@ def model_sentences(model: Facts | None) -> list[str]:
         )
     if memory is not None:
         said += (
-            f" Its batches peak at {_mebibytes(max(size for *_, size in memory['shapes']))} MiB, "
+            f" Its batches peak at {mebibytes(max(size for *_, size in memory['shapes']))} MiB, "
             f"the most of it {memory['parts'][0][0]}."
         )
     return [said, *(f"Not found out: {each}" for each in model["unknown"])]
@@ -60,7 +58,7 @@ def model_sections(model: Facts | None) -> list[Section]:
         sections.append(Section("Cost against length", head=head, rows=rows, note=note))
     if memory is not None:
         shapes = [
-            (number(rows), number(length), _mebibytes(size))
+            (number(rows), number(length), mebibytes(size))
             for rows, length, size in memory["shapes"]
         ]
         sections += [
@@ -68,12 +66,8 @@ def model_sections(model: Facts | None) -> list[Section]:
             Section(
                 head=("what the largest peak is made of", "share", "less of it"),
                 rows=[(name, percent(share), cure or "") for name, share, cure in memory["parts"]],
-                note=f"{_mebibytes(memory['state_bytes'])} MiB are there throughout training.",
+                note=f"{mebibytes(memory['state_bytes'])} MiB are there throughout training.",
                 is_wrapped=True,
             ),
         ]
     return sections
-
-
-def _mebibytes(size: float) -> str:
-    return f"{size / _MEBIBYTE:,.0f}" if size >= 10 * _MEBIBYTE else f"{size / _MEBIBYTE:.2g}"
