@@ -1,11 +1,11 @@
 """The advice beside the truth: what `advise` says of the six applications, and what runs showed.
 
 \\b
-python -m benchmarks.advice               some minutes; writes results/advice.json
-python -m benchmarks.advice --seconds 60  longer trials
+python -m benchmarks.advice                          a quarter of an hour; writes results/advice.json
+python -m benchmarks.advice --only text_classification  one of them, to look at
 
-Advice is asked for anew; the truth is in results/applications, which `python -m
-benchmarks.applications` writes.
+Advice is asked for anew, on one thread, as the truth was measured, which is in results/applications
+and written by `python -m benchmarks.applications`.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from batchwright.compare.strategy import ORDERS, PRECISIONS
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.reporting import RESULTS, output_path, progress_bar, table_console, write_result
@@ -24,10 +25,10 @@ Facts = dict[str, Any]
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--seconds", default=30.0, show_default=True, help="What trials of one may take.")
+@click.option("--seconds", type=float, help="What trials of one may take.  [default: as advise]")
 @click.option("--only", type=click.Choice(APPLICATIONS), multiple=True, help="These.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the JSON.")
-def main(*, seconds: float, only: tuple[str, ...], output: Path | None) -> None:
+def main(*, seconds: float | None, only: tuple[str, ...], output: Path | None) -> None:
     """Ask, look up, and print."""
     names = only or APPLICATIONS
     rows = []
@@ -41,13 +42,15 @@ def main(*, seconds: float, only: tuple[str, ...], output: Path | None) -> None:
     table_console().print(table(rows))
     target = output_path("advice", output, quick=bool(only))
     if target is not None:
-        command = f"python -m benchmarks.advice --seconds {seconds:g}"
-        write_result(target, command, {"seconds": seconds, "rows": rows})
+        command = "python -m benchmarks.advice"
+        command += "" if seconds is None else f" --seconds {seconds:g}"
+        write_result(target, command, {"rows": rows})
 
 
-def advice_on(name: str, seconds: float) -> Facts:
+def advice_on(name: str, seconds: float | None) -> Facts:
     """Ask for advice on an application, in a process of its own."""
-    command = ["advise", f"examples/{name}.py", "--seconds", f"{seconds:g}", "--json"]
+    command = ["advise", f"examples/{name}.py", "--threads", "1", "--json"]
+    command += [] if seconds is None else ["--seconds", f"{seconds:g}"]
     done = subprocess.run(
         [sys.executable, "-m", "batchwright", *command],
         cwd=machine.REPOSITORY,
@@ -62,35 +65,51 @@ def beside(advice: Facts, truth: Facts) -> Facts:
     """Put what is advised beside what the arms of whole runs needed to plain's final metric.
 
     Returns:
-        ``advised``: the arm that does as advised; ``time``: what it needed over plain, with its
-        interval; ``best``: the arm that needed least, and ``best_time``. Arms whose order or
-        batching is no matter of the advice take part as best, too. ``time`` is None where that arm
-        never arrived.
+        ``advised``: the strategy that does as advised; ``arm``: what it is called in the truth,
+        None if it is not among its arms; ``time``: what that needed over plain, with its interval,
+        None where it never arrived; ``best``: the arm that needed least, and ``best_time``;
+        ``over_best`` and ``over_plain``, the ratios of the means. Also verdicts, trials and price.
     """
-    verdicts = {each["technique"]: each["verdict"] for each in advice["advice"]}
-    kind = "planned" if verdicts["dynamic batching"] == "use" else "plain"
-    precision = "fp32"
-    if verdicts["mixed precision"] == "use":
-        trial = next(each for each in advice["trials"] if each["name"] == "planned+auto")
-        precision = trial["precision"]
-    arms = [each for each in truth["summary"] if each["name"] != "dense limit"]
-    orders = {each["name"]: each["order"] for each in truth["strategies"]}
-    kinds = {each["name"]: each["kind"] for each in truth["strategies"]}
+    arms = {each["name"]: each for each in truth["summary"] if each["name"] != "dense limit"}
+    first = truth["strategies"][0]["name"]
+    wanted = _parts(advice["strategy"], "fp32")
     fitting = [
-        each
-        for each in arms
-        if (kinds[each["name"]], orders[each["name"]]) == (kind, "shuffle")
-        and each["precision"] == precision
+        each["name"]
+        for each in truth["strategies"]
+        if _parts(each["name"], arms[each["name"]]["precision"]) == wanted
     ]
-    timed = [each for each in arms if each["time"] is not None]
-    best = min(timed, key=lambda each: each["time"]["mean"])
+    arm = fitting[0] if fitting else None
+    time = None if arm is None else arms[arm]["time"]
+    best = min(
+        (each for each in arms.values() if each["time"] is not None),
+        key=lambda each: each["time"]["mean"],
+    )
     return {
-        "verdicts": verdicts,
-        "advised": fitting[0]["name"] if fitting else f"{kind}+{precision}",
-        "time": fitting[0]["time"] if fitting else None,
+        "verdicts": {each["technique"]: each["verdict"] for each in advice["advice"]},
+        "price": advice["price"],
+        "learning": advice["learning"],
+        "speed": {each["name"]: each["speed"] for each in advice["trials"]},
+        "advised": advice["strategy"],
+        "arm": arm,
+        "time": time,
         "best": best["name"],
         "best_time": best["time"],
+        "over_best": None if time is None else time["mean"] / best["time"]["mean"],
+        "over_plain": None if time is None else time["mean"] / arms[first]["time"]["mean"],
     }
+
+
+def _parts(name: str, precision: str) -> tuple[str, str, str]:
+    """Return kind, order and precision of a strategy, scores and what was measured aside.
+
+    Example:
+        >>> _parts("planned+curriculum:length", "fp32"), _parts("plain+auto", "bf16")
+        (('planned', 'curriculum', 'fp32'), ('plain', 'shuffle', 'bf16'))
+    """
+    kind, *others = name.split("+")
+    orders = [part.partition(":")[0] for part in others if part.partition(":")[0] in ORDERS]
+    named = [part for part in others if part in PRECISIONS and part != "auto"]
+    return kind, orders[0] if orders else "shuffle", named[0] if named else precision
 
 
 def table(rows: list[Facts]) -> Any:
@@ -103,16 +122,13 @@ def table(rows: list[Facts]) -> Any:
     for heading in ("", "advised", "its time", "best arm", "its time", "advised over best"):
         shown.add_column(heading)
     for row in rows:
-        over = (
-            "" if row["time"] is None else f"{row['time']['mean'] / row['best_time']['mean']:.2f}"
-        )
         shown.add_row(
             row["application"],
             row["advised"],
             interval(row["time"]) or "not among the arms, or never there",
             row["best"],
             interval(row["best_time"]),
-            over,
+            "" if row["over_best"] is None else f"{row['over_best']:.2f}",
         )
     return shown
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchwright.compare.arm import Arm
 
 _WARM_UP = 2
-_LEAST_UPDATES = 4
+_LEAST_UPDATES = 6
 _FEWEST = 3
 _RESAMPLES = 2_000
 _ROUNDING = 1e-9

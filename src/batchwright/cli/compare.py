@@ -145,8 +145,8 @@ class _Asked:
 
 def import_torch(threads: int | None = None) -> None:
     """Import torch, told beforehand what it reads only then, and how many threads to take."""
-    # A thread that has to wait lets others have its core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A thread that has to wait for more than microseconds lets others have its core.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         import torch
     except ImportError as error:
