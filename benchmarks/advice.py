@@ -1,8 +1,8 @@
 """The advice beside the truth: what `advise` says of the six applications, and what runs showed.
 
 \\b
-python -m benchmarks.advice                          a quarter of an hour; writes results/advice.json
-python -m benchmarks.advice --only text_classification  one of them, to look at
+python -m benchmarks.advice                     a quarter of an hour; writes results/advice.json
+python -m benchmarks.advice --only translation  one of them, to look at
 
 Advice is asked for anew, on one thread, as the truth was measured, which is in results/applications
 and written by `python -m benchmarks.applications`.

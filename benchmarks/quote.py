@@ -128,14 +128,35 @@ def advice(facts: Facts) -> str:
         (
             row["application"].replace("_", " "),
             row["advised"],
-            interval(row["time"]) or "never",
+            interval(row["time"]) or "not among the arms, or never there",
             row["best"],
             interval(row["best_time"]),
+            "" if row["over_best"] is None else f"{row['over_best']:.2f}",
+            _easy_first(row["learning"].get("curriculum")),
+            f"{row['price']['seconds_spent']:.0f} s",
         )
         for row in facts["rows"]
     ]
-    head = ("", "advised", "time to plain's end, over plain", "best arm of all", "its time")
+    head = (
+        "",
+        "advised",
+        "time to plain's end, over plain",
+        "best arm of all",
+        "its time",
+        "advised over best",
+        "trials: easy first, times as soon",
+        "trials took",
+    )
     return f"{_table(head, rows)}\n\n{_source('advice', facts)}"
+
+
+def _easy_first(trial: Facts | None) -> str:
+    """Write what short runs of a curriculum showed; nothing if there were none."""
+    if trial is None:
+        return ""
+    runs = "1 run" if trial["runs"] == 1 else f"{trial['runs']} runs"
+    sooner = interval({**trial["sooner"], "mean": trial["sooner"]["ratio"]})
+    return f"{sooner}, {runs} of {trial['share']:.0%}"
 
 
 def beside_trainer(facts: Facts) -> str:
