@@ -115,7 +115,8 @@ def test_any_lengths_get_advice(lengths):
 @given(lengths=columns(min_size=2))
 def test_any_columns_get_advice(lengths):
     profile = profile_data(lengths)
-    assert profile.columns == lengths.shape[1]
+    assert len(profile.columns) == lengths.shape[1]
+    assert [each.longest for each in profile.columns] == lengths.max(axis=0).tolist()
     assert advise(Evidence(profile))
 
 

@@ -28,13 +28,30 @@ MEGABATCH = 50
 
 
 @dataclass(frozen=True)
+class ColumnLengths:
+    """How long samples are in one column.
+
+    Attributes:
+        num_tokens: All together.
+        median: Half of the samples are not longer.
+        p95: What 95 % are not longer than.
+        longest: The longest.
+    """
+
+    num_tokens: int
+    median: float
+    p95: float
+    longest: int
+
+
+@dataclass(frozen=True)
 class DataProfile:
     """What is known of the lengths.
 
     Attributes:
         num_samples: How many there are.
         num_tokens: All together.
-        columns: Lengths of a sample.
+        columns: Of each length that a sample has: one, or source and target and the like.
         median: Of the total length of a sample.
         p95: What 95 % are not longer than.
         longest: The longest.
@@ -49,7 +66,7 @@ class DataProfile:
 
     num_samples: int
     num_tokens: int
-    columns: int
+    columns: tuple[ColumnLengths, ...]
     median: float
     p95: float
     longest: int
@@ -120,7 +137,7 @@ def profile_data(
     return DataProfile(
         num_samples=len(array),
         num_tokens=int(sizes.sum(dtype=np.int64)),
-        columns=array.reshape(len(array), -1).shape[1],
+        columns=tuple(_column(each, seed) for each in array.reshape(len(array), -1).T),
         median=float(median),
         p95=float(p95),
         longest=int(sizes.max()),
@@ -131,6 +148,12 @@ def profile_data(
         dial=_dial(_part(array, _MOST_DIALLED, seed), budget, seed),
         seconds=time.perf_counter() - started,
     )
+
+
+def _column(lengths: LengthArray, seed: int) -> ColumnLengths:
+    median, p95 = np.quantile(_part(lengths, _MOST_PLANNED, seed), [0.5, 0.95])
+    total = int(lengths.sum(dtype=np.int64))
+    return ColumnLengths(total, float(median), float(p95), int(lengths.max()))
 
 
 def _part(array: LengthArray, most: int, seed: int) -> LengthArray:

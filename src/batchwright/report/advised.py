@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright.report.compared import interval
 from batchwright.report.figures import number
+from batchwright.report.sections.hardware import hardware_sentences
+from batchwright.report.sections.lengths import column_sentences
 from batchwright.report.sections.model import model_sentences
 from batchwright.report.sections.samples import sample_sentences
 from batchwright.report.sections.trials import price_sentences
@@ -40,6 +42,8 @@ def advice_report(result: Facts) -> Group:
         ),
     ]
     known = [
+        *column_sentences(data["columns"]),
+        *hardware_sentences(result["hardware"]),
         *sample_sentences(result),
         *model_sentences(result["model"]),
         *price_sentences(result["price"]),

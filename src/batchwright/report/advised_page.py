@@ -7,7 +7,8 @@ from batchwright.report.advised import paragraph
 from batchwright.report.figures import number
 from batchwright.report.page import Card, Section, page
 from batchwright.report.sections.dial import dial_section
-from batchwright.report.sections.lengths import length_plot
+from batchwright.report.sections.hardware import hardware_sections
+from batchwright.report.sections.lengths import column_section, length_plot
 from batchwright.report.sections.model import model_sections
 from batchwright.report.sections.samples import sample_sections
 from batchwright.report.sections.trials import trial_sections
@@ -53,10 +54,11 @@ def advised_page(result: Facts) -> str:
         Section("To paste", code=result["snippet"], note="What only you know is in capitals."),
         Section("The data", plots=[*([lengths] if lengths else []), *waste_plots(padding)]),
     ]
-    sections += sample_sections(result)
+    sections += [*column_section(data["columns"]), *sample_sections(result)]
     if data["dial"]:
         sections.append(dial_section(data["dial"], note="Updates of 8 batches."))
     sections += [*trial_sections(result), *model_sections(result["model"])]
+    sections += hardware_sections(result["hardware"])
     about = (
         f"{number(data['num_samples'])} samples, {number(data['num_tokens'])} tokens; batches of "
         f"{number(data['max_tokens'])} tokens."

@@ -1,6 +1,6 @@
 """How long samples are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batchwright.report.figures import number
@@ -8,6 +8,8 @@ from batchwright.report.page import Section
 from batchwright.report.plots import steps
 
 _SUMMARY = ("min", "median", "mean", "p95", "max")
+
+_OF_COLUMNS = ("num_tokens", "median", "p95", "longest")
 
 
 def length_plot(histogram: Mapping[str, Any], *, unit: str) -> str:
@@ -33,3 +35,29 @@ def length_section(lengths: Mapping[str, Any], *, unit: str) -> Section:
         plots=[plot] if plot else [],
         note="" if plot else "All samples are equally long.",
     )
+
+
+def column_sentences(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how long samples are in each of several columns; nothing of a single one.
+
+    Args:
+        columns: What ``advise --json`` prints under ``data.columns``.
+    """
+    if len(columns) < 2:
+        return []
+    told = [
+        f"half are at most {number(each['median'])} long, the longest {number(each['longest'])}"
+        for each in columns
+    ]
+    return ["By columns: " + "; ".join(told) + "."]
+
+
+def column_section(columns: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Show the columns of samples that have several; nothing of a single one."""
+    if len(columns) < 2:
+        return []
+    rows = [
+        (f"column {place}", *(number(each[name]) for name in _OF_COLUMNS))
+        for place, each in enumerate(columns)
+    ]
+    return [Section("Columns", head=("", "tokens", "median", "p95", "longest"), rows=rows)]
