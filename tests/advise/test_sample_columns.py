@@ -149,3 +149,17 @@ def test_a_task_is_asked_for_its_labels_and_samples():
 
     found = profile_task_samples(make_task(samples=Own()))
     assert found == {"labels": None, "duplicates": None, "groups": None}
+
+
+def test_several_columns_of_lengths_are_several_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["source,target", *(f"{1 + n % 7},{2 + n % 11}" for n in range(200))]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
+    told = invoke("advise", "pairs.csv", "--length", "source,target", "--json")
+    assert told.exit_code == 0, told.stderr
+    columns = json.loads(told.stdout)["data"]["columns"]
+    assert [each["longest"] for each in columns] == [7, 12]
+    assert "By columns" in invoke("advise", "pairs.csv", "--length", "source,target").stdout
+    wrong = invoke("advise", "pairs.csv", "--length", "source,nowhere")
+    assert wrong.exit_code == 2
+    assert "nowhere" in wrong.stderr

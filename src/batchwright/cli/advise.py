@@ -14,7 +14,7 @@ import click
 from batchwright.cli.compare import import_torch, threads_option
 from batchwright.cli.output import html_option, json_option, refuse_input
 from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
-from batchwright.cli.source import Reading, reading_options
+from batchwright.cli.source import Reading, lengths_of_columns, reading_options
 from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import size
 
@@ -62,8 +62,9 @@ def advise(
 ) -> None:
     """Say which techniques pay, which do not, and what cannot be told.
 
-    SOURCE is a file of lengths, or of a column to measure: what lengths alone can tell, and
-    --labels, --groups and --text what other columns can. With --text, --measure is of that column.
+    SOURCE is a file of lengths, or of columns to measure (--length source,target): what lengths
+    alone can tell, and --labels, --groups and --text what other columns can. With --text, --measure
+    is of that column.
 
     TASK is a Python file that describes a training job (batchwright new-task): short trials of it
     are run in turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said
@@ -92,7 +93,7 @@ def advise(
         import_torch(threads)
         facts = _of_task(source, max_tokens, seconds, quick=quick)
     else:
-        lengths, seconds_reading = reading.lengths(source)
+        lengths, seconds_reading = lengths_of_columns(reading, source)
         facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
         known = profiles_of_source(source, columns, lengths)
         facts["evidence"] = dataclasses.replace(facts["evidence"], **known)

@@ -53,6 +53,19 @@ class Reading(NamedTuple):
         return lengths, time.perf_counter() - start
 
 
+def lengths_of_columns(reading: Reading, source: str) -> tuple[np.ndarray, float]:
+    """Read the lengths of one column, or of several that commas are between.
+
+    Returns:
+        integer[n], or integer[n, k] of k columns; and how many seconds that took.
+    """
+    names = [] if reading.length is None else reading.length.split(",")
+    if len(names) < 2:
+        return reading.lengths(source)
+    read = [reading._replace(length=name.strip()).lengths(source) for name in names]
+    return np.stack([lengths for lengths, _ in read], axis=1), sum(seconds for _, seconds in read)
+
+
 def reading_options(command: F) -> F:
     """Add the options of `Reading`."""
     for option in reversed(
