@@ -2,6 +2,7 @@
 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import Evidence, worthwhile
+from batchwright.report.figures import percent
 
 
 def dynamic_batching(evidence: Evidence) -> Advice:
@@ -17,9 +18,9 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     plain, planned = data.efficiency["plain"], data.efficiency["planned"]
     gain = Gain(planned / plain, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
-        f"Random batches within {data.max_tokens:,} tokens are {1 - plain:.0%} padding, planned "
-        f"ones {1 - planned:.1%}; sorting by length in megabatches, as trainers do, leaves "
-        f"{1 - data.efficiency['grouped']:.1%}."
+        f"Random batches within {data.max_tokens:,} tokens are {percent(1 - plain)} padding, planned "
+        f"ones {percent(1 - planned)}; sorting by length in megabatches, as trainers do, leaves "
+        f"{percent(1 - data.efficiency['grouped'])}."
     )
     untested = "what a step of your model costs"
     trial = evidence.trials.get("planned")

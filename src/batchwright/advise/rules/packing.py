@@ -2,6 +2,7 @@
 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import WORTH, Evidence
+from batchwright.report.figures import percent
 
 
 def packing(evidence: Evidence) -> Advice:
@@ -18,8 +19,8 @@ def packing(evidence: Evidence) -> Advice:
     ratio = data.efficiency["packed"] / data.efficiency["planned"]
     gain = Gain(ratio, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
-        f"Packed rows are {1 - data.efficiency['packed']:.1%} padding, planned batches "
-        f"{1 - data.efficiency['planned']:.1%}: there is little left to save."
+        f"Packed rows are {percent(1 - data.efficiency['packed'])} padding, planned batches "
+        f"{percent(1 - data.efficiency['planned'])}: there is little left to save."
     )
     if data.is_constant:
         return Advice(technique, "do not use", "All samples are equally long: nothing is padded.")

@@ -3,6 +3,7 @@
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.data_profile import NUM_SHAPES
 from batchwright.advise.rules.evidence import Evidence
+from batchwright.report.figures import percent
 
 
 def static_shapes(evidence: Evidence) -> Advice:
@@ -20,7 +21,7 @@ def static_shapes(evidence: Evidence) -> Advice:
     ratio = data.efficiency["buckets"] / data.efficiency["planned"]
     gain = Gain(ratio, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
-        f"{NUM_SHAPES} padded shapes leave {1 - data.efficiency['buckets']:.1%} padding. That pays "
+        f"{NUM_SHAPES} padded shapes leave {percent(1 - data.efficiency['buckets'])} padding. That pays "
         "if the model is compiled for each shape (JAX, torch.compile without dynamic shapes), and "
         "only then."
     )
