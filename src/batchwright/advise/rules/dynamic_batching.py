@@ -18,8 +18,8 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     plain, planned = data.efficiency["plain"], data.efficiency["planned"]
     gain = Gain(planned / plain, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
-        f"Random batches within {data.max_tokens:,} tokens are {percent(1 - plain)} padding, planned "
-        f"ones {percent(1 - planned)}; sorting by length in megabatches, as trainers do, leaves "
+        f"Random batches within {data.max_tokens:,} tokens are {percent(1 - plain)} padding, "
+        f"planned ones {percent(1 - planned)}; sorting by length in megabatches, as trainers do, leaves "
         f"{percent(1 - data.efficiency['grouped'])}."
     )
     untested = "what a step of your model costs"
