@@ -19,8 +19,8 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     gain = Gain(planned / plain, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
         f"Random batches within {data.max_tokens:,} tokens are {percent(1 - plain)} padding, "
-        f"planned ones {percent(1 - planned)}; sorting by length in megabatches, as trainers do, leaves "
-        f"{percent(1 - data.efficiency['grouped'])}."
+        f"planned ones {percent(1 - planned)}; sorting by length in megabatches, as trainers do, "
+        f"leaves {percent(1 - data.efficiency['grouped'])}."
     )
     untested = "what a step of your model costs"
     trial = evidence.trials.get("planned")

@@ -22,8 +22,8 @@ def static_shapes(evidence: Evidence) -> Advice:
     gain = Gain(ratio, None, None, "as many real tokens a cell", "computed from the plan")
     why = (
         f"{NUM_SHAPES} padded shapes leave {percent(1 - data.efficiency['buckets'])} padding. That "
-        "pays if the model is compiled for each shape (JAX, torch.compile without dynamic shapes), and "
-        "only then."
+        "pays if the model is compiled for each shape (JAX, torch.compile without dynamic shapes), "
+        "and only then."
     )
     settings = {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.max_tokens})"}
     return Advice(technique, "cannot tell", why, gain, settings, "whether the model is compiled")
