@@ -85,6 +85,8 @@ def leaves(value, name=""):
     """Yield every figure of JSON with its name; what is only drawn is no figure of a table."""
     if isinstance(value, dict):
         for key, each in value.items():
+            if key.isdigit():  # widths of products
+                yield name, int(key)
             if key not in {"curve", "grid", "histogram", "evaluations", "speeds", "progress"}:
                 yield from leaves(each, key)
     elif isinstance(value, list):
@@ -113,6 +115,8 @@ def written(facts):
         known.add(number(facts["num_batches"] - facts["lower_bound"]))
         known.add(percent_of(facts["max_batch_tokens"] / (facts["budget"] or 1)))
     known |= set(converted(facts.get("model") or {}))
+    if facts.get("hardware"):
+        known.add(f"{facts['hardware']['memory_bytes'] / 2**30:,.0f}")
     return {each.lstrip("-+") for each in known}
 
 
