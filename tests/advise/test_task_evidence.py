@@ -7,9 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from sklearn.datasets import load_digits  # noqa: E402
+from torch.nn.functional import cross_entropy  # noqa: E402
+from torch.utils.data import default_collate  # noqa: E402
+
 from batchwright.advise import advise, configuration, examine_task, price_trials  # noqa: E402
 from batchwright.advise.model_profile import profile_model  # noqa: E402
 from batchwright.advise.price import SECONDS, SHARE  # noqa: E402
+from batchwright.compare import Task  # noqa: E402
+from batchwright.difficulty import out_of_fold  # noqa: E402
 from tests.compare.conftest import make_task  # noqa: E402
 
 
@@ -99,3 +105,36 @@ def test_what_cannot_be_found_out_about_a_model_is_said():
     assert model.cost is not None
     assert [each.split(":")[0] for each in model.unknown] == ["memory"]
     assert "fake tensors" in model.unknown[0]
+
+
+@pytest.mark.slow
+def test_clean_digits_and_a_full_budget_want_no_curriculum():
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 16).astype(np.float32)
+    train, test = images[:1_400], torch.from_numpy(images[1_400:])
+    truth = torch.from_numpy(labels[1_400:])
+    task = Task(
+        samples=list(zip(torch.from_numpy(train), labels[:1_400].tolist(), strict=True)),
+        collate=default_collate,
+        model=lambda: torch.nn.Sequential(
+            torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)
+        ),
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), 2e-3),
+        loss_sum=lambda model, batch: cross_entropy(model(batch[0]), batch[1], reduction="sum"),
+        evaluate=lambda model: float((model(test).argmax(1) == truth).float().mean()),
+        max_tokens=64,
+        step_tokens=64,
+        epochs=10,
+        metric="accuracy",
+        better="higher",
+        difficulties={"loss": lambda: out_of_fold(train, labels[:1_400], seed=0).loss},
+        labels=labels[:1_400],
+        features=train,
+        device="cpu",
+    )
+    found = examine_task(task, seconds=30.0)
+    given = {each.technique: each for each in advise(found.evidence)}
+    assert found.evidence.learning["curriculum"].runs >= 1
+    assert given["curriculum"].verdict != "use"
+    assert given["self-paced"].verdict == "do not use"
+    assert "curriculum" not in configuration(list(given.values()))

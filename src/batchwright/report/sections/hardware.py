@@ -17,14 +17,12 @@ def hardware_sentences(hardware: Facts | None) -> list[str]:
     """
     if hardware is None:
         return []
-    cores = "" if hardware["cores"] is None else f", {plural(hardware['cores'], 'core')}"
-    memory = "" if hardware["memory_bytes"] is None else f", {_gibibytes(hardware)} GiB"
     speeds = "; ".join(
         f"{name} over fp32 "
         + ", ".join(f"{ratio:.2f} × at width {number(int(width))}" for width, ratio in told.items())
         for name, told in hardware["speed_over_fp32"].items()
     )
-    return [f"Trained on {hardware['device']} ({hardware['name']}{cores}{memory}): {speeds}."]
+    return [f"Machine: {_named(hardware)}; {speeds}."]
 
 
 def hardware_sections(hardware: Facts | None) -> list[Section]:
@@ -38,7 +36,7 @@ def hardware_sections(hardware: Facts | None) -> list[Section]:
     ]
     section = Section(
         "The machine",
-        sentences=[hardware_sentences(hardware)[0].partition(":")[0] + "."],
+        sentences=[f"{_named(hardware)}."],
         head=("products in", "of width", "times as fast as in fp32"),
         rows=rows,
         note="Measured here. A model decides which widths count.",
@@ -46,5 +44,10 @@ def hardware_sections(hardware: Facts | None) -> list[Section]:
     return [section]
 
 
-def _gibibytes(hardware: Facts) -> str:
-    return mebibytes(hardware["memory_bytes"] / 1024)
+def _named(hardware: Facts) -> str:
+    known = [hardware["name"]]
+    if hardware["cores"] is not None:
+        known.append(plural(hardware["cores"], "core"))
+    if hardware["memory_bytes"] is not None:
+        known.append(f"{mebibytes(hardware['memory_bytes'] / 1024)} GiB")
+    return f"{hardware['device']} ({', '.join(known)})"
