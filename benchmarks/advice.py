@@ -5,7 +5,8 @@ python -m benchmarks.advice                     a quarter of an hour; writes res
 python -m benchmarks.advice --only translation  one of them, to look at
 
 Advice is asked for anew, on one thread, as the truth was measured, which is in results/applications
-and written by `python -m benchmarks.applications`.
+and written by `python -m benchmarks.applications`. Where other tokens an update are advised, which
+no arm of the truth has, whole runs of that are compared with plain batches then.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from batchwright.compare.strategy import ORDERS, PRECISIONS
+from batchwright.compare.strategy import ORDERS, PRECISIONS, Strategy
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.reporting import RESULTS, output_path, progress_bar, table_console, write_result
@@ -37,7 +38,10 @@ def main(*, seconds: float | None, only: tuple[str, ...], output: Path | None) -
         for name in names:
             progress.update(bar, description=name, refresh=True)
             truth = json.loads((RESULTS / "applications" / f"{name}.json").read_text("utf-8"))
-            rows.append({"application": name, **beside(advice_on(name, seconds), truth)})
+            advice = advice_on(name, seconds)
+            row = {"application": name, **beside(advice, truth)}
+            tokens = advised_tokens(advice)
+            rows.append(row if tokens is None else row | whole_runs(name, row, tokens))
             progress.update(bar, advance=1, refresh=True)
     table_console().print(table(rows))
     target = output_path("advice", output, quick=bool(only))
@@ -51,6 +55,10 @@ def advice_on(name: str, seconds: float | None) -> Facts:
     """Ask for advice on an application, in a process of its own."""
     command = ["advise", f"examples/{name}.py", "--threads", "1", "--json"]
     command += [] if seconds is None else ["--seconds", f"{seconds:g}"]
+    return _batchwright(command)
+
+
+def _batchwright(command: list[str]) -> Facts:
     done = subprocess.run(
         [sys.executable, "-m", "batchwright", *command],
         cwd=machine.REPOSITORY,
@@ -59,6 +67,41 @@ def advice_on(name: str, seconds: float | None) -> Facts:
         check=True,
     )
     return json.loads(done.stdout)
+
+
+def advised_tokens(advice: Facts) -> int | None:
+    """Return the tokens of an update that are advised. None: those that the task has."""
+    for each in advice["advice"]:
+        if each["technique"] == "other tokens per update" and each["verdict"] == "use":
+            return int(each["settings"]["step_tokens"])
+    return None
+
+
+def whole_runs(name: str, row: Facts, tokens: int) -> Facts:
+    """Compare what is advised, with its tokens of an update, with plain batches: three seeds.
+
+    Returns:
+        Of the row what is known better then; ``tokens``, and ``same_tokens``, the time of the
+        advised strategy with the task's own.
+    """
+    strategy = Strategy.named(row["advised"])
+    file = machine.REPOSITORY / "build" / f"advised-{name}.toml"
+    file.parent.mkdir(exist_ok=True)
+    made = (
+        f'kind = "{strategy.kind}"\norder = "{strategy.order}"\nprecision = "{strategy.precision}"'
+    )
+    file.write_text(f"[plain]\n[advised]\n{made}\nstep_tokens = {tokens}\n", encoding="utf-8")
+    command = ["compare", f"examples/{name}.py", "--strategies", str(file), "--threads", "1"]
+    result = _batchwright([*command, "--restart", "-o", str(file.with_suffix(".json")), "--json"])
+    time = next(each for each in result["summary"] if each["name"] == "advised")["time"]
+    best = row["best_time"]["mean"]
+    return {
+        "tokens": tokens,
+        "same_tokens": row["time"],
+        "time": time,
+        "over_plain": None if time is None else time["mean"],
+        "over_best": None if time is None else time["mean"] / best,
+    }
 
 
 def beside(advice: Facts, truth: Facts) -> Facts:
@@ -124,7 +167,7 @@ def table(rows: list[Facts]) -> Any:
     for row in rows:
         shown.add_row(
             row["application"],
-            row["advised"],
+            row["advised"] + (f", updates of {row['tokens']:,}" if "tokens" in row else ""),
             interval(row["time"]) or "not among the arms, or never there",
             row["best"],
             interval(row["best_time"]),

@@ -127,7 +127,7 @@ def advice(facts: Facts) -> str:
     rows = [
         (
             row["application"].replace("_", " "),
-            row["advised"],
+            row["advised"] + (f", updates of {row['tokens']:,}" if "tokens" in row else ""),
             interval(row["time"]) or "not among the arms, or never there",
             row["best"],
             interval(row["best_time"]),

@@ -58,7 +58,6 @@ class Memory:
 
     Attributes:
         state_bytes: Parameters, gradients, what the optimizer keeps: there throughout training.
-        measured: Bytes of the largest batches as they are, by a real step. None: unknown.
         shapes: Rows, length and bytes of batches that fill the task's budget.
         parts: What the largest of those peaks is made of: name, share, and what makes it less.
         limit: Bytes up to which it was looked at.
@@ -66,7 +65,6 @@ class Memory:
     """
 
     state_bytes: int
-    measured: int | None
     shapes: tuple[tuple[int, int, int], ...]
     parts: tuple[tuple[str, float, str | None], ...]
     limit: int
@@ -79,6 +77,7 @@ class ModelProfile:
 
     Attributes:
         parameters: How many numbers are trained.
+        peak_bytes: What the largest of plain batches take, by a real step. None: unknown.
         cost: None: not found out.
         memory: None: not found out.
         unknown: Why something was not found out.
@@ -86,6 +85,7 @@ class ModelProfile:
     """
 
     parameters: int
+    peak_bytes: int | None
     cost: Cost | None
     memory: Memory | None
     unknown: tuple[str, ...]
@@ -104,14 +104,16 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
     """
     from batchwright.compare import Strategy
     from batchwright.compare.arm import Arm
+    from batchwright.compare.peak_memory import peak_bytes
 
     started = time.perf_counter()
     arm = Arm(task, Strategy.named("plain"), seed=seed)
+    peak = peak_bytes(arm)
     unknown: list[str] = []
     found: dict[str, Any] = {}
     looks: dict[str, Callable[[], Any]] = {
         "cost": lambda: _cost(arm),
-        "memory": lambda: _memory(arm, memory_bytes),
+        "memory": lambda: _memory(arm, peak, memory_bytes),
     }
     for name, look in looks.items():
         try:
@@ -121,6 +123,7 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
             unknown.append(f"{name}: {error}".splitlines()[0])
     return ModelProfile(
         sum(each.numel() for each in arm.model.parameters() if each.requires_grad),
+        peak,
         found["cost"],
         found["memory"],
         tuple(unknown),
@@ -173,20 +176,18 @@ def _cost(arm: Arm) -> Cost | None:
     )
 
 
-def _memory(arm: Arm, memory_bytes: int | None) -> Memory:
-    from batchwright.compare.peak_memory import peak_bytes
+def _memory(arm: Arm, peak: int | None, memory_bytes: int | None) -> Memory:
     from batchwright.torch.memory import MemoryModel
 
     task = arm.task
     sizes, batch = _batches(task)
-    measured = peak_bytes(arm)
     memory = MemoryModel.fit(
         arm.model,
         arm.optimizer,
         task.loss_sum,
         batch,
         lengths=sizes,
-        limit=_limit(arm, measured, memory_bytes),
+        limit=_limit(arm, peak, memory_bytes),
         confirm=False,
         measure=False,
     )
@@ -201,7 +202,6 @@ def _memory(arm: Arm, memory_bytes: int | None) -> Memory:
     explained = memory.explain(rows, length)
     return Memory(
         state_bytes=memory.state_bytes,
-        measured=measured,
         shapes=tuple(shapes),
         parts=tuple((each.name, each.share, each.cure) for each in explained.parts),
         limit=memory.limit,
@@ -209,10 +209,10 @@ def _memory(arm: Arm, memory_bytes: int | None) -> Memory:
     )
 
 
-def _limit(arm: Arm, measured: int | None, memory_bytes: int | None) -> int:
+def _limit(arm: Arm, peak: int | None, memory_bytes: int | None) -> int:
     """Return up to how many bytes steps are looked at."""
-    if measured is not None and arm.device.type == "cpu":
-        return _ROOM * measured
+    if peak is not None and arm.device.type == "cpu":
+        return _ROOM * peak
     return _UNKNOWN if memory_bytes is None else int(_SHARE_OF_DEVICE * memory_bytes)
 
 

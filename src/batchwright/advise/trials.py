@@ -35,7 +35,6 @@ class Trial:
         updates: How many it took, the first few left out.
         run_seconds: What a whole run of it would take at that speed.
         tokens_per_second: Real tokens.
-        peak_bytes: Memory of its largest batch. None: unknown.
         speed: Over the first strategy's, with an interval over updates.
         speeds: Real tokens a second of each update.
     """
@@ -45,7 +44,6 @@ class Trial:
     updates: int
     run_seconds: float
     tokens_per_second: float
-    peak_bytes: int | None
     speed: Gain
     speeds: tuple[float, ...]
 
@@ -76,7 +74,7 @@ def run_trials(
     from batchwright.compare.race import Race, Settings
 
     started = time.perf_counter()
-    settings = Settings(longer=0.0, evaluations=10**9)
+    settings = Settings(longer=0.0, evaluations=10**9, peaks=False)
     race = Race(task, strategies, seed=seed, settings=settings, dense=False)
     arms = race.arms
     before: dict[str, tuple[float, int]] = {}
@@ -93,18 +91,16 @@ def run_trials(
     number = min(map(len, speeds.values()))
     skipped = min(_WARM_UP, number - 1)
     kept = {name: rates[skipped:number] for name, rates in speeds.items()}
-    peaks = {each.name: each.peak_bytes for each in race.outcomes()}
-    return [_trial(arm, kept, peaks[arm.name], arms[0].name) for arm in arms]
+    return [_trial(arm, kept, arms[0].name) for arm in arms]
 
 
-def _trial(arm: Arm, speeds: dict[str, list[float]], peak_bytes: int | None, first: str) -> Trial:
+def _trial(arm: Arm, speeds: dict[str, list[float]], first: str) -> Trial:
     return Trial(
         name=arm.name,
         precision=str(arm.precision.mode),
         updates=len(speeds[arm.name]),
         run_seconds=arm.task.num_tokens * arm.task.epochs / harmonic_mean(speeds[arm.name]),
         tokens_per_second=harmonic_mean(speeds[arm.name]),
-        peak_bytes=peak_bytes,
         speed=faster(speeds[arm.name], speeds[first]),
         speeds=tuple(speeds[arm.name]),
     )

@@ -56,7 +56,7 @@ def advice_report(result: Facts) -> Group:
         parts += [Text(), heading, Padding(Text(paragraph(each)), (0, 0, 0, 12))]
     if result["trials"]:
         command = f"batchwright compare TASK --strategies plain,{result['strategy']}"
-        parts += [Text(), Text(f"All of it together, in whole runs: {command}")]
+        parts += [Text(), Text(f"All of that, in whole runs: {command}")]
     return Group(*parts)
 
 

@@ -22,9 +22,8 @@ def memory_budget(evidence: Evidence) -> Advice:
         if model is not None:
             why = next((each for each in model.unknown if each.startswith("memory")), why)
             why = why[:1].upper() + why[1:]
-        peaks = [each.peak_bytes for each in evidence.trials.values() if each.peak_bytes]
-        if peaks:
-            why += f" The largest batches of the trials peaked at {mebibytes(max(peaks))} MiB."
+            if model.peak_bytes is not None:
+                why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
         return Advice(technique, "cannot tell", why, untested=untested)
     memory = model.memory
     peak = max(size for _, _, size in memory.shapes)
