@@ -50,7 +50,7 @@ def encode(values: Any, name: str) -> Encoding:
     if hasattr(values, "dictionary_encode"):
         codes, column = encode_column(values, name)
         distinct = column.to_pylist()
-        nan = [code for code, value in enumerate(distinct) if value != value]  # noqa: PLR0124
+        nan = [code for code, value in enumerate(distinct) if value != value]  # noqa: PLR0124 -- is NaN
         if nan:
             _refuse(int(np.argmax(codes == nan[0])), name)
         return Encoding(codes, distinct)
@@ -77,7 +77,7 @@ def _of_list(values: Sequence[Any], name: str) -> Encoding:
         ) from error
     distinct = list(numbers)
     if any(value is None or value != value for value in distinct):  # noqa: PLR0124 -- is NaN
-        missing = (k for k, value in enumerate(values) if value is None or value != value)  # noqa: PLR0124
+        missing = (k for k, value in enumerate(values) if value is None or value != value)  # noqa: PLR0124 -- is NaN
         _refuse(next(missing), name)
     numbers.update(zip(distinct, range(len(distinct)), strict=True))
     codes = np.fromiter(map(numbers.__getitem__, values), np.int64, count=len(values))

@@ -1,0 +1,1 @@
+"""What README and the documentation quote: a function for each block, from its facts."""

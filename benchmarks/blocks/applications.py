@@ -1,0 +1,130 @@
+"""Blocks of what strategies are worth to the applications, and of what is advised."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batchwright.report.compared import DENSE, arrival, did_not_pay, interval, sentences
+from benchmarks.blocks.markdown import made, source, table
+
+Facts = Mapping[str, Any]
+
+
+def application(facts: Facts) -> str:
+    """Show what strategies are worth to a task: all of its figures, and what they say."""
+    first = facts["summary"][0]["name"]
+    end = f"{first}'s end"
+    head = (
+        f"{len(facts['runs'])} seeds",
+        f"real tokens/s over {first}",
+        "of the dense limit",
+        "padding",
+        "worst batch ÷ budget",
+        "peak MB",
+        "updates' dispersion",
+        facts["metric"],
+        f"gain over {first}",
+        f"time to {end}",
+    )
+    rows = [
+        (
+            strategy_name(each),
+            interval(each["speed"]),
+            "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
+            f"{each['padding']:.1%}",
+            f"{each['worst_batch']:.2f}",
+            "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:.0f}",
+            f"{each['dispersion']:.2f}",
+            "" if each["metric"] is None else f"{each['metric']:.4f}",
+            "" if each["gain"] is None else interval(each["gain"], sign="+", digits=4),
+            arrival(each),
+        )
+        for each in facts["summary"]
+    ]
+    told = "\n".join(f"- {sentence}" for sentence in sentences(facts))
+    name = Path(facts["task"]).stem
+    told_by = source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
+    return f"{table(head, rows)}\n\n{told}\n\n{told_by}"
+
+
+def applications(facts: Facts) -> str:
+    """Show what all applications came to: planned batches, the best strategy, and what failed."""
+    rows = []
+    for name, each in facts.items():
+        first, *others = (arm for arm in each["summary"] if arm["name"] != DENSE)
+        arrived = [arm for arm in (first, *others) if arm["time"] is not None]
+        best = min(arrived, key=lambda arm: arm["time"]["mean"])
+        planned = next((arm for arm in others if arm["name"] == "planned"), None)
+        rows.append((
+            f"[{name.replace('_', ' ')}](docs/applications/{name}.md)",
+            f"{first['padding']:.0%}" + ("" if planned is None else f" / {planned['padding']:.0%}"),
+            "" if planned is None else interval(planned["speed"]),
+            "" if planned is None else arrival(planned),
+            strategy_name(best),
+            interval(best["time"]),
+            ", ".join(strategy_name(arm) for arm in others if did_not_pay(arm)) or "–",
+        ))  # fmt: skip
+    head = (
+        "",
+        "padding, plain / planned",
+        "planned: real tokens/s over plain",
+        "planned: time to plain's end",
+        "soonest at plain's end",
+        "its time",
+        "not shown to pay",
+    )
+    some = next(iter(facts.values()))
+    seeds = sorted({len(each["runs"]) for each in facts.values()})
+    told = (
+        f"{' or '.join(map(str, seeds))} seeds each, with 95 % intervals; 1 is plain batches of "
+        "the same memory, in fp32."
+    )
+    whole = {
+        "command": "python -m benchmarks.applications",
+        "machine": some["machine"],
+        "date": some["machine"]["date"],
+    }
+    return f"{table(head, rows)}\n\n{told} {made(whole)}"
+
+
+def advice(facts: Facts) -> str:
+    """Show what is advised beside what whole runs found to be the best."""
+    rows = [
+        (
+            row["application"].replace("_", " "),
+            row["advised"] + (f", updates of {row['tokens']:,}" if "tokens" in row else ""),
+            interval(row["time"]) or "not among the arms, or never there",
+            row["best"],
+            interval(row["best_time"]),
+            "" if row["over_best"] is None else f"{row['over_best']:.2f}",
+            _easy_first(row["learning"].get("curriculum")),
+            f"{row['price']['seconds_spent']:.0f} s",
+        )
+        for row in facts["rows"]
+    ]
+    head = (
+        "",
+        "advised",
+        "time to plain's end, over plain",
+        "best arm of all",
+        "its time",
+        "advised over best",
+        "trials: easy first, times as soon",
+        "trials took",
+    )
+    return f"{table(head, rows)}\n\n{source('advice', facts)}"
+
+
+def _easy_first(trial: Facts | None) -> str:
+    """Write what short runs of a curriculum showed; nothing if there were none."""
+    if trial is None:
+        return ""
+    runs = "1 run" if trial["runs"] == 1 else f"{trial['runs']} runs"
+    sooner = interval({**trial["sooner"], "mean": trial["sooner"]["ratio"]})
+    return f"{sooner}, {runs} of {trial['share']:.0%}"
+
+
+def strategy_name(summary: Facts) -> str:
+    """Name a strategy, and its precision where the name does not say it."""
+    name, precision = summary["name"], summary["precision"]
+    return name if precision == "fp32" or precision in name else f"{name} ({precision})"

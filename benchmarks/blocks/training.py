@@ -1,0 +1,200 @@
+"""Blocks of what updates, orders, precisions and shapes are worth."""
+
+import json
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from batchwright.report.compared import interval
+from benchmarks.blocks.markdown import link_to_file, source, spread, table
+from benchmarks.reporting import RESULTS
+
+Facts = Mapping[str, Any]
+
+
+_OVER = ("speed", "memory", "time")
+
+
+def beside_trainer(facts: Facts) -> str:
+    """Show planned batches beside Hugging Face Trainer with its grouping by length."""
+    rows = []
+    for job in facts["jobs"]:
+        planned = next(arm for arm in job["arms"] if arm["arm"] == "planned")
+        for arm in job["arms"]:
+            if arm["arm"].startswith("trainer"):
+                safe = arm["arm"] != "trainer"
+                size = "the largest that respects the budget" if safe else "of as many tokens"
+                rows.append((
+                    f"{job['job']}, {size}",
+                    *(spread(arm["planned_over_it"][name]) for name in _OVER),
+                    f"{arm['padding']:.1%} / {planned['padding']:.1%}",
+                    f"{arm['worst_batch']:.1f} / {planned['worst_batch']:.1f}",
+                ))  # fmt: skip
+    head = (
+        "Trainer's batch",
+        "tokens/s over it",
+        "memory of training over it",
+        "time to its final loss over it",
+        "padding, its / ours",
+        "worst batch ÷ budget, its / ours",
+    )
+    peers = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))["rows"]
+    fastest = {
+        (row["peer"], row["lengths"]): row["ratio"]["median"]
+        for row in peers
+        if row["samples"] == 10**6 and row.get("ratio")
+    }
+    sets = ("text2k", "text8k")
+    packers = [fastest[name, each] for name in ("trl-whole", "llamafactory") for each in sets]
+    padders = [fastest["fairseq", each] for each in sets]
+    told = (
+        f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
+        f"fast as by fairseq, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as "
+        "fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
+        "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its "
+        "start, and holds what the allocator kept."
+    )
+    return f"{table(head, rows)}\n\n{told}\n\n{source('trainer', facts)}"
+
+
+def mixing(facts: Facts) -> str:
+    """Show what the composition of updates does to a loss."""
+    rows = [
+        (
+            arm["name"],
+            f"{arm['padding']:.1%}",
+            f"{arm['dispersion']:.2f}",
+            interval(arm["over_plain"], sign="+", digits=3),
+            arm["over_plain"]["verdict"],
+        )
+        for arm in facts["arms"]
+    ]
+    head = (
+        f"{len(facts['seeds'])} seeds",
+        "padding",
+        "dispersion",
+        "final loss over a plain shuffle's, nats",
+        "verdict",
+    )
+    return f"{table(head, rows)}\n\n{source('mixing', facts)}"
+
+
+def precision(facts: Facts) -> str:
+    """Show what the measured precision is worth on the examples, and how alike they learn."""
+    rows = []
+    for title, name in (
+        ("a GPT on Python's library", "gpt_mixed_precision"),
+        ("a Vision Transformer on digits", "vision_transformer"),
+    ):
+        example = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        bf16 = next(each for each in example["results"] if each["asked"] == "bf16")
+        auto = next(each for each in example["results"] if each["asked"] == "auto")
+        parity = bf16["parity"]
+        rows.append(
+            (
+                f"{title}, {len(example['seeds'])} seeds",
+                ", ".join(dict.fromkeys(auto["trained_in"])),
+                f"{bf16['timing']['ratio']:.2f}",
+                f"{parity['difference']:.2%}",
+                f"{parity['noise']:.2%}",
+                link_to_file(name),
+            )
+        )
+    head = (
+        "",
+        '`Precision("auto")` chose',
+        "time of an update in bf16 ÷ fp32",
+        "mean loss curves differ by",
+        "expected of seeds alone",
+        "figures",
+    )
+    kept, lost = facts["verdicts"].get("kept", 0), facts["verdicts"].get("missed", 0)
+    found = {(each["subject"], each["claim"]): each["figure"] for each in facts["claims"]}
+    gradient = "gradient of 48 samples cut into batches at random, fp32"
+    exact = found[gradient, "relative error to one batch of everything"]
+    means = found[gradient, "the same, of the mean of the batches' means"]
+    told = (
+        f"Over 100 random cuts of one window into batches, the update's gradient is at most "
+        f"{exact:.0e} off the one of a single batch; the usual mean of the batches' means is "
+        f"{means:.0%} off in the median. "
+        f"{kept} claims about the update are kept, {lost} missed."
+    )
+    return f"{table(head, rows)}\n\n{told} {source('precision', facts)}"
+
+
+def memory(facts: Facts) -> str:
+    """Say how far predictions of the peak memory are off real steps."""
+    transformers = [row for row in facts["rows"] if "convolutions" not in row["case"]]
+    others = [row for row in facts["rows"] if "convolutions" in row["case"]]
+    return (
+        "Beside real steps of shapes that it had not seen, `MemoryModel` is at most "
+        f"{max(row['most_over'] for row in transformers):.1%} over and "
+        f"{-min(row['most_under'] for row in transformers):.1%} under for Transformers, "
+        f"{max(row['most_over'] for row in others):.1%} and "
+        f"{-min(row['most_under'] for row in others):.1%} for networks with convolutions. "
+        f"{source('memory_prediction', facts)}"
+    )
+
+
+def curricula(facts: Facts) -> str:
+    """Show what curricula gain on digits, beside their controls, with wrong labels and without."""
+    noisy, clean = facts["experiments"]
+    rows = [
+        (
+            f"**{name}**" if name == "self-paced" else name,
+            *(_accuracy(of_noisy), _gain(of_noisy, "early stop")),
+            *(_accuracy(of_clean), _gain(of_clean, "uniform")),
+        )
+        for of_noisy, of_clean in zip(noisy["results"], clean["results"], strict=True)
+        for name in [of_noisy["name"]]
+    ]
+    head = (
+        f"{len(facts['seeds'])} seeds",
+        f"accuracy, {noisy['title'].split(',')[0]}",
+        "over early stop",
+        f"accuracy, {clean['title'].split(',')[0]}",
+        "over uniform",
+    )
+    speech = json.loads((RESULTS / "speech_curriculum.json").read_text(encoding="utf-8"))
+    arms = {each["name"]: each for each in speech["experiments"][0]["results"]}
+    gains = "; ".join(
+        f"{name} {_gain(arms[name], 'planned')}" for name in ("short first", "easy first")
+    )
+    helps = any(arms[name]["gains"]["planned"]["low"] > 0 for name in ("short first", "easy first"))
+    told = (
+        "Accuracy and gains in points, with 95 % intervals over pairs of seeds. On recorded speech "
+        "(`python examples/speech_curriculum.py`) a curriculum gains "
+        f"{'something' if helps else 'nothing that seeds can tell'}: {gains}."
+    )
+    return f"{table(head, rows)}\n\n{told} {source('noisy_digits', facts)}"
+
+
+def static_shapes(facts: Facts) -> str:
+    """Show what few shapes save a compiler, and what they cost in padding."""
+    rows = [
+        (
+            f"{row['backend']}, {row['batching']}",
+            f"{row['batches']}",
+            f"{row['told']}",
+            f"{row['compilations']}",
+            f"{row['seconds']:.0f} s",
+            f"{row['padding']:.1%}",
+        )
+        for row in facts["rows"]
+    ]
+    head = ("", "batches", "shapes told by the plan", "compilations", "first epoch", "padding")
+    large = "; ".join(f"{row['batching']} {row['padding']:.1%}" for row in facts["told"])
+    told = (
+        f"Padding of {facts['told'][0]['samples']:,} samples, where few buckets cost more and "
+        f"half-filled batches nothing: {large}."
+    )
+    return f"{table(head, rows)}\n\n{told} {source('static_shapes', facts)}"
+
+
+def _accuracy(result: Facts) -> str:
+    return f"{100 * fmean(result['accuracies']):.1f}"
+
+
+def _gain(result: Facts, control: str) -> str:
+    gain = result["gains"].get(control)
+    return "" if gain is None else f"{gain['mean']:+.1f} [{gain['low']:.1f}, {gain['high']:.1f}]"
