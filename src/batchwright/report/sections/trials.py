@@ -16,8 +16,8 @@ def price_sentences(price: Facts | None) -> list[str]:
         return []
     took, might = price["seconds_spent"], price["seconds"]
     said = f"Trials took {took:.0f} s of the {might:.0f} s that they might"
-    run = f"{price['run_seconds']:.0f}" if price["run_seconds"] >= 10 else "less than 10"
-    return [f"{said}; a run in plain batches takes about {run} s here."]
+    run = f"about {price['run_seconds']:.0f}" if price["run_seconds"] >= 10 else "less than 10"
+    return [f"{said}; a run in plain batches takes {run} s here."]
 
 
 def trial_sections(result: Facts) -> list[Section]:
