@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from batchwright.torch import MemoryModel
 from batchwright.torch.memory.real_step import real_steps
 from batchwright.torch.precision import Precision
 from benchmarks.memory_prediction import (
@@ -199,3 +200,42 @@ def test_on_an_accelerator_predictions_are_within_five_per_cent():
             predicted, measured = memory.peak(rows, length) - memory.state_bytes, run(rows, length)
             assert predicted == pytest.approx(measured, rel=0.05)
             assert measured <= predicted * (1 + memory.margin)
+
+
+class MaskedEncoder(nn.Module):
+    """Scores of masked rows, whose tiny batches peak in the optimizer, by another course."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(4_096, 128, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(128, 4, 512, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(128, 45)
+
+    def forward(self, tokens):
+        is_padding = tokens == 0
+        x = self.encoder(self.tokens(tokens), src_key_padding_mask=is_padding)
+        return self.head(x.masked_fill(is_padding[:, :, None], 0.0).sum(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [2**27, 2**29])
+def test_what_tiny_batches_take_does_not_multiply_what_large_ones_take(limit):
+    model = MaskedEncoder()
+    memory = MemoryModel.fit(
+        model,
+        torch.optim.AdamW(model.parameters(), fused=True),
+        lambda model, tokens: model(tokens).logsumexp(-1).sum(),
+        lambda rows, length: torch.ones(rows, length, dtype=torch.long),
+        lengths=range(1, 97),
+        limit=limit,
+        confirm=False,
+    )
+    assert memory.how == "fake"
+    probes = memory.findings.probes
+    largest = max(each.predicted for each in probes)
+    for each in probes:
+        told = memory.peak(each.rows, each.length) - memory.state_bytes
+        assert told >= each.predicted
+        if each.predicted > largest / 10:
+            assert told <= 1.03 * each.predicted

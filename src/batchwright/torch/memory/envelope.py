@@ -24,6 +24,9 @@ from batchwright.typing import FloatArray, IntArray
 _LARGEST = 5
 _LENGTHS = 3
 
+_SMALL = 0.1
+"""Peaks below this share of the largest say nothing of those of large batches."""
+
 
 @dataclass(frozen=True)
 class Tensors:
@@ -134,11 +137,20 @@ def moments_through(
 def _raised(
     moments: Sequence[Moment], rows: npt.ArrayLike, lengths: npt.ArrayLike, peaks: npt.ArrayLike
 ) -> tuple[Moment, ...]:
-    """Scale moments up until none of the peaks lies above them."""
-    factor = float(np.max(np.asarray(peaks) / height(moments, rows, lengths)))
-    if factor <= 1.0:
-        return tuple(moments)
-    return tuple(replace(each, curve=each.curve.scaled(factor)) for each in moments)
+    """Scale moments up until none of the peaks lies above them; small ones get a floor.
+
+    A tiny batch may peak elsewhere, in the optimizer, say. To scale everything by what it lies
+    above would multiply what large batches are said to take.
+    """
+    values = np.asarray(peaks, dtype=np.float64)
+    over = values / height(moments, rows, lengths)
+    is_small = values < _SMALL * values.max()
+    factor = max(1.0, float(over[~is_small].max()))
+    raised = [replace(each, curve=each.curve.scaled(factor)) for each in moments]
+    above = is_small & (over > factor)
+    if above.any():
+        raised.append(Moment(Curve((float(values[above].max()), 0.0, 0.0))))
+    return tuple(raised)
 
 
 def _alike(courses: Sequence[Course]) -> list[Course]:
