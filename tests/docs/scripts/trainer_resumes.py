@@ -79,6 +79,9 @@ def main() -> None:
     trainer().train(resume_from_checkpoint=f"trained/checkpoint-{middle}")
     rest = np.concatenate(batches[2 * middle :]).tolist()
     assert rest == SEEN, "not what had not been seen"
+    if ranks > 1:  # else its threads may outlive the interpreter, which aborts then
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
