@@ -18,7 +18,7 @@ WORTH = 1.03
 """Ratios below this are not worth a change."""
 
 ALONE = 1.25
-"""What one run alone has to show: seeds of the same strategy differ by a fifth."""
+"""What one run alone has to show: seeds alone make a fifth of difference."""
 
 
 @dataclass(frozen=True)
