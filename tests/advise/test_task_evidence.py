@@ -138,3 +138,16 @@ def test_clean_digits_and_a_full_budget_want_no_curriculum():
     assert given["curriculum"].verdict != "use"
     assert given["self-paced"].verdict == "do not use"
     assert "curriculum" not in configuration(list(given.values()))
+
+
+@pytest.mark.slow
+def test_slow_updates_do_not_break_the_price():
+    def loss_sum(model, batch):
+        time.sleep(0.15)
+        return cross_entropy(model(batch["tokens"]), batch["labels"], reduction="sum")
+
+    task = make_task(num_samples=400, max_tokens=200, step_tokens=800, loss_sum=loss_sum)
+    found = examine_task(task, seconds=4.0)
+    # Two rounds of all strategies are over it; what was begun is ended, and nothing more.
+    assert found.seconds < 4.0 + 6
+    assert advise(found.evidence)

@@ -42,7 +42,8 @@ class LearningTrial:
 
     Attributes:
         name: Of the strategy.
-        share: Of a whole run's tokens that each run had.
+        share: Of a whole run's tokens that each run was to have; the end of the seconds may have
+            cut a fifth of it.
         runs: How many there were.
         sooner: How many times sooner it was where the first one was: the mean over `LEVELS`, with
             an interval over runs.
@@ -151,10 +152,7 @@ def _trial(
         return None
     means = [float(np.exp(np.log(each).mean())) for each in ratios]
     over = ratio(means, [1.0] * len(means))
-    metrics = [
-        task.sign * (run[0].evaluations[-1].metric - run[place].evaluations[-1].metric)
-        for run in runs
-    ]
+    metrics = [_gain(run[0], run[place], task.sign) for run in runs]
     return LearningTrial(
         name=runs[0][place].name,
         share=share,
@@ -164,6 +162,12 @@ def _trial(
         most=max(float(each.max()) for each in ratios),
         gain=float(np.mean(metrics)),
     )
+
+
+def _gain(first: Outcome, other: Outcome, sign: float) -> float:
+    """Return how much better an arm was where both were looked at last: one may be ahead."""
+    last = min(len(first.evaluations), len(other.evaluations)) - 1
+    return sign * (first.evaluations[last].metric - other.evaluations[last].metric)
 
 
 def _sooner(first: Outcome, other: Outcome, sign: float) -> np.ndarray:

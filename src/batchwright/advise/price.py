@@ -26,12 +26,14 @@ class Price:
     Attributes:
         run_seconds: A whole run of the task in plain batches is estimated to take, evaluations
             apart.
+        batch_seconds: To train on a batch.
         evaluation_seconds: To evaluate once.
         seconds: Trials may take.
         is_given: Whether the user has said so.
     """
 
     run_seconds: float
+    batch_seconds: float
     evaluation_seconds: float
     seconds: float
     is_given: bool
@@ -68,4 +70,5 @@ def price_trials(task: Task, *, seconds: float | None = None) -> Price:
     evaluation = time.perf_counter() - started
     run = each * arm.updates_of_run
     limit = max(SECONDS, SHARE * run) if seconds is None else seconds
-    return Price(run, evaluation, limit, is_given=seconds is not None)
+    batch = each / arm.planner.accumulate
+    return Price(run, batch, evaluation, limit, is_given=seconds is not None)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _SPEED = 0.15
 """Share of the price for trials of speed, after the look at the model."""
 
+_LOOK = 0.25
+"""Share of the price that the look at the model may be expected to take; else it is left out."""
+
+_LOOKED_AT = 25
+"""Batches that it runs, about, those on fake tensors included."""
+
 _ORDER = 0.7
 """Share of what is left for a curriculum where the task has scores; all of it, if the rest were too
 little for anything else."""
@@ -80,14 +86,16 @@ def examine_task(
     price = price_trials(task, seconds=seconds)
     tell(price)
     started = time.perf_counter()
-    watch("looking at the model", 0.0)
-    model = profile_model(
-        task, memory_bytes=None if hardware is None else hardware.memory_bytes, seed=seed
-    )
+    model = None
+    if _LOOKED_AT * price.batch_seconds <= _LOOK * price.seconds:
+        watch("looking at the model", 0.0)
+        memory_bytes = None if hardware is None else hardware.memory_bytes
+        model = profile_model(task, memory_bytes=memory_bytes, seed=seed)
     trials = run_trials(
         task,
         _strategies(data, hardware),
         seconds=_SPEED * price.seconds,
+        at_most=started + price.seconds - time.perf_counter(),
         seed=seed,
         watch=partial(watch, "trying speed"),
     )
@@ -115,9 +123,14 @@ def _learning(
     seed: int,
     watch: Callable[[str, float], None],
 ) -> dict[str, LearningTrial]:
-    """Try what the best strategy of the trials of speed learns, beside variations of it."""
+    """Try what the best strategy of the trials of speed learns, beside variations of it.
+
+    Without such trials updates are too slow for these.
+    """
     from batchwright.compare import Strategy
 
+    if not evidence.trials:
+        return {}
     base = Strategy.named(configuration(advise(evidence)))
     expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
     learning: dict[str, LearningTrial] = {}

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from batchwright.advise.advice import Gain
-from batchwright.errors import MissingExtraError
-from batchwright.seeding import generator
 
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
 _WARM_UP = 2
 _LEAST_UPDATES = 6
 _FEWEST = 3
-_RESAMPLES = 2_000
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ def run_trials(
     strategies: Sequence[Strategy],
     *,
     seconds: float,
+    at_most: float,
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
 ) -> list[Trial]:
@@ -64,12 +59,13 @@ def run_trials(
     Args:
         task: The task.
         strategies: The first is the one that others are compared with.
-        seconds: What all of it may take: every strategy has a few updates at least.
+        seconds: What all of it is to take, or longer until every strategy has a few updates.
+        at_most: What it may take: nothing goes on behind that.
         seed: Of weights and batches.
         watch: Told the share that is over.
 
     Returns:
-        A trial for each strategy.
+        A trial for each strategy. None of them, if updates are too slow for three of each.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -79,6 +75,7 @@ def run_trials(
     arms = race.arms
     before: dict[str, tuple[float, int]] = {}
     speeds: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    is_cut = False
     for arm in race.turns():
         spent, tokens = before.get(arm.name, (0.0, 0))
         speeds[arm.name].append((arm.spent.tokens - tokens) / (arm.spent.seconds - spent))
@@ -86,10 +83,14 @@ def run_trials(
         elapsed = time.perf_counter() - started
         watch(min(1.0, elapsed / seconds))
         fewest = min(map(len, speeds.values()))
-        if elapsed > seconds and fewest >= _WARM_UP + _LEAST_UPDATES:
+        enough = elapsed > seconds and fewest >= _WARM_UP + _LEAST_UPDATES
+        is_cut = elapsed > at_most
+        if enough or is_cut:
             break
     number = min(map(len, speeds.values()))
-    skipped = min(_WARM_UP, number - 1)
+    if is_cut and number < _WARM_UP + _FEWEST:
+        return []
+    skipped = min(_WARM_UP, number - 1)  # a whole run may be as short as that
     kept = {name: rates[skipped:number] for name, rates in speeds.items()}
     return [_trial(arm, kept, arms[0].name) for arm in arms]
 
@@ -127,27 +128,7 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
         >>> gain.ratio, gain.low
         (2.0, 2.0)
     """
-    of = "as many real tokens a second"
-    own, yard = 1 / np.asarray(speeds), 1 / np.asarray(others)
-    ratio = float(yard.sum() / own.sum())
-    ratios = yard / own
-    if len(own) < _FEWEST:
-        return Gain(ratio, None, None, of)
-    if np.ptp(ratios) < _ROUNDING * ratios.max():  # of which a bootstrap makes no interval
-        return Gain(ratio, ratio, ratio, of)
-    try:
-        from scipy.stats import bootstrap
-    except ImportError as error:
-        raise MissingExtraError(
-            "Intervals need the package scipy, which is not installed. "
-            "Run: pip install 'batchwright[compare]'."
-        ) from error
-    interval = bootstrap(
-        (yard, own),
-        lambda top, bottom, axis: top.sum(axis=axis) / bottom.sum(axis=axis),
-        paired=True,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=generator(0, "intervals of trials"),
-    ).confidence_interval
-    return Gain(ratio, float(interval.low), float(interval.high), of)
+    from batchwright.compare.ratios import ratio_of_sums
+
+    over = ratio_of_sums([1 / each for each in others], [1 / each for each in speeds])
+    return Gain(over.mean, over.low, over.high, "as many real tokens a second")
