@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
+from batchwright._format import one_line
 from batchwright.cli import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
 from batchwright.errors import BatchwrightError
-from batchwright.report.figures import one_line
 
 
 class OneLineGroup(click.Group):

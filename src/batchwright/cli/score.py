@@ -8,6 +8,7 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.cli import values
 from batchwright.cli.output import json_option
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
@@ -15,7 +16,7 @@ from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.column_shards import Column, as_batch
 from batchwright.difficulty.scoring import SHARD_SIZE, score_column
 from batchwright.difficulty.shard_folder import ShardFolder, write_array
-from batchwright.report.figures import duration, number, one_line
+from batchwright.report.figures import duration, number
 from batchwright.sources.measures import MEASURES, Measure, measured
 from batchwright.sources.progress import progress_bar
 from batchwright.sources.tokenization import tokenization

@@ -1,5 +1,7 @@
 """Figures as people read them."""
 
+from batchwright._format import one_line as one_line  # noqa: PLC0414 -- also from here
+
 
 def number(value: float) -> str:
     """Write a number with separators, and no more digits than tell something.
@@ -67,17 +69,6 @@ def plural(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
     return f"{number(count)} {noun}{ending}"
-
-
-def one_line(text: str) -> str:
-    r"""Fold a message to a line, and write out what would not be seen or would steer a terminal.
-
-    Example:
-        >>> print(one_line("no such file:\n  a\x1bb"))
-        no such file: a\x1bb
-    """
-    folded = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in folded)
 
 
 def mebibytes(size: float) -> str:

@@ -6,10 +6,11 @@ import glob
 from collections.abc import Callable
 from pathlib import Path
 
+from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
 from batchwright.sources import columnar, delimited, huggingface, json_lines, numpy_file
 from batchwright.sources.compression import CODECS
-from batchwright.sources.table import Table, one_line
+from batchwright.sources.table import Table
 
 FORMATS: dict[str, Callable[[Path], Table]] = {
     ".npy": numpy_file.table,

@@ -8,10 +8,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from batchwright._format import one_line
 from batchwright.errors import SourceError
 from batchwright.sources.columnar import checked
 from batchwright.sources.compression import opened
-from batchwright.sources.table import Batches, Table, one_line, reading
+from batchwright.sources.table import Batches, Table, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.kinds import Kind, kind_of
-from batchwright.sources.table import Place, Values, one_line
+from batchwright.sources.table import Place, Values
 from batchwright.sources.tokenization import Tokenization
 from batchwright.sources.whole_numbers import whole_numbers
 from batchwright.sources.words import count_words

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.errors import SourceError
 from batchwright.sources import cache as kept
 from batchwright.sources import columns, files, huggingface
 from batchwright.sources.kinds import kind_of, plain
 from batchwright.sources.measures import Measure, measured
 from batchwright.sources.progress import Advance, progress_bar
-from batchwright.sources.table import Batches, Place, Table, one_line, reading
+from batchwright.sources.table import Batches, Place, Table, reading
 from batchwright.sources.tokenization import Tokenizer, tokenization
 from batchwright.sources.whole_numbers import numbers_of_text
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.errors import BatchwrightError, MissingExtraError, SourceError
 
 if TYPE_CHECKING:
@@ -85,9 +86,3 @@ def _about_the_file(error: Exception) -> bool:
     # pyarrow's errors have no common root among the built-ins: some are KeyError or MemoryError.
     readers_own = type(error).__module__.partition(".")[0] == "pyarrow"
     return readers_own or isinstance(error, OSError | ValueError | OverflowError | EOFError)
-
-
-def one_line(error: object, limit: int = 300) -> str:
-    """Return an error's message, or any value, on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.errors import MissingExtraError, SourceError, SourceNotFoundError
-from batchwright.sources.table import one_line
 
 Tokenizer: TypeAlias = "str | os.PathLike[str] | Callable[[list[str]], Any] | Any"
 """A tokenizer.json or a directory with one; a tokenizer of `tokenizers` or `transformers`; or a

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources.table import Place, one_line
+from batchwright.sources.table import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
