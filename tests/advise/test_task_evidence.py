@@ -1,6 +1,7 @@
-"""Advice on a real task: its price is told first, and it says no where no is the answer."""
+"""Advice on a real task: its price is told first, and it says no where no is the answer.
 
-import time
+Seconds are counted in work (`tests.work_clock`), so that what is found is the same on any machine.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from batchwright.advise.model_profile import profile_model  # noqa: E402
 from batchwright.advise.price import SECONDS, SHARE  # noqa: E402
 from batchwright.compare import Task  # noqa: E402
 from batchwright.difficulty import out_of_fold  # noqa: E402
+from batchwright.errors import TaskError  # noqa: E402
 from tests.compare.conftest import make_task  # noqa: E402
+from tests.work_clock import install  # noqa: E402
+
+UPDATE = 5.0
+"""Seconds that no update of these tasks takes, in work."""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return install(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +35,26 @@ def found():
     """What is found out about a narrow net, and when its price was told."""
     task = make_task(num_samples=2_000, max_tokens=200, step_tokens=800, epochs=2)
     events = []
-    started = time.perf_counter()
-    found = examine_task(
-        task,
-        seconds=8.0,
-        tell=lambda price: events.append(("told", price)),
-        watch=lambda what, share: events.append((what, share)),
-    )
-    return found, events, time.perf_counter() - started
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        install(monkeypatch)
+        found = examine_task(
+            task,
+            seconds=300.0,
+            tell=lambda price: events.append(("told", price)),
+            watch=lambda what, share: events.append((what, share)),
+        )
+    return found, events
 
 
 @pytest.mark.slow
 def test_the_price_is_told_before_trials_and_kept(found):
-    told, events, _ = found
+    told, events = found
     names = [name for name, _ in events]
     assert names.index("told") < names.index("trying speed")
     assert "trying other updates" in names
-    assert told.price.seconds == 8.0
+    assert told.price.seconds == 300.0
     assert told.price.is_given
-    # What is under way is ended: an update, an evaluation, the look at the model.
-    assert told.seconds < 8.0 + 10
+    assert told.seconds < 300.0 + UPDATE  # one that is under way is ended
 
 
 @pytest.mark.slow
@@ -71,17 +82,45 @@ def test_the_model_is_looked_at(found):
 
 
 @pytest.mark.slow
-def test_samples_that_are_equally_long_want_no_batching_of_ours():
+def test_samples_that_are_equally_long_want_no_batching_of_ours(clock):
     samples = [
         {"tokens": torch.ones(8, dtype=torch.long), "labels": each % 2} for each in range(64)
     ]
     task = make_task(samples=samples, lengths=np.full(64, 8))
-    found = examine_task(task, seconds=3.0)
+    found = examine_task(task, updates=8)
     given = {each.technique: each for each in advise(found.evidence)}
     for technique in ("dynamic batching", "packing", "static shapes"):
         assert given[technique].verdict == "do not use"
     assert set(found.evidence.trials) == {"plain", "plain+bf16"}
     assert configuration(list(given.values())).startswith("plain")
+
+
+@pytest.mark.slow
+def test_trials_can_be_limited_in_updates():
+    task = make_task(num_samples=400, epochs=2)
+    found = examine_task(task, updates=9)
+    assert (found.price.seconds, found.price.updates) == (None, 9)
+    assert "at most 9 updates of each strategy" in found.price.told()
+    assert {each.updates for each in found.evidence.trials.values()} == {9}
+    assert found.evidence.learning == {}  # not a third of a run
+    assert found.evidence.model is not None
+    whole = examine_task(task, updates=10**6)
+    assert {(each.runs, each.share) for each in whole.evidence.learning.values()} == {(3, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"seconds": float("nan")}, "seconds=nan"),
+        ({"seconds": float("inf")}, "seconds=inf"),
+        ({"seconds": 0.0}, "seconds=0.0"),
+        ({"updates": 0}, "updates=0"),
+        ({"updates": 3, "seconds": 3.0}, "one of them"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits, said):
+    with pytest.raises(TaskError, match=said):
+        price_trials(make_task(), **limits)
 
 
 def test_trials_of_a_long_run_may_take_a_twentieth_of_it():
@@ -108,7 +147,7 @@ def test_what_cannot_be_found_out_about_a_model_is_said():
 
 
 @pytest.mark.slow
-def test_clean_digits_and_a_full_budget_want_no_curriculum():
+def test_clean_digits_and_a_full_budget_want_no_curriculum(clock):
     pixels, labels = load_digits(return_X_y=True)
     images = (pixels / 16).astype(np.float32)
     train, test = images[:1_400], torch.from_numpy(images[1_400:])
@@ -132,7 +171,7 @@ def test_clean_digits_and_a_full_budget_want_no_curriculum():
         features=train,
         device="cpu",
     )
-    found = examine_task(task, seconds=30.0)
+    found = examine_task(task, updates=220)  # as many as a run
     given = {each.technique: each for each in advise(found.evidence)}
     assert found.evidence.learning["curriculum"].runs >= 1
     assert given["curriculum"].verdict != "use"
@@ -141,13 +180,10 @@ def test_clean_digits_and_a_full_budget_want_no_curriculum():
 
 
 @pytest.mark.slow
-def test_slow_updates_do_not_break_the_price():
-    def loss_sum(model, batch):
-        time.sleep(0.15)
-        return cross_entropy(model(batch["tokens"]), batch["labels"], reduction="sum")
-
-    task = make_task(num_samples=400, max_tokens=200, step_tokens=800, loss_sum=loss_sum)
-    found = examine_task(task, seconds=4.0)
+def test_slow_updates_do_not_break_the_price(clock):
     # Two rounds of all strategies are over it; what was begun is ended, and nothing more.
-    assert found.seconds < 4.0 + 6
+    task = make_task(num_samples=400, max_tokens=200, step_tokens=800)
+    found = examine_task(task, seconds=4.0)
+    assert found.seconds < 4.0 + UPDATE
+    assert found.evidence.trials == {}
     assert advise(found.evidence)

@@ -66,7 +66,7 @@ def compared(pages):
     assert code == 0, err
     (pages / "compare.json").write_bytes(out)
     html = str(pages / "trials.html")
-    code, out, err = run("advise", str(task), "--seconds", "3", "--json", "--html", html)
+    code, out, err = run("advise", str(task), "--updates", "40", "--json", "--html", html)
     assert code == 0, err
     (pages / "trials.json").write_bytes(out)
     return pages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def run_learning_trials(
     task: Task,
     strategies: Sequence[Strategy],
     *,
-    seconds: float,
+    seconds: float = math.inf,
     run_seconds: Sequence[float],
     evaluation_seconds: float,
+    updates: int | None = None,
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
 ) -> list[LearningTrial]:
@@ -86,9 +88,10 @@ def run_learning_trials(
     Args:
         task: The task.
         strategies: The first is the one that others are compared with.
-        seconds: What all of it may take; nothing goes on behind it.
+        seconds: What all of it may take; nothing goes on after it.
         run_seconds: What a whole run of each strategy is expected to take.
         evaluation_seconds: What it takes to evaluate once.
+        updates: Of the first strategy in each run. None: what fits the seconds.
         seed: The first seed.
         watch: Told the share that is over.
 
@@ -98,8 +101,11 @@ def run_learning_trials(
     """
     from batchwright.compare.race import Race, Settings
 
-    fixed = _fixed(len(strategies), evaluation_seconds)
-    seeds, share = _plan(seconds * _SPARE, sum(run_seconds), fixed)
+    if updates is None:
+        fixed = _fixed(len(strategies), evaluation_seconds)
+        seeds, share = _plan(seconds * _SPARE, sum(run_seconds), fixed)
+    else:
+        seeds, share = SEEDS, min(1.0, updates / _updates_of_run(task, strategies[0], seed))
     if share < LEAST_SHARE:
         return []
     deadline = time.perf_counter() + seconds
@@ -127,6 +133,11 @@ def run_learning_trials(
 def _fixed(strategies: int, evaluation_seconds: float) -> float:
     """Return the seconds that evaluations of a seed take; arms begin with the same weights."""
     return evaluation_seconds * (strategies * _EVALUATIONS + 1)
+
+
+def _updates_of_run(task: Task, strategy: Strategy, seed: int) -> int:
+    planner = strategy.planner(task, seed=seed)
+    return task.epochs * len(planner) // planner.accumulate
 
 
 def _plan(seconds: float, run_seconds: float, fixed: float) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,24 +55,26 @@ def examine_task(
     task: Task,
     *,
     seconds: float | None = None,
+    updates: int | None = None,
     seed: int = 0,
     tell: Callable[[Price], None] = lambda _: None,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> Found:
     """Look at a task's data, machine and model, and run its trials.
 
-    Guarantees that trials begin only after `tell` was told what they may take, and that no trial
-    goes on behind that, but for the update that is under way.
+    Guarantees that trials begin only after `tell` was called with what they may take, and that no
+    trial goes on after that, but for the update that is under way.
 
     Args:
         task: The task.
         seconds: What trials may take. None: the larger of 2 minutes and a twentieth of the run.
+        updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
         seed: Of weights and batches.
         tell: Told the price, before trials begin.
         watch: Told what is under way, and the share of it that is over.
 
     Raises:
-        TaskError: If the task does not do what it says.
+        TaskError: If the task does not do what it says, or both seconds and updates are given.
         BudgetError: If a sample alone exceeds its budget.
     """
     from batchwright.compare import check_task
@@ -83,19 +86,21 @@ def examine_task(
     watch("checking the task", 0.0)
     check_task(task)
     samples = profile_task_samples(task, seed=seed, watch=watch)
-    price = price_trials(task, seconds=seconds)
+    price = price_trials(task, seconds=seconds, updates=updates)
     tell(price)
     started = time.perf_counter()
+    limit = math.inf if price.seconds is None else price.seconds
     model = None
-    if _LOOKED_AT * price.batch_seconds <= _LOOK * price.seconds:
+    if _LOOKED_AT * price.batch_seconds <= _LOOK * limit:
         watch("looking at the model", 0.0)
         memory_bytes = None if hardware is None else hardware.memory_bytes
         model = profile_model(task, memory_bytes=memory_bytes, seed=seed)
     trials = run_trials(
         task,
         _strategies(data, hardware),
-        seconds=_SPEED * price.seconds,
-        at_most=started + price.seconds - time.perf_counter(),
+        seconds=_SPEED * limit,
+        at_most=started + limit - time.perf_counter(),
+        updates=price.updates,
         seed=seed,
         watch=partial(watch, "trying speed"),
     )
@@ -109,7 +114,7 @@ def examine_task(
         **samples,
     )
     learning = _learning(
-        task, evidence, price=price, deadline=started + price.seconds, seed=seed, watch=watch
+        task, evidence, price=price, deadline=started + limit, seed=seed, watch=watch
     )
     return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
 
@@ -138,16 +143,19 @@ def _learning(
     while waiting:
         said, others = waiting.pop(0)
         left = deadline - time.perf_counter()
-        spared = (1 - _ORDER) * left
         evaluation = price.evaluation_seconds
-        if any(can_learn(spared, [expected] * (1 + len(each)), evaluation) for _, each in waiting):
-            left -= spared
+        if price.updates is None:
+            spared = (1 - _ORDER) * left
+            sizes = [1 + len(each) for _, each in waiting]
+            if any(can_learn(spared, [expected] * size, evaluation) for size in sizes):
+                left -= spared
         done = run_learning_trials(
             task,
             [base, *others.values()],
             seconds=left,
             run_seconds=[expected] * (1 + len(others)),
             evaluation_seconds=evaluation,
+            updates=price.updates,
             seed=seed,
             watch=partial(watch, said),
         )

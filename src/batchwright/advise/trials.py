@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,9 @@ def run_trials(
     task: Task,
     strategies: Sequence[Strategy],
     *,
-    seconds: float,
-    at_most: float,
+    seconds: float = math.inf,
+    at_most: float = math.inf,
+    updates: int | None = None,
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
 ) -> list[Trial]:
@@ -60,7 +62,8 @@ def run_trials(
         task: The task.
         strategies: The first is the one that others are compared with.
         seconds: What all of it is to take, or longer until every strategy has a few updates.
-        at_most: What it may take: nothing goes on behind that.
+        at_most: What it may take: nothing goes on after that.
+        updates: What each strategy takes, after two that prepare. None: what fits the seconds.
         seed: Of weights and batches.
         watch: Told the share that is over.
 
@@ -81,9 +84,10 @@ def run_trials(
         speeds[arm.name].append((arm.spent.tokens - tokens) / (arm.spent.seconds - spent))
         before[arm.name] = arm.spent.seconds, arm.spent.tokens
         elapsed = time.perf_counter() - started
-        watch(min(1.0, elapsed / seconds))
         fewest = min(map(len, speeds.values()))
-        enough = elapsed > seconds and fewest >= _WARM_UP + _LEAST_UPDATES
+        least = _WARM_UP + (_LEAST_UPDATES if updates is None else updates)
+        watch(min(1.0, elapsed / seconds if updates is None else fewest / least))
+        enough = fewest >= least and (updates is not None or elapsed > seconds)
         is_cut = elapsed > at_most
         if enough or is_cut:
             break

@@ -29,6 +29,11 @@ from batchwright.cli.values import size
     type=click.FloatRange(min=1.0),
     help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
 )
+@click.option(
+    "--updates",
+    type=click.IntRange(min=1),
+    help="What each strategy takes in a trial, in place of --seconds.",
+)
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
 @threads_option
 @click.option(
@@ -53,6 +58,7 @@ def advise(
     text: str | None,
     max_tokens: int | None,
     seconds: float | None,
+    updates: int | None,
     quick: bool,
     threads: int | None,
     framework: str,
@@ -68,7 +74,7 @@ def advise(
 
     TASK is a Python file that describes a training job (batchwright new-task): short trials of it
     are run in turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said
-    before.
+    before. With --updates they are the same on a slow machine as on a fast one.
     """
     if rules:
         _list_rules(as_json=as_json)
@@ -91,7 +97,7 @@ def advise(
             )
             raise click.UsageError(message)
         import_torch(threads)
-        facts = _of_task(source, max_tokens, seconds, quick=quick)
+        facts = _of_task(source, max_tokens, seconds, updates, quick=quick)
     else:
         lengths, seconds_reading = lengths_of_columns(reading, source)
         facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
@@ -111,7 +117,7 @@ def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
 
 
 def _of_task(
-    path: str, max_tokens: int | None, seconds: float | None, *, quick: bool
+    path: str, max_tokens: int | None, seconds: float | None, updates: int | None, *, quick: bool
 ) -> dict[str, Any]:
     from batchwright.advise import Price, examine_task
     from batchwright.compare import load_task
@@ -125,7 +131,7 @@ def _of_task(
         click.echo(price.told(), err=True)
 
     with live_status() as watch:
-        found = examine_task(task, seconds=seconds, tell=tell, watch=watch)
+        found = examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
     return {
         "evidence": found.evidence,
         "price": dataclasses.asdict(found.price) | {"seconds_spent": found.seconds},

@@ -3,6 +3,8 @@
 python trainer_resumes.py, or by torchrun on several ranks.
 """
 
+import gc
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -63,7 +65,7 @@ def trainer() -> PlannedTrainer:
     )
 
 
-def main() -> None:
+def check() -> None:
     whole = trainer()
     whole.train()
     rank, ranks = whole.args.process_index, whole.args.world_size
@@ -79,10 +81,14 @@ def main() -> None:
     trainer().train(resume_from_checkpoint=f"trained/checkpoint-{middle}")
     rest = np.concatenate(batches[2 * middle :]).tolist()
     assert rest == SEEN, "not what had not been seen"
-    if ranks > 1:  # else its threads may outlive the interpreter, which aborts then
+    if ranks > 1:
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        check()
+    finally:  # the threads of a group that outlives the interpreter abort the process
+        gc.collect()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -126,8 +126,9 @@ class group:  # noqa: N801 (a context manager)
             world_size=self.options.world_size,
         )
 
-    def __exit__(self, *_):
-        distributed.barrier()
+    def __exit__(self, kind, *_):
+        if kind is None:
+            distributed.barrier()
         # What DDP still holds of the group would be torn down after the interpreter: an abort.
         gc.collect()
         distributed.destroy_process_group()

@@ -6,7 +6,6 @@ what the gradient of one batch of everything is.
 
 import copy
 import os
-import time
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
@@ -243,13 +242,11 @@ def failures(rank):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
         precision = Precision(mode, check_loss=name == "mean")
         before = digest(model.parameters())
-        began = time.monotonic()
         loss = BAD_LOSSES[name] if rank == guilty else loss_sum
         error = caught(partial(update_of, ddp, batches, precision, optimizer, loss=loss))
         told[f"{mode}, rank {guilty}, {name}"] = result = {
             "error": error,
             "guilty": rank == guilty,
-            "seconds": time.monotonic() - began,
             "cleared": all(each.grad is None for each in model.parameters()),
             "stays": digest(model.parameters()) == before,
         }
@@ -513,11 +510,10 @@ def gone(rank):
             os._exit(3)
         raise KeyError("mine") if batch["input_ids"].shape[0] == 1 else ValueError("other")
 
-    began = time.monotonic()
     precision = Precision("fp32", check_loss=False)
     own = caught(partial(update_of, ddp, [padded(SAMPLES[:1])], precision, loss=ends))
     waiting = caught(partial(update_of, ddp, [padded(SAMPLES[:4])], precision))
-    return {"own": own, "waiting": waiting, "seconds": time.monotonic() - began}
+    return {"own": own, "waiting": waiting}
 
 
 if __name__ == "__main__":

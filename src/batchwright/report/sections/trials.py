@@ -14,8 +14,9 @@ def price_sentences(price: Facts | None) -> list[str]:
     """Say what trials took of what they might have taken; nothing where there were none."""
     if price is None:
         return []
-    took, might = price["seconds_spent"], price["seconds"]
-    said = f"Trials took {took:.0f} s of the {might:.0f} s that they might"
+    said = f"Trials took {price['seconds_spent']:.0f} s"
+    if price["seconds"] is not None:
+        said += f" of the {price['seconds']:.0f} s that they might"
     run = f"about {price['run_seconds']:.0f}" if price["run_seconds"] >= 10 else "less than 10"
     return [f"{said}; a run in plain batches takes {run} s here."]
 
