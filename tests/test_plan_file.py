@@ -81,7 +81,7 @@ def test_a_plan_with_a_valid_shape_but_changed_numbers_is_refused(saved, tmp_pat
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(bw.PlanFileError, match="no such plan file"):
+    with pytest.raises(bw.PlanFileError, match="no such file"):
         bw.Plan.load(tmp_path / "nothing.safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros(3)}, other)
@@ -93,7 +93,7 @@ def test_other_files_are_refused(tmp_path):
         later,
         metadata={"format": "batchwright-plan", "format_version": "99"},
     )
-    with pytest.raises(bw.PlanFileError, match="plan format 99"):
+    with pytest.raises(bw.PlanFileError, match="a plan of format 99"):
         bw.Plan.load(later)
     with pytest.raises(bw.PlanFileError, match="cannot be written"):
         bw.plan([1, 2], max_tokens=4).save(tmp_path / "no" / "folder.safetensors")
@@ -119,14 +119,14 @@ def test_a_pickle_is_not_opened(tmp_path):
         ({"layout": {"budget": 9, "shapes": [[2, [2, 3]]]}}, "more than the budget holds"),
         ({"layout": {"shapes": [[3, [4, 4]], [4, [4, 2]]]}}, "by what a row takes"),
         ({"layout": {"shapes": [[3, [4, 2]], [3, [4]]]}}, r"expected .rows, length"),
-        ({"layout": {"shapes": [[3, [4, 2.5]]]}}, r"expected .rows, length"),
+        ({"layout": {"shapes": [[3, [4, 2.5]]]}}, "wrong type"),
         ({"layout": {"caps": [9, 9], "shapes": [[3, [4, 2]]]}}, "more than the budget holds"),
         ({"layout": {"caps": [9, 9, 9], "shapes": [[1, [4, 2]]]}}, "changed or damaged"),
         ({"origin": {"world_size": 0}}, "world_size=0"),
         ({"origin": {"accumulate": -1}}, "accumulate=-1"),
         ({"origin": {"num_samples": "few"}}, "num_samples='few'"),
         ({"origin": {"num_samples": 2}}, "samples 0 to 2, for 2 lengths"),
-        ({"origin": {"colour": "red"}}, "unexpected keyword"),
+        ({"origin": {"colour": "red"}}, "has no 'colour'"),
         ({"starts": [0, 0, -1]}, "starts at -1"),
         ({"indices": [0, -1, 2]}, "samples -1 to 2"),
     ],

@@ -97,8 +97,9 @@ class Plan:
             raise PlanError(
                 f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
             )
-        if (np.diff(offsets) < 1).any():
-            batch = int(np.argmax(np.diff(offsets) < 1))
+        empty = offsets[1:] <= offsets[:-1]  # a difference may wrap around
+        if empty.any():
+            batch = int(np.argmax(empty))
             raise PlanError(f"batch {batch} holds no sample. Offsets must increase strictly.")
         if self.starts is not None and self.starts.size != self.indices.size:
             raise PlanError(

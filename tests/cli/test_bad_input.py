@@ -65,7 +65,7 @@ BAD_INPUTS = [
     (("--unknown",), ["--unknown"]),
     (("inspect",), ["PLAN"]),
     (("inspect", "missing.safetensors"), ["missing.safetensors"]),
-    (("inspect", "."), ["plan file"]),
+    (("inspect", "."), ["a folder", "Plan.save"]),
     (("inspect", "lengths.npy"), ["lengths.npy"]),
     (("inspect", "cut.safetensors"), ["cut.safetensors", "truncated"]),
     (("inspect", "head.safetensors"), ["head.safetensors"]),

@@ -75,10 +75,10 @@ def test_a_table_is_saved_beside_a_checkpoint(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["losses.safetensors"]
     path.write_bytes(path.read_bytes()[:-5])
     for wrong in (path, tmp_path / "nowhere"):
-        with pytest.raises(bw.ScoresError, match="not a file of a LossTable"):
+        with pytest.raises(bw.ScoresError, match="truncated|no such file"):
             other.load(wrong)
     table.save(path)
-    with pytest.raises(bw.ScoresError, match="losses of 3 samples, the table 4"):
+    with pytest.raises(bw.ScoresError, match=r"float32\[3\], expected float32\[4\]"):
         bw.LossTable(4).load(path)
 
 
@@ -192,7 +192,7 @@ def test_bad_input():
         table.record([0, 1], [1.0])
     with pytest.raises(bw.ScoresError, match="samples 0 to 3, there are 0 to 2"):
         table.record([0, 3], [1.0, 1.0])
-    with pytest.raises(bw.ScoresError, match="losses of 4 samples, the table 3"):
+    with pytest.raises(bw.ScoresError, match=r"float32\[4\], expected float32\[3\]"):
         table.load_state_dict(bw.LossTable(4).state_dict())
     with pytest.raises(bw.ScoresError, match="not a state of LossTable"):
         table.load_state_dict({"losses": [1.0]})

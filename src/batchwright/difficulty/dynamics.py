@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._state_arrays import check_keys, check_that, state_array
 from batchwright.difficulty.arrays import as_array, as_labels
 from batchwright.difficulty.dynamics_file import load_columns, save_columns
 from batchwright.difficulty.label_noise import SMALLEST, as_probabilities
@@ -30,6 +31,9 @@ COLUMNS: dict[str, type[np.generic]] = {
 """What is kept of each sample, 34 bytes: how often it was seen; mean and sum of squared deviations
 of p; sums of what is counted, of margins and errors; the decaying sum of losses; and whether it
 was right the first and the last time, or -1."""
+
+_OWNER = "Dynamics"
+_HUNDREDTH = 1e-2
 
 
 class Dynamics:
@@ -194,26 +198,27 @@ class Dynamics:
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Replace all that is kept by what `state_dict` returned.
 
+        The arrays may have become tensors or lists in a checkpoint.
+
         Raises:
             ScoresError: The state is of other samples, of another decay, or none. Nothing changed
                 then.
         """
-        missing = sorted({*COLUMNS, "decay"} - set(state))
-        if missing:
-            raise ScoresError(f"the state is none of Dynamics: it has no {', '.join(missing)}.")
-        if np.asarray(state["decay"]).tolist() != [self.decay]:
-            raise ScoresError(f"the state has decay {state['decay']}, expected {self.decay}.")
-        loaded = {name: np.array(state[name]) for name in COLUMNS}
-        for name, column in loaded.items():
-            if column.shape != (self.num_samples,) or column.dtype != COLUMNS[name]:
-                raise ScoresError(
-                    f"the state's {name!r} is {column.dtype}{list(column.shape)}, expected "
-                    f"{np.dtype(COLUMNS[name])}[{self.num_samples}]."
-                )
+        check_keys(state, [*COLUMNS, "decay"], _OWNER)
+        decay = state_array(state, "decay", np.float64, 1, _OWNER).tolist()
+        if decay != [self.decay]:
+            raise ScoresError(f"the state has decay {decay[0]}, expected {self.decay}.")
+        size = self.num_samples
+        loaded = {name: state_array(state, name, COLUMNS[name], size, _OWNER) for name in COLUMNS}
+        _check_columns(loaded)
         self._columns = loaded
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; an existing one is replaced once the new one is whole."""
+        """Write a safetensors file; an existing one is replaced once the new one is whole.
+
+        Raises:
+            ScoresError: The file cannot be written.
+        """
         save_columns(self.state_dict(), path)
 
     @classmethod
@@ -221,11 +226,14 @@ class Dynamics:
         """Read what `save` wrote. Reading never executes code.
 
         Raises:
-            ScoresError: The file is missing, truncated, or none of these.
+            ScoresError: The file is missing, truncated, changed, or none of these.
         """
         state = load_columns(path, {*COLUMNS, "decay"})
-        dynamics = cls(state["count"].size, decay=float(state["decay"][0]))
-        dynamics.load_state_dict(state)
+        try:
+            dynamics = cls(state["count"].size, decay=float(state["decay"][0]))
+            dynamics.load_state_dict(state)
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from error
         return dynamics
 
     def _seen(self, values: npt.NDArray[Any]) -> FloatArray:
@@ -253,6 +261,29 @@ class Dynamics:
         }
         for name, values in joined.items():
             self._columns[name][members] = values
+
+
+def _check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise unless columns can be what `record` makes of probabilities."""
+    count, right = columns["count"], columns["correct"]
+    seen = count > 0
+    for name in ("count", "correct", "forgotten"):
+        values = columns[name]
+        check_that((values >= 0) & (values == np.floor(values)), f"{name!r} counts nothing", _OWNER)
+    check_that((right <= count) & (columns["forgotten"] <= count), "'count' is too small", _OWNER)
+    share = columns["confidence"]
+    # Rows of float16 may add up to a hundredth more than 1.
+    check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is no share", _OWNER)
+    for name in ("spread", "error"):
+        check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
+    for name in ("margin", "loss"):
+        check_that(~np.isnan(columns[name]), f"{name!r} is NaN", _OWNER)
+    for name in ("first", "last"):
+        values = columns[name]
+        fits = np.where(seen, (values == 0) | (values == 1), values == -1)
+        check_that(fits, f"{name!r} contradicts 'count'", _OWNER)
+    for name in COLUMNS.keys() - {"count", "first", "last"}:
+        check_that(seen | (columns[name] == 0), f"{name!r} contradicts 'count'", _OWNER)
 
 
 def _said(

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._state_arrays import check_keys, check_that, state_array, state_integer
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_METADATA = "batchwright-loss-table"
+    from batchwright._array_file import Kind
+
+_OWNER = "LossTable"
 
 LossArray = npt.NDArray[np.float32]
 
@@ -64,10 +67,13 @@ class LossTable:
     """
 
     def __init__(self, num_samples: int, *, smoothing: float = 0.0) -> None:
-        if num_samples < 1 or not 0 <= smoothing < 1:
+        is_count = isinstance(num_samples, int | np.integer) and num_samples >= 1
+        is_count = is_count and not isinstance(num_samples, bool)
+        is_share = isinstance(smoothing, int | float | np.number) and 0 <= smoothing < 1
+        if not is_count or not is_share:
             raise ScoresError(
-                f"LossTable({num_samples}, smoothing={smoothing}): expected at least 1 sample, and "
-                "a smoothing of 0 or more, below 1."
+                f"LossTable({num_samples!r}, smoothing={smoothing!r}): expected at least 1 sample, "
+                "and a smoothing of 0 or more, below 1."
             )
         self.losses: LossArray = np.full(num_samples, np.nan, dtype=np.float32)
         self.recorded: IntArray = np.zeros(num_samples, dtype=np.int64)
@@ -88,7 +94,10 @@ class LossTable:
         Raises:
             ScoresError: If the two differ in number, or a sample is not there.
         """
-        samples = np.asarray(indices, dtype=np.int64).ravel()
+        given = np.asarray(indices)
+        if given.size and given.dtype.kind not in "iu":
+            raise ScoresError(f"indices are {given.dtype}, expected integers.")
+        samples = given.astype(np.int64).ravel()
         values = np.asarray(losses, dtype=np.float64).ravel()
         if samples.size != values.size:
             raise ScoresError(f"{samples.size} indices for {values.size} losses.")
@@ -99,7 +108,8 @@ class LossTable:
                 f"losses of samples {samples.min()} to {samples.max()}, there are 0 to "
                 f"{self.losses.size - 1}."
             )
-        values = np.where(np.isfinite(values), values, np.finfo(np.float32).max)
+        largest = float(np.finfo(np.float32).max)
+        values = np.clip(np.where(np.isfinite(values), values, largest), -largest, largest)
         order = np.argsort(samples, kind="stable")
         ordered = samples[order]
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))
@@ -153,74 +163,86 @@ class LossTable:
 
         Args:
             path: Where to; an existing file is replaced once the new one is whole.
-        """
-        import json  # files are for the few: `import batchwright` does without what reads them
-        import os
-        from pathlib import Path
-
-        from safetensors.numpy import save_file
-
-        target = Path(path)
-        state = self.state_dict()
-        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        told = {"calls": state["calls"], "cut": state["cut"]}
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-        save_file(arrays, unfinished, metadata={_METADATA: json.dumps(told)})
-        unfinished.replace(target)
-
-    def load(self, path: str | Path) -> None:
-        """Go on from a file that `save` wrote.
 
         Raises:
-            ScoresError: If it is no such file, or of another number of samples.
+            ScoresError: If the file cannot be written.
         """
-        import json
-        from pathlib import Path
+        import json  # files are for the few: `import batchwright` does without what writes them
 
-        from safetensors import SafetensorError, safe_open
+        from batchwright._array_file import save_arrays, sealed
 
+        state = self.state_dict()
+        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+        numbers = {name: value for name, value in state.items() if name not in arrays}
+        metadata = _file_kind().metadata | {"numbers": json.dumps(numbers)}
+        save_arrays(path, arrays, sealed(arrays, metadata), ScoresError)
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a file that `save` wrote. Reading never executes code.
+
+        Raises:
+            ScoresError: If it is no such file, was changed, or is of another number of samples.
+        """
+        from batchwright._array_file import check_seal, load_arrays, parsed
+
+        kind = _file_kind()
+        arrays, metadata = load_arrays(path, kind, ScoresError)
+        check_seal(path, arrays, metadata, kind, ScoresError)
         try:
-            with safe_open(Path(path), "numpy") as file:
-                told = json.loads((file.metadata() or {})[_METADATA])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise ScoresError(
-                f"{path}: not a file of a LossTable ({type(error).__name__}: {error})."
-            ) from error
-        self.load_state_dict(told | arrays)
+            state = dict(parsed(metadata.get("numbers", ""))) | arrays
+        except (TypeError, ValueError) as error:
+            raise ScoresError(f"{path}: damaged. {kind.made_by}") from error
+        try:
+            self.load_state_dict(state)
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from error
 
     def state_dict(self) -> dict[str, Any]:
         """Return what an exact resume needs: the table, and the cut of the present epoch."""
         state = {"losses": self.losses.copy(), "recorded": self.recorded.copy()}
         if self._cut is not None:
-            state["cut_losses"], state["cut_recorded"] = self._cut.losses, self._cut.recorded
+            state["cut_losses"] = self._cut.losses.copy()
+            state["cut_recorded"] = self._cut.recorded.copy()
         return {"calls": self._calls, "cut": self._cut and self._cut.epoch, **state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Go on from a state, also where a checkpoint made tensors or lists of its arrays.
 
         Raises:
-            ScoresError: If it is of another number of samples, or no state.
+            ScoresError: If it is of another number of samples, or no state: a key is missing, or
+                its figures contradict each other. Nothing has changed then.
         """
-        try:
-            losses = np.array(state["losses"], dtype=np.float32)
-            recorded = np.array(state["recorded"], dtype=np.int64)
-            calls, epoch = int(state["calls"]), state["cut"]
-            cut = None
-            if epoch is not None:
-                columns = (state["cut_losses"], state["cut_recorded"])
-                first, second = (np.array(each) for each in columns)
-                cut = Cut(int(epoch), first.astype(np.float32), second.astype(np.int64))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ScoresError(
-                f"not a state of LossTable ({type(error).__name__}: {error}). Load what "
-                "state_dict() returned."
-            ) from error
-        sizes = {losses.size, recorded.size} | ({cut.losses.size} if cut else set())
-        if sizes != {self.losses.size}:
-            raise ScoresError(
-                f"the state holds losses of {losses.size:,} samples, the table "
-                f"{self.losses.size:,}. Resume with the same data."
+        has_cut = isinstance(state, Mapping) and state.get("cut") is not None
+        names = ["losses", "recorded", "calls", "cut"]
+        check_keys(state, [*names, "cut_losses", "cut_recorded"] if has_cut else names, _OWNER)
+        calls = state_integer(state, "calls", _OWNER)
+        losses, recorded = self._columns(state, "losses", "recorded")
+        check_that(int(recorded.max()) == calls, "'calls' is not the last of 'recorded'", _OWNER)
+        cut = None
+        if has_cut:
+            before, when = self._columns(state, "cut_losses", "cut_recorded")
+            check_that(when <= recorded, "'cut_recorded' is after 'recorded'", _OWNER)
+            is_same = np.isnan(before) | (before == losses) | (when < recorded)
+            check_that(
+                is_same, "'cut_losses' is not 'losses', which has not changed since,", _OWNER
             )
+            cut = Cut(state_integer(state, "cut", _OWNER), before, when)
         self.losses, self.recorded = losses, recorded
         self._calls, self._cut = calls, cut
+
+    def _columns(
+        self, state: Mapping[str, Any], losses: str, recorded: str
+    ) -> tuple[LossArray, IntArray]:
+        """Read losses and when they were recorded, and check them against each other."""
+        values = state_array(state, losses, np.float32, self.losses.size, _OWNER)
+        when = state_array(state, recorded, np.int64, self.losses.size, _OWNER)
+        check_that(~np.isinf(values), f"{losses!r} is infinite", _OWNER)
+        check_that(when >= 0, f"{recorded!r} is negative", _OWNER)
+        check_that((when == 0) == np.isnan(values), f"{losses!r} contradicts {recorded!r}", _OWNER)
+        return values, when
+
+
+def _file_kind() -> Kind:
+    from batchwright._array_file import Kind
+
+    return Kind("batchwright-loss-table", "1", "a loss table", "Make one with LossTable.save.")
