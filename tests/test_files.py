@@ -14,6 +14,7 @@ import pytest
 
 from batchwright._files import remove_unfinished, replacing, write_bytes
 from batchwright.errors import PlanFileError, ScoresError
+from tests.patience import PATIENCE
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
@@ -103,7 +104,7 @@ def test_any_number_of_processes_write_the_same_file(tmp_path):
     code += "    content = Path(sys.argv[1]).read_bytes()\n"
     code += "    assert len(content) == 1000 and len(set(content)) == 1"
     processes = [run(code, path, each) for each in "abc"]
-    assert [each.communicate(timeout=300)[1] for each in processes] == [""] * 3
+    assert [each.communicate(timeout=PATIENCE)[1] for each in processes] == [""] * 3
     assert [each.returncode for each in processes] == [0] * 3
     assert names(tmp_path) == ["file"]
 
@@ -224,7 +225,7 @@ def test_what_is_read_only_is_not_replaced(tmp_path):
     kept = open_folder / "kept"
     kept.write_bytes(b"old")
     kept.chmod(0o444)
-    out, err = run(code, kept, closed / "new").communicate(timeout=60)
+    out, err = run(code, kept, closed / "new").communicate(timeout=PATIENCE)
     assert err == ""
     first, second = out.splitlines()
     assert "kept: cannot be written (it is read-only)" in first
@@ -258,7 +259,7 @@ def test_standard_output_is_written_to_in_its_turn(tmp_path, redirected):
             )
         out = path.read_text(encoding="utf-8")
     else:
-        out, _ = run(code).communicate(timeout=60)
+        out, _ = run(code).communicate(timeout=PATIENCE)
     assert out == "before\nbetween after\n"
     assert names(tmp_path) == (["out"] if redirected else [])
 
@@ -305,7 +306,7 @@ def test_a_limit_on_the_size_of_files_keeps_the_old_one(tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    out, err = run(code, path, preexec_fn=limit).communicate(timeout=60)
+    out, err = run(code, path, preexec_fn=limit).communicate(timeout=PATIENCE)
     assert "File too large" in out, err
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
@@ -317,5 +318,5 @@ def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path):
     process = run(code, tmp_path / "file")
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert names(tmp_path) == []

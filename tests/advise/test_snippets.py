@@ -11,6 +11,7 @@ import pytest
 
 import batchwright as bw
 from batchwright.advise import FRAMEWORKS, Advice, profile_data, snippet
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = np.random.default_rng(0).lognormal(3, 0.7, 60).clip(2, 64).astype(int)
@@ -155,7 +156,7 @@ def test_a_snippet_trains_what_the_plan_says(framework, advice, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import machine
 from benchmarks.claims.claim import Claim
 from benchmarks.timing import in_turns
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -24,7 +25,7 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=PATIENCE,
     )
 
 

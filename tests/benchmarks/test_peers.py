@@ -15,6 +15,7 @@ from benchmarks.peers.environments import PINS, NotInstalledError, paragraphs, p
 from benchmarks.peers.measures import counted
 from benchmarks.peers.roster import OURS, PEERS, Peer
 from benchmarks.peers.session import PeerError, Session, TooSlowError, batches_of
+from tests.patience import PATIENCE
 
 SOURCE = machine.REPOSITORY / "src"
 LENGTHS = np.random.default_rng(0).integers(1, 100, 2_000)
@@ -66,7 +67,7 @@ def ours(folder: Path) -> Session:
     return Session(sys.executable, OURS, folder / "log", path=SOURCE)
 
 
-def row_of(peer: Peer, lengths: Path, folder: Path, *, limit: float = 30.0) -> dict:
+def row_of(peer: Peer, lengths: Path, folder: Path, *, limit: float = PATIENCE) -> dict:
     contest = Contest(lengths, "made up", 2_000)
     [row] = series(peer, Path(sys.executable), [contest], limit=limit, folder=folder)
     return row
@@ -79,9 +80,9 @@ def row_of(peer: Peer, lengths: Path, folder: Path, *, limit: float = 30.0) -> d
 def test_a_worker_hands_over_the_very_plan(kind, batching, lengths, tmp_path):
     kept = tmp_path / "kept.npz"
     with ours(tmp_path) as session:
-        told = session.prepare(lengths, {"kind": kind, "budget": 300}, limit=60)
-        seen = session.plan(2, limit=60, keep=kept)
-        assert session.plan(3, limit=60).keys() == seen.keys()
+        told = session.prepare(lengths, {"kind": kind, "budget": 300}, limit=PATIENCE)
+        seen = session.plan(2, limit=PATIENCE, keep=kept)
+        assert session.plan(3, limit=PATIENCE).keys() == seen.keys()
     plan = bw.plan(LENGTHS, batching=batching, epoch=2)
     indices, offsets = batches_of(kept)
     assert np.array_equal(indices, plan.indices)
@@ -101,8 +102,8 @@ def test_shares_of_a_balance_come_back_as_batches(lengths, tmp_path):
     kept = tmp_path / "kept.npz"
     setting = {"kind": "balance", "budget": 0, "parts": 8}
     with ours(tmp_path) as session:
-        session.prepare(lengths, setting, limit=60)
-        session.plan(0, limit=60, keep=kept)
+        session.prepare(lengths, setting, limit=PATIENCE)
+        session.plan(0, limit=PATIENCE, keep=kept)
     figures = counted(LENGTHS, *batches_of(kept), kind="balance", budget=0)
     shares = np.bincount(bw.balance(LENGTHS, 8), weights=LENGTHS)
     assert figures["imbalance"] == pytest.approx(shares.max() / shares.mean())
@@ -141,15 +142,15 @@ def test_a_peer_that_cannot_be_run_says_why(faulty, lengths, tmp_path):
 def test_a_worker_that_dies_or_hangs_does_not_hang_us(faulty, lengths, tmp_path):
     peer = faulty("slow")
     with Session(sys.executable, peer.file, tmp_path / "log") as session:
-        session.prepare(lengths, peer.setting, limit=60)
+        session.prepare(lengths, peer.setting, limit=PATIENCE)
         with pytest.raises(TooSlowError, match="more than 0 s"):
             session.plan(0, limit=0.2)
     with Session(sys.executable, tmp_path / "missing.py", tmp_path / "log") as session:
         with pytest.raises(PeerError, match="FileNotFoundError"):
-            session.prepare(lengths, {}, limit=60)
+            session.prepare(lengths, {}, limit=PATIENCE)
         session._process.kill()
         with pytest.raises(PeerError, match="exit code -9"):
-            session.prepare(lengths, {}, limit=60)
+            session.prepare(lengths, {}, limit=PATIENCE)
 
 
 @pytest.mark.slow

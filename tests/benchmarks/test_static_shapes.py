@@ -13,6 +13,7 @@ from benchmarks.static_shapes import (
     lengths_of,
     told_of,
 )
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("num_shapes", SHAPES)
@@ -41,6 +42,6 @@ def test_fewer_shapes_are_paid_for_in_padding():
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch.compile", "jax"])
 def test_a_compiler_compiles_once_for_each_shape(backend):
-    row = in_a_process(backend, 3, 80, limit=280)
+    row = in_a_process(backend, 3, 80, limit=PATIENCE)
     assert row["batches"] > row["told"] == row["compilations"] == 3
     assert row["seconds_without_compiling"] < row["seconds"] / row["batches"]

@@ -10,6 +10,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from batchwright.cli.group import batchwright
+from tests.patience import PATIENCE
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 1, 2_000), 1, 512).astype(np.int32)
@@ -43,5 +44,5 @@ def start(*args, code=None, stdout=subprocess.PIPE, **environment):
 
 def run(*args, **environment):
     process = start(*args, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err

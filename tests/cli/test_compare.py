@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import SOURCE, invoke
+from tests.patience import PATIENCE
 
 TASK = """
 import torch
@@ -81,16 +82,16 @@ def start(*args):
 
 
 def run(*args):
-    process = start(*args)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    result = invoke("compare", *args)
+    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.mark.slow
 def test_a_new_task_runs_as_it_is(here):
     assert invoke("new-task", "mine.py").exit_code == 0
-    code, out, err = run("mine.py", "--quick", "--json", "--strategies", "plain,planned")
-    assert (code, err) == (0, "")
+    process = start("mine.py", "--quick", "--json", "--strategies", "plain,planned")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
     result = json.loads(out)
     assert result["complete"]
     plain, planned, dense = result["summary"]
@@ -151,37 +152,67 @@ def test_a_result_of_something_else_is_not_overwritten(here):
     assert code == 0
 
 
-def wait_for(path, process):
-    for _ in range(600):
-        if path.exists():
-            return
+WAITS = """
+
+import pathlib
+import time
+
+calls = 0
+without_waiting = loss_sum
+
+
+def loss_sum(model, batch):
+    global calls
+    calls += 1
+    if calls == STOP_AT:
+        wait()
+    return without_waiting(model, batch)
+
+
+def wait():
+    pathlib.Path("waits").touch()
+    while not pathlib.Path("goes on").exists():
+        time.sleep(0.01)
+
+
+if STOP_AT == 0:
+    wait()
+"""
+
+
+def interrupted(stop_at, *args):
+    """Interrupt a comparison at a call of its loss, or at 0 where the task is read."""
+    before, after = TASK.split("\n\ntask = Task(")
+    waits = WAITS.replace("STOP_AT", str(stop_at))
+    write("task.py", f"{before}{waits}\n\ntask = Task({after}", epochs=3)
+    process = start(*args)
+    deadline = time.monotonic() + PATIENCE
+    while not Path("waits").exists():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    pytest.fail(f"{path} did not come")
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    Path("goes on").touch()
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.0, 1.0])
-def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(here, after):
-    # The task says when it is read, so that the interrupt comes while arms train.
-    write("task.py", TASK + "\nopen('begun', 'w').close()\n", epochs=30)
+def test_an_interrupt_before_training_leaves_nothing(here):
+    told = interrupted(0, "task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    assert told == (130, "batchwright: interrupted\n")
+    assert not Path("r.json").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(here):
     options = ("task.py", "--quick", "--strategies", "plain,planned", "-o", "r.json")
-    process = start(*options)
-    wait_for(Path("begun"), process)
-    time.sleep(1.0 + after)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    if not Path("r.json").exists():  # it came before training began
-        assert process.returncode == 130
-        assert err == "batchwright: interrupted\n"
-    else:
-        assert process.returncode == 130
-        assert err == "batchwright: interrupted; the same command goes on with r.json.\n"
-        result = json.loads(Path("r.json").read_text())
-        assert not result["complete"]
-        assert Path("r.json.state").exists()
-        done = [each["spent"]["updates"] for each in result["unfinished"]]
-        assert any(done)
+    told = interrupted(700, *options)
+    assert told == (130, "batchwright: interrupted; the same command goes on with r.json.\n")
+    result = json.loads(Path("r.json").read_text())
+    assert not result["complete"]
+    assert Path("r.json.state").exists()
+    assert all(each["spent"]["updates"] for each in result["unfinished"])
     code, _, err = run(*options)
     assert (code, err) == (0, "")
     result = json.loads(Path("r.json").read_text())
@@ -199,15 +230,10 @@ def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(her
 
 @pytest.mark.slow
 def test_a_state_that_is_cut_short_costs_that_seed_only(here):
-    write("task.py", epochs=30)
     options = ("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
-    process = start(*options)
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    assert interrupted(80, *options)[0] == 130
     state = Path("r.json.state")
-    if state.exists():
-        state.write_bytes(state.read_bytes()[:1_000])
+    state.write_bytes(state.read_bytes()[:1_000])
     code, _, err = run(*options)
     assert (code, err) == (0, "")
     assert json.loads(Path("r.json").read_text())["complete"]
@@ -240,13 +266,11 @@ def test_a_twin_is_told_to_be_one(here):
     ],
 )
 def test_what_is_bad_is_told_in_a_line_before_long_work_starts(here, text, args, said):
-    write("task.py", text, epochs=1_000)
-    started = time.monotonic()
+    write("task.py", text, epochs=10**9)  # training it would never end
     code, out, err = run("task.py", *args)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
-    assert time.monotonic() - started < 60
     assert not Path("task.compare.json").exists()
 
 

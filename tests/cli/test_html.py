@@ -7,6 +7,7 @@ import batchwright as bw
 from batchwright.report.first_steps import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
 from tests.cli.test_compare import TASK
+from tests.patience import PATIENCE
 
 INSPECT = ("inspect", "plan.safetensors", "lengths.npy")
 
@@ -61,7 +62,7 @@ def run_without(package, *args):
     code = f"import sys; sys.modules[{package!r}] = None; "
     code += "from batchwright.cli import main; sys.exit(main(sys.argv[1:]))"
     process = start(*args, code=code)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err.decode()
 
 
@@ -85,7 +86,7 @@ def test_a_comparison_is_not_begun_for_a_page_that_cannot_be_written(tmp_path):
     options = ("compare", str(task), "-o", str(result), "--html")
     for page in (str(tmp_path / "nowhere" / "page.html"), str(tmp_path), str(task)):
         process = start(*options, page)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err.count(b"\n")) == (2, b"", 1)
         assert b"--html" in err
         assert not result.exists()

@@ -12,6 +12,7 @@ import pytest
 
 from batchwright.difficulty import compression, percentiles, rarity
 from tests.cli.command import LENGTHS, facts_of, invoke, run, start
+from tests.patience import PATIENCE
 
 RNG = np.random.default_rng(1)
 WORDS = [f"word{k}" for k in range(200)]
@@ -112,24 +113,40 @@ def test_a_folder_is_gone_on_with_and_kept_from_others(tmp_path):
         assert "something else" in result.stderr
 
 
+STOPS_AT_SHARD_50 = """
+import itertools, sys, time
+from batchwright.cli import main, score
+
+compression, calls = score.compression, itertools.count(1)
+
+def stops(texts):
+    if next(calls) == 50:
+        time.sleep(10_000)
+    return compression(texts)
+
+score.compression = stops
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_where_it_was(tmp_path):
     path, folder = tmp_path / "long.txt", tmp_path / "shards"
-    path.write_text("\n".join(" ".join(RNG.choice(WORDS, 300)) for _ in range(20_000)), "utf-8")
+    path.write_text("\n".join(" ".join(RNG.choice(WORDS, 300)) for _ in range(2_000)), "utf-8")
     output = tmp_path / "out.npy"
     args = ("score", str(path), "--by", "compression", "-o", str(output), "--json")
-    args = (*args, "--folder", str(folder), "--shard-size", "200")
-    process = start(*args)
-    deadline = time.monotonic() + 60
+    args = (*args, "--folder", str(folder), "--shard-size", "20")
+    process = start(*args, code=STOPS_AT_SHARD_50)
+    deadline = time.monotonic() + PATIENCE
     while len(list(folder.glob("shard-*.npy"))) < 3:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert not output.exists()
     finished = len(list(folder.glob("shard-*.npy")))
-    assert 3 <= finished < 100
+    assert 3 <= finished < 50
     code, out, err = run(*args)
     assert (code, err) == (0, b"")
     assert json.loads(out)["shards_kept_before"] == finished
@@ -178,18 +195,28 @@ def test_bad_input_is_one_line_and_exit_code_2(args, words):
     assert [word for word in words if word not in result.stderr] == [], result.stderr
 
 
+SHOWS_AT_ONCE = """
+import sys
+from batchwright.cli import main
+from batchwright.sources import progress
+
+progress._PATIENCE_SECONDS = 0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.slow
 def test_a_bar_is_shown_in_a_terminal_and_json_stays_clean(tmp_path):
     import pty
 
     path = tmp_path / "long.txt"
-    path.write_text("\n".join(" ".join(RNG.choice(WORDS, 300)) for _ in range(25_000)), "utf-8")
+    path.write_text("\n".join(" ".join(RNG.choice(WORDS, 30)) for _ in range(2_500)), "utf-8")
     leader, follower = pty.openpty()
     args = ("score", str(path), "--by", "compression", "-o", str(tmp_path / "out.npy"))
     source = str(Path(__file__).resolve().parents[2] / "src")
     process = subprocess.Popen(
-        [sys.executable, "-m", "batchwright", *args, "--shard-size", "500", "--json"],
+        [sys.executable, "-c", SHOWS_AT_ONCE, *args, "--shard-size", "50", "--json"],
         env=os.environ | {"PYTHONPATH": source, "TERM": "xterm", "COLUMNS": "80"},
         stdout=subprocess.PIPE,
         stderr=follower,
@@ -202,7 +229,7 @@ def test_a_bar_is_shown_in_a_terminal_and_json_stays_clean(tmp_path):
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(leader)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert json.loads(out)["num_samples"] == 25_000
+    assert json.loads(out)["num_samples"] == 2_500
     assert b"Scoring long.txt" in shown

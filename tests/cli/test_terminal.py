@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.cli.command import BUDGET, LENGTHS, SOURCE, invoke, run
+from tests.patience import PATIENCE
 
 
 def test_a_terminal_of_60_columns_that_knows_ascii_alone(files):
@@ -59,6 +60,6 @@ def test_colours_in_a_terminal_unless_refused(no_color, coloured):
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(leader)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert (b"\x1b[36m" in out) == coloured
     assert b"plain batches" in out

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 HERE = Path(__file__).resolve().parent
 TASK = HERE / "new_user_task.py"
 
@@ -25,7 +27,7 @@ def test_a_task_written_from_the_documentation_alone_runs(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     plain, planned, _ = json.loads((tmp_path / "out.json").read_text())["summary"]

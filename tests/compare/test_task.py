@@ -1,7 +1,7 @@
 """What a task refuses when it is made, and what it says of itself."""
 
 import dataclasses
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,13 +83,20 @@ def test_a_shortened_task_has_about_that_share_of_the_tokens(share, epochs, seed
         assert len(short.samples) == len(task.samples)
 
 
-def test_what_scores_took_is_charged_in_proportion():
+def test_what_scores_took_is_charged_in_proportion(monkeypatch):
+    now = 0.0
+
     def slow():
-        time.sleep(0.2)
+        nonlocal now
+        now += 3.0
         return np.arange(240.0)
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("batchwright.compare.task.time", clock)
 
     task = make_task(difficulties={"slow": slow})
     whole = task.difficulty("slow")[1]
+    assert whole == 3.0
     assert task.shortened(0.5).difficulty("slow")[1] == pytest.approx(0.5 * whole)
 
 

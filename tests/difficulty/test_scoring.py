@@ -18,6 +18,7 @@ from batchwright.difficulty import compression, score
 from batchwright.difficulty.column_shards import Column
 from batchwright.errors import MissingExtraError, ScoresError, SourceError, SourceNotFoundError
 from tests.difficulty.killed import SAMPLES, SHARD_SIZE
+from tests.patience import PATIENCE
 
 SCRIPT = Path(__file__).with_name("killed.py")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -66,10 +67,10 @@ def test_finished_shards_are_not_scored_again(tmp_path):
     assert names == ["manifest.json", *(f"shard-{k:08d}.npy" for k in range(5))]
 
 
-def start(folder, calls, delay, output):
+def start(folder, calls, stop_at, output):
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), str(calls), str(delay), str(output)],
+        [sys.executable, str(SCRIPT), str(folder), str(calls), str(stop_at), str(output)],
         env=environment,
     )
 
@@ -77,20 +78,20 @@ def start(folder, calls, delay, output):
 @pytest.mark.slow
 def test_a_process_that_is_killed_goes_on_where_it_was(tmp_path):
     folder, calls, output = tmp_path / "scores", tmp_path / "calls", tmp_path / "out.npy"
-    process = start(folder, calls, 0.1, output)
-    deadline = time.monotonic() + 60
+    num_shards = SAMPLES.size // SHARD_SIZE
+    process = start(folder, calls, num_shards - 2, output)
+    deadline = time.monotonic() + PATIENCE
     while len(list(folder.glob("shard-*.npy"))) < 4:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait(30)
+    process.wait(PATIENCE)
     finished = len(list(folder.glob("shard-*.npy")))
-    num_shards = SAMPLES.size // SHARD_SIZE
-    assert 4 <= finished < num_shards
+    assert 4 <= finished < num_shards - 2
     assert not output.exists()
     calls.unlink()
-    assert start(folder, calls, 0, output).wait(60) == 0
+    assert start(folder, calls, 0, output).wait(PATIENCE) == 0
     assert calls.stat().st_size == num_shards - finished
     assert np.array_equal(np.load(output), SAMPLES**2)
 
@@ -155,7 +156,7 @@ def test_data_is_known_again_from_process_to_process(samples, tmp_path):
                 env=os.environ | {"PYTHONPATH": str(SOURCE), "PYTHONHASHSEED": seed},
                 capture_output=True,
                 check=True,
-                timeout=60,
+                timeout=PATIENCE,
             ).stdout
         )
         for seed in ("1", "2")

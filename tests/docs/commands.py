@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tests.docs.blocks import ROOT
+from tests.patience import PATIENCE
 
 PROGRAMS = {
     "batchwright": [sys.executable, "-m", "batchwright"],
@@ -58,7 +59,7 @@ def run(words: list[str], folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -98,7 +99,7 @@ def _help(*words: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,6 +11,7 @@ from tests.docs.blocks import ROOT, Block, blocks_of, pages
 from tests.docs.commands import NOT_RUN, checked, commands_of, reason_not_to_run
 from tests.docs.preparations import ENVIRONMENT, PREPARED
 from tests.docs.run_page import run_block
+from tests.patience import PATIENCE
 
 PAGES = [page for page in pages() if blocks_of((ROOT / page).read_text(encoding="utf-8"))]
 
@@ -26,7 +27,7 @@ def test_every_block_of_a_page_runs(page: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=800,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -11,6 +11,7 @@ import pytest
 
 from batchwright.compare import check_task, load_task
 from benchmarks.applications import APPLICATIONS
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -39,7 +40,7 @@ def test_the_small_form_learns_and_its_figures_make_sense(name, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=800,
+        timeout=PATIENCE,
     )
     if "could not be fetched" in done.stderr or "no apt-get here" in done.stderr:
         pytest.skip(done.stderr.strip())

@@ -14,6 +14,7 @@ import speech_curriculum
 import torch
 
 from batchwright.errors import SourceError, SourceNotFoundError
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -117,7 +118,7 @@ def call(name: str, output: Path) -> dict:
         capture_output=True,
         text=True,
         check=False,
-        timeout=580,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     written = output.read_text(encoding="utf-8")
@@ -129,7 +130,6 @@ def call(name: str, output: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_quick_form_of_noisy_digits(tmp_path):
     pytest.importorskip("sklearn")
     noisy, right = call("noisy_digits", tmp_path / "result.json")["experiments"]
@@ -155,7 +155,6 @@ def test_the_quick_form_of_noisy_digits(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_quick_form_of_speech(tmp_path):
     try:
         curriculum_vowels.fetch(curriculum_vowels.cache())

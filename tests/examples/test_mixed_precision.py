@@ -20,6 +20,7 @@ from rich.console import Console
 from torch.nn.functional import scaled_dot_product_attention
 
 from batchwright.torch import Precision
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
@@ -158,7 +159,7 @@ def test_a_missing_package_is_one_line():
         f"runpy.run_path({script!r}, run_name='__main__')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -184,7 +185,6 @@ def test_over_several_seeds_the_verdict_is_computed():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["vision_transformer", "gpt_mixed_precision"])
 def test_the_quick_form_learns_and_tells_its_figures(name, tmp_path):
     if name == "vision_transformer":
@@ -196,7 +196,7 @@ def test_the_quick_form_learns_and_tells_its_figures(name, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=580,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     text = output.read_text(encoding="utf-8")

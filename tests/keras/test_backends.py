@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = ("tests/keras/on_each_backend.py", "src/batchwright/keras")
 
@@ -34,6 +36,6 @@ def test_the_adapter_on_a_backend(backend: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr

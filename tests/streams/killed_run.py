@@ -1,7 +1,8 @@
 """A run over a stream that can be killed at any moment, and goes on where it was.
 
-    python killed_run.py OUT WORKERS PAUSE
+    python killed_run.py OUT WORKERS STOP_AT
 
+It stops where it has seen STOP_AT batches, if it has not been killed by then; 0 stops nowhere.
 What it has seen and the loader's state are kept in OUT/kept.pt after each batch, in one move.
 """
 
@@ -70,7 +71,7 @@ def numbers_of(batch):
 
 
 def main():
-    out, workers, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    out, workers, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     dataset = dataset_of()
     loader = StatefulDataLoader(dataset, batch_size=None, num_workers=workers)
@@ -87,7 +88,8 @@ def main():
                 {"seen": seen, "epoch": epoch, "loader": loader.state_dict()}, out / "partial.pt"
             )
             (out / "partial.pt").replace(out / "kept.pt")
-            time.sleep(pause)
+            if len(seen) == stop_at:
+                time.sleep(10_000)
 
 
 if __name__ == "__main__":

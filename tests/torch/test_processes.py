@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.torch.planners import dealt_back
 from tests.torch.scripts.train import planner_of
 
@@ -50,7 +51,7 @@ def start_ranks(out, world_size, workers, *arguments):
 
 def finish(processes, out):
     try:
-        codes = [process.wait(timeout=200) for process in processes]
+        codes = [process.wait(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             end(process)
@@ -112,9 +113,11 @@ def indices_of(world_size, epoch):
 
 def kill_in_epoch_1(out, workers, *, after):
     """Let a run work until some batches of epoch 1 are done, kill it, return what it saved."""
-    process = start(out, "--epochs", 2, "--workers", workers, "--pause", 0.01)
+    # It is killed at any moment up to fifteen batches later, where it stops.
+    stop_at = len(planner_of(SAMPLES)(0)) + after + 15
+    process = start(out, "--epochs", 2, "--workers", workers, "--stop-at", stop_at)
     file = out / "rank-0.json"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE
     try:
         while True:
             assert process.poll() is None, (out / "log").read_text()

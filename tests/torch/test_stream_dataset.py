@@ -18,6 +18,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import batchwright as bw
 from batchwright.torch import PackCollator, PadCollator
+from tests.patience import PATIENCE
 from tests.streams import killed_run
 from tests.streams.killed_run import (
     BUDGET,
@@ -257,24 +258,26 @@ def test_iterable_data_sets_say_whether_they_are_shared_out(samples, presharded)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, workers):
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    assert run(whole, workers).wait(120) == 0
-    process = run(out, workers, pause=0.1)
-    deadline = time.monotonic() + 60
-    while len(log(out)) < 40 and time.monotonic() < deadline:
+    assert run(whole, workers).wait(PATIENCE) == 0
+    process = run(out, workers, stop_at=60)
+    deadline = time.monotonic() + PATIENCE
+    while len(log(out)) < 40:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     kept = log(out)
-    assert 40 <= len(kept) < len(log(whole))
-    assert run(out, workers).wait(120) == 0
+    assert 40 <= len(kept) <= 60 < len(log(whole))
+    assert run(out, workers).wait(PATIENCE) == 0
     assert log(out) == log(whole)
     for epoch in (0, 1):
         assert every_one_once([batch for each, batch in tagged(out) if each == epoch])
 
 
-def run(out, workers, pause=0.0):
+def run(out, workers, stop_at=0):
     out.mkdir(exist_ok=True)
-    command = [sys.executable, killed_run.__file__, str(out), str(workers), str(pause)]
+    command = [sys.executable, killed_run.__file__, str(out), str(workers), str(stop_at)]
     source = str(Path(bw.__file__).parents[1])
     return subprocess.Popen(
         command, start_new_session=True, env=os.environ | {"PYTHONPATH": source}

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "scripts_update"
 WORLD_SIZE = 2
-PATIENCE = 700  # seconds for all cases of a script: a hang fails then
 
 
 class Pair:

@@ -88,7 +88,8 @@ def train(options):
             seen.append([epoch, batch["index"].tolist()])
             counts[epoch] = consumed
             write(out, {"seen": seen, "state": sampler.state_after(consumed)})
-            time.sleep(options.pause)
+            if len(seen) == options.stop_at:
+                time.sleep(10_000)
     digests = [planner_of(options.samples).resized(options.world_size)(1).digest()]
     if distributed.is_initialized():
         every = [None] * options.world_size
@@ -104,7 +105,7 @@ def main():
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--stop-at", type=int, help="batches, and wait there to be killed")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world-size", type=int, default=1)

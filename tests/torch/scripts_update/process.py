@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-PATIENCE = dt.timedelta(seconds=200)
+PATIENCE = dt.timedelta(seconds=600)
 """After this a rank that waits in vain gives up: long, as a slow machine is no hang."""
 
 
