@@ -17,19 +17,26 @@ def test_every_function_is_drawn():
     assert set(pacings.ALL) == set(pacing.__all__) - {"Pacing", "LengthPacing"}
 
 
-@pytest.mark.parametrize("name", pacings.SHARES)
-@given(data=st.data())
-def test_a_share_is_above_zero_and_at_most_one(name, data):
-    share = data.draw(pacings.SHARES[name])(data.draw(at_random))
-    assert share.dtype == np.float64
-    assert ((share > 0) & (share <= 1)).all()
-
-
 @pytest.mark.parametrize("name", pacings.ALL)
 @given(data=st.data())
-def test_many_at_once_are_as_one_by_one(name, data):
+def test_what_holds_for_all(name, data):
     function, progress = data.draw(pacings.ALL[name]), data.draw(at_random)
     together = function(progress)
+    check_that_many_at_once_are_as_one_by_one(function, progress, together)
+    check_that_it_is_a_value(name, function)
+    if name in pacings.SHARES:
+        assert together.dtype == np.float64
+        assert ((together > 0) & (together <= 1)).all()
+    if name in pacings.GROWING | pacings.LENGTHS:
+        # A power may be rounded one unit in the last place too high.
+        assert (np.diff(function(np.sort(np.array(progress, float)))) >= -1e-15).all()
+    if name in pacings.REACHING:
+        check_that_it_goes_from_its_start_to_exactly_one(function)
+    # Progress counts as complete beyond the horizon.
+    assert function([1.01, 7, np.inf]).tolist() == [function(1).item()] * 3
+
+
+def check_that_many_at_once_are_as_one_by_one(function, progress, together):
     alone = [function(u) for u in progress]
     assert isinstance(together, np.ndarray)
     assert together.shape == (len(progress),)
@@ -41,29 +48,24 @@ def test_many_at_once_are_as_one_by_one(name, data):
     assert table.ravel().tolist() == together.tolist()
 
 
-@pytest.mark.parametrize("name", pacings.GROWING | pacings.LENGTHS)
-@given(data=st.data())
-def test_what_grows_never_falls(name, data):
-    function = data.draw(pacings.ALL[name])
-    progress = np.sort(np.array(data.draw(at_random), float))
-    # A power may be rounded one unit in the last place too high.
-    assert (np.diff(function(progress)) >= -1e-15).all()
+def check_that_it_is_a_value(name, function):
+    for twin in (eval(repr(function), vars(pacing)), pickle.loads(pickle.dumps(function))):  # noqa: S301, S307
+        assert twin == function
+        assert hash(twin) == hash(function)
+    assert repr(function).startswith(f"{name}(")
 
 
-@given(pacings.FALLING["keep_rate"], at_random)
-def test_a_keep_rate_never_rises(function, progress):
-    assert (np.diff(function(np.sort(np.array(progress, float)))) <= 0).all()
-
-
-@pytest.mark.parametrize("name", pacings.REACHING)
-@given(data=st.data())
-def test_a_share_goes_from_its_start_to_exactly_one(name, data):
-    function = data.draw(pacings.SHARES[name])
+def check_that_it_goes_from_its_start_to_exactly_one(function):
     assert float(function(0)) == pytest.approx(function.start)
     assert (function([0, 0.2, 1]) >= function.start).all()
     if function.reach <= 1:
         ends = [function.reach, 1, 1.5, np.inf]
         assert function(ends).tolist() == [1.0] * 4
+
+
+@given(pacings.FALLING["keep_rate"], at_random)
+def test_a_keep_rate_never_rises(function, progress):
+    assert (np.diff(function(np.sort(np.array(progress, float)))) <= 0).all()
 
 
 @given(pacings.GROWING["baby_step"])
@@ -82,20 +84,3 @@ def test_a_warm_up_goes_in_steps_from_the_shortest_to_the_longest(function, prog
     assert ((function.min_length <= lengths) & (lengths <= function.max_length)).all()
     if function.reach <= 1:
         assert int(function(function.reach)) == function.max_length
-
-
-@pytest.mark.parametrize("name", pacings.ALL)
-@given(data=st.data())
-def test_progress_counts_as_complete_beyond_the_horizon(name, data):
-    function = data.draw(pacings.ALL[name])
-    assert function([1.01, 7, np.inf]).tolist() == [function(1).item()] * 3
-
-
-@pytest.mark.parametrize("name", pacings.ALL)
-@given(data=st.data())
-def test_a_pacing_is_a_value(name, data):
-    function = data.draw(pacings.ALL[name])
-    for twin in (eval(repr(function), vars(pacing)), pickle.loads(pickle.dumps(function))):  # noqa: S301, S307
-        assert twin == function
-        assert hash(twin) == hash(function)
-    assert repr(function).startswith(f"{name}(")
