@@ -1,5 +1,8 @@
 """How text from outside is shown: names of files and columns, values, messages of libraries."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def printable(text: str) -> str:
     r"""Write out what would not be seen, or would steer a terminal.
@@ -11,6 +14,27 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def all_printable(facts: Any) -> Any:
+    r"""Make every text in facts `printable`, however deep in dictionaries and lists it is.
+
+    Example:
+        >>> print(all_printable({"name": ["a\x1bb"], "size": 3}))
+        {'name': ['a\\x1bb'], 'size': 3}
+    """
+    if isinstance(facts, str):
+        return printable(facts)
+    if isinstance(facts, Mapping):
+        return {all_printable(key): all_printable(each) for key, each in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [all_printable(each) for each in facts]
+    return facts
+
+
+def printable_lines(text: str) -> str:
+    """Make a text of several lines `printable`; its lines stay."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def one_line(value: object, limit: int | None = None) -> str:

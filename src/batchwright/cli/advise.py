@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from batchwright._format import all_printable, printable_lines
 from batchwright.cli.compare import import_torch, threads_option
-from batchwright.cli.output import html_option, json_option, refuse_input
+from batchwright.cli.output import html_option, json_option, print_on, refuse_input, report_console
 from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, lengths_of_columns, reading_options
 from batchwright.cli.turns import live_status, status
@@ -164,12 +165,11 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
     if as_json:
         click.echo(json.dumps(result, allow_nan=False))
         return
-    from rich.console import Console
-
     from batchwright.report.advised import advice_report
 
-    Console(file=sys.stdout, highlight=False).print(advice_report(result))
-    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{code}", nl=False)
+    print_on(report_console(sys.stdout), advice_report(all_printable(result)))
+    pasted = printable_lines(code)
+    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{pasted}", nl=False)
 
 
 def _facts_of(evidence: Any, name: str) -> dict[str, Any] | None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchwright._format import all_printable, printable
 from batchwright.cli import INTERRUPTED
-from batchwright.cli.output import html_option, json_option, refuse_input
+from batchwright.cli.output import html_option, json_option, print_on, refuse_input, report_console
 from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
 from batchwright.cli.values import count, seed
 from batchwright.errors import MissingExtraError, ResultFileError
@@ -112,7 +113,8 @@ def compare(
         _say_where(path, was_complete=was_complete, went_on=went_on, date=result["machine"]["date"])
     if not comparison.is_complete:
         again = "the same command without --restart" if restart else "the same command"
-        click.echo(f"batchwright: interrupted; {again} goes on with {path}.", err=True)
+        told = f"batchwright: interrupted; {again} goes on with {path}."
+        click.echo(printable(told), err=True)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
@@ -239,23 +241,25 @@ def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
 def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
     import json
 
-    from rich.console import Console
-
     from batchwright.report.compared import learning_table, null_sentence, sentences, speed_table
 
-    said = []
-    if result["summary"]:
-        said = [null_sentence(result)] if null else sentences(result)
+    def said(of: dict[str, Any]) -> list[str]:
+        if not of["summary"]:
+            return []
+        return [null_sentence(of)] if null else sentences(of)
+
     if as_json:
-        click.echo(json.dumps(result | {"said": said}, allow_nan=False))
+        click.echo(json.dumps(result | {"said": said(result)}, allow_nan=False))
         return
     if not result["summary"]:
         return
-    console = Console(highlight=False)
+    console = report_console()
     if not console.is_terminal:
         console.width = 130
-    for part in (speed_table(result), learning_table(result), *said):
-        console.print("", part, sep="\n")
+    shown = all_printable(result)
+    print_on(console, "", speed_table(shown), "", learning_table(shown))
+    for sentence in said(shown):
+        print_on(console, "", sentence)
 
 
 def _say_where(path: Path, *, was_complete: bool, went_on: bool, date: str) -> None:
@@ -264,4 +268,4 @@ def _say_where(path: Path, *, was_complete: bool, went_on: bool, date: str) -> N
         told = f"Measured on {date}, as {path} has it; --restart measures anew."
     elif went_on:
         told = f"Went on with what {path} held, and wrote it."
-    click.echo(f"\n{told}")
+    click.echo(f"\n{printable(told)}")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from batchwright._format import printable
+
 TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
 
@@ -21,4 +23,4 @@ def new_task(path: Path) -> None:
     except FileExistsError:
         message = f"{path} exists already. Name another file."
         raise click.UsageError(message) from None
-    click.echo(f"Wrote {path}. Try it: batchwright compare {path} --quick")
+    click.echo(printable(f"Wrote {path}. Try it: batchwright compare {path} --quick"))

@@ -1,16 +1,22 @@
 """What a command prints: one JSON object, or a report."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from batchwright._format import all_printable
 from batchwright.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 
 def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -55,6 +61,13 @@ def refuse_input(html: Path | None, *inputs: str | None) -> None:
             raise click.UsageError(f"--html {html} is used by this command: name another file.")
 
 
+def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
+    """Make a console that prints text as it is: brackets and colons in names are no markup."""
+    from rich.console import Console
+
+    return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 def show(facts: dict[str, Any], *, as_json: bool) -> None:
     """Print the facts of a plan on standard output.
 
@@ -65,17 +78,21 @@ def show(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
         return
-    from rich.console import Console
-
     from batchwright.report.glyphs import glyphs_for
     from batchwright.report.text import fitting, plan_report
 
-    console = Console(file=sys.stdout or io.StringIO(), highlight=False)
+    facts = all_printable(facts)
+    console = report_console(sys.stdout or io.StringIO())
     console.width = fitting(console.width)
     glyphs = glyphs_for(console.encoding)
+    print_on(console, plan_report(facts, glyphs=glyphs, width=console.width))
+
+
+def print_on(console: Console, *parts: RenderableType) -> None:
+    """Print a report on a console; characters that its encoding has not are replaced."""
     with console.capture() as captured:
-        console.print(plan_report(facts, glyphs=glyphs, width=console.width))
-    # A file's name may hold what the terminal's encoding has not.
+        for part in parts:
+            console.print(part)
     encoding = console.encoding
     text = captured.get().encode(encoding, "replace").decode(encoding)
     # What is to be coloured rich knows: it looks at the terminal, NO_COLOR and FORCE_COLOR.

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from batchwright._format import one_line
+from batchwright.cli.output import report_console
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from batchwright.compare.race import Race
 
 _DRAW_EVERY = 0.2
+_WIDEST_LABEL = 60
 _SAVE_EVERY = 20.0
 _SAVING_SHARE = 0.03
 """Saving large models may take this share of the time."""
@@ -62,14 +66,15 @@ class Watch:
 
     def _draw(self, comparison: Comparison, race: Race) -> None:
         assert self._bars is not None  # noqa: S101 -- only called where there are some
+        metric_name = one_line(race.task.metric, _WIDEST_LABEL)
         for arm in race.arms:
             key = (race.seed, arm.name)
             if key not in self._rows:
-                label = f"{arm.name}, seed {race.seed}"
+                label = one_line(f"{arm.name}, seed {race.seed}", _WIDEST_LABEL)
                 self._rows[key] = self._bars.add_task(label, total=1.0, said="")
             metric = arm.evaluations[-1].metric if arm.evaluations and not arm.dense else None
             said = f"{arm.tokens_per_second:9,.0f} tokens/s"
-            said += "" if metric is None else f"  {race.task.metric} {metric:.4g}"
+            said += "" if metric is None else f"  {metric_name} {metric:.4g}"
             self._bars.update(self._rows[key], completed=arm.progress, said=said)
         if self._whole is None:
             self._whole = self._bars.add_task("all runs", total=1.0, said="")
@@ -90,10 +95,9 @@ def _left(bars: Progress, whole: Any, share: float) -> str:
 @contextmanager
 def live_bars() -> Iterator[Progress | None]:
     """Make bars that are drawn only between turns: drawing costs no arm any time."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    console = Console(stderr=True)
+    console = report_console(stderr=True)
     if not console.is_terminal:
         yield None
         return
@@ -115,9 +119,7 @@ def status(text: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{text} ..."):
+    with report_console(stderr=True).status(f"{text} ..."):
         yield
 
 
@@ -127,9 +129,7 @@ def live_status() -> Iterator[Callable[[str, float], None]]:
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as shown:
+    with report_console(stderr=True).status("") as shown:
 
         def show(text: str, share: float) -> None:
             shown.update(f"{text} {share:.0%}" if share else f"{text} ...")

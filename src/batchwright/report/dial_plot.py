@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "png", "pdf")
 
+# Whatever the user has set. Text stays text, with a $ in it too; nothing is drawn by lot.
+DRAWN_AS_IT_IS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "batchwright",
+    "text.parse_math": False,
+    "text.usetex": False,
+}
+
 _INCHES = (7.0, 4.2)
 _DOTS_PER_INCH = 150
 
@@ -78,8 +86,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
             "Smaller batches or more samples make positions that can be planned."
         )
     drawn = BytesIO()
-    # Whatever the user has set. Text stays text; nothing is drawn by lot or by the clock.
-    with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "batchwright"}]):
+    with style.context(["default", DRAWN_AS_IT_IS]):
         figure = dial_figure(dial)
         when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(drawn, format=kind, transparent=True, metadata=when)

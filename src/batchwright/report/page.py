@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batchwright._format import all_printable, printable, printable_lines
 from batchwright.errors import MissingExtraError
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -58,7 +59,8 @@ def page(
 ) -> str:
     """Write a page that asks no network for anything, and reads well on a phone and in the dark.
 
-    Guarantees that text is escaped, and that `facts` are in the page, as JSON in the element
+    Guarantees that text is escaped, that what would not be seen in it is written out (see
+    `batchwright._format.printable`), and that `facts` are in the page, as JSON in the element
     ``#facts``.
 
     Args:
@@ -90,11 +92,17 @@ def page(
     # Inside of a script only its end has to be kept from being read as such.
     embedded = json.dumps(facts, allow_nan=False).replace("<", "\\u003c")
     return template.render(
-        title=title,
-        about=about,
+        title=printable(title),
+        about=printable(about),
         facts=Markup(embedded),  # noqa: S704 -- JSON without any <
         sections=[
-            {**vars(section), "plots": [Markup(plot) for plot in section.plots]}  # noqa: S704
+            {**_shown(section), "plots": [Markup(plot) for plot in section.plots]}  # noqa: S704
             for section in sections
         ],
     )
+
+
+def _shown(section: Section) -> dict[str, Any]:
+    """Return what a section holds, as it is shown."""
+    held: dict[str, Any] = all_printable(asdict(section))
+    return held | {"code": printable_lines(section.code)}

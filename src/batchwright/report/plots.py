@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from html import escape
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchwright._format import one_line, printable
 from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError
+from batchwright.report.dial_plot import DRAWN_AS_IT_IS, dial_figure
 from batchwright.report.dial_plot import GREY as DIAL_GREY
-from batchwright.report.dial_plot import dial_figure
 from batchwright.report.figures import percent
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -26,6 +31,7 @@ COLOURS = ("#808080", "#d97706", "#2f81f7", "#16a34a", "#c026d3", "#dc2626", "#0
 # As wide as a phone is, so that letters there are hardly smaller than on a large screen.
 _WIDTH, _HEIGHT = 4.6, 3.0
 _LEGEND_LINE = 0.21
+_WIDEST_LABEL = 60
 _FONT_POINTS = 10
 _LARGEST_DOT = 260.0
 _SMALLEST_DOT = 6.0
@@ -56,10 +62,12 @@ def curves(
     """
 
     def draw(axes: Axes) -> None:
+        named: dict[str, Artist] = {}
         for (name, several), colour in zip(lines.items(), _colours(len(lines)), strict=True):
             for place, (xs, ys) in enumerate(several):
-                label = name if place == 0 else None
-                axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9, label=label)
+                (line,) = axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9)
+                if place == 0:
+                    named[name] = line
         places = [x for several in lines.values() for xs, _ in several for x in xs]
         axes.locator_params(axis="x", integer=all(isinstance(x, int) for x in places))
         heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
@@ -68,9 +76,7 @@ def curves(
             margin = 0.06 * (high - low) or 1.0
             axes.set_ylim(low - margin, high + margin)
         _label(axes, across, up)
-        axes.get_figure().legend(  # type: ignore[union-attr]  # axes are in a figure
-            loc="outside lower left", frameon=False, labelcolor=GREY, fontsize=_FONT_POINTS
-        )
+        _legend(axes, named)
 
     return _drawn(draw, title, lines=len(lines))
 
@@ -86,7 +92,9 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
         from matplotlib.ticker import PercentFormatter
 
         names = list(values)[::-1]
-        drawn = axes.barh(names, [values[name] for name in names], color=COLOURS[2], height=0.6)
+        places = range(len(names))
+        drawn = axes.barh(places, [values[name] for name in names], color=COLOURS[2], height=0.6)
+        axes.set_yticks(places, [_label_of(name) for name in names])
         axes.bar_label(
             drawn,
             [percent(values[name]) for name in names],
@@ -96,7 +104,7 @@ def bars(values: Mapping[str, float], *, across: str, title: str) -> str:
         )
         axes.set_xlim(0, max(1e-3, *values.values()) * 1.25)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_xlabel(across, color=GREY)
+        axes.set_xlabel(_label_of(across), color=GREY)
 
     return _drawn(draw, title, height=1.2 + 0.3 * len(values))
 
@@ -183,6 +191,26 @@ def dial_points(positions: Sequence[Mapping[str, Any]]) -> str:
     return _written(lambda: dial_figure(made, inches=(_WIDTH, _HEIGHT + 0.4)), "Mixing dial")
 
 
+def _label_of(name: object) -> str:
+    return one_line(name, _WIDEST_LABEL)
+
+
+def _legend(axes: Axes, named: Mapping[str, Artist]) -> None:
+    """List names below the plot. Given as labels, those that begin with _ would be left out."""
+    figure = axes.get_figure()
+    assert figure is not None  # noqa: S101 -- axes are in a figure
+    drawn = figure.legend(
+        list(named.values()),
+        [f"line {place}" for place in range(len(named))],
+        loc="outside lower left",
+        frameon=False,
+        labelcolor=GREY,
+        fontsize=_FONT_POINTS,
+    )
+    for text, name in zip(drawn.get_texts(), named, strict=True):
+        text.set_text(_label_of(name))
+
+
 def _label(axes: Axes, across: str, up: str) -> None:
     """Name the axes; numbers with separators, on logarithmic ones only those that are round."""
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -194,8 +222,8 @@ def _label(axes: Axes, across: str, up: str) -> None:
                 axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes.set_xlabel(across, color=GREY)
-    axes.set_ylabel(up, color=GREY)
+    axes.set_xlabel(_label_of(across), color=GREY)
+    axes.set_ylabel(_label_of(up), color=GREY)
 
 
 def _with_room(values: np.ndarray) -> tuple[float, float]:
@@ -218,7 +246,7 @@ def _drawn(
         figure = Figure(figsize=(_WIDTH, height + lines * _LEGEND_LINE), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_title(title, color=GREY, fontsize=_FONT_POINTS + 1)
+        axes.set_title(_label_of(title), color=GREY, fontsize=_FONT_POINTS + 1)
         axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=_FONT_POINTS)
         if axes.get_xscale() == "linear":
             axes.locator_params(axis="x", nbins=5)
@@ -240,8 +268,10 @@ def _written(make: Callable[[], Figure], title: str) -> str:
             "Run: pip install 'batchwright[report]'."
         ) from error
     text = StringIO()
-    # Whatever the user has set. Text stays text; nothing is drawn by lot or by the clock.
-    with style.context(["default", {"svg.fonttype": "none", "svg.hashsalt": "batchwright"}]):
+    with style.context(["default", DRAWN_AS_IT_IS]), warnings.catch_warnings():
+        # Letters that the font of matplotlib lacks are the browser's to draw; a plot that is too
+        # narrow for long names is drawn all the same.
+        warnings.simplefilter("ignore", UserWarning)
         make().savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _inline(text.getvalue(), title)
 
@@ -250,10 +280,17 @@ def _inline(svg: str, title: str) -> str:
     """Take what a page needs of an SVG file: no prologue, names of its own, a label."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    prefix = re.sub(r"\W+", "-", title.lower())
-    body = re.sub(r'\bid="', f'id="{prefix}-', body)
-    body = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", body)
-    for grey in (GREY, DIAL_GREY):
-        body = body.replace(grey, "var(--quiet)")
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower())[:_WIDEST_LABEL]
+    prefix = f"{words}-{sha256(title.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    body = re.sub(r"<[^>]*>", lambda tag: _renamed(tag[0], prefix), body)
+    label = escape(printable(title), quote=True)
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _renamed(tag: str, prefix: str) -> str:
+    """Give a tag names of its own, and its greys the page's. Text between tags stays."""
+    tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
+    tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", tag)
+    for grey in (GREY, DIAL_GREY):
+        tag = tag.replace(grey, "var(--quiet)")
+    return tag

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from batchwright._format import printable
 from batchwright.errors import MissingExtraError
 
 Advance: TypeAlias = Callable[[float], None]
@@ -55,7 +56,7 @@ def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Adva
         console=console,
         transient=console.is_terminal,
     )
-    task = bar.add_task(description, total=1.0)
+    task = bar.add_task(printable(description), total=1.0)
     visible_from = time.monotonic() + (0.0 if show else _PATIENCE_SECONDS)
 
     def advance(fraction: float) -> None:
