@@ -13,7 +13,7 @@ from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
 from batchwright.torch.loss_sums import refuse_means, refuse_other_functions, refuse_other_losses
 from batchwright.torch.policy import policy_for
-from batchwright.torch.splitting import halves, tensors_of
+from batchwright.torch.rows import halves, tensors_of
 from batchwright.torch.windows import label_count
 
 _PROBES = 8

@@ -14,7 +14,7 @@ from batchwright.errors import PrecisionError
 from batchwright.torch.audit_exponents import Exponents, count_bins
 from batchwright.torch.audit_report import AuditReport, LayerAudit, LostUpdates
 from batchwright.torch.precision import Precision
-from batchwright.torch.splitting import tensors_of
+from batchwright.torch.rows import tensors_of
 
 _NAMES = {
     torch.float16: "fp16",

@@ -18,7 +18,7 @@ from batchwright.lengths import as_lengths
 from batchwright.torch.loss_sums import LossSum
 from batchwright.torch.randomness import RandomState
 from batchwright.torch.ranks import device_of
-from batchwright.torch.splitting import num_rows
+from batchwright.torch.rows import num_rows
 from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 

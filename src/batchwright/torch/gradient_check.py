@@ -9,7 +9,7 @@ import torch
 from batchwright.errors import LossError
 from batchwright.torch.loss_sums import LossSum, evaluating
 from batchwright.torch.ranks import ranks_of
-from batchwright.torch.splitting import num_rows
+from batchwright.torch.rows import num_rows
 from batchwright.torch.windows import label_count
 
 

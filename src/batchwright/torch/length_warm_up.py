@@ -12,7 +12,7 @@ from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, P
 from batchwright.pacing import LengthPacing
 from batchwright.torch.fields import Name
 from batchwright.torch.pad_collator import LABEL_IGNORE, PadValue
-from batchwright.torch.splitting import tensors_of
+from batchwright.torch.rows import tensors_of
 
 STATE_VERSION = 1
 

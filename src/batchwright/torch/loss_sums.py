@@ -9,7 +9,7 @@ import torch
 
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.policy import Policy
-from batchwright.torch.splitting import Split
+from batchwright.torch.rows import Split
 
 LossSum: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """``(model, batch) → the sum of the loss``, a scalar."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from batchwright.errors import UpdateError
-from batchwright.torch.splitting import Split, tensors_of
+from batchwright.torch.rows import Split, tensors_of
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
         UpdateError: If not even what cannot be split any more fits.
 
     Example:
-        >>> from batchwright.torch.splitting import halves
+        >>> from batchwright.torch.rows import halves
         >>> def rows(batch):
         ...     if len(batch) > 3:
         ...         raise MemoryError

@@ -13,7 +13,7 @@ from batchwright.torch.measuring import Evidence, choose, measured
 from batchwright.torch.out_of_memory import SizeLimit, on_what_fits
 from batchwright.torch.policy import MODES, Mode, Policy, policy_for
 from batchwright.torch.ranks import Ranks, device_of, ranks_of
-from batchwright.torch.splitting import Split, halves
+from batchwright.torch.rows import Split, halves
 from batchwright.torch.update import Update
 
 

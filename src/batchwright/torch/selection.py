@@ -14,7 +14,7 @@ over the candidates, about a third of a training step on them: see `pays`.
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, SupportsFloat, SupportsIndex, TypeAlias
 
@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
-from batchwright.errors import LossError
+from batchwright.errors import LossError, UpdateError
 from batchwright.torch.loss_sums import evaluating
 from batchwright.torch.randomness import RandomState
-from batchwright.torch.splitting import num_rows
+from batchwright.torch.rows import count_rows, select_rows
 
 LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""
@@ -45,8 +45,8 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
     finite (NaN, an infinite loss) is never chosen, even if fewer rows than asked for are left.
 
     Args:
-        batch: A tensor, or a dict, tuple or list of tensors, with the rows in dimension 0.
-            Anything in it that is no tensor of that many rows stays whole.
+        batch: A tensor, or a dict, tuple or dataclass of tensors with the rows in dimension 0 and
+            lists with one entry a row: see `batchwright.torch.rows`.
         scores: float[rows].
         keep: An integer: that many rows. A float: that share of the rows, above 0 and at most 1,
             rounded down, but at least one row; 1.0 keeps all.
@@ -72,7 +72,7 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
     candidates = _finite_rows(scores)
     order = scores[candidates].sort(descending=by == "large", stable=True).indices
     rows = candidates[order[:count]].sort().values
-    return _taken(batch, rows, scores.numel()), rows
+    return select_rows(batch, rows), rows
 
 
 def sample_losses(
@@ -218,7 +218,7 @@ def importance(
     drawn = _drawn(chances, uniform.uniform_(generator=generator).to(scores.device))
     weights = (1 / (candidates.numel() * chances[drawn])).to(scores.dtype)
     rows = candidates[drawn]
-    return _taken(batch, rows, scores.numel()), rows, weights
+    return select_rows(batch, rows), rows, weights
 
 
 def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
@@ -275,12 +275,12 @@ def _same_buffers(model: Module) -> Iterator[None]:
 
 def _scores_of(batch: Any, scores: Any, *, name: str = "scores") -> Tensor:
     """Return scores as float32 or wider without a gradient; raise unless there is one a row."""
-    rows = num_rows(batch)
+    try:
+        rows = count_rows(batch)
+    except UpdateError as error:
+        raise LossError(f"no rows to choose from: {error}") from error
     if not rows:
-        raise LossError(
-            f"no rows to choose from in a batch of type {type(batch).__name__}: expected a tensor, "
-            "or a dict or tuple of tensors with the same number of rows in dimension 0."
-        )
+        raise LossError("no rows to choose from: the batch is empty.")
     if not isinstance(scores, Tensor) or scores.shape != (rows,):
         given = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise LossError(
@@ -335,16 +335,3 @@ def _drawn(chances: Tensor, uniform: Tensor) -> Tensor:
     places = torch.searchsorted(bounds, uniform * bounds[-1], right=True)
     # A product that was rounded up to the last bound.
     return possible[places.clamp(max=possible.numel() - 1)]
-
-
-def _taken(batch: Any, rows: Tensor, size: int) -> Any:
-    """Take rows of every tensor that has `size` of them, as `splitting.halves` does."""
-    if isinstance(batch, Tensor):
-        has_rows = batch.ndim and batch.shape[0] == size
-        return batch[rows.to(batch.device)] if has_rows else batch
-    if isinstance(batch, Mapping):
-        return {name: _taken(value, rows, size) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        make = getattr(batch, "_make", type(batch))  # a named tuple takes fields one by one
-        return make(_taken(value, rows, size) for value in batch)
-    return batch

@@ -16,7 +16,7 @@ from batchwright.torch.loss_sums import LossSum, refuse_other_functions, refuse_
 from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory, tokens_of
 from batchwright.torch.randomness import RandomState
 from batchwright.torch.ranks import Ranks, parameters_of
-from batchwright.torch.splitting import Split, halves, refuse_coupled_rows
+from batchwright.torch.rows import Split, halves, refuse_coupled_rows
 
 if TYPE_CHECKING:
     from batchwright.torch.policy import Policy

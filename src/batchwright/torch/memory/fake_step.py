@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from batchwright.torch.memory.copies import fake_copy, mapped
 from batchwright.torch.memory.ledger import Ledger, Phase, Timeline
 from batchwright.torch.memory.task import StateBytes, Task
-from batchwright.torch.splitting import tensors_of
+from batchwright.torch.rows import tensors_of
 
 
 class FakeStep:

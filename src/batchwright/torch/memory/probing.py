@@ -17,7 +17,7 @@ from batchwright.torch.memory.envelope import (
     rows_within,
 )
 from batchwright.torch.memory.ledger import Timeline
-from batchwright.torch.splitting import tensors_of
+from batchwright.torch.rows import tensors_of
 from batchwright.typing import IntArray
 
 _EXACT = 0.005  # where predictions come this close before they are tried, more tries are no use

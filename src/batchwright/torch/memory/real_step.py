@@ -16,7 +16,7 @@ from batchwright.errors import BudgetError
 from batchwright.torch.memory.copies import lent_copy
 from batchwright.torch.memory.task import StateBytes, Task
 from batchwright.torch.out_of_memory import is_out_of_memory
-from batchwright.torch.splitting import tensors_of
+from batchwright.torch.rows import tensors_of
 
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 
