@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from batchwright._files import replacing
+from batchwright._format import one_line
 from batchwright.errors import BatchwrightError
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -116,8 +118,18 @@ def load_arrays(
         raise error(f"{source}: cannot be read ({fault.strerror or fault}).") from fault
     except Exception as fault:  # whatever the library says of bytes that are no such file
         raise error(
-            f"{source}: truncated, or no safetensors file ({one_line(fault)}). {kind.made_by}"
+            f"{source}: truncated, or no safetensors file ({one_line(fault, _LONGEST_REASON)}). "
+            f"{kind.made_by}"
         ) from fault
+
+
+def write_npy(
+    path: str | os.PathLike[str], array: npt.NDArray[Any], error: type[BatchwrightError]
+) -> None:
+    """Write a `.npy` file, whole or not at all; its name is kept as it is."""
+    with replacing(path, error) as unfinished, unfinished.open("wb") as file:
+        # Of a real file NumPy says only how much it could not write, not why.
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def sealed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, str]:
@@ -148,28 +160,6 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str
     return hashed.hexdigest()
 
 
-def parsed(text: str) -> Any:
-    """Parse JSON of a file that anybody may have written.
-
-    Raises:
-        ValueError: It is no JSON, has numbers that JSON has not (NaN), or is nested too deep.
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def one_line(fault: BaseException) -> str:
-    """Say what went wrong in one line, and not a long one."""
-    text = " ".join(str(fault).split()) or type(fault).__name__
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 1] + "…"
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
-
-
 def _check_is_file(source: Path) -> None:
     if not source.exists():
         raise FileNotFoundError(source)
@@ -185,8 +175,8 @@ def _check_kind(
     version = metadata.get("format_version", "of no number")
     if version != kind.version:
         raise error(
-            f"{source}: {kind.name} of format {version[:40]}, this version reads {kind.version}. "
-            f"{kind.made_by}"
+            f"{source}: {kind.name} of format {one_line(version, 40)}, this version reads "
+            f"{kind.version}. {kind.made_by}"
         )
 
 
@@ -194,6 +184,6 @@ def _check_dtypes(source: Path, dtypes: Mapping[str, str], error: type[Batchwrig
     for name, dtype in dtypes.items():
         if dtype not in DTYPES:
             raise error(
-                f"{source}: {name[:40]!r} has values of type {dtype}, which no file of Batchwright "
-                "has."
+                f"{source}: {one_line(repr(name), 60)} has values of type {dtype}, which no file "
+                "of Batchwright has."
             )

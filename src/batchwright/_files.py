@@ -79,9 +79,21 @@ def replacing(
     except OSError as fault:
         if isinstance(fault, BatchwrightError):
             raise
-        reason = " ".join((fault.strerror or str(fault)).split())
-        advice = _WHAT_TO_DO.get(fault.errno or 0, "Name another file.")
-        raise error(f"{os.fspath(path)}: cannot be written ({reason}). {advice}") from fault
+        raise error(f"{os.fspath(path)}: {_cannot_be_written(fault)}") from fault
+
+
+def check_writable(path: str | os.PathLike[str], error: type[BatchwrightError]) -> None:
+    """Raise before any work where `replacing` could not begin.
+
+    Raises:
+        BatchwrightError: As `replacing` does.
+    """
+    try:
+        target = _followed(path)
+        if not _is_stream(target):
+            _check_target(target)
+    except OSError as fault:
+        raise error(f"{os.fspath(path)}: {_cannot_be_written(fault)}") from fault
 
 
 def write_bytes(
@@ -227,3 +239,12 @@ def _check_target(target: Path) -> None:
         raise OSError(errno.ENOENT, f"there is no folder {target.parent}")
     if target.exists() and not os.access(target, os.W_OK):
         raise OSError(errno.EACCES, "it is read-only")
+    if not os.access(target.parent, os.W_OK):
+        raise OSError(errno.EACCES, f"the folder {target.parent} is read-only")
+
+
+def _cannot_be_written(fault: OSError) -> str:
+    reason = " ".join((fault.strerror or str(fault)).split())
+    return (
+        f"cannot be written ({reason}). {_WHAT_TO_DO.get(fault.errno or 0, 'Name another file.')}"
+    )

@@ -44,7 +44,7 @@ class ColumnNotFoundError(SourceError, KeyError):
 
 
 class PlotError(BatchwrightError, ValueError):
-    """A plot that cannot be drawn: of another format, or of nothing."""
+    """A plot that cannot be drawn: of another format, of nothing, or where no file can be."""
 
 
 class ScoresError(BatchwrightError, ValueError):
@@ -84,4 +84,4 @@ class StrategyError(BatchwrightError, ValueError):
 
 
 class ResultFileError(BatchwrightError, ValueError):
-    """A file of results that cannot be read, or that belongs to something else."""
+    """A file of results that cannot be read or written, or that belongs to something else."""

@@ -5,12 +5,12 @@ import hashlib
 import json
 import operator
 from collections.abc import Mapping
-from itertools import repeat
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from batchwright._array_file import Arrays, Kind, load_arrays, one_line, parsed, save_arrays
+from batchwright._array_file import Arrays, Kind, load_arrays, save_arrays
+from batchwright._format import one_line
+from batchwright._json import INTEGER_BITS, fits, parsed
 from batchwright.errors import PlanError, PlanFileError
 from batchwright.layout import Layout
 from batchwright.plans import Origin, Plan
@@ -20,8 +20,7 @@ FORMAT_VERSION = 1
 
 _KIND = Kind(FORMAT, str(FORMAT_VERSION), "a plan", "Make one with Plan.save.")
 _DROPPED = "dropped."
-_INTEGER_BITS = 63  # NumPy has to count with them ...
-_SEED_BITS = 4096  # ... but for the seed
+_SEED_BITS = 4096
 _LONGEST_VALUE = 60
 
 
@@ -67,7 +66,7 @@ def load_plan(path: str | Path) -> Plan:
         plan = _plan(arrays, metadata)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PlanFileError(
-            f"{path}: changed or damaged ({one_line(error)}). Plan again."
+            f"{path}: changed or damaged ({one_line(error, 300)}). Plan again."
         ) from error
     if metadata.get("digest") != _digest(plan, metadata):
         raise PlanFileError(f"{path}: its bytes were changed after it was saved. Plan again.")
@@ -89,11 +88,11 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
     )
     for name in arrays:
         if name not in {"indices", "offsets", "starts"} and not name.startswith(_DROPPED):
-            raise PlanError(f"an array {_short(name)}, which no plan has")
+            raise PlanError(f"an array {one_line(repr(name), _LONGEST_VALUE)}, which no plan has")
     origin = plan.origin
     if min(origin.seed, origin.epoch) < 0:
         raise PlanError(f"seed {origin.seed} and epoch {origin.epoch}, expected 0 or more")
-    if origin.world_size * origin.accumulate >= 2**_INTEGER_BITS:
+    if origin.world_size * origin.accumulate >= 2**INTEGER_BITS:
         raise PlanError("more batches in an update than can be counted")
     beyond = origin.num_samples
     for samples in (plan.indices, *plan.dropped.values()):
@@ -108,41 +107,20 @@ def _checked(text: str, of: type[Any]) -> Any:
     """Make a layout or an origin of JSON that anybody may have written."""
     given = parsed(text)
     if not isinstance(given, dict):
-        raise PlanError(f"{of.__name__} is {_short(given)}, expected an object")
+        raise PlanError(
+            f"{of.__name__} is {one_line(repr(given), _LONGEST_VALUE)}, expected an object"
+        )
     annotations = get_type_hints(of)
     for name, value in given.items():
         if name not in annotations:
-            raise PlanError(f"{of.__name__} has no {_short(name)}")
-        bits = _SEED_BITS if name == "seed" else _INTEGER_BITS
-        if not _is_of_type(value, annotations[name], bits):
-            raise PlanError(
-                f"{of.__name__}({name}={_short(value)}) is of a wrong type or too large"
-            )
+            raise PlanError(f"{of.__name__} has no {one_line(repr(name), _LONGEST_VALUE)}")
+        bits = _SEED_BITS if name == "seed" else INTEGER_BITS
+        if not fits(value, annotations[name], bits=bits):
+            shown = one_line(repr(value), _LONGEST_VALUE)
+            raise PlanError(f"{of.__name__}({name}={shown}) is of a wrong type or too large")
     return of(**given)
-
-
-def _is_of_type(value: Any, annotation: Any, bits: int) -> bool:
-    """Say whether a value of JSON is what a field's annotation says; tuples are lists there."""
-    origin, inside = get_origin(annotation), get_args(annotation)
-    if origin in {Union, UnionType}:
-        return any(_is_of_type(value, each, bits) for each in inside)
-    if origin is Literal:
-        return isinstance(value, str) and value in inside
-    if origin is tuple:
-        if not isinstance(value, list):
-            return False
-        each_of = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
-        return len(value) == len(each_of) and all(map(_is_of_type, value, each_of, repeat(bits)))
-    if annotation is int:
-        return type(value) is int and value.bit_length() <= bits
-    return type(value) is annotation
 
 
 def _digest(plan: Plan, metadata: Mapping[str, str]) -> str:
     told = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
     return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_line(options):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         process = start(*BUDGET, *options, stdout=full)
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert err.startswith(b"batchwright: ")
     assert err.count(b"\n") == 1
 

@@ -140,7 +140,7 @@ def test_what_cannot_be_drawn_is_named(tmp_path):
         plot_dial(DIAL, "dial.jpeg")
     with pytest.raises(bw.PlotError, match="no positions"):
         plot_dial((), tmp_path / "dial.svg")
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(bw.PlotError, match="nowhere"):
         plot_dial(DIAL, tmp_path / "nowhere" / "dial.svg")
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,7 @@
 """The command `batchwright`: one file a subcommand.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted, 1 where memory or a disk is full. Whatever is not
-0 is one line on standard error.
+Exit codes: 0 done, 2 bad input or a full disk, 130 interrupted, 1 where memory is full or nobody
+reads what is printed. Whatever is not 0 is one line on standard error.
 """
 
 import sys

@@ -13,7 +13,14 @@ import click
 
 from batchwright._format import all_printable, printable_lines
 from batchwright.cli.compare import import_torch, threads_option
-from batchwright.cli.output import html_option, json_option, print_on, refuse_input, report_console
+from batchwright.cli.output import (
+    check_outputs,
+    html_option,
+    json_option,
+    print_on,
+    report_console,
+    write_page,
+)
 from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, lengths_of_columns, reading_options
 from batchwright.cli.turns import live_status, status
@@ -82,7 +89,7 @@ def advise(
         return
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
-    refuse_input(html, source)
+    check_outputs({"--html": html}, [source, tokenizer])
     columns = SampleColumns(labels, groups, text)
     if length is None and (measure is not None or tokenizer is not None):
         length = text
@@ -161,7 +168,7 @@ def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: 
     if html is not None:
         from batchwright.report.advised_page import advised_page
 
-        html.write_text(advised_page(result), encoding="utf-8")
+        write_page(html, advised_page(result))
     if as_json:
         click.echo(json.dumps(result, allow_nan=False))
         return

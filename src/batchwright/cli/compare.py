@@ -13,7 +13,14 @@ import click
 
 from batchwright._format import all_printable, printable
 from batchwright.cli import INTERRUPTED
-from batchwright.cli.output import html_option, json_option, print_on, refuse_input, report_console
+from batchwright.cli.output import (
+    check_outputs,
+    html_option,
+    json_option,
+    print_on,
+    report_console,
+    write_page,
+)
 from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
 from batchwright.cli.values import count, seed
 from batchwright.errors import MissingExtraError, ResultFileError
@@ -86,8 +93,11 @@ def compare(
     what was measured; the same command goes on.
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
-    refuse_input(html, task, str(path))
     import_torch(threads)
+    from batchwright.compare.result_file import load, state_path
+
+    outputs = {"--output": path, "--output (its state)": state_path(path), "--html": html}
+    check_outputs(outputs, [task, strategies if Path(strategies or "").is_file() else None])
     asked = _asked(
         task,
         strategies,
@@ -101,13 +111,11 @@ def compare(
     went_on = bool(comparison.runs or comparison.state)
     if not was_complete:
         _run(asked, comparison, path)
-    from batchwright.compare.result_file import load
-
     result, _ = load(path)
     if html is not None and result["summary"]:
         from batchwright.report.compared_page import compared_page
 
-        html.write_text(compared_page(result), encoding="utf-8")
+        write_page(html, compared_page(result))
     _show(result, as_json=as_json, null=null)
     if not as_json:
         _say_where(path, was_complete=was_complete, went_on=went_on, date=result["machine"]["date"])

@@ -1,5 +1,6 @@
 """Every failure on one line: which exceptions are expected, what they say, and how they exit."""
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import click
 from batchwright._format import one_line
 from batchwright.cli import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
 from batchwright.errors import BatchwrightError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class OneLineGroup(click.Group):
@@ -45,7 +48,8 @@ class OneLineGroup(click.Group):
             code, line = MACHINE, "out of memory."
         except OSError as error:
             # About a file that was named, or about writing what was to be printed.
-            code, line = MACHINE if error.filename is None else BAD_INPUT, str(error)
+            is_bad = error.filename is not None or error.errno in _FULL
+            code, line = BAD_INPUT if is_bad else MACHINE, str(error)
         if line is not None:
             complain(f"batchwright: {one_line(line)}")
         if standalone_mode:

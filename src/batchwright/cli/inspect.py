@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batchwright.batching import TokenBudget
-from batchwright.cli.output import html_option, json_option, refuse_input, show
+from batchwright.cli.output import check_outputs, html_option, json_option, show, write_page
 from batchwright.cli.source import Reading, reading_options
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
@@ -53,7 +53,7 @@ def inspect(
         raise click.UsageError(message)
     if plot is not None:
         _check_plot(plot, dial=dial)
-    refuse_input(html, plan, source)
+    check_outputs({"--plot": plot, "--html": html}, [plan, source, tokenizer])
     loaded = Plan.load(plan)
     about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
     has_dial = source is not None and loaded.layout.budget is not None
@@ -80,7 +80,7 @@ def _finish(facts: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
     if html is not None:
         from batchwright.report.inspected_page import inspected_page
 
-        html.write_text(inspected_page(facts), encoding="utf-8")
+        write_page(html, inspected_page(facts))
     show(facts, as_json=as_json)
 
 
@@ -89,9 +89,6 @@ def _check_plot(plot: str, *, dial: bool) -> None:
     if not dial:
         raise click.UsageError("--plot draws the mixing dial: add --dial.")
     plot_format(plot)
-    target = Path(plot)
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise click.UsageError(f"--plot {plot}: expected a file in a directory that exists.")
 
 
 def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:

@@ -1,10 +1,13 @@
 """`batchwright new-task`: a task file to begin with."""
 
+import os
 from pathlib import Path
 
 import click
 
+from batchwright._files import write_bytes
 from batchwright._format import printable
+from batchwright.errors import TaskError
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
@@ -17,10 +20,7 @@ def new_task(path: Path) -> None:
     It runs as it is. Replace its numbered parts by your own data, model, loss and metric, then:
     batchwright compare PATH --quick
     """
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.read_text(encoding="utf-8"))
-    except FileExistsError:
-        message = f"{path} exists already. Name another file."
-        raise click.UsageError(message) from None
+    if os.path.lexists(path):
+        raise click.UsageError(f"{path} exists already. Name another file.")
+    write_bytes(path, TEMPLATE.read_bytes(), TaskError)
     click.echo(printable(f"Wrote {path}. Try it: batchwright compare {path} --quick"))

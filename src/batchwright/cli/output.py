@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from batchwright._files import check_writable, write_bytes
 from batchwright._format import all_printable
-from batchwright.errors import MissingExtraError
+from batchwright.errors import MissingExtraError, ResultFileError
+from batchwright.sources.files import FORMATS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+_READ = frozenset({*FORMATS, ".txt", ".json"})
+"""How files end that are read in a folder."""
 
 
 def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Refuse before anything is measured what could not be written afterwards."""
     if path is None or context.resilient_parsing:
         return path
-    folder = path.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise click.UsageError(
-            f"--html {path}: expected a file in a directory that exists and can be written to."
-        )
+    check_writable(path, ResultFileError)
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingExtraError(
@@ -47,18 +50,53 @@ html_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-def refuse_input(html: Path | None, *inputs: str | None) -> None:
-    """Refuse to write a page over a file that is read, or written otherwise.
+def check_outputs(
+    outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
+) -> None:
+    """Refuse before any work to write over what the command reads, or writes otherwise.
+
+    Args:
+        outputs: Option → the file that it names, if it was given.
+        inputs: Files, folders and patterns that are read, if they were given.
 
     Raises:
-        UsageError: Naming it.
+        UsageError: A file is an input or that of another option, be it by another name (a link).
+        ResultFileError: A file cannot be written.
     """
-    if html is None:
-        return
-    for each in (Path(name) for name in inputs if name):
-        is_same = html.absolute() == each.absolute()
-        if is_same or (html.exists() and each.exists() and html.samefile(each)):
-            raise click.UsageError(f"--html {html} is used by this command: name another file.")
+    taken = [place for name in inputs if name for place in _files_of(Path(name))]
+    for option, name in outputs.items():
+        if name is None:
+            continue
+        path = Path(name)
+        check_writable(path, ResultFileError)
+        if any(_is_same(path, each) for each in taken):
+            raise click.UsageError(f"{option} {path} is used by this command: name another file.")
+        taken.append(path)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, whole or not at all.
+
+    Raises:
+        ResultFileError: It cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", "replace"), ResultFileError)
+
+
+def _files_of(name: Path) -> list[Path]:
+    """Return the files that are read where a file, a folder of shards or a pattern is named."""
+    if name.is_dir():
+        return [each for each in name.iterdir() if _READ.intersection(each.suffixes)]
+    if not name.exists() and glob.has_magic(str(name)):
+        return [Path(each) for each in glob.glob(str(name))]  # noqa: PTH207 -- absolute patterns
+    return [name]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Say whether two names are of one file, which need not exist."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
 from batchwright.cli import values
-from batchwright.cli.output import json_option, show
+from batchwright.cli.output import check_outputs, json_option, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.order import Order, Sequential, Shuffle
 from batchwright.planner import Planner
@@ -122,8 +121,7 @@ def plan(
     if accumulate is not None and step_tokens is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
     order, batching = _order(composing), _batching(composing)
-    if output is not None:
-        _check_output(output, source)
+    check_outputs({"--output": output}, [source, tokenizer])
     reading = Reading(length, measure, tokenizer, no_cache)
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
@@ -193,15 +191,6 @@ def _order(options: dict[str, Any]) -> Order:
         if options[other] is not None:
             raise click.UsageError(f"{_flag(other)} does not go with --order sequential.")
     return Sequential()
-
-
-def _check_output(output: str, source: str) -> None:
-    """Refuse, before the work is done, what cannot be saved or would destroy the source."""
-    target = Path(output)
-    if target.is_dir() or not target.parent.is_dir():
-        raise click.UsageError(f"--output {output}: expected a file in a directory that exists.")
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise click.UsageError(f"--output {output} is SOURCE itself: choose another name.")
 
 
 def _described(setting: Any) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from batchwright._array_file import write_npy
 from batchwright._format import one_line
 from batchwright.cli import values
-from batchwright.cli.output import json_option
+from batchwright.cli.output import check_outputs, json_option
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.column_shards import Column, as_batch
 from batchwright.difficulty.scoring import SHARD_SIZE, score_column
-from batchwright.difficulty.shard_folder import ShardFolder, write_array
+from batchwright.difficulty.shard_folder import MANIFEST, SHARDS, ShardFolder
+from batchwright.errors import ScoresError
 from batchwright.report.figures import duration, number
 from batchwright.sources.measures import MEASURES, Measure, measured
 from batchwright.sources.progress import progress_bar
@@ -72,7 +74,8 @@ def score(
     if not source:
         raise click.UsageError("SOURCE is empty; expected a file of samples.")
     _check_options(by, measuring)
-    _check_output(output, source)
+    kept_files = [] if folder is None else [Path(folder, MANIFEST), *Path(folder).glob(SHARDS)]
+    check_outputs({"--output": output}, [source, measuring["tokenizer"], *kept_files])
     start = time.perf_counter()
     how = _measure(measuring)
     data = Column(source, column, measure=how.name if by == "length" else "characters")
@@ -86,7 +89,7 @@ def score(
     if ranked or within is not None:
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)
-    write_array(Path(output), scores)
+    write_npy(output, scores, ScoresError)
     _show(
         {
             "source": click.format_filename(source),
@@ -158,15 +161,6 @@ def _check_options(by: str, measuring: dict[str, Any]) -> None:
         takes = "rarity" if name == "mean" else "length"
         if given and by != takes:
             raise click.UsageError(f"--{name} goes with --by {takes}, not with --by {by}.")
-
-
-def _check_output(output: str, source: str) -> None:
-    """Refuse, before the work is done, what cannot be saved or would destroy the source."""
-    target = Path(output)
-    if target.is_dir() or not target.parent.is_dir():
-        raise click.UsageError(f"--output {output}: expected a file in a directory that exists.")
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise click.UsageError(f"--output {output} is SOURCE itself: choose another name.")
 
 
 def _show(facts: dict[str, Any], *, as_json: bool) -> None:

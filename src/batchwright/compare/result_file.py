@@ -2,11 +2,11 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +16,9 @@ from typing import Any
 import torch
 
 import batchwright as bw
+from batchwright._files import write_bytes
+from batchwright._format import one_line
+from batchwright._json import fits, parsed
 from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.comparison import Comparison
 from batchwright.compare.figures import summarize
@@ -25,7 +28,9 @@ from batchwright.compare.task import Task
 from batchwright.errors import ResultFileError
 from batchwright.lengths import fingerprint
 
-FORMAT = 1
+FORMAT = 2
+
+_CHECKSUM = "sha256"
 
 Result = dict[str, Any]
 
@@ -99,17 +104,20 @@ def written(comparison: Comparison, task: Task, about: Result, settings: Setting
 
 
 def save(path: Path, result: Result, state: dict[str, Any] | None) -> None:
-    """Write a result, and what going on with it needs; what stood there before stays till then."""
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write a result, and what going on with it needs; what stood there before stays till then.
+
+    Raises:
+        ResultFileError: If a file cannot be written.
+    """
+    sealed = result | {_CHECKSUM: _checksum(result)}
+    text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     beside = state_path(path)
+    if state is not None:
+        _save_state(beside, result, state)
+    write_bytes(path, text.encode("utf-8", "surrogatepass"), ResultFileError)
     if state is None:
-        _replace(path, text.encode())
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-        return
-    with _replacing(beside) as partial:
-        torch.save({"of": _key(result), "state": state}, partial)
-    _replace(path, text.encode())
 
 
 def load(path: Path) -> tuple[Result, Comparison]:
@@ -119,31 +127,20 @@ def load(path: Path) -> tuple[Result, Comparison]:
         It, and the comparison that it came from, to go on with.
 
     Raises:
-        ResultFileError: If it is no result.
+        ResultFileError: If it is no result, or was changed after it was saved.
     """
+    result = _read(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if result["format"] != FORMAT:
-            raise ResultFileError(
-                f"{path} has format {result['format']}, this version reads {FORMAT}. Name another "
-                "--output, or measure anew with --restart."
-            )
         comparison = Comparison(
             tuple(result["seeds"]),
             [[_outcome(each) for each in run] for run in result["runs"]],
             [_outcome(each) for each in result["unfinished"]],
             modes=dict(result["modes"]),
-            # Results of earlier versions do not have them.
-            plans=dict(result.get("plans", {})),
-            audits=dict(result.get("audits", {})),
+            plans=dict(result["plans"]),
+            audits=dict(result["audits"]),
         )
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        if isinstance(error, ResultFileError):
-            raise
-        raise ResultFileError(
-            f"{path} is no result of batchwright compare ({type(error).__name__}: {error}). Name "
-            "another --output, or overwrite it with --restart."
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(_no_result(path, error)) from error
     if not comparison.is_complete:
         comparison.state = _state(path, result)
     if comparison.state is None:
@@ -151,18 +148,65 @@ def load(path: Path) -> tuple[Result, Comparison]:
     return result, comparison
 
 
+def _read(path: Path) -> Result:
+    """Read the file, and check that it is as it was saved."""
+    try:
+        result = parsed(path.read_bytes().decode("utf-8", "surrogatepass"))
+        version = result["format"]
+    except OSError as error:
+        raise ResultFileError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(_no_result(path, error)) from error
+    if version != FORMAT:
+        raise ResultFileError(
+            f"{path} has format {one_line(version, 40)}, this version reads {FORMAT}. Name "
+            "another --output, or measure anew with --restart."
+        )
+    if result.pop(_CHECKSUM, None) != _checksum(result):
+        raise ResultFileError(
+            f"{path} was changed after it was saved. Name another --output, or measure anew with "
+            "--restart."
+        )
+    return dict(result)
+
+
+def _no_result(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is no result of batchwright compare ({type(error).__name__}: "
+        f"{one_line(error, 300)}). Name another --output, or overwrite it with --restart."
+    )
+
+
+def _checksum(result: Result) -> str:
+    """Hash a result, however its JSON is laid out."""
+    text = json.dumps(result, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def state_path(path: Path) -> Path:
     """Say where the state of an unfinished run is kept."""
     return path.with_name(f"{path.name}.state")
 
 
+def _save_state(path: Path, result: Result, state: dict[str, Any]) -> None:
+    """Write a state after a checksum of it: torch reads one that is damaged without a word."""
+    written = io.BytesIO()
+    torch.save({"of": _key(result), "state": state}, written)
+    content = written.getvalue()
+    write_bytes(path, hashlib.sha256(content).digest() + content, ResultFileError)
+
+
 def _state(path: Path, result: Result) -> dict[str, Any] | None:
     """Read the state of the seed that was begun. None: there is none that fits, or it is broken."""
     try:
-        kept = torch.load(state_path(path), weights_only=True)
-    except Exception:  # noqa: BLE001 -- whatever is wrong with it, that seed begins anew
+        content = state_path(path).read_bytes()
+    except OSError:
         return None
-    return kept["state"] if kept.get("of") == _key(result) else None
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        return None
+    kept = torch.load(io.BytesIO(content[size:]), weights_only=True)
+    return kept["state"] if kept["of"] == _key(result) else None
 
 
 def _key(result: Result) -> str:
@@ -177,7 +221,10 @@ def _outcome(facts: Result) -> Outcome:
         Evaluation(each["tokens"], each["seconds"], _number(each["metric"]))
         for each in facts["evaluations"]
     )
-    return Outcome(**facts | {"spent": Spent(**facts["spent"]), "evaluations": evaluations})
+    outcome = Outcome(**facts | {"spent": Spent(**facts["spent"]), "evaluations": evaluations})
+    if not fits(_plain(asdict(outcome)) | {"evaluations": []}, Outcome):
+        raise TypeError(f"the outcome of {outcome.name!r} has values of wrong types")
+    return outcome
 
 
 def _number(value: float | None) -> float:
@@ -191,24 +238,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield partial
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with _replacing(path) as partial:
-        Path(partial).write_bytes(content)
-        Path(partial).chmod(0o644)
 
 
 def _processor() -> str:

@@ -1,24 +1,27 @@
 """Scores of finished shards, kept in a folder, so that scoring goes on where it was cut off."""
 
 import hashlib
+import io
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from batchwright._files import remove_unfinished, write_bytes
 from batchwright.errors import ScoresError
 from batchwright.typing import FloatArray
 
 FORMAT = "batchwright-scores"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+SHARDS = "shard-*.npy"
 
 _PROBES = 64
+
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class ShardFolder:
@@ -41,12 +44,13 @@ class ShardFolder:
         wanted: dict[str, Any] = json.loads(json.dumps(manifest))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.path)
             if not (self.path / MANIFEST).exists():
                 self._check_bare()
                 text = json.dumps(wanted, indent=2) + "\n"
-                write_whole(self.path / MANIFEST, lambda file: file.write(text.encode()))
+                write_bytes(self.path / MANIFEST, text.encode(), ScoresError)
             found = dict(json.loads((self.path / MANIFEST).read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             if isinstance(error, ScoresError):
                 raise
             reason = " ".join(str(error).split())
@@ -63,57 +67,41 @@ class ShardFolder:
     def load(self, number: int) -> FloatArray | None:
         """Return the scores of a shard, or None where it is not finished, or damaged."""
         try:
-            with self._file(number).open("rb") as file:
-                scores = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            content = self._file(number).read_bytes()
+        except OSError:
             return None
-        sound = isinstance(scores, np.ndarray) and scores.ndim == 1 and scores.dtype == np.float64
-        return scores if sound else None
+        content, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+        if hashlib.sha256(content).digest() != checksum:
+            return None
+        scores: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
+        return scores
 
     def save(self, number: int, scores: FloatArray) -> None:
         """Keep the scores of a shard: whole or not at all, whatever interrupts it.
 
+        The file is a `.npy`, with a checksum after its end.
+
         Raises:
             ScoresError: The disk is full or read-only.
         """
-        try:
-            write_array(self._file(number), scores)
-        except OSError as error:
-            raise ScoresError(f"{self.path} cannot be written: {error}.") from error
+        written = io.BytesIO()
+        np.save(written, scores, allow_pickle=False)
+        content = written.getvalue()
+        checksum = hashlib.sha256(content).digest()
+        # Looking for what killed writers left takes longer with every shard: once is enough.
+        write_bytes(self._file(number), content + checksum, ScoresError, tidy=False)
 
     def finished(self) -> list[int]:
         """Return the numbers of the shards that are there, sorted."""
-        return sorted(int(path.stem[6:]) for path in self.path.glob("shard-*.npy"))
+        return sorted(int(path.stem[6:]) for path in self.path.glob(SHARDS))
 
     def _file(self, number: int) -> Path:
         return self.path / f"shard-{number:08d}.npy"
 
     def _check_bare(self) -> None:
         # Scores without a manifest are of who knows what.
-        if next(self.path.glob("shard-*.npy"), None) is not None:
+        if next(self.path.glob(SHARDS), None) is not None:
             raise ScoresError(f"{self.path} has shards but no {MANIFEST}. Choose another folder.")
-
-
-def write_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write a `.npy` file, whole or not at all; its name is kept as it is."""
-    write_whole(path, lambda file: np.save(file, array, allow_pickle=False))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place, then move it there: nobody ever sees half of it."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=path.name, suffix=".partial", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            write(file)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def data_facts(source: Sequence[Any]) -> dict[str, Any]:

@@ -183,7 +183,8 @@ class LossTable:
         Raises:
             ScoresError: If it is no such file, was changed, or is of another number of samples.
         """
-        from batchwright._array_file import check_seal, load_arrays, parsed
+        from batchwright._array_file import check_seal, load_arrays
+        from batchwright._json import parsed
 
         kind = _file_kind()
         arrays, metadata = load_arrays(path, kind, ScoresError)

@@ -44,6 +44,8 @@ def step_costs(plan: Plan, lengths: IntoLengths) -> dict[str, Any]:
     costs = plan.layout.batch_costs(plan.entry_lengths(lengths), plan.offsets, "padded")
     of_ranks = _of_ranks(costs, origin.world_size, origin.accumulate)
     slowest = rank_imbalance(costs, origin.world_size, origin.accumulate)
+    mean, most = of_ranks.sum(axis=1) / origin.world_size, of_ranks.max(axis=1)
+    least = of_ranks.min(axis=1) * (origin.world_size <= of_ranks.shape[1])
     together = -(-len(of_ranks) // POINTS)
     first = np.arange(0, len(of_ranks), together)
     # Points of as many steps each, the last perhaps of fewer.
@@ -52,29 +54,38 @@ def step_costs(plan: Plan, lengths: IntoLengths) -> dict[str, Any]:
         "world_size": origin.world_size,
         "accumulate": origin.accumulate,
         "num_steps": len(of_ranks),
-        "least": int(of_ranks.min()),
-        "mean": float(of_ranks.mean()),
-        "most": int(of_ranks.max()),
+        "least": int(least.min()),
+        "mean": float(mean.mean()),
+        "most": int(most.max()),
         "slowest_over_mean": slowest,
         "waiting": 1 - 1 / slowest,
-        "per_rank": of_ranks.sum(axis=0).astype(np.int64).tolist()
-        if origin.world_size <= RANKS
-        else None,
+        "per_rank": _per_rank(of_ranks, origin.world_size),
         "steps_a_point": together,
         "curve": {
             "step": first.tolist(),
-            "mean": (np.add.reduceat(of_ranks.mean(axis=1), first) / steps).tolist(),
-            "least": np.minimum.reduceat(of_ranks.min(axis=1), first).astype(np.int64).tolist(),
-            "most": np.maximum.reduceat(of_ranks.max(axis=1), first).astype(np.int64).tolist(),
+            "mean": (np.add.reduceat(mean, first) / steps).tolist(),
+            "least": np.minimum.reduceat(least, first).astype(np.int64).tolist(),
+            "most": np.maximum.reduceat(most, first).astype(np.int64).tolist(),
         },
     }
 
 
+def _per_rank(of_ranks: FloatArray, world_size: int) -> list[int] | None:
+    if world_size > RANKS:
+        return None
+    idle = [0] * (world_size - of_ranks.shape[1])
+    return [*of_ranks.sum(axis=0).astype(np.int64).tolist(), *idle]
+
+
 def _of_ranks(costs: FloatArray, world_size: int, accumulate: int) -> FloatArray:
-    """Sum the costs of batches, float64[b], for each step and rank: float64[steps, world_size]."""
+    """Sum the costs of batches, float64[b], for each step and rank that has any.
+
+    Returns:
+        float64[steps, ranks]; of more ranks than batches, the others have none.
+    """
     batch = np.arange(costs.size)
     # An update is a multiple of the world, so a batch's place in the plan names its rank.
     step, rank = batch // (world_size * accumulate), batch % world_size
-    num_steps = int(step[-1]) + 1
-    sums = np.bincount(step * world_size + rank, costs, minlength=num_steps * world_size)
-    return np.asarray(sums, dtype=np.float64).reshape(num_steps, world_size)
+    num_steps, num_ranks = int(step[-1]) + 1, min(world_size, costs.size)
+    sums = np.bincount(step * num_ranks + rank, costs, minlength=num_steps * num_ranks)
+    return np.asarray(sums, dtype=np.float64).reshape(num_steps, num_ranks)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchwright._files import write_bytes
 from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError, PlotError
 
@@ -58,8 +59,8 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: Without matplotlib.
-        PlotError: If the file's name says another format, or the dial has no positions.
-        OSError: If the file cannot be written.
+        PlotError: If the file's name says another format, the dial has no positions, or the file
+            cannot be written.
 
     Example:
         >>> import tempfile
@@ -90,7 +91,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
         figure = dial_figure(dial)
         when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(drawn, format=kind, transparent=True, metadata=when)
-    Path(path).write_bytes(drawn.getvalue())
+    write_bytes(path, drawn.getvalue(), PlotError)
 
 
 def plot_format(path: str | PathLike[str]) -> str:

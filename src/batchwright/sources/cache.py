@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from batchwright._files import replacing
 from batchwright.errors import SourceError
 
 _FORMAT = 1
@@ -90,17 +90,11 @@ def save(directory: Path, key: str, lengths: np.ndarray) -> None:
     lengths = np.ascontiguousarray(lengths)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                np.save(file, lengths, allow_pickle=False)
-                np.save(file, _checksum(lengths), allow_pickle=False)
-                file.close()
-                temporary.replace(_file(directory, key))
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
+        place = _file(directory, key)
+        with replacing(place, SourceError) as unfinished, unfinished.open("wb") as file:
+            np.save(file, lengths, allow_pickle=False)
+            np.save(file, _checksum(lengths), allow_pickle=False)
+    except (OSError, SourceError) as error:
         warnings.warn(
             f"The lengths could not be kept in {directory}: {error}. They are read again next "
             "time. Pass cache=False, or another directory.",
