@@ -98,6 +98,7 @@ class Job:
     world_size: int
     accumulate: int
     cost: object
+    last: str = "repeat"
 
     def planner(self, **changed):
         options = {name: getattr(self, name) for name in self.__dataclass_fields__} | changed
@@ -106,17 +107,25 @@ class Job:
 
 @st.composite
 def jobs(draw, max_size=120, **budget):
-    """A planner's arguments that can be kept: at least as many samples as batches."""
+    """A planner's arguments: now and then with too few samples for whole updates."""
     world_size = draw(st.sampled_from([1, 1, 2, 3, 4]))
     accumulate = draw(st.sampled_from([1, 1, 2, 3]))
-    # Enough samples that the batches, rounded up to whole updates, can be filled.
-    smallest = 6 * world_size * accumulate
+    last = draw(st.sampled_from(["short", "repeat", "drop"]))
+    smallest = world_size * accumulate if last == "drop" else 1
     return Job(
-        lengths=draw(lengths(min_size=smallest, max_size=max(smallest, max_size))),
+        lengths=draw(lengths(min_size=smallest, max_size=max_size)),
         batching=draw(batchings(**budget)),
         order=draw(orders()),
         seed=draw(st.integers(0, 2**40)),
         world_size=world_size,
         accumulate=accumulate,
         cost=draw(st.sampled_from([None, None, "padded", "quadratic", np.sqrt])),
+        last=last,
     )
+
+
+def accounted(plan):
+    """Every sample that a plan holds or lists as left out, sorted, without what it repeats."""
+    times = np.bincount(np.concatenate((plan.indices, *plan.dropped.values())))
+    times -= np.bincount(plan.repeated, minlength=times.size)
+    return np.repeat(np.arange(times.size), times)

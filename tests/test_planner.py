@@ -123,11 +123,6 @@ def test_a_sample_above_the_budget_is_named_with_the_ways_out():
         bw.plan([5, 597], batching=bw.TokenBudget(598, pad_to_multiple_of=8))
 
 
-def test_fewer_samples_than_ranks():
-    with pytest.raises(bw.PlanError, match="3 samples cannot fill 4 batches"):
-        bw.plan([5, 3, 2], max_tokens=10, world_size=4)
-
-
 def test_a_function_that_loses_samples_is_refused():
     def lossy(order, lengths, rng):
         return bw.Plan(order[:-1], np.array([0, order.size - 1]))
@@ -190,7 +185,7 @@ def test_a_batching_that_never_fits_says_so():
     planner = bw.Planner(LENGTHS[:100], batching=growing)
     planner(0)
     calls = 9
-    with pytest.raises(bw.PlanError, match="needs more than 25 batches"):
+    with pytest.raises(bw.PlanError, match="more than the 25 batches .* pure function"):
         planner(1)
 
 

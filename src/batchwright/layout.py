@@ -243,6 +243,20 @@ class Layout:
         return shapes
 
 
+def check_cost(cost: Cost | None) -> Cost | None:
+    """Return a cost as it is.
+
+    Raises:
+        BudgetError: If it is neither a name of one nor a function.
+    """
+    known = cost is None or (isinstance(cost, str) and cost in {"padded", "quadratic"})
+    if not known and (isinstance(cost, type) or not callable(cost)):
+        raise BudgetError(
+            f'cost={cost!r} is unknown, expected "padded", "quadratic" or a function.'
+        )
+    return cost
+
+
 def preference(layout: Layout, shape: Shape) -> tuple[int, int, int | tuple[int, ...]]:
     """Return what shapes are sorted by: samples go to the first that holds them.
 
@@ -268,11 +282,7 @@ def _row_costs(lengths: FloatArray, cost: Cost) -> FloatArray:
         return lengths
     if cost == "quadratic":
         return lengths * lengths
-    if not callable(cost):
-        raise BudgetError(
-            f'cost={cost!r} is unknown, expected "padded", "quadratic" or a function.'
-        )
-    costs = np.asarray(cost(lengths), dtype=np.float64)
+    costs = np.asarray(check_cost(cost)(lengths), dtype=np.float64)  # type: ignore[operator,misc]
     if costs.shape != lengths.shape or not (np.isfinite(costs) & (costs > 0)).all():
         raise BudgetError(
             f"cost returned shape {list(costs.shape)} for {list(lengths.shape)} lengths, or "

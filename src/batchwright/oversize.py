@@ -38,6 +38,11 @@ class Items:
         kept = pools.members[keep]
         return replace(pools, members=kept, offsets=_shrunk(pools.offsets, keep))
 
+    def all(self) -> IntArray:
+        """Return every item that may be planned, int64[k]."""
+        everything = np.arange(len(self.lengths))
+        return np.delete(everything, self.dropped) if self.dropped.size else everything
+
     def samples(self, items: IntArray) -> tuple[IntArray, IntArray | None]:
         """Return the sample of each item and where in it the item begins, int64[m] each."""
         if self.first is None or not isinstance(self.max_length, int):

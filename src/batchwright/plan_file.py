@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from batchwright._array_file import Arrays, Kind, load_arrays, save_arrays
 from batchwright._format import one_line
 from batchwright._json import INTEGER_BITS, fits, parsed
@@ -19,6 +21,7 @@ FORMAT = "batchwright-plan"
 FORMAT_VERSION = 1
 
 _KIND = Kind(FORMAT, str(FORMAT_VERSION), "a plan", "Make one with Plan.save.")
+_ARRAYS = {"indices", "offsets", "starts", "repeated"}
 _DROPPED = "dropped."
 _SEED_BITS = 4096
 _LONGEST_VALUE = 60
@@ -28,7 +31,8 @@ def save_plan(plan: Plan, path: str | Path) -> None:
     """Write a plan as a safetensors file.
 
     The file holds `indices` and `offsets` (and `starts` and `dropped.REASON` where there are
-    any), and in its metadata the format version, the layout, the origin and a digest.
+    any, and `repeated`), and in its metadata the format version, the layout, the origin and a
+    digest.
 
     Args:
         plan: The plan.
@@ -40,6 +44,8 @@ def save_plan(plan: Plan, path: str | Path) -> None:
     arrays = {"indices": plan.indices, "offsets": plan.offsets}
     if plan.starts is not None:
         arrays["starts"] = plan.starts
+    if plan.repeated.size:
+        arrays["repeated"] = plan.repeated
     arrays |= {_DROPPED + reason: indices for reason, indices in plan.dropped.items()}
     metadata = _KIND.metadata | {
         "layout": json.dumps(dataclasses.asdict(plan.layout), default=operator.index),
@@ -85,9 +91,10 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
         },
         layout=_checked(metadata["layout"], Layout),
         origin=_checked(metadata["origin"], Origin),
+        repeated=arrays.get("repeated", np.empty(0, dtype=np.int64)),
     )
     for name in arrays:
-        if name not in {"indices", "offsets", "starts"} and not name.startswith(_DROPPED):
+        if name not in _ARRAYS and not name.startswith(_DROPPED):
             raise PlanError(f"an array {one_line(repr(name), _LONGEST_VALUE)}, which no plan has")
     origin = plan.origin
     if min(origin.seed, origin.epoch) < 0:
@@ -95,7 +102,7 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
     if origin.world_size * origin.accumulate >= 2**INTEGER_BITS:
         raise PlanError("more batches in an update than can be counted")
     beyond = origin.num_samples
-    for samples in (plan.indices, *plan.dropped.values()):
+    for samples in (plan.indices, plan.repeated, *plan.dropped.values()):
         if samples.size and (samples.min() < 0 or (beyond is not None and samples.max() >= beyond)):
             raise PlanError(f"samples {samples.min()} to {samples.max()}, for {beyond} lengths")
     if plan.starts is not None and plan.starts.size and plan.starts.min() < 0:
@@ -123,4 +130,6 @@ def _checked(text: str, of: type[Any]) -> Any:
 
 def _digest(plan: Plan, metadata: Mapping[str, str]) -> str:
     told = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
+    if plan.repeated.size:
+        told += str(plan.repeated.tolist())
     return hashlib.sha256(told.encode()).hexdigest()

@@ -2,35 +2,37 @@
 
 import copy
 import dataclasses
-import operator
+import warnings
 
 import numpy as np
 
 from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
+from batchwright.checks import check_choice, whole_number
 from batchwright.dealing import deal
+from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
-from batchwright.layout import Layout
+from batchwright.layout import Layout, check_cost
 from batchwright.lengths import as_lengths, fingerprint, totals
-from batchwright.order import Order, Pools, Shuffle, as_pools
+from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
-from batchwright.seeding import generator
-from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, LengthArray
+from batchwright.seeding import generator, shuffled
+from batchwright.sharding import num_batches
+from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, Last, LengthArray
 
-_ATTEMPTS = 64
-
-_BEFORE_DEFERRING = 4
-"""Attempts at an epoch whose order can do without a few of its samples."""
+MOST_EPOCHS = 2**32
+"""More make no run, and the draws until then could not be counted in 64 bits."""
 
 
 class Planner:
     """Plans epoch after epoch over the same lengths.
 
     Guarantees that every epoch's plan has the same number of batches, a multiple of
-    ``world_size * accumulate``, reached by making or splitting batches smaller, never by
-    dropping or repeating samples. A planner is a pure function of its arguments and the epoch:
-    every rank, worker and machine computes the same plan, without talking.
+    ``world_size * accumulate``, reached by making or splitting batches smaller. Only where
+    batches of one sample cannot be split further, `last` decides what becomes of the rest.
+    A planner is a pure function of its arguments and the epoch: every rank, worker and machine
+    computes the same plan, without talking.
 
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); or integer[n, k],
@@ -45,6 +47,12 @@ class Planner:
             is learnt from at once, where the batching's budget says what fits into memory.
         cost: What balance between ranks is measured in: ``"padded"``, ``"quadratic"`` (squared
             lengths), or a function of lengths. None deals batches for mix alone.
+        last: What becomes of samples that are too few for a whole last update, however batches
+            are split. ``"short"``: the last update has fewer batches, as many on every rank;
+            where not even those can be filled, fewer samples than ranks come twice, with a
+            warning. ``"drop"``: they are left out, others in each epoch of a shuffled order,
+            and listed in ``plan.dropped["last"]``. ``"repeat"``: the update is filled with samples
+            that come twice, listed in ``plan.repeated``.
 
     Attributes:
         accumulate: As given, or as found for `step_tokens`.
@@ -53,7 +61,8 @@ class Planner:
         LengthsError: If the lengths are not positive whole numbers, [n].
         BudgetError: If a sample alone exceeds the budget and no policy was chosen, or settings
             contradict one another.
-        PlanError: If there are too few samples for that many ranks.
+        PlanError: If an order is none, would hold no sample, or too few for one update under
+            ``last="drop"``.
 
     Example:
         >>> planner = Planner([5, 3, 8, 2, 7, 1], batching=TokenBudget(10), world_size=2)
@@ -72,20 +81,27 @@ class Planner:
         accumulate: int | None = None,
         step_tokens: int | None = None,
         cost: Cost | None = None,
+        last: Last = "short",
     ) -> None:
         if step_tokens is not None and accumulate is not None:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
         self.lengths: LengthArray = as_lengths(lengths, columns=True)
-        self._totals = totals(self.lengths)  # what orders go by
         self.batching = as_batching(batching)
-        self.order: Order = Shuffle() if order is None else order
-        self.seed = seed
-        self.cost: Cost | None = cost
-        self.step_tokens = None if step_tokens is None else _at_least_1("step_tokens", step_tokens)
+        self.order: Order = Shuffle() if order is None else as_order(order)
+        self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
+        self.cost = check_cost(cost)
+        self.step_tokens = (
+            None if step_tokens is None else whole_number(None, "step_tokens", step_tokens)
+        )
+        check_choice("Planner", "last", last, ("short", "drop", "repeat"))
+        self.last: Last = last
         self._fingerprint = fingerprint(self.lengths)
         self._items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
+        self._epochs = Epochs(
+            self.order, self.batching, self._items, totals(self.lengths), self.seed
+        )
         self._resize(world_size, accumulate)
 
     def __len__(self) -> int:
@@ -95,6 +111,11 @@ class Planner:
     def __call__(self, epoch: int) -> Plan:
         """Plan one epoch.
 
+        An epoch that happens to need more batches than every epoch has is laid out with other
+        random numbers or in another sequence; should it hold more samples than were counted,
+        however they are arranged, some of them are left out, with a warning. What an epoch lacks
+        of so many batches is filled with samples that come twice.
+
         Args:
             epoch: Zero or larger.
 
@@ -102,36 +123,16 @@ class Planner:
             The global plan: of all ranks, in the sequence of training. ``plan.shard(rank,
             world_size)`` is one rank's part. O(n), and one sort of 64-bit keys. Draws that an
             order can do without, and that did not fit the number of batches, are listed in
-            ``plan.dropped["deferred"]``.
+            ``plan.dropped["deferred"]``; samples that fill places in ``plan.repeated``.
 
         Raises:
-            PlanError: If a batching that hangs on chance never fits the number of batches.
+            PlanError: If the epoch is no whole number, or a batching is no pure function.
         """
-        pools = self._pools(epoch)
-        if pools.may_defer:  # where few long samples were drawn, fewer than there are batches
-            pools = pools.with_at_least(len(self))
-        deferred = [np.empty(0, dtype=np.int64)]
-        for attempt in range(_ATTEMPTS):
-            rng = generator(self.seed, "batching", epoch, attempt)
-            draft = self.batching.draft(
-                pools,
-                self._items.lengths,
-                rng=rng,
-                multiple=self.world_size * self.accumulate,
-                num_batches=len(self),
-            )
-            needed = draft.offsets.size - 1
-            if needed <= len(self):
-                del pools  # frees 8 bytes a sample before batches are rearranged
-                return self._dealt(draft, epoch, np.concatenate(deferred))
-            if pools.may_defer and attempt >= _BEFORE_DEFERRING:
-                pools, left_out = pools.without(1.01 - len(self) / needed)
-                pools = pools.with_at_least(len(self))
-                deferred.append(left_out)
-        raise PlanError(
-            f"epoch {epoch} needs more than {len(self)} batches, {_ATTEMPTS} times over. The "
-            "batching varies too much from epoch to epoch; let it make smaller batches."
-        )
+        epoch = whole_number(None, "epoch", epoch, least=0, most=MOST_EPOCHS, error=PlanError)
+        laid = self._epochs.lay(epoch, self._room)
+        if laid.note is not None:
+            self._warn(laid.note, stacklevel=3)
+        return self._dealt(laid, epoch)
 
     def __repr__(self) -> str:
         """Describe the planner in a line."""
@@ -169,57 +170,52 @@ class Planner:
         return other
 
     def _resize(self, world_size: int, accumulate: int | None) -> None:
-        self.world_size = _at_least_1("world_size", world_size)
+        self.world_size = whole_number(None, "world_size", world_size)
+        self._has_warned = False
+        updates = None
         if accumulate is None and self.step_tokens is not None:
-            self.accumulate, updates = self._accumulate_for(self.step_tokens)
-            self._num_batches = updates * self.world_size * self.accumulate
+            self.accumulate, updates, counted = self._accumulate_for(self.step_tokens)
         else:
-            self.accumulate = _at_least_1("accumulate", 1 if accumulate is None else accumulate)
-            update = self.world_size * self.accumulate
-            self._num_batches = -(-self._count(update) // update) * update
-        if self._num_batches > self._fewest:
-            raise PlanError(
-                f"{self._fewest} samples cannot fill {self._num_batches} batches, a "
-                f"multiple of world_size={self.world_size} × accumulate={self.accumulate}. Use "
-                "fewer ranks, accumulate less, or raise step_tokens."
+            accumulate = 1 if accumulate is None else accumulate
+            self.accumulate = whole_number(None, "accumulate", accumulate)
+            counted = self._epochs.count(self.world_size * self.accumulate)
+        self._num_batches = num_batches(
+            counted.batches,
+            counted.samples,
+            world_size=self.world_size,
+            accumulate=self.accumulate,
+            last=self.last,
+            updates=updates,
+        )
+        # Batches that an epoch may have before those that fill no update are left out.
+        most = max(counted.batches, len(self)) if self.last == "drop" else len(self)
+        self._room = Room(most, fill=len(self), multiple=self.world_size * self.accumulate)
+        lacking = len(self) - counted.samples
+        if lacking > 0 and self.last == "short":
+            self._warn(
+                f"{counted.samples} samples cannot fill {len(self)} batches, for world_size="
+                f"{self.world_size}: an epoch repeats {lacking} (plan.repeated lists them). "
+                'Choose last="drop" to leave samples out instead, last="repeat" to fill the last '
+                "update too, or fewer ranks.",
+                stacklevel=4,
             )
 
-    def _accumulate_for(self, step_tokens: int) -> tuple[int, int]:
+    def _accumulate_for(self, step_tokens: int) -> tuple[int, int, Counted]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
-        tokens = float(self._items.lengths[self._pools(0).members].sum(dtype=np.float64))
-        updates = max(1, round(tokens / step_tokens))
+        updates = max(1, round(self._epochs.tokens(0) / step_tokens))
         ranks = updates * self.world_size
-        accumulate = -(-self._count(self.world_size) // ranks)
+        accumulate = -(-self._epochs.count(self.world_size).batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
-        return -(-self._count(self.world_size * accumulate) // ranks), updates
+        counted = self._epochs.count(self.world_size * accumulate)
+        return -(-counted.batches // ranks), updates, counted
 
-    def _count(self, multiple: int) -> int:
-        """Find a number of batches that suits every epoch."""
-        counts, sizes = [], []
-        for epoch in getattr(self.order, "probes", (0,)):
-            pools, rng = self._pools(epoch), generator(self.seed, "count")
-            count = self.batching.count(pools, self._items.lengths, rng=rng, multiple=multiple)
-            if pools.eligible is not None and pools.eligible * count < pools.members.size:
-                raise PlanError(
-                    f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
-                    f"fewer than the {pools.members.size / count:.0f} of a batch: it would hold "
-                    "the same ones over and over. Admit more from the start (a pacing's start=)."
-                )
-            counts.append(count)
-            sizes.append(pools.members.size)
-        self._fewest = min(sizes)
-        # Where epochs that were not looked at may need more, there is room for the spread.
-        return max(counts) + self._may_vary * (max(counts) - min(counts))
+    def _warn(self, message: str, *, stacklevel: int) -> None:
+        if not self._has_warned:
+            warnings.warn(message, stacklevel=stacklevel)
+        self._has_warned = True
 
-    @property
-    def _may_vary(self) -> bool:
-        return bool(getattr(self.order, "varies", False))
-
-    def _pools(self, epoch: int) -> Pools:
-        ordered = self.order(self._totals, seed=self.seed, epoch=epoch)
-        return self._items.of(as_pools(ordered, self.num_samples))
-
-    def _dealt(self, draft: Draft, epoch: int, deferred: IntArray) -> Plan:
+    def _dealt(self, laid: Laid, epoch: int) -> Plan:
+        draft = laid.draft
         layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
         if draft.shapes is not None:
             layout = dataclasses.replace(layout, shapes=draft.shapes)
@@ -230,7 +226,10 @@ class Planner:
             lengths = self._items.lengths[draft.indices].astype(np.int64, copy=False)
             return layout.batch_costs(lengths, draft.offsets, self.cost)
 
-        if draft.offsets.size - 1 < len(self):
+        left_out = laid.deferred[:0]
+        if len(draft) > len(self):
+            draft, left_out = draft.without(self._outside_updates(draft, epoch))
+        if len(draft) < len(self):
             draft = draft.split_to(len(self), weights=costs_of(draft))
         places = deal(
             len(self),
@@ -241,14 +240,28 @@ class Planner:
             accumulate=self.accumulate,
             rng=generator(self.seed, "deal", epoch),
         )
-        return self._plan(draft, places, layout, epoch, deferred)
+        dropped = {"deferred": laid.deferred, "last": left_out}
+        return self._plan(draft, layout, epoch, dropped, laid.repeated).take(places)
+
+    def _outside_updates(self, draft: Draft, epoch: int) -> IntArray:
+        """Choose the batches that fill no update: at random, or the last of a sequence."""
+        order = np.arange(len(draft))
+        if draft.pools is not None:
+            order = shuffled(order, generator(self.seed, "last", epoch))
+        return order[len(self) :]
 
     def _plan(
-        self, draft: Draft, places: IntArray, layout: Layout, epoch: int, deferred: IntArray
+        self,
+        draft: Draft,
+        layout: Layout,
+        epoch: int,
+        dropped: dict[str, IntArray],
+        repeated: IntArray,
     ) -> Plan:
         indices, starts = self._items.samples(draft.indices)
-        dropped = {"oversize": self._items.dropped, "deferred": self._items.samples(deferred)[0]}
-        dropped = {reason: samples for reason, samples in dropped.items() if samples.size}
+        reasons = {"oversize": self._items.dropped} | {
+            reason: self._items.samples(items)[0] for reason, items in dropped.items()
+        }
         origin = Origin(
             self.num_samples,
             self._fingerprint,
@@ -257,8 +270,15 @@ class Planner:
             self.world_size,
             self.accumulate,
         )
-        plan = Plan(indices, draft.offsets, starts, dropped, layout, origin)
-        return plan.take(places)
+        return Plan(
+            indices,
+            draft.offsets,
+            starts,
+            {reason: samples for reason, samples in reasons.items() if samples.size},
+            layout,
+            origin,
+            self._items.samples(repeated)[0],
+        )
 
 
 def plan(
@@ -273,6 +293,7 @@ def plan(
     accumulate: int | None = None,
     step_tokens: int | None = None,
     cost: Cost | None = None,
+    last: Last = "short",
 ) -> Plan:
     """Plan one epoch: the same plan as the `Planner` of the same arguments makes of it.
 
@@ -287,6 +308,7 @@ def plan(
         accumulate: Batches of one update on each rank.
         step_tokens: Aim at this many real tokens an update; see `Planner`.
         cost: What balance between ranks is measured in; see `Planner`.
+        last: What becomes of samples that fill no whole update; see `Planner`.
 
     Returns:
         The global plan of that epoch.
@@ -295,7 +317,7 @@ def plan(
         LengthsError: If the lengths are not positive whole numbers, [n].
         BudgetError: If neither or both of `max_tokens` and `batching` are given, or a sample
             alone exceeds the budget.
-        PlanError: If there are too few samples for that many ranks.
+        PlanError: If there are too few samples for one update under ``last="drop"``.
 
     Example:
         >>> plan([5, 3, 8, 2, 7, 1], max_tokens=10).stats([5, 3, 8, 2, 7, 1]).max_batch_tokens
@@ -315,15 +337,6 @@ def plan(
         accumulate=accumulate,
         step_tokens=step_tokens,
         cost=cost,
+        last=last,
     )
     return planner(epoch)
-
-
-def _at_least_1(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise BudgetError(f"{name}={value!r}: expected an integer of at least 1.")
-    return number

@@ -66,6 +66,8 @@ class Plan:
         dropped: Reason → int64 indices of the samples that were left out for it.
         layout: How a batch lies in memory, and the budget it keeps.
         origin: The lengths, seed, epoch and world that the plan was made for.
+        repeated: int64[r], samples that come once more than the order says, because there were too
+            few to fill the batches that all epochs and ranks have.
 
     Raises:
         PlanError: If the arrays are not a plan.
@@ -84,6 +86,7 @@ class Plan:
     dropped: Mapping[str, IntArray] = field(default_factory=dict)
     layout: Layout = field(default_factory=Layout)
     origin: Origin = field(default_factory=Origin)
+    repeated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         """Check the arrays once; everything after trusts them."""

@@ -1,4 +1,4 @@
-"""Equal counts for every rank, by splitting batches: never by dropping or repeating samples."""
+"""Equal counts for every rank: by splitting batches, and by a named policy where that ends."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from batchwright.errors import PlanError
 from batchwright.plans import Plan
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, Last
 
 
 def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None) -> Plan:
@@ -43,6 +43,99 @@ def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None
     return dataclasses.replace(plan, offsets=split_offsets(plan.offsets, target))
 
 
+def num_batches(
+    needed: int,
+    samples: int,
+    *,
+    world_size: int,
+    accumulate: int,
+    last: Last,
+    updates: int | None = None,
+) -> int:
+    """Choose how many batches an epoch has: whole updates where samples suffice for them.
+
+    Args:
+        needed: Batches that hold the samples within the budget.
+        samples: How many samples there are: no batch is empty.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        last: What becomes of a last update that samples cannot fill; see `Planner`.
+        updates: Aim at this many, if so many hold the samples. None: as few as hold them.
+
+    Returns:
+        A multiple of ``world_size * accumulate``; or under ``"short"`` of `world_size`. More than
+        `samples` where some have to come twice.
+
+    Raises:
+        PlanError: If no update would remain under ``"drop"``.
+
+    Example:
+        >>> [num_batches(9, 9, world_size=2, accumulate=4, last=each)
+        ...  for each in ("short", "drop", "repeat")]
+        [10, 8, 16]
+    """
+    update = world_size * accumulate
+    whole = -(-needed // update) * update if updates is None else updates * update
+    if whole <= samples or last == "repeat":
+        return whole
+    if last == "short":
+        return -(-needed // world_size) * world_size
+    if samples < update:
+        raise PlanError(
+            f"{samples} samples cannot fill one update of {update} batches, world_size="
+            f'{world_size} × accumulate={accumulate}: with last="drop" none would remain. Use '
+            'last="short" or "repeat", fewer ranks, or accumulate less.'
+        )
+    return samples // update * update
+
+
+def for_ranks(plan: Plan, world_size: int, accumulate: int, *, last: Last = "short") -> Plan:
+    """Share a plan that is given, or what is left of one, among ranks in equal counts.
+
+    Batches are split until they fill whole updates. Where there are too few samples for that,
+    `last` decides, as in a `Planner`.
+
+    Args:
+        plan: The plan.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        last: ``"short"``: fewer batches in the last update, and if need be the first samples once
+            more; ``"drop"``: the last batches are left out; ``"repeat"``: the last update is
+            filled with the first samples once more.
+
+    Returns:
+        A plan whose number of batches is a multiple of `world_size`, no batch larger than it was;
+        samples that come twice are listed in `repeated`, those left out in ``dropped["last"]``.
+
+    Raises:
+        PlanError: If no update would remain under ``"drop"``.
+
+    Example:
+        >>> plan = for_ranks(Plan(np.arange(3), np.array([0, 3])), 4, 1)
+        >>> [batch.tolist() for batch in plan], plan.repeated.tolist()
+        ([[0], [1], [2], [0]], [0])
+    """
+    count = num_batches(
+        len(plan), plan.indices.size, world_size=world_size, accumulate=accumulate, last=last
+    )
+    if count < len(plan):
+        gone = plan.indices[plan.offsets[count] :]
+        left_out = {"last": np.concatenate((plan.dropped.get("last", gone[:0]), gone))}
+        return dataclasses.replace(plan[:count], dropped={**plan.dropped, **left_out})
+    short = count - plan.indices.size
+    if short > 0:
+        again = np.resize(np.arange(plan.indices.size), short)
+        starts = plan.starts
+        plan = dataclasses.replace(
+            plan,
+            indices=np.concatenate((plan.indices, plan.indices[again])),
+            offsets=np.concatenate((plan.offsets, plan.offsets[-1] + 1 + np.arange(short))),
+            starts=None if starts is None else np.concatenate((starts, starts[again])),
+            repeated=np.concatenate((plan.repeated, plan.indices[again])),
+        )
+    return equalize(plan, num_batches=count)
+
+
 def split_offsets(
     offsets: IntArray, num_batches: int, *, weights: FloatArray | None = None
 ) -> IntArray:
@@ -67,8 +160,7 @@ def split_offsets(
     """
     if num_batches > offsets[-1]:
         raise PlanError(
-            f"{int(offsets[-1])} samples cannot fill {num_batches} batches. Use fewer ranks, "
-            "accumulate less, or raise step_tokens."
+            f"{int(offsets[-1])} samples cannot fill {num_batches} batches: none may be empty."
         )
     heavy = np.diff(offsets).astype(np.float64) if weights is None else weights.copy()
     while offsets.size - 1 < num_batches:

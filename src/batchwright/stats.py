@@ -18,7 +18,7 @@ class PlanStats:
     Attributes:
         num_samples: Samples in the plan; pieces of one sample count once.
         num_batches: Batches, over all ranks.
-        num_steps: Updates: ``num_batches / (world_size * accumulate)``.
+        num_steps: Updates of ``world_size * accumulate`` batches; the last may have fewer.
         num_tokens: Real tokens.
         padded_tokens: Tokens as laid out, padding included.
         efficiency: Real over padded tokens.
@@ -41,6 +41,7 @@ class PlanStats:
         dropped_by_reason: How many, for each reason.
         truncated: Samples that lose tokens.
         split: Samples that are cut into pieces.
+        repeated: Samples that come once more, to fill batches; see `Plan`.
         world_size: Ranks the plan was made for.
         accumulate: Batches of an update on each rank.
         seed: The seed.
@@ -71,6 +72,7 @@ class PlanStats:
     dropped_by_reason: dict[str, int] = field(default_factory=dict)
     truncated: int = 0
     split: int = 0
+    repeated: int = 0
     world_size: int = 1
     accumulate: int = 1
     seed: int = 0
@@ -139,6 +141,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         dropped_by_reason={reason: each.size for reason, each in plan.dropped.items()},
         truncated=cut,
         split=pieces,
+        repeated=plan.repeated.size,
         world_size=origin.world_size,
         accumulate=origin.accumulate,
         seed=origin.seed,

@@ -18,5 +18,8 @@ IntoLengths: TypeAlias = npt.ArrayLike | Sequence[int]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 """float64[b]: one figure per batch."""
 
+Last: TypeAlias = Literal["short", "drop", "repeat"]
+"""What becomes of samples that are too few for a whole last update."""
+
 Cost: TypeAlias = Literal["padded", "quadratic"] | Callable[[FloatArray], FloatArray]
 """What balance is measured in: a name, or a function of lengths, per row."""

@@ -11,6 +11,7 @@ import numpy as np
 from batchwright.batching.draft import Batching, Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
+from batchwright.checks import takes
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
 from batchwright.order import Pools
@@ -95,7 +96,7 @@ def as_batching(batching: Batching | BatchingFunction) -> Batching:
     is_type = isinstance(batching, type)
     if not is_type and isinstance(batching, Batching):
         return batching
-    if is_type or not callable(batching):
+    if is_type or not callable(batching) or not takes(batching, None, None, None):
         raise BudgetError(
             f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
             "function (order, lengths, rng) → Plan."

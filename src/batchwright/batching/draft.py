@@ -37,6 +37,28 @@ class Draft:
     keys: FloatArray | None = None
     shapes: tuple[Shape, ...] | None = None
 
+    def __len__(self) -> int:
+        """Count the batches."""
+        return self.offsets.size - 1
+
+    def without(self, batches: IntArray) -> tuple[Draft, IntArray]:
+        """Leave out batches, int64[r]; return the samples of those, too."""
+        stay = np.ones(len(self), dtype=np.bool_)
+        stay[batches] = False
+        sizes = np.diff(self.offsets)
+        here = np.repeat(stay, sizes)
+        pools = None
+        if self.pools is not None:
+            pools = np.unique(np.concatenate(([0], np.cumsum(stay)))[self.pools])
+        draft = Draft(
+            self.indices[here],
+            np.concatenate(([0], np.cumsum(sizes[stay]))),
+            pools,
+            None if self.keys is None else self.keys[stay],
+            self.shapes,
+        )
+        return draft, self.indices[~here]
+
     def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> Draft:
         """Split batches until there are `num_batches`, each staying in its pool.
 
@@ -50,7 +72,7 @@ class Draft:
         Raises:
             PlanError: If there are fewer samples than batches asked for.
         """
-        if num_batches == self.offsets.size - 1:
+        if num_batches == len(self):
             return self
         offsets = split_offsets(self.offsets, num_batches, weights=weights)
         parents = np.searchsorted(self.offsets, offsets[:-1], side="right") - 1

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchwright.order.pools import Order, Pools, as_pools
+from batchwright.order.pools import Order, Pools, as_order, as_pools
 from batchwright.order.sequential import Sequential
 from batchwright.order.shuffle import Shuffle
 
@@ -30,6 +30,7 @@ __all__ = [
     "Shuffle",
     "UnbiasedDropping",
     "Weighted",
+    "as_order",
     "as_pools",
 ]
 

@@ -39,6 +39,9 @@ class Blocks:
     _: KW_ONLY
     open_blocks: int = 8
 
+    probes = tuple(range(8))
+    varies = True
+
     def __post_init__(self) -> None:
         """Check the sizes."""
         sizes = np.asarray(self.sizes)

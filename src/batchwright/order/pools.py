@@ -9,7 +9,9 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from batchwright.checks import takes
 from batchwright.errors import PlanError
 from batchwright.seeding import shuffled
 from batchwright.typing import IntArray, LengthArray
@@ -59,22 +61,20 @@ class Pools:
             return self.members
         return shuffled(self.members, rng, pools=self.offsets)
 
-    def with_at_least(self, count: int) -> Pools:
-        """Draw the first samples once more, until there are so many: in the last pool."""
-        short = count - self.members.size
-        if short <= 0:
-            return self
-        members = np.concatenate((self.members, np.resize(self.members, short)))
+    def with_more(self, added: IntArray) -> Pools:
+        """Add samples, int64[r], to the last pool."""
+        members = np.concatenate((self.members, added))
         offsets = self.offsets
         if offsets is not None:
-            offsets = np.append(offsets[:-1], members.size)
+            offsets = np.unique(np.concatenate(([0], offsets[:-1], [members.size])))
         return dataclasses.replace(self, members=members, offsets=offsets)
 
-    def without(self, share: float) -> tuple[Pools, IntArray]:
+    def without(self, share: float, *, at_least: int) -> tuple[Pools, IntArray]:
         """Leave out the last samples of each pool.
 
         Args:
             share: Of each pool, between 0 and 1; one sample stays at least.
+            at_least: As many samples stay in all.
 
         Returns:
             The pools without them, and those left out, int64[r].
@@ -82,9 +82,22 @@ class Pools:
         offsets = np.array([0, self.members.size]) if self.offsets is None else self.offsets
         sizes = np.diff(offsets)
         kept = np.maximum(np.floor(sizes * (1 - share)).astype(np.int64), 1)
+        if kept.sum() < at_least:
+            return self.evenly_spaced(at_least)
         place = np.arange(self.members.size) - np.repeat(offsets[:-1], sizes)
-        stay = place < np.repeat(kept, sizes)
-        ends = None if self.offsets is None else np.concatenate(([0], np.cumsum(kept)))
+        return self._parted(place < np.repeat(kept, sizes))
+
+    def evenly_spaced(self, count: int) -> tuple[Pools, IntArray]:
+        """Keep some samples, evenly spaced over all pools; return those left out, too."""
+        size = self.members.size
+        stay = np.zeros(size, dtype=np.bool_)
+        stay[np.arange(min(count, size)) * size // min(count, size)] = True
+        return self._parted(stay)
+
+    def _parted(self, stay: npt.NDArray[np.bool_]) -> tuple[Pools, IntArray]:
+        ends = None
+        if self.offsets is not None:
+            ends = np.unique(np.concatenate(([0], np.cumsum(stay)))[self.offsets])
         return Pools(self.members[stay], ends, None, self.may_defer), self.members[~stay]
 
 
@@ -103,6 +116,20 @@ class Order(Protocol):
         ...
 
 
+def as_order(order: Order) -> Order:
+    """Return an order as it is.
+
+    Raises:
+        PlanError: If it is none: a word, a class, or a function of other arguments.
+    """
+    if isinstance(order, type) or not callable(order) or not takes(order, None, seed=0, epoch=0):
+        raise PlanError(
+            f"order={order!r}: expected Shuffle(), Sequential(), another order, or a function "
+            "(lengths, *, seed, epoch) → sample indices."
+        )
+    return order
+
+
 def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
     """Check what an order returned.
 
@@ -116,8 +143,14 @@ def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
     Raises:
         PlanError: If they are empty, out of range, or no integers.
     """
-    pools = ordered if isinstance(ordered, Pools) else Pools(np.asarray(ordered), None)
-    members = pools.members
+    if isinstance(ordered, Pools):
+        pools = ordered
+    else:
+        try:
+            pools = Pools(np.asarray(ordered), None)
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"the order returned no array of sample indices ({error}).") from error
+    members = np.asarray(pools.members)
     if members.ndim != 1 or not members.size or members.dtype.kind not in "iu":
         raise PlanError(
             f"the order returned {members.dtype}{list(members.shape)}, expected at least one "
@@ -128,4 +161,23 @@ def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
         raise PlanError(
             f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
         )
-    return dataclasses.replace(pools, members=members.astype(np.int64, copy=False))
+    offsets = pools.offsets
+    if offsets is not None:
+        offsets = np.asarray(offsets)
+        rising = (
+            offsets.ndim == 1
+            and offsets.dtype.kind in "iu"
+            and offsets.size > 1
+            and offsets[0] == 0
+            and offsets[-1] == members.size
+            and bool((offsets[1:] >= offsets[:-1]).all())
+        )
+        if not rising:
+            raise PlanError(
+                f"the order returned pools with offsets {offsets!r:.60}, expected rising "
+                f"integers from 0 to {members.size}."
+            )
+        if (offsets[1:] == offsets[:-1]).any():  # an empty pool is none
+            offsets = np.unique(offsets)
+        offsets = offsets.astype(np.int64, copy=False)
+    return dataclasses.replace(pools, members=members.astype(np.int64, copy=False), offsets=offsets)

@@ -58,6 +58,7 @@ class SelfPaced:
     reserve: float = 0.05
     groups: npt.ArrayLike | None = field(default=None, repr=False)
 
+    probes = (0,)  # a cut of later epochs would be one of losses that are not there yet
     varies = True
 
     def __post_init__(self) -> None:

@@ -19,6 +19,8 @@ class Sequential:
         array([0, 1, 2])
     """
 
+    probes = (0,)
+
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return samples 0 to n - 1, bound to their sequence."""
         return Pools(np.arange(lengths.size), None)

@@ -28,6 +28,8 @@ class Shuffle:
 
     window: int | None = None
 
+    probes = (0,)
+
     def __post_init__(self) -> None:
         """Check the window."""
         if self.window is not None and self.window < 1:

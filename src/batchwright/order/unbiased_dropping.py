@@ -48,6 +48,7 @@ class UnbiasedDropping:
     until: int
     warm_up: int = 1
 
+    probes = (0,)  # a cut of later epochs would be one of losses that are not there yet
     varies = True
 
     def __post_init__(self) -> None:

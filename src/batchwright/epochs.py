@@ -1,0 +1,285 @@
+"""From an order and a batching to the batches of any epoch, never more than a given number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchwright.batching import Batching, Draft
+from batchwright.errors import BatchwrightError, PlanError
+from batchwright.order import Order, Pools, as_pools
+from batchwright.oversize import Items
+from batchwright.seeding import generator, random_bits, shuffled
+from batchwright.typing import IntArray, LengthArray
+
+_ATTEMPTS = 64
+"""Draws of an epoch's batches, should they be too many."""
+
+_ALIKE = 8
+"""As many attempts with the same number of batches: more of them would not change it."""
+
+_BEFORE_DEFERRING = 4
+"""Attempts at an epoch whose order can do without a few of its samples."""
+
+_REDRAWN = 8
+"""Other draws of the same samples that an order is asked for."""
+
+_PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
+"""Epochs to look at where an order does not say which."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What epochs were found to need.
+
+    Attributes:
+        batches: Enough for every epoch that was looked at, and for others as far as there are
+            samples to fill them.
+        samples: Those of the smallest epoch.
+    """
+
+    batches: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the batches of an epoch have to keep to.
+
+    Attributes:
+        most: The most batches.
+        fill: As many samples at least: where an epoch has fewer, some come twice.
+        multiple: Batches of one update, over all ranks.
+    """
+
+    most: int
+    fill: int
+    multiple: int
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """An epoch in batches.
+
+    Attributes:
+        draft: The batches.
+        deferred: int64[d], items that found no place.
+        repeated: int64[r], items that were added because the epoch has too few.
+        note: What had to be done so that the batches suffice, for a warning. None: nothing.
+    """
+
+    draft: Draft
+    deferred: IntArray
+    repeated: IntArray
+    note: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Epochs:
+    """The epochs of a planner.
+
+    Attributes:
+        order: Which samples, in what sequence.
+        batching: How samples become batches.
+        items: The samples within the budget, or their pieces.
+        totals: integer[n], one length of each sample: what orders go by.
+        seed: The seed.
+    """
+
+    order: Order
+    batching: Batching
+    items: Items
+    totals: LengthArray
+    seed: int
+
+    def pools(self, epoch: int, *, seed: int | None = None) -> Pools:
+        """Ask the order for an epoch; samples that exceed the budget are gone."""
+        ordered = self.order(self.totals, seed=self.seed if seed is None else seed, epoch=epoch)
+        return self.items.of(as_pools(ordered, self.totals.size))
+
+    def count(self, multiple: int) -> Counted:
+        """Find a number of batches that suits every epoch.
+
+        Several epochs are looked at where they may differ. An epoch that needs more all the same
+        is laid out in another way: see `lay`.
+
+        Args:
+            multiple: Batches of one update, over all ranks.
+
+        Raises:
+            PlanError: If an epoch would draw the same few samples over and over, or none at all.
+        """
+        counts, sizes = [], []
+        for epoch, pools in self._probed():
+            size = pools.members.size
+            if not size:
+                raise PlanError(
+                    f"epoch {epoch} would hold no sample: all that the order draws for it exceed "
+                    "the budget. Raise the budget, or truncate them."
+                )
+            rng = generator(self.seed, "count")
+            count = self.batching.count(pools, self.items.lengths, rng=rng, multiple=multiple)
+            count = min(count, size)  # what a batching adds as room is no use without samples
+            if pools.eligible is not None and pools.eligible * count < size:
+                raise PlanError(
+                    f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
+                    f"fewer than the {size / count:.0f} of a batch: it would hold "
+                    "the same ones over and over. Admit more from the start (a pacing's start=)."
+                )
+            counts.append(count)
+            sizes.append(size)
+        most, fewest = max(counts), min(sizes)
+        declares = hasattr(self.order, "probes")
+        if getattr(self.order, "varies", not declares):
+            # Epochs that were not looked at may need more: there is room for the spread, of
+            # epochs of one size, for other sizes are no chance.
+            alike = [
+                count
+                for count, size in zip(counts, sizes, strict=True)
+                if declares or size == max(sizes)
+            ]
+            most = max(most, min(most + max(alike) - min(alike), fewest))
+        return Counted(most, fewest)
+
+    def tokens(self, epoch: int) -> float:
+        """Return the real tokens of an epoch."""
+        return float(self.items.lengths[self.pools(epoch).members].sum(dtype=np.float64))
+
+    def lay(self, epoch: int, room: Room) -> Laid:
+        """Make the batches of an epoch, in the first of these ways that finds room.
+
+        1. As the order and the batching say, with other random numbers some more times. An order
+           that draws does without a few of its draws then.
+        2. As the order says with another seed, if it gives the same samples.
+        3. In the sequence or pools of an epoch that was counted, with the random numbers it was
+           counted with, if that has the same samples.
+        4. As one pool, in which all samples may be rearranged.
+        5. Without some of the samples, evenly spaced. No batch is empty, so that as many samples
+           as batches always fit.
+
+        So an epoch without draws loses samples only where it holds others than those that were
+        counted, and needs more batches for them, however they are arranged.
+
+        Args:
+            epoch: Zero or larger.
+            room: How many batches and samples there may be.
+
+        Raises:
+            PlanError: If a batching makes other batches of what it was counted with.
+        """
+        pools, repeated = self._filled(self.pools(epoch), room.fill, epoch)
+        nothing = repeated[:0]
+        deferred: list[IntArray] = []
+        seen = set()
+        for attempt in range(_ATTEMPTS):
+            rng = generator(self.seed, "batching", epoch, attempt)
+            draft = self._draft(pools, rng, room)
+            needed = len(draft)
+            if needed <= room.most:
+                return Laid(draft, np.concatenate((nothing, *deferred)), repeated)
+            seen.add(needed)
+            if pools.may_defer and attempt >= _BEFORE_DEFERRING:
+                pools, left_out = pools.without(1.01 - room.most / needed, at_least=room.fill)
+                deferred.append(left_out)
+                if not left_out.size:
+                    break
+            elif attempt + 1 >= _ALIKE and len(seen) == 1 and not pools.may_defer:
+                break
+        if not pools.may_defer:
+            laid = self._laid_otherwise(pools, repeated, epoch, room)
+            if laid is not None:
+                return laid
+        while len(draft) > room.most:
+            # Fewer each time, and at last one for each batch.
+            size = min(pools.members.size * room.most // len(draft), pools.members.size - 1)
+            pools, left_out = pools.evenly_spaced(max(size, room.fill))
+            deferred.append(left_out)
+            rng = generator(self.seed, "batching", epoch, _ATTEMPTS + len(deferred))
+            draft = self._draft(pools, rng, room)
+        left_out = np.concatenate(deferred)
+        note = None
+        if not pools.may_defer:
+            note = (
+                f"epoch {epoch} needs more than the {room.most} batches of every epoch, for it "
+                f"holds other samples than those counted: {left_out.size} of them are left out "
+                '(plan.dropped["deferred"] lists them).'
+            )
+        return Laid(draft, left_out, repeated, note)
+
+    def _laid_otherwise(
+        self, pools: Pools, repeated: IntArray, epoch: int, room: Room
+    ) -> Laid | None:
+        """Arrange the same samples in another way; None where no way needs so few batches."""
+        nothing, members = repeated[:0], np.sort(pools.members)
+
+        def has_the_same(other: Pools) -> bool:
+            return np.array_equal(np.sort(other.members), members)
+
+        for again in range(_REDRAWN):
+            bits = random_bits(generator(self.seed, "order again", epoch, again), 1)[0]
+            other = self.pools(epoch, seed=int(bits))
+            if np.array_equal(other.members, pools.members) or not has_the_same(other):
+                break
+            draft = self._draft(other, generator(self.seed, "batching again", epoch, again), room)
+            if len(draft) <= room.most:
+                return Laid(draft, nothing, repeated)
+        needs = f"epoch {epoch} needs more than the {room.most} batches of every epoch"
+        for probe, counted in self._probed():
+            if not has_the_same(counted):
+                continue
+            draft = self._draft(counted, generator(self.seed, "count"), room)
+            if len(draft) > room.most:
+                raise PlanError(
+                    f"{needs}, and so do now the samples of epoch {probe}, for which the batching "
+                    "made no more of the same random numbers before. A batching has to be a pure "
+                    "function of its arguments."
+                )
+            note = f"{needs}: it takes the sequence of epoch {probe} instead. No sample is lost."
+            return Laid(draft, nothing, repeated, note)
+        one = Pools(members, np.array([0, members.size]))
+        draft = self._draft(one, generator(self.seed, "batching again", epoch), room)
+        if len(draft) > room.most:
+            return None
+        note = f"{needs} in the sequence of its order: it is rearranged. No sample is lost."
+        return Laid(draft, nothing, repeated, note)
+
+    def _draft(self, pools: Pools, rng: np.random.Generator, room: Room) -> Draft:
+        return self.batching.draft(
+            pools,
+            self.items.lengths,
+            rng=rng,
+            multiple=room.multiple,
+            num_batches=min(room.most, pools.members.size),
+        )
+
+    def _filled(self, pools: Pools, fill: int, epoch: int) -> tuple[Pools, IntArray]:
+        """Add samples until there are so many; return what was added too."""
+        short = max(0, fill - pools.members.size)
+        if not short:
+            return pools, pools.members[:0]
+        members = pools.members
+        if not members.size:  # all that was drawn exceeds the budget: others stand in
+            members = self.items.all()
+        if pools.is_free and not pools.may_defer:
+            members = shuffled(members, generator(self.seed, "repeat", epoch))
+        added = np.resize(members, short)
+        return pools.with_more(added), added
+
+    @property
+    def _first_probe(self) -> int:
+        return int(next(iter(getattr(self.order, "probes", _PROBES))))
+
+    def _probed(self) -> Iterator[tuple[int, Pools]]:
+        """Go through the epochs to look at."""
+        for epoch in getattr(self.order, "probes", _PROBES):
+            try:
+                pools = self.pools(int(epoch))
+            except BatchwrightError:
+                raise
+            except Exception:
+                if epoch == self._first_probe or hasattr(self.order, "probes"):
+                    raise
+                return  # a user's own order that is not defined so far ahead
+            yield int(epoch), pools
