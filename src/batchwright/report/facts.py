@@ -79,7 +79,9 @@ def file_facts(plan: Plan) -> dict[str, Any]:
         split = int(np.unique(plan.indices[plan.starts > 0]).size)
     absent = None
     if origin.num_samples is not None:
-        absent = origin.num_samples - present - sum(dropped.values())
+        # A sample may be listed although it is there: another draw, or piece, of it is not.
+        listed = np.unique(np.concatenate((plan.indices, *plan.dropped.values()))).size
+        absent = origin.num_samples - int(listed)
     return {
         "num_samples": whole,
         "num_batches": len(plan),
