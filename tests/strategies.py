@@ -1,5 +1,6 @@
 """What Hypothesis draws: lengths, settings, worlds."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,9 @@ class Job:
 
     def planner(self, **changed):
         options = {name: getattr(self, name) for name in self.__dataclass_fields__} | changed
-        return bw.Planner(options.pop("lengths"), **options)
+        with warnings.catch_warnings():  # that it repeats a few samples
+            warnings.filterwarnings("ignore", ".*samples cannot fill", UserWarning)
+            return bw.Planner(options.pop("lengths"), **options)
 
 
 @st.composite

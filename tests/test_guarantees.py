@@ -14,17 +14,10 @@ from tests import reference, strategies
 from tests.strategies import jobs
 
 
-def planner_of(job):
-    """Make the planner; that it repeats a few samples is what these tests check."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*samples cannot fill", UserWarning)
-        return job.planner()
-
-
 @pytest.mark.slow
 @given(jobs(), st.integers(0, 10**6))
 def test_nothing_lost_nothing_twice(job, epoch):
-    planner = planner_of(job)
+    planner = job.planner()
     plan = planner(epoch)
     assert np.array_equal(strategies.accounted(plan), np.arange(job.lengths.size))
     assert set(plan.dropped) <= {"last"}
@@ -41,7 +34,7 @@ def test_nothing_lost_nothing_twice(job, epoch):
 @given(jobs(min_tokens=16), st.integers(0, 50))
 def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, epoch):
     try:
-        planner = planner_of(job)
+        planner = job.planner()
     except (bw.BudgetError, bw.PlanError) as error:
         assert re.search("longest sample|all .* exceed|cannot fill one update", str(error))
         return
@@ -75,7 +68,7 @@ def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, ep
 @given(jobs(min_tokens=16), st.integers(0, 50))
 def test_never_over_budget(job, epoch):
     try:
-        planner = planner_of(job)
+        planner = job.planner()
     except (bw.BudgetError, bw.PlanError):
         return
     plan = planner(epoch)
@@ -93,7 +86,7 @@ def test_never_over_budget(job, epoch):
 @pytest.mark.slow
 @given(jobs(), st.lists(st.integers(0, 1000), min_size=2, max_size=5))
 def test_same_count_in_every_epoch_and_on_every_rank(job, epochs):
-    planner = planner_of(job)
+    planner = job.planner()
     update = job.world_size * job.accumulate
     assert len(planner) % (job.world_size if job.last == "short" else update) == 0
     for epoch in epochs:
@@ -149,7 +142,7 @@ def test_fifty_epochs_have_the_same_length(order, batching, world):
 @given(jobs(), st.integers(0, 50))
 def test_reproducible_and_no_global_generator_is_moved(job, epoch):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first, second = planner_of(job), planner_of(job)
+    first, second = job.planner(), job.planner()
     assert first(epoch) == second(epoch)
     # Nothing that was planned before matters.
     first(epoch + 1)
@@ -160,7 +153,7 @@ def test_reproducible_and_no_global_generator_is_moved(job, epoch):
 @pytest.mark.slow
 @given(jobs(), st.integers(0, 50))
 def test_plan_equals_the_planner_at_that_epoch(job, epoch):
-    planner = planner_of(job)
+    planner = job.planner()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*samples cannot fill", UserWarning)
         plan = plan_of(job, epoch)

@@ -41,7 +41,8 @@ class PlanStats:
         dropped_by_reason: How many, for each reason.
         truncated: Samples that lose tokens.
         split: Samples that are cut into pieces.
-        repeated: Samples that come once more, to fill batches; see `Plan`.
+        repeated: Entries beyond the first of their sample (or piece): draws, and samples that
+            come once more to fill batches.
         world_size: Ranks the plan was made for.
         accumulate: Batches of an update on each rank.
         seed: The seed.
@@ -141,7 +142,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         dropped_by_reason={reason: each.size for reason, each in plan.dropped.items()},
         truncated=cut,
         split=pieces,
-        repeated=plan.repeated.size,
+        repeated=plan.indices.size - _distinct(plan),
         world_size=origin.world_size,
         accumulate=origin.accumulate,
         seed=origin.seed,
@@ -232,6 +233,15 @@ def _budget(layout: Layout) -> int | None:
     if layout.caps is None or layout.area == "product":
         return layout.budget
     return sum(layout.caps)
+
+
+def _distinct(plan: Plan) -> int:
+    """Count samples, or pieces of them, however often they come."""
+    if plan.starts is None:
+        return int(np.count_nonzero(np.bincount(plan.indices)))
+    order = np.lexsort((plan.starts, plan.indices))
+    entries = np.stack((plan.indices[order], plan.starts[order]))
+    return 1 + int(np.count_nonzero((np.diff(entries, axis=1) != 0).any(axis=0)))
 
 
 def _shapes(plan: Plan, entries: IntArray, laid_out: IntArray) -> int:

@@ -18,6 +18,8 @@ def test_costs_are_summed_as_ranks_would(job):
         plan = job.planner()(0)
     except (bw.PlanError, bw.BudgetError):
         reject()
+    if len(plan) % (job.world_size * job.accumulate):  # a short last update has no such rows
+        reject()
     costs = step_costs(plan, job.lengths)
     assert json.loads(json.dumps(costs, allow_nan=False)) == costs
     stats = plan.stats(job.lengths)
