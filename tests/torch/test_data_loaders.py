@@ -113,7 +113,7 @@ def test_a_stateful_loader_resumes_in_the_epoch_of_its_state(options):
     second.load_state_dict(first.state_dict())
     assert list(second) == planned(3)[4:]  # nobody told it the epoch
     assert second.batch_sampler.epoch == 3
-    assert list(second) == planned(3)
+    assert run(second, 3) == planned(3)
 
 
 @pytest.mark.parametrize("options", WORKERS)
@@ -155,7 +155,7 @@ def test_sampler_and_stateful_loader_may_both_be_loaded(options):
     second.batch_sampler.load_state_dict(first.batch_sampler.state_after(5))
     second.load_state_dict(first.state_dict())
     assert list(second) == planned(0)[5:]
-    assert list(second) == planned(0)
+    assert run(second, 0) == planned(0)
 
 
 @pytest.mark.parametrize("options", WORKERS[:2])

@@ -1,17 +1,18 @@
 """A plan as the batch sampler of a `DataLoader`."""
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
-
-from torch import distributed
 
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
+from batchwright.torch.loader_checks import check_loader, loader_in_use
 from batchwright.torch.pieces import Piece
-from batchwright.torch.plan_source import PlanSource, as_source
-from batchwright.torch.resume import Course, Position, chart, first_plan, read_position
+from batchwright.torch.placement import given_place, placed
+from batchwright.torch.plan_source import PlanSource, PlannerSource, as_source
+from batchwright.torch.resume import Course, Position, chart, read_position
 
 Batch: TypeAlias = list[int] | list[Piece]
 """One batch: sample indices, or pieces of samples where the plan splits long ones."""
@@ -22,12 +23,13 @@ class PlanBatchSampler:
 
     Guarantees that all ranks get the same number of batches, the same in every epoch, and that
     together they are the plan: rank `r` gets batches ``r, r + world_size, …``. A run that is
-    resumed, on another number of workers or ranks if need be, gets exactly the samples that
-    it had not consumed, in the same global sequence. Nothing is replayed, and no process
-    talks to another.
+    resumed, on another number of workers or ranks or with a smaller budget if need be, gets
+    exactly the samples that it had not consumed, in the same global sequence. Nothing is replayed,
+    and no process talks to another.
 
     An iterator owns its plan: it takes the epoch at its first batch, and a later `set_epoch` is
-    for the next iterator.
+    for the next iterator. In a `DataLoader` it then also checks, once an epoch, that the data set
+    has as many samples as there were lengths, and that pieces and truncated samples are cut.
 
     With torchdata's `StatefulDataLoader` there is nothing to do: the iterator has
     `state_dict()` and `load_state_dict()`. A plain `DataLoader` with workers runs ahead of the
@@ -36,8 +38,9 @@ class PlanBatchSampler:
 
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
-            same batches every epoch. Either fits any number of ranks: a planner is resized, a
-            plan is split by `batchwright.equalize`.
+            same batches every epoch. Either fits any number of ranks: a planner is resized, the
+            batches of a plan are split, and where it has fewer samples than there are ranks, some
+            come twice, with a warning.
         rank: This process, from 0. None: what `torch.distributed` says once it is initialised,
             else 0.
         world_size: Processes that share the epoch, as far as they get different data. None: as
@@ -64,16 +67,13 @@ class PlanBatchSampler:
     def __init__(
         self, plans: Planner | Plan, *, rank: int | None = None, world_size: int | None = None
     ) -> None:
-        if (rank is None) != (world_size is None):
-            message = f"rank={rank}, world_size={world_size}: give both, or neither."
-            raise PlanError(message)
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            message = f"rank={rank} is not in a world of {world_size}."
-            raise PlanError(message)
+        self._given = given_place(rank, world_size)
         self._source = as_source(plans)
-        self._given = None if rank is None or world_size is None else (rank, world_size)
         self._course: Course | None = None  # of the iterator that began last
         self._loaded: Position | None = None  # where the next iterator begins
+        self._passes = 0  # that began at the beginning of the epoch since it was set
+        self._is_spent = False  # one of them came to the end
+        self._has_warned = False  # that the epoch comes once more
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -87,13 +87,14 @@ class PlanBatchSampler:
 
     def __iter__(self) -> "PlanIterator":
         """Begin an epoch, or go on where the loaded state says."""
-        return PlanIterator(self._source, self._begin, self._next_position)
+        return PlanIterator(self._source, self._begin, self._next_position, self._end)
 
     def __repr__(self) -> str:
         """Describe the sampler in a line."""
-        rank, world_size = self._placed()
+        rank, world_size = placed(self._given, "")
+        num_batches = self._source.num_batches(world_size) // world_size
         return (
-            f"PlanBatchSampler({len(self)} batches an epoch, epoch {self.epoch}, "
+            f"PlanBatchSampler({num_batches} batches an epoch, epoch {self.epoch}, "
             f"rank {rank} of {world_size})"
         )
 
@@ -123,6 +124,7 @@ class PlanBatchSampler:
             message = f"set_epoch({epoch!r}): expected an integer of at least 0."
             raise PlanError(message)
         self.epoch = number
+        self._passes, self._is_spent = 0, False
 
     @property
     def rank(self) -> int:
@@ -138,6 +140,13 @@ class PlanBatchSampler:
     def course(self) -> Course | None:
         """What the pass that began last goes through. None: none has begun."""
         return self._course
+
+    @property
+    def plan(self) -> Plan:
+        """The global plan of the present epoch, whole."""
+        _, world_size = self._placed()
+        accumulate = self._source.accumulate(world_size)
+        return self._source.plan(self.epoch, world_size, accumulate)
 
     def state_after(self, consumed: int) -> dict[str, Any]:
         """Say where the run is when the training loop has consumed some batches.
@@ -165,46 +174,75 @@ class PlanBatchSampler:
             raise PlanError(message)
         return course.after(consumed).state(self._source)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, planned_by: Planner | Plan | None = None
+    ) -> None:
         """Make the next iterator go on where a state was saved, and `epoch` the epoch it is of.
+
+        Where the state was saved under another budget, what is left of its epoch comes in the same
+        sequence, in batches that keep the budget there is now.
 
         Args:
             state: From `state_after`, or from an iterator's `state_dict`, saved under any number
-                of ranks.
+                of ranks and with any batching of this library.
+            planned_by: What the state's epoch began with, if that was of another order or seed, or
+                batched by a function of your own. None: the state says enough.
 
         Raises:
             PlanMismatchError: If it is of other lengths, seed or settings, or no state.
+            BudgetError: If samples that were split, and are half seen, cannot be cut to the new
+                budget.
         """
-        position = read_position(state, self._source)
+        began = None if planned_by is None else as_source(planned_by)
+        position = read_position(state, self._source, began)
         if position.legs:
-            first_plan(self._source, position)
+            self._chart(position)
         self._loaded = position
         self.epoch = position.epoch
+        self._passes, self._is_spent = 0, False
 
     def _placed(self) -> tuple[int, int]:
         """Return rank and world size. Asked anew each time: ranks may be known only later."""
-        if self._given is not None:
-            return self._given
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
+        return placed(self._given, "PlanBatchSampler")
 
     def _next_position(self) -> Position:
         if self._loaded is not None and self._loaded.epoch == self.epoch:
             return self._loaded
         return Position(self.epoch)
 
-    def _chart(self, position: Position) -> Course:
-        return chart(self._source, position, self._placed()[1])
+    def _chart(self, position: Position, *, warn: bool = False) -> Course:
+        return chart(self._source, position, self._placed()[1], warn=warn)
 
     def _begin(self, position: Position | None = None) -> tuple[Course, int]:
         """Bind an iterator to what is left of an epoch; return that, and the rank."""
         self._course = None  # frees the last plan before the next is made
-        course = self._chart(self._next_position() if position is None else position)
+        upcoming = self._next_position() if position is None else position
+        course = self._chart(upcoming, warn=True)
         self._course, self._loaded = course, None
+        if course.plan is not None and (loader := loader_in_use()) is not None:
+            check_loader(course.plan, *loader)
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch
+        if course.known is None:
+            self._warn_if_repeated()
+            self._passes += 1
         return course, self._placed()[0]
+
+    def _end(self, course: Course) -> None:
+        """Take note that an iterator came to its end."""
+        self._is_spent = self._is_spent or course.epoch == self.epoch
+
+    def _warn_if_repeated(self) -> None:
+        """Warn if the epoch comes once more. A first look at a batch or two is none."""
+        repeated = self._is_spent or self._passes > 1
+        if repeated and not self._has_warned and isinstance(self._source, PlannerSource):
+            self._has_warned = True
+            warnings.warn(
+                f"epoch {self.epoch} begins once more, with the same batches. Call "
+                "sampler.set_epoch(epoch) before each epoch; or, where the same batches are "
+                "wanted, make the sampler of one plan: PlanBatchSampler(planner(0)).",
+                stacklevel=3,
+            )
 
 
 class PlanIterator(Iterator[Batch]):
@@ -220,6 +258,7 @@ class PlanIterator(Iterator[Batch]):
         begin: Binds the iterator to an epoch: position → course and rank. Without a position,
             to the sampler's next one.
         upcoming: Says what the sampler's next position is.
+        end: Takes note that the iterator came to the end of its course.
     """
 
     def __init__(
@@ -227,8 +266,9 @@ class PlanIterator(Iterator[Batch]):
         source: PlanSource,
         begin: Callable[[Position | None], tuple[Course, int]],
         upcoming: Callable[[], Position],
+        end: Callable[[Course], None],
     ) -> None:
-        self._source, self._begin, self._upcoming = source, begin, upcoming
+        self._source, self._begin, self._upcoming, self._end = source, begin, upcoming, end
         self._course: Course | None = None
         self._rank = 0
         self._taken = 0
@@ -239,6 +279,7 @@ class PlanIterator(Iterator[Batch]):
             self._course, self._rank = self._begin(None)
         course = self._course
         if course.plan is None or self._taken >= len(course):
+            self._end(course)
             raise StopIteration
         batch = course.start + self._taken * course.world_size + self._rank
         self._taken += 1
@@ -252,11 +293,11 @@ class PlanIterator(Iterator[Batch]):
         return position.state(self._source)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was saved, under any number of ranks.
+        """Go on where a state was saved, under any number of ranks; see the sampler's method.
 
         Raises:
             PlanMismatchError: If it is of other lengths, seed or settings, or no state.
-            PlanError: If fewer samples are left than the ranks need.
+            BudgetError: If samples that are half seen cannot be cut to the new budget.
         """
         self._course, self._rank = self._begin(read_position(state, self._source))
         self._taken = 0

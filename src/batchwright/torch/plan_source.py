@@ -1,11 +1,16 @@
 """Where a sampler's plans come from: a planner, or one plan for every epoch."""
 
-from typing import Protocol
+from __future__ import annotations
 
-from batchwright.errors import PlanError
+import operator
+from typing import Any, Protocol
+
+from batchwright.batching.described import described, rebuilt
+from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.sharding import equalize
+from batchwright.torch.sharing import Last, share
+from batchwright.typing import LengthArray
 
 
 class PlanSource(Protocol):
@@ -19,6 +24,34 @@ class PlanSource(Protocol):
     @property
     def fingerprint(self) -> str | None:
         """Hash of the lengths that plans are made for. None: unknown."""
+        ...
+
+    @property
+    def lengths(self) -> LengthArray | None:
+        """The lengths. None: unknown."""
+        ...
+
+    @property
+    def num_samples(self) -> int | None:
+        """How many lengths there are. None: unknown."""
+        ...
+
+    @property
+    def last(self) -> Last:
+        """What becomes of batches of one sample that ranks cannot share equally."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """What, besides lengths, seed and order, plans are made from, as JSON can keep it."""
+        ...
+
+    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+        """Return plans of the same lengths, seed and order, made from other settings.
+
+        Raises:
+            PlanMismatchError: If nothing can be planned from those.
+        """
         ...
 
     def accumulate(self, world_size: int) -> int:
@@ -54,15 +87,70 @@ class PlannerSource:
         self._sized = {planner.world_size: planner}
         self._made: tuple[tuple[int, int, int, int], Plan] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process: plans are made there."""
+        return {"_planner": self._planner}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive."""
+        self.__init__(state["_planner"])  # type: ignore[misc]
+
     @property
     def seed(self) -> int:
         """The planner's seed."""
-        return self._planner.seed
+        return operator.index(self._planner.seed)
 
     @property
     def fingerprint(self) -> str:
         """Hash of the planner's lengths."""
         return self._planner.fingerprint
+
+    @property
+    def lengths(self) -> LengthArray:
+        """The planner's lengths."""
+        return self._planner.lengths
+
+    @property
+    def num_samples(self) -> int:
+        """How many there are."""
+        return self._planner.num_samples
+
+    @property
+    def last(self) -> Last:
+        """The planner's policy."""
+        return getattr(self._planner, "last", "short")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Batching, if it is one of ours, and the rest that numbers of batches depend on."""
+        planner = self._planner
+        tokens = None if planner.step_tokens is None else int(planner.step_tokens)
+        return {"batching": described(planner.batching), "step_tokens": tokens}
+
+    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+        """Return the source that a state of these settings was planned by.
+
+        Where the settings do not say it all (a batching of the user's), it is this one: the hash of
+        the plan decides.
+        """
+        if settings == self.settings or not settings or settings.get("batching") is None:
+            return self
+        try:
+            planner = Planner(
+                self._planner.lengths,
+                batching=rebuilt(settings["batching"]),
+                order=self._planner.order,
+                seed=self._planner.seed,
+                step_tokens=settings.get("step_tokens"),
+                cost=self._planner.cost,
+            )
+        except PlanMismatchError:
+            raise
+        except BatchwrightError as error:
+            raise PlanMismatchError(
+                f"the state was planned from {settings!r}, and these lengths cannot be: {error}"
+            ) from error
+        return PlannerSource(planner)
 
     def accumulate(self, world_size: int) -> int:
         """Return what the planner was given, or finds for its `step_tokens`."""
@@ -96,17 +184,41 @@ class FixedSource:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._split: tuple[int, Plan] = (1, plan)
+        self._split: tuple[tuple[int, int], Plan] | None = None
 
     @property
     def seed(self) -> int:
         """The seed that the plan was made from."""
-        return self._plan.origin.seed
+        return operator.index(self._plan.origin.seed)
 
     @property
     def fingerprint(self) -> str | None:
         """Hash of the lengths that the plan was made for."""
         return self._plan.origin.fingerprint
+
+    @property
+    def lengths(self) -> None:
+        """A plan holds none."""
+        return
+
+    @property
+    def num_samples(self) -> int | None:
+        """How many lengths it was made for."""
+        return self._plan.origin.num_samples
+
+    @property
+    def last(self) -> Last:
+        """The policy of the planner that made the plan."""
+        return getattr(self._plan.origin, "last", "short")
+
+    @property
+    def settings(self) -> None:
+        """A plan is what it is."""
+        return
+
+    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+        """Return this source: the hash of the plan decides."""
+        return self
 
     def accumulate(self, world_size: int) -> int:
         """Return what the plan was made for, whatever the ranks."""
@@ -120,9 +232,17 @@ class FixedSource:
         self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
     ) -> Plan:
         """Return the plan; see `PlanSource.plan`."""
-        multiple = world_size * accumulate
-        if self._split[0] != multiple:
-            self._split = (multiple, equalize(self._plan, multiple_of=multiple))
+        key = (world_size, accumulate)
+        if self._split is None or self._split[0] != key:
+            shared = share(self._plan, world_size, accumulate, epoch, last=self.last)
+            if shared is None:
+                message = (
+                    f"a plan of {self._plan.indices.size} samples leaves nothing for "
+                    f"{world_size} ranks × {accumulate} batches under last={self.last!r}. Use "
+                    "fewer ranks, or another policy."
+                )
+                raise PlanError(message)
+            self._split = (key, shared)
         return self._split[1]
 
 

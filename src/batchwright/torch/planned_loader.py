@@ -4,6 +4,7 @@ from typing import Any
 
 from batchwright.errors import PlanError
 from batchwright.torch.batch_sampler import PlanBatchSampler
+from batchwright.torch.loader_checks import check_loader
 
 
 def planned_sampler(loader: Any) -> PlanBatchSampler:
@@ -11,7 +12,9 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
 
     Trainers shuffle by themselves, replace samplers, or deal batches out a second time, and say
     nothing: a curriculum is then a plain shuffle. Call this once, on the loader as it is
-    trained with.
+    trained with. It also compares the loader's data set and collator with the plan: there must be
+    one sample for each length, pieces where the plan splits samples, and a cut where it truncates
+    them.
 
     Args:
         loader: A `DataLoader`, or what a framework made of it.
@@ -22,6 +25,8 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
     Raises:
         PlanError: If the loader draws its batches from something else, or if ranks that the plan
             was shared among already are dealt its batches again.
+        PlanMismatchError: If the data set has more or fewer samples than there were lengths, or
+            samples would not be cut as planned.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -33,6 +38,14 @@ PlanBatchSampler(…); a trainer that makes loaders itself has a method for it \
 (get_train_dataloader, train_dataloader), and one that replaces samplers an option \
 (use_distributed_sampler=False).
     """
+    sampler = _sampler_of(loader)
+    dataset = getattr(loader, "dataset", None)
+    if dataset is not None:
+        check_loader(sampler.plan, dataset, getattr(loader, "collate_fn", None))
+    return sampler
+
+
+def _sampler_of(loader: Any) -> PlanBatchSampler:
     found = getattr(loader, "batch_sampler", None)
     if isinstance(found, PlanBatchSampler):
         return found

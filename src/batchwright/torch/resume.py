@@ -1,69 +1,101 @@
 """Where a run is in an epoch, in a few integers, and what is left of the epoch from there.
 
-An epoch may be walked in several *legs*, one for each number of ranks that worked on it. The first
-leg is the planner's plan. Each further leg is what the one before it left over, split again to
-equal counts for the ranks that are there now. So a position is, for every leg, how many of its
-batches all ranks together consumed; from that the rest is computed, never replayed.
+An epoch may be walked in several *legs*, one for each number of ranks, or budget, that worked on
+it. The first leg is the planner's plan. Each further leg is what the one before it left over, split
+again: to batches that keep the budget there is now, in equal counts for the ranks that are there
+now. So a position is, for every leg, how many of its batches all ranks together consumed; from that
+the rest is computed, never replayed.
 """
 
-import hashlib
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from batchwright.errors import PlanError, PlanMismatchError
+from batchwright._states import opened, sealed
+from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
-from batchwright.sharding import equalize
+from batchwright.refitting import Fit, refitted
 from batchwright.torch.plan_source import PlanSource
+from batchwright.torch.sharing import share
 from batchwright.typing import FloatArray
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
-_PROBES = 4096  # entries of each array in the checksum: tens of microseconds, whatever the plan
+_OWNER, _HOW = "PlanBatchSampler", "iter(sampler).state_dict() or sampler.state_after(…)"
+_NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "legs")
 
 
 class Leg(NamedTuple):
-    """The part of an epoch that was walked by one number of ranks.
+    """The part of an epoch that was walked by one number of ranks, within one budget.
 
     Attributes:
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         consumed: Batches consumed in this leg, by all ranks together.
+        fit: What its batches keep, if that is not what those of the leg before it do.
     """
 
     world_size: int
     accumulate: int
     consumed: int
+    fit: Fit | None = None
+
+    def described(self) -> list[Any]:
+        """Write the leg down as JSON can keep it."""
+        numbers = [self.world_size, self.accumulate, self.consumed]
+        return numbers if self.fit is None else [*numbers, self.fit.described()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """The plan that an epoch began with.
+
+    Attributes:
+        source: Makes the plan again.
+        num_batches: Its batches.
+        digest: Its hash.
+    """
+
+    source: PlanSource
+    num_batches: int
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
 class Position:
     """A place in an epoch.
 
     Attributes:
         epoch: The epoch.
         legs: What was walked of it; none is the epoch's beginning.
-        num_batches: Batches of the first leg's plan. None at the beginning.
-        checksum: Of the first leg's plan. None at the beginning.
+        begun: The plan of the first leg. None at the beginning.
     """
 
     epoch: int
     legs: tuple[Leg, ...] = ()
-    num_batches: int | None = None
-    checksum: str | None = None
+    begun: Beginning | None = None
 
     def state(self, source: PlanSource) -> dict[str, Any]:
-        """Write the position down, as JSON can keep it."""
-        return {
-            "version": STATE_VERSION,
+        """Write the position down, as JSON can keep it.
+
+        Args:
+            source: The plans of the run; those that the epoch began with may be others.
+        """
+        plans = source if self.begun is None else self.begun.source
+        fields = {
             "epoch": self.epoch,
-            "legs": [list(leg) for leg in self.legs],
-            "seed": source.seed,
-            "fingerprint": source.fingerprint,
-            "num_batches": self.num_batches,
-            "checksum": self.checksum,
+            "seed": plans.seed,
+            "fingerprint": plans.fingerprint,
+            "settings": plans.settings,
+            "num_batches": None if self.begun is None else self.begun.num_batches,
+            "plan": None if self.begun is None else self.begun.digest,
+            "legs": [leg.described() for leg in self.legs],
         }
+        return sealed(fields, version=STATE_VERSION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +109,9 @@ class Course:
         plan: The global plan of this leg. None: nothing was left for it.
         start: Batches of `plan` that were consumed before.
         earlier: The legs before this one.
-        num_batches: Batches of the first leg's plan.
-        checksum: Of the first leg's plan.
+        source: Makes the plan that the epoch began with.
+        known: That plan. None: it is `plan`.
+        fit: What the batches keep, if that is not what those of the leg before do.
     """
 
     epoch: int
@@ -87,12 +120,20 @@ class Course:
     plan: Plan | None
     start: int
     earlier: tuple[Leg, ...]
-    num_batches: int
-    checksum: str
+    source: PlanSource
+    known: Beginning | None = None
+    fit: Fit | None = None
 
     def __len__(self) -> int:
         """Count the batches that are left for each rank."""
         return 0 if self.plan is None else (len(self.plan) - self.start) // self.world_size
+
+    @cached_property
+    def begun(self) -> Beginning:
+        """The plan that the epoch began with; hashed when somebody asks."""
+        if self.known is not None or self.plan is None:
+            return self.known  # type: ignore[return-value]
+        return Beginning(self.source, len(self.plan), self.plan.digest())
 
     def weight(
         self, first: int, count: int, sample_weights: FloatArray, *, rank: int | None = None
@@ -121,97 +162,92 @@ class Course:
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
-        leg = Leg(self.world_size, self.accumulate, self.start + consumed * self.world_size)
+        done = self.start + consumed * self.world_size
+        leg = Leg(self.world_size, self.accumulate, done, self.fit)
         # A leg of nothing is none: whoever resumes there may as well plan or split anew.
         legs = (*self.earlier, leg) if leg.consumed else self.earlier
-        if not legs:
-            return Position(self.epoch)
-        return Position(self.epoch, legs, self.num_batches, self.checksum)
+        return Position(self.epoch, legs, self.begun) if legs else Position(self.epoch)
 
 
-def read_position(state: Mapping[str, Any], source: PlanSource) -> Position:
+def read_position(
+    state: Mapping[str, Any], source: PlanSource, planned_by: PlanSource | None = None
+) -> Position:
     """Check a state against the plans it is to be used with.
 
     Args:
         state: What `Position.state` wrote, perhaps by way of JSON.
         source: The plans.
+        planned_by: The plans that the state's epoch began with. None: they are found by what the
+            state says of them.
 
     Returns:
-        The position in it.
+        The position in it. The plan that the epoch began with is not made yet.
 
     Raises:
         PlanMismatchError: If it is no state, of another format, or of other lengths or another
-            seed.
+            seed, or if it was planned in a way that it cannot tell.
     """
-    try:
-        version, epoch, legs = state["version"], state["epoch"], state["legs"]
-        seed, fingerprint = state["seed"], state["fingerprint"]
-        position = Position(
-            epoch, tuple(Leg(*leg) for leg in legs), state["num_batches"], state["checksum"]
-        )
-    except (TypeError, KeyError) as error:
-        message = (
-            f"not a state of PlanBatchSampler ({type(error).__name__}: {error}). Load what "
-            "iter(sampler).state_dict() or sampler.state_after(…) returned."
-        )
-        raise PlanMismatchError(message) from error
-    if version != STATE_VERSION:
-        message = (
-            f"the state has format {version!r}, this version reads {STATE_VERSION}. Resume with "
-            "the version of batchwright that saved it."
-        )
-        raise PlanMismatchError(message)
-    numbers = [epoch, *(number for leg in position.legs for number in leg)]
-    if not all(type(number) is int and number >= 0 for number in numbers) or not all(
-        min(leg) > 0 and leg.consumed % leg.world_size == 0 for leg in position.legs
+    fields = opened(state, _NAMES, owner=_OWNER, version=STATE_VERSION, how=_HOW)
+    epoch, legs = fields["epoch"], _legs(fields["legs"])
+    num_batches, digest = fields["num_batches"], fields["plan"]
+    has_begun = bool(legs)
+    if (
+        not _is_count(epoch)
+        or has_begun != (num_batches is not None)
+        or (has_begun and not (_is_count(num_batches) and isinstance(digest, str)))
     ):
-        message = (
-            f"the state says epoch {epoch!r}, legs {legs!r}; expected [world_size, accumulate, "
-            "batches consumed by all ranks], whole numbers. It was changed after it was saved."
-        )
-        raise PlanMismatchError(message)
-    if fingerprint != source.fingerprint:
-        message = (
-            f"the state was saved with other lengths (fingerprint {fingerprint}, now "
-            f"{source.fingerprint}). Resume with the same data in the same order, or begin anew."
-        )
-        raise PlanMismatchError(message)
-    if seed != source.seed:
-        message = f"the state was saved with seed={seed!r}, now seed={source.seed}. Use {seed!r}."
-        raise PlanMismatchError(message)
-    return position
+        raise _changed(f"epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}")
+    plans = source if planned_by is None else planned_by
+    for name in ("fingerprint", "seed"):
+        given, ours = fields[name], getattr(plans, name)
+        if given != ours:
+            raise _of_others(name, given, ours)
+    if source.fingerprint != plans.fingerprint:
+        raise _of_others("fingerprint", plans.fingerprint, source.fingerprint)
+    if not has_begun:
+        return Position(epoch)
+    if planned_by is None:
+        plans = source.rebuilt(fields["settings"])
+    return Position(epoch, legs, Beginning(plans, num_batches, digest))
 
 
-def first_plan(source: PlanSource, position: Position) -> Plan:
+def first_plan(position: Position) -> Plan:
     """Make the plan again in which a position's first leg is counted.
 
     Raises:
         PlanMismatchError: If it comes out as another one than when the state was saved.
     """
-    first = position.legs[0]
-    plan = source.plan(position.epoch, first.world_size, first.accumulate, position.num_batches)
-    if len(plan) != position.num_batches or checksum(plan) != position.checksum:
+    first, begun = position.legs[0], position.begun
+    assert begun is not None  # noqa: S101 (legs have a plan)
+    plan = begun.source.plan(
+        position.epoch, first.world_size, first.accumulate, begun.num_batches
+    )
+    if len(plan) != begun.num_batches or plan.digest() != begun.digest:
         message = (
-            f"epoch {position.epoch} was planned as {position.num_batches} batches (checksum "
-            f"{position.checksum}) for world_size={first.world_size}, accumulate="
-            f"{first.accumulate}; the same now gives {len(plan)} (checksum {checksum(plan)}). "
-            "Resume with the batching, order, cost and step_tokens that the run began with, or "
+            f"epoch {position.epoch} was planned as {begun.num_batches} batches (digest "
+            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
+            f"{first.accumulate}; the same now gives {len(plan)} (digest {plan.digest()[:8]}). "
+            "Resume with the order, cost and batching that the run began with; to go on with "
+            "others, say what it began with: load_state_dict(state, planned_by=Planner(…)); or "
             f"begin the next epoch: set_epoch({position.epoch + 1})."
         )
         raise PlanMismatchError(message)
     return plan
 
 
-def chart(source: PlanSource, position: Position, world_size: int) -> Course:
-    """Find what is left of an epoch, for the ranks that are there now.
+def chart(
+    source: PlanSource, position: Position, world_size: int, *, warn: bool = False
+) -> Course:
+    """Find what is left of an epoch, for the ranks and the budget that are there now.
 
     Guarantees that what is left is exactly what was not consumed, in the same global sequence,
-    in equal counts for all ranks.
+    in equal counts for all ranks, in batches that keep the budget of `source`.
 
     Args:
         source: The plans.
         position: Where the run is.
         world_size: Ranks now.
+        warn: Whether to warn where ranks can only share what is left if some of it comes twice.
 
     Returns:
         The course. Once the epoch is planned, a matter of integers for the ranks that were there
@@ -219,86 +255,117 @@ def chart(source: PlanSource, position: Position, world_size: int) -> Course:
 
     Raises:
         PlanMismatchError: If the position is not one of these plans.
-        PlanError: If fewer samples are left than the ranks need.
+        BudgetError: If pieces of samples cannot be cut to the new budget.
     """
-    epoch, legs = position.epoch, position.legs
+    epoch, legs, begun = position.epoch, position.legs, position.begun
     accumulate = source.accumulate(world_size)
-    if not legs:
-        plan = source.plan(epoch, world_size, accumulate)
-        return Course(epoch, world_size, accumulate, plan, 0, (), len(plan), checksum(plan))
-    plan = first_plan(source, position)
-    num_batches, hashed = len(plan), checksum(plan)
+    if begun is None:
+        whole = source.plan(epoch, world_size, accumulate)
+        return Course(epoch, world_size, accumulate, whole, 0, (), source)
+    plan: Plan | None = first_plan(position)
+    fit = Fit.of(plan)  # type: ignore[arg-type]
     for leg, following in pairwise(legs):
-        plan = share(left_of(plan, leg), following.world_size, following.accumulate, epoch)
+        plan = _shared_again(source, left_of(plan, leg), following, epoch)
+        fit = following.fit or fit
     last = legs[-1]
-    here: Plan | None = plan
-    earlier, start = legs[:-1], last.consumed
-    if start > len(plan):
-        raise _changed(plan, last)
-    if (last.world_size, last.accumulate) != (world_size, accumulate):
-        here = (
-            share(left_of(plan, last), world_size, accumulate, epoch) if start < len(plan) else None
-        )
-        earlier, start = legs, 0
-    return Course(epoch, world_size, accumulate, here, start, earlier, num_batches, hashed)
+    plan, start = _from(plan, last), last.consumed
+    wanted = _wanted(source, position, fit, world_size)
+    new = None if wanted == fit else wanted
+    course = Course(epoch, world_size, accumulate, plan, start, legs[:-1], source, begun, last.fit)
+    if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
+        return course
+    if plan is not None and start < len(plan):
+        leg = Leg(world_size, accumulate, 0, new)
+        plan = _shared_again(source, plan[start:], leg, epoch, warn=warn)
+    else:
+        plan = None
+    return replace(course, plan=plan, start=0, earlier=legs, fit=new)
 
 
-def left_of(plan: Plan, leg: Leg) -> Plan:
+def left_of(plan: Plan | None, leg: Leg) -> Plan:
     """Return the batches of a leg's plan that were not consumed: at least one.
 
     Raises:
         PlanMismatchError: If none is left.
     """
-    if leg.consumed >= len(plan):
-        raise _changed(plan, leg)
+    if plan is None or leg.consumed >= len(plan):
+        raise _consumed(plan, leg)
     return plan[leg.consumed :]
 
 
-def share(rest: Plan, world_size: int, accumulate: int, epoch: int) -> Plan:
-    """Split what is left of an epoch so that all ranks get the same number of batches.
+def _from(plan: Plan | None, leg: Leg) -> Plan | None:
+    if leg.consumed > (0 if plan is None else len(plan)):
+        raise _consumed(plan, leg)
+    return plan
 
-    Where too few samples are left for whole updates, the last update is a short one.
 
-    Args:
-        rest: The batches that are left.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        epoch: The epoch that they are left of.
+def _wanted(source: PlanSource, position: Position, fit: Fit, world_size: int) -> Fit:
+    """Return what batches have to keep now; nothing is planned where that is plain."""
+    begun = position.begun
+    if begun is None or (begun.source is source and not any(leg.fit for leg in position.legs)):
+        return fit
+    return Fit.of(source.plan(position.epoch, world_size, source.accumulate(world_size)))
 
-    Returns:
-        The same samples in the same sequence; no batch is larger than it was.
 
-    Raises:
-        PlanError: If there are too few samples even for one batch a rank.
-    """
-    for multiple in (world_size * accumulate, world_size):
-        if -(-len(rest) // multiple) * multiple <= rest.indices.size:
-            return equalize(rest, multiple_of=multiple)
-    message = (
-        f"{rest.indices.size} samples in {len(rest)} batches are left of epoch {epoch}: "
-        f"{world_size} ranks cannot share them equally without losing or repeating some. Resume "
-        f"with a number of ranks that divides {len(rest)}, or leave them out: "
-        f"set_epoch({epoch + 1})."
+def _shared_again(
+    source: PlanSource, rest: Plan, leg: Leg, epoch: int, *, warn: bool = False
+) -> Plan | None:
+    """Make of what is left what the ranks of the next leg share."""
+    if leg.fit is not None:
+        if source.lengths is None:
+            raise PlanMismatchError(
+                "the rest of the epoch is to keep another budget, and a Plan holds no lengths to "
+                "go by. Resume with a sampler of a Planner."
+            )
+        fitted = refitted(rest, source.lengths, leg.fit)
+        if fitted is None:
+            return None
+        rest = fitted
+    return share(rest, leg.world_size, leg.accumulate, epoch, last=source.last, warn=warn)
+
+
+def _legs(given: object) -> tuple[Leg, ...]:
+    legs = []
+    for each in given if isinstance(given, list) else [None]:
+        numbers = each[:3] if isinstance(each, list) else []
+        if (
+            not 3 <= len(numbers) <= len(each) <= 4
+            or not all(map(_is_count, numbers))
+            or not min(numbers)
+            or numbers[2] % numbers[0]
+        ):
+            raise _changed(f"legs {given!r}")
+        legs.append(Leg(*numbers, *(map(Fit.rebuilt, each[3:]))))
+    if legs and legs[0].fit is not None:
+        raise _changed(f"legs {given!r}")
+    return tuple(legs)
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and number >= 0
+
+
+def _of_others(name: str, given: object, ours: object) -> PlanMismatchError:
+    if name == "seed":
+        return PlanMismatchError(
+            f"the state was saved with seed={given!r}, now seed={ours}. Use {given!r}, or say what "
+            "the run began with: load_state_dict(state, planned_by=Planner(…))."
+        )
+    return PlanMismatchError(
+        f"the state was saved with other lengths (fingerprint {given}, now {ours}). Resume with "
+        "the same data in the same order, or begin anew."
     )
-    raise PlanError(message)
 
 
-def checksum(plan: Plan) -> str:
-    """Hash a plan's size and some thousand entries spread over it.
-
-    Enough to tell plans of other settings apart, which differ nearly everywhere; quick enough
-    to be asked at every resume.
-    """
-    digest = hashlib.sha256(f"{len(plan)}:{plan.indices.size}:".encode())
-    for array in (plan.indices, plan.offsets, plan.starts):
-        if array is not None:
-            step = -(-array.size // _PROBES)
-            digest.update(array[::step].astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
+def _changed(what: str) -> PlanMismatchError:
+    return PlanMismatchError(
+        f"the state says {what}; expected whole numbers, and legs of [world_size, accumulate, "
+        "batches consumed by all ranks]. It was changed after it was saved."
+    )
 
 
-def _changed(plan: Plan, leg: Leg) -> PlanMismatchError:
+def _consumed(plan: Plan | None, leg: Leg) -> PlanMismatchError:
     return PlanMismatchError(
         f"the state says that {leg.world_size} ranks consumed {leg.consumed} batches where there "
-        f"were {len(plan)}. It was changed after it was saved."
+        f"were {0 if plan is None else len(plan)}. It was changed after it was saved."
     )

@@ -1,0 +1,195 @@
+"""Batches that were planned for one budget, made to keep another."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import BudgetError, PlanMismatchError
+from batchwright.layout import Layout
+from batchwright.plans import Plan
+from batchwright.typing import IntArray, LengthArray
+
+_MOST_PARTS = 16
+"""Parts that a piece of a sample may be cut into: else pieces would be crumbs."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What batches have to keep.
+
+    Attributes:
+        layout: The shape of a batch, and the budget.
+        splits: Whether samples longer than ``layout.max_length`` are split into pieces of it. Else
+            they are cut to it.
+    """
+
+    layout: Layout
+    splits: bool
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Fit":
+        """Return what the batches of a plan keep."""
+        return cls(plan.layout, plan.starts is not None)
+
+    def described(self) -> dict[str, Any]:
+        """Write it down as JSON can keep it: the settings that differ from their defaults."""
+        fields = {
+            field.name: getattr(self.layout, field.name) for field in dataclasses.fields(Layout)
+        }
+        bare = dataclasses.asdict(Layout())
+        kept = {name: value for name, value in fields.items() if value != bare[name]}
+        return {"splits": self.splits, **kept}
+
+    @classmethod
+    def rebuilt(cls, description: Mapping[str, Any]) -> "Fit":
+        """Make what `described` wrote down.
+
+        Raises:
+            PlanMismatchError: If it is none.
+        """
+        try:
+            settings = dict(description)
+            splits = settings.pop("splits")
+            for name in ("caps", "shapes", "max_length"):
+                if isinstance(settings.get(name), list):
+                    settings[name] = _tuples(settings[name])
+            fit = cls(Layout(**settings), splits)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PlanMismatchError(
+                f"the state names the budget {description!r}, which is none ({error})."
+            ) from error
+        if type(splits) is not bool:
+            raise PlanMismatchError(f"the state says splits={splits!r}, expected true or false.")
+        return fit
+
+
+def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
+    """Make the batches of a plan keep another budget.
+
+    Batches that do not fit are halved until they do; the others stay. Samples that do not fit
+    alone are left out, and listed in ``dropped["oversize"]``: the new budget's policy is to drop
+    them, as every other has an answer. Pieces of samples are cut further.
+
+    Args:
+        plan: The plan.
+        lengths: integer[n] or [n, k], the lengths it was made for.
+        fit: What its batches have to keep.
+
+    Returns:
+        A plan of the same samples in the same sequence. None: no sample is left. O(m log m).
+
+    Raises:
+        BudgetError: If the pieces of samples that are half seen cannot be cut into equal parts that
+            fit.
+
+    Example:
+        >>> plan = Plan(np.arange(4), np.array([0, 4]))
+        >>> [b.tolist() for b in refitted(plan, np.full(4, 5), Fit(Layout(budget=10), False))]
+        [[0, 1], [2, 3]]
+    """
+    pieces = _pieces(plan, lengths, fit)
+    long = ~fit.layout.fits(_entry_lengths(pieces, lengths))
+    if long.any():
+        gone = np.unique(pieces.indices[long])
+        kept = _without(pieces, long)
+        if kept is None:
+            return None
+        dropped = np.union1d(pieces.dropped.get("oversize", gone[:0]), gone)
+        pieces = dataclasses.replace(kept, dropped={**pieces.dropped, "oversize": dropped})
+    entries, offsets = _entry_lengths(pieces, lengths), pieces.offsets
+    while (large := _too_large(fit.layout, entries, offsets) & (np.diff(offsets) > 1)).any():
+        chosen = np.flatnonzero(large)
+        middles = (offsets[chosen] + offsets[chosen + 1]) >> 1
+        offsets = np.insert(offsets, chosen + 1, middles)
+    return dataclasses.replace(pieces, offsets=offsets)
+
+
+def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
+    """Give every entry the form that the new budget wants: whole, cut, or in pieces."""
+    layout = fit.layout
+    if plan.starts is None and not fit.splits:
+        return dataclasses.replace(plan, layout=layout)
+    if plan.starts is None:
+        size = layout.max_length
+        starts = np.zeros(plan.indices.size, dtype=np.int64)
+        ends = lengths[plan.indices].astype(np.int64)
+    else:
+        size = _part_size(plan.layout.max_length, layout.longest_row)
+        starts, ends = plan.starts, lengths[plan.indices].astype(np.int64)
+        ends = np.minimum(ends, starts + int(plan.layout.max_length))  # type: ignore[arg-type]
+    if not isinstance(size, int):  # of several columns nothing is split
+        return dataclasses.replace(plan, layout=layout)
+    parts = -(-(ends - starts) // size)
+    before = np.concatenate(([0], np.cumsum(parts)))
+    nth = np.arange(before[-1]) - np.repeat(before[:-1], parts)
+    return dataclasses.replace(
+        plan,
+        indices=np.repeat(plan.indices, parts),
+        starts=np.repeat(starts, parts) + nth * size,
+        offsets=before[plan.offsets],
+        layout=dataclasses.replace(layout, max_length=size),
+    )
+
+
+def _part_size(size: object, limit: int | None) -> int:
+    """Return the largest equal parts of pieces that fit: pieces have one length for all."""
+    if not isinstance(size, int):
+        raise PlanMismatchError(f"pieces of {size!r} tokens cannot be read.")
+    if limit is None or size <= limit:
+        return size
+    for parts in range(-(-size // limit), _MOST_PARTS + 1):
+        if size % parts == 0:
+            return size // parts
+    raise BudgetError(
+        f"samples were split into pieces of {size} tokens, some of which are seen; no equal parts "
+        f"of those fit into {limit}. Resume with a budget that divides {size}, such as "
+        f"{size // 2}, or begin the next epoch with this one."
+    )
+
+
+def _entry_lengths(plan: Plan, lengths: LengthArray) -> IntArray:
+    entries: IntArray = lengths[plan.indices].astype(np.int64)
+    if plan.starts is not None:
+        entries -= plan.starts
+    return entries if plan.layout.max_length is None else np.minimum(entries, plan.layout.max_length)
+
+
+def _without(plan: Plan, gone: npt.NDArray[np.bool_]) -> Plan | None:
+    if gone.all():
+        return None
+    kept = np.concatenate(([0], np.cumsum(~gone)))
+    starts = None if plan.starts is None else plan.starts[~gone]
+    offsets = np.unique(kept[plan.offsets])
+    return dataclasses.replace(plan, indices=plan.indices[~gone], offsets=offsets, starts=starts)
+
+
+def _too_large(layout: Layout, lengths: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
+    """Say which batches exceed the budget, or hold more samples or rows than there may be."""
+    sizes = np.diff(offsets)
+    large = np.zeros(sizes.size, dtype=np.bool_)
+    if layout.max_samples is not None:
+        large |= sizes > layout.max_samples
+    padded = layout.rounded(lengths)
+    if layout.kind == "packed":
+        if layout.caps is not None:
+            large |= (np.add.reduceat(padded, offsets[:-1]) > np.array(layout.caps)).any(axis=-1)
+        elif layout.budget is not None:
+            large |= layout.batch_tokens(lengths, offsets) > layout.budget
+        return large
+    longest = np.maximum.reduceat(padded, offsets[:-1])
+    if lengths.ndim == 2:
+        return large | (sizes > layout.rows_allowed(longest))
+    if layout.budget is not None:
+        large |= sizes > layout.budget // longest
+    if layout.shapes is not None:
+        rows = np.array([rows for rows, _ in layout.shapes])
+        large |= sizes > rows[layout.shape_of(longest)]
+    return large
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

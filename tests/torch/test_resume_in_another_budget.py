@@ -1,0 +1,215 @@
+"""A run that goes on with another planner: what was not seen, in batches of the new budget."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchwright as bw
+from batchwright.torch import PlanBatchSampler
+from tests.torch.planners import dealt_back, log_normal, many_lengths, rank_samplers, through_json
+from tests.torch.test_resume import left
+
+BATCHINGS = (
+    bw.TokenBudget(64),
+    bw.TokenBudget(48, pad_to_multiple_of=4, max_samples=3),
+    bw.TokenBudget(40, mixing="update"),
+    bw.TokenBudget(18, oversize="truncate"),
+    bw.TokenBudget(14, oversize="drop"),
+    bw.Packing(60),
+    bw.Packing(36, align=4),
+    bw.Packing(16, oversize="split"),
+    bw.Packing(8, oversize="split"),
+    bw.FixedSize(6),
+    bw.FixedSize(1),
+    bw.Buckets(3, max_tokens=64),
+)
+jobs = st.tuples(
+    st.sampled_from(BATCHINGS),
+    st.integers(1, 4),
+    st.integers(1, 2),
+    st.floats(0, 1) | st.sampled_from((0.9, 0.98, 1.0)),
+    st.sampled_from((None, 60)),
+)
+
+
+def fits(batch, batching, lengths) -> bool:
+    """Say whether what a loader asks for keeps a batching's budget, by its own words."""
+    limit = batching.layout.longest_row
+    sizes = []
+    for entry in batch:
+        sample, start, stop = entry if isinstance(entry, tuple) else (entry, 0, None)
+        size = int(lengths[sample]) if stop is None else min(stop, int(lengths[sample])) - start
+        sizes.append(min(size, limit) if batching.oversize == "truncate" else size)
+    if isinstance(batching, bw.FixedSize):
+        return len(sizes) <= batching.batch_size
+    if isinstance(batching, bw.Packing):
+        return sum(-(-size // batching.align) * batching.align for size in sizes) <= batching.capacity
+    rows, multiple = len(sizes), batching.pad_to_multiple_of
+    longest = -(-max(sizes) // multiple) * multiple
+    return rows * longest <= batching.max_tokens and rows <= (batching.max_samples or rows)
+
+
+def intervals(batch, lengths) -> list[tuple[int, int, int]]:
+    """List what of which sample a loader asks for."""
+    asked = []
+    for entry in batch:
+        sample, start, stop = entry if isinstance(entry, tuple) else (entry, 0, None)
+        size = int(lengths[sample])
+        asked.append((sample, start, size if stop is None else min(stop, size)))
+    return asked
+
+
+def merged(asked: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Join pieces that follow one another."""
+    whole = []
+    for sample, start, stop in sorted(asked):
+        if whole and whole[-1][0] == sample and whole[-1][2] == start:
+            whole[-1] = (sample, whole[-1][1], stop)
+        else:
+            whole.append((sample, start, stop))
+    return whole
+
+
+@given(lengths=many_lengths, chain=st.lists(jobs, min_size=2, max_size=5), epoch=st.integers(0, 2))
+def test_a_chain_of_budgets_sees_an_epoch_exactly_once(lengths, chain, epoch):
+    lengths = np.array([*lengths, *[1] * 8])
+    asked, state, dropped, sequence = [], None, set(), None
+    for batching, world_size, accumulate, share, step_tokens in [*chain, (*chain[0][:3], 1.0, None)]:
+        size = {"step_tokens": step_tokens} if step_tokens else {"accumulate": accumulate}
+        try:
+            planner = bw.Planner(lengths, batching=batching, seed=5, world_size=world_size, **size)
+        except bw.BatchwrightError:  # too long a sample, or too few samples for so many batches
+            continue
+        samplers = rank_samplers(planner, world_size)
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        try:
+            for sampler in samplers:
+                if state is not None:
+                    sampler.load_state_dict(state)
+            count = round(share * left_of(samplers[0], state))
+        except (UserWarning, bw.BudgetError) as error:
+            assert "come twice" in str(error) or "no equal parts" in str(error)
+            continue
+        if not asked:  # whoever begins the epoch decides its sequence
+            sequence = [int(sample) for sample in samplers[0].plan.indices]
+        iterators = [iter(sampler) for sampler in samplers]
+        per_rank = [[next(each) for _ in range(count)] for each in iterators]
+        if count:
+            dropped |= set(samplers[0].course.plan.dropped.get("oversize", ()))
+        for batches in per_rank:
+            for batch in batches:
+                assert fits(batch, batching, lengths)
+        for each in zip(*per_rank, strict=True):
+            for batch in each:
+                asked += intervals(batch, lengths)
+        states = [through_json(each.state_dict()) for each in iterators]
+        assert all(each == states[0] for each in states)
+        state = states[0]
+    samples = [sample for sample, _, _ in asked]
+    if not asked or left_of_epoch(samplers[0]):
+        return
+    expected = [(s, 0, int(n)) for s, n in enumerate(lengths) if s not in dropped]
+    assert [each for each in merged(asked) if each[0] not in dropped] == expected
+    firsts = list(dict.fromkeys(s for s in samples if s not in dropped))
+    assert firsts == list(dict.fromkeys(s for s in sequence if s not in dropped))
+
+
+def left_of(sampler, state) -> int:
+    return left(sampler) if state is not None else len(sampler)
+
+
+def left_of_epoch(sampler) -> bool:
+    """Say whether the chain ended before the epoch; or dropped all that was left at its very end."""
+    try:
+        return left(sampler) > 0 or sampler._chart(sampler._next_position()).plan is None
+    except (UserWarning, bw.BudgetError):
+        return True
+
+
+def test_a_smaller_budget_is_kept_by_all_that_is_left():
+    lengths = np.array([3 + i * 7 % 90 for i in range(500)])
+    before = PlanBatchSampler(bw.Planner(lengths, batching=bw.TokenBudget(400)))
+    seen = [next(live) for live in [iter(before)] for _ in range(10)]
+    smaller = PlanBatchSampler(bw.Planner(lengths, batching=bw.TokenBudget(300)))
+    smaller.load_state_dict(before.state_after(10))
+    rest = list(smaller)
+    assert max(len(batch) * lengths[batch].max() for batch in rest) <= 300
+    assert dealt_back([seen + rest]) == before.plan.indices.tolist()
+    assert smaller.epoch == 0
+    smaller.set_epoch(1)
+    assert list(smaller) == [batch.tolist() for batch in smaller.plan]
+    assert smaller.plan == bw.Planner(lengths, batching=bw.TokenBudget(300))(1)
+
+
+def test_what_need_not_be_smaller_stays_as_it_was():
+    planner = bw.Planner(log_normal(300), batching=bw.TokenBudget(100))
+    state = PlanBatchSampler(planner).state_after(4)
+    larger = PlanBatchSampler(bw.Planner(log_normal(300), batching=bw.TokenBudget(200)))
+    larger.load_state_dict(state)
+    assert list(larger) == [batch.tolist() for batch in planner(0)[4:]]
+
+
+def test_another_seed_or_order_wants_the_planner_it_began_with():
+    began = bw.Planner(log_normal(300), batching=bw.TokenBudget(100))
+    state = PlanBatchSampler(began).state_after(4)
+    for changes in ({"seed": 1}, {"order": bw.Sequential()}):
+        goes_on = bw.Planner(log_normal(300), batching=bw.TokenBudget(70), **changes)
+        sampler = PlanBatchSampler(goes_on)
+        with pytest.raises(bw.PlanMismatchError, match=r"planned_by=Planner"):
+            sampler.load_state_dict(state)
+        sampler.load_state_dict(state, planned_by=began)
+        live = iter(sampler)
+        rest = [next(live) for _ in range(3)]
+        again = live.state_dict()
+        rest += live
+        assert [i for batch in rest for i in batch] == began(0)[4:].indices.tolist()
+        # The state still is of what the epoch began with.
+        third = PlanBatchSampler(goes_on)
+        third.load_state_dict(again, planned_by=began)
+        assert list(third) == rest[3:]
+        third = PlanBatchSampler(began)
+        third.load_state_dict(again)
+        assert [i for batch in third for i in batch] == [i for batch in rest[3:] for i in batch]
+
+
+def test_a_plan_has_no_lengths_to_keep_another_budget_by():
+    lengths = log_normal(300)
+    state = PlanBatchSampler(bw.plan(lengths, max_tokens=200)).state_after(4)
+    smaller = PlanBatchSampler(bw.plan(lengths, max_tokens=100))
+    with pytest.raises(bw.PlanMismatchError, match="planned_by"):
+        smaller.load_state_dict(state)
+    with pytest.raises(bw.PlanMismatchError, match="sampler of a Planner"):
+        smaller.load_state_dict(state, planned_by=bw.plan(lengths, max_tokens=200))
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(100))
+    sampler = PlanBatchSampler(planner)
+    sampler.load_state_dict(state, planned_by=bw.plan(lengths, max_tokens=200))
+    rest = list(sampler)
+    assert max(len(batch) * lengths[batch].max() for batch in rest) <= 100
+
+
+def test_pieces_are_cut_to_equal_parts_or_refused():
+    lengths = [100, 30, 7, 64]
+    began = bw.Planner(lengths, batching=bw.Packing(32, oversize="split"))
+    state = PlanBatchSampler(began).state_after(2)
+    half = PlanBatchSampler(bw.Planner(lengths, batching=bw.Packing(20, oversize="split")))
+    half.load_state_dict(state)
+    assert {piece.stop - piece.start for batch in half for piece in batch} == {16}
+    odd = bw.Planner(lengths, batching=bw.Packing(31, oversize="split"))
+    state = PlanBatchSampler(odd).state_after(2)
+    with pytest.raises(bw.BudgetError, match="no equal parts of those fit into 20"):
+        half.load_state_dict(state)
+
+
+def test_a_budget_of_each_column_is_kept():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 30, (200, 2))
+    began = bw.Planner(lengths, batching=bw.TokenBudget((120, 160)))
+    state = PlanBatchSampler(began).state_after(3)
+    sampler = PlanBatchSampler(bw.Planner(lengths, batching=bw.TokenBudget((60, 90))))
+    sampler.load_state_dict(state)
+    rest = list(sampler)
+    assert [i for batch in rest for i in batch] == began(0)[3:].indices.tolist()
+    for batch in rest:
+        assert (len(batch) * lengths[batch].max(axis=0) <= (60, 90)).all()
