@@ -62,7 +62,9 @@ def opened(
         _refuse_version(state["version"], version)
     if given != expected:
         missing, unknown = sorted(expected - given), sorted(map(str, given - expected))
-        parts = [f"{what} {each}" for what, each in (("without", missing), ("with", unknown)) if each]
+        parts = [
+            f"{what} {each}" for what, each in (("without", missing), ("with", unknown)) if each
+        ]
         raise PlanMismatchError(
             f"not a state of {owner}: it is {' and '.join(parts)}. Load what {how} returned."
         )

@@ -155,7 +155,9 @@ def _entry_lengths(plan: Plan, lengths: LengthArray) -> IntArray:
     entries: IntArray = lengths[plan.indices].astype(np.int64)
     if plan.starts is not None:
         entries -= plan.starts
-    return entries if plan.layout.max_length is None else np.minimum(entries, plan.layout.max_length)
+    return (
+        entries if plan.layout.max_length is None else np.minimum(entries, plan.layout.max_length)
+    )
 
 
 def _without(plan: Plan, gone: npt.NDArray[np.bool_]) -> Plan | None:

@@ -157,8 +157,8 @@ def test_one_plan_serves_every_epoch_and_is_split_where_ranks_need_it():
 
 def test_a_plan_of_fewer_samples_than_ranks_gives_some_of_them_twice():
     plan = bw.plan([5, 6, 7], max_tokens=99)
+    samplers = rank_samplers(plan, 4)
     with pytest.warns(UserWarning, match="1 come twice"):
-        samplers = rank_samplers(plan, 4)
         per_rank = [list(sampler) for sampler in samplers]
     assert [len(sampler) for sampler in samplers] == [1] * 4
     assert dealt_back(per_rank) == [*plan.indices.tolist(), int(plan.indices[0])]

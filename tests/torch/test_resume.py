@@ -50,7 +50,7 @@ def test_a_chain_of_worlds_sees_an_epoch_exactly_once_in_its_sequence(
     """Each job of the chain has its own ranks, consumes part of what is left, and is stopped."""
     lengths = [*lengths, *[1] * 15]  # a batch for each of 5 ranks × 3
     seen, state, expected = [], None, None
-    for world_size, accumulate, share in [*chain, (1, 1, 1.0)]:
+    for world_size, accumulate, part in [*chain, (1, 1, 1.0)]:
         size = {"step_tokens": 60} if use_tokens else {"accumulate": accumulate}
         try:
             planner = bw.Planner(lengths, batching=batching, seed=7, world_size=world_size, **size)
@@ -64,7 +64,7 @@ def test_a_chain_of_worlds_sees_an_epoch_exactly_once_in_its_sequence(
             if state is not None:
                 sampler.load_state_dict(state)
         try:
-            count = round(share * left(samplers[0]))
+            count = round(part * left(samplers[0]))
         except UserWarning as warning:
             rest = int(str(warning).split()[0])
             assert rest == len(expected) - len(seen)

@@ -11,7 +11,9 @@ from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
 from batchwright.errors import PlanMismatchError
 
-_KINDS: dict[str, type] = {kind.__name__: kind for kind in (Buckets, FixedSize, Packing, TokenBudget)}
+_KINDS: dict[str, type] = {
+    kind.__name__: kind for kind in (Buckets, FixedSize, Packing, TokenBudget)
+}
 
 
 def described(batching: Batching) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from batchwright.plans import Plan
 from batchwright.torch.loader_checks import check_loader, loader_in_use
 from batchwright.torch.pieces import Piece
 from batchwright.torch.placement import given_place, placed
-from batchwright.torch.plan_source import PlanSource, PlannerSource, as_source
+from batchwright.torch.plan_source import PlannerSource, PlanSource, as_source
 from batchwright.torch.resume import Course, Position, chart, read_position
 
 Batch: TypeAlias = list[int] | list[Piece]

@@ -55,7 +55,7 @@ def loader_in_use() -> tuple[Any, Any] | None:
         if frame.f_back is None:
             return None
         frame = frame.f_back
-        caller = frame.f_locals.get("self")
+        caller: Any = frame.f_locals.get("self")
         if hasattr(caller, "_index_sampler") and hasattr(caller, "_dataset"):
             return caller._dataset, getattr(caller, "_collate_fn", None)  # noqa: SLF001
     return None
@@ -100,7 +100,8 @@ def _check_size(plan: Plan, dataset: Any) -> None:
     if planned != size:
         count = f"{planned} lengths" if planned is not None else f"sample {plan.indices.max()}"
         consequence = (
-            "The rest would never be seen" if planned is not None and planned < size
+            "The rest would never be seen"
+            if planned is not None and planned < size
             else "Some that the plan asks for do not exist"
         )
         message = (

@@ -219,9 +219,7 @@ def first_plan(position: Position) -> Plan:
     """
     first, begun = position.legs[0], position.begun
     assert begun is not None  # noqa: S101 (legs have a plan)
-    plan = begun.source.plan(
-        position.epoch, first.world_size, first.accumulate, begun.num_batches
-    )
+    plan = begun.source.plan(position.epoch, first.world_size, first.accumulate, begun.num_batches)
     if len(plan) != begun.num_batches or plan.digest() != begun.digest:
         message = (
             f"epoch {position.epoch} was planned as {begun.num_batches} batches (digest "
@@ -235,9 +233,7 @@ def first_plan(position: Position) -> Plan:
     return plan
 
 
-def chart(
-    source: PlanSource, position: Position, world_size: int, *, warn: bool = False
-) -> Course:
+def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool = False) -> Course:
     """Find what is left of an epoch, for the ranks and the budget that are there now.
 
     Guarantees that what is left is exactly what was not consumed, in the same global sequence,
@@ -327,15 +323,16 @@ def _shared_again(
 def _legs(given: object) -> tuple[Leg, ...]:
     legs = []
     for each in given if isinstance(given, list) else [None]:
-        numbers = each[:3] if isinstance(each, list) else []
+        entries: list[Any] = each if isinstance(each, list) else []
+        numbers = entries[:3]
         if (
-            not 3 <= len(numbers) <= len(each) <= 4
+            not 3 <= len(entries) <= 4
             or not all(map(_is_count, numbers))
             or not min(numbers)
             or numbers[2] % numbers[0]
         ):
             raise _changed(f"legs {given!r}")
-        legs.append(Leg(*numbers, *(map(Fit.rebuilt, each[3:]))))
+        legs.append(Leg(*numbers, *(map(Fit.rebuilt, entries[3:]))))
     if legs and legs[0].fit is not None:
         raise _changed(f"legs {given!r}")
     return tuple(legs)

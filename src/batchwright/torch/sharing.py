@@ -64,7 +64,8 @@ def share(
         warnings.warn(
             f"{samples} samples are left of epoch {epoch}, for {world_size} ranks that each need a "
             f"batch: {missing} come twice ({_listed(rest.indices[again])}). "
-            'A Planner with last="drop" leaves samples out instead; last="repeat" says that this is wanted.',
+            'A Planner with last="drop" leaves samples out instead; last="repeat" says that this '
+            "is wanted.",
             stacklevel=2,
         )
     return _singles(rest, np.concatenate((np.arange(samples), again)))
@@ -73,9 +74,7 @@ def share(
 def _without_last(rest: Plan, kept: int) -> Plan | None:
     if not kept:
         return None
-    gone = np.concatenate(
-        (rest.dropped.get("remainder", rest.indices[:0]), rest.indices[kept:])
-    )
+    gone = np.concatenate((rest.dropped.get("remainder", rest.indices[:0]), rest.indices[kept:]))
     singles = _singles(rest, np.arange(kept))
     return dataclasses.replace(singles, dropped={**rest.dropped, "remainder": gone})
 
