@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 import batchwright as bw
@@ -113,7 +113,7 @@ class Run:
         states = [through_json(each.state_dict()) for each in iterators]
         assert all(each == states[0] for each in states)
         self.state = states[0]
-        self.is_over = bool(self.asked) and not left_of_epoch(self.samplers_of(planner, 1)[0])
+        self.is_over = bool(self.asked) and not left(self.samplers_of(planner, 1)[0])
 
     def samplers_of(self, planner, world_size):
         samplers = rank_samplers(planner, world_size)
@@ -140,6 +140,7 @@ def check_chain(lengths, chain, epoch):
         run.go_on(*job)
         if run.is_over:
             run.check()
+            event("the epoch came to its end")
             return
 
 
@@ -165,14 +166,6 @@ def test_a_chain_of_capacities_sees_every_piece_exactly_once(lengths, chain, epo
 
 def left_of(sampler, state) -> int:
     return left(sampler) if state is not None else len(sampler)
-
-
-def left_of_epoch(sampler) -> bool:
-    """Say whether the chain ended before the epoch; or dropped all that was left at its very end."""
-    try:
-        return left(sampler) > 0 or sampler._chart(sampler._next_position()).plan is None
-    except (UserWarning, bw.BudgetError):
-        return True
 
 
 def test_a_smaller_budget_is_kept_by_all_that_is_left():

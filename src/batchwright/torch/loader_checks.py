@@ -19,6 +19,7 @@ from batchwright.torch.pieces import PieceDataset
 
 if TYPE_CHECKING:
     from batchwright.plans import Plan
+    from batchwright.torch.resume import Course
 
 _DEPTH = 16
 """Callers looked at, and data sets inside of one another."""
@@ -61,15 +62,17 @@ def loader_in_use() -> tuple[Any, Any] | None:
     return None
 
 
-def warn_if_over_budget(plan: Plan, batch: Any) -> None:
+def warn_if_over_budget(course: Course | None, batch: Any) -> None:
     """Warn if the token ids of a batch take more than the plan's budget.
 
     Args:
-        plan: The plan that the batch is of.
+        course: What the batch is of.
         batch: A dict, tuple or tensor. Only integers [rows, tokens] count: what else a budget
             bounds cannot be told from here.
     """
-    budget = plan.layout.budget
+    budget = None
+    if course is not None and course.plan is not None:
+        budget = course.plan.layout.budget
     if budget is None:
         return
     fields = batch if isinstance(batch, Mapping) else {"batch": batch}

@@ -12,6 +12,7 @@ import torch
 
 from batchwright.errors import LossError
 from batchwright.torch.batch_sampler import PlanBatchSampler
+from batchwright.torch.loader_checks import warn_if_over_budget
 
 IGNORED = -100
 """The label that torch's losses leave out."""
@@ -91,7 +92,10 @@ def windows(
     known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
     batches = iter(loader)
     done = 0
+    sampler = getattr(loader, "batch_sampler", None)
     while taken := tuple(islice(batches, size)):
+        if not done and isinstance(sampler, PlanBatchSampler):
+            warn_if_over_budget(sampler.course, taken[0])
         tokens = float(sum(weight(batch) for batch in taken))
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
