@@ -80,6 +80,7 @@ def opened(
             f"the state of {owner} was changed after it was saved: its checksum does not fit. Load "
             f"what {how} returned."
         )
+    del plain["version"]
     return plain
 
 

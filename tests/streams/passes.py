@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import warnings
 from collections import Counter
 
 from hypothesis import strategies as st
@@ -107,6 +109,7 @@ def settings_of_streams(draw, *, roomy=False, min_samples=1):
         "buffer_size": smallest + draw(st.sampled_from([0, 1, 7, 40, 200])),
         "world_size": world_size,
         "accumulate": accumulate,
+        "last": draw(st.sampled_from(("short", "short", "drop", "repeat"))),
         "seed": draw(st.integers(0, 3)),
         "epoch": draw(st.integers(0, 3)),
     }
@@ -119,17 +122,17 @@ def batches_of(options, *, rank=0, source="sequence", **others):
 
 
 def of_all_ranks(options, **others):
-    """Return the batches of all ranks in global sequence, and the error that ended them."""
-    per_rank, errors = [], []
+    """Return the batches of all ranks in global sequence, and how many samples are said to repeat."""
+    per_rank, said = [], []
     for rank in range(options["world_size"]):
-        per_rank.append([])
-        try:
-            per_rank[-1].extend(batches_of(options, rank=rank, **others))
-        except bw.PlanError as error:
-            errors.append(str(error))
-    assert len(errors) in {0, options["world_size"]}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            per_rank.append(list(batches_of(options, rank=rank, **others)))
+        said.append([str(each.message) for each in caught])
+    assert all(each == said[0] for each in said)
     assert len({len(batches) for batches in per_rank}) == 1, "ranks have unequal counts"
-    return [batch for slot in zip(*per_rank, strict=True) for batch in slot], errors
+    batches = [batch for slot in zip(*per_rank, strict=True) for batch in slot]
+    return batches, sum(int(re.search(r"(\d+) come twice", each)[1]) for each in said[0])
 
 
 def expected_items(samples, batching):

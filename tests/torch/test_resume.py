@@ -15,7 +15,7 @@ import batchwright as bw
 from batchwright._states import sealed
 from batchwright.torch import PlanBatchSampler
 from tests.python_lines import python_lines
-from batchwright.torch.sharing import share
+from batchwright.remainders import share
 from tests.torch.planners import (
     batchings,
     dealt_back,
@@ -185,7 +185,7 @@ def test_remainders_follow_the_policy(size, world_size, accumulate):
         assert kept is None
     else:
         assert len(kept) == size // update * update
-        gone = kept.dropped.get("remainder", plan.indices[:0])
+        gone = kept.dropped.get("last", plan.indices[:0])
         assert [*kept.indices, *gone] == plan.indices.tolist()
 
 

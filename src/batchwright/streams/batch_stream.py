@@ -6,24 +6,27 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from batchwright.batching import Batching
-from batchwright.checks import check_positive
+from batchwright.batching.described import described, rebuilt
+from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
+from batchwright.remainders import LAST, Last
 from batchwright.seeding import generator
 from batchwright.streams.buffer import Buffer, Cut, Intake, Measure, size_of, slice_of
 from batchwright.streams.source import Samples, Shard, Source
 from batchwright.streams.state import (
     Position,
+    Settings,
     checksum,
     packed_places,
     pieces_left,
     read_position,
-    without_gone_pieces,
 )
 from batchwright.streams.window import plan_rest, plan_window
 from batchwright.typing import IntArray
@@ -37,7 +40,8 @@ class BatchStream(Iterator[list[Any]]):
 
     Attributes:
         dropped: Numbers in the stream of the samples that this pass dropped because they exceed
-            the budget; a pass that was resumed lists those since.
+            the budget, or fill no whole update under ``last="drop"``; a pass that was resumed lists
+            those since.
     """
 
     def __init__(
@@ -55,25 +59,40 @@ class BatchStream(Iterator[list[Any]]):
         accumulate: int,
         part: tuple[int, int],
         presharded: bool,
+        last: Last,
     ) -> None:
-        check_positive(
-            "stream",
-            buffer_size=buffer_size,
-            world_size=world_size,
-            accumulate=accumulate,
-        )
-        shard = Shard(operator.index(part[0]), operator.index(part[1]))
-        if not 0 <= shard.index < shard.count:
-            raise PlanError(f"part={part}: expected (index, count) with 0 ≤ index < count.")
+        numbers = {"buffer_size": buffer_size, "world_size": world_size, "accumulate": accumulate}
+        check_positive("stream", **numbers)
+        check_choice("stream", "last", last, LAST)
+        buffer_size, world_size, accumulate = map(operator.index, numbers.values())
+        shard, rank = _shard(part), _whole("rank", rank)
         if not 0 <= rank < world_size:
             raise PlanError(f"rank={rank} is not in a world of {world_size}.")
         _check_buffer(buffer_size, batching, world_size * accumulate)
         generator(seed, "stream", epoch)  # refuses what is no seed, or no epoch
+        seed, epoch = operator.index(seed), operator.index(epoch)
+        self._arguments = {
+            "samples": samples,
+            "batching": batching,
+            "length": length,
+            "cut": cut,
+            "buffer_size": buffer_size,
+            "seed": seed,
+            "epoch": epoch,
+            "world_size": world_size,
+            "rank": rank,
+            "accumulate": accumulate,
+            "part": (shard.index, shard.count),
+            "presharded": presharded,
+            "last": last,
+        }
         self._batching, self._buffer_size, self._rank = batching, buffer_size, rank
+        self._settings = Settings(described(batching), buffer_size, last)
         taken = Shard() if presharded else shard
-        self._source = Source(samples, taken)
+        self._source = Source(samples, taken, epoch)
         self._intake = Intake(batching, length or size_of, cut or slice_of, taken)
-        self._now = Position(seed, epoch, (shard.index, shard.count), world_size, accumulate)
+        place = (shard.index, shard.count)
+        self._now = Position(seed, epoch, place, self._settings, world_size, accumulate)
         self._shares = (world_size, accumulate)
         self._loaded: Position | None = None
         self._held = Buffer.empty()
@@ -82,7 +101,18 @@ class BatchStream(Iterator[list[Any]]):
         self._windows = 0  # that were planned
         self._has_begun = self._has_failed = False
         self._room = 0  # samples that may be read while the window is emitted
+        self._keeps = False  # what was emitted: it comes once more
         self.dropped: list[int] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process: what is read and held stays, and is read again there."""
+        return {"arguments": self._arguments, "at": self.state_dict(), "dropped": self.dropped}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive, and go on where the stream was."""
+        self.__init__(**state["arguments"])  # type: ignore[misc]
+        self.load_state_dict(state["at"])
+        self.dropped = list(state["dropped"])
 
     def __next__(self) -> list[Any]:
         """Return this rank's next batch.
@@ -131,7 +161,7 @@ class BatchStream(Iterator[list[Any]]):
         if self._has_begun:
             raise PlanError("this stream has begun: load a state into a new one.")
         position = read_position(state, expected=self._now)
-        self._loaded = position if position.ended or position.checksum is not None else None
+        self._loaded = position if position.ended or position.batches is not None else None
 
     def _next_batch(self) -> list[Any] | None:
         if self._loaded is not None and not self._loaded.ended:
@@ -145,7 +175,8 @@ class BatchStream(Iterator[list[Any]]):
         self._read_ahead(int(plan.offsets[emitted]) / plan.indices.size)
         batch: list[Any] = self._held.samples[plan[emitted + self._rank]].tolist()
         for place in range(emitted, emitted + world_size):
-            self._held.samples[plan[place]] = None  # of all ranks: not needed any more
+            if not self._keeps:
+                self._held.samples[plan[place]] = None  # of all ranks: not needed any more
         emitted += world_size
         ended = self._now.is_last and emitted == len(plan)
         self._now = replace(self._now, emitted=emitted, ended=ended)
@@ -153,22 +184,43 @@ class BatchStream(Iterator[list[Any]]):
 
     def _resume(self, position: Position) -> None:
         """Build the window again that a state was saved in."""
+        then = position.settings
+        batching = self._batching
+        if then.batching is not None and then.batching != self._settings.batching:
+            batching = rebuilt(then.batching)
         places = position.places
         samples = self._source.read_again(places, position.read)
-        held, _ = self._intake(samples, places)
-        self._held = without_gone_pieces(held, position.pieces)
-        plan = self._planned(position)
-        if checksum(plan, self._held) != position.checksum or position.emitted > len(plan):
+        intake = replace(self._intake, batching=batching)
+        self._held, _ = intake.again(samples, places, position.pieces)
+        if not self._held.places.size:
+            raise PlanMismatchError("the state says that nothing was held in the middle of a pass.")
+        plan = self._planned(position, batching)
+        hashed = None if plan is None else checksum(plan, self._held)
+        if plan is None or hashed != position.batches or position.emitted > len(plan):
             raise PlanMismatchError(
                 f"window {position.window} of the stream comes out as another one than when the "
-                "state was saved. Resume with the samples, length=, batching and buffer_size that "
-                "the pass began with."
+                "state was saved. Resume with the samples and length= that the pass began with; "
+                "the batching, if it is a function of yours, has to be the same as well."
             )
         self._loaded, self._now, self._windows = None, position, position.window + 1
-        if self._shares == (position.world_size, position.accumulate):
+        self._intake.num_columns = intake.num_columns
+        same_shares = self._shares == (position.world_size, position.accumulate)
+        if same_shares and then == self._settings:
             self._begin(plan)
-        elif position.emitted:  # other ranks: what is left of the window is planned anew
+            return
+        # What is left of the window is planned anew, with what comes.
+        if position.emitted:
             self._held = _without(self._held, plan[: position.emitted].indices)
+        if batching is not self._batching:
+            self._refit(samples, places)
+
+    def _refit(self, samples: list[Any], places: IntArray) -> None:
+        """Take in what is left of a window once more, under the budget there is now."""
+        left = pieces_left(self._held)
+        here = np.isin(places, self._held.places)
+        kept = list(compress(samples, here.tolist()))
+        self._held, dropped = self._intake.again(kept, places[here], left)
+        self._drop(dropped)
 
     def _next_window(self) -> bool:
         """Fill the buffer and plan it; return whether there is anything left."""
@@ -188,6 +240,7 @@ class BatchStream(Iterator[list[Any]]):
             self._now.seed,
             self._now.epoch,
             self._now.shard,
+            self._settings,
             *self._shares,
             window=self._windows,
             read=self._source.position,
@@ -196,23 +249,31 @@ class BatchStream(Iterator[list[Any]]):
             pieces=pieces_left(self._held),
             is_last=self._source.ended,
         )
-        plan = self._planned(now)
-        self._now, self._windows = replace(now, checksum=checksum(plan, self._held)), now.window + 1
+        plan = self._planned(now, self._batching)
+        if now.is_last:
+            rest = self._held if plan is None else _without(self._held, plan.indices)
+            self._drop(np.unique(rest.places))
+        if plan is None:
+            return False
+        self._now, self._windows = replace(now, batches=checksum(plan, self._held)), now.window + 1
         self._begin(plan)
         return True
 
     def _begin(self, plan: Plan) -> None:
         self._plan = plan
+        self._keeps = self._now.is_last and np.unique(plan.indices).size < plan.indices.size
         self._room = self._buffer_size - _without(self._held, plan.indices).num_samples
 
-    def _planned(self, at: Position) -> Plan:
-        """Plan the buffer as it is."""
+    def _planned(self, at: Position, batching: Batching) -> Plan | None:
+        """Plan the buffer as it is; None: of the last window nothing is left."""
         draw = partial(generator, at.seed, "stream", at.epoch, *at.shard, at.window)
         shares = {"world_size": at.world_size, "accumulate": at.accumulate}
+        lengths, settings = self._held.lengths, at.settings
         if at.is_last:
-            return plan_rest(self._held.lengths, self._batching, **shares, draw=draw)
-        overdue = self._held.places < at.read - _PATIENCE * self._buffer_size
-        return plan_window(self._held.lengths, self._batching, **shares, overdue=overdue, draw=draw)
+            options = {"epoch": at.epoch, "last": settings.last}
+            return plan_rest(lengths, batching, **shares, **options, draw=draw)
+        overdue = self._held.places < at.read - _PATIENCE * settings.buffer_size
+        return plan_window(lengths, batching, **shares, overdue=overdue, draw=draw)
 
     def _read_ahead(self, share: float) -> None:
         """Read what replaces the samples that were emitted, so that no window has to wait."""
@@ -225,8 +286,11 @@ class BatchStream(Iterator[list[Any]]):
         place = self._source.position
         samples = self._source.read(count)
         arrived, dropped = self._intake(samples, np.arange(place, place + len(samples)))
-        self.dropped.extend(self._intake.shard.number(gone) for gone in dropped.tolist())
+        self._drop(dropped)
         return arrived
+
+    def _drop(self, places: IntArray) -> None:
+        self.dropped.extend(self._intake.shard.number(place) for place in places.tolist())
 
     def _check_not_empty(self) -> None:
         if self._windows:
@@ -242,6 +306,23 @@ class BatchStream(Iterator[list[Any]]):
                 "the stream gave no sample. If it is an iterator, it can be gone through once: "
                 "give a sequence, or a function start → iterator."
             )
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise PlanError(f"{name}={value!r}: expected an integer.") from error
+
+
+def _shard(part: tuple[int, int]) -> Shard:
+    try:
+        index, count = map(operator.index, part)
+    except (TypeError, ValueError):
+        index, count = -1, 0
+    if not 0 <= index < count:
+        raise PlanError(f"part={part}: expected (index, count) with 0 ≤ index < count.")
+    return Shard(index, count)
 
 
 def _without(buffer: Buffer, entries: IntArray) -> Buffer:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.batching import Batching
-from batchwright.errors import BudgetError, LengthsError
+from batchwright.errors import BudgetError, LengthsError, PlanMismatchError
 from batchwright.lengths import as_lengths
 from batchwright.oversize import check_columns, fit_items
 from batchwright.streams.source import Shard
@@ -22,6 +23,10 @@ columns, both are tuples."""
 
 Measure: TypeAlias = Callable[[Any], int | tuple[int, ...]]
 """``sample → length``, or a tuple of lengths: one for each column."""
+
+
+Bounds: TypeAlias = Mapping[int, list[tuple[int, int]]]
+"""Place → (start, stop) of the pieces held, of samples of which some pieces are gone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +112,7 @@ class Intake:
                 is of another number of columns.
         """
         if not samples:
-            return Buffer.empty(), places
+            return Buffer.empty(), places[:0]
         held = np.empty(len(samples), dtype=np.object_)
         for place, sample in enumerate(samples):  # NumPy would take a list for an array
             held[place] = sample
@@ -137,6 +142,52 @@ class Intake:
             )
             fitted.samples[entry] = self.cut(fitted.samples[entry], *bounds)
         return fitted, none
+
+    def again(
+        self, samples: list[Any], places: IntArray, pieces: Bounds | None
+    ) -> tuple[Buffer, IntArray]:
+        """Take in samples once more, of some of which only some pieces are left.
+
+        Args:
+            samples: The samples, whole.
+            places: int64[k], their places in this part of the stream.
+            pieces: Place → (start, stop) of the pieces that are left. Those above the budget are
+                cut further.
+
+        Returns:
+            As when called.
+
+        Raises:
+            PlanMismatchError: If a sample has no such pieces.
+        """
+        if not pieces:
+            return self(samples, places)
+        is_whole = ~np.isin(places, list(pieces))
+        partial = np.flatnonzero(~is_whole)
+        if partial.size != len(pieces):
+            raise _no_such_pieces(min(set(pieces) - set(places.tolist())))
+        held, gone = self(list(compress(samples, is_whole.tolist())), places[is_whole])
+        parts = [self._parts(samples[k], int(places[k]), pieces[int(places[k])]) for k in partial]
+        both = held.joined(parts)
+        return both.take(np.lexsort((both.starts, both.places))), gone
+
+    def _parts(self, sample: Any, place: int, bounds: list[tuple[int, int]]) -> Buffer:
+        """Cut the pieces that are left out of a sample."""
+        size = int(self._measure([sample], np.array([place])).max())
+        if not bounds or not all(0 <= start < stop <= size for start, stop in bounds):
+            raise _no_such_pieces(place)
+        most = self.batching.layout.longest_row or size
+        cuts = [
+            (first, min(first + most, stop))
+            for start, stop in bounds
+            for first in range(start, stop, most)
+        ]
+        held = np.empty(len(cuts), dtype=np.object_)
+        for number, (start, stop) in enumerate(cuts):
+            held[number] = self.cut(sample, start, stop)
+        starts, stops = np.array(cuts, dtype=np.int64).T
+        several = np.full(len(cuts), len(cuts) + 1)  # more than there are: some are gone
+        return Buffer(np.full(len(cuts), place), starts, several, stops - starts, held)
 
     def _ways(self, lengths: IntArray) -> tuple[str, ...]:
         """Return the policies that can be applied, but for an error."""
@@ -189,6 +240,13 @@ class Intake:
             f" of the stream, {lengths[worst].tolist()} tokens ({np.count_nonzero(long)} of the "
             f"{len(lengths)} just read are too long). Raise {name}, or choose oversize={listed}."
         )
+
+
+def _no_such_pieces(place: int) -> PlanMismatchError:
+    return PlanMismatchError(
+        f"the state holds pieces of the sample at place {place} that it does not have. Resume with "
+        "the samples and the length= that the pass began with."
+    )
 
 
 def slice_of(sample: Any, start: Any, stop: Any) -> Any:

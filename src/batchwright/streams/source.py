@@ -16,6 +16,10 @@ Samples: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
 """A sequence, anything else to iterate over, or a function ``start → iterator``."""
 
 
+_DEPTH = 16
+"""Streams looked at inside of one another."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """The samples ``index, index + count, …`` of a stream.
@@ -41,6 +45,8 @@ class Source:
             function ``start → iterator`` that begins with sample `start` of the stream; or
             anything else to iterate over, which is read from its beginning.
         shard: Which part.
+        epoch: The epoch: what is read, or what it is made of (its `dataset`), learns of it by its
+            `set_epoch`, where it has one.
 
     Attributes:
         position: Samples of the part that were read.
@@ -55,8 +61,8 @@ class Source:
         (['b', 'd'], ['f'], 3, True)
     """
 
-    def __init__(self, samples: Samples, shard: Shard) -> None:
-        self._samples, self._shard = samples, shard
+    def __init__(self, samples: Samples, shard: Shard, epoch: int = 0) -> None:
+        self._samples, self._shard, self._epoch = samples, shard, epoch
         self._is_indexed = (
             hasattr(samples, "__getitem__")
             and hasattr(samples, "__len__")
@@ -76,6 +82,7 @@ class Source:
         if self.ended or count < 1:
             return []
         if self._iterator is None:
+            _set_epoch(self._samples, self._epoch)
             self._iterator = self._open(self.position)
         samples = list(islice(self._iterator, count))
         self.position += len(samples)
@@ -96,6 +103,7 @@ class Source:
         Raises:
             PlanMismatchError: If the source has fewer samples than that.
         """
+        _set_epoch(self._samples, self._epoch)
         if self._is_indexed:
             size = len(self._samples)  # type: ignore[arg-type]
             enough = self._shard.number(position - 1) < size
@@ -125,3 +133,13 @@ class Source:
         if hasattr(self._samples, "__iter__"):
             return islice(iter(self._samples), start, None, step)
         return islice(iter(self._samples(start)), 0, None, step)
+
+
+def _set_epoch(samples: object, epoch: int) -> None:
+    """Tell the samples which epoch they are read in: they may come in another sequence."""
+    inside: Any = samples
+    for _ in range(_DEPTH):
+        if callable(getattr(inside, "set_epoch", None)):
+            inside.set_epoch(epoch)
+            return
+        inside = getattr(inside, "dataset", None)

@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import base64
 import binascii
+import operator
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import numpy as np
 
+from batchwright._states import opened, sealed
 from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
-from batchwright.streams.buffer import Buffer
+from batchwright.remainders import LAST, Last
+from batchwright.streams.buffer import Bounds, Buffer
 from batchwright.typing import IntArray
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+_OWNER, _HOW = "a stream", "state_dict()"
 
 _MOST_PLACES = 1 << 32  # what a state may ask to be unpacked: it may come from a damaged file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a stream was batched by when a window of it was planned.
+
+    Attributes:
+        batching: The batching, if it is one of ours. None: the user's own.
+        buffer_size: Samples to hold.
+        last: What becomes of samples at the end that fill no whole update.
+    """
+
+    batching: Mapping[str, Any] | None
+    buffer_size: int
+    last: Last
 
 
 @dataclass(frozen=True)
@@ -29,38 +50,41 @@ class Position:
         seed: The stream's seed.
         epoch: The epoch.
         shard: Number of this part of the stream, and how many there are.
+        settings: What it is batched by.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         window: Number of the window.
         read: Samples of this part that were read when the window was planned.
         first: Place of the oldest of them that was held.
         held: Which were held from there to `read`: bits, compressed, as text.
-        pieces: Place → starts of the pieces held, of samples of which some pieces are gone.
+        pieces: The pieces held, of samples of which some pieces are gone.
         emitted: Batches of the window that were emitted, over all ranks.
         is_last: Whether the stream had ended.
         ended: Whether nothing is left.
-        checksum: Of the window's batches. None: nothing was planned yet.
+        batches: Hash of the window's batches. None: nothing was planned yet.
     """
 
     seed: int
     epoch: int
     shard: tuple[int, int]
+    settings: Settings
     world_size: int
     accumulate: int
     window: int = 0
     read: int = 0
     first: int = 0
     held: str = ""
-    pieces: Mapping[str, list[int]] | None = None
+    pieces: Bounds | None = None
     emitted: int = 0
     is_last: bool = False
     ended: bool = False
-    checksum: int | None = None
+    batches: int | None = None
 
     def state(self) -> dict[str, Any]:
         """Write the position down, as JSON can keep it."""
-        fields = asdict(self)
-        return {"version": STATE_VERSION, **fields, "shard": list(self.shard)}
+        fields = {field.name: getattr(self, field.name) for field in dataclass_fields(self)}
+        settings = {field.name: getattr(self.settings, field.name) for field in _SETTINGS}
+        return sealed({**fields, "settings": settings}, version=STATE_VERSION)
 
     @property
     def places(self) -> IntArray:
@@ -92,31 +116,17 @@ def packed_places(places: IntArray, read: int) -> tuple[int, str]:
     return first, base64.b64encode(zlib.compress(np.packbits(bits).tobytes())).decode("ascii")
 
 
-def pieces_left(buffer: Buffer) -> dict[str, list[int]] | None:
+def pieces_left(buffer: Buffer) -> dict[int, list[tuple[int, int]]] | None:
     """List the pieces that are left of samples of which some are gone."""
     places, counts = np.unique(buffer.places, return_counts=True)
     held = counts[np.searchsorted(places, buffer.places)]
     partial = np.flatnonzero(held < buffer.pieces)
-    left: dict[str, list[int]] = {}
-    for place, start in zip(
-        buffer.places[partial].tolist(), buffer.starts[partial].tolist(), strict=True
-    ):
-        left.setdefault(str(place), []).append(start)
+    left: dict[int, list[tuple[int, int]]] = {}
+    for entry in partial.tolist():
+        start = int(buffer.starts[entry])
+        piece = (start, start + int(buffer.lengths[entry]))
+        left.setdefault(int(buffer.places[entry]), []).append(piece)
     return left or None
-
-
-def without_gone_pieces(buffer: Buffer, left: Mapping[str, list[int]] | None) -> Buffer:
-    """Take away the pieces that were emitted before a state was saved."""
-    if not left:
-        return buffer
-    keep = np.ones(buffer.places.size, dtype=np.bool_)
-    try:
-        for place, starts in left.items():
-            ours = slice(*np.searchsorted(buffer.places, [int(place), int(place) + 1]).tolist())
-            keep[ours] = np.isin(buffer.starts[ours], starts)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise _changed(f"the pieces held cannot be read ({error})") from error
-    return buffer.take(keep)
 
 
 def checksum(plan: Plan, buffer: Buffer) -> int:
@@ -141,24 +151,24 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
     Raises:
         PlanMismatchError: If it is no state, of another format, seed, epoch or part.
     """
+    names = [field.name for field in dataclass_fields(Position)]
+    fields = opened(state, names, owner=_OWNER, version=STATE_VERSION, how=_HOW)
     try:
-        fields = dict(state)
-        version = fields.pop("version")
-        shard = tuple(fields.pop("shard"))
-        position = Position(**fields, shard=shard)
-    except (TypeError, KeyError, ValueError) as error:
-        raise PlanMismatchError(
-            f"not a state of a stream ({type(error).__name__}: {error}). Load what state_dict() "
-            "returned."
-        ) from error
-    if version != STATE_VERSION:
-        raise PlanMismatchError(
-            f"the state has format {version!r}, this version reads {STATE_VERSION}. Resume with "
-            "the version of batchwright that saved it."
+        position = Position(
+            **{
+                **fields,
+                "shard": tuple(fields["shard"]),
+                "settings": Settings(**fields["settings"]),
+                "pieces": _bounds(fields["pieces"]),
+            }
         )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _changed(f"it cannot be read ({error})") from error
+    if not _makes_sense(position):
+        raise _changed("its numbers are none that a stream writes")
     if position.shard != expected.shard:
         raise PlanMismatchError(
-            f"the state is of part {position.shard[:1]} of {position.shard[1:]} of the stream, "
+            f"the state is of part {position.shard[0]} of {position.shard[1]} of the stream, "
             f"this is part {expected.shard[0]} of {expected.shard[1]}. Resume with the same number "
             "of workers."
         )
@@ -168,18 +178,49 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
             raise PlanMismatchError(
                 f"the state was saved with {name}={given!r}, now {name}={ours!r}. Use {given!r}."
             )
-    numbers = (position.window, position.read, position.first, position.emitted)
-    sizes = (position.world_size, position.accumulate)
-    if (
-        not all(type(number) is int and number >= 0 for number in numbers)
-        or not all(type(size) is int and size > 0 for size in sizes)
-        or not 0 <= position.read - position.first < _MOST_PLACES
-        or not isinstance(position.held, str)
-        or not {type(position.is_last), type(position.ended)} <= {bool}
-    ):
-        raise _changed(f"it says {numbers} and {sizes}, expected whole numbers")
     return position
+
+
+def _makes_sense(position: Position) -> bool:
+    """Say whether all values are of their types and within their ranges."""
+    settings, shard = position.settings, position.shard
+    counts = (
+        position.seed,
+        position.epoch,
+        position.window,
+        position.read,
+        position.first,
+        position.emitted,
+        shard[0],
+    )
+    sizes = (position.world_size, position.accumulate, settings.buffer_size, shard[-1])
+    texts_and_flags = {type(position.is_last), type(position.ended), type(position.held)}
+    return (
+        all(type(number) is int and number >= 0 for number in counts)
+        and all(type(size) is int and size > 0 for size in sizes)
+        and len(shard) == 2
+        and shard[0] < shard[1]
+        and 0 <= position.read - position.first < _MOST_PLACES
+        and type(position.held) is str
+        and texts_and_flags == {bool, str}
+        and position.emitted % position.world_size == 0
+        and (position.batches is None or type(position.batches) is int)
+        and settings.last in LAST
+        and (settings.batching is None or isinstance(settings.batching, dict))
+    )
+
+
+def _bounds(given: Mapping[str, Any] | None) -> Bounds | None:
+    if given is None:
+        return None
+    return {
+        int(place): [(operator.index(start), operator.index(stop)) for start, stop in pieces]
+        for place, pieces in given.items()
+    }
 
 
 def _changed(what: str) -> PlanMismatchError:
     return PlanMismatchError(f"the state was changed after it was saved: {what}.")
+
+
+_SETTINGS = dataclass_fields(Settings)

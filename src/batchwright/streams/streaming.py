@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching
+from batchwright.remainders import Last
 from batchwright.streams.batch_stream import BatchStream
 from batchwright.streams.buffer import Cut, Measure
 from batchwright.streams.source import Samples
@@ -23,6 +24,7 @@ def stream(
     accumulate: int = 1,
     part: tuple[int, int] = (0, 1),
     presharded: bool = False,
+    last: Last = "short",
 ) -> BatchStream:
     """Batch samples whose lengths are only known when they arrive.
 
@@ -33,7 +35,7 @@ def stream(
     Guarantees that every sample is emitted exactly once (or dropped or cut, where the batching's
     `oversize` says so), that no batch exceeds its budget, and that every rank gets the same
     number of batches, a multiple of `accumulate`: at the end, batches are split for it. Where the
-    last few samples cannot be split so far, the last update is a short one. It is a pure function
+    last few samples cannot be split so far, `last` decides. It is a pure function
     of the arguments and the samples: all ranks read the whole stream, each gets its share of the
     same batches, and nobody talks. At most `buffer_size` samples are held at a time, besides the
     batch handed out. After the first batch, which waits for a full buffer, what replaces a batch is
@@ -41,7 +43,8 @@ def stream(
 
     Args:
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
-            anything else to iterate over. The same samples on every rank.
+            anything else to iterate over. The same samples on every rank. Where it has a
+            `set_epoch`, that is called with `epoch` before it is read.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or a function
             ``(order, lengths, rng) → Plan``.
         length: ``sample → length``, one whole number; None is `len`. Or a tuple of them, as many
@@ -61,6 +64,11 @@ def stream(
             as one of `count` workers of this rank. Each part is a stream of its own, with all of
             the guarantees; the parts together are the whole.
         presharded: `samples` is that part already: all of it is taken.
+        last: What becomes of samples that are too few for a whole last update, however batches are
+            split. ``"short"``: the last update has fewer batches, as many on every rank; where not
+            every rank gets one, fewer samples than ranks come twice, with a warning. ``"drop"``:
+            they are left out, and listed in `dropped`. ``"repeat"``: the update is filled with
+            samples that come twice.
 
     Returns:
         An iterator of batches, lists of samples (under `Packing`, the samples of a row), with
@@ -73,7 +81,7 @@ def stream(
         LengthsError: When read: if a length is no whole number of at least 1, or a sample has
             more or fewer lengths than the first.
         SourceError: If `samples` cannot be read; when read: if there is none.
-        PlanError: When read: if what is left at the end cannot be shared by the ranks.
+        PlanError: If rank, part or epoch make no sense.
 
     Example:
         >>> from batchwright import TokenBudget
@@ -105,4 +113,5 @@ def stream(
         accumulate=accumulate,
         part=part,
         presharded=presharded,
+        last=last,
     )

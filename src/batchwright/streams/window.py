@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from batchwright.batching import Batching, Draft
 from batchwright.dealing import deal
-from batchwright.errors import PlanError
 from batchwright.order import Pools
 from batchwright.plans import Plan
-from batchwright.seeding import random_bits
+from batchwright.remainders import Last, share
+from batchwright.seeding import random_bits, shuffled
 from batchwright.typing import IntArray
 
 Draw: TypeAlias = Callable[[int], np.random.Generator]
@@ -70,8 +70,15 @@ def plan_window(
 
 
 def plan_rest(
-    lengths: IntArray, batching: Batching, *, world_size: int, accumulate: int, draw: Draw
-) -> Plan:
+    lengths: IntArray,
+    batching: Batching,
+    *,
+    world_size: int,
+    accumulate: int,
+    epoch: int,
+    last: Last,
+    draw: Draw,
+) -> Plan | None:
     """Plan all that is left when the stream has ended.
 
     Args:
@@ -79,19 +86,18 @@ def plan_rest(
         batching: How samples become batches.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
+        epoch: The epoch, for warnings.
+        last: What becomes of entries that fill no whole update, in batches of one.
         draw: The window's generators.
 
     Returns:
         A plan of every entry, of whole updates, reached by making batches smaller. Where there
-        are too few entries for that, the last update is a short one. O(k log k).
-
-    Raises:
-        PlanError: If there are too few even for one more batch on each rank.
+        are too few entries for that, `last` decides. None: it leaves nothing. O(k log k).
     """
     pools = _one_pool(lengths)
     update = world_size * accumulate
     needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
-    for multiple in (update, world_size):
+    for multiple in (update, world_size) if last == "short" else (update,):
         target = min(-(-needed // multiple) * multiple, len(lengths))
         draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=target)
         target = -(-(draft.offsets.size - 1) // multiple) * multiple
@@ -99,11 +105,8 @@ def plan_rest(
             draft = draft.split_to(target)
             places = _dealt(draft, target, world_size, accumulate, draw)
             return Plan(draft.indices, draft.offsets).take(places)
-    raise PlanError(
-        f"the stream ends with {len(lengths)} samples that need {draft.offsets.size - 1} batches: "
-        f"{world_size} ranks cannot share them equally without losing or repeating some. Use "
-        "fewer ranks or workers, or smaller samples for the budget."
-    )
+    singles = Plan(shuffled(pools.members, draw(2)), np.arange(len(lengths) + 1))
+    return share(singles, world_size, accumulate, epoch, last=last)
 
 
 def _half(

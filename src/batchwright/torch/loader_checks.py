@@ -62,8 +62,8 @@ def loader_in_use() -> tuple[Any, Any] | None:
     return None
 
 
-def warn_if_over_budget(course: Course | None, batch: Any) -> None:
-    """Warn if the token ids of a batch take more than the plan's budget.
+def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
+    """Warn if the token ids of a batch take more than the plan's budget; return whether they do.
 
     Args:
         course: What the batch is of.
@@ -74,7 +74,7 @@ def warn_if_over_budget(course: Course | None, batch: Any) -> None:
     if course is not None and course.plan is not None:
         budget = course.plan.layout.budget
     if budget is None:
-        return
+        return False
     fields = batch if isinstance(batch, Mapping) else {"batch": batch}
     if isinstance(batch, tuple | list):
         fields = dict(enumerate(batch))
@@ -89,9 +89,10 @@ def warn_if_over_budget(course: Course | None, batch: Any) -> None:
                 "collated, and give the collator what the plan goes by: "
                 "max_length=plan.layout.max_length where samples are truncated, and the planner's "
                 "pad_to_multiple_of.",
-                stacklevel=3,
+                stacklevel=4,
             )
-            return
+            return True
+    return False
 
 
 def _check_size(plan: Plan, dataset: Any) -> None:

@@ -9,7 +9,7 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.torch.sharing import Last, share
+from batchwright.remainders import Last, share
 from batchwright.typing import LengthArray
 
 

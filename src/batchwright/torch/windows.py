@@ -93,9 +93,10 @@ def windows(
     batches = iter(loader)
     done = 0
     sampler = getattr(loader, "batch_sampler", None)
+    is_planned, has_warned = isinstance(sampler, PlanBatchSampler), False
     while taken := tuple(islice(batches, size)):
-        if not done and isinstance(sampler, PlanBatchSampler):
-            warn_if_over_budget(sampler.course, taken[0])
+        if is_planned and not has_warned:
+            has_warned = any(warn_if_over_budget(sampler.course, batch) for batch in taken)
         tokens = float(sum(weight(batch) for batch in taken))
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)

@@ -15,6 +15,8 @@ from batchwright.typing import IntArray
 Last: TypeAlias = Literal["short", "drop", "repeat"]
 """What becomes of batches of one sample that updates or ranks cannot share equally."""
 
+LAST: tuple[Last, ...] = ("short", "drop", "repeat")
+
 
 def share(
     rest: Plan,
@@ -30,7 +32,7 @@ def share(
     Where there are too few samples for that, `last` decides: ``"short"`` makes the last update a
     short one, and where not even every rank gets a batch, repeats samples, with a warning;
     ``"repeat"`` repeats samples until the update is whole; ``"drop"`` leaves samples out, listed
-    in ``dropped["remainder"]``.
+    in ``dropped["last"]``.
 
     Args:
         rest: The batches.
@@ -64,8 +66,8 @@ def share(
         warnings.warn(
             f"{samples} samples are left of epoch {epoch}, for {world_size} ranks that each need a "
             f"batch: {missing} come twice ({_listed(rest.indices[again])}). "
-            'A Planner with last="drop" leaves samples out instead; last="repeat" says that this '
-            "is wanted.",
+            'With last="drop" samples are left out instead; last="repeat" says that this is '
+            "wanted.",
             stacklevel=2,
         )
     return _singles(rest, np.concatenate((np.arange(samples), again)))
@@ -74,9 +76,9 @@ def share(
 def _without_last(rest: Plan, kept: int) -> Plan | None:
     if not kept:
         return None
-    gone = np.concatenate((rest.dropped.get("remainder", rest.indices[:0]), rest.indices[kept:]))
+    gone = np.concatenate((rest.dropped.get("last", rest.indices[:0]), rest.indices[kept:]))
     singles = _singles(rest, np.arange(kept))
-    return dataclasses.replace(singles, dropped={**rest.dropped, "remainder": gone})
+    return dataclasses.replace(singles, dropped={**rest.dropped, "last": gone})
 
 
 def _singles(rest: Plan, entries: IntArray) -> Plan:
