@@ -63,14 +63,26 @@ def share(
     missing = -(-len(rest) // multiple) * multiple - samples
     again = np.arange(missing) % samples
     if last == "short" and warn:
-        warnings.warn(
-            f"{samples} samples are left of epoch {epoch}, for {world_size} ranks that each need a "
-            f"batch: {missing} come twice ({_listed(rest.indices[again])}). "
-            'With last="drop" samples are left out instead; last="repeat" says that this is '
-            "wanted.",
-            stacklevel=2,
-        )
+        warn_of_repeats(rest.indices[again], samples, world_size, epoch)
     return _singles(rest, np.concatenate((np.arange(samples), again)))
+
+
+def warn_of_repeats(repeated: IntArray, samples: int, world_size: int, epoch: int) -> None:
+    """Warn that samples come twice, so that every rank has a batch.
+
+    Args:
+        repeated: int64[r], the samples.
+        samples: How many are left in all.
+        world_size: Ranks.
+        epoch: The epoch.
+    """
+    shown = ", ".join(map(str, repeated[:10].tolist())) + (", …" if repeated.size > 10 else "")
+    warnings.warn(
+        f"{samples} samples are left of epoch {epoch}, for {world_size} ranks that each need a "
+        f"batch: {repeated.size} come twice ({shown}). "
+        'With last="drop" samples are left out instead; last="repeat" says that this is wanted.',
+        stacklevel=3,
+    )
 
 
 def _without_last(rest: Plan, kept: int) -> Plan | None:
@@ -89,8 +101,3 @@ def _singles(rest: Plan, entries: IntArray) -> Plan:
         offsets=np.arange(entries.size + 1),
         starts=None if rest.starts is None else rest.starts[entries],
     )
-
-
-def _listed(samples: IntArray) -> str:
-    shown = ", ".join(map(str, samples[:10].tolist()))
-    return shown + (", …" if samples.size > 10 else "")

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.batching.custom import as_batching
-from batchwright.streams import stream
+from batchwright.streams import batch_stream, stream
+from batchwright.streams.window import plan_window
 from tests.streams.passes import (
     LONGEST,
     SOURCES,
@@ -320,3 +322,141 @@ def test_a_sample_of_which_some_pieces_are_gone_is_resumed_piece_by_piece():
         assert next(batches) == everything[consumed]
     assert partial > len(everything) / 4
     assert items_of(everything) == expected_items(samples, options["batching"])
+
+
+def test_a_sample_that_waited_too_long_is_emitted_first():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 40, 300)
+    options = {"world_size": 2, "accumulate": 2}
+    for waiting in ([0], [17, 140, 299], list(range(0, 300, 60))):
+        overdue = np.zeros(300, dtype=bool)
+        overdue[waiting] = True
+        for seed in range(20):
+            plan = plan_window(
+                lengths,
+                bw.TokenBudget(160),
+                overdue=overdue,
+                draw=lambda purpose, seed=seed: np.random.default_rng([seed, purpose]),
+                **options,
+            )
+            assert set(waiting) <= set(plan.indices.tolist())
+            assert len(plan) % 4 == 0
+
+
+def test_none_waits_for_more_than_eight_buffers(monkeypatch):
+    """With a patience of one buffer instead of eight, so that chance alone would not keep it."""
+    monkeypatch.setattr(batch_stream, "_PATIENCE", 1)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 40, 6_000)
+    size, read = 200, 0
+
+    def measured(number):
+        nonlocal read
+        read = max(read, number)
+        return int(lengths[number])
+
+    batches = stream(
+        range(lengths.size), length=measured, batching=bw.TokenBudget(160), buffer_size=size
+    )
+    waits = [read - number for batch in batches for number in batch]
+    assert size < max(waits) <= 3 * size
+
+
+PLAIN = (
+    bw.TokenBudget(48),
+    bw.TokenBudget(64, pad_to_multiple_of=4, max_samples=3),
+    bw.TokenBudget(LONGEST),
+    bw.TokenBudget(9, oversize="drop"),
+    bw.Packing(50),
+    bw.Packing(7, oversize="split"),
+    bw.Packing(5, oversize="split"),
+    bw.FixedSize(3),
+)
+COLUMNS = (
+    bw.TokenBudget(90),
+    bw.TokenBudget((48, 60)),
+    bw.TokenBudget((9, LONGEST), oversize="drop", max_samples=2),
+    bw.Packing((36, 50)),
+    bw.FixedSize(3),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(
+    settings_of_streams(min_samples=30),
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.data(),
+)
+def test_under_other_budgets_exactly_what_was_not_emitted_follows(options, parts, data):
+    """A chain of jobs, each with a batching, a buffer and a world of its own."""
+    lengths = [size_of(tokens) for tokens in options["samples"]]
+    batchings = COLUMNS if isinstance(lengths[0], tuple) else PLAIN
+    came, gone, state = [], [], None
+    for rounds in [*parts, None]:
+        options |= {
+            "batching": data.draw(st.sampled_from(batchings)),
+            "world_size": data.draw(st.integers(1, 3)),
+            "buffer_size": data.draw(st.integers(24, 60)),
+            "last": "drop",
+        }
+        ranks = [batches_of(options, rank=rank) for rank in range(options["world_size"])]
+        if state is not None:
+            for rank in ranks:
+                rank.load_state_dict(state)
+        try:
+            per_rank = [list(itertools.islice(rank, rounds)) for rank in ranks]
+        except bw.BudgetError as error:  # a sample that no policy of the new budget allows for
+            assert "is smaller than sample" in str(error)
+            return
+        assert len(set(map(len, per_rank))) == 1
+        layout = options["batching"].layout
+        for batch in [batch for batches in per_rank for batch in batches]:
+            assert within_budget([size_of(each) for each in batch], layout)
+            came += batch
+        gone += ranks[0].dropped
+        states = [through_json(rank.state_dict()) for rank in ranks]
+        assert all(each == states[0] for each in states)
+        state = states[0]
+    tokens = Counter()
+    for each in came:
+        tokens[number_of(each)] += np.array(size_of(each)).sum()
+    for number, length in enumerate(lengths):
+        whole = np.array(length).sum()
+        assert tokens[number] == whole or (number in gone and tokens[number] < whole)
+
+
+def test_a_smaller_budget_in_the_middle_of_samples_that_are_split():
+    samples = [sample(i, 1 + 5 * i % 37) for i in range(200)]
+    options = {"samples": samples, "buffer_size": 30}
+    first = batches_of(options, batching=bw.Packing(16, oversize="split"))
+    came = list(itertools.islice(first, 60))
+    state = through_json(first.state_dict())
+    assert state["pieces"]
+    for batching in (bw.Packing(7, oversize="split"), bw.Packing(37), bw.TokenBudget(40)):
+        rest = batches_of(options, batching=batching)
+        rest.load_state_dict(state)
+        after = list(itertools.islice(rest, 3))
+        then = through_json(rest.state_dict())
+        last = batches_of(options, batching=bw.Packing(12, oversize="split"))
+        last.load_state_dict(then)
+        after += last
+        tokens = Counter()
+        for batch in came + after:
+            for each in batch:
+                tokens[number_of(each)] += len(each)
+        assert [tokens[i] for i in range(200)] == [len(each) for each in samples]
+
+
+def test_a_batching_of_ones_own_has_to_stay():
+    options = {"samples": [sample(i, 1 + i % 9) for i in range(300)], "buffer_size": 50}
+    batches = batches_of(options, batching=in_threes)
+    came = list(itertools.islice(batches, 20))
+    state = batches.state_dict()
+    other = batches_of(options, batching=bw.TokenBudget(30))
+    other.load_state_dict(state)
+    with pytest.raises(bw.PlanMismatchError, match="function of yours"):
+        next(other)
+    same = batches_of(options | {"buffer_size": 70}, batching=in_threes)
+    same.load_state_dict(state)
+    assert items_of(came + list(same)) == expected_items(options["samples"], None)

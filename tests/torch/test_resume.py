@@ -3,7 +3,6 @@
 import itertools
 import json
 import tracemalloc
-import time
 import warnings
 
 import numpy as np
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright._states import sealed
+from batchwright.remainders import share
 from batchwright.torch import PlanBatchSampler
 from tests.python_lines import python_lines
-from batchwright.remainders import share
 from tests.torch.planners import (
     batchings,
     dealt_back,

@@ -1,5 +1,6 @@
 """Streams in data loaders: workers, ranks, resuming, a run that is killed."""
 
+import functools
 import json
 import os
 import pickle
@@ -28,6 +29,7 @@ from tests.streams.killed_run import (
     from_start,
     numbers_of,
     sample,
+    size,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
@@ -88,6 +90,7 @@ def test_epochs():
     dataset = dataset_of()
     loader = DataLoader(dataset, batch_size=None)
     first = passed(loader)
+    dataset.set_epoch(0)
     assert passed(loader) == first
     dataset.set_epoch(1)
     second = passed(loader)
@@ -104,6 +107,7 @@ def test_resume_without_workers(consumed, of):
     dataset = dataset_of(**of)
     dataset.set_epoch(2)
     whole = passed(DataLoader(dataset, batch_size=None))
+    dataset.set_epoch(2)
     batches = iter(DataLoader(dataset, batch_size=None))
     seen = [numbers_of(batch) for batch in islice(batches, consumed)]
     assert seen == whole[:consumed]
@@ -114,6 +118,7 @@ def test_resume_without_workers(consumed, of):
     assert resumed.state_dict() == state
     assert passed(DataLoader(resumed, batch_size=None)) == whole[len(seen) :]
     # What was loaded is used once.
+    resumed.set_epoch(2)
     assert passed(DataLoader(resumed, batch_size=None)) == whole
 
 
@@ -252,6 +257,207 @@ def test_iterable_data_sets_say_whether_they_are_shared_out(samples, presharded)
         assert every_one_once(passed(DataLoader(dataset, batch_size=None, num_workers=workers)))
     with pytest.raises(bw.PlanError, match="presharded"):
         passed(DataLoader(dataset_of(samples), batch_size=None, num_workers=2))
+
+
+class OwnPart(IterableDataset):
+    """A stream that gives each rank its own part."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def __iter__(self):
+        return (sample(number) for number in range(self.rank, LENGTHS.size, 2))
+
+
+class Node(OwnPart):
+    """What `WebDataset(nodesplitter=split_by_node)` looks like."""
+
+    def __init__(self, *stages):
+        super().__init__(0)
+        self.pipeline = [["shards"], *stages]
+
+
+def split_by_node(source):
+    return source
+
+
+def split_by_worker(source):
+    return source
+
+
+class ResampledShards(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+def test_a_stream_that_may_be_split_by_rank_is_refused():
+    place = {"rank": 0, "world_size": 2}
+    for samples, said in (
+        (OwnPart(0), True),
+        (Node(split_by_node, split_by_worker), None),
+        (Node(functools.partial(split_by_node)), "workers"),
+        (Node(ResampledShards()), False),
+    ):
+        with pytest.raises(bw.PlanError, match="the whole stream"):
+            next(iter(dataset_of(samples, presharded=said, **place)))
+    for samples, said in ((Whole(), None), (Whole(), "workers"), (Node(split_by_worker), None)):
+        next(iter(dataset_of(samples, presharded=said, **place)))
+    next(iter(dataset_of(OwnPart(0), presharded=True, rank=0, world_size=1)))
+    with pytest.raises(bw.PlanError, match="expected None, True, False"):
+        dataset_of(presharded="ranks")
+
+
+def hugging_face(count=400):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"input_ids": [[i] * (1 + i % 9) for i in range(count)]})
+    return rows.to_iterable_dataset(num_shards=8)
+
+
+def test_a_hugging_face_stream_that_is_split_by_rank_is_refused():
+    from datasets.distributed import split_dataset_by_node
+
+    parts = [split_dataset_by_node(hugging_face(), rank=rank, world_size=2) for rank in (0, 1)]
+    for part in parts:
+        for said in (None, True, False):
+            with pytest.raises(bw.PlanError, match="split_dataset_by_node"):
+                next(iter(dataset_of(part, presharded=said, rank=0, world_size=2)))
+    alone = dataset_of(parts[0], rank=0, world_size=1)
+    assert sum(len(numbers_of(batch)) for batch in alone) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_hugging_face_stream_comes_whole_to_all_ranks_and_learns_of_the_epoch(workers):
+    stream = hugging_face().shuffle(seed=0, buffer_size=20)
+    orders = []
+    per_rank = [dataset_of(stream, rank=rank, world_size=2, buffer_size=40) for rank in (0, 1)]
+    for epoch in (0, 1):
+        seen = []
+        for dataset in per_rank:
+            dataset.set_epoch(epoch)
+            seen.append(passed(DataLoader(dataset, batch_size=None, num_workers=workers)))
+        assert len(seen[0]) == len(seen[1])
+        numbers = [n for batches in seen for batch in batches for n in batch]
+        assert sorted(numbers) == list(range(400))
+        orders.append(numbers)
+    assert orders[0] != orders[1]
+
+
+class Epochs:
+    """A stream that writes down which epochs it is set to."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def __iter__(self):
+        assert self.epochs
+        return from_start(0)
+
+
+class Around(IterableDataset):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return iter(self.dataset)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_epoch_reaches_the_samples(wrapped):
+    inner = Epochs()
+    dataset = dataset_of(Around(Around(inner)) if wrapped else inner)
+    for epoch in (3, 4):
+        dataset.set_epoch(epoch)
+        next(iter(dataset))
+    state = dataset.state_dict()
+    dataset.set_epoch(9)
+    next(iter(dataset))
+    assert inner.epochs == [3, 4, 9]
+    dataset.load_state_dict(state)
+    next(iter(dataset))  # what was held is read again in the sequence it came in
+    assert inner.epochs == [3, 4, 9, 4]
+    next(bw.stream(inner, batching=bw.TokenBudget(BUDGET), length=size, epoch=7))
+    assert inner.epochs[-1] == 7
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_epoch_that_begins_again_is_said_once(whole):
+    dataset = dataset_of()
+    for _ in range(1 if whole else 2):
+        list(dataset) if whole else next(iter(dataset))
+    with pytest.warns(UserWarning, match=r"epoch 0 of the stream begins once more"):
+        list(dataset)
+    list(dataset)
+    dataset.set_epoch(1)
+    list(dataset)
+
+
+def test_a_stream_that_comes_before_its_ranks_says_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    dataset = dataset_of()
+    with pytest.warns(UserWarning, match="WORLD_SIZE=2 .* StreamDataset"):
+        next(iter(dataset))
+    next(iter(dataset_of(rank=0, world_size=1)))
+
+
+def test_streams_can_be_pickled_at_any_time():
+    def copied(value):
+        return pickle.loads(pickle.dumps(value))  # noqa: S301
+
+    dataset = dataset_of()
+    whole = passed(copied(dataset))
+    live = iter(dataset)
+    seen = [numbers_of(next(live)) for _ in range(5)]
+    assert passed(live) == whole[5:]
+    again = copied(dataset)
+    again.set_epoch(0)
+    assert passed(again) == whole
+    batches = bw.stream(from_start, batching=bw.TokenBudget(BUDGET), length=size, buffer_size=100)
+    for consumed in (0, 1, 5):
+        list(islice(batches, consumed))
+        assert [*map(numbers_in, copied(batches))] == [*map(numbers_in, copied(copied(batches)))]
+    assert seen == whole[:5]
+    rest = [*map(numbers_in, copied(batches))]
+    assert rest == [*map(numbers_in, batches)]
+    assert list(copied(batches)) == []
+
+
+def numbers_in(batch):
+    return [each["input_ids"][0].item() for each in batch]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_are_started_in_any_way(context):
+    expected = None
+    for way in ("fork", context):
+        dataset = dataset_of()
+        loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=way)
+        batches = passed(loader)
+        assert expected in {None, str(batches)}
+        expected = str(batches)
+
+
+def test_an_edited_state_is_refused():
+    dataset = dataset_of()
+    next(iter(dataset))
+    state = dataset.state_dict()
+    for change in ({"epoch": 1}, {"emitted": 2}, {"ended": True}, {"read": None}):
+        with pytest.raises(bw.PlanMismatchError, match="changed after it was saved"):
+            dataset_of().load_state_dict(state | change)
+    for name in state:
+        with pytest.raises(bw.PlanMismatchError, match="not a state"):
+            dataset_of().load_state_dict({key: state[key] for key in state if key != name})
+
+
+def test_a_remainder_follows_the_policy():
+    few = dataset_of([sample(number) for number in range(5)], rank=1, world_size=4, last="drop")
+    assert len(list(few)) == 1
+    few = dataset_of([sample(0)], rank=1, world_size=4, last="drop")
+    assert list(few) == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
-from batchwright.remainders import LAST, Last
+from batchwright.remainders import LAST, Last, warn_of_repeats
 from batchwright.seeding import generator
 from batchwright.streams.buffer import Buffer, Cut, Intake, Measure, size_of, slice_of
 from batchwright.streams.source import Samples, Shard, Source
@@ -35,6 +35,10 @@ _PATIENCE = 8
 """Buffers that may be read after a sample before it is emitted first."""
 
 
+_OPENING = 4
+"""Samples that are kept for ranks to compare."""
+
+
 class BatchStream(Iterator[list[Any]]):
     """One pass over a stream: made by `stream`, which describes it.
 
@@ -42,6 +46,7 @@ class BatchStream(Iterator[list[Any]]):
         dropped: Numbers in the stream of the samples that this pass dropped because they exceed
             the budget, or fill no whole update under ``last="drop"``; a pass that was resumed lists
             those since.
+        opening: The first few samples; none if the pass was resumed.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class BatchStream(Iterator[list[Any]]):
         self._room = 0  # samples that may be read while the window is emitted
         self._keeps = False  # what was emitted: it comes once more
         self.dropped: list[int] = []
+        self.opening: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Go to another process: what is read and held stays, and is read again there."""
@@ -261,17 +267,22 @@ class BatchStream(Iterator[list[Any]]):
 
     def _begin(self, plan: Plan) -> None:
         self._plan = plan
-        self._keeps = self._now.is_last and np.unique(plan.indices).size < plan.indices.size
+        again = plan.indices[np.unique(plan.indices).size :]  # only the last window has any
+        self._keeps = again.size > 0
+        if self._keeps and self._now.settings.last == "short":
+            number = self._intake.shard.number
+            numbers = np.array([number(place) for place in self._held.places[again].tolist()])
+            held, world_size = self._held.places.size, self._now.world_size
+            warn_of_repeats(numbers, held, world_size, self._now.epoch)
         self._room = self._buffer_size - _without(self._held, plan.indices).num_samples
 
     def _planned(self, at: Position, batching: Batching) -> Plan | None:
         """Plan the buffer as it is; None: of the last window nothing is left."""
         draw = partial(generator, at.seed, "stream", at.epoch, *at.shard, at.window)
-        shares = {"world_size": at.world_size, "accumulate": at.accumulate}
+        shares: dict[str, Any] = {"world_size": at.world_size, "accumulate": at.accumulate}
         lengths, settings = self._held.lengths, at.settings
         if at.is_last:
-            options = {"epoch": at.epoch, "last": settings.last}
-            return plan_rest(lengths, batching, **shares, **options, draw=draw)
+            return plan_rest(lengths, batching, **shares, last=settings.last, draw=draw)
         overdue = self._held.places < at.read - _PATIENCE * settings.buffer_size
         return plan_window(lengths, batching, **shares, overdue=overdue, draw=draw)
 
@@ -285,6 +296,8 @@ class BatchStream(Iterator[list[Any]]):
     def _read(self, count: int) -> Buffer:
         place = self._source.position
         samples = self._source.read(count)
+        if not place:
+            self.opening = samples[:_OPENING]
         arrived, dropped = self._intake(samples, np.arange(place, place + len(samples)))
         self._drop(dropped)
         return arrived

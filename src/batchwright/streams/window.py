@@ -75,7 +75,6 @@ def plan_rest(
     *,
     world_size: int,
     accumulate: int,
-    epoch: int,
     last: Last,
     draw: Draw,
 ) -> Plan | None:
@@ -86,7 +85,6 @@ def plan_rest(
         batching: How samples become batches.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
-        epoch: The epoch, for warnings.
         last: What becomes of entries that fill no whole update, in batches of one.
         draw: The window's generators.
 
@@ -106,7 +104,7 @@ def plan_rest(
             places = _dealt(draft, target, world_size, accumulate, draw)
             return Plan(draft.indices, draft.offsets).take(places)
     singles = Plan(shuffled(pools.members, draw(2)), np.arange(len(lengths) + 1))
-    return share(singles, world_size, accumulate, epoch, last=last)
+    return share(singles, world_size, accumulate, 0, last=last, warn=False)
 
 
 def _half(

@@ -19,8 +19,8 @@ from batchwright._states import opened, sealed
 from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
-from batchwright.torch.plan_source import PlanSource
 from batchwright.remainders import share
+from batchwright.torch.plan_source import PlanSource
 from batchwright.typing import FloatArray
 
 STATE_VERSION = 2

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from enum import IntEnum
+from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
 from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.remainders import Last
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.buffer import Cut, Measure, slice_of
 from batchwright.streams.source import Samples
 from batchwright.torch.pieces import Piece, PieceDataset
+from batchwright.torch.placement import given_place, placed
+from batchwright.torch.presharded import (
+    check_not_split_by_rank,
+    compare_ranks,
+    content_hash,
+    splits_by_worker,
+)
+
+Presharded: TypeAlias = bool | Literal["workers"] | None
 
 
 class StreamDataset(IterableDataset[Any]):
@@ -28,9 +40,10 @@ class StreamDataset(IterableDataset[Any]):
     held on each rank); no sample comes twice, none is lost. Each worker's batches are shared
     by the ranks in equal numbers, and the loader takes from the workers in turn, in the same way
     on every rank: so all ranks get equally many batches, a multiple of `accumulate`, without
-    talking. All ranks need the same number of workers. The batches of one update then come from
-    several workers; each is a random one of its worker's, and updates are a little less even
-    than without workers. Another number of workers makes other batches of the same samples.
+    talking. All ranks need the same samples, and the same number of workers. The batches of one
+    update then come from several workers; each is a random one of its worker's, and updates are a
+    little less even than without workers. Another number of workers makes other batches of the same
+    samples.
 
     With torchdata's `StatefulDataLoader` there is nothing to do: a resumed run gets the identical
     rest, under the same number of workers. In a plain `DataLoader` without workers,
@@ -39,7 +52,9 @@ class StreamDataset(IterableDataset[Any]):
 
     Args:
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
-            anything else to iterate over. The same samples on every rank.
+            anything else to iterate over. The same samples on every rank: a stream that is split by
+            rank already is refused. Its own `set_epoch`, if it has one, is called as each pass
+            begins.
         batching: How samples become batches; see `batchwright.stream`.
         length: ``sample → length``, or a tuple of one for each column; None is `len`.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
@@ -54,14 +69,19 @@ class StreamDataset(IterableDataset[Any]):
             else 0.
         world_size: Ranks that share each update. None: as `rank`.
         presharded: Whether what a worker iterates over is its own part already, as with an
-            `IterableDataset` that asks `get_worker_info` (Hugging Face's does). None: no; but for
-            an `IterableDataset` with workers it has to be said.
+            `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
+            streams say themselves, else no; but for any other `IterableDataset` with workers it has
+            to be said. ``"workers"`` says that workers split it and ranks do not, which True leaves
+            open where there are several ranks.
+        last: What becomes of samples at the end that fill no whole update; see
+            `batchwright.stream`.
 
     Attributes:
         epoch: The epoch of the next iterator.
 
     Raises:
-        PlanError: If rank and world size make no sense. For others see `batchwright.stream`.
+        PlanError: If rank and world size make no sense, or, when iterated over, if the samples are
+            split by rank already. For others see `batchwright.stream`.
 
     Example:
         >>> from batchwright import TokenBudget
@@ -87,11 +107,14 @@ class StreamDataset(IterableDataset[Any]):
         accumulate: int = 1,
         rank: int | None = None,
         world_size: int | None = None,
-        presharded: bool | None = None,
+        presharded: Presharded = None,
+        last: Last = "short",
     ) -> None:
-        if (rank is None) != (world_size is None):
-            message = f"rank={rank}, world_size={world_size}: give both, or neither."
+        self._given = given_place(rank, world_size)
+        if presharded not in {None, True, False, "workers"}:
+            message = f'presharded={presharded!r}: expected None, True, False or "workers".'
             raise PlanError(message)
+        self._original = samples
         self._samples = _Iterated(samples) if isinstance(samples, IterableDataset) else samples
         self._options: dict[str, Any] = {
             "batching": batching,
@@ -100,13 +123,12 @@ class StreamDataset(IterableDataset[Any]):
             "buffer_size": buffer_size,
             "seed": seed,
             "accumulate": accumulate,
+            "last": last,
         }
         self._collate = collate
         self._presharded = presharded
-        self._given = None if rank is None or world_size is None else (rank, world_size)
-        # The epoch, whether workers began the last pass, and whether an epoch was set. Shared with
-        # the workers, also with those that live on from epoch to epoch.
-        self._shared = _shared(torch.zeros(3, dtype=torch.int64))
+        # Shared with the workers, also with those that live on from epoch to epoch.
+        self._shared = _shared(torch.zeros(len(_Shared), dtype=torch.int64))
         self._pass: BatchStream | None = None
         self._loaded: Mapping[str, Any] | None = None
         self._stream(0)  # wrong settings are told here, not in a worker
@@ -114,7 +136,7 @@ class StreamDataset(IterableDataset[Any]):
     @property
     def epoch(self) -> int:
         """The epoch of the next iterator."""
-        return int(self._shared[0])
+        return int(self._shared[_Shared.EPOCH])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iterator, in this process and in all workers.
@@ -131,11 +153,15 @@ class StreamDataset(IterableDataset[Any]):
         if number < 0:
             message = f"set_epoch({epoch!r}): expected an integer of at least 0."
             raise PlanError(message)
-        self._shared[0], self._shared[2] = number, 1
+        if self._shared[_Shared.IN_WORKERS] and self._shared[_Shared.HAS_READ]:
+            self._compare()  # workers cannot ask other ranks
+        self._shared[:] = torch.tensor([number, self._shared[_Shared.IN_WORKERS], 1, 0, 0, 0, 0, 0])
 
     def __iter__(self) -> Iterator[Any]:
         """Begin the epoch, or go on where the loaded state says."""
-        in_worker = get_worker_info() is not None
+        worker = get_worker_info()
+        in_worker = worker is not None
+        check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
         loaded, self._loaded = self._loaded, None
         # Workers load one after the other: those of an epoch stay together.
         if loaded is not None and (in_worker or loaded["epoch"] == self.epoch):
@@ -143,10 +169,55 @@ class StreamDataset(IterableDataset[Any]):
             here.load_state_dict(loaded)
         else:
             here = self._stream(self.epoch)
+            if worker is None or worker.id == 0:
+                self._warn_if_repeated()
+                self._shared[_Shared.BEGUN] += 1
         self._pass = here
-        self._shared[1] = in_worker
+        self._shared[_Shared.IN_WORKERS] = in_worker
         # Not `here` itself: a loader that finds a state in both would keep it twice.
-        return map(_as_it_is if self._collate is None else self._collate, here)
+        return self._batches(here)
+
+    def _batches(self, here: BatchStream) -> Iterator[Any]:
+        epoch, worker = self.epoch, get_worker_info()
+        has_compared = worker is not None and worker.id > 0
+        for batch in here:
+            if not has_compared:
+                has_compared = True
+                self._note_opening(here)
+                if worker is None:
+                    self._compare()
+            yield batch if self._collate is None else self._collate(batch)
+        self._shared[_Shared.ENDED] += epoch == self.epoch
+
+    def _note_opening(self, here: BatchStream) -> None:
+        """Keep hashes of what was read first, for other ranks to compare."""
+        if here.opening:
+            window = here.state_dict()["batches"]
+            hashes = [1, int(window), content_hash(here.opening)]
+            self._shared[_Shared.HAS_READ :] = torch.tensor(hashes)
+
+    def _compare(self) -> None:
+        """Compare what was read first with the other ranks, unless the user vouches for it."""
+        _, window, opening = self._shared[_Shared.HAS_READ :].tolist()
+        rank, world_size = self._placed()
+        if not self._shared[_Shared.HAS_READ] or world_size < 2:
+            return
+        self._shared[_Shared.HAS_READ] = 0
+        kind = repr({name: self._options[name] for name in ("buffer_size", "seed", "accumulate")})
+        kind += repr((self.epoch, type(self._options["batching"]).__name__))
+        opening = 0 if self._presharded is False else opening
+        compare_ranks(kind, rank, world_size, window, opening)
+
+    def _warn_if_repeated(self) -> None:
+        """Warn if the epoch comes once more. A first look at a batch or two is none."""
+        begun, ended = self._shared[[_Shared.BEGUN, _Shared.ENDED]].tolist()
+        if (ended or begun > 1) and begun >= 0:
+            self._shared[_Shared.BEGUN] = -(1 << 40)  # once
+            warnings.warn(
+                f"epoch {self.epoch} of the stream begins once more, with the same batches. Call "
+                "dataset.set_epoch(epoch) before each epoch; also where the same ones are wanted.",
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Say where the pass that began last is: a few KB, which JSON can keep.
@@ -154,7 +225,7 @@ class StreamDataset(IterableDataset[Any]):
         Raises:
             PlanError: If that pass is in the workers of a loader, which alone can tell.
         """
-        if self._shared[1] and get_worker_info() is None:
+        if self._shared[_Shared.IN_WORKERS] and get_worker_info() is None:
             message = (
                 "workers read this stream, and run ahead of the loop. Use torchdata's "
                 "StatefulDataLoader, and save the state_dict() of that."
@@ -184,8 +255,9 @@ class StreamDataset(IterableDataset[Any]):
             message = "not a state of a StreamDataset. Load what state_dict() returned."
             raise PlanMismatchError(message)
         self._stream(epoch).load_state_dict(state)  # refuses what does not fit
-        if not (state.get("ended") and self._shared[2]):
-            self._shared[0] = epoch
+        if not (state.get("ended") and self._shared[_Shared.IS_SET]):
+            self._shared[_Shared.EPOCH] = epoch
+        self._shared[[_Shared.BEGUN, _Shared.ENDED]] = 0
         self._loaded = dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,21 +269,19 @@ class StreamDataset(IterableDataset[Any]):
         self.__dict__.update(state)
         _shared(self._shared)
 
-    def _placed(self) -> tuple[int, int]:
-        if self._given is not None:
-            return self._given
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
+    def _placed(self, *, warn: bool = False) -> tuple[int, int]:
+        return placed(self._given, "StreamDataset" if warn else "")
 
     def _stream(self, epoch: int) -> BatchStream:
         rank, world_size = self._placed()
-        worker = get_worker_info()
-        if worker is not None and self._presharded is None and isinstance(self._samples, _Iterated):
+        worker, presharded = get_worker_info(), self._presharded
+        if presharded is None:
+            presharded = splits_by_worker(self._original)
+        if worker is not None and presharded is None and isinstance(self._samples, _Iterated):
             message = (
                 "the samples are an IterableDataset, read by workers. Say whether each worker "
-                "gets its own part of it already (presharded=True: it asks get_worker_info, as "
-                "Hugging Face's do) or all of it (presharded=False)."
+                'gets its own part of it already (presharded="workers": it asks get_worker_info) '
+                "or all of it (presharded=False)."
             )
             raise PlanError(message)
         part = (0, 1) if worker is None else (worker.id, worker.num_workers)
@@ -222,8 +292,21 @@ class StreamDataset(IterableDataset[Any]):
             rank=rank,
             world_size=world_size,
             part=part,
-            presharded=bool(self._presharded),
+            presharded=bool(presharded),
         )
+
+
+class _Shared(IntEnum):
+    """What a data set shares with its workers."""
+
+    EPOCH = 0
+    IN_WORKERS = 1  # began the last pass
+    IS_SET = 2  # the epoch
+    BEGUN = 3  # passes of the epoch, since it was set
+    ENDED = 4
+    HAS_READ = 5  # whether the next two are known
+    WINDOW = 6  # hash of the first window
+    OPENING = 7  # hash of the first samples
 
 
 class _Iterated:
@@ -235,13 +318,14 @@ class _Iterated:
     def __iter__(self) -> Iterator[Any]:
         return iter(self._samples)
 
+    @property
+    def dataset(self) -> IterableDataset[Any]:
+        """What is inside, which has a `set_epoch` perhaps."""
+        return self._samples
+
 
 def _shared(values: Tensor) -> Tensor:
     return values.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
-
-
-def _as_it_is(batch: list[Any]) -> list[Any]:
-    return batch
 
 
 def _cut(sample: Any, start: Any, stop: Any) -> Any:

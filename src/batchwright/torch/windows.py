@@ -92,11 +92,11 @@ def windows(
     known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
     batches = iter(loader)
     done = 0
-    sampler = getattr(loader, "batch_sampler", None)
-    is_planned, has_warned = isinstance(sampler, PlanBatchSampler), False
+    sampler: Any = getattr(loader, "batch_sampler", None)
+    watches = isinstance(sampler, PlanBatchSampler)
     while taken := tuple(islice(batches, size)):
-        if is_planned and not has_warned:
-            has_warned = any(warn_if_over_budget(sampler.course, batch) for batch in taken)
+        if watches:
+            watches = not any(warn_if_over_budget(sampler.course, batch) for batch in taken)
         tokens = float(sum(weight(batch) for batch in taken))
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
