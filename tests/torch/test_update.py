@@ -488,8 +488,9 @@ def test_sample_weights_that_cannot_be_right_are_refused():
         next(windows(loader, sample_weights=lengths))
     with pytest.raises(bw.LossError, match="3 sample_weights for a plan with sample"):
         next(windows(loader, sample_weights=lengths[:3]))
+    batches = [padded(SAMPLES)]
     with pytest.raises(bw.LossError, match="need a DataLoader with a PlanBatchSampler"):
-        next(windows(list(loader), accumulate=1, sample_weights=lengths))
+        next(windows(batches, accumulate=1, sample_weights=lengths))
     planner = bw.Planner(lengths, batching=bw.Packing(8, oversize="split"))
     loader = DataLoader(
         PieceDataset(SAMPLES), batch_sampler=PlanBatchSampler(planner), collate_fn=padded
