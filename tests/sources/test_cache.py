@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,17 +42,17 @@ def kept(directory: Path) -> list[Path]:
 @pytest.mark.parametrize("name", WITH_COLUMNS)
 def test_the_second_time_no_file_is_opened(write, name, reads, cache_directory) -> None:
     path = write(name, {"text": TEXTS, "n": list(range(15))})
-    first = sources.lengths(path, measure="characters")
+    first = sources.lengths(path, measure="words")
     assert reads == [path]
-    second = sources.lengths(path, measure="characters")
+    second = sources.lengths(path, measure="words")
     assert reads == [path]
     assert second.dtype == first.dtype
-    assert second.tolist() == first.tolist() == [len(text) for text in TEXTS]
+    assert second.tolist() == first.tolist() == [len(text.split()) for text in TEXTS]
     assert len(kept(cache_directory)) == 1
 
 
 def test_another_question_is_another_answer(write, reads) -> None:
-    path = write("data.parquet", {"text": TEXTS, "title": TEXTS[::-1]})
+    path = write("data.jsonl", {"text": TEXTS, "title": TEXTS[::-1]})
     answers = {
         (column, measure): sources.lengths(path, column=column, measure=measure).tolist()
         for column in ("text", "title")
@@ -63,14 +64,40 @@ def test_another_question_is_another_answer(write, reads) -> None:
     assert len(reads) == 6
 
 
-def test_a_file_that_changed_is_read_again(write, reads) -> None:
-    path = write("data.parquet", {"text": ["a", "bb"]})
+def test_a_file_of_other_content_is_read_again(write, reads) -> None:
+    path = write("data.csv", {"text": ["a", "bb"]})
     assert sources.lengths(path, measure="bytes").tolist() == [1, 2]
-    os.utime(path, ns=(1, 1))
-    assert sources.lengths(path, measure="bytes").tolist() == [1, 2]
-    assert len(reads) == 2
-    write("data.parquet", {"text": ["aaa", "bb"]})
+    write("data.csv", {"text": ["aaa", "bb"]})
     assert sources.lengths(path, measure="bytes").tolist() == [3, 2]
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("name", WITH_COLUMNS)
+def test_other_content_of_the_same_size_and_time_is_read(write, name, reads) -> None:
+    for texts in (["a b", "abc"], ["abc", "a b"]):
+        path = write(name, {"text": texts})
+        os.utime(path, ns=(0, 0))
+        found = sources.lengths(path, measure="words").tolist()
+        assert found == [len(text.split()) for text in texts]
+
+
+def test_the_same_content_elsewhere_is_not_read_again(write, tmp_path, reads) -> None:
+    path = write("data.csv", {"text": TEXTS})
+    first = sources.lengths(path, measure="words").tolist()
+    os.utime(path, ns=(1, 1))
+    assert sources.lengths(path, measure="words").tolist() == first
+    (tmp_path / "copy").mkdir()
+    path.rename(tmp_path / "copy" / "other.csv")
+    assert sources.lengths(tmp_path / "copy" / "other.csv", measure="words").tolist() == first
+    assert reads == [path]
+
+
+def test_shards_in_another_sequence_are_another_source(tmp_path, reads) -> None:
+    for names in (("a", "b"), ("b", "a")):
+        for name, value in zip(names, (1, 2), strict=True):
+            (tmp_path / f"{name}.csv").write_text(f"n\n{value}\n")
+        expected = [1, 2] if names == ("a", "b") else [2, 1]
+        assert sources.lengths(tmp_path).tolist() == expected
 
 
 def test_a_shard_that_is_added_is_read(write, tmp_path) -> None:
@@ -157,7 +184,10 @@ def test_a_damaged_cache_is_ignored_and_rebuilt(write, reads, cache_directory) -
     wrong = other.read_bytes()
     other.unlink()
     damages = [whole[:k] for k in range(0, len(whole), 37)]
-    damages += [bytes(flipped), b"\0" * 400, wrong, wrong * 2]
+    header = bytearray(whole)
+    header[8] = 40  # how long the header says that it is
+    damages += [bytes(flipped), bytes(header), b"\0" * 400, wrong, wrong * 2]
+    damages += [b"PK\3\4" + whole[4:], whole + b"\0"]
     for i, damage in enumerate(damages):
         file.write_bytes(damage)
         assert sources.lengths(path).tolist() == list(range(50))
@@ -177,9 +207,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     write, cache_directory, monkeypatch
 ) -> None:
     path = write("data.parquet", {"text": TEXTS})
+    changed: list[Path] = []
 
     def count(texts: list[str]) -> np.ndarray:
-        os.utime(path, ns=(2, 2))
+        if not changed:
+            os.utime(path, ns=(2, 2))
+            changed.append(path)
         return np.ones(len(texts), dtype=np.int64)
 
     # Of what the user can name, only a function can touch the file, and that is never cached.
@@ -188,6 +221,18 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     assert kept(cache_directory) == []
     sources.lengths(path, tokenizer="any")
     assert len(kept(cache_directory)) == 1
+
+
+def test_what_is_no_file_counts_as_absent(write, reads, cache_directory) -> None:
+    path = write("data.csv", {"n": [1, 2]})
+    sources.lengths(path)
+    (file,) = kept(cache_directory)
+    for make in (os.mkfifo, os.mkdir):
+        file.unlink()
+        make(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # over a folder nothing can be kept
+            assert sources.lengths(path).tolist() == [1, 2]
 
 
 SLOW_READ = """

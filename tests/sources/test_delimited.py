@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batchwright import sources
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import delimited
+from batchwright.sources import compression, delimited
 
 
 def read(tmp_path, text: str | bytes, name: str = "data.csv", **options):
@@ -66,7 +66,8 @@ def test_a_quote_that_is_never_closed_swallows_nothing(tmp_path, text: str) -> N
 
 
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(compression, "ROW_BYTES", 1 << 20)
     rows = "".join(f"{i},short\n" for i in range(100_000))
     text = "a,text\n" + rows + "1," + "x" * (3 << 20) + "\n"
     with pytest.raises(SourceError, match="row of more than 1 MiB"):

@@ -78,7 +78,7 @@ def test_many_blocks(tmp_path, monkeypatch) -> None:
         ('{"n": 1}\n{"n": true}\n', "line 2: 'n' is true or false here"),
         ('{"n": 99999999999999999999}\n', "cannot be read as JSON lines"),
         ('{"n": "\\ud800"}\n', "cannot be read as JSON lines"),
-        ('{"n": ' + "[" * 100_000 + "}\n", "line 1: nested too deeply"),
+        ('{"n": ' + "[" * 100_000 + "}\n", "line 1 cannot be read as JSON: nested too deeply"),
         ("\n \n", "no columns"),
     ],
 )

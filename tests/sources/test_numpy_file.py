@@ -7,12 +7,20 @@ from batchwright import sources
 from batchwright.errors import LengthsError, SourceError
 
 
-def test_it_is_mapped_not_read(tmp_path) -> None:
-    np.save(tmp_path / "a.npy", np.arange(1, 9))
-    lengths = sources.lengths(tmp_path / "a.npy")
-    assert type(lengths) is np.ndarray
-    assert isinstance(lengths.base, np.memmap)
-    assert not lengths.flags.writeable
+@pytest.mark.parametrize("dtype", ["i8", "f8", ">i4", [("id", "i8"), ("length", "i4")]])
+def test_lengths_outlive_their_file(tmp_path, dtype) -> None:
+    path = tmp_path / "a.npy"
+    values = np.zeros(5000, dtype)
+    column = values["length"] if values.dtype.names else values
+    column[:] = np.arange(5000)
+    np.save(path, values)
+    lengths = sources.lengths(path)
+    mapped = np.lib.format.open_memmap(path, mode="r+")
+    mapped[:] = 0
+    mapped.flush()
+    assert lengths.tolist() == list(range(5000))
+    np.save(path, values[:1])
+    assert lengths.tolist() == list(range(5000))
 
 
 def test_whole_floats_and_foreign_byte_order(tmp_path) -> None:

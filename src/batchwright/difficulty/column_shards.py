@@ -11,16 +11,17 @@ import numpy as np
 
 from batchwright.errors import ScoresError, SourceError
 from batchwright.sources import columns, files
-from batchwright.sources.cache import identity
-from batchwright.sources.compression import CODECS, opened
-from batchwright.sources.kinds import kind_of, plain
-from batchwright.sources.table import Batches, Place, Table, Values, reading
+from batchwright.sources.cache import contents
+from batchwright.sources.compression import BLOCK_BYTES, CODECS, blocks
+from batchwright.sources.kinds import kind_of
+from batchwright.sources.read import plain_batches
+from batchwright.sources.table import Batches, Place, Table, Values, most_rows, reading
 from batchwright.sources.whole_numbers import numbers_of_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = BLOCK_BYTES
 
 
 class Shard(NamedTuple):
@@ -67,8 +68,8 @@ class Column:
         self._files = [path] if _is_lines(path) and path.is_file() else files.files_of(path)
 
     def identity(self) -> list[Any]:
-        """Return what tells the files from changed ones, and this column from others."""
-        return [identity(self._files), self.column]
+        """Return what tells the files' content from any other, and this column from others."""
+        return [contents(self._files), self.column]
 
     def shards(self, size: int, skip: Container[int] = ()) -> Iterator[Shard]:
         """Go through the column, `size` rows at a time.
@@ -108,15 +109,13 @@ class Column:
             table = _lines(path) if _is_lines(path) else files.open_file(path)
             column = columns.choose(table.columns, column, source=table.name, measure=self._measure)
             row = 0
-            with reading(table.name, table.kind):
-                for batch, fraction in table.batches(column):
-                    if len(batch):
-                        place = Place(table.name, column, row)
-                        untyped = not table.typed and self._measure is None
-                        values = plain(numbers_of_text(batch, place) if untyped else batch)
-                        _refuse_nulls(values, place)
-                        yield values, place, (k + fraction) / len(self._files)
-                        row += len(values)
+            for batch, fraction in plain_batches(table, column):
+                place = Place(table.name, column, row)
+                untyped = not table.typed and self._measure is None
+                values = numbers_of_text(batch, place) if untyped else batch
+                _refuse_nulls(values, place)
+                yield values, place, (k + fraction) / len(self._files)
+                row += len(values)
 
 
 def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
@@ -163,26 +162,23 @@ def _is_lines(path: Path) -> bool:
 
 def _lines(path: Path) -> Table:
     """Open text of which every line is a sample."""
-    if path.stat().st_size == 0:
+    with reading(str(path), "text"):
+        size = path.stat().st_size
+    if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
-    return Table(str(path), "text", ("text",), lambda _: _line_batches(path))
+    return Table(
+        str(path), "text", ("text",), lambda _: _line_batches(path), most_rows=most_rows(size)
+    )
 
 
 def _line_batches(path: Path) -> Batches:
-    with opened(path) as (file, fraction):
-        rest = b""
-        while data := file.read(_BLOCK_BYTES):
-            end = data.rfind(b"\n")
-            if end < 0:
-                rest += data  # one line longer than a block
-                continue
-            yield _texts(rest + data[:end]), fraction()
-            rest = data[end + 1 :]
-        if rest:
-            yield _texts(rest), 1.0
+    for block, fraction in blocks(path, "text", _BLOCK_BYTES):
+        with reading(str(path), "text"):
+            text = block.decode()
+        yield _texts(text.removesuffix("\n")), fraction
 
 
-def _texts(block: bytes) -> pa.Array[Any]:
+def _texts(text: str) -> pa.Array[Any]:
     import pyarrow as pa
 
-    return pa.array([line.removesuffix("\r") for line in block.decode("utf-8").split("\n")])
+    return pa.array([line.removesuffix("\r") for line in text.split("\n")])

@@ -1,22 +1,25 @@
-"""Lengths that were read once, kept on disk: the second time is instant."""
+"""Lengths that were read once, kept on disk under what they were read from: its content."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import warnings
-import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from batchwright._files import replacing
+from batchwright._files import write_bytes
 from batchwright.errors import SourceError
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every key: raise it when what is measured, or how it is kept, changes."""
+
+_CHECKSUM_BYTES = 16
 
 
 def place(*, cache: bool | str | os.PathLike[str]) -> Path | None:
@@ -46,13 +49,31 @@ def place(*, cache: bool | str | os.PathLike[str]) -> Path | None:
         return None
 
 
-def identity(files: Sequence[Path]) -> list[tuple[str, int, int]] | None:
-    """Return what tells files from changed ones: absolute path, size, and time of change."""
+def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
+    """Return what tells files from any others: the kind and a hash of the content of each.
+
+    None where one of them is gone, or not ours to read: opening it says why.
+
+    Complexity:
+        O(bytes): every file is read.
+    """
     try:
-        facts = [(str(file.absolute()), file.stat()) for file in files]
-    except OSError:  # gone, or not ours to see: opening it will say so
+        with ThreadPoolExecutor() as pool:
+            return [
+                (_kind(file), digest)
+                for file, digest in zip(files, pool.map(_hash, files), strict=True)
+            ]
+    except OSError:
         return None
-    return [(path, status.st_size, status.st_mtime_ns) for path, status in facts]
+
+
+def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
+    """Return what changes when somebody writes into files, for as long as this process looks."""
+    try:
+        facts = [file.stat() for file in files]
+    except OSError:
+        return None
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in facts]
 
 
 def key(*facts: object) -> str:
@@ -67,19 +88,16 @@ def key(*facts: object) -> str:
 
 def load(directory: Path, key: str) -> np.ndarray | None:
     """Return the lengths kept under `key`, or None where there are none, or damaged ones."""
+    file = _file(directory, key)
     try:
-        with _file(directory, key).open("rb") as file:
-            lengths = np.load(file, allow_pickle=False)
-            checksum = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError):
+        kept = file.read_bytes() if file.is_file() else b""
+    except OSError:
         return None
-    sound = (
-        isinstance(lengths, np.ndarray)
-        and lengths.ndim == 1
-        and lengths.dtype.kind in "iu"
-        and np.array_equal(checksum, _checksum(lengths))
-    )
-    return lengths if sound else None
+    content, checksum = kept[:-_CHECKSUM_BYTES], kept[-_CHECKSUM_BYTES:]
+    if not content or checksum != _checksum(content):
+        return None
+    lengths: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return lengths
 
 
 def save(directory: Path, key: str, lengths: np.ndarray) -> None:
@@ -87,16 +105,18 @@ def save(directory: Path, key: str, lengths: np.ndarray) -> None:
 
     A disk that is full or read-only costs the cache, not the lengths: it is a warning.
     """
-    lengths = np.ascontiguousarray(lengths)
+    content = io.BytesIO()
+    np.save(content, lengths, allow_pickle=False)
+    whole = content.getvalue() + _checksum(content.getvalue())
+    file = _file(directory, key)
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        place = _file(directory, key)
-        with replacing(place, SourceError) as unfinished, unfinished.open("wb") as file:
-            np.save(file, lengths, allow_pickle=False)
-            np.save(file, _checksum(lengths), allow_pickle=False)
+        write_bytes(file, whole, SourceError)
     except (OSError, SourceError) as error:
         warnings.warn(
-            f"The lengths could not be kept in {directory}: {error}. They are read again next "
+            f"The lengths could not be kept in {directory}: {error} They are read again next "
             "time. Pass cache=False, or another directory.",
             RuntimeWarning,
             stacklevel=3,
@@ -107,5 +127,16 @@ def _file(directory: Path, key: str) -> Path:
     return directory / f"lengths-{key}.npy"
 
 
-def _checksum(lengths: np.ndarray) -> np.ndarray:
-    return np.array([zlib.crc32(lengths.data)], dtype=np.uint32)
+def _kind(file: Path) -> str:
+    return "".join(file.suffixes[-2:]).lower()
+
+
+def _hash(file: Path) -> str:
+    if not file.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(file)
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "blake2b").hexdigest()
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Table, reading
+from batchwright.sources.table import Batches, Table, each, native_file, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,27 +29,34 @@ def parquet(path: Path) -> Table:
     Raises:
         SourceError: The file is truncated, corrupt, or no Parquet.
     """
-    with reading(str(path), "Parquet"):
+    name, kind = str(path), "Parquet"
+    with reading(name, kind):
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(path) as file:
+        with native_file(path) as source, pq.ParquetFile(source) as file:
             columns = tuple(file.schema_arrow.names)
 
     def batches(column: str) -> Batches:
-        import pyarrow.parquet as pq
-
-        # A buffer makes the reader stream a column chunk instead of loading it whole.
-        with pq.ParquetFile(
-            path, buffer_size=_STREAM_BUFFER_BYTES, page_checksum_verification=True
-        ) as file:
-            total = file.metadata.num_rows
-            rows = _rows_per_batch(file.metadata, column)
-            seen = 0
-            for batch in file.iter_batches(batch_size=rows, columns=[column]):
+        seen = 0
+        with ExitStack() as opened:
+            with reading(name, kind):
+                # A buffer makes the reader stream a column chunk instead of loading it whole.
+                source = opened.enter_context(native_file(path))
+                file = opened.enter_context(
+                    pq.ParquetFile(
+                        source, buffer_size=_STREAM_BUFFER_BYTES, page_checksum_verification=True
+                    )
+                )
+                total = max(1, file.metadata.num_rows)
+                rows = _rows_per_batch(file.metadata, column)
+                found = file.iter_batches(batch_size=rows, columns=[column])
+            for batch in each(found, name, kind):
                 seen += batch.num_rows
-                yield checked(batch.column(column)), seen / total
+                with reading(name, kind):
+                    values = checked(batch.column(column))
+                yield values, min(1.0, seen / total)
 
-    return Table(str(path), "Parquet", columns, batches, columnar=True)
+    return Table(name, kind, columns, batches)
 
 
 def _rows_per_batch(metadata: pq.FileMetaData, column: str) -> int:
@@ -64,51 +73,74 @@ def _rows_per_batch(metadata: pq.FileMetaData, column: str) -> int:
 
 
 def arrow(path: Path) -> Table:
-    """Open an Arrow IPC file of either format, file or stream. It is mapped, not read.
+    """Open an Arrow IPC file of either format, file or stream.
 
     Raises:
         SourceError: The file is truncated, corrupt, or no Arrow.
     """
-    with reading(str(path), "Arrow"):
+    name, kind = str(path), "Arrow"
+    with reading(name, kind):
         import pyarrow as pa
 
         with path.open("rb") as file:
             is_stream = file.read(len(_FILE_FORMAT)) != _FILE_FORMAT
         open_ipc = pa.ipc.open_stream if is_stream else pa.ipc.open_file
-        with pa.memory_map(str(path)) as source:
+        with native_file(path) as source:
             columns = tuple(open_ipc(source).schema.names)
 
     def batches(column: str) -> Batches:
-        import pyarrow as pa
-
         options = pa.ipc.IpcReadOptions(included_fields=[columns.index(column)])
-        with pa.memory_map(str(path)) as source:
-            read = _stream_batches if is_stream else _file_batches
-            yield from read(source, options, str(path))
+        read = _stream_batches if is_stream else _file_batches
+        yield from read(path, options)
 
-    return Table(str(path), "Arrow", columns, batches, columnar=True)
+    return Table(name, kind, columns, batches)
 
 
-def _file_batches(source: pa.MemoryMappedFile, options: pa.ipc.IpcReadOptions, _: str) -> Batches:
+def _file_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
     import pyarrow as pa
 
-    reader = pa.ipc.open_file(source, options=options)
-    for i in range(reader.num_record_batches):
-        yield checked(reader.get_batch(i).column(0)), (i + 1) / reader.num_record_batches
+    name = str(path)
+    with ExitStack() as opened:
+        with reading(name, "Arrow"):
+            source = opened.enter_context(native_file(path))
+            reader = pa.ipc.open_file(source, options=options)
+            count = reader.num_record_batches
+        for i in range(count):
+            with reading(name, "Arrow"):
+                values = checked(reader.get_batch(i).column(0))
+            yield values, (i + 1) / count
 
 
-def _stream_batches(
-    source: pa.MemoryMappedFile, options: pa.ipc.IpcReadOptions, name: str
-) -> Batches:
+def _stream_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
     import pyarrow as pa
 
-    size = source.size()
-    for batch in pa.ipc.open_stream(source, options=options):
-        yield checked(batch.column(0)), source.tell() / size
-    # A stream cut between two batches reads without complaint; only its end mark is missing.
-    end = source.tell()
-    source.seek(end - len(_END_OF_STREAM))
-    if source.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
+    name = str(path)
+    with ExitStack() as opened:
+        with reading(name, "Arrow"):
+            file = opened.enter_context(path.open("rb"))
+            # Mapped: reading would load every column of a batch, whole images for one length.
+            location: Any = os.fsencode(path)
+            source = opened.enter_context(pa.memory_map(location))
+            size = source.size()
+            reader = iter(pa.ipc.open_stream(source, options=options))
+        while True:
+            # Mapped pages that the file lost meanwhile would end the process.
+            if os.fstat(file.fileno()).st_size < size:
+                raise SourceError(f"{name} was cut off while it was read.")
+            with reading(name, "Arrow"):
+                batch = next(reader, None)
+                if batch is None:
+                    break
+                # A copy: the file may be written anew while the values are used.
+                values = pa.concat_arrays([checked(batch.column(0))])
+                fraction = source.tell() / size
+            yield values, fraction
+        # A stream cut between two batches reads without complaint; only its end mark is missing.
+        with reading(name, "Arrow"):
+            end = source.tell()
+            source.seek(end - len(_END_OF_STREAM))
+            whole = source.read(len(_END_OF_STREAM)) == _END_OF_STREAM
+    if not whole:
         raise SourceError(
             f"{name} is truncated: it stops after {end:,} bytes without an end-of-stream mark. "
             "Write it again."

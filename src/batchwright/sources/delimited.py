@@ -2,125 +2,145 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv as stdlib_csv
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchwright.errors import SourceError
-from batchwright.sources.compression import opened
+from batchwright.sources.columnar import checked
+from batchwright.sources.compression import BLOCK_BYTES, Blocks, blocks, end_of_lines
 from batchwright.sources.table import Batches, Table, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK_BYTES = 16 << 20
-"""Read at a time; also the longest row that can be read."""
+_BLOCK_BYTES = BLOCK_BYTES
+_HEADER_BYTES = 1 << 20
 
-_END_MARK = "\x1eend of file\x1e"
+_NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 
 def csv(path: Path) -> Table:
     """Open a comma-separated file whose first line names the columns."""
-    return _table(path, ",")
+    return _table(path, b",")
 
 
 def tsv(path: Path) -> Table:
     """Open a tab-separated file whose first line names the columns."""
-    return _table(path, "\t")
+    return _table(path, b"\t")
 
 
-def _table(path: Path, delimiter: str) -> Table:
+def _table(path: Path, delimiter: bytes) -> Table:
     name = str(path)
-    with reading(name, "CSV"), opened(path) as (file, _):
-        stream: Any = file
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-        columns = tuple(next(stdlib_csv.reader(text, delimiter=delimiter), ()))
+    with contextlib.closing(_rows(path, delimiter, _HEADER_BYTES)) as rows:
+        header, _ = next(rows, (b"", 1.0))
+    header = header[: next(iter(_row_ends(header, delimiter)), len(header))]
+    text = io.StringIO(header.decode("utf-8", "replace"), newline="")
+    with reading(name, "CSV"):
+        columns = tuple(next(stdlib_csv.reader(text, delimiter=delimiter.decode()), ()))
     if not columns:
         raise SourceError(f"{name} has no header: expected the columns' names in the first line.")
 
     def batches(column: str) -> Batches:
-        import pyarrow as pa
-        import pyarrow.csv as pa_csv
-
-        with opened(path) as (file, fraction), _long_rows_refused(name):
-            data: Any = _MarkedEnd(file, delimiter.join([_END_MARK] * len(columns)))
-            reader = pa_csv.open_csv(
-                data,
-                read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=delimiter,
-                    newlines_in_values=True,
-                    # In a file of one column an empty line is a row, and must not be lost.
-                    ignore_empty_lines=len(columns) > 1,
-                ),
-                # Everything as text: types guessed from the first block fail in a later one.
-                convert_options=pa_csv.ConvertOptions(
-                    include_columns=[column],
-                    column_types={column: pa.string()},
-                    strings_can_be_null=False,
-                ),
-            )
-            yield from _without_mark(reader, fraction, name)
+        k, rows_before, skip = columns.index(column), 0, len(header)
+        for block, fraction in _rows(path, delimiter, _BLOCK_BYTES):
+            with reading(name, "CSV"):
+                values = _column(block[skip:], k, len(columns), delimiter, rows_before)
+            rows_before += len(values)
+            skip = 0
+            yield values, fraction
 
     return Table(name, "CSV", columns, batches, typed=False)
 
 
-@contextmanager
-def _long_rows_refused(name: str) -> Iterator[None]:
+def _column(rows: bytes, k: int, width: int, delimiter: bytes, rows_before: int) -> pa.Array[Any]:
+    """Parse column `k` of some whole rows as text."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    # Numbers as names: real ones may occur twice, or be anything.
+    names = delimiter.join(b"%d" % j for j in range(width)) + b"\n"
+    data: Any = pa.BufferReader(names + rows)
     try:
-        yield
-    except ValueError as error:
-        if "straddl" not in str(error):
-            raise
-        raise SourceError(
-            f"{name} has a row of more than {_BLOCK_BYTES >> 20} MiB: perhaps a quotation mark was "
-            "never closed. Parquet and JSON lines hold rows of any length."
-        ) from error
-
-
-class _MarkedEnd(io.RawIOBase):
-    """A file's bytes with one more row at the end.
-
-    An open quote swallows all that follows it. pyarrow returns that as one long value without
-    complaint; but the last row is then not ours, which tells.
-    """
-
-    def __init__(self, file: pa.NativeFile, row: str) -> None:
-        self._file = file
-        self._row: bytes = row.encode()
-        self._last = b"\n"
-        self._ended = False
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self._ended:
-            return b""
-        data: bytes = self._file.read(None if size is None or size < 0 else size)
-        if data:
-            self._last = data[-1:]
-            return data
-        self._ended = True
-        return (b"" if self._last in b"\r\n" else b"\n") + self._row + b"\n"
-
-
-def _without_mark(
-    reader: pa.RecordBatchReader, fraction: Callable[[], float], name: str
-) -> Batches:
-    held: pa.Array[Any] | None = None
-    for batch in reader:
-        if batch.num_rows == 0:
-            continue
-        if held is not None:
-            yield held, fraction()
-        held = batch.column(0)
-    if held is None or held[-1].as_py() != _END_MARK:
-        raise SourceError(
-            f"{name} ends inside a quoted value: a quotation mark was never closed, or the file is "
-            "truncated."
+        table = pa_csv.read_csv(
+            data,
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, block_size=len(names) + len(rows) + 1
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter.decode(),
+                newlines_in_values=True,
+                # In a file of one column an empty line is a row, and must not be lost.
+                ignore_empty_lines=width > 1,
+            ),
+            # Everything as text: types guessed from one block fail in another.
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=[str(k)],
+                column_types={str(k): pa.string()},
+                strings_can_be_null=False,
+            ),
         )
-    yield held[:-1], 1.0
+    except pa.ArrowInvalid as error:
+        counted = re.sub(r"Row #(\d+)", lambda m: f"Row #{int(m[1]) + rows_before}", str(error))
+        raise ValueError(counted) from error
+    return checked(table.column(0).combine_chunks())
+
+
+def _rows(path: Path, delimiter: bytes, size: int) -> Blocks:
+    """Read whole rows, about `size` bytes at a time.
+
+    Raises:
+        SourceError: A quotation mark is never closed, and so would swallow all that follows it.
+    """
+    for block, fraction in blocks(path, "CSV", size, partial(_end_of_rows, delimiter=delimiter)):
+        if fraction == 1.0 and len(_edges(block, delimiter)) % 2:
+            raise SourceError(
+                f"{path} ends inside a quoted value: a quotation mark was never closed, or the "
+                "file is truncated."
+            )
+        yield block, fraction
+
+
+def _end_of_rows(data: bytes, delimiter: bytes) -> int:
+    if b'"' not in data and b"\r" not in data:
+        return end_of_lines(data)
+    ends = _row_ends(data, delimiter)
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _row_ends(data: bytes, delimiter: bytes) -> np.ndarray:
+    """Return where rows end; of a carriage return that is the last byte nobody knows yet."""
+    characters = np.frombuffer(data, np.uint8)
+    newline = characters == _NEWLINE
+    newline[:-1] |= (characters[:-1] == _RETURN) & (characters[1:] != _NEWLINE)
+    ends = np.flatnonzero(newline) + 1
+    edges = _edges(data, delimiter)
+    return ends[np.searchsorted(edges, ends) % 2 == 0] if len(edges) else ends
+
+
+def _edges(data: bytes, delimiter: bytes) -> np.ndarray:
+    """Return where quotation marks open and close values, in turn; a double one closes and opens.
+
+    Like the parser of pyarrow, this takes marks in the middle of a value that did not begin with
+    one for characters.
+    """
+    characters = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(characters == _QUOTE)
+    opening = marks[::2]
+    before = characters[opening - 1]
+    opens = (opening == 0) | np.isin(before, [ord(delimiter), _NEWLINE, _RETURN, _QUOTE])
+    if opens.all():
+        return marks
+    edges: list[int] = []
+    pattern = rb'(?<![^%b\r\n])"[^"]*+(?:""[^"]*+)*+("?)' % re.escape(delimiter)
+    for value in re.finditer(pattern, data):
+        edges.append(value.start())
+        if value[1]:
+            edges.append(value.start(1))
+    return np.array(edges, dtype=np.int64)

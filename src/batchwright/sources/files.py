@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
 from batchwright.sources import columnar, delimited, huggingface, json_lines, numpy_file
 from batchwright.sources.compression import CODECS
-from batchwright.sources.table import Table
+from batchwright.sources.table import Table, most_rows, reading
 
 FORMATS: dict[str, Callable[[Path], Table]] = {
     ".npy": numpy_file.table,
@@ -27,6 +27,8 @@ FORMATS: dict[str, Callable[[Path], Table]] = {
 
 _KNOWN = ", ".join(FORMATS)
 
+_COLUMNAR = frozenset({".npy", ".parquet", ".arrow", ".feather", ".ipc"})
+
 _COMPRESSIBLE = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 
 
@@ -40,15 +42,18 @@ def files_of(source: Path) -> list[Path]:
         SourceNotFoundError: There is nothing.
         SourceError: A directory holds nothing of a known kind, or several kinds.
     """
-    if source.is_dir():
-        if huggingface.is_saved(source):
-            return huggingface.saved_files(source)
-        return _shards(list(source.iterdir()), str(source))
-    if source.exists():
+    with reading(str(source), "a source"):
+        exists, entries = source.exists(), list(source.iterdir()) if source.is_dir() else None
+        if not exists and glob.has_magic(str(source)):
+            matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+            entries = [Path(name) for name in matches]
+        is_saved = exists and huggingface.is_saved(source)
+    if is_saved:
+        return huggingface.saved_files(source)
+    if entries is not None:
+        return _shards(entries, str(source))
+    if exists:
         return [source]
-    if glob.has_magic(str(source)):
-        matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-        return _shards([Path(name) for name in matches], str(source))
     raise SourceNotFoundError(f"There is no file or directory {source}.")
 
 
@@ -59,12 +64,8 @@ def open_file(path: Path) -> Table:
         SourceNotFoundError: The file is gone.
         SourceError: It is empty, of an unknown kind, or not what its suffix says.
     """
-    try:
+    with reading(str(path), "a file"):
         size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"There is no file {path}.") from error
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {one_line(error)}") from error
     suffix = _suffix(path)
     if suffix is None:
         raise SourceError(
@@ -74,7 +75,12 @@ def open_file(path: Path) -> Table:
         raise SourceError(f"{path} is no regular file.")
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
-    return FORMATS[suffix](path)
+    return replace(FORMATS[suffix](path), most_rows=most_rows(size))
+
+
+def is_columnar(path: Path) -> bool:
+    """Return whether a column of a file is read by itself, and needs no parsing."""
+    return _suffix(path) in _COLUMNAR
 
 
 def _suffix(path: Path) -> str | None:

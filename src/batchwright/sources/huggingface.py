@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
 from batchwright.sources.columnar import checked
-from batchwright.sources.table import Batches, Table, reading
+from batchwright.sources.table import Batches, Table, each, reading
 
 if TYPE_CHECKING:
     import datasets
@@ -27,24 +28,35 @@ def saved_files(directory: Path) -> list[Path]:
     Raises:
         SourceError: The directory holds several splits, or its description is damaged.
     """
-    with reading(str(directory), "a saved dataset"):
-        splits = directory / "dataset_dict.json"
-        if splits.is_file():
+    if (directory / "dataset_dict.json").is_file():
+        with reading(str(directory), "a saved dataset"):
             names = sorted(path.parent.name for path in directory.glob("*/state.json"))
-            raise SourceError(
-                f"{directory} holds splits, which are planned one by one. Name one of its "
-                f"directories: {', '.join(map(repr, names))}."
-            )
+        raise SourceError(
+            f"{directory} holds splits, which are planned one by one. Name one of its "
+            f"directories: {', '.join(map(repr, names))}."
+        )
+    with reading(str(directory), "a saved dataset"):
         state = json.loads((directory / "state.json").read_bytes())
-        try:
-            files = [directory / file["filename"] for file in state["_data_files"]]
-        except (KeyError, TypeError) as error:
-            raise SourceError(f"{directory / 'state.json'} names no data files.") from error
-    if not files:
+    entries = state.get("_data_files") if isinstance(state, dict) else None
+    if not isinstance(entries, list):
+        raise SourceError(f"{directory / 'state.json'} names no data files.")
+    if not entries:
         raise SourceError(f"{directory} has no rows.")
-    for file in files:
+    files: list[Path] = []
+    for entry in entries:
+        name = entry.get("filename") if isinstance(entry, dict) else entry
+        # Of a saved dataset nothing lies elsewhere.
+        if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
+            raise SourceError(
+                f"{directory / 'state.json'} names {one_line(repr(name), 80)} as a data file; "
+                "expected the name of a file beside it."
+            )
+        file = directory / name
         if not file.is_file():
             raise SourceNotFoundError(f"{directory} is not complete: there is no file {file}.")
+        files.append(file)
+    if len(set(files)) < len(files):
+        raise SourceError(f"{directory / 'state.json'} names a data file twice.")
     return files
 
 
@@ -60,6 +72,7 @@ def table(dataset: Any) -> Table:
         SourceError: It is a dictionary of splits, or a stream of unknown length.
     """
     kind = type(dataset).__name__
+    name = f"the {kind}"
     if isinstance(dataset, dict):
         raise SourceError(
             f"A {kind} holds splits, which are planned one by one. Pass one of them: "
@@ -72,14 +85,18 @@ def table(dataset: Any) -> Table:
         )
 
     def batches(column: str) -> Batches:
-        rows = dataset.select_columns([column]).with_format("arrow")
         seen = 0
-        for batch in rows.iter(_BATCH_ROWS):
+        with reading(name, "Arrow"):
+            rows = dataset.select_columns([column]).with_format("arrow")
+            found = rows.iter(_BATCH_ROWS)
+        for batch in each(found, name, "Arrow"):
             seen += batch.num_rows
             for chunk in batch.column(column).chunks:
-                yield checked(chunk), seen / dataset.num_rows
+                with reading(name, "Arrow"):
+                    values = checked(chunk)
+                yield values, seen / dataset.num_rows
 
-    return Table(f"the {kind}", "Arrow", tuple(dataset.column_names), batches, columnar=True)
+    return Table(name, "Arrow", tuple(dataset.column_names), batches)
 
 
 def fingerprint(dataset: Any) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,8 @@ from numpy.lib import format as npy
 from batchwright.errors import SourceError
 from batchwright.sources.table import Batches, Table, reading
 
-_FLOAT_ROWS = 1 << 20
-"""Floats are checked and converted in pieces of this many rows."""
+_PIECE_ROWS = 1 << 20
+"""Rows read at a time, unless they are integers, of which a copy is all that is needed."""
 
 ONLY_COLUMN = "values"
 """What messages call the one column of a file whose array has no fields."""
@@ -20,15 +22,17 @@ ONLY_COLUMN = "values"
 def table(path: Path) -> Table:
     """Open a `.npy` file: a vector, or a vector of records whose fields are the columns.
 
-    The file is mapped, not read, and nothing in it can run code: arrays of Python objects are
-    refused.
+    Nothing in the file can run code: arrays of Python objects are refused. It is read, not
+    mapped: who writes it anew while lengths out of it are used does not change them.
 
     Raises:
         SourceError: The file is no `.npy`, is truncated, holds objects, or is no vector.
     """
-    with reading(str(path), ".npy"):
+    name = str(path)
+    with reading(name, ".npy"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, over a header that is not quite right
         try:
-            array = npy.open_memmap(path, mode="r")
+            array = npy.open_memmap(path, mode="r")  # checks that the file is as long as it says
         except ValueError as error:
             if "Python objects" not in str(error):
                 raise
@@ -40,19 +44,26 @@ def table(path: Path) -> Table:
         raise SourceError(
             f"{path} holds an array of shape {array.shape}; expected one length per sample, [n]."
         )
-    # A plain view: what is handed on need not know that it is mapped.
-    rows = np.asarray(array)
-    names = rows.dtype.names
+    dtype, rows, offset = array.dtype, len(array), array.offset
+    del array
+    names = dtype.names
+    if names is not None:
+        names = tuple(each for each in names if not dtype[each].shape)
 
     def batches(column: str) -> Batches:
-        values = rows if names is None else rows[column]
-        if not values.dtype.isnative:
-            values = values.astype(values.dtype.newbyteorder("="))
-        if values.dtype.kind != "f":
-            yield values, 1.0
-            return
-        for start in range(0, len(values), _FLOAT_ROWS):
-            stop = min(start + _FLOAT_ROWS, len(values))
-            yield values[start:stop], stop / len(values)
+        size = max(1, rows if dtype.kind in "iu" else _PIECE_ROWS)
+        with ExitStack() as opened:
+            with reading(name, ".npy"):
+                file = opened.enter_context(path.open("rb"))
+                file.seek(offset)
+            for start in range(0, rows, size):
+                count = min(size, rows - start)
+                with reading(name, ".npy"):
+                    values = np.fromfile(file, dtype, count)
+                if len(values) < count:
+                    raise SourceError(f"{name} was cut off while it was read.")
+                values = values if names is None else values[column].copy()
+                native = values.dtype.newbyteorder("=")
+                yield values.astype(native, copy=False), (start + count) / rows
 
-    return Table(str(path), ".npy", names or (ONLY_COLUMN,), batches, columnar=True)
+    return Table(name, ".npy", (ONLY_COLUMN,) if names is None else names, batches)

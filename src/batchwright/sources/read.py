@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import datasets
 
 
+_SLOW = frozenset({"words", "tokens"})
+"""Measures that take longer than to read what they measure."""
+
+
 def lengths(
     source: str | os.PathLike[str] | datasets.Dataset,
     *,
@@ -38,9 +42,12 @@ def lengths(
 
     Every row has exactly one length in the result, or there is an error: rows are never skipped,
     and a truncated file is refused wherever its format allows to notice. Reading never executes
-    code from a file, and holds a few batches of one column in memory besides the result (a `.npy`
-    is mapped). Lengths of zero, of an empty text for instance, and negative integers are returned
-    as they are; planning refuses them.
+    code from a file, and holds a few batches of one column in memory besides the result, which
+    nobody changes who writes the files anew. Lengths of zero, of an empty text for instance, and
+    negative integers are returned as they are; planning refuses them.
+
+    What cannot be meant is refused: a line of a text format longer than 32 MiB, a file that unpacks
+    to 200 times its size and more than 256 MiB, or more than 10,000 rows for each of its bytes.
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,
@@ -58,10 +65,11 @@ def lengths(
             `tokenizers` or `transformers`, or a function from a list of texts to a list of their
             lengths. Truncation and padding are off; special tokens count as the tokenizer itself
             adds them. Implies `measure="tokens"`.
-        cache: Keep what was read on disk, so that the same question about unchanged files is
-            answered at once: True for the usual place (`BATCHWRIGHT_CACHE`, else `batchwright` in
-            `XDG_CACHE_HOME` or in `~/.cache`), a directory, or False. A function as tokenizer is
-            never cached, nor what is read as quickly without.
+        cache: Keep what was read on disk, under a hash of the files' content: asked the same
+            about the same content, wherever it lies, only the hash is computed again. True for the
+            usual place (`BATCHWRIGHT_CACHE`, else `batchwright` in `XDG_CACHE_HOME` or in
+            `~/.cache`), a directory, or False. A function as tokenizer is never cached, nor what
+            is read as quickly as it is hashed.
         progress: Show a progress bar on standard error: True, False, or None for where that is a
             terminal and reading takes more than a second.
 
@@ -91,34 +99,48 @@ def lengths(
     how = Measure.named(measure, counting)
     origin = origin_of(source)
     folder = kept.place(cache=cache)
-    identity = origin.identity()
-    key = None
-    if folder is not None and identity is not None and (counting is None or counting.key):
-        key = kept.key(identity, column, how.name, counting and counting.key)
-        found = kept.load(folder, key)
-        if found is not None:
-            return found
+    before, key = origin.state(), ""
+    # Where to tell the content takes as long as to measure it, nothing is kept.
+    worth = how.name in _SLOW or not origin.columnar
+    if folder is not None and worth and (counting is None or counting.key):
+        content = origin.content()
+        if content is not None:
+            key = kept.key(content, column, how.name, counting and counting.key)
+    found = kept.load(folder, key) if folder and key else None
+    if found is not None:
+        return found
     with progress_bar(f"Reading {Path(origin.name).name}", show=progress) as advance:
-        result, quick = _read(origin, column, how, advance)
-    # A file that changed meanwhile must not be remembered under its new identity.
-    if folder is not None and key is not None and not quick and origin.identity() == identity:
+        result = _read(origin, column, how, advance)
+    # A file that changed meanwhile must not be remembered under what it was.
+    if folder and key and origin.state() == before:
         kept.save(folder, key, result)
     return result
 
 
 class Origin(NamedTuple):
-    """What a source stands for: how to open its tables, and what tells it from a changed one."""
+    """What a source stands for.
+
+    Attributes:
+        name: What messages call it.
+        tables: How to open its tables, in order.
+        columnar: Whether one column is read by itself, and needs no parsing.
+        content: What tells its content from any other; None: nothing does.
+        state: What changes while somebody writes into it.
+    """
 
     name: str
     tables: Sequence[Callable[[], Table]]
-    identity: Callable[[], object]
+    columnar: bool
+    content: Callable[[], object]
+    state: Callable[[], object]
 
 
 def origin_of(source: Any) -> Origin:
     """Find out what a source stands for."""
     if huggingface.is_live(source):
         table = huggingface.table(source)
-        return Origin(table.name, [lambda: table], partial(huggingface.fingerprint, source))
+        content = partial(huggingface.fingerprint, source)
+        return Origin(table.name, [lambda: table], columnar=True, content=content, state=content)
     if not isinstance(source, str | os.PathLike):
         raise SourceError(
             f"Lengths cannot be read out of {one_line(repr(source), 60)}: pass a path or a "
@@ -127,20 +149,19 @@ def origin_of(source: Any) -> Origin:
     path = Path(source)
     paths = files.files_of(path)
     tables = [partial(files.open_file, each) for each in paths]
-    return Origin(str(path), tables, partial(kept.identity, paths))
+    columnar = all(map(files.is_columnar, paths))
+    return Origin(
+        str(path), tables, columnar, partial(kept.contents, paths), partial(kept.state, paths)
+    )
 
 
-def _read(
-    origin: Origin, column: str | None, measure: Measure, advance: Advance
-) -> tuple[np.ndarray, bool]:
-    """Read every table; return the lengths, and whether a cache could hardly be quicker."""
+def _read(origin: Origin, column: str | None, measure: Measure, advance: Advance) -> np.ndarray:
+    """Read every table."""
     pieces: list[np.ndarray] = []
     kind: str | None = None
-    quick = True
     for number, open_table in enumerate(origin.tables):
         table = open_table()
         column = columns.choose(table.columns, column, source=table.name, measure=measure.name)
-        quick = quick and table.columnar
         row, before = 0, 0.0
         for batch, fraction in plain_batches(table, column):
             place = Place(table.name, column, row)
@@ -160,21 +181,33 @@ def _read(
     result = _joined(pieces)
     if len(result) == 0:
         raise SourceError(f"{origin.name} has no rows.")
-    return result, quick and kind == "numbers"
+    return result
 
 
 def plain_batches(table: Table, column: str) -> Batches:
-    """Read a column, without its encodings and without empty batches."""
-    with reading(table.name, table.kind):
-        for values, fraction in table.batches(column):
-            if len(values):
-                yield plain(values), fraction
+    """Read a column, without its encodings and without empty batches.
+
+    Raises:
+        SourceError: The table has more rows than its size allows.
+    """
+    rows = 0
+    for values, fraction in table.batches(column):
+        rows += len(values)
+        if rows > table.most_rows:
+            raise SourceError(
+                f"{table.name} unpacks to more than {table.most_rows:,} rows: more than a file of "
+                "its size is believed to hold."
+            )
+        if len(values):
+            with reading(table.name, table.kind):
+                decoded = plain(values)
+            yield decoded, fraction
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
     """Join the pieces, letting go of each as it is copied. The list is emptied."""
     if len(pieces) == 1:
-        return pieces.pop()  # a mapped file stays mapped
+        return pieces.pop()
     dtype = np.result_type(*{piece.dtype for piece in pieces}) if pieces else np.dtype(np.int64)
     joined = np.empty(sum(map(len, pieces)), dtype=dtype)
     stop = len(joined)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from batchwright._format import one_line
-from batchwright.errors import BatchwrightError, MissingExtraError, SourceError
+from batchwright.errors import (
+    BatchwrightError,
+    MissingExtraError,
+    SourceError,
+    SourceNotFoundError,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 Values: TypeAlias = "np.ndarray | pa.Array[Any]"
 """Consecutive rows of one column."""
 
 Batches: TypeAlias = Iterator[tuple[Values, float]]
 """Batches of rows in order, each with the fraction of the table that has been read by then."""
+
+
+_LARGEST = 2**63 - 1
+
+_ALWAYS_BELIEVED = 1 << 25
+_ROWS_PER_BYTE = 10_000
+"""Of an equal length for every row, Parquet keeps a hundred bytes for a million rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,7 @@ class Table:
         columns: The names of its columns, in order.
         batches: Given a column's name, reads that column alone, from the first row to the last.
         typed: False where every value is text until somebody says otherwise (CSV).
-        columnar: True where a column of integers is read as quickly as a cached copy of it.
+        most_rows: More than these are not believed: a few bytes can claim any number.
     """
 
     name: str
@@ -40,7 +56,7 @@ class Table:
     columns: tuple[str, ...]
     batches: Callable[[str], Batches]
     typed: bool = True
-    columnar: bool = False
+    most_rows: int = _LARGEST
 
 
 class Place(NamedTuple):
@@ -57,32 +73,56 @@ class Place(NamedTuple):
 
 @contextmanager
 def reading(name: str, kind: str) -> Iterator[None]:
-    """Turn whatever a reader raises into one line that names the file.
+    """Turn whatever a library raises over a file into one line that names the file.
+
+    Only calls of libraries belong in it: a defect of ours must keep its own error.
 
     Args:
         name: What to call the source.
-        kind: What it was read as, for instance "Parquet".
+        kind: What it is read as, for instance "Parquet".
 
     Raises:
+        SourceNotFoundError: The file is gone.
         SourceError: The file is truncated, corrupt, unreadable, or of another kind.
         MissingExtraError: The library that reads this kind is not installed.
     """
     try:
         yield
-    except BatchwrightError:
+    except (BatchwrightError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is no file {name}.") from error
     except ImportError as error:
         raise MissingExtraError(
             f"{name}: reading {kind} needs the package {error.name or 'pyarrow'}, which is not "
             "installed. Run: pip install 'batchwright[sources]'"
         ) from error
-    except Exception as error:
-        if not _about_the_file(error):
-            raise
-        raise SourceError(f"{name} cannot be read as {kind}: {one_line(error)}") from error
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error, 300)
+        if isinstance(error, MemoryError):
+            reason = f"it needs more memory than there is ({reason})"
+        raise SourceError(f"{name} cannot be read as {kind}: {reason}") from error
 
 
-def _about_the_file(error: Exception) -> bool:
-    # pyarrow's errors have no common root among the built-ins: some are KeyError or MemoryError.
-    readers_own = type(error).__module__.partition(".")[0] == "pyarrow"
-    return readers_own or isinstance(error, OSError | ValueError | OverflowError | EOFError)
+def each(items: Iterator[T], name: str, kind: str) -> Iterator[T]:
+    """Go through what a library yields, each step as in `reading`."""
+    while True:
+        with reading(name, kind):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def most_rows(size: int) -> int:
+    """Return how many rows a file of `size` bytes is believed to hold."""
+    return max(_ALWAYS_BELIEVED, _ROWS_PER_BYTE * size)
+
+
+def native_file(path: Path) -> pa.NativeFile:
+    """Open a file for the readers of pyarrow, whatever bytes its name is made of."""
+    import pyarrow as pa
+
+    name: Any = os.fsencode(path)
+    return pa.OSFile(name, "rb")

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from batchwright._format import one_line
-from batchwright.errors import MissingExtraError, SourceError, SourceNotFoundError
+from batchwright.errors import SourceError, SourceNotFoundError
+from batchwright.sources.table import reading
 
 Tokenizer: TypeAlias = "str | os.PathLike[str] | Callable[[list[str]], Any] | Any"
 """A tokenizer.json or a directory with one; a tokenizer of `tokenizers` or `transformers`; or a
@@ -65,15 +66,13 @@ def tokenization(tokenizer: Tokenizer) -> Tokenization:
 
 def _of_file(path: Path) -> Tokenization:
     file = path / "tokenizer.json" if path.is_dir() else path
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError as error:
+    if not file.is_file():
         raise SourceNotFoundError(
             f"There is no tokenizer at {file}. Pass the path of a tokenizer.json; "
             "tokenizer.save_pretrained(directory) of transformers writes one."
-        ) from error
-    except OSError as error:
-        raise SourceError(f"The tokenizer {file} cannot be read: {one_line(error)}") from error
+        )
+    with reading(str(file), "a tokenizer"):
+        content = file.read_bytes()
     return _of_json(content, str(file))
 
 
@@ -81,23 +80,18 @@ def _of_json(content: bytes, name: str) -> Tokenization:
     # Loaded only when needed: with a cached result, the content's hash is enough.
     @cache
     def loaded() -> Any:
-        try:
+        with reading(name, "a tokenizer"):
             from tokenizers import Tokenizer as FastTokenizer
-        except ImportError as error:
-            raise MissingExtraError(
-                "Counting tokens needs the package tokenizers, which is not installed. "
-                "Run: pip install 'batchwright[sources]'"
-            ) from error
-        try:
+
             tokenizer = FastTokenizer.from_buffer(content)
-        except Exception as error:  # its only exception class is Exception itself
-            raise SourceError(f"{name} is no tokenizer.json: {one_line(error)}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
     def count(texts: list[str]) -> np.ndarray:
-        encodings = loaded().encode_batch_fast(texts)
+        tokenizer = loaded()
+        with reading(name, "a tokenizer"):
+            encodings = tokenizer.encode_batch_fast(texts)
         return np.fromiter(map(len, encodings), dtype=np.int64, count=len(texts))
 
     return Tokenization(count, _key(content))
