@@ -1,9 +1,6 @@
 """The second time is instant, and never wrong."""
 
 import os
-import signal
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +11,6 @@ from batchwright import sources
 from batchwright.errors import SourceError
 from batchwright.sources import cache, files, read
 from batchwright.sources.tokenization import Tokenization
-from tests.patience import PATIENCE
 
 from .conftest import WITH_COLUMNS
 
@@ -233,36 +229,3 @@ def test_what_is_no_file_counts_as_absent(write, reads, cache_directory) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # over a folder nothing can be kept
             assert sources.lengths(path).tolist() == [1, 2]
-
-
-SLOW_READ = """
-import sys, time
-from batchwright import sources
-from batchwright.sources import cache
-real = cache.np.save
-def save(file, array, **options):
-    real(file, array, **options)
-    file.flush()
-    print("half", flush=True)
-    time.sleep(10_000)
-cache.np.save = save
-sources.lengths(sys.argv[1], measure="bytes")
-"""
-
-
-@pytest.mark.slow
-def test_ctrl_c_leaves_nothing_half_written(write, cache_directory) -> None:
-    path = write("data.parquet", {"text": TEXTS})
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_READ, str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    with process:
-        assert process.stdout.readline() == b"half\n"
-        assert len(kept(cache_directory)) == 1
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) != 0
-    assert kept(cache_directory) == []
-    assert sources.lengths(path, measure="bytes").tolist() == [len(text) for text in TEXTS]

@@ -79,9 +79,11 @@ def score(
     start = time.perf_counter()
     how = _measure(measuring)
     data = Column(source, column, measure=how.name if by == "length" else "characters")
-    facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
-    facts |= {"mean": measuring["mean"], "tokenizer": how.tokenization and how.tokenization.key}
-    kept = None if folder is None else ShardFolder(folder, facts)
+    kept = None
+    if folder is not None:
+        facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
+        facts |= {"mean": measuring["mean"], "tokenizer": how.tokenization and how.tokenization.key}
+        kept = ShardFolder(folder, facts)
     before = 0 if kept is None else len(kept.finished())
     metric = _metric(by, data, how, shard_size, mean=measuring["mean"])
     with progress_bar(f"Scoring {Path(source).name}") as advance:

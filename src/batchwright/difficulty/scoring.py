@@ -49,7 +49,7 @@ def score(
         folder: Where scores of finished shards are kept. None: nowhere.
         fingerprint: What else tells this data and metric from others, such as the name of a
             model's checkpoint. Of data only the number of rows and 64 rows are looked at, of a file
-            its size and time of change; of a metric, its name and code.
+            all; of a metric, its name and code.
         column: Of a file, which column; None: the only one, or `text`.
         backend: "local" scores in this process, "ray" with Ray Data, where the source is sent to
             the workers once, and this process keeps the results.
@@ -89,8 +89,9 @@ def score(
                     "file with backend='local'."
                 )
             data = Column(source, column)
-            facts |= {"data": data.identity()}
-            kept = None if folder is None else ShardFolder(folder, facts)
+            kept = None
+            if folder is not None:
+                kept = ShardFolder(folder, facts | {"data": data.identity()})
             return score_column(
                 data, lambda pieces: metric(as_batch(pieces)), shard_size, kept, advance
             )
