@@ -115,6 +115,7 @@ WRONG_DYNAMICS = {
     "decays": DYNAMICS | {"decay": np.array([0.8, 0.8])},
     "a decay of text": DYNAMICS | {"decay": "0.8"},
     "half a time": edited("count", 0, 2.5),
+    "infinitely often": edited("count", 0, np.inf),
     "never, and yet": edited("count", 0, 0),
     "a confidence above 1": edited("confidence", 0, 1.5),
     "a confidence of NaN": edited("confidence", 0, np.nan),

@@ -1,6 +1,8 @@
 """Kinds of files that Batchwright saves, damaged: plans, tables, states, results."""
 
+import contextlib
 import hashlib
+import io
 import json
 import struct
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 
 import batchwright as bw
 from batchwright.cli import main
+from batchwright.compare import result_file
 from batchwright.difficulty import Dynamics
 from tests.stress.mutations import damaged, edited, edited_array
 
@@ -301,10 +304,65 @@ def _use(made):
     made.record([0], [1.0])
 
 
+# -- results of compare, kept scores ------------------------------------------------------------
+
+RESULT = Path(__file__).resolve().parents[2] / "benchmarks/results/applications/translation.json"
+
+
+def damaged_result(folder, rng):
+    """Damage a result, or edit it so that its checksum fits, and read it."""
+    result = json.loads(RESULT.read_bytes()) | {"format": result_file.FORMAT}
+    result |= {"plans": {}, "audits": {}}
+    path = folder / "result.json"
+    is_crafted = rng.random() < 0.5
+    if is_crafted:
+        for _ in range(rng.integers(1, 3)):
+            name = ("seeds", "runs", "runs", "unfinished", "modes", "format")[rng.integers(6)]
+            result[name] = edited(result[name], rng)
+        text = json.dumps(result | {"sha256": result_file._checksum(result)})
+        path.write_text(text, encoding="utf-8")
+    else:
+        result_file.save(path, result, None)
+        path.write_bytes(damaged(path.read_bytes(), rng))
+
+    def refuse(_):
+        read = result_file.load(path)[0]
+        return None if json.dumps(read) == json.dumps(result) else "another result was read"
+
+    about = "crafted" if is_crafted else "damaged"
+    return Case(about, reading(lambda: result_file.load(path), lambda _: None), refuse)
+
+
+def damaged_scores(folder, rng):
+    """Damage what `score` has kept, and score again."""
+    texts = ["x" * int(size) for size in rng.integers(1, 9, 12)]
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "texts.jsonl").write_text(rows, encoding="utf-8")
+    arguments = ["score", "texts.jsonl", "--by", "length", "--measure", "characters"]
+    arguments += ["--shard-size", "5", "--folder", "kept", "-o", "scores.npy", "--json"]
+
+    def run():
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(arguments)
+        (folder / "scores.npy").unlink()
+        kept = sorted((folder / "kept").iterdir())
+        path = kept[rng.integers(len(kept))]
+        path.write_bytes(damaged(path.read_bytes(), rng))
+        return main(arguments)
+
+    def refuse(_):
+        scores = np.load(folder / "scores.npy").tolist()
+        return None if scores == [len(text) for text in texts] else f"scores {scores}"
+
+    return Case("damaged", run, refuse)
+
+
 KINDS = (
     Kind("plan", damaged_plan),
     Kind("loss table", damaged_table(some_table)),
     Kind("dynamics", damaged_table(some_dynamics)),
+    Kind("result", damaged_result),
+    Kind("kept scores", damaged_scores),
     Kind("state of losses", damaged_state(some_table)),
     Kind("state of dynamics", damaged_state(some_dynamics)),
 )

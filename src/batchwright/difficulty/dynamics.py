@@ -269,15 +269,16 @@ def _check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
     seen = count > 0
     for name in ("count", "correct", "forgotten"):
         values = columns[name]
-        check_that((values >= 0) & (values == np.floor(values)), f"{name!r} counts nothing", _OWNER)
+        is_whole = np.isfinite(values) & (values >= 0) & (values == np.floor(values))
+        check_that(is_whole, f"{name!r} counts nothing", _OWNER)
     check_that((right <= count) & (columns["forgotten"] <= count), "'count' is too small", _OWNER)
     share = columns["confidence"]
     # Rows of float16 may add up to a hundredth more than 1.
     check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is no share", _OWNER)
     for name in ("spread", "error"):
         check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
-    for name in ("margin", "loss"):
-        check_that(~np.isnan(columns[name]), f"{name!r} is NaN", _OWNER)
+    for name in ("spread", "error", "margin", "loss"):
+        check_that(np.isfinite(columns[name]), f"{name!r} is not finite", _OWNER)
     for name in ("first", "last"):
         values = columns[name]
         fits = np.where(seen, (values == 0) | (values == 1), values == -1)
