@@ -1,6 +1,7 @@
 """States of `LossTable` and `Dynamics`: exact after any checkpoint, refused if edited."""
 
 import json
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import batchwright as bw
-from batchwright.difficulty import Dynamics
+from batchwright.difficulty import Dynamics, noise_rate, out_of_fold
 from tests.test_array_files import a_table, dynamics_of, state_of
 
 GOOD = a_table().state_dict()
@@ -172,3 +173,43 @@ def test_sizes_are_whole_numbers(size):
 def test_tables_can_be_pickled(make):
     made = make()
     assert repr(state_of(pickle.loads(pickle.dumps(made)))) == repr(state_of(made))  # noqa: S301
+
+
+def scores_of_many_kinds():
+    """One object of each public class of scores, after use."""
+    features = np.random.default_rng(0).normal(size=(40, 3))
+    labels = np.arange(40) % 2
+    folds = out_of_fold(features, labels)
+    order = bw.SelfPaced(a_table(), noise_rate=0.2)
+    order(np.array([5, 5, 5, 5, 5]), seed=0, epoch=1)
+    return {
+        "table": a_table(),
+        "dynamics": dynamics_of(),
+        "folds": folds,
+        "noise": noise_rate(folds.probabilities, labels),
+        "order": order,
+        "dropping": bw.UnbiasedDropping(a_table(), drop=0.2, until=9),
+    }
+
+
+@pytest.mark.slow
+def test_scores_reach_processes_that_are_spawned():
+    made = scores_of_many_kinds()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        returned = pool.map(identity, made.values())
+    for one, other in zip(made.values(), returned, strict=True):
+        assert plain(one) == plain(other)
+
+
+def plain(value):
+    """Take an object apart into what can be compared."""
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype, value.tolist()))
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return [type(value), plain(vars(value))] if hasattr(value, "__dict__") else value
+
+
+def identity(value):
+    return value
