@@ -171,6 +171,8 @@ def crafted(path, *, layout=None, origin=None, arrays=None):
 WRONG = [
     {"layout": "[" * 100_000},
     {"origin": '{"seed":' * 100_000},
+    *({"layout": "[" * depth + "]" * depth} for depth in (60, 900, 960, 980)),
+    {"layout": json.dumps({"shapes": [[1, 2]] * 1_000_000})},
     {"origin": "null"},
     {"layout": "[]"},
     {"origin": '{"seed": ' + "9" * 5000 + "}"},
@@ -206,7 +208,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("edits", WRONG, ids=lambda edits: str(edits)[:40])
+@pytest.mark.parametrize("edits", WRONG, ids=[f"{n} {str(e)[:40]}" for n, e in enumerate(WRONG)])
 def test_a_plan_that_was_made_up_is_one_clear_error(edits, tmp_path):
     path = tmp_path / "crafted.safetensors"
     crafted(path, **edits)
@@ -235,6 +237,18 @@ def test_what_a_file_claims_is_not_allocated(num_samples, tmp_path):
     facts = json.loads(done.stdout)
     assert facts["coverage"]["times"][-1]["samples"] == 4
     assert facts["absent"] == (None if num_samples is None else num_samples - 4)
+
+
+def test_a_file_of_very_many_arrays_is_refused(kind, tmp_path):
+    make, load, error = kind
+    path = tmp_path / "file"
+    make().save(path)
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+    save_file({f"dropped.{each}": torch.zeros(0) for each in range(2_000)}, path, metadata=metadata)
+    with pytest.raises(error, match="2000 arrays"):
+        load(path)
 
 
 def test_seeds_of_any_size_and_integers_of_numpy_are_saved(tmp_path):

@@ -25,6 +25,7 @@ DTYPES = {"I8": "|i1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 _CHECKSUM = "sha256"
 
 _LONGEST_REASON = 300
+_MOST_ARRAYS = 1000
 
 
 class Kind(NamedTuple):
@@ -108,6 +109,8 @@ def load_arrays(
             metadata = dict(file.metadata() or {})
             _check_kind(source, metadata, kind, error)
             names = list(file.keys())
+            if len(names) > _MOST_ARRAYS:
+                raise error(f"{source}: {len(names)} arrays, more than {kind.name} has.")  # noqa: TRY301
             _check_dtypes(source, {name: file.get_slice(name).get_dtype() for name in names}, error)
             return {name: file.get_tensor(name) for name in names}, metadata
     except (BatchwrightError, MemoryError):

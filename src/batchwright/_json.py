@@ -1,24 +1,36 @@
 """JSON that anybody may have written: parsed, and compared with the types it should have."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 INTEGER_BITS = 63  # NumPy has to count with them
 
+_DEEPEST = 50
+_TOO_DEEP = "nested too deep"
+
 
 def parsed(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: It is no JSON, has numbers that JSON has not (NaN), or is nested too deep.
+        ValueError: It is no JSON, has numbers that JSON has not (NaN), or is nested deeper than
+            anything of ours, so that whatever goes through it does not have to expect that.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner for each in level if isinstance(each, dict | list) for inner in _inside(each)
+        ]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return value
 
 
 def fits(value: Any, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
@@ -74,6 +86,10 @@ def _fields_fit(value: Mapping[str, Any], of: Any, bits: int) -> bool:
     return needed <= value.keys() <= annotations.keys() and all(
         fits(value[name], annotations[name], bits=bits) for name in value
     )
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _refuse(constant: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._format import one_line
 from batchwright.errors import ScoresError
 
 
@@ -30,7 +31,7 @@ def check_keys(state: Any, names: Collection[str], owner: str) -> None:
     elif missing := [name for name in names if name not in state]:
         wrong = f"it has no {', '.join(map(repr, missing))}"
     elif unknown := [name for name in state if name not in names]:
-        wrong = f"it has {unknown[0]!r}"
+        wrong = f"it has {one_line(repr(unknown[0]), 60)}"
     else:
         return
     raise ScoresError(f"not a state of {owner}: {wrong}. Load what state_dict() returned.")
@@ -71,8 +72,8 @@ def state_array(
     if not exact.all():
         index = int(np.argmin(exact))
         raise ScoresError(
-            f"not a state of {owner}: {name}[{index}] is {given[index]}, which no {wanted} is. "
-            "Load what state_dict() returned."
+            f"not a state of {owner}: {name}[{index}] is {one_line(given[index], 60)}, which no "
+            f"{wanted} is. Load what state_dict() returned."
         )
     return array
 
@@ -85,7 +86,9 @@ def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
     """
     given = _as_array(state[name])
     if given.size != 1 or given.dtype.kind not in "iu" or not 0 <= given.item() < 2**63:
-        shown = " ".join(repr(state[name]).split())[:60]
+        value = state[name]
+        is_plain = value is None or isinstance(value, int | float | str)
+        shown = one_line(repr(value), 60) if is_plain else f"a {type(value).__name__}"
         raise ScoresError(
             f"not a state of {owner}: {name!r} is {shown}, expected a whole number of at least 0. "
             "Load what state_dict() returned."

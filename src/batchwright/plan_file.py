@@ -25,6 +25,7 @@ _ARRAYS = {"indices", "offsets", "starts", "repeated"}
 _DROPPED = "dropped."
 _SEED_BITS = 4096
 _LONGEST_VALUE = 60
+_LONGEST_TEXT = 1 << 22  # a hundred thousand shapes
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
@@ -112,6 +113,8 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
 
 def _checked(text: str, of: type[Any]) -> Any:
     """Make a layout or an origin of JSON that anybody may have written."""
+    if len(text) > _LONGEST_TEXT:
+        raise PlanError(f"{of.__name__} of {len(text)} characters")
     given = parsed(text)
     if not isinstance(given, dict):
         raise PlanError(

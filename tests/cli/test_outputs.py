@@ -1,6 +1,7 @@
 """What commands write: never over what they read, whole or not at all, one line if the disk is full."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_two_outputs_are_two_files(here, command):
     result = invoke(*command)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "used by this command" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "pipe"])
+def test_results_that_could_not_be_read_again_are_refused(here, name):
+    os.mkfifo("pipe")
+    result = invoke("compare", "task.py", "--quick", "--restart", "-o", name)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "regular file" in result.stderr
 
 
 def test_a_state_of_compare_overwrites_no_task(here):

@@ -336,3 +336,26 @@ def test_rows_are_named_across_batches_and_shards(tmp_path):
         *[(0, [0, 1, 2]), (3, [3, 4]), (5, [5]), (6, [6, 7, 8]), (9, [9])],
         *[(10, [10, 11]), (12, [12, 13, 14])],
     ]
+
+
+def test_a_kept_shard_of_which_a_bit_was_changed_is_scored_again(tmp_path):
+    texts = ["a", "bb", "ccc", "dddd"]
+    scored = []
+
+    def metric(batch):
+        scored.extend(batch)
+        return [len(text) for text in batch]
+
+    folder = tmp_path / "kept"
+    expected = score(texts, metric, shard_size=2, folder=folder).tolist()
+    path = folder / "shard-00000001.npy"
+    whole = path.read_bytes()
+    assert np.load(path).tolist() == [3, 4]  # the checksum is after its end
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        scored.clear()
+        assert score(texts, metric, shard_size=2, folder=folder).tolist() == expected
+        assert scored == ["ccc", "dddd"]
+        assert path.read_bytes() == whole

@@ -162,7 +162,7 @@ def edited(value, rng):
 def edited_array(array, rng):
     """Change an array: a number, its size, its shape, or its type."""
     action = int(rng.integers(8))
-    flat = np.array(array)
+    flat = np.array(array).ravel()
     if action == 0 or not flat.size:
         return np.append(flat, np.ones(1, flat.dtype))
     if action == 1:

@@ -124,7 +124,9 @@ def crafted_plan(content, rng):
         name = list(arrays)[rng.integers(len(arrays))]
         arrays[name] = edited_array(arrays[name], rng)
     if rng.random() < 0.1:
-        arrays[("starts", "dropped.x", "more")[rng.integers(3)]] = arrays["indices"][:1]
+        arrays[("starts", "dropped.x", "dropped.\x1b[31m\n[b]", "more")[rng.integers(4)]] = arrays[
+            "indices"
+        ][:1]
     for name in ("layout", "origin"):
         if rng.random() < 0.5:
             metadata[name] = json.dumps(edited(json.loads(metadata[name]), rng))
@@ -150,10 +152,12 @@ def damaged_plan(folder, rng):
     source = [["lengths.npy"], []][rng.integers(2)]
     dial = ["--dial"] if source and rng.random() < 0.1 else []
     arguments = ["inspect", "plan", *source, *dial]
-    if rng.random() < 0.8:
-        arguments.append("--json")
+    arguments += ["--json"] if rng.random() < 0.8 else []
+    arguments += ["--html", "page.html"] if rng.random() < 0.02 else []
 
     def refuse(out):
+        if not out.decode().replace("\n", "").isprintable():
+            return "control characters"
         if is_crafted:
             return _refuse_crafted(content, out, is_json="--json" in arguments)
         if bw.Plan.load(path) != plan or bw.Plan.load(path).layout != plan.layout:

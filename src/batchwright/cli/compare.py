@@ -93,6 +93,9 @@ def compare(
     what was measured; the same command goes on.
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
+    if path.exists() and not path.is_file():
+        message = f"--output {path}: results are read again; expected a regular file."
+        raise click.UsageError(message)
     import_torch(threads)
     from batchwright.compare.result_file import load, state_path
 

@@ -150,6 +150,8 @@ def load(path: Path) -> tuple[Result, Comparison]:
 
 def _read(path: Path) -> Result:
     """Read the file, and check that it is as it was saved."""
+    if path.exists() and not path.is_file():
+        raise ResultFileError(f"{path} is no regular file. Name another --output.")
     try:
         result = parsed(path.read_bytes().decode("utf-8", "surrogatepass"))
         version = result["format"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from batchwright._files import remove_unfinished, write_bytes
+from batchwright._json import parsed
 from batchwright.errors import ScoresError
 from batchwright.typing import FloatArray
 
@@ -49,8 +50,8 @@ class ShardFolder:
                 self._check_bare()
                 text = json.dumps(wanted, indent=2) + "\n"
                 write_bytes(self.path / MANIFEST, text.encode(), ScoresError)
-            found = dict(json.loads((self.path / MANIFEST).read_bytes()))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            found = dict(parsed((self.path / MANIFEST).read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
             if isinstance(error, ScoresError):
                 raise
             reason = " ".join(str(error).split())
