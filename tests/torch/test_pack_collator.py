@@ -153,7 +153,7 @@ def test_what_cannot_be_packed_is_named(collate, samples, error, told):
 
 @pytest.mark.parametrize("settings", [{"align": 0}, {"capacity": 0}, {"max_length": 0}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(bw.BudgetError, match="expected at least 1"):
+    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
         PackCollator(**settings)
 
 

@@ -189,7 +189,7 @@ def test_what_cannot_be_collated_is_named(collate, samples, error, told):
 
 @pytest.mark.parametrize("settings", [{"pad_to_multiple_of": 0}, {"max_length": 0}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(bw.BudgetError, match="expected at least 1"):
+    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
         PadCollator(**settings)
 
 

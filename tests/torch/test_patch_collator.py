@@ -214,7 +214,7 @@ def test_what_cannot_be_packed_is_named(options, samples, error, said):
 
 @pytest.mark.parametrize("options", [{"patch_size": 0}, {"capacity": 0}, {"align": 0}])
 def test_settings_that_make_no_sense_are_refused(options):
-    with pytest.raises(bw.BudgetError, match="expected at least 1"):
+    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
         PatchCollator(**{"patch_size": 2} | options)
 
 

@@ -8,16 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batchwright.checks import check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Shape
 from batchwright.torch.fields import Name, columns_of
 from batchwright.torch.images import image_fields, images_of
 from batchwright.torch.stacking import (
+    Padding,
+    Pads,
     PadValue,
     assembled,
+    checked_pads,
     chosen_field,
+    filled,
     filled_up,
-    pads_of,
     stacked,
 )
 from batchwright.typing import IntArray
@@ -36,7 +40,8 @@ class ImageCollator:
 
     Args:
         pad: What is put around images: one value for all, a mapping by name, or for tuples one
-            value for each position. Fields not named get 0; `labels` -100, unless they are named.
+            value for each position. Fields not named get 0; labels (`labels`, `label`, `label_ids`)
+            -100, unless they are named.
         images: The fields that are padded, by name or position. None: all whose values are
             three-dimensional. Named ones may have any number of dimensions from two on, the last
             two being height and width: a map of labels [height, width], say.
@@ -66,7 +71,7 @@ class ImageCollator:
         ([[2, 3, 8, 4], [2], [2, 8, 4]], [1, 0])
     """
 
-    pad: PadValue | Mapping[str, PadValue] | Sequence[PadValue] = 0
+    pad: Pads = 0
     _: KW_ONLY
     images: Name | Sequence[Name] | None = None
     pad_to_multiple_of: int = 1
@@ -75,9 +80,10 @@ class ImageCollator:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.pad_to_multiple_of < 1:
-            message = f"ImageCollator(pad_to_multiple_of={self.pad_to_multiple_of}): expected at "
-            raise BudgetError(message + "least 1.")
+        object.__setattr__(self, "pad", checked_pads(self.pad, "ImageCollator"))
+        if self.pad_to_multiple_of is None:
+            raise BudgetError("ImageCollator(pad_to_multiple_of=None): expected at least 1.")
+        check_positive("ImageCollator", pad_to_multiple_of=self.pad_to_multiple_of)
         shapes = self.shapes
         if shapes is not None and (not shapes or any(np.size(each) != 2 for _, each in shapes)):
             message = f"ImageCollator(shapes={shapes}): expected (rows, (height, width)) of each."
@@ -86,7 +92,7 @@ class ImageCollator:
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Collate the samples of one batch."""
         fields = columns_of(samples)
-        pads = pads_of(self.pad, list(fields), "ImageCollator")
+        padding = Padding.of(self.pad, list(fields), "ImageCollator")
         images = {
             name: images_of(fields[name], name)
             for name in image_fields(fields, self.images, "ImageCollator")
@@ -99,12 +105,14 @@ class ImageCollator:
         batch: dict[Any, Any] = {}
         for name, values in fields.items():
             if name in images:
-                batch[name] = _padded(images[name], pads[name], shape or self._largest(sizes[name]))
+                pad = padding.for_field(name, images[name][0].dtype)
+                size = shape or self._largest(sizes[name])
+                batch[name] = _padded(images[name], pad, size, name)
             else:
-                batch[name] = stacked(values)
+                batch[name] = stacked(values, name)
             if rows is not None:
                 empty = rows - len(samples)
-                batch[name] = filled_up(batch[name], empty, pads[name], name, "ImageCollator")
+                batch[name] = filled_up(batch[name], empty, padding, name, "ImageCollator")
         extras: dict[str, Tensor] = {}
         if self.mask is not False:
             chosen = chosen_field(self.mask, images, "ImageCollator(mask", "images")
@@ -136,21 +144,13 @@ class ImageCollator:
         raise BudgetError(message)
 
 
-def _padded(images: Sequence[Tensor], pad: PadValue, shape: tuple[int, int]) -> Tensor:
+def _padded(images: Sequence[Tensor], pad: PadValue, shape: tuple[int, int], name: Name) -> Tensor:
     first = images[0]
-    padded = torch.full((len(images), *first.shape[:-2], *shape), pad, dtype=_type_for(first, pad))
+    padded = filled((len(images), *first.shape[:-2], *shape), pad, first.dtype, name)
     for row, image in enumerate(images):
         height, width = image.shape[-2:]
         padded[row, ..., :height, :width] = image
     return padded
-
-
-def _type_for(image: Tensor, pad: PadValue) -> torch.dtype:
-    """Return the type of an image; int64 where its own integers do not reach to the padding."""
-    if image.is_floating_point() or image.is_complex() or image.dtype == torch.bool:
-        return image.dtype
-    limits = torch.iinfo(image.dtype)
-    return image.dtype if limits.min <= pad <= limits.max else torch.int64
 
 
 def _mask(sizes: IntArray, height: int, width: int) -> Tensor:

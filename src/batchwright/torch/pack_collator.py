@@ -1,16 +1,18 @@
 """Batches as one row without padding: the documents of a packed plan, one behind the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from batchwright.checks import check_positive
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.torch.fields import columns_of, flattened, is_sequence
+from batchwright.torch.labels import LABEL_NAMES
 from batchwright.torch.packed_row import PackedRow
-from batchwright.torch.stacking import LABEL_IGNORE, PadValue
+from batchwright.torch.stacking import LABEL_IGNORE, Pads, checked_pads
 from batchwright.typing import IntArray
 
 
@@ -50,8 +52,8 @@ class PackCollator:
     shifts packed labels carries tokens from one document into the next.
 
     Args:
-        labels: The field of the labels. Where samples do not have it, the tokens are the labels.
-            None: no labels.
+        labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
+            a token. Where samples have none, the tokens are the labels. None: no labels.
         label_ignore: The label of tokens that no loss is computed for.
         columns: Field → name of the row that it lies in, in the sequence of the lengths' columns:
             ``{"input_ids": "encoder", "labels": "decoder"}``. Tuples have their fields in this
@@ -102,16 +104,24 @@ class PackCollator:
     align: int = 1
     max_length: int | tuple[int, ...] | None = None
     position_ids_start: int = 0
-    pad: PadValue | Mapping[str, PadValue] = 0
+    pad: Pads = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        object.__setattr__(self, "pad", checked_pads(self.pad, "PackCollator"))
+        if self.columns is not None:
+            if not isinstance(self.columns, Mapping):
+                message = f"PackCollator(columns={self.columns!r}): expected a dict, field → row."
+                raise BudgetError(message)
+            object.__setattr__(self, "columns", dict(self.columns))
+        for name in ("align", "label_ignore", "position_ids_start"):
+            if not isinstance(getattr(self, name), int | np.integer):
+                message = f"PackCollator({name}={getattr(self, name)!r}): expected an integer."
+                raise BudgetError(message)
         for name in ("capacity", "align", "max_length"):
             value = getattr(self, name)
-            each = value if isinstance(value, tuple) else (value,)
-            if any(number is not None and number < 1 for number in each):
-                message = f"PackCollator({name}={value}): expected at least 1."
-                raise BudgetError(message)
+            for number in value if isinstance(value, tuple) else (value,):
+                check_positive("PackCollator", **{name: number})
             rows = None if self.columns is None else len(set(self.columns.values()))
             if value is not None and name != "align":
                 given = len(value) if isinstance(value, tuple) else None
@@ -133,18 +143,19 @@ class PackCollator:
         if "input_ids" not in columns:
             message = f"samples have the fields {list(columns)}, expected 'input_ids'."
             raise ColumnNotFoundError(message)
-        pads = self.pad if isinstance(self.pad, Mapping) else {"input_ids": self.pad}
+        pads = self._pads(["input_ids"])
         tokens, lengths = self._flattened(columns["input_ids"], "input_ids")
         row = PackedRow.of(lengths, self.align, _of_row(self.capacity, 0))
         batch: dict[str, Any] = {
-            "input_ids": row.laid_out(tokens, pads.get("input_ids", 0)),
+            "input_ids": row.laid_out(tokens, pads.get("input_ids", 0), "input_ids"),
             "position_ids": row.positions() + self.position_ids_start,
         }
         if self.labels is not None:
             targets = tokens
-            if self.labels in columns:
-                targets = self._like(lengths, columns[self.labels], self.labels)
-            labels = row.laid_out(targets, self.label_ignore)
+            own = self._labels(columns)
+            if own is not None:
+                targets = self._like(lengths, columns[own], own)
+            labels = row.laid_out(targets, self.label_ignore, own or "labels")
             labels[0, row.begins] = self.label_ignore
             batch["labels"] = labels
         for name, value in pads.items():
@@ -152,7 +163,7 @@ class PackCollator:
                 message = f"PackCollator(pad=…) names {name!r}, samples have {list(columns)}."
                 raise ColumnNotFoundError(message)
             if name not in {"input_ids", self.labels}:
-                batch[name] = row.laid_out(self._like(lengths, columns[name], name), value)
+                batch[name] = row.laid_out(self._like(lengths, columns[name], name), value, name)
         batch |= {
             "cu_seq_lens_q": row.cu_seqlens(),
             "cu_seq_lens_k": row.cu_seqlens(),
@@ -172,7 +183,7 @@ class PackCollator:
                 )
                 raise ColumnNotFoundError(message)
             columns = dict(zip(row_of, columns.values(), strict=True))
-        pads = dict(self.pad) if isinstance(self.pad, Mapping) else dict.fromkeys(row_of, self.pad)
+        pads = self._pads(row_of)
         if self.labels is not None and self.labels in row_of:
             pads[self.labels] = self.label_ignore
         for names, told in ((row_of, "columns"), (pads, "pad")):
@@ -198,7 +209,7 @@ class PackCollator:
         batch: dict[str, Any] = {}
         for title, row in rows.items():
             for name, flat in fields[title].items():
-                batch[name] = row.laid_out(flat, pads.get(name, 0))
+                batch[name] = row.laid_out(flat, pads.get(name, 0), name)
             batch |= {
                 f"{title}_position_ids": row.positions() + self.position_ids_start,
                 f"{title}_document_ids": row.owners(),
@@ -206,6 +217,16 @@ class PackCollator:
                 f"{title}_max_length": row.max_seqlen(),
             }
         return batch
+
+    def _pads(self, names: Iterable[str]) -> dict[Any, Any]:
+        return dict(self.pad) if isinstance(self.pad, Mapping) else dict.fromkeys(names, self.pad)
+
+    def _labels(self, columns: Mapping[Any, Sequence[Any]]) -> str | None:
+        """Return the field of the labels; None if there is none."""
+        if self.labels in columns or self.labels != "labels":
+            return self.labels if self.labels in columns else None
+        others = (name for name in LABEL_NAMES if all(map(is_sequence, columns.get(name, [None]))))
+        return next(others, None)
 
     def _flattened(
         self, rows: Sequence[Any], name: str, number: int = 0

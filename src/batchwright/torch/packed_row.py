@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import BudgetError, LengthsError
-from batchwright.torch.stacking import PadValue
+from batchwright.torch.fields import Name
+from batchwright.torch.stacking import PadValue, filled
 from batchwright.typing import IntArray
 
 
@@ -69,13 +70,13 @@ class PackedRow:
         kept = np.diff(edges) > 0
         return PackedRow(lengths, begins, np.append(edges[:-1][kept], edges[-1]), ids[kept])
 
-    def laid_out(self, flat: Tensor, pad: PadValue) -> Tensor:
+    def laid_out(self, flat: Tensor, pad: PadValue, name: Name) -> Tensor:
         """Put the tokens of all things, [total, …], into their places: [1, T, …]."""
         width, total = int(self.edges[-1]), int(self.lengths.sum())
-        laid_out = torch.full((1, width, *flat.shape[1:]), pad, dtype=flat.dtype)
+        laid_out = filled((1, width, *flat.shape[1:]), pad, flat.dtype, name)
         before = np.cumsum(self.lengths) - self.lengths
         places = np.arange(total) + np.repeat(self.begins - before, self.lengths)
-        laid_out[0, torch.from_numpy(places)] = flat
+        laid_out[0, torch.from_numpy(places)] = flat.to(laid_out.dtype)
         return laid_out
 
     def positions(self) -> Tensor:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from batchwright.checks import check_positive
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.lengths import as_lengths
 from batchwright.torch.fields import Name, columns_of
 from batchwright.torch.images import image_fields, images_of
 from batchwright.torch.packed_row import PackedRow
-from batchwright.torch.stacking import PadValue, stacked
+from batchwright.torch.stacking import PadValue, checked_pads, stacked
 from batchwright.typing import IntArray, IntoLengths
 
 _OWN = ("patches", "coordinates", "segment_ids", "cu_seqlens", "max_seqlen", "sizes")
@@ -40,7 +41,7 @@ def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> 
         >>> patch_counts([32, 30], [32, 65], 16)
         array([ 4, 10])
     """
-    _check_at_least_1("patch_counts", patch_size=patch_size)
+    check_positive("patch_counts", patch_size=patch_size)
     high, wide = (as_lengths(sides).astype(np.int64, copy=False) for sides in (heights, widths))
     if high.shape != wide.shape:
         message = f"{high.size} heights for {wide.size} widths, expected as many."
@@ -111,12 +112,13 @@ class PatchCollator:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        _check_at_least_1(
-            "PatchCollator",
-            patch_size=self.patch_size,
-            capacity=self.capacity,
-            align=self.align,
-        )
+        for name in ("patch_size", "align"):
+            if getattr(self, name) is None:
+                raise BudgetError(f"PatchCollator({name}=None): expected at least 1.")
+        sizes = {"patch_size": self.patch_size, "capacity": self.capacity, "align": self.align}
+        check_positive("PatchCollator", **sizes)
+        if isinstance(checked_pads(self.pad, "PatchCollator"), dict):
+            raise BudgetError(f"PatchCollator(pad={self.pad!r}): expected one number.")
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """Collate the samples of one batch."""
@@ -130,15 +132,15 @@ class PatchCollator:
         lengths = np.array([len(patches) for patches, _ in cut], dtype=np.int64)
         row = PackedRow.of(lengths, self.align, self.capacity, kind="image")
         batch: dict[str, Any] = {
-            "patches": row.laid_out(torch.cat([patches for patches, _ in cut]), self.pad),
-            "coordinates": row.laid_out(torch.cat([places for _, places in cut]), 0),
+            "patches": row.laid_out(torch.cat([patches for patches, _ in cut]), self.pad, found[0]),
+            "coordinates": row.laid_out(torch.cat([places for _, places in cut]), 0, "coordinates"),
             "segment_ids": row.owners(),
             "cu_seqlens": row.cu_seqlens(),
             "max_seqlen": row.max_seqlen(),
             "sizes": torch.tensor([image.shape[-2:] for image in images]),
         }
         return batch | {
-            name: stacked(values) for name, values in _named(fields, samples[0]).items()
+            name: stacked(values, name) for name, values in _named(fields, samples[0]).items()
         }
 
     def _patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,10 +172,3 @@ def _named(fields: Mapping[Any, Sequence[Any]], first: Any) -> dict[str, Sequenc
         message = f"samples have the fields {taken}, which the batch has of its own. Rename them."
         raise ColumnNotFoundError(message)
     return dict(fields)
-
-
-def _check_at_least_1(owner: str, **settings: int | None) -> None:
-    for name, value in settings.items():
-        if value is not None and value < 1:
-            message = f"{owner}({name}={value}): expected at least 1."
-            raise BudgetError(message)

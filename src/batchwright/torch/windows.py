@@ -1,21 +1,21 @@
 """Windows: the batches of one update, taken together, and what they weigh."""
 
+import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from batchwright.errors import LossError
 from batchwright.torch.batch_sampler import PlanBatchSampler
+from batchwright.torch.labels import label_count
 from batchwright.torch.loader_checks import warn_if_over_budget
 
-IGNORED = -100
-"""The label that torch's losses leave out."""
+__all__ = ["Window", "label_count", "windows"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,12 @@ def windows(
         Windows of `accumulate` batches, read when they are asked for.
 
     Raises:
-        LossError: If `accumulate` is not known, or no integer of at least 1; if sample weights
-            are given without a plan of whole samples, or are not what the batches weigh.
+        LossError: If `accumulate` is not known, or no integer of at least 1; if it is not known
+            what a batch weighs; if sample weights are given without a plan of whole samples,
+            or are not what the batches weigh.
 
     Example:
+        >>> import torch
         >>> labels = [torch.tensor([[1, 2]]), torch.tensor([[3, -100]]), torch.tensor([[4, 5]])]
         >>> [(len(window), window.tokens)
         ...  for window in windows([{"labels": each} for each in labels], accumulate=2)]
@@ -89,6 +91,8 @@ def windows(
     if size < 1:
         raise LossError(f"accumulate={accumulate!r}: expected an integer of at least 1.")
     weight = label_count if weigh is None else weigh
+    if not callable(weight):
+        raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
     known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
     batches = iter(loader)
     done = 0
@@ -97,9 +101,20 @@ def windows(
     while taken := tuple(islice(batches, size)):
         if watches:
             watches = not any(warn_if_over_budget(sampler.course, batch) for batch in taken)
-        tokens = float(sum(weight(batch) for batch in taken))
+        tokens = sum(_number(weight(batch)) for batch in taken)
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
+
+
+def _number(weight: Any) -> float:
+    try:
+        number = float(weight)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        given = weight if isinstance(weight, int | float) else type(weight).__name__
+        raise LossError(f"weigh returned {given}, expected what the loss of a batch sums over.")
+    return number
 
 
 class _SampleWeights:
@@ -135,49 +150,3 @@ class _SampleWeights:
                 "one less than the length), and weigh= if batches hold no labels."
             )
         return course.weight(first, count, self._weights)
-
-
-def label_count(batch: Any) -> float:
-    """Count what a loss sums over: labels that are not ignored.
-
-    Args:
-        batch: A dict with ``labels`` (those that are -100 do not count), else with ``lengths``
-            or an ``attention_mask``; a tuple whose last tensor is the labels; or a tensor, of
-            which the rows count.
-
-    Returns:
-        The number. A loss that shifts labels by itself sums over one less for each row, unless
-        the first label is ignored, as `PackCollator` sets it.
-
-    Raises:
-        LossError: If there is nothing to count.
-
-    Example:
-        >>> label_count((torch.zeros(2, 3), torch.tensor([[1, 2, -100], [3, -100, -100]])))
-        3.0
-    """
-    if isinstance(batch, Mapping):
-        for name, count in _COUNTS.items():
-            if name in batch:
-                return count(batch[name])
-    elif isinstance(batch, tuple | list) and batch and isinstance(batch[-1], torch.Tensor):
-        return _labels(batch[-1])
-    elif isinstance(batch, torch.Tensor) and batch.ndim:
-        return float(batch.shape[0])
-    raise LossError(
-        f"windows cannot tell what a batch of type {type(batch).__name__} weighs: pass weigh=, a "
-        "function from a batch to what its loss sums over."
-    )
-
-
-def _labels(labels: torch.Tensor) -> float:
-    if labels.is_floating_point():
-        return float(labels.shape[0])  # targets of a regression: one a row
-    return float((labels != IGNORED).sum())
-
-
-_COUNTS: dict[str, Callable[[Any], float]] = {
-    "labels": _labels,
-    "lengths": lambda lengths: float(lengths.sum()),
-    "attention_mask": lambda mask: float(mask.sum()),
-}
