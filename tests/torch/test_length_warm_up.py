@@ -1,9 +1,11 @@
 """Sequence-length warm-up: short rows at first, every token with its label, exact to resume."""
 
 import collections
+import dataclasses
 import json
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -255,7 +257,7 @@ TOKENS = torch.zeros(2, 9, dtype=torch.int64)
         ({"source": TOKENS, "target": TOKENS[:, :7]}, LengthsError, r"'target'.*\[2, 7\].*'source'"),
         ({"input_ids": TOKENS[:1], "cu_seq_lens_q": torch.tensor([0, 4, 9])}, LengthsError, "cu_seq"),
         ({"input_ids": TOKENS, "attention_mask": torch.ones(2, 9, 9)}, LengthsError, "attention_mask"),
-        ({"input_ids": TOKENS, "names": ["a"]}, LengthsError, "'names' of the batch is a list"),
+        ({"input_ids": TOKENS, "names": ["a"] * 4}, LengthsError, "'names' of the batch is a list"),
         ({"input_ids": TOKENS, "more": {"x": TOKENS}}, LengthsError, "'more' of the batch is a dict"),
         ({"input_ids": TOKENS, "lengths": torch.tensor([3, 10])}, LengthsError, "from 3 to 10, but rows have 9"),
         ({"input_ids": TOKENS, "lengths": torch.tensor([3.0, 9.0])}, LengthsError, "float32"),
@@ -324,3 +326,31 @@ def test_an_epoch_of_a_planned_loader_keeps_its_tokens_and_its_gradient():
     assert len(widths) > 2
     assert warm_up.length == 30
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_padded_on_the_left_are_cut_by_their_mask():
+    samples = [{"input_ids": [1, 2, 3, 4, 5], "label_ids": [2, 3, 4, 5, 6]}, {"input_ids": [7], "label_ids": [8]}]  # fmt: skip
+    batch = PadCollator(9, side="left", attention_mask=True, lengths=True)(samples)
+    made = LengthWarmUp(constant(3), total_tokens=100, pad={"input_ids": 9})(batch)
+    assert made["input_ids"].tolist() == [[1, 2, 9], [3, 4, 5], [7, 9, 9]]
+    assert made["label_ids"].tolist() == [[2, 3, -100], [4, 5, 6], [8, -100, -100]]
+    assert made["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert made["lengths"].tolist() == [2, 3, 1]
+
+
+def test_whatever_belongs_to_a_row_is_repeated_for_each_piece():
+    @dataclasses.dataclass
+    class Batch:
+        tokens: torch.Tensor
+        active: torch.Tensor
+        names: tuple
+        speakers: np.ndarray
+        scale: float = 2.0
+
+    batch = Batch(TOKENS, torch.ones(2, 9, dtype=torch.bool), ("a", "b"), np.array([4, 5]))
+    made = LengthWarmUp(constant(5), total_tokens=100, pad={"active": -100})(batch)
+    assert made.tokens.shape == (4, 5)
+    assert int(made.active.sum()) == 18  # nothing becomes true
+    assert made.names == ("a", "a", "b", "b")
+    assert made.speakers.tolist() == [4, 4, 5, 5]
+    assert made.scale == 2.0

@@ -1,6 +1,8 @@
 """Packing: documents one behind the other, each told apart from the next."""
 
+import collections
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -178,3 +180,32 @@ def test_rows_of_a_plan_have_one_shape_and_every_token(align, oversize):
     tokens = torch.cat(rows, dim=1)
     kept = [each["input_ids"][: 64 if oversize == "truncate" else None] for each in documents]
     assert sorted(tokens[tokens > 0].tolist()) == np.concatenate(kept).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"pad": None}, "the padding is None"),
+        ({"pad": {"input_ids": None}}, "the padding of 'input_ids' is None"),
+        ({"columns": ["input_ids"]}, "expected a dict"),
+        ({"capacity": "9"}, "capacity='9'"),
+        ({"max_length": 2.5}, "max_length=2.5"),
+        ({"align": None}, "align=None"),
+        ({"label_ignore": None}, "label_ignore=None"),
+        ({"position_ids_start": "2"}, "position_ids_start='2'"),
+    ],
+)
+def test_options_of_other_types_are_refused_when_it_is_made(options, told):
+    with pytest.raises(bw.BudgetError, match=told):
+        PackCollator(**options)
+
+
+def test_it_goes_to_workers_whatever_it_was_made_of():
+    collate = PackCollator(
+        columns=types.MappingProxyType({"input_ids": "encoder"}),
+        pad=collections.UserDict(input_ids=3),
+    )
+    before = collate([{"input_ids": [1, 2]}])
+    other = pickle.loads(pickle.dumps(collate))  # noqa: S301
+    assert other == collate
+    assert torch.equal(other([{"input_ids": [1, 2]}])["input_ids"], before["input_ids"])

@@ -2,6 +2,7 @@
 
 import collections
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -211,3 +212,171 @@ def test_batches_of_a_plan_keep_its_budget(oversize):
     sizes = [batch["input_ids"].numel() for batch in loader]
     assert max(sizes) <= budget
     assert sum(sizes) == plan.stats(lengths).padded_tokens
+
+
+# What a sample of `n` tokens has, and what its batch then has beside the rows.
+KINDS_OF_FIELDS = {
+    "input_ids": lambda n: [1] * n,
+    "mask": lambda n: np.ones(n, dtype=bool),
+    "frames": lambda n: torch.ones(n, 4),
+    "speaker": lambda n: torch.ones(5),
+    "scores": lambda n: [0.0, 1.0, 0.0],
+    "image": lambda n: torch.zeros(3, 5, 4),
+    "class": lambda n: n,
+    "weight": lambda n: 0.5,
+    "text": lambda n: "a" * n,
+    "boxes": lambda n: {"at": torch.ones(n, 4)},
+}
+FIXED = {"speaker": (5,), "scores": (3,), "image": (3, 5, 4), "class": (), "weight": ()}
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    names=st.lists(st.sampled_from(sorted(KINDS_OF_FIELDS)), unique=True),
+    multiple=st.sampled_from([1, 4, 8]),
+    max_length=st.none() | st.integers(1, 9),
+    side=st.sampled_from(["left", "right"]),
+)
+def test_what_comes_out_does_not_depend_on_the_samples_that_meet(
+    sizes, names, multiple, max_length, side
+):
+    """A field is of one kind, type and size in every batch, also where lengths happen to agree."""
+    names = ["input_ids", *(name for name in names if name != "input_ids")]
+    samples = [{name: KINDS_OF_FIELDS[name](n) for name in names} for n in sizes]
+    collate = PadCollator(pad_to_multiple_of=multiple, max_length=max_length, side=side)
+    batch = collate(samples)
+    assert [*batch] == names
+    width = max(min(n, max_length or 9) for n in sizes)
+    width += -width % multiple
+    for name, value in batch.items():
+        assert len(value) == len(sizes)
+        if name in {"text", "boxes"}:
+            assert isinstance(value, list)
+        else:
+            assert tuple(value.shape[1:2]) == ((width,) if name not in FIXED else FIXED[name][:1])
+            assert tuple(value.shape[1:]) in {FIXED.get(name), (width,), (width, 4)}
+        single = collate(samples[:1])[name]
+        assert type(single) is type(value)
+        assert getattr(single, "dtype", None) == getattr(value, "dtype", None)
+
+
+def test_fields_are_named_where_their_type_does_not_say_what_they_are():
+    samples = [{"x": torch.ones(n, 1), "labels": torch.zeros(n), "bag": [1, 0]} for n in (3, 9)]
+    with pytest.raises(bw.ColumnNotFoundError, match=r"sequences=\['x', 'bag', 'labels'\]"):
+        PadCollator(pad_to_multiple_of=8)(samples)
+    batch = PadCollator(pad_to_multiple_of=8, sequences=["x", "labels"])(samples)
+    assert {name: list(value.shape[1:]) for name, value in batch.items()} == {
+        "x": [16, 1],
+        "labels": [16],
+        "bag": [2],
+    }
+    assert PadCollator(pad_to_multiple_of=8, sequences="x")(samples)["labels"].shape == (2, 9)
+    with pytest.raises(bw.ColumnNotFoundError, match="'y' is no sequence of the samples"):
+        PadCollator(sequences=["y"])(samples)
+    video = [{"video": torch.ones(n, 3, 2, 2)} for n in (2, 3)]
+    with pytest.raises(bw.ColumnNotFoundError, match="Name those that are to be rounded"):
+        PadCollator(max_length=2)(video)
+    assert PadCollator(max_length=2, sequences=["video"])(video)["video"].shape[1] == 2
+    assert PadCollator(lengths=True)(video)["lengths"].tolist() == [2, 3]
+    picture = {"image": torch.zeros(3, 4, 4), "input_ids": [1, 2]}
+    assert PadCollator(lengths=True)([picture])["lengths"].tolist() == [2]
+
+
+@given(rows=rows, pad=st.integers(-9, 9), multiple=st.sampled_from((1, 4)))
+def test_padding_on_the_left_is_that_on_the_right_turned_round(rows, pad, multiple):
+    fields = [{"ids": row, "labels": row, "frames": np.ones((len(row), 2))} for row in rows]
+    turned = [{name: value[::-1] for name, value in each.items()} for each in fields]
+    options = {"pad_to_multiple_of": multiple, "attention_mask": True, "lengths": True}
+    left = PadCollator(pad, side="left", **options)(fields)
+    right = PadCollator(pad, **options)(turned)
+    for name in ("ids", "labels", "frames", "attention_mask"):
+        assert left[name].flip(1).tolist() == right[name].tolist()
+    assert left["lengths"].tolist() == right["lengths"].tolist()
+    inside = left["attention_mask"].bool()
+    assert left["ids"][inside].tolist() == [token for row in rows for token in row]
+    assert (left["labels"][~inside] == -100).all()
+
+
+def test_rows_that_are_not_there_and_padding_on_the_left():
+    collate = PadCollator(7, side="left", shapes=[(3, 4)], attention_mask=True)
+    batch = collate([{"ids": [1, 2], "active": [True, True]}])
+    assert batch["ids"].tolist() == [[7, 7, 1, 2], [7] * 4, [7] * 4]
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [0] * 4, [0] * 4]
+    assert batch["active"].tolist() == [[False, False, True, True], [False] * 4, [False] * 4]
+
+
+@pytest.mark.parametrize("name", ["labels", "label", "label_ids"])
+def test_labels_by_all_their_names(name):
+    batch = PadCollator(3)([{"x": [1, 2], name: [4, 5]}, {"x": [1], name: [6]}])
+    assert batch[name].tolist() == [[4, 5], [6, -100]]
+
+
+def test_no_padding_of_booleans_is_true_unless_asked_for():
+    samples = [{"ids": [5], "active": [True]}, {"ids": [5, 6], "active": [False, True]}]
+    assert PadCollator(9)(samples)["active"].tolist() == [[True, False], [False, True]]
+    assert PadCollator({"active": True})(samples)["active"].tolist()[0] == [True, True]
+    given = PadCollator({"active": -100})(samples)["active"]
+    assert (given.dtype, given.tolist()[0]) == (torch.int64, [1, -100])
+
+
+@pytest.mark.parametrize("limits", [(2, 3), (3, 2)])
+def test_each_column_is_cut_to_its_own_length(limits):
+    samples = [{"source": [1] * 5, "target": [2] * 5, "voice": [0.5] * 4}]
+    columns = {"source": 0, "target": 1, "voice": None}
+    batch = PadCollator(max_length=limits, columns=columns)(samples)
+    assert tuple(value.shape[1] for value in batch.values()) == (*limits, 4)
+    pairs = PadCollator(max_length=limits)([([1] * 5, [2] * 5)])
+    assert tuple(value.shape[1] for value in pairs) == limits
+    with pytest.raises(bw.ColumnNotFoundError, match="Say which belongs to which"):
+        PadCollator(max_length=(1, 2, 3))([([1] * 5, [2] * 5)])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"pad": None}, "the padding is None"),
+        ({"pad": {"input_ids": None}}, "the padding of 'input_ids' is None"),
+        ({"pad": (0, None)}, "the padding of 1 is None"),
+        ({"pad": "0"}, "the padding is '0'"),
+        ({"pad": torch.zeros(2)}, "the padding is tensor"),
+        ({"side": "both"}, "side='both'"),
+        ({"side": None}, "side=None"),
+        ({"pad_to_multiple_of": None}, "pad_to_multiple_of=None"),
+        ({"pad_to_multiple_of": "8"}, "pad_to_multiple_of='8'"),
+        ({"pad_to_multiple_of": 2.5}, "pad_to_multiple_of=2.5"),
+        ({"max_length": "9"}, "max_length='9'"),
+        ({"max_length": (9, 0)}, "max_length=0"),
+        ({"shapes": []}, r"shapes=\[\]"),
+        ({"shapes": 8}, "shapes=8"),
+        ({"shapes": [(2, 8), (2, (8, 8))]}, "as many columns"),
+        ({"shapes": [(2, (8, 8))], "max_length": (3, 3, 3)}, "as many columns"),
+        ({"columns": ["input_ids"]}, "expected a dict"),
+        ({"attention_mask": None}, "attention_mask=None"),
+        ({"lengths": ["input_ids"]}, "expected True, False or a field"),
+    ],
+)
+def test_options_of_other_types_are_refused_when_it_is_made(options, told):
+    with pytest.raises(bw.BudgetError, match=told):
+        PadCollator(**options)
+
+
+def test_padding_that_whole_numbers_cannot_hold_is_refused():
+    for pad in (float("nan"), 0.5, float("inf")):
+        with pytest.raises(bw.LengthsError, match="'ids' holds whole numbers"):
+            PadCollator(pad)([{"ids": [1]}])
+    assert PadCollator(np.int64(3))([[1, 2], [1]]).tolist() == [[1, 2], [1, 3]]
+
+
+def test_it_goes_to_workers_whatever_it_was_made_of():
+    given = collections.UserDict(input_ids=1)
+    collate = PadCollator(
+        given,
+        shapes=iter([(4, 8)]),
+        columns=types.MappingProxyType({"input_ids": 0}),
+        sequences=dict.fromkeys(["input_ids"]).keys(),
+        side="left",
+    )
+    before = collate([{"input_ids": [1, 2]}])["input_ids"]
+    other = pickle.loads(pickle.dumps(collate))  # noqa: S301
+    assert other == collate
+    assert torch.equal(other([{"input_ids": [1, 2]}])["input_ids"], before)

@@ -1,27 +1,20 @@
 """Where a task is trained: batches moved there, and clocks that wait for it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from batchwright.torch.containers import mapped
+
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors on a device: a tensor, or dicts and tuples of them.
+    """Return a batch with its tensors on a device: a tensor, or dicts, tuples and dataclasses.
 
     Example:
         >>> moved({"x": torch.ones(1), "name": "a"}, torch.device("cpu"))
         {'x': tensor([1.]), 'name': 'a'}
     """
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return type(batch)({name: moved(part, device) for name, part in batch.items()})  # type: ignore[call-arg]  # a dict
-    if isinstance(batch, tuple | list):
-        parts = [moved(part, device) for part in batch]
-        named = hasattr(batch, "_fields")
-        return type(batch)(*parts) if named else type(batch)(parts)
-    return batch
+    return mapped(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def settle(device: torch.device) -> None:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from batchwright.errors import UpdateError
 
 
@@ -49,13 +51,13 @@ def name_of(path: str, value: Any, name: Any) -> str:
     return f"{path}.{name}" if by_name and not isinstance(value, Mapping) else f"{path}[{name!r}]"
 
 
-def like(value: Any, parts: Mapping[Any, Any], path: str = "batch") -> Any:
+def like(value: Any, parts: Mapping[Any, Any], path: str | None = "batch") -> Any:
     """Put parts together as `value` holds them.
 
     Args:
         value: A mapping, dataclass, tuple or list.
         parts: What is to be held, by the names or positions of `parts_of`.
-        path: What it is called in errors.
+        path: What it is called in errors. None: what a dataclass keeps beside its fields is kept.
 
     Returns:
         One of the same class, where this can be made of its parts; else a dict, tuple or list.
@@ -74,6 +76,22 @@ def like(value: Any, parts: Mapping[Any, Any], path: str = "batch") -> Any:
     if type(value) is kind:
         return kind(parts.values())
     return _first_good(iter([lambda: type(value)(parts.values())]), parts, kind)
+
+
+def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Apply a function to every tensor in something, however deep.
+
+    Example:
+        >>> import torch
+        >>> mapped({"x": torch.ones(1), "name": "a"}, lambda tensor: 2 * tensor)
+        {'x': tensor([2.]), 'name': 'a'}
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    parts = parts_of(value)
+    if not parts:
+        return value
+    return like(value, {name: mapped(part, function) for name, part in parts.items()}, None)
 
 
 def _of_dicts(value: Any, parts: Mapping[Any, Any]) -> Iterator[Callable[[], Any]]:
@@ -110,10 +128,11 @@ def _first_good(
     return dict(parts) if otherwise is None else otherwise(parts.values())
 
 
-def _of_dataclass(value: Any, parts: Mapping[Any, Any], path: str) -> Any:
+def _of_dataclass(value: Any, parts: Mapping[Any, Any], path: str | None) -> Any:
     """Copy a dataclass, frozen or not, without running its `__post_init__` a second time."""
     made = copy.copy(value)
-    for name in [each for each in vars(made) if each not in parts] if _has_dict(made) else ():
+    others = [each for each in getattr(made, "__dict__", {}) if each not in parts]
+    for name in () if path is None else others:
         if not isinstance(getattr(type(value), name, None), functools.cached_property):
             raise UpdateError(
                 f"{path}.{name} is an attribute beside the fields of {type(value).__name__}, and "
@@ -124,7 +143,3 @@ def _of_dataclass(value: Any, parts: Mapping[Any, Any], path: str) -> Any:
     for name, part in parts.items():
         object.__setattr__(made, name, part)
     return made
-
-
-def _has_dict(value: Any) -> bool:
-    return hasattr(value, "__dict__")

@@ -78,7 +78,9 @@ def _labels(labels: Any, fields: Mapping[Any, Any], path: str) -> float:
     """Count labels, beside the other fields of a batch that has names."""
     values = _numbers(labels)
     if values is None or not values.ndim:
-        kind = "a tensor without rows" if isinstance(labels, Tensor) else type(labels).__name__
+        kind = f"of type {type(labels).__name__}"
+        if values is not None:
+            kind = "a tensor without rows"
         raise LossError(f"{path} is {kind}, expected a tensor of labels: {_WEIGH}")
     rows = values.shape[0]
     if values.dtype == torch.bool:

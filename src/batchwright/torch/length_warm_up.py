@@ -8,15 +8,22 @@ import torch
 from torch import Tensor
 
 from batchwright.checks import check_positive
-from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
+from batchwright.errors import (
+    BudgetError,
+    ColumnNotFoundError,
+    LengthsError,
+    PlanMismatchError,
+    UpdateError,
+)
 from batchwright.pacing import LengthPacing
+from batchwright.torch.containers import like, parts_of
 from batchwright.torch.fields import Name
-from batchwright.torch.pad_collator import LABEL_IGNORE, PadValue
+from batchwright.torch.labels import LABEL_IGNORE, MEANT, PadValue
+from batchwright.torch.row_reading import Reading, Taken
 from batchwright.torch.rows import tensors_of
+from batchwright.torch.stacking import checked_pads
 
 STATE_VERSION = 1
-
-_MEANT: dict[Any, PadValue] = {"labels": LABEL_IGNORE, "attention_mask": 0}
 
 
 class LengthWarmUp:
@@ -34,19 +41,21 @@ class LengthWarmUp:
     batch ahead of another.
 
     Fields of [rows, length, …] are cut, and have to be of one length: a source and a target cannot
-    be cut alike. Fields of one value a row, and lists of as many, are repeated for each piece.
-    Positions stay those in the whole row.
+    be cut alike. Fields of one value a row, and lists with one entry a row, are repeated for each
+    piece. Positions stay those in the whole row. Pieces are padded on the right.
 
     Args:
         pacing: Progress → the longest row allowed: `batchwright.pacing.length_warm_up`.
         total_tokens: Real tokens of the whole run, on all ranks.
         world_size: Ranks, each with a share of the tokens like this one's.
         pad: What pieces are filled up with, as in `PadCollator`: one value, a mapping by name, or
-            one for each position of a tuple. `labels` get -100, an `attention_mask` 0, unless
-            named; others get 0. A tuple of several sequences needs it.
+            one for each position of a tuple. Labels (`labels`, `label`, `label_ids`) get -100,
+            booleans False, an `attention_mask` 0, unless named; others get 0. A tuple of several
+            sequences needs it.
         pad_to_multiple_of: Pieces are padded to a multiple of this, if the length allows.
-        lengths: The field that tells tokens from padding: int[rows], or a mask [rows, length].
-            None: ``lengths``, else ``attention_mask``, of a dict; else every cell is a token.
+        lengths: The field that tells tokens from padding: a mask [rows, length], or int[rows] of
+            rows that are padded on the right. None: ``attention_mask``, else ``lengths``, of a
+            dict; else every cell is a token.
         truncate: Throw away what is beyond the length instead, as the source does.
 
     Attributes:
@@ -94,7 +103,7 @@ class LengthWarmUp:
         self.truncate = truncate
         self.tokens = 0
         self.tokens_cut = 0
-        self._pad = pad
+        self._pad = None if pad is None else checked_pads(pad, "LengthWarmUp")
         self._multiple = int(pad_to_multiple_of)
         self._lengths = lengths
 
@@ -124,11 +133,11 @@ class LengthWarmUp:
         left = int(sizes.sum())
         self.tokens += left * self.world_size
         self.tokens_cut += (present - left) * self.world_size
-        made = {name: pieces.of(value, pads.get(name, 0)) for name, value in fields.items()}
+        made = {name: pieces.of(value, pads.get(name, 0), name) for name, value in fields.items()}
         for name in {"lengths", lengths} & fields.keys():
             if getattr(fields[name], "ndim", 0) == 1:
                 made[name] = sizes.to(fields[name])
-        return _like(batch, made)
+        return made[0] if isinstance(batch, Tensor) else like(batch, made)
 
     def state_dict(self) -> dict[str, int]:
         """Return where the run is, as JSON can keep it: the same from any rank will do."""
@@ -174,7 +183,8 @@ class LengthWarmUp:
 
     def _name_of_lengths(self, fields: Mapping[Any, Any]) -> Name | None:
         if self._lengths is None:
-            known = [name for name in ("lengths", "attention_mask") if name in fields]
+            # A mask first: it knows on which side of a row the padding is.
+            known = [name for name in ("attention_mask", "lengths") if name in fields]
             return next((name for name in known if isinstance(fields[name], Tensor)), None)
         if not isinstance(fields.get(self._lengths), Tensor):
             raise ColumnNotFoundError(
@@ -194,7 +204,7 @@ class LengthWarmUp:
                 )
             given = 0
         if isinstance(given, int | float):
-            pads = {name: _MEANT.get(name, given) for name in fields}
+            pads = {name: MEANT.get(name, given) for name in fields}
             return pads if lengths is None else {**pads, lengths: 0}
         named = given if isinstance(given, Mapping) else dict(enumerate(given))
         for name in named:
@@ -203,7 +213,7 @@ class LengthWarmUp:
                     f"LengthWarmUp(pad=…) names {name!r}, but batches have the fields "
                     f"{list(fields)}."
                 )
-        return {**_MEANT, **named}
+        return {**MEANT, **named}
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,11 +221,13 @@ class _Pieces:
     """Which cells of a batch become which rows.
 
     Attributes:
+        num_rows: Rows of the batch.
         rows: int64[p], the row that each piece is cut from.
         columns: int64[p, width], the cells of each piece.
         inside: bool[p, width], False at padding.
     """
 
+    num_rows: int
     rows: Tensor
     columns: Tensor
     inside: Tensor
@@ -238,34 +250,29 @@ class _Pieces:
         width = max(width, min(length, -(-width // multiple) * multiple))
         inside = torch.arange(width, device=real.device) < (after - first)[:, None]
         columns = (begins[rows] + first)[:, None] + torch.arange(width, device=real.device)
-        return cls(rows, columns.where(inside, 0), inside)
+        return cls(len(real), rows, columns.where(inside, 0), inside)
 
     def sizes(self, real: Tensor) -> Tensor:
         """Count the tokens of each piece, int64[p]."""
         return (real[self.rows[:, None], self.columns] & self.inside).sum(1)
 
-    def of(self, value: Any, pad: PadValue) -> Any:
+    def of(self, value: Any, pad: PadValue, name: Name) -> Any:
         """Cut a field, or repeat what there is one of for each row."""
-        if isinstance(value, list):
-            return [value[row] for row in self.rows.tolist()]
-        if not isinstance(value, Tensor) or not value.ndim:
-            return value
-        rows = self.rows.to(value.device)
-        if value.ndim == 1:
-            return value[rows]
-        taken = value[rows[:, None], self.columns.to(value.device)]
+        if not _is_cut(value):
+            taken = Taken.of(self.rows, self.num_rows)
+            return Reading(self.num_rows).apply({name: value}, taken)[name]
+        taken_cells = value[self.rows.to(value.device)[:, None], self.columns.to(value.device)]
         outside = ~self.inside.to(value.device)
-        return taken.masked_fill_(outside[(...,) + (None,) * (value.ndim - 2)], pad)
+        if value.dtype == torch.bool and pad not in {0, 1}:
+            pad = False
+        return taken_cells.masked_fill_(outside[(...,) + (None,) * (value.ndim - 2)], pad)
 
 
 def _fields_of(batch: Any) -> dict[Any, Any]:
     """Return the fields of a batch by name or position; raise unless they are of one shape."""
-    if isinstance(batch, Mapping):
-        fields = dict(batch)
-    elif isinstance(batch, tuple | list):
-        fields = dict(enumerate(batch))
-    else:
-        fields = {0: batch}
+    fields = None if isinstance(batch, Tensor) else parts_of(batch)
+    if fields is None or isinstance(batch, tuple):
+        fields = dict(enumerate(batch if isinstance(batch, tuple) else (batch,)))
     shapes = {name: list(value.shape) for name, value in fields.items() if _is_cut(value)}
     if not shapes:
         raise LengthsError(
@@ -274,13 +281,13 @@ def _fields_of(batch: Any) -> dict[Any, Any]:
         )
     rows, length = next(iter(shapes.values()))[:2]
     for name, value in fields.items():
+        given = f"is a {type(value).__name__}"
         if isinstance(value, Tensor):
             fits = list(value.shape[:2]) == [rows, length][: value.ndim]
             fits = fits and (name != "attention_mask" or value.ndim == 2)
             given = f"is {list(value.shape)}"
         else:
-            fits = len(value) == rows if isinstance(value, list) else not tensors_of(value)
-            given = f"is a {type(value).__name__}"
+            fits = _has_rows(value, rows) and all(each.ndim < 2 for each in tensors_of(value))
         if not fits:
             raise LengthsError(
                 f"field {name!r} of the batch {given} and cannot be cut with {next(iter(shapes))!r}"
@@ -288,6 +295,15 @@ def _fields_of(batch: Any) -> dict[Any, Any]:
                 "and an attention_mask [rows, length]. Leave it out, or cut it after."
             )
     return fields
+
+
+def _has_rows(value: Any, rows: int) -> bool:
+    """Whether rows of a field that is no tensor can be repeated."""
+    try:
+        Reading(rows).apply({"field": value}, None)
+    except UpdateError:
+        return False
+    return True
 
 
 def _is_cut(value: Any) -> bool:
@@ -314,12 +330,3 @@ def _real(fields: Mapping[Any, Any], lengths: Name | None) -> Tensor:
             f"{width} cells: expected the tokens of each row."
         )
     return torch.arange(width, device=given.device) < given[:, None]
-
-
-def _like(batch: Any, fields: dict[Any, Any]) -> Any:
-    """Make a batch of the same kind from other fields."""
-    if isinstance(batch, Mapping):
-        return fields
-    if isinstance(batch, tuple | list):
-        return getattr(batch, "_make", type(batch))(fields.values())
-    return fields[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,19 +78,6 @@ def random_states_kept(model: torch.nn.Module) -> Iterator[None]:
         torch_state.restore()
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
-
-
-def mapped(batch: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply a function to every tensor of a batch: a tensor, dict, tuple or list of them."""
-    if isinstance(batch, torch.Tensor):
-        return function(batch)
-    if isinstance(batch, Mapping):
-        return {name: mapped(value, function) for name, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(mapped(value, function) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(mapped(value, function) for value in batch)
-    return batch
 
 
 def _copied(task: Task, memo: dict[int, Any]) -> Task:

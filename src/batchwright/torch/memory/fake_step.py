@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from batchwright.torch.memory.copies import fake_copy, mapped
+from batchwright.torch.containers import mapped
+from batchwright.torch.memory.copies import fake_copy
 from batchwright.torch.memory.ledger import Ledger, Phase, Timeline
 from batchwright.torch.memory.task import StateBytes, Task
 from batchwright.torch.rows import tensors_of
