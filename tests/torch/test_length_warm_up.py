@@ -302,7 +302,7 @@ def test_an_epoch_of_a_planned_loader_keeps_its_tokens_and_its_gradient():
     sizes = [each["kind"] for each in samples]
     planner = bw.Planner(sizes, batching=bw.TokenBudget(64), seed=1)
     loader = DataLoader(
-        samples, batch_sampler=PlanBatchSampler(planner),
+        samples, batch_sampler=PlanBatchSampler(planner(0)),
         collate_fn=PadCollator(attention_mask=True),
     )  # fmt: skip
     pacing = batchwright.pacing.length_warm_up(4, 30, step=4, reach=1.0)

@@ -109,6 +109,9 @@ class PackCollator:
     def __post_init__(self) -> None:
         """Check the settings."""
         object.__setattr__(self, "pad", checked_pads(self.pad, "PackCollator"))
+        for name in ("capacity", "max_length"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.columns is not None:
             if not isinstance(self.columns, Mapping):
                 message = f"PackCollator(columns={self.columns!r}): expected a dict, field → row."

@@ -106,6 +106,8 @@ class PadCollator:
         """Check the settings."""
         keep = object.__setattr__  # as plain dicts and tuples, which can be pickled
         keep(self, "pad", checked_pads(self.pad, "PadCollator"))
+        if isinstance(self.max_length, list):
+            keep(self, "max_length", tuple(self.max_length))
         check_choice("PadCollator", "side", self.side, ("right", "left"))
         if self.pad_to_multiple_of is None:
             message = "PadCollator(pad_to_multiple_of=None): expected at least 1."
@@ -123,11 +125,14 @@ class PadCollator:
             given = self.sequences
             keep(self, "sequences", (given,) if isinstance(given, str | int) else tuple(given))
         keep(self, "shapes", _checked_shapes(self.shapes))
+        self._check_columns()
+
+    def _check_columns(self) -> None:
         if self.columns is not None:
             if not isinstance(self.columns, Mapping):
                 message = f"PadCollator(columns={self.columns!r}): expected a dict, field → column."
                 raise BudgetError(message)
-            keep(self, "columns", dict(self.columns))
+            object.__setattr__(self, "columns", dict(self.columns))
         widths = {np.size(length) for _, length in self.shapes or ()}
         if isinstance(self.max_length, tuple):
             widths.add(len(self.max_length))
