@@ -84,7 +84,7 @@ def test_names_say_everything():
         ("plan", "there is no kind 'plan'"),
         ("planned+fp8", "'fp8' is no order"),
         ("planned+bf16+fp16", "two of a kind"),
-        ("", "there is no kind ''"),
+        ("", "named ''"),
     ],
 )
 def test_a_name_that_says_nothing_is_refused(name, said):

@@ -13,6 +13,7 @@ import click
 
 from batchwright._format import all_printable, printable_lines
 from batchwright.cli.compare import import_torch, threads_option
+from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import (
     check_outputs,
     html_option,
@@ -24,22 +25,24 @@ from batchwright.cli.output import (
 from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
 from batchwright.cli.source import Reading, lengths_of_columns, reading_options
 from batchwright.cli.turns import live_status, status
-from batchwright.cli.values import size
+from batchwright.cli.values import count, duration, size
 
 
-@click.command("advise")
+@click.command("advise", cls=StrictCommand)
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @reading_options
 @sample_options
 @click.option("--max-tokens", type=size, metavar="N", help="Budget of a batch.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1.0),
+    type=duration,
+    metavar="S",
     help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
 )
 @click.option(
     "--updates",
-    type=click.IntRange(min=1),
+    type=count,
+    metavar="N",
     help="What each strategy takes in a trial, in place of --seconds.",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
@@ -90,6 +93,8 @@ def advise(
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
     check_outputs({"--html": html}, [source, tokenizer])
+    if seconds is not None and updates is not None:
+        raise click.UsageError("--seconds and --updates both limit trials: give one.")
     columns = SampleColumns(labels, groups, text)
     if length is None and (measure is not None or tokenizer is not None):
         length = text

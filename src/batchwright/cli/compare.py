@@ -13,6 +13,7 @@ import click
 
 from batchwright._format import all_printable, printable
 from batchwright.cli import INTERRUPTED
+from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import (
     check_outputs,
     html_option,
@@ -22,7 +23,7 @@ from batchwright.cli.output import (
     write_page,
 )
 from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
-from batchwright.cli.values import count, seed
+from batchwright.cli.values import count, finite, seed
 from batchwright.errors import MissingExtraError, ResultFileError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ threads_option = click.option(
 )
 
 
-@click.command("compare")
+@click.command("compare", cls=StrictCommand)
 @click.argument("task")
 @click.option(
     "--strategies",
@@ -50,7 +51,12 @@ threads_option = click.option(
 @click.option("--seed", "first_seed", type=seed, default=0, show_default=True, help="The first.")
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
-@click.option("--target", type=float, help="The metric to time.  [default: the first's final one]")
+@click.option(
+    "--target",
+    type=finite,
+    metavar="X",
+    help="The metric to time.  [default: the first's final one]",
+)
 @click.option("--evaluations", type=count, default="10", show_default=True, help="During a run.")
 @threads_option
 @click.option(

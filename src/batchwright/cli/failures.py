@@ -13,6 +13,21 @@ from batchwright.errors import BatchwrightError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
+class StrictCommand(click.Command):
+    """A command that takes none of its options for the value of another: `--html --json`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words of a command line."""
+        rest = super().parse_args(ctx, args)
+        options = {name for each in self.params for name in each.opts if name.startswith("-")}
+        for each in self.params:
+            value = ctx.params.get(each.name or "")
+            if str(value) in options and isinstance(each, click.Option):
+                message = f"{each.opts[-1]} needs a value, and {value} is an option."
+                raise click.UsageError(message, ctx)
+        return rest
+
+
 class OneLineGroup(click.Group):
     """A group of commands whose failures are one line on standard error, and an exit code.
 

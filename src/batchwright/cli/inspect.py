@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from batchwright.batching import TokenBudget
+from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, html_option, json_option, show, write_page
 from batchwright.cli.source import Reading, reading_options
 from batchwright.dial import DialPosition, mixing_dial
@@ -19,7 +20,7 @@ _MOST_DIALLED = 1_000_000
 """Samples for which a page shows the dial unasked: eighteen plans of them take seconds."""
 
 
-@click.command("inspect")
+@click.command("inspect", cls=StrictCommand)
 @click.argument("plan")
 @click.argument("source", required=False)
 @reading_options

@@ -7,12 +7,13 @@ import click
 
 from batchwright._files import write_bytes
 from batchwright._format import printable
+from batchwright.cli.failures import StrictCommand
 from batchwright.errors import TaskError
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
 
-@click.command("new-task")
+@click.command("new-task", cls=StrictCommand)
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 def new_task(path: Path) -> None:
     """Write a training job to begin with into the file PATH.

@@ -8,6 +8,7 @@ import click
 
 from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
 from batchwright.cli import values
+from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, json_option, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.order import Order, Sequential, Shuffle
@@ -15,7 +16,7 @@ from batchwright.planner import Planner
 from batchwright.report import plan_facts
 
 
-@click.command("plan")
+@click.command("plan", cls=StrictCommand)
 @click.argument("source")
 @click.option(
     "--max-tokens", type=values.size, metavar="N", help="Padded batches of at most N tokens."

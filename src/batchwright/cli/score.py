@@ -11,6 +11,7 @@ import numpy as np
 from batchwright._array_file import write_npy
 from batchwright._format import one_line
 from batchwright.cli import values
+from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, json_option
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
@@ -24,7 +25,7 @@ from batchwright.sources.progress import progress_bar
 from batchwright.sources.tokenization import tokenization
 
 
-@click.command("score")
+@click.command("score", cls=StrictCommand)
 @click.argument("source")
 @click.option(
     "--by",

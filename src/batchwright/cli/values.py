@@ -1,5 +1,7 @@
 """What options take: whole numbers, and the mixing of updates."""
 
+import math
+
 import click
 
 _LARGEST_SIZE = 2**53  # as of a length
@@ -20,6 +22,27 @@ def count(text: str) -> int:
 def seed(text: str) -> int:
     """Read a seed or an epoch, from 0."""
     return _whole_number(text, 0, _LARGEST_SEED)
+
+
+def finite(text: str) -> float:
+    """Read a number that is one: not nan, not infinite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"{text!r} is not a number."
+        raise click.BadParameter(message)
+    return value
+
+
+def duration(text: str) -> float:
+    """Read seconds, one at least."""
+    value = finite(text)
+    if value < 1:
+        message = f"{text} is less than 1."
+        raise click.BadParameter(message)
+    return value
 
 
 def mixing(text: str) -> str | int:

@@ -7,11 +7,9 @@ from typing import Any
 from batchwright.compare.arm import Arm, Evaluation, Spent
 from batchwright.compare.audits import audited
 from batchwright.compare.peak_memory import peak_bytes
+from batchwright.compare.strategy import DENSE as DENSE  # noqa: PLC0414 -- also from here
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
-
-DENSE = "dense limit"
-"""The arm of batches without padding, of the shapes that the strongest batching makes."""
 
 DENSE_SHARE = 1 / 3
 """The dense limit only has to show its speed: it trains this share of a run."""

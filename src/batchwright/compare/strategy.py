@@ -44,6 +44,9 @@ PRECISIONS: dict[str, str] = {
     "auto": "the one that is measured to be the quickest here",
 }
 
+DENSE = "dense limit"
+"""The arm of batches without padding, of the shapes that the strongest batching makes."""
+
 LATER = 0.5
 """The share of a run after which a curriculum is a plain shuffle of everything."""
 
@@ -76,7 +79,7 @@ class Strategy:
             ``max_tokens`` or ``step_tokens`` in place of the task's.
 
     Raises:
-        StrategyError: If a name is unknown.
+        StrategyError: If a name is unknown, or something is of the wrong type.
 
     Example:
         >>> Strategy.named("planned+curriculum:length+bf16")
@@ -93,10 +96,21 @@ precision='bf16', options={})
 
     def __post_init__(self) -> None:
         """Check the names."""
+        if not isinstance(self.name, str) or not self.name.strip() or self.name == DENSE:
+            raise StrategyError(
+                f"a strategy was named {self.name!r}: expected a text that is not empty, and not "
+                f"{DENSE!r}, which names the limit of all."
+            )
         self._check("kind", self.kind, KINDS)
         self._check("precision", self.precision, PRECISIONS)
         if isinstance(self.order, str):
-            self._check("order", self.order.partition(":")[0], ORDERS)
+            self._check_order(self.order)
+        elif isinstance(self.order, type) or not callable(self.order):
+            self._check("order", self.order, ORDERS)
+        if not isinstance(self.options, Mapping):
+            raise StrategyError(
+                f"strategy {self.name!r}: options={self.options!r}, expected a dictionary."
+            )
 
     @classmethod
     def named(cls, name: str) -> Strategy:
@@ -184,7 +198,9 @@ precision='bf16', options={})
             if self.kind == "buckets":
                 return Buckets(options.pop("num_shapes", 8), max_tokens=budget, **options)
             multiple = options.get("pad_to_multiple_of", 1)
-            rows = options.pop("batch_size", None) or safe_batch_size(task, budget, multiple)
+            rows = options.pop("batch_size", None)
+            if rows is None:
+                rows = safe_batch_size(task, budget, multiple)
             return (FixedSize if self.kind == "plain" else LengthGrouped)(rows, **options)
         except TypeError as error:
             raise StrategyError(f"strategy {self.name!r}: {error}.") from error
@@ -211,8 +227,17 @@ precision='bf16', options={})
         )
         return order.control(seed) if kind == "control" else order
 
+    def _check_order(self, order: str) -> None:
+        kind, colon, scores = order.partition(":")
+        self._check("order", kind, ORDERS)
+        if colon and (kind not in _SCORED or not scores):
+            raise StrategyError(
+                f"strategy {self.name!r}: order {order!r}, expected a curriculum before the colon "
+                "and a difficulty of the task behind it, or no colon."
+            )
+
     def _check(self, what: str, value: object, known: Mapping[str, str]) -> None:
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             listed = ", ".join(known)
             raise StrategyError(
                 f"strategy {self.name!r}: there is no {what} {value!r}, expected one of {listed}."

@@ -1,14 +1,19 @@
 """Strategies of the user's own, in a few lines of TOML."""
 
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from batchwright._format import one_line
 from batchwright.compare.strategy import Strategy
 from batchwright.errors import StrategyError
 
 _FIELDS = ("kind", "order", "precision")
+
+_LARGEST = 2**53  # as of a length
+_DEEPEST = 2  # lists of lists: shapes of several columns
 
 
 def read_strategies(path: Path | str) -> list[Strategy]:
@@ -34,7 +39,9 @@ def read_strategies(path: Path | str) -> list[Strategy]:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StrategyError(f"{path} cannot be read: {error}.") from error
+        raise StrategyError(f"{path} cannot be read: {one_line(error)}.") from error
+    except RecursionError:
+        raise StrategyError(f"{path} cannot be read: it is nested too deep.") from None
     if not tables:
         raise StrategyError(f"{path} has no strategies. Expected tables, such as [planned].")
     return [_made(name, table, path) for name, table in tables.items()]
@@ -73,11 +80,37 @@ def refuse_twice(strategies: Sequence[Strategy]) -> list[Strategy]:
 def _made(name: str, table: Any, path: Path | str) -> Strategy:
     if not isinstance(table, dict):
         raise StrategyError(
-            f"{path}: {name} = {table!r} is no table. Expected [{name}], and settings below it."
+            f"{path}: {name} is {_given(table)}, no table: expected [{name}] and settings below."
         )
+    for key, value in table.items():
+        _check_value(value, f"{path}: {key} of [{name}]")
     base = Strategy.named(name) if "kind" not in table else None
     settings = {key: table[key] for key in _FIELDS if key in table}
     options = {key: value for key, value in table.items() if key not in _FIELDS}
+    if not isinstance(settings.get("order", ""), str):
+        raise StrategyError(
+            f"{path}: order of [{name}] is {_given(settings['order'])}, expected a text."
+        )
     if base is not None:
         settings = {key: settings.get(key, getattr(base, key)) for key in _FIELDS}
     return Strategy(name, **settings, options=options)
+
+
+def _check_value(value: Any, where: str, depth: int = 0) -> None:
+    """Raise unless a setting is a text, a number of some size, or a list of these."""
+    if isinstance(value, list) and depth < _DEEPEST:
+        for each in value:
+            _check_value(each, where, depth + 1)
+        return
+    is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _LARGEST
+    if not (is_number or isinstance(value, str)):
+        raise StrategyError(
+            f"{where} is {_given(value)}: expected a text, a number of at most 2^53, "
+            "true or false, or a list of these."
+        )
+
+
+def _given(value: Any) -> str:
+    """Show a value; of what may be nested too deep to be shown, the type."""
+    is_nested = isinstance(value, dict | list)
+    return f"of type {type(value).__name__}" if is_nested else one_line(repr(value), 60)

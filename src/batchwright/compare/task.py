@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Subset
 
-from batchwright.checks import check_choice, check_positive
+from batchwright._format import one_line
+from batchwright.checks import check_choice, keep_whole
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
 from batchwright.seeding import generator
@@ -22,6 +23,11 @@ from batchwright.typing import IntoLengths, LengthArray
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """The samples of a batch → the batch."""
+
+_FUNCTIONS = ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule")
+_FUNCTIONS_OR_NONE = ("weigh", "collate_packed")
+
+_LARGEST = 2**53  # as of a length
 
 Difficulty: TypeAlias = npt.ArrayLike | Callable[[], npt.ArrayLike]
 """float[n], higher is harder; or what computes it, when it is first needed."""
@@ -136,14 +142,19 @@ class Task:
 
     def __post_init__(self) -> None:
         """Check what can be checked without training."""
-        for name in ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule"):
-            if not callable(getattr(self, name)):
-                kind = type(getattr(self, name)).__name__
-                raise TaskError(f"Task({name}=…) got {kind}, expected a function.")
+        for name in _FUNCTIONS:
+            self._check(name, callable(getattr(self, name)), "a function")
+        for name in _FUNCTIONS_OR_NONE:
+            value = getattr(self, name)
+            self._check(name, value is None or callable(value), "a function, or None")
         check_choice("Task", "better", self.better, ("lower", "higher"))
-        check_positive(
-            "Task", max_tokens=self.max_tokens, step_tokens=self.step_tokens, epochs=self.epochs
-        )
+        keep_whole(self, "max_tokens", "step_tokens", "epochs", most=_LARGEST)
+        self._check("metric", isinstance(self.metric, str) and self.metric.strip(), "words")
+        is_norm = self.clip is None or (_is_number(self.clip) and self.clip > 0)
+        self._check("clip", is_norm, "a number above 0, or None")
+        self._check_names()
+        self._check_device()
+        self._check("samples", _is_sequence(self.samples), "a sequence: a length, and an index")
         given = [1] * len(self.samples) if self.lengths is None else self.lengths
         lengths = as_lengths(given, columns=True)
         if len(lengths) != len(self.samples):
@@ -154,6 +165,32 @@ class Task:
         object.__setattr__(self, "lengths", lengths)
         for name in ("labels", "groups", "features"):
             self._check_one_for_each(name)
+
+    def _check(self, name: str, is_right: object, expected: str) -> None:
+        if not is_right:
+            given = one_line(repr(getattr(self, name)), 60)
+            raise TaskError(f"Task({name}={given}): expected {expected}.")
+
+    def _check_names(self) -> None:
+        scored, chosen = self.difficulties, self.strategies
+        is_named = isinstance(scored, Mapping) and all(isinstance(key, str) for key in scored)
+        self._check("difficulties", is_named, "a dictionary: names and scores")
+        is_listed = chosen is None or (
+            isinstance(chosen, Sequence)
+            and not isinstance(chosen, str)
+            and all(isinstance(each, str) for each in chosen)
+        )
+        self._check("strategies", is_listed, "a list of names, or None")
+
+    def _check_device(self) -> None:
+        if self.device is None:
+            return
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise TaskError(
+                f"Task(device={self.device!r}): expected a device of torch, such as 'cpu', or None."
+            ) from error
 
     def _check_one_for_each(self, name: str) -> None:
         values = getattr(self, name)
@@ -245,3 +282,11 @@ class Task:
             else:
                 self._scores[name] = scores, 0.0
         return self._scores[name]
+
+
+def _is_sequence(samples: Any) -> bool:
+    return hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 -- no nan

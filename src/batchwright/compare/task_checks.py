@@ -42,6 +42,7 @@ def check_task(task: Task) -> None:
         _check_loss(task, model, batch)
         _check_step(task, model, batch)
         _check_metric(task, model)
+        _check_schedule(task)
     finally:
         torch.random.set_rng_state(before)
 
@@ -175,3 +176,12 @@ def _check_metric(task: Task, model: torch.nn.Module) -> None:
         ) from None
     if not math.isfinite(value):
         raise TaskError(f"evaluate returned {value} for a model with new weights.")
+
+
+def _check_schedule(task: Task) -> None:
+    share = _called("schedule", task.schedule, 0.5)
+    if not isinstance(share, int | float) or not math.isfinite(share):
+        raise TaskError(
+            f"schedule returned {share!r} in the middle of the run, expected a share of the "
+            "learning rate."
+        )

@@ -56,6 +56,8 @@ def _described(file: Path, *, quick: bool) -> Any:
         what = "task()"
         takes_quick = "quick" in inspect.signature(task).parameters
         return task(quick=quick) if takes_quick else task()
+    except SystemExit as error:
+        raise TaskError(f"{file}{_line(error, file)}: {what} called sys.exit().") from error
     except TaskError as error:
         raise TaskError(f"{file}{_line(error, file)}: {_ended(error)}") from error
     except Exception as error:
