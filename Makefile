@@ -6,7 +6,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP_ARGS ?=
 # What `make test` passes to pytest, for example PYTEST_ARGS="-m 'not slow' -x".
-PYTEST_ARGS ?= -n 2
+# A worker that has nothing left to do takes tests from the other.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 TORCH := torch==2.13.0
 VENV := .venv
@@ -44,6 +45,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## Run the demonstration
 	$(BIN)/batchwright compare examples/translation.py --quick --restart -o build/demo.json
 
+# Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
+# examples in every run; elsewhere on new ones each time.
 test: setup lint types docs browser ## Lint, check types, build the docs, run every test and doctest
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
 

@@ -30,7 +30,6 @@ BAD_INPUTS = [
         ["index 17", "512 tokens", "Raise max_tokens to 512", '"drop"', '"truncate"'],
     ),
     ((*PLAN, "--pack", "100"), ["index 17", "512 tokens", '"split"']),
-    ((*BUDGET, "--world-size", "100000"), ["2000 samples", "world_size=100000"]),
     (PLAN, ["--max-tokens", "--pack", "--batch-size"]),
     ((*BUDGET, "--pack", "2048"), ["--max-tokens and --pack"]),
     ((*BUDGET, "--pack", "2048", "--batch-size", "2"), ["one of", "--batch-size"]),

@@ -86,3 +86,12 @@ def test_columns_measures_and_their_units():
     )
     assert (facts["unit"], facts["num_tokens"], facts["source"]) == ("words", 4, "table.csv")
     assert facts_of("plan", "table.csv", "--batch-size", "2", "--no-cache")["num_tokens"] == 8
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line():
+    done = invoke(*BUDGET, "--world-size", "3000")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("batchwright: warning: 2000 samples cannot fill 3000 batches")
+    assert done.stderr.count("\n") == 1
+    assert "repeated" in done.stdout

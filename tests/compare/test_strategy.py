@@ -139,7 +139,7 @@ def test_strategies_of_the_users_own_come_from_a_file(task, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("plain = 3", "is no table"),
+        ("plain = 3", "no table"),
         ("", "has no strategies"),
         ("[plain", "cannot be read"),
         ("[mine]\nmixing = 4", "there is no kind 'mine'"),

@@ -30,7 +30,7 @@ def test_without_lengths_all_samples_are_alike():
         ({"labels": [1, 2]}, TaskError, "Task(labels=…) has 2 for 240 samples"),
         ({"groups": 3}, TaskError, "Task(groups=…) has int for 240 samples"),
         ({"features": np.ones((3, 2))}, TaskError, "Task(features=…) has 3 for 240 samples"),
-        ({"model": 3}, TaskError, "Task(model=…) got int, expected a function"),
+        ({"model": 3}, TaskError, "Task(model=3): expected a function"),
         ({"max_tokens": 0}, BudgetError, "max_tokens"),
         ({"better": "best"}, ValueError, "better"),
     ],

@@ -1,6 +1,7 @@
 """Every failure on one line: which exceptions are expected, what they say, and how they exit."""
 
 import errno
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ class OneLineGroup(click.Group):
     ) -> int:
         """Run a command line; return its exit code, or exit with it in standalone mode."""
         code, line = DONE, None
+        before = warnings.showwarning
+        warnings.showwarning = _on_one_line
         try:
             exited = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             code = exited if isinstance(exited, int) else DONE
@@ -65,6 +68,8 @@ class OneLineGroup(click.Group):
             # About a file that was named, or about writing what was to be printed.
             is_bad = error.filename is not None or error.errno in _FULL
             code, line = BAD_INPUT if is_bad else MACHINE, str(error)
+        finally:
+            warnings.showwarning = before
         if line is not None:
             complain(f"batchwright: {one_line(line)}")
         if standalone_mode:
@@ -78,6 +83,10 @@ class OneLineGroup(click.Group):
         except KeyboardInterrupt:
             # Further out click would print an empty line.
             raise _Interrupted from None
+
+
+def _on_one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    complain(f"batchwright: warning: {one_line(message)}")
 
 
 class _Interrupted(Exception):  # noqa: N818 -- not an error
