@@ -127,8 +127,8 @@ def test_a_pickle_is_not_opened(tmp_path):
         ({"origin": {"num_samples": "few"}}, "num_samples='few'"),
         ({"origin": {"num_samples": 2}}, "samples 0 to 2, for 2 lengths"),
         ({"origin": {"colour": "red"}}, "has no 'colour'"),
-        ({"starts": [0, 0, -1]}, "starts at -1"),
-        ({"indices": [0, -1, 2]}, "samples -1 to 2"),
+        ({"starts": [0, 0, -1]}, r"starts\[2\] is -1"),
+        ({"indices": [0, -1, 2]}, r"indices\[1\] is -1"),
     ],
 )
 def test_impossible_values_are_refused_though_the_digest_is_right(tmp_path, changes, said):
@@ -141,7 +141,9 @@ def test_impossible_values_are_refused_though_the_digest_is_right(tmp_path, chan
         "layout": json.dumps({"kind": "packed"} | changes.get("layout", {})),
         "origin": json.dumps({"num_samples": 3} | changes.get("origin", {})),
     }
-    plan = bw.Plan(arrays["indices"], arrays["offsets"], starts=arrays.get("starts"))
+    # A plan has no negative numbers, and so no digest of them: it is refused before that is read.
+    plain = {name: np.abs(array) for name, array in arrays.items()}
+    plan = bw.Plan(plain["indices"], plain["offsets"], starts=plain.get("starts"))
     told = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
     metadata["digest"] = hashlib.sha256(told.encode()).hexdigest()
     path = tmp_path / "crafted.safetensors"

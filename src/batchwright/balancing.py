@@ -7,6 +7,7 @@ from heapq import heapify, heapreplace
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import whole_number
 from batchwright.errors import PlanError
 from batchwright.order.scores import as_weights
 from batchwright.typing import FloatArray, IntArray
@@ -48,7 +49,8 @@ def balance(costs: npt.ArrayLike, parts: int, *, equal_counts: bool = False) -> 
     Anomalies*, 1969.
     """
     work = as_weights(costs, name="costs")
-    if parts < 1 or work.size < parts:
+    parts = whole_number("balance", "parts", parts, error=PlanError)
+    if work.size < parts:
         raise PlanError(
             f"{work.size} samples for {parts} parts: expected at least one sample for each."
         )
@@ -78,15 +80,17 @@ def _best_of_all(work: FloatArray, parts: int, each: int | None) -> IntArray:
 
 def _one_by_one(work: FloatArray, parts: int, each: int | None) -> IntArray:
     order = np.argsort(-work, kind="stable")
-    heap = [(0.0, part) for part in range(parts)]
+    # Of parts that cost nothing, the empty ones come first: none stays empty.
+    heap = [(0.0, False, part) for part in range(parts)]
     heapify(heap)
     chosen: list[int] = []
     left = [work.size if each is None else each] * parts
     for cost in work[order].tolist():
-        load, part = heap[0]
+        load, _, part = heap[0]
         left[part] -= 1
         # A part that is full gets nothing more.
-        heapreplace(heap, (load + cost if left[part] else np.inf, part))
+        load = load + cost if left[part] else np.inf
+        heapreplace(heap, (load, load == 0, part))
         chosen.append(part)
     result = np.empty(work.size, dtype=np.int64)
     result[order] = chosen

@@ -1,6 +1,8 @@
 """Settings of the planning part, checked at the door."""
 
 import inspect
+import math
+import numbers
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +70,54 @@ def keep_whole(instance: Any, *names: str, optional: tuple[str, ...] = (), **lim
             object.__setattr__(instance, name, number)
 
 
+def real_number(
+    owner: str,
+    name: str,
+    value: Any,
+    *,
+    accepts: Callable[[float], bool],
+    expected: str,
+    error: type[BatchwrightError] = BudgetError,
+) -> int | float:
+    """Return a setting as Python's own number.
+
+    Args:
+        owner: The class or function that has the setting, for the message.
+        name: Its name.
+        value: Its value.
+        accepts: Which numbers will do; NaN never does.
+        expected: These in words, for the message.
+        error: What to raise.
+
+    Raises:
+        BatchwrightError: Of class `error`, if it is no such number.
+
+    Example:
+        >>> real_number("LossTable", "smoothing", 2, accepts=lambda s: 0 <= s < 1,
+        ...             expected="a share below 1")
+        Traceback (most recent call last):
+        batchwright.errors.BudgetError: LossTable(smoothing=2): expected a share below 1.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        if not math.isnan(number) and accepts(number):
+            return number
+    raise error(f"{owner}({name}={value!r:.60}): expected {expected}.")
+
+
+def budgets(owner: str, name: str, value: Any) -> int | tuple[int, ...]:
+    """Return a budget, or one for each of several columns, as Python's own integers.
+
+    Raises:
+        BudgetError: If there is none, or one is no integer of at least 1.
+    """
+    if not isinstance(value, list | tuple):
+        return whole_number(owner, name, value)
+    if not value:
+        raise BudgetError(f"{owner}({name}={value!r}): expected one budget for each column.")
+    return tuple(whole_number(owner, name, each) for each in value)
+
+
 def check_positive(owner: str, **settings: Any) -> None:
     """Raise unless every setting is an integer of at least 1, or None.
 
@@ -88,7 +138,13 @@ def check_positive(owner: str, **settings: Any) -> None:
             whole_number(owner, name, value)
 
 
-def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(
+    owner: str,
+    name: str,
+    value: object,
+    choices: tuple[str, ...],
+    error: type[BatchwrightError] = BudgetError,
+) -> None:
     """Raise unless a setting is one of a few words.
 
     Args:
@@ -96,13 +152,43 @@ def check_choice(owner: str, name: str, value: object, choices: tuple[str, ...])
         name: Its name.
         value: Its value.
         choices: What it may be.
+        error: What to raise.
 
     Raises:
-        BudgetError: Listing the choices.
+        BatchwrightError: Of class `error`, listing the choices.
     """
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise BudgetError(f"{owner}({name}={value!r}): expected one of {listed}.")
+        raise error(f"{owner}({name}={value!r}): expected one of {listed}.")
+
+
+def check_flag(instance: Any, name: str, *, error: type[BatchwrightError] = BudgetError) -> None:
+    """Raise unless a setting is True or False.
+
+    Raises:
+        BatchwrightError: Of class `error`.
+    """
+    value = getattr(instance, name)
+    if type(value).__name__ not in {"bool", "bool_"}:
+        raise error(f"{type(instance).__name__}({name}={value!r:.60}): expected True or False.")
+
+
+def keep_number(
+    instance: Any,
+    name: str,
+    accepts: Callable[[float], bool],
+    expected: str,
+    *,
+    error: type[BatchwrightError] = BudgetError,
+) -> None:
+    """Put Python's own number in the place of a setting of a frozen dataclass.
+
+    Raises:
+        BatchwrightError: Of class `error`; see `real_number`.
+    """
+    owner, value = type(instance).__name__, getattr(instance, name)
+    number = real_number(owner, name, value, accepts=accepts, expected=expected, error=error)
+    object.__setattr__(instance, name, number)
 
 
 def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:

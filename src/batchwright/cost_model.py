@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import real_number
 from batchwright.errors import BudgetError
 from batchwright.typing import FloatArray, IntArray
 
@@ -39,8 +40,17 @@ class CostModel:
 
     def __post_init__(self) -> None:
         """Check the coefficients."""
-        coefficients = np.array([self.a, self.b, self.c], dtype=np.float64)
-        if not (np.isfinite(coefficients) & (coefficients >= 0)).all() or not coefficients.any():
+        expected = "finite coefficients of at least 0, not all of them 0"
+        for name in ("a", "b", "c"):
+            value = real_number(
+                "CostModel",
+                name,
+                getattr(self, name),
+                accepts=lambda value: 0 <= value < np.inf,
+                expected=expected,
+            )
+            object.__setattr__(self, name, value)
+        if not (self.a or self.b or self.c):
             raise BudgetError(f"{self}: expected coefficients of at least 0, not all of them 0.")
 
     def __call__(self, lengths: npt.ArrayLike) -> FloatArray:
@@ -63,8 +73,13 @@ class CostModel:
             >>> rows(np.array([10, 50, 200]))
             array([100,   4,   1])
         """
-        if not limit > 0:
-            raise BudgetError(f"rows_within({limit}): expected a positive limit of work.")
+        limit = real_number(
+            "rows_within",
+            "limit",
+            limit,
+            accepts=lambda value: value > 0,
+            expected="a positive limit of work",
+        )
 
         def rows(lengths: IntArray) -> IntArray:
             return np.maximum(np.floor(limit / self(lengths)), 1.0).astype(np.int64)

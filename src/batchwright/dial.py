@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from batchwright.batching import TokenBudget
+from batchwright.checks import whole_number
 from batchwright.errors import BudgetError, PlanError
 from batchwright.planner import Planner
 from batchwright.typing import IntoLengths
@@ -75,11 +76,11 @@ def mixing_dial(
         >>> first.efficiency > last.efficiency, round(last.dispersion)
         (True, 1)
     """
-    if not isinstance(batching, TokenBudget) or epochs < 1:
+    if not isinstance(batching, TokenBudget):
         raise BudgetError(
-            f"mixing_dial of {batching!r} over {epochs} epochs: expected TokenBudget(…), whose "
-            "batches can be mixed, and at least one epoch."
+            f"mixing_dial of {batching!r:.60}: expected TokenBudget(…), whose batches can be mixed."
         )
+    epochs = whole_number("mixing_dial", "epochs", epochs)
     found = []
     for mixing in positions:
         try:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import whole_number
 from batchwright.errors import PlanError
-from batchwright.lengths import totals
-from batchwright.order.scores import refuse_other_data
+from batchwright.lengths import total_of, totals
+from batchwright.order.scores import as_groups, refuse_other_data
 from batchwright.planner import Planner
 from batchwright.typing import FloatArray, IntArray
 
@@ -113,7 +114,13 @@ def coverage(
         >>> coverage(planner, epochs=3).seen.tolist()
         [0.5, 0.5, 1.0]
     """
-    chosen = np.arange(epochs) if isinstance(epochs, int) else np.unique(np.asarray(epochs))
+    if not isinstance(planner, Planner):
+        raise PlanError(f"coverage({planner!r:.60}): expected a Planner.")
+    if isinstance(epochs, Sequence | np.ndarray) and not isinstance(epochs, str):
+        listed = [whole_number("coverage", "epochs", e, least=0, error=PlanError) for e in epochs]
+        chosen = np.unique(np.array(listed, dtype=np.int64))
+    else:
+        chosen = np.arange(whole_number("coverage", "epochs", epochs, least=0, error=PlanError))
     if not chosen.size:
         raise PlanError("coverage of no epoch: expected at least one.")
     given = getattr(planner.order, "groups", None) if groups is None else groups
@@ -131,7 +138,7 @@ def coverage(
                 "progress": _progress(planner, epoch),
                 "eligible": _eligible(planner, epoch),
                 "draws": plan.indices.size,
-                "tokens": int(plan.entry_lengths(planner.lengths).sum()),
+                "tokens": total_of(plan.entry_lengths(planner.lengths)),
                 "deferred": plan.dropped.get("deferred", np.empty(0)).size,
                 "seen": np.count_nonzero(times) / times.size,
                 "most": int(times.max()),
@@ -153,7 +160,7 @@ def coverage(
 def _labels(groups: Any, num_samples: int) -> tuple[tuple[Any, ...], IntArray]:
     if groups is None:
         return (), np.zeros(num_samples, dtype=np.int64)
-    array = np.asarray(groups)
+    array = as_groups(groups, name="groups")
     refuse_other_data(array.size, num_samples, name="groups")
     names, labels = np.unique(array, return_inverse=True)
     return tuple(names.tolist()), labels.ravel().astype(np.int64)

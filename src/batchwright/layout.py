@@ -8,9 +8,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
+from batchwright.lengths import MOST_TOKENS, refuse_uncountable, sums_of_batches
 from batchwright.typing import Cost, FloatArray, IntArray, LengthArray
+
+_UNCOUNTED = 2**63 - 1
 
 Shape: TypeAlias = tuple[int, int | tuple[int, ...]]
 """(rows, length) of a padded batch; of several columns (rows, (length, length, …))."""
@@ -55,17 +58,14 @@ class Layout:
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
         check_choice("Layout", "kind", self.kind, ("padded", "packed"))
-        if self.caps is not None:
-            object.__setattr__(self, "caps", tuple(int(cap) for cap in self.caps))
         check_choice("Layout", "area", self.area, ("sum", "product"))
-        if isinstance(self.max_length, list | tuple):
-            object.__setattr__(self, "max_length", tuple(int(most) for most in self.max_length))
-        each = self.max_length if isinstance(self.max_length, tuple) else (self.max_length,)
-        for most in each:
-            check_positive("Layout", max_length=most)
-        check_positive(
-            "Layout", budget=self.budget, max_samples=self.max_samples, multiple=self.multiple
-        )
+        if self.caps is not None:
+            caps = budgets("Layout", "caps", self.caps)
+            object.__setattr__(self, "caps", caps if isinstance(caps, tuple) else (caps,))
+        if self.max_length is not None:
+            most = budgets("Layout", "max_length", self.max_length)
+            object.__setattr__(self, "max_length", most)
+        keep_whole(self, "multiple", optional=("budget", "max_samples"))
         if self.shapes is not None:
             object.__setattr__(self, "shapes", self._checked(self.shapes))
 
@@ -95,7 +95,7 @@ class Layout:
         padded = self.rounded(columns)
         if self.caps is not None:
             return np.asarray((padded <= np.array(self.caps)).all(axis=-1))
-        return self.areas(padded) <= (2**53 if self.budget is None else self.budget)
+        return np.asarray(self._areas(padded) <= self._most)
 
     def rows_allowed(self, longest: IntArray) -> IntArray:
         """Return how many padded rows of several columns a batch may have.
@@ -110,15 +110,37 @@ class Layout:
         if self.caps is not None:
             rows: IntArray = (np.array(self.caps) // padded).min(axis=-1)
         else:
-            rows = (2**53 if self.budget is None else self.budget) // self.areas(padded)
+            area = self._areas(padded)
+            rows = np.where(area <= self._most, self._most // area, 0)
         if self.max_samples is not None:
             rows = np.minimum(rows, self.max_samples)
         return rows if self.shapes is None else np.where(self.shape_of(padded) >= 0, rows, 0)
 
     def areas(self, padded: IntArray) -> IntArray:
-        """Return what a padded row of several columns takes: int64[..., k] → int64[...]."""
-        area: IntArray = padded.prod(axis=-1) if self.area == "product" else padded.sum(axis=-1)
-        return area
+        """Return what a padded row of several columns takes: int64[..., k] → int64[...].
+
+        Raises:
+            LengthsError: If it is more than 64-bit integers hold.
+        """
+        refuse_uncountable(self.about_areas(padded))
+        return self._areas(padded)
+
+    def _areas(self, padded: IntArray) -> IntArray:
+        """Return the areas; of what 64-bit integers do not hold, the largest number they do."""
+        areas = padded.prod(axis=-1) if self.area == "product" else padded.sum(axis=-1)
+        return np.where(self.about_areas(padded) < _UNCOUNTED, areas, _UNCOUNTED)
+
+    def about_areas(self, padded: IntArray) -> FloatArray:
+        """Return the areas as float64[...]: exact below 2**53, and never too large to count."""
+        columns = padded.astype(np.float64)
+        about: FloatArray = (
+            columns.prod(axis=-1) if self.area == "product" else columns.sum(axis=-1)
+        )
+        return about
+
+    @property
+    def _most(self) -> int:
+        return min(2**53 if self.budget is None else self.budget, MOST_TOKENS)
 
     def shape_of(self, lengths: LengthArray) -> IntArray:
         """Return the first of `shapes` that holds each sample: integer[m] or [m, k] → int64[m].
@@ -181,9 +203,11 @@ class Layout:
         """
         if self.kind == "packed":
             rows = self.rounded(lengths)
-            return np.add.reduceat(rows if rows.ndim == 1 else self.areas(rows), offsets[:-1])
+            return sums_of_batches(rows if rows.ndim == 1 else self.areas(rows), offsets)
         rows, longest = self.padded_rows(lengths, offsets)
-        return rows * (longest if longest.ndim == 1 else self.areas(longest))
+        longest = longest if longest.ndim == 1 else self.areas(longest)
+        refuse_uncountable(rows * longest.astype(np.float64))
+        return rows * longest
 
     def batch_costs(self, lengths: IntArray, offsets: IntArray, cost: Cost) -> FloatArray:
         """Measure the work of each batch.

@@ -1,5 +1,9 @@
 """Lengths as users bring them: checked once at the door, then trusted."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +12,9 @@ from batchwright.seeding import BLOCK
 from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted
+MOST_TOKENS = 2**62
+"""So many are counted in 64-bit integers, rounded up or not."""
+
 _DENSE = 1 << 22  # lengths up to here are counted in a table, whatever their number
 
 
@@ -39,7 +46,7 @@ def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
 Remove empty samples, or count them as 1.
     """
     try:
-        array = np.asarray(lengths)
+        array = np.asarray(_listed(lengths))
     except (TypeError, ValueError) as error:
         raise LengthsError(
             f"lengths cannot be read as an array of numbers ({error}). Give integers, [n]."
@@ -74,7 +81,56 @@ Remove empty samples, or count them as 1.
         raise LengthsError(
             f"lengths[{index}] is {int(array[index])}, more than 2**53. Is it a length?"
         )
+    if longest * array.size > MOST_TOKENS:  # else they cannot add up to so many
+        refuse_uncountable(array.sum(dtype=np.float64))
     return array
+
+
+def _listed(lengths: Any) -> Any:
+    """Make a list of what can only be gone through, such as a generator."""
+    known = isinstance(lengths, str | bytes | Sequence | Mapping | AbstractSet)
+    if isinstance(lengths, Iterable) and not known and not hasattr(lengths, "__array__"):
+        return list(lengths)
+    return lengths
+
+
+def refuse_uncountable(tokens: npt.NDArray[Any] | np.float64) -> None:
+    """Raise if tokens are too many for 64-bit integers, in which they are added up.
+
+    Args:
+        tokens: float64[...], about how many: sums and products in floats do not wrap around.
+
+    Raises:
+        LengthsError: If any is above 2**62.
+    """
+    most = float(np.max(tokens, initial=0.0))
+    if most > MOST_TOKENS:
+        raise LengthsError(
+            f"lengths come to {most:.3g} tokens together, more than 2**62, which 64-bit integers "
+            "cannot count. Are they lengths?"
+        )
+
+
+def total_of(values: IntArray) -> int:
+    """Add up exactly, where the sum may be more than 64 bits hold.
+
+    Example:
+        >>> total_of(np.full(4, 2**62)) == 2**64
+        True
+    """
+    low = np.bitwise_and(values, 0xFFFFFFFF)
+    return (int(np.right_shift(values, 32).sum()) << 32) + int(low.sum())
+
+
+def sums_of_batches(values: IntArray, offsets: IntArray) -> IntArray:
+    """Add up what each batch holds: int64[m] and offsets int64[b + 1] → int64[b].
+
+    Raises:
+        LengthsError: If it is more than 64-bit integers hold.
+    """
+    if values.size and int(values.max()) * values.size > MOST_TOKENS:
+        refuse_uncountable(np.add.reduceat(values.astype(np.float64), offsets[:-1]))
+    return np.add.reduceat(values, offsets[:-1])
 
 
 def _whole_numbers(array: npt.NDArray[np.floating]) -> IntArray:
@@ -123,7 +179,12 @@ def totals(lengths: LengthArray) -> LengthArray:
         >>> totals(np.array([[3, 4], [5, 1]]))
         array([7, 6])
     """
-    return lengths if lengths.ndim == 1 else lengths.sum(axis=1, dtype=np.int64)
+    if lengths.ndim == 1:
+        return lengths
+    if lengths.shape[1] * _LARGEST > MOST_TOKENS:
+        refuse_uncountable(lengths.sum(axis=1, dtype=np.float64))
+    summed: IntArray = lengths.sum(axis=1, dtype=np.int64)
+    return summed
 
 
 def runs(lengths: LengthArray, members: IntArray) -> tuple[IntArray, IntArray]:

@@ -10,6 +10,9 @@ from batchwright.layout import Layout
 from batchwright.order import Pools
 from batchwright.typing import IntArray, LengthArray
 
+_MOST_PIECES = 2**32
+"""More fit into no memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Items:
@@ -98,6 +101,13 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
         return Items(np.minimum(lengths, limit), max_length=limit)
     whole = lengths.astype(np.int64)
     pieces = -(-whole // limit)
+    if pieces.sum(dtype=np.float64) > _MOST_PIECES:
+        index = int(np.argmax(lengths))
+        raise BudgetError(
+            f"capacity={layout.budget} would split the samples into {pieces.sum(dtype=float):.3g} "
+            f"pieces (index {index} has {int(lengths[index])} tokens). Raise it, or choose "
+            'oversize="drop" or "truncate".'
+        )
     first = np.concatenate(([0], np.cumsum(pieces)))
     split = np.full(int(first[-1]), limit)
     split[first[1:] - 1] = whole - (pieces - 1) * limit

@@ -104,10 +104,8 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
         raise PlanError("more batches in an update than can be counted")
     beyond = origin.num_samples
     for samples in (plan.indices, plan.repeated, *plan.dropped.values()):
-        if samples.size and (samples.min() < 0 or (beyond is not None and samples.max() >= beyond)):
+        if samples.size and beyond is not None and samples.max() >= beyond:
             raise PlanError(f"samples {samples.min()} to {samples.max()}, for {beyond} lengths")
-    if plan.starts is not None and plan.starts.size and plan.starts.min() < 0:
-        raise PlanError(f"a piece that starts at {plan.starts.min()}")
     return plan
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_positive
+from batchwright.checks import keep_whole, whole_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
@@ -43,12 +43,10 @@ class Origin:
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
-        check_positive(
-            "Origin",
-            num_samples=self.num_samples,
-            world_size=self.world_size,
-            accumulate=self.accumulate,
-        )
+        keep_whole(self, "world_size", "accumulate", optional=("num_samples",))
+        keep_whole(self, "seed", "epoch", least=0, most=2**4096)
+        if not isinstance(self.fingerprint, str | None):
+            raise PlanError(f"Origin(fingerprint={self.fingerprint!r:.60}): expected a string.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +88,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check the arrays once; everything after trusts them."""
-        for name in ("indices", "offsets", "starts"):
+        for name in ("indices", "offsets", "starts", "repeated"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name != "starts":
                 object.__setattr__(self, name, _frozen(value, name))
+        if not isinstance(self.dropped, Mapping):
+            raise PlanError(f"dropped={self.dropped!r:.60}: expected reason → sample indices.")
+        for part, of in (("layout", Layout), ("origin", Origin)):
+            if not isinstance(getattr(self, part), of):
+                given = getattr(self, part)
+                raise PlanError(f"{part}={given!r:.60}: expected a {of.__name__}.")
         offsets = self.offsets
         if not offsets.size or offsets[0] != 0 or offsets[-1] != self.indices.size:
             ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
@@ -110,6 +114,11 @@ class Plan:
             )
         frozen = {reason: _frozen(value, reason) for reason, value in self.dropped.items()}
         object.__setattr__(self, "dropped", frozen)
+        arrays = {"indices": self.indices, "starts": self.starts, "repeated": self.repeated}
+        for name, array in (arrays | frozen).items():
+            if array is not None and array.size and int(array.min()) < 0:
+                place = int(np.argmin(array))
+                raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -183,10 +192,15 @@ class Plan:
             A plan of k batches. O(samples taken), a contiguous run of batches shares memory.
 
         Raises:
-            PlanError: If no batch is taken.
+            PlanError: If no batch is taken, or one that is not there.
         """
+        batches = _frozen(batches, "batches")
         if not batches.size:
             raise PlanError("a plan needs at least one batch, got none.")
+        if int(batches.min()) < 0 or int(batches.max()) >= len(self):
+            raise PlanError(
+                f"batches {batches.min()} to {batches.max()} of a plan of {len(self)} batches."
+            )
         first, last = int(batches[0]), int(batches[-1])
         if last - first + 1 == batches.size and (np.diff(batches) == 1).all():
             inside = slice(int(self.offsets[first]), int(self.offsets[last + 1]))
@@ -215,7 +229,9 @@ class Plan:
         Raises:
             PlanError: If the rank is out of range or the batches cannot be shared equally.
         """
-        if not 0 <= rank < world_size:
+        world_size = whole_number("shard", "world_size", world_size, error=PlanError)
+        rank = whole_number("shard", "rank", rank, least=0, error=PlanError)
+        if rank >= world_size:
             raise PlanError(f"rank={rank} is not in a world of {world_size}.")
         if len(self) % world_size:
             raise PlanError(
@@ -338,7 +354,10 @@ def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
 
 
 def _frozen(value: npt.ArrayLike, name: str) -> IntArray:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{name} cannot be read as an array of integers ({error}).") from error
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise PlanError(
             f"{name} is {array.dtype}{list(array.shape)}, expected a flat array of integers."

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from batchwright.checks import check_choice, whole_number
 from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.typing import FloatArray, IntArray, Last
@@ -31,6 +32,11 @@ def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None
         >>> [batch.tolist() for batch in equalize(plan, multiple_of=3)]
         [[0, 1], [2, 3], [4]]
     """
+    if not isinstance(plan, Plan):
+        raise PlanError(f"equalize({plan!r:.60}): expected a Plan.")
+    multiple_of = whole_number("equalize", "multiple_of", multiple_of, error=PlanError)
+    if num_batches is not None:
+        num_batches = whole_number("equalize", "num_batches", num_batches, error=PlanError)
     target = -(-len(plan) // multiple_of) * multiple_of if num_batches is None else num_batches
     if target % multiple_of:
         raise PlanError(f"num_batches={target} is not a multiple of {multiple_of}.")
@@ -115,6 +121,9 @@ def for_ranks(plan: Plan, world_size: int, accumulate: int, *, last: Last = "sho
         >>> [batch.tolist() for batch in plan], plan.repeated.tolist()
         ([[0], [1], [2], [0]], [0])
     """
+    world_size = whole_number("for_ranks", "world_size", world_size)
+    accumulate = whole_number("for_ranks", "accumulate", accumulate)
+    check_choice("for_ranks", "last", last, ("short", "drop", "repeat"))
     count = num_batches(
         len(plan), plan.indices.size, world_size=world_size, accumulate=accumulate, last=last
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from batchwright.dealing import rank_imbalance
 from batchwright.layout import Layout
-from batchwright.lengths import as_lengths
+from batchwright.lengths import as_lengths, sums_of_batches, total_of
 from batchwright.plans import Plan
 from batchwright.typing import Cost, IntArray, IntoLengths
 
@@ -98,10 +98,11 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
     offsets, layout, origin = plan.offsets, plan.layout, plan.origin
     laid_out = layout.batch_tokens(columns, offsets)
     entries = columns if columns.ndim == 1 else layout.areas(columns)
-    tokens = np.add.reduceat(entries, offsets[:-1])
+    tokens = sums_of_batches(entries, offsets)
     update = origin.world_size * origin.accumulate
     steps = np.append(np.arange(0, len(plan), update), len(plan))
-    step_tokens = np.add.reduceat(tokens, steps[:-1]).astype(np.float64)
+    step_tokens = np.add.reduceat(tokens.astype(np.float64), steps[:-1])
+    num_tokens, padded_tokens = total_of(tokens), total_of(laid_out)
     bound, budget = lower_bound(columns, layout), _budget(layout)
     cut = 0
     pieces = 0
@@ -121,9 +122,9 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         num_samples=num_samples,
         num_batches=len(plan),
         num_steps=steps.size - 1,
-        num_tokens=int(tokens.sum()),
-        padded_tokens=int(laid_out.sum()),
-        efficiency=float(tokens.sum() / laid_out.sum()),
+        num_tokens=num_tokens,
+        padded_tokens=padded_tokens,
+        efficiency=num_tokens / padded_tokens,
         budget=budget,
         max_batch_tokens=int(laid_out.max()),
         fill=None if budget is None else float(laid_out.mean() / budget),
@@ -210,7 +211,8 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
     if layout.max_samples is not None:
         bounds.append(-(-len(entries) // layout.max_samples))
     if layout.kind == "packed" and layout.caps is not None:
-        bounds += (-(-rows.sum(axis=0) // np.array(layout.caps))).tolist()
+        columns = zip(rows.T, layout.caps, strict=True)
+        bounds += [-(-total_of(column) // cap) for column, cap in columns]
         return max(bounds)
     if layout.kind == "packed" and rows.ndim == 2:
         rows = layout.areas(rows)
@@ -218,7 +220,7 @@ def lower_bound(entries: IntArray, layout: Layout) -> int:
         shares = 1 / np.maximum(layout.rows_allowed(entries), 1)
         return max(*bounds, int(np.ceil(shares.sum() * (1 - 1e-12) - 1e-9)))
     if layout.budget is not None and layout.kind == "packed":
-        bounds.append(-(-int(rows.sum()) // layout.budget))
+        bounds.append(-(-total_of(rows) // layout.budget))
     elif layout.budget is not None:
         most = np.maximum(layout.budget // rows, 1)
         if layout.max_samples is not None:

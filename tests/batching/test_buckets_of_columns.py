@@ -351,7 +351,7 @@ def test_a_curriculum_keeps_the_shapes():
         ({"edges": [(3, 8)], "max_tokens": (10, 10, 10)}, "distinct tuples"),
         ({"edges": [3, 8], "max_tokens": (10, 10)}, "rising whole numbers"),
         ({"edges": [(4, 6)], "max_tokens": 10, "pad_to_multiple_of": 4}, "multiples of"),
-        ({"num_shapes": 2, "max_tokens": ()}, "max_tokens=0"),
+        ({"num_shapes": 2, "max_tokens": ()}, "expected one budget for each column"),
         ({"num_shapes": 2, "max_tokens": (3, 0)}, "max_tokens=0"),
         ({"num_shapes": 2, "max_tokens": 9, "area": "volume"}, "area='volume'"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.edges import best_edges
 from batchwright.batching.edges_of_pairs import best_pairs
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Shape, preference
 from batchwright.lengths import logs, runs
@@ -77,15 +77,12 @@ class Buckets:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
-        for cap in caps or (0,):
-            check_positive("Buckets", max_tokens=cap)
-        check_positive(
-            "Buckets",
-            num_shapes=self.num_shapes,
-            max_samples=self.max_samples,
-            pad_to_multiple_of=self.pad_to_multiple_of,
-            batch_size_multiple_of=self.batch_size_multiple_of,
+        object.__setattr__(self, "max_tokens", budgets("Buckets", "max_tokens", self.max_tokens))
+        keep_whole(
+            self,
+            "pad_to_multiple_of",
+            "batch_size_multiple_of",
+            optional=("num_shapes", "max_samples"),
         )
         check_choice("Buckets", "oversize", self.oversize, ("error", "drop", "truncate"))
         check_choice("Buckets", "area", self.area, ("sum", "product"))
@@ -233,7 +230,7 @@ class Buckets:
         pairs = bare.rounded(self._within_budget(lengths).astype(np.int64, copy=False))
 
         def area(padded: IntArray) -> FloatArray:
-            taken = bare.areas(padded).astype(np.float64)
+            taken = bare.about_areas(padded)
             if bare.caps is not None:  # what is scarce is the column that fills its budget first
                 taken = (padded / np.array(bare.caps)).max(axis=-1)
             return np.where(bare.rows_allowed(padded) >= 1, taken, np.inf)
@@ -257,10 +254,10 @@ class Buckets:
         self, given: Sequence[int] | Sequence[tuple[int, ...]]
     ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
         """Check the user's own edges, and return them as plain numbers or tuples of them."""
-        shown = f"Buckets(edges={list(given)[:20]})"
+        shown = f"Buckets(edges={given!r:.120})"
         try:
-            edges = np.asarray(given)
-        except ValueError:
+            edges = np.asarray(given if isinstance(given, str | np.ndarray) else list(given))
+        except (TypeError, ValueError):
             edges = np.empty(0)
         whole = edges.size and edges.dtype.kind in "iu" and (edges >= 1).all()
         if edges.ndim == 2 and edges.shape[1] > 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright.batching.draft import Draft, Oversize
-from batchwright.checks import check_positive
+from batchwright.checks import keep_whole
 from batchwright.layout import Layout
 from batchwright.order import Pools
 from batchwright.typing import LengthArray
@@ -36,9 +36,7 @@ class FixedSize:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        check_positive(
-            "FixedSize", batch_size=self.batch_size, pad_to_multiple_of=self.pad_to_multiple_of
-        )
+        keep_whole(self, "batch_size", "pad_to_multiple_of")
 
     @property
     def layout(self) -> Layout:

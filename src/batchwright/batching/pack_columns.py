@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from batchwright.lengths import refuse_uncountable
 from batchwright.seeding import shuffled
 from batchwright.typing import FloatArray, IntArray
 
@@ -147,6 +148,7 @@ def next_fit_columns(
         >>> next_fit_columns(np.array([[6, 1], [1, 4], [1, 2]]), np.array([7, 7])).tolist()
         [0, 2, 3]
     """
+    refuse_uncountable(rows.sum(axis=0, dtype=np.float64))
     ends = np.cumsum(rows, axis=0)
     offsets = [0]
     while offsets[-1] < len(rows):
@@ -161,6 +163,7 @@ def next_fit_columns(
 
 
 def _fewest_rows(rows: IntArray, capacities: IntArray) -> int:
+    refuse_uncountable(rows.sum(axis=0, dtype=np.float64))
     return int((-(-rows.sum(axis=0) // capacities)).max())
 
 

@@ -12,10 +12,10 @@ from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.pack_columns import fill_columns, next_fit_columns
 from batchwright.batching.probing import probed_count
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
-from batchwright.lengths import logs, runs
+from batchwright.lengths import MOST_TOKENS, logs, refuse_uncountable, runs
 from batchwright.order import Pools
 from batchwright.seeding import sorted_by_length
 from batchwright.typing import IntArray, LengthArray
@@ -65,9 +65,8 @@ class Packing:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for capacity in self._capacities or (0,):
-            check_positive("Packing", capacity=capacity)
-        check_positive("Packing", max_samples=self.max_samples, align=self.align)
+        object.__setattr__(self, "capacity", budgets("Packing", "capacity", self.capacity))
+        keep_whole(self, "align", optional=("max_samples",))
         check_choice("Packing", "method", self.method, ("best_fit", "next_fit"))
         check_choice("Packing", "oversize", self.oversize, ("error", "drop", "truncate", "split"))
         if self.align > min(self._capacities):
@@ -125,11 +124,12 @@ class Packing:
 
     @property
     def _whole_capacity(self) -> int:
-        return self._capacities[0] // self.align * self.align
+        return min(self._capacities[0], MOST_TOKENS - 1) // self.align * self.align
 
     @property
     def _whole_columns(self) -> IntArray:
-        return np.array(self._capacities, dtype=np.int64) // self.align * self.align
+        capacities = np.minimum(np.array(self._capacities, dtype=np.int64), MOST_TOKENS - 1)
+        return capacities // self.align * self.align
 
     def _rows(self, lengths: LengthArray) -> LengthArray:
         """Return what samples take of a row: in each column, or of one capacity in all."""
@@ -200,6 +200,7 @@ def next_fit(rows: IntArray, capacity: int, *, max_samples: int | None = None) -
         >>> next_fit(np.array([6, 4, 3, 7]), 10).tolist()
         [0, 2, 4]
     """
+    refuse_uncountable(rows.sum(dtype=np.float64))
     ends = np.cumsum(rows)
     offsets = [0]
     while offsets[-1] < rows.size:

@@ -13,7 +13,7 @@ from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
 from batchwright.batching.windows import count_in_windows, cut_in_windows
-from batchwright.checks import check_choice, check_positive
+from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
@@ -72,21 +72,19 @@ class TokenBudget:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
-        for cap in caps or (0,):
-            check_positive("TokenBudget", max_tokens=cap)
-        check_choice("TokenBudget", "area", self.area, ("sum", "product"))
-        check_positive(
-            "TokenBudget",
-            max_samples=self._fixed_max_samples,
-            pad_to_multiple_of=self.pad_to_multiple_of,
-            batch_size_multiple_of=self.batch_size_multiple_of,
+        object.__setattr__(
+            self, "max_tokens", budgets("TokenBudget", "max_tokens", self.max_tokens)
         )
+        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+        check_choice("TokenBudget", "area", self.area, ("sum", "product"))
+        keep_whole(self, "pad_to_multiple_of", "batch_size_multiple_of")
+        if isinstance(self.max_samples, type) or not callable(self.max_samples):
+            keep_whole(self, optional=("max_samples",))
         check_choice("TokenBudget", "oversize", self.oversize, ("error", "drop", "truncate"))
         if isinstance(self.mixing, str):
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
         else:
-            check_positive("TokenBudget", mixing=self.mixing)
+            keep_whole(self, "mixing")
         if self.pad_to_multiple_of > min(caps):
             raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
+from batchwright.checks import keep_whole
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
 from batchwright.seeding import generator, shuffled
@@ -44,13 +45,15 @@ class Blocks:
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        sizes = np.asarray(self.sizes)
+        try:
+            sizes = np.asarray(self.sizes)
+        except ValueError:  # rows of different lengths
+            sizes = np.empty(0)
         if sizes.dtype.kind not in "iu" or not sizes.size or sizes.min() < 1 or sizes.ndim > 1:
-            raise PlanError(f"Blocks({self.sizes!r}): expected sizes of at least 1 sample.")
-        if self.open_blocks < 1:
-            raise PlanError(f"Blocks(open_blocks={self.open_blocks}): expected at least 1.")
-        if sizes.ndim:
-            object.__setattr__(self, "sizes", tuple(sizes.tolist()))
+            raise PlanError(f"Blocks({self.sizes!r:.60}): expected sizes of at least 1 sample.")
+        keep_whole(self, "open_blocks", error=PlanError)
+        plain = sizes.tolist()
+        object.__setattr__(self, "sizes", tuple(plain) if sizes.ndim else plain)
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples, a pool for each group of blocks. O(n)."""

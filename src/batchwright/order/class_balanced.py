@@ -7,8 +7,11 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import keep_number, keep_whole
+from batchwright.errors import PlanError
 from batchwright.order.mixture import Mixture
 from batchwright.order.pools import Pools
+from batchwright.order.scores import as_groups
 from batchwright.typing import IntArray, LengthArray
 
 
@@ -52,8 +55,13 @@ class ClassBalanced:
 
     def __post_init__(self) -> None:
         """Make the mixture."""
+        keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
+        keep_whole(self, "after", least=0, error=PlanError)
+        keep_number(
+            self, "temperature", lambda value: value > 0, "a positive number", error=PlanError
+        )
         mixture = Mixture(
-            self.labels,
+            as_groups(self.labels, name="labels"),
             temperature=self.temperature,
             num_samples=self.num_samples,
             parts=self.parts,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import check_choice, keep_number, keep_whole
 from batchwright.errors import PlanError
-from batchwright.order.draws import Draws
+from batchwright.order.draws import Draws, Memo
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_scores, refuse_other_data
 from batchwright.order.strata import Strata
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 _MOST_STRATA = 1024
 _SOFT_STRATA = 64
 _MOST_PROBES = 64
+_CHOICES = {
+    "direction": ("easy", "hard"),
+    "unit": ("tokens", "samples"),
+    "admit": ("all", "newest"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +84,42 @@ class Curriculum:
     admit: Literal["all", "newest"] = "all"
     softness: float = 0.0
     band: tuple[float, float] = (0.0, 1.0)
-    _memo: list[tuple[LengthArray, Draws]] = field(default_factory=list, init=False, repr=False)
+    _memo: Memo = field(default_factory=Memo, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the settings, and rank the samples once."""
         object.__setattr__(self, "difficulty", as_scores(self.difficulty, name="difficulty"))
-        low, high = self.band
+        try:
+            low, high = (float(rank) for rank in self.band)
+        except (TypeError, ValueError):
+            low = high = float("nan")
         if not 0 <= low < high <= 1:
-            raise PlanError(f"Curriculum(band={self.band}): expected (low, high) within 0 to 1.")
-        if not 0 < self.epochs < float("inf") or self.parts < 1 or not self.softness >= 0:
             raise PlanError(
-                f"Curriculum(epochs={self.epochs}, parts={self.parts}, softness={self.softness}): "
-                "expected a positive number, at least 1, and at least 0."
+                f"Curriculum(band={self.band!r:.60}): expected (low, high) within 0 to 1."
+            )
+        object.__setattr__(self, "band", (low, high))
+        keep_number(
+            self,
+            "epochs",
+            lambda epochs: 0 < epochs < float("inf"),
+            "a positive, finite number",
+            error=PlanError,
+        )
+        keep_number(
+            self,
+            "softness",
+            lambda softness: 0 <= softness < float("inf"),
+            "a finite number of at least 0",
+            error=PlanError,
+        )
+        keep_whole(self, "parts", error=PlanError)
+        for name, choices in _CHOICES.items():
+            check_choice("Curriculum", name, getattr(self, name), choices, error=PlanError)
+        pacing = self.pacing
+        if pacing is not None and (isinstance(pacing, type) or not callable(pacing)):
+            raise PlanError(
+                f"Curriculum(pacing={pacing!r:.60}): expected a pacing such as "
+                "pacing.root(p=2), or a function of progress."
             )
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
@@ -115,7 +145,11 @@ class Curriculum:
 
     def eligible(self, progress: npt.ArrayLike) -> IntArray:
         """Return how many samples are eligible at some progress, int64[m]."""
-        shares = np.asarray(self._paced(np.asarray(progress, dtype=np.float64)))
+        paced = self._paced(np.asarray(progress, dtype=np.float64))
+        try:
+            shares = np.asarray(paced, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"the pacing {self.pacing} gives no shares ({error}).") from error
         if not ((shares > 0) & (shares <= 1)).all():
             raise PlanError(
                 f"the pacing {self.pacing} gives shares from {shares.min()} to {shares.max()}, "
@@ -127,7 +161,8 @@ class Curriculum:
     def draws(self, lengths: LengthArray) -> Draws:
         """Return the draws that epochs before the last are made of, for a report of them."""
         if self._memo and self._memo[0][0] is lengths:
-            return self._memo[0][1]
+            draws: Draws = self._memo[0][1]
+            return draws
         refuse_other_data(self._scores.size, lengths.size, name="difficulty")
         borders = self._borders()
         strata = Strata(self._ranked, borders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,9 +14,26 @@ from batchwright.order.pools import Pools
 from batchwright.order.strata import Strata
 from batchwright.typing import FloatArray, IntArray
 
+_State: TypeAlias = tuple[IntArray, FloatArray]
+"""int64[k], drawn of each stratum; float64[k], what is owed."""
+
 Weights = Callable[[float], FloatArray]
 """Progress, from 0, where 1 is the horizon → float64[k], how often members of each stratum are
 drawn; any scale."""
+
+
+_STRETCH = 1 << 10
+"""Epochs that are gone through one by one, at most; those before are added up in as many steps."""
+
+_KEPT_STATES = 64
+
+
+class Memo(list[Any]):
+    """What was made for the last lengths, kept for the next epoch; no part of a pickle or copy."""
+
+    def __reduce__(self) -> tuple[type[Memo], tuple[()]]:
+        """Pickle as empty: it is made again when it is needed."""
+        return (Memo, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +42,9 @@ class Draws:
 
     Every epoch is cut into equal parts. Each part is drawn by the weights at its middle, in whole
     numbers whose error never grows: over the whole run, every stratum is less than a sample away
-    from its target at the end of each part.
+    from its target at the end of each part. From epoch 1,024 on, what was drawn before the last
+    multiple of 1,024 is added up in 1,024 steps in place of one for each epoch: a schedule that
+    still changes then is followed as closely as these steps are.
 
     Attributes:
         strata: The samples, in groups.
@@ -43,7 +63,7 @@ class Draws:
     sizes: FloatArray
     parts: int
     max_passes: float | None = None
-    _states: dict[int, tuple[IntArray, FloatArray]] = field(default_factory=dict, repr=False)
+    _states: dict[int, _State] = field(default_factory=dict, repr=False)
 
     def __call__(self, *, seed: int, epoch: int) -> Pools:
         """Return the pools of an epoch; parts with equal weights are one pool."""
@@ -59,20 +79,36 @@ class Draws:
             epoch: Zero or larger.
 
         Returns:
-            int64[k], int64[parts, k] and float64[parts, k]. O(epoch · parts · k) the first time,
-            for what is owed is carried from part to part.
+            int64[k], int64[parts, k] and float64[parts, k]. At most 1,024 · parts · k steps, for
+            what is owed is carried from part to part; one epoch after the other, parts · k.
         """
-        start = max((each for each in self._states if each <= epoch), default=None)
-        drawn = np.zeros(len(self.strata), dtype=np.int64)
-        owed = np.zeros(len(self.strata))
-        if start is not None:
-            drawn, owed = self._states[start]
-        for each in range(0 if start is None else start, epoch):
+        stretch = epoch - epoch % _STRETCH
+        start = max((each for each in self._states if stretch <= each <= epoch), default=stretch)
+        drawn, owed = self._states[start] if start in self._states else self._until(stretch)
+        for each in range(start, epoch):
             counts, _, owed = self._epoch(each, drawn, owed)
             drawn = drawn + counts.sum(axis=0)
-            self._states[each + 1] = (drawn, owed)
+            self._keep(each + 1, (drawn, owed))
         counts, weights, _ = self._epoch(epoch, drawn, owed)
         return drawn, counts, weights
+
+    def _until(self, epoch: int) -> _State:
+        """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
+        target = np.zeros(len(self.strata))
+        together = epoch // _STRETCH
+        for step in range(_STRETCH if together else 0):
+            progress = (step + 0.5) * together / self.horizon
+            weights = _checked(self.weights(progress), progress)
+            target += self._target(weights, target, parts=self.parts * together)
+        state = apportioned(target, np.zeros(len(self.strata)))
+        self._keep(epoch, state)
+        return state
+
+    def _keep(self, epoch: int, state: _State) -> None:
+        """Keep the state at the beginning of an epoch, for the next, and a few more."""
+        while len(self._states) >= _KEPT_STATES:
+            del self._states[next(iter(self._states))]
+        self._states[epoch] = state
 
     def targets(self, epoch: int) -> FloatArray:
         """Return how many samples of each stratum the parts of an epoch aim at.
@@ -107,10 +143,13 @@ class Draws:
             drawn = drawn + counts[part]
         return counts, weights, owed
 
-    def _target(self, weights: FloatArray, drawn: IntArray) -> FloatArray:
+    def _target(
+        self, weights: FloatArray, drawn: IntArray | FloatArray, *, parts: int = 1
+    ) -> FloatArray:
+        """Return how many samples of each stratum some parts with the same weights aim at."""
         shares = np.where(self.strata.sizes > 0, weights, 0.0)
         shares = shares / shares.sum()
-        samples = self.size / self.parts / float((shares * self.sizes).sum())
+        samples = parts * (self.size / self.parts / float((shares * self.sizes).sum()))
         wanted: FloatArray = shares * samples
         if self.max_passes is None:
             return wanted

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import check_choice, keep_number, keep_whole
 from batchwright.errors import PlanError, ScoresError
-from batchwright.order.draws import Draws
+from batchwright.order.draws import Draws, Memo
 from batchwright.order.pools import Pools
-from batchwright.order.scores import as_weights, refuse_other_data
+from batchwright.order.scores import as_groups, as_weights, refuse_other_data
 from batchwright.order.strata import Strata
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -69,26 +70,28 @@ class Mixture:
     parts: int = 8
     unit: Literal["tokens", "samples"] = "samples"
     max_epochs: float | None = None
-    _memo: list[tuple[LengthArray, Draws]] = field(default_factory=list, init=False, repr=False)
+    _memo: Memo = field(default_factory=Memo, init=False, repr=False)
     _names: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     varies = True
 
     def __post_init__(self) -> None:
         """Check the settings, and look at the weights of both ends."""
-        labels = np.asarray(self.groups)
-        if labels.ndim != 1 or not labels.size:
-            raise ScoresError(f"groups have shape {list(labels.shape)}, expected [n].")
+        labels = as_groups(self.groups, name="groups")
         object.__setattr__(self, "groups", labels)
         object.__setattr__(self, "_names", tuple(np.unique(labels).tolist()))
         given = [self.weights, self.temperature, self.schedule]
         if sum(each is not None for each in given) != 1:
             raise PlanError("Mixture: give one of weights, temperature and schedule.")
-        positive = {"epochs": self.epochs, "temperature": self.temperature, "parts": self.parts}
-        positive |= {"num_samples": self.num_samples, "max_epochs": self.max_epochs}
-        for name, value in positive.items():
-            if value is not None and not value > 0:
-                raise PlanError(f"Mixture({name}={value}): expected a positive number.")
+        keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
+        check_choice("Mixture", "unit", self.unit, ("samples", "tokens"), error=PlanError)
+        for name in ("epochs", "temperature", "max_epochs"):
+            if getattr(self, name) is not None or name == "epochs":
+                keep_number(
+                    self, name, lambda value: value > 0, "a positive number", error=PlanError
+                )
+        if not callable(self.schedule) and self.schedule is not None:
+            object.__setattr__(self, "schedule", _stages(self.schedule))
         for progress in (0.0, 1.0):
             self.shares(progress)
 
@@ -110,6 +113,8 @@ class Mixture:
     def shares(self, progress: float) -> FloatArray:
         """Return the share of each group at some progress, float64[k], adding up to 1."""
         weights = self._weights(progress)
+        if not isinstance(weights, Mapping):
+            raise PlanError(f"Mixture: weights are {weights!r:.60}, expected group → share.")
         unknown = set(weights) - set(self._names)
         if unknown:
             raise ScoresError(
@@ -124,7 +129,8 @@ class Mixture:
     def draws(self, lengths: LengthArray) -> Draws:
         """Return the draws that epochs are made of, for a report of them."""
         if self._memo and self._memo[0][0] is lengths:
-            return self._memo[0][1]
+            draws: Draws = self._memo[0][1]
+            return draws
         labels = np.asarray(self.groups)
         refuse_other_data(labels.size, lengths.size, name="groups")
         strata = Strata.by(labels)
@@ -156,13 +162,28 @@ class Mixture:
         if callable(self.schedule):
             return self.schedule(min(progress, 1.0))
         times = [time for time, _ in self.schedule]
-        if not times or sorted(times) != times:
-            raise PlanError(f"Mixture(schedule=…) at progress {times}: expected rising numbers.")
         stages = [_normalised(stage) for _, stage in self.schedule]
         return {
             name: float(np.interp(progress, times, [stage.get(name, 0.0) for stage in stages]))
             for name in set().union(*stages)
         }
+
+
+def _stages(schedule: Any) -> tuple[tuple[float, Mapping[Any, float]], ...]:
+    """Check a schedule that is listed: progress and weights in turn."""
+    try:
+        stages = tuple((time, weights) for time, weights in schedule)
+        times = [float(time) for time, _ in stages]
+    except (TypeError, ValueError):
+        stages, times = (), []
+    if not all(isinstance(weights, Mapping) for _, weights in stages):
+        stages, times = (), []
+    if not times or sorted(times) != times or not np.isfinite(times).all():
+        raise PlanError(
+            f"Mixture(schedule={schedule!r:.60}) at progress {times}: expected rising numbers, "
+            "each with its weights: [(0.0, {…}), (1.0, {…})]."
+        )
+    return tuple((time, weights) for time, (_, weights) in zip(times, stages, strict=True))
 
 
 def _normalised(stage: Mapping[Any, float]) -> dict[Any, float]:

@@ -1,5 +1,7 @@
 """Figures that users bring for each sample: difficulty, weights, groups. Checked at the door."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,6 +63,52 @@ def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
         raise ScoresError(f"{name}[{index}] is {array[index]}, expected at least 0.")
     if not array.any():
         raise ScoresError(f"{name} are all 0: nothing would ever be drawn.")
+    return array
+
+
+def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
+    """Check one group (class, source) per sample.
+
+    Args:
+        values: [n], integers or names.
+        name: What to call them in a message.
+
+    Returns:
+        An array of them, [n], that can be sorted.
+
+    Raises:
+        ScoresError: Naming the first sample without a group (None, NaN); or the shape.
+
+    Example:
+        >>> as_groups(["de", None], name="groups")
+        Traceback (most recent call last):
+        batchwright.errors.ScoresError: groups[1] is None: give every sample a group, an integer
+        or a name.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ScoresError(f"{name} cannot be read as an array ({error}). Give [n].") from error
+    if array.ndim != 1 or not array.size:
+        raise ScoresError(f"{name} have shape {list(array.shape)}, expected [n]: one per sample.")
+    absent = np.zeros(array.size, dtype=np.bool_)
+    if array.dtype.kind == "f":
+        absent = np.isnan(array)
+    elif array.dtype.kind == "O":
+        # Of all there is, only NaN differs from itself.
+        absent = np.array([each is None or each != each for each in array])  # noqa: PLR0124
+    if absent.any():
+        index = int(np.argmax(absent))
+        raise ScoresError(
+            f"{name}[{index}] is {array[index]}: give every sample a group, an integer or a name."
+        )
+    if array.dtype.kind == "O":
+        try:
+            np.unique(array)
+        except TypeError as error:
+            raise ScoresError(
+                f"{name} cannot be sorted ({error}): give integers or names."
+            ) from error
     return array
 
 

@@ -7,10 +7,11 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import keep_number, keep_whole
 from batchwright.errors import PlanError
 from batchwright.order.loss_table import LossTable
 from batchwright.order.pools import Pools
-from batchwright.order.scores import refuse_other_data
+from batchwright.order.scores import as_groups, refuse_other_data
 from batchwright.order.strata import Strata
 from batchwright.typing import IntArray, LengthArray
 
@@ -63,19 +64,22 @@ class SelfPaced:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 <= self.noise_rate < 1 or not 0 <= self.reserve < 1:
-            raise PlanError(
-                f"SelfPaced(noise_rate={self.noise_rate}, reserve={self.reserve}): expected shares "
-                "of 0 or more, below 1."
+        if not isinstance(self.table, LossTable):
+            raise PlanError(f"SelfPaced(table={self.table!r:.60}): expected a LossTable.")
+        for name in ("noise_rate", "reserve"):
+            keep_number(
+                self,
+                name,
+                lambda share: 0 <= share < 1,
+                "a share of 0 or more, below 1",
+                error=PlanError,
             )
-        if self.warm_up < 1 or not self.epochs > 0:
-            raise PlanError(
-                f"SelfPaced(warm_up={self.warm_up}, epochs={self.epochs}): expected at least one "
-                "epoch of everything, and a positive number."
-            )
+        keep_whole(self, "warm_up", error=PlanError)
+        keep_number(self, "epochs", lambda epochs: epochs > 0, "a positive number", error=PlanError)
         if self.groups is not None:
-            num_samples = self.table.losses.size
-            refuse_other_data(np.asarray(self.groups).size, num_samples, name="groups")
+            groups = as_groups(self.groups, name="groups")
+            refuse_other_data(groups.size, self.table.losses.size, name="groups")
+            object.__setattr__(self, "groups", groups)
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch. O(n log n)."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchwright.checks import keep_whole
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
 from batchwright.typing import LengthArray
@@ -32,8 +33,7 @@ class Shuffle:
 
     def __post_init__(self) -> None:
         """Check the window."""
-        if self.window is not None and self.window < 1:
-            raise PlanError(f"Shuffle(window={self.window}): a window holds at least 1 sample.")
+        keep_whole(self, optional=("window",), error=PlanError)
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return all samples, in one pool or in one a window; the batching draws from it."""

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
+from batchwright.checks import keep_number, keep_whole
 from batchwright.errors import PlanError
 from batchwright.order.loss_table import LossTable
 from batchwright.order.pools import Pools
@@ -53,7 +54,17 @@ class UnbiasedDropping:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.drop < 1 or self.warm_up < 1 or self.until < self.warm_up:
+        if not isinstance(self.table, LossTable):
+            raise PlanError(f"UnbiasedDropping(table={self.table!r:.60}): expected a LossTable.")
+        keep_number(
+            self,
+            "drop",
+            lambda share: 0 < share < 1,
+            "a share between 0 and 1",
+            error=PlanError,
+        )
+        keep_whole(self, "warm_up", "until", error=PlanError)
+        if self.until < self.warm_up:
             raise PlanError(
                 f"UnbiasedDropping(drop={self.drop}, warm_up={self.warm_up}, until={self.until}): "
                 "expected a share between 0 and 1, at least 1 epoch, and no earlier end than that."

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import check_flag, keep_whole
 from batchwright.errors import ScoresError
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_weights, refuse_other_data
@@ -54,8 +55,8 @@ class Weighted:
         """Check the weights."""
         weights = as_weights(self.weights, name="weights")
         object.__setattr__(self, "weights", weights)
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ScoresError(f"Weighted(num_samples={self.num_samples}): expected at least 1.")
+        keep_whole(self, optional=("num_samples",), error=ScoresError)
+        check_flag(self, "replacement", error=ScoresError)
         positive = int(np.count_nonzero(weights))
         if not self.replacement and self._draws > positive:
             raise ScoresError(
