@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchwright.checks import check_choice, keep_number, keep_whole
 from batchwright.errors import PlanError
-from batchwright.order.draws import Draws, Memo
+from batchwright.order.draws import Draws, Memo, probes_until
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_scores, refuse_other_data
 from batchwright.order.strata import Strata
@@ -133,7 +133,7 @@ class Curriculum:
     def probes(self) -> IntArray:
         """The epochs to look at for a number of batches: all until progress is 1."""
         last = int(np.ceil(self.epochs))
-        return np.unique(np.linspace(0, last, min(last + 1, _MOST_PROBES)).astype(np.int64))
+        return probes_until(last, _MOST_PROBES)
 
     def control(self, seed: int = 0) -> Curriculum:
         """Return the control: the same pacing over samples in random order.

@@ -22,8 +22,11 @@ Weights = Callable[[float], FloatArray]
 drawn; any scale."""
 
 
-_STRETCH = 1 << 10
-"""Epochs that are gone through one by one, at most; those before are added up in as many steps."""
+STRETCH = 1 << 10
+"""Epochs that are gone through one by one, at most."""
+
+_STEPS = 1 << 7
+"""In so many, all epochs before those are added up."""
 
 _KEPT_STATES = 64
 
@@ -36,6 +39,13 @@ class Memo(list[Any]):
         return (Memo, ())
 
 
+def probes_until(last: int, most: int) -> IntArray:
+    """Return at most `most` epochs from 0 to `last`, such that are quick to get at."""
+    epochs = np.unique(np.linspace(0, last, min(last + 1, most)).astype(np.int64))
+    as_they_are = (epochs < STRETCH) | (epochs == last)
+    return np.unique(np.where(as_they_are, epochs, epochs - epochs % STRETCH))
+
+
 @dataclass(frozen=True, eq=False)
 class Draws:
     """Which samples each pool of each epoch takes, as a pure function of seed and epoch.
@@ -43,7 +53,7 @@ class Draws:
     Every epoch is cut into equal parts. Each part is drawn by the weights at its middle, in whole
     numbers whose error never grows: over the whole run, every stratum is less than a sample away
     from its target at the end of each part. From epoch 1,024 on, what was drawn before the last
-    multiple of 1,024 is added up in 1,024 steps in place of one for each epoch: a schedule that
+    multiple of 1,024 is added up in 128 steps in place of one for each epoch: a schedule that
     still changes then is followed as closely as these steps are.
 
     Attributes:
@@ -82,7 +92,7 @@ class Draws:
             int64[k], int64[parts, k] and float64[parts, k]. At most 1,024 · parts · k steps, for
             what is owed is carried from part to part; one epoch after the other, parts · k.
         """
-        stretch = epoch - epoch % _STRETCH
+        stretch = epoch - epoch % STRETCH
         start = max((each for each in self._states if stretch <= each <= epoch), default=stretch)
         drawn, owed = self._states[start] if start in self._states else self._until(stretch)
         for each in range(start, epoch):
@@ -95,8 +105,8 @@ class Draws:
     def _until(self, epoch: int) -> _State:
         """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
         target = np.zeros(len(self.strata))
-        together = epoch // _STRETCH
-        for step in range(_STRETCH if together else 0):
+        together = epoch // _STEPS
+        for step in range(_STEPS if together else 0):
             progress = (step + 0.5) * together / self.horizon
             weights = _checked(self.weights(progress), progress)
             target += self._target(weights, target, parts=self.parts * together)
@@ -155,7 +165,7 @@ class Draws:
             return wanted
         left = np.maximum(self.max_passes * self.strata.sizes - drawn, 0.0)
         target = filled(shares, samples, left)
-        if target.sum() < 0.5:
+        if target.sum() < min(0.5, samples / 2):
             raise PlanError(
                 f"every source has been drawn {self.max_passes:g} times over: nothing is left for "
                 "this epoch. Raise max_epochs, or train for fewer."

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchwright.checks import check_choice, keep_number, keep_whole
 from batchwright.errors import PlanError, ScoresError
-from batchwright.order.draws import Draws, Memo
+from batchwright.order.draws import Draws, Memo, probes_until
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_groups, as_weights, refuse_other_data
 from batchwright.order.strata import Strata
@@ -103,7 +103,7 @@ class Mixture:
     def probes(self) -> IntArray:
         """The epochs to look at for a number of batches: along the schedule."""
         last = 1 if self.schedule is None else int(np.ceil(self.epochs))
-        return np.unique(np.linspace(0, last + _PROBES - 1, 2 * _PROBES).astype(np.int64))
+        return probes_until(last + _PROBES - 1, 2 * _PROBES)
 
     @property
     def names(self) -> tuple[Any, ...]:
