@@ -50,6 +50,8 @@ def balance(costs: npt.ArrayLike, parts: int, *, equal_counts: bool = False) -> 
     """
     work = as_weights(costs, name="costs")
     parts = whole_number("balance", "parts", parts, error=PlanError)
+    if type(equal_counts).__name__ not in {"bool", "bool_"}:
+        raise PlanError(f"balance(equal_counts={equal_counts!r:.60}): expected True or False.")
     if work.size < parts:
         raise PlanError(
             f"{work.size} samples for {parts} parts: expected at least one sample for each."

@@ -9,6 +9,10 @@ from typing import Any
 
 from batchwright.errors import BatchwrightError, BudgetError
 
+MOST_EPOCHS = 2**32
+"""More make no run, and the draws until then could not be counted in 64 bits."""
+
+_EXACT = 2**53  # integers up to here are floats, too
 _MOST = 2**63 - 1  # what an array of 64-bit integers holds
 
 
@@ -99,7 +103,12 @@ def real_number(
         batchwright.errors.BudgetError: LossTable(smoothing=2): expected a share below 1.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        try:
+            number: int | float = float(value)
+        except OverflowError:
+            number = math.nan
+        if isinstance(value, numbers.Integral) and abs(number) <= _EXACT:
+            number = int(value)
         if not math.isnan(number) and accepts(number):
             return number
     raise error(f"{owner}({name}={value!r:.60}): expected {expected}.")

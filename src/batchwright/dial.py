@@ -81,6 +81,10 @@ def mixing_dial(
             f"mixing_dial of {batching!r:.60}: expected TokenBudget(…), whose batches can be mixed."
         )
     epochs = whole_number("mixing_dial", "epochs", epochs)
+    if not isinstance(positions, Sequence) or isinstance(positions, str):
+        raise BudgetError(
+            f"mixing_dial(positions={positions!r:.60}): expected a list of settings of mixing."
+        )
     found = []
     for mixing in positions:
         try:

@@ -116,7 +116,9 @@ def coverage(
     """
     if not isinstance(planner, Planner):
         raise PlanError(f"coverage({planner!r:.60}): expected a Planner.")
-    if isinstance(epochs, Sequence | np.ndarray) and not isinstance(epochs, str):
+    if isinstance(epochs, np.ndarray) and epochs.ndim:
+        epochs = epochs.tolist()
+    if isinstance(epochs, Sequence) and not isinstance(epochs, str):
         listed = [whole_number("coverage", "epochs", e, least=0, error=PlanError) for e in epochs]
         chosen = np.unique(np.array(listed, dtype=np.int64))
     else:

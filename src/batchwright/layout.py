@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import budgets, check_choice, keep_whole
+from batchwright.checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.lengths import MOST_TOKENS, refuse_uncountable, sums_of_batches
 from batchwright.typing import Cost, FloatArray, IntArray, LengthArray
@@ -274,7 +274,8 @@ def check_cost(cost: Cost | None) -> Cost | None:
         BudgetError: If it is neither a name of one nor a function.
     """
     known = cost is None or (isinstance(cost, str) and cost in {"padded", "quadratic"})
-    if not known and (isinstance(cost, type) or not callable(cost)):
+    is_function = callable(cost) and not isinstance(cost, type) and takes(cost, None)
+    if not known and not is_function:
         raise BudgetError(
             f'cost={cost!r} is unknown, expected "padded", "quadratic" or a function.'
         )

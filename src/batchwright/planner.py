@@ -8,7 +8,7 @@ import numpy as np
 
 from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
-from batchwright.checks import check_choice, whole_number
+from batchwright.checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright.dealing import deal
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
@@ -20,9 +20,6 @@ from batchwright.plans import Origin, Plan
 from batchwright.seeding import generator, shuffled
 from batchwright.sharding import num_batches
 from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, Last, LengthArray
-
-MOST_EPOCHS = 2**32
-"""More make no run, and the draws until then could not be counted in 64 bits."""
 
 
 class Planner:

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,8 @@ class Plan:
             raise PlanError(
                 f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
             )
+        if offsets.size == 1:
+            raise PlanError("a plan needs at least one batch, got none.")
         empty = offsets[1:] <= offsets[:-1]  # a difference may wrap around
         if empty.any():
             batch = int(np.argmax(empty))
@@ -119,6 +121,15 @@ class Plan:
             if array is not None and array.size and int(array.min()) < 0:
                 place = int(np.argmin(array))
                 raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make arrays read-only again, which a pickle forgets."""
+        self.__dict__.update(state)
+        for array in (self.indices, self.offsets, self.starts, self.repeated):
+            if array is not None:
+                array.setflags(write=False)
+        for array in self.dropped.values():
+            array.setflags(write=False)
 
     def __len__(self) -> int:
         """Count the batches."""

@@ -1,5 +1,7 @@
 """Mixtures: exact proportions, at every part, over the whole run."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,3 +152,53 @@ def test_classes_are_balanced_from_an_epoch_on():
     )
     planner = bw.Planner(ONES, batching=bw.FixedSize(32), order=order)
     assert {len(planner(epoch)) for epoch in range(6)} == {len(planner)}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        bw.Mixture(GROUPS, temperature=2.0),
+        bw.Mixture(GROUPS, weights={"de": 1, "ko": 1}, unit="tokens", num_samples=7),
+        bw.Mixture(GROUPS, schedule=[(0.0, {"de": 1}), (1.0, {"ko": 1})], epochs=2e9),
+        bw.ClassBalanced(GROUPS, after=3),
+    ],
+    ids=["temperature", "weights", "schedule", "classes"],
+)
+def test_an_epoch_far_ahead_is_reached_in_bounded_steps(order, monkeypatch):
+    steps = 0
+    mixture = order if isinstance(order, bw.Mixture) else order.mixture
+    shares = bw.Mixture.shares
+
+    def counted(self, progress):
+        nonlocal steps
+        steps += 1
+        return shares(self, progress)
+
+    monkeypatch.setattr(bw.Mixture, "shares", counted)
+    far = order(ONES, seed=0, epoch=10**9)
+    assert steps < 1024 * 8 + 200
+    assert far.members.size in {1000, 7}
+    draws = mixture.draws(ONES)
+    assert len(draws._states) < 100
+    steps = 0
+    following = order(ONES, seed=0, epoch=10**9 + 1)
+    assert steps <= 16
+    assert not np.array_equal(following.members, far.members)
+    # No matter by which way it is reached.
+    fresh = copy.deepcopy(order)  # without what is kept
+    assert np.array_equal(fresh(ONES, seed=0, epoch=10**9 + 1).members, following.members)
+
+
+def test_passes_go_on_far_ahead():
+    order = bw.Mixture(GROUPS, weights={"de": 1, "fr": 1, "ko": 1})
+    drawn = [order(ONES, seed=0, epoch=epoch).members for epoch in range(3070, 3075)]
+    counts = np.bincount(np.concatenate(drawn), minlength=1000)
+    for name in order.names:
+        own = counts[name == GROUPS]
+        assert own.max() - own.min() <= 2
+        assert own.sum() == pytest.approx(5000 / 3, abs=2)
+
+
+def test_few_draws_in_many_parts_with_a_cap():
+    order = bw.Mixture(GROUPS, temperature=1.0, num_samples=3, parts=8, max_epochs=2)
+    assert times(order, 10).sum() == 30

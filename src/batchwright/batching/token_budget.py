@@ -13,7 +13,7 @@ from batchwright.batching.draft import Draft, Oversize
 from batchwright.batching.fixed_size import one_pool
 from batchwright.batching.probing import probed_count
 from batchwright.batching.windows import count_in_windows, cut_in_windows
-from batchwright.checks import budgets, check_choice, keep_whole
+from batchwright.checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
@@ -80,6 +80,11 @@ class TokenBudget:
         keep_whole(self, "pad_to_multiple_of", "batch_size_multiple_of")
         if isinstance(self.max_samples, type) or not callable(self.max_samples):
             keep_whole(self, optional=("max_samples",))
+        elif not takes(self.max_samples, None):
+            raise BudgetError(
+                f"TokenBudget(max_samples={self.max_samples!r:.60}): expected a number, or a "
+                "function of padded lengths."
+            )
         check_choice("TokenBudget", "oversize", self.oversize, ("error", "drop", "truncate"))
         if isinstance(self.mixing, str):
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_choice, keep_number, keep_whole
+from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
 from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Memo, probes_until
 from batchwright.order.pools import Pools
@@ -101,8 +101,8 @@ class Curriculum:
         keep_number(
             self,
             "epochs",
-            lambda epochs: 0 < epochs < float("inf"),
-            "a positive, finite number",
+            lambda epochs: 0 < epochs <= MOST_EPOCHS,
+            "a positive number, at most 2**32",
             error=PlanError,
         )
         keep_number(
@@ -116,7 +116,8 @@ class Curriculum:
         for name, choices in _CHOICES.items():
             check_choice("Curriculum", name, getattr(self, name), choices, error=PlanError)
         pacing = self.pacing
-        if pacing is not None and (isinstance(pacing, type) or not callable(pacing)):
+        is_function = callable(pacing) and not isinstance(pacing, type) and takes(pacing, 0.0)
+        if pacing is not None and not is_function:
             raise PlanError(
                 f"Curriculum(pacing={pacing!r:.60}): expected a pacing such as "
                 "pacing.root(p=2), or a function of progress."

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_choice, keep_number, keep_whole
+from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
 from batchwright.errors import PlanError, ScoresError
 from batchwright.order.draws import Draws, Memo, probes_until
 from batchwright.order.pools import Pools
@@ -85,12 +85,25 @@ class Mixture:
             raise PlanError("Mixture: give one of weights, temperature and schedule.")
         keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
         check_choice("Mixture", "unit", self.unit, ("samples", "tokens"), error=PlanError)
-        for name in ("epochs", "temperature", "max_epochs"):
-            if getattr(self, name) is not None or name == "epochs":
+        keep_number(
+            self,
+            "epochs",
+            lambda epochs: 0 < epochs <= MOST_EPOCHS,
+            "a positive number, at most 2**32",
+            error=PlanError,
+        )
+        for name in ("temperature", "max_epochs"):
+            if getattr(self, name) is not None:
                 keep_number(
                     self, name, lambda value: value > 0, "a positive number", error=PlanError
                 )
-        if not callable(self.schedule) and self.schedule is not None:
+        if callable(self.schedule):
+            if isinstance(self.schedule, type) or not takes(self.schedule, 0.0):
+                raise PlanError(
+                    f"Mixture(schedule={self.schedule!r:.60}): expected a function of progress, or "
+                    "[(progress, weights), …]."
+                )
+        elif self.schedule is not None:
             object.__setattr__(self, "schedule", _stages(self.schedule))
         for progress in (0.0, 1.0):
             self.shares(progress)
