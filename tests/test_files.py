@@ -1,5 +1,6 @@
 """Writing files: whole or not at all, by any number of writers, whatever fails."""
 
+import ast
 import os
 import resource
 import signal
@@ -320,3 +321,28 @@ def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert names(tmp_path) == []
+
+
+def writes(call):
+    """Say whether a call opens a file to write, or writes one, by its name and mode."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name == "open":
+        modes = [each.value for each in call.args if isinstance(each, ast.Constant)]
+        modes += [each.value.value for each in call.keywords if each.arg == "mode"]
+        return any(isinstance(mode, str) and set(mode) & set("wxa+") for mode in modes)
+    is_method = isinstance(call.func, ast.Attribute)
+    return is_method and name in {
+        *("write_text", "write_bytes", "tofile", "save_file", "serialize_file"),
+        *("mkstemp", "NamedTemporaryFile", "rename", "move", "copyfile", "copy2"),
+    }
+
+
+def test_every_file_is_written_by_the_one_function():
+    package = Path(SOURCE, "batchwright")
+    found = {
+        (path.relative_to(package).as_posix(), node.lineno)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and writes(node)
+    }
+    assert {path for path, _ in found} == {"_files.py", "_array_file.py"}, sorted(found)

@@ -59,8 +59,13 @@ def inspect(
     about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
     has_dial = source is not None and loaded.layout.budget is not None
     has_dial = has_dial and loaded.layout.kind == "padded"
+    update = loaded.origin.world_size * loaded.origin.accumulate
+    has_dial = has_dial and update <= loaded.indices.size
     if dial and not has_dial:
-        message = "--dial prices padded batches within a budget: name the SOURCE of such a plan."
+        message = (
+            "--dial prices padded batches within a budget, of as many samples as an update has "
+            "batches or more: name the SOURCE of such a plan."
+        )
         raise click.UsageError(message)
     if source is None:
         _finish(about | file_facts(loaded), html, as_json=as_json)

@@ -61,6 +61,8 @@ def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> dict[
     if layout.budget is not None or layout.kind == "packed":
         return None
     entries = plan.entry_lengths(lengths)
+    if origin.world_size * origin.accumulate > len(entries):
+        return None  # updates that such samples cannot fill
     try:
         made = plan_of(
             entries,

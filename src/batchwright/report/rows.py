@@ -38,16 +38,16 @@ def layout_line(facts: dict[str, Any]) -> str:
     unit = facts["unit"]
     words = []
     budget = layout["budget"] if layout.get("caps") is None else layout["caps"]
-    if layout["kind"] == "packed":
-        words.append(f"rows packed to {_numbers(budget)} {unit}")
-    elif budget is None:
-        words.append("padded batches")
+    is_packed = layout["kind"] == "packed"
+    if budget is None:
+        words.append("packed rows" if is_packed else "padded batches")
     else:
-        words.append(f"padded batches of at most {_numbers(budget)} {unit}")
+        what = "rows packed to" if is_packed else "padded batches of at most"
+        words.append(f"{what} {_numbers(budget)} {unit}")
     if layout["max_samples"] is not None:
         words.append(f"at most {plural(layout['max_samples'], 'sample')} each")
     if layout["multiple"] > 1:
-        what = "samples" if layout["kind"] == "packed" else "rows"
+        what = "samples" if is_packed else "rows"
         words.append(f"{what} rounded up to multiples of {number(layout['multiple'])}")
     if layout["max_length"] is not None:
         words.append(f"longer samples cut to {_numbers(layout['max_length'])}")
