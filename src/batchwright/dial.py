@@ -95,6 +95,7 @@ def mixing_dial(
                 world_size=world_size,
                 accumulate=accumulate,
                 step_tokens=step_tokens,
+                last="repeat",  # a price has no use for a warning
             )
         except PlanError:
             continue

@@ -70,6 +70,7 @@ def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> dict[
             seed=origin.seed,
             world_size=origin.world_size,
             accumulate=origin.accumulate,
+            last="repeat",
         )
     except BatchwrightError:  # too few samples for such updates
         return None
