@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -56,7 +57,7 @@ def policy_for(mode: Mode, device: torch.device) -> Policy:
     if mode in _CASTS:
         dtype = _CASTS[mode]
         scaler = torch.amp.GradScaler(device.type) if mode == "fp16" else None
-        return Policy(mode, lambda: torch.autocast(device.type, dtype=dtype), scaler)
+        return Policy(mode, partial(torch.autocast, device.type, dtype=dtype), scaler)
     if mode == "tf32":
         return Policy(mode, _TensorFloat)
     return Policy(mode, nullcontext)
