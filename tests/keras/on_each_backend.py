@@ -1,5 +1,7 @@
 """What holds on every backend of Keras; `test_backends.py` runs this file once for each."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -237,6 +239,8 @@ def test_weights_that_are_missing_or_have_no_unit_are_refused() -> None:
         PlanDataset(UNEQUAL, padded)[0]
     with pytest.raises(PlanError, match="3 weights"):
         PlanDataset(UNEQUAL, padded, weights=[1, 1, 1])
+    with pytest.raises(PlanError, match="10 samples, but there are 11 weights"):
+        PlanDataset(planner(), padded, weights=np.ones(11))
     with pytest.raises(LossError, match=r"weights of shape \[2\]"):
         PlanDataset(UNEQUAL, padded, weights=[1, np.nan])
     assert PlanDataset(planner(), lambda indices: FEATURES[indices])[0].shape[1:] == (4, 3)
@@ -248,6 +252,34 @@ def test_pieces_of_split_samples_come_with_their_starts() -> None:
     indices, starts, weights = (np.concatenate(column) for column in zip(*dataset, strict=True))
     assert sorted(zip(indices.tolist(), starts.tolist(), strict=True)) == [(0, 0), (0, 3), (1, 0)]
     assert weights.sum() == pytest.approx(len(split))
+
+
+def test_samples_that_are_not_truncated_as_planned_are_refused() -> None:
+    lengths = [3, 9, 2, 4]
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(8, oversize="truncate"))
+
+    def fetch(indices, most=None, width=0):
+        sizes = np.minimum(np.array(lengths)[indices], most or 99)
+        weights = (np.arange(max(width, sizes.max())) < sizes[:, None]).astype("float32")
+        return weights, weights, weights
+
+    with pytest.raises(bw.PlanMismatchError, match="truncates samples to 8"):
+        list(PlanDataset(planner, fetch))
+    list(PlanDataset(planner, lambda indices: fetch(indices, most=8)))
+    list(PlanDataset(planner, lambda indices: fetch(indices, most=8, width=12)))  # padding only
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_set_can_be_pickled_at_any_time(workers: int) -> None:
+    dataset = PlanDataset(planner(), padded, workers=workers)
+    expected = [batch[0].tolist() for batch in dataset]
+    for _ in range(2):
+        again = pickle.loads(pickle.dumps(dataset))  # noqa: S301
+        again.set_epoch(0)
+        assert [batch[0].tolist() for batch in again] == expected
+        live = iter(dataset)
+        dataset.set_epoch(0)
+        next(live)
 
 
 def test_data_sets_say_what_is_wrong() -> None:

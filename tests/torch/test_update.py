@@ -486,8 +486,10 @@ def test_sample_weights_that_cannot_be_right_are_refused():
     loader = DataLoader(SAMPLES, batch_sampler=PlanBatchSampler(planner), collate_fn=padded)
     with pytest.raises(bw.LossError, match="one less than the length"):
         next(windows(loader, sample_weights=lengths))
-    with pytest.raises(bw.LossError, match="3 sample_weights for a plan with sample"):
-        next(windows(loader, sample_weights=lengths[:3]))
+    for wrong in (lengths[:3], [*lengths, 1]):
+        loader.batch_sampler.set_epoch(0)
+        with pytest.raises(bw.LossError, match=rf"{len(wrong)} sample_weights for a plan of"):
+            next(windows(loader, sample_weights=wrong))
     batches = [padded(SAMPLES)]
     with pytest.raises(bw.LossError, match="need a DataLoader with a PlanBatchSampler"):
         next(windows(batches, accumulate=1, sample_weights=lengths))

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from batchwright.errors import PlanError
+import numpy as np
+
+from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.keras.exact_weights import MeanWeight, scaled
 from batchwright.plans import Plan
 
@@ -44,9 +46,11 @@ class EpochBatches:
         Raises:
             IndexError: If there is no such batch.
             PlanError: If weights are to be exact, and there are none.
+            PlanMismatchError: If the plan truncates samples and `fetch` does not.
         """
         number = operator.index(batch)
         fetched = self.fetch(*self._entries(number))
+        self._check_size(fetched, number)
         if self.mean is None or not isinstance(fetched, tuple | list):
             return fetched
         if len(fetched) == 2:
@@ -59,6 +63,26 @@ class EpochBatches:
             return fetched
         x, y, sample_weight = fetched
         return x, y, scaled(sample_weight, self.mean)
+
+    def _check_size(self, fetched: Any, batch: int) -> None:
+        """Hold a batch against the plan, where weights [B, T] say what its tokens are.
+
+        Columns without a weight are padding, which `fetch` may add for the sake of few shapes.
+        """
+        layout = self.plan.layout
+        if not isinstance(fetched, tuple | list) or len(fetched) != 3 or fetched[2] is None:
+            return
+        if np.ndim(fetched[2]) != 2 or self.plan.starts is not None:
+            return
+        most = layout.max_length
+        if not isinstance(most, int) or np.shape(fetched[2])[1] <= most:
+            return
+        if np.asarray(fetched[2])[:, most:].any():
+            raise PlanMismatchError(
+                f"batch {batch} has rows of {np.shape(fetched[2])[1]} tokens, where the plan "
+                f'truncates samples to {most} (oversize="truncate"): it would exceed the budget. '
+                "Let fetch cut them: plan.layout.max_length."
+            )
 
     def _entries(self, batch: int) -> tuple[Any, ...]:
         indices = self.plan[batch]

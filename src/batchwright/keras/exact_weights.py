@@ -55,10 +55,12 @@ def mean_weight(
             "weights are of whole samples, but the plan splits some. Leave weights out: tokens "
             "are counted from the planner's lengths."
         )
-    if int(plan.indices.max()) >= weights.size:
+    planned = plan.origin.num_samples
+    if int(plan.indices.max()) >= weights.size or planned not in {None, weights.size}:
+        samples = f"{planned} samples" if planned else f"sample {int(plan.indices.max())}"
         raise PlanError(
-            f"the plan uses sample {int(plan.indices.max())}, but there are {weights.size} "
-            "weights. Give one for every sample."
+            f"the plan is of {samples}, but there are {weights.size} weights. Give one for every "
+            "sample."
         )
     mean = float(weights[plan.indices].sum()) / len(plan)
     return MeanWeight(mean, mean)

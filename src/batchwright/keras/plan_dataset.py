@@ -83,13 +83,17 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(workers=1)
         if not isinstance(plans, Planner | Plan):
             raise PlanError(f"{type(plans).__name__} is neither a Planner nor a Plan.")
-        if not isinstance(workers, int) or workers < 0:
+        try:
+            threads = operator.index(workers)
+        except TypeError:
+            threads = -1
+        if threads < 0:
             raise PlanError(f"workers={workers!r}: expected a number of threads, 0 for none.")
         self.exact = exact
         self._plans = plans
         self._fetch = fetch
         self._weights = None if weights is None else _as_weights(weights)
-        self._threads = workers
+        self._threads = threads
         self._ahead: FetchAhead | None = None
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
         self._is_spent = False
@@ -126,6 +130,15 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         for number in range(len(batches)):
             self._is_spent = number == len(batches) - 1
             yield self._get(batches, ahead, number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process: threads stay, and what they fetched."""
+        return self.__dict__ | {"_ahead": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive, with threads of its own."""
+        self.__dict__.update(state)
+        self._ahead = self._new_ahead()
 
     def __repr__(self) -> str:
         """Describe the data set in a line."""
@@ -216,8 +229,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._epoch = epoch
         self._batches = EpochBatches(plan, self._fetch, mean)
         self._ahead = None  # its threads end, unless an iterator still draws from them
-        if self._threads:
-            self._ahead = FetchAhead(self._batches, num_batches=len(plan), workers=self._threads)
+        self._ahead = self._new_ahead()
+
+    def _new_ahead(self) -> FetchAhead | None:
+        batches, workers = self._batches, self._threads
+        return FetchAhead(batches, num_batches=len(batches), workers=workers) if workers else None
 
     @staticmethod
     def _get(batches: EpochBatches, ahead: FetchAhead | None, number: int) -> Any:

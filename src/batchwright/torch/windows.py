@@ -137,10 +137,14 @@ class _SampleWeights:
             raise LossError(
                 "sample_weights are of whole samples; this plan splits long ones. Leave them out."
             )
-        if course.plan.indices.max() >= self._weights.size:
+        planned, given = course.plan.origin.num_samples, self._weights.size
+        if planned not in {None, given} or course.plan.indices.max() >= given:
+            samples = f"of {planned} samples"
+            if planned is None:
+                samples = f"with sample {course.plan.indices.max()}"
             raise LossError(
-                f"{self._weights.size} sample_weights for a plan with sample "
-                f"{course.plan.indices.max()}: expected one for each sample of the data."
+                f"{given} sample_weights for a plan {samples}: expected one for each sample of the "
+                "data."
             )
         own = course.weight(first, count, self._weights, rank=self._sampler.rank)
         if abs(own - tokens) > 1e-6 * max(own, tokens):
