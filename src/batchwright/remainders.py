@@ -1,70 +1,50 @@
-"""A plan, or what is left of one, shared by ranks in equal counts."""
+"""What is left of an epoch or a stream, shared by ranks in equal counts."""
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from typing import Literal, TypeAlias
 
-import numpy as np
-
+from batchwright.errors import PlanError
 from batchwright.plans import Plan
-from batchwright.sharding import equalize
-from batchwright.typing import IntArray
-
-Last: TypeAlias = Literal["short", "drop", "repeat"]
-"""What becomes of batches of one sample that updates or ranks cannot share equally."""
-
-LAST: tuple[Last, ...] = ("short", "drop", "repeat")
+from batchwright.sharding import for_ranks
+from batchwright.typing import IntArray, Last
 
 
 def share(
-    rest: Plan,
-    world_size: int,
-    accumulate: int,
-    epoch: int,
-    *,
-    last: Last = "short",
-    warn: bool = True,
+    rest: Plan, world_size: int, accumulate: int, epoch: int, *, last: Last, warn: bool = True
 ) -> Plan | None:
-    """Split the batches of a plan so that all ranks get the same number of whole updates.
-
-    Where there are too few samples for that, `last` decides: ``"short"`` makes the last update a
-    short one, and where not even every rank gets a batch, repeats samples, with a warning;
-    ``"repeat"`` repeats samples until the update is whole; ``"drop"`` leaves samples out, listed
-    in ``dropped["last"]``.
+    """Share batches among ranks by `for_ranks`; nothing may be left of them.
 
     Args:
         rest: The batches.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         epoch: The epoch that they are of, for the warning.
-        last: The policy.
+        last: What becomes of samples that fill no whole update.
         warn: Whether to warn where ``"short"`` has to repeat samples.
 
     Returns:
-        The same samples in the same sequence, but for what the policy did; no batch is larger than
-        it was. None: nothing is left.
+        The batches, of the same samples in the same sequence but for what the policy did. None: it
+        left out all.
 
     Example:
+        >>> import numpy as np
         >>> three = Plan(np.arange(3), np.array([0, 2, 3]))
-        >>> len(share(three, 2, 1, 0)), len(share(three, 3, 2, 0))
+        >>> len(share(three, 2, 1, 0, last="short")), len(share(three, 3, 2, 0, last="short"))
         (2, 3)
-        >>> len(share(three, 2, 1, 0, last="drop")), len(share(three, 3, 2, 0, last="repeat"))
-        (2, 6)
+        >>> len(share(three, 2, 1, 0, last="drop")), share(three, 2, 2, 0, last="drop")
+        (2, None)
     """
-    update, samples = world_size * accumulate, rest.indices.size
-    for multiple in (update, world_size) if last == "short" else (update,):
-        if -(-len(rest) // multiple) * multiple <= samples:
-            return equalize(rest, multiple_of=multiple)
-    multiple = world_size if last == "short" else update
-    if last == "drop":
-        return _without_last(rest, samples // multiple * multiple)
-    missing = -(-len(rest) // multiple) * multiple - samples
-    again = np.arange(missing) % samples
-    if last == "short" and warn:
-        warn_of_repeats(rest.indices[again], samples, world_size, epoch)
-    return _singles(rest, np.concatenate((np.arange(samples), again)))
+    try:
+        shared = for_ranks(rest, world_size, accumulate, last=last)
+    except PlanError:
+        if last != "drop":
+            raise
+        return None
+    again = shared.repeated[rest.repeated.size :]
+    if again.size and last == "short" and warn:
+        warn_of_repeats(again, rest.indices.size, world_size, epoch)
+    return shared
 
 
 def warn_of_repeats(repeated: IntArray, samples: int, world_size: int, epoch: int) -> None:
@@ -82,22 +62,4 @@ def warn_of_repeats(repeated: IntArray, samples: int, world_size: int, epoch: in
         f"batch: {repeated.size} come twice ({shown}). "
         'With last="drop" samples are left out instead; last="repeat" says that this is wanted.',
         stacklevel=3,
-    )
-
-
-def _without_last(rest: Plan, kept: int) -> Plan | None:
-    if not kept:
-        return None
-    gone = np.concatenate((rest.dropped.get("last", rest.indices[:0]), rest.indices[kept:]))
-    singles = _singles(rest, np.arange(kept))
-    return dataclasses.replace(singles, dropped={**rest.dropped, "last": gone})
-
-
-def _singles(rest: Plan, entries: IntArray) -> Plan:
-    """Return a plan of some of the entries, each a batch."""
-    return dataclasses.replace(
-        rest,
-        indices=rest.indices[entries],
-        offsets=np.arange(entries.size + 1),
-        starts=None if rest.starts is None else rest.starts[entries],
     )

@@ -141,7 +141,7 @@ def test_where_too_few_samples_are_left_the_last_update_is_short():
     planned = bw.Plan(plan.indices, plan.offsets, origin=bw.plan([1], max_tokens=1).origin)
     assert state["legs"] == [[1, 1, 3]]
     rest = planned[3:]
-    assert [len(share(rest, 2, each, 0)) for each in (1, 2, 3, 4)] == [2, 4, 6, 2]
+    assert [len(share(rest, 2, each, 0, last="short")) for each in (1, 2, 3, 4)] == [2, 4, 6, 2]
 
 
 def test_where_fewer_samples_are_left_than_ranks_some_come_twice():
@@ -171,7 +171,7 @@ def test_remainders_follow_the_policy(size, world_size, accumulate):
     update = world_size * accumulate
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        short = share(plan, world_size, accumulate, 0)
+        short = share(plan, world_size, accumulate, 0, last="short")
     assert len(short) == -(-size // world_size) * world_size if size % update else size
     assert short.indices[:size].tolist() == plan.indices.tolist()
     assert bool(said) == bool(size % world_size)
@@ -354,15 +354,26 @@ def test_a_state_that_was_tampered_with_is_refused(changes):
         ({"legs": [[0, 1, 2]]}, "changed after"),
         ({"legs": [[2, 1, 20_000]]}, "changed after"),
         ({"legs": [[2, 1, 20_000], [1, 1, 1]]}, "changed after"),
-        ({"legs": [[2, 1, 6, {"splits": False}]]}, "changed after"),
-        ({"legs": [[2, 1, 6], [2, 1, 2, {"splits": 1}]]}, "splits=1"),
-        ({"legs": [[2, 1, 6], [2, 1, 2, {"splits": False, "kind": "round"}]]}, "which is none"),
+        ({"legs": [[2, 1, 6, "short"]]}, "changed after"),
+        ({"legs": [[2, 1, 6], [2, 1, 2, "short", {"splits": 1}]]}, "splits=1"),
+        (
+            {"legs": [[2, 1, 6], [2, 1, 2, "drop", {"splits": False, "kind": "round"}]]},
+            "which is none",
+        ),
+        ({"legs": [[2, 1, 6], [2, 1, 2, "never"]]}, "changed after"),
+        ({"legs": [[2, 1, 6], [2, 1, 2, 0]]}, "changed after"),
         ({"legs": []}, "changed after"),
         ({"epoch": -1}, "changed after"),
         ({"num_batches": None}, "changed after"),
         ({"plan": "ab"}, "was planned as"),
-        ({"settings": {"batching": {"kind": "Custom"}, "step_tokens": None}}, "names the batching"),
-        ({"settings": {"batching": {"kind": "FixedSize"}, "step_tokens": None}}, "names the"),
+        (
+            {"settings": {"batching": {"kind": "Custom"}, "step_tokens": None, "last": "short"}},
+            "names the batching",
+        ),
+        (
+            {"settings": {"batching": {"kind": "FixedSize"}, "step_tokens": None, "last": "short"}},
+            "names the",
+        ),
         ({"settings": {"batching": {"kind": "TokenBudget", "max_tokens": 1}}}, "cannot be"),
     ],
 )

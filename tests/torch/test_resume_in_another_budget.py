@@ -214,6 +214,28 @@ def test_another_seed_or_order_wants_the_planner_it_began_with():
         assert [i for batch in third for i in batch] == [i for batch in rest[3:] for i in batch]
 
 
+def test_each_job_shares_the_rest_by_its_own_policy():
+    planners = {
+        last: bw.Planner([4] * 23, batching=bw.FixedSize(1), last=last)
+        for last in ("short", "drop", "repeat")
+    }
+    sequence = planners["short"](0).indices.tolist()
+    state = PlanBatchSampler(planners["short"]).state_after(12)  # 11 are left
+    repeating = PlanBatchSampler(planners["repeat"], rank=0, world_size=4)
+    repeating.load_state_dict(state)
+    assert len(list(repeating)) == 3
+    repeating.load_state_dict(state)
+    live = iter(repeating)
+    next(live)
+    state = through_json(live.state_dict())  # 7 are left, and one comes twice
+    dropping = rank_samplers(planners["drop"], 3)
+    for sampler in dropping:
+        sampler.load_state_dict(state)
+    per_rank = [list(sampler) for sampler in dropping]
+    assert dealt_back(per_rank) == sequence[16:22]
+    assert dropping[0].course.plan.dropped["last"].tolist() == [sequence[22], sequence[12]]
+
+
 def test_a_plan_has_no_lengths_to_keep_another_budget_by():
     lengths = log_normal(300)
     state = PlanBatchSampler(bw.plan(lengths, max_tokens=200)).state_after(4)

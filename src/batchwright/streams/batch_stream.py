@@ -16,7 +16,7 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
-from batchwright.remainders import LAST, Last, warn_of_repeats
+from batchwright.remainders import warn_of_repeats
 from batchwright.seeding import generator
 from batchwright.streams.buffer import Buffer, Cut, Intake, Measure, size_of, slice_of
 from batchwright.streams.source import Samples, Shard, Source
@@ -29,7 +29,7 @@ from batchwright.streams.state import (
     read_position,
 )
 from batchwright.streams.window import plan_rest, plan_window
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, Last
 
 _PATIENCE = 8
 """Buffers that may be read after a sample before it is emitted first."""
@@ -68,7 +68,7 @@ class BatchStream(Iterator[list[Any]]):
     ) -> None:
         numbers = {"buffer_size": buffer_size, "world_size": world_size, "accumulate": accumulate}
         check_positive("stream", **numbers)
-        check_choice("stream", "last", last, LAST)
+        check_choice("stream", "last", last, ("short", "drop", "repeat"))
         buffer_size, world_size, accumulate = map(operator.index, numbers.values())
         shard, rank = _shard(part), _whole("rank", rank)
         if not 0 <= rank < world_size:

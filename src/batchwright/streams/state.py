@@ -16,9 +16,8 @@ import numpy as np
 from batchwright._states import opened, sealed
 from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
-from batchwright.remainders import LAST, Last
 from batchwright.streams.buffer import Bounds, Buffer
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, Last
 
 STATE_VERSION = 2
 
@@ -205,7 +204,7 @@ def _makes_sense(position: Position) -> bool:
         and texts_and_flags == {bool, str}
         and position.emitted % position.world_size == 0
         and (position.batches is None or type(position.batches) is int)
-        and settings.last in LAST
+        and settings.last in ("short", "drop", "repeat")
         and (settings.batching is None or isinstance(settings.batching, dict))
     )
 

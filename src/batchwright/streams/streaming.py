@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching
-from batchwright.remainders import Last
 from batchwright.streams.batch_stream import BatchStream
 from batchwright.streams.buffer import Cut, Measure
 from batchwright.streams.source import Samples
+from batchwright.typing import Last
 
 
 def stream(

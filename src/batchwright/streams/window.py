@@ -12,9 +12,9 @@ from batchwright.batching import Batching, Draft
 from batchwright.dealing import deal
 from batchwright.order import Pools
 from batchwright.plans import Plan
-from batchwright.remainders import Last, share
+from batchwright.remainders import share
 from batchwright.seeding import random_bits, shuffled
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, Last
 
 Draw: TypeAlias = Callable[[int], np.random.Generator]
 """Makes this window's generators: one for each purpose, by number."""

@@ -9,8 +9,8 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.remainders import Last, share
-from batchwright.typing import LengthArray
+from batchwright.remainders import share
+from batchwright.typing import Last, LengthArray
 
 
 class PlanSource(Protocol):
@@ -118,14 +118,18 @@ class PlannerSource:
     @property
     def last(self) -> Last:
         """The planner's policy."""
-        return getattr(self._planner, "last", "short")
+        return self._planner.last
 
     @property
     def settings(self) -> dict[str, Any]:
         """Batching, if it is one of ours, and the rest that numbers of batches depend on."""
         planner = self._planner
         tokens = None if planner.step_tokens is None else int(planner.step_tokens)
-        return {"batching": described(planner.batching), "step_tokens": tokens}
+        return {
+            "batching": described(planner.batching),
+            "step_tokens": tokens,
+            "last": planner.last,
+        }
 
     def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
         """Return the source that a state of these settings was planned by.
@@ -141,12 +145,13 @@ class PlannerSource:
                 batching=rebuilt(settings["batching"]),
                 order=self._planner.order,
                 seed=self._planner.seed,
-                step_tokens=settings.get("step_tokens"),
+                step_tokens=settings["step_tokens"],
                 cost=self._planner.cost,
+                last=settings["last"],
             )
         except PlanMismatchError:
             raise
-        except BatchwrightError as error:
+        except (BatchwrightError, KeyError) as error:
             raise PlanMismatchError(
                 f"the state was planned from {settings!r}, and these lengths cannot be: {error}"
             ) from error
@@ -208,8 +213,8 @@ class FixedSource:
 
     @property
     def last(self) -> Last:
-        """The policy of the planner that made the plan."""
-        return getattr(self._plan.origin, "last", "short")
+        """The policy that loses nothing: a plan does not know its planner's."""
+        return "short"
 
     @property
     def settings(self) -> None:

@@ -10,7 +10,7 @@ the rest is computed, never replayed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.remainders import share
 from batchwright.torch.plan_source import PlanSource
-from batchwright.typing import FloatArray
+from batchwright.typing import FloatArray, Last
 
 STATE_VERSION = 2
 
@@ -36,18 +36,22 @@ class Leg(NamedTuple):
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         consumed: Batches consumed in this leg, by all ranks together.
+        last: How what the leg before it left was shared, where samples did not suffice.
         fit: What its batches keep, if that is not what those of the leg before it do.
     """
 
     world_size: int
     accumulate: int
     consumed: int
+    last: Last = "short"
     fit: Fit | None = None
 
     def described(self) -> list[Any]:
         """Write the leg down as JSON can keep it."""
         numbers = [self.world_size, self.accumulate, self.consumed]
-        return numbers if self.fit is None else [*numbers, self.fit.described()]
+        if self.fit is not None:
+            return [*numbers, self.last, self.fit.described()]
+        return numbers if self.last == "short" else [*numbers, self.last]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ class Course:
         earlier: The legs before this one.
         source: Makes the plan that the epoch began with.
         known: That plan. None: it is `plan`.
+        last: How what the leg before left was shared.
         fit: What the batches keep, if that is not what those of the leg before do.
     """
 
@@ -122,6 +127,7 @@ class Course:
     earlier: tuple[Leg, ...]
     source: PlanSource
     known: Beginning | None = None
+    last: Last = "short"
     fit: Fit | None = None
 
     def __len__(self) -> int:
@@ -163,7 +169,7 @@ class Course:
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
         done = self.start + consumed * self.world_size
-        leg = Leg(self.world_size, self.accumulate, done, self.fit)
+        leg = Leg(self.world_size, self.accumulate, done, self.last, self.fit)
         # A leg of nothing is none: whoever resumes there may as well plan or split anew.
         legs = (*self.earlier, leg) if leg.consumed else self.earlier
         return Position(self.epoch, legs, self.begun) if legs else Position(self.epoch)
@@ -267,15 +273,14 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     plan, start = _from(plan, last), last.consumed
     wanted = _wanted(source, position, fit, world_size)
     new = None if wanted == fit else wanted
-    course = Course(epoch, world_size, accumulate, plan, start, legs[:-1], source, begun, last.fit)
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
-        return course
+        shares = (epoch, world_size, accumulate)
+        return Course(*shares, plan, start, legs[:-1], source, begun, last.last, last.fit)
+    leg = Leg(world_size, accumulate, 0, source.last, new)
+    rest = None
     if plan is not None and start < len(plan):
-        leg = Leg(world_size, accumulate, 0, new)
-        plan = _shared_again(source, plan[start:], leg, epoch, warn=warn)
-    else:
-        plan = None
-    return replace(course, plan=plan, start=0, earlier=legs, fit=new)
+        rest = _shared_again(source, plan[start:], leg, epoch, warn=warn)
+    return Course(epoch, world_size, accumulate, rest, 0, legs, source, begun, leg.last, new)
 
 
 def left_of(plan: Plan | None, leg: Leg) -> Plan:
@@ -317,24 +322,24 @@ def _shared_again(
         if fitted is None:
             return None
         rest = fitted
-    return share(rest, leg.world_size, leg.accumulate, epoch, last=source.last, warn=warn)
+    return share(rest, leg.world_size, leg.accumulate, epoch, last=leg.last, warn=warn)
 
 
 def _legs(given: object) -> tuple[Leg, ...]:
-    legs = []
+    legs: list[Leg] = []
     for each in given if isinstance(given, list) else [None]:
         entries: list[Any] = each if isinstance(each, list) else []
         numbers = entries[:3]
         if (
-            not 3 <= len(entries) <= 4
+            not 3 <= len(entries) <= 5
             or not all(map(_is_count, numbers))
             or not min(numbers)
             or numbers[2] % numbers[0]
+            or not {*map(str, entries[3:4])} <= {"short", "drop", "repeat"}
+            or (len(entries) > 3 and not legs)
         ):
             raise _changed(f"legs {given!r}")
-        legs.append(Leg(*numbers, *(map(Fit.rebuilt, entries[3:]))))
-    if legs and legs[0].fit is not None:
-        raise _changed(f"legs {given!r}")
+        legs.append(Leg(*numbers, *entries[3:4], *map(Fit.rebuilt, entries[4:])))
     return tuple(legs)
 
 

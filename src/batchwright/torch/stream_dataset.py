@@ -15,7 +15,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
 from batchwright.errors import PlanError, PlanMismatchError
-from batchwright.remainders import Last
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.buffer import Cut, Measure, slice_of
 from batchwright.streams.source import Samples
@@ -27,6 +26,7 @@ from batchwright.torch.presharded import (
     content_hash,
     splits_by_worker,
 )
+from batchwright.typing import Last
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
