@@ -183,6 +183,8 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
 def _makes_sense(position: Position) -> bool:
     """Say whether all values are of their types and within their ranges."""
     settings, shard = position.settings, position.shard
+    if len(shard) != 2:
+        return False
     counts = (
         position.seed,
         position.epoch,
@@ -197,7 +199,6 @@ def _makes_sense(position: Position) -> bool:
     return (
         all(type(number) is int and number >= 0 for number in counts)
         and all(type(size) is int and size > 0 for size in sizes)
-        and len(shard) == 2
         and shard[0] < shard[1]
         and 0 <= position.read - position.first < _MOST_PLACES
         and type(position.held) is str

@@ -199,6 +199,7 @@ def read_position(
     has_begun = bool(legs)
     if (
         not _is_count(epoch)
+        or not _are_settings(fields["settings"])
         or has_begun != (num_batches is not None)
         or (has_begun and not (_is_count(num_batches) and isinstance(digest, str)))
     ):
@@ -341,6 +342,15 @@ def _legs(given: object) -> tuple[Leg, ...]:
             raise _changed(f"legs {given!r}")
         legs.append(Leg(*numbers, *entries[3:4], *map(Fit.rebuilt, entries[4:])))
     return tuple(legs)
+
+
+def _are_settings(given: object) -> bool:
+    if not isinstance(given, dict):
+        return given is None
+    batching = given.get("batching")
+    return set(given) == {"batching", "step_tokens", "last"} and (
+        batching is None or isinstance(batching, dict)
+    )
 
 
 def _is_count(number: object) -> bool:
