@@ -186,6 +186,10 @@ def _changed(value: Any, rng: np.random.Generator, depth: int) -> Any:
         if way == 1:
             return [*value, value[place]]
         return [*value[:place], _changed(value[place], rng, depth + 1), *value[place + 1 :]]
+    return _changed_value(value, rng)
+
+
+def _changed_value(value, rng):
     way = rng.integers(3)
     if isinstance(value, int) and not isinstance(value, bool) and way:
         return value + int(rng.integers(-3, 4)) if way == 1 else float(value)

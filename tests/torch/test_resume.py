@@ -374,7 +374,16 @@ def test_a_state_that_was_tampered_with_is_refused(changes):
             {"settings": {"batching": {"kind": "FixedSize"}, "step_tokens": None, "last": "short"}},
             "names the",
         ),
-        ({"settings": {"batching": {"kind": "TokenBudget", "max_tokens": 1}, "step_tokens": None, "last": "short"}}, "cannot be"),
+        (
+            {
+                "settings": {
+                    "batching": {"kind": "TokenBudget", "max_tokens": 1},
+                    "step_tokens": None,
+                    "last": "short",
+                }
+            },
+            "cannot be",
+        ),
     ],
 )
 def test_a_state_of_things_that_cannot_be_is_refused_whatever_its_checksum(changes, told):

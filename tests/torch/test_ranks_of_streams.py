@@ -1,0 +1,71 @@
+"""Real ranks: streams that are split among them already, samplers that come before them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).parent / "scripts" / "streams_of_ranks.py"
+
+
+def run(out, kind, workers=0):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": "2",
+    }
+    arguments = [str(out / "store"), str(out), kind, str(workers)]
+    ranks = [
+        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), *arguments], env=environment)
+        for rank in (0, 1)
+    ]
+    try:
+        assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_whole_stream_is_shared(tmp_path, workers):
+    ranks = run(tmp_path, "whole", workers)
+    for epoch in (0, 1):
+        assert sorted(n for each in ranks for n in each["seen"][epoch]) == list(range(80))
+    assert [each["error"] for each in ranks] == [None, None]
+    assert [each["warnings"] for each in ranks] == [[], []]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_differs_between_ranks_is_found_out(tmp_path, workers):
+    """At the first batch; where workers read it, when the second epoch is set."""
+    ranks = run(tmp_path, "own part", workers)
+    errors = [each["error"] for each in ranks if each["error"]]
+    assert errors
+    assert all("ranks 0 and 1 read different samples" in error for error in errors)
+
+
+def test_samples_of_the_same_lengths_that_differ_are_pointed_out(tmp_path):
+    ranks = run(tmp_path, "own text")
+    assert [each["error"] for each in ranks] == [None, None]
+    said = [line for each in ranks for line in each["warnings"]]
+    assert said
+    assert all("differ in what they hold" in line for line in said)
+
+
+def test_a_sampler_before_its_ranks_says_so_and_takes_its_rank_once_there_is_one(tmp_path):
+    ranks = run(tmp_path, "before")
+    for each in ranks:
+        assert sorted(each["seen"][0]) == list(range(60))
+        assert [line for line in each["warnings"] if "WORLD_SIZE=2" in line]
+    assert sorted(n for each in ranks for n in each["seen"][1]) == list(range(60))
