@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import batchwright as bw
 from batchwright.difficulty import Dynamics
 from tests.cli.command import invoke
+from tests.patience import PATIENCE
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 RNG = np.random.default_rng(0)
@@ -231,7 +232,12 @@ def test_what_a_file_claims_is_not_allocated(num_samples, tmp_path):
     command = [sys.executable, "-c", code, "inspect", str(path), "--json"]
     environment = os.environ | {"PYTHONPATH": SOURCE}
     done = subprocess.run(
-        command, capture_output=True, check=False, env=environment, preexec_fn=limit, timeout=120
+        command,
+        capture_output=True,
+        check=False,
+        env=environment,
+        preexec_fn=limit,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     facts = json.loads(done.stdout)

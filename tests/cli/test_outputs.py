@@ -11,6 +11,7 @@ import pytest
 import batchwright as bw
 from tests.cli.command import LENGTHS, invoke, start
 from tests.cli.test_compare import TASK
+from tests.patience import PATIENCE
 
 SMALL = np.array([3, 1, 4, 1, 5, 9, 2, 6])
 
@@ -174,7 +175,7 @@ def test_a_cache_on_a_full_disk_costs_the_cache_only(here, full, monkeypatch):
 
 def test_standard_output_may_be_the_output(here):
     process = start("plan", "lengths.npy", "--max-tokens", "18", "-o", "/dev/stdout", "--json")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, b"")
     begin = out.index(b'{"plan"')
     assert json.loads(out[begin:])["plan"] == "/dev/stdout"

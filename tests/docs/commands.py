@@ -1,5 +1,7 @@
 """The commands of a page's bash blocks: run, or, where that is not to be had in seconds, checked."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -50,8 +53,13 @@ def reason_not_to_run(words: list[str]) -> str | None:
 
 
 def run(words: list[str], folder: Path) -> str:
-    """Run a command in a folder, make it fail loudly, and return what it prints."""
+    """Run a command in a folder, make it fail loudly, and return what it prints.
+
+    Ours runs in this process, which has loaded what it needs; tests/cli start it on its own.
+    """
     assert words[0] in PROGRAMS, f"no way is known to run {' '.join(words)}"
+    if words[0] == "batchwright":
+        return _run_here(words, folder)
     done = subprocess.run(
         [*PROGRAMS[words[0]], *words[1:]],
         cwd=folder,
@@ -63,6 +71,16 @@ def run(words: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def _run_here(words: list[str], folder: Path) -> str:
+    from batchwright.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        code = main(words[1:])
+    assert code == 0, f"{' '.join(words)}\n{out.getvalue()}{err.getvalue()}"
+    return out.getvalue()
 
 
 def checked(words: list[str]) -> None:
