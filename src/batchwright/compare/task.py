@@ -77,7 +77,8 @@ class Task:
             mixes batches of short and of long samples.
         epochs: How often the samples are gone through.
         weigh: ``batch → what its loss sums over``, a number. None counts ``batch["labels"]`` that
-            are not -100, or the last tensor of a tuple likewise: see `batchwright.torch.windows`.
+            are not -100, or one label a row at the end of a tuple: see
+            `batchwright.torch.windows.label_count`.
         schedule: Share of the run → share of the learning rate.
         clip: The largest norm of a gradient. None: any.
         metric: What `evaluate` returns, in words.
