@@ -104,6 +104,7 @@ class Batch:
         ({"x": torch.zeros(2, 3), "lengths": torch.tensor([3, 1])}, 4),
         ({"x": torch.zeros(2, 3), "attention_mask": torch.tensor([[1, 1, 0]])}, 2),
         ((torch.zeros(3, 2), torch.tensor([1, 2, -100])), 2),
+        ((torch.zeros(2, 3), torch.tensor([[1, 2, -100], [3, -100, -100]])), 3),
         ([torch.zeros(3, 2), torch.zeros(3)], 3),
         (({"ids": torch.zeros(3, 2)}, torch.zeros(3, 1)), 3),
         (torch.zeros(5, 2), 5),
@@ -160,3 +161,24 @@ def test_labels_of_images_of_a_fixed_shape_are_ignored_where_there_is_no_image()
     batch = ImageCollator(shapes=[(3, (2, 2))])(samples)
     assert batch["label_ids"].tolist() == [4, -100, -100]
     assert label_count(batch) == 1
+
+
+def test_matrices_in_tuples_count_once_it_is_known_how_they_are_padded():
+    full, padded = (torch.ones(2, 3, dtype=torch.long) for _ in range(2))
+    padded[0, 1:] = -100
+    with pytest.raises(bw.LossError, match="nothing says what pads it in a tuple"):
+        next(windows([(full, full), (full, padded)], accumulate=1))
+    assert next(windows([(full, full), (full, padded)], accumulate=2)).tokens == 10
+    loader = torch.utils.data.DataLoader([0, 1], collate_fn=lambda _: (full, batches.pop(0)))
+    batches = [padded, full, full, full]
+    assert [window.tokens for window in windows(loader, accumulate=1)] == [4, 6]
+    assert [window.tokens for window in windows(loader, accumulate=1)] == [6, 6]  # it remembers
+
+
+def test_a_collator_that_pads_with_what_is_ignored_says_so():
+    samples = [([1, 2], [2, 3]), ([4, 5], [5, 6])]
+    loader = torch.utils.data.DataLoader(samples, collate_fn=PadCollator((0, -100)))
+    assert [window.tokens for window in windows(loader, accumulate=1)] == [2, 2]
+    loader = torch.utils.data.DataLoader(samples, collate_fn=PadCollator())
+    with pytest.raises(bw.LossError, match="nothing says what pads it in a tuple"):
+        next(windows(loader, accumulate=1))

@@ -17,9 +17,9 @@ from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
+from batchwright.torch.labels import LabelCounter
 from batchwright.torch.precision import Precision
 from batchwright.torch.randomness import RandomState
-from batchwright.torch.windows import label_count
 
 
 @dataclass
@@ -162,7 +162,9 @@ class Arm:
         share = task.schedule((spent.updates + 0.5) / self.updates_of_run)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        weigh: Callable[[Any], float] = label_count if task.weigh is None else task.weigh
+        # How labels are padded was seen when the task was checked.
+        count = LabelCounter(in_use=True)
+        weigh: Callable[[Any], float] = count if task.weigh is None else task.weigh
         weight = float(sum(weigh(batch) for batch in batches))
         with self.precision.update(
             self.model, self.optimizer, weight=weight, clip=task.clip

@@ -11,10 +11,10 @@ from batchwright.compare.devices import moved
 from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
+from batchwright.torch.labels import LabelCounter
 from batchwright.torch.loss_sums import refuse_means, refuse_other_functions, refuse_other_losses
 from batchwright.torch.policy import policy_for
 from batchwright.torch.rows import halves, tensors_of
-from batchwright.torch.windows import label_count
 
 _PROBES = 8
 
@@ -121,13 +121,22 @@ def _model(task: Task) -> torch.nn.Module:
 
 
 def _check_weight(task: Task, batch: Any) -> None:
-    name, weigh = ("weigh", task.weigh) if task.weigh else ("weigh=None", label_count)
+    name, weigh = ("weigh", task.weigh) if task.weigh else ("weigh=None", _counter(task))
     weight = _called(name, weigh, batch)
     if not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise TaskError(
             f"weigh returned {weight!r} for a batch of {_ROWS} samples, expected a positive "
             "number: what the loss sums over."
         )
+
+
+def _counter(task: Task) -> LabelCounter:
+    """Return what counts labels: padding is seen where the shortest sample meets the longest."""
+    sizes = totals(task.sizes)
+    ends = [task.samples[int(end)] for end in (np.argmin(sizes), np.argmax(sizes))]
+    counter = LabelCounter(in_use=bool(sizes.min() == sizes.max()))
+    counter.look([_called("collate", task.collate, ends)])
+    return counter
 
 
 def _check_loss(task: Task, model: torch.nn.Module, batch: Any) -> None:

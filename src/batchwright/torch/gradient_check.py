@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from batchwright.errors import LossError
+from batchwright.torch.labels import LabelCounter
 from batchwright.torch.loss_sums import LossSum, evaluating
 from batchwright.torch.ranks import ranks_of
 from batchwright.torch.rows import num_rows
-from batchwright.torch.windows import label_count
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def check_gradient(
         True
     """
     batches = list(window)
-    weights = [float((label_count if weigh is None else weigh)(batch)) for batch in batches]
+    counter = LabelCounter()
+    counter.look(batches)
+    weights = [float((counter if weigh is None else weigh)(batch)) for batch in batches]
     if not batches or not sum(weights) > 0:
         raise LossError(f"a window of {len(batches)} batches that weighs {sum(weights)}: nothing.")
     samples = [float(num_rows(batch) or 1) for batch in batches]

@@ -1,6 +1,6 @@
 """Labels: the names that trainers give them, what pads them, and how many of them count."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -34,13 +34,13 @@ def label_count(batch: Any) -> float:
 
     Anything else is not guessed at, whatever a batch happens to look like: floats that are one
     vector a row (class probabilities count rows, several labels a row count each), matrices in a
-    tuple, as nothing says how they are padded, labels that are padded with another negative
-    number than -100, and labels that are no tensor.
+    tuple without any -100, as nothing says how they are padded (see `LabelCounter`), labels that
+    are padded with another negative number than -100, and labels that are no tensor.
 
     Args:
         batch: A dict, dataclass or named tuple with ``labels``, ``label`` or ``label_ids``, else
-            with ``lengths`` or an ``attention_mask``; a tuple whose last field is the label of each
-            row; or a tensor, of which the rows count.
+            with ``lengths`` or an ``attention_mask``; a tuple whose last field is the
+            labels; or a tensor, of which the rows count.
 
     Returns:
         The number. A loss that shifts labels by itself sums over one less for each row, unless
@@ -55,6 +55,49 @@ def label_count(batch: Any) -> float:
         >>> label_count((torch.zeros(2, 3), torch.tensor([0.5, 1.5])))
         2.0
     """
+    return _count(batch, in_use=False)
+
+
+class LabelCounter:
+    """Counts labels as `label_count` does, in batches that come from one place.
+
+    A matrix of labels in a tuple may be padded with anything. Once one of them has a -100, the
+    others are known to be padded so too: a batch in which no row happens to be padded counts.
+
+    Args:
+        in_use: Whether this is known beforehand.
+
+    Example:
+        >>> full, padded = torch.tensor([[1, 2]]), torch.tensor([[3, -100]])
+        >>> count = LabelCounter()
+        >>> count.look([(full, full), (padded, padded)])
+        >>> count((full, full))
+        2.0
+    """
+
+    def __init__(self, *, in_use: bool = False) -> None:
+        self._in_use = in_use
+
+    def look(self, batches: Iterable[Any]) -> None:
+        """See whether labels are padded with -100 in some batches."""
+        self._in_use = self._in_use or any(map(_ignores_labels, batches))
+
+    def __call__(self, batch: Any) -> float:
+        """Count the labels of a batch."""
+        self.look([batch])
+        return _count(batch, in_use=self._in_use)
+
+
+def _ignores_labels(batch: Any) -> bool:
+    if not isinstance(batch, tuple | list) or not batch:
+        return False
+    labels = _numbers(batch[-1])
+    if labels is None or labels.is_floating_point() or labels.dtype == torch.bool:
+        return False
+    return labels.ndim > 1 and bool((labels == LABEL_IGNORE).any())
+
+
+def _count(batch: Any, *, in_use: bool) -> float:
     if isinstance(batch, Tensor) and batch.ndim:
         return float(batch.shape[0])
     fields = parts_of(batch) or {}
@@ -67,14 +110,14 @@ def label_count(batch: Any) -> float:
     if fields and isinstance(batch, tuple | list):
         name = [*fields][-1]
         if is_array(fields[name]):
-            return _labels(fields[name], {}, name_of("batch", batch, name))
+            return _labels(fields[name], {}, name_of("batch", batch, name), in_use=in_use)
     raise LossError(f"it is not known what a batch of type {type(batch).__name__} weighs: {_WEIGH}")
 
 
 _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
 
 
-def _labels(labels: Any, fields: Mapping[Any, Any], path: str) -> float:
+def _labels(labels: Any, fields: Mapping[Any, Any], path: str, *, in_use: bool = True) -> float:
     """Count labels, beside the other fields of a batch that has names."""
     values = _numbers(labels)
     if values is None or not values.ndim:
@@ -94,10 +137,10 @@ def _labels(labels: Any, fields: Mapping[Any, Any], path: str) -> float:
         counted = float((values != LABEL_IGNORE).sum())
         inside = _inside(values, fields)
         return counted if inside is None else min(counted, inside)
-    if not fields:
-        raise LossError(f"{given}, and nothing says what pads it in a tuple: {_WEIGH}")
     ignored = values == LABEL_IGNORE
     num_ignored, num_negative = torch.stack((ignored.sum(), (values < 0).sum())).tolist()
+    if not num_ignored and not in_use:
+        raise LossError(f"{given} without -100, and nothing says what pads it in a tuple: {_WEIGH}")
     if num_negative > num_ignored:
         raise LossError(
             f"{given} and holds negative numbers other than {LABEL_IGNORE}: do these count? "

@@ -2,17 +2,18 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import LossError
 from batchwright.torch.batch_sampler import PlanBatchSampler
-from batchwright.torch.labels import label_count
+from batchwright.torch.labels import LABEL_IGNORE, LabelCounter, label_count
 from batchwright.torch.loader_checks import warn_if_over_budget
 
 __all__ = ["Window", "label_count", "windows"]
@@ -90,7 +91,8 @@ def windows(
         size = 0
     if size < 1:
         raise LossError(f"accumulate={accumulate!r}: expected an integer of at least 1.")
-    weight = label_count if weigh is None else weigh
+    counter = _counter_of(loader)
+    weight = counter if weigh is None else weigh
     if not callable(weight):
         raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
     known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
@@ -101,9 +103,24 @@ def windows(
     while taken := tuple(islice(batches, size)):
         if watches:
             watches = not any(warn_if_over_budget(sampler.course, batch) for batch in taken)
+        if weigh is None:
+            counter.look(taken)
         tokens = sum(_number(weight(batch)) for batch in taken)
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
+
+
+_COUNTERS: WeakKeyDictionary[Any, LabelCounter] = WeakKeyDictionary()
+"""What is known of the labels of each loader, from one epoch to the next."""
+
+
+def _counter_of(loader: Any) -> LabelCounter:
+    pads = getattr(getattr(loader, "collate_fn", None), "pad", None)
+    in_use = isinstance(pads, Mapping) and LABEL_IGNORE in pads.values()
+    try:
+        return _COUNTERS.setdefault(loader, LabelCounter(in_use=in_use))
+    except TypeError:  # lists and the like are not kept
+        return LabelCounter(in_use=in_use)
 
 
 def _number(weight: Any) -> float:
