@@ -251,7 +251,7 @@ class PadCollator:
             message = (
                 f"none of the fields {list(laid_out)} is a sequence of tokens or frames by its "
                 "type. Name those that are to be rounded, cut or brought into shape: "
-                "PadCollator(sequences=[…])."
+                "PadCollator(sequences=[…]), or [] if there is none."
             )
             raise ColumnNotFoundError(message)
         known = {*names, *(self.columns or ())}
