@@ -258,7 +258,7 @@ def test_a_state_of_a_longer_stream_is_refused(source):
 
 
 CHANGES = [
-    {"window": -1}, {"read": 1.5}, {"read": 2**40}, {"first": 10**6}, {"emitted": True},
+    {"accumulate": 10**30}, {"window": 10**30}, {"window": -1}, {"read": 1.5}, {"read": 2**40}, {"first": 10**6}, {"emitted": True},
     {"held": "no base64!"}, {"held": "AAAA"}, {"held": 7}, {"held": ""}, {"world_size": 0},
     {"shard": 3}, {"shard": [0, 1, 1]}, {"shard": [1, 1]}, {"emitted": 10**6}, {"emitted": 1.0},
     {"batches": 1}, {"batches": "1"}, {"pieces": 3}, {"pieces": {"a": 1}}, {"pieces": {"5": [[3]]}},

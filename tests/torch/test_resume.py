@@ -352,6 +352,8 @@ def test_a_state_that_was_tampered_with_is_refused(changes):
         ({"legs": [[2, 1]]}, "changed after"),
         ({"legs": [[2, 1, 5]]}, "changed after"),
         ({"legs": [[0, 1, 2]]}, "changed after"),
+        ({"legs": [[10**12, 1, 10**12]]}, "changed after"),
+        ({"legs": [[2, 10**30, 6]]}, "changed after"),
         ({"legs": [[2, 1, 20_000]]}, "changed after"),
         ({"legs": [[2, 1, 20_000], [1, 1, 1]]}, "changed after"),
         ({"legs": [[2, 1, 6, "short"]]}, "changed after"),

@@ -23,6 +23,7 @@ STATE_VERSION = 2
 
 _OWNER, _HOW = "a stream", "state_dict()"
 
+_MOST = 1 << 53
 _MOST_PLACES = 1 << 32  # what a state may ask to be unpacked: it may come from a damaged file
 
 
@@ -183,8 +184,9 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
 def _makes_sense(position: Position) -> bool:
     """Say whether all values are of their types and within their ranges."""
     settings, shard = position.settings, position.shard
-    if len(shard) != 2:
+    if len(shard) != 2 or type(settings.buffer_size) is not int:
         return False
+    most_places = max(1 << 20, 1024 * settings.buffer_size)  # samples do not wait as long
     counts = (
         position.seed,
         position.epoch,
@@ -198,9 +200,11 @@ def _makes_sense(position: Position) -> bool:
     texts_and_flags = {type(position.is_last), type(position.ended), type(position.held)}
     return (
         all(type(number) is int and number >= 0 for number in counts)
-        and all(type(size) is int and size > 0 for size in sizes)
+        and all(type(size) is int and 0 < size < _MOST for size in sizes)
+        and max(position.window, position.read, position.emitted) < _MOST
+        and position.world_size * position.accumulate <= settings.buffer_size
         and shard[0] < shard[1]
-        and 0 <= position.read - position.first < _MOST_PLACES
+        and 0 <= position.read - position.first < min(_MOST_PLACES, most_places)
         and type(position.held) is str
         and texts_and_flags == {bool, str}
         and position.emitted % position.world_size == 0

@@ -25,6 +25,8 @@ from batchwright.typing import FloatArray, Last
 
 STATE_VERSION = 2
 
+_MOST_BATCHES = 1 << 24  # of an update: a state may come from a damaged file
+
 _OWNER, _HOW = "PlanBatchSampler", "iter(sampler).state_dict() or sampler.state_after(…)"
 _NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "legs")
 
@@ -336,6 +338,7 @@ def _legs(given: object) -> tuple[Leg, ...]:
             or not all(map(_is_count, numbers))
             or not min(numbers)
             or numbers[2] % numbers[0]
+            or numbers[0] * numbers[1] > _MOST_BATCHES
             or not {*map(str, entries[3:4])} <= {"short", "drop", "repeat"}
             or (len(entries) > 3 and not legs)
         ):
