@@ -89,6 +89,34 @@ def test_another_number_of_samples_than_lengths_is_refused(kind, workers, planne
     assert len(list(loader)) == len(planned_sampler(loader))
 
 
+class Inside(Dataset):
+    """A data set that goes through a plan of its own."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return len(list(PlanBatchSampler(planner(5))))
+
+
+class Around:
+    """What accelerate makes of a batch sampler."""
+
+    def __init__(self, batch_sampler):
+        self.batch_sampler = batch_sampler
+
+    def __iter__(self):
+        yield from self.batch_sampler
+
+
+def test_only_the_loader_of_the_sampler_counts():
+    sampler = PlanBatchSampler(planner(3))
+    assert [int(each.sum()) for each in DataLoader(Inside(), batch_sampler=sampler)] == [3]
+    wrapped = DataLoader(Tokens(), batch_sampler=Around(PlanBatchSampler(planner(30))))
+    with pytest.raises(bw.PlanMismatchError, match="30 lengths"):
+        next(iter(wrapped))
+
+
 def test_a_data_set_that_gets_whole_batches_is_counted_as_well():
     loader = DataLoader([0] * 5, sampler=PlanBatchSampler(planner()), batch_size=None)
     with pytest.raises(bw.PlanMismatchError, match="5 samples"):

@@ -258,7 +258,7 @@ def test_an_iterator_at_its_end_leaves_the_next_epoch_set():
     assert sampler.epoch == 0
 
 
-@pytest.mark.parametrize("consumed", [-1, 10_000])
+@pytest.mark.parametrize("consumed", [-1, 10_000, 1.5, None])
 def test_more_than_a_pass_has_cannot_have_been_consumed(consumed):
     sampler = PlanBatchSampler(bw.Planner([1, 2, 3], batching=bw.FixedSize(1)))
     with pytest.raises(bw.PlanError, match=rf"state_after\({consumed}\): this pass has 3 batches"):

@@ -166,13 +166,17 @@ class PlanBatchSampler:
         moved_on = course is not None and course.epoch != self.epoch and not consumed
         if course is None or self._loaded is not None or moved_on:
             course = self._chart(self._next_position())
-        if not 0 <= consumed <= len(course):
+        try:
+            batches = operator.index(consumed)
+        except TypeError:
+            batches = -1
+        if not 0 <= batches <= len(course):
             message = (
-                f"state_after({consumed}): this pass has {len(course)} batches for this rank. "
+                f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
                 "Count the batches that the loop consumed since it began."
             )
             raise PlanError(message)
-        return course.after(consumed).state(self._source)
+        return course.after(batches).state(self._source)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, planned_by: Planner | Plan | None = None
@@ -219,7 +223,7 @@ class PlanBatchSampler:
         upcoming = self._next_position() if position is None else position
         course = self._chart(upcoming, warn=True)
         self._course, self._loaded = course, None
-        if course.plan is not None and (loader := loader_in_use()) is not None:
+        if course.plan is not None and (loader := loader_in_use(self)) is not None:
             check_loader(course.plan, *loader)
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch

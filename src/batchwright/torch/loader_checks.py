@@ -45,8 +45,8 @@ def check_loader(plan: Plan, dataset: Any, collate_fn: Any) -> None:
         _check_cuts(plan.layout.max_length, collate_fn)
 
 
-def loader_in_use() -> tuple[Any, Any] | None:
-    """Return data set and collator of the loader that is asking for a batch.
+def loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
+    """Return data set and collator of the loader that is asking a sampler for a batch.
 
     A `DataLoader` hands nothing of itself to its batch sampler, so it is looked for among the
     callers. None: there is none.
@@ -57,7 +57,9 @@ def loader_in_use() -> tuple[Any, Any] | None:
             return None
         frame = frame.f_back
         caller: Any = frame.f_locals.get("self")
-        if hasattr(caller, "_index_sampler") and hasattr(caller, "_dataset"):
+        if hasattr(caller, "_dataset") and _reaches(
+            getattr(caller, "_index_sampler", None), sampler
+        ):
             return caller._dataset, getattr(caller, "_collate_fn", None)  # noqa: SLF001
     return None
 
@@ -92,6 +94,15 @@ def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
                 stacklevel=4,
             )
             return True
+    return False
+
+
+def _reaches(outer: Any, sampler: Any) -> bool:
+    """Say whether a loader's sampler is the one given, or wraps it."""
+    for _ in range(_DEPTH):
+        if outer is sampler:
+            return True
+        outer = getattr(outer, "batch_sampler", getattr(outer, "sampler", None))
     return False
 
 
