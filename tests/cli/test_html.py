@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import batchwright as bw
+from batchwright.layout import Layout
+from batchwright.plans import Origin
 from batchwright.report.first_steps import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
 from tests.cli.test_compare import TASK
@@ -44,8 +46,15 @@ def test_only_padded_batches_within_a_budget_have_a_dial(tmp_path):
         bw.plan(LENGTHS, batching=bw.FixedSize(LENGTHS.size)),
         bw.Plan(np.array([4, 0, 4]), np.array([0, 2, 3])),
         bw.plan(LENGTHS, max_tokens=2_048, world_size=2).shard(0, 2),
+        bw.Plan(np.array([4, 0]), np.array([0, 1, 2]), layout=Layout("packed")),
+        bw.Plan(
+            np.array([4, 0]),
+            np.array([0, 1, 2]),
+            layout=Layout(budget=2_048),
+            origin=Origin(world_size=2**40, accumulate=2**20),
+        ),
     ],
-    ids=["buckets", "split", "many ranks", "one batch", "by hand", "shard"],
+    ids=["buckets", "split", "many ranks", "one batch", "by hand", "shard", "bare", "huge world"],
 )
 def test_any_plan_makes_a_page(plan, tmp_path):
     path, page = str(tmp_path / "plan"), tmp_path / "page.html"
