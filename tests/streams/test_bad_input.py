@@ -30,11 +30,11 @@ def test_whole_numbers_of_any_kind_are_lengths(kind):
 
 
 @pytest.mark.parametrize("bad", [3, (3,), (3, 4, 5), [1, 2, 3], np.array([1, 2, 3])])
-@pytest.mark.parametrize("place", [1, 777, 1500])
+@pytest.mark.parametrize("place", [1, 177, 350])
 def test_a_sample_of_other_columns_than_the_first_names_itself(bad, place):
-    lengths = [(5, 6)] * 2_000
+    lengths = [(5, 6)] * 400
     lengths[place] = bad
-    batches = stream(range(2_000), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+    batches = stream(range(400), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
     with pytest.raises(bw.LengthsError, match=f"sample {place} of the stream has length ") as told:
         list(batches)
     if np.shape(bad) != (1,):
