@@ -91,7 +91,7 @@ MORE = {
     "coverage": "groups",
     "mixing_dial": "world_size accumulate step_tokens seed positions",
     "Layout": "max_samples multiple max_length shapes area caps",
-    "Origin": "fingerprint seed epoch world_size accumulate",
+    "Origin": "fingerprint seed epoch world_size accumulate last",
 }
 PLANNED = (bw.Weighted, bw.Curriculum, bw.Mixture, bw.Blocks, bw.SelfPaced, bw.UnbiasedDropping)
 

@@ -266,6 +266,7 @@ class Planner:
             epoch,
             self.world_size,
             self.accumulate,
+            self.last,
         )
         return Plan(
             indices,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import keep_whole, whole_number
+from batchwright.checks import check_choice, keep_whole, whole_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
 from batchwright.seeding import BLOCK
-from batchwright.typing import IntArray, IntoLengths
+from batchwright.typing import IntArray, IntoLengths, Last
 
 if TYPE_CHECKING:
     from batchwright.stats import PlanStats
@@ -32,6 +32,7 @@ class Origin:
         epoch: The epoch.
         world_size: Ranks that share the plan.
         accumulate: Batches of one update on each rank.
+        last: What becomes of samples that are too few for a whole last update; see `Planner`.
     """
 
     num_samples: int | None = None
@@ -40,11 +41,13 @@ class Origin:
     epoch: int = 0
     world_size: int = 1
     accumulate: int = 1
+    last: Last = "short"
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
         keep_whole(self, "world_size", "accumulate", optional=("num_samples",))
         keep_whole(self, "seed", "epoch", least=0, most=2**4096)
+        check_choice("Origin", "last", self.last, ("short", "drop", "repeat"))
         if not isinstance(self.fingerprint, str | None):
             raise PlanError(f"Origin(fingerprint={self.fingerprint!r:.60}): expected a string.")
 
