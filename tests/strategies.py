@@ -47,6 +47,20 @@ def columns(draw, min_size=1, max_size=120, max_length=CAP):
     return values.astype(draw(st.sampled_from([np.int64, np.int32, np.uint16, np.uint64])))
 
 
+@st.composite
+def at_the_limit(draw, drawn, batching):
+    """Lengths of which some are exactly what a batch holds, or one token beside it."""
+    values = draw(drawn)
+    limit = getattr(getattr(batching, "layout", None), "longest_row", None)
+    if limit is None or not draw(st.booleans()):
+        return values
+    steps = [-1, 0, 1] if limit < CAP else [-1, 0]  # above a large budget nothing is drawn
+    values = values.copy()
+    for place in draw(st.lists(st.integers(0, values.size - 1), min_size=1, max_size=3)):
+        values[place] = max(1, limit + draw(st.sampled_from(steps)))
+    return values
+
+
 def token_budgets(min_tokens=CAP + 10, max_tokens=400):
     return st.builds(
         bw.TokenBudget,
@@ -115,9 +129,10 @@ def jobs(draw, max_size=120, **budget):
     accumulate = draw(st.sampled_from([1, 1, 2, 3]))
     last = draw(st.sampled_from(["short", "repeat", "drop"]))
     smallest = world_size * accumulate if last == "drop" else 1
+    batching = draw(batchings(**budget))
     return Job(
-        lengths=draw(lengths(min_size=smallest, max_size=max_size)),
-        batching=draw(batchings(**budget)),
+        lengths=draw(at_the_limit(lengths(min_size=smallest, max_size=max_size), batching)),
+        batching=batching,
         order=draw(orders()),
         seed=draw(st.integers(0, 2**40)),
         world_size=world_size,

@@ -1,8 +1,10 @@
 """The promises of the design, as properties of every order, batching and world."""
 
+import dataclasses
 import itertools
 import re
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -96,6 +98,68 @@ def test_same_count_in_every_epoch_and_on_every_rank(job, epochs):
         assert {len(shard) for shard in shards} == {len(plan) // job.world_size}
         seen = np.concatenate([shard.indices for shard in shards])
         assert np.array_equal(np.sort(seen), np.sort(plan.indices))
+
+
+@pytest.mark.parametrize(
+    "batching",
+    [
+        bw.TokenBudget(20, oversize="drop"),
+        bw.TokenBudget(23, oversize="drop", pad_to_multiple_of=4),
+        bw.Packing(20, oversize="drop"),
+        bw.Packing(21, oversize="drop", align=10),
+        bw.Buckets(2, max_tokens=20, oversize="drop"),
+        bw.Buckets(edges=[10, 20], max_tokens=40, oversize="drop"),
+    ],
+    ids=str,
+)
+def test_a_sample_of_exactly_the_limit_is_kept(batching):
+    plan = bw.plan([19, 20, 21, 22, 1], batching=batching)
+    assert sorted(plan.indices.tolist()) == [0, 1, 4]
+    assert plan.dropped["oversize"].tolist() == [2, 3]
+    for oversize in ("truncate", "split"):
+        if oversize == "truncate" or isinstance(batching, bw.Packing):
+            cut = dataclasses.replace(batching, oversize=oversize)
+            stats = bw.plan([19, 20, 21, 22, 1], batching=cut).stats([19, 20, 21, 22, 1])
+            assert stats.truncated + stats.split == 2
+
+
+@pytest.mark.slow
+@given(jobs(), st.lists(st.integers(0, 1000), min_size=2, max_size=4, unique=True))
+def test_every_random_number_has_a_seed_of_its_own(job, epochs):
+    """No two streams of a run are the same: of epochs, of purposes, of attempts."""
+    planner = job.planner()
+    seeds = []
+    make = np.random.SeedSequence
+
+    def recorded(entropy):
+        # A seed of numbers is the same with zeros behind it.
+        seeds.append(tuple(np.trim_zeros(entropy, "b")))
+        return make(entropy)
+
+    with mock.patch("numpy.random.SeedSequence", recorded):
+        for epoch in epochs:
+            planner(epoch)
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.slow
+@given(
+    st.integers(40, 100),
+    strategies.token_budgets() | strategies.packings() | strategies.fixed_sizes(),
+    st.integers(0, 1000),
+)
+def test_epochs_and_seeds_draw_other_batches(size, batching, first):
+    """Of samples that are all as long: which share a batch is up to chance alone."""
+
+    def batches(seed, epoch):
+        planner = bw.Planner([20] * size, batching=batching, seed=seed)
+        return frozenset(frozenset(batch.tolist()) for batch in planner(epoch))
+
+    here = batches(0, first)
+    if len(here) == 1 or max(map(len, here)) == 1:
+        return  # all together, or each alone
+    assert len({batches(0, first + epoch) for epoch in range(3)}) > 1
+    assert len({batches(seed, first) for seed in range(3)}) > 1
 
 
 ORDERS = {
