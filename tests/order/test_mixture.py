@@ -202,3 +202,10 @@ def test_passes_go_on_far_ahead():
 def test_few_draws_in_many_parts_with_a_cap():
     order = bw.Mixture(GROUPS, temperature=1.0, num_samples=3, parts=8, max_epochs=2)
     assert times(order, 10).sum() == 30
+
+
+def test_an_epoch_is_never_empty():
+    lengths = np.where(GROUPS == "ko", 90, 10)
+    order = bw.Mixture(GROUPS, weights={"de": 1, "ko": 9}, unit="tokens", num_samples=1)
+    sizes = {order(lengths, seed=0, epoch=epoch).members.size for epoch in range(50)}
+    assert min(sizes) == 1

@@ -78,6 +78,8 @@ class Draws:
     def __call__(self, *, seed: int, epoch: int) -> Pools:
         """Return the pools of an epoch; parts with equal weights are one pool."""
         drawn, counts, weights = self.plan(epoch)
+        if not counts.any():  # less than half a sample is due: one comes early
+            counts[0, np.argmax(np.where(self.strata.sizes > 0, weights[0], 0.0))] = 1
         new = np.concatenate(([True], (np.diff(weights, axis=0) != 0).any(axis=1)))
         merged = np.add.reduceat(counts, np.flatnonzero(new), axis=0)
         return self.strata.draw(merged, drawn=drawn, seed=seed)
