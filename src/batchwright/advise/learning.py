@@ -137,7 +137,7 @@ def _fixed(strategies: int, evaluation_seconds: float) -> float:
 
 def _updates_of_run(task: Task, strategy: Strategy, seed: int) -> int:
     planner = strategy.planner(task, seed=seed)
-    return task.epochs * len(planner) // planner.accumulate
+    return task.epochs * -(-len(planner) // planner.accumulate)
 
 
 def _plan(seconds: float, run_seconds: float, fixed: float) -> tuple[int, float]:

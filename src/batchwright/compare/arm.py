@@ -236,7 +236,7 @@ class Arm:
 
     @property
     def _updates_of_epoch(self) -> int:
-        return len(self.planner) // self.planner.accumulate
+        return -(-len(self.planner) // self.planner.accumulate)  # the last may be a short one
 
     def _plan(self, epoch: int) -> Plan:
         plan = self.planner(epoch)
