@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from batchwright import sources
 from batchwright.difficulty import score
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import compression, delimited
+from batchwright.sources import compression, delimited, table
 
 CODECS = ["", *compression.CODECS]
 
@@ -179,3 +180,25 @@ def test_text_with_a_byte_order_mark_and_carriage_returns(tmp_path) -> None:
     (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfn\r\n\x001\r\n")
     with pytest.raises((SourceError, LengthsError), match="row 0"):
         sources.lengths(tmp_path / "b.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.txt.gz", "a.npy", "a.parquet"])
+def test_rows_without_end(tmp_path, monkeypatch, name: str) -> None:
+    monkeypatch.setattr(table, "_ALWAYS_BELIEVED", 1000)
+    monkeypatch.setattr(table, "_ROWS_PER_COLUMNAR_BYTE", 200)
+    path = tmp_path / name
+    values = np.ones(10_000_000, dtype=np.int8)
+    if name == "a.npy":
+        np.save(path, values)
+        assert len(sources.lengths(path)) == len(values)
+        return
+    if name == "a.parquet":
+        pq.write_table(pa.table({"length": values}), path)
+    else:
+        write(path, b"1\n" * len(values))
+    with pytest.raises(SourceError, match="unpacks to more than .* rows"):
+        if name == "a.txt.gz":
+            score(path, count)
+        else:
+            sources.lengths(path, column=None if "parquet" in name else "1")

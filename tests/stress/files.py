@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.stress import saved_files
+from tests.stress import saved_files, sources
 
 SECONDS = 10
 MOST_SECONDS = 300  # by the clock, however busy the machine is
@@ -36,7 +36,7 @@ ALLOCATED = 4 << 30  # what is only asked for counts, too
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 
-KINDS = (*saved_files.KINDS,)
+KINDS = (*saved_files.KINDS, *sources.KINDS)
 """Every kind of file: `Kind.damaged` makes a `Case` of it."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from batchwright.errors import ScoresError, SourceError
 from batchwright.sources import columns, files
 from batchwright.sources.cache import contents
+from batchwright.sources.columnar import checked
 from batchwright.sources.compression import BLOCK_BYTES, CODECS, blocks
 from batchwright.sources.kinds import kind_of
 from batchwright.sources.read import plain_batches
@@ -167,18 +168,30 @@ def _lines(path: Path) -> Table:
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
     return Table(
-        str(path), "text", ("text",), lambda _: _line_batches(path), most_rows=most_rows(size)
+        str(path),
+        "text",
+        ("text",),
+        lambda _: _line_batches(path),
+        most_rows=most_rows(size, columnar=False),
     )
 
 
 def _line_batches(path: Path) -> Batches:
     for block, fraction in blocks(path, "text", _BLOCK_BYTES):
         with reading(str(path), "text"):
-            text = block.decode()
-        yield _texts(text.removesuffix("\n")), fraction
+            texts = checked(_texts(block))
+        yield texts, fraction
 
 
-def _texts(text: str) -> pa.Array[Any]:
+def _texts(block: bytes) -> pa.Array[Any]:
+    """Return the lines of a block, without what ends them."""
     import pyarrow as pa
 
-    return pa.array([line.removesuffix("\r") for line in text.split("\n")])
+    lines = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r") + b"\n"
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends - np.arange(len(ends))
+    text = lines.replace(b"\n", b"")
+    return pa.StringArray.from_buffers(
+        len(ends), pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)
+    )

@@ -27,7 +27,7 @@ BLOCK_BYTES = 16 << 20
 ROW_BYTES = 32 << 20
 """The longest row that is read: beyond, a file is damaged rather than meant so."""
 
-_ALWAYS_UNPACKED = 256 << 20
+_ALWAYS_UNPACKED = 64 << 20
 _MOST_UNPACKED = 200
 """A file may unpack to so many bytes, or to so many times its size, whichever is more."""
 

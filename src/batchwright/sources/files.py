@@ -75,7 +75,8 @@ def open_file(path: Path) -> Table:
         raise SourceError(f"{path} is no regular file.")
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
-    return replace(FORMATS[suffix](path), most_rows=most_rows(size))
+    most = most_rows(size, columnar=suffix in _COLUMNAR)
+    return replace(FORMATS[suffix](path), most_rows=most)
 
 
 def is_columnar(path: Path) -> bool:

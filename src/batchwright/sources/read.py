@@ -46,8 +46,9 @@ def lengths(
     nobody changes who writes the files anew. Lengths of zero, of an empty text for instance, and
     negative integers are returned as they are; planning refuses them.
 
-    What cannot be meant is refused: a line of a text format longer than 32 MiB, a file that unpacks
-    to 200 times its size and more than 256 MiB, or more than 10,000 rows for each of its bytes.
+    What cannot be meant is refused: a row of a text format much longer than 32 MiB; text that
+    unpacks to more than 64 MiB and 200 times the size of its file; more than 8 million rows and
+    200 for each byte of a text file, 10,000 for each byte of another.
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,

@@ -33,8 +33,9 @@ Batches: TypeAlias = Iterator[tuple[Values, float]]
 
 _LARGEST = 2**63 - 1
 
-_ALWAYS_BELIEVED = 1 << 25
-_ROWS_PER_BYTE = 10_000
+_ALWAYS_BELIEVED = 1 << 23
+_ROWS_PER_BYTE = 200
+_ROWS_PER_COLUMNAR_BYTE = 10_000
 """Of an equal length for every row, Parquet keeps a hundred bytes for a million rows."""
 
 
@@ -115,9 +116,9 @@ def each(items: Iterator[T], name: str, kind: str) -> Iterator[T]:
         yield item
 
 
-def most_rows(size: int) -> int:
+def most_rows(size: int, *, columnar: bool) -> int:
     """Return how many rows a file of `size` bytes is believed to hold."""
-    return max(_ALWAYS_BELIEVED, _ROWS_PER_BYTE * size)
+    return max(_ALWAYS_BELIEVED, size * (_ROWS_PER_COLUMNAR_BYTE if columnar else _ROWS_PER_BYTE))
 
 
 def native_file(path: Path) -> pa.NativeFile:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _LIMIT = 2**63
 
+_PIECE_ROWS = 1 << 12
+"""Texts looked at one by one, where some among them are no number."""
+
 
 def whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
     """Return `values` as integers, of their own dtype where they are integers already.
@@ -65,7 +68,17 @@ def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
             return cast("pa.Array[Any]", pc.cast(values, type_))
         except pa.ArrowInvalid:
             continue
-    for row, text in enumerate(values.to_pylist()):
+    for start in range(0, len(values), _PIECE_ROWS):
+        piece = values.slice(start, _PIECE_ROWS)
+        try:
+            pc.cast(piece, pa.float64())
+        except pa.ArrowInvalid:
+            _refuse_texts(piece.to_pylist(), place._replace(first_row=place.first_row + start))
+    raise SourceError(f"{place.source}: {place.column!r} is not all numbers.")
+
+
+def _refuse_texts(texts: list[str], place: Place) -> None:
+    for row, text in enumerate(texts):
         if not text:
             raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
         if not _is_number(text):
@@ -73,7 +86,6 @@ def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
                 f"{place.row(row)} is {one_line(repr(text), 60)}, which is no number. "
                 "If the column is text, say how to measure it, for instance as 'characters'."
             )
-    raise SourceError(f"{place.source}: {place.column!r} is not all numbers.")
 
 
 def _is_number(text: str) -> bool:
