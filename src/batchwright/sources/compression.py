@@ -24,7 +24,7 @@ CODECS: dict[str, Literal["gzip", "bz2", "zstd", "lz4"]] = {
 BLOCK_BYTES = 16 << 20
 """About how much is read at a time."""
 
-ROW_BYTES = 32 << 20
+ROW_BYTES = 16 << 20
 """The longest row that is read: beyond, a file is damaged rather than meant so."""
 
 _ALWAYS_UNPACKED = 64 << 20

@@ -6,6 +6,7 @@ import contextlib
 import csv as stdlib_csv
 import io
 import re
+from array import array
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = BLOCK_BYTES
 _HEADER_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
@@ -131,16 +133,24 @@ def _edges(data: bytes, delimiter: bytes) -> np.ndarray:
     one for characters.
     """
     characters = np.frombuffer(data, np.uint8)
-    marks = np.flatnonzero(characters == _QUOTE)
+    # In pieces and 32 bits: a block may be all marks.
+    marks = np.concatenate(
+        [
+            np.flatnonzero(characters[k : k + _PIECE_BYTES] == _QUOTE).astype(np.int32)
+            + np.int32(k)
+            for k in range(0, len(characters), _PIECE_BYTES)
+        ]
+        or [np.zeros(0, np.int32)]
+    )
     opening = marks[::2]
     before = characters[opening - 1]
     opens = (opening == 0) | np.isin(before, [ord(delimiter), _NEWLINE, _RETURN, _QUOTE])
     if opens.all():
         return marks
-    edges: list[int] = []
+    edges = array("i")
     pattern = rb'(?<![^%b\r\n])"[^"]*+(?:""[^"]*+)*+("?)' % re.escape(delimiter)
     for value in re.finditer(pattern, data):
         edges.append(value.start())
         if value[1]:
             edges.append(value.start(1))
-    return np.array(edges, dtype=np.int64)
+    return np.array(edges, dtype=np.int32)

@@ -46,7 +46,7 @@ def lengths(
     nobody changes who writes the files anew. Lengths of zero, of an empty text for instance, and
     negative integers are returned as they are; planning refuses them.
 
-    What cannot be meant is refused: a row of a text format much longer than 32 MiB; text that
+    What cannot be meant is refused: a row of a text format much longer than 16 MiB; text that
     unpacks to more than 64 MiB and 200 times the size of its file; more than 8 million rows and
     200 for each byte of a text file, 10,000 for each byte of another.
 
