@@ -1,6 +1,7 @@
 """The job under Batchwright: planned batches, or as dense ones as can be."""
 
 from collections.abc import Iterator
+from itertools import count
 
 from torch.utils.data import DataLoader
 from transformers import get_inverse_sqrt_schedule
@@ -52,5 +53,7 @@ def train(setting: Setting, arm: str, turns: Turns) -> None:
 
 
 def _epochs(loader: DataLoader, accumulate: int) -> Iterator[Window]:
-    while True:
+    for epoch in count():
+        if isinstance(loader.batch_sampler, PlanBatchSampler):
+            loader.batch_sampler.set_epoch(epoch)
         yield from windows(loader, accumulate=accumulate, weigh=label_count)
