@@ -164,21 +164,23 @@ class StreamDataset(IterableDataset[Any]):
         check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
         loaded, self._loaded = self._loaded, None
         # Workers load one after the other: those of an epoch stay together.
-        if loaded is not None and (in_worker or loaded["epoch"] == self.epoch):
-            here = self._stream(loaded["epoch"])
+        epoch = self.epoch
+        if loaded is not None and (in_worker or loaded["epoch"] == epoch):
+            epoch = loaded["epoch"]
+            here = self._stream(epoch)
             here.load_state_dict(loaded)
         else:
-            here = self._stream(self.epoch)
+            here = self._stream(epoch)
             if worker is None or worker.id == 0:
                 self._warn_if_repeated()
                 self._shared[_Shared.BEGUN] += 1
         self._pass = here
         self._shared[_Shared.IN_WORKERS] = in_worker
         # Not `here` itself: a loader that finds a state in both would keep it twice.
-        return self._batches(here)
+        return self._batches(here, epoch)
 
-    def _batches(self, here: BatchStream) -> Iterator[Any]:
-        epoch, worker = self.epoch, get_worker_info()
+    def _batches(self, here: BatchStream, epoch: int) -> Iterator[Any]:
+        worker = get_worker_info()
         has_compared = worker is not None and worker.id > 0
         for batch in here:
             if not has_compared:
