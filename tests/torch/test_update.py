@@ -416,11 +416,11 @@ def test_bad_losses(loss, said):
         update.backward(loss, torch.randn(4, 4))
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf")])
 def test_bad_weights(weight):
     model = torch.nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(bw.LossError, match="expected a positive number"):
+    with pytest.raises(bw.LossError, match="0 or more"):
         Precision("fp32").update(model, optimizer, weight=weight)
     with pytest.raises(bw.LossError, match="give either weight"):
         Precision("fp32").update(model, optimizer)

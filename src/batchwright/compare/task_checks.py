@@ -12,7 +12,9 @@ from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
 from batchwright.torch.labels import LabelCounter
-from batchwright.torch.loss_sums import refuse_means, refuse_other_functions, refuse_other_losses
+from batchwright.torch.loss_findings import LossFindings, Trial
+from batchwright.torch.loss_sums import refuse_other_functions, refuse_other_losses
+from batchwright.torch.pass_state import PassTrace
 from batchwright.torch.policy import policy_for
 from batchwright.torch.rows import halves, tensors_of
 
@@ -151,7 +153,8 @@ def _check_loss(task: Task, model: torch.nn.Module, batch: Any) -> None:
                 "Expected a number: look for a logarithm of 0, a division by 0, or an overflow."
             )
         policy = policy_for("fp32", task.place())
-        refuse_means(task.loss_sum, model, batch, split=halves, policy=policy)
+        trial = Trial(task.loss_sum, model, batch, halves, policy, PassTrace(model))
+        LossFindings().check(trial)
     except LossError as error:
         said = str(error).replace(", or pass check_loss=False to Precision if this is right", "")
         raise TaskError(said) from error

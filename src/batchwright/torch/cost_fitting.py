@@ -16,7 +16,7 @@ from batchwright.cost_model import CostModel
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
 from batchwright.torch.loss_sums import LossSum
-from batchwright.torch.randomness import RandomState
+from batchwright.torch.pass_state import untouched
 from batchwright.torch.ranks import device_of
 from batchwright.torch.rows import num_rows
 from batchwright.typing import FloatArray, IntArray, IntoLengths
@@ -154,9 +154,7 @@ def _least_seconds(
 ) -> FloatArray:
     on_gpu = device_of(model).type != "cpu"
     least = np.full(len(batches), np.inf)
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
-    random = RandomState.capture(model)
-    try:
+    with untouched(model):
         for turn in range(rounds + 1):
             for number, batch in enumerate(batches):
                 if on_gpu:
@@ -169,9 +167,4 @@ def _least_seconds(
                 if turn:
                     least[number] = min(least[number], taken)
                 model.zero_grad(set_to_none=True)
-    finally:
-        model.zero_grad(set_to_none=True)
-        for name, value in model.named_buffers():
-            value.copy_(buffers[name])
-        random.restore()
     return least

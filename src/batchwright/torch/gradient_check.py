@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from batchwright.errors import LossError
+from batchwright.torch.fixed_randomness import FixedRandomness
 from batchwright.torch.labels import LabelCounter
-from batchwright.torch.loss_sums import LossSum, evaluating
+from batchwright.torch.loss_sums import LossSum
+from batchwright.torch.pass_state import untouched
 from batchwright.torch.ranks import ranks_of
 from batchwright.torch.rows import num_rows
 
@@ -42,8 +44,8 @@ def check_gradient(
 ) -> GradientErrors:
     """Measure how far the usual ways of averaging are off, on a window of the user's own.
 
-    The model is in evaluation mode meanwhile, so that dropout does not drown the difference;
-    its parameters stay as they are, its gradients are cleared.
+    The model runs in its own mode, with random numbers replaced by constants: else dropout would
+    drown the difference. It is left as it was, gradients included.
 
     Args:
         model: The model; of one in DistributedDataParallel, this rank's copy is looked at, and
@@ -85,17 +87,16 @@ def check_gradient(
             torch.autograd.backward(loss_sum(local, batch).float() * factor)
         return flat_gradient(local)
 
-    with evaluating(local):
+    own = None
+    with untouched(local), FixedRandomness():  # type: ignore[no-untyped-call]
         one_by_one = gradient([1 / total] * len(pairs))
         reference = _in_double(local, pairs, loss_sum, total)
         means = gradient([1 / (max(w, 1e-30) * len(pairs)) for _, w, _ in pairs])
         by_samples = gradient([s / (max(w, 1e-30) * everyone) for _, w, s in pairs])
-        own = None
         if present is not None:
             local.zero_grad(set_to_none=True)
             present(model, batches)
             own = relative_error(flat_gradient(local), reference)
-    local.zero_grad(set_to_none=True)
     return GradientErrors(
         relative_error(means, reference),
         relative_error(by_samples, reference),
@@ -108,7 +109,10 @@ def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
     """Return the gradient of all parameters as one vector, float64; zeros where there is none."""
     return torch.cat(
         [
-            (torch.zeros_like(each) if each.grad is None else each.grad).detach().flatten().double()
+            (torch.zeros_like(each) if each.grad is None else each.grad.to_dense())
+            .detach()
+            .flatten()
+            .double()
             for each in model.parameters()
             if each.requires_grad
         ]

@@ -9,19 +9,25 @@ import numpy.typing as npt
 import torch
 from torch import distributed
 
+from batchwright._records import keep_back
+from batchwright.errors import ScoresError
 from batchwright.order import LossTable
 from batchwright.typing import IntArray
 
 
 class LiveLosses:
-    """Collects losses while training, and shares them among ranks now and then.
+    """Collects losses while training, and shares them among ranks every so many batches.
 
-    Each rank buffers what it sees. Every so many batches all ranks exchange their buffers by
-    one gather, and record the same losses in the same sequence: their tables stay equal, bit
-    for bit, and so do the plans that are made from them.
+    Each rank buffers what it sees. Then all ranks exchange their buffers by one gather, and
+    record the same losses in the same sequence: their tables stay equal, bit for bit, and so do
+    the plans that are made from them.
 
-    Every rank has to call `record` equally often, which plans see to: ranks have equal numbers
-    of batches. Call `sync` at the end of an epoch; the next one does not begin before.
+    `record` may be called inside of a loss function that `Update.backward` runs: losses count
+    once the update is made. Those of passes that check the loss, measure a precision, or ran out
+    of memory are forgotten, and ranks exchange at the end of an update, at the same time. Outside
+    of updates every rank has to call `record` equally often.
+
+    Call `sync` at the end of an epoch; the next one does not begin before.
 
     Args:
         table: The table of this rank.
@@ -43,6 +49,7 @@ class LiveLosses:
         self.table = table
         self.every = every
         self._group = group
+        self._batches = 0
         self._indices: list[IntArray] = []
         self._losses: list[torch.Tensor] = []
 
@@ -51,27 +58,50 @@ class LiveLosses:
         """Losses that are buffered on this rank."""
         return sum(each.size for each in self._indices)
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for an exchange."""
+        return self._batches >= self.every
+
     def record(self, indices: npt.ArrayLike | torch.Tensor, losses: torch.Tensor) -> None:
-        """Take down the losses of a batch; nothing waits for the device until they are shared.
+        """Record the losses of a batch; nothing waits for the device until they are shared.
 
         Args:
             indices: int[m], the samples.
             losses: float[m], their losses.
+
+        Raises:
+            ScoresError: If the two differ in number.
         """
         samples = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else indices
-        self._indices.append(np.asarray(samples, dtype=np.int64).ravel())
-        self._losses.append(losses.detach().flatten().float())
-        self.table.pending = self.pending
-        if len(self._indices) >= self.every:
+        members = np.array(samples, dtype=np.int64).ravel()
+        values = losses.detach().flatten().float()
+        if members.size != values.numel():
+            raise ScoresError(f"{members.size} indices for {values.numel()} losses.")
+        if keep_back(self, lambda: self._add(members, values)):
+            return
+        self._add(members, values)
+        self.count(1)
+        if self.due:
             self.sync()
+
+    def count(self, batches: int) -> None:
+        """Count batches whose losses were recorded, towards the next exchange."""
+        self._batches += batches
 
     def sync(self) -> None:
         """Exchange what is buffered, and record it: on every rank, at the same time."""
+        self._batches = 0
         indices, losses = self._taken()
         if distributed.is_available() and distributed.is_initialized():
             indices, losses = self._gathered(indices, losses)
         self.table.pending = 0
         self.table.record(indices.numpy(), losses.numpy())
+
+    def _add(self, members: IntArray, values: torch.Tensor) -> None:
+        self._indices.append(members)
+        self._losses.append(values)
+        self.table.pending = self.pending
 
     def _taken(self) -> tuple[torch.Tensor, torch.Tensor]:
         joined = np.concatenate(self._indices) if self._indices else np.empty(0, dtype=np.int64)

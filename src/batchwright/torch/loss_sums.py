@@ -1,4 +1,4 @@
-"""Losses that are sums: checked by what sums do and means do not."""
+"""Loss functions, and what they return."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -7,9 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from batchwright.errors import LossError, UpdateError
-from batchwright.torch.policy import Policy
-from batchwright.torch.rows import Split
+from batchwright.errors import LossError
 
 LossSum: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """``(model, batch) → the sum of the loss``, a scalar."""
@@ -61,39 +59,6 @@ def refuse_other_losses(loss: object) -> None:
         )
     if not loss.requires_grad:
         raise LossError("loss_sum returned a loss without a gradient. Is the model frozen?")
-
-
-def refuse_means(
-    loss_sum: LossSum, model: torch.nn.Module, batch: Any, *, split: Split, policy: Policy
-) -> None:
-    """Raise if a loss behaves like a mean over the batch.
-
-    The sums of two halves add up to the sum of the whole; their means add up to about twice the
-    mean. Two passes without gradients, in evaluation mode; batches of one row are let through.
-
-    Args:
-        loss_sum: The loss.
-        model: The model, left as it was.
-        batch: A batch.
-        split: Cuts it in two.
-        policy: The precision.
-
-    Raises:
-        LossError: If the halves add up to about twice the whole.
-    """
-    try:
-        first, second = split(batch)
-    except UpdateError:
-        return
-    with evaluating(model), torch.no_grad(), policy.autocast():
-        whole, *parts = (float(loss_sum(model, each)) for each in (batch, first, second))
-    ratio = sum(parts) / whole if whole else 1.0
-    if 1.5 < ratio < 3.0:
-        raise LossError(
-            f"loss_sum looks like a mean: two halves of a batch give {parts[0]:.4g} and "
-            f'{parts[1]:.4g}, the whole {whole:.4g}; sums would add up. Use reduction="sum", or '
-            "pass check_loss=False to Precision if this is right."
-        )
 
 
 @contextmanager

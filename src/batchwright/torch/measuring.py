@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from batchwright.torch.loss_sums import LossSum
+from batchwright.torch.pass_state import RandomState, devices_of, untouched
 from batchwright.torch.policy import Mode, policy_for, ruled_out
-from batchwright.torch.randomness import RandomState
 
 TIE = 0.97
 """A mode has to take less than this share of a simpler one's time to be worth it."""
@@ -59,8 +59,7 @@ def measured(
     """Time a few steps of each mode, in turns.
 
     Args:
-        model: The model; its parameters, buffers and the random states are left as they were,
-            its gradients cleared.
+        model: The model; parameters, gradients, buffers and random states are left as they were.
         loss_sum: ``(model, batch) → the sum of the loss``.
         batch: A typical batch.
         candidates: The modes, the simplest first: the others are compared with it.
@@ -73,12 +72,11 @@ def measured(
     reasons = {mode: ruled_out(mode, device) for mode in candidates}
     modes = [mode for mode in candidates if reasons[mode] is None]
     steps = {mode: _Step(model, loss_sum, batch, mode, device) for mode in modes}
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
-    random = RandomState.capture(model)
     gradients: dict[Mode, torch.Tensor] = {}
     seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     peaks: dict[Mode, int | None] = {}
-    try:
+    with untouched(model):
+        random = RandomState.capture(devices_of(model))
         for turn in range(rounds + 1):
             for mode in modes:
                 random.restore()
@@ -89,11 +87,6 @@ def measured(
                 else:
                     gradients[mode] = _gradient(model)
                 model.zero_grad(set_to_none=True)
-    finally:
-        model.zero_grad(set_to_none=True)
-        for name, value in model.named_buffers():
-            value.copy_(buffers[name])
-        random.restore()
     first = modes[0]
     trials = tuple(
         Trial(
@@ -157,7 +150,8 @@ class _Step:
 
 
 def _gradient(model: torch.nn.Module) -> torch.Tensor:
-    parts = [each.grad.flatten().float() for each in model.parameters() if each.grad is not None]
+    gradients = (each.grad for each in model.parameters() if each.grad is not None)
+    parts = [each.to_dense().flatten().float() for each in gradients]
     return torch.cat(parts) if parts else torch.zeros(1)
 
 

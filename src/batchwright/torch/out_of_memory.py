@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,22 +14,44 @@ from batchwright.torch.rows import Split, tensors_of
 
 T = TypeVar("T")
 
-# What torch's CPU allocator says; it has no class of its own for it.
-_ON_THE_PROCESSOR = "DefaultCPUAllocator: can't allocate memory"
+_DEVICES = r"(CUDA|CUBLAS|CUDNN|HIP|ROCM|XPU|MPS|NPU|HPU|NCCL)"
+_WORDINGS = re.compile(
+    "|".join(
+        (
+            _DEVICES + r"\b[^\n]*\bout of memory\b",  # torch's allocators and drivers
+            r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT|HIPBLAS|MIOPEN)_?STATUS_?ALLOC_?FAILED",
+            r"CUDNN_STATUS_INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION_FAILED",
+            r"rocblas_status_memory_error",
+            r"UR_RESULT_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY",
+            r"DefaultCPUAllocator: (can't allocate|not enough) memory",
+        )
+    ),
+    re.IGNORECASE,
+)
+"""How torch and the libraries below it say that memory ran out, where there is no class for it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out.
+    """Return whether an error says that memory ran out, or was raised because of one that does.
 
     Example:
         >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
         True
-        >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+        >>> is_out_of_memory(RuntimeError("the memory bank is empty"))
         False
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _ON_THE_PROCESSOR in str(error)
+    seen: set[int] = set()
+    looked_at: BaseException | None = error
+    while looked_at is not None and id(looked_at) not in seen:
+        seen.add(id(looked_at))
+        if isinstance(looked_at, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(looked_at, RuntimeError) and _WORDINGS.search(str(looked_at)):
+            return True
+        # An error that was raised while another was handled is about that one if it is torch's.
+        implied = isinstance(looked_at, RuntimeError) and not looked_at.__suppress_context__
+        looked_at = looked_at.__cause__ or (looked_at.__context__ if implied else None)
+    return False
 
 
 def release_memory() -> None:
@@ -65,7 +88,7 @@ def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
     """
     try:
         return run(batch)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
     # Outside of the handler: the traceback kept the tensors alive.

@@ -1,20 +1,33 @@
 """Mixed precision for any number of batches an update: chosen, applied, checked."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 
+from batchwright._records import Record
 from batchwright.errors import LossError, LossScaleError, PrecisionError
 from batchwright.torch.agreement import agreed
-from batchwright.torch.loss_sums import LossSum, refuse_means
+from batchwright.torch.live_losses import LiveLosses
+from batchwright.torch.loss_findings import LossFindings
+from batchwright.torch.loss_sums import LossSum
 from batchwright.torch.measuring import Evidence, choose, measured
+from batchwright.torch.optimizers import stepping
 from batchwright.torch.out_of_memory import SizeLimit, on_what_fits
+from batchwright.torch.pass_state import PassState, PassTrace
 from batchwright.torch.policy import MODES, Mode, Policy, policy_for
+from batchwright.torch.precision_state import checked_state
 from batchwright.torch.ranks import Ranks, device_of, ranks_of
 from batchwright.torch.rows import Split, halves
 from batchwright.torch.update import Update
+
+_BELOW_FLOOR = 3
+_IN_A_ROW = 10
+"""Updates in a row that were not applied, after which a run ends: with the loss scale below its
+floor, and without a loss scale."""
 
 
 class Precision:
@@ -32,13 +45,16 @@ class Precision:
             other libraries bring.
         scaler: Scales the loss, in place of a mode's own.
         loss_scale_floor: A loss scale below this three updates in a row is an error.
-        check_loss: Refuse a loss that is a mean, at the first update.
+        check_loss: Find out in the first update whether the loss is a sum over rows, by three
+            passes over a few rows that leave no trace. A mean is refused; a batch whose loss is
+            not known to be a sum is never split. False: it is taken to be a sum.
 
     Attributes:
         evidence: What was measured for ``"auto"``. None: nothing was.
         applied: Updates that moved the parameters.
         skipped: Updates that did not, for gradients that were not finite.
         limit: The size of batch that did not fit into memory lately.
+        findings: What is known of the loss functions that were used.
 
     Raises:
         PrecisionError: If there is no such mode.
@@ -76,7 +92,10 @@ class Precision:
         self._settled = 0  # how many ranks have agreed
         self._floor = loss_scale_floor
         self._below = 0
-        self._checks_loss = check_loss
+        self._in_a_row = 0
+        self.findings = LossFindings(enabled=check_loss)
+        self._traces: WeakKeyDictionary[torch.nn.Module, PassTrace] = WeakKeyDictionary()
+        self._recorders: list[LiveLosses] = []
         self._loaded: dict[str, Any] | None = None
         self.evidence: Evidence | None = None
         self.limit = SizeLimit()
@@ -178,35 +197,42 @@ class Precision:
         if (weight is None) == (global_weight is None):
             raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
         ranks = ranks_of(model)
+        several = stepping(optimizer)
         total = float(weight if global_weight is None else global_weight)  # type: ignore[arg-type]
         if global_weight is None:
             (total,) = ranks.summed([total])
-        if not 0 < total < float("inf"):
+        if not 0 <= total < math.inf:
             raise LossError(
-                f"the update weighs {total}, expected a positive number: the tokens or samples "
-                "that its loss sums over. Leave out windows without any."
+                f"the update weighs {total}, expected the number of tokens or samples that its "
+                "loss sums over, 0 or more."
             )
-        several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
-        factor = 1.0 if learning_rate is None else float(learning_rate(total))
+        factor = 1.0 if learning_rate is None or not total else float(learning_rate(total))
         return Update(self, ranks, several, total, clip, split, factor)
 
+    def captured(self, model: torch.nn.Module) -> PassState:
+        """Copy what a pass changes, before the first one of an update."""
+        if model not in self._traces:
+            self._traces[model] = PassTrace(model)
+        return self._traces[model].capture()
+
     def settled(self, ranks: Ranks) -> Policy | None:
-        """Return the policy, once it is chosen for these ranks and the loss is checked."""
-        return None if self._checks_loss or self._settled < ranks.size else self._policy
+        """Return the policy, once it is chosen for these ranks."""
+        return None if self._settled < ranks.size else self._policy
 
     def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
-        """Return the policy. At the first batch of all, choose it, and check the loss."""
+        """Choose the policy at the first batch of all."""
         policy = self._settle(ranks, self._measure(loss_sum, ranks, batch, split=split))
         assert policy is not None  # noqa: S101 (there is a batch)
-        # Ranks with shards pass forward together, and one may have a batch of a single row.
-        if self._checks_loss and ranks.kind != "shards":
-            on_what_fits(
-                lambda part: refuse_means(loss_sum, ranks.model, part, split=split, policy=policy),
-                batch,
-                split=split,
-            )
-        self._checks_loss = False
         return policy
+
+    def recorders(self) -> int:
+        """Count the records of losses that are to be exchanged now; 0 if none is due."""
+        return len(self._recorders) if any(each.due for each in self._recorders) else 0
+
+    def exchange(self) -> None:
+        """Exchange the losses that were recorded, on all ranks at once."""
+        for live in self._recorders:
+            live.sync()
 
     def absent(self, ranks: Ranks, *, failed: bool) -> Policy | None:
         """Settle the precision with the other ranks, on one that has no batch or has failed."""
@@ -215,21 +241,56 @@ class Precision:
             policy.scaler.scale(torch.zeros((), device=device_of(ranks.model)))  # it has to begin
         return policy
 
-    def finished(self, update: Update, model: torch.nn.Module) -> None:
-        """Count an update, and refuse a loss scale that sank to its floor."""
+    def finished(
+        self, update: Update, state: PassState, records: Sequence[Record], *, batches: int
+    ) -> None:
+        """Write records, count the update, and refuse gradients that are never finite."""
+        state.learn()
+        for record in records:
+            record.write()
+        for live in {id(owner): owner for owner, _ in records}.values():
+            if isinstance(live, LiveLosses):
+                live.count(batches)
+                if live not in self._recorders:
+                    self._recorders.append(live)
         self.applied += update.applied
         self.skipped += not update.applied
         self.limit = self.limit.after_update(update.retries)
-        if update.applied or self.loss_scale >= self._floor or self.loss_scale == 1.0:
-            self._below = 0
+        self._refuse_never_finite(update)
+
+    def _refuse_never_finite(self, update: Update) -> None:
+        scale = self.loss_scale
+        scaled = scale != 1.0
+        self._in_a_row = 0 if update.applied or scaled else self._in_a_row + 1
+        self._below = self._below + 1 if scaled and scale < self._floor else 0
+        self._below = 0 if update.applied else self._below
+        if self._below < _BELOW_FLOOR and self._in_a_row < _IN_A_ROW:
             return
-        self._below += 1
-        if self._below >= 3:
+        where = (
+            f"not finite, in: {_not_finite(update.ranks.model)}. Look there for a division by zero "
+            "or an overflow"
+        )
+        if self._below:
             raise LossScaleError(
-                f"the loss scale sank to {self.loss_scale:g}, below its floor of {self._floor:g}, "
-                f"and gradients are still not finite, in: {_not_finite(model)}. Look there for a "
-                'division by zero or an overflow; or use Precision("bf16"), which has the range.'
+                f"the loss scale sank to {scale:g}, below its floor of {self._floor:g}, and "
+                f'gradients are still {where}; or use Precision("bf16"), which has the range.'
             )
+        raise LossScaleError(
+            f"in {self._in_a_row} updates in a row gradients were {where}; or lower the learning "
+            "rate."
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what belongs to this process: the policy is made again."""
+        kept = {"_settled": 0, "_loaded": self.state_dict()["scaler"], "_recorders": []}
+        if self._mode is not None:
+            kept["_policy"] = None
+        return {**vars(self), **kept, "_traces": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of another process."""
+        vars(self).update(state)
+        self._traces = WeakKeyDictionary()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what an exact resume needs: the mode, the scaler's state, the counters."""
@@ -243,27 +304,25 @@ class Precision:
             "limit": [self.limit.tokens, self.limit.clean],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was saved; a mode that ``"auto"`` chose is kept.
 
         Raises:
-            PrecisionError: If it was saved in another mode.
+            PrecisionError: If it is no state, or was saved in another mode.
         """
-        mode = state["mode"]
-        if self.mode not in {None, mode}:
+        saved = checked_state(state)
+        if self.mode not in {None, saved.mode}:
             raise PrecisionError(
-                f'the state was saved in "{mode}", this is Precision("{self.mode}"). Resume in the '
-                'same, or in "auto", which takes over what was chosen.'
+                f'the state was saved in "{saved.mode}", this is Precision("{self.mode}"). Resume '
+                'in the same, or in "auto", which takes over what was chosen.'
             )
-        if mode in MODES:
-            self._mode = mode
-        self._loaded = state["scaler"]
+        if saved.mode in MODES:
+            self._mode = saved.mode
+        self._loaded = saved.scaler
         if self._policy is not None and self._policy.scaler is not None and self._loaded:
             self._policy.scaler.load_state_dict(self._loaded)
-        self.applied, self.skipped = state["applied"], state["skipped"]
-        self._below = state["below"]
-        tokens, clean = state["limit"]
-        self.limit = SizeLimit(tokens, clean)
+        self.applied, self.skipped, self._below = saved.applied, saved.skipped, saved.below
+        self.limit = SizeLimit(saved.limit_tokens, saved.limit_clean)
 
     def _measure(
         self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split, **options: Any

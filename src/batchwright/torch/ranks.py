@@ -1,7 +1,7 @@
 """The ranks that train one model: what each holds of it, and what they tell one another."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -10,13 +10,13 @@ from weakref import WeakSet
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from batchwright.errors import UpdateError
 
 _INTERRUPTED: WeakSet[torch.nn.Module] = WeakSet()
-"""Sharded models that were left in the middle of a pass: what `fully_shard` keeps is undone."""
-
-_BUCKET = 25 << 20  # bytes reduced at once: as DistributedDataParallel does
+"""Models that cannot be trained on: sharded ones that were left in the middle of a pass, and copies
+that an error left different."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +52,11 @@ class Ranks:
         if self.kind == "one":
             return [float(value) for value in values]
         # gloo reduces on the processor, others where the model is.
-        on_processor = distributed.get_backend(self._group) == "gloo"
+        on_processor = distributed.get_backend(self.group) == "gloo"
         device = torch.device("cpu") if on_processor else device_of(self.model)
         tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
         tensor = tensor.to(device)
-        distributed.all_reduce(tensor, group=self._group)
+        distributed.all_reduce(tensor, group=self.group)
         return [float(value) for value in tensor.tolist()]
 
     def gathered(self, values: Sequence[float]) -> list[list[float]]:
@@ -74,49 +74,24 @@ class Ranks:
         sums = self.summed(everyone)
         return [sums[start : start + width] for start in range(0, len(sums), width)]
 
-    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Sum gradients over all ranks, in buckets.
-
-        A parameter that has a gradient on some ranks counts as zero on the others; one that has
-        none anywhere is left without, so that optimizers pass it over.
-
-        Args:
-            parameters: The parameters, in the same sequence on every rank.
-
-        Raises:
-            UpdateError: On all ranks, if a gradient is sparse on one.
-        """
-        if self.kind != "copies":
-            return
-        gradients = [parameter.grad for parameter in parameters]
-        sparse = any(each is not None and each.is_sparse for each in gradients)
-        *holders, sparse_ranks = self.summed([*(each is not None for each in gradients), sparse])
-        if sparse_ranks:
-            raise UpdateError(
-                "sparse gradients cannot be summed over ranks. Make the embedding with "
-                "sparse=False."
-            )
-        held: list[torch.Tensor] = []
-        for parameter, count in zip(parameters, holders, strict=True):
-            if count:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                held.append(parameter.grad)
-        for bucket in _buckets(held):
-            self._reduce(bucket)
-
     def share_buffers(self) -> None:
         """Take over rank 0's buffers, where DistributedDataParallel would before each pass."""
         if self.kind != "copies" or self.wrapper is None or not self.wrapper.broadcast_buffers:
             return
         ignored = self.wrapper.parameters_to_ignore
-        source = 0 if self._group is None else distributed.get_global_rank(self._group, 0)
+        source = self._global_rank(0)
         for name, buffer in self.model.named_buffers():
             if name not in ignored:
-                sent = buffer.detach().contiguous()
-                distributed.broadcast(sent, source, group=self._group)
-                if sent.data_ptr() != buffer.data_ptr():
-                    buffer.copy_(sent)
+                self._broadcast(buffer, source)
+
+    def _global_rank(self, rank: int) -> int:
+        return rank if self.group is None else distributed.get_global_rank(self.group, rank)
+
+    def _broadcast(self, tensor: torch.Tensor, source: int) -> None:
+        sent = tensor.detach().contiguous()
+        distributed.broadcast(sent, source, group=self.group)
+        if sent.data_ptr() != tensor.data_ptr():
+            tensor.copy_(sent)
 
     def forget_passes(self) -> None:
         """Have DistributedDataParallel forget a pass forward that no pass backward followed.
@@ -129,9 +104,39 @@ class Ranks:
             reset(self.wrapper.process_group)
 
     def interrupt(self) -> None:
-        """Take note that a pass was cut off: shards do not get over that, copies do."""
+        """Note that a pass was cut off: shards do not get over that, copies do."""
         if self.kind == "shards":
             _INTERRUPTED.add(self.model)
+
+    def take_over(
+        self,
+        failures: Sequence[bool],
+        parameters: Sequence[torch.nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer],
+    ) -> None:
+        """Make all copies equal after a step that failed on some ranks: those of one that stepped.
+
+        Args:
+            failures: Rank → whether its step failed.
+            parameters: In the same sequence on every rank.
+            optimizers: Whose states are taken over, too.
+        """
+        if self.kind == "one":
+            return
+        _INTERRUPTED.add(self.model)
+        if self.kind == "shards":
+            return
+        chosen = failures.index(False) if False in failures else 0
+        source = self._global_rank(chosen)
+        with torch.no_grad():
+            for parameter in parameters:
+                self._broadcast(parameter, source)
+        states = [_on_processor([each.state_dict() for each in optimizers])]
+        distributed.broadcast_object_list(states, source, group=self.group)
+        if self.rank != chosen:
+            for optimizer, state in zip(optimizers, states[0], strict=True):
+                optimizer.load_state_dict(state)
+        _INTERRUPTED.discard(self.model)
 
     def without(self, failed: float) -> UpdateError:
         """Make the error of a rank that cannot go on because others failed."""
@@ -141,18 +146,9 @@ class Ranks:
         )
 
     @property
-    def _group(self) -> Any:
+    def group(self) -> Any:
+        """The process group of the ranks. None: the default one."""
         return None if self.wrapper is None else self.wrapper.process_group
-
-    def _reduce(self, gradients: list[torch.Tensor]) -> None:
-        if len(gradients) == 1 and gradients[0].is_contiguous():
-            distributed.all_reduce(gradients[0], group=self._group)
-            return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat, group=self._group)
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
 
 
 def ranks_of(model: torch.nn.Module) -> Ranks:
@@ -176,6 +172,11 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
         return Ranks(model)
     if isinstance(model, DistributedDataParallel):
         _refuse_settings(model)
+        if model.module in _INTERRUPTED:
+            raise UpdateError(
+                "an earlier update failed on some ranks, and their copies of the model could not "
+                "be made equal again. Start again from a checkpoint."
+            )
         size = distributed.get_world_size(model.process_group)
         rank = distributed.get_rank(model.process_group)
         return Ranks(model.module, "copies" if size > 1 else "one", rank, size, model)
@@ -226,18 +227,9 @@ def parameters_of(
     return list(dict.fromkeys(chain(model.parameters(), optimized)))
 
 
-def _buckets(gradients: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Group gradients of one type and device up to `_BUCKET` bytes."""
-    waiting: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
-    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
-    for gradient in gradients:
-        key = (gradient.dtype, gradient.device)
-        waiting.setdefault(key, []).append(gradient)
-        sizes[key] = sizes.get(key, 0) + gradient.nbytes
-        if sizes[key] >= _BUCKET:
-            del sizes[key]
-            yield waiting.pop(key)
-    yield from waiting.values()
+def _on_processor(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    moved: list[dict[str, Any]] = tree_map_only(torch.Tensor, lambda each: each.cpu(), states)
+    return moved
 
 
 def _imported(module: str, name: str) -> Any:

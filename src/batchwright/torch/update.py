@@ -9,39 +9,65 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from batchwright.errors import BatchwrightError, LossError, PrecisionError, UpdateError
+from batchwright._records import Record, kept_back
+from batchwright.errors import LossError, PrecisionError, UpdateError
+from batchwright.torch.loss_findings import LossFindings, Trial
 from batchwright.torch.loss_sums import LossSum, refuse_other_functions, refuse_other_losses
 from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory, tokens_of
-from batchwright.torch.randomness import RandomState
-from batchwright.torch.ranks import Ranks, parameters_of
-from batchwright.torch.rows import Split, halves, refuse_coupled_rows
+from batchwright.torch.pass_state import PassState
+from batchwright.torch.ranks import Ranks
+from batchwright.torch.rows import Split, halves
+from batchwright.torch.step import Step
 
 if TYPE_CHECKING:
     from batchwright.torch.policy import Policy
 
 
-class Record(Protocol):
-    """What an update leaves with the precision that it was made with."""
+class Session(Protocol):
+    """What an update needs of the precision that it was made with."""
 
     limit: SizeLimit
+    findings: LossFindings
+
+    def captured(self, model: torch.nn.Module) -> PassState:
+        """Copy what a pass changes, before the first one."""
+        ...
 
     def settled(self, ranks: Ranks) -> Policy | None:
-        """Return the policy, once nothing is left to choose or to check."""
+        """Return the policy, once it is chosen for these ranks."""
         ...
 
     def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
-        """Return the policy; at the first batch, choose it and check the loss."""
+        """Choose the policy at the first batch."""
         ...
 
     def absent(self, ranks: Ranks, *, failed: bool) -> Policy | None:
         """Settle the policy with the other ranks, on one that has no batch or has failed."""
         ...
 
-    def finished(self, update: Update, model: torch.nn.Module) -> None:
-        """Take note of an update, and refuse a loss scale that sank to its floor."""
+    def recorders(self) -> int:
+        """Count the records of losses that are to be exchanged now; 0 if none is due."""
         ...
+
+    def finished(
+        self, update: Update, state: PassState, records: Sequence[Record], *, batches: int
+    ) -> None:
+        """Take note of an update, and refuse gradients that are never finite."""
+        ...
+
+    def exchange(self) -> None:
+        """Exchange the losses that were recorded, on all ranks at once."""
+        ...
+
+
+@dataclass(eq=False)
+class _Piece:
+    """A batch, or a part of one, and what its pass recorded."""
+
+    loss_sum: LossSum
+    batch: Any
+    records: list[Record] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -51,19 +77,23 @@ class Update:
     Made by `Precision.update`. The gradient that the optimizer sees is the one of the global
     mean: the sum of the loss over all batches and ranks, divided by the sum of the weights,
     however samples fell into batches. A batch that does not fit into memory is split, and the
-    whole window done again: nothing is lost, nothing counts twice.
+    whole update starts again: nothing is lost, nothing counts twice.
+
+    After an error no rank has stepped, or all have the same parameters; learning rates and the
+    loss scale are as before, and gradients are cleared: the next update is right.
 
     Attributes:
-        weight: What the loss was divided by: summed over all ranks.
+        weight: What the loss was divided by: summed over all ranks. An update that weighs 0
+            runs nothing and is not applied.
         applied: Whether the parameters moved. Schedules go by this.
         loss: The mean loss, over all ranks.
         grad_norm: Norm of the gradient before clipping; not finite where it was not applied.
         scale: The loss scale that was used.
-        retries: How often the window was done again for want of memory.
+        retries: How often the update started again for want of memory.
         splits: How many batches were split.
     """
 
-    record: Record = field(repr=False)
+    session: Session = field(repr=False)
     ranks: Ranks = field(repr=False)
     optimizers: Sequence[torch.optim.Optimizer] = field(repr=False)
     weight: float
@@ -78,18 +108,23 @@ class Update:
     splits: int = 0
 
     def __enter__(self) -> Self:
-        """Begin: gradients are cleared, random states are kept for a replay."""
-        self._pieces: list[tuple[LossSum, Any]] = []
+        """Begin: gradients are cleared, what a pass changes is copied for a second try."""
+        self._pieces: list[_Piece] = []
+        self._batches = 0
         self._done = 0
         self._sum: torch.Tensor | None = None
         self._policy: Policy | None = None
         self._asked = False
-        self._unfinished = 0
+        self._unfinished: BaseException | None = None
         self._local = self.ranks.model
         self._cut: Split = halves if self.split is None else self.split
-        self._random = RandomState.capture(self._local)
-        self.ranks.forget_passes()
-        self._clear()
+        try:
+            self.ranks.forget_passes()
+            self._clear()
+            self._state = self.session.captured(self._local)
+        except Exception as error:  # noqa: BLE001 (raised by `backward`)
+            # A context that was not entered has no end, where other ranks wait.
+            self._unfinished = error
         return self
 
     def backward(self, loss_sum: LossSum, batch: Any) -> None:
@@ -104,25 +139,31 @@ class Update:
             LossError: If that is no function of model and batch, or its loss no scalar sum.
             UpdateError: If a batch does not fit into memory and cannot be split.
         """
-        self._unfinished += 1
-        if not callable(loss_sum):
+        if self._unfinished is not None:
+            raise self._unfinished
+        if not self.weight:
             refuse_other_functions(loss_sum)
-        if self._policy is None:
-            self._asked = True
-            self._policy = self.record.settled(self.ranks) or self._try(loss_sum, batch)
-        self._pieces.extend((loss_sum, part) for part in self._fitting(batch))
-        while self._done < len(self._pieces):
-            if not self._run(*self._pieces[self._done]):
-                self._make_room()
-        self._unfinished -= 1
+            return
+        try:
+            self._backward(loss_sum, batch)
+        except BaseException as error:
+            self._unfinished = error
+            raise
 
-    def _try(self, loss_sum: LossSum, batch: Any) -> Policy:
-        """Look at the first batch of all, and leave no trace."""
-        refuse_other_functions(loss_sum)
-        policy = self.record.ready(loss_sum, self.ranks, batch, split=self._cut)
-        self._random.restore()
-        self._clear()
-        return policy
+    def _backward(self, loss_sum: LossSum, batch: Any) -> None:
+        if self._policy is None:
+            refuse_other_functions(loss_sum)
+            self._asked = True
+            self._policy = self.session.settled(self.ranks)
+            if self._policy is None:
+                self._policy = self.session.ready(loss_sum, self.ranks, batch, split=self._cut)
+        self._pieces.extend(_Piece(loss_sum, part) for part in self._fitting(loss_sum, batch))
+        while self._done < len(self._pieces):
+            if not self._run(self._pieces[self._done]):
+                self._make_room()
+        self._batches += 1
+        if self.ranks.kind != "shards":  # they pass forward together; one may have a single row
+            self.session.findings.check(self._trial(loss_sum, batch))
 
     def __exit__(
         self,
@@ -130,144 +171,133 @@ class Update:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Reduce, unscale, check, clip and step; or, after an error, clear and tell the ranks."""
-        problem = error
-        if error is None and self._unfinished:
-            problem = UpdateError(
-                "an error of update.backward was caught within the update, which is not whole "
-                "without that batch. Let the error end the with statement."
-            )
-        if self.ranks.kind == "shards" and problem is not None:
+        """Reduce, unscale, check, clip and step; or, after an error, clear on all ranks."""
+        try:
+            if self.weight:
+                self._end(error or self._caught())
+            else:
+                self._clear()
+        except BaseException as raised:
             self._clear()
+            if error is None or not isinstance(raised, Exception):
+                raise  # else the error that ended the block is the one to see
+        finally:
+            self._pieces.clear()
+
+    def _caught(self) -> Exception | None:
+        """Return the error of an update that is not whole, though no error ended it."""
+        if self._unfinished is None:
+            return None
+        error = UpdateError(
+            "an error of update.backward was caught within the update, which is not whole "
+            "without that batch. Let the error end the with statement."
+        )
+        error.__cause__ = self._unfinished
+        return error
+
+    def _end(self, problem: BaseException | None) -> None:
+        if self.ranks.kind == "shards" and problem is not None:
+            # The others wait within a pass, where no flag reaches them.
             if self._asked and not isinstance(problem, PrecisionError):
                 self.ranks.interrupt()
-            if error is None:
-                raise problem
-            return  # the others wait within a pass, where no flag reaches them
-        if self.ranks.kind == "copies" and not self._asked:
-            try:  # others have asked, and wait for this rank
-                self._policy = self.record.absent(self.ranks, failed=error is not None)
-            except BatchwrightError as raised:
-                problem = raised
-        total = 0.0 if self._sum is None else float(self._sum)
-        told = [problem is not None, len(self._pieces), total, self.weight, self.weight**2]
+            raise problem
+        total = 0.0
         try:
-            # Before the first gradient is sent: no rank waits for one that failed.
-            failures, batches, total, weights, squares = self.ranks.summed(told)
-        except RuntimeError:
-            self._clear()
-            if error is not None:
-                return  # a rank is gone: let this one's own error be seen
-            raise
-        if problem is None:
-            problem = _refusal(self.ranks, failures, batches, weights, squares)
+            if self.ranks.kind == "copies" and not self._asked:
+                # Others have asked, and wait for this rank.
+                self._policy = self.session.absent(self.ranks, failed=problem is not None)
+            total = 0.0 if self._sum is None else float(self._sum)
+        except Exception as raised:  # noqa: BLE001 (raised below, once the other ranks know)
+            problem = problem or raised
+        step = Step(self.ranks, self.optimizers)
+        due = self.session.recorders()
+        own = [len(self._pieces), total, self.weight, self.weight**2, due, due**2]
+        # Before the first gradient is sent: no rank waits for one that failed.
+        batches, total, weights, squares, due_sum, due_squares = step.agree(own, problem)
+        problem = problem or _refusal(self.ranks, batches, weights, squares)
         if problem is not None:
-            self._clear()
-            if error is None:
-                raise problem
-            return
+            raise problem
         assert self._policy is not None  # noqa: S101 (some rank has had a batch)
         self.loss = total / self.weight
-        self._finish(self._policy)
-        self._pieces.clear()
-        self.record.finished(self, self._local)
-
-    def _finish(self, policy: Policy) -> None:
-        if self.ranks.kind == "copies":
-            self.ranks.sum_gradients(parameters_of(self._local, self.optimizers))
-            self.ranks.share_buffers()
-        scaler = policy.scaler
+        scaler = self._policy.scaler
         if scaler is not None:
             self.scale = float(scaler.get_scale())
-            for optimizer in self.optimizers:
-                scaler.unscale_(optimizer)
-        parameters = [
-            parameter
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        norm = get_total_norm([each.grad for each in parameters if each.grad is not None])
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        self.grad_norm = float(norm)
-        self.applied = math.isfinite(self.grad_norm) and math.isfinite(self.loss)
-        if self.applied:
-            if self.clip is not None and self.grad_norm > self.clip:
-                clip_grads_with_norm_(parameters, self.clip, norm)
-            self._step()
-        if scaler is not None:
-            scaler.update()
+        self.grad_norm, self.applied = step(
+            scaler,
+            finite=math.isfinite(self.loss),
+            clip=self.clip,
+            learning_rate_factor=self.learning_rate_factor,
+        )
+        records = [record for piece in self._pieces for record in piece.records]
+        self.session.finished(self, self._state, records, batches=self._batches)
+        if due_sum and due_squares * self.ranks.size == due_sum**2:  # the same on every rank
+            self.session.exchange()
 
-    def _step(self) -> None:
-        factor = self.learning_rate_factor
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        before = [group["lr"] for group in groups]
-        if factor != 1.0:
-            for group in groups:
-                group["lr"] = group["lr"] * factor
-        for optimizer in self.optimizers:
-            optimizer.step()
-        if factor != 1.0:
-            for group, rate in zip(groups, before, strict=True):
-                group["lr"] = rate
-
-    def _run(self, loss_sum: LossSum, batch: Any) -> bool:
-        """Run one piece; tell whether it fitted."""
+    def _run(self, piece: _Piece) -> bool:
+        """Run one piece; return whether it fitted."""
         policy = self._policy
         assert policy is not None  # noqa: S101 (set by the first call of backward)
         try:
-            with policy.autocast():
-                loss = loss_sum(self._local, batch)
+            with kept_back() as piece.records, policy.autocast():
+                loss = piece.loss_sum(self._local, piece.batch)
             refuse_other_losses(loss)
             divided = loss.float() / self.weight
             if self.ranks.kind == "shards":
                 divided = divided * self.ranks.size  # they average over ranks
             scaled = divided if policy.scaler is None else policy.scaler.scale(divided)
             torch.autograd.backward(scaled)
-        except (RuntimeError, MemoryError) as error:
+            value = loss.detach().double()
+            self._sum = value if self._sum is None else self._sum + value
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            told = loss.detach().double()
-            self._sum = told if self._sum is None else self._sum + told
             self._done += 1
             return True
         return False  # outside of the handler: the traceback kept the tensors alive
 
     def _make_room(self) -> None:
-        """Split what did not fit, and begin the window again: partial gradients are no use."""
-        loss_sum, batch = self._pieces[self._done]
+        """Split what did not fit, and start again: partial gradients are of no use."""
+        piece = self._pieces[self._done]
         if self.ranks.kind == "shards":
             raise UpdateError(
                 "out of memory with sharded parameters: ranks exchange them in every pass, so one "
                 "of them cannot split a batch alone. Lower the budget."
             )
-        refuse_coupled_rows(self._local)
-        self.record.limit = self.record.limit.lowered(tokens_of(batch))
-        try:
-            parts = self._cut(batch)
-        except UpdateError as error:
-            raise UpdateError(f"out of memory, and {error}") from error
-        self._pieces[self._done : self._done + 1] = [(loss_sum, part) for part in parts]
-        self.splits += 1
-        self.retries += 1
         self._done, self._sum = 0, None
         self._clear()
         release_memory()
-        self._random.restore()
+        self._state.restore()
+        self.session.limit = self.session.limit.lowered(tokens_of(piece.batch))
+        try:
+            parts = self._parts(piece.loss_sum, piece.batch)
+        except UpdateError as error:
+            raise UpdateError(f"out of memory, and {error}") from error
+        number = next(n for n, each in enumerate(self._pieces) if each is piece)
+        self._pieces[number : number + 1] = [_Piece(piece.loss_sum, part) for part in parts]
+        self.splits += 1
+        self.retries += 1
 
-    def _fitting(self, batch: Any) -> list[Any]:
+    def _fitting(self, loss_sum: LossSum, batch: Any) -> list[Any]:
         """Split a batch beforehand that is as large as one which did not fit lately."""
-        if not self.record.limit.excludes(tokens_of(batch)):
+        if not self.session.limit.excludes(tokens_of(batch)):
             return [batch]
         try:
-            refuse_coupled_rows(self._local)
-            first, second = self._cut(batch)
+            first, second = self._parts(loss_sum, batch)
         except UpdateError:
             return [batch]
         self.splits += 1
-        return [*self._fitting(first), *self._fitting(second)]
+        return [*self._fitting(loss_sum, first), *self._fitting(loss_sum, second)]
+
+    def _parts(self, loss_sum: LossSum, batch: Any) -> tuple[Any, Any]:
+        """Cut a batch in two, where that leaves the gradient what it is."""
+        parts = self._cut(batch)
+        self.session.findings.refuse_to_split(self._trial(loss_sum, batch))
+        return parts
+
+    def _trial(self, loss_sum: LossSum, batch: Any) -> Trial:
+        assert self._policy is not None  # noqa: S101 (set by the first call of backward)
+        return Trial(loss_sum, self._local, batch, self._cut, self._policy, self._state.trace)
 
     def _clear(self) -> None:
         for optimizer in self.optimizers:
@@ -276,12 +306,8 @@ class Update:
             self._local.zero_grad(set_to_none=True)
 
 
-def _refusal(
-    ranks: Ranks, failures: float, batches: float, weights: float, squares: float
-) -> Exception | None:
-    """Say why no rank may step, the same on all of them; None if all may."""
-    if failures:
-        return ranks.without(failures)
+def _refusal(ranks: Ranks, batches: float, weights: float, squares: float) -> Exception | None:
+    """Return why no rank may step, the same on all of them; None if all may."""
     if not batches:
         return LossError("an update without a batch: call update.backward(loss_sum, batch).")
     mean = weights / ranks.size

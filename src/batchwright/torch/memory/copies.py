@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from batchwright.errors import BudgetError
 from batchwright.torch.memory.task import Task
-from batchwright.torch.randomness import RandomState
+from batchwright.torch.pass_state import RandomState, devices_of
 
 
 def fake_copy(task: Task, mode: FakeTensorMode) -> Task:
@@ -69,15 +67,11 @@ def random_states_kept(model: torch.nn.Module) -> Iterator[None]:
 
     Nothing here draws from them, but models and `make_batch` may.
     """
-    torch_state = RandomState.capture(model)
-    numpy_state = np.random.get_state()  # noqa: NPY002 (users' code may still read it)
-    python_state = random.getstate()
+    state = RandomState.capture(devices_of(model))
     try:
         yield
     finally:
-        torch_state.restore()
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
+        state.restore()
 
 
 def _copied(task: Task, memo: dict[int, Any]) -> Task:

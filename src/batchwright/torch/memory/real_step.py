@@ -53,7 +53,7 @@ class RealStep:
             if self._task.device.type == "cpu":
                 return self._on_processor(rows, length)
             return self._on_accelerator(rows, length)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise BudgetError(
