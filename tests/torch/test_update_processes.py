@@ -227,7 +227,6 @@ def test_wrappers_under_which_the_gradient_would_be_wrong_are_refused(copies):
             "inside": "DistributedDataParallel inside of the Sequential",
             "static": "static_graph=True",
             "ignoring": "leaves out 0.bias",
-            "sparse": "sparse=False",
         }.items():
             assert rank[case][0] == "UpdateError"
             assert message in rank[case][1]

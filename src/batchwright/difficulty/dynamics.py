@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._records import keep_back
 from batchwright._state_arrays import check_keys, check_that, state_array
 from batchwright.difficulty.arrays import as_array, as_labels
 from batchwright.difficulty.dynamics_file import load_columns, save_columns
@@ -135,6 +136,9 @@ class Dynamics:
     ) -> None:
         """Record what the model said of a batch.
 
+        Inside of a loss function that `batchwright.torch.Update.backward` runs, that is done at the
+        end of the update, and passes that do not count are forgotten.
+
         Args:
             indices: integer[m], which samples.
             outputs: float[m, k], probabilities of the classes, or logits. Logits are exact;
@@ -162,7 +166,9 @@ class Dynamics:
                 f"{self.num_samples - 1}."
             )
         said = _said(outputs, as_labels(labels, members.size), is_logits=logits)
-        self._append(_grouped(members.astype(np.int64), said, self.decay))
+        grouped = _grouped(members.astype(np.int64), said, self.decay)
+        if not keep_back(self, lambda: self._append(grouped)):
+            self._append(grouped)
 
     def merge(self, other: Dynamics) -> None:
         """Add what another recorded, as if it had been recorded here, after what is here.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._records import keep_back
 from batchwright._state_arrays import check_keys, check_that, state_array, state_integer
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray
@@ -86,6 +87,8 @@ class LossTable:
         """Take down losses; of a sample that is there twice, their mean.
 
         A loss that is not finite is taken for the largest there is: the sample counts as hard.
+        Inside of a loss function that `batchwright.torch.Update.backward` runs, losses are
+        recorded at the end of the update, and those of passes that do not count are forgotten.
 
         Args:
             indices: int[m], the samples.
@@ -110,6 +113,10 @@ class LossTable:
             )
         largest = float(np.finfo(np.float32).max)
         values = np.clip(np.where(np.isfinite(values), values, largest), -largest, largest)
+        if not keep_back(self, lambda: self._write(samples, values)):
+            self._write(samples, values)
+
+    def _write(self, samples: IntArray, values: FloatArray) -> None:
         order = np.argsort(samples, kind="stable")
         ordered = samples[order]
         starts = np.flatnonzero(np.diff(ordered, prepend=-1))

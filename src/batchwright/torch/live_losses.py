@@ -58,10 +58,9 @@ class LiveLosses:
         """Losses that are buffered on this rank."""
         return sum(each.size for each in self._indices)
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time for an exchange."""
-        return self._batches >= self.every
+    def due_after(self, batches: int) -> bool:
+        """Return whether it is time for an exchange after so many batches more."""
+        return self._batches + batches >= self.every
 
     def record(self, indices: npt.ArrayLike | torch.Tensor, losses: torch.Tensor) -> None:
         """Record the losses of a batch; nothing waits for the device until they are shared.
@@ -82,7 +81,7 @@ class LiveLosses:
             return
         self._add(members, values)
         self.count(1)
-        if self.due:
+        if self.due_after(0):
             self.sync()
 
     def count(self, batches: int) -> None:

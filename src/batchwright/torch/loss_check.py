@@ -84,7 +84,8 @@ def check_loss(trial: Trial) -> Finding:
             return _found(trial, state)
     except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
         if not is_out_of_memory(error):
-            return Finding("unknown", f"{type(error).__name__}: {error}", error)
+            first_line = str(error).partition("\n")[0][:200]
+            return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
     finally:
         state.restore()
     release_memory()

@@ -51,7 +51,7 @@ class LossFindings:
                 "it could not be checked that loss_sum is a sum over the rows of a batch: on a few "
                 f"rows it raised {found.detail}. Training goes on. Pass check_loss=False to "
                 "Precision if it is a sum.",
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def refuse_to_split(self, trial: Trial) -> None:

@@ -225,9 +225,13 @@ class Precision:
         assert policy is not None  # noqa: S101 (there is a batch)
         return policy
 
-    def recorders(self) -> int:
-        """Count the records of losses that are to be exchanged now; 0 if none is due."""
-        return len(self._recorders) if any(each.due for each in self._recorders) else 0
+    def recorders(self, records: Sequence[Record], batches: int) -> int:
+        """Count who exchanges losses at the end of this update; 0 if no exchange is due."""
+        for owner, _ in records:
+            if isinstance(owner, LiveLosses) and owner not in self._recorders:
+                self._recorders.append(owner)
+        due = any(each.due_after(batches) for each in self._recorders)
+        return len(self._recorders) if due else 0
 
     def exchange(self) -> None:
         """Exchange the losses that were recorded, on all ranks at once."""
@@ -248,11 +252,8 @@ class Precision:
         state.learn()
         for record in records:
             record.write()
-        for live in {id(owner): owner for owner, _ in records}.values():
-            if isinstance(live, LiveLosses):
-                live.count(batches)
-                if live not in self._recorders:
-                    self._recorders.append(live)
+        for live in self._recorders:
+            live.count(batches)
         self.applied += update.applied
         self.skipped += not update.applied
         self.limit = self.limit.after_update(update.retries)

@@ -74,15 +74,17 @@ class Ranks:
         sums = self.summed(everyone)
         return [sums[start : start + width] for start in range(0, len(sums), width)]
 
-    def share_buffers(self) -> None:
-        """Take over rank 0's buffers, where DistributedDataParallel would before each pass."""
+    def shared_buffers(self) -> list[torch.Tensor]:
+        """Return the buffers that DistributedDataParallel would take from rank 0 for each pass."""
         if self.kind != "copies" or self.wrapper is None or not self.wrapper.broadcast_buffers:
-            return
+            return []
         ignored = self.wrapper.parameters_to_ignore
-        source = self._global_rank(0)
-        for name, buffer in self.model.named_buffers():
-            if name not in ignored:
-                self._broadcast(buffer, source)
+        return [buffer for name, buffer in self.model.named_buffers() if name not in ignored]
+
+    @property
+    def first(self) -> int:
+        """Rank 0 of these, by its number among all processes."""
+        return self._global_rank(0)
 
     def _global_rank(self, rank: int) -> int:
         return rank if self.group is None else distributed.get_global_rank(self.group, rank)

@@ -1,7 +1,8 @@
-"""Gradients summed over ranks, with all memory taken before the first is sent."""
+"""Gradients summed over ranks, with all memory taken before the first message is sent."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -28,16 +29,26 @@ class _Bucket:
     gradients: list[torch.Tensor]
     flat: torch.Tensor | None
 
-    def run(self, ranks: Ranks) -> None:
+    @property
+    def sent(self) -> torch.Tensor:
+        """What ranks sum."""
+        return self.gradients[0] if self.flat is None else self.flat
+
+    def fill(self) -> None:
+        """Lay the gradients into the message."""
+        for gradient, part in self._parts():
+            part.copy_(gradient)
+
+    def empty(self) -> None:
+        """Take the gradients out of the message."""
+        for gradient, part in self._parts():
+            gradient.copy_(part)
+
+    def _parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if self.flat is None:
-            distributed.all_reduce(self.gradients[0], group=ranks.group)
-            return
+            return []
         parts = torch.split(self.flat, [gradient.numel() for gradient in self.gradients])
-        for gradient, part in zip(self.gradients, parts, strict=True):
-            part.view(gradient.shape).copy_(gradient)
-        distributed.all_reduce(self.flat, group=ranks.group)
-        for gradient, part in zip(self.gradients, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+        return [(g, part.view(g.shape)) for g, part in zip(self.gradients, parts, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +56,17 @@ class Reduction:
     """A sum of gradients over ranks that is ready to run: nothing is left to allocate.
 
     A parameter that has a gradient on some ranks counts as zero on the others; one that has none
-    anywhere is left without, so that optimizers pass it over.
+    anywhere is left without, so that optimizers pass it over. Buffers are rank 0's afterwards.
+
+    Attributes:
+        dense: Messages of dense gradients.
+        sparse: Parameters with sparse gradients.
+        buffers: Buffers, and how they are sent.
     """
 
     dense: list[_Bucket]
     sparse: list[torch.nn.Parameter]
+    buffers: list[tuple[torch.Tensor, torch.Tensor]]
 
     @staticmethod
     def held(parameters: Sequence[torch.nn.Parameter]) -> list[float]:
@@ -61,53 +78,81 @@ class Reduction:
         ]
 
     @classmethod
-    def prepared(cls, parameters: Sequence[torch.nn.Parameter], held: Sequence[float]) -> Self:
+    def prepared(
+        cls,
+        parameters: Sequence[torch.nn.Parameter],
+        held: Sequence[float],
+        buffers: Sequence[torch.Tensor] = (),
+    ) -> Self:
         """Take the memory that the sum needs.
 
         Args:
             parameters: In the same sequence on every rank.
             held: The sums of `held` over all ranks.
+            buffers: In the same sequence on every rank.
 
         Raises:
             UpdateError: If a gradient is sparse on one rank and dense on another.
         """
         sparse, dense = [], []
         count = len(parameters)
-        for parameter, ranks, of_them_sparse in zip(
+        for parameter, ranks, sparse_ranks in zip(
             parameters, held[:count], held[count:], strict=True
         ):
-            if of_them_sparse not in {0, ranks}:
+            if sparse_ranks not in {0, ranks}:
                 raise UpdateError(
                     f"a gradient of shape {list(parameter.shape)} is sparse on some ranks and "
                     "dense on others: they cannot be summed. Make the embedding with sparse=False."
                 )
-            if not ranks:
-                continue
-            if of_them_sparse:
-                gradient = parameter.grad
+            gradient = parameter.grad
+            if sparse_ranks:
                 parameter.grad = _no_rows(parameter) if gradient is None else gradient.coalesce()
                 sparse.append(parameter)
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dense.append(parameter.grad)
-        return cls(list(_buckets(dense)), sparse)
+            elif ranks:
+                parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+                dense.append(parameter.grad)
+        sent = [(each, each.detach().contiguous()) for each in buffers]
+        return cls(list(_buckets(dense)), sparse, sent)
 
-    def run(self, ranks: Ranks) -> None:
-        """Sum the gradients.
+    def run(self, ranks: Ranks) -> BaseException | None:
+        """Sum the gradients, and share the buffers.
+
+        Every message is sent whatever goes wrong on this rank: others wait for it. What could not
+        be filled in is sent as NaN, so that no rank steps.
+
+        Returns:
+            What went wrong on this rank.
 
         Raises:
-            UpdateError: On all ranks, if there are sparse ones and the backend cannot sum them.
+            UpdateError: On all ranks, if gradients are sparse and the backend cannot sum those.
         """
         if self.sparse and distributed.get_backend(ranks.group) != "gloo":
             raise UpdateError(
                 "sparse gradients can be summed over ranks by the gloo backend only. Make the "
                 "embedding with sparse=False."
             )
+        problem: BaseException | None = None
         for bucket in self.dense:
-            bucket.run(ranks)
+            try:
+                bucket.fill()
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problem = error
+                bucket.sent.fill_(math.nan)
+            distributed.all_reduce(bucket.sent, group=ranks.group)
+            try:
+                bucket.empty()
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problem = error
         for parameter in self.sparse:
             distributed.all_reduce(parameter.grad, group=ranks.group)
+        for buffer, sent in self.buffers:
+            distributed.broadcast(sent, ranks.first, group=ranks.group)
+            if sent.data_ptr() != buffer.data_ptr():
+                try:
+                    buffer.copy_(sent)
+                except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                    problem = error
+        return problem
 
 
 def _no_rows(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -73,15 +73,15 @@ class Step:
         Raises:
             UpdateError: If another rank failed. This rank's own errors come as they are.
         """
-        self._reduce()
+        problem = self._reduce()
         rates = [group["lr"] for group in self._groups]
         known = [set(optimizer.state) for optimizer in self._optimizers]
         scale = None if scaler is None else scaler.get_scale()
-        problem: BaseException | None = None
         norm, applied = math.nan, False
         try:
-            norm = self._norm(scaler)
-            applied = finite and math.isfinite(norm)
+            if problem is None:
+                norm = self._norm(scaler)
+                applied = finite and math.isfinite(norm)
             if applied:
                 self._clip(clip, norm)
                 self._step(learning_rate_factor)
@@ -102,13 +102,16 @@ class Step:
             scaler.update()
         return norm, applied
 
-    def _reduce(self) -> None:
+    def _reduce(self) -> BaseException | None:
+        """Sum gradients over copies; return what went wrong on this rank once all was sent."""
         if self._ranks.kind != "copies":
-            return
+            return None
         problem: Exception | None = None
         reduction = None
         try:
-            reduction = Reduction.prepared(self._parameters, self._held)
+            reduction = Reduction.prepared(
+                self._parameters, self._held, self._ranks.shared_buffers()
+            )
         except Exception as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
         (failed,) = self._ranks.summed([problem is not None])
@@ -116,8 +119,7 @@ class Step:
             raise problem
         if failed or reduction is None:
             raise self._ranks.without(failed)
-        reduction.run(self._ranks)
-        self._ranks.share_buffers()
+        return reduction.run(self._ranks)
 
     def _norm(self, scaler: torch.amp.GradScaler | None) -> float:
         for parameter in self._with_gradients():

@@ -46,8 +46,8 @@ class Session(Protocol):
         """Settle the policy with the other ranks, on one that has no batch or has failed."""
         ...
 
-    def recorders(self) -> int:
-        """Count the records of losses that are to be exchanged now; 0 if none is due."""
+    def recorders(self, records: Sequence[Record], batches: int) -> int:
+        """Count who exchanges losses at the end of this update; 0 if no exchange is due."""
         ...
 
     def finished(
@@ -210,7 +210,8 @@ class Update:
         except Exception as raised:  # noqa: BLE001 (raised below, once the other ranks know)
             problem = problem or raised
         step = Step(self.ranks, self.optimizers)
-        due = self.session.recorders()
+        records = [record for piece in self._pieces for record in piece.records]
+        due = self.session.recorders(records, self._batches)
         own = [len(self._pieces), total, self.weight, self.weight**2, due, due**2]
         # Before the first gradient is sent: no rank waits for one that failed.
         batches, total, weights, squares, due_sum, due_squares = step.agree(own, problem)
@@ -228,7 +229,6 @@ class Update:
             clip=self.clip,
             learning_rate_factor=self.learning_rate_factor,
         )
-        records = [record for piece in self._pieces for record in piece.records]
         self.session.finished(self, self._state, records, batches=self._batches)
         if due_sum and due_squares * self.ranks.size == due_sum**2:  # the same on every rank
             self.session.exchange()

@@ -431,17 +431,10 @@ def refusals(rank):
     linear = partial(torch.nn.Linear, 4, 1)
     ignoring = torch.nn.Sequential(linear())
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(ignoring, ["0.bias"])
-    sparse = torch.nn.Embedding(4, 4, sparse=True)
-
-    def embed():
-        with Precision("fp32").update(wrapped(sparse), still(sparse), weight=1) as update:
-            update.backward(lambda m, x: m(x).sum(), torch.ones(1, dtype=torch.long))
-
     return {
         "inside": caught(partial(attempt, torch.nn.Sequential(wrapped(linear())))),
         "static": caught(partial(attempt, wrapped(linear(), static_graph=True))),
         "ignoring": caught(partial(attempt, wrapped(ignoring))),
-        "sparse": caught(embed),
     }
 
 
