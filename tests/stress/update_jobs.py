@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from batchwright.torch import PackCollator
 from tests.torch.attention_model import Attention, padded, sequences
@@ -81,7 +81,7 @@ def lists_job():
     def loss_sum(model, batch):
         rows, words = batch
         labels = torch.tensor([WORDS.index(word) for word in words])
-        return F.cross_entropy(model(rows), labels, reduction="sum")
+        return functional.cross_entropy(model(rows), labels, reduction="sum")
 
     def collate(rows):
         return torch.stack([x for x, _ in rows]), [word for _, word in rows]
@@ -95,7 +95,7 @@ def packed_job():
 
     def loss_sum(model, batch):
         scores = model(batch["input_ids"]).transpose(1, 2)
-        return F.cross_entropy(scores, batch["labels"], reduction="sum")
+        return functional.cross_entropy(scores, batch["labels"], reduction="sum")
 
     samples = [{"input_ids": each} for each in SAMPLES]
     adam = lambda model: [torch.optim.AdamW(model.parameters(), lr=0.01)]  # noqa: E731

@@ -12,7 +12,7 @@ must be right, learning rates unchanged and ranks equal. A case is a function of
 import argparse
 import contextlib
 import copy
-import datetime
+import datetime as dt
 import os
 import random
 import sys
@@ -30,17 +30,17 @@ import batchwright as bw
 from batchwright.torch import Precision
 from tests.stress.update_jobs import JOBS
 
-PATIENCE = datetime.timedelta(seconds=120)
+PATIENCE = dt.timedelta(seconds=120)
 NEAR = 1e-6
 
 
-class Fault(RuntimeError):
+class InjectedError(RuntimeError):
     """An error of the user's."""
 
 
 ERRORS = {
     "memory": lambda: torch.OutOfMemoryError("CUDA out of memory"),
-    "error": lambda: Fault("injected"),
+    "error": lambda: InjectedError("injected"),
     "interrupt": KeyboardInterrupt,
 }
 
@@ -57,13 +57,10 @@ class FaultAtOperation(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.count += 1
-        if not self.raised and self.at is not None and self.count > self.at:
-            if "c10d" not in str(func) and not self._agreeing():
-                self.raised = True
-                if os.environ.get("DEBUG"):
-                    print("INJECT", func)
-                    traceback.print_stack(limit=7)
-                raise self.error()
+        due = not self.raised and self.at is not None and self.count > self.at
+        if due and "c10d" not in str(func) and not self._agreeing():
+            self.raised = True
+            raise self.error()
         return func(*args, **(kwargs or {}))
 
     def _agreeing(self):
@@ -110,6 +107,7 @@ class Case:
         cuts = sorted(draw.sample(range(1, 24), 2))
         parts = [mine[: cuts[0]], mine[cuts[0] : cuts[1]], mine[cuts[1] :]]
         self.batches = [self.job.collate(part) for part in parts if part]
+        self.weight = sum(map(self.job.weigh, self.batches))  # a fault there is before the update
         torch.manual_seed(seed)
         self.local = self.job.model()
         for module in self.local.modules():  # copies have buffers of one shape
@@ -122,9 +120,8 @@ class Case:
         return f"{self.name}, {self.kind} at {self.place} {self.share:.3f}, ranks {self.guilty}"
 
     def update(self, loss_sum=None):
-        weight = sum(map(self.job.weigh, self.batches))
         with self.precision.update(
-            self.model, self.optimizers, weight=weight, clip=self.clip
+            self.model, self.optimizers, weight=self.weight, clip=self.clip
         ) as update:
             for batch in self.batches:
                 update.backward(loss_sum or self.job.loss_sum, batch)
@@ -165,7 +162,7 @@ class Case:
             loss = self.job.loss_sum(model, batch)
             if self.place == "loss" and left and random.Random(at).random() < 0.9:  # noqa: S311
                 left.pop()
-                raise ERRORS[self.kind]()
+                raise self._error()
             return loss
 
         if here and "step" in self.place:
@@ -176,7 +173,7 @@ class Case:
         try:
             with mode:
                 update = self.update(loss_sum)
-        except (Fault, KeyboardInterrupt, torch.OutOfMemoryError, bw.UpdateError) as error:
+        except (InjectedError, KeyboardInterrupt, torch.OutOfMemoryError, bw.UpdateError) as error:
             assert all(each.grad is None for each in self.local.parameters())
             return type(error).__name__
         assert update.applied
@@ -190,6 +187,9 @@ class Case:
             assert counted == len(self.batches) + update.splits, "buffers count more passes"
         return "applied again" if update.retries else "applied"
 
+    def _error(self):
+        return ERRORS[self.kind]()
+
     def _break_step(self):
         optimizer = self.optimizers[-1]
         step, left = optimizer.step, [1]
@@ -197,11 +197,11 @@ class Case:
         def broken(*args, **kwargs):
             if left and self.place == "step":
                 left.pop()
-                raise ERRORS[self.kind]()
+                raise self._error()
             step(*args, **kwargs)
             if left:
                 left.pop()
-                raise ERRORS[self.kind]()
+                raise self._error()
 
         optimizer.step = broken
 

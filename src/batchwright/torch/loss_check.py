@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,8 +24,13 @@ from batchwright.torch.rows import Split, num_rows, select_rows
 COMPARED = 1 << 22
 """Gradients of at most about this many parameters are compared."""
 
-_EXACT, _ROUNDED = 3e-4, 5e-2
-"""What rounding may change, relative to the size of the parts: in fp32, and in 16 bits."""
+_EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
+"""How far a sum may be from the parts' sum, relative to their size, and a mean from their mean; and
+either in 16 bits. Rounding in fp32 makes less than 1e-6 in networks of dozens of layers."""
+
+
+_Cut: TypeAlias = tuple[Any, Any, Any]
+"""Some rows, and the two halves of them."""
 
 
 @dataclass(frozen=True)
@@ -76,110 +82,149 @@ def check_loss(trial: Trial) -> Finding:
         trial: The loss, and what it is tried on.
 
     Returns:
-        What was found. Three passes over up to seven rows.
+        What was found. Five passes over up to seven rows.
     """
     state = trial.trace.capture(every_buffer=True)
     try:
         with kept_back():
             return _found(trial, state)
     except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
-        if not is_out_of_memory(error):
-            first_line = str(error).partition("\n")[0][:200]
-            return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
+        first_line = str(error).partition("\n")[0][:200]
+        return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
     finally:
         state.restore()
-    release_memory()
-    return Finding("unknown", "there was no memory to check it")
 
 
 def _found(trial: Trial, state: PassState) -> Finding:
-    parts = _few_rows(trial.batch, trial.split)
-    if parts is None:
+    cuts = _few_rows(trial.batch, trial.split)
+    if not cuts:
         return Finding("unknown", "the batch cannot be cut in two")
-    # A compiled model would compile again for these shapes.
-    model = getattr(trial.model, "_orig_mod", trial.model)
-    chosen = _compared(model)
-    tolerance = _ROUNDED if _rounds(model, trial.policy) else _EXACT
-
-    def passes(
-        parameters: Sequence[torch.nn.Parameter],
-        fixed: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> list[_Pass]:
-        made = []
-        for part in parts:
-            state.restore()
-            with fixed(), torch.set_grad_enabled(bool(parameters)):
-                made.append(_pass(trial, model, part, parameters))
-            if fixed is nullcontext and state.random.moved():
-                return passes(parameters, FixedRandomness)
-        return made
-
-    try:
-        return compared(*passes(chosen), tolerance=tolerance)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of the handler: the traceback kept the tensors alive. Losses alone need less.
-    release_memory()
-    return compared(*passes([]), tolerance=tolerance)
+    passes = _Passes(trial, state)
+    found: list[Finding] = []
+    for cut in cuts:
+        try:
+            found.append(passes.compare(cut))
+        except Exception as error:
+            if not is_out_of_memory(error) and (not found or found[0].kind == "unknown"):
+                raise
+        release_memory()  # outside of the handler: the traceback kept the tensors alive
+    if not found:  # losses alone need less memory
+        passes.of_losses_alone()
+        try:
+            found.append(passes.compare(cuts[-1]))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+    kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
+    no_memory = Finding("unknown", "there was no memory to check it")
+    return min(found, key=lambda each: kinds.index(each.kind), default=no_memory)
 
 
 @dataclass(frozen=True, eq=False)
-class _Pass:
+class Pass:
+    """A loss, and its gradient for some parameters."""
+
     loss: float
-    gradients: tuple[torch.Tensor, ...]
+    gradients: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def size(self) -> float:
+        """The norm of the gradient, or the loss where that is all there is."""
+        return norm_of(self.gradients) if self.gradients else abs(self.loss)
 
 
-def _pass(
-    trial: Trial, model: torch.nn.Module, batch: Any, parameters: Sequence[torch.nn.Parameter]
-) -> _Pass:
-    with trial.policy.autocast():
-        loss = trial.loss_sum(model, batch)
-    if not parameters:
-        return _Pass(float(loss), ())
-    refuse_other_losses(loss)
-    # Not `backward`: that would add to gradients, and run hooks that step an optimizer.
-    found = torch.autograd.grad(loss.float(), parameters, allow_unused=True)
-    gradients = (
-        torch.zeros_like(parameter) if gradient is None else gradient
-        for parameter, gradient in zip(parameters, found, strict=True)
-    )
-    dense = (each.to_dense() if each.is_sparse else each for each in gradients)
-    return _Pass(float(loss.detach()), tuple(each.detach().float() for each in dense))
+class _Passes:
+    """Runs passes over parts of a batch, each from the same state, and compares them."""
+
+    def __init__(self, trial: Trial, state: PassState) -> None:
+        self._trial = trial
+        self._state = state
+        # A compiled model would compile again for these shapes.
+        self._model = getattr(trial.model, "_orig_mod", trial.model)
+        self._rounds = _rounds(self._model, trial.policy)
+        self._fixed: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._made: dict[int, Pass] = {}  # by part: one cut's half is the next one's whole
+        self.parameters = _compared(self._model)
+
+    def of_losses_alone(self) -> None:
+        """Go on without gradients."""
+        self.parameters = []
+        self._made.clear()
+
+    def compare(self, cut: _Cut) -> Finding:
+        """Run the rows and their halves, and say what the loss is."""
+        for part in cut:
+            if id(part) in self._made:
+                continue
+            self._state.restore()
+            with self._fixed(), torch.set_grad_enabled(bool(self.parameters)):
+                self._made[id(part)] = self._pass(part)
+            if self._fixed is nullcontext and self._state.random.moved():
+                self._fixed = FixedRandomness
+                self._made.clear()
+                return self.compare(cut)
+        whole, first, second = (self._made[id(part)] for part in cut)
+        return compared(whole, first, second, rounds=self._rounds)
+
+    def _pass(self, batch: Any) -> Pass:
+        with self._trial.policy.autocast():
+            loss = self._trial.loss_sum(self._model, batch)
+        if not self.parameters:
+            return Pass(float(loss))
+        refuse_other_losses(loss)
+        # Not `backward`: that would add to gradients, and run hooks that step an optimizer.
+        found = torch.autograd.grad(loss.float(), self.parameters, allow_unused=True)
+        gradients = (
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(self.parameters, found, strict=True)
+        )
+        dense = (each.to_dense() if each.is_sparse else each for each in gradients)
+        return Pass(float(loss.detach()), tuple(each.detach().float() for each in dense))
 
 
-def compared(whole: _Pass, first: _Pass, second: _Pass, *, tolerance: float) -> Finding:
-    """Say what the loss is, from passes over some rows and over their two halves."""
-    losses = (whole.loss, first.loss, second.loss)
+def compared(whole: Pass, first: Pass, second: Pass, *, rounds: bool = False) -> Finding:
+    """Say what a loss is, from passes over some rows and over their two halves.
+
+    Args:
+        whole: Of the rows.
+        first: Of the first half.
+        second: Of the second half.
+        rounds: Whether numbers of 16 bits are involved.
+
+    Example:
+        >>> [compared(Pass(whole), Pass(2.0), Pass(3.0)).kind for whole in (5.0, 2.5, 4.0)]
+        ['sum', 'mean', 'coupled']
+    """
     figures = f"two halves give {first.loss:.4g} and {second.loss:.4g}, the whole {whole.loss:.4g}"
-    if not all(map(math.isfinite, losses)):
+    if not all(math.isfinite(each.loss) for each in (whole, first, second)):
         return Finding("unknown", f"the losses are not finite: {figures}")
-    pairs = list(zip(whole.gradients, first.gradients, second.gradients, strict=True))
-
-    def close(share: float | None) -> bool:
-        """Compare with the sum of the parts; or with their mean, `share` of it the first's."""
-        a, b = (1.0, 1.0) if share is None else (share, 1.0 - share)
-        gap = abs(whole.loss - a * first.loss - b * second.loss)
-        size = abs(first.loss) + abs(second.loss) + abs(whole.loss)
-        far = _norm([g - a * g1 - b * g2 for g, g1, g2 in pairs])
-        sizes = _norm(whole.gradients) + _norm(first.gradients) + _norm(second.gradients)
-        return gap <= tolerance * size and far <= tolerance * sizes
-
-    is_sum = close(None)
+    sizes = whole.size + first.size + second.size
+    is_sum = _distance(whole, first, second, 1.0, 1.0) <= (_ROUNDED if rounds else _EXACT) * sizes
     # A share of exactly 0 or 1 is no mean: the whole is one of its parts, as of a maximum.
     share = _share(whole, first, second)
-    is_mean = 1e-3 < share < 1 - 1e-3 and close(share)
-    if is_sum and is_mean:
-        return Finding("unknown", "the loss and its gradient are zero")
+    near = (_ROUNDED if rounds else _NEAR) * sizes
+    is_mean = 1e-3 < share < 1 - 1e-3 and (
+        _distance(whole, first, second, share, 1.0 - share) <= near
+    )
+    if is_sum and (is_mean or min(first.size, second.size) <= near):
+        return Finding("unknown", "one of the parts has no gradient")
     if is_sum:
         return Finding("sum", figures)
     return Finding("mean" if is_mean else "coupled", figures)
 
 
-def _share(whole: _Pass, first: _Pass, second: _Pass) -> float:
+def _distance(whole: Pass, first: Pass, second: Pass, a: float, b: float) -> float:
+    """Return how far the whole is from `a` times the first half and `b` times the second."""
+    if not whole.gradients:
+        return abs(whole.loss - a * first.loss - b * second.loss)
+    triples = zip(whole.gradients, first.gradients, second.gradients, strict=True)
+    return norm_of([g - a * g1 - b * g2 for g, g1, g2 in triples])
+
+
+def _share(whole: Pass, first: Pass, second: Pass) -> float:
     """Return the weight of the first half, were the whole a mean of the two."""
     size = abs(first.loss) + abs(second.loss) or 1.0
-    norm = _norm(first.gradients) + _norm(second.gradients) or 1.0
+    norm = first.size + second.size or 1.0
     along = (whole.loss - second.loss) * (first.loss - second.loss) / size**2
     apart = ((first.loss - second.loss) / size) ** 2
     for g, g1, g2 in zip(whole.gradients, first.gradients, second.gradients, strict=True):
@@ -189,7 +234,8 @@ def _share(whole: _Pass, first: _Pass, second: _Pass) -> float:
     return 0.5 if apart < 1e-12 else along / apart
 
 
-def _norm(tensors: Sequence[torch.Tensor]) -> float:
+def norm_of(tensors: Sequence[torch.Tensor]) -> float:
+    """Return the norm of some tensors as one vector."""
     return math.sqrt(sum(float(each.double().square().sum()) for each in tensors))
 
 
@@ -206,29 +252,34 @@ def coupled_layer(model: torch.nn.Module) -> str | None:
     return None
 
 
-def _few_rows(batch: Any, split: Split) -> tuple[Any, Any, Any] | None:
-    """Return a part of a batch, of a few rows, and its two halves.
+def _few_rows(batch: Any, split: Split) -> list[_Cut]:
+    """Return small parts of a batch with their two halves, the larger part first.
 
     Halves of two rows or more where there are any: losses that drop dimensions of size one go
     wrong on single rows. A batch of one row is doubled: sums double with it, and means do not.
     """
-    try:
-        first, second = split(batch)
-    except UpdateError:
-        row = _only_row(batch)
-        return None if row is None else (select_rows(row, [0, 0]), row, row)
-    whole = batch
+    cuts: list[_Cut] = []
+    halves = [batch]
     while True:
-        try:
-            quarter, other = split(first)
-            split(quarter)
-        except UpdateError:
-            return whole, first, second
-        whole, first, second = first, quarter, other
+        cut = next((each for each in map(partial(_cut, split), halves) if each is not None), None)
+        if cut is None:
+            return cuts[-2:] or _doubled(batch)
+        cuts.append(cut)
+        halves = [*cut[1:]]
 
 
-def _only_row(batch: Any) -> Any | None:
-    return batch if num_rows(batch) == 1 else None
+def _cut(split: Split, batch: Any) -> _Cut | None:
+    try:
+        return (batch, *split(batch))
+    except UpdateError:
+        return None
+
+
+def _doubled(batch: Any) -> list[_Cut]:
+    try:
+        return [(select_rows(batch, [0, 0]), batch, batch)] if num_rows(batch) == 1 else []
+    except UpdateError:  # one packed document
+        return []
 
 
 def _compared(model: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -249,6 +300,8 @@ def _size(parameter: torch.Tensor) -> int:
 
 
 def _rounds(model: torch.nn.Module, policy: Policy) -> bool:
-    whole = {torch.float32, torch.float64}
-    types = {each.dtype for each in model.parameters() if each.is_floating_point()}
-    return policy.name != "fp32" or not types <= whole
+    """Return whether products are rounded to 16 bits or so."""
+    floating = [each for each in model.parameters() if each.is_floating_point()]
+    on_gpu = any(each.device.type == "cuda" for each in floating)
+    whole = all(each.dtype in {torch.float32, torch.float64} for each in floating)
+    return policy.name != "fp32" or not whole or (on_gpu and torch.backends.cudnn.allow_tf32)

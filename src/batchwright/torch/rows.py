@@ -17,7 +17,6 @@ then `split=` says how a batch is cut.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
 from batchwright.errors import UpdateError
@@ -32,15 +31,12 @@ __all__ = [
     "cut_documents",
     "halves",
     "num_rows",
-    "refuse_coupled_rows",
     "select_rows",
     "tensors_of",
 ]
 
 Split: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """Cuts a batch in two: batch → (first half, second half)."""
-
-_COUPLED = (torch.nn.modules.batchnorm._BatchNorm,)  # noqa: SLF001 (the base of all of them)
 
 
 def halves(batch: Any) -> tuple[Any, Any]:
@@ -135,19 +131,3 @@ def tensors_of(batch: Any) -> list[Tensor]:
         return [batch]
     parts = parts_of(batch)
     return [] if parts is None else [each for part in parts.values() for each in tensors_of(part)]
-
-
-def refuse_coupled_rows(model: torch.nn.Module) -> None:
-    """Raise if a split would change the model's step, not only its memory.
-
-    Raises:
-        UpdateError: Naming a batch normalisation that is training: it sees other statistics
-            in half a batch.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, _COUPLED) and module.training:
-            raise UpdateError(
-                f"out of memory, and the batch cannot be split: {name or 'the model'} is a "
-                f"{type(module).__name__} in training, whose statistics would change. Lower the "
-                "budget, or replace it (GroupNorm, LayerNorm), or put it into eval()."
-            )

@@ -106,13 +106,13 @@ class Step:
         """Sum gradients over copies; return what went wrong on this rank once all was sent."""
         if self._ranks.kind != "copies":
             return None
-        problem: Exception | None = None
+        problem: BaseException | None = None
         reduction = None
         try:
             reduction = Reduction.prepared(
                 self._parameters, self._held, self._ranks.shared_buffers()
             )
-        except Exception as error:  # noqa: BLE001 (raised again, once the other ranks know)
+        except BaseException as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
         (failed,) = self._ranks.summed([problem is not None])
         if problem is not None:

@@ -122,7 +122,7 @@ class Update:
             self.ranks.forget_passes()
             self._clear()
             self._state = self.session.captured(self._local)
-        except Exception as error:  # noqa: BLE001 (raised by `backward`)
+        except BaseException as error:  # noqa: BLE001 (raised by `backward`)
             # A context that was not entered has no end, where other ranks wait.
             self._unfinished = error
         return self
@@ -207,7 +207,7 @@ class Update:
                 # Others have asked, and wait for this rank.
                 self._policy = self.session.absent(self.ranks, failed=problem is not None)
             total = 0.0 if self._sum is None else float(self._sum)
-        except Exception as raised:  # noqa: BLE001 (raised below, once the other ranks know)
+        except BaseException as raised:  # noqa: BLE001 (raised below, once the other ranks know)
             problem = problem or raised
         step = Step(self.ranks, self.optimizers)
         records = [record for piece in self._pieces for record in piece.records]
