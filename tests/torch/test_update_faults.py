@@ -259,8 +259,7 @@ WORDINGS = [
 
 OTHER_ERRORS = [
     "the memory bank is empty",
-    "DataLoader worker is killed by signal: Bus error. It is possible that dataloader's workers are "
-    "out of shared memory.",
+    "It is possible that dataloader's workers are out of shared memory.",
     "mat1 and mat2 shapes cannot be multiplied",
     "expected contiguous memory format",
     "CUDA error: device-side assert triggered",

@@ -18,8 +18,8 @@ from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
 from batchwright.torch.labels import LabelCounter
+from batchwright.torch.pass_state import TorchRandomState, devices_of
 from batchwright.torch.precision import Precision
-from batchwright.torch.randomness import RandomState
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Arm:
         others = torch.random.get_rng_state()
         torch.manual_seed(seed)
         self.model = task.model().to(self.device)
-        self._random = RandomState.capture(self.model)
+        self._random = TorchRandomState.capture(devices_of(self.model))
         torch.random.set_rng_state(others)
         self.optimizer = task.optimizer(self.model)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -152,7 +152,7 @@ class Arm:
             The seconds that it took.
         """
         task, spent = self.task, self.spent
-        others = RandomState.capture(self.model)
+        others = TorchRandomState.capture(devices_of(self.model))
         self._random.restore()
         self.model.train()
         settle(self.device)
@@ -173,7 +173,7 @@ class Arm:
                 update.backward(task.loss_sum, moved(batch, self.device))
         settle(self.device)
         seconds = perf_counter() - started
-        self._random = RandomState.capture(self.model)
+        self._random = TorchRandomState.capture(devices_of(self.model))
         others.restore()
         # Where a loss scale was too large the step is skipped, and the loss was fine.
         self.loss = update.loss
@@ -187,7 +187,7 @@ class Arm:
 
     def evaluate(self) -> float:
         """Measure the task's metric, and remember it with what was spent until then."""
-        others = RandomState.capture(self.model)
+        others = TorchRandomState.capture(devices_of(self.model))
         self.model.eval()
         with torch.no_grad():
             metric = float(self.task.evaluate(self.model))
@@ -214,7 +214,7 @@ class Arm:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
-            "random": self._random.processor,
+            "random": self._random.cpu,
             "random_of_devices": {str(at): state for at, state in self._random.devices.items()},
             "spent": asdict(self.spent),
             "evaluations": [asdict(each) for each in self.evaluations],
@@ -228,7 +228,7 @@ class Arm:
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         devices = {torch.device(at): kept for at, kept in state["random_of_devices"].items()}
-        self._random = RandomState(state["random"], devices)
+        self._random = TorchRandomState(state["random"], devices)
         self.spent = Spent(**state["spent"])
         self.evaluations = [Evaluation(**each) for each in state["evaluations"]]
         self.loss = state["loss"]

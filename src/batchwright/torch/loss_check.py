@@ -159,7 +159,7 @@ class _Passes:
             self._state.restore()
             with self._fixed(), torch.set_grad_enabled(bool(self.parameters)):
                 self._made[id(part)] = self._pass(part)
-            if self._fixed is nullcontext and self._state.random.moved():
+            if self._fixed is nullcontext and self._state.random.generators.moved():
                 self._fixed = FixedRandomness
                 self._made.clear()
                 return self.compare(cut)

@@ -17,43 +17,63 @@ from batchwright.errors import UpdateError
 
 
 @dataclass(frozen=True, eq=False)
-class RandomState:
-    """The states of the global random generators that a pass may draw from.
+class TorchRandomState:
+    """The states of torch's generators.
 
     Attributes:
-        cpu: State of torch's generator on the CPU.
+        cpu: State of the generator on the CPU.
         devices: Device → state of its generator.
-        python: State of Python's `random`.
-        numpy: State of NumPy's legacy generator.
     """
 
     cpu: torch.Tensor
     devices: dict[torch.device, torch.Tensor]
-    python: Any
-    numpy: Any
 
     @classmethod
     def capture(cls, devices: frozenset[torch.device]) -> Self:
         """Copy the present states; `devices` are those of the model."""
         states = {each: _generator(each).get_rng_state(each) for each in devices}
-        # NumPy's global generator is the user's to use; here it is only read.
-        numpy = np.random.get_state()  # noqa: NPY002
-        return cls(torch.get_rng_state(), states, random.getstate(), numpy)
+        return cls(torch.get_rng_state(), states)
 
     def restore(self) -> None:
         """Put the copied states back."""
         torch.set_rng_state(self.cpu)
         for device, state in self.devices.items():
             _generator(device).set_rng_state(state, device)
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
 
     def moved(self) -> bool:
-        """Return whether torch's generators have been drawn from since."""
+        """Return whether the generators have been drawn from since."""
         return not torch.equal(self.cpu, torch.get_rng_state()) or any(
             not torch.equal(state, _generator(device).get_rng_state(device))
             for device, state in self.devices.items()
         )
+
+
+@dataclass(frozen=True, eq=False)
+class RandomState:
+    """The states of all global generators that a pass may draw from.
+
+    Attributes:
+        generators: Of torch.
+        python: Of Python's `random`.
+        numpy: Of NumPy's legacy functions.
+    """
+
+    generators: TorchRandomState
+    python: Any
+    numpy: Any
+
+    @classmethod
+    def capture(cls, devices: frozenset[torch.device]) -> Self:
+        """Copy the present states; `devices` are those of the model."""
+        # NumPy's global generator is the user's to use; here it is only read.
+        numpy = np.random.get_state()  # noqa: NPY002
+        return cls(TorchRandomState.capture(devices), random.getstate(), numpy)
+
+    def restore(self) -> None:
+        """Put the copied states back."""
+        self.generators.restore()
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ over the candidates, about a third of a training step on them: see `pays`.
 
 import math
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal, SupportsFloat, SupportsIndex, TypeAlias
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.loss_sums import evaluating
-from batchwright.torch.randomness import RandomState
+from batchwright.torch.pass_state import untouched
 from batchwright.torch.rows import count_rows, select_rows
 
 LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
@@ -81,7 +81,7 @@ def sample_losses(
     """Score the rows of a batch by a forward pass without a gradient.
 
     Modes, buffers and gradients of the model are left as they were, and so are the states of
-    torch's generators: a run that scores draws the same dropout as one that does not.
+    random generators: a run that scores draws the same dropout as one that does not.
 
     Args:
         model: The model. A DistributedDataParallel is looked through, so that no rank waits for
@@ -105,13 +105,11 @@ def sample_losses(
         (tensor([1., 4.]), True)
     """
     local = model.module if isinstance(model, DistributedDataParallel) else model
-    random = RandomState.capture(local)
     mode = nullcontext() if training else evaluating(local)
     try:
-        with torch.no_grad(), _same_buffers(local), mode:
+        with torch.no_grad(), untouched(local), mode:
             losses = losses_of(local, batch)
     finally:
-        random.restore()
         # Else an autocast around this call hands weights without a gradient to the next pass.
         torch.clear_autocast_cache()
     return _scores_of(batch, losses)
@@ -255,22 +253,6 @@ def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
     chances = _chances(scores[_finite_rows(scores)])
     gain = math.sqrt(chances.numel() * float(chances.square().sum()))
     return gain > 1 + forward_share * scores.numel() / count
-
-
-@contextmanager
-def _same_buffers(model: Module) -> Iterator[None]:
-    """Put back what a pass does to buffers: changed in place, or replaced."""
-    kept = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, value in kept:
-            setattr(module, name, buffer)
-            buffer.copy_(value)
 
 
 def _scores_of(batch: Any, scores: Any, *, name: str = "scores") -> Tensor:
