@@ -139,6 +139,7 @@ def test_with_a_tensor_of_rows_hardly_anything_is_refused(spec, rows):
     batch = made(spec, rows)
     boxes_that_fit = len(set(rows)) == 1 and rows[0] == len(rows)
     assume(not boxes_that_fit)
+    assume(len(rows) != 2)  # a pair of structures: fields, or one for each of two rows
     assume(len(rows) not in {3, 4})  # images of three rows and channels, below
     assert count_rows(batch) == len(rows)
 
