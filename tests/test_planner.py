@@ -213,3 +213,11 @@ def test_the_same_plan_whatever_the_processor_can_do():
         )
         seen.add(done.stdout)
     assert len(seen) == 1
+
+
+def test_tokens_of_an_update_are_counted_for_the_update_that_is_found():
+    lengths = [14, 34, 34, 34, 34, 34, 34, 34, 14]
+    batching = bw.TokenBudget(1020, batch_size_multiple_of=2, mixing="update")
+    planner = bw.Planner(lengths, batching=batching, step_tokens=280, seed=896)
+    for epoch in range(20):
+        assert len(planner(epoch)) == len(planner)

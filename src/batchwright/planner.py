@@ -204,7 +204,11 @@ class Planner:
         accumulate = -(-self._epochs.count(self.world_size).batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
         counted = self._epochs.count(self.world_size * accumulate)
-        return -(-counted.batches // ranks), updates, counted
+        found = -(-counted.batches // ranks)
+        while found != accumulate:  # windows of another update may need more again
+            accumulate, counted = found, self._epochs.count(self.world_size * found)
+            found = max(found, -(-counted.batches // ranks))
+        return accumulate, updates, counted
 
     def _warn(self, message: str, *, stacklevel: int) -> None:
         if not self._has_warned:
