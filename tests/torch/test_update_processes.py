@@ -324,3 +324,26 @@ def test_other_shards_are_refused(shards):
             assert message in rank[case][1]
         assert rank["frozen"] is None
     assert shards.codes == [0, 0]
+
+
+def test_sparse_gradients_are_summed(copies):
+    first, second = copies("sparse")
+    assert max(first["errors"], second["errors"]) <= 1e-6
+    assert first["norms"] == second["norms"]
+
+
+def test_a_step_that_fails_on_one_rank_leaves_copies_equal(copies):
+    first, second = copies("failing_steps")
+    errors = [[each[0] for each in rank] for rank in (first, second)]
+    assert errors[0][:5] == [None, "OutOfMemoryError", "UpdateError", "OutOfMemoryError", None]
+    assert errors[1][:5] == [None, "UpdateError", "KeyError", "KeyError", None]
+    assert [each[5:] for each in errors] == [each[:5] for each in errors]
+    for one, other in zip(first, second, strict=True):
+        assert one[1] == other[1] == 0.1
+        assert one[2] == other[2] in {1.0, 2.0**8}
+        assert one[3] == other[3]
+
+
+def test_a_rank_without_labels_takes_part_though_its_loop_passes_over_nothing(copies):
+    for rank in copies("windows_without_labels"):
+        assert rank == [[True, 4.0], [True, 4.0], [True, 2.0], [False, 0.0]]

@@ -24,6 +24,9 @@ from batchwright.torch.ranks import Ranks, device_of, ranks_of
 from batchwright.torch.rows import Split, halves
 from batchwright.torch.update import Update
 
+_NOTHING = 1e-300
+"""Windows without tokens weigh up to this together: see `Window`."""
+
 _BELOW_FLOOR = 3
 _IN_A_ROW = 10
 """Updates in a row that were not applied, after which a run ends: with the loss scale below its
@@ -201,6 +204,7 @@ class Precision:
         total = float(weight if global_weight is None else global_weight)  # type: ignore[arg-type]
         if global_weight is None:
             (total,) = ranks.summed([total])
+        total = 0.0 if 0 <= total <= _NOTHING else total
         if not 0 <= total < math.inf:
             raise LossError(
                 f"the update weighs {total}, expected the number of tokens or samples that its "

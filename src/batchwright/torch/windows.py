@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+from torch import distributed
 
 from batchwright.errors import LossError
 from batchwright.torch.batch_sampler import PlanBatchSampler
@@ -25,7 +26,9 @@ class Window:
 
     Attributes:
         batches: The batches.
-        tokens: What they weigh together: see `windows`.
+        tokens: What they weigh together: see `windows`. On several ranks it is never 0 but at
+            least 5e-324, the smallest float, which adds nothing to a sum: a loop that leaves out
+            windows without tokens would keep its rank out of an update that the others make.
         global_tokens: What the batches of all ranks weigh. None: unknown without asking them.
     """
 
@@ -106,6 +109,7 @@ def windows(
         if weigh is None:
             counter.look(taken)
         tokens = sum(_number(weight(batch)) for batch in taken)
+        tokens = tokens or _nothing()
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
 
@@ -121,6 +125,12 @@ def _counter_of(loader: Any) -> LabelCounter:
         return _COUNTERS.setdefault(loader, LabelCounter(in_use=in_use))
     except TypeError:  # lists and the like are not kept
         return LabelCounter(in_use=in_use)
+
+
+def _nothing() -> float:
+    """Return what a window without tokens weighs: see `Window`."""
+    ready = distributed.is_available() and distributed.is_initialized()
+    return math.ulp(0.0) if ready and distributed.get_world_size() > 1 else 0.0
 
 
 def _number(weight: Any) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from batchwright.torch import Precision, ranks
+from batchwright.torch import Precision, reduction, windows
 from batchwright.torch.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
@@ -438,9 +438,89 @@ def refusals(rank):
     }
 
 
+def sparse(rank):
+    """Rows of an embedding that one rank, both or none has looked up; clipped by their norm."""
+    errors, norms = [], []
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        shares = [torch.from_numpy(generator.integers(0, 30, (4, 3))) for _ in range(2)]
+        mine = shares[rank] if seed % 3 or rank else None
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Embedding(30, 4, sparse=True), torch.nn.Linear(4, 1))
+        twin = torch.nn.Sequential(torch.nn.Embedding(30, 4), torch.nn.Linear(4, 1))
+        twin.load_state_dict(model.state_dict())
+        everyone = torch.cat([each for r, each in enumerate(shares) if seed % 3 or r])
+        (twin(everyone).square().sum() / len(everyone)).backward()
+        ddp, precision = wrapped(model), Precision("fp32")
+        with precision.update(ddp, still(model), weight=0 if mine is None else 4) as update:
+            if mine is not None:
+                update.backward(lambda m, x: m(x).square().sum(), mine)
+        gradient = torch.cat([p.grad.to_dense().flatten().double() for p in model.parameters()])
+        errors.append(relative_error(gradient, flat_gradient(twin)))
+        norms.append(update.grad_norm)
+    return {"errors": max(errors), "norms": norms}
+
+
+class Flaky(torch.optim.Adam):
+    """Fails in its first steps, on the ranks and in the way that it is told."""
+
+    def __init__(self, parameters, ways, lr=0.1):
+        super().__init__(parameters, lr=lr)
+        self.ways = list(ways)
+
+    def step(self):
+        way = self.ways.pop(0) if self.ways else None
+        if way == "before":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        super().step()
+        if way == "after":
+            raise KeyError("mine")
+
+
+def failing_steps(rank):
+    """An optimizer that fails on one rank: neither goes on alone, and copies stay equal."""
+    came = []
+    ways = [(None, None), ("before", None), (None, "after"), ("before", "after"), (None, None)]
+    for mode in ("fp32", "fp16"):
+        model = make(seed=4)
+        ddp = wrapped(model)
+        optimizer = Flaky(model.parameters(), [each[rank] for each in ways])
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8) if mode == "fp16" else None
+        precision = Precision(mode, scaler=scaler)
+        for _ in ways:
+            share = [padded(SAMPLES[rank::2])]
+            options = {"learning_rate": lambda _: 0.5}
+            error = caught(partial(update_of, ddp, share, precision, optimizer, **options))
+            rate = optimizer.param_groups[0]["lr"]
+            held = [value for state in optimizer.state.values() for value in state.values()]
+            states = digest([*model.parameters(), *held])
+            came.append([None if error is None else error[0], rate, precision.loss_scale, states])
+    return came
+
+
+def windows_without_labels(rank):
+    """A rank whose labels are all ignored, and a loop that passes over what weighs nothing."""
+    model = torch.nn.Linear(3, 2)
+    ddp, precision, came = wrapped(model), Precision("fp32"), []
+    for step in range(4):
+        labels = torch.full((2,), -100 if step == 3 or (rank, step) == (1, 2) else 1)
+        for window in windows([(torch.ones(2, 3), labels)], accumulate=1):
+            if window.tokens:
+                with precision.update(ddp, still(model), weight=window.tokens) as update:
+                    for batch in window:
+                        update.backward(
+                            lambda m, b: torch.nn.functional.cross_entropy(
+                                m(b[0]), b[1], reduction="sum"
+                            ),
+                            batch,
+                        )
+                came.append([update.applied, update.weight])
+    return came
+
+
 def many_gradients(rank):
     """More than one bucket, several types, one larger than a bucket, one not in one piece."""
-    ranks._BUCKET = 1000
+    reduction.BUCKET = 1000
     model = torch.nn.Sequential(
         *(torch.nn.Embedding(4, width) for width in (500, 30, 40, 50)),
         torch.nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last),
@@ -525,6 +605,9 @@ if __name__ == "__main__":
             plain_steps,
             buffers,
             refusals,
+            sparse,
+            failing_steps,
+            windows_without_labels,
             many_gradients,
             resume,
             gone,
