@@ -1,5 +1,6 @@
 """Samples that are too few for whole updates, however batches are split: by a named policy."""
 
+import contextlib
 import warnings
 
 import numpy as np
@@ -149,3 +150,37 @@ def test_a_plan_remembers_its_policy(tmp_path):
     plan = planner("drop", world_size=8)(2)
     plan.save(tmp_path / "plan")
     assert bw.Plan.load(tmp_path / "plan").origin.last == plan.shard(0, 8).origin.last == "drop"
+
+
+@pytest.mark.parametrize("last", ["short", "repeat", "drop"])
+@pytest.mark.parametrize(
+    "batching", [bw.TokenBudget(8), bw.FixedSize(2), bw.Packing(8), bw.Buckets(2, max_tokens=8)]
+)
+@pytest.mark.parametrize(
+    ("world", "accumulate"), [(1, 2**62), (10**6, 10**6), (2**40, 1), (2**40, 2**40)]
+)
+def test_an_update_of_any_size_is_planned_at_once_or_refused(world, accumulate, batching, last):
+    planner = None
+    with warnings.catch_warnings(), contextlib.suppress(bw.PlanError):
+        warnings.simplefilter("ignore")
+        planner = bw.Planner(
+            [3, 1, 4, 1, 5],
+            batching=batching,
+            world_size=world,
+            accumulate=accumulate,
+            last=last,
+        )
+    if planner is not None:
+        assert len(planner) <= 10**6
+        assert set(planner(0).indices.tolist()) == set(range(5))
+
+
+def test_far_more_repeats_than_samples_are_refused():
+    with pytest.raises(bw.PlanError, match="5 samples cannot fill 8000000 batches"):
+        bw.Planner(
+            np.ones(5, int),
+            batching=bw.FixedSize(1),
+            world_size=8,
+            accumulate=10**6,
+            last="repeat",
+        )

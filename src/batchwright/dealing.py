@@ -116,6 +116,8 @@ def rank_imbalance(costs: FloatArray, world_size: int, accumulate: int) -> float
 
 def _mixed(ranked: IntArray, update: int, rng: np.random.Generator) -> IntArray:
     """Give each update one random batch of every stratum, in random slots."""
+    if not ranked.size:  # an update may have any number of slots
+        return ranked
     strata = ranked.reshape(update, -1)
     drawn = np.take_along_axis(strata, _random_rows(strata.shape, rng), axis=1)
     updates = drawn.T

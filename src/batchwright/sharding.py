@@ -9,6 +9,9 @@ from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.typing import FloatArray, IntArray, Last
 
+_MOST_REPEATED = 1_000_000
+"""Samples may come twice so often, or as often as there are samples, whichever is more."""
+
 
 def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None) -> Plan:
     """Split batches until their number is a multiple, or exactly a given number.
@@ -73,7 +76,8 @@ def num_batches(
         `samples` where some have to come twice.
 
     Raises:
-        PlanError: If no update would remain under ``"drop"``.
+        PlanError: If no update would remain under ``"drop"``, or far more samples than there are
+            would have to come again.
 
     Example:
         >>> [num_batches(9, 9, world_size=2, accumulate=4, last=each)
@@ -82,10 +86,17 @@ def num_batches(
     """
     update = world_size * accumulate
     whole = -(-needed // update) * update if updates is None else updates * update
-    if whole <= samples or last == "repeat":
+    if whole <= samples:
         return whole
-    if last == "short":
-        return -(-needed // world_size) * world_size
+    if last != "drop":
+        count = whole if last == "repeat" else -(-needed // world_size) * world_size
+        if count - samples > max(samples, _MOST_REPEATED):
+            raise PlanError(
+                f"{samples} samples cannot fill {count} batches, world_size={world_size} × "
+                f"accumulate={accumulate} under last={last!r}: the same ones would come over and "
+                "over. Use fewer ranks, or accumulate less."
+            )
+        return count
     if samples < update:
         raise PlanError(
             f"{samples} samples cannot fill one update of {update} batches, world_size="

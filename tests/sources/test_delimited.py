@@ -1,6 +1,7 @@
 """CSV as people write it: no row is lost, whatever it holds."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,16 @@ def test_line_ends_quotes_and_byte_order_mark(tmp_path, text: str) -> None:
 
 def test_floats_and_exponents(tmp_path) -> None:
     assert read(tmp_path, "n\n1\n2.0\n3e0\n") == [1, 2, 3]
+
+
+def test_rows_after_one_that_is_no_number_are_not_read_as_numbers(tmp_path, monkeypatch) -> None:
+    cast, rows = pc.cast, []
+    monkeypatch.setattr(
+        pc, "cast", lambda values, *how: rows.append(len(values)) or cast(values, *how)
+    )
+    with pytest.raises(LengthsError, match="row 0 of 'n' .* is empty"):
+        read(tmp_path, "n\n" + "\n" * 100_000)
+    assert sum(rows) < 30_000
 
 
 def test_text_that_looks_like_numbers_is_measured_when_asked(tmp_path) -> None:

@@ -11,6 +11,7 @@ from batchwright.lengths import as_lengths
 from batchwright.planner import plan as plan_of
 from batchwright.plans import Plan
 from batchwright.report.histogram import histogram
+from batchwright.stats import count_distinct
 from batchwright.typing import IntArray, IntoLengths, LengthArray
 
 _MOST_TIMES = 8
@@ -71,17 +72,17 @@ def file_facts(plan: Plan) -> dict[str, Any]:
     """
     origin, sizes = plan.origin, plan.sizes
     dropped = {reason: each.size for reason, each in plan.dropped.items()}
-    present = int(np.unique(plan.indices).size)
+    present = count_distinct(plan.indices)
     whole, distinct, split = plan.indices.size, present, 0
     if plan.starts is not None:
         whole = int(np.count_nonzero(plan.starts == 0))
-        distinct = _distinct_pairs(plan.indices, plan.starts)
-        split = int(np.unique(plan.indices[plan.starts > 0]).size)
+        distinct = count_distinct(plan.indices, plan.starts)
+        split = count_distinct(plan.indices[plan.starts > 0])
     absent = None
     if origin.num_samples is not None:
         # A sample may be listed although it is there: another draw, or piece, of it is not.
-        listed = np.unique(np.concatenate((plan.indices, *plan.dropped.values()))).size
-        absent = origin.num_samples - int(listed)
+        listed = np.concatenate((plan.indices, *plan.dropped.values()))
+        absent = origin.num_samples - count_distinct(listed)
     return {
         "num_samples": whole,
         "num_batches": len(plan),
@@ -205,13 +206,6 @@ def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> dict[str, 
         "padded_tokens": padded_tokens,
         "efficiency": num_tokens / padded_tokens,
     }
-
-
-def _distinct_pairs(first: IntArray, second: IntArray) -> int:
-    order = np.lexsort((second, first))
-    first, second = first[order], second[order]
-    is_new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    return 1 + int(np.count_nonzero(is_new))
 
 
 def _waste(facts: dict[str, Any], layout: Layout) -> float:
