@@ -1,4 +1,5 @@
 import os
+import pickle
 import subprocess
 import sys
 
@@ -221,3 +222,21 @@ def test_tokens_of_an_update_are_counted_for_the_update_that_is_found():
     planner = bw.Planner(lengths, batching=batching, step_tokens=280, seed=896)
     for epoch in range(20):
         assert len(planner(epoch)) == len(planner)
+
+
+def test_a_planner_keeps_what_it_was_given():
+    lengths, weights = np.arange(1, 60), np.arange(1.0, 60.0)
+    groups = np.arange(59) % 3
+    orders = [
+        bw.Shuffle(),
+        bw.Weighted(weights),
+        bw.ClassBalanced(groups),
+        bw.Mixture(groups, temperature=2.0),
+        bw.Curriculum(weights, pacing=bw.pacing.root(p=2)),
+    ]
+    planners = [bw.Planner(lengths, batching=bw.TokenBudget(100), order=each) for each in orders]
+    before = [pickle.loads(pickle.dumps(each))(3).digest() for each in planners]  # noqa: S301
+    for array in (lengths, weights, groups):
+        array[:] = array[::-1].copy()
+    assert [pickle.loads(pickle.dumps(each))(3).digest() for each in planners] == before  # noqa: S301
+    assert [each(3).digest() for each in planners] == before

@@ -7,13 +7,34 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from batchwright.errors import BatchwrightError, BudgetError
+from batchwright.errors import BatchwrightError, BudgetError, PlanError
 
 MOST_EPOCHS = 2**32
 """More make no run, and the draws until then could not be counted in 64 bits."""
 
 _EXACT = 2**53  # integers up to here are floats, too
 _MOST = 2**63 - 1  # what an array of 64-bit integers holds
+
+
+def epoch_number(epoch: Any) -> int:
+    """Return the epoch that `set_epoch` was given as Python's own integer.
+
+    Raises:
+        PlanError: If it is no integer of at least 0, or too large.
+
+    Example:
+        >>> epoch_number(3)
+        3
+    """
+    try:
+        number = operator.index(epoch)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MOST_EPOCHS:
+        raise PlanError(
+            f"set_epoch({epoch!r:.60}): expected an integer of at least 0, at most {MOST_EPOCHS}."
+        )
+    return number
 
 
 def whole_number(

@@ -84,7 +84,9 @@ class Planner:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
-        self.lengths: LengthArray = as_lengths(lengths, columns=True)
+        checked = as_lengths(lengths, columns=True)
+        # An array that the caller may write to is not the planner's own.
+        self.lengths: LengthArray = checked.copy() if checked.flags.writeable else checked
         self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else as_order(order)
         self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
@@ -281,6 +283,23 @@ class Planner:
             origin,
             self._items.samples(repeated)[0],
         )
+
+
+def is_alike(planner: Planner, plan: Plan) -> bool:
+    """Say whether a planner makes the same plan of another epoch, as for validation.
+
+    Args:
+        planner: The planner.
+        plan: What it made of an epoch.
+
+    Example:
+        >>> from batchwright.order import Sequential
+        >>> planner = Planner([5, 3, 8], batching=TokenBudget(10), order=Sequential())
+        >>> is_alike(planner, planner(0))
+        True
+    """
+    epoch = plan.origin.epoch
+    return planner(epoch - 1 if epoch else 1).digest() == plan.digest()
 
 
 def plan(

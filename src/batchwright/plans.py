@@ -33,6 +33,7 @@ class Origin:
         world_size: Ranks that share the plan.
         accumulate: Batches of one update on each rank.
         last: What becomes of samples that are too few for a whole last update; see `Planner`.
+        is_shard: Whether it is one rank's part of a plan.
     """
 
     num_samples: int | None = None
@@ -42,6 +43,7 @@ class Origin:
     world_size: int = 1
     accumulate: int = 1
     last: Last = "short"
+    is_shard: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
@@ -50,6 +52,8 @@ class Origin:
         check_choice("Origin", "last", self.last, ("short", "drop", "repeat"))
         if not isinstance(self.fingerprint, str | None):
             raise PlanError(f"Origin(fingerprint={self.fingerprint!r:.60}): expected a string.")
+        if not isinstance(self.is_shard, bool):
+            raise PlanError(f"Origin(is_shard={self.is_shard!r:.60}): expected True or False.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +257,9 @@ class Plan:
                 f"world_size={world_size}, or use batchwright.equalize."
             )
         shard = self.take(np.arange(rank, len(self), world_size))
-        return dataclasses.replace(shard, origin=dataclasses.replace(self.origin, world_size=1))
+        is_shard = world_size > 1 or self.origin.is_shard
+        origin = dataclasses.replace(self.origin, world_size=1, is_shard=is_shard)
+        return dataclasses.replace(shard, origin=origin)
 
     def entry_lengths(self, lengths: IntoLengths) -> IntArray:
         """Return the length of each entry of `indices`, after truncation and splitting.

@@ -309,3 +309,42 @@ def test_a_stream_that_began_takes_no_state():
     next(batches)
     with pytest.raises(bw.PlanError, match="begun"):
         batches.load_state_dict(state)
+
+
+class Table:
+    """What has columns, as pandas, Arrow and Polars have them."""
+
+    columns = ("text",)
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, row):
+        return self
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize("table", [Table(), {"train": [[1]], "test": [[2]]}])
+def test_a_table_or_a_dict_is_not_a_stream_of_its_columns(table):
+    with pytest.raises(bw.SourceError, match=r"samples is a \w+, which gives its keys or columns"):
+        stream(table, batching=BUDGET)
+
+
+def test_samples_with_labels_of_their_own_are_gone_through():
+    class Series:
+        def __len__(self):
+            return 3
+
+        def keys(self):
+            return [7, 8, 9]
+
+        def __getitem__(self, label):
+            return {7: [1], 8: [2], 9: [3]}[label]
+
+        def __iter__(self):
+            return map(self.__getitem__, self.keys())
+
+    batches = stream(Series(), batching=BUDGET)
+    assert sorted(sample for batch in batches for sample in batch) == [[1], [2], [3]]

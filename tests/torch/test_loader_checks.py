@@ -270,6 +270,43 @@ def test_epochs_that_are_set_or_plans_that_are_fixed_come_again_in_silence():
         list(fixed)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("order", [bw.Sequential(), lambda lengths, **_: range(lengths.size)])
+def test_epochs_that_are_all_alike_come_again_in_silence(order, ranks):
+    alike = bw.Planner(LENGTHS, batching=bw.TokenBudget(50), order=order)
+    sampler = PlanBatchSampler(alike, rank=0, world_size=ranks)
+    sampler.set_epoch(2**32)
+    for _ in range(3):
+        assert len(list(sampler)) == len(sampler)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_shard_of_a_plan_is_not_shared_again(ranks, tmp_path):
+    planned = bw.Planner(LENGTHS, batching=bw.TokenBudget(50), world_size=2)(0)
+    shard = planned.shard(1, 2)
+    shard.save(tmp_path / "shard")
+    for each in (shard, bw.Plan.load(tmp_path / "shard"), shard.shard(0, 1), shard[:]):
+        sampler = PlanBatchSampler(each, rank=0, world_size=ranks)
+        if ranks == 1:
+            assert list(sampler) == [batch.tolist() for batch in shard]
+            continue
+        with pytest.raises(bw.PlanError, match="one rank's part of a plan already"):
+            len(sampler)
+    whole = PlanBatchSampler(planner()(0).shard(0, 1), rank=0, world_size=ranks)
+    assert len(list(whole)) == len(whole)
+
+
+def test_callers_that_are_no_loaders_are_not_looked_into():
+    class Trainer:
+        def __getattr__(self, name):
+            raise KeyError(name)
+
+        def batches(self, sampler):
+            return list(sampler)
+
+    assert len(Trainer().batches(PlanBatchSampler(planner()))) == len(planner())
+
+
 def test_a_pass_that_is_finished_is_the_epoch_and_the_next_of_it_is_said():
     sampler = PlanBatchSampler(planner())
     sampler.load_state_dict(sampler.state_after(2))

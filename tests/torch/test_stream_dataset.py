@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import batchwright as bw
-from batchwright.torch import PackCollator, PadCollator
+from batchwright._states import sealed
+from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.torch import PackCollator, PadCollator, StreamDataset
 from tests.patience import PATIENCE
 from tests.streams import killed_run
 from tests.streams.killed_run import (
@@ -497,3 +499,48 @@ def tagged(out):
 
 def log(out):
     return [batch for _, batch in tagged(out)]
+
+
+@pytest.mark.parametrize("epoch", [2**32 + 1, 2**63, 10**30])
+def test_an_epoch_beyond_counting_is_refused(epoch):
+    dataset = dataset_of()
+    with pytest.raises(PlanError, match="set_epoch.*at most"):
+        dataset.set_epoch(epoch)
+    state = dataset.state_dict()
+    with pytest.raises(PlanMismatchError):
+        dataset.load_state_dict(sealed({**state, "epoch": epoch}, version=state["version"]))
+
+
+def test_an_iterator_is_not_shared_by_workers(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("".join(f"{number} {'x' * 100}\n" for number in range(2_000)))
+    whole = sorted(path.read_text().splitlines(keepends=True))
+
+    def lines(workers, samples):
+        dataset = StreamDataset(samples, batching=bw.TokenBudget(1_000), buffer_size=50)
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=list)
+        return sorted(line for batch in loader for line in batch)
+
+    def from_start(start):
+        with path.open() as file:
+            yield from islice(file, start, None)
+
+    for workers in (0, 1):
+        with path.open() as file:
+            assert lines(workers, map(str, file)) == whole
+    with path.open() as file:
+        for samples in (file, map(str, file), (line for line in file)):
+            with pytest.raises(PlanError, match=r"iterator \(\w+\), and 2 workers"):
+                lines(2, samples)
+    assert lines(2, from_start) == whole
+
+
+def test_an_iterator_that_a_pass_left_in_its_middle_says_that_samples_are_lost():
+    dataset = StreamDataset(iter(["x"] * 200), batching=bw.TokenBudget(10), buffer_size=20)
+    next(iter(dataset))
+    dataset.set_epoch(1)
+    with pytest.warns(UserWarning, match=r"iterator \(list_iterator\).* is lost"):
+        list(dataset)
+    dataset.set_epoch(2)
+    with pytest.raises(bw.SourceError, match="gave no sample"):
+        list(dataset)

@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.checks import epoch_number
 from batchwright.errors import LossError, PlanError
 from batchwright.keras.epoch_batches import EpochBatches, Fetch
 from batchwright.keras.epoch_callback import EpochCallback
 from batchwright.keras.exact_weights import mean_weight
 from batchwright.keras.fetch_ahead import FetchAhead
-from batchwright.planner import Planner
+from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 
 
@@ -97,6 +98,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._ahead: FetchAhead | None = None
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
         self._is_spent = False
+        self._is_alike: bool | None = None  # every epoch; looked at when one begins once more
         self._begin(0)
 
     def __len__(self) -> int:
@@ -160,12 +162,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         Raises:
             PlanError: If it is no integer of at least 0.
         """
-        try:
-            number = operator.index(epoch)
-        except TypeError:
-            number = -1
-        if number < 0:
-            raise PlanError(f"set_epoch({epoch!r}): expected an integer of at least 0.")
+        number = epoch_number(epoch)
         if number != self._epoch:
             self._begin(number)
         self._is_spent = False
@@ -242,7 +239,13 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return batches(number) if ahead is None else ahead(number)
 
     def _warn_if_spent(self) -> None:
-        if self._is_spent and isinstance(self._plans, Planner):
+        plans = self._plans
+        if not self._is_spent or not isinstance(plans, Planner):
+            return
+        # Where all epochs are alike, as in validation, nothing was forgotten.
+        if self._is_alike is None:
+            self._is_alike = is_alike(plans, self.plan)
+        if not self._is_alike:
             warnings.warn(
                 f"epoch {self._epoch} begins once more. Give fit callbacks=[dataset.callback()], "
                 "so that each epoch has its plan; or, where the same batches are wanted, make the "

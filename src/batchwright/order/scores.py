@@ -27,7 +27,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
         array([1. , 2.5])
     """
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.array(values, dtype=np.float64)  # the caller may go on writing to theirs
     except (TypeError, ValueError) as error:
         raise ScoresError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
     if array.ndim != 1 or not array.size:
@@ -86,7 +86,7 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
         or a name.
     """
     try:
-        array = np.asarray(values)
+        array = np.array(values)  # the caller may go on writing to theirs
     except (TypeError, ValueError) as error:
         raise ScoresError(f"{name} cannot be read as an array ({error}). Give [n].") from error
     if array.ndim != 1 or not array.size:

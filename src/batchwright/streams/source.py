@@ -66,8 +66,13 @@ class Source:
         self._is_indexed = (
             hasattr(samples, "__getitem__")
             and hasattr(samples, "__len__")
-            and not isinstance(samples, Mapping)
+            and not hasattr(samples, "keys")  # looked up by those, as pandas' Series
         )
+        if isinstance(samples, Mapping) or hasattr(samples, "columns"):
+            raise SourceError(
+                f"samples is a {type(samples).__name__}, which gives its keys or columns when it "
+                'is gone through. Give its rows, such as table.to_dict("records").'
+            )
         if not self._is_indexed and not hasattr(samples, "__iter__") and not callable(samples):
             raise SourceError(
                 f"samples is {type(samples).__name__}, expected a sequence, something to iterate "

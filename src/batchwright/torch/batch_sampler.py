@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from batchwright.checks import epoch_number
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
@@ -116,14 +117,7 @@ class PlanBatchSampler:
         Raises:
             PlanError: If it is no integer of at least 0.
         """
-        try:
-            number = operator.index(epoch)
-        except TypeError:
-            number = -1
-        if number < 0:
-            message = f"set_epoch({epoch!r}): expected an integer of at least 0."
-            raise PlanError(message)
-        self.epoch = number
+        self.epoch = epoch_number(epoch)
         self._passes, self._is_spent = 0, False
 
     @property
@@ -228,7 +222,7 @@ class PlanBatchSampler:
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch
         if course.known is None:
-            self._warn_if_repeated()
+            self._warn_if_repeated(course)
             self._passes += 1
         return course, self._placed()[0]
 
@@ -236,11 +230,14 @@ class PlanBatchSampler:
         """Take note that an iterator came to its end."""
         self._is_spent = self._is_spent or course.epoch == self.epoch
 
-    def _warn_if_repeated(self) -> None:
+    def _warn_if_repeated(self, course: Course) -> None:
         """Warn if the epoch comes once more. A first look at a batch or two is none."""
-        repeated = self._is_spent or self._passes > 1
-        if repeated and not self._has_warned and isinstance(self._source, PlannerSource):
-            self._has_warned = True
+        source, repeated = self._source, self._is_spent or self._passes > 1
+        if not repeated or self._has_warned or not isinstance(source, PlannerSource):
+            return
+        self._has_warned = True
+        # Where all epochs are alike, as in validation, nothing was forgotten.
+        if course.plan is not None and not source.is_alike(course.plan):
             warnings.warn(
                 f"epoch {self.epoch} begins once more, with the same batches. Call "
                 "sampler.set_epoch(epoch) before each epoch; or, where the same batches are "

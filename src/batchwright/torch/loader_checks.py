@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Subset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from batchwright.errors import PlanMismatchError
 from batchwright.torch.pack_collator import PackCollator
@@ -57,7 +58,7 @@ def loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
             return None
         frame = frame.f_back
         caller: Any = frame.f_locals.get("self")
-        if hasattr(caller, "_dataset") and _reaches(
+        if isinstance(caller, _BaseDataLoaderIter) and _reaches(
             getattr(caller, "_index_sampler", None), sampler
         ):
             return caller._dataset, getattr(caller, "_collate_fn", None)  # noqa: SLF001

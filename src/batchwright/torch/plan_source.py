@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from batchwright.batching.described import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
-from batchwright.planner import Planner
+from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 from batchwright.remainders import share
 from batchwright.typing import Last, LengthArray
@@ -178,6 +178,10 @@ class PlannerSource:
             self._made = (key, planner(epoch))
         return self._made[1]
 
+    def is_alike(self, plan: Plan) -> bool:
+        """Say whether another epoch is the same plan."""
+        return is_alike(self._for(plan.origin.world_size), plan)
+
     def _for(self, world_size: int) -> Planner:
         if world_size not in self._sized:
             self._sized[world_size] = self._planner.resized(world_size)
@@ -237,6 +241,13 @@ class FixedSource:
         self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
     ) -> Plan:
         """Return the plan; see `PlanSource.plan`."""
+        if self._plan.origin.is_shard and world_size > 1:
+            message = (
+                "the plan is one rank's part of a plan already (plan.shard), and would be shared "
+                f"again among {world_size} ranks: each would see a part of its part. Give every "
+                "rank the whole plan; or, if each has its shard, rank=0, world_size=1."
+            )
+            raise PlanError(message)
         key = (world_size, accumulate)
         if self._split is None or self._split[0] != key:
             shared = share(self._plan, world_size, accumulate, epoch, last=self.last)

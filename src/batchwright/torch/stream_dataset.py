@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
@@ -14,6 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
+from batchwright.checks import MOST_EPOCHS, epoch_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.buffer import Cut, Measure, slice_of
@@ -146,13 +146,7 @@ class StreamDataset(IterableDataset[Any]):
         Raises:
             PlanError: If it is no integer of at least 0.
         """
-        try:
-            number = operator.index(epoch)
-        except TypeError:
-            number = -1
-        if number < 0:
-            message = f"set_epoch({epoch!r}): expected an integer of at least 0."
-            raise PlanError(message)
+        number = epoch_number(epoch)
         if self._shared[_Shared.IN_WORKERS] and self._shared[_Shared.HAS_READ]:
             self._compare()  # workers cannot ask other ranks
         self._shared[:] = torch.tensor([number, self._shared[_Shared.IN_WORKERS], 1, 0, 0, 0, 0, 0])
@@ -163,6 +157,8 @@ class StreamDataset(IterableDataset[Any]):
         in_worker = worker is not None
         check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
         loaded, self._loaded = self._loaded, None
+        if _can_be_read_once(self._original):
+            self._check_iterator()
         # Workers load one after the other: those of an epoch stay together.
         epoch = self.epoch
         if loaded is not None and (in_worker or loaded["epoch"] == epoch):
@@ -190,6 +186,28 @@ class StreamDataset(IterableDataset[Any]):
                     self._compare()
             yield batch if self._collate is None else self._collate(batch)
         self._shared[_Shared.ENDED] += epoch == self.epoch
+
+    def _check_iterator(self) -> None:
+        """Refuse an iterator that workers share; warn of one that a pass has read from.
+
+        Raises:
+            PlanError: If several workers would read from it.
+        """
+        name, worker = type(self._original).__name__, get_worker_info()
+        if worker is not None and worker.num_workers > 1 and not self._presharded:
+            raise PlanError(
+                f"the samples are an iterator ({name}), and {worker.num_workers} workers would "
+                "read from it. What it reads from, such as an open file, they share: most samples "
+                "would be lost. Give a function start → iterator that opens it, or a sequence."
+            )
+        before = self._pass
+        if before is not None and before.opening and not before.state_dict()["ended"]:
+            warnings.warn(
+                f"the samples are an iterator ({name}), and an earlier pass has read from it: what "
+                "that pass held, and did not emit, is lost. Give a function start → iterator, or "
+                "a sequence.",
+                stacklevel=3,
+            )
 
     def _note_opening(self, here: BatchStream) -> None:
         """Keep hashes of what was read first, for other ranks to compare."""
@@ -253,7 +271,7 @@ class StreamDataset(IterableDataset[Any]):
             PlanMismatchError: If it is no state, or one of another seed or number of workers.
         """
         epoch = state.get("epoch") if isinstance(state, Mapping) else None
-        if type(epoch) is not int or epoch < 0:
+        if type(epoch) is not int or not 0 <= epoch <= MOST_EPOCHS:
             message = "not a state of a StreamDataset. Load what state_dict() returned."
             raise PlanMismatchError(message)
         self._stream(epoch).load_state_dict(state)  # refuses what does not fit
@@ -324,6 +342,11 @@ class _Iterated:
     def dataset(self) -> IterableDataset[Any]:
         """What is inside, which has a `set_epoch` perhaps."""
         return self._samples
+
+
+def _can_be_read_once(samples: object) -> bool:
+    """Say whether samples are an iterator: a generator, an open file, a `map`."""
+    return isinstance(samples, Iterator) and not isinstance(samples, IterableDataset)
 
 
 def _shared(values: Tensor) -> Tensor:
