@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.order import Pools
 from batchwright.remainders import share
 from tests.strategies import accounted
 
@@ -184,3 +185,24 @@ def test_far_more_repeats_than_samples_are_refused():
             accumulate=10**6,
             last="repeat",
         )
+
+
+@pytest.mark.parametrize("nothing", [[], np.empty(0, dtype=np.int64), Pools(np.empty(0), None)])
+@pytest.mark.parametrize("last", ["short", "drop", "repeat"])
+def test_a_later_epoch_without_samples_is_filled_with_others(nothing, last):
+    def order(lengths, *, seed, epoch):
+        return np.arange(lengths.size) if epoch != 4 else nothing
+
+    planner = bw.Planner(
+        [4] * 30, batching=bw.TokenBudget(20), order=order, accumulate=4, last=last
+    )
+    with pytest.warns(UserWarning, match="epoch 4 would hold no sample: others stand in"):
+        plan = planner(4)
+    assert len(plan) == len(planner)
+    assert sorted(plan.indices) == sorted(plan.repeated)
+
+    def never(lengths, *, seed, epoch):
+        return nothing
+
+    with pytest.raises(bw.PlanError, match="at least one sample"):
+        bw.Planner([4] * 30, batching=bw.TokenBudget(20), order=never)

@@ -96,8 +96,10 @@ class Epochs:
 
     def pools(self, epoch: int, *, seed: int | None = None) -> Pools:
         """Ask the order for an epoch; samples that exceed the budget are gone."""
-        ordered = self.order(self.totals, seed=self.seed if seed is None else seed, epoch=epoch)
-        return self.items.of(as_pools(ordered, self.totals.size))
+        return self.items.of(as_pools(self._ordered(epoch, seed), self.totals.size))
+
+    def _ordered(self, epoch: int, seed: int | None = None) -> Pools | IntArray:
+        return self.order(self.totals, seed=self.seed if seed is None else seed, epoch=epoch)
 
     def count(self, multiple: int) -> Counted:
         """Find a number of batches that suits every epoch.
@@ -169,7 +171,8 @@ class Epochs:
         Raises:
             PlanError: If a batching makes other batches of what it was counted with.
         """
-        pools, repeated = self._filled(self.pools(epoch), room.fill, epoch)
+        ordered = as_pools(self._ordered(epoch), self.totals.size, may_be_empty=True)
+        pools, repeated = self._filled(self.items.of(ordered), room.fill, epoch)
         nothing = repeated[:0]
         deferred: list[IntArray] = []
         seen = set()
@@ -260,7 +263,7 @@ class Epochs:
         if not short:
             return pools, pools.members[:0]
         members = pools.members
-        if not members.size:  # all that was drawn exceeds the budget: others stand in
+        if not members.size:  # none was drawn, or all exceed the budget: others stand in
             members = self.items.all()
         if pools.is_free and not pools.may_defer:
             members = shuffled(members, generator(self.seed, "repeat", epoch))

@@ -129,8 +129,13 @@ class Planner:
         """
         epoch = whole_number(None, "epoch", epoch, least=0, most=MOST_EPOCHS, error=PlanError)
         laid = self._epochs.lay(epoch, self._room)
-        if laid.note is not None:
-            self._warn(laid.note, stacklevel=3)
+        note = laid.note
+        if laid.repeated.size == laid.draft.indices.size:
+            note = (
+                f"epoch {epoch} would hold no sample: others stand in (plan.repeated lists them)."
+            )
+        if note is not None:
+            self._warn(note, stacklevel=3)
         return self._dealt(laid, epoch)
 
     def __repr__(self) -> str:

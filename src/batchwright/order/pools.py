@@ -130,12 +130,13 @@ def as_order(order: Order) -> Order:
     return order
 
 
-def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
+def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool = False) -> Pools:
     """Check what an order returned.
 
     Args:
         ordered: Pools, or int64[m] for a binding sequence.
         num_samples: How many samples there are.
+        may_be_empty: Whether they may hold no sample.
 
     Returns:
         Pools with every member between 0 and `num_samples`.
@@ -151,6 +152,8 @@ def as_pools(ordered: Pools | IntArray, num_samples: int) -> Pools:
         except (TypeError, ValueError) as error:
             raise PlanError(f"the order returned no array of sample indices ({error}).") from error
     members = np.asarray(pools.members)
+    if may_be_empty and members.ndim == 1 and not members.size:
+        return Pools(np.empty(0, dtype=np.int64), None)
     if members.ndim != 1 or not members.size or members.dtype.kind not in "iu":
         raise PlanError(
             f"the order returned {members.dtype}{list(members.shape)}, expected at least one "
