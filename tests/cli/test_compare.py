@@ -274,6 +274,45 @@ def test_what_is_bad_is_told_in_a_line_before_long_work_starts(here, text, args,
     assert not Path("task.compare.json").exists()
 
 
+LATE = """
+
+calls = 0
+
+def late(model, batch):
+    global calls
+    calls += 1
+    if calls > 20:
+        FAIL
+    return loss_sum(model, batch)
+
+import dataclasses
+task = dataclasses.replace(task, loss_sum=late)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        ("raise RuntimeError('boom\\nat last')", "late failed with RuntimeError: boom at last."),
+        ("model(torch.zeros(2, 2).bool())", "forward failed with RuntimeError: "),
+        ("raise SystemExit('bye')", "late called sys.exit()."),
+    ],
+)
+def test_a_task_that_fails_in_the_middle_is_told_with_the_line(here, fail, said):
+    text = TASK + LATE.replace("FAIL", fail)
+    write("task.py", text)
+    code, out, err = run("task.py", "--seeds", "1", "--strategies", "plain")
+    assert (code, out) == (2, "")
+    function = said.split()[0]
+    begins = text.replace("EPOCHS", "1").split("\n").index
+    line = 1 + (begins("        " + fail) if function == "late" else begins(FORWARD))
+    assert err.startswith(f"batchwright: task.py, line {line}: {said}")
+    assert err.count("\n") == 1
+
+
+FORWARD = "        return self.decide(self.embed(tokens).sum(1))"
+
+
 def test_a_task_that_is_not_there_is_told(here):
     result = invoke("compare", "no.py")
     assert result.exit_code == 2

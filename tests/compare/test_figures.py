@@ -1,5 +1,7 @@
 """Figures over seeds: ratios, differences, when a target was reached."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,16 @@ from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.figures import reached, summarize
 from batchwright.compare.race import DENSE, Outcome
 from batchwright.compare.ratios import difference, ratio
+from batchwright.compare.result_file import _plain
+from batchwright.report.compared import learning_rows
 from tests.compare.conftest import make_task
+
+SETTINGS = {"target": None}
+
+
+def plain_facts(summaries):
+    return [_plain(dataclasses.asdict(each)) for each in summaries]
+
 
 positive = st.floats(0.01, 100)
 pairs = st.lists(st.tuples(positive, positive), min_size=2, max_size=6)
@@ -52,6 +63,25 @@ def outcome(name, seconds, metrics, *, worst=80):
     )
     spent = Spent(seconds, 1_000, 1_250, worst, 10, 20)
     return Outcome(name, "fp32", spent, metrics[-1], points, 1.0, 1_000_000)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_metric_that_is_no_number_has_no_figures(odd, who):
+    ends = [3.0, 3.0]
+    ends[who] = odd
+    runs = [[outcome("plain", 10.0, [5.0, ends[0]]), outcome("planned", 5.0, [5.0, ends[1]])]] * 2
+    found = summarize(runs, make_task())
+    assert (found[who].metric, found[who].gain) == (None, None)
+    assert found[1].gain is None
+    page = learning_rows({"metric": "loss", "summary": plain_facts(found), "settings": SETTINGS})
+    assert len(page[1]) == 2
+
+
+def test_a_target_is_reached_after_a_metric_that_is_no_number():
+    for odd in (float("nan"), float("inf")):
+        seen = [Evaluation(0, 0.0, odd), Evaluation(100, 10.0, 3.0)]
+        assert reached(seen, 4.0).seconds == 10.0
 
 
 def test_a_summary_is_beside_the_first_strategy():

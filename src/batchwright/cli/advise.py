@@ -134,6 +134,7 @@ def _of_task(
 ) -> dict[str, Any]:
     from batchwright.advise import Price, examine_task
     from batchwright.compare import load_task
+    from batchwright.compare.task_file import errors_of_task
 
     with status("reading the task"):
         task = load_task(path, quick=quick)
@@ -143,7 +144,7 @@ def _of_task(
     def tell(price: Price) -> None:
         click.echo(price.told(), err=True)
 
-    with live_status() as watch:
+    with errors_of_task(path), live_status() as watch:
         found = examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
     return {
         "evidence": found.evidence,

@@ -153,6 +153,7 @@ def _command() -> str:
 class _Asked:
     """What is to be compared."""
 
+    path: str
     task: Task
     strategies: list[Strategy]
     seeds: tuple[int, ...]
@@ -198,7 +199,7 @@ def _asked(
         chosen = [chosen[0], replace(chosen[0], name=_TWIN)]
     made = Settings(**settings)
     about = described(task, path, chosen, made, quick=quick)
-    return _Asked(task, chosen, seeds, made, about, machine, _command())
+    return _Asked(path, task, chosen, seeds, made, about, machine, _command())
 
 
 def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
@@ -230,8 +231,9 @@ def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
     """Measure what is left, and save it."""
     from batchwright.compare import check_task, compare
     from batchwright.compare.result_file import save, written
+    from batchwright.compare.task_file import errors_of_task
 
-    with status("checking the task"):
+    with errors_of_task(asked.path), status("checking the task"):
         check_task(asked.task)
 
     def keep() -> None:
@@ -243,7 +245,12 @@ def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
         )
         save(path, result, comparison.state)
 
-    with interruptible() as interrupted, live_bars() as bars, contextlib.suppress(StopError):
+    with (
+        errors_of_task(asked.path),
+        interruptible() as interrupted,
+        live_bars() as bars,
+        contextlib.suppress(StopError),
+    ):
         compare(
             asked.task,
             asked.strategies,

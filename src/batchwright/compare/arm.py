@@ -190,7 +190,7 @@ class Arm:
         others = TorchRandomState.capture(devices_of(self.model))
         self.model.eval()
         with torch.no_grad():
-            metric = float(self.task.evaluate(self.model))
+            metric = self.task.as_metric(self.task.evaluate(self.model))
         others.restore()
         self.evaluations.append(Evaluation(self.spent.tokens, self.spent.seconds, metric))
         return metric

@@ -1,5 +1,6 @@
 """What a comparison shows: each strategy beside the first, over seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Summary:
         memory: The same over the first strategy's.
         updates: Steps of the optimizer.
         seconds: Of a run, mean.
-        metric: At the end of a run, mean. None: not measured, or a run failed.
+        metric: At the end of a run, mean. None: not measured, no number, or a run failed.
         gain: How much better that is than the first strategy's; above 0 is better.
         time: Seconds until the target over the first strategy's. None: some run never reached it.
         tokens: The same in tokens.
@@ -97,8 +98,8 @@ def reached(
     """
     before: Evaluation | None = None
     for each in evaluations:
-        if sign * each.metric <= sign * target:
-            if before is None:
+        if math.isfinite(each.metric) and sign * each.metric <= sign * target:
+            if before is None or not math.isfinite(before.metric):
                 return Reached(each.seconds, float(each.tokens))
             share = (before.metric - target) / (before.metric - each.metric)
             return Reached(
@@ -115,7 +116,9 @@ def _summary(
     own = [run[place] for run in runs]
     first = [run[0] for run in runs]
     limits = [each for run in runs for each in run if each.name == DENSE]
-    has_metric = all(each.metric is not None for each in (*own, *first))
+    has_metric = all(
+        each.metric is not None and math.isfinite(each.metric) for each in (*own, *first)
+    )
     metrics = [each.metric for each in own if each.metric is not None]
     theirs = [each.metric for each in first if each.metric is not None]
     peaks = [each.peak_bytes for each in own if each.peak_bytes is not None]
@@ -124,7 +127,9 @@ def _summary(
     arrivals = [_arrivals(run, place, task, target) for run in runs]
     never = sum(mine is None for mine, _ in arrivals)
     timed = [(mine, yard) for mine, yard in arrivals if mine is not None and yard is not None]
-    all_timed = len(timed) == len(runs) and all(yard.seconds > 0 for _, yard in timed)
+    all_timed = len(timed) == len(runs) and all(
+        min(each.seconds for each in pair) > 0 for pair in timed
+    )
     speeds = [_speed(each) for each in own]
     return Summary(
         name=own[0].name,

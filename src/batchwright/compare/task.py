@@ -219,6 +219,19 @@ class Task:
         """What a metric is multiplied with so that lower is better."""
         return 1.0 if self.better == "lower" else -1.0
 
+    def as_metric(self, returned: Any) -> float:
+        """Take what `evaluate` returned for a number.
+
+        Raises:
+            TaskError: If it is none.
+        """
+        try:
+            return float(returned)
+        except (TypeError, ValueError, RuntimeError):
+            raise TaskError(
+                f"evaluate returned {type(returned).__name__}, expected a number: {self.metric}."
+            ) from None
+
     def place(self) -> torch.device:
         """Return where to train."""
         if self.device is not None:

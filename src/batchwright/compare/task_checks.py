@@ -179,13 +179,7 @@ def _check_step(task: Task, model: torch.nn.Module, batch: Any) -> None:
 def _check_metric(task: Task, model: torch.nn.Module) -> None:
     model.eval()
     with torch.no_grad():
-        metric = _called("evaluate", task.evaluate, model)
-    try:
-        value = float(metric)
-    except (TypeError, ValueError, RuntimeError):
-        raise TaskError(
-            f"evaluate returned {type(metric).__name__}, expected a number: {task.metric}."
-        ) from None
+        value = task.as_metric(_called("evaluate", task.evaluate, model))
     if not math.isfinite(value):
         raise TaskError(f"evaluate returned {value} for a model with new weights.")
 

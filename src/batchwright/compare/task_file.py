@@ -1,9 +1,11 @@
 """Reading a task out of the Python file that describes it."""
 
+import contextlib
 import inspect
 import runpy
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,42 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
             "batchwright.compare.Task, or a function that returns one."
         )
     return task
+
+
+@contextlib.contextmanager
+def errors_of_task(path: Path | str) -> Iterator[None]:
+    """Turn errors in a task's own code, whenever they come, into one line that names the place.
+
+    Errors that no code of the task, or of modules beside it, had a part in stay as they are.
+
+    Raises:
+        TaskError: If the task's code fails, or ends the process.
+    """
+    try:
+        yield
+    except (BatchwrightError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        frame = _own_frame(error, Path(path))
+        if frame is None:
+            raise
+        said = f"failed with {type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            said = "called sys.exit()"
+        raise TaskError(
+            f"{frame.filename}, line {frame.lineno}: {_ended(f'{frame.name} {said}')}"
+        ) from error
+
+
+def _own_frame(error: BaseException, file: Path) -> traceback.FrameSummary | None:
+    """Find the innermost line of a task, or of a module beside it, that an error came through."""
+    folder, ours = file.resolve().parent, Path(__file__).resolve().parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = Path(frame.filename).resolve()
+        is_installed = place.is_relative_to(ours) or "site-packages" in place.parts
+        if Path(frame.filename) == file or (place.is_relative_to(folder) and not is_installed):
+            return frame
+    return None
 
 
 def _described(file: Path, *, quick: bool) -> Any:
