@@ -1,6 +1,7 @@
 """What a loss is: a sum over rows, a mean, or neither; found out without leaving a trace."""
 
 import copy
+import functools
 import random
 import warnings
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 import batchwright as bw
 from batchwright._records import kept_back
+from batchwright.errors import LossError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
 from batchwright.torch.fixed_randomness import FixedRandomness
 from batchwright.torch.loss_check import Trial, check_loss
@@ -335,7 +337,90 @@ def test_findings_forget_functions_on_their_way_to_another_process():
     model = net()
     findings.check(Trial(cross_entropy("sum"), model, (X, Y), halves, policy, PassTrace(model)))
     assert copy.deepcopy(findings)._found == {}
-    assert identity(cross_entropy("sum")) == identity(cross_entropy("mean"))
+    assert identity(cross_entropy("sum")) == identity(cross_entropy("sum"))
+
+
+class Loss(nn.Module):
+    """A loss with a setting, and a record of what it has seen."""
+
+    def __init__(self, reduction):
+        super().__init__()
+        self.criterion = nn.CrossEntropyLoss(reduction=reduction)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, model, batch):
+        self.seen += len(batch[0])
+        return self.criterion(model(batch[0]), batch[1])
+
+
+def reduced(model, batch, reduction):
+    return functional.cross_entropy(model(batch[0]), batch[1], reduction=reduction)
+
+
+LOSSES = {
+    "closure": cross_entropy,
+    "partial": lambda reduction: functools.partial(reduced, reduction=reduction),
+    "default": lambda reduction: lambda model, batch, how=reduction: reduced(model, batch, how),
+    "module": Loss,
+    "method": lambda reduction: Loss(reduction).forward,
+    "criterion": lambda reduction: functools.partial(Loss.forward, Loss(reduction)),
+}
+
+
+@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
+def test_losses_of_one_code_with_other_settings_are_told_apart(make):
+    model, precision = net(), Precision("fp32")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        with precision.update(model, optimizer, weight=16) as update:
+            update.backward(make("sum"), (X, Y))
+    assert len(precision.findings._found) == 1
+    with (
+        pytest.raises(LossError, match="looks like a mean"),
+        precision.update(model, optimizer, weight=16) as update,
+    ):
+        update.backward(make("mean"), (X, Y))
+
+
+def test_losses_that_are_new_in_every_update_are_told_apart_for_a_while():
+    model, precision = net(), Precision("fp32")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for number in range(40):
+        loss_sum = functools.partial(lambda model, batch, name: reduced(model, batch, "sum"))
+        with precision.update(model, optimizer, weight=16) as update:
+            update.backward(functools.partial(loss_sum, name=f"batch {number}"), (X, Y))
+    assert len(precision.findings._found) == 33
+
+
+MODULE = Loss("sum")
+
+
+@pytest.mark.parametrize("out_of_memory", [False, True])
+@pytest.mark.parametrize("place", ["global", "closure", "module", "partial"])
+def test_buffers_of_a_loss_count_a_batch_once(place, out_of_memory):
+    module = MODULE if place == "global" else Loss("sum")
+    module.seen.zero_()
+    calls = {
+        "global": lambda model, batch: 1.0 * MODULE(model, batch),
+        "closure": lambda model, batch: 1.0 * module(model, batch),
+        "module": module,
+        "partial": functools.partial(lambda model, batch, loss: loss(model, batch), loss=module),
+    }
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def overflow(module, args):
+        if out_of_memory and len(args[0]) > 8:
+            raise MemoryError
+
+    model[2].register_forward_pre_hook(overflow)
+    precision = Precision("fp32")
+    for updates in (1, 2):
+        with precision.update(model, optimizer, weight=16) as update:
+            update.backward(calls[place], (X, Y))
+        assert update.applied
+        assert update.retries == (out_of_memory and updates == 1)
+        assert float(module.seen) == 16 * updates
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -241,6 +241,9 @@ def test_an_update_that_weighs_nothing_is_not_applied(how):
 
 
 WORDINGS = [
+    "cuFFT error: CUFFT_ALLOC_FAILED",
+    "HIPSPARSE_STATUS_ALLOC_FAILED when calling hipsparseCreate(handle)",
+    "MIOpen Error: miopenStatusAllocFailed",
     "CUDA out of memory. Tried to allocate 2.00 GiB",
     "HIP out of memory. Tried to allocate 20.00 MiB",
     "XPU out of memory. Tried to allocate 2.00 GiB",

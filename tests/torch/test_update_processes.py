@@ -120,6 +120,16 @@ def test_parameters_of_the_optimizer_alone_are_summed_too(copies):
     assert max(copies("parameters_outside_of_the_model")) <= 1e-6
 
 
+def test_a_loss_that_exchanges_tensors_is_not_tried_alone(copies):
+    first, second = copies("exchanging")
+    for rank in (first, second):
+        assert max(rank["errors"]) <= 1e-6
+        assert rank["kind"] == "coupled"
+    assert first["auto"][0] == "PrecisionError"
+    assert "Give a mode" in first["auto"][1]
+    assert second["auto"][0] == "UpdateError"
+
+
 def test_memory_that_runs_out_on_some_ranks_changes_no_gradient(copies):
     for rank in copies("out_of_memory"):
         assert rank["updates"] == 54

@@ -14,8 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchwright._records import kept_back
 from batchwright.errors import UpdateError
+from batchwright.torch.exchange import ExchangeError, refused_exchange
 from batchwright.torch.fixed_randomness import FixedRandomness
-from batchwright.torch.loss_sums import LossSum, refuse_other_losses
+from batchwright.torch.loss_sums import LossSum, modules_of, refuse_other_losses
 from batchwright.torch.out_of_memory import is_out_of_memory, release_memory
 from batchwright.torch.pass_state import PassState, PassTrace
 from batchwright.torch.policy import Policy
@@ -84,15 +85,20 @@ def check_loss(trial: Trial) -> Finding:
     Returns:
         What was found. Five passes over up to seven rows.
     """
+    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
+    others = [each.capture() for each in traces]
     state = trial.trace.capture(every_buffer=True)
     try:
-        with kept_back():
+        with kept_back(), refused_exchange():
             return _found(trial, state)
+    except ExchangeError as error:
+        return Finding("coupled", str(error))
     except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
         first_line = str(error).partition("\n")[0][:200]
         return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
     finally:
-        state.restore()
+        for each in (*others, state):
+            each.restore()
 
 
 def _found(trial: Trial, state: PassState) -> Finding:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 import functools
+import types
 import warnings
 from collections.abc import Hashable
+from typing import Any, cast
+
+import torch
 
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.loss_check import Finding, Trial, check_loss, coupled_layer
-from batchwright.torch.loss_sums import LossSum
+from batchwright.torch.loss_sums import LossSum, cells_of
 
 __all__ = ["LossFindings", "Trial"]
 
 _TRIES = 8
 """Batches on which a loss is tried until it is known what it is."""
+
+_MOST = 32
+"""Loss functions that are told apart by what they hold; more are told apart by their code."""
 
 
 class LossFindings:
@@ -36,7 +44,7 @@ class LossFindings:
         """
         if not self.enabled:
             return
-        key = identity(trial.loss_sum)
+        key = self._key(trial.loss_sum)
         known = self._found.get(key)
         if known is not None and (known.kind != "unknown" or self._tries[key] >= _TRIES):
             return
@@ -68,7 +76,7 @@ class LossFindings:
             )
         if not self.enabled:
             return
-        found = self._found.get(identity(trial.loss_sum))
+        found = self._found.get(self._key(trial.loss_sum))
         if found is None or found.kind == "unknown":
             found = self._try(trial)
         if found.kind == "unknown":
@@ -87,23 +95,72 @@ class LossFindings:
         """Leave findings behind: functions are others in another process."""
         return {"enabled": self.enabled, "_found": {}, "_tries": {}}
 
+    def _key(self, loss_sum: LossSum) -> Hashable:
+        code, parts = identity(loss_sum)
+        known = (code, parts) in self._found or len(self._found) < _MOST
+        return (code, parts) if known else code
+
     def _try(self, trial: Trial) -> Finding:
-        key = identity(trial.loss_sum)
+        key = self._key(trial.loss_sum)
         self._tries[key] = self._tries.get(key, 0) + 1
         self._found[key] = check_loss(trial)
         return self._found[key]
 
 
-def identity(loss_sum: LossSum) -> Hashable:
+def identity(loss_sum: LossSum) -> tuple[Hashable, Hashable]:
     """Return what stays the same when a loop makes its loss function anew for every update.
 
+    Args:
+        loss_sum: The loss.
+
+    Returns:
+        Its code; and what it holds that may make it another loss: functions, modules, words and
+        flags among its arguments, attributes and closed-over variables. Numbers and tensors, which
+        change from update to update, are no part of it.
+
     Example:
-        >>> make = lambda scale: lambda model, batch: scale * model(batch).sum()
-        >>> identity(make(1.0)) == identity(make(2.0))
+        >>> make = lambda scale, reduce: lambda model, batch: reduce(scale * model(batch))
+        >>> identity(make(1.0, torch.sum)) == identity(make(2.0, torch.sum))
         True
+        >>> identity(make(1.0, torch.sum)) == identity(make(1.0, torch.mean))
+        False
     """
-    while isinstance(loss_sum, functools.partial):
-        loss_sum = loss_sum.func
-    function = getattr(loss_sum, "__func__", loss_sum)
-    code: Hashable = getattr(function, "__code__", None)
-    return type(loss_sum).__qualname__ if code is None else code
+    function: Any = loss_sum
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    kind: Any = type(function)
+    return getattr(function, "__code__", kind), _parts(loss_sum, 3)
+
+
+def _parts(value: Any, depth: int) -> Hashable:
+    """Return what tells something from others of its code or class."""
+    kind: Hashable = cast("Hashable", type(value))
+    plain: Hashable = value
+    if value is None or isinstance(value, str | bool | enum.Enum | type | types.CodeType):
+        return plain
+    if not depth or isinstance(value, torch.Tensor):
+        return kind
+    held: list[Any]
+    if isinstance(value, functools.partial):
+        held = [value.func, *value.args, *value.keywords.items()]
+    elif isinstance(value, types.MethodType):
+        owner = value.__self__
+        owned = getattr(owner, "__dict__", {}).values()
+        held = [value.__func__, *([owner] if isinstance(owner, torch.nn.Module) else owned)]
+    elif isinstance(value, types.FunctionType):
+        held = [value.__code__, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items()]
+        held += cells_of(value)
+    elif isinstance(value, tuple):
+        held = [*value]
+    elif isinstance(value, types.BuiltinFunctionType):
+        return plain
+    elif isinstance(value, torch.nn.Module):
+        flags = (each for name, each in vars(value).items() if name != "training")
+        held = [kind, *(each for each in flags if isinstance(each, str | bool))]
+        held += value.children()
+    elif callable(value):
+        held = [kind, *getattr(value, "__dict__", {}).values()]
+    else:
+        return kind
+    return tuple(_parts(each, depth - 1) for each in held)

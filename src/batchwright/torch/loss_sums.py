@@ -1,8 +1,10 @@
 """Loss functions, and what they return."""
 
+import functools
 import inspect
+import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import torch
@@ -59,6 +61,42 @@ def refuse_other_losses(loss: object) -> None:
         )
     if not loss.requires_grad:
         raise LossError("loss_sum returned a loss without a gradient. Is the model frozen?")
+
+
+def cells_of(function: types.FunctionType) -> list[Any]:
+    """Return the variables that a function closes over."""
+    found = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not assigned yet
+            found.append(cell.cell_contents)
+    return found
+
+
+def modules_of(loss_sum: LossSum) -> list[torch.nn.Module]:
+    """Return the modules that a loss function holds, besides the model that it is called with.
+
+    Example:
+        >>> criterion = torch.nn.MSELoss(reduction="sum")
+        >>> modules_of(lambda model, batch: criterion(model(batch), batch))
+        [MSELoss()]
+    """
+    held: list[Any] = []
+    waiting: list[Any] = [loss_sum]
+    while waiting:
+        value = waiting.pop()
+        held.append(value)
+        if isinstance(value, functools.partial):
+            waiting += [value.func, *value.args, *value.keywords.values()]
+        elif isinstance(value, types.MethodType):
+            held += [value.__self__, *getattr(value.__self__, "__dict__", {}).values()]
+            waiting.append(value.__func__)
+        elif isinstance(value, types.FunctionType):
+            known = value.__globals__
+            held += [known[name] for name in value.__code__.co_names if name in known]
+            held += [*cells_of(value), *(value.__defaults__ or ())]
+        elif value is loss_sum and not isinstance(value, torch.nn.Module):
+            held += getattr(value, "__dict__", {}).values()
+    return [each for each in held if isinstance(each, torch.nn.Module)]
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from batchwright.errors import PrecisionError
+from batchwright.torch.exchange import ExchangeError, refused_exchange
 from batchwright.torch.loss_sums import LossSum
 from batchwright.torch.pass_state import RandomState, devices_of, untouched
 from batchwright.torch.policy import Mode, policy_for, ruled_out
@@ -99,6 +101,21 @@ def measured(
         for mode in modes
     )
     return Evidence(trials, {mode: reason for mode, reason in reasons.items() if reason})
+
+
+def refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> None:
+    """Raise if a loss would wait for other ranks, while one of them measures.
+
+    Raises:
+        PrecisionError: If it does.
+    """
+    try:
+        with untouched(model), refused_exchange(), torch.no_grad():
+            loss_sum(model, batch)
+    except ExchangeError as error:
+        raise PrecisionError(
+            f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
+        ) from error
 
 
 def choose(evidence: Evidence) -> Mode:

@@ -19,7 +19,7 @@ _WORDINGS = re.compile(
     "|".join(
         (
             _DEVICES + r"\b[^\n]*\bout of memory\b",  # torch's allocators and drivers
-            r"(CUBLAS|CUDNN|CUSOLVER|CUSPARSE|CUFFT|HIPBLAS|MIOPEN)_?STATUS_?ALLOC_?FAILED",
+            r"\b(CU|HIP|MIOPEN)[A-Z]*_?(STATUS)?_?ALLOC_?FAILED",
             r"CUDNN_STATUS_INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION_FAILED",
             r"rocblas_status_memory_error",
             r"UR_RESULT_ERROR_OUT_OF_(DEVICE|HOST)_MEMORY",

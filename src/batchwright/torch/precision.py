@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from batchwright._records import Record
-from batchwright.errors import LossError, LossScaleError, PrecisionError
+from batchwright.errors import LossError, LossScaleError, PrecisionError, UpdateError
 from batchwright.torch.agreement import agreed
 from batchwright.torch.live_losses import LiveLosses
 from batchwright.torch.loss_findings import LossFindings
 from batchwright.torch.loss_sums import LossSum
-from batchwright.torch.measuring import Evidence, choose, measured
+from batchwright.torch.measuring import Evidence, choose, measured, refuse_exchange
 from batchwright.torch.optimizers import stepping
 from batchwright.torch.out_of_memory import SizeLimit, on_what_fits
 from batchwright.torch.pass_state import PassState, PassTrace
@@ -22,6 +22,7 @@ from batchwright.torch.policy import MODES, Mode, Policy, policy_for
 from batchwright.torch.precision_state import checked_state
 from batchwright.torch.ranks import Ranks, device_of, ranks_of
 from batchwright.torch.rows import Split, halves
+from batchwright.torch.step import checked_clip
 from batchwright.torch.update import Update
 
 _NOTHING = 1e-300
@@ -183,7 +184,7 @@ class Precision:
             weight: What the loss sums of this rank's window add up over: tokens, samples. Ranks
                 add theirs by one small all-reduce.
             global_weight: The same over all ranks, where it is known: no rank asks another.
-            clip: Largest norm of the gradient.
+            clip: Largest norm of the gradient, above 0.
             split: ``batch → (first, second)``, for batches that are no tensor, dict or tuple of
                 tensors with rows in dimension 0.
             learning_rate: Factor on the learning rate, a function of the update's global
@@ -195,23 +196,30 @@ class Precision:
         Raises:
             LossError: If both or neither weight is given, or the sum of weights is not a
                 positive number.
-            UpdateError: If the model is wrapped in what would make the gradient wrong.
+            UpdateError: If the model is wrapped in what would make the gradient wrong, or `clip`
+                or the factor on the learning rate is no number that can be right.
         """
         if (weight is None) == (global_weight is None):
             raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
         ranks = ranks_of(model)
         several = stepping(optimizer)
-        total = float(weight if global_weight is None else global_weight)  # type: ignore[arg-type]
+        norm = checked_clip(clip)
+        given = weight if global_weight is None else global_weight
+        total = _number(given)
         if global_weight is None:
             (total,) = ranks.summed([total])
         total = 0.0 if 0 <= total <= _NOTHING else total
         if not 0 <= total < math.inf:
-            raise LossError(
-                f"the update weighs {total}, expected the number of tokens or samples that its "
-                "loss sums over, 0 or more."
+            weighs = f"{total} (here {given!r})" if math.isnan(total) else f"{total}"
+            message = "expected the number of tokens or samples that its loss sums over, 0 or more."
+            raise LossError(f"the update weighs {weighs}, {message}")
+        factor = 1.0 if learning_rate is None or not total else _number(learning_rate(total))
+        if not 0 <= factor < math.inf:
+            raise UpdateError(
+                f"learning_rate gave a factor of {factor} for a weight of {total:g}, expected a "
+                "number of 0 or more."
             )
-        factor = 1.0 if learning_rate is None or not total else float(learning_rate(total))
-        return Update(self, ranks, several, total, clip, split, factor)
+        return Update(self, ranks, several, total, norm, split, factor)
 
     def captured(self, model: torch.nn.Module) -> PassState:
         """Copy what a pass changes, before the first one of an update."""
@@ -250,10 +258,16 @@ class Precision:
         return policy
 
     def finished(
-        self, update: Update, state: PassState, records: Sequence[Record], *, batches: int
+        self,
+        update: Update,
+        states: Sequence[PassState],
+        records: Sequence[Record],
+        *,
+        batches: int,
     ) -> None:
         """Write records, count the update, and refuse gradients that are never finite."""
-        state.learn()
+        for state in states:
+            state.learn()
         for record in records:
             record.write()
         for live in self._recorders:
@@ -333,6 +347,8 @@ class Precision:
         self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split, **options: Any
     ) -> Callable[[], Mode]:
         def run(batch: Any) -> Evidence:
+            if ranks.kind == "copies":
+                refuse_exchange(ranks.model, loss_sum, batch)
             return measured(ranks.model, loss_sum, batch, **options)
 
         def measure() -> Mode:
@@ -370,6 +386,14 @@ class Precision:
         if self._loaded is not None and policy.scaler is not None:
             policy.scaler.load_state_dict(self._loaded)
         return policy
+
+
+def _number(value: Any) -> float:
+    """Return a number; NaN for what is none, which all ranks then see in the sum."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
 
 
 def _not_finite(model: torch.nn.Module) -> str:

@@ -27,6 +27,7 @@ from batchwright.torch.row_reading import Reading, Rows, Taken
 __all__ = [
     "Rows",
     "Split",
+    "checked",
     "count_rows",
     "cut_documents",
     "halves",
@@ -66,6 +67,35 @@ def halves(batch: Any) -> tuple[Any, Any]:
         raise UpdateError(f"a batch of {'a single row' if rows else 'no rows'} cannot be split.")
     middle = rows // 2
     return select_rows(batch, slice(0, middle)), select_rows(batch, slice(middle, rows))
+
+
+def checked(split: Split) -> Split:
+    """Make a user's split raise `UpdateError` where it cuts nothing off, and for its own errors.
+
+    Example:
+        >>> checked(lambda batch: (batch, batch[:0]))(torch.zeros(3))
+        Traceback (most recent call last):
+        batchwright.errors.UpdateError: split= returned a part that is no smaller than the batch.
+    """
+
+    def cut(batch: Any) -> tuple[Any, Any]:
+        try:
+            first, second = split(batch)
+        except UpdateError:
+            raise
+        except Exception as error:
+            raise UpdateError(f"split= raised {type(error).__name__}: {error}") from error
+        whole = _size(batch)
+        if whole is not None and whole in {_size(first), _size(second)}:
+            raise UpdateError("split= returned a part that is no smaller than the batch.")
+        return first, second
+
+    return cut
+
+
+def _size(batch: Any) -> int | None:
+    tensors = tensors_of(batch)
+    return sum(each.numel() for each in tensors) if tensors else num_rows(batch)
 
 
 def num_rows(batch: Any) -> int | None:

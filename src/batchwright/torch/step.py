@@ -14,6 +14,21 @@ from batchwright.torch.ranks import Ranks, parameters_of
 from batchwright.torch.reduction import Reduction
 
 
+def checked_clip(clip: Any) -> float | None:
+    """Return the norm to clip to, as a number.
+
+    Raises:
+        UpdateError: If it is none above 0: others would stop training, or turn it around.
+    """
+    try:
+        norm = None if clip is None else float(clip)
+    except (TypeError, ValueError, RuntimeError):
+        norm = math.nan
+    if norm is None or norm > 0:
+        return norm
+    raise UpdateError(f"clip={clip!r}: expected a norm above 0; None does not clip.")
+
+
 class Step:
     """Reduces gradients and steps, so that ranks stay equal whatever fails on one of them.
 
@@ -87,7 +102,6 @@ class Step:
                 self._step(learning_rate_factor)
         except BaseException as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
-        finally:
             for group, rate in zip(self._groups, rates, strict=True):
                 group["lr"] = rate
         failures = [bool(failed) for (failed,) in self._ranks.gathered([problem is not None])]
@@ -98,7 +112,7 @@ class Step:
                 self._forget_new_states(known)
             self._ranks.take_over(failures, self._parameters, self._optimizers)
             raise problem or self._ranks.without(sum(failures))
-        if scaler is not None:
+        if scaler is not None and self._with_gradients():  # without any it has seen none
             scaler.update()
         return norm, applied
 
@@ -126,6 +140,7 @@ class Step:
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
         if scaler is not None:
+            self._refuse_shared_parameters()
             for optimizer in self._optimizers:
                 scaler.unscale_(optimizer)
         norm = get_total_norm([_values(each) for each in self._with_gradients()])
@@ -143,9 +158,10 @@ class Step:
                 _values(parameter).mul_(clip / (norm + 1e-6))
 
     def _step(self, factor: float) -> None:
-        if factor != 1.0:
-            for group in self._groups:
-                group["lr"] = group["lr"] * factor
+        rates = [group["lr"] for group in self._groups]
+        scaled = [rate if factor == 1.0 else rate * factor for rate in rates]
+        for group, rate in zip(self._groups, scaled, strict=True):
+            group["lr"] = rate
         for optimizer in self._optimizers:
             try:
                 optimizer.step()
@@ -156,6 +172,26 @@ class Step:
                     f"{type(optimizer).__name__}.step() asks for a closure ({error}): such "
                     "optimizers run the model by themselves, and an update does not support them."
                 ) from error
+        if factor == 1.0:
+            return
+        for group, rate, given in zip(self._groups, rates, scaled, strict=True):
+            if group["lr"] is given:
+                group["lr"] = rate
+            elif factor:  # the optimizer has changed it
+                group["lr"] = group["lr"] / factor
+
+    def _refuse_shared_parameters(self) -> None:
+        """Raise if a gradient would be unscaled once for each of several optimizers."""
+        seen: set[torch.nn.Parameter] = set()
+        for optimizer in self._optimizers:
+            own = {each for group in optimizer.param_groups for each in group["params"]}
+            if not seen.isdisjoint(own):
+                raise UpdateError(
+                    "a parameter belongs to several optimizers, and the gradient scaler would "
+                    'divide its gradient by the scale for each. Use Precision("bf16"), or leave '
+                    "the parameter to one optimizer."
+                )
+            seen |= own
 
     def _forget_new_states(self, known: Sequence[set[torch.Tensor]]) -> None:
         """Drop states that a step has begun to make: half of one is an error in the next step."""
@@ -164,12 +200,9 @@ class Step:
                 del optimizer.state[parameter]
 
     def _with_gradients(self) -> list[torch.nn.Parameter]:
-        return [
-            parameter
-            for group in self._groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        parameters = (each for group in self._groups for each in group["params"])
+        # Each once, though several optimizers have it.
+        return [each for each in dict.fromkeys(parameters) if each.grad is not None]
 
     @property
     def _groups(self) -> list[dict[str, Any]]:

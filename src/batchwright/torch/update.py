@@ -13,11 +13,16 @@ import torch
 from batchwright._records import Record, kept_back
 from batchwright.errors import LossError, PrecisionError, UpdateError
 from batchwright.torch.loss_findings import LossFindings, Trial
-from batchwright.torch.loss_sums import LossSum, refuse_other_functions, refuse_other_losses
+from batchwright.torch.loss_sums import (
+    LossSum,
+    modules_of,
+    refuse_other_functions,
+    refuse_other_losses,
+)
 from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory, tokens_of
 from batchwright.torch.pass_state import PassState
 from batchwright.torch.ranks import Ranks
-from batchwright.torch.rows import Split, halves
+from batchwright.torch.rows import Split, checked, halves
 from batchwright.torch.step import Step
 
 if TYPE_CHECKING:
@@ -51,7 +56,12 @@ class Session(Protocol):
         ...
 
     def finished(
-        self, update: Update, state: PassState, records: Sequence[Record], *, batches: int
+        self,
+        update: Update,
+        states: Sequence[PassState],
+        records: Sequence[Record],
+        *,
+        batches: int,
     ) -> None:
         """Take note of an update, and refuse gradients that are never finite."""
         ...
@@ -117,11 +127,12 @@ class Update:
         self._asked = False
         self._unfinished: BaseException | None = None
         self._local = self.ranks.model
-        self._cut: Split = halves if self.split is None else self.split
+        self._cut: Split = halves if self.split is None else checked(self.split)
         try:
             self.ranks.forget_passes()
             self._clear()
             self._state = self.session.captured(self._local)
+            self._states: dict[torch.nn.Module, PassState] = {self._local: self._state}
         except BaseException as error:  # noqa: BLE001 (raised by `backward`)
             # A context that was not entered has no end, where other ranks wait.
             self._unfinished = error
@@ -157,6 +168,9 @@ class Update:
             self._policy = self.session.settled(self.ranks)
             if self._policy is None:
                 self._policy = self.session.ready(loss_sum, self.ranks, batch, split=self._cut)
+        for module in modules_of(loss_sum):
+            if module not in self._states:
+                self._states[module] = self.session.captured(module)
         self._pieces.extend(_Piece(loss_sum, part) for part in self._fitting(loss_sum, batch))
         while self._done < len(self._pieces):
             if not self._run(self._pieces[self._done]):
@@ -229,7 +243,7 @@ class Update:
             clip=self.clip,
             learning_rate_factor=self.learning_rate_factor,
         )
-        self.session.finished(self, self._state, records, batches=self._batches)
+        self.session.finished(self, [*self._states.values()], records, batches=self._batches)
         if due_sum and due_squares * self.ranks.size == due_sum**2:  # the same on every rank
             self.session.exchange()
 
@@ -267,7 +281,8 @@ class Update:
         self._done, self._sum = 0, None
         self._clear()
         release_memory()
-        self._state.restore()
+        for state in reversed(self._states.values()):  # random states of the beginning last
+            state.restore()
         self.session.limit = self.session.limit.lowered(tokens_of(piece.batch))
         try:
             parts = self._parts(piece.loss_sum, piece.batch)

@@ -421,6 +421,28 @@ def buffers(rank):
     return told
 
 
+def exchanging(rank):
+    """Losses that exchange tensors: unequal batches, and a rank that knows less of its loss."""
+
+    def loss(model, batch):
+        rows = torch.tensor(float(len(batch["input_ids"])))
+        distributed.all_reduce(rows)
+        return loss_sum(model, batch) * rows / rows
+
+    precision = Precision("fp32")
+    model = make()
+    expected, _ = reference_of(model, SAMPLES[:9])
+    ddp = wrapped(model)
+    batch = padded(SAMPLES[:8] if rank == 0 else SAMPLES[8:9])
+    errors = []
+    for _ in range(2):
+        update_of(ddp, [batch], precision, loss=loss)
+        errors.append(relative_error(flat_gradient(model), expected))
+    (found,) = precision.findings._found.values()
+    auto = caught(partial(update_of, ddp, [batch], Precision(), loss=loss))
+    return {"errors": errors, "kind": found.kind, "auto": auto}
+
+
 def refusals(rank):
     """Wrappers under which the gradient would be wrong."""
 
@@ -604,6 +626,7 @@ if __name__ == "__main__":
             weights_of_others,
             plain_steps,
             buffers,
+            exchanging,
             refusals,
             sparse,
             failing_steps,
