@@ -110,7 +110,7 @@ def refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> No
         PrecisionError: If it does.
     """
     try:
-        with untouched(model), refused_exchange(), torch.no_grad():
+        with untouched(model), refused_exchange():
             loss_sum(model, batch)
     except ExchangeError as error:
         raise PrecisionError(
