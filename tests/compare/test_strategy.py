@@ -1,5 +1,7 @@
 """Strategies: names, files, and what they promise one another."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -157,3 +159,9 @@ def test_a_strategy_is_there_once():
         parse_strategies("plain,plain")
     with pytest.raises(StrategyError, match="no strategies"):
         parse_strategies(",")
+
+
+def test_a_pipe_is_no_file_of_strategies(tmp_path):
+    os.mkfifo(tmp_path / "a.toml")  # reading it would wait for ever
+    with pytest.raises(StrategyError, match="no regular file"):
+        read_strategies(tmp_path / "a.toml")

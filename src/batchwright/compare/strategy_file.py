@@ -36,9 +36,13 @@ def read_strategies(path: Path | str) -> list[Strategy]:
         ...     read_strategies(file)[1].options
         {'mixing': 'update'}
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise StrategyError(f"{path} is no regular file. Expected a TOML file.")
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise StrategyError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a name that no file has
         raise StrategyError(f"{path} cannot be read: {one_line(error)}.") from error
     except RecursionError:
         raise StrategyError(f"{path} cannot be read: it is nested too deep.") from None
