@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from batchwright.compare import result_file
 from batchwright.compare.arm import Evaluation, Spent
+from batchwright.compare.comparison import Comparison
 from batchwright.compare.figures import reached, summarize
-from batchwright.compare.race import DENSE, Outcome
+from batchwright.compare.race import DENSE, Outcome, Settings
 from batchwright.compare.ratios import difference, ratio
-from batchwright.compare.result_file import _plain
+from batchwright.errors import ResultFileError
 from batchwright.report.compared import learning_rows
 from tests.compare.conftest import make_task
 
@@ -20,7 +22,7 @@ SETTINGS = {"target": None}
 
 
 def plain_facts(summaries):
-    return [_plain(dataclasses.asdict(each)) for each in summaries]
+    return [result_file._plain(dataclasses.asdict(each)) for each in summaries]
 
 
 positive = st.floats(0.01, 100)
@@ -118,3 +120,16 @@ def test_where_higher_is_better_a_gain_is_upwards():
     planned = summarize(runs, task)[1]
     assert planned.gain.mean == pytest.approx(0.1)
     assert planned.time.mean == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("change", [{"metric": "3"}, {"speed": 1.0}, {"never": None}])
+def test_a_summary_of_wrong_types_is_refused_behind_a_valid_checksum(tmp_path, change):
+    task = make_task()
+    runs = [[outcome("plain", 10.0, [5.0, 3.0]), outcome("planned", 5.0, [5.0, 3.0])]]
+    result = result_file.written(Comparison((0,), runs), task, {}, Settings())
+    result_file.save(tmp_path / "r.json", result, None)
+    assert result_file.load(tmp_path / "r.json")[0]["summary"] == result["summary"]
+    result["summary"][1] |= change
+    result_file.save(tmp_path / "r.json", result, None)
+    with pytest.raises(ResultFileError, match="wrong types"):
+        result_file.load(tmp_path / "r.json")

@@ -21,7 +21,7 @@ from batchwright._format import one_line
 from batchwright._json import fits, parsed
 from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.comparison import Comparison
-from batchwright.compare.figures import summarize
+from batchwright.compare.figures import Summary, summarize
 from batchwright.compare.race import Outcome, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -139,6 +139,8 @@ def load(path: Path) -> tuple[Result, Comparison]:
             plans=dict(result["plans"]),
             audits=dict(result["audits"]),
         )
+        if not fits(result["summary"], tuple[Summary, ...]):
+            raise TypeError("the summary has values of wrong types")  # noqa: TRY301
     except (ValueError, KeyError, TypeError) as error:
         raise ResultFileError(_no_result(path, error)) from error
     if not comparison.is_complete:
