@@ -26,6 +26,30 @@ def overhead(rounds: Samples) -> Iterator[Claim]:
     for mode in ("bf16", "fp32"):
         for slots in (1, 4):
             yield from _overhead(mode, slots, rounds(COPIES))
+        yield _first_update(mode, rounds(COPIES))
+
+
+def _first_update(mode: str, copies: int) -> Claim:
+    """Compare updates that check their loss, as first ones do, with the same steps by hand."""
+    model = make(WIDTH, layers=LAYERS)
+    rows = _rows_for(model, mode, STEP)
+    batches = [full(rows, LENGTH)]
+    ratios = []
+    for _ in range(copies):
+        by_hand = _by_hand(copy.deepcopy(model), batches, mode)
+        steps = (by_hand, _ours(copy.deepcopy(model), batches, mode, every_first=True))
+        for step in steps:
+            step()
+        walls = [_pair(steps, turn).wall for turn in range(PAIRS)]
+        ratios.append(statistics.median(ours / hand for hand, ours in walls))
+    return Claim(
+        f"the first update in {mode}, {rows} × {LENGTH} tokens, whose loss is checked",
+        "time over the same by hand",
+        statistics.median(ratios),
+        at_most=2.0,
+        unit="×",
+        note=f"{min(ratios):.2f} to {max(ratios):.2f}; {PAIRS} pairs on each of {copies} copies",
+    )
 
 
 def _overhead(mode: str, slots: int, copies: int) -> Iterator[Claim]:
@@ -140,12 +164,16 @@ def _by_hand(model: torch.nn.Module, batches: list[Batch], mode: str) -> Step:
     return step
 
 
-def _ours(model: torch.nn.Module, batches: list[Batch], mode: str) -> Step:
+def _ours(
+    model: torch.nn.Module, batches: list[Batch], mode: str, *, every_first: bool = False
+) -> Step:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     weight = sum(token_count(batch) for batch in batches)
     precision = Precision(mode)
 
     def step() -> None:
+        nonlocal precision
+        precision = Precision(mode) if every_first else precision
         with precision.update(model, optimizer, weight=weight, clip=CLIP) as update:
             for batch in batches:
                 update.backward(loss_sum, batch)
