@@ -22,9 +22,15 @@ class Record(NamedTuple):
 _KEPT_BACK: ContextVar[list[Record] | None] = ContextVar("batchwright_records", default=None)
 
 
+_trials = 0  # of the process: on a GPU, backward passes run in threads of their own
+
+
 @contextmanager
-def kept_back() -> Iterator[list[Record]]:
+def kept_back(*, on_trial: bool = False) -> Iterator[list[Record]]:
     """Collect the records that are made meanwhile, for the caller to write or to forget.
+
+    Args:
+        on_trial: Whether passes only check or measure something, and belong to no update.
 
     Example:
         >>> seen = []
@@ -34,12 +40,20 @@ def kept_back() -> Iterator[list[Record]]:
         >>> len(seen), len(records)
         (0, 1)
     """
+    global _trials  # noqa: PLW0603
     records: list[Record] = []
     token = _KEPT_BACK.set(records)
+    _trials += on_trial
     try:
         yield records
     finally:
+        _trials -= on_trial
         _KEPT_BACK.reset(token)
+
+
+def on_trial() -> bool:
+    """Return whether the pass under way only checks or measures something."""
+    return _trials > 0
 
 
 def keep_back(owner: object, write: Callable[[], None]) -> bool:

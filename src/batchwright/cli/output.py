@@ -68,7 +68,10 @@ def check_outputs(
         if name is None:
             continue
         path = Path(name)
-        check_writable(path, ResultFileError)
+        try:
+            check_writable(path, ResultFileError)
+        except ResultFileError as error:
+            raise ResultFileError(f"{option} {error}") from error
         if any(_is_same(path, each) for each in taken):
             raise click.UsageError(f"{option} {path} is used by this command: name another file.")
         taken.append(path)

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from batchwright._records import on_trial
 from batchwright.errors import PrecisionError
 from batchwright.torch.audit_exponents import Exponents, count_bins
 from batchwright.torch.audit_report import AuditReport, LayerAudit, LostUpdates
@@ -164,7 +165,7 @@ class Audit:
         self._before.clear()
 
     def _forward(self, name: str, module: torch.nn.Module, inputs: object, output: Any) -> None:
-        if self._is_choosing() or not torch.is_grad_enabled():
+        if on_trial() or not torch.is_grad_enabled():
             return  # passes that measure, check or evaluate belong to no update
         for tensor in tensors_of(output):
             if not tensor.is_floating_point() or not tensor.ndim:  # a single number is a loss
@@ -176,13 +177,9 @@ class Audit:
                 _on_gradient(tensor, partial(self._backward, name, "gradients"))
 
     def _backward(self, name: str, what: str, gradient: torch.Tensor) -> None:
-        if self._looking and not self._is_choosing():
+        if self._looking and not on_trial():
             self._scale = self._loss_scale()
             self._count(name, what, gradient, scale=self._scale)
-
-    def _is_choosing(self) -> bool:
-        """Tell whether this pass only serves to choose a precision."""
-        return self._precision is not None and self._precision.mode is None
 
     def _loss_scale(self) -> float:
         if self._precision is not None:

@@ -89,7 +89,7 @@ def check_loss(trial: Trial) -> Finding:
     others = [each.capture() for each in traces]
     state = trial.trace.capture(every_buffer=True)
     try:
-        with kept_back(), refused_exchange():
+        with kept_back(on_trial=True), refused_exchange():
             return _found(trial, state)
     except ExchangeError as error:
         return Finding("coupled", str(error))

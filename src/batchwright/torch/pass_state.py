@@ -227,7 +227,7 @@ def untouched(model: torch.nn.Module) -> Iterator[None]:
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with kept_back():
+        with kept_back(on_trial=True):
             yield
     finally:
         for parameter, gradient in gradients:
