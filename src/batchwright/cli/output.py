@@ -30,7 +30,7 @@ def _checked_page(context: click.Context, _: click.Parameter, path: Path | None)
     """Refuse before anything is measured what could not be written afterwards."""
     if path is None or context.resilient_parsing:
         return path
-    check_writable(path, ResultFileError)
+    _check_writable("--html", path)
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingExtraError(
@@ -68,13 +68,17 @@ def check_outputs(
         if name is None:
             continue
         path = Path(name)
-        try:
-            check_writable(path, ResultFileError)
-        except ResultFileError as error:
-            raise ResultFileError(f"{option} {error}") from error
+        _check_writable(option, path)
         if any(_is_same(path, each) for each in taken):
             raise click.UsageError(f"{option} {path} is used by this command: name another file.")
         taken.append(path)
+
+
+def _check_writable(option: str, path: Path) -> None:
+    try:
+        check_writable(path, ResultFileError)
+    except ResultFileError as error:
+        raise ResultFileError(f"{option} {error}") from error
 
 
 def write_page(path: Path, text: str) -> None:
