@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import batchwright as bw
 from batchwright._records import kept_back
-from batchwright.errors import LossError
+from batchwright.errors import LossError, UpdateError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
 from batchwright.torch.fixed_randomness import FixedRandomness
 from batchwright.torch.loss_check import Trial, check_loss
@@ -493,3 +494,59 @@ def test_padded_means_are_refused():
         return functional.cross_entropy(model(batch["input_ids"]).transpose(1, 2), batch["labels"])
 
     assert kind_of(mean, model, batch).kind == "mean"
+
+
+def hardest(model, batch):
+    return model(batch[0]).square().sum(1).topk(min(8, len(batch[0]))).values.sum()
+
+
+def test_rows_that_only_many_of_them_couple_are_not_split():
+    model, precision = net(), Precision("fp32")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def overflow(module, args):
+        if torch.is_grad_enabled() and len(args[0]) > 8:
+            raise MemoryError
+
+    model[2].register_forward_pre_hook(overflow)
+    with (
+        pytest.raises(UpdateError, match="depends on other rows"),
+        precision.update(model, optimizer, weight=16) as update,
+    ):
+        update.backward(hardest, (X, Y))
+
+
+def test_a_loss_that_has_become_another_is_not_split():
+    model, precision = net(), Precision("fp32")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    later = []
+
+    def loss_sum(model, batch):
+        outputs = model(batch[0])
+        if later and torch.is_grad_enabled() and len(outputs) > 8:
+            raise MemoryError
+        pairs = (outputs @ outputs.T).sum() if later else 0.0
+        return outputs.square().sum() + pairs
+
+    with precision.update(model, optimizer, weight=16) as update:
+        update.backward(loss_sum, (X, Y))
+    later.append(1)
+    with (
+        pytest.raises(UpdateError, match="depends on other rows"),
+        precision.update(model, optimizer, weight=16) as update,
+    ):
+        update.backward(loss_sum, (X, Y))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_checkpoints_of_the_older_kind_are_compared_by_their_losses(reduction):
+    layers = net(dropout=0.1)
+
+    class Checkpointed(nn.Module):
+        def forward(self, x):
+            inner = checkpoint(layers[:3], x.clone().requires_grad_(), use_reentrant=True)
+            return layers[3](inner)
+
+    model = Checkpointed()
+    model.layers = layers
+    assert kind_of(cross_entropy(reduction), model, (X, Y)).kind == reduction

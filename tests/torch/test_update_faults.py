@@ -424,3 +424,34 @@ def test_a_precision_is_pickled_before_and_after_use(mode):
         precision = pickle.loads(pickle.dumps(precision))  # noqa: S301
     assert update.applied
     assert precision.applied == 2
+
+
+class Counting(nn.Module):
+    """A module that makes its buffer in its first pass."""
+
+    def forward(self, x):
+        if not hasattr(self, "seen"):
+            self.register_buffer("seen", torch.zeros(()))
+        self.seen += len(x)
+        return x
+
+
+def test_a_buffer_that_a_pass_has_made_counts_once():
+    model = nn.Sequential(Counting(), linear())
+    precision, optimizer = Precision("fp32"), torch.optim.SGD(model.parameters(), lr=0.1)
+    scarce = []
+
+    def loss_sum(model, batch):
+        loss = squares(model, batch)
+        if scarce and len(batch) > 2:
+            raise MemoryError
+        return loss
+
+    with precision.update(model, optimizer, weight=4) as update:
+        update.backward(loss_sum, X)
+    before = float(model[0].seen)
+    scarce.append(1)
+    with precision.update(model, optimizer, weight=4) as update:
+        update.backward(loss_sum, X)
+    assert update.splits == 1
+    assert float(model[0].seen) == before + 4

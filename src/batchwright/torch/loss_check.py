@@ -29,6 +29,8 @@ _EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
 """How far a sum may be from the parts' sum, relative to their size, and a mean from their mean; and
 either in 16 bits. Rounding in fp32 makes less than 1e-6 in networks of dozens of layers."""
 
+_WHOLE = 1e-4
+"""The same for the losses of a whole batch, which sum up more numbers."""
 
 _Cut: TypeAlias = tuple[Any, Any, Any]
 """Some rows, and the two halves of them."""
@@ -112,7 +114,9 @@ def _found(trial: Trial, state: PassState) -> Finding:
             found.append(passes.compare(cut))
         except Exception as error:
             if not is_out_of_memory(error) and (not found or found[0].kind == "unknown"):
-                raise
+                if not _refuses_grad(error):
+                    raise
+                break
         release_memory()  # outside of the handler: the traceback kept the tensors alive
     if not found:  # losses alone need less memory
         passes.of_losses_alone()
@@ -124,6 +128,46 @@ def _found(trial: Trial, state: PassState) -> Finding:
     kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
     no_memory = Finding("unknown", "there was no memory to check it")
     return min(found, key=lambda each: kinds.index(each.kind), default=no_memory)
+
+
+def check_whole(trial: Trial) -> Finding | None:
+    """Compare the losses of a batch that is about to be split with those of its halves.
+
+    What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
+    Without gradients the batch may fit; else its half is compared, and so on.
+
+    Returns:
+        What was found; None if nothing was.
+    """
+    state = trial.trace.capture(every_buffer=True)
+    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
+    others = [each.capture() for each in traces]
+    passes = _Passes(trial, state)
+    passes.of_losses_alone()
+    batch = trial.batch
+    try:
+        with kept_back(), refused_exchange():
+            while (cut := _cut(trial.split, batch)) is not None:
+                try:
+                    return passes.compare(cut, exact=_WHOLE)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                release_memory()
+                batch = cut[1]
+    except ExchangeError as error:
+        return Finding("coupled", str(error))
+    except Exception:  # noqa: BLE001 (losses that take gradients inside, and the like)
+        return None
+    finally:
+        for each in (*others, state):
+            each.restore()
+    return None
+
+
+def _refuses_grad(error: Exception) -> bool:
+    """Whether checkpoints of the older kind, which allow `backward` alone, are in the way."""
+    return isinstance(error, RuntimeError) and "use_reentrant" in str(error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +201,7 @@ class _Passes:
         self.parameters = []
         self._made.clear()
 
-    def compare(self, cut: _Cut) -> Finding:
+    def compare(self, cut: _Cut, *, exact: float = _EXACT) -> Finding:
         """Run the rows and their halves, and say what the loss is."""
         for part in cut:
             if id(part) in self._made:
@@ -168,9 +212,9 @@ class _Passes:
             if self._fixed is nullcontext and self._state.random.generators.moved():
                 self._fixed = FixedRandomness
                 self._made.clear()
-                return self.compare(cut)
+                return self.compare(cut, exact=exact)
         whole, first, second = (self._made[id(part)] for part in cut)
-        return compared(whole, first, second, rounds=self._rounds)
+        return compared(whole, first, second, rounds=self._rounds, exact=exact)
 
     def _pass(self, batch: Any) -> Pass:
         with self._trial.policy.autocast():
@@ -188,7 +232,9 @@ class _Passes:
         return Pass(float(loss.detach()), tuple(each.detach().float() for each in dense))
 
 
-def compared(whole: Pass, first: Pass, second: Pass, *, rounds: bool = False) -> Finding:
+def compared(
+    whole: Pass, first: Pass, second: Pass, *, rounds: bool = False, exact: float = _EXACT
+) -> Finding:
     """Say what a loss is, from passes over some rows and over their two halves.
 
     Args:
@@ -196,6 +242,7 @@ def compared(whole: Pass, first: Pass, second: Pass, *, rounds: bool = False) ->
         first: Of the first half.
         second: Of the second half.
         rounds: Whether numbers of 16 bits are involved.
+        exact: How far a sum may be from the parts' sum, relative to their size, otherwise.
 
     Example:
         >>> [compared(Pass(whole), Pass(2.0), Pass(3.0)).kind for whole in (5.0, 2.5, 4.0)]
@@ -205,7 +252,7 @@ def compared(whole: Pass, first: Pass, second: Pass, *, rounds: bool = False) ->
     if not all(math.isfinite(each.loss) for each in (whole, first, second)):
         return Finding("unknown", f"the losses are not finite: {figures}")
     sizes = whole.size + first.size + second.size
-    is_sum = _distance(whole, first, second, 1.0, 1.0) <= (_ROUNDED if rounds else _EXACT) * sizes
+    is_sum = _distance(whole, first, second, 1.0, 1.0) <= (_ROUNDED if rounds else exact) * sizes
     # A share of exactly 0 or 1 is no mean: the whole is one of its parts, as of a maximum.
     share = _share(whole, first, second)
     near = (_ROUNDED if rounds else _NEAR) * sizes

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.loss_check import Finding, Trial, check_loss, coupled_layer
+from batchwright.torch.loss_check import Finding, Trial, check_loss, check_whole, coupled_layer
 from batchwright.torch.loss_sums import LossSum, cells_of
 
 __all__ = ["LossFindings", "Trial"]
@@ -62,8 +62,12 @@ class LossFindings:
                 stacklevel=4,
             )
 
-    def refuse_to_split(self, trial: Trial) -> None:
+    def refuse_to_split(self, trial: Trial, *, whole: bool = False) -> None:
         """Refuse to cut a batch whose loss is not known to be a sum over rows.
+
+        Args:
+            trial: The loss and the batch.
+            whole: Whether to look at all rows too: a few may not show what couples them.
 
         Raises:
             UpdateError: Saying why.
@@ -79,6 +83,10 @@ class LossFindings:
         found = self._found.get(self._key(trial.loss_sum))
         if found is None or found.kind == "unknown":
             found = self._try(trial)
+        if whole and found.kind == "sum":
+            seen = check_whole(trial)
+            found = found if seen is None or seen.kind == "unknown" else seen
+            self._found[self._key(trial.loss_sum)] = found
         if found.kind == "unknown":
             raise UpdateError(
                 "the batch cannot be split: it is not known whether loss_sum is a sum over rows "

@@ -76,6 +76,12 @@ class RandomState:
         np.random.set_state(self.numpy)  # noqa: NPY002
 
 
+_NO_COPY = (
+    "out of memory, and the update cannot start again: the buffer {} changed in this update for "
+    "the first time, and there is no copy of it. From the next update on there is."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class _Slot:
     """Where a buffer is.
@@ -128,6 +134,12 @@ class PassState:
             UpdateError: If a buffer changed that no pass had changed before: it was not copied.
         """
         self.random.restore()
+        self.trace.add_slots()
+        saved_places = {saved.place for saved in self.buffers}
+        for place, slot in enumerate(self.trace.slots):
+            if place not in saved_places and slot.buffer is not None:
+                self.trace.changing.add(place)
+                raise UpdateError(_NO_COPY.format(slot.path))
         for saved in self.buffers:
             slot = self.trace.slots[saved.place]
             if slot.buffer is not saved.buffer:
@@ -136,17 +148,14 @@ class PassState:
                 _overwrite(saved.buffer, saved.copy)
             elif _version(saved.buffer) != saved.version:
                 self.trace.changing.add(saved.place)
-                raise UpdateError(
-                    f"out of memory, and the update cannot start again: the buffer {slot.path} "
-                    "changed in this update for the first time, and there is no copy of it. From "
-                    "the next update on there is."
-                )
+                raise UpdateError(_NO_COPY.format(slot.path))
 
     def learn(self) -> None:
         """Note which buffers the first pass has changed, so that later states copy those."""
         if self.trace.learned:
             return
         self.trace.learned = True
+        self.trace.add_slots()
         for saved in self.buffers:
             present = self.trace.slots[saved.place].buffer
             if present is not saved.buffer or (
@@ -179,15 +188,26 @@ class PassTrace:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self.slots = [
+        self.model = weakref.ref(model)
+        self.changing: set[int] = set()
+        self.slots: list[_Slot] = []
+        self.add_slots()
+        self.devices = devices_of(model)
+        self.learned = False
+
+    def add_slots(self) -> None:
+        """Look for buffers that have been registered since."""
+        model = self.model()
+        known = {(id(slot.module()), slot.name) for slot in self.slots}
+        added = [
             _Slot(weakref.ref(module), name, f"{prefix}.{name}" if prefix else name)
-            for prefix, module in model.named_modules()
+            for prefix, module in ([] if model is None else model.named_modules())
             for name, buffer in module.named_buffers(recurse=False)
             if not isinstance(buffer, torch.nn.parameter.UninitializedBuffer)
+            and (id(module), name) not in known
         ]
-        self.devices = devices_of(model)
-        self.changing: set[int] = set()
-        self.learned = False
+        self.changing.update(range(len(self.slots), len(self.slots) + len(added)))
+        self.slots += added
 
     def capture(self, *, every_buffer: bool = False) -> PassState:
         """Copy random states, and the buffers that passes change.
@@ -196,6 +216,8 @@ class PassTrace:
             every_buffer: Copy all buffers, as is done until a pass has been looked at.
         """
         every_buffer = every_buffer or not self.learned
+        if every_buffer:
+            self.add_slots()
         saved = []
         for place, slot in enumerate(self.slots):
             buffer = slot.buffer

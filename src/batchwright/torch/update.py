@@ -285,7 +285,7 @@ class Update:
             state.restore()
         self.session.limit = self.session.limit.lowered(tokens_of(piece.batch))
         try:
-            parts = self._parts(piece.loss_sum, piece.batch)
+            parts = self._parts(piece.loss_sum, piece.batch, whole=True)
         except UpdateError as error:
             raise UpdateError(f"out of memory, and {error}") from error
         number = next(n for n, each in enumerate(self._pieces) if each is piece)
@@ -304,10 +304,10 @@ class Update:
         self.splits += 1
         return [*self._fitting(loss_sum, first), *self._fitting(loss_sum, second)]
 
-    def _parts(self, loss_sum: LossSum, batch: Any) -> tuple[Any, Any]:
+    def _parts(self, loss_sum: LossSum, batch: Any, *, whole: bool = False) -> tuple[Any, Any]:
         """Cut a batch in two, where that leaves the gradient what it is."""
         parts = self._cut(batch)
-        self.session.findings.refuse_to_split(self._trial(loss_sum, batch))
+        self.session.findings.refuse_to_split(self._trial(loss_sum, batch), whole=whole)
         return parts
 
     def _trial(self, loss_sum: LossSum, batch: Any) -> Trial:
