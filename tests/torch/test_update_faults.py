@@ -13,6 +13,7 @@ import batchwright as bw
 from batchwright.torch import LiveLosses, Precision
 from batchwright.torch.optimizers import stepping
 from batchwright.torch.out_of_memory import is_out_of_memory
+from batchwright.torch.selection import sample_losses
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -455,3 +456,28 @@ def test_a_buffer_that_a_pass_has_made_counts_once():
         update.backward(loss_sum, X)
     assert update.splits == 1
     assert float(model[0].seen) == before + 4
+
+
+class RegisteringLate(nn.Module):
+    """Makes a table in its first pass, as rotary positions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        if not hasattr(self, "table"):
+            self.register_buffer("table", torch.ones(3))
+        return self.linear(x * self.table)
+
+
+@pytest.mark.parametrize("mode", ["fp32", "auto"])
+def test_buffers_that_the_first_pass_registers_do_not_matter(mode):
+    model, precision = RegisteringLate(), Precision(mode)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        with precision.update(model, optimizer, weight=4) as update:
+            update.backward(squares, X)
+        assert update.applied
+    losses = sample_losses(RegisteringLate(), lambda m, x: m(x).square().sum(1), X)
+    assert losses.shape == (4,)

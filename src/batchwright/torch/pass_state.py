@@ -127,19 +127,25 @@ class PassState:
     random: RandomState
     buffers: tuple[_Saved, ...]
 
+    def refuse_late_buffers(self) -> None:
+        """Raise if passes have registered a buffer since: there is no copy of it to go back to.
+
+        Raises:
+            UpdateError: Naming it.
+        """
+        self.trace.add_slots()
+        copied = {saved.place for saved in self.buffers}
+        for place, slot in enumerate(self.trace.slots):
+            if place not in copied and slot.buffer is not None:
+                raise UpdateError(_NO_COPY.format(slot.path))
+
     def restore(self) -> None:
-        """Put everything back.
+        """Put everything back; buffers that passes have registered since stay.
 
         Raises:
             UpdateError: If a buffer changed that no pass had changed before: it was not copied.
         """
         self.random.restore()
-        self.trace.add_slots()
-        saved_places = {saved.place for saved in self.buffers}
-        for place, slot in enumerate(self.trace.slots):
-            if place not in saved_places and slot.buffer is not None:
-                self.trace.changing.add(place)
-                raise UpdateError(_NO_COPY.format(slot.path))
         for saved in self.buffers:
             slot = self.trace.slots[saved.place]
             if slot.buffer is not saved.buffer:

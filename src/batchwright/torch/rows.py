@@ -17,7 +17,7 @@ then `split=` says how a batch is cut.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from torch import Tensor
+import torch
 
 from batchwright.errors import UpdateError
 from batchwright.torch.containers import parts_of
@@ -155,9 +155,9 @@ def select_rows(batch: Any, rows: Rows) -> Any:
     return reading.apply(batch, Taken.of(rows, reading.rows))
 
 
-def tensors_of(batch: Any) -> list[Tensor]:
+def tensors_of(batch: Any) -> list[torch.Tensor]:
     """Return all tensors in a batch, however deep, in their sequence."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, torch.Tensor):
         return [batch]
     parts = parts_of(batch)
     return [] if parts is None else [each for part in parts.values() for each in tensors_of(part)]

@@ -283,6 +283,7 @@ class Update:
         release_memory()
         for state in reversed(self._states.values()):  # random states of the beginning last
             state.restore()
+            state.refuse_late_buffers()
         self.session.limit = self.session.limit.lowered(tokens_of(piece.batch))
         try:
             parts = self._parts(piece.loss_sum, piece.batch, whole=True)
