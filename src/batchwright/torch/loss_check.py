@@ -117,6 +117,8 @@ def _found(trial: Trial, state: PassState) -> Finding:
                 if not _refuses_grad(error):
                     raise
                 break
+        else:
+            continue
         release_memory()  # outside of the handler: the traceback kept the tensors alive
     if not found:  # losses alone need less memory
         passes.of_losses_alone()
