@@ -40,7 +40,7 @@ def kept_back(*, on_trial: bool = False) -> Iterator[list[Record]]:
         >>> len(seen), len(records)
         (0, 1)
     """
-    global _trials  # noqa: PLW0603
+    global _trials  # noqa: PLW0603 (one count for all threads of the process)
     records: list[Record] = []
     token = _KEPT_BACK.set(records)
     _trials += on_trial

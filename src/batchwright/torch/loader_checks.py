@@ -71,7 +71,7 @@ def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
     Args:
         course: What the batch is of.
         batch: A dict, tuple or tensor. Only integers [rows, tokens] count: what else a budget
-            bounds cannot be told from here.
+            bounds is not known here.
     """
     budget = None
     if course is not None and course.plan is not None:

@@ -21,7 +21,7 @@ _TRIES = 8
 """Batches on which a loss is tried until it is known what it is."""
 
 _MOST = 32
-"""Loss functions that are told apart by what they hold; more are told apart by their code."""
+"""How many loss functions are distinguished by what they hold; further ones are by their code."""
 
 
 class LossFindings:
