@@ -43,12 +43,13 @@ class Finding:
     Attributes:
         kind: ``"sum"``: parts of a batch add up to the whole. ``"mean"``: the whole lies between
             its parts. ``"coupled"``: neither, the loss of a row depends on other rows.
-            ``"unknown"``: it could not be found out.
+            ``"no mean"``: losses add up; gradients were not compared. ``"unknown"``: it could
+            not be found out.
         detail: The figures, or why it is unknown.
         error: What the check itself ran into. None: nothing.
     """
 
-    kind: Literal["sum", "mean", "coupled", "unknown"]
+    kind: Literal["sum", "no mean", "mean", "coupled", "unknown"]
     detail: str = ""
     error: Exception | None = None
 
@@ -74,6 +75,27 @@ class Trial:
     trace: PassTrace
 
 
+def losses_add_up(trial: Trial) -> bool:
+    """Return whether the losses of a few rows are clearly a sum over rows, by passes forward alone.
+
+    No mean passes for a sum: two losses of one sign add up to more than any mean of them. A loss
+    whose gradient alone depends on other rows does; see `check_loss`. Nothing is changed.
+
+    Args:
+        trial: The loss, and what it is tried on.
+
+    Returns:
+        True after three passes. False: they show something else, or nothing.
+    """
+
+    def values(passes: _Passes) -> Finding:
+        cuts = _few_rows(trial.batch, trial.split)[:1]
+        passes.of_losses_alone()
+        return passes.compare(cuts[0]) if cuts else Finding("unknown")
+
+    return _undone(trial, values).kind == "sum"
+
+
 def check_loss(trial: Trial) -> Finding:
     """Compare the loss and the gradient of a few rows with those of their two halves.
 
@@ -87,12 +109,17 @@ def check_loss(trial: Trial) -> Finding:
     Returns:
         What was found. Five passes over up to seven rows.
     """
+    return _undone(trial, partial(_found, trial))
+
+
+def _undone(trial: Trial, look: Callable[[_Passes], Finding]) -> Finding:
+    """Run passes, and put back what they change; an error of theirs is a finding."""
     traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
     others = [each.capture() for each in traces]
     state = trial.trace.capture(every_buffer=True)
     try:
         with kept_back(on_trial=True), refused_exchange():
-            return _found(trial, state)
+            return look(_Passes(trial, state))
     except ExchangeError as error:
         return Finding("coupled", str(error))
     except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
@@ -103,11 +130,10 @@ def check_loss(trial: Trial) -> Finding:
             each.restore()
 
 
-def _found(trial: Trial, state: PassState) -> Finding:
+def _found(trial: Trial, passes: _Passes) -> Finding:
     cuts = _few_rows(trial.batch, trial.split)
     if not cuts:
         return Finding("unknown", "the batch cannot be cut in two")
-    passes = _Passes(trial, state)
     found: list[Finding] = []
     for cut in cuts:
         try:
@@ -121,7 +147,7 @@ def _found(trial: Trial, state: PassState) -> Finding:
             continue
         release_memory()  # outside of the handler: the traceback kept the tensors alive
     if not found:  # losses alone need less memory
-        passes.of_losses_alone()
+        passes.of_losses_alone(grad=False)
         try:
             found.append(passes.compare(cuts[-1]))
         except Exception as error:
@@ -132,39 +158,30 @@ def _found(trial: Trial, state: PassState) -> Finding:
     return min(found, key=lambda each: kinds.index(each.kind), default=no_memory)
 
 
-def check_whole(trial: Trial) -> Finding | None:
+def check_whole(trial: Trial) -> Finding:
     """Compare the losses of a batch that is about to be split with those of its halves.
 
     What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
     Without gradients the batch may fit; else its half is compared, and so on.
 
     Returns:
-        What was found; None if nothing was.
+        What was found; often unknown, as for losses that take gradients inside.
     """
-    state = trial.trace.capture(every_buffer=True)
-    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
-    others = [each.capture() for each in traces]
-    passes = _Passes(trial, state)
-    passes.of_losses_alone()
+    return _undone(trial, partial(_found_of_all, trial))
+
+
+def _found_of_all(trial: Trial, passes: _Passes) -> Finding:
+    passes.of_losses_alone(grad=False)
     batch = trial.batch
-    try:
-        with kept_back(), refused_exchange():
-            while (cut := _cut(trial.split, batch)) is not None:
-                try:
-                    return passes.compare(cut, exact=_WHOLE)
-                except Exception as error:
-                    if not is_out_of_memory(error):
-                        raise
-                release_memory()
-                batch = cut[1]
-    except ExchangeError as error:
-        return Finding("coupled", str(error))
-    except Exception:  # noqa: BLE001 (losses that take gradients inside, and the like)
-        return None
-    finally:
-        for each in (*others, state):
-            each.restore()
-    return None
+    while (cut := _cut(trial.split, batch)) is not None:
+        try:
+            return passes.compare(cut, exact=_WHOLE)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()
+        batch = cut[1]
+    return Finding("unknown", "there was no memory to check it")
 
 
 def _refuses_grad(error: Exception) -> bool:
@@ -197,10 +214,12 @@ class _Passes:
         self._fixed: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._made: dict[int, Pass] = {}  # by part: one cut's half is the next one's whole
         self.parameters = _compared(self._model)
+        self._grad = True
 
-    def of_losses_alone(self) -> None:
-        """Go on without gradients."""
+    def of_losses_alone(self, *, grad: bool = True) -> None:
+        """Go on without comparing gradients; `grad` says whether a pass prepares for them."""
         self.parameters = []
+        self._grad = grad
         self._made.clear()
 
     def compare(self, cut: _Cut, *, exact: float = _EXACT) -> Finding:
@@ -209,7 +228,7 @@ class _Passes:
             if id(part) in self._made:
                 continue
             self._state.restore()
-            with self._fixed(), torch.set_grad_enabled(bool(self.parameters)):
+            with self._fixed(), torch.set_grad_enabled(self._grad):
                 self._made[id(part)] = self._pass(part)
             if self._fixed is nullcontext and self._state.random.generators.moved():
                 self._fixed = FixedRandomness
@@ -222,7 +241,7 @@ class _Passes:
         with self._trial.policy.autocast():
             loss = self._trial.loss_sum(self._model, batch)
         if not self.parameters:
-            return Pass(float(loss))
+            return Pass(float(loss.detach()))
         refuse_other_losses(loss)
         # Not `backward`: that would add to gradients, and run hooks that step an optimizer.
         found = torch.autograd.grad(loss.float(), self.parameters, allow_unused=True)

@@ -12,7 +12,14 @@ from typing import Any, cast
 import torch
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.loss_check import Finding, Trial, check_loss, check_whole, coupled_layer
+from batchwright.torch.loss_check import (
+    Finding,
+    Trial,
+    check_loss,
+    check_whole,
+    coupled_layer,
+    losses_add_up,
+)
 from batchwright.torch.loss_sums import LossSum, cells_of
 
 __all__ = ["LossFindings", "Trial"]
@@ -48,6 +55,9 @@ class LossFindings:
         known = self._found.get(key)
         if known is not None and (known.kind != "unknown" or self._tries[key] >= _TRIES):
             return
+        if known is None and losses_add_up(trial):
+            self._found[key] = Finding("no mean")  # more is found out before a batch is split
+            return
         found = self._try(trial)
         if found.kind == "mean":
             raise LossError(
@@ -81,11 +91,11 @@ class LossFindings:
         if not self.enabled:
             return
         found = self._found.get(self._key(trial.loss_sum))
-        if found is None or found.kind == "unknown":
+        if found is None or found.kind in {"unknown", "no mean"}:
             found = self._try(trial)
         if whole and found.kind == "sum":
             seen = check_whole(trial)
-            found = found if seen is None or seen.kind == "unknown" else seen
+            found = found if seen.kind == "unknown" else seen
             self._found[self._key(trial.loss_sum)] = found
         if found.kind == "unknown":
             raise UpdateError(

@@ -49,7 +49,7 @@ class Precision:
             other libraries bring.
         scaler: Scales the loss, in place of a mode's own.
         loss_scale_floor: A loss scale below this three updates in a row is an error.
-        check_loss: Find out in the first update whether the loss is a sum over rows, by five
+        check_loss: Find out in the first update whether the loss is a sum over rows, by
             passes over a few rows that leave no trace. A mean is refused; a batch whose loss is
             not known to be a sum is never split. False: it is taken to be a sum.
 

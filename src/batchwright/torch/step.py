@@ -90,15 +90,16 @@ class Step:
         """
         problem = self._reduce()
         rates = [group["lr"] for group in self._groups]
-        known = [set(optimizer.state) for optimizer in self._optimizers]
+        known = [len(optimizer.state) for optimizer in self._optimizers]
         scale = None if scaler is None else scaler.get_scale()
+        parameters = self._with_gradients()
         norm, applied = math.nan, False
         try:
             if problem is None:
-                norm = self._norm(scaler)
+                norm = self._norm(parameters, scaler)
                 applied = finite and math.isfinite(norm)
             if applied:
-                self._clip(clip, norm)
+                _clip(parameters, clip, norm)
                 self._step(learning_rate_factor)
         except BaseException as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
@@ -112,7 +113,7 @@ class Step:
                 self._forget_new_states(known)
             self._ranks.take_over(failures, self._parameters, self._optimizers)
             raise problem or self._ranks.without(sum(failures))
-        if scaler is not None and self._with_gradients():  # without any it has seen none
+        if scaler is not None and parameters:  # without any it has seen none
             scaler.update()
         return norm, applied
 
@@ -135,27 +136,19 @@ class Step:
             raise self._ranks.without(failed)
         return reduction.run(self._ranks)
 
-    def _norm(self, scaler: torch.amp.GradScaler | None) -> float:
-        for parameter in self._with_gradients():
-            if parameter.grad is not None and parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()
+    def _norm(
+        self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler | None
+    ) -> float:
+        for parameter in filter(_is_sparse, parameters):
+            assert parameter.grad is not None  # noqa: S101 (it is sparse)
+            parameter.grad = parameter.grad.coalesce()
         if scaler is not None:
             self._refuse_shared_parameters()
             for optimizer in self._optimizers:
                 scaler.unscale_(optimizer)
-        norm = get_total_norm([_values(each) for each in self._with_gradients()])
+        norm = get_total_norm([_values(each) for each in parameters])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return float(norm)
-
-    def _clip(self, clip: float | None, norm: float) -> None:
-        if clip is None or norm <= clip:
-            return
-        parameters = self._with_gradients()
-        dense = [each for each in parameters if not _is_sparse(each)]
-        clip_grads_with_norm_(dense, clip, torch.tensor(norm))
-        for parameter in parameters:
-            if _is_sparse(parameter):
-                _values(parameter).mul_(clip / (norm + 1e-6))
 
     def _step(self, factor: float) -> None:
         rates = [group["lr"] for group in self._groups]
@@ -193,20 +186,31 @@ class Step:
                 )
             seen |= own
 
-    def _forget_new_states(self, known: Sequence[set[torch.Tensor]]) -> None:
+    def _forget_new_states(self, known: Sequence[int]) -> None:
         """Drop states that a step has begun to make: half of one is an error in the next step."""
-        for optimizer, parameters in zip(self._optimizers, known, strict=True):
-            for parameter in [each for each in optimizer.state if each not in parameters]:
+        for optimizer, count in zip(self._optimizers, known, strict=True):
+            for parameter in [*optimizer.state][count:]:
                 del optimizer.state[parameter]
 
     def _with_gradients(self) -> list[torch.nn.Parameter]:
-        parameters = (each for group in self._groups for each in group["params"])
+        parameters = [
+            each for group in self._groups for each in group["params"] if each.grad is not None
+        ]
         # Each once, though several optimizers have it.
-        return [each for each in dict.fromkeys(parameters) if each.grad is not None]
+        return parameters if len(self._optimizers) == 1 else [*dict.fromkeys(parameters)]
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+
+def _clip(parameters: Sequence[torch.nn.Parameter], clip: float | None, norm: float) -> None:
+    if clip is None or norm <= clip:
+        return
+    dense = [each for each in parameters if not _is_sparse(each)]
+    clip_grads_with_norm_(dense, clip, torch.tensor(norm))
+    for parameter in filter(_is_sparse, parameters):
+        _values(parameter).mul_(clip / (norm + 1e-6))
 
 
 def _is_sparse(parameter: torch.nn.Parameter) -> bool:

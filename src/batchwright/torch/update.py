@@ -163,11 +163,12 @@ class Update:
 
     def _backward(self, loss_sum: LossSum, batch: Any) -> None:
         if self._policy is None:
-            refuse_other_functions(loss_sum)
-            self._asked = True
             self._policy = self.session.settled(self.ranks)
             if self._policy is None:
+                refuse_other_functions(loss_sum)
+                self._asked = True
                 self._policy = self.session.ready(loss_sum, self.ranks, batch, split=self._cut)
+            self._asked = True
         for module in modules_of(loss_sum):
             if module not in self._states:
                 self._states[module] = self.session.captured(module)
@@ -263,6 +264,8 @@ class Update:
             value = loss.detach().double()
             self._sum = value if self._sum is None else self._sum + value
         except Exception as error:
+            if isinstance(error, TypeError):
+                refuse_other_functions(piece.loss_sum)
             if not is_out_of_memory(error):
                 raise
         else:
