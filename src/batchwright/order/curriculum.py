@@ -195,7 +195,7 @@ class Curriculum:
     def _paced(self, progress: FloatArray) -> FloatArray:
         pacing = self.pacing
         if pacing is None:
-            from batchwright.pacing import root  # many small files, needed only by curricula
+            from batchwright.pacing import root  # needed only by curricula
 
             pacing = root()
         return pacing(np.minimum(progress, 1.0))
