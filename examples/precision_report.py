@@ -7,7 +7,7 @@ from statistics import median
 from precision_parity import REFERENCE, Experiment, Parity, Run, Timing, parity, timing
 from rich.table import Table
 
-from batchwright.torch.measuring import Evidence
+from batchwright.torch.update.measuring import Evidence
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from batchwright.torch import Precision
-from batchwright.torch.gradient_check import flat_gradient, relative_error
+from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 from benchmarks.claims.claim import Claim, Samples
 from benchmarks.precision.language_model import (
     Batch,

@@ -15,7 +15,7 @@ import batchwright as bw
 from batchwright.torch import Precision
 from batchwright.torch.audit import Audit
 from batchwright.torch.audit_exponents import FORMATS, Exponents, Format, suiting_powers
-from batchwright.torch.gradient_check import flat_gradient, relative_error
+from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -16,12 +16,12 @@ import batchwright as bw
 from batchwright._records import kept_back
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
-from batchwright.torch.fixed_randomness import FixedRandomness
-from batchwright.torch.loss_check import Trial, check_loss
-from batchwright.torch.loss_findings import LossFindings, identity
-from batchwright.torch.pass_state import PassTrace
-from batchwright.torch.policy import policy_for
 from batchwright.torch.rows import halves
+from batchwright.torch.update.fixed_randomness import FixedRandomness
+from batchwright.torch.update.loss_check import Trial, check_loss
+from batchwright.torch.update.loss_findings import LossFindings, identity
+from batchwright.torch.update.pass_state import PassTrace
+from batchwright.torch.update.policy import policy_for
 
 
 def kind_of(loss_sum, model, batch, mode="fp32", split=halves):

@@ -15,7 +15,6 @@ from torch.nn import functional
 import batchwright.pacing
 from batchwright.errors import LossError
 from batchwright.torch import Precision
-from batchwright.torch.gradient_check import flat_gradient
 from batchwright.torch.selection import (
     _chances,
     _drawn,
@@ -27,6 +26,7 @@ from batchwright.torch.selection import (
     small_loss,
     top_loss,
 )
+from batchwright.torch.update.gradient_check import flat_gradient
 
 NAN, INF = math.nan, math.inf
 

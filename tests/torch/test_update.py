@@ -17,7 +17,7 @@ from batchwright.torch import (
     scaled_by_weight,
     windows,
 )
-from batchwright.torch.gradient_check import flat_gradient, relative_error
+from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
 

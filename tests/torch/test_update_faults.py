@@ -11,9 +11,9 @@ from torch import nn
 
 import batchwright as bw
 from batchwright.torch import LiveLosses, Precision
-from batchwright.torch.optimizers import stepping
-from batchwright.torch.out_of_memory import is_out_of_memory
 from batchwright.torch.selection import sample_losses
+from batchwright.torch.update.optimizers import stepping
+from batchwright.torch.update.out_of_memory import is_out_of_memory
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -88,7 +88,7 @@ def test_an_error_in_clipping_changes_no_setting(monkeypatch):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     precision = Precision("fp16", scaler=scaler())
     with monkeypatch.context() as patched:
-        patched.setattr("batchwright.torch.step.get_total_norm", lambda _: 1 / 0)
+        patched.setattr("batchwright.torch.update.step.get_total_norm", lambda _: 1 / 0)
         with (
             pytest.raises(ZeroDivisionError),
             precision.update(model, optimizer, weight=4) as update,

@@ -18,8 +18,8 @@ from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
 from batchwright.torch.labels import LabelCounter
-from batchwright.torch.pass_state import TorchRandomState, devices_of
-from batchwright.torch.precision import Precision
+from batchwright.torch.update.pass_state import TorchRandomState, devices_of
+from batchwright.torch.update.precision import Precision
 
 
 @dataclass

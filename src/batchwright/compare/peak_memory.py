@@ -7,7 +7,7 @@ from batchwright.compare.devices import moved
 from batchwright.torch.memory.copies import random_states_kept
 from batchwright.torch.memory.real_step import can_measure, real_steps
 from batchwright.torch.memory.task import Task as Step
-from batchwright.torch.policy import policy_for
+from batchwright.torch.update.policy import policy_for
 
 
 class _Given:

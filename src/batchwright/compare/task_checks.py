@@ -12,11 +12,11 @@ from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
 from batchwright.torch.labels import LabelCounter
-from batchwright.torch.loss_findings import LossFindings, Trial
-from batchwright.torch.loss_sums import refuse_other_functions, refuse_other_losses
-from batchwright.torch.pass_state import PassTrace
-from batchwright.torch.policy import policy_for
 from batchwright.torch.rows import halves, tensors_of
+from batchwright.torch.update.loss_findings import LossFindings, Trial
+from batchwright.torch.update.loss_sums import refuse_other_functions, refuse_other_losses
+from batchwright.torch.update.pass_state import PassTrace
+from batchwright.torch.update.policy import policy_for
 
 _PROBES = 8
 

@@ -2,12 +2,8 @@
 
 from batchwright.torch.audit import Audit
 from batchwright.torch.batch_sampler import PlanBatchSampler
-from batchwright.torch.cost_fitting import MeasuredCost, fit_cost
-from batchwright.torch.gradient_check import GradientErrors, check_gradient
 from batchwright.torch.image_collator import ImageCollator
-from batchwright.torch.learning_rate import scaled_by_weight
 from batchwright.torch.length_warm_up import LengthWarmUp
-from batchwright.torch.live_losses import LiveLosses
 from batchwright.torch.masks import document_block_mask, document_mask
 from batchwright.torch.memory import MemoryModel
 from batchwright.torch.pack_collator import PackCollator
@@ -15,9 +11,17 @@ from batchwright.torch.pad_collator import PadCollator
 from batchwright.torch.patch_collator import PatchCollator, patch_counts
 from batchwright.torch.pieces import Piece, PieceDataset
 from batchwright.torch.planned_loader import planned_sampler
-from batchwright.torch.precision import Precision
 from batchwright.torch.stream_dataset import StreamDataset
-from batchwright.torch.update import Update
+from batchwright.torch.update import (
+    GradientErrors,
+    LiveLosses,
+    MeasuredCost,
+    Precision,
+    Update,
+    check_gradient,
+    fit_cost,
+    scaled_by_weight,
+)
 from batchwright.torch.windows import Window, windows
 
 __all__ = [

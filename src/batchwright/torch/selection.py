@@ -24,9 +24,9 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.loss_sums import evaluating
-from batchwright.torch.pass_state import untouched
 from batchwright.torch.rows import count_rows, select_rows
+from batchwright.torch.update.loss_sums import evaluating
+from batchwright.torch.update.pass_state import untouched
 
 LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""

@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from batchwright.torch import MemoryModel
 from batchwright.torch.memory.real_step import real_steps
-from batchwright.torch.precision import Precision
+from batchwright.torch.update.precision import Precision
 from benchmarks.memory_prediction import (
     CASES,
     ConvolutionalNetwork,

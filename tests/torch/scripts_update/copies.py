@@ -16,8 +16,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from batchwright.torch import Precision, reduction, windows
-from batchwright.torch.gradient_check import flat_gradient, relative_error
+from batchwright.torch import Precision, windows
+from batchwright.torch.update import reduction
+from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
 from tests.torch.scripts_update.process import caught, digest, run

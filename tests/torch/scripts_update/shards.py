@@ -12,7 +12,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 from batchwright.torch import Precision
-from batchwright.torch.gradient_check import relative_error
+from batchwright.torch.update.gradient_check import relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
 from tests.torch.scripts_update.process import caught, digest, run

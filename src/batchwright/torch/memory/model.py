@@ -14,13 +14,13 @@ from batchwright.batching import TokenBudget
 from batchwright.checks import check_positive
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
-from batchwright.torch.loss_sums import LossSum
 from batchwright.torch.memory.curve import Curve
 from batchwright.torch.memory.envelope import Moment, height, rows_within
 from batchwright.torch.memory.explanation import Explanation, explained
 from batchwright.torch.memory.fitting import Findings, Scope, find
 from batchwright.torch.memory.rows_by_length import RowsByLength
 from batchwright.torch.memory.task import Autocast, MakeBatch, Task
+from batchwright.torch.update.loss_sums import LossSum
 from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 

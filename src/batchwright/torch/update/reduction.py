@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from batchwright.errors import UpdateError
-from batchwright.torch.ranks import Ranks
+from batchwright.torch.update.ranks import Ranks
 
 BUCKET = 25 << 20
 """Bytes reduced at once: as many as DistributedDataParallel's."""

@@ -10,20 +10,20 @@ import torch
 
 from batchwright._records import Record
 from batchwright.errors import LossError, LossScaleError, PrecisionError, UpdateError
-from batchwright.torch.agreement import agreed
-from batchwright.torch.live_losses import LiveLosses
-from batchwright.torch.loss_findings import LossFindings
-from batchwright.torch.loss_sums import LossSum
-from batchwright.torch.measuring import Evidence, choose, measured, refuse_exchange
-from batchwright.torch.optimizers import stepping
-from batchwright.torch.out_of_memory import SizeLimit, on_what_fits
-from batchwright.torch.pass_state import PassState, PassTrace
-from batchwright.torch.policy import MODES, Mode, Policy, policy_for
-from batchwright.torch.precision_state import checked_state
-from batchwright.torch.ranks import Ranks, device_of, ranks_of
 from batchwright.torch.rows import Split, halves
-from batchwright.torch.step import checked_clip
-from batchwright.torch.update import Update
+from batchwright.torch.update.agreement import agreed
+from batchwright.torch.update.live_losses import LiveLosses
+from batchwright.torch.update.loss_findings import LossFindings
+from batchwright.torch.update.loss_sums import LossSum
+from batchwright.torch.update.measuring import Evidence, choose, measured, refuse_exchange
+from batchwright.torch.update.optimizers import stepping
+from batchwright.torch.update.out_of_memory import SizeLimit, on_what_fits
+from batchwright.torch.update.pass_state import PassState, PassTrace
+from batchwright.torch.update.policy import MODES, Mode, Policy, policy_for
+from batchwright.torch.update.precision_state import checked_state
+from batchwright.torch.update.ranks import Ranks, device_of, ranks_of
+from batchwright.torch.update.step import checked_clip
+from batchwright.torch.update.update import Update
 
 _NOTHING = 1e-300
 """Windows without tokens weigh up to this together: see `Window`."""

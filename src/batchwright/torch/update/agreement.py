@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from batchwright.errors import PrecisionError
-from batchwright.torch.policy import MODES, Mode
-from batchwright.torch.ranks import Ranks
+from batchwright.torch.update.policy import MODES, Mode
+from batchwright.torch.update.ranks import Ranks
 
 _NAMES = (*MODES, "custom", "auto")
 _WITH_BATCH, _WITHOUT_BATCH, _FAILED = range(3)

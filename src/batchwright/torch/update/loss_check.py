@@ -14,13 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchwright._records import kept_back
 from batchwright.errors import UpdateError
-from batchwright.torch.exchange import ExchangeError, refused_exchange
-from batchwright.torch.fixed_randomness import FixedRandomness
-from batchwright.torch.loss_sums import LossSum, modules_of, refuse_other_losses
-from batchwright.torch.out_of_memory import is_out_of_memory, release_memory
-from batchwright.torch.pass_state import PassState, PassTrace
-from batchwright.torch.policy import Policy
 from batchwright.torch.rows import Split, num_rows, select_rows
+from batchwright.torch.update.exchange import ExchangeError, refused_exchange
+from batchwright.torch.update.fixed_randomness import FixedRandomness
+from batchwright.torch.update.loss_sums import LossSum, modules_of, refuse_other_losses
+from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory
+from batchwright.torch.update.pass_state import PassState, PassTrace
+from batchwright.torch.update.policy import Policy
 
 COMPARED = 1 << 22
 """Gradients of at most about this many parameters are compared."""

@@ -12,21 +12,26 @@ import torch
 
 from batchwright._records import Record, kept_back
 from batchwright.errors import LossError, PrecisionError, UpdateError
-from batchwright.torch.loss_findings import LossFindings, Trial
-from batchwright.torch.loss_sums import (
+from batchwright.torch.rows import Split, checked, halves
+from batchwright.torch.update.loss_findings import LossFindings, Trial
+from batchwright.torch.update.loss_sums import (
     LossSum,
     modules_of,
     refuse_other_functions,
     refuse_other_losses,
 )
-from batchwright.torch.out_of_memory import SizeLimit, is_out_of_memory, release_memory, tokens_of
-from batchwright.torch.pass_state import PassState
-from batchwright.torch.ranks import Ranks
-from batchwright.torch.rows import Split, checked, halves
-from batchwright.torch.step import Step
+from batchwright.torch.update.out_of_memory import (
+    SizeLimit,
+    is_out_of_memory,
+    release_memory,
+    tokens_of,
+)
+from batchwright.torch.update.pass_state import PassState
+from batchwright.torch.update.ranks import Ranks
+from batchwright.torch.update.step import Step
 
 if TYPE_CHECKING:
-    from batchwright.torch.policy import Policy
+    from batchwright.torch.update.policy import Policy
 
 
 class Session(Protocol):

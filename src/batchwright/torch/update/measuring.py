@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from batchwright.errors import PrecisionError
-from batchwright.torch.exchange import ExchangeError, refused_exchange
-from batchwright.torch.loss_sums import LossSum
-from batchwright.torch.pass_state import RandomState, devices_of, untouched
-from batchwright.torch.policy import Mode, policy_for, ruled_out
+from batchwright.torch.update.exchange import ExchangeError, refused_exchange
+from batchwright.torch.update.loss_sums import LossSum
+from batchwright.torch.update.pass_state import RandomState, devices_of, untouched
+from batchwright.torch.update.policy import Mode, policy_for, ruled_out
 
 TIE = 0.97
 """A mode has to take less than this share of a simpler one's time to be worth it."""

@@ -10,8 +10,8 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from batchwright.errors import UpdateError
-from batchwright.torch.ranks import Ranks, parameters_of
-from batchwright.torch.reduction import Reduction
+from batchwright.torch.update.ranks import Ranks, parameters_of
+from batchwright.torch.update.reduction import Reduction
 
 
 def checked_clip(clip: Any) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.loss_check import (
+from batchwright.torch.update.loss_check import (
     Finding,
     Trial,
     check_loss,
@@ -20,7 +20,7 @@ from batchwright.torch.loss_check import (
     coupled_layer,
     losses_add_up,
 )
-from batchwright.torch.loss_sums import LossSum, cells_of
+from batchwright.torch.update.loss_sums import LossSum, cells_of
 
 __all__ = ["LossFindings", "Trial"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchwright.errors import PrecisionError
-from batchwright.torch.policy import MODES
+from batchwright.torch.update.policy import MODES
 
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
