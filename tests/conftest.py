@@ -1,9 +1,11 @@
 """What every test runs under: one thread, no network, and Hypothesis without a deadline."""
 
+import gc
 import os
 import signal
 import threading
 
+import pytest
 from hypothesis import settings
 
 # A shell that runs the tests in the background has them ignore interrupts, and so do the
@@ -31,3 +33,10 @@ settings.register_profile("thorough", deadline=None, print_blob=True, max_exampl
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "local")
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_collections():
+    """Keep what is imported out of garbage collections: each update that runs out of memory has one."""
+    gc.collect()
+    gc.freeze()
