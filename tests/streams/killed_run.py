@@ -16,7 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import batchwright as bw
 from batchwright.torch import PadCollator
-from batchwright.torch.stream_dataset import StreamDataset
+from batchwright.torch.data.stream_dataset import StreamDataset
 
 LENGTHS = np.random.default_rng(0).integers(1, 30, 901)
 BUDGET = 120

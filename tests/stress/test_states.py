@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from batchwright.torch.resume import Position
+from batchwright.torch.data.resume import Position
 from tests.stress import states
 
 
@@ -18,7 +18,7 @@ def test_edited_states_are_refused_or_mean_the_same():
 def test_a_state_that_is_accepted_though_wrong_is_seen(monkeypatch):
     epochs = itertools.count()
     monkeypatch.setattr(
-        "batchwright.torch.batch_sampler.read_position", lambda *given: Position(next(epochs))
+        "batchwright.torch.data.batch_sampler.read_position", lambda *given: Position(next(epochs))
     )
     said = []
     assert states.run(20, 0, say=said.append) is not None
@@ -26,7 +26,7 @@ def test_a_state_that_is_accepted_though_wrong_is_seen(monkeypatch):
 
 
 def test_a_raw_error_is_seen(monkeypatch):
-    monkeypatch.setattr("batchwright.torch.batch_sampler.read_position", lambda *given: 1 / 0)
+    monkeypatch.setattr("batchwright.torch.data.batch_sampler.read_position", lambda *given: 1 / 0)
     said = []
     assert states.run(20, 0, say=said.append) is not None
     assert any("ZeroDivisionError" in line for line in said)

@@ -21,7 +21,7 @@ from batchwright.errors import (
     PlanMismatchError,
 )
 from batchwright.torch import PadCollator, PlanBatchSampler, Precision
-from batchwright.torch.length_warm_up import LengthWarmUp
+from batchwright.torch.data.length_warm_up import LengthWarmUp
 from batchwright.torch.update.gradient_check import flat_gradient
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import loss_sum

@@ -16,7 +16,7 @@ import batchwright as bw
 from batchwright._records import kept_back
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
-from batchwright.torch.rows import halves
+from batchwright.torch.data.rows import halves
 from batchwright.torch.update.fixed_randomness import FixedRandomness
 from batchwright.torch.update.loss_check import Trial, check_loss
 from batchwright.torch.update.loss_findings import LossFindings, identity

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.torch import PackCollator
-from batchwright.torch.rows import count_rows, halves, num_rows, select_rows, tensors_of
+from batchwright.torch.data.rows import count_rows, halves, num_rows, select_rows, tensors_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
-from batchwright.torch.labels import LabelCounter
+from batchwright.torch.data.labels import LabelCounter
 from batchwright.torch.update.pass_state import TorchRandomState, devices_of
 from batchwright.torch.update.precision import Precision
 

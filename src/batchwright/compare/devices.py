@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from batchwright.torch.containers import mapped
+from batchwright.torch.data.containers import mapped
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -16,7 +16,7 @@ from batchwright.errors import BudgetError, StrategyError
 from batchwright.layout import Layout
 from batchwright.order import Curriculum, Order, Sequential, Shuffle
 from batchwright.planner import Planner
-from batchwright.torch.pad_collator import PadCollator
+from batchwright.torch.data.pad_collator import PadCollator
 
 Kind: TypeAlias = Literal["plain", "grouped", "planned", "packed", "buckets"]
 

@@ -1,17 +1,17 @@
 """PyTorch: plans in a `DataLoader`, batches padded or packed, the update step."""
 
 from batchwright.torch.audit import Audit
-from batchwright.torch.batch_sampler import PlanBatchSampler
-from batchwright.torch.image_collator import ImageCollator
-from batchwright.torch.length_warm_up import LengthWarmUp
-from batchwright.torch.masks import document_block_mask, document_mask
+from batchwright.torch.data.batch_sampler import PlanBatchSampler
+from batchwright.torch.data.image_collator import ImageCollator
+from batchwright.torch.data.length_warm_up import LengthWarmUp
+from batchwright.torch.data.masks import document_block_mask, document_mask
+from batchwright.torch.data.pack_collator import PackCollator
+from batchwright.torch.data.pad_collator import PadCollator
+from batchwright.torch.data.patch_collator import PatchCollator, patch_counts
+from batchwright.torch.data.pieces import Piece, PieceDataset
+from batchwright.torch.data.planned_loader import planned_sampler
+from batchwright.torch.data.stream_dataset import StreamDataset
 from batchwright.torch.memory import MemoryModel
-from batchwright.torch.pack_collator import PackCollator
-from batchwright.torch.pad_collator import PadCollator
-from batchwright.torch.patch_collator import PatchCollator, patch_counts
-from batchwright.torch.pieces import Piece, PieceDataset
-from batchwright.torch.planned_loader import planned_sampler
-from batchwright.torch.stream_dataset import StreamDataset
 from batchwright.torch.update import (
     GradientErrors,
     LiveLosses,

@@ -24,7 +24,7 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.rows import count_rows, select_rows
+from batchwright.torch.data.rows import count_rows, select_rows
 from batchwright.torch.update.loss_sums import evaluating
 from batchwright.torch.update.pass_state import untouched
 
@@ -46,7 +46,7 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
 
     Args:
         batch: A tensor, or a dict, tuple or dataclass of tensors with the rows in dimension 0 and
-            lists with one entry a row: see `batchwright.torch.rows`.
+            lists with one entry a row: see `batchwright.torch.data.rows`.
         scores: float[rows].
         keep: An integer: that many rows. A float: that share of the rows, above 0 and at most 1,
             rounded down, but at least one row; 1.0 keeps all.

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from torch import distributed
 
 from batchwright.errors import LossError
-from batchwright.torch.batch_sampler import PlanBatchSampler
-from batchwright.torch.labels import LABEL_IGNORE, LabelCounter, label_count
-from batchwright.torch.loader_checks import warn_if_over_budget
+from batchwright.torch.data.batch_sampler import PlanBatchSampler
+from batchwright.torch.data.labels import LABEL_IGNORE, LabelCounter, label_count
+from batchwright.torch.data.loader_checks import warn_if_over_budget
 
 __all__ = ["Window", "label_count", "windows"]
 

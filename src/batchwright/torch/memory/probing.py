@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright.errors import BudgetError
+from batchwright.torch.data.rows import tensors_of
 from batchwright.torch.memory.envelope import (
     Course,
     Moment,
@@ -17,7 +18,6 @@ from batchwright.torch.memory.envelope import (
     rows_within,
 )
 from batchwright.torch.memory.ledger import Timeline
-from batchwright.torch.rows import tensors_of
 from batchwright.typing import IntArray
 
 _EXACT = 0.005  # where predictions come this close before they are tried, more tries are no use

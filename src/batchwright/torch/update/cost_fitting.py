@@ -15,7 +15,7 @@ from batchwright.checks import check_positive
 from batchwright.cost_model import CostModel
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
-from batchwright.torch.rows import num_rows
+from batchwright.torch.data.rows import num_rows
 from batchwright.torch.update.loss_sums import LossSum
 from batchwright.torch.update.pass_state import untouched
 from batchwright.torch.update.ranks import device_of

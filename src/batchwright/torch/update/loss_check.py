@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchwright._records import kept_back
 from batchwright.errors import UpdateError
-from batchwright.torch.rows import Split, num_rows, select_rows
+from batchwright.torch.data.rows import Split, num_rows, select_rows
 from batchwright.torch.update.exchange import ExchangeError, refused_exchange
 from batchwright.torch.update.fixed_randomness import FixedRandomness
 from batchwright.torch.update.loss_sums import LossSum, modules_of, refuse_other_losses

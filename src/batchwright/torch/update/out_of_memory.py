@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from batchwright.errors import UpdateError
-from batchwright.torch.rows import Split, tensors_of
+from batchwright.torch.data.rows import Split, tensors_of
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
         UpdateError: If not even what cannot be split any more fits.
 
     Example:
-        >>> from batchwright.torch.rows import halves
+        >>> from batchwright.torch.data.rows import halves
         >>> def rows(batch):
         ...     if len(batch) > 3:
         ...         raise MemoryError

@@ -10,7 +10,7 @@ import torch
 
 from batchwright._records import Record
 from batchwright.errors import LossError, LossScaleError, PrecisionError, UpdateError
-from batchwright.torch.rows import Split, halves
+from batchwright.torch.data.rows import Split, halves
 from batchwright.torch.update.agreement import agreed
 from batchwright.torch.update.live_losses import LiveLosses
 from batchwright.torch.update.loss_findings import LossFindings

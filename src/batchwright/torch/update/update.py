@@ -12,7 +12,7 @@ import torch
 
 from batchwright._records import Record, kept_back
 from batchwright.errors import LossError, PrecisionError, UpdateError
-from batchwright.torch.rows import Split, checked, halves
+from batchwright.torch.data.rows import Split, checked, halves
 from batchwright.torch.update.loss_findings import LossFindings, Trial
 from batchwright.torch.update.loss_sums import (
     LossSum,

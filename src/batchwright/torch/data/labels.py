@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import LossError
-from batchwright.torch.containers import name_of, parts_of
-from batchwright.torch.field_kinds import is_array
+from batchwright.torch.data.containers import name_of, parts_of
+from batchwright.torch.data.field_kinds import is_array
 
 LABEL_NAMES = ("labels", "label", "label_ids")
 """Fields that hold labels, as trainers name them. The first that a batch has is counted."""

@@ -16,12 +16,12 @@ from batchwright.errors import (
     UpdateError,
 )
 from batchwright.pacing import LengthPacing
-from batchwright.torch.containers import like, parts_of
-from batchwright.torch.fields import Name
-from batchwright.torch.labels import LABEL_IGNORE, MEANT, PadValue
-from batchwright.torch.row_reading import Reading, Taken
-from batchwright.torch.rows import tensors_of
-from batchwright.torch.stacking import checked_pads
+from batchwright.torch.data.containers import like, parts_of
+from batchwright.torch.data.fields import Name
+from batchwright.torch.data.labels import LABEL_IGNORE, MEANT, PadValue
+from batchwright.torch.data.row_reading import Reading, Taken
+from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.stacking import checked_pads
 
 STATE_VERSION = 1
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from batchwright.checks import check_positive
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
-from batchwright.torch.fields import columns_of, flattened, is_sequence
-from batchwright.torch.labels import LABEL_NAMES
-from batchwright.torch.packed_row import PackedRow
-from batchwright.torch.stacking import LABEL_IGNORE, Pads, checked_pads
+from batchwright.torch.data.fields import columns_of, flattened, is_sequence
+from batchwright.torch.data.labels import LABEL_NAMES
+from batchwright.torch.data.packed_row import PackedRow
+from batchwright.torch.data.stacking import LABEL_IGNORE, Pads, checked_pads
 from batchwright.typing import IntArray
 
 

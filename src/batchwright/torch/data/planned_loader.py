@@ -3,8 +3,8 @@
 from typing import Any
 
 from batchwright.errors import PlanError
-from batchwright.torch.batch_sampler import PlanBatchSampler
-from batchwright.torch.loader_checks import check_loader
+from batchwright.torch.data.batch_sampler import PlanBatchSampler
+from batchwright.torch.data.loader_checks import check_loader
 
 
 def planned_sampler(loader: Any) -> PlanBatchSampler:

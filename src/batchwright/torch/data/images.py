@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import ColumnNotFoundError, LengthsError
-from batchwright.torch.fields import Name
+from batchwright.torch.data.fields import Name
 
 
 def image_fields(

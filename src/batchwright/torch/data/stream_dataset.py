@@ -18,9 +18,9 @@ from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.buffer import Cut, Measure, slice_of
 from batchwright.streams.source import Samples
-from batchwright.torch.pieces import Piece, PieceDataset
-from batchwright.torch.placement import given_place, placed
-from batchwright.torch.presharded import (
+from batchwright.torch.data.pieces import Piece, PieceDataset
+from batchwright.torch.data.placement import given_place, placed
+from batchwright.torch.data.presharded import (
     check_not_split_by_rank,
     compare_ranks,
     content_hash,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch.utils.data import Dataset
 
 from batchwright.errors import ColumnNotFoundError, LengthsError, PlanMismatchError
-from batchwright.torch.fields import is_sequence
+from batchwright.torch.data.fields import is_sequence
 
 
 class Piece(NamedTuple):

@@ -12,10 +12,10 @@ from torch.nn import functional
 from batchwright.checks import check_positive
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.lengths import as_lengths
-from batchwright.torch.fields import Name, columns_of
-from batchwright.torch.images import image_fields, images_of
-from batchwright.torch.packed_row import PackedRow
-from batchwright.torch.stacking import PadValue, checked_pads, stacked
+from batchwright.torch.data.fields import Name, columns_of
+from batchwright.torch.data.images import image_fields, images_of
+from batchwright.torch.data.packed_row import PackedRow
+from batchwright.torch.data.stacking import PadValue, checked_pads, stacked
 from batchwright.typing import IntArray, IntoLengths
 
 _OWN = ("patches", "coordinates", "segment_ids", "cu_seqlens", "max_seqlen", "sizes")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
-from batchwright.torch.fields import Name, as_indices
-from batchwright.torch.labels import LABEL_IGNORE, LABEL_NAMES, MEANT, PadValue
+from batchwright.torch.data.fields import Name, as_indices
+from batchwright.torch.data.labels import LABEL_IGNORE, LABEL_NAMES, MEANT, PadValue
 
 __all__ = [
     "LABEL_IGNORE",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import UpdateError
-from batchwright.torch.containers import like, name_of, parts_of
+from batchwright.torch.data.containers import like, name_of, parts_of
 
 _EDGES = re.compile(r"(?:(.*)_)?cu_seq_?lens?(?:_[qk])?")
 _LONGEST = re.compile(r"(?:(.*)_)?max_(?:length|seq_?len)(?:_[qk])?")

@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 import torch
 
 from batchwright.errors import UpdateError
-from batchwright.torch.containers import parts_of
-from batchwright.torch.documents import cut_documents, is_packed
-from batchwright.torch.row_reading import Reading, Rows, Taken
+from batchwright.torch.data.containers import parts_of
+from batchwright.torch.data.documents import cut_documents, is_packed
+from batchwright.torch.data.row_reading import Reading, Rows, Taken
 
 __all__ = [
     "Rows",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import BudgetError, LengthsError
-from batchwright.torch.fields import Name
-from batchwright.torch.stacking import PadValue, filled
+from batchwright.torch.data.fields import Name
+from batchwright.torch.data.stacking import PadValue, filled
 from batchwright.typing import IntArray
 
 

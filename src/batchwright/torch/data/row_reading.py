@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from batchwright.errors import UpdateError
-from batchwright.torch.containers import like, name_of, parts_of
-from batchwright.torch.field_kinds import (
+from batchwright.torch.data.containers import like, name_of, parts_of
+from batchwright.torch.data.field_kinds import (
     are_images,
     differ_in_kind,
     have_three_dimensions,

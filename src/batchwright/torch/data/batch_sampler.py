@@ -9,11 +9,11 @@ from batchwright.checks import epoch_number
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.torch.loader_checks import check_loader, loader_in_use
-from batchwright.torch.pieces import Piece
-from batchwright.torch.placement import given_place, placed
-from batchwright.torch.plan_source import PlannerSource, PlanSource, as_source
-from batchwright.torch.resume import Course, Position, chart, read_position
+from batchwright.torch.data.loader_checks import check_loader, loader_in_use
+from batchwright.torch.data.pieces import Piece
+from batchwright.torch.data.placement import given_place, placed
+from batchwright.torch.data.plan_source import PlannerSource, PlanSource, as_source
+from batchwright.torch.data.resume import Course, Position, chart, read_position
 
 Batch: TypeAlias = list[int] | list[Piece]
 """One batch: sample indices, or pieces of samples where the plan splits long ones."""

@@ -20,7 +20,7 @@ from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.remainders import share
-from batchwright.torch.plan_source import PlanSource
+from batchwright.torch.data.plan_source import PlanSource
 from batchwright.typing import FloatArray, Last
 
 STATE_VERSION = 2

@@ -14,13 +14,13 @@ from torch.utils.data import Subset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from batchwright.errors import PlanMismatchError
-from batchwright.torch.pack_collator import PackCollator
-from batchwright.torch.pad_collator import PadCollator
-from batchwright.torch.pieces import PieceDataset
+from batchwright.torch.data.pack_collator import PackCollator
+from batchwright.torch.data.pad_collator import PadCollator
+from batchwright.torch.data.pieces import PieceDataset
 
 if TYPE_CHECKING:
     from batchwright.plans import Plan
-    from batchwright.torch.resume import Course
+    from batchwright.torch.data.resume import Course
 
 _DEPTH = 16
 """Callers looked at, and data sets inside of one another."""

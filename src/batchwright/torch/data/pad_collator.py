@@ -11,8 +11,8 @@ from torch import Tensor
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, ColumnNotFoundError
 from batchwright.layout import Shape
-from batchwright.torch.fields import Name, columns_of, flattened, is_sequence
-from batchwright.torch.stacking import (
+from batchwright.torch.data.fields import Name, columns_of, flattened, is_sequence
+from batchwright.torch.data.stacking import (
     LABEL_IGNORE,
     Padding,
     Pads,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from batchwright.torch.containers import is_named_tuple, parts_of
+from batchwright.torch.data.containers import is_named_tuple, parts_of
 
 
 def is_container(value: Any) -> bool:

@@ -11,9 +11,9 @@ from torch import Tensor
 from batchwright.checks import check_positive
 from batchwright.errors import BudgetError
 from batchwright.layout import Shape
-from batchwright.torch.fields import Name, columns_of
-from batchwright.torch.images import image_fields, images_of
-from batchwright.torch.stacking import (
+from batchwright.torch.data.fields import Name, columns_of
+from batchwright.torch.data.images import image_fields, images_of
+from batchwright.torch.data.stacking import (
     Padding,
     Pads,
     PadValue,

@@ -1,0 +1,1 @@
+"""Plans in a `DataLoader`: samplers, collators, streams, and what the rows of a batch are."""
