@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.order import Pools
-from batchwright.remainders import share
+from batchwright.sharding import share
 from tests.strategies import accounted
 
 ONES = [100] * 1001

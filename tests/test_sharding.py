@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.sharding import split_offsets
+from batchwright.updates import split_offsets
 
 
 @st.composite

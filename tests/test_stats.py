@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.dealing import rank_imbalance
 from batchwright.stats import dispersion
+from batchwright.updates import rank_imbalance
 from tests import reference
 from tests.strategies import jobs
 

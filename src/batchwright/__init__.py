@@ -3,9 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchwright.balancing import balance
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
-from batchwright.cost_model import CostModel
+from batchwright.costs import CostModel, balance
 from batchwright.errors import (
     BatchwrightError,
     BudgetError,

@@ -6,7 +6,7 @@ import json
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from batchwright._format import one_line
 from batchwright._json import INTEGER_BITS, fits, parsed
 from batchwright.errors import PlanError, PlanFileError
 from batchwright.layout import Layout
-from batchwright.plans import Origin, Plan
+
+if TYPE_CHECKING:
+    from batchwright.plans import Origin, Plan
 
 FORMAT = "batchwright-plan"
 FORMAT_VERSION = 1
@@ -28,7 +30,7 @@ _LONGEST_VALUE = 60
 _LONGEST_TEXT = 1 << 22  # a hundred thousand shapes
 
 
-def save_plan(plan: Plan, path: str | Path) -> None:
+def save_plan(plan: "Plan", path: str | Path) -> None:
     """Write a plan as a safetensors file.
 
     The file holds `indices` and `offsets` (and `starts` and `dropped.REASON` where there are
@@ -56,11 +58,13 @@ def save_plan(plan: Plan, path: str | Path) -> None:
     save_arrays(path, arrays, metadata, PlanFileError)
 
 
-def load_plan(path: str | Path) -> Plan:
+def load_plan(path: str | Path, plan_of: type["Plan"], origin_of: type["Origin"]) -> "Plan":
     """Read a plan that `save_plan` wrote. Reading never executes code.
 
     Args:
         path: The file.
+        plan_of: The class of the plan.
+        origin_of: The class of its origin.
 
     Returns:
         The plan, equal to the one saved.
@@ -70,7 +74,7 @@ def load_plan(path: str | Path) -> Plan:
     """
     arrays, metadata = load_arrays(path, _KIND, PlanFileError)
     try:
-        plan = _plan(arrays, metadata)
+        plan = _plan(arrays, metadata, plan_of, origin_of)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise PlanFileError(
             f"{path}: changed or damaged ({one_line(error, 300)}). Plan again."
@@ -80,8 +84,13 @@ def load_plan(path: str | Path) -> Plan:
     return plan
 
 
-def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
-    plan = Plan(
+def _plan(
+    arrays: Arrays,
+    metadata: Mapping[str, str],
+    plan_of: type["Plan"],
+    origin_of: type["Origin"],
+) -> "Plan":
+    plan = plan_of(
         arrays["indices"],
         arrays["offsets"],
         starts=arrays.get("starts"),
@@ -91,7 +100,7 @@ def _plan(arrays: Arrays, metadata: Mapping[str, str]) -> Plan:
             if name.startswith(_DROPPED)
         },
         layout=_checked(metadata["layout"], Layout),
-        origin=_checked(metadata["origin"], Origin),
+        origin=_checked(metadata["origin"], origin_of),
         repeated=arrays.get("repeated", np.empty(0, dtype=np.int64)),
     )
     for name in arrays:
@@ -129,8 +138,8 @@ def _checked(text: str, of: type[Any]) -> Any:
     return of(**given)
 
 
-def _digest(plan: Plan, metadata: Mapping[str, str]) -> str:
-    told = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
+def _digest(plan: "Plan", metadata: Mapping[str, str]) -> str:
+    text = f"{plan.digest()}{metadata['layout']}{metadata['origin']}"
     if plan.repeated.size:
-        told += str(plan.repeated.tolist())
-    return hashlib.sha256(told.encode()).hexdigest()
+        text += str(plan.repeated.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()

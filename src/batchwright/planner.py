@@ -9,7 +9,6 @@ import numpy as np
 from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.checks import MOST_EPOCHS, check_choice, whole_number
-from batchwright.dealing import deal
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, check_cost
@@ -18,8 +17,8 @@ from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
 from batchwright.seeding import generator, shuffled
-from batchwright.sharding import num_batches
 from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, Last, LengthArray
+from batchwright.updates import arranged, num_batches
 
 
 class Planner:
@@ -136,7 +135,7 @@ class Planner:
             )
         if note is not None:
             self._warn(note, stacklevel=3)
-        return self._dealt(laid, epoch)
+        return self._arranged(laid, epoch)
 
     def __repr__(self) -> str:
         """Describe the planner in a line."""
@@ -222,7 +221,7 @@ class Planner:
             warnings.warn(message, stacklevel=stacklevel)
         self._has_warned = True
 
-    def _dealt(self, laid: Laid, epoch: int) -> Plan:
+    def _arranged(self, laid: Laid, epoch: int) -> Plan:
         draft = laid.draft
         layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
         if draft.shapes is not None:
@@ -239,7 +238,7 @@ class Planner:
             draft, left_out = draft.without(self._outside_updates(draft, epoch))
         if len(draft) < len(self):
             draft = draft.split_to(len(self), weights=costs_of(draft))
-        places = deal(
+        places = arranged(
             len(self),
             draft.pools,
             keys=draft.keys,

@@ -342,7 +342,7 @@ class Plan:
         """Read a plan that `save` wrote; refuse a file that was truncated or changed."""
         from batchwright.plan_file import load_plan
 
-        return load_plan(path)
+        return load_plan(path, Plan, Origin)
 
     def _with(self, indices: IntArray, offsets: IntArray, starts: IntArray | None) -> "Plan":
         return dataclasses.replace(self, indices=indices, offsets=offsets, starts=starts)

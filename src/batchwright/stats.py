@@ -1,14 +1,19 @@
 """What a plan is worth: every number of the guarantees."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchwright.dealing import rank_imbalance
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, sums_of_batches, total_of
-from batchwright.plans import Plan
 from batchwright.typing import Cost, IntArray, IntoLengths
+from batchwright.updates import rank_imbalance
+
+if TYPE_CHECKING:
+    from batchwright.plans import Plan
 
 
 @dataclass(frozen=True)

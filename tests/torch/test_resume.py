@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright._states import sealed
-from batchwright.remainders import share
+from batchwright.sharding import share
 from batchwright.torch import PlanBatchSampler
 from tests.python_lines import python_lines
 from tests.torch.planners import (

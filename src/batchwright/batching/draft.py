@@ -9,8 +9,8 @@ import numpy as np
 
 from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
-from batchwright.sharding import split_offsets
 from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.updates import split_offsets
 
 Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 """What becomes of a sample that alone exceeds the budget."""
@@ -18,7 +18,7 @@ Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """Batches as a batching leaves them, before they are dealt to updates and ranks.
+    """Batches as a batching leaves them, before they are arranged in updates.
 
     Attributes:
         indices: int64[m], sample indices, batch after batch.

@@ -8,8 +8,8 @@ length decide.
 import numpy as np
 
 from batchwright.batching.cuts import RowLimit, cut_runs, fit_runs
-from batchwright.sharding import split_offsets
 from batchwright.typing import FloatArray, IntArray
+from batchwright.updates import split_offsets
 
 _RUNS = 8
 _WINDOWS = 8

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from batchwright.dealing import rank_imbalance
 from batchwright.plans import Plan
 from batchwright.typing import FloatArray, IntoLengths
+from batchwright.updates import rank_imbalance
 
 POINTS = 120
 """Points of the curve at most; of more steps, several share one."""

@@ -16,8 +16,8 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
-from batchwright.remainders import warn_of_repeats
 from batchwright.seeding import generator
+from batchwright.sharding import warn_of_repeats
 from batchwright.streams.buffer import Buffer, Cut, Intake, Measure, size_of, slice_of
 from batchwright.streams.source import Samples, Shard, Source
 from batchwright.streams.state import (

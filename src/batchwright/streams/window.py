@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.batching import Batching, Draft
-from batchwright.dealing import deal
 from batchwright.order import Pools
 from batchwright.plans import Plan
-from batchwright.remainders import share
 from batchwright.seeding import random_bits, shuffled
+from batchwright.sharding import share
 from batchwright.typing import IntArray, Last
+from batchwright.updates import arranged
 
 Draw: TypeAlias = Callable[[int], np.random.Generator]
 """Makes this window's generators: one for each purpose, by number."""
@@ -31,7 +31,7 @@ def plan_window(
 ) -> Plan:
     """Plan what is buffered, and choose about half of the updates to emit.
 
-    All of the buffer is cut into batches and dealt to updates as an epoch would be: each update
+    All of the buffer is cut into batches and arranged in updates as an epoch would be: each update
     is one random batch of every length stratum. A random half of the updates is emitted. What
     stays is a fair sample of the buffer, is planned again with what arrives next, and so mixes
     with it; the batch that was only filled with what was left over is among what stays.
@@ -101,7 +101,7 @@ def plan_rest(
         target = -(-(draft.offsets.size - 1) // multiple) * multiple
         if target <= len(lengths):
             draft = draft.split_to(target)
-            places = _dealt(draft, target, world_size, accumulate, draw)
+            places = _arranged(draft, target, world_size, accumulate, draw)
             return Plan(draft.indices, draft.offsets).take(places)
     singles = Plan(shuffled(pools.members, draw(2)), np.arange(len(lengths) + 1))
     return share(singles, world_size, accumulate, 0, last=last, warn=False)
@@ -118,7 +118,7 @@ def _half(
 ) -> Plan:
     """Deal the first `whole` batches to updates, and take a random half of those."""
     update = world_size * accumulate
-    places = _dealt(draft, whole, world_size, accumulate, draw)
+    places = _arranged(draft, whole, world_size, accumulate, draw)
     num_updates = whole // update
     body, tail = places[: num_updates * update], places[num_updates * update :]
     late_tail = tail[late[tail]]
@@ -132,8 +132,8 @@ def _half(
     return Plan(draft.indices, draft.offsets).take(updates[chosen].ravel())
 
 
-def _dealt(draft: Draft, count: int, world_size: int, accumulate: int, draw: Draw) -> IntArray:
-    return deal(
+def _arranged(draft: Draft, count: int, world_size: int, accumulate: int, draw: Draw) -> IntArray:
+    return arranged(
         count,
         None if draft.pools is None else np.minimum(draft.pools, count),
         keys=None if draft.keys is None else draft.keys[:count],

@@ -9,7 +9,7 @@ from batchwright.batching.described import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
-from batchwright.remainders import share
+from batchwright.sharding import share
 from batchwright.typing import Last, LengthArray
 
 

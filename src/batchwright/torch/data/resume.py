@@ -19,7 +19,7 @@ from batchwright._states import opened, sealed
 from batchwright.errors import PlanMismatchError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
-from batchwright.remainders import share
+from batchwright.sharding import share
 from batchwright.torch.data.plan_source import PlanSource
 from batchwright.typing import FloatArray, Last
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from batchwright.checks import check_positive
-from batchwright.cost_model import CostModel
+from batchwright.costs import CostModel
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
 from batchwright.torch.data.rows import num_rows

@@ -1,4 +1,4 @@
-"""Which batches share an update, and which rank gets which: mix, and balance."""
+"""Which batches share an update, and which rank gets which: equal counts, mix, and balance."""
 
 from __future__ import annotations
 
@@ -6,15 +6,121 @@ from itertools import pairwise
 
 import numpy as np
 
+from batchwright.errors import PlanError
 from batchwright.lengths import logs
 from batchwright.seeding import random_bits
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, Last
 
 _EVEN = 1.04
 """Slowest rank over the mean that counts as even: finer balance would cost mix."""
 
+_MOST_REPEATED = 1_000_000
+"""Samples may be repeated so often, or as often as there are samples, whichever is more."""
 
-def deal(
+
+def num_batches(
+    needed: int,
+    samples: int,
+    *,
+    world_size: int,
+    accumulate: int,
+    last: Last,
+    updates: int | None = None,
+) -> int:
+    """Choose how many batches an epoch has: whole updates where samples suffice for them.
+
+    Args:
+        needed: Batches that hold the samples within the budget.
+        samples: How many samples there are: no batch is empty.
+        world_size: Ranks.
+        accumulate: Batches of an update on each rank.
+        last: What becomes of a last update that samples cannot fill; see `Planner`.
+        updates: Aim at this many, if so many hold the samples. None: as few as hold them.
+
+    Returns:
+        A multiple of ``world_size * accumulate``; or under ``"short"`` of `world_size`. More than
+        `samples` where some have to be repeated.
+
+    Raises:
+        PlanError: If no update would remain under ``"drop"``, or far more samples than there are
+            would have to be repeated.
+
+    Example:
+        >>> [num_batches(9, 9, world_size=2, accumulate=4, last=each)
+        ...  for each in ("short", "drop", "repeat")]
+        [10, 8, 16]
+    """
+    update = world_size * accumulate
+    whole = -(-needed // update) * update if updates is None else updates * update
+    if whole <= samples:
+        return whole
+    if last != "drop":
+        count = whole if last == "repeat" else -(-needed // world_size) * world_size
+        if count - samples > max(samples, _MOST_REPEATED):
+            raise PlanError(
+                f"{samples} samples cannot fill {count} batches, world_size={world_size} × "
+                f"accumulate={accumulate} under last={last!r}: the same ones would come over and "
+                "over. Use fewer ranks, or accumulate less."
+            )
+        return count
+    if samples < update:
+        raise PlanError(
+            f"{samples} samples cannot fill one update of {update} batches, world_size="
+            f'{world_size} × accumulate={accumulate}: with last="drop" none would remain. Use '
+            'last="short" or "repeat", fewer ranks, or accumulate less.'
+        )
+    return samples // update * update
+
+
+def split_offsets(
+    offsets: IntArray, num_batches: int, *, weights: FloatArray | None = None
+) -> IntArray:
+    """Split batches in two, the heaviest first, until there are `num_batches`.
+
+    Args:
+        offsets: int64[b + 1], where batches begin and end.
+        num_batches: How many to end with, at least b.
+        weights: float64[b], the weight of each batch; a half weighs half. None: its samples.
+
+    Returns:
+        int64[num_batches + 1], with every offset of `offsets` in it. O(b log b) a round, and
+        as many rounds as a batch must be halved.
+
+    Raises:
+        PlanError: If there are fewer samples than batches asked for.
+
+    Example:
+        >>> split_offsets(np.array([0, 4, 5]), 4)
+        array([0, 1, 2, 4, 5])
+    """
+    if num_batches > offsets[-1]:
+        raise PlanError(
+            f"{int(offsets[-1])} samples cannot fill {num_batches} batches: none may be empty."
+        )
+    heavy = np.diff(offsets).astype(np.float64) if weights is None else weights.copy()
+    while offsets.size - 1 < num_batches:
+        sizes = np.diff(offsets)
+        chosen = _heaviest(np.where(sizes > 1, heavy, 0.0), num_batches - sizes.size)
+        middles = offsets[chosen] + (sizes[chosen] >> 1)
+        heavy[chosen] /= 2
+        offsets = np.insert(offsets, chosen + 1, middles)
+        heavy = np.insert(heavy, chosen + 1, heavy[chosen])
+    return offsets
+
+
+def _heaviest(weights: FloatArray, count: int) -> IntArray:
+    """Choose up to `count` of the positive weights; among equals, ones evenly spaced."""
+    candidates = int(np.count_nonzero(weights))
+    if count >= candidates:
+        return np.flatnonzero(weights)
+    threshold = np.partition(weights, weights.size - count)[weights.size - count]
+    above, equal = np.flatnonzero(weights > threshold), np.flatnonzero(weights == threshold)
+    missing = count - above.size
+    spaced = equal[(np.arange(missing) * equal.size) // missing]
+    return np.sort(np.concatenate((above, spaced)))
+
+
+def arranged(
     num_batches: int,
     pools: IntArray | None,
     *,
@@ -36,7 +142,7 @@ def deal(
         pools: int64[p + 1], offsets over batches; those of one pool may change places. None
             leaves all where they are.
         keys: float64[b], mean log-length of each batch. None: they are random samples already.
-        costs: float64[b], work of each batch. None deals for mix alone.
+        costs: float64[b], work of each batch. None: only the mix matters.
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         rng: Where random places come from.
@@ -47,43 +153,34 @@ def deal(
     Example:
         >>> rng = np.random.default_rng(0)
         >>> lengths = np.array([9.0, 8.0, 2.0, 1.0])
-        >>> order = deal(4, np.array([0, 4]), keys=lengths, costs=None, world_size=1,
-        ...              accumulate=2, rng=rng)
+        >>> order = arranged(4, np.array([0, 4]), keys=lengths, costs=None, world_size=1,
+        ...                  accumulate=2, rng=rng)
         >>> sorted((lengths[order].reshape(2, 2) > 5).sum(axis=1).tolist())
         [1, 1]
     """
     places = np.arange(num_batches)
-    if pools is None or (keys is None and costs is None):
+    ranked_by = keys if costs is None else costs
+    if pools is None or ranked_by is None:
         return places
     update = world_size * accumulate
-    edges = pools.tolist()
-    for start, stop in pairwise(edges):
+    for start, stop in pairwise(pools.tolist()):
         size = stop - start
         if update == 1 and costs is None:  # nothing to mix
             places[start:stop] = start + _random_order(size, rng)
             continue
-        # A pool may begin and end inside an update: only its whole updates are dealt.
+        # A pool may begin and end inside an update: only its whole updates are mixed.
         head = min(-start % update, size)
         tail = (size - head) % update
-        pool_keys = None if keys is None else keys[start:stop]
-        if costs is None:
-            ranked = np.argsort(-keys[start:stop], kind="stable")  # type: ignore[index]
-        else:
-            ranked = np.argsort(-costs[start:stop], kind="stable")
+        ranked = np.argsort(-ranked_by[start:stop], kind="stable")
         edge, inner = _spaced_apart(ranked, head + tail)
         edge = edge[_random_order(edge.size, rng)]
         if costs is None:
-            dealt = _mixed(inner, update, rng)
+            mixed = _mixed(inner, update, rng)
         else:
-            dealt = _balanced(
-                inner,
-                pool_keys,
-                costs[start:stop],
-                world_size=world_size,
-                accumulate=accumulate,
-                rng=rng,
-            )
-        places[start:stop] = start + np.concatenate((edge[:head], dealt, edge[head:]))
+            pool_keys = None if keys is None else keys[start:stop]
+            slots = (accumulate, world_size)
+            mixed = _balanced(inner, pool_keys, costs[start:stop], slots, rng)
+        places[start:stop] = start + np.concatenate((edge[:head], mixed, edge[head:]))
     return places
 
 
@@ -129,29 +226,17 @@ def _balanced(
     ranked: IntArray,
     keys: FloatArray | None,
     costs: FloatArray,
-    *,
-    world_size: int,
-    accumulate: int,
+    slots: tuple[int, int],
     rng: np.random.Generator,
 ) -> IntArray:
     """Mix updates as finely as even ranks allow.
 
     Batches go to updates in groups of like cost: groups of one mix best, groups as large as the
     world make every slot even. The smallest that keeps ranks even is taken.
-
-    Args:
-        ranked: int64[b], batches from high to low cost, whole updates of them.
-        keys: float64[b], mean log-length of each batch, or None.
-        costs: float64[b], work of each batch.
-        world_size: Ranks.
-        accumulate: Slots of an update.
-        rng: Where random places come from.
-
-    Returns:
-        int64[b], update after update, slot after slot.
     """
     if not ranked.size:
         return ranked
+    accumulate, world_size = slots
     means = logs(costs) if keys is None else keys
     group = 1 if accumulate > 1 else world_size  # one slot a rank: nothing can even out
     while True:
@@ -159,9 +244,9 @@ def _balanced(
             group += 1
         updates = _compose(ranked.reshape(-1, group), means, world_size * accumulate, rng)
         updates = _hand_to_ranks(updates.reshape(-1, accumulate, world_size), costs, rng)
-        dealt = updates.ravel()
-        if group >= world_size or rank_imbalance(costs[dealt], world_size, accumulate) <= _EVEN:
-            return dealt
+        found = updates.ravel()
+        if group >= world_size or rank_imbalance(costs[found], world_size, accumulate) <= _EVEN:
+            return found
         group *= 2
 
 
@@ -174,7 +259,7 @@ def _compose(
     num_updates = strata.shape[1]
     total = np.zeros(num_updates)
     picks = np.empty(strata.shape, dtype=np.int64)
-    # Narrow strata are dealt at random, wide ones so that they even out what is there already.
+    # Narrow strata are shared out at random, wide ones so that they even out what is there already.
     for position, stratum in enumerate(np.argsort(strata.std(axis=1), kind="stable").tolist()):
         if position < (num_strata + 1) // 2:
             chosen = _random_order(num_updates, rng)

@@ -1,30 +1,106 @@
-"""Share a global batch that is given among ranks, or among accumulation slots."""
+"""What a sample of some length costs, and samples shared so that every part costs alike."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import whole_number
-from batchwright.errors import PlanError
+from batchwright.checks import real_number, whole_number
+from batchwright.errors import BudgetError, PlanError
 from batchwright.order.scores import as_weights
 from batchwright.typing import FloatArray, IntArray
 
 _ALL_WAYS = 1 << 18
-"""So many ways to share are looked at one by one."""
+"""Up to so many ways to share are all compared."""
 
 _ONE_BY_ONE = 1 << 15
-"""Up to so many samples are given out one by one, more in rounds."""
+"""Up to so many samples are assigned one by one, more in rounds."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The work of a row of some length: ``a + b·L + c·L²``.
+
+    A constant for each row, the part that grows with tokens, and attention, which looks at every
+    pair of them. Where a `cost` is asked for, a model of this kind is one.
+
+    Args:
+        a: Of each row.
+        b: Of each token.
+        c: Of each pair of tokens.
+
+    Raises:
+        BudgetError: If a coefficient is negative or no number, or all are 0.
+
+    Example:
+        >>> cost = CostModel(a=10, b=2, c=0.5)
+        >>> cost([1, 10])
+        array([12.5, 80. ])
+    """
+
+    a: float = 0.0
+    b: float = 0.0
+    c: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the coefficients."""
+        expected = "finite coefficients of at least 0, not all of them 0"
+        for name in ("a", "b", "c"):
+            value = real_number(
+                "CostModel",
+                name,
+                getattr(self, name),
+                accepts=lambda value: 0 <= value < np.inf,
+                expected=expected,
+            )
+            object.__setattr__(self, name, value)
+        if not (self.a or self.b or self.c):
+            raise BudgetError(f"{self}: expected coefficients of at least 0, not all of them 0.")
+
+    def __call__(self, lengths: npt.ArrayLike) -> FloatArray:
+        """Return the work of a row of each length, float64[m]."""
+        tokens = np.asarray(lengths, dtype=np.float64)
+        work: FloatArray = self.a + tokens * (self.b + self.c * tokens)
+        return work
+
+    def rows_within(self, limit: float) -> Callable[[IntArray], IntArray]:
+        """Turn a limit of work into rows for each length: ``TokenBudget(max_samples=…)``.
+
+        Args:
+            limit: The work that a batch may be.
+
+        Returns:
+            A function of padded lengths, int64[m] → int64[m]: the most rows, at least 1.
+
+        Example:
+            >>> rows = CostModel(c=1.0).rows_within(10_000)
+            >>> rows(np.array([10, 50, 200]))
+            array([100,   4,   1])
+        """
+        limit = real_number(
+            "rows_within",
+            "limit",
+            limit,
+            accepts=lambda value: value > 0,
+            expected="a positive limit of work",
+        )
+
+        def rows(lengths: IntArray) -> IntArray:
+            return np.maximum(np.floor(limit / self(lengths)), 1.0).astype(np.int64)
+
+        return rows
 
 
 def balance(costs: npt.ArrayLike, parts: int, *, equal_counts: bool = False) -> IntArray:
     """Share samples among parts, so that the most expensive part costs the least.
 
     For batches that come as they are, such as the rollouts of a reinforcement learner. Few samples
-    are shared in the best of all ways; many, from the most expensive on, each to the part
-    that has the least so far, which with a hundred samples a part is within a thousandth of the
+    are shared in the best of all ways. Of many, the most expensive first, each goes to the part
+    that costs the least so far; with a hundred samples a part that is within a thousandth of the
     mean.
 
     Args:

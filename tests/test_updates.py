@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.dealing import deal
 from batchwright.seeding import generator
+from batchwright.updates import arranged
 
 LENGTHS = np.clip(np.rint(np.random.default_rng(0).lognormal(5.5, 0.9, 60_000)), 1, 2048).astype(
     np.int32
@@ -28,7 +28,7 @@ def test_batches_stay_in_their_pools(sizes, world_size, accumulate, with_keys, w
     rng = np.random.default_rng(seed)
     keys = rng.random(pools[-1]) if with_keys else None
     costs = rng.random(pools[-1]) + 0.1 if with_costs else None
-    places = deal(
+    places = arranged(
         int(pools[-1]),
         pools,
         keys=keys,
@@ -45,7 +45,7 @@ def test_batches_stay_in_their_pools(sizes, world_size, accumulate, with_keys, w
 def test_an_update_has_one_batch_of_every_stratum(num_updates, update, seed):
     size = num_updates * update
     keys = np.random.default_rng(seed).permutation(size).astype(float)
-    places = deal(
+    places = arranged(
         size,
         np.array([0, size]),
         keys=keys,
@@ -59,8 +59,8 @@ def test_an_update_has_one_batch_of_every_stratum(num_updates, update, seed):
         assert sorted(step) == list(range(update))
 
 
-def test_a_binding_sequence_is_not_dealt():
-    places = deal(
+def test_a_binding_sequence_is_not_arranged():
+    places = arranged(
         6,
         None,
         keys=np.arange(6.0),
