@@ -252,7 +252,9 @@ def found_on_ranks(seeds, ranks):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Exception):
-            multiprocessing.spawn(on_rank, (ranks, folder, list(seeds)), nprocs=ranks)
+            multiprocessing.start_processes(
+                on_rank, (ranks, folder, list(seeds)), ranks, start_method="forkserver"
+            )
         logs = [Path(folder, f"{rank}.txt").read_text().splitlines() for rank in range(ranks)]
     rows = [line.split("\t") for line in logs[0]]
     wrong = [line for log in logs for line in log if not line.endswith("\tNone")]

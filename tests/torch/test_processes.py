@@ -4,37 +4,28 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests import fork_server
 from tests.patience import PATIENCE
 from tests.torch.planners import dealt_back
 from tests.torch.scripts.train import planner_of
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
 SAMPLES = 400
 
 
 def start(out, *arguments):
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    command = [sys.executable, SCRIPT, out, "--samples", str(SAMPLES), *arguments]
-    with (out / "log").open("ab") as log:
-        # A session of its own, so that what it starts can be ended with it.
-        return subprocess.Popen(
-            [*map(str, command)], env=environment, stderr=log, start_new_session=True
-        )
+    return fork_server.start(
+        *(SCRIPT, out, "--samples", SAMPLES, *arguments),
+        log=out / "log",
+        environment={"GLOO_SOCKET_IFNAME": "lo"},
+    )
 
 
 def start_ranks(out, world_size, workers, *arguments):
@@ -51,18 +42,14 @@ def start_ranks(out, world_size, workers, *arguments):
 
 def finish(processes, out):
     try:
-        codes = [process.wait(timeout=PATIENCE) for process in processes]
+        for process in processes:
+            process.join(PATIENCE)
+        codes = [process.exitcode for process in processes]
     finally:
         for process in processes:
-            end(process)
+            fork_server.end(process)
     assert codes == [0] * len(processes), (out / "log").read_text()
     return [json.loads((out / f"done-{rank}.json").read_text()) for rank in range(len(processes))]
-
-
-def end(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def of_epoch(seen, epoch):
@@ -120,16 +107,15 @@ def kill_in_epoch_1(out, workers, *, after):
     deadline = time.monotonic() + PATIENCE
     try:
         while True:
-            assert process.poll() is None, (out / "log").read_text()
+            assert process.is_alive(), (out / "log").read_text()
             assert time.monotonic() < deadline
             saved = json.loads(file.read_text()) if file.exists() else {"seen": []}
             if len(of_epoch(saved["seen"], 1)) >= after:
                 break
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.join(PATIENCE)
+        assert process.exitcode == -signal.SIGKILL
     finally:
-        with suppress(ProcessLookupError):  # its workers would find out too, but seconds later
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        fork_server.end(process)
     return json.loads(file.read_text())

@@ -1,39 +1,31 @@
 """Real ranks: streams that are split among them already, samplers that come before them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import fork_server
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parent / "scripts" / "streams_of_ranks.py"
 
 
 def run(out, kind, workers=0):
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "WORLD_SIZE": "2",
-    }
-    arguments = [str(out / "store"), str(out), kind, str(workers)]
+    environment = {"GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+    arguments = (out / "store", out, kind, workers)
     ranks = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), *arguments], env=environment)
-        for rank in (0, 1)
+        fork_server.start(SCRIPT, rank, *arguments, environment=environment) for rank in (0, 1)
     ]
     try:
-        assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
+        for rank in ranks:
+            rank.join(PATIENCE)
+        assert [rank.exitcode for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
-            rank.kill()
-            rank.wait()
+            fork_server.end(rank)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

@@ -2,15 +2,11 @@
 
 import functools
 import json
-import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +17,7 @@ import batchwright as bw
 from batchwright._states import sealed
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.torch import PackCollator, PadCollator, StreamDataset
+from tests import fork_server
 from tests.patience import PATIENCE
 from tests.streams import killed_run
 from tests.streams.killed_run import (
@@ -466,18 +463,20 @@ def test_a_remainder_follows_the_policy():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, workers):
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    assert run(whole, workers).wait(PATIENCE) == 0
+    finish(run(whole, workers))
     process = run(out, workers, stop_at=60)
     deadline = time.monotonic() + PATIENCE
-    while len(log(out)) < 40:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while len(log(out)) < 40:
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        fork_server.end(process)
+    assert process.exitcode == -signal.SIGKILL
     kept = log(out)
     assert 40 <= len(kept) <= 60 < len(log(whole))
-    assert run(out, workers).wait(PATIENCE) == 0
+    finish(run(out, workers))
     assert log(out) == log(whole)
     for epoch in (0, 1):
         assert every_one_once([batch for each, batch in tagged(out) if each == epoch])
@@ -485,11 +484,14 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, workers):
 
 def run(out, workers, stop_at=0):
     out.mkdir(exist_ok=True)
-    command = [sys.executable, killed_run.__file__, str(out), str(workers), str(stop_at)]
-    source = str(Path(bw.__file__).parents[1])
-    return subprocess.Popen(
-        command, start_new_session=True, env=os.environ | {"PYTHONPATH": source}
-    )
+    return fork_server.start(killed_run.__file__, out, workers, stop_at)
+
+
+def finish(process):
+    process.join(PATIENCE)
+    code = process.exitcode
+    fork_server.end(process)
+    assert code == 0
 
 
 def tagged(out):

@@ -5,20 +5,16 @@ tests read what came of them.
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import fork_server
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).parent / "scripts_update"
 WORLD_SIZE = 2
 
@@ -26,39 +22,23 @@ WORLD_SIZE = 2
 class Pair:
     """What became of the two processes of a script."""
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, *cases):
         self.log = folder / "log"
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT))),
-            "OMP_NUM_THREADS": "1",
-            "GLOO_SOCKET_IFNAME": "lo",
-        }
-        with self.log.open("ab") as log:
-            processes = [
-                subprocess.Popen(
-                    [
-                        *(sys.executable, "-W", "error", str(SCRIPTS / f"{name}.py")),
-                        *(str(rank), str(WORLD_SIZE), str(folder)),
-                    ],
-                    env=environment,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-                for rank in range(WORLD_SIZE)
-            ]
+        processes = [
+            fork_server.start(
+                *(SCRIPTS / f"{name}.py", rank, WORLD_SIZE, folder, *cases),
+                log=self.log,
+                environment={"GLOO_SOCKET_IFNAME": "lo"},
+                warnings_fail=True,
+            )
+            for rank in range(WORLD_SIZE)
+        ]
         deadline = time.monotonic() + PATIENCE
-        try:
-            for process in processes:
-                process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass  # the cases that are missing will tell
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        self.codes = [process.returncode for process in processes]
+        for process in processes:  # the cases that are missing will tell
+            process.join(max(0.1, deadline - time.monotonic()))
+        self.codes = [process.exitcode for process in processes]
+        for process in processes:
+            fork_server.end(process)
         files = [folder / f"{rank}.json" for rank in range(WORLD_SIZE)]
         self.results = [json.loads(f.read_text()) if f.exists() else {} for f in files]
 

@@ -78,12 +78,12 @@ def update_of(model, batches, precision, optimizer=None, loss=loss_sum, **option
     return update
 
 
-def gradients(rank):
+def gradients(rank, seeds=range(100)):
     model = make()
     expected, loss = reference_of(model)
     ddp, precision = wrapped(model), Precision("fp32")
     errors, losses, weights, unequal = [], [], set(), 0
-    for seed in range(100):
+    for seed in seeds:
         shares = shares_of(np.random.default_rng(seed))
         update = update_of(ddp, shares[rank], precision)
         errors.append(relative_error(flat_gradient(model), expected))
@@ -98,6 +98,10 @@ def gradients(rank):
         "unequal": unequal,
         "told": [update.loss, update.grad_norm],
     }
+
+
+def few_gradients(rank):
+    return gradients(rank, seeds=range(3))
 
 
 def one_rank_weighs_nothing(rank):
@@ -616,6 +620,7 @@ if __name__ == "__main__":
     run(
         [
             gradients,
+            few_gradients,
             one_rank_weighs_nothing,
             parameters_without_a_gradient,
             parameters_outside_of_the_model,
