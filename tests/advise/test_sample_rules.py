@@ -19,7 +19,7 @@ from batchwright.advise import (
     profile_labels,
 )
 from batchwright.advise.rules.label_noise import GAIN
-from batchwright.compare.ratios import ratio
+from batchwright.compare.figures import ratio
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 LENGTHS = np.arange(1, 401) % 50 + 1

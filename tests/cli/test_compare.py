@@ -253,7 +253,7 @@ def test_a_twin_is_told_to_be_one(here):
     ("text", "args", "said"),
     [
         (TASK.replace('reduction="sum"', 'reduction="mean"'), (), "looks like a mean"),
-        (TASK.replace("lengths=lengths", "lengths=lengths[:-1]"), (), "399 lengths for 400"),
+        (TASK.replace("lengths=lengths", "lengths=lengths[:-1]"), (), "has 399 for 400"),
         (TASK.replace("lengths=lengths", "lengths=lengths[::-1]"), (), "lengths do not match"),
         (TASK.replace(".sum(1))", ".sum(1) * float('nan'))"), (), "loss_sum returned nan"),
         (TASK.replace("    loss_sum=loss_sum,\n", ""), (), "is without 'loss_sum'"),

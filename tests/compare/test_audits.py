@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from batchwright.compare import Settings, Strategy, compare
 from batchwright.compare.arm import Arm
-from batchwright.compare.audits import UPDATES, audited
+from batchwright.compare.probes import UPDATES, audited
 from batchwright.compare.race import Race
 from batchwright.torch import Precision
 from tests.compare.conftest import Counter, make_task

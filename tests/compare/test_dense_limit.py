@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.compare.dense_limit import without_padding
+from batchwright.compare.arm import without_padding
 from tests.strategies import columns, lengths
 
 

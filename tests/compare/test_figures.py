@@ -11,9 +11,9 @@ from scipy import stats
 from batchwright.compare import result_file
 from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.comparison import Comparison
-from batchwright.compare.figures import reached, summarize
-from batchwright.compare.race import DENSE, Outcome, Settings
-from batchwright.compare.ratios import difference, ratio
+from batchwright.compare.figures import difference, ratio, reached, summarize
+from batchwright.compare.race import Outcome, Settings
+from batchwright.compare.strategy import DENSE
 from batchwright.errors import ResultFileError
 from batchwright.report.compared import learning_rows
 from tests.compare.conftest import make_task

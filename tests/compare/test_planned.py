@@ -7,7 +7,7 @@ import pytest
 
 import batchwright as bw
 from batchwright.compare import Settings, Strategy, compare
-from batchwright.compare.planned import POINTS, planned_facts
+from batchwright.compare.comparison import POINTS, planned_facts
 from tests.compare.conftest import make_task
 
 

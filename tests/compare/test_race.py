@@ -8,7 +8,8 @@ import torch
 
 from batchwright.compare import Settings, Strategy, compare, summarize
 from batchwright.compare.arm import Arm
-from batchwright.compare.race import DENSE, DENSE_SHARE, Race
+from batchwright.compare.race import DENSE_SHARE, Race
+from batchwright.compare.strategy import DENSE
 from tests.compare.conftest import Counter, loss_sum, make_task
 
 NAMES = ("plain", "grouped", "planned", "planned+curriculum")

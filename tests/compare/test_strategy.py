@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.batching import TokenBudget
-from batchwright.compare.strategy import KINDS, ORDERS, Strategy, safe_batch_size
-from batchwright.compare.strategy_file import parse_strategies, read_strategies
+from batchwright.compare.strategy import (
+    KINDS,
+    ORDERS,
+    Strategy,
+    parse_strategies,
+    read_strategies,
+    safe_batch_size,
+)
 from batchwright.errors import BudgetError, StrategyError
 from tests.compare.conftest import make_task
 

@@ -25,7 +25,7 @@ def test_without_lengths_all_samples_are_alike():
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"lengths": [1, 2, 3]}, TaskError, "3 lengths for 240 samples"),
+        ({"lengths": [1, 2, 3]}, TaskError, "has 3 for 240 samples"),
         ({"lengths": [0] * 240}, LengthsError, ""),
         ({"labels": [1, 2]}, TaskError, "Task(labels=…) has 2 for 240 samples"),
         ({"groups": 3}, TaskError, "Task(groups=…) has int for 240 samples"),

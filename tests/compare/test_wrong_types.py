@@ -3,7 +3,7 @@
 import pytest
 
 from batchwright.compare import Strategy, load_task
-from batchwright.compare.strategy_file import parse_strategies, read_strategies
+from batchwright.compare.strategy import parse_strategies, read_strategies
 from batchwright.errors import BatchwrightError, StrategyError, TaskError
 from tests.cli.command import invoke
 from tests.cli.test_compare import TASK, write

@@ -156,7 +156,7 @@ def _plan(seconds: float, run_seconds: float, fixed: float) -> tuple[int, float]
 def _trial(
     place: int, runs: Sequence[Sequence[Outcome]], share: float, task: Task
 ) -> LearningTrial | None:
-    from batchwright.compare.ratios import ratio
+    from batchwright.compare.figures import ratio
 
     ratios = [_sooner(run[0], run[place], task.sign) for run in runs]
     if not all(each.size for each in ratios):

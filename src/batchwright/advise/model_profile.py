@@ -104,7 +104,7 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
     """
     from batchwright.compare import Strategy
     from batchwright.compare.arm import Arm
-    from batchwright.compare.peak_memory import peak_bytes
+    from batchwright.compare.probes import peak_bytes
 
     started = time.perf_counter()
     arm = Arm(task, Strategy.named("plain"), seed=seed)
@@ -133,7 +133,7 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
 
 def _batches(task: Task) -> tuple[np.ndarray, Callable[[int, int], Any]]:
     """Return the lengths of samples, and what makes a batch of one of them, over and over."""
-    from batchwright.compare.devices import moved
+    from batchwright.compare.arm import moved
 
     sizes = totals(task.sizes).astype(np.int64)
     order = np.argsort(sizes, kind="stable")

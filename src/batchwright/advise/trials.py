@@ -132,7 +132,7 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
         >>> gain.ratio, gain.low
         (2.0, 2.0)
     """
-    from batchwright.compare.ratios import ratio_of_sums
+    from batchwright.compare.figures import ratio_of_sums
 
     over = ratio_of_sums([1 / each for each in others], [1 / each for each in speeds])
     return Gain(over.mean, over.low, over.high, "as many real tokens a second")

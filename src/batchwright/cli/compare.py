@@ -187,7 +187,7 @@ def _asked(
 ) -> _Asked:
     from batchwright.compare import Settings, load_task
     from batchwright.compare.result_file import circumstances, described
-    from batchwright.compare.strategy_file import parse_strategies
+    from batchwright.compare.strategy import parse_strategies
 
     machine = circumstances()
     chosen = None if names is None else parse_strategies(names)

@@ -15,8 +15,8 @@ from batchwright.cli.output import report_console
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from batchwright.compare import Comparison
     from batchwright.compare.arm import Arm
-    from batchwright.compare.comparison import Comparison
     from batchwright.compare.race import Race
 
 _DRAW_EVERY = 0.2

@@ -1,7 +1,8 @@
-"""A strategy at work: a model of its own, trained update by update, with its own clock."""
+"""An arm of a comparison: a strategy that trains its own model, with its own clock."""
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from time import perf_counter
@@ -11,29 +12,30 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from batchwright.compare.dense_limit import without_padding
-from batchwright.compare.devices import moved, settle
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
+from batchwright.torch.data.containers import mapped
 from batchwright.torch.data.labels import LabelCounter
 from batchwright.torch.update.pass_state import TorchRandomState, devices_of
 from batchwright.torch.update.precision import Precision
+from batchwright.typing import IntArray, LengthArray
+
+_NEIGHBOURS = 64
 
 
 @dataclass
 class Spent:
-    """What an arm has spent, and what it got for it.
+    """What an arm has spent on training.
 
     Attributes:
-        seconds: Of training: making batches, forward, backward, optimizer; and what was to be
-            computed before.
+        seconds: Making batches, forward, backward, optimizer; and computing scores before.
         tokens: Real tokens trained on.
-        padded_tokens: The same, as laid out.
-        worst_batch: Tokens of the largest batch, as laid out.
-        updates: Steps of the optimizer that were tried.
-        batches: How many there were.
+        padded_tokens: The same with padding.
+        worst_batch: Tokens of the largest batch, with padding.
+        updates: Optimizer steps, skipped ones included.
+        batches: Batches trained on.
     """
 
     seconds: float = 0.0
@@ -46,11 +48,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an arm had reached.
+    """The metric of an arm at one moment.
 
     Attributes:
         tokens: Real tokens trained on until then.
-        seconds: Of its own training.
+        seconds: Of its own training until then.
         metric: What the task's `evaluate` returned.
     """
 
@@ -63,13 +65,13 @@ class Arm:
     """A strategy with its model, in one run.
 
     Guarantees that arms of one seed begin with the same weights, that each sees only its own
-    random numbers, and that evaluating, saving and waiting for its turn cost it no time.
+    random numbers, and that evaluating, saving and waiting for its turn take none of its time.
 
     Args:
-        task: What is trained.
-        strategy: In which way.
+        task: The task.
+        strategy: The strategy.
         seed: Of weights and batches.
-        name: What tables call it. None: as the strategy.
+        name: The name shown in tables. None: the strategy's.
         dense: Train on batches without padding: the limit of what any batching can do.
 
     Attributes:
@@ -88,9 +90,8 @@ class Arm:
         name: str | None = None,
         dense: bool = False,
     ) -> None:
-        self.task, self.strategy, self.seed = task, strategy, seed
+        self.task, self.strategy, self.seed, self.dense = task, strategy, seed, dense
         self.name = strategy.name if name is None else name
-        self.dense = dense
         self.device = task.place()
         self.planner = strategy.planner(task, seed=seed)
         self.spent = Spent(seconds=0.0 if dense else strategy.preparation(task))
@@ -113,24 +114,24 @@ class Arm:
 
     @property
     def progress(self) -> float:
-        """The share of the run that is over; above 1 if it goes on."""
+        """The share of the run that is done; above 1 in a longer run."""
         return self.spent.updates / self.updates_of_run
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens a second of its own training."""
+        """Real tokens per second of its own training."""
         return self.spent.tokens / self.spent.seconds if self.spent.seconds else 0.0
 
     @property
     def has_failed(self) -> bool:
-        """Whether the loss is no number any more."""
+        """Whether the last loss was NaN or infinite."""
         return self.spent.updates > 0 and not math.isfinite(self.loss)
 
     def choose_precision(self, mode: str | None = None) -> None:
-        """Measure which precision is the quickest, if that is to be found out.
+        """Replace the precision "auto" by the fastest one.
 
         Args:
-            mode: What was found out earlier, for this strategy.
+            mode: The one measured earlier for this strategy. None: measure now.
         """
         if self.strategy.precision != "auto":
             return
@@ -138,44 +139,40 @@ class Arm:
             self.precision = Precision(mode, check_loss=False)  # type: ignore[arg-type]  # a str
             return
         plan = self._plan(0)
-        collate = self.strategy.collate(self.task, plan.layout)
-        middle = np.argsort(plan.layout.batch_tokens(*self._laid_out(plan)))[len(plan) // 2]
-        batch = collate([self.task.samples[index] for index in plan[int(middle)].tolist()])
+        middle = int(np.argsort(self._padded(plan))[len(plan) // 2])
+        (batch,) = self._batches(plan, [middle])
         self.precision = Precision.measure(
             self.model, self.task.loss_sum, moved(batch, self.device)
         )
 
     def update(self) -> float:
-        """Take a step of the optimizer, by the mean loss over what its batches weigh together.
+        """Train one update, by the mean loss over all its batches.
 
         Returns:
             The seconds that it took.
         """
         task, spent = self.task, self.spent
-        others = TorchRandomState.capture(devices_of(self.model))
-        self._random.restore()
-        self.model.train()
-        settle(self.device)
-        started = perf_counter()
-        tokens, padded, batches = next(self._updates)
-        # The middle of the update, so that the first does not have a rate of nothing.
-        share = task.schedule((spent.updates + 0.5) / self.updates_of_run)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * share
-        # How labels are padded was seen when the task was checked.
-        count = LabelCounter(in_use=True)
-        weigh: Callable[[Any], float] = count if task.weigh is None else task.weigh
-        weight = float(sum(weigh(batch) for batch in batches))
-        with self.precision.update(
-            self.model, self.optimizer, weight=weight, clip=task.clip
-        ) as update:
-            for batch in batches:
-                update.backward(task.loss_sum, moved(batch, self.device))
-        settle(self.device)
-        seconds = perf_counter() - started
-        self._random = TorchRandomState.capture(devices_of(self.model))
-        others.restore()
-        # Where a loss scale was too large the step is skipped, and the loss was fine.
+        with self._own_random_numbers():
+            self.model.train()
+            settle(self.device)
+            started = perf_counter()
+            tokens, padded, batches = next(self._updates)
+            # The middle of the update, so that the rate of the first is not 0.
+            share = task.schedule((spent.updates + 0.5) / self.updates_of_run)
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * share
+            # The check of the task has seen how labels are padded.
+            counter = LabelCounter(in_use=True)
+            weigh: Callable[[Any], float] = counter if task.weigh is None else task.weigh
+            weight = float(sum(weigh(batch) for batch in batches))
+            with self.precision.update(
+                self.model, self.optimizer, weight=weight, clip=task.clip
+            ) as update:
+                for batch in batches:
+                    update.backward(task.loss_sum, moved(batch, self.device))
+            settle(self.device)
+            seconds = perf_counter() - started
+        # Where a loss scale was too large the step is skipped, and the loss is still valid.
         self.loss = update.loss
         spent.seconds += seconds
         spent.tokens += tokens
@@ -186,7 +183,7 @@ class Arm:
         return seconds
 
     def evaluate(self) -> float:
-        """Measure the task's metric, and remember it with what was spent until then."""
+        """Measure the task's metric, and add it to the evaluations."""
         others = TorchRandomState.capture(devices_of(self.model))
         self.model.eval()
         with torch.no_grad():
@@ -196,20 +193,14 @@ class Arm:
         return metric
 
     def largest_batches(self, number: int = 2) -> list[Any]:
-        """Return the batches of the first epoch that take the most room, and the longest rows."""
+        """Return the largest batches of the first epoch, and the one with the longest row."""
         plan = self._plan(0)
-        entries, offsets = self._laid_out(plan)
-        sizes = plan.layout.batch_tokens(entries, offsets)
-        rows = np.maximum.reduceat(totals(entries), offsets[:-1])
-        chosen = {*np.argsort(sizes)[-number:].tolist(), int(rows.argmax())}
-        collate = self.strategy.collate(self.task, plan.layout)
-        return [
-            collate([self.task.samples[index] for index in plan[each].tolist()])
-            for each in sorted(chosen)
-        ]
+        rows = np.maximum.reduceat(totals(self._entries(plan)), plan.offsets[:-1])
+        chosen = {*np.argsort(self._padded(plan))[-number:].tolist(), int(rows.argmax())}
+        return self._batches(plan, sorted(chosen))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that going on needs: tensors, numbers, and lists and dicts of them."""
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -222,7 +213,7 @@ class Arm:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where an arm of the same task, strategy and seed was."""
+        """Resume from the state of an arm of the same task, strategy and seed."""
         self.choose_precision(state["precision"]["mode"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -238,28 +229,51 @@ class Arm:
     def _updates_of_epoch(self) -> int:
         return -(-len(self.planner) // self.planner.accumulate)  # the last may be a short one
 
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Draw from the arm's own random states, and restore the others afterwards."""
+        devices = devices_of(self.model)
+        others = TorchRandomState.capture(devices)
+        self._random.restore()
+        try:
+            yield
+            self._random = TorchRandomState.capture(devices)
+        finally:
+            others.restore()
+
     def _plan(self, epoch: int) -> Plan:
         plan = self.planner(epoch)
         return without_padding(plan, self.task.sizes) if self.dense else plan
 
-    def _laid_out(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-        return plan.entry_lengths(self.task.sizes), plan.offsets
+    def _entries(self, plan: Plan) -> IntArray:
+        return plan.entry_lengths(self.task.sizes)
 
-    def _load(self) -> Iterator[tuple[int, np.ndarray, list[Any]]]:
-        """Yield real tokens, tokens of each batch as laid out, and the batches of each update."""
+    def _padded(self, plan: Plan) -> IntArray:
+        """Return the padded tokens of each batch."""
+        return plan.layout.batch_tokens(self._entries(plan), plan.offsets)
+
+    def _batches(self, plan: Plan, chosen: list[int]) -> list[Any]:
+        collate = self.strategy.collate(self.task, plan.layout)
+        return [
+            collate([self.task.samples[index] for index in plan[batch].tolist()])
+            for batch in chosen
+        ]
+
+    def _load(self) -> Iterator[tuple[int, IntArray, list[Any]]]:
+        """Yield real tokens, padded tokens of each batch, and the batches of each update."""
         accumulate = self.planner.accumulate
         epoch, done = divmod(self.spent.updates, self._updates_of_epoch)
         for plan in map(self._plan, count(epoch)):
-            entries, offsets = self._laid_out(plan)
-            padded = plan.layout.batch_tokens(entries, offsets)
-            real = np.add.reduceat(totals(entries).astype(np.int64), offsets[:-1])
+            padded = self._padded(plan)
+            sizes = totals(self._entries(plan)).astype(np.int64)
+            real = np.add.reduceat(sizes, plan.offsets[:-1])
             first = done * accumulate
             batches = iter(
                 DataLoader(
                     self.task.samples,  # type: ignore[arg-type]  # any sequence
                     batch_sampler=[batch.tolist() for batch in islice(plan, first, None)],
                     collate_fn=self.strategy.collate(self.task, plan.layout),
-                    # Else each loader takes a number from the generator that the model draws from.
+                    # Else each loader draws from the generator that the model draws from.
                     generator=torch.Generator(),
                 )
             )
@@ -267,3 +281,45 @@ class Arm:
                 span = slice(start, start + accumulate)
                 yield int(real[span].sum()), padded[span], list(islice(batches, accumulate))
             done = 0
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device."""
+    return mapped(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a device has finished its work, before a clock is read."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def without_padding(plan: Plan, lengths: LengthArray) -> Plan:
+    """Replace the samples of each batch by one of about their mean length, repeated.
+
+    Guarantees batches of as many rows, with nothing to pad, and about as many real tokens. They
+    show the limit of speed; what a model learns from them is meaningless. O(n log n).
+
+    Args:
+        plan: Any plan of whole samples.
+        lengths: integer[n] or integer[n, k], the lengths it was made for.
+
+    Example:
+        >>> import batchwright as bw
+        >>> lengths = np.array([1, 2, 3, 9, 4])
+        >>> plan = bw.plan(lengths, batching=bw.FixedSize(5))
+        >>> [batch.tolist() for batch in without_padding(plan, lengths)]
+        [[4, 4, 4, 4, 4]]
+    """
+    columns = lengths.reshape(len(lengths), -1).astype(np.float64)
+    rows = np.diff(plan.offsets)
+    means = np.add.reduceat(columns[plan.indices], plan.offsets[:-1], axis=0) / rows[:, None]
+    # Of samples with about the mean total, the one whose columns are most like the means.
+    sizes = columns.sum(axis=1)
+    by_size = np.argsort(sizes, kind="stable")
+    place = np.searchsorted(sizes[by_size], means.sum(axis=1))
+    window = np.arange(-_NEIGHBOURS, _NEIGHBOURS)
+    near = by_size[np.clip(place[:, None] + window, 0, len(lengths) - 1)]
+    distance = np.abs(columns[near] - means[:, None, :]).sum(axis=2)
+    chosen = np.take_along_axis(near, distance.argmin(axis=1)[:, None], axis=1)[:, 0]
+    return Plan(np.repeat(chosen, rows), plan.offsets, layout=plan.layout)

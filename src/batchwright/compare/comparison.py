@@ -4,14 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from batchwright.compare.arm import Arm
-from batchwright.compare.planned import planned_facts
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
+from batchwright.drawing import coverage
+from batchwright.order import Curriculum, Sequential, Shuffle
+from batchwright.planner import Planner
+from batchwright.report.cost_facts import step_costs
+from batchwright.report.shape_facts import shape_facts
 
 Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]
-"""Told of each turn: to show it, to save, or to stop by raising."""
+"""Called after each turn: to show it, to save, or to stop by raising."""
+
+MOST_DRAWS = 20_000_000
+"""Draws of a run that are counted at most; counting more would take too long."""
+
+POINTS = 50
+"""Points of a curve at most."""
+
+_COVERED = ("eligible", "draws", "drawn", "deferred", "seen", "most", "effective_samples")
 
 
 @dataclass
@@ -20,12 +34,12 @@ class Comparison:
 
     Attributes:
         seeds: Of the runs.
-        runs: Of the seeds that are done: what each arm did.
-        unfinished: Of the seed that was begun, as far as it went; empty if there is none.
-        state: To go on with that seed. None: it begins anew.
+        runs: The outcomes of each finished seed.
+        unfinished: The outcomes of the seed in progress; empty if there is none.
+        state: To resume that seed. None: it starts again.
         modes: Name of a strategy → the precision that was measured for it.
-        plans: Name of a strategy → what it plans: see `planned_facts`.
-        audits: Name of a strategy in half precision → what was lost in it: see `audited`.
+        plans: Name of a strategy → its plans: see `planned_facts`.
+        audits: Name of a strategy in half precision → what that loses: see `probes.audited`.
     """
 
     seeds: tuple[int, ...]
@@ -51,20 +65,20 @@ def compare(
     watch: Watch | None = None,
     resume: Comparison | None = None,
 ) -> Comparison:
-    """Train a task under several strategies, and keep what each took and reached.
+    """Train a task under several strategies, and measure their speed and their metric.
 
-    Arms of one seed begin with the same weights, train on as many samples in as many updates
-    within the same memory budget, and take turns update by update, so that whatever else the
-    machine does hits all alike. Each is charged only its own seconds. What it plans is looked at
-    before the first run, what half precision loses after the last.
+    Arms of one seed begin with the same weights and train on as many samples in as many updates
+    within the same memory budget. They take turns update by update, so that other load on the
+    machine affects all alike, and each is charged only its own seconds. Plans are looked at before
+    the first run, losses of half precision after the last.
 
     Args:
-        task: What is trained.
-        strategies: In which ways; the first is the one that others are compared with.
+        task: The task.
+        strategies: The first is the one that others are compared with.
         seeds: Of weights and batches, one run each.
-        settings: How long arms train, and how often they are looked at.
-        watch: Told of each turn. If it raises, what was measured stays in `resume`.
-        resume: What an earlier call had measured, with the same arguments.
+        settings: How long arms train, and how often they are evaluated.
+        watch: Called after each turn. If it raises, what was measured stays in `resume`.
+        resume: The result of an earlier call with the same arguments.
 
     Returns:
         The same object as `resume`, or a new one.
@@ -93,3 +107,58 @@ def compare(
         if comparison.is_complete:
             comparison.audits = race.audits()
     return comparison
+
+
+def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any]:
+    """Describe the plans of a strategy, before anything is trained.
+
+    Returns:
+        JSON values. Of the first epoch: `num_batches`, `num_steps`, `padding`, `dispersion`,
+        `shapes`, `shapes_of_batches` from `shape_facts`, and `step_costs`. Of the run: `pacing`,
+        the share of samples that is `eligible` at points of its `progress` (None: no curriculum),
+        and `coverage`: for some `epochs`, the fields of `Coverage` and `drawn`, all draws until
+        their end (None: each epoch has every sample once, or there are more than `MOST_DRAWS`).
+
+    Raises:
+        StrategyError: If the task does not allow the strategy.
+        BudgetError: If a sample alone exceeds the budget.
+    """
+    planner = strategy.planner(task, seed=seed)
+    plan = planner(0)
+    stats = plan.stats(task.sizes)
+    return {
+        "num_batches": stats.num_batches,
+        "num_steps": stats.num_steps,
+        "padding": 1 - stats.efficiency,
+        "dispersion": stats.dispersion,
+        "shapes": stats.shapes,
+        "shapes_of_batches": shape_facts(plan, task.sizes),
+        "step_costs": step_costs(plan, task.sizes),
+        "pacing": _pacing(planner, task.epochs),
+        "coverage": _coverage(planner, task.epochs),
+    }
+
+
+def _pacing(planner: Planner, epochs: int) -> dict[str, Any] | None:
+    order = planner.order
+    if not isinstance(order, Curriculum):
+        return None
+    progress = np.linspace(0, 1, POINTS + 1)
+    of_order = progress * epochs / order.epochs
+    low, high = order.band
+    paced = order.eligible(np.minimum(of_order, 1.0)) / planner.num_samples
+    # Once it is over, a curriculum is a plain shuffle of all that it ever draws from.
+    eligible = np.where(of_order < 1, paced, high - low)
+    return {"progress": progress.tolist(), "eligible": eligible.tolist()}
+
+
+def _coverage(planner: Planner, epochs: int) -> dict[str, Any] | None:
+    draws_all = isinstance(planner.order, Shuffle | Sequential)
+    if draws_all or epochs * planner.num_samples > MOST_DRAWS:
+        return None
+    covered = coverage(planner, epochs=epochs)
+    facts = covered.facts() | {"drawn": np.cumsum(covered.draws).tolist()}
+    chosen = np.unique(np.linspace(0, epochs - 1, min(epochs, POINTS)).round().astype(int)).tolist()
+    return {"epochs": chosen} | {
+        name: [facts[name][epoch] for epoch in chosen] for name in _COVERED
+    }

@@ -1,23 +1,46 @@
-"""What a comparison shows: each strategy beside the first, over seeds."""
+"""The figures of a comparison over seeds, with intervals: each strategy beside the first."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from batchwright.compare.arm import Evaluation
-from batchwright.compare.race import DENSE, Outcome
-from batchwright.compare.ratios import Interval, difference, ratio
+from batchwright.compare.race import Outcome
+from batchwright.compare.strategy import DENSE
 from batchwright.compare.task import Task
+from batchwright.errors import MissingExtraError
+from batchwright.seeding import generator
+from batchwright.typing import FloatArray
+
+LEVEL = 0.95
+
+_ROUNDING = 1e-12
+_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
-class Reached:
-    """When a metric was first reached, between evaluations in proportion.
+class Interval:
+    """A mean over seeds, with its interval.
 
     Attributes:
-        seconds: Of the arm's own training.
-        tokens: Real tokens trained on.
+        mean: Geometric for ratios, arithmetic for differences.
+        low: Lower end of the mean's 95 % interval, by Student's t. None: of one seed only.
+        high: The upper one.
+        values: Of each seed.
     """
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+
+class Reached(NamedTuple):
+    """When a metric was first reached, interpolated between evaluations."""
 
     seconds: float
     tokens: float
@@ -29,23 +52,23 @@ class Summary:
 
     Attributes:
         name: Of the strategy, or ``"dense limit"``.
-        precision: What it trained in.
+        precision: The precision it trained in.
         tokens_per_second: Real tokens, mean.
         speed: The same over the first strategy's.
         of_limit: The same over the dense limit's. None: there is none.
-        padding: Share of what was computed that was padding.
-        dispersion: How unlike each other its updates are.
-        worst_batch: Tokens of the largest batch, as laid out, over the budget.
+        padding: The share of computed tokens that is padding.
+        dispersion: How unlike each other its updates are in length: see `PlanStats`.
+        worst_batch: Tokens of the largest batch, padding included, over the budget.
         peak_bytes: Memory of its largest batch, mean. None: unknown.
         memory: The same over the first strategy's.
-        updates: Steps of the optimizer.
+        updates: Optimizer steps.
         seconds: Of a run, mean.
-        metric: At the end of a run, mean. None: not measured, no number, or a run failed.
+        metric: At the end of a run, mean. None: not measured, not finite, or a run failed.
         gain: How much better that is than the first strategy's; above 0 is better.
         time: Seconds until the target over the first strategy's. None: some run never reached it.
         tokens: The same in tokens.
         never: Runs that never reached the target.
-        failed: Runs whose loss was no number in the end.
+        failed: Runs whose loss became NaN or infinite.
     """
 
     name: str
@@ -71,12 +94,12 @@ class Summary:
 def summarize(
     runs: Sequence[Sequence[Outcome]], task: Task, *, target: float | None = None
 ) -> list[Summary]:
-    """Sum runs up.
+    """Summarize runs: each strategy over all seeds, beside the first.
 
     Args:
-        runs: For each seed, what each arm did; one at least.
-        task: What was trained.
-        target: The metric whose time is asked for. None: what the first arm ended with, in each
+        runs: For each seed, the outcome of each arm; at least one seed.
+        task: The task.
+        target: The metric whose time is measured. None: the final metric of the first arm, in each
             run.
     """
     return [_summary(place, runs, task, target) for place in range(len(runs[0]))]
@@ -85,7 +108,7 @@ def summarize(
 def reached(
     evaluations: Sequence[Evaluation], target: float, *, sign: float = 1.0
 ) -> Reached | None:
-    """Say when a metric was first reached; None if never.
+    """Return when a metric was first reached; None if never.
 
     Args:
         evaluations: In sequence.
@@ -110,78 +133,140 @@ def reached(
     return None
 
 
+def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Compare positive figures seed by seed: their geometric mean ratio.
+
+    The interval is of the mean logarithm, so that a ratio and its inverse agree.
+
+    Example:
+        >>> ratio([2.0, 8.0], [1.0, 2.0]).mean
+        2.83
+    """
+    logs = _interval(np.log(values) - np.log(others))
+    low = None if logs.low is None else float(np.exp(logs.low))
+    high = None if logs.high is None else float(np.exp(logs.high))
+    return Interval(float(np.exp(logs.mean)), low, high, tuple(np.exp(logs.values).tolist()))
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Compare figures seed by seed: their mean difference.
+
+    Example:
+        >>> difference([2.0, 4.0], [1.0, 2.0]).mean
+        1.5
+    """
+    return _interval(np.asarray(values) - np.asarray(others))
+
+
+def ratio_of_sums(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Compare the sums of positive figures, with a bootstrap interval over pairs.
+
+    Example:
+        >>> ratio_of_sums([2.0, 1.0, 3.0], [1.0, 0.5, 1.5]).mean
+        2.0
+    """
+    top, bottom = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
+    mean, ratios = float(top.sum() / bottom.sum()), top / bottom
+    if (sure := _without_spread(mean, ratios)) is not None:
+        return sure
+    test = _statistics().bootstrap(
+        (top, bottom),
+        lambda above, below, axis: above.sum(axis=axis) / below.sum(axis=axis),
+        paired=True,
+        n_resamples=_RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=generator(0, "intervals of sums"),
+    )
+    found = test.confidence_interval
+    return Interval(mean, float(found.low), float(found.high), tuple(ratios.tolist()))
+
+
+def _interval(values: FloatArray) -> Interval:
+    mean = float(values.mean())
+    if (sure := _without_spread(mean, values)) is not None:
+        return sure
+    low, high = _statistics().ttest_1samp(values, 0).confidence_interval(LEVEL)
+    return Interval(mean, float(low), float(high), tuple(values.tolist()))
+
+
+def _without_spread(mean: float, values: FloatArray) -> Interval | None:
+    """Return the interval of one value, or of equal ones, for which scipy has no number."""
+    kept = tuple(values.tolist())
+    if values.size < 2:
+        return Interval(mean, None, None, kept)
+    is_equal = np.ptp(values) <= _ROUNDING * np.abs(values).max()
+    return Interval(mean, mean, mean, kept) if is_equal else None
+
+
+def _statistics() -> Any:
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise MissingExtraError(
+            "Intervals need the package scipy, which is not installed. "
+            "Run: pip install 'batchwright[compare]'."
+        ) from error
+    return stats
+
+
 def _summary(
     place: int, runs: Sequence[Sequence[Outcome]], task: Task, target: float | None
 ) -> Summary:
-    own = [run[place] for run in runs]
-    first = [run[0] for run in runs]
+    own, first = [run[place] for run in runs], [run[0] for run in runs]
     limits = [each for run in runs for each in run if each.name == DENSE]
-    has_metric = all(
-        each.metric is not None and math.isfinite(each.metric) for each in (*own, *first)
-    )
-    metrics = [each.metric for each in own if each.metric is not None]
-    theirs = [each.metric for each in first if each.metric is not None]
+    is_dense = own[0].name == DENSE
+    arrivals = [pair for run in runs if (pair := _arrivals(run, place, task, target)) is not None]
+    timed = [(mine, theirs) for mine, theirs in arrivals if mine is not None and theirs is not None]
+    has_times = len(timed) == len(runs) and min(each.seconds for pair in timed for each in pair) > 0
+    metrics, first_metrics = _finite(own), _finite(first)
+    has_metric = len(metrics) == len(first_metrics) == len(runs) and not is_dense
     peaks = [each.peak_bytes for each in own if each.peak_bytes is not None]
     first_peaks = [each.peak_bytes for each in first if each.peak_bytes is not None]
     has_peaks = len(peaks) == len(first_peaks) == len(runs)
-    arrivals = [_arrivals(run, place, task, target) for run in runs]
-    never = sum(mine is None for mine, _ in arrivals)
-    timed = [(mine, yard) for mine, yard in arrivals if mine is not None and yard is not None]
-    all_timed = len(timed) == len(runs) and all(
-        min(each.seconds for each in pair) > 0 for pair in timed
-    )
-    speeds = [_speed(each) for each in own]
+    speeds = _speeds(own)
+    computed = sum(each.spent.padded_tokens for each in own)
     return Summary(
         name=own[0].name,
         precision=own[0].precision,
-        tokens_per_second=_mean(speeds),
-        speed=ratio(speeds, [_speed(each) for each in first]),
-        of_limit=ratio(speeds, [_speed(each) for each in limits]) if limits else None,
-        padding=1 - _sum(own, "tokens") / _sum(own, "padded_tokens"),
+        tokens_per_second=fmean(speeds),
+        speed=ratio(speeds, _speeds(first)),
+        of_limit=ratio(speeds, _speeds(limits)) if limits else None,
+        padding=1 - sum(each.spent.tokens for each in own) / computed,
         dispersion=own[0].dispersion,
         worst_batch=max(each.spent.worst_batch for each in own) / task.max_tokens,
-        peak_bytes=_mean(peaks) if has_peaks else None,
+        peak_bytes=fmean(peaks) if has_peaks else None,
         memory=ratio(peaks, first_peaks) if has_peaks else None,
         updates=own[0].spent.updates,
-        seconds=_mean([each.spent.seconds for each in own]),
-        metric=_mean(metrics) if has_metric and own[0].name != DENSE else None,
-        gain=_gain(metrics, theirs, task) if has_metric and own[0].name != DENSE else None,
-        time=_arrival_ratio(timed, "seconds") if all_timed else None,
-        tokens=_arrival_ratio(timed, "tokens") if all_timed else None,
-        never=0 if own[0].name == DENSE else never,
+        seconds=fmean(each.spent.seconds for each in own),
+        metric=fmean(metrics) if has_metric else None,
+        gain=difference(*(-task.sign * np.array([metrics, first_metrics]))) if has_metric else None,
+        time=ratio(*_columns(timed, "seconds")) if has_times else None,
+        tokens=ratio(*_columns(timed, "tokens")) if has_times else None,
+        never=0 if is_dense else len(runs) - sum(mine is not None for mine, _ in arrivals),
         failed=sum(each.failed_after is not None for each in own),
     )
 
 
 def _arrivals(
     run: Sequence[Outcome], place: int, task: Task, target: float | None
-) -> tuple[Reached | None, Reached | None]:
-    """Return when an arm and the first one had reached the target."""
+) -> tuple[Reached | None, Reached | None] | None:
+    """Return when an arm and the first one reached the target. None: there is no target."""
     wanted = run[0].metric if target is None else target
     if wanted is None or run[place].name == DENSE:
-        return None, None
-    mine, yard = (reached(run[each].evaluations, wanted, sign=task.sign) for each in (place, 0))
-    return mine, yard
+        return None
+    mine, theirs = (reached(run[each].evaluations, wanted, sign=task.sign) for each in (place, 0))
+    return mine, theirs
 
 
-def _arrival_ratio(timed: Sequence[tuple[Reached, Reached]], what: str) -> Interval:
-    mine = [getattr(each, what) for each, _ in timed]
-    return ratio(mine, [getattr(yard, what) for _, yard in timed])
+def _columns(timed: Sequence[tuple[Reached, Reached]], what: str) -> tuple[list[float], ...]:
+    return tuple([getattr(pair[side], what) for pair in timed] for side in (0, 1))
 
 
-def _gain(metrics: Sequence[float], theirs: Sequence[float], task: Task) -> Interval:
-    return difference(
-        [-task.sign * each for each in metrics], [-task.sign * each for each in theirs]
-    )
+def _finite(outcomes: Sequence[Outcome]) -> list[float]:
+    metrics = [each.metric for each in outcomes if each.metric is not None]
+    return [each for each in metrics if math.isfinite(each)]
 
 
-def _speed(outcome: Outcome) -> float:
-    return outcome.spent.tokens / outcome.spent.seconds
-
-
-def _sum(outcomes: Sequence[Outcome], what: str) -> float:
-    return float(sum(getattr(each.spent, what) for each in outcomes))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _speeds(outcomes: Sequence[Outcome]) -> list[float]:
+    return [each.spent.tokens / each.spent.seconds for each in outcomes]

@@ -1,14 +1,12 @@
-"""One seed: all arms on the same task, taking turns."""
+"""One seed of a comparison: all arms on the same task, taking turns."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batchwright.compare.arm import Arm, Evaluation, Spent
-from batchwright.compare.audits import audited
-from batchwright.compare.peak_memory import peak_bytes
-from batchwright.compare.strategy import DENSE as DENSE  # noqa: PLC0414 -- also from here
-from batchwright.compare.strategy import Strategy
+from batchwright.compare.probes import audited, peak_bytes
+from batchwright.compare.strategy import DENSE, Strategy
 from batchwright.compare.task import Task
 
 DENSE_SHARE = 1 / 3
@@ -17,12 +15,13 @@ DENSE_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class Settings:
-    """How long arms train, and how often they are looked at.
+    """How long arms train, and how often they are evaluated.
 
     Args:
-        evaluations: During a run, at equal shares of its updates, besides the one before it.
-        longer: Arms that end worse than the first may go on for this share of the run.
-        target: The metric whose time is asked for. None: what the first arm ends with.
+        evaluations: Evaluations during a run, at equal shares of its updates, after the first
+            before it.
+        longer: Arms that end worse than the first may train for this share of the run longer.
+        target: The metric whose time is measured. None: the final metric of the first arm.
         peaks: Whether peak memory is measured.
     """
 
@@ -34,17 +33,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an arm did in a run.
+    """The result of an arm in a run.
 
     Attributes:
         name: Of the strategy, or ``"dense limit"``.
-        precision: What it trained in.
-        spent: Over the run's tokens, which all arms have alike.
-        metric: At their end. None: not there yet, or of no use.
+        precision: The precision it trained in.
+        spent: In the run, whose tokens are the same for all arms.
+        metric: At the end of the run. None: not there yet, or the loss became NaN or infinite.
         evaluations: In sequence, those of a longer run included.
-        dispersion: How unlike each other its updates are: see `PlanStats`.
+        dispersion: How unlike each other its updates are in length: see `PlanStats`.
         peak_bytes: Memory of its largest batch. None: unknown.
-        failed_after: The update after which its loss was no number. None: it always was one.
+        failed_after: The update after which its loss was NaN or infinite. None: it was not.
     """
 
     name: str
@@ -61,14 +60,14 @@ class Race:
     """A run of one seed, of all arms.
 
     Guarantees that arms take turns so that none is ever more than an update ahead of another, in
-    shares of the run; that the sequence of turns changes from round to round; and that what is
-    left is known from the state alone.
+    shares of the run; that the sequence of turns changes from round to round; and that the state
+    alone determines what is left.
 
     Args:
-        task: What is trained.
-        strategies: In which ways; the first is the one that others are compared with.
+        task: The task.
+        strategies: The first is the one that others are compared with.
         seed: Of weights and batches.
-        settings: For how long.
+        settings: How long to train.
         modes: Name of a strategy → the precision that was measured for it earlier.
         dense: Whether the dense limit takes part, where lengths differ.
 
@@ -100,7 +99,7 @@ class Race:
         self._peaks: dict[str, int | None] = {}
 
     def turns(self) -> Iterator[Arm]:
-        """Train; yield the arm whose turn is over, so that others may look, save, or stop."""
+        """Train; yield each arm after its turn, so that the caller can look, save or stop."""
         if not self.arms[0].evaluations:
             self._begin()
         while waiting := [arm for arm in self.arms if not self._is_done(arm)]:
@@ -113,29 +112,18 @@ class Race:
         """Name of each arm → the precision that it trains in."""
         return {arm.name: str(arm.precision.mode) for arm in self.arms}
 
-    @property
-    def target(self) -> float | None:
-        """The metric whose time is asked for. None: the first arm does not have it yet."""
-        if self.settings.target is not None:
-            return self.settings.target
-        return self._metric(self.arms[0])
-
     def share_done(self) -> float:
-        """Say which share of the seconds that all arms need is over, the longer runs apart."""
-        done = sum(arm.spent.seconds for arm in self.arms)
-        return done / (done + self.seconds_left()) if done else 0.0
-
-    def seconds_left(self) -> float:
-        """Estimate the seconds that all arms still need, from those that their updates took."""
-        left = 0.0
+        """Return the share of the training time that is over, not counting longer runs."""
+        done = left = 0.0
         for arm in self.arms:
+            done += arm.spent.seconds
             share = (DENSE_SHARE if arm.dense else 1.0) - arm.progress
             if arm.spent.updates and share > 0:
                 left += arm.spent.seconds * share / arm.progress
-        return left
+        return done / (done + left) if done else 0.0
 
     def outcomes(self) -> list[Outcome]:
-        """Say what each arm did, up to now."""
+        """Return the result of each arm up to now."""
         return [
             Outcome(
                 name=arm.name,
@@ -151,15 +139,15 @@ class Race:
         ]
 
     def audits(self) -> dict[str, dict[str, Any]]:
-        """Audit the arms that trained in half precision, on a few updates more: name → facts.
+        """Audit the arms that trained in half precision, on a few more updates: name → facts.
 
-        Only once outcomes are taken: arms are others afterwards.
+        It changes the arms: call it after `outcomes`.
         """
         seen = {arm.name: audited(arm) for arm in self.arms if not arm.dense}
         return {name: facts for name, facts in seen.items() if facts is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that going on needs: tensors, numbers, and lists and dicts of them."""
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
         return {
             "arms": {arm.name: arm.state_dict() for arm in self.arms},
             "ended": {name: asdict(spent) for name, spent in self._ended.items()},
@@ -167,14 +155,14 @@ class Race:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a race of the same arms and seed was."""
+        """Resume from the state of a race of the same arms and seed."""
         for arm in self.arms:
             arm.load_state_dict(state["arms"][arm.name])
         self._ended = {name: Spent(**spent) for name, spent in state["ended"].items()}
         self._peaks = dict(state["peaks"])
 
     def _begin(self) -> None:
-        """Do what a process does only once before anybody is timed, and look at the start."""
+        """Do what a process does only once before any arm is timed, and evaluate the weights."""
         for arm in self.arms:
             self._peaks[arm.name] = peak_bytes(arm) if self.settings.peaks else None
         first, *others = self.arms
@@ -186,22 +174,18 @@ class Race:
         arm.update()
         if arm.has_failed or arm.dense:
             return arm
-        if arm.progress >= self._next_evaluation(arm):
+        done, every = len(arm.evaluations), self.settings.evaluations
+        # After the end of the run twice as often: the moment of the target is looked for.
+        share = done / every if done <= every else 1 + (done - every) / (2 * every)
+        if arm.progress >= share - 1e-9:
             arm.evaluate()
         if arm.progress >= 1 and arm.name not in self._ended:
             self._ended[arm.name] = replace(arm.spent)
         return arm
 
-    def _next_evaluation(self, arm: Arm) -> float:
-        """Return the share of the run at which an arm is looked at next."""
-        done, every = len(arm.evaluations), self.settings.evaluations
-        # Behind the end more often: the moment of the target is looked for.
-        share = done / every if done <= every else 1 + (done - every) / (2 * every)
-        return share - 1e-9
-
     def _due(self, arm: Arm) -> tuple[float, int]:
-        """Say who is next: who has done the least, and of those another one after each update."""
-        # Who meets a shape first also prepares kernels for it, which later ones find.
+        """Sort arms by their progress; arms of equal progress in another sequence each round."""
+        # The first to meet a shape also prepares kernels for it, which later arms find.
         turn = (self.arms.index(arm) - arm.spent.updates) % self._num_strategies
         return (arm.progress / DENSE_SHARE if arm.dense else arm.progress), turn
 
@@ -209,7 +193,8 @@ class Race:
         return arm.has_failed or arm.progress >= (DENSE_SHARE if arm.dense else 1)
 
     def _is_behind(self, arm: Arm) -> bool:
-        target = self.target
+        target = self.settings.target
+        target = self._metric(self.arms[0]) if target is None else target
         if arm.dense or arm.has_failed or target is None:
             return False
         best = min(self.task.sign * each.metric for each in arm.evaluations)

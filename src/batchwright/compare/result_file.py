@@ -1,4 +1,4 @@
-"""Results on disk: as JSON, with the state of a run that was interrupted beside it."""
+"""Results as JSON files, with the state of an interrupted run beside them."""
 
 import contextlib
 import hashlib
@@ -32,13 +32,15 @@ FORMAT = 2
 
 _CHECKSUM = "sha256"
 
+_ADVICE = "Name another --output, or overwrite it with --restart."
+
 Result = dict[str, Any]
 
 
 def described(
     task: Task, path: Path | str, strategies: Sequence[Strategy], settings: Settings, *, quick: bool
 ) -> Result:
-    """Say what is compared: two comparisons that say the same may go on with one another."""
+    """Describe what is compared; a comparison with the same description can be resumed."""
     return {
         "task": Path(path).name,
         "task_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
@@ -54,13 +56,7 @@ def described(
         "device": task.place().type,
         "threads": torch.get_num_threads(),
         "strategies": [
-            {
-                "name": each.name,
-                "kind": each.kind,
-                "order": str(each.order),
-                "precision": each.precision,
-                "options": dict(each.options),
-            }
+            vars(each) | {"order": str(each.order), "options": dict(each.options)}
             for each in strategies
         ],
         "settings": asdict(settings),
@@ -68,7 +64,7 @@ def described(
 
 
 def circumstances() -> Result:
-    """Say when, on what and beside how much other work figures were taken: no name, no path."""
+    """Describe when and on what the figures were measured; no names, no paths."""
     loads = os.getloadavg() if hasattr(os, "getloadavg") else (None,)
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -83,7 +79,7 @@ def circumstances() -> Result:
 
 
 def written(comparison: Comparison, task: Task, about: Result, settings: Settings) -> Result:
-    """Put everything that was measured into what JSON can hold, figures over seeds included."""
+    """Convert everything that was measured to JSON values, figures over seeds included."""
     begun = all(each.spent.updates for each in comparison.unfinished)
     unfinished = [comparison.unfinished] if comparison.unfinished and begun else []
     runs = comparison.runs or unfinished
@@ -104,7 +100,7 @@ def written(comparison: Comparison, task: Task, about: Result, settings: Setting
 
 
 def save(path: Path, result: Result, state: dict[str, Any] | None) -> None:
-    """Write a result, and what going on with it needs; what stood there before stays till then.
+    """Write a result, and the state needed to resume it, atomically.
 
     Raises:
         ResultFileError: If a file cannot be written.
@@ -121,13 +117,10 @@ def save(path: Path, result: Result, state: dict[str, Any] | None) -> None:
 
 
 def load(path: Path) -> tuple[Result, Comparison]:
-    """Read a result back.
-
-    Returns:
-        It, and the comparison that it came from, to go on with.
+    """Read a result, and the comparison to resume.
 
     Raises:
-        ResultFileError: If it is no result, or was changed after it was saved.
+        ResultFileError: If it is not a result, or was changed after it was saved.
     """
     result = _read(path)
     try:
@@ -151,7 +144,7 @@ def load(path: Path) -> tuple[Result, Comparison]:
 
 
 def _read(path: Path) -> Result:
-    """Read the file, and check that it is as it was saved."""
+    """Read the file, and check that it is unchanged."""
     if path.exists() and not path.is_file():
         raise ResultFileError(f"{path} is no regular file. Name another --output.")
     try:
@@ -163,21 +156,17 @@ def _read(path: Path) -> Result:
         raise ResultFileError(_no_result(path, error)) from error
     if version != FORMAT:
         raise ResultFileError(
-            f"{path} has format {one_line(version, 40)}, this version reads {FORMAT}. Name "
-            "another --output, or measure anew with --restart."
+            f"{path} has format {one_line(version, 40)}, this version reads {FORMAT}. {_ADVICE}"
         )
     if result.pop(_CHECKSUM, None) != _checksum(result):
-        raise ResultFileError(
-            f"{path} was changed after it was saved. Name another --output, or measure anew with "
-            "--restart."
-        )
+        raise ResultFileError(f"{path} was changed after it was saved. {_ADVICE}")
     return dict(result)
 
 
 def _no_result(path: Path, error: Exception) -> str:
     return (
         f"{path} is no result of batchwright compare ({type(error).__name__}: "
-        f"{one_line(error, 300)}). Name another --output, or overwrite it with --restart."
+        f"{one_line(error, 300)}). {_ADVICE}"
     )
 
 
@@ -188,12 +177,12 @@ def _checksum(result: Result) -> str:
 
 
 def state_path(path: Path) -> Path:
-    """Say where the state of an unfinished run is kept."""
+    """Return where the state of an unfinished run is kept."""
     return path.with_name(f"{path.name}.state")
 
 
 def _save_state(path: Path, result: Result, state: dict[str, Any]) -> None:
-    """Write a state after a checksum of it: torch reads one that is damaged without a word."""
+    """Write a state after its checksum: torch reads a damaged one without an error."""
     written = io.BytesIO()
     torch.save({"of": _key(result), "state": state}, written)
     content = written.getvalue()
@@ -201,7 +190,7 @@ def _save_state(path: Path, result: Result, state: dict[str, Any]) -> None:
 
 
 def _state(path: Path, result: Result) -> dict[str, Any] | None:
-    """Read the state of the seed that was begun. None: there is none that fits, or it is broken."""
+    """Read the state of the seed in progress. None: there is none that fits, or it is damaged."""
     try:
         content = state_path(path).read_bytes()
     except OSError:
@@ -214,7 +203,7 @@ def _state(path: Path, result: Result) -> dict[str, Any] | None:
 
 
 def _key(result: Result) -> str:
-    """Name what a state belongs to: the comparison, and the seed."""
+    """Hash what a state belongs to: the comparison, and the seed."""
     names = ("task_sha256", "quick", "lengths", "strategies", "settings", "seeds")
     facts = [result[name] for name in names] + [len(result["runs"])]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -222,7 +211,7 @@ def _key(result: Result) -> str:
 
 def _outcome(facts: Result) -> Outcome:
     evaluations = tuple(
-        Evaluation(each["tokens"], each["seconds"], _number(each["metric"]))
+        Evaluation(each["tokens"], each["seconds"], _or_nan(each["metric"]))
         for each in facts["evaluations"]
     )
     outcome = Outcome(**facts | {"spent": Spent(**facts["spent"]), "evaluations": evaluations})
@@ -231,12 +220,12 @@ def _outcome(facts: Result) -> Outcome:
     return outcome
 
 
-def _number(value: float | None) -> float:
+def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:
-    """Replace what JSON has no word for by null."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,17 +1,21 @@
-"""One way to train a task: in which batches, in which order, and at which precision."""
+"""Strategies: ways to train a task, given by name, in Python or in a TOML file."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from batchwright._format import one_line
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
-from batchwright.compare.length_grouped import LengthGrouped
-from batchwright.compare.task import Collate, Task
+from batchwright.batching.length_grouped import LengthGrouped
+from batchwright.compare.task import LARGEST, Collate, Task
 from batchwright.errors import BudgetError, StrategyError
 from batchwright.layout import Layout
 from batchwright.order import Curriculum, Order, Sequential, Shuffle
@@ -21,7 +25,7 @@ from batchwright.torch.data.pad_collator import PadCollator
 Kind: TypeAlias = Literal["plain", "grouped", "planned", "packed", "buckets"]
 
 KINDS: dict[str, str] = {
-    "plain": "shuffled, as many samples a batch as fit when all are the longest",
+    "plain": "shuffled, as many samples per batch as fit when all are the longest",
     "grouped": "as many, sorted by length within every 50 batches, as trainers do",
     "planned": "TokenBudget: sorted once, cut at the budget, updates mixed",
     "packed": "Packing: rows filled without padding (needs collate_packed)",
@@ -29,7 +33,7 @@ KINDS: dict[str, str] = {
 }
 
 ORDERS: dict[str, str] = {
-    "shuffle": "every sample once an epoch",
+    "shuffle": "every sample once per epoch",
     "sequential": "as they are stored",
     "curriculum": "easy samples first, by the task's first difficulty, or the one named",
     "anticurriculum": "hard samples first",
@@ -41,50 +45,53 @@ PRECISIONS: dict[str, str] = {
     "tf32": "products of fewer bits, on GPUs that have them",
     "bf16": "bfloat16 products, fp32 weights",
     "fp16": "half precision products with a scaled loss, fp32 weights",
-    "auto": "the one that is measured to be the quickest here",
+    "auto": "the one measured to be fastest here",
 }
 
 DENSE = "dense limit"
-"""The arm of batches without padding, of the shapes that the strongest batching makes."""
+"""Name of the arm without padding, in the shapes of the strongest batching."""
 
 LATER = 0.5
-"""The share of a run after which a curriculum is a plain shuffle of everything."""
+"""Share of a run after which a curriculum is a plain shuffle of everything."""
 
 ROUNDINGS = (16, 8)
-"""Rows may be padded to multiples of one of these where products are of fewer bits than fp32.
+"""Below fp32, rows are padded to a multiple of the first of these that is at most a `ROUNDS`-th of
+the mean length; more padding would cost more than it gains.
 
-Processors prepare their bf16 kernels for each shape, which is not paid back where every batch has
-a shape of its own; GPUs want multiples of 8 or more. It is the first of which the mean length is
-`ROUNDS` times as much: more padding than that costs more than it gains.
+CPUs prepare bf16 kernels for each new shape, which takes longer than they save if every batch has a
+shape of its own. GPUs want multiples of 8 or more.
 """
 
 ROUNDS = 8
 
+_SCORED = {"curriculum", "anticurriculum", "control"}
+_FIELDS = ("kind", "order", "precision")
+_DEEPEST = 2  # lists of lists: shapes of several columns
+
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to train. What it does not say is as everywhere.
+    """One way to train a task: its batches, order and precision.
 
     Guarantees the task's memory budget and tokens per update, and so as many updates as any other
-    strategy of the task (a curriculum, which draws, may have one more or less in a short epoch),
-    unless its options say otherwise.
+    strategy of the task, unless its options say otherwise. (A curriculum may have one update more
+    or less in a short epoch.)
 
     Args:
-        name: What tables call it.
+        name: The name shown in tables.
         kind: How samples become batches: see `KINDS`.
-        order: One of `ORDERS`, a curriculum with the name of its difficulty behind a colon, or
-            an Order.
+        order: One of `ORDERS`, a curriculum with the name of its difficulty after a colon, or an
+            Order.
         precision: One of `PRECISIONS`.
         options: Further arguments of the Batching, such as ``{"mixing": "update"}``; or
             ``max_tokens`` or ``step_tokens`` in place of the task's.
 
     Raises:
-        StrategyError: If a name is unknown, or something is of the wrong type.
+        StrategyError: If a name is unknown, or a value has the wrong type.
 
     Example:
-        >>> Strategy.named("planned+curriculum:length+bf16")
-        Strategy(name='planned+curriculum:length+bf16', kind='planned', order='curriculum:length', \
-precision='bf16', options={})
+        >>> Strategy.named("planned+curriculum:length+bf16").order
+        'curriculum:length'
     """
 
     name: str
@@ -98,13 +105,19 @@ precision='bf16', options={})
         """Check the names."""
         if not isinstance(self.name, str) or not self.name.strip() or self.name == DENSE:
             raise StrategyError(
-                f"a strategy was named {self.name!r}: expected a text that is not empty, and not "
-                f"{DENSE!r}, which names the limit of all."
+                f"a strategy was named {self.name!r}: expected text that is not empty, and not "
+                f"{DENSE!r}, the name of the arm without padding."
             )
         self._check("kind", self.kind, KINDS)
         self._check("precision", self.precision, PRECISIONS)
         if isinstance(self.order, str):
-            self._check_order(self.order)
+            kind, colon, scores = self.order.partition(":")
+            self._check("order", kind, ORDERS)
+            if colon and (kind not in _SCORED or not scores):
+                raise StrategyError(
+                    f"strategy {self.name!r}: order {self.order!r}, expected a curriculum before "
+                    "the colon and a difficulty of the task after it, or no colon."
+                )
         elif isinstance(self.order, type) or not callable(self.order):
             self._check("order", self.order, ORDERS)
         if not isinstance(self.options, Mapping):
@@ -114,10 +127,10 @@ precision='bf16', options={})
 
     @classmethod
     def named(cls, name: str) -> Strategy:
-        """Make a strategy of a name such as ``planned``, ``plain+bf16``, ``packed+curriculum``.
+        """Make a strategy from a name such as ``planned``, ``plain+bf16``, ``packed+curriculum``.
 
         Args:
-            name: A kind; then an order or a precision or both, each behind a plus.
+            name: A kind; then an order or a precision or both, each after a plus.
 
         Raises:
             StrategyError: If a part is unknown.
@@ -150,16 +163,16 @@ precision='bf16', options={})
         )
 
     def preparation(self, task: Task) -> float:
-        """Return the seconds that scores for its order took to compute."""
+        """Return the seconds it took to compute the scores of the order."""
         if isinstance(self.order, str) and self.order.partition(":")[0] in _SCORED:
             return task.difficulty(self.order.partition(":")[2] or None)[1]
         return 0.0
 
     def collate(self, task: Task, layout: Layout) -> Collate:
-        """Return what makes batches of samples, in the shapes that were planned.
+        """Return the function that makes batches of samples in the planned shapes.
 
         Raises:
-            StrategyError: If the task's own cannot do that.
+            StrategyError: If the task's own function cannot do that.
         """
         if layout.kind == "packed":
             if task.collate_packed is None:
@@ -177,9 +190,8 @@ precision='bf16', options={})
             return task.collate
         if not isinstance(task.collate, PadCollator):
             raise StrategyError(
-                f"strategy {self.name!r} pads rows in its own way ({', '.join(asked)}), which the "
-                f"task's collate, of type {type(task.collate).__name__}, cannot: make it a "
-                "PadCollator."
+                f"strategy {self.name!r} needs a collate with {', '.join(asked)}; the task's is a "
+                f"{type(task.collate).__name__}: make it a PadCollator."
             )
         return dataclasses.replace(task.collate, **asked)
 
@@ -197,16 +209,15 @@ precision='bf16', options={})
                 return Packing(budget, **options)
             if self.kind == "buckets":
                 return Buckets(options.pop("num_shapes", 8), max_tokens=budget, **options)
-            multiple = options.get("pad_to_multiple_of", 1)
             rows = options.pop("batch_size", None)
             if rows is None:
-                rows = safe_batch_size(task, budget, multiple)
+                rows = safe_batch_size(task, budget, options.get("pad_to_multiple_of", 1))
             return (FixedSize if self.kind == "plain" else LengthGrouped)(rows, **options)
         except TypeError as error:
             raise StrategyError(f"strategy {self.name!r}: {error}.") from error
 
     def _rounding(self, task: Task) -> int:
-        """Return what rows are rounded up to, which only helps where lengths vary."""
+        """Return the multiple that rows are padded to, which helps only where lengths vary."""
         is_asked = self.precision not in {"fp32", "tf32"} and self.kind not in {"packed", "buckets"}
         can = isinstance(task.collate, PadCollator) and task.collate.pad_to_multiple_of == 1
         if not (is_asked and can and (task.sizes != task.sizes[0]).any()):
@@ -227,24 +238,12 @@ precision='bf16', options={})
         )
         return order.control(seed) if kind == "control" else order
 
-    def _check_order(self, order: str) -> None:
-        kind, colon, scores = order.partition(":")
-        self._check("order", kind, ORDERS)
-        if colon and (kind not in _SCORED or not scores):
-            raise StrategyError(
-                f"strategy {self.name!r}: order {order!r}, expected a curriculum before the colon "
-                "and a difficulty of the task behind it, or no colon."
-            )
-
     def _check(self, what: str, value: object, known: Mapping[str, str]) -> None:
         if not isinstance(value, str) or value not in known:
             listed = ", ".join(known)
             raise StrategyError(
                 f"strategy {self.name!r}: there is no {what} {value!r}, expected one of {listed}."
             )
-
-
-_SCORED = {"curriculum", "anticurriculum", "control"}
 
 
 def safe_batch_size(task: Task, max_tokens: int, multiple: int = 1) -> int:
@@ -258,6 +257,98 @@ def safe_batch_size(task: Task, max_tokens: int, multiple: int = 1) -> int:
     if tokens > max_tokens:
         raise BudgetError(
             f"the longest sample takes {tokens:,} tokens, more than max_tokens={max_tokens:,}. "
-            "Raise max_tokens, or leave out or cut what is longer."
+            "Raise max_tokens, or leave out or cut longer samples."
         )
     return max_tokens // tokens
+
+
+def parse_strategies(text: str) -> list[Strategy]:
+    """Read names separated by commas, or the TOML file of that name.
+
+    Raises:
+        StrategyError: If a name is unknown or repeated, or there is none.
+
+    Example:
+        >>> [each.name for each in parse_strategies("plain, planned+bf16")]
+        ['plain', 'planned+bf16']
+    """
+    if text.endswith(".toml"):
+        return read_strategies(text)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise StrategyError("there are no strategies. Expected at least one, such as plain.")
+    for name in names:
+        if names.count(name) > 1:
+            raise StrategyError(f"strategy {name!r} is there twice. Give each its own name.")
+    return [Strategy.named(name) for name in names]
+
+
+def read_strategies(path: Path | str) -> list[Strategy]:
+    r"""Read the strategies of a TOML file: a table each, named as the strategy.
+
+    ``kind``, ``order`` and ``precision`` are those of `Strategy`; everything else in a table is an
+    option of the Batching.
+
+    Raises:
+        StrategyError: If the file cannot be read, or a setting is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "mine.toml")
+        ...     _ = file.write_text('[plain]\n[mine]\nkind = "planned"\nmixing = "update"\n')
+        ...     read_strategies(file)[1].options
+        {'mixing': 'update'}
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        raise StrategyError(f"{path} is no regular file. Expected a TOML file.")
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StrategyError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a name that no file has
+        raise StrategyError(f"{path} cannot be read: {one_line(error)}.") from error
+    except RecursionError:
+        raise StrategyError(f"{path} cannot be read: it is nested too deep.") from None
+    if not tables:
+        raise StrategyError(f"{path} has no strategies. Expected tables, such as [planned].")
+    return [_from_table(name, table, path) for name, table in tables.items()]
+
+
+def _from_table(name: str, table: Any, path: Path | str) -> Strategy:
+    if not isinstance(table, dict):
+        raise StrategyError(
+            f"{path}: {name} is {_shown(table)}, no table: expected [{name}] and settings below."
+        )
+    for key, value in table.items():
+        _check_value(value, f"{path}: {key} of [{name}]")
+    settings = {key: table[key] for key in _FIELDS if key in table}
+    options = {key: value for key, value in table.items() if key not in _FIELDS}
+    if not isinstance(settings.get("order", ""), str):
+        raise StrategyError(
+            f"{path}: order of [{name}] is {_shown(settings['order'])}, expected text."
+        )
+    if "kind" not in table:
+        base = Strategy.named(name)
+        settings = {key: settings.get(key, getattr(base, key)) for key in _FIELDS}
+    return Strategy(name, **settings, options=options)
+
+
+def _check_value(value: Any, where: str, depth: int = 0) -> None:
+    """Raise unless a setting is text, a number that is not too large, or a list of these."""
+    if isinstance(value, list) and depth < _DEEPEST:
+        for each in value:
+            _check_value(each, where, depth + 1)
+        return
+    is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
+    if not (is_number or isinstance(value, str)):
+        raise StrategyError(
+            f"{where} is {_shown(value)}: expected text, a number of at most 2^53, true or false, "
+            "or a list of these."
+        )
+
+
+def _shown(value: Any) -> str:
+    """Show a value, or the type of one that may be nested too deep to be shown."""
+    is_nested = isinstance(value, dict | list)
+    return f"of type {type(value).__name__}" if is_nested else one_line(repr(value), 60)

@@ -24,26 +24,23 @@ from batchwright.typing import IntoLengths, LengthArray
 Collate: TypeAlias = Callable[[list[Any]], Any]
 """The samples of a batch → the batch."""
 
-_FUNCTIONS = ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule")
-_FUNCTIONS_OR_NONE = ("weigh", "collate_packed")
-
-_LARGEST = 2**53  # as of a length
-
 Difficulty: TypeAlias = npt.ArrayLike | Callable[[], npt.ArrayLike]
-"""float[n], higher is harder; or what computes it, when it is first needed."""
+"""float[n], higher is harder; or a function that computes it when it is first needed."""
+
+LARGEST = 2**53  # as of a length
 
 WARM_UP = 0.2
-"""The share of a run in which the default learning rate rises."""
+"""Share of a run in which the default learning rate rises."""
 
 
 def warm_up_then_decay(progress: float) -> float:
     """Return the share of the highest learning rate at a point of the run.
 
-    A linear rise, then an inverse square root, which does not know where the run ends: an arm may
-    go on a little longer than planned (Vaswani et al., *Attention Is All You Need*, 2017).
+    A linear rise, then an inverse square root, which does not depend on where the run ends: an arm
+    may train a little longer than planned (Vaswani et al., *Attention Is All You Need*, 2017).
 
     Args:
-        progress: The share of the run that is over, above 1 where it goes on.
+        progress: The share of the run that is done; above 1 in a longer run.
 
     Example:
         >>> [round(warm_up_then_decay(progress), 2) for progress in (0.1, 0.2, 0.8)]
@@ -54,50 +51,48 @@ def warm_up_then_decay(progress: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A training job: what is trained, on what, and how well; not in which batches.
+    """A training job: what is trained, on which samples, and how it is evaluated.
 
-    All arguments are keywords.
-
-    A task file defines ``task``, one of these or a function ``task(*, quick)`` that makes one:
-    `batchwright new-task` writes a template.
+    All arguments are keywords. A task file defines ``task``: a `Task`, or a function
+    ``task(*, quick)`` that returns one. `batchwright new-task` writes a template.
 
     Args:
-        samples: To train on: anything with a length and an index, as `DataLoader` takes.
+        samples: Training samples: anything with a length and an index, as `DataLoader` takes.
         lengths: integer[n], tokens of each sample; integer[n, k] of several columns. None: all
-            samples are alike.
+            samples have the same length.
         collate: The samples of a batch → the batch: `PadCollator`, or your own. A batch is a
             tensor, or a dict or tuple of tensors.
-        model: Makes the model, with new weights at each call: torch's seed is set before.
-        optimizer: Makes the optimizer of a model. Its learning rate is the highest of the run.
+        model: Makes the model, with new weights at each call. torch is seeded before.
+        optimizer: Makes the optimizer of a model, with the highest learning rate of the run.
         loss_sum: ``(model, batch) → the sum of the loss`` over the batch, not its mean.
-        evaluate: ``model → metric`` on data that are never trained on, moved to the model's device
-            by yourself. The model is in evaluation mode, and no gradients are kept.
+        evaluate: ``model → metric`` on data that are never trained on; move them to the model's
+            device yourself. The model is in evaluation mode, without gradients.
         max_tokens: Memory budget of a batch, padding included.
         step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
             mixes batches of short and of long samples.
-        epochs: How often the samples are gone through.
+        epochs: Passes over the samples.
         weigh: ``batch → what its loss sums over``, a number. None counts ``batch["labels"]`` that
-            are not -100, or one label a row at the end of a tuple: see
+            are not -100, or one label per row at the end of a tuple: see
             `batchwright.torch.windows.label_count`.
         schedule: Share of the run → share of the learning rate.
-        clip: The largest norm of a gradient. None: any.
+        clip: The largest norm of a gradient. None: no limit.
         metric: What `evaluate` returns, in words.
         better: Whether a ``"lower"`` or a ``"higher"`` metric is better.
         collate_packed: The samples of a packed row → the batch: `PackCollator`, for strategies
             that pack; `loss_sum` must then take such batches too.
-        difficulties: Name → float[n], scores for curricula, or a function that computes them:
-            what it takes is charged to those who use it.
-        strategies: Names of the strategies to compare, if none are asked for.
+        difficulties: Name → float[n], scores for curricula, or a function that computes them. Its
+            time is charged to the strategies that use them.
+        strategies: Names of the strategies to compare by default.
         device: Where to train. None: on the GPU if there is one.
-        labels: [n], the class of each sample, an integer or a name: for `advise`, as the next
-            two are; training never looks at them.
+        labels: [n], the class of each sample, an integer or a name. `advise` looks at this and the
+            next two; training never does.
         groups: [n], where each sample comes from: a source, a language, a speaker.
         features: Numbers of each sample, float[n, ...], or n texts, from which `advise` estimates
-            how many labels are wrong; or a function that returns them, when they are needed.
+            how many labels are wrong; or a function that returns them when they are needed.
 
     Raises:
-        TaskError: If something is of the wrong kind.
-        LengthsError: If lengths are no positive whole numbers.
+        TaskError: If an argument has the wrong type.
+        LengthsError: If lengths are not positive integers.
 
     Example:
         >>> from batchwright.torch import PadCollator
@@ -143,58 +138,47 @@ class Task:
 
     def __post_init__(self) -> None:
         """Check what can be checked without training."""
-        for name in _FUNCTIONS:
+        for name in ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule"):
             self._check(name, callable(getattr(self, name)), "a function")
-        for name in _FUNCTIONS_OR_NONE:
+        for name in ("weigh", "collate_packed"):
             value = getattr(self, name)
             self._check(name, value is None or callable(value), "a function, or None")
         check_choice("Task", "better", self.better, ("lower", "higher"))
-        keep_whole(self, "max_tokens", "step_tokens", "epochs", most=_LARGEST)
+        keep_whole(self, "max_tokens", "step_tokens", "epochs", most=LARGEST)
         self._check("metric", isinstance(self.metric, str) and self.metric.strip(), "words")
-        is_norm = self.clip is None or (_is_number(self.clip) and self.clip > 0)
+        is_number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
+        is_norm = self.clip is None or (is_number and self.clip > 0)
         self._check("clip", is_norm, "a number above 0, or None")
-        self._check_names()
+        scored, chosen = self.difficulties, self.strategies
+        is_named = isinstance(scored, Mapping) and _are_texts(scored)
+        self._check("difficulties", is_named, "a dictionary: names and scores")
+        is_list = isinstance(chosen, Sequence) and not isinstance(chosen, str)
+        is_listed = chosen is None or (is_list and _are_texts(chosen))
+        self._check("strategies", is_listed, "a list of names, or None")
         self._check_device()
-        self._check("samples", _is_sequence(self.samples), "a sequence: a length, and an index")
+        is_sequence = hasattr(self.samples, "__len__") and hasattr(self.samples, "__getitem__")
+        self._check("samples", is_sequence, "a sequence: a length, and an index")
         given = [1] * len(self.samples) if self.lengths is None else self.lengths
         lengths = as_lengths(given, columns=True)
-        if len(lengths) != len(self.samples):
-            raise TaskError(
-                f"Task(lengths=…) has {len(lengths):,} lengths for {len(self.samples):,} samples, "
-                "expected one for each."
-            )
         object.__setattr__(self, "lengths", lengths)
+        self._check_one_for_each("lengths", lengths)
         for name in ("labels", "groups", "features"):
-            self._check_one_for_each(name)
+            self._check_one_for_each(name, getattr(self, name))
 
     def _check(self, name: str, is_right: object, expected: str) -> None:
         if not is_right:
             given = one_line(repr(getattr(self, name)), 60)
             raise TaskError(f"Task({name}={given}): expected {expected}.")
 
-    def _check_names(self) -> None:
-        scored, chosen = self.difficulties, self.strategies
-        is_named = isinstance(scored, Mapping) and all(isinstance(key, str) for key in scored)
-        self._check("difficulties", is_named, "a dictionary: names and scores")
-        is_listed = chosen is None or (
-            isinstance(chosen, Sequence)
-            and not isinstance(chosen, str)
-            and all(isinstance(each, str) for each in chosen)
-        )
-        self._check("strategies", is_listed, "a list of names, or None")
-
     def _check_device(self) -> None:
-        if self.device is None:
-            return
         try:
-            torch.device(self.device)
+            self.place()
         except (RuntimeError, TypeError) as error:
             raise TaskError(
                 f"Task(device={self.device!r}): expected a device of torch, such as 'cpu', or None."
             ) from error
 
-    def _check_one_for_each(self, name: str) -> None:
-        values = getattr(self, name)
+    def _check_one_for_each(self, name: str, values: Any) -> None:
         if values is None or (name == "features" and callable(values)):
             return
         if not hasattr(values, "__len__") or len(values) != len(self.samples):
@@ -216,14 +200,14 @@ class Task:
 
     @property
     def sign(self) -> float:
-        """What a metric is multiplied with so that lower is better."""
+        """The factor that makes a lower metric the better one."""
         return 1.0 if self.better == "lower" else -1.0
 
     def as_metric(self, returned: Any) -> float:
-        """Take what `evaluate` returned for a number.
+        """Convert what `evaluate` returned to a number.
 
         Raises:
-            TaskError: If it is none.
+            TaskError: If it is not one.
         """
         try:
             return float(returned)
@@ -233,7 +217,7 @@ class Task:
             ) from None
 
     def place(self) -> torch.device:
-        """Return where to train."""
+        """Return the device to train on."""
         if self.device is not None:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -241,19 +225,18 @@ class Task:
     def shortened(self, share: float, *, seed: int = 0) -> Task:
         """Return the same job with a share of its tokens: fewer epochs, or a part of one.
 
-        The learning rate runs through its whole schedule, and a curriculum through its pacing.
-        What scores took to compute is charged in proportion.
+        The short run goes through the whole schedule of the learning rate and the whole pacing of a
+        curriculum. The time that scores took is charged in proportion.
 
         Args:
             share: Above 0, up to 1.
-            seed: Of the samples that are drawn where less than an epoch is left.
+            seed: Of the random part of the samples, where less than an epoch is left.
 
         Raises:
-            TaskError: If the share is none.
+            TaskError: If the share is out of range.
         """
         if not 0 < share <= 1:
             raise TaskError(f"shortened({share}): expected a share above 0, up to 1.")
-        epochs = max(1, round(self.epochs * share))
         kept = np.arange(len(self.samples))
         if self.epochs * share < 1:
             drawn = generator(seed, "shortened").permutation(kept.size)
@@ -262,8 +245,8 @@ class Task:
             self,
             samples=Subset(self.samples, kept.tolist()),  # type: ignore[arg-type]  # any sequence
             lengths=self.sizes[kept],
-            epochs=epochs,
-            labels=None,  # of all samples, and nothing that is trained with
+            epochs=max(1, round(self.epochs * share)),
+            labels=None,  # of all samples, and not used in training
             groups=None,
             features=None,
         )
@@ -291,16 +274,11 @@ class Task:
         if name not in self._scores:
             scores, started = self.difficulties[name], time.perf_counter()
             if callable(scores):
-                scores = scores()
-                self._scores[name] = scores, time.perf_counter() - started
+                self._scores[name] = scores(), time.perf_counter() - started
             else:
                 self._scores[name] = scores, 0.0
         return self._scores[name]
 
 
-def _is_sequence(samples: Any) -> bool:
-    return hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 -- no nan
+def _are_texts(values: Any) -> bool:
+    return all(isinstance(each, str) for each in values)

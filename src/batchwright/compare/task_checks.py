@@ -1,4 +1,4 @@
-"""A look at a task before long work starts: does it do what it says?"""
+"""Checks of a task before long work starts."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchwright.compare.devices import moved
+from batchwright.compare.arm import moved
 from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
@@ -24,16 +24,11 @@ _ROWS = 4
 
 
 def check_task(task: Task) -> None:
-    """Train a task's model on a few samples, and throw it away.
-
-    Guarantees that random states are left as they were.
-
-    Args:
-        task: The task.
+    """Check a task by training its model on a few samples; random states stay as they were.
 
     Raises:
-        TaskError: If a function fails or returns what it should not, if the loss is no sum or no
-            number, or if lengths are not those of the samples: naming it, in one line.
+        TaskError: If a function fails or returns the wrong thing, if the loss is not a sum or not
+            finite, or if the lengths do not fit the samples.
     """
     before = torch.random.get_rng_state()
     try:
@@ -44,7 +39,12 @@ def check_task(task: Task) -> None:
         _check_loss(task, model, batch)
         _check_step(task, model, batch)
         _check_metric(task, model)
-        _check_schedule(task)
+        share = _called("schedule", task.schedule, 0.5)
+        if not isinstance(share, int | float) or not math.isfinite(share):
+            raise TaskError(
+                f"schedule returned {share!r} in the middle of the run, expected a share of the "
+                "learning rate."
+            )
     finally:
         torch.random.set_rng_state(before)
 
@@ -59,7 +59,7 @@ def _called(name: str, function: Any, *arguments: Any) -> Any:
 
 
 def _typical(task: Task) -> list[Any]:
-    """Take a few samples around the median length, of different lengths if there are some."""
+    """Return a few samples around the median length, of different lengths if there are some."""
     sizes = totals(task.sizes)
     order = np.argsort(sizes, kind="stable")
     places = np.linspace(0.2, 0.8, _ROWS) * (len(order) - 1)
@@ -67,7 +67,7 @@ def _typical(task: Task) -> list[Any]:
 
 
 def _check_lengths(task: Task) -> None:
-    """See whether batches of single samples grow as their lengths do."""
+    """Check that batches of single samples grow with their lengths."""
     lengths = task.sizes.reshape(len(task.sizes), -1)
     for column in range(lengths.shape[1]):
         sizes = lengths[:, column]
@@ -83,12 +83,13 @@ def _check_lengths(task: Task) -> None:
         if not _some_dimension_grows(shapes, sizes[probes].tolist()):
             last, first = int(probes[-1]), int(probes[0])
             of = f", column {column}," if lengths.shape[1] > 1 else ""
-            told = [
-                f"sample {index} has length {sizes[index]} and makes a batch of {_told(shape)}"
+            found = [
+                f"sample {index} has length {sizes[index]} and makes a batch of "
+                f"{', '.join(str(list(each)) for each in shape)}"
                 for index, shape in ((first, shapes[0]), (last, shapes[-1]))
             ]
             raise TaskError(
-                f"lengths{of} do not match the samples: {'; '.join(told)}. Expected a dimension "
+                f"lengths{of} do not match the samples: {'; '.join(found)}. Expected a dimension "
                 "that grows with the length: are lengths in the sequence of the samples, and does "
                 "collate pad to the longest only?"
             )
@@ -98,20 +99,12 @@ def _some_dimension_grows(
     shapes: Sequence[Sequence[tuple[int, ...]]], lengths: Sequence[int]
 ) -> bool:
     if len({tuple(map(len, each)) for each in shapes}) > 1:
-        return True  # of so many kinds that nothing can be said
-    for tensor in range(len(shapes[0])):
-        for dimension in range(len(shapes[0][tensor])):
-            sizes = [each[tensor][dimension] for each in shapes]
-            steps = zip(np.diff(sizes), np.diff(lengths), strict=True)
-            if sizes[0] < sizes[-1] and all(
-                step >= 0 and (longer or not step) for step, longer in steps
-            ):
-                return True
-    return False
-
-
-def _told(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(str(list(each)) for each in shapes)
+        return True  # tensors of varying number or rank cannot be compared
+    longer = np.diff(lengths)
+    sizes = np.array([sum(each, ()) for each in shapes])  # a row per sample, all its dimensions
+    steps = np.diff(sizes, axis=0)
+    follows = ((steps >= 0) & ((longer > 0)[:, None] | (steps == 0))).all(axis=0)
+    return bool((follows & (sizes[0] < sizes[-1])).any())
 
 
 def _model(task: Task) -> torch.nn.Module:
@@ -133,7 +126,7 @@ def _check_weight(task: Task, batch: Any) -> None:
 
 
 def _counter(task: Task) -> LabelCounter:
-    """Return what counts labels: padding is seen where the shortest sample meets the longest."""
+    """Return a counter of labels that has seen padding: the shortest sample with the longest."""
     sizes = totals(task.sizes)
     ends = [task.samples[int(end)] for end in (np.argmin(sizes), np.argmax(sizes))]
     counter = LabelCounter(in_use=bool(sizes.min() == sizes.max()))
@@ -182,12 +175,3 @@ def _check_metric(task: Task, model: torch.nn.Module) -> None:
         value = task.as_metric(_called("evaluate", task.evaluate, model))
     if not math.isfinite(value):
         raise TaskError(f"evaluate returned {value} for a model with new weights.")
-
-
-def _check_schedule(task: Task) -> None:
-    share = _called("schedule", task.schedule, 0.5)
-    if not isinstance(share, int | float) or not math.isfinite(share):
-        raise TaskError(
-            f"schedule returned {share!r} in the middle of the run, expected a share of the "
-            "learning rate."
-        )

@@ -1,4 +1,4 @@
-"""Reading a task out of the Python file that describes it."""
+"""Reading a task from the Python file that describes it."""
 
 import contextlib
 import inspect
@@ -12,18 +12,13 @@ from typing import Any
 from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, TaskError, TaskNotFoundError
 
-_NOTHING = object()
-
 
 def load_task(path: Path | str, *, quick: bool = False) -> Task:
     """Run a Python file, and return the task that it describes.
 
     Args:
-        path: The file. Modules beside it can be imported by it.
-        quick: Handed to ``task``, if that is a function that takes it: a small form of the job.
-
-    Returns:
-        The task.
+        path: The file. It can import modules beside it.
+        quick: Passed to ``task`` if that is a function with this argument: a small form of the job.
 
     Raises:
         TaskNotFoundError: If there is no such file.
@@ -38,8 +33,6 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
         task = _described(file, quick=quick)
     finally:
         sys.path.remove(folder)
-    if task is _NOTHING:
-        raise TaskError(f"{path}: it defines no `task`: see batchwright new-task.")
     if not isinstance(task, Task):
         raise TaskError(
             f"{path}: `task` is of type {type(task).__name__}, expected a "
@@ -50,9 +43,9 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
 
 @contextlib.contextmanager
 def errors_of_task(path: Path | str) -> Iterator[None]:
-    """Turn errors in a task's own code, whenever they come, into one line that names the place.
+    """Turn an error in a task's own code into one line with its place.
 
-    Errors that no code of the task, or of modules beside it, had a part in stay as they are.
+    Errors that did not pass through the task, or a module beside it, stay as they are.
 
     Raises:
         TaskError: If the task's code fails, or ends the process.
@@ -88,29 +81,27 @@ def _described(file: Path, *, quick: bool) -> Any:
     what = "it"
     try:
         names = runpy.run_path(str(file), run_name="task")
-        task = names.get("task", _NOTHING)
+        if "task" not in names:
+            raise TaskError("it defines no `task`: see batchwright new-task.")  # noqa: TRY301 -- gets its place below
+        task = names["task"]
         if not callable(task):
             return task
         what = "task()"
         takes_quick = "quick" in inspect.signature(task).parameters
         return task(quick=quick) if takes_quick else task()
-    except SystemExit as error:
-        raise TaskError(f"{file}{_line(error, file)}: {what} called sys.exit().") from error
-    except TaskError as error:
-        raise TaskError(f"{file}{_line(error, file)}: {_ended(error)}") from error
-    except Exception as error:
-        if isinstance(error, TypeError) and "Task.__init__() missing" in str(error):
-            _, _, missing = str(error).partition(": ")
-            message = f"Task(…) is without {missing}: see batchwright new-task."
+    except (Exception, SystemExit) as error:
+        message = f"{what} failed with {type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            message = f"{what} called sys.exit()"
         elif isinstance(error, BatchwrightError):
-            message = _ended(error)
-        else:
-            message = _ended(f"{what} failed with {type(error).__name__}: {error}")
-        raise TaskError(f"{file}{_line(error, file)}: {message}") from error
+            message = str(error)
+        elif isinstance(error, TypeError) and "Task.__init__() missing" in str(error):
+            _, _, missing = str(error).partition(": ")
+            message = f"Task(…) is without {missing}: see batchwright new-task"
+        raise TaskError(f"{file}{_line(error, file)}: {_ended(message)}") from error
 
 
-def _ended(said: object) -> str:
-    text = str(said)
+def _ended(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -16,7 +16,7 @@ def audit_section(name: str, audit: Facts) -> Section:
 
     Args:
         name: Of the strategy.
-        audit: What `audited` of `batchwright.compare.audits` returns.
+        audit: What `audited` of `batchwright.compare.probes` returns.
     """
     title = f"Precision audit: {name}"
     if "failed" in audit:

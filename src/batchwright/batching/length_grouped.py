@@ -1,4 +1,4 @@
-"""Batches of a fixed size, roughly sorted by length: what trainers offer, here as a control."""
+"""Batches of a fixed size, roughly sorted by length: what trainers offer, as a control."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MEGABATCH = 50
 
 @dataclass(frozen=True)
 class LengthGrouped(FixedSize):
-    """Sort the samples of each 50 batches by length, and keep that sequence: no plan of ours.
+    """Sort the samples of every 50 batches by length, and keep that sequence.
 
     Batches, and so updates, descend from long samples to short ones, again and again, as under
-    ``group_by_length`` of Hugging Face Transformers. Its arguments are those of `FixedSize`.
+    ``group_by_length`` of Hugging Face Transformers. Takes the arguments of `FixedSize`.
     """
 
     def draft(

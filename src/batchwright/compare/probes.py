@@ -1,0 +1,116 @@
+"""What is measured on an arm beside its training: peak memory before it, an audit after it."""
+
+from time import perf_counter
+from typing import Any
+
+from batchwright.compare.arm import Arm, moved
+from batchwright.torch.audit import Audit
+from batchwright.torch.audit_exponents import FORMATS, Exponents
+from batchwright.torch.audit_report import AuditReport, LayerAudit
+from batchwright.torch.audit_table import worst_layers
+from batchwright.torch.memory.copies import random_states_kept
+from batchwright.torch.memory.real_step import can_measure, real_steps
+from batchwright.torch.memory.task import Task as Step
+from batchwright.torch.update.policy import policy_for
+
+UPDATES = 3
+"""Updates that are audited, unless they take too long."""
+
+SECONDS = 10.0
+"""After so long no further update is audited."""
+
+
+class _GivenStep(Step):
+    """A step on a given batch, whatever its shape."""
+
+    def batch(self, rows: int, length: int) -> Any:
+        return self.make_batch(rows, length)
+
+
+def peak_bytes(arm: Arm) -> int | None:
+    """Measure the peak memory of an arm: parameters, optimizer, gradients and its largest batches.
+
+    Each batch takes one step on a copy that shares the tensors, which leaves the arm unchanged.
+
+    Args:
+        arm: An arm with its precision chosen.
+
+    Returns:
+        Bytes, as the allocator reports them; None if the device's allocator reports nothing.
+    """
+    if not can_measure(arm.device):
+        return None
+    return max(_peak(arm, moved(batch, arm.device)) for batch in arm.largest_batches())
+
+
+def _peak(arm: Arm, batch: Any) -> int:
+    policy = policy_for(arm.precision.mode, arm.device)  # type: ignore[arg-type]  # chosen
+    step = _GivenStep(
+        arm.model,
+        (arm.optimizer,),
+        arm.task.loss_sum,
+        lambda *_: batch,
+        policy.autocast,
+        accumulates=arm.planner.accumulate > 1,
+    )
+    with random_states_kept(arm.model), real_steps(step, 1) as run:
+        return run.state.total + run(1, 1)
+
+
+def audited(arm: Arm) -> dict[str, Any] | None:
+    """Train an arm for a few more updates, and audit what its precision loses.
+
+    It changes the arm's weights and what it has spent: call it after the outcome is recorded.
+
+    Args:
+        arm: After its run.
+
+    Returns:
+        JSON values: `mode`, `updates`, `loss_scale`, `advice` on this precision and, in bf16,
+        `advice_on_fp16`; `num_layers`, and `layers`, those with the largest errors: `name`, `kind`,
+        the shares of `activations` and `gradients` that are `zero`, `flushed`, `subnormal` or
+        `overflowed`, and the shares of updates that are `lost`, or would be with bf16 weights
+        (`lost_in_bf16`), each None if not seen. If the audit fails: `mode`, and `failed`, the
+        reason. None: the arm does not train in half precision, or its loss is not finite.
+    """
+    mode = str(arm.precision.mode)
+    if mode not in {"bf16", "fp16"} or arm.has_failed:
+        return None
+    started = perf_counter()
+    try:
+        with Audit(arm.model, arm.optimizer, every=1, precision=arm.precision) as audit:
+            for _ in range(UPDATES):
+                arm.update()
+                if perf_counter() - started > SECONDS:
+                    break
+        return _facts(audit.report())
+    except RuntimeError as error:  # out of memory, most likely; the results are kept
+        return {"mode": mode, "failed": f"{type(error).__name__}: {error}"}
+
+
+def _facts(report: AuditReport) -> dict[str, Any]:
+    half = "fp16" if report.mode.startswith("fp16") else "bf16"
+    worst = worst_layers(report.layers, half, report.loss_scale)
+    return {
+        "mode": report.mode,
+        "updates": report.updates,
+        "loss_scale": report.loss_scale,
+        "advice": report.advice(),
+        "advice_on_fp16": report.advice("fp16") if half == "bf16" else None,
+        "num_layers": len(report.layers),
+        "layers": [_layer(each, half, report.loss_scale) for each in worst],
+    }
+
+
+def _layer(layer: LayerAudit, half: str, scale: float) -> dict[str, Any]:
+    def shares(seen: Exponents, scale: float) -> dict[str, float] | None:
+        return dict(vars(seen.shares(FORMATS[half], scale))) if seen.total else None
+
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "activations": shares(layer.activations, 1.0),
+        "gradients": shares(layer.gradients, scale),
+        "lost": layer.lost.share() if layer.lost.due else None,
+        "lost_in_bf16": layer.lost.share("bf16") if layer.lost.due else None,
+    }
