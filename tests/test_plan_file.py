@@ -164,5 +164,5 @@ def test_odd_values_that_are_possible_can_be_measured():
     assert stats.max_batch_tokens == 10
     assert stats.lower_bound == 3
     beyond = bw.Plan(np.array([0]), np.array([0, 1]), starts=np.array([9]))
-    with pytest.raises(bw.PlanMismatchError, match="behind the end of a sample"):
+    with pytest.raises(bw.PlanMismatchError, match="after the end of a sample"):
         beyond.stats([5])

@@ -196,7 +196,7 @@ def test_a_later_epoch_without_samples_is_filled_with_others(nothing, last):
     planner = bw.Planner(
         [4] * 30, batching=bw.TokenBudget(20), order=order, accumulate=4, last=last
     )
-    with pytest.warns(UserWarning, match="epoch 4 would hold no sample: others stand in"):
+    with pytest.warns(UserWarning, match="epoch 4 would hold no sample: it repeats others"):
         plan = planner(4)
     assert len(plan) == len(planner)
     assert sorted(plan.indices) == sorted(plan.repeated)

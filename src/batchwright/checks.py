@@ -1,4 +1,4 @@
-"""Settings of the planning part, checked at the door."""
+"""Checks of settings: each returns Python's own value, or raises an error that names it."""
 
 import inspect
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from batchwright.errors import BatchwrightError, BudgetError, PlanError
 
 MOST_EPOCHS = 2**32
-"""More make no run, and the draws until then could not be counted in 64 bits."""
+"""Draws until then can be counted in 64 bits."""
 
 _EXACT = 2**53  # integers up to here are floats, too
 _MOST = 2**63 - 1  # what an array of 64-bit integers holds
@@ -46,11 +46,10 @@ def whole_number(
     most: int = _MOST,
     error: type[BatchwrightError] = BudgetError,
 ) -> int:
-    """Return a setting as Python's own integer: NumPy's are welcome, but JSON does not know them.
+    """Return a setting as Python's own integer.
 
     Args:
-        owner: The class or function that has the setting, for the message. None: the message goes
-            without.
+        owner: The class or function that has the setting, for the message, or None.
         name: Its name.
         value: Its value.
         least: The least it may be.
@@ -77,17 +76,7 @@ def whole_number(
 
 
 def keep_whole(instance: Any, *names: str, optional: tuple[str, ...] = (), **limits: Any) -> None:
-    """Put Python's own integers in the place of settings of a frozen dataclass.
-
-    Args:
-        instance: What has the settings.
-        *names: Those that have to be there.
-        optional: Those that may also be None.
-        **limits: As `whole_number` takes them.
-
-    Raises:
-        BatchwrightError: Naming the first that is no integer, or out of range.
-    """
+    """Check integers of a frozen dataclass by `whole_number`; those in `optional` may be None."""
     for name in (*names, *optional):
         value = getattr(instance, name)
         if value is not None or name not in optional:
@@ -104,18 +93,10 @@ def real_number(
     expected: str,
     error: type[BatchwrightError] = BudgetError,
 ) -> int | float:
-    """Return a setting as Python's own number.
-
-    Args:
-        owner: The class or function that has the setting, for the message.
-        name: Its name.
-        value: Its value.
-        accepts: Which numbers will do; NaN never does.
-        expected: These in words, for the message.
-        error: What to raise.
+    """Return a setting as Python's own number, if `accepts` does; NaN is never accepted.
 
     Raises:
-        BatchwrightError: Of class `error`, if it is no such number.
+        BatchwrightError: Of class `error`, saying what was `expected`.
 
     Example:
         >>> real_number("LossTable", "smoothing", 2, accepts=lambda s: 0 <= s < 1,
@@ -136,11 +117,7 @@ def real_number(
 
 
 def budgets(owner: str, name: str, value: Any) -> int | tuple[int, ...]:
-    """Return a budget, or one for each of several columns, as Python's own integers.
-
-    Raises:
-        BudgetError: If there is none, or one is no integer of at least 1.
-    """
+    """Return a budget, or one for each of several columns, as Python's own integers."""
     if not isinstance(value, list | tuple):
         return whole_number(owner, name, value)
     if not value:
@@ -149,14 +126,7 @@ def budgets(owner: str, name: str, value: Any) -> int | tuple[int, ...]:
 
 
 def check_positive(owner: str, **settings: Any) -> None:
-    """Raise unless every setting is an integer of at least 1, or None.
-
-    Args:
-        owner: The class that has the settings, for the message.
-        **settings: Name and value.
-
-    Raises:
-        BudgetError: Naming the first that is not.
+    """Raise BudgetError unless every setting is an integer of at least 1, or None.
 
     Example:
         >>> check_positive("Packing", capacity=0)
@@ -175,29 +145,14 @@ def check_choice(
     choices: tuple[str, ...],
     error: type[BatchwrightError] = BudgetError,
 ) -> None:
-    """Raise unless a setting is one of a few words.
-
-    Args:
-        owner: The class that has the setting, for the message.
-        name: Its name.
-        value: Its value.
-        choices: What it may be.
-        error: What to raise.
-
-    Raises:
-        BatchwrightError: Of class `error`, listing the choices.
-    """
+    """Raise `error` unless a setting is one of a few words."""
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise error(f"{owner}({name}={value!r}): expected one of {listed}.")
 
 
 def check_flag(instance: Any, name: str, *, error: type[BatchwrightError] = BudgetError) -> None:
-    """Raise unless a setting is True or False.
-
-    Raises:
-        BatchwrightError: Of class `error`.
-    """
+    """Raise `error` unless a setting is True or False."""
     value = getattr(instance, name)
     if type(value).__name__ not in {"bool", "bool_"}:
         raise error(f"{type(instance).__name__}({name}={value!r:.60}): expected True or False.")
@@ -211,18 +166,14 @@ def keep_number(
     *,
     error: type[BatchwrightError] = BudgetError,
 ) -> None:
-    """Put Python's own number in the place of a setting of a frozen dataclass.
-
-    Raises:
-        BatchwrightError: Of class `error`; see `real_number`.
-    """
+    """Check a number of a frozen dataclass by `real_number`."""
     owner, value = type(instance).__name__, getattr(instance, name)
     number = real_number(owner, name, value, accepts=accepts, expected=expected, error=error)
     object.__setattr__(instance, name, number)
 
 
 def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
-    """Say whether a function can be called with such arguments, as far as its signature says."""
+    """Return whether a function can be called with such arguments, as far as is known."""
     try:
         inspect.signature(function).bind(*args, **options)
     except TypeError:

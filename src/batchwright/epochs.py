@@ -1,9 +1,10 @@
-"""From an order and a batching to the batches of any epoch, never more than a given number."""
+"""The batches of any epoch, never more than a given number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import IntArray, LengthArray
 
 _ATTEMPTS = 64
-"""Draws of an epoch's batches, should they be too many."""
+"""Attempts at an epoch whose batches are too many."""
 
 _ALIKE = 8
-"""As many attempts with the same number of batches: more of them would not change it."""
+"""After so many attempts with the same number of batches, more would not change it."""
 
 _BEFORE_DEFERRING = 4
 """Attempts at an epoch whose order can do without a few of its samples."""
@@ -30,29 +31,15 @@ _PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
 """Epochs to look at where an order does not say which."""
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What epochs were found to need.
-
-    Attributes:
-        batches: Enough for every epoch that was looked at, and for others as far as there are
-            samples to fill them.
-        samples: Those of the smallest epoch.
-    """
+class Counted(NamedTuple):
+    """What epochs were found to need: batches, and the samples of the smallest."""
 
     batches: int
     samples: int
 
 
-@dataclass(frozen=True)
-class Room:
-    """What the batches of an epoch have to keep to.
-
-    Attributes:
-        most: The most batches.
-        fill: As many samples at least: where an epoch has fewer, some come twice.
-        multiple: Batches of one update, over all ranks.
-    """
+class Room(NamedTuple):
+    """The most batches of an epoch, the fewest samples, and the batches of one update."""
 
     most: int
     fill: int
@@ -65,9 +52,9 @@ class Laid:
 
     Attributes:
         draft: The batches.
-        deferred: int64[d], items that found no place.
+        deferred: int64[d], items that were left out.
         repeated: int64[r], items that were added because the epoch has too few.
-        note: What had to be done so that the batches suffice, for a warning. None: nothing.
+        note: What to warn of. None: nothing.
     """
 
     draft: Draft
@@ -84,7 +71,7 @@ class Epochs:
         order: Which samples, in what sequence.
         batching: How samples become batches.
         items: The samples within the budget, or their pieces.
-        totals: integer[n], one length of each sample: what orders go by.
+        totals: integer[n], one length of each sample, for the order.
         seed: The seed.
     """
 
@@ -123,7 +110,7 @@ class Epochs:
                 )
             rng = generator(self.seed, "count")
             count = self.batching.count(pools, self.items.lengths, rng=rng, multiple=multiple)
-            count = min(count, size)  # what a batching adds as room is no use without samples
+            count = min(count, size)  # no batch is empty
             if pools.eligible is not None and pools.eligible * count < size:
                 raise PlanError(
                     f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
@@ -135,8 +122,7 @@ class Epochs:
         most, fewest = max(counts), min(sizes)
         declares = hasattr(self.order, "probes")
         if getattr(self.order, "varies", not declares):
-            # Epochs that were not looked at may need more: there is room for the spread, of
-            # epochs of one size, for other sizes are no chance.
+            # Other epochs may need more: add the spread of those with one size.
             alike = [
                 count
                 for count, size in zip(counts, sizes, strict=True)
@@ -150,19 +136,18 @@ class Epochs:
         return float(self.items.lengths[self.pools(epoch).members].sum(dtype=np.float64))
 
     def lay(self, epoch: int, room: Room) -> Laid:
-        """Make the batches of an epoch, in the first of these ways that finds room.
+        """Make the batches of an epoch, in the first of these ways that needs no more than `room`.
 
-        1. As the order and the batching say, with other random numbers some more times. An order
-           that draws does without a few of its draws then.
+        1. As the order and the batching say, with several random numbers. An order that draws may
+           leave out a few of its draws.
         2. As the order says with another seed, if it gives the same samples.
-        3. In the sequence or pools of an epoch that was counted, with the random numbers it was
-           counted with, if that has the same samples.
+        3. In the sequence or pools of an epoch that was counted, if it has the same samples, with
+           the random numbers of the count.
         4. As one pool, in which all samples may be rearranged.
-        5. Without some of the samples, evenly spaced. No batch is empty, so that as many samples
-           as batches always fit.
+        5. Without some of the samples, evenly spaced. As many samples as batches always fit.
 
-        So an epoch without draws loses samples only where it holds others than those that were
-        counted, and needs more batches for them, however they are arranged.
+        So without draws, samples are left out only of an epoch with other samples than those
+        counted, which need more batches however they are arranged.
 
         Args:
             epoch: Zero or larger.

@@ -1,4 +1,4 @@
-"""How the samples of a batch lie in memory, and so what a batch costs."""
+"""How the samples of a batch lie in memory, and what a batch costs."""
 
 import operator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Layout:
 
     Attributes:
         kind: ``"padded"``: one row per sample, all as long as the longest. ``"packed"``: the
-            samples one behind the other in a single row.
+            samples one after the other in a single row.
         budget: Tokens that a batch may hold in that shape, padding included. None: no limit.
         max_samples: Samples that a batch may hold. None: no limit.
         multiple: Rows (padded) or samples inside a row (packed) are rounded up to this.
@@ -33,10 +33,9 @@ class Layout:
             Of several columns, what each is cut to.
         area: What a padded row of several columns takes: the ``"sum"`` of its lengths (source and
             target), or their ``"product"`` (the cells of an image).
-        caps: The most tokens of each column, padding included, in place of `budget`. None: there
-            is one budget for all.
+        caps: The most tokens of each column, padding included, in place of `budget`.
         shapes: (rows, length) of the only shapes that padded batches take, by rising length; or
-            (rows, (length, …)) for several columns, by what a row takes of a batch. A batch has
+            (rows, (length, …)) for several columns, by what a row takes of a batch. A batch takes
             the first that holds it, and is filled with empty rows. None: any shape.
 
     Example:
@@ -126,12 +125,12 @@ class Layout:
         return self._areas(padded)
 
     def _areas(self, padded: IntArray) -> IntArray:
-        """Return the areas; of what 64-bit integers do not hold, the largest number they do."""
+        """Return the areas, at most 2**63 - 1."""
         areas = padded.prod(axis=-1) if self.area == "product" else padded.sum(axis=-1)
         return np.where(self.about_areas(padded) < _UNCOUNTED, areas, _UNCOUNTED)
 
     def about_areas(self, padded: IntArray) -> FloatArray:
-        """Return the areas as float64[...]: exact below 2**53, and never too large to count."""
+        """Return the areas as float64[...], exact below 2**53."""
         columns = padded.astype(np.float64)
         about: FloatArray = (
             columns.prod(axis=-1) if self.area == "product" else columns.sum(axis=-1)
@@ -143,9 +142,9 @@ class Layout:
         return min(2**53 if self.budget is None else self.budget, MOST_TOKENS)
 
     def shape_of(self, lengths: LengthArray) -> IntArray:
-        """Return the first of `shapes` that holds each sample: integer[m] or [m, k] → int64[m].
+        """Return the first of `shapes` that holds each sample, integer[m] or [m, k] → int64[m].
 
-        One that none holds gets -1, and so the last. O(m log s) for s shapes.
+        -1 where none does. O(m log s) for s shapes.
 
         Raises:
             BudgetError: If the shapes are of another number of columns.
@@ -268,11 +267,7 @@ class Layout:
 
 
 def check_cost(cost: Cost | None) -> Cost | None:
-    """Return a cost as it is.
-
-    Raises:
-        BudgetError: If it is neither a name of one nor a function.
-    """
+    """Return a cost; raise BudgetError if it is neither a known name nor a function."""
     known = cost is None or (isinstance(cost, str) and cost in {"padded", "quadratic"})
     is_function = callable(cost) and not isinstance(cost, type) and takes(cost, None)
     if not known and not is_function:
@@ -283,10 +278,7 @@ def check_cost(cost: Cost | None) -> Cost | None:
 
 
 def preference(layout: Layout, shape: Shape) -> tuple[int, int, int | tuple[int, ...]]:
-    """Return what shapes are sorted by: samples go to the first that holds them.
-
-    First those of the most rows, so that a sample takes least of a batch; then the smallest.
-    """
+    """Return the sort key of a shape: the most rows first, then the smallest area."""
     rows, lengths = shape
     area = lengths if isinstance(lengths, int) else int(layout.areas(np.array(lengths)))
     return -rows, area, lengths

@@ -1,4 +1,4 @@
-"""Lengths as users bring them: checked once at the door, then trusted."""
+"""Lengths of samples: checked once, counted, hashed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -13,7 +13,7 @@ from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted
 MOST_TOKENS = 2**62
-"""So many are counted in 64-bit integers, rounded up or not."""
+"""The most that are counted in 64-bit integers."""
 
 _DENSE = 1 << 22  # lengths up to here are counted in a table, whatever their number
 
@@ -34,8 +34,8 @@ def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
         integer[n], or integer[n, k] with k of at least 2.
 
     Raises:
-        LengthsError: Naming the first sample whose length is NaN, infinite, fractional, zero
-            or negative; or the shape, if it is not [n]; or that there is no sample at all.
+        LengthsError: If a length is NaN, infinite, fractional, zero or negative (the first is
+            named), the shape is not [n], or there is no sample.
 
     Example:
         >>> as_lengths([3, 5, 2])
@@ -87,7 +87,7 @@ Remove empty samples, or count them as 1.
 
 
 def _listed(lengths: Any) -> Any:
-    """Make a list of what can only be gone through, such as a generator."""
+    """Make a list of an iterable that is not a sequence, such as a generator."""
     known = isinstance(lengths, str | bytes | Sequence | Mapping | AbstractSet)
     if isinstance(lengths, Iterable) and not known and not hasattr(lengths, "__array__"):
         return list(lengths)
@@ -95,14 +95,7 @@ def _listed(lengths: Any) -> Any:
 
 
 def refuse_uncountable(tokens: npt.NDArray[Any] | np.float64) -> None:
-    """Raise if tokens are too many for 64-bit integers, in which they are added up.
-
-    Args:
-        tokens: float64[...], about how many: sums and products in floats do not wrap around.
-
-    Raises:
-        LengthsError: If any is above 2**62.
-    """
+    """Raise LengthsError if any number of tokens, float64[...], is above 2**62."""
     most = float(np.max(tokens, initial=0.0))
     if most > MOST_TOKENS:
         raise LengthsError(
@@ -145,15 +138,7 @@ def _whole_numbers(array: npt.NDArray[np.floating]) -> IntArray:
 
 
 def fingerprint(lengths: LengthArray) -> str:
-    """Hash lengths, so that a plan knows the data it was made for.
-
-    Depends on the values and their order alone, not on the integer type they are kept in.
-
-    Args:
-        lengths: integer[n], at least 1 each.
-
-    Returns:
-        32 hexadecimal digits. O(n), about a thirtieth of the time of a permutation of n.
+    """Hash lengths, integer[n], to 32 hexadecimal digits; their integer type does not matter.
 
     Example:
         >>> fingerprint(np.array([3, 5, 2])) == fingerprint(np.array([3, 5, 2], dtype=np.int16))
@@ -220,9 +205,8 @@ def runs(lengths: LengthArray, members: IntArray) -> tuple[IntArray, IntArray]:
 def logs(values: FloatArray) -> FloatArray:
     """Take a logarithm that is the same, bit for bit, on every machine.
 
-    `numpy.log` may differ in the last bit from one processor to the next, and a plan that
-    hangs on such a bit would differ from rank to rank. This one is base 2, exact at powers of
-    two and linear between them, at most 0.09 off; what is compared by it needs no more.
+    The last bit of `numpy.log` depends on the processor, and plans must not. This one is base 2,
+    exact at powers of two and linear between them, at most 0.09 off.
 
     Args:
         values: float64[m], positive.

@@ -1,4 +1,4 @@
-"""What becomes of samples that alone exceed the budget: an error, dropped, truncated or split."""
+"""Samples that alone exceed the budget: an error, dropped, truncated or split."""
 
 from dataclasses import dataclass, field, replace
 
@@ -64,11 +64,6 @@ class Items:
 def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
     """Apply the policy for samples that alone exceed the budget.
 
-    Args:
-        lengths: integer[n], length of every sample.
-        layout: The budget, and the multiple lengths are rounded up to.
-        oversize: The policy.
-
     Returns:
         Items, none of which exceeds the budget. Nothing is copied where no sample does.
 
@@ -132,7 +127,7 @@ def check_columns(layout: Layout, num_columns: int) -> None:
 def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
     """Apply the policy to samples of several columns.
 
-    Only limits for each column say which of them to cut, and padded ones hang on the batch.
+    Samples can be truncated only where each column has its own limit.
     """
     check_columns(layout, lengths.shape[1])
     fits = layout.fits(lengths)
@@ -153,7 +148,7 @@ def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> It
     raise BudgetError(
         f"{name}={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} samples "
         f"(index {index}: columns of {lengths[index].tolist()}). Raise it, or choose oversize="
-        f"{ways}; what else several columns are cut to is yours to decide beforehand."
+        f"{ways}; or cut the columns yourself."
     )
 
 

@@ -25,10 +25,9 @@ class Planner:
     """Plans epoch after epoch over the same lengths.
 
     Guarantees that every epoch's plan has the same number of batches, a multiple of
-    ``world_size * accumulate``, reached by making or splitting batches smaller. Only where
-    batches of one sample cannot be split further, `last` decides what becomes of the rest.
-    A planner is a pure function of its arguments and the epoch: every rank, worker and machine
-    computes the same plan, without talking.
+    ``world_size * accumulate``, by splitting batches. Where batches of one sample cannot be split
+    further, `last` decides. A planner is a pure function of its arguments and the epoch: every
+    rank, worker and machine computes the same plan without communication.
 
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); or integer[n, k],
@@ -39,16 +38,16 @@ class Planner:
         seed: Zero or larger.
         world_size: Ranks that share each update.
         accumulate: Batches of one update on each rank.
-        step_tokens: Aim at this many real tokens an update; finds `accumulate`. It says what
-            is learnt from at once, where the batching's budget says what fits into memory.
+        step_tokens: Aim at this many real tokens an update, by choosing `accumulate`. It is a
+            setting of the optimizer; the budget of the batching is one of memory.
         cost: What balance between ranks is measured in: ``"padded"``, ``"quadratic"`` (squared
-            lengths), or a function of lengths. None deals batches for mix alone.
+            lengths), or a function of lengths. None: batches are mixed, not balanced.
         last: What becomes of samples that are too few for a whole last update, however batches
             are split. ``"short"``: the last update has fewer batches, as many on every rank;
-            where not even those can be filled, fewer samples than ranks come twice, with a
-            warning. ``"drop"``: they are left out, others in each epoch of a shuffled order,
-            and listed in ``plan.dropped["last"]``. ``"repeat"``: the update is filled with samples
-            that come twice, listed in ``plan.repeated``.
+            if even those cannot be filled, a few samples are repeated, with a warning.
+            ``"drop"``: they are left out and listed in ``plan.dropped["last"]``; in a shuffled
+            order, other ones in each epoch. ``"repeat"``: the update is filled with repeated
+            samples, listed in ``plan.repeated``.
 
     Attributes:
         accumulate: As given, or as found for `step_tokens`.
@@ -84,7 +83,7 @@ class Planner:
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
         checked = as_lengths(lengths, columns=True)
-        # An array that the caller may write to is not the planner's own.
+        # The caller may write to its array later.
         self.lengths: LengthArray = checked.copy() if checked.flags.writeable else checked
         self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else as_order(order)
@@ -109,19 +108,17 @@ class Planner:
     def __call__(self, epoch: int) -> Plan:
         """Plan one epoch.
 
-        An epoch that happens to need more batches than every epoch has is laid out with other
-        random numbers or in another sequence; should it hold more samples than were counted,
-        however they are arranged, some of them are left out, with a warning. What an epoch lacks
-        of so many batches is filled with samples that come twice.
+        An epoch that would need more batches than the others is planned with other random numbers
+        or in another sequence. If it still needs more, some samples are left out, with a warning,
+        and listed in ``plan.dropped["deferred"]``. An epoch of too few samples repeats some, listed
+        in ``plan.repeated``.
 
         Args:
             epoch: Zero or larger.
 
         Returns:
-            The global plan: of all ranks, in the sequence of training. ``plan.shard(rank,
-            world_size)`` is one rank's part. O(n), and one sort of 64-bit keys. Draws that an
-            order can do without, and that did not fit the number of batches, are listed in
-            ``plan.dropped["deferred"]``; samples that fill places in ``plan.repeated``.
+            The global plan, of all ranks, in the sequence of training; ``plan.shard(rank,
+            world_size)`` is one rank's part. O(n), and one sort of 64-bit keys.
 
         Raises:
             PlanError: If the epoch is no whole number, or a batching is no pure function.
@@ -131,7 +128,7 @@ class Planner:
         note = laid.note
         if laid.repeated.size == laid.draft.indices.size:
             note = (
-                f"epoch {epoch} would hold no sample: others stand in (plan.repeated lists them)."
+                f"epoch {epoch} would hold no sample: it repeats others, listed in plan.repeated."
             )
         if note is not None:
             self._warn(note, stacklevel=3)
@@ -160,11 +157,11 @@ class Planner:
 
         Args:
             world_size: Ranks that share each update.
-            accumulate: Batches of one update on each rank. None: found anew for `step_tokens`
-                where that was given, else kept.
+            accumulate: Batches of one update on each rank. None: chosen for `step_tokens`
+                if that was given, else as it is.
 
         Returns:
-            A planner over the same lengths, which are not checked again.
+            A planner over the same lengths.
         """
         if accumulate is None and self.step_tokens is None:
             accumulate = self.accumulate
@@ -190,7 +187,7 @@ class Planner:
             last=self.last,
             updates=updates,
         )
-        # Batches that an epoch may have before those that fill no update are left out.
+        # An epoch may have more before batches that fill no update are left out.
         most = max(counted.batches, len(self)) if self.last == "drop" else len(self)
         self._room = Room(most, fill=len(self), multiple=self.world_size * self.accumulate)
         lacking = len(self) - counted.samples

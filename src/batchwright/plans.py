@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a plan was made for and from: enough to refuse a wrong use of it.
+    """What a plan was made from, so that a wrong use of it can be refused.
 
     Attributes:
         num_samples: How many lengths the plan was made for. None: unknown.
@@ -71,8 +71,8 @@ class Plan:
         dropped: Reason → int64 indices of the samples that were left out for it.
         layout: How a batch lies in memory, and the budget it keeps.
         origin: The lengths, seed, epoch and world that the plan was made for.
-        repeated: int64[r], samples that come once more than the order says, because there were too
-            few to fill the batches that all epochs and ranks have.
+        repeated: int64[r], samples that were added because there were too few to fill the batches
+            that all epochs and ranks have.
 
     Raises:
         PlanError: If the arrays are not a plan.
@@ -94,7 +94,7 @@ class Plan:
     repeated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        """Check the arrays once; everything after trusts them."""
+        """Check the arrays."""
         for name in ("indices", "offsets", "starts", "repeated"):
             value = getattr(self, name)
             if value is not None or name != "starts":
@@ -184,7 +184,7 @@ class Plan:
         return np.diff(self.offsets)
 
     def digest(self) -> str:
-        """Hash the batches: equal on two machines exactly if their plans are the same."""
+        """Hash the batches: plans are equal if and only if their digests are."""
         import hashlib
 
         known: str | None = self.__dict__.get("_digest")  # of frozen arrays: it stays
@@ -201,7 +201,7 @@ class Plan:
         return digest.hexdigest()[:32]
 
     def take(self, batches: IntArray) -> "Plan":
-        """Select batches, in the sequence given: the one way in which plans are rearranged.
+        """Select batches, in the sequence given.
 
         Args:
             batches: int64[k], batch numbers.
@@ -281,7 +281,7 @@ class Plan:
         if self.layout.max_length is not None:
             entries = np.minimum(entries, self.layout.max_length)
         if entries.size and int(entries.min()) < 1:
-            raise PlanMismatchError("the plan has pieces that begin behind the end of a sample.")
+            raise PlanMismatchError("the plan has pieces that begin after the end of a sample.")
         return entries
 
     def check_made_for(self, num_samples: int, hashed: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Batches that were planned for one budget, made to keep another."""
+"""Batches that were planned for one budget, changed to keep another."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray
 
 _MOST_PARTS = 16
-"""Parts that a piece of a sample may be cut into: else pieces would be crumbs."""
+"""Parts that a piece of a sample may be cut into, at most."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Fit:
         return cls(plan.layout, plan.starts is not None)
 
     def described(self) -> dict[str, Any]:
-        """Write it down as JSON can keep it: the settings that differ from their defaults."""
+        """Return the settings that differ from their defaults, for JSON."""
         fields = {
             field.name: getattr(self.layout, field.name) for field in dataclasses.fields(Layout)
         }
@@ -46,10 +46,10 @@ class Fit:
 
     @classmethod
     def rebuilt(cls, description: Mapping[str, Any]) -> "Fit":
-        """Make what `described` wrote down.
+        """Make one of what `described` returned.
 
         Raises:
-            PlanMismatchError: If it is none.
+            PlanMismatchError: If the description makes no sense.
         """
         try:
             settings = dict(description)
@@ -60,7 +60,7 @@ class Fit:
             fit = cls(Layout(**settings), splits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanMismatchError(
-                f"the state names the budget {description!r}, which is none ({error})."
+                f"the state has no valid budget: {description!r} ({error})."
             ) from error
         if type(splits) is not bool:
             raise PlanMismatchError(f"the state says splits={splits!r}, expected true or false.")
@@ -70,9 +70,8 @@ class Fit:
 def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
     """Make the batches of a plan keep another budget.
 
-    Batches that do not fit are halved until they do; the others stay. Samples that do not fit
-    alone are left out, and listed in ``dropped["oversize"]``: the new budget's policy is to drop
-    them, as every other has an answer. Pieces of samples are cut further.
+    Batches that do not fit are halved until they do. Samples that do not fit alone are left out,
+    and listed in ``dropped["oversize"]``. Pieces of samples are cut further.
 
     Args:
         plan: The plan.
@@ -83,8 +82,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
         A plan of the same samples in the same sequence. None: no sample is left. O(m log m).
 
     Raises:
-        BudgetError: If the pieces of samples that are half seen cannot be cut into equal parts that
-            fit.
+        BudgetError: If pieces of samples cannot be cut into equal parts that fit.
 
     Example:
         >>> plan = Plan(np.arange(4), np.array([0, 4]))
@@ -109,7 +107,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
 
 
 def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
-    """Give every entry the form that the new budget wants: whole, cut, or in pieces."""
+    """Make every entry whole, cut, or several pieces, as the new budget has it."""
     layout = fit.layout
     if plan.starts is None and not fit.splits:
         return dataclasses.replace(plan, layout=layout)
@@ -136,7 +134,7 @@ def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
 
 
 def _part_size(size: object, limit: int | None) -> int:
-    """Return the largest equal parts of pieces that fit: pieces have one length for all."""
+    """Return the length of the largest equal parts of a piece that fit."""
     if not isinstance(size, int):
         raise PlanMismatchError(f"pieces of {size!r} tokens cannot be read.")
     if limit is None or size <= limit:

@@ -20,7 +20,7 @@ from batchwright.typing import FloatArray, IntArray, LengthArray
 BitArray: TypeAlias = npt.NDArray[np.uint64]
 
 BLOCK = 1 << 17
-"""Entries worked on at a time: temporaries stay in the cache, and memory stays flat."""
+"""Entries worked on at a time, so that temporaries stay in the cache."""
 
 _ENOUGH_RANDOM_BITS = 20
 
@@ -116,9 +116,8 @@ def sorted_by_length(
 def ranked(scores: FloatArray, rng: np.random.Generator) -> IntArray:
     """Sort samples from low scores to high, equal ones in random order.
 
-    Scores that agree in their first eight digits or so count as equal, and so do those below the
-    smallest normal number: the rest of a 64-bit key is needed for the sample. That is four times
-    quicker than a stable sort of floats.
+    Scores that agree in about eight digits count as equal: the rest of a 64-bit key holds the
+    sample. Four times quicker than a stable sort of floats.
 
     Args:
         scores: float64[n], finite.
