@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -209,16 +210,22 @@ def test_where_no_file_can_be_is_one_clear_error(tmp_path, name, reason):
     assert names(tmp_path) == ["file", "folder"]
 
 
+@pytest.fixture
+def reachable():
+    """A folder that other users can get to: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs other users")
-def test_what_is_read_only_is_not_replaced(tmp_path):
+def test_what_is_read_only_is_not_replaced(reachable):
     code = "os.geteuid() or (os.setgid(65534), os.setuid(65534))\n"
     code += "for each in sys.argv[1:]:\n"
     code += "    try: write_bytes(each, b'new', PlanFileError)\n"
     code += "    except PlanFileError as error: print(error)"
-    for each in (tmp_path, *tmp_path.parents):  # the other user has to get there
-        if each.stat().st_uid == os.geteuid():
-            each.chmod(each.stat().st_mode | 0o055)
-    open_folder, closed = tmp_path / "open", tmp_path / "closed"
+    open_folder, closed = reachable / "open", reachable / "closed"
     open_folder.mkdir()
     open_folder.chmod(0o777)
     closed.mkdir()
