@@ -1,6 +1,7 @@
-"""Arrays on disk: safetensors files that carry a checksum of all they hold."""
+"""Arrays on disk: safetensors and `.npy` files, with a checksum of all they hold."""
 
 import hashlib
+import io
 import json
 import os
 import struct
@@ -20,23 +21,15 @@ from batchwright.errors import BatchwrightError
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 DTYPES = {"I8": "|i1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
-"""The types that our files hold, by their names there. Models have some that NumPy has not."""
+"""The types that our files hold, by their safetensors names. NumPy lacks some of the others."""
 
 _CHECKSUM = "sha256"
-
-_LONGEST_REASON = 300
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MOST_ARRAYS = 1000
 
 
 class Kind(NamedTuple):
-    """What a file is one of.
-
-    Attributes:
-        format: The name in its metadata.
-        version: The version of the format.
-        name: The name in messages: "a plan".
-        made_by: How to make one: a sentence.
-    """
+    """A kind of file: its format and version, and how messages call it and say how to make one."""
 
     format: str
     version: str
@@ -45,7 +38,7 @@ class Kind(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What such a file says it is."""
+        """The metadata by which such a file is recognized."""
         return {"format": self.format, "format_version": self.version}
 
 
@@ -55,63 +48,46 @@ def save_arrays(
     metadata: Mapping[str, str],
     error: type[BatchwrightError],
 ) -> None:
-    """Write arrays and metadata as a safetensors file, whole or not at all.
+    """Write arrays of the types in `DTYPES` as a safetensors file, whole or not at all.
 
-    The library for such files makes one of its own beside it and moves that, so that neither the
-    user's umask nor what must not be replaced (a pipe, a device) is respected: the few lines of the
-    format are written here.
-
-    Args:
-        path: Where to; an existing file is replaced once the new one is whole.
-        arrays: Of the types of `DTYPES`, by name.
-        metadata: Text by name.
-        error: What to raise where the file cannot be written.
+    The format is written here because the library replaces the file itself: that ignores the
+    umask, and would replace a pipe or a device.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     # Large items first: each array begins at a multiple of its item's size.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
-    laid_out = {name: np.ascontiguousarray(array) for name, array in ordered}
+    laid_out = {name: _little_endian(array) for name, array in ordered}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, array in laid_out.items():
         begin, end = end, end + array.nbytes
-        dtype = names[array.dtype.newbyteorder("<").str]
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [begin, end],
-        }
+        dtype = names[array.dtype.str]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path, error) as unfinished, unfinished.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in laid_out.values():
-            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+            file.write(array.data)
 
 
 def load_arrays(
     path: str | os.PathLike[str], kind: Kind, error: type[BatchwrightError]
 ) -> tuple[Arrays, dict[str, str]]:
-    """Read a safetensors file of ours. Reading never executes code.
+    """Read the arrays and the metadata of a safetensors file. Reading never executes code.
 
-    Args:
-        path: The file.
-        kind: What it must be a file of.
-        error: What to raise where it is none.
-
-    Returns:
-        The arrays by name, and the metadata.
+    Raises:
+        BatchwrightError: The file is missing, damaged or of another kind, as `error`.
     """
     source = Path(path)
     try:
         _check_is_file(source)
         with safe_open(source, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            _check_kind(source, metadata, kind, error)
             names = list(file.keys())
-            if len(names) > _MOST_ARRAYS:
-                raise error(f"{source}: {len(names)} arrays, more than {kind.name} has.")  # noqa: TRY301
-            _check_dtypes(source, {name: file.get_slice(name).get_dtype() for name in names}, error)
+            dtypes = {name: file.get_slice(name).get_dtype() for name in names[:_MOST_ARRAYS]}
+            if wrong := _wrong(metadata, dtypes, len(names), kind):
+                raise error(f"{source}: {wrong}")  # noqa: TRY301
             return {name: file.get_tensor(name) for name in names}, metadata
     except (BatchwrightError, MemoryError):
         raise
@@ -119,24 +95,38 @@ def load_arrays(
         raise error(f"{source}: no such file. {kind.made_by}") from fault
     except OSError as fault:
         raise error(f"{source}: cannot be read ({fault.strerror or fault}).") from fault
-    except Exception as fault:  # whatever the library says of bytes that are no such file
+    except Exception as fault:  # the library raises many kinds
         raise error(
-            f"{source}: truncated, or no safetensors file ({one_line(fault, _LONGEST_REASON)}). "
+            f"{source}: truncated, or not a safetensors file ({one_line(fault, 300)}). "
             f"{kind.made_by}"
         ) from fault
 
 
-def write_npy(
-    path: str | os.PathLike[str], array: npt.NDArray[Any], error: type[BatchwrightError]
-) -> None:
-    """Write a `.npy` file, whole or not at all; its name is kept as it is."""
-    with replacing(path, error) as unfinished, unfinished.open("wb") as file:
-        # Of a real file NumPy says only how much it could not write, not why.
-        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
+def _check_is_file(source: Path) -> None:
+    if source.exists() and not source.is_file():
+        raise ValueError("a folder, a pipe or a device")
+
+
+def _wrong(
+    metadata: Mapping[str, str], dtypes: Mapping[str, str], num_arrays: int, kind: Kind
+) -> str | None:
+    if metadata.get("format") != kind.format:
+        return f"a safetensors file, but not {kind.name}. {kind.made_by}"
+    version = metadata.get("format_version", "without a number")
+    if version != kind.version:
+        given = one_line(version, 40)
+        return f"{kind.name} of format {given}, this version reads {kind.version}. {kind.made_by}"
+    if num_arrays > _MOST_ARRAYS:
+        return f"{num_arrays} arrays, more than {kind.name} has."
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            shown = one_line(repr(name), 60)
+            return f"{shown} has values of type {dtype}, which no file of Batchwright has."
+    return None
 
 
 def sealed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Add to metadata a checksum of all that a file holds."""
+    """Return metadata with a checksum of itself and of the arrays."""
     return dict(metadata) | {_CHECKSUM: _checksum(arrays, metadata)}
 
 
@@ -147,7 +137,7 @@ def check_seal(
     kind: Kind,
     error: type[BatchwrightError],
 ) -> None:
-    """Raise unless a file is as `sealed` saw it."""
+    """Raise `error` unless a file holds exactly what was `sealed`."""
     if metadata.get(_CHECKSUM) != _checksum(arrays, metadata):
         raise error(f"{os.fspath(path)}: its bytes were changed after it was saved. {kind.made_by}")
 
@@ -157,36 +147,36 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str
     said = [[name, text] for name, text in sorted(metadata.items()) if name != _CHECKSUM]
     hashed.update(json.dumps(said).encode())
     for name, array in sorted(arrays.items()):
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        little = _little_endian(array)
         hashed.update(json.dumps([name, little.dtype.str, little.shape]).encode())
         hashed.update(little.data)
     return hashed.hexdigest()
 
 
-def _check_is_file(source: Path) -> None:
-    if not source.exists():
-        raise FileNotFoundError(source)
-    if not source.is_file():
-        raise ValueError("a folder, a pipe or a device")
+def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def _check_kind(
-    source: Path, metadata: Mapping[str, str], kind: Kind, error: type[BatchwrightError]
+def write_npy(
+    path: str | os.PathLike[str], array: npt.NDArray[Any], error: type[BatchwrightError]
 ) -> None:
-    if metadata.get("format") != kind.format:
-        raise error(f"{source}: a safetensors file, but not {kind.name}. {kind.made_by}")
-    version = metadata.get("format_version", "of no number")
-    if version != kind.version:
-        raise error(
-            f"{source}: {kind.name} of format {one_line(version, 40)}, this version reads "
-            f"{kind.version}. {kind.made_by}"
-        )
+    """Write a `.npy` file of exactly this name, whole or not at all."""
+    with replacing(path, error) as unfinished, unfinished.open("wb") as file:
+        # Given a real file, NumPy reports how much it could not write, but not why.
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
-def _check_dtypes(source: Path, dtypes: Mapping[str, str], error: type[BatchwrightError]) -> None:
-    for name, dtype in dtypes.items():
-        if dtype not in DTYPES:
-            raise error(
-                f"{source}: {one_line(repr(name), 60)} has values of type {dtype}, which no file "
-                "of Batchwright has."
-            )
+def npy_bytes(array: npt.NDArray[Any]) -> bytes:
+    """Return the content of a `.npy` file that has a checksum after its end."""
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    content = written.getvalue()
+    return content + hashlib.sha256(content).digest()
+
+
+def from_npy_bytes(content: bytes) -> npt.NDArray[Any] | None:
+    """Read what `npy_bytes` returned; None where a bit of it was changed."""
+    array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if hashlib.sha256(array).digest() != checksum:
+        return None
+    return np.load(io.BytesIO(array), allow_pickle=False)

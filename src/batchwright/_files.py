@@ -1,4 +1,4 @@
-"""How every file is written: whole or not at all, whoever else writes it."""
+"""Writing files: whole or not at all, with any number of writers."""
 
 import contextlib
 import errno
@@ -21,14 +21,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".batchwright-", ".unfinished"
+# Network file systems may not show the locks of other machines: names say whose a file is.
 _OURS = f"{_PREFIX}{zlib.crc32(platform.node().encode()):08x}-"
-"""How names begin on this machine: not every network file system shows it the locks of others."""
-
-_OLD = 24 * 3600.0
-"""Seconds until an unfinished file counts as abandoned where no lock can say so."""
-
+_ABANDONED_AFTER = 24 * 3600.0
 _MOST_LINKS = 40
-
 _WHAT_TO_DO = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Free some space, or write to another disk.",
@@ -41,28 +37,21 @@ _WHAT_TO_DO = {
 def replacing(
     path: str | os.PathLike[str], error: type[BatchwrightError], *, tidy: bool = True
 ) -> Iterator[Path]:
-    """Replace a file by what is written to the path that this yields, once that is whole.
+    """Replace a file by what is written to the path that this yields, once the block has ended.
 
-    Until then whatever stood in the file can be read, and if anything fails, Ctrl-C included, it
-    stays. Any number of processes and threads may write the same file: the last one wins. A new
-    file gets the permissions of the user's umask, an existing one keeps its own. A symbolic link
-    stays, and the file it points to is replaced. What is no regular file (a pipe, `/dev/stdout`)
-    is written to instead.
-
-    The content reaches the disk before the name does: after a power failure the file is the old
-    one or the new one, never an empty one.
+    Until then, and if the block fails in any way, the old content stays. Any number of processes
+    and threads may write the same file: the last one wins. A new file follows the umask, an
+    existing one keeps its permissions. A symbolic link stays, and its target is replaced. A pipe
+    or a device such as `/dev/stdout` is written to instead. The content reaches the disk before
+    the name does: after a power failure the file is the old one or the new one.
 
     Args:
         path: The file.
-        error: What to raise where it cannot be written.
+        error: The class of error to raise where it cannot be written.
         tidy: Whether to remove what killed writers left in the folder.
 
     Yields:
-        The path of an empty file in the same folder. Write into it; do not replace it, which
-        would lose the lock that keeps others from removing it.
-
-    Raises:
-        BatchwrightError: The file cannot be written, as `error`.
+        The path of an empty file in the same folder. Write into it; do not replace it.
 
     Example:
         >>> from batchwright.errors import PlanFileError
@@ -72,28 +61,10 @@ def replacing(
         ...     Path(folder, "note.txt").read_text()
         'done'
     """
-    try:
+    with _explaining(path, error):
         target = _followed(path)
-        with _written_into(target) if _is_stream(target) else _moved_to(target, tidy) as unfinished:
+        with _copied_to(target) if _is_stream(target) else _moved_to(target, tidy) as unfinished:
             yield unfinished
-    except OSError as fault:
-        if isinstance(fault, BatchwrightError):
-            raise
-        raise error(f"{os.fspath(path)}: {_cannot_be_written(fault)}") from fault
-
-
-def check_writable(path: str | os.PathLike[str], error: type[BatchwrightError]) -> None:
-    """Raise before any work where `replacing` could not begin.
-
-    Raises:
-        BatchwrightError: As `replacing` does.
-    """
-    try:
-        target = _followed(path)
-        if not _is_stream(target):
-            _check_target(target)
-    except OSError as fault:
-        raise error(f"{os.fspath(path)}: {_cannot_be_written(fault)}") from fault
 
 
 def write_bytes(
@@ -108,12 +79,19 @@ def write_bytes(
         unfinished.write_bytes(content)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove unfinished files of writers that were killed.
+def check_writable(path: str | os.PathLike[str], error: type[BatchwrightError]) -> None:
+    """Raise `error` where `replacing` could not begin."""
+    with _explaining(path, error):
+        target = _followed(path)
+        if not _is_stream(target):
+            _check_target(target)
 
-    A writer holds a lock on its unfinished file, and the system releases it when the process ends,
-    however it ends: what nobody has locked has no writer. Files of other machines, and all files
-    where there are no locks, are removed when they are a day old.
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files of killed writers.
+
+    A writer locks its unfinished file, and the system releases the lock when the process ends.
+    Files of other machines, and all files where there are no locks, are removed when a day old.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -122,8 +100,20 @@ def remove_unfinished(folder: Path) -> None:
                     _remove_if_abandoned(Path(entry.path))
 
 
+@contextlib.contextmanager
+def _explaining(path: str | os.PathLike[str], error: type[BatchwrightError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        if isinstance(fault, BatchwrightError):
+            raise
+        reason = " ".join((fault.strerror or str(fault)).split())
+        advice = _WHAT_TO_DO.get(fault.errno or 0, "Name another file.")
+        raise error(f"{os.fspath(path)}: cannot be written ({reason}). {advice}") from fault
+
+
 def _remove_if_abandoned(path: Path) -> None:
-    is_old = time.time() - path.stat().st_mtime > _OLD
+    is_old = time.time() - path.stat().st_mtime > _ABANDONED_AFTER
     if fcntl is None:
         if is_old:
             path.unlink()
@@ -143,51 +133,43 @@ def _remove_if_abandoned(path: Path) -> None:
 
 @contextlib.contextmanager
 def _moved_to(target: Path, tidy: bool) -> Iterator[Path]:  # noqa: FBT001 -- private
-    """Yield an unfinished file beside a target, and move it there."""
+    """Yield a new file beside a target, and move it there."""
     _check_target(target)
     if tidy:
         remove_unfinished(target.parent)
-    with _unfinished_file(target.parent) as unfinished:
+    # The name does not depend on the target's, which may have the greatest length already.
+    unfinished = target.parent / f"{_OURS}{secrets.token_hex(8)}{_SUFFIX}"
+    lock = None
+    try:
+        lock = _create(unfinished)
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         if target.exists():
             unfinished.chmod(target.stat().st_mode & 0o7777)
         unfinished.replace(target)
-
-
-@contextlib.contextmanager
-def _unfinished_file(folder: Path) -> Iterator[Path]:
-    """Make an empty file of a new name, and remove it at the end, unless it was moved."""
-    # The name does not depend on the target's, which may be as long as names can be.
-    path = folder / f"{_OURS}{secrets.token_hex(8)}{_SUFFIX}"
-    lock = None
-    try:
-        lock = _create(path)
-        yield path
     finally:
-        path.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         if lock is not None:
             os.close(lock)
 
 
 def _create(path: Path) -> int | None:
-    """Create a file and lock it; return the descriptor that holds the lock, if there is one."""
+    """Create and lock a file; return the descriptor that holds the lock, if there are locks."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if fcntl is None:  # Windows moves no file that is open
+        if fcntl is None:  # Windows does not move open files
             os.close(descriptor)
             return None
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # found before it was locked, and removed
+        os.close(descriptor)  # another process removed it before it was locked
 
 
 @contextlib.contextmanager
-def _written_into(stream: Path) -> Iterator[Path]:
-    """Yield a file elsewhere, and copy it into a stream."""
+def _copied_to(stream: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="batchwright-") as folder:
         unfinished = Path(folder, "unfinished")
         unfinished.touch()
@@ -199,7 +181,11 @@ def _written_into(stream: Path) -> Iterator[Path]:
 def _followed(path: str | os.PathLike[str]) -> Path:
     """Follow symbolic links to the file that is meant, which need not exist."""
     place = Path(path).absolute()
-    if b"\0" in _encoded(place):
+    try:
+        has_null = b"\0" in os.fsencode(place)
+    except UnicodeEncodeError as fault:
+        raise OSError(errno.EINVAL, "its name cannot be encoded") from fault
+    if has_null:
         raise OSError(errno.EINVAL, "its name has a null character")
     for _ in range(_MOST_LINKS):
         place = Path(os.path.realpath(place.parent), place.name)
@@ -209,15 +195,8 @@ def _followed(path: str | os.PathLike[str]) -> Path:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
-def _encoded(place: Path) -> bytes:
-    try:
-        return os.fsencode(place)
-    except UnicodeEncodeError as fault:
-        raise OSError(errno.EINVAL, "its name cannot be encoded") from fault
-
-
 def _is_descriptor(place: Path) -> bool:
-    """Say whether a path names an open file of a process, as `/dev/stdout` does in the end."""
+    """Return whether a path is an open file of a process, as `/dev/stdout` is in the end."""
     return place.parent.name == "fd" and place.parts[1] in {"proc", "dev"} and place.name.isdigit()
 
 
@@ -241,10 +220,3 @@ def _check_target(target: Path) -> None:
         raise OSError(errno.EACCES, "it is read-only")
     if not os.access(target.parent, os.W_OK):
         raise OSError(errno.EACCES, f"the folder {target.parent} is read-only")
-
-
-def _cannot_be_written(fault: OSError) -> str:
-    reason = " ".join((fault.strerror or str(fault)).split())
-    return (
-        f"cannot be written ({reason}). {_WHAT_TO_DO.get(fault.errno or 0, 'Name another file.')}"
-    )

@@ -1,11 +1,11 @@
-"""How text from outside is shown: names of files and columns, values, messages of libraries."""
+"""Text from outside, made safe to show: names of files and columns, values, messages."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def printable(text: str) -> str:
-    r"""Write out what would not be seen, or would steer a terminal.
+    r"""Escape characters that are invisible or would steer a terminal.
 
     Example:
         >>> print(printable("a\x1b[2Jb\nc\u202e"))
@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
 
 def all_printable(facts: Any) -> Any:
-    r"""Make every text in facts `printable`, however deep in dictionaries and lists it is.
+    r"""Make every text in nested dictionaries and lists `printable`.
 
     Example:
         >>> print(all_printable({"name": ["a\x1bb"], "size": 3}))
@@ -33,21 +33,18 @@ def all_printable(facts: Any) -> Any:
 
 
 def printable_lines(text: str) -> str:
-    """Make a text of several lines `printable`; its lines stay."""
+    """Make each line of a text `printable`, and keep the line breaks."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def one_line(value: object, limit: int | None = None) -> str:
-    r"""Show a value, or an error's message, on one line, as `printable` does.
-
-    Args:
-        value: Anything; its `str` is shown, of an error without a message its type.
-        limit: The most characters; None: any number.
+    r"""Show a value or an error's message on one `printable` line of at most `limit` characters.
 
     Example:
         >>> print(one_line("no such file:\n  a\x1bb"), one_line("abcdef", 4))
         no such file: a\x1bb abc…
     """
+    # An error without a message is shown by its type.
     said = str(value) or (type(value).__name__ if isinstance(value, BaseException) else "")
     text = printable(" ".join(said.split()))
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"

@@ -1,65 +1,147 @@
-"""States that load exactly as they were saved, or are refused.
+"""Saved states: loaded exactly as they were saved, or refused with one sentence.
 
-A state is a flat mapping that JSON can keep. It carries a format version and a checksum of all the
-rest: a key that is missing, one too many, or a value that was edited is an error. Nothing is filled
-in.
+A state may have been through JSON, pickle or a checkpoint, and anybody may have edited it.
 """
 
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from batchwright.errors import PlanMismatchError
+import numpy as np
+import numpy.typing as npt
 
-CHECKSUM = "checksum"
+from batchwright._format import one_line
+from batchwright.errors import PlanMismatchError, ScoresError
+
+INTEGER_BITS = 63  # NumPy has to count with them
+
+_CHECKSUM = "checksum"
+_DEEPEST = 50
+_TOO_DEEP = "nested too deep"
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+def parsed(text: str | bytes) -> Any:
+    """Parse JSON that is nested at most 50 deep and holds no NaN or infinity.
+
+    Raises:
+        ValueError: The text is something else.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        parents = [each for each in level if isinstance(each, dict | list)]
+        level = [
+            child
+            for each in parents
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def fits(value: Any, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
+    """Return whether parsed JSON has a type; for a dataclass, whether it has exactly its fields.
+
+    Args:
+        value: What was parsed.
+        annotation: None, bool, int, float, str, tuples, dicts by strings, dataclasses, literals,
+            and unions of these. A JSON list fits a tuple.
+        bits: The most bits an integer may have.
+
+    Example:
+        >>> fits([1, "2"], tuple[int, ...]), fits([1, 2], tuple[int, ...]), fits(True, int)
+        (False, True, False)
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in {Union, UnionType}:
+        return any(fits(value, each, bits=bits) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is not None:
+        return _items_fit(value, origin, inner, bits)
+    if is_dataclass(annotation):
+        return isinstance(value, dict) and _fields_fit(value, annotation, bits)
+    if type(value) is int and annotation in {int, float}:
+        return value.bit_length() <= (bits if annotation is int else 1000)
+    return annotation is Any or type(value) is annotation
+
+
+def _items_fit(value: Any, origin: Any, inner: tuple[Any, ...], bits: int) -> bool:
+    if origin is dict:
+        items, types = list(value.values()) if isinstance(value, dict) else None, inner[1:]
+    else:
+        items, types = value if isinstance(value, list) else None, inner
+    if items is None:
+        return False
+    if len(types) == 1 or types[1] is Ellipsis:
+        types = types[:1] * len(items)
+    return len(items) == len(types) and all(
+        fits(each, type_, bits=bits) for each, type_ in zip(items, types, strict=True)
+    )
+
+
+def _fields_fit(value: Mapping[str, Any], of: Any, bits: int) -> bool:
+    annotations = get_type_hints(of)
+    needed = {f.name for f in fields(of) if f.default is f.default_factory is MISSING}
+    return needed <= value.keys() <= annotations.keys() and all(
+        fits(value[name], annotations[name], bits=bits) for name in value
+    )
+
+
+# -- States with a checksum -----------------------------------------------------------------------
 
 
 def sealed(fields: Mapping[str, Any], *, version: int) -> dict[str, Any]:
-    """Add the format version and a checksum to what a state says.
-
-    Args:
-        fields: Name → value: plain values, lists and mappings of them.
-        version: The format.
-
-    Returns:
-        The state, all of plain values: integers of NumPy become Python's.
+    """Return a state of plain values with a format version and a checksum.
 
     Example:
         >>> sorted(sealed({"epoch": 3}, version=1))
         ['checksum', 'epoch', 'version']
     """
     plain: dict[str, Any] = _plain({"version": version, **fields})
-    return {**plain, CHECKSUM: _checksum(plain)}
+    return {**plain, _CHECKSUM: _checksum(plain)}
 
 
 def opened(
     state: Mapping[str, Any], names: Iterable[str], *, owner: str, version: int, how: str
 ) -> dict[str, Any]:
-    """Check a state, and return what it says.
+    """Return the fields of a sealed state. No missing field is filled in.
 
     Args:
         state: What `sealed` returned, perhaps by way of JSON or pickle.
-        names: The keys it must have, besides those of `sealed`.
+        names: The fields it must have, besides those that `sealed` adds.
         owner: What it is a state of, for messages.
         version: The format that is read.
         how: What returns such a state, for messages.
 
-    Returns:
-        Name → value, all of plain values.
-
     Raises:
-        PlanMismatchError: If it is no such state, of another format, or was changed after it was
-            saved.
+        PlanMismatchError: It is not such a state, has another format, or was changed.
     """
     if not isinstance(state, Mapping):
         raise PlanMismatchError(
             f"not a state of {owner}: got {type(state).__name__}. Load what {how} returned."
         )
-    given, expected = set(state), {*names, "version", CHECKSUM}
-    if "version" in given and given & expected != expected and state["version"] != version:
-        _refuse_version(state["version"], version)
+    given, expected = set(state), {*names, "version", _CHECKSUM}
+    if state.get("version", version) != version and (given == expected or not expected <= given):
+        raise PlanMismatchError(
+            f"the state has format {state['version']!r}, this version reads {version}. Resume with "
+            "the version of batchwright that saved it."
+        )
     if given != expected:
         missing, unknown = sorted(expected - given), sorted(map(str, given - expected))
         parts = [
@@ -68,31 +150,22 @@ def opened(
         raise PlanMismatchError(
             f"not a state of {owner}: it is {' and '.join(parts)}. Load what {how} returned."
         )
-    if state["version"] != version:
-        _refuse_version(state["version"], version)
     try:
-        plain: dict[str, Any] = _plain({name: state[name] for name in state if name != CHECKSUM})
-        same = state[CHECKSUM] == _checksum(plain)
+        plain: dict[str, Any] = _plain({name: state[name] for name in state if name != _CHECKSUM})
+        same = state[_CHECKSUM] == _checksum(plain)
     except (TypeError, ValueError, OverflowError, RecursionError):
         same = False
     if same is not True:
         raise PlanMismatchError(
-            f"the state of {owner} was changed after it was saved: its checksum does not fit. Load "
-            f"what {how} returned."
+            f"the state of {owner} was changed after it was saved: its checksum does not match. "
+            f"Load what {how} returned."
         )
     del plain["version"]
     return plain
 
 
-def _refuse_version(given: object, version: int) -> None:
-    raise PlanMismatchError(
-        f"the state has format {given!r}, this version reads {version}. Resume with the version of "
-        "batchwright that saved it."
-    )
-
-
 def _plain(value: Any) -> Any:
-    """Make plain values of what JSON would refuse: whole numbers of NumPy and torch, tuples."""
+    """Convert integers of NumPy and torch, and tuples, which JSON would refuse."""
     if value is None or isinstance(value, bool | str | float):
         return value
     if isinstance(value, Mapping):
@@ -105,3 +178,70 @@ def _plain(value: Any) -> Any:
 def _checksum(fields: Mapping[str, Any]) -> str:
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# -- States of arrays -----------------------------------------------------------------------------
+
+
+def check_keys(state: Any, names: Collection[str], owner: str) -> None:
+    """Raise ScoresError unless a state of `owner` is a mapping of exactly these keys."""
+    if not isinstance(state, Mapping):
+        _refuse(owner, f"a {type(state).__name__}, expected a dict")
+    if missing := [name for name in names if name not in state]:
+        _refuse(owner, f"it has no {', '.join(map(repr, missing))}")
+    if unknown := [name for name in state if name not in names]:
+        _refuse(owner, f"it has {one_line(repr(unknown[0]), 60)}")
+
+
+def state_array(
+    state: Mapping[str, Any], name: str, dtype: npt.DTypeLike, size: int, owner: str
+) -> npt.NDArray[Any]:
+    """Copy one array of a state, which a checkpoint may have made a tensor or a list.
+
+    Raises:
+        ScoresError: It is not dtype[size], or holds a number that `dtype` cannot represent.
+    """
+    wanted = np.dtype(dtype)
+    given = _as_array(state[name])
+    if given.shape != (size,) or given.dtype.kind not in ("iu" if wanted.kind == "i" else "iuf"):
+        shape = f"{given.dtype}{list(given.shape)}"
+        _refuse(owner, f"{name!r} is {shape}, expected {wanted}[{size}]", ", for the same data")
+    with np.errstate(all="ignore"):
+        array = given.astype(wanted)
+    exact = (array == given) | ((array != array) & (given != given))  # noqa: PLR0124 -- NaN
+    if not exact.all():
+        index = int(np.argmin(exact))
+        value = one_line(given[index], 60)
+        _refuse(owner, f"{name}[{index}] is {value}, which {wanted} cannot represent")
+    return array
+
+
+def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
+    """Read one integer of a state, from 0 to 2⁶³ − 1, or raise ScoresError."""
+    value = state[name]
+    given = _as_array(value)
+    if given.size != 1 or given.dtype.kind not in "iu" or not 0 <= given.item() < 2**63:
+        is_plain = value is None or isinstance(value, int | float | str)
+        shown = one_line(repr(value), 60) if is_plain else f"a {type(value).__name__}"
+        _refuse(owner, f"{name!r} is {shown}, expected an integer of at least 0")
+    return int(given.item())
+
+
+def check_that(holds: Any, wrong: str, owner: str) -> None:
+    """Raise ScoresError unless a condition holds, for one number or for every sample."""
+    each = np.asarray(holds)
+    if not each.all():
+        _refuse(owner, wrong + (f" for sample {int(np.argmin(each))}" if each.ndim else ""))
+
+
+def _refuse(owner: str, wrong: str, of: str = "") -> NoReturn:
+    raise ScoresError(f"not a state of {owner}: {wrong}. Load what state_dict() returned{of}.")
+
+
+def _as_array(value: Any) -> npt.NDArray[Any]:
+    """Read anything; what NumPy cannot read becomes an array of objects."""
+    tensor = value.detach().cpu() if hasattr(value, "detach") else value
+    try:
+        return np.asarray(tensor)
+    except Exception:  # noqa: BLE001 -- the object is a user's, and may raise anything
+        return np.empty((), dtype=object)

@@ -12,7 +12,7 @@ import numpy as np
 
 from batchwright._array_file import Arrays, Kind, load_arrays, save_arrays
 from batchwright._format import one_line
-from batchwright._json import INTEGER_BITS, fits, parsed
+from batchwright._states import INTEGER_BITS, fits, parsed
 from batchwright.errors import PlanError, PlanFileError
 from batchwright.layout import Layout
 

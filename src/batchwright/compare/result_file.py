@@ -18,7 +18,7 @@ import torch
 import batchwright as bw
 from batchwright._files import write_bytes
 from batchwright._format import one_line
-from batchwright._json import fits, parsed
+from batchwright._states import fits, parsed
 from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.comparison import Comparison
 from batchwright.compare.figures import Summary, summarize

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._records import keep_back
-from batchwright._state_arrays import check_keys, check_that, state_array
+from batchwright._states import check_keys, check_that, state_array
 from batchwright.difficulty.arrays import as_array, as_labels
 from batchwright.difficulty.dynamics_file import load_columns, save_columns
 from batchwright.difficulty.label_noise import SMALLEST, as_probabilities

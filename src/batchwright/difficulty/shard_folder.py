@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from batchwright._files import remove_unfinished, write_bytes
-from batchwright._json import parsed
+from batchwright._states import parsed
 from batchwright.errors import ScoresError
 from batchwright.typing import FloatArray
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._records import keep_back
-from batchwright._state_arrays import check_keys, check_that, state_array, state_integer
+from batchwright._states import check_keys, check_that, state_array, state_integer
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray
 
@@ -191,7 +191,7 @@ class LossTable:
             ScoresError: If it is no such file, was changed, or is of another number of samples.
         """
         from batchwright._array_file import check_seal, load_arrays
-        from batchwright._json import parsed
+        from batchwright._states import parsed
 
         kind = _file_kind()
         arrays, metadata = load_arrays(path, kind, ScoresError)
