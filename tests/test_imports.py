@@ -48,7 +48,7 @@ HOMES = {
     "ray": (
         "batchwright.integrations.ray",
         "batchwright.sources",
-        "batchwright.difficulty.on_ray",
+        "batchwright.difficulty.scoring",
     ),
 }
 

@@ -179,4 +179,5 @@ def from_npy_bytes(content: bytes) -> npt.NDArray[Any] | None:
     array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
     if hashlib.sha256(array).digest() != checksum:
         return None
-    return np.load(io.BytesIO(array), allow_pickle=False)
+    loaded: npt.NDArray[Any] = np.load(io.BytesIO(array), allow_pickle=False)
+    return loaded

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import compression, score
-from batchwright.difficulty.column_shards import Column
+from batchwright.difficulty.shards import Column
 from batchwright.errors import MissingExtraError, ScoresError, SourceError, SourceNotFoundError
 from tests.difficulty.killed import SAMPLES, SHARD_SIZE
 from tests.patience import PATIENCE
@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         with pytest.raises(ScoresError, match=word):
             score(data, metric, folder=folder, **({"shard_size": 3} | options))
     (folder / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ScoresError, match="no folder of scores"):
+    with pytest.raises(ScoresError, match="not a folder of scores"):
         score(samples, square, shard_size=3, folder=folder)
     (folder / "manifest.json").unlink()
     with pytest.raises(ScoresError, match="no manifest"):
@@ -146,7 +146,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 )
 def test_data_is_known_again_from_process_to_process(samples, tmp_path):
     code = (
-        "import sys, json, numpy as np; from batchwright.difficulty.shard_folder import data_facts;"
+        "import sys, json, numpy as np; from batchwright.difficulty.shards import data_facts;"
         "from numpy import array; print(json.dumps(data_facts(eval(sys.argv[1]))))"
     )
     found = [

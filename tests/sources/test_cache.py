@@ -10,7 +10,7 @@ import pytest
 from batchwright import sources
 from batchwright.errors import SourceError
 from batchwright.sources import cache, files, read
-from batchwright.sources.tokenization import Tokenization
+from batchwright.sources.measures import Measure
 
 from .conftest import WITH_COLUMNS
 
@@ -23,9 +23,9 @@ def reads(monkeypatch) -> list[Path]:
     opened: list[Path] = []
     real = files.open_file
 
-    def open_file(path: Path):
+    def open_file(path: Path, **options):
         opened.append(path)
-        return real(path)
+        return real(path, **options)
 
     monkeypatch.setattr(files, "open_file", open_file)
     return opened
@@ -212,7 +212,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
         return np.ones(len(texts), dtype=np.int64)
 
     # Of what the user can name, only a function can touch the file, and that is never cached.
-    monkeypatch.setattr(read, "tokenization", lambda _: Tokenization(count, "content"))
+    monkeypatch.setattr(read, "measure_of", lambda *_: Measure("tokens", count, "content"))
     sources.lengths(path, tokenizer="any")
     assert kept(cache_directory) == []
     sources.lengths(path, tokenizer="any")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.sources.column_values import column_values
+from batchwright.sources.columns import column_values
 
 pa = pytest.importorskip("pyarrow")
 

@@ -132,5 +132,5 @@ def test_a_damaged_file_is_refused_or_read_without_a_crash(write, name: str) -> 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(SourceError, match="no regular file"):
+    with pytest.raises(SourceError, match="not a regular file"):
         sources.lengths(tmp_path / "pipe.csv")

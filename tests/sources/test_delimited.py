@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchwright import sources
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import compression, delimited
+from batchwright.sources import blocks
 
 
 def read(tmp_path, text: str | bytes, name: str = "data.csv", **options):
@@ -64,7 +64,7 @@ def test_a_bad_number_is_named(tmp_path, text: str, row: int, message: str) -> N
 
 @pytest.mark.parametrize("word", ["abc", "1_000", "NA", "1,5"])
 def test_what_is_no_number_is_named(tmp_path, word: str) -> None:
-    with pytest.raises(SourceError, match=f"row 1 of 'n' .* is '{word}', which is no number"):
+    with pytest.raises(SourceError, match=f"row 1 of 'n' .* is '{word}', which is not a number"):
         read(tmp_path, f'n\n1\n"{word}"\n')
 
 
@@ -77,8 +77,8 @@ def test_a_quote_that_is_never_closed_swallows_nothing(tmp_path, text: str) -> N
 
 
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 1 << 18)
-    monkeypatch.setattr(compression, "ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(blocks, "_ROW_BYTES", 1 << 20)
     rows = "".join(f"{i},short\n" for i in range(100_000))
     text = "a,text\n" + rows + "1," + "x" * (3 << 20) + "\n"
     with pytest.raises(SourceError, match="row of more than 1 MiB"):
@@ -86,7 +86,7 @@ def test_a_row_longer_than_a_block(tmp_path, monkeypatch) -> None:
 
 
 def test_many_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 4096)
     values = list(range(20_000))
     text = "id,n\n" + "".join(f"x,{value}\n" for value in values)
     assert read(tmp_path, text, column="n") == values

@@ -120,7 +120,7 @@ def test_an_error_in_a_function_is_its_own(write) -> None:
     [
         ("gpt2", SourceNotFoundError, "no tokenizer at gpt2"),
         ("", SourceNotFoundError, "no tokenizer at"),
-        (5, SourceError, "tokenizer=5 is no tokenizer"),
+        (5, SourceError, "tokenizer=5 is not a tokenizer"),
     ],
 )
 def test_what_is_no_tokenizer(write, tokenizer, error, message) -> None:

@@ -49,7 +49,7 @@ def sample_options(command: F) -> F:
 def profiles_of_source(source: str, columns: SampleColumns, lengths: Any) -> SampleProfiles:
     """Read columns of a source, and look at them."""
     from batchwright.advise import profile_samples
-    from batchwright.sources.column_values import column_values
+    from batchwright.sources.columns import column_values
 
     def read(column: str | None, *, text: bool = False) -> Any:
         return None if column is None else column_values(source, column, text=text)

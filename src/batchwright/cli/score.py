@@ -15,14 +15,12 @@ from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, json_option
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
-from batchwright.difficulty.column_shards import Column, as_batch
 from batchwright.difficulty.scoring import SHARD_SIZE, score_column
-from batchwright.difficulty.shard_folder import MANIFEST, SHARDS, ShardFolder
+from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
 from batchwright.errors import ScoresError
 from batchwright.report.figures import duration, number
-from batchwright.sources.measures import MEASURES, Measure, measured
+from batchwright.sources.measures import MEASURES, Measure, measure_of, measured
 from batchwright.sources.progress import progress_bar
-from batchwright.sources.tokenization import tokenization
 
 
 @click.command("score", cls=StrictCommand)
@@ -78,12 +76,12 @@ def score(
     kept_files = [] if folder is None else [Path(folder, MANIFEST), *Path(folder).glob(SHARDS)]
     check_outputs({"--output": output}, [source, measuring["tokenizer"], *kept_files])
     start = time.perf_counter()
-    how = _measure(measuring)
+    how = measure_of(measuring["measure"], measuring["tokenizer"])
     data = Column(source, column, measure=how.name if by == "length" else "characters")
     kept = None
     if folder is not None:
         facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
-        facts |= {"mean": measuring["mean"], "tokenizer": how.tokenization and how.tokenization.key}
+        facts |= {"mean": measuring["mean"], "tokenizer": how.key}
         kept = ShardFolder(folder, facts)
     before = 0 if kept is None else len(kept.finished())
     metric = _metric(by, data, how, shard_size, mean=measuring["mean"])
@@ -151,12 +149,6 @@ def _groups(source: str, within: str, shard_size: int, size: int) -> np.ndarray:
         message = f"--within {within}: {groups.size} rows for {size} samples; did the file change?"
         raise click.UsageError(message)
     return groups
-
-
-def _measure(measuring: dict[str, Any]) -> Measure:
-    tokenizer = measuring["tokenizer"]
-    counting = None if tokenizer is None else tokenization(tokenizer)
-    return Measure.named(measuring["measure"], counting)
 
 
 def _check_options(by: str, measuring: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Any metric over any data, shard by shard: restartable, and on a cluster if need be."""
+"""Any metric over any data, shard by shard: restartable, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.difficulty.arrays import as_array
-from batchwright.difficulty.column_shards import Column, as_batch
-from batchwright.difficulty.shard_folder import ShardFolder, data_facts, metric_name
-from batchwright.errors import ScoresError
+from batchwright.difficulty.shards import Column, ShardFolder, as_batch, data_facts, metric_name
+from batchwright.errors import MissingExtraError, ScoresError
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.typing import FloatArray
 
@@ -20,6 +19,9 @@ Metric: TypeAlias = Callable[[Any], npt.ArrayLike]
 """From m samples to float[m]."""
 
 SHARD_SIZE = 1 << 16
+
+_Answers: TypeAlias = Callable[[list[range]], Iterator[tuple[int, npt.ArrayLike]]]
+"""From spans of samples to where each begins and the metric's answer, as they become ready."""
 
 
 def score(
@@ -35,24 +37,24 @@ def score(
 ) -> FloatArray:
     """Score every sample with a metric, one shard at a time.
 
-    Guarantees one finite score per sample, in the sequence of the data. With a folder, a run that
-    was killed goes on where it was: finished shards are read, not scored again, and the result is
-    the same. A folder of other data, another metric or another shard size is refused.
+    Guarantees one finite score per sample, in the order of the data. With a folder, a run that
+    was killed continues where it was: finished shards are read, not scored again. A folder of
+    other data, another metric or another shard size is refused.
 
     Args:
         source: Samples: anything with a length that can be sliced, such as a list, an array or a
             `datasets.Dataset`; or the path of a file that `batchwright.sources` reads, or of a
-            `.txt` of a sample a line.
+            `.txt` in which every line is a sample.
         metric: From the samples of a shard to a number for each: a slice of `source`; of a file,
             list[str], or number[m] of a column of numbers.
         shard_size: Samples of a shard.
         folder: Where scores of finished shards are kept. None: nowhere.
-        fingerprint: What else tells this data and metric from others, such as the name of a
-            model's checkpoint. Of data only the number of rows and 64 rows are looked at, of a file
-            all; of a metric, its name and code.
-        column: Of a file, which column; None: the only one, or `text`.
-        backend: "local" scores in this process, "ray" with Ray Data, where the source is sent to
-            the workers once, and this process keeps the results.
+        fingerprint: What else distinguishes this data and metric from others, such as the name of
+            a model's checkpoint. Samples are compared by their number and 64 of them, a file by
+            its content, a metric by its name and code.
+        column: Which column of a file; None: the only one, or `text`.
+        backend: "local" scores in this process, "ray" with Ray Data, on the cluster that
+            `ray.init` connected to, or on this machine.
         progress: Show a progress bar on standard error: True, False, or None for where that is a
             terminal and scoring takes more than a second.
 
@@ -64,9 +66,6 @@ def score(
             folder is of something else, or there are no samples.
         SourceError: The file cannot be read.
         MissingExtraError: `backend="ray"` without Ray.
-
-    Complexity:
-        One call of the metric a shard; a shard in memory, and 8 bytes for each sample.
 
     Example:
         >>> score(["aa", "b", "cccc"], lambda texts: [len(text) for text in texts], shard_size=2)
@@ -93,7 +92,7 @@ def score(
             if folder is not None:
                 kept = ShardFolder(folder, facts | {"data": data.identity()})
             return score_column(
-                data, lambda pieces: metric(as_batch(pieces)), shard_size, kept, advance
+                data, lambda rows: metric(as_batch(rows)), shard_size, kept, advance
             )
         if column is not None:
             raise ScoresError(f"score(column={column!r}) goes with a path.")
@@ -105,7 +104,8 @@ def score(
         if not len(source):
             raise ScoresError("the source is empty, expected at least one sample.")
         kept = None if folder is None else ShardFolder(folder, facts | data_facts(source))
-        return _score_sequence(source, metric, shard_size, kept, backend=backend, advance=advance)
+        answers = _answers_of_ray if backend == "ray" else _answers
+        return _score_sequence(len(source), answers(source, metric), shard_size, kept, advance)
 
 
 def score_column(
@@ -115,9 +115,8 @@ def score_column(
     kept: ShardFolder | None,
     advance: Advance,
 ) -> FloatArray:
-    """Score a column of a file; the metric is given the pieces of a shard, rows and places."""
-    finished = () if kept is None else kept.finished()
-    done = {number: kept.load(number) for number in finished} if kept is not None else {}
+    """Score a column of a file. The metric takes the pieces of a shard: rows and places."""
+    done = {} if kept is None else {k: kept.load(k) for k in kept.finished()}
     done = {number: scores for number, scores in done.items() if scores is not None}
     results = []
     for shard in data.shards(shard_size, skip=done):
@@ -137,46 +136,58 @@ def score_column(
 
 
 def _score_sequence(
-    source: Sequence[Any],
-    metric: Metric,
-    shard_size: int,
-    kept: ShardFolder | None,
-    *,
-    backend: str,
-    advance: Advance,
+    size: int, answers: _Answers, shard_size: int, kept: ShardFolder | None, advance: Advance
 ) -> FloatArray:
-    size = len(source)
     result = np.empty(size)
-    spans = [(start, min(start + shard_size, size)) for start in range(0, size, shard_size)]
+    spans = [range(size)[start : start + shard_size] for start in range(0, size, shard_size)]
     missing = []
-    for number, (start, stop) in enumerate(spans):
+    for number, span in enumerate(spans):
         scores = None if kept is None else kept.load(number)
-        if scores is None or scores.size != stop - start:
-            missing.append((start, stop))
+        if scores is None or scores.size != len(span):
+            missing.append(span)
         else:
-            result[start:stop] = scores
+            result[span.start : span.stop] = scores
     done = len(spans) - len(missing)
-    for start, answer in _answers(source, metric, missing, backend):
-        stop = min(start + shard_size, size)
-        scores = _checked(answer, stop - start, first=start)
+    for start, answer in answers(missing):
+        span = spans[start // shard_size]
+        scores = _checked(answer, len(span), first=start)
         if kept is not None:
             kept.save(start // shard_size, scores)
-        result[start:stop] = scores
+        result[span.start : span.stop] = scores
         done += 1
         advance(done / len(spans))
     return result
 
 
-def _answers(
-    source: Sequence[Any], metric: Metric, spans: list[tuple[int, int]], backend: str
-) -> Iterator[tuple[int, npt.ArrayLike]]:
-    if backend == "ray":
-        from batchwright.difficulty.on_ray import answers
+def _answers(source: Sequence[Any], metric: Metric) -> _Answers:
+    return lambda spans: ((span.start, metric(source[span.start : span.stop])) for span in spans)
 
-        yield from answers(source, metric, spans)
-        return
-    for start, stop in spans:
-        yield start, metric(source[start:stop])
+
+def _answers_of_ray(source: Sequence[Any], metric: Metric) -> _Answers:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError(
+            "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
+            "or leave it at 'local'."
+        ) from error
+
+    def answers(spans: list[range]) -> Iterator[tuple[int, npt.ArrayLike]]:
+        if not spans:
+            return
+        shared = ray.put(source)  # once; workers take their slices from there
+
+        def answer(span: dict[str, Any]) -> dict[str, Any]:
+            samples = ray.get(shared)[span["start"] : span["stop"]]
+            return {"start": span["start"], "scores": np.asarray(metric(samples), np.float64)}
+
+        rows = [{"start": span.start, "stop": span.stop} for span in spans]
+        scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
+        for row in scored.iter_rows():
+            yield int(row["start"]), np.asarray(row["scores"])
+
+    return answers
 
 
 def _checked(answer: npt.ArrayLike, size: int, *, first: int) -> FloatArray:

@@ -1,34 +1,33 @@
-"""Columns out of Parquet and Arrow files, one batch of rows in memory at a time."""
+"""Columns out of Parquet, Arrow and `.npy` files, one batch of rows in memory at a time."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.lib import format as npy_format
+
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Table, each, native_file, reading
+from batchwright.sources.table import Batches, Table, checked, each, native_file, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-BATCH_BYTES = 16 << 20
-"""About how much of a column is decoded at a time."""
-
+_BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 1 << 16
+_NPY_ROWS = 1 << 20
 _STREAM_BUFFER_BYTES = 1 << 20
 _FILE_FORMAT = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def parquet(path: Path) -> Table:
-    """Open a Parquet file.
-
-    Raises:
-        SourceError: The file is truncated, corrupt, or no Parquet.
-    """
+    """Open a Parquet file."""
     name, kind = str(path), "Parquet"
     with reading(name, kind):
         import pyarrow.parquet as pq
@@ -40,8 +39,8 @@ def parquet(path: Path) -> Table:
         seen = 0
         with ExitStack() as opened:
             with reading(name, kind):
-                # A buffer makes the reader stream a column chunk instead of loading it whole.
                 source = opened.enter_context(native_file(path))
+                # A buffer makes the reader stream a column chunk instead of loading it whole.
                 file = opened.enter_context(
                     pq.ParquetFile(
                         source, buffer_size=_STREAM_BUFFER_BYTES, page_checksum_verification=True
@@ -61,23 +60,19 @@ def parquet(path: Path) -> Table:
 
 def _rows_per_batch(metadata: pq.FileMetaData, column: str) -> int:
     # A row may be one integer or a whole book: bound the bytes, not the rows.
-    size = 0
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        for c in range(group.num_columns):
-            chunk = group.column(c)
-            if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}."):
-                size += chunk.total_uncompressed_size
+    groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    chunks = [group.column(c) for group in groups for c in range(group.num_columns)]
+    size = sum(
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}.")
+    )
     bytes_per_row = max(1, size // max(1, metadata.num_rows))
-    return max(1, min(_BATCH_ROWS, BATCH_BYTES // bytes_per_row))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // bytes_per_row))
 
 
 def arrow(path: Path) -> Table:
-    """Open an Arrow IPC file of either format, file or stream.
-
-    Raises:
-        SourceError: The file is truncated, corrupt, or no Arrow.
-    """
+    """Open an Arrow IPC file, in the file or the stream format."""
     name, kind = str(path), "Arrow"
     with reading(name, kind):
         import pyarrow as pa
@@ -90,8 +85,7 @@ def arrow(path: Path) -> Table:
 
     def batches(column: str) -> Batches:
         options = pa.ipc.IpcReadOptions(included_fields=[columns.index(column)])
-        read = _stream_batches if is_stream else _file_batches
-        yield from read(path, options)
+        return (_stream_batches if is_stream else _file_batches)(path, options)
 
     return Table(name, kind, columns, batches)
 
@@ -124,14 +118,14 @@ def _stream_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
             size = source.size()
             reader = iter(pa.ipc.open_stream(source, options=options))
         while True:
-            # Mapped pages that the file lost meanwhile would end the process.
+            # Touching mapped pages that the file has lost would end the process.
             if os.fstat(file.fileno()).st_size < size:
                 raise SourceError(f"{name} was cut off while it was read.")
             with reading(name, "Arrow"):
                 batch = next(reader, None)
                 if batch is None:
                     break
-                # A copy: the file may be written anew while the values are used.
+                # A copy: the file may be overwritten while the values are used.
                 values = pa.concat_arrays([checked(batch.column(0))])
                 fraction = source.tell() / size
             yield values, fraction
@@ -147,10 +141,48 @@ def _stream_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
         )
 
 
-def checked(values: pa.Array[Any]) -> pa.Array[Any]:
-    """Return `values` unchanged after checking every offset and every byte of UTF-8 in it.
+def npy(path: Path) -> Table:
+    """Open a `.npy` file: a vector, or a vector of records whose fields are the columns.
 
-    Kernels trust the offsets of an array: those of a damaged file would be read out of bounds.
+    Arrays of Python objects are refused, because loading them can run code. The file is read, not
+    mapped: overwriting it later does not change what was read.
     """
-    values.validate(full=True)
-    return values
+    name = str(path)
+    with reading(name, ".npy"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, about a header that is not quite right
+        try:
+            array = npy_format.open_memmap(path, mode="r")  # compares size and header
+        except ValueError as error:
+            if "Python objects" not in str(error):
+                raise
+            raise SourceError(
+                f"{path} holds Python objects, which are not loaded, because loading them can run "
+                "code. Save the lengths as integers: np.save(path, np.asarray(lengths, dtype=int))"
+            ) from error
+    if array.ndim != 1:
+        raise SourceError(
+            f"{path} holds an array of shape {array.shape}; expected one length per sample, [n]."
+        )
+    dtype, rows, offset = array.dtype, len(array), array.offset
+    del array
+    names = dtype.names
+    columns = ("values",) if names is None else tuple(n for n in names if not dtype[n].shape)
+
+    def batches(column: str) -> Batches:
+        # Integers are read at once: no conversion needs memory.
+        size = max(1, rows if dtype.kind in "iu" else _NPY_ROWS)
+        with ExitStack() as opened:
+            with reading(name, ".npy"):
+                file = opened.enter_context(path.open("rb"))
+                file.seek(offset)
+            for start in range(0, rows, size):
+                count = min(size, rows - start)
+                with reading(name, ".npy"):
+                    values = np.fromfile(file, dtype, count)
+                if len(values) < count:
+                    raise SourceError(f"{name} was cut off while it was read.")
+                values = values if names is None else values[column].copy()
+                native = values.dtype.newbyteorder("=")
+                yield values.astype(native, copy=False), (start + count) / rows
+
+    return Table(name, ".npy", columns, batches)

@@ -1,11 +1,24 @@
-"""Which column a length is taken from."""
+"""One column of a source: which one, and its values batch by batch."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
+from batchwright.sources import cache, files, huggingface
+from batchwright.sources.measures import numbers_of_text
+from batchwright.sources.table import Place, Table, Values, kind_of, type_of
+
+if TYPE_CHECKING:
+    import datasets
 
 LENGTH_COLUMNS = (
     "length",
@@ -21,13 +34,77 @@ LENGTH_COLUMNS = (
     "seq_length",
     "sequence_length",
 )
-"""Columns that are taken for lengths when no column is named."""
-
 ITEM_COLUMNS = ("input_ids",)
-"""Columns whose items are counted when no column is named and none holds lengths."""
-
 TEXT_COLUMNS = ("text",)
-"""Columns that a measure of text is applied to when no column is named."""
+
+
+class Source(NamedTuple):
+    """Where samples come from.
+
+    Attributes:
+        name: What messages call it.
+        tables: How to open its tables, in order.
+        columnar: Whether one column is read by itself, and needs no parsing.
+        content: Returns what identifies its content; None: nothing does.
+        state: Returns what changes while somebody writes to it.
+    """
+
+    name: str
+    tables: Sequence[Callable[[], Table]]
+    columnar: bool
+    content: Callable[[], object]
+    state: Callable[[], object]
+
+    def rows(
+        self, column: str | None, *, measure: str | None = None, parse_numbers: bool = False
+    ) -> Iterator[tuple[Values, Place, float]]:
+        """Read one column of all tables.
+
+        Args:
+            column: Its name; None: found by name, as `choose` does.
+            measure: What will be measured of it, for `choose`.
+            parse_numbers: Whether text of a file without types is read as numbers.
+
+        Yields:
+            Rows, where they come from, and the fraction of the source that has been read.
+        """
+        for number, open_table in enumerate(self.tables):
+            table = open_table()
+            column = choose(table.columns, column, source=table.name, measure=measure)
+            row = 0
+            for values, fraction in table.rows(column):
+                place = Place(table.name, column, row)
+                if parse_numbers and not table.typed:
+                    values = numbers_of_text(values, place)  # noqa: PLW2901
+                yield values, place, (number + fraction) / len(self.tables)
+                row += len(values)
+
+
+def source_of(given: Any, *, lines: bool = False) -> Source:
+    """Find out what a path or a dataset stands for.
+
+    Args:
+        given: A path, a pattern, or a `datasets.Dataset`.
+        lines: Whether a `.txt` is taken, in which every line is a sample.
+    """
+    if huggingface.is_live(given):
+        table = huggingface.table(given)
+        content = partial(huggingface.fingerprint, given)
+        return Source(table.name, [lambda: table], columnar=True, content=content, state=content)
+    if not isinstance(given, str | os.PathLike):
+        raise SourceError(
+            f"Lengths cannot be read out of {one_line(repr(given), 60)}: pass a path or a "
+            "datasets.Dataset. An array of lengths needs no reading."
+        )
+    path = Path(given)
+    paths = files.files_of(path)
+    return Source(
+        str(path),
+        [partial(files.open_file, each, lines=lines) for each in paths],
+        all(map(files.is_columnar, paths)),
+        partial(cache.contents, paths),
+        partial(cache.state, paths),
+    )
 
 
 def choose(
@@ -38,12 +115,6 @@ def choose(
     Without `column`, the only column is taken; of several, the one whose name is listed in
     `LENGTH_COLUMNS`, else in `ITEM_COLUMNS`. With `measure="items"` it is the one listed in
     `ITEM_COLUMNS`, and with a measure of text the one listed in `TEXT_COLUMNS`.
-
-    Args:
-        names: The columns that there are.
-        column: The one that was asked for, or None.
-        source: What messages call the source.
-        measure: What will be measured, or None.
 
     Raises:
         ColumnNotFoundError: `column` is not among `names`.
@@ -83,7 +154,7 @@ def _default(names: Sequence[str], source: str, measure: str | None) -> str:
         if len(known) == 1:
             return known[0]
         if known:
-            break  # two columns that could be meant: not ours to choose
+            break  # two columns that could be meant
     raise SourceError(f"{source}: say which column to take the lengths from. {_listed(names)}")
 
 
@@ -93,3 +164,70 @@ def _listed(names: Sequence[str], limit: int = 20) -> str:
     shown = ", ".join(repr(name) for name in names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"It has {shown}{more}."
+
+
+def column_values(
+    source: str | os.PathLike[str] | datasets.Dataset, column: str, *, text: bool = False
+) -> Any:
+    r"""Read a column that holds no lengths: labels, groups, texts. It is held in memory.
+
+    Args:
+        source: As `batchwright.sources.lengths` takes it.
+        column: Which column.
+        text: Refuse anything but text.
+
+    Returns:
+        [n]: a chunked array of `pyarrow`; of a `.npy`, an array. A CSV holds text only.
+
+    Raises:
+        ColumnNotFoundError: There is no such column.
+        SourceError: The source cannot be read; or the column holds lists, or no text where text
+            was asked for.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "corpus.csv")
+        ...     _ = path.write_text("text,label\nto be,yes\nor not,no\n")
+        ...     column_values(path, "label").to_pylist()
+        ['yes', 'no']
+    """
+    found = source_of(source)
+    pieces: list[Any] = []
+    for values, place, _ in found.rows(column):
+        kind = kind_of(values)
+        if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+            kind = "text"
+        if text and kind not in {"text", None}:
+            raise SourceError(f"{place} is of type {type_of(values)}; expected a column of text.")
+        if kind in {"lists", "binary"}:
+            raise SourceError(
+                f"{place} is of type {type_of(values)}; expected integers or text, one value for "
+                "each sample."
+            )
+        pieces.append(values)
+    if not pieces:
+        raise SourceError(f"{found.name} has no rows.")
+    if isinstance(pieces[0], np.ndarray):
+        return np.concatenate(pieces)
+    return _chunked(pieces, f"{found.name}: {column!r}")
+
+
+def _chunked(pieces: list[Any], where: str) -> Any:
+    """Join batches of one type, or of several that one type can hold."""
+    import pyarrow as pa
+
+    # Offsets of 32 bits end at 2 GiB of text.
+    wide = [
+        piece.cast(pa.large_string()) if pa.types.is_string(piece.type) else piece
+        for piece in pieces
+    ]
+    try:
+        schemas = [pa.schema([("column", piece.type)]) for piece in wide]
+        type_ = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        return pa.chunked_array([piece.cast(type_) for piece in wide])
+    except pa.ArrowException as error:
+        kinds = ", ".join(sorted({str(piece.type) for piece in wide}))
+        raise SourceError(
+            f"{where} is of several types, {kinds}: expected one. Write the files again."
+        ) from error

@@ -14,17 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchwright.errors import SourceError
-from batchwright.sources.columnar import checked
-from batchwright.sources.compression import BLOCK_BYTES, Blocks, blocks, end_of_lines
-from batchwright.sources.table import Batches, Table, reading
+from batchwright.sources.blocks import Blocks, end_of_lines, row_blocks
+from batchwright.sources.table import Batches, Table, checked, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK_BYTES = BLOCK_BYTES
 _HEADER_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 20
-
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 
@@ -51,7 +48,7 @@ def _table(path: Path, delimiter: bytes) -> Table:
 
     def batches(column: str) -> Batches:
         k, rows_before, skip = columns.index(column), 0, len(header)
-        for block, fraction in _rows(path, delimiter, _BLOCK_BYTES):
+        for block, fraction in _rows(path, delimiter):
             with reading(name, "CSV"):
                 values = _column(block[skip:], k, len(columns), delimiter, rows_before)
             rows_before += len(values)
@@ -72,17 +69,14 @@ def _column(rows: bytes, k: int, width: int, delimiter: bytes, rows_before: int)
     try:
         table = pa_csv.read_csv(
             data,
-            read_options=pa_csv.ReadOptions(
-                use_threads=False, block_size=len(names) + len(rows) + 1
-            ),
-            parse_options=pa_csv.ParseOptions(
+            pa_csv.ReadOptions(use_threads=False, block_size=len(names) + len(rows) + 1),
+            pa_csv.ParseOptions(
                 delimiter=delimiter.decode(),
                 newlines_in_values=True,
-                # In a file of one column an empty line is a row, and must not be lost.
-                ignore_empty_lines=width > 1,
+                ignore_empty_lines=width > 1,  # in a file of one column they are rows
             ),
             # Everything as text: types guessed from one block fail in another.
-            convert_options=pa_csv.ConvertOptions(
+            pa_csv.ConvertOptions(
                 include_columns=[str(k)],
                 column_types={str(k): pa.string()},
                 strings_can_be_null=False,
@@ -94,14 +88,11 @@ def _column(rows: bytes, k: int, width: int, delimiter: bytes, rows_before: int)
     return checked(table.column(0).combine_chunks())
 
 
-def _rows(path: Path, delimiter: bytes, size: int) -> Blocks:
-    """Read whole rows, about `size` bytes at a time.
-
-    Raises:
-        SourceError: A quotation mark is never closed, and so would swallow all that follows it.
-    """
-    for block, fraction in blocks(path, "CSV", size, partial(_end_of_rows, delimiter=delimiter)):
-        if fraction == 1.0 and len(_edges(block, delimiter)) % 2:
+def _rows(path: Path, delimiter: bytes, size: int | None = None) -> Blocks:
+    """Read blocks of whole rows; refuse a quotation mark that is never closed."""
+    end_of_rows = partial(_end_of_rows, delimiter=delimiter)
+    for block, fraction in row_blocks(path, "CSV", end_of_rows, size=size):
+        if fraction == 1.0 and len(_quotes(block, delimiter)) % 2:
             raise SourceError(
                 f"{path} ends inside a quoted value: a quotation mark was never closed, or the "
                 "file is truncated."
@@ -117,40 +108,36 @@ def _end_of_rows(data: bytes, delimiter: bytes) -> int:
 
 
 def _row_ends(data: bytes, delimiter: bytes) -> np.ndarray:
-    """Return where rows end; of a carriage return that is the last byte nobody knows yet."""
+    """Return where rows end. A final carriage return is left out: a newline may follow."""
     characters = np.frombuffer(data, np.uint8)
     newline = characters == _NEWLINE
     newline[:-1] |= (characters[:-1] == _RETURN) & (characters[1:] != _NEWLINE)
     ends = np.flatnonzero(newline) + 1
-    edges = _edges(data, delimiter)
-    return ends[np.searchsorted(edges, ends) % 2 == 0] if len(edges) else ends
+    quotes = _quotes(data, delimiter)
+    return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
 
 
-def _edges(data: bytes, delimiter: bytes) -> np.ndarray:
+def _quotes(data: bytes, delimiter: bytes) -> np.ndarray:
     """Return where quotation marks open and close values, in turn; a double one closes and opens.
 
-    Like the parser of pyarrow, this takes marks in the middle of a value that did not begin with
-    one for characters.
+    As in the parser of pyarrow, a mark inside a value that did not begin with one is a character.
     """
     characters = np.frombuffer(data, np.uint8)
-    # In pieces and 32 bits: a block may be all marks.
-    marks = np.concatenate(
-        [
-            np.flatnonzero(characters[k : k + _PIECE_BYTES] == _QUOTE).astype(np.int32)
-            + np.int32(k)
-            for k in range(0, len(characters), _PIECE_BYTES)
-        ]
-        or [np.zeros(0, np.int32)]
-    )
+    # In pieces and 32 bits: a block may consist of marks.
+    pieces = [
+        np.flatnonzero(characters[k : k + _PIECE_BYTES] == _QUOTE).astype(np.int32) + np.int32(k)
+        for k in range(0, len(characters), _PIECE_BYTES)
+    ]
+    marks = np.concatenate([np.zeros(0, np.int32), *pieces])
     opening = marks[::2]
     before = characters[opening - 1]
     opens = (opening == 0) | np.isin(before, [ord(delimiter), _NEWLINE, _RETURN, _QUOTE])
     if opens.all():
         return marks
-    edges = array("i")
+    quotes = array("i")
     pattern = rb'(?<![^%b\r\n])"[^"]*+(?:""[^"]*+)*+("?)' % re.escape(delimiter)
     for value in re.finditer(pattern, data):
-        edges.append(value.start())
+        quotes.append(value.start())
         if value[1]:
-            edges.append(value.start(1))
-    return np.array(edges, dtype=np.int32)
+            quotes.append(value.start(1))
+    return np.array(quotes, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""What a source that was named stands for: one file, shards, or a saved dataset."""
+"""The files that a path stands for, and how each of them is opened."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import columnar, delimited, huggingface, json_lines, numpy_file
-from batchwright.sources.compression import CODECS
-from batchwright.sources.table import Table, most_rows, reading
+from batchwright.sources import blocks, columnar, delimited, huggingface, json_lines
+from batchwright.sources.table import Table, reading
 
 FORMATS: dict[str, Callable[[Path], Table]] = {
-    ".npy": numpy_file.table,
+    ".npy": columnar.npy,
     ".parquet": columnar.parquet,
     ".arrow": columnar.arrow,
     ".feather": columnar.arrow,
@@ -25,11 +24,14 @@ FORMATS: dict[str, Callable[[Path], Table]] = {
 }
 """How each kind of file is opened. A new format is one function and one line here."""
 
+_COMPRESSIBLE = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".txt"})
 _KNOWN = ", ".join(FORMATS)
 
-_COLUMNAR = frozenset({".npy", ".parquet", ".arrow", ".feather", ".ipc"})
-
-_COMPRESSIBLE = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
+# How many rows are believed: so many, or so many for each byte, whichever is more. Where all
+# lengths are equal, Parquet keeps a million rows in a hundred bytes.
+_ALWAYS_BELIEVED = 1 << 23
+_ROWS_PER_BYTE = 200
+_ROWS_PER_COLUMNAR_BYTE = 10_000
 
 
 def files_of(source: Path) -> list[Path]:
@@ -39,8 +41,8 @@ def files_of(source: Path) -> list[Path]:
     the order of their names; so does a pattern such as `data/train-*.parquet`.
 
     Raises:
-        SourceNotFoundError: There is nothing.
-        SourceError: A directory holds nothing of a known kind, or several kinds.
+        SourceNotFoundError: There is no such file, or no file of a known kind.
+        SourceError: A directory holds several kinds.
     """
     with reading(str(source), "a source"):
         exists, entries = source.exists(), list(source.iterdir()) if source.is_dir() else None
@@ -57,8 +59,12 @@ def files_of(source: Path) -> list[Path]:
     raise SourceNotFoundError(f"There is no file or directory {source}.")
 
 
-def open_file(path: Path) -> Table:
+def open_file(path: Path, *, lines: bool = False) -> Table:
     """Open one file as what its suffix says.
+
+    Args:
+        path: The file.
+        lines: Whether a `.txt` is taken, in which every line is a sample.
 
     Raises:
         SourceNotFoundError: The file is gone.
@@ -67,29 +73,31 @@ def open_file(path: Path) -> Table:
     with reading(str(path), "a file"):
         size = path.stat().st_size
     suffix = _suffix(path)
-    if suffix is None:
+    opener = blocks.lines if lines and suffix == ".txt" else FORMATS.get(suffix)
+    if opener is None:
         raise SourceError(
             f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
         )
     if not path.is_file():
-        raise SourceError(f"{path} is no regular file.")
+        raise SourceError(f"{path} is not a regular file.")
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
-    most = most_rows(size, columnar=suffix in _COLUMNAR)
-    return replace(FORMATS[suffix](path), most_rows=most)
+    rows_per_byte = _ROWS_PER_COLUMNAR_BYTE if is_columnar(path) else _ROWS_PER_BYTE
+    return replace(opener(path), most_rows=max(_ALWAYS_BELIEVED, size * rows_per_byte))
 
 
 def is_columnar(path: Path) -> bool:
-    """Return whether a column of a file is read by itself, and needs no parsing."""
-    return _suffix(path) in _COLUMNAR
+    """Return whether one column of a file is read by itself, and needs no parsing."""
+    return _suffix(path) in FORMATS.keys() - _COMPRESSIBLE
 
 
-def _suffix(path: Path) -> str | None:
+def _suffix(path: Path) -> str:
+    """Return the suffix of the format, without a codec's; "" where the two do not go together."""
     suffix = path.suffix.lower()
-    if suffix in CODECS:
-        inner = Path(path.stem).suffix.lower()
-        return inner if inner in _COMPRESSIBLE else None
-    return suffix if suffix in FORMATS else None
+    if suffix not in blocks.CODECS:
+        return suffix
+    inner = Path(path.stem).suffix.lower()
+    return inner if inner in _COMPRESSIBLE else ""
 
 
 def _shards(candidates: list[Path], source: str) -> list[Path]:
@@ -97,11 +105,11 @@ def _shards(candidates: list[Path], source: str) -> list[Path]:
     files = sorted(
         path
         for path in candidates
-        if _suffix(path) is not None and not path.name.startswith((".", "_")) and path.is_file()
+        if _suffix(path) in FORMATS and not path.name.startswith((".", "_")) and path.is_file()
     )
     if not files:
         raise SourceNotFoundError(f"{source} holds no file of a known kind: {_KNOWN}.")
-    kinds = sorted({_suffix(path) or "" for path in files})
+    kinds = sorted({_suffix(path) for path in files})
     if len({FORMATS[kind] for kind in kinds}) > 1:
         example = Path(source, f"*{kinds[0]}") if Path(source).is_dir() else f"*{kinds[0]}"
         raise SourceError(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources.columnar import checked
-from batchwright.sources.table import Batches, Table, each, reading
+from batchwright.sources.table import Batches, Table, checked, each, reading
 
 if TYPE_CHECKING:
     import datasets
@@ -35,29 +34,31 @@ def saved_files(directory: Path) -> list[Path]:
             f"{directory} holds splits, which are planned one by one. Name one of its "
             f"directories: {', '.join(map(repr, names))}."
         )
+    description = directory / "state.json"
     with reading(str(directory), "a saved dataset"):
-        state = json.loads((directory / "state.json").read_bytes())
+        state = json.loads(description.read_bytes())
     entries = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(entries, list):
-        raise SourceError(f"{directory / 'state.json'} names no data files.")
+        raise SourceError(f"{description} names no data files.")
     if not entries:
         raise SourceError(f"{directory} has no rows.")
-    files: list[Path] = []
-    for entry in entries:
-        name = entry.get("filename") if isinstance(entry, dict) else entry
-        # Of a saved dataset nothing lies elsewhere.
+    files: list[Any] = [
+        entry.get("filename") if isinstance(entry, dict) else entry for entry in entries
+    ]
+    for name in files:
+        # A path elsewhere is refused: everything a dataset saves is in its directory.
         if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
             raise SourceError(
-                f"{directory / 'state.json'} names {one_line(repr(name), 80)} as a data file; "
-                "expected the name of a file beside it."
+                f"{description} names {one_line(repr(name), 80)} as a data file; expected the name "
+                "of a file beside it."
             )
-        file = directory / name
-        if not file.is_file():
-            raise SourceNotFoundError(f"{directory} is not complete: there is no file {file}.")
-        files.append(file)
+        if not (directory / name).is_file():
+            raise SourceNotFoundError(
+                f"{directory} is not complete: there is no file {directory / name}."
+            )
     if len(set(files)) < len(files):
-        raise SourceError(f"{directory / 'state.json'} names a data file twice.")
-    return files
+        raise SourceError(f"{description} names a data file twice.")
+    return [directory / name for name in files]
 
 
 def is_live(source: object) -> TypeGuard[datasets.Dataset]:
@@ -87,8 +88,7 @@ def table(dataset: Any) -> Table:
     def batches(column: str) -> Batches:
         seen = 0
         with reading(name, "Arrow"):
-            rows = dataset.select_columns([column]).with_format("arrow")
-            found = rows.iter(_BATCH_ROWS)
+            found = dataset.select_columns([column]).with_format("arrow").iter(_BATCH_ROWS)
         for batch in each(found, name, "Arrow"):
             seen += batch.num_rows
             for chunk in batch.column(column).chunks:

@@ -6,50 +6,54 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError
-from batchwright.sources.columnar import checked
-from batchwright.sources.compression import BLOCK_BYTES, blocks
-from batchwright.sources.table import Batches, Table, reading
+from batchwright.sources.blocks import row_blocks
+from batchwright.sources.table import Batches, Table, checked, kind_of, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _KIND = "JSON lines"
-_BLOCK_BYTES = BLOCK_BYTES
-_PARSE_BYTES = 2 << 20
-"""What one thread parses at a time."""
+_PARSE_BYTES = 2 << 20  # by one thread at a time
 
+# The columns, and the type of the one that is read, are found in the lines within both limits.
 _HEAD_LINES = 1000
 _HEAD_BYTES = 4 << 20
-"""Columns, and the type of the one that is read, are found in the lines within both limits."""
 
-Row: TypeAlias = tuple[int, dict[str, Any]]
-"""What one line holds, after the number of that line, counted from 1."""
+_KINDS = {
+    type(None): None,
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def table(path: Path) -> Table:
-    """Open a file of JSON lines. Its columns are the keys in the first thousand of them.
+    """Open a file of JSON lines. Its columns are the keys in the first thousand lines.
 
     Raises:
-        SourceError: One of those lines is no JSON object.
+        SourceError: One of those lines is not a JSON object.
     """
     name = str(path)
     head = _head(path)
     columns = tuple(dict.fromkeys(key for _, row in _rows(head, 1, name) for key in row))
 
     def batches(column: str) -> Batches:
-        type_ = _column(_rows(head, 1, name), column, name).type
+        expected = _column(_rows(head, 1, name), column, name)
         first_line = 1
-        for block, fraction in blocks(path, _KIND, _BLOCK_BYTES):
-            array = _read_block(block, column, type_, name)
+        for block, fraction in row_blocks(path, _KIND):
+            array = _read_block(block, column, expected.type, name)
             if array is None:
                 # Split at newlines only: splitlines would also split where JSON allows it.
                 array = _column(_rows(block.split(b"\n"), first_line, name), column, name)
-                if _is_number(array.type) and _is_number(type_):
-                    type_ = array.type  # integers so far, from here on floats
+                if kind_of(array) == kind_of(expected) == "numbers":
+                    expected = array  # integers so far, floats from here on
             yield array, fraction
             first_line += block.count(b"\n")
 
@@ -57,7 +61,7 @@ def table(path: Path) -> Table:
 
 
 def _head(path: Path) -> list[bytes]:
-    with contextlib.closing(blocks(path, _KIND, _HEAD_BYTES)) as first:
+    with contextlib.closing(row_blocks(path, _KIND, size=_HEAD_BYTES)) as first:
         block, _ = next(first, (b"", 1.0))
     lines = block[:_HEAD_BYTES].split(b"\n", _HEAD_LINES)
     if len(block) > _HEAD_BYTES or len(lines) > _HEAD_LINES:
@@ -66,32 +70,14 @@ def _head(path: Path) -> list[bytes]:
     return lines
 
 
-def _rows(lines: Iterable[bytes], first: int, name: str) -> Iterator[Row]:
+def _rows(lines: Iterable[bytes], first: int, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Parse lines that are not blank; yield each with its number."""
     for number, line in enumerate(lines, first):
         if line.strip():
-            yield number, _parsed(line, number, name)
+            yield number, _parsed(line, f"{name}, line {number:,}")
 
 
-def _read_block(block: bytes, column: str, type_: pa.DataType, name: str) -> pa.Array[Any] | None:
-    """Parse one column of a block at full speed, or return None where that fails."""
-    with contextlib.suppress(SourceError), reading(name, _KIND):
-        import pyarrow as pa
-        import pyarrow.json as pa_json
-
-        data: Any = pa.BufferReader(block)
-        rows = pa_json.read_json(
-            data,
-            read_options=pa_json.ReadOptions(block_size=_PARSE_BYTES),
-            parse_options=pa_json.ParseOptions(
-                explicit_schema=pa.schema([(column, type_)]), unexpected_field_behavior="ignore"
-            ),
-        )
-        return checked(rows.column(column).combine_chunks())
-    return None
-
-
-def _parsed(line: bytes, number: int, name: str) -> dict[str, Any]:
-    where = f"{name}, line {number:,}"
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
     with reading(where, "JSON"):
         try:
             value = json.loads(line.decode())
@@ -110,12 +96,30 @@ def _parsed(line: bytes, number: int, name: str) -> dict[str, Any]:
     return value
 
 
-def _column(rows: Iterable[Row], column: str, name: str) -> pa.Array[Any]:
+def _read_block(block: bytes, column: str, type_: pa.DataType, name: str) -> pa.Array[Any] | None:
+    """Parse one column of a block at full speed; return None where that fails."""
+    with contextlib.suppress(SourceError), reading(name, _KIND):
+        import pyarrow as pa
+        import pyarrow.json as pa_json
+
+        data: Any = pa.BufferReader(block)
+        schema = pa.schema([(column, type_)])
+        rows = pa_json.read_json(
+            data,
+            pa_json.ReadOptions(block_size=_PARSE_BYTES),
+            pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        return checked(rows.column(column).combine_chunks())
+    return None
+
+
+def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) -> pa.Array[Any]:
+    """Collect one column of parsed lines; refuse one that changes its kind."""
     values: list[Any] = []
     kind: str | None = None
     for number, row in rows:
         value = row.get(column)
-        found = _kind(value)
+        found = _KINDS[type(value)]
         if kind is not None and found is not None and found != kind:
             raise SourceError(
                 f"{name}, line {number:,}: {column!r} is {found} here, but {kind} before."
@@ -134,26 +138,5 @@ def _as_arrow(values: list[Any], name: str) -> pa.Array[Any]:
     with reading(name, _KIND):
         import pyarrow as pa
 
-        return cast("pa.Array[Any]", pa.array(values))
-
-
-def _kind(value: object) -> str | None:
-    match value:
-        case None:
-            return None
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
-
-
-def _is_number(type_: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_))
+        array: pa.Array[Any] = pa.array(values)
+    return array

@@ -1,20 +1,32 @@
-"""What makes a length of a value: integers as they are, text and lists by a measure."""
+"""From the values of a column to lengths: numbers as they are, text and lists by a measure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from batchwright._format import one_line
-from batchwright.errors import LengthsError, SourceError
-from batchwright.sources.kinds import Kind, kind_of
-from batchwright.sources.table import Place, Values
-from batchwright.sources.tokenization import Tokenization
-from batchwright.sources.whole_numbers import whole_numbers
-from batchwright.sources.words import count_words
+from batchwright.errors import LengthsError, SourceError, SourceNotFoundError
+from batchwright.sources.table import (
+    Kind,
+    Place,
+    Values,
+    first_null,
+    kind_of,
+    reading,
+    type_of,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEXT_MEASURES = ("characters", "words", "bytes", "tokens")
 MEASURES = (*TEXT_MEASURES, "items")
@@ -27,112 +39,108 @@ _FITTING: dict[Kind, tuple[str | None, ...]] = {
 }
 """The measures of each kind of column; None where no measure needs to be named."""
 
+_LIMIT = 2**63
+_CAST_ROWS = 1 << 12
 _TOKENIZED_ROWS = 1 << 10
-_WORDS_BYTES = 1 << 20
-"""About how much text is counted at a time: what fits a processor's cache is counted fastest."""
+_WORDS_BYTES = 1 << 20  # what fits a processor's cache is counted fastest
+
+Tokenizer: TypeAlias = "str | os.PathLike[str] | Callable[[list[str]], Any] | Any"
+"""A tokenizer.json or a directory with one; a tokenizer of `tokenizers` or `transformers`; or a
+function from a list of texts to the number of tokens of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(NamedTuple):
     """How a column becomes lengths.
 
     Attributes:
-        name: One of `MEASURES`, or None: integers are lengths, and lists are counted.
-        tokenization: What counts tokens, for `"tokens"`.
+        name: One of `MEASURES`; None: numbers are lengths, and the items of lists are counted.
+        count_tokens: From k texts to int64[k], for `"tokens"`.
+        key: Identifies the tokenizer's content; None for a function, which has none.
     """
 
     name: str | None = None
-    tokenization: Tokenization | None = None
+    count_tokens: Callable[[list[str]], np.ndarray] | None = None
+    key: str | None = None
 
-    @classmethod
-    def named(cls, name: str | None, tokenization: Tokenization | None) -> Measure:
-        """Return the measure that was asked for. A tokenizer alone asks for `"tokens"`.
 
-        Raises:
-            SourceError: There is no such measure, or it does not go with a tokenizer.
-        """
-        if name is None and tokenization is not None:
-            name = "tokens"
-        if name is not None and name not in MEASURES:
-            raise SourceError(f"measure={name!r} is none of {', '.join(map(repr, MEASURES))}.")
-        if name == "tokens" and tokenization is None:
-            raise SourceError(
-                "measure='tokens' needs a tokenizer: the path of a tokenizer.json, or a function "
-                "from a list of texts to a list of lengths."
-            )
-        if name != "tokens" and tokenization is not None:
-            raise SourceError(f"A tokenizer goes with measure='tokens', not with {name!r}.")
-        return cls(name, tokenization)
+def measure_of(name: str | None, tokenizer: Tokenizer | None) -> Measure:
+    """Return the measure that was asked for. A tokenizer alone asks for `"tokens"`.
+
+    Raises:
+        SourceNotFoundError: There is no such tokenizer file.
+        SourceError: There is no such measure, it does not go with a tokenizer, or the tokenizer
+            is none.
+        MissingExtraError: The package `tokenizers` is not installed.
+    """
+    count, key = (None, None) if tokenizer is None else _tokenization(tokenizer)
+    if name is None and count is not None:
+        name = "tokens"
+    if name is not None and name not in MEASURES:
+        raise SourceError(f"measure={name!r} is none of {', '.join(map(repr, MEASURES))}.")
+    if name == "tokens" and count is None:
+        raise SourceError(
+            "measure='tokens' needs a tokenizer: the path of a tokenizer.json, or a function "
+            "from a list of texts to a list of lengths."
+        )
+    if name != "tokens" and count is not None:
+        raise SourceError(f"A tokenizer goes with measure='tokens', not with {name!r}.")
+    return Measure(name, count, key)
 
 
 def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndarray]:
-    """Turn a batch of rows into lengths, in one or several pieces.
-
-    Args:
-        values: Plain rows of a column (`kinds.plain`).
-        measure: How they become lengths.
-        place: Where they come from.
-
-    Yields:
-        integer[k]: the next k lengths.
+    """Turn a batch of rows into lengths, integer[k], in one or several pieces.
 
     Raises:
         LengthsError: A row is null, or a number that is not whole.
         SourceError: The measure does not fit the column.
     """
-    kind = kind_of(values)
-    if isinstance(values, np.ndarray):
-        _refuse_unmeasurable(values, kind, measure, place)
-        yield whole_numbers(values, place)
-        return
-    if values.null_count:
-        first = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+    if (null := first_null(values)) is not None:
         raise LengthsError(
-            f"{place.row(first)} is null. Every sample needs a length: fill or filter it."
+            f"{place.row(null)} is null. Every sample needs a length: fill or filter it."
         )
-    _refuse_unmeasurable(values, kind, measure, place)
+    kind = kind_of(values)
+    _check_measure(values, kind, measure.name, place)
     if kind == "numbers":
-        # A copy, so that neither a batch nor a mapped file is kept alive.
-        yield whole_numbers(np.array(values.to_numpy(zero_copy_only=False)), place)
+        if not isinstance(values, np.ndarray):
+            # A copy, so that neither a batch nor a mapped file is kept alive.
+            values = np.array(values.to_numpy(zero_copy_only=False))
+        yield _whole_numbers(values, place)
         return
     size = _rows_at_a_time(values, measure)
     for start in range(0, len(values), size):
-        piece = values.slice(start, size)
-        if measure.tokenization:
-            texts = cast("list[str]", piece.to_pylist())
-            yield measure.tokenization.count(texts)
+        piece: Any = values[start : start + size]
+        if measure.count_tokens is not None:
+            yield measure.count_tokens(piece.to_pylist())
         else:
             yield _counted(piece, measure.name or "items")
 
 
-def _rows_at_a_time(values: Any, measure: Measure) -> int:
-    # A batch may be a whole file; and of what is measured in pieces, the bar shows progress.
-    if measure.tokenization:
-        return _TOKENIZED_ROWS
-    if measure.name == "words":
-        return int(max(1, len(values) * _WORDS_BYTES // max(1, values.nbytes)))
-    return len(values)
-
-
-def _refuse_unmeasurable(values: Values, kind: Kind | None, measure: Measure, place: Place) -> None:
-    where, asked = f"{place.source}: {place.column!r}", measure.name
+def _check_measure(values: Values, kind: Kind | None, asked: str | None, place: Place) -> None:
     fitting = _FITTING.get(kind or "other")
     if fitting is None:
-        type_ = values.dtype if isinstance(values, np.ndarray) else values.type
         raise SourceError(
-            f"{where} is of type {one_line(type_, 80)}; expected integers, text or lists."
+            f"{place} is of type {type_of(values)}; expected integers, text or lists."
         )
     if asked in fitting:
         return
     if kind == "numbers":
         raise SourceError(
-            f"{where} holds numbers, which are lengths as they are. Leave out measure={asked!r}, "
+            f"{place} holds numbers, which are lengths as they are. Leave out measure={asked!r}, "
             "or name a column of text or lists."
         )
     measures = " or ".join(repr(name) for name in fitting if name)
     if asked is None:
-        raise SourceError(f"{where} holds {kind}: say how to measure it, measure={measures}.")
-    raise SourceError(f"{where} holds {kind}: expected measure={measures}, got {asked!r}.")
+        raise SourceError(f"{place} holds {kind}: say how to measure it, measure={measures}.")
+    raise SourceError(f"{place} holds {kind}: expected measure={measures}, got {asked!r}.")
+
+
+def _rows_at_a_time(values: Any, measure: Measure) -> int:
+    # A batch may be a whole file: pieces bound the memory, and let the bar move.
+    if measure.count_tokens is not None:
+        return _TOKENIZED_ROWS
+    if measure.name == "words":
+        return int(max(1, len(values) * _WORDS_BYTES // max(1, values.nbytes)))
+    return len(values)
 
 
 def _counted(values: Any, name: str) -> np.ndarray:
@@ -144,7 +152,141 @@ def _counted(values: Any, name: str) -> np.ndarray:
         case "characters":
             counts = pc.utf8_length(values)
         case "words":
-            return count_words(values)
+            # The kernel splits where `str.split` does, but keeps empty words at both ends.
+            trimmed = pc.utf8_trim_whitespace(values)
+            words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
+            counts = pc.multiply(words, pc.min_element_wise(pc.binary_length(trimmed), 1))
         case _:
             counts = pc.binary_length(values)
     return np.array(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
+    """Return numbers as integers. Floats and uint64, which mixes with none, become int64."""
+    kind = values.dtype.kind
+    if kind == "i" or (kind == "u" and values.dtype.itemsize < 8):
+        return values
+    if kind == "u":
+        numbers, whole = values, values < np.uint64(_LIMIT)
+    else:
+        # NaN and infinity fail the comparison too: neither is below the limit.
+        numbers = values.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            whole = (np.abs(numbers) < _LIMIT) & (np.trunc(numbers) == numbers)
+    if not whole.all():
+        first = int(np.argmin(whole))
+        raise LengthsError(
+            f"{place.row(first)} is {values[first]}, which is not an integer of 64 bits. "
+            "Round or filter the column."
+        )
+    return numbers.astype(np.int64)
+
+
+def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
+    """Read numbers from text, as a file without types holds them.
+
+    Raises:
+        LengthsError: A value is empty.
+        SourceError: A value is not a number.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = pc.utf8_trim_whitespace(values)
+    # In pieces: Arrow goes on after a text that is not a number, and is slow with each.
+    starts = range(0, max(1, len(values)), _CAST_ROWS)
+    pieces = [values.slice(start, _CAST_ROWS) for start in starts]
+    for type_ in (pa.int64(), pa.float64()):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return pa.concat_arrays([pc.cast(piece, type_) for piece in pieces])
+    for start, piece in zip(starts, pieces, strict=True):
+        try:
+            pc.cast(piece, pa.float64())
+        except pa.ArrowInvalid:
+            _refuse_texts(piece.to_pylist(), place._replace(first_row=place.first_row + start))
+    raise SourceError(f"{place} is not all numbers.")
+
+
+def _refuse_texts(texts: list[str], place: Place) -> None:
+    for row, text in enumerate(texts):
+        if not text:
+            raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
+        try:
+            float(text)
+            is_number = "_" not in text  # which only Python allows
+        except ValueError:
+            is_number = False
+        if not is_number:
+            raise SourceError(
+                f"{place.row(row)} is {one_line(repr(text), 60)}, which is not a number. "
+                "If the column is text, say how to measure it, for instance as 'characters'."
+            )
+
+
+def _tokenization(tokenizer: Tokenizer) -> tuple[Callable[[list[str]], np.ndarray], str | None]:
+    """Return what counts tokens, and a key of its content.
+
+    Truncation and padding are off. A tokenizer object is copied, not changed.
+    """
+    if isinstance(tokenizer, str | os.PathLike):
+        path = Path(tokenizer)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise SourceNotFoundError(
+                f"There is no tokenizer at {file}. Pass the path of a tokenizer.json; "
+                "tokenizer.save_pretrained(directory) of transformers writes one."
+            )
+        with reading(str(file), "a tokenizer"):
+            content = file.read_bytes()
+        return _of_json(content, str(file))
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if hasattr(inner, "to_str") and hasattr(inner, "encode_batch"):
+        return _of_json(inner.to_str().encode(), "the tokenizer")
+    if callable(tokenizer):
+        return _of_function(tokenizer), None
+    raise SourceError(
+        f"tokenizer={one_line(repr(tokenizer), 80)} is not a tokenizer: pass the path of a "
+        "tokenizer.json, or a function from a list of texts to a list of lengths."
+    )
+
+
+def _of_json(content: bytes, name: str) -> tuple[Callable[[list[str]], np.ndarray], str]:
+    @cache  # loaded only when needed: for a cached result, the key is enough
+    def loaded() -> Any:
+        with reading(name, "a tokenizer"):
+            from tokenizers import Tokenizer as FastTokenizer
+
+            tokenizer = FastTokenizer.from_buffer(content)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def count(texts: list[str]) -> np.ndarray:
+        tokenizer = loaded()
+        with reading(name, "a tokenizer"):
+            encodings = tokenizer.encode_batch_fast(texts)
+        return np.fromiter(map(len, encodings), dtype=np.int64, count=len(texts))
+
+    try:
+        library = version("tokenizers")
+    except PackageNotFoundError:
+        library = "none"
+    return count, f"{library}-{hashlib.blake2b(content, digest_size=16).hexdigest()}"
+
+
+def _of_function(function: Callable[[list[str]], Any]) -> Callable[[list[str]], np.ndarray]:
+    def count(texts: list[str]) -> np.ndarray:
+        result = function(texts)
+        try:
+            counts = np.asarray(result)
+        except ValueError:
+            counts = np.empty(0)
+        if counts.shape != (len(texts),) or counts.dtype.kind not in "iu" or counts.min() < 0:
+            raise SourceError(
+                f"The tokenizer function returned {one_line(repr(result), 80)} for {len(texts):,} "
+                "texts; expected the number of tokens of each, as a list of as many integers. For "
+                "a function that returns ids: lambda texts: [len(ids) for ids in tokenize(texts)]"
+            )
+        return counts.astype(np.int64)
+
+    return count

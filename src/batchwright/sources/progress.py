@@ -1,4 +1,4 @@
-"""A progress bar on standard error, for reading that takes a while."""
+"""A progress bar on standard error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from batchwright._format import printable
 from batchwright.errors import MissingExtraError
 
 Advance: TypeAlias = Callable[[float], None]
-"""Tells which fraction of the work is done."""
+"""Takes the fraction of the work that is done."""
 
 _PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
 def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Advance]:
-    """Show a bar while the block runs; a terminal is wiped clean of it afterwards.
+    """Show a bar while the block runs, and remove it from a terminal afterwards.
 
     Args:
         description: What is being done.
@@ -33,14 +33,14 @@ def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Adva
         MissingExtraError: `show=True` without `rich`.
     """
     if show is False or (show is None and not sys.stderr.isatty()):
-        yield _ignore
+        yield lambda _: None
         return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError as error:
         if show is None:
-            yield _ignore
+            yield lambda _: None
             return
         raise MissingExtraError(
             "A progress bar needs the package rich, which is not installed. "
@@ -69,7 +69,3 @@ def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Adva
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def _ignore(fraction: float) -> None:
-    """Show nothing."""

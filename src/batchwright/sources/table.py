@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,28 +28,22 @@ Values: TypeAlias = "np.ndarray | pa.Array[Any]"
 """Consecutive rows of one column."""
 
 Batches: TypeAlias = Iterator[tuple[Values, float]]
-"""Batches of rows in order, each with the fraction of the table that has been read by then."""
+"""Batches of rows in order, each with the fraction of the table that has been read."""
 
-
-_LARGEST = 2**63 - 1
-
-_ALWAYS_BELIEVED = 1 << 23
-_ROWS_PER_BYTE = 200
-_ROWS_PER_COLUMNAR_BYTE = 10_000
-"""Of an equal length for every row, Parquet keeps a hundred bytes for a million rows."""
+Kind: TypeAlias = Literal["numbers", "text", "lists", "binary", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of one file, or of one dataset, read a batch of rows at a time.
+    """Columns of one file or dataset, read a batch of rows at a time.
 
     Attributes:
         name: What messages call it, usually its path.
         kind: What it is read as, usually its format.
         columns: The names of its columns, in order.
-        batches: Given a column's name, reads that column alone, from the first row to the last.
-        typed: False where every value is text until somebody says otherwise (CSV).
-        most_rows: More than these are not believed: a few bytes can claim any number.
+        batches: Reads the column of a given name, from the first row to the last.
+        typed: False where every value is text (CSV).
+        most_rows: The most rows that are read: a few bytes can claim any number.
     """
 
     name: str
@@ -57,7 +51,26 @@ class Table:
     columns: tuple[str, ...]
     batches: Callable[[str], Batches]
     typed: bool = True
-    most_rows: int = _LARGEST
+    most_rows: int = 2**63 - 1
+
+    def rows(self, column: str) -> Batches:
+        """Read a column without its encodings and without empty batches.
+
+        Raises:
+            SourceError: There are more than `most_rows`.
+        """
+        rows = 0
+        for values, fraction in self.batches(column):
+            rows += len(values)
+            if rows > self.most_rows:
+                raise SourceError(
+                    f"{self.name} unpacks to more than {self.most_rows:,} rows, the most that are "
+                    "read from a file of its size."
+                )
+            if len(values):
+                with reading(self.name, self.kind):
+                    decoded = _plain(values)
+                yield decoded, fraction
 
 
 class Place(NamedTuple):
@@ -67,20 +80,19 @@ class Place(NamedTuple):
     column: str
     first_row: int
 
+    def __str__(self) -> str:
+        return f"{self.source}: {self.column!r}"
+
     def row(self, offset: int) -> str:
-        """Return what a message begins with that is about the row `offset` of the batch."""
+        """Name the row `offset` of the batch."""
         return f"{self.source}: row {self.first_row + offset:,} of {self.column!r} (counted from 0)"
 
 
 @contextmanager
 def reading(name: str, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises over a file into one line that names the file.
+    """Turn any error of a library that reads a file into one line that names the file.
 
-    Only calls of libraries belong in it: a defect of ours must keep its own error.
-
-    Args:
-        name: What to call the source.
-        kind: What it is read as, for instance "Parquet".
+    Put only calls of libraries inside: errors of our own code must stay as they are.
 
     Raises:
         SourceNotFoundError: The file is gone.
@@ -98,7 +110,7 @@ def reading(name: str, kind: str) -> Iterator[None]:
             f"{name}: reading {kind} needs the package {error.name or 'pyarrow'}, which is not "
             "installed. Run: pip install 'batchwright[sources]'"
         ) from error
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic of a library in Rust is not an Exception
         reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error, 300)
         if isinstance(error, MemoryError):
             reason = f"it needs more memory than there is ({reason})"
@@ -106,7 +118,7 @@ def reading(name: str, kind: str) -> Iterator[None]:
 
 
 def each(items: Iterator[T], name: str, kind: str) -> Iterator[T]:
-    """Go through what a library yields, each step as in `reading`."""
+    """Go through what a library yields, each step inside `reading`."""
     while True:
         with reading(name, kind):
             try:
@@ -116,14 +128,71 @@ def each(items: Iterator[T], name: str, kind: str) -> Iterator[T]:
         yield item
 
 
-def most_rows(size: int, *, columnar: bool) -> int:
-    """Return how many rows a file of `size` bytes is believed to hold."""
-    return max(_ALWAYS_BELIEVED, size * (_ROWS_PER_COLUMNAR_BYTE if columnar else _ROWS_PER_BYTE))
-
-
 def native_file(path: Path) -> pa.NativeFile:
-    """Open a file for the readers of pyarrow, whatever bytes its name is made of."""
+    """Open a file for pyarrow, whatever bytes its name is made of."""
     import pyarrow as pa
 
     name: Any = os.fsencode(path)
     return pa.OSFile(name, "rb")
+
+
+def checked(values: pa.Array[Any]) -> pa.Array[Any]:
+    """Check every offset and every byte of UTF-8: kernels trust them, and read out of bounds."""
+    values.validate(full=True)
+    return values
+
+
+def kind_of(values: Values) -> Kind | None:
+    """Return what values are, or None where all of them are null."""
+    if isinstance(values, np.ndarray):
+        return "numbers" if values.dtype.kind in "iuf" else "other"
+    import pyarrow as pa
+
+    types, type_ = pa.types, values.type
+    if types.is_null(type_):
+        return None
+    if types.is_integer(type_) or types.is_floating(type_):
+        return "numbers"
+    tests: dict[Kind, tuple[Callable[[pa.DataType], bool], ...]] = {
+        "text": (types.is_string, types.is_large_string),
+        "binary": (types.is_binary, types.is_large_binary, types.is_fixed_size_binary),
+        "lists": (
+            *(types.is_list, types.is_large_list, types.is_fixed_size_list),
+            *(types.is_list_view, types.is_large_list_view),
+        ),
+    }
+    return next((kind for kind, are in tests.items() if any(is_(type_) for is_ in are)), "other")
+
+
+def type_of(values: Values) -> str:
+    """Return the name of the values' type, for messages."""
+    return one_line(values.dtype if isinstance(values, np.ndarray) else values.type, 80)
+
+
+def first_null(values: Values) -> int | None:
+    """Return the first row that is null, if there is one."""
+    if isinstance(values, np.ndarray) or not values.null_count:
+        return None
+    return int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+
+
+def _plain(values: Values) -> Values:
+    """Undo the encodings that kernels do not take: dictionaries, views, extensions, decimals."""
+    if isinstance(values, np.ndarray):
+        return values
+    import pyarrow as pa
+
+    array: Any = values
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    for is_encoded, type_ in (
+        (pa.types.is_string_view, pa.large_string()),
+        (pa.types.is_binary_view, pa.large_binary()),
+        (pa.types.is_decimal, pa.float64()),
+    ):
+        if is_encoded(array.type):
+            array = array.cast(type_)
+    plain: Values = array
+    return plain

@@ -1,0 +1,236 @@
+"""Data that is scored shard by shard, and the folder that keeps the scores of finished shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batchwright._array_file import from_npy_bytes, npy_bytes
+from batchwright._files import remove_unfinished, write_bytes
+from batchwright._format import one_line
+from batchwright._states import parsed
+from batchwright.errors import ScoresError, SourceError
+from batchwright.sources.columns import source_of
+from batchwright.sources.table import Place, Values, first_null, kind_of, type_of
+from batchwright.typing import FloatArray
+
+MANIFEST = "manifest.json"
+SHARDS = "shard-*.npy"
+
+_FORMAT = {"format": "batchwright-scores", "format_version": 1}
+_PROBES = 64
+
+
+class Shard(NamedTuple):
+    """Consecutive rows of a column.
+
+    Attributes:
+        number: Which shard, from 0.
+        pieces: Its rows, each piece with where it comes from; empty if the shard was skipped.
+        num_rows: How many.
+        fraction: How much of the source has been read.
+    """
+
+    number: int
+    pieces: list[tuple[Values, Place]]
+    num_rows: int
+    fraction: float
+
+
+class Column:
+    """A column of whatever a path stands for, read in shards.
+
+    Args:
+        source: A path that `sources.lengths` reads, or a `.txt` in which every line is a sample.
+        column: Its name; None: found by name, as `sources.lengths` does.
+        measure: What will be measured of it, which decides which column is found. None: numbers,
+            or lists.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        column: str | None = None,
+        *,
+        measure: str | None = "characters",
+    ) -> None:
+        self._source = source_of(source, lines=True)
+        self._column = column
+        self._measure = measure
+        self.name = self._source.name
+
+    def identity(self) -> list[Any]:
+        """Return what distinguishes the content and this column from others."""
+        return [self._source.content(), self._column]
+
+    def shards(self, size: int, skip: Container[int] = ()) -> Iterator[Shard]:
+        """Go through the column, `size` rows at a time, without keeping the rows of some shards.
+
+        Raises:
+            SourceError: The source has no rows, or is damaged.
+            ScoresError: A row is null.
+        """
+        number, held, rows, fraction = 0, [], 0, 0.0
+        measure = self._measure
+        batches = self._source.rows(self._column, measure=measure, parse_numbers=measure is None)
+        for values, place, fraction in batches:
+            if (null := first_null(values)) is not None:
+                raise ScoresError(
+                    f"{place.row(null)} is null. Every sample needs a score: fill or filter it."
+                )
+            start = 0
+            while start < len(values):
+                stop = min(len(values), start + size - rows)
+                if number not in skip:
+                    there = place._replace(first_row=place.first_row + start)
+                    held.append((values[start:stop], there))
+                rows += stop - start
+                start = stop
+                if rows == size:
+                    yield Shard(number, held, rows, fraction)
+                    number, held, rows = number + 1, [], 0
+        if rows:
+            yield Shard(number, held, rows, fraction)
+        elif number == 0:
+            raise SourceError(f"{self.name} has no rows.")
+
+
+def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
+    """Return the rows of a shard as a metric takes them.
+
+    Returns:
+        list[str] of text, list[bytes] of binary, list of lists of lists, number[m] of numbers.
+
+    Raises:
+        SourceError: The column holds something else.
+    """
+    batch: list[Any] = []
+    arrays: list[np.ndarray] = []
+    for values, place in pieces:
+        kind = kind_of(values)
+        if isinstance(values, np.ndarray):
+            arrays.append(values)
+        elif kind == "numbers":
+            arrays.append(values.to_numpy(zero_copy_only=False))
+        elif kind in {"text", "binary", "lists"}:
+            batch += values.to_pylist()
+        else:
+            raise SourceError(
+                f"{place} is of type {type_of(values)}; expected text, numbers or lists."
+            )
+    if batch and arrays:
+        raise SourceError(f"{pieces[-1][1].row(0)} begins to be another type than came before.")
+    return np.concatenate(arrays) if arrays else batch
+
+
+class ShardFolder:
+    """A folder of scores: one `.npy` per shard, and a manifest of what the scores depend on.
+
+    A shard is there whole or not at all.
+
+    Args:
+        path: The folder; made where it is missing.
+        facts: What the scores depend on, as JSON can keep it.
+
+    Raises:
+        ScoresError: The folder is of something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        manifest = self.path / MANIFEST
+        wanted: dict[str, Any] = json.loads(json.dumps(_FORMAT | dict(facts)))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.path)
+            if not manifest.exists():
+                if next(self.path.glob(SHARDS), None) is not None:
+                    raise ScoresError(  # noqa: TRY301
+                        f"{self.path} has shards but no {MANIFEST}. Choose another folder."
+                    )
+                text = json.dumps(wanted, indent=2) + "\n"
+                write_bytes(manifest, text.encode(), ScoresError)
+            found = dict(parsed(manifest.read_bytes()))
+        except ScoresError:
+            raise
+        except (OSError, ValueError, TypeError) as error:
+            raise ScoresError(
+                f"{self.path} is not a folder of scores: {one_line(error)}."
+            ) from error
+        for name in [*wanted, *found]:
+            there, here = found.get(name), wanted.get(name)
+            if there != here:
+                raise ScoresError(
+                    f"{self.path} holds scores of something else: {name} is "
+                    f"{one_line(json.dumps(there), 60)} there, {one_line(json.dumps(here), 60)} "
+                    "here. Choose another folder, or remove it."
+                )
+
+    def load(self, number: int) -> FloatArray | None:
+        """Return the scores of a shard, or None where it is not finished, or damaged."""
+        try:
+            return from_npy_bytes(self._file(number).read_bytes())
+        except OSError:
+            return None
+
+    def save(self, number: int, scores: FloatArray) -> None:
+        """Keep the scores of a shard, whole or not at all.
+
+        Raises:
+            ScoresError: The disk is full or read-only.
+        """
+        # Looking for what killed writers left takes longer with every shard: once is enough.
+        write_bytes(self._file(number), npy_bytes(scores), ScoresError, tidy=False)
+
+    def finished(self) -> list[int]:
+        """Return the numbers of the shards that are there, sorted."""
+        numbers = (path.stem.removeprefix("shard-") for path in self.path.glob(SHARDS))
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"shard-{number:08d}.npy"
+
+
+def data_facts(source: Sequence[Any]) -> dict[str, Any]:
+    """Return how many rows there are, and a hash of some of them."""
+    size = len(source)
+    digest = hashlib.sha256()
+    for index in np.unique(np.linspace(0, size - 1, _PROBES).astype(np.int64)).tolist():
+        digest.update(_bytes(source[index]))
+    return {"num_samples": size, "data": digest.hexdigest()[:32]}
+
+
+def metric_name(metric: Any) -> str:
+    """Return the name of a metric, with a hash of its code where it has any."""
+    function = getattr(metric, "func", metric)  # of a functools.partial
+    named = function if hasattr(function, "__qualname__") else type(function)
+    name = f"{named.__module__}.{named.__qualname__}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return name
+    return f"{name}#{hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:12]}"
+
+
+def _bytes(value: Any) -> bytes:
+    """Write a row out so that equal rows have equal bytes in every process."""
+    match value:
+        case str() | bytes() | int() | float() | bool() | None:
+            return f"{type(value).__name__}:{value!r};".encode("utf-8", "surrogatepass")
+        case Mapping():
+            pairs = (_bytes(key) + _bytes(each) for key, each in value.items())
+            return b"{" + b"".join(pairs) + b"}"
+        case list() | tuple():
+            return b"[" + b"".join(map(_bytes, value)) + b"]"
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        array = np.empty(0, dtype=object)
+    if array.dtype == object:  # an image, a record: only its type can be compared
+        return f"<{type(value).__qualname__}>".encode()
+    return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()

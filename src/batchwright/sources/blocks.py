@@ -1,0 +1,131 @@
+"""Text files, compressed or not, in blocks of whole rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from batchwright.errors import SourceError
+from batchwright.sources.table import Batches, Table, checked, native_file, reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Blocks: TypeAlias = Generator[tuple[bytes, float], None, None]
+"""Bytes in order, each piece with the fraction of the file that has been read."""
+
+CODECS: dict[str, Literal["gzip", "bz2", "zstd", "lz4"]] = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".zst": "zstd",
+    ".lz4": "lz4",
+}
+
+_BLOCK_BYTES = 16 << 20
+_ROW_BYTES = 16 << 20  # a longer row is a sign of damage
+# A file may unpack to so many bytes, or to so many times its size, whichever is more.
+_ALWAYS_UNPACKED = 64 << 20
+_MOST_UNPACKED = 200
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def end_of_lines(data: bytes) -> int:
+    """Return where the last whole line ends."""
+    return data.rfind(b"\n") + 1
+
+
+def row_blocks(
+    path: Path,
+    kind: str,
+    end_of_rows: Callable[[bytes], int] = end_of_lines,
+    *,
+    size: int | None = None,
+) -> Blocks:
+    """Read whole rows, decompressed as the suffix says, without a byte order mark.
+
+    Args:
+        path: The file.
+        kind: What it is read as, for messages.
+        end_of_rows: Finds where the last whole row ends, in data that begins with a row.
+        size: About how many bytes to read at a time.
+
+    Yields:
+        Rows. What follows the last mark of a row's end comes by itself, with fraction 1.
+
+    Raises:
+        SourceError: The file cannot be read, has a row of more than 16 MiB, or unpacks to far
+            more than its size.
+    """
+    rest = b""
+    for data, fraction in _unpacked(path, kind, size or _BLOCK_BYTES):
+        joined = rest + data if rest else data
+        end = end_of_rows(joined)
+        if end:
+            yield joined[:end], fraction
+        rest = joined[end:]
+        if len(rest) > _ROW_BYTES:
+            raise SourceError(
+                f"{path} has a row of more than {_ROW_BYTES >> 20} MiB: perhaps a line end, or a "
+                "quotation mark, is missing. Parquet holds rows of any length."
+            )
+    if rest:
+        yield rest, 1.0
+
+
+def _unpacked(path: Path, kind: str, size: int) -> Blocks:
+    codec = CODECS.get(path.suffix.lower())
+    # Read in this thread: read-ahead of pyarrow crashes where an error closes the stream.
+    with ExitStack() as opened:
+        with reading(str(path), kind):
+            import pyarrow as pa
+
+            file = opened.enter_context(native_file(path))
+            packed = max(1, file.size())
+            stream: Any = file
+            if codec is not None:
+                stream = opened.enter_context(pa.CompressedInputStream(file, codec))
+        most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed)
+        total = 0
+        while True:
+            with reading(str(path), kind):
+                data: bytes = stream.read(size)
+                fraction = min(1.0, file.tell() / packed)
+            if not data:
+                return
+            if not total:
+                data = data.removeprefix(_BYTE_ORDER_MARK)
+            total += len(data)
+            if codec is not None and total > most:
+                raise SourceError(
+                    f"{path} unpacks to more than {most >> 20:,} MiB, from {packed:,} bytes. "
+                    "Unpack it first if that is intended."
+                )
+            yield data, fraction
+
+
+def lines(path: Path) -> Table:
+    """Open a text file in which every line is a sample."""
+    name = str(path)
+
+    def batches(_: str) -> Batches:
+        for block, fraction in row_blocks(path, "text"):
+            with reading(name, "text"):
+                texts = checked(_lines_of(block))
+            yield texts, fraction
+
+    return Table(name, "text", ("text",), batches)
+
+
+def _lines_of(block: bytes) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r") + b"\n"
+    ends = np.flatnonzero(np.frombuffer(rows, np.uint8) == ord("\n"))
+    offsets = np.zeros(len(ends) + 1, np.int32)
+    offsets[1:] = ends - np.arange(len(ends))
+    text = pa.py_buffer(rows.replace(b"\n", b""))
+    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), text)
