@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchwright.report.compared import DENSE, arrival, did_not_pay, interval, sentences
+from batchwright.report.compared import DENSE, arrival, interval, sentences
 from benchmarks.blocks.markdown import made, source, table
 
 Facts = Mapping[str, Any]
@@ -13,18 +13,17 @@ Facts = Mapping[str, Any]
 def application(facts: Facts) -> str:
     """Show what strategies are worth to a task: all of its figures, and what they say."""
     first = facts["summary"][0]["name"]
-    end = f"{first}'s end"
     head = (
         f"{len(facts['runs'])} seeds",
-        f"real tokens/s over {first}",
-        "of the dense limit",
+        f"tokens/s ÷ {first}",
+        "÷ dense limit",
         "padding",
-        "worst batch ÷ budget",
+        "largest batch ÷ budget",
         "peak MB",
-        "updates' dispersion",
+        "length mix of updates",
         facts["metric"],
         f"gain over {first}",
-        f"time to {end}",
+        f"time to {first}'s final metric ÷ {first}",
     )
     rows = [
         (
@@ -41,50 +40,47 @@ def application(facts: Facts) -> str:
         )
         for each in facts["summary"]
     ]
-    told = "\n".join(f"- {sentence}" for sentence in sentences(facts))
+    findings = "\n".join(f"- {sentence}" for sentence in sentences(facts))
     name = Path(facts["task"]).stem
-    told_by = source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
-    return f"{table(head, rows)}\n\n{told}\n\n{told_by}"
+    made_by = source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
+    return f"{table(head, rows)}\n\n{findings}\n\n{made_by}"
 
 
 def applications(facts: Facts) -> str:
-    """Show what all applications came to: planned batches, the best strategy, and what failed."""
+    """Show what planned batches and the fastest strategy come to in every application."""
     rows = []
     for name, each in facts.items():
         first, *others = (arm for arm in each["summary"] if arm["name"] != DENSE)
         arrived = [arm for arm in (first, *others) if arm["time"] is not None]
         best = min(arrived, key=lambda arm: arm["time"]["mean"])
         planned = next((arm for arm in others if arm["name"] == "planned"), None)
+        fastest = "" if best is first else f"{strategy_name(best)}: {interval(best['time'])}"
         rows.append((
             f"[{name.replace('_', ' ')}](docs/applications/{name}.md)",
             f"{first['padding']:.0%}" + ("" if planned is None else f" / {planned['padding']:.0%}"),
-            "" if planned is None else interval(planned["speed"]),
+            "" if planned is None else f"{planned['speed']['mean']:.2f} ×",
             "" if planned is None else arrival(planned),
-            strategy_name(best),
-            interval(best["time"]),
-            ", ".join(strategy_name(arm) for arm in others if did_not_pay(arm)) or "–",
+            fastest or "the baseline",
         ))  # fmt: skip
     head = (
         "",
-        "padding, plain / planned",
-        "planned: real tokens/s over plain",
-        "planned: time to plain's end",
-        "soonest at plain's end",
-        "its time",
-        "not shown to pay",
+        "padding before / after",
+        "tokens per second",
+        "time to the baseline's final loss",
+        "fastest to it",
     )
     some = next(iter(facts.values()))
     seeds = sorted({len(each["runs"]) for each in facts.values()})
-    told = (
-        f"{' or '.join(map(str, seeds))} seeds each, with 95 % intervals; 1 is plain batches of "
-        "the same memory, in fp32."
+    notes = (
+        f"Relative to the baseline (random batches of the same memory, fp32), "
+        f"{' or '.join(map(str, seeds))} seeds, with 95 % intervals."
     )
     whole = {
         "command": "python -m benchmarks.applications",
         "machine": some["machine"],
         "date": some["machine"]["date"],
     }
-    return f"{table(head, rows)}\n\n{told} {made(whole)}"
+    return f"{table(head, rows)}\n\n{notes} {made(whole)}"
 
 
 def advice(facts: Facts) -> str:
@@ -93,7 +89,7 @@ def advice(facts: Facts) -> str:
         (
             row["application"].replace("_", " "),
             row["advised"] + (f", updates of {row['tokens']:,}" if "tokens" in row else ""),
-            interval(row["time"]) or "not among the arms, or never there",
+            interval(row["time"]) or "not run, or did not get there",
             row["best"],
             interval(row["best_time"]),
             "" if row["over_best"] is None else f"{row['over_best']:.2f}",
@@ -105,11 +101,11 @@ def advice(facts: Facts) -> str:
     head = (
         "",
         "advised",
-        "time to plain's end, over plain",
-        "best arm of all",
-        "its time",
-        "advised over best",
-        "trials: easy first, times as soon",
+        "its time ÷ baseline",
+        "fastest arm",
+        "its time ÷ baseline",
+        "advised ÷ fastest",
+        "easy first, in trials",
         "trials took",
     )
     return f"{table(head, rows)}\n\n{source('advice', facts)}"
