@@ -4,13 +4,13 @@ A page with code is prepared by the function that `PREPARED` names for it. It ge
 the page's commands run in, and returns the names that the page's Python blocks begin with.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.docs.commands import run
 
 Names = dict[str, Any]
 
@@ -29,8 +29,7 @@ def a_file_of_lengths(folder: Path) -> Names:
 
 def a_task(folder: Path) -> Names:
     """A file of lengths, and the job that `batchwright new-task` writes, made smaller."""
-    command = [sys.executable, "-m", "batchwright", "new-task", "mine.py"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    run(["batchwright", "new-task", "mine.py"], folder)
     make_smaller(folder / "mine.py")
     return a_file_of_lengths(folder)
 

@@ -1,28 +1,49 @@
 """Every code block of README.md and of the documentation runs."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.docs.blocks import ROOT, Block, blocks_of, pages
 from tests.docs.commands import NOT_RUN, checked, commands_of, reason_not_to_run
 from tests.docs.preparations import ENVIRONMENT, PREPARED
-from tests.docs.run_page import run_block
+from tests.docs.run_page import run_block, run_page
 from tests.patience import PATIENCE
 
 PAGES = [page for page in pages() if blocks_of((ROOT / page).read_text(encoding="utf-8"))]
+
+OF_ITS_OWN = {*ENVIRONMENT, "docs/frameworks/compiled.md"}
+"""Pages that get a process: of other variables, or of a framework that stays in it."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    if page in OF_ITS_OWN:
+        _run_alone(page, tmp_path)
+        return
+    # Here, where torch is loaded. What a page's frameworks warn of is theirs.
+    random, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        with contextlib.chdir(tmp_path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_page(page, tmp_path)
+    finally:
+        torch.set_rng_state(random)
+        torch.set_num_threads(threads)
+
+
+def _run_alone(page: str, folder: Path) -> None:
     variables = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     done = subprocess.run(
         [sys.executable, "-m", "tests.docs.run_page", page],
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | variables | ENVIRONMENT.get(page, {}),
         capture_output=True,
         text=True,
