@@ -72,7 +72,7 @@ def batches_of(plan: bw.Plan, lengths: np.ndarray) -> list[np.ndarray]:
     return batches
 
 
-def with_torch(batches: list[np.ndarray]) -> tuple[int, list[float]]:
+def with_torch(batches: list[np.ndarray], backend: str = "inductor") -> tuple[int, list[float]]:
     """Train an epoch under torch.compile; return compilations, and seconds of each update."""
     import torch
     from torch._dynamo.testing import CompileCounterWithBackend
@@ -83,7 +83,7 @@ def with_torch(batches: list[np.ndarray]) -> tuple[int, list[float]]:
     torch.set_num_threads(1)
     embed = torch.nn.Embedding(VOCABULARY, WIDTH)
     attend, head = torch.nn.Linear(WIDTH, 3 * WIDTH), torch.nn.Linear(WIDTH, VOCABULARY)
-    counter = CompileCounterWithBackend("inductor")
+    counter = CompileCounterWithBackend(backend)
 
     @torch.compile(dynamic=False, backend=counter)
     def loss_sum(tokens):

@@ -1,11 +1,16 @@
 """The mixing experiment compares what it says, and says what it finds."""
 
 import json
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 
+import benchmarks.mixing.__main__ as command
+from benchmarks.mixing.__main__ import Settings
 from benchmarks.mixing.compositions import (
     GROUPED,
     GROUPED_FIXED,
@@ -22,7 +27,9 @@ from benchmarks.mixing.from_examples import prepare
 from benchmarks.mixing.training import EVALUATE_AT, Losses, learning_rate_at, train, unigram_loss
 from benchmarks.reporting import table_console
 
-from .test_benchmarks import result_of, run_module
+from .test_benchmarks import result_of
+
+language_model = sys.modules[prepare.__module__]
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4.75, 0.65, 3_000), 4, 256).astype(np.int64)
 STEP_TOKENS = 2_048
@@ -131,8 +138,14 @@ def test_the_table_has_a_row_for_each_arm():
         assert name in text
 
 
+def texts():
+    """Make as many functions of all lengths as the jobs here need, and more than they check."""
+    return [f"def f{i}(x):\n" + f"    x = x + {i % 7}\n" * (1 + i**2 % 11) for i in range(400)]
+
+
 @pytest.mark.slow
-def test_training_learns_and_a_seed_repeats_it():
+def test_training_learns_and_a_seed_repeats_it(monkeypatch):
+    monkeypatch.setattr(language_model, "functions", texts)
     job = prepare(num_samples=300, num_validation=40, vocabulary=400, context=128)
     updates = ARMS[STRATIFIED](job.lengths, 0)
     steps = []
@@ -150,10 +163,16 @@ def test_training_learns_and_a_seed_repeats_it():
 
 
 @pytest.mark.slow
-def test_a_quick_run_reports_every_arm(tmp_path):
+def test_a_run_reports_every_arm(tmp_path, monkeypatch):
+    monkeypatch.setattr(language_model, "functions", texts)
+    small = Settings(num_samples=120, num_validation=10, vocabulary=300, context=64, width=32)
+    monkeypatch.setattr(command, "QUICK", small)
     target = tmp_path / "mixing.json"
-    done = run_module("benchmarks.mixing", "--quick", "--seeds", "1", "--output", str(target))
-    assert done.returncode == 0, done.stdout + done.stderr
+    threads = torch.get_num_threads()
+    arguments = ["--quick", "--seeds", "1", "--output", str(target)]
+    done = CliRunner().invoke(command.main, arguments, catch_exceptions=False)
+    torch.set_num_threads(threads)
+    assert done.exit_code == 0, done.output
     result = result_of(target)
     assert [arm["name"] for arm in result["arms"]] == list(ARMS)
     for arm in result["arms"]:
