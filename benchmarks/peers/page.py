@@ -21,8 +21,8 @@ TITLES = {
     "balance": "Balance among ranks",
 }
 
-SAME = 0.0005
-"""Efficiencies that differ by less are called the same."""
+SHOWN = ("text2k", "code2k")
+"""Sets of lengths with a table; the result file has all."""
 
 Facts = Mapping[str, Any]
 
@@ -62,10 +62,13 @@ def page(facts: Facts) -> str:
         parts += [
             _table_of(lengths, [row for row in of_kind if row["lengths"] == lengths])
             for lengths in dict.fromkeys(row["lengths"] for row in of_kind)
+            if lengths in SHOWN or kind == "balance"
         ]
-        parts += [
-            about(peer, [row for row in of_kind if row["peer"] == peer.name]) for peer in peers
-        ]
+        parts.append(
+            "\n".join(
+                about(peer, [row for row in of_kind if row["peer"] == peer.name]) for peer in peers
+            )
+        )
     absent = "\n".join(f"- {title}: {reason}." for title, reason in facts["not_run"].items())
     if absent:
         parts.append(f"## Not compared\n\n{absent}")
@@ -73,43 +76,18 @@ def page(facts: Facts) -> str:
 
 
 def about(peer: Peer, rows: list[Facts]) -> str:
-    """Say of one peer what was run, what was seen, and what it does not do."""
+    """Say of one peer what was run, which samples or budgets it got wrong, and what it lacks."""
     ran = [row for row in rows if "not_run" not in row]
     versions = dict.fromkeys(row["versions"]["version"] for row in ran)
-    heading = f"### {peer.title}" + (f" ({', '.join(versions)})" if versions else "")
-    seen = [f"- {sentence}" for sentence in said(ran)]
-    not_run = [
-        f"- {row['lengths']}, {row['samples']:,} samples: not run, {row['not_run']}."
+    heading = f"**{peer.title}**" + (f" ({', '.join(versions)})" if versions else "")
+    largest = _largest_of_each_set(ran).values()
+    seen = [sentence for row in largest for sentence in _broken(row)] if ran else ["Not run."]
+    seen += [
+        f"{row['lengths']}, {row['samples']:,} samples: not run, {row['not_run']}."
         for row in rows
         if "not_run" in row
     ]
-    told = "\n".join([*seen, *not_run]) or "- Not run."
-    return f"{heading}\n\n{peer.ran}\n\n{told}\n\n{peer.lacks}"
-
-
-def said(rows: list[Facts]) -> list[str]:
-    """Put the figures of one peer into sentences; what it does as well or better comes first."""
-    if not rows:
-        return []
-    sentences = []
-    for name, row in _largest_of_each_set(rows).items():
-        figures, ours = row["figures"], row["ours_figures"]
-        where = f"{name}, {row['samples']:,} samples"
-        if "imbalance" in figures:
-            quality = f"max ÷ mean {figures['imbalance']:.5f}, ours {ours['imbalance']:.5f}"
-        else:
-            quality = _compared(figures, ours)
-        sentences.append(f"{where}: {quality}; {_speed(row)}.")
-    broken = [sentence for row in rows for sentence in _broken(row)]
-    sentences += broken or [_KEPT[rows[0]["kind"]]]
-    grown = [row for row in rows if "growth" in row]
-    if grown:
-        last = grown[-1]["growth"]
-        sentences.append(
-            f"The last step to {last['samples']:.3g} times the samples took "
-            f"{last['seconds']:.3g} times the time."
-        )
-    return sentences
+    return " ".join([f"- {heading}: {peer.ran}", *seen, peer.lacks])
 
 
 def main(arguments: list[str]) -> int:
@@ -119,22 +97,6 @@ def main(arguments: list[str]) -> int:
         return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != after)
     PAGE.write_text(after, encoding="utf-8")
     return 0
-
-
-def _compared(figures: Facts, ours: Facts) -> str:
-    gap = figures["efficiency"] - ours["efficiency"]
-    if abs(gap) < SAME:
-        verdict = "the same efficiency as ours"
-    else:
-        verdict = "a better efficiency than ours" if gap > 0 else "less efficiency than ours"
-    return f"{verdict} ({figures['efficiency']:.4f}, ours {ours['efficiency']:.4f})"
-
-
-def _speed(row: Facts) -> str:
-    ratio = row["ratio"]["median"]
-    if ratio < 1:
-        return f"faster than ours, {1 / ratio:.2f} times"
-    return f"ours is {ratio:,.1f} times as fast"
 
 
 def _broken(row: Facts) -> list[str]:
@@ -190,38 +152,26 @@ def _sources(facts: Facts) -> dict[str, object]:
 
 
 _HEAD = """\
-# Beside other libraries
+# Other libraries
 
-What others plan, and what we plan, from the same lengths. Only planning is compared, from lengths
-to batches or rows: no data are read and no model is trained. This page is written by
-`python -m benchmarks.peers.page` from `benchmarks/results/peers.json`, which is what
-`{command}` found on {date}, on one core of {cpu}, with Batchwright {version}.
+What other libraries plan from the same lengths. Only planning is compared: no data are read, no
+model is trained. `python -m benchmarks.peers.page` writes this page from
+`benchmarks/results/peers.json`, made by `{command}` on {date}, on one core of {cpu}, with
+Batchwright {version}.
 
-Each library runs at a pinned version in an environment of its own. One of theirs and one of ours
-take turns; times are of the processor, and “×” is theirs over ours in the same round. Where a cell
-has two figures, they are theirs / ours. What a plan loses, repeats or overruns is counted from its
-batches. *text2k* and *text8k* are log-normal lengths of at most 2,048 and 8,192 tokens, *code2k*
-are the functions of Python's own library. Memory is what a worker's peak rose by in its first plan.
-Each table shows the most samples that a planner did within {limit:.0f} seconds.
-
-These libraries are more than their planners, and most do what ours does not: they train models,
-read audio, stream, generate. Each section says what was run, so that one can judge if it is fair.
+Each library has a pinned version and its own environment; theirs and ours take turns. Cells with
+two figures are theirs / ours, “×” is their CPU time over ours. *text2k* are log-normal lengths of at
+most 2,048 tokens, *code2k* the functions of Python's standard library; the result file has *text8k*
+too. MB is how far memory rose in the first plan. Tables show the most samples planned within
+{limit:.0f} seconds. These libraries do much more than planning.
 """
 
 _EXPLAINED = {
-    "padded": "Real tokens over tokens laid out, under a budget of 16,384 tokens a batch (32,768 "
-    "for *text8k*), and the largest batch over that budget. “Mix” says how unlike each other "
-    "updates of 32 consecutive batches are: 1 is a plain shuffle, less is more even.",
-    "packed": "Real tokens over space, in rows of 2,048 tokens (8,192 for *text8k*). A global best "
-    "fit leaves hardly any space whoever does it; libraries differ in time, in scope, and in what "
-    "they keep.",
+    "padded": "Efficiency is real over padded tokens, under a budget of 16,384 tokens a batch. "
+    "“Mix” is the length mix of updates of 32 consecutive batches: 1 is a plain shuffle, less is "
+    "more even.",
+    "packed": "Efficiency is real tokens over space, in rows of 2,048 tokens.",
     "balance": "1,024 samples shared out among 8 ranks: the largest share over the mean.",
-}
-
-_KEPT = {
-    "padded": "No sample is lost or repeated, and no batch exceeds the budget.",
-    "packed": "No sample is lost or repeated, and no row exceeds the capacity.",
-    "balance": "No sample is lost or repeated.",
 }
 
 

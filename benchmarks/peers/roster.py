@@ -52,7 +52,7 @@ class Peer:
 
 _RANKS = {"world_size": 8, "accumulate": UPDATE // 8}
 _PARTS = {"parts": 8}
-_NO_EQUAL = "Rows for ranks are dealt elsewhere, by number and not by cost."
+_NO_EQUAL = "Rows for ranks are assigned elsewhere, by number and not by cost."
 
 PEERS = (
     Peer(
