@@ -1,6 +1,7 @@
-"""Text from outside, made safe to show: names of files and columns, values, messages."""
+"""Numbers and texts as people read them; names and messages from outside made safe to print."""
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 
@@ -16,20 +17,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def all_printable(facts: Any) -> Any:
-    r"""Make every text in nested dictionaries and lists `printable`.
+def all_printable(value: Any) -> Any:
+    r"""Make every text in a value `printable`, in dictionaries, sequences and dataclasses too.
 
     Example:
         >>> print(all_printable({"name": ["a\x1bb"], "size": 3}))
         {'name': ['a\\x1bb'], 'size': 3}
     """
-    if isinstance(facts, str):
-        return printable(facts)
-    if isinstance(facts, Mapping):
-        return {all_printable(key): all_printable(each) for key, each in facts.items()}
-    if isinstance(facts, list | tuple):
-        return [all_printable(each) for each in facts]
-    return facts
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {all_printable(key): all_printable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [all_printable(each) for each in value]
+    if isinstance(value, tuple):
+        return tuple(all_printable(each) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value,
+            **{each.name: all_printable(getattr(value, each.name)) for each in fields(value)},
+        )
+    return value
 
 
 def printable_lines(text: str) -> str:
@@ -48,3 +56,96 @@ def one_line(value: object, limit: int | None = None) -> str:
     said = str(value) or (type(value).__name__ if isinstance(value, BaseException) else "")
     text = printable(" ".join(said.split()))
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+
+
+def number(value: float) -> str:
+    """Write a number with separators, and no more digits than tell something.
+
+    Example:
+        >>> number(1234567), number(357.125), number(4.0), number(0.1234), number(629.4)
+        ('1,234,567', '357.1', '4', '0.12', '629.4')
+    """
+    if value == round(value):
+        return f"{round(value):,}"
+    if abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """Write a share in percent; what is not all is never rounded to 100, nor a little to 0.
+
+    Example:
+        >>> percent(0.6523), percent(0.99996), percent(1), percent(0.00002), percent(1e-9)
+        ('65.2 %', '99.996 %', '100 %', '0.002 %', '< 0.001 %')
+    """
+    if share in {0, 1}:
+        return f"{share:.0%}".replace("%", " %")
+    for digits in (1, 2, 3):
+        text = f"{100 * share:.{digits}f}"
+        if float(text) not in {0, 100}:
+            return f"{text} %"
+    return "< 0.001 %" if share < 0.5 else "> 99.999 %"
+
+
+def short(value: int) -> str:
+    """Write a round number in few characters.
+
+    Example:
+        >>> short(5), short(2_000), short(10_000_000), short(1_500)
+        ('5', '2k', '10M', '1500')
+    """
+    for size, sign in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= size and value % size == 0:
+            return f"{value // size}{sign}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    Example:
+        >>> duration(0.0123), duration(0.5), duration(12.3), duration(200)
+        ('12 ms', '0.50 s', '12.3 s', '3 min 20 s')
+    """
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """Count things.
+
+    Example:
+        >>> plural(1, "rank"), plural(2, "batch")
+        ('1 rank', '2 batches')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number(count)} {noun}{ending}"
+
+
+def mebibytes(size: float) -> str:
+    """Write bytes in MiB: whole ones, or of less than ten two digits.
+
+    Example:
+        >>> mebibytes(300 * 2**20), mebibytes(2**19)
+        ('300', '0.5')
+    """
+    return f"{size / 2**20:,.0f}" if size >= 10 * 2**20 else f"{size / 2**20:.2g}"
+
+
+def interval(
+    mean: float, low: float | None, high: float | None, *, sign: str = "", digits: int = 2
+) -> str:
+    """Write a figure, and its interval if there is one.
+
+    Example:
+        >>> interval(2, 1.5, 2.5), interval(2, None, None)
+        ('2.00 (1.50 – 2.50)', '2.00')
+    """
+    text = f"{mean:{sign}.{digits}f}"
+    if low is None or low == high:
+        return text
+    return f"{text} ({low:{sign}.{digits}f} – {high:{sign}.{digits}f})"

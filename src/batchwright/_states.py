@@ -103,6 +103,31 @@ def _fields_fit(value: Mapping[str, Any], of: Any, bits: int) -> bool:
     )
 
 
+def built(value: Any, annotation: Any) -> Any:
+    """Make dataclasses, tuples and dicts from JSON that fits them.
+
+    Args:
+        value: What was parsed.
+        annotation: As for `fits`; keys of dicts may be integers.
+
+    Example:
+        >>> built([[1, 2], [3, 4]], tuple[tuple[int, int], ...])
+        ((1, 2), (3, 4))
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        hints = get_type_hints(annotation)
+        return annotation(**{name: built(each, hints[name]) for name, each in value.items()})
+    if origin in {Union, UnionType}:
+        return built(value, next((each for each in inner if fits(value, each)), None))
+    if origin is tuple:
+        types = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(built(each, type_) for each, type_ in zip(value, types, strict=True))
+    if origin is dict:
+        return {inner[0](key): built(each, inner[1]) for key, each in value.items()}
+    return value
+
+
 # -- States with a checksum -----------------------------------------------------------------------
 
 

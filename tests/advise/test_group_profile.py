@@ -1,7 +1,5 @@
 """Groups: shares of samples and of tokens, and what a mixture would draw."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,10 +63,8 @@ def test_what_are_no_groups_is_refused(groups, error, said):
 
 
 def test_names_are_cut_and_cannot_steer_a_terminal():
-    from batchwright.report.sections.samples import sample_sentences
+    from batchwright.report.advised import group_sentence
 
     profile = profile_groups(["\x1b[2J" + "x" * 100] * 3 + ["b"], [1, 1, 1, 1])
     assert len(profile.largest[0].name) == 60
-    facts = {"labels": None, "duplicates": None, "groups": asdict(profile)}
-    (said,) = sample_sentences(facts)
-    assert said.isprintable()
+    assert group_sentence(profile).isprintable()

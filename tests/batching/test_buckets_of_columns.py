@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 import batchwright as bw
 from batchwright.batching.edges_of_pairs import best_pairs
 from batchwright.layout import Layout
-from batchwright.report import file_facts
+from batchwright.stats.plan_facts import file_facts
 from tests import reference, strategies
 
 AREAS = {"sum": lambda *lengths: sum(lengths), "product": lambda *lengths: math.prod(lengths)}
@@ -314,7 +315,7 @@ def test_saved_with_its_shapes_and_split_for_more_ranks(tmp_path, max_tokens):
     assert loaded == plan
     assert loaded.layout == plan.layout
     assert loaded.stats(lengths) == plan.stats(lengths)
-    told = json.loads(json.dumps(file_facts(loaded)))["layout"]["shapes"]
+    told = json.loads(json.dumps(asdict(file_facts(loaded))))["layout"]["shapes"]
     assert tuple((rows, tuple(each)) for rows, each in told) == plan.layout.shapes
     split = bw.equalize(loaded, multiple_of=64)
     assert len(split) % 64 == 0

@@ -10,6 +10,7 @@ from batchwright.report.first_steps import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
 from tests.cli.test_compare import TASK
 from tests.patience import PATIENCE
+from tests.report.reader import view_of
 
 INSPECT = ("inspect", "plan.safetensors", "lengths.npy")
 
@@ -62,7 +63,7 @@ def test_any_plan_makes_a_page(plan, tmp_path):
     for source in ([], ["lengths.npy"]):
         facts = facts_of("inspect", path, *source, "--html", str(page))
         html = page.read_text(encoding="utf-8")
-        assert first_steps(facts)[0].split("'")[0].split("<")[0] in html
+        assert first_steps(view_of(facts).facts)[0].split("'")[0].split("<")[0] in html
         assert 0 < len(html) < 500_000
 
 

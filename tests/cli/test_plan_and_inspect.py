@@ -5,7 +5,7 @@ import json
 import pytest
 
 import batchwright as bw
-from batchwright.report.figures import number, percent
+from batchwright._format import number, percent
 from tests.cli.command import BUDGET, LENGTHS, PLAN, facts_of, invoke, run
 
 PROMISED = {

@@ -2,7 +2,14 @@
 
 import json
 import re
+from dataclasses import fields
 from html.parser import HTMLParser
+
+from batchwright._states import built
+from batchwright.dial import DialPosition
+from batchwright.report.rows import PlanView
+from batchwright.stats.plan_facts import FileFacts, Inspected, Measured, PlanFacts
+from batchwright.stats.plan_stats import PlanStats
 
 VOID = {"meta", "br", "hr", "img", "link"}
 
@@ -47,3 +54,22 @@ def read(html):
 
 def facts_of(html):
     return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def part(facts, kind):
+    """Make a dataclass of those of the facts that it has."""
+    return built({each.name: facts[each.name] for each in fields(kind)}, kind)
+
+
+def view_of(facts):
+    """Make the view of a plan whose JSON is given."""
+    measured = inspected = dial = None
+    if "lengths" in facts:
+        stats = {each.name: facts[each.name] for each in fields(PlanStats)}
+        measured = part(facts | {"stats": stats}, Measured)
+        inspected = part(facts, Inspected)
+    if "dial" in facts:
+        dial = built(facts["dial"], tuple[DialPosition, ...])
+    names = ("unit", "source", "plan", "seconds", "seconds_reading")
+    known = {name: facts[name] for name in names if name in facts}
+    return PlanView(PlanFacts(part(facts, FileFacts), measured, inspected, dial), **known)

@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.report.facts import coverage_facts, file_facts
 from batchwright.report.first_steps import first_steps
-from batchwright.report.inspected_facts import inspected_facts
+from batchwright.stats.plan_facts import (
+    EpochCoverage,
+    PlanFacts,
+    TimesDrawn,
+    epoch_coverage,
+    file_facts,
+    inspected_facts,
+)
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(5, 1, 20_000), 1, 1_000).astype(int)
 
 
 def said(plan, lengths=LENGTHS, **more):
-    return " ".join(first_steps(inspected_facts(plan, lengths) | {"unit": "tokens"} | more))
+    return " ".join(first_steps(dataclasses.replace(inspected_facts(plan, lengths), **more)))
 
 
 def test_a_good_plan_needs_nothing():
@@ -26,17 +32,17 @@ def test_a_good_plan_needs_nothing():
 def test_a_budget_is_proposed_for_batches_of_a_fixed_size_and_it_leaves_what_is_told():
     plan = bw.plan(LENGTHS, batching=bw.FixedSize(16))
     facts = inspected_facts(plan, LENGTHS)
-    within = facts["within_budget"]
-    assert f"--max-tokens {within['max_tokens']}" in said(plan)
-    better = bw.plan(LENGTHS, max_tokens=within["max_tokens"]).stats(LENGTHS)
-    assert better.efficiency == pytest.approx(1 - within["padding"])
-    assert within["padding"] < 0.1 < facts["waste"]["plan"]
+    within = facts.inspected.within_budget
+    assert f"--max-tokens {within.max_tokens}" in said(plan)
+    better = bw.plan(LENGTHS, max_tokens=within.max_tokens).stats(LENGTHS)
+    assert better.efficiency == pytest.approx(1 - within.padding)
+    assert within.padding < 0.1 < facts.measured.waste.plan
 
 
 def test_another_mixing_is_proposed_where_it_pads_less_and_mixes_as_well():
     batching = bw.TokenBudget(8_000, mixing="update")
     plan = bw.plan(LENGTHS, batching=batching, accumulate=8)
-    dial = [dataclasses.asdict(each) for each in bw.mixing_dial(LENGTHS, batching, accumulate=8)]
+    dial = bw.mixing_dial(LENGTHS, batching, accumulate=8)
     told = said(plan, dial=dial)
     assert "mixing='stratified' would leave" in told
     assert "mixing=" not in said(plan)  # not known without the dial
@@ -68,7 +74,7 @@ def test_samples_that_are_not_seen_come_first():
     plan = bw.plan(LENGTHS, batching=bw.TokenBudget(900, oversize="drop"))
     dropped = sum(each.size for each in plan.dropped.values())
     assert dropped
-    first, *_ = first_steps(inspected_facts(plan, LENGTHS) | {"unit": "tokens"})
+    first, *_ = first_steps(inspected_facts(plan, LENGTHS))
     assert first.startswith("This epoch does not see every sample")
     assert f"{dropped:,} samples dropped (oversize)" in first
     cut = bw.plan(LENGTHS, batching=bw.TokenBudget(900, oversize="truncate"))
@@ -77,21 +83,17 @@ def test_samples_that_are_not_seen_come_first():
 
 def test_of_a_file_alone_the_source_is_asked_for():
     plan = bw.plan(LENGTHS, max_tokens=8_000, world_size=4)
-    assert "Name the SOURCE" in first_steps(file_facts(plan))[-1]
-    missing = " ".join(first_steps(file_facts(plan.shard(0, 4))))
+    assert "Name the SOURCE" in first_steps(PlanFacts(file_facts(plan)))[-1]
+    missing = " ".join(first_steps(PlanFacts(file_facts(plan.shard(0, 4)))))
     assert "in no batch" in missing
     doubled = plan.take(np.tile(np.arange(len(plan)), 2))
-    assert "repetitions of samples" in " ".join(first_steps(file_facts(doubled)))
+    assert "repetitions of samples" in " ".join(first_steps(PlanFacts(file_facts(doubled))))
 
 
 def test_coverage_counts_each_sample_once_whatever_its_pieces():
     split = bw.plan([25, 3], batching=bw.Packing(10, oversize="split"))
-    assert coverage_facts(split)["times"] == [{"times": 1, "samples": 2, "share": 1.0}]
+    assert epoch_coverage(split).times == (TimesDrawn(1, 2, 1.0),)
     often = bw.Plan(np.zeros(40, dtype=int), np.arange(41))
-    assert coverage_facts(often) == {
-        "num_lengths": None,
-        "most": 8,
-        "times": [{"times": 8, "samples": 1, "share": None}],
-    }
-    short = coverage_facts(bw.plan([3, 5, 2, 4], max_tokens=8, world_size=2).shard(0, 2))
-    assert sum(each["samples"] for each in short["times"]) == short["num_lengths"] == 4
+    assert epoch_coverage(often) == EpochCoverage(None, 8, (TimesDrawn(8, 1, None),))
+    short = epoch_coverage(bw.plan([3, 5, 2, 4], max_tokens=8, world_size=2).shard(0, 2))
+    assert sum(each.samples for each in short.times) == short.num_lengths == 4

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batchwright._format import all_printable, one_line, printable
+from batchwright._states import built
 from batchwright.cli.output import print_on, report_console
-from batchwright.report.advised import advice_report
+from batchwright.report.advised import Advised, advice_report
 from batchwright.report.advised_page import advised_page
 from batchwright.report.compared import learning_table, sentences, speed_table
 from batchwright.report.compared_page import compared_page
@@ -131,8 +132,9 @@ def test_names_of_advice_are_shown_as_they_are(advice, new):
     for each in result["advice"]:
         each["why"] += new[0]
         each["untested"] = new[1]
-    terminal = on_a_terminal(advice_report(all_printable(result)))
-    page = advised_page(result)
+    found = built(result, Advised)
+    terminal = on_a_terminal(advice_report(all_printable(found)))
+    page = advised_page(found)
     parsed = Text(page)
     assert controls(terminal) | controls(page) == set()
     assert json.loads(parsed.scripts) == result

@@ -1,11 +1,14 @@
 """A page is well-formed and escaped, whatever it is made of."""
 
+import json
+
 import numpy as np
 
 import batchwright as bw
-from batchwright.report.inspected_facts import inspected_facts
 from batchwright.report.inspected_page import inspected_page
 from batchwright.report.page import Card, Section, page
+from batchwright.report.rows import PlanView
+from batchwright.stats.plan_facts import inspected_facts
 from tests.report.reader import facts_of, read
 
 
@@ -26,8 +29,8 @@ def test_what_is_empty_is_left_out():
 def test_a_plan_with_a_strange_name_makes_a_page():
     lengths = np.array([5, 3, 8, 2])
     facts = inspected_facts(bw.plan(lengths, max_tokens=16), lengths)
-    facts |= {"plan": "a/<b>&.plan", "source": None, "unit": "<words>"}
-    reader = read(inspected_page(facts))
+    view = PlanView(facts, plan="a/<b>&.plan", unit="<words>")
+    reader = read(inspected_page(view))
     assert reader.tags.count("b") == 0
     assert "Plan <b>&.plan" in reader.text
-    assert facts_of(inspected_page(facts)) == facts
+    assert facts_of(inspected_page(view)) == json.loads(json.dumps(view.as_json()))

@@ -5,12 +5,14 @@ import re
 
 import pytest
 
+from batchwright._format import number, percent
+from batchwright._states import built
+from batchwright.report.advised import Advised
 from batchwright.report.advised_page import advised_page
 from batchwright.report.compared_page import compared_page
-from batchwright.report.figures import number, percent
 from batchwright.report.inspected_page import inspected_page
 from tests.report.conftest import PLANS, RESULTS
-from tests.report.reader import facts_of, read
+from tests.report.reader import facts_of, read, view_of
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +25,9 @@ NAMES = [
     "trials",
 ]
 PAGES = {
-    **dict.fromkeys(INSPECTED, inspected_page),
-    "advise": advised_page,
-    "earlier": compared_page,
-    "compare": compared_page,
-    "trials": advised_page,
+    **dict.fromkeys(INSPECTED, lambda facts: inspected_page(view_of(facts))),
+    **dict.fromkeys(("advise", "trials"), lambda facts: advised_page(built(facts, Advised))),
+    **dict.fromkeys(("earlier", "compare"), compared_page),
 }
 
 

@@ -9,20 +9,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import batchwright as bw
-from batchwright.report import file_facts, plan_facts
-from batchwright.report.figures import number, percent
+from batchwright._format import number, percent
 from batchwright.report.glyphs import ASCII, UNICODE
+from batchwright.report.rows import PlanView
 from batchwright.report.text import fitting, plan_report
+from batchwright.stats.plan_facts import PlanFacts, file_facts, plan_facts
 from tests.strategies import jobs
 
-TOLD = {"source": "corpus.npy", "plan": None, "unit": "tokens"}
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 1, 2_000), 1, 512).astype(int)
 
 
-def text_of(facts, *, width=80, glyphs=UNICODE, **options):
+def text_of(facts, *, width=80, glyphs=UNICODE, named=None, **options):
+    view = PlanView(facts, **{"source": "corpus.npy", **(named or {})})
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False, **options)
-    console.print(plan_report(TOLD | facts, glyphs=glyphs, width=width))
+    console.print(plan_report(view, glyphs=glyphs, width=width))
     return file.getvalue()
 
 
@@ -41,7 +42,7 @@ def test_any_plan_fits_any_terminal(job, width, glyphs):
     except (bw.PlanError, bw.BudgetError):
         reject()
     width = fitting(width)
-    for facts in (plan_facts(plan, job.lengths), file_facts(plan)):
+    for facts in (plan_facts(plan, job.lengths), PlanFacts(file_facts(plan))):
         text = text_of(facts, width=width, glyphs=glyphs)
         assert max(map(len, text.splitlines())) <= width
         assert "…" not in text
@@ -56,15 +57,16 @@ def test_figures_of_any_size_fit(width):
     text = text_of(facts, width=width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    assert number(facts["num_tokens"]) in text
-    assert number(facts["lengths"]["max"]) in text.replace("\n", "") or width == 60
+    assert number(facts.measured.stats.num_tokens) in text
+    assert number(facts.measured.lengths.max) in text.replace("\n", "") or width == 60
 
 
 def test_the_text_says_what_the_facts_say():
     batching = bw.TokenBudget(400, oversize="drop")
     plan = bw.plan(LENGTHS, batching=batching, world_size=4, accumulate=2, seed=7, epoch=3)
-    facts = plan_facts(plan, LENGTHS) | {"seconds": 0.0123, "seconds_reading": 1.5}
-    text = text_of(facts, width=96)
+    facts = plan_facts(plan, LENGTHS)
+    text = text_of(facts, width=96, named={"seconds": 0.0123, "seconds_reading": 1.5})
+    facts = facts.as_json()
     rows = rows_of(text)
     assert {label: words[0] for label, words in rows.items()} == {
         "batches": number(facts["num_batches"]),
@@ -141,7 +143,7 @@ def test_equal_lengths_have_no_curve():
 
 
 def test_the_unit_is_what_was_measured():
-    text = text_of(plan_facts(bw.plan(LENGTHS, max_tokens=512), LENGTHS) | {"unit": "words"})
+    text = text_of(plan_facts(bw.plan(LENGTHS, max_tokens=512), LENGTHS), named={"unit": "words"})
     assert "words" in text
     assert "token" not in text
 
@@ -149,13 +151,13 @@ def test_the_unit_is_what_was_measured():
 def test_names_cannot_steer_the_terminal():
     plan = bw.plan(LENGTHS, max_tokens=512)
     name = "[bold]x[/bold]\x1b[31m\n.npy"
-    text = text_of(plan_facts(plan, LENGTHS) | {"source": name}, force_terminal=True)
+    text = text_of(plan_facts(plan, LENGTHS), named={"source": name}, force_terminal=True)
     assert "[bold]x[/bold]\\x1b[31m .npy" in text
 
 
 def test_the_file_alone_tells_what_it_knows():
     plan = bw.plan(LENGTHS, max_tokens=512, world_size=2)
-    rows = rows_of(text_of(file_facts(plan)))
+    rows = rows_of(text_of(PlanFacts(file_facts(plan))))
     assert rows["made for"][:1] == ["2,000"]
     assert rows["batches"][0] == number(len(plan))
     assert "efficiency" not in rows

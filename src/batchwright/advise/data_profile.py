@@ -10,8 +10,8 @@ from batchwright.dial import DialPosition, mixing_dial
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
 from batchwright.planner import plan
-from batchwright.report.histogram import histogram
 from batchwright.seeding import generator
+from batchwright.stats.lengths import Histogram, histogram
 from batchwright.typing import IntoLengths, LengthArray
 
 ROWS = 8
@@ -60,7 +60,7 @@ class DataProfile:
         efficiency: Kind of batches (``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"``,
             ``"buckets"``) → real over padded tokens; those that cannot be made are absent.
         dial: The mixing dial, for updates of 8 batches.
-        histogram: Of total lengths: ``edges``, one more than ``counts``.
+        histogram: Of total lengths.
         seconds: What finding that out took.
     """
 
@@ -74,7 +74,7 @@ class DataProfile:
     is_given: bool
     efficiency: dict[str, float]
     dial: tuple[DialPosition, ...]
-    histogram: dict[str, list[int]]
+    histogram: Histogram
     seconds: float
 
     @property
@@ -144,7 +144,7 @@ def profile_data(
         max_tokens=budget,
         is_given=max_tokens is not None,
         efficiency=efficiency,
-        histogram=_histogram(sizes),
+        histogram=histogram(sizes),
         dial=_dial(_part(array, _MOST_DIALLED, seed), budget, seed),
         seconds=time.perf_counter() - started,
     )
@@ -176,11 +176,6 @@ def _grouped_efficiency(lengths: LengthArray, rows: int, seed: int) -> float:
     longest = np.maximum.reduceat(columns[order], starts, axis=0).astype(np.int64).sum(axis=1)
     padded = int((longest * np.diff(np.append(starts, order.size))).sum())
     return int(columns.sum(dtype=np.int64)) / padded
-
-
-def _histogram(sizes: LengthArray) -> dict[str, list[int]]:
-    counted = histogram(sizes)
-    return {"edges": counted.edges.tolist(), "counts": counted.counts.tolist()}
 
 
 def _dial(lengths: LengthArray, budget: int, seed: int) -> tuple[DialPosition, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +17,7 @@ from batchwright.cli.output import (
     check_outputs,
     html_option,
     json_option,
+    print_json,
     print_on,
     report_console,
     write_page,
@@ -26,6 +26,11 @@ from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_op
 from batchwright.cli.source import Reading, lengths_of_columns, reading_options
 from batchwright.cli.turns import live_status, status
 from batchwright.cli.values import count, duration, size
+
+if TYPE_CHECKING:
+    from batchwright.advise import Evidence
+    from batchwright.report.advised import Advised, SpentPrice
+    from batchwright.typing import LengthArray
 
 
 @click.command("advise", cls=StrictCommand)
@@ -110,84 +115,80 @@ def advise(
             )
             raise click.UsageError(message)
         import_torch(threads)
-        facts = _of_task(source, max_tokens, seconds, updates, quick=quick)
+        evidence, price = _of_task(source, max_tokens, seconds, updates, quick=quick)
     else:
-        lengths, seconds_reading = lengths_of_columns(reading, source)
-        facts = _of_lengths(lengths, max_tokens) | {"seconds_reading": seconds_reading}
-        known = profiles_of_source(source, columns, lengths)
-        facts["evidence"] = dataclasses.replace(facts["evidence"], **known)
-    _show(facts, framework, html, as_json=as_json)
+        lengths, _ = lengths_of_columns(reading, source)
+        evidence, price = _of_lengths(lengths, max_tokens), None
+        evidence = replace(evidence, **profiles_of_source(source, columns, lengths))
+    _show(_advised(evidence, price, framework), html, as_json=as_json)
 
 
-def _of_lengths(lengths: Any, max_tokens: int | None) -> dict[str, Any]:
+def _of_lengths(lengths: LengthArray, max_tokens: int | None) -> Evidence:
     from batchwright.advise import Evidence, profile_data, profile_hardware
 
     with status("planning"):
         data = profile_data(lengths, max_tokens=max_tokens)
     with status("timing products"):
         hardware = profile_hardware()
-    return {"evidence": Evidence(data, hardware), "price": None}
+    return Evidence(data, hardware)
 
 
 def _of_task(
     path: str, max_tokens: int | None, seconds: float | None, updates: int | None, *, quick: bool
-) -> dict[str, Any]:
+) -> tuple[Evidence, SpentPrice]:
     from batchwright.advise import Price, examine_task
     from batchwright.compare import load_task
     from batchwright.compare.task_file import errors_of_task
+    from batchwright.report.advised import SpentPrice
 
     with status("reading the task"):
         task = load_task(path, quick=quick)
     if max_tokens is not None:
-        task = dataclasses.replace(task, max_tokens=max_tokens)
+        task = replace(task, max_tokens=max_tokens)
 
     def tell(price: Price) -> None:
         click.echo(price.told(), err=True)
 
     with errors_of_task(path), live_status() as watch:
         found = examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
-    return {
-        "evidence": found.evidence,
-        "price": dataclasses.asdict(found.price) | {"seconds_spent": found.seconds},
-    }
+    return found.evidence, SpentPrice(**vars(found.price), seconds_spent=found.seconds)
 
 
-def _show(facts: dict[str, Any], framework: str, html: Path | None, *, as_json: bool) -> None:
+def _advised(evidence: Evidence, price: SpentPrice | None, framework: str) -> Advised:
     from batchwright.advise import advise as ask
     from batchwright.advise import configuration, snippet
+    from batchwright.report.advised import Advised
 
-    evidence = facts["evidence"]
-    given = ask(evidence)
-    code = snippet(given, evidence.data, framework)
-    result = {
-        "data": dataclasses.asdict(evidence.data),
-        "hardware": None if evidence.hardware is None else dataclasses.asdict(evidence.hardware),
-        "model": None if evidence.model is None else dataclasses.asdict(evidence.model),
-        "trials": [dataclasses.asdict(each) for each in evidence.trials.values()],
-        "learning": {name: dataclasses.asdict(each) for name, each in evidence.learning.items()},
-        "price": facts["price"],
-        "strategy": configuration(given),
-        "advice": [dataclasses.asdict(each) for each in given],
-        "snippet": code,
-        **{name: _facts_of(evidence, name) for name in ("labels", "duplicates", "groups")},
-    }
+    advice = ask(evidence)
+    return Advised(
+        data=evidence.data,
+        hardware=evidence.hardware,
+        model=evidence.model,
+        trials=tuple(evidence.trials.values()),
+        learning=dict(evidence.learning),
+        price=price,
+        strategy=configuration(advice),
+        advice=tuple(advice),
+        snippet=snippet(advice, evidence.data, framework),
+        labels=evidence.labels,
+        duplicates=evidence.duplicates,
+        groups=evidence.groups,
+    )
+
+
+def _show(found: Advised, html: Path | None, *, as_json: bool) -> None:
     if html is not None:
         from batchwright.report.advised_page import advised_page
 
-        write_page(html, advised_page(result))
+        write_page(html, advised_page(found))
     if as_json:
-        click.echo(json.dumps(result, allow_nan=False))
+        print_json(found.as_json())
         return
     from batchwright.report.advised import advice_report
 
-    print_on(report_console(sys.stdout), advice_report(all_printable(result)))
-    pasted = printable_lines(code)
+    print_on(report_console(sys.stdout), advice_report(all_printable(found)))
+    pasted = printable_lines(found.snippet)
     click.echo(f"\nTo paste; what only you know is in capitals:\n\n{pasted}", nl=False)
-
-
-def _facts_of(evidence: Any, name: str) -> dict[str, Any] | None:
-    profile = getattr(evidence, name)
-    return None if profile is None else dataclasses.asdict(profile)
 
 
 def _list_rules(*, as_json: bool) -> None:
@@ -195,6 +196,6 @@ def _list_rules(*, as_json: bool) -> None:
 
     listed = [{"rule": rule.__name__, "text": inspect.getdoc(rule)} for rule in RULES]
     if as_json:
-        click.echo(json.dumps(listed))
+        print_json(listed)
         return
     click.echo("\n\n".join(f"{each['rule']}\n{each['text']}" for each in listed))

@@ -1,8 +1,7 @@
 """`batchwright inspect`: what a saved plan is worth."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,8 +11,9 @@ from batchwright.cli.output import check_outputs, html_option, json_option, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
-from batchwright.report import file_facts, plot_dial, plot_format
-from batchwright.report.inspected_facts import inspected_facts
+from batchwright.report import plot_dial, plot_format
+from batchwright.report.rows import PlanView
+from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
 
 _MOST_DIALLED = 1_000_000
@@ -56,7 +56,6 @@ def inspect(
         _check_plot(plot, dial=dial)
     check_outputs({"--plot": plot, "--html": html}, [plan, source, tokenizer])
     loaded = Plan.load(plan)
-    about = {"plan": click.format_filename(plan), "source": None, "unit": reading.unit}
     has_dial = source is not None and loaded.layout.budget is not None
     has_dial = has_dial and loaded.layout.kind == "padded"
     update = loaded.origin.world_size * loaded.origin.accumulate
@@ -67,27 +66,23 @@ def inspect(
             "batches or more: name the SOURCE of such a plan."
         )
         raise click.UsageError(message)
-    if source is None:
-        _finish(about | file_facts(loaded), html, as_json=as_json)
-        return
-    about["source"] = click.format_filename(source)
-    lengths, seconds = reading.lengths(source)
-    facts = inspected_facts(loaded, lengths)
-    if dial or (html is not None and has_dial and lengths.size <= _MOST_DIALLED):
-        positions = _dial(loaded, lengths)
-        facts["dial"] = [dataclasses.asdict(each) for each in positions]
-        if plot is not None:
-            plot_dial(positions, plot)
-            facts["plot"] = click.format_filename(plot)
-    _finish(about | facts | {"seconds_reading": seconds}, html, as_json=as_json)
-
-
-def _finish(facts: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
+    view = PlanView(PlanFacts(file_facts(loaded)), reading.unit, plan=click.format_filename(plan))
+    if source is not None:
+        lengths, seconds = reading.lengths(source)
+        facts = inspected_facts(loaded, lengths)
+        if dial or (html is not None and has_dial and lengths.size <= _MOST_DIALLED):
+            facts = replace(facts, dial=_dial(loaded, lengths))
+        view = replace(
+            view, facts=facts, source=click.format_filename(source), seconds_reading=seconds
+        )
+    if plot is not None:
+        plot_dial(view.facts.dial or (), plot)
+        view = replace(view, more={"plot": click.format_filename(plot)})
     if html is not None:
         from batchwright.report.inspected_page import inspected_page
 
-        write_page(html, inspected_page(facts))
-    show(facts, as_json=as_json)
+        write_page(html, inspected_page(view))
+    show(view, as_json=as_json)
 
 
 def _check_plot(plot: str, *, dial: bool) -> None:
@@ -108,7 +103,7 @@ def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
     )
     return mixing_dial(
         lengths,
-        batching if not plan.dropped else dataclasses.replace(batching, oversize="drop"),
+        batching if not plan.dropped else replace(batching, oversize="drop"),
         world_size=origin.world_size,
         accumulate=origin.accumulate,
         seed=origin.seed,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -21,6 +21,8 @@ from batchwright.sources.files import FORMATS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from batchwright.report.rows import PlanView
 
 _READ = frozenset({*FORMATS, ".txt", ".json"})
 """How files end that are read in a folder."""
@@ -113,24 +115,23 @@ def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Conso
     return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def show(facts: dict[str, Any], *, as_json: bool) -> None:
-    """Print the facts of a plan on standard output.
+def print_json(value: object) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value, allow_nan=False))
 
-    Args:
-        facts: As `report.text.plan_report` takes them.
-        as_json: As one line of JSON, else as a report.
-    """
+
+def show(view: PlanView, *, as_json: bool) -> None:
+    """Print a plan on standard output, as one line of JSON or as a report."""
     if as_json:
-        click.echo(json.dumps(facts, allow_nan=False))
+        print_json(view.as_json())
         return
     from batchwright.report.glyphs import glyphs_for
     from batchwright.report.text import fitting, plan_report
 
-    facts = all_printable(facts)
     console = report_console(sys.stdout or io.StringIO())
     console.width = fitting(console.width)
     glyphs = glyphs_for(console.encoding)
-    print_on(console, plan_report(facts, glyphs=glyphs, width=console.width))
+    print_on(console, plan_report(all_printable(view), glyphs=glyphs, width=console.width))
 
 
 def print_on(console: Console, *parts: RenderableType) -> None:

@@ -13,7 +13,8 @@ from batchwright.cli.output import check_outputs, json_option, show
 from batchwright.cli.source import Reading, reading_options
 from batchwright.order import Order, Sequential, Shuffle
 from batchwright.planner import Planner
-from batchwright.report import plan_facts
+from batchwright.report.rows import PlanView
+from batchwright.stats.plan_facts import plan_facts
 
 
 @click.command("plan", cls=StrictCommand)
@@ -140,17 +141,21 @@ def plan(
     seconds = time.perf_counter() - start
     if output is not None:
         planned.save(output)
-    about = {
-        "plan": None if output is None else click.format_filename(output),
-        "source": click.format_filename(source),
-        "unit": reading.unit,
-        "batching": _described(batching),
-        "order": _described(order),
-        "step_tokens": step_tokens,
-        "cost": cost,
-    }
-    timings = {"seconds": seconds, "seconds_reading": seconds_reading}
-    show(about | plan_facts(planned, lengths) | timings, as_json=as_json)
+    view = PlanView(
+        plan_facts(planned, lengths),
+        unit=reading.unit,
+        source=click.format_filename(source),
+        plan=None if output is None else click.format_filename(output),
+        seconds=seconds,
+        seconds_reading=seconds_reading,
+        more={
+            "batching": _described(batching),
+            "order": _described(order),
+            "step_tokens": step_tokens,
+            "cost": cost,
+        },
+    )
+    show(view, as_json=as_json)
 
 
 def _batching(options: dict[str, Any]) -> Batching:

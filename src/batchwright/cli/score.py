@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from batchwright._array_file import write_npy
-from batchwright._format import one_line
+from batchwright._format import duration, number, one_line
 from batchwright.cli import values
 from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, json_option
@@ -18,7 +18,6 @@ from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.scoring import SHARD_SIZE, score_column
 from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
 from batchwright.errors import ScoresError
-from batchwright.report.figures import duration, number
 from batchwright.sources.measures import MEASURES, Measure, measure_of, measured
 from batchwright.sources.progress import progress_bar
 

@@ -1,7 +1,7 @@
 """The same task under several strategies, seed after seed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,8 +13,8 @@ from batchwright.compare.task import Task
 from batchwright.drawing import coverage
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
-from batchwright.report.cost_facts import step_costs
-from batchwright.report.shape_facts import shape_facts
+from batchwright.stats.costs import step_costs
+from batchwright.stats.shapes import shape_stats
 
 Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]
 """Called after each turn: to show it, to save, or to stop by raising."""
@@ -114,7 +114,7 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any
 
     Returns:
         JSON values. Of the first epoch: `num_batches`, `num_steps`, `padding`, `dispersion`,
-        `shapes`, `shapes_of_batches` from `shape_facts`, and `step_costs`. Of the run: `pacing`,
+        `shapes`, `shapes_of_batches` from `shape_stats`, and `step_costs`. Of the run: `pacing`,
         the share of samples that is `eligible` at points of its `progress` (None: no curriculum),
         and `coverage`: for some `epochs`, the fields of `Coverage` and `drawn`, all draws until
         their end (None: each epoch has every sample once, or there are more than `MOST_DRAWS`).
@@ -132,8 +132,8 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any
         "padding": 1 - stats.efficiency,
         "dispersion": stats.dispersion,
         "shapes": stats.shapes,
-        "shapes_of_batches": shape_facts(plan, task.sizes),
-        "step_costs": step_costs(plan, task.sizes),
+        "shapes_of_batches": asdict(shape_stats(plan, task.sizes)),
+        "step_costs": asdict(step_costs(plan, task.sizes)),
         "pacing": _pacing(planner, task.epochs),
         "coverage": _coverage(planner, task.epochs),
     }

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from batchwright.report.figures import number, percent, plural
+from batchwright import _format
+from batchwright._format import number, percent, plural
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -198,7 +199,7 @@ def _includes(figure: Facts, value: float) -> bool:
 
 
 def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
-    """Write a figure, and its interval if there is one.
+    """Write a figure of a result, and its interval if there is one.
 
     Example:
         >>> interval({"mean": 2, "low": 1.5, "high": 2.5}), interval(None)
@@ -207,10 +208,7 @@ def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
     if figure is None:
         return ""
     mean, low, high = figure["mean"], figure["low"], figure["high"]
-    text = f"{mean:{sign}.{digits}f}"
-    if low is None or low == high:
-        return text
-    return f"{text} ({low:{sign}.{digits}f} – {high:{sign}.{digits}f})"
+    return _format.interval(mean, low, high, sign=sign, digits=digits)
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,179 +1,166 @@
-"""What to do first about a plan: each kind of advice is one function from facts to a sentence."""
+"""What to do first about a plan: each kind of advice is a function from facts to a sentence."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from batchwright.report.figures import number, percent, plural
-
-Facts = Mapping[str, Any]
+from batchwright._format import number, percent, plural
+from batchwright.dial import DialPosition
+from batchwright.stats.plan_facts import Measured, PlanFacts
 
 PADDING = 0.05
-"""Less padding than this is worth no word."""
+"""Less padding than this is not mentioned."""
 
 LESS = 0.5
-"""A setting is worth a word if it leaves less than this share of the padding."""
+"""A setting is proposed if it leaves less than this share of the padding."""
 
 IMBALANCE = 1.03
-"""Ranks that wait less than this are no matter."""
+"""Ranks that wait less than this are not mentioned."""
 
 UNLIKE = 2.0
-"""Updates that are more dispersed than this are."""
+"""Updates more dispersed than this are called unlike one another."""
 
 
-def first_steps(facts: Facts) -> list[str]:
+def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
     """Say what to do first about a plan.
 
     Args:
-        facts: What ``inspect --json`` prints, with SOURCE or without.
+        facts: Of the plan.
+        unit: What lengths count.
 
     Returns:
-        Sentences, what weighs most first; one at least.
+        One sentence or more, the most important first.
 
     Example:
         >>> import batchwright as bw
-        >>> from batchwright.report import plan_facts
-        >>> facts = plan_facts(bw.plan([4, 4], max_tokens=8), [4, 4])
-        >>> first_steps(facts | {"unit": "tokens"})
+        >>> from batchwright.stats.plan_facts import plan_facts
+        >>> first_steps(plan_facts(bw.plan([4, 4], max_tokens=8), [4, 4]))
         ['Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is ...
     """
-    said = [told for each in _KINDS if (told := each(facts)) is not None]
-    if "efficiency" not in facts:
+    said = list(_of_samples(facts, unit))
+    if facts.measured is None:
         return [
             *said,
             "Name the SOURCE that the plan was made for, to see padding, mix and balance.",
         ]
+    for find in (_padding, _unlike, _waiting):
+        sentence = find(facts, facts.measured)
+        said += [] if sentence is None else [sentence]
     return said or [
         "Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is seen."
     ]
 
 
-def _lost(facts: Facts) -> str | None:
-    """Name samples that are never trained on: that is worse than waste."""
-    missing = facts["absent"] or 0
-    if not facts["dropped"] and not missing:
-        return None
+def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
+    """Name samples that are never trained on, which is worse than waste; then what is repeated."""
+    file = facts.file
+    if file.dropped or file.absent:
+        yield _lost(file.dropped_by_reason, file.absent or 0)
+    if file.repeated:
+        yield (
+            f"{plural(file.repeated, 'repetition')} of samples: right for an order that draws, "
+            "wrong for an epoch of all samples."
+        )
+    if facts.truncated:
+        yield (
+            f"{plural(facts.truncated, 'sample')} lose {unit} to the limit of a row. "
+            "Raise the budget if their ends matter."
+        )
+
+
+def _lost(dropped: dict[str, int], absent: int) -> str:
     parts = [
         f"{plural(count, 'sample')} dropped ({reason})"
-        for reason, count in facts["dropped_by_reason"].items()
+        for reason, count in dropped.items()
         if count
     ]
-    if missing:
-        parts.append(f"{plural(missing, 'sample')} in no batch")
+    if absent:
+        parts.append(f"{plural(absent, 'sample')} in no batch")
     cure = ""
-    if "oversize" in facts["dropped_by_reason"]:
-        cure = " Raise the budget, or cut what is longer: --oversize truncate."
-    elif missing:
-        cure = " A shard holds the batches of one rank only; otherwise plan again."
+    if "oversize" in dropped:
+        cure = " Raise the budget, or cut longer samples: --oversize truncate."
+    elif absent:
+        cure = " If the file is not the shard of a single rank, plan again."
     return f"This epoch does not see every sample: {', '.join(parts)}.{cure}"
 
 
-def _repeated(facts: Facts) -> str | None:
-    if not facts["repeated"]:
+def _padding(facts: PlanFacts, measured: Measured) -> str | None:
+    waste = measured.waste.plan
+    if waste < PADDING:
         return None
-    return (
-        f"{plural(facts['repeated'], 'repetition')} of samples: right for an order that draws, "
-        "wrong for an epoch of all samples."
-    )
-
-
-def _cut(facts: Facts) -> str | None:
-    if not facts.get("truncated"):
-        return None
-    return (
-        f"{plural(facts['truncated'], 'sample')} lose {facts['unit']} to the limit of a row. "
-        "Raise the budget if their ends matter."
-    )
-
-
-def _padding(facts: Facts) -> str | None:
-    if "waste" not in facts or facts["waste"]["plan"] < PADDING:
-        return None
-    waste = facts["waste"]["plan"]
-    if facts["layout"]["kind"] == "packed":
+    if facts.file.layout.kind == "packed":
         return (
             f"{percent(waste)} of the rows is empty: the last rows of a small epoch, or samples "
             "nearly as long as a row. Longer rows pack better."
         )
-    return f"{percent(waste)} of what is computed is padding. {_less_padding(facts)}"
+    return f"{percent(waste)} of what is computed is padding. {_less_padding(facts, measured)}"
 
 
-def _less_padding(facts: Facts) -> str:
-    """Say what pads less than a plan of padded batches does."""
-    better, budgeted = _better_position(facts), facts.get("within_budget")
+def _less_padding(facts: PlanFacts, measured: Measured) -> str:
+    """Say what would reduce the padding of padded batches."""
+    layout, better = facts.file.layout, _better_position(facts, measured)
+    budgeted = None if facts.inspected is None else facts.inspected.within_budget
     if better is not None:
         return (
-            f"mixing={better['mixing']!r} would leave {percent(1 - better['efficiency'])}, at a "
-            f"dispersion of {better['dispersion']:.2f}."
+            f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
+            f"dispersion of {better.dispersion:.2f}."
         )
-    if budgeted is not None and budgeted["padding"] < LESS * facts["waste"]["plan"]:
+    if budgeted is not None and budgeted.padding < LESS * measured.waste.plan:
         return (
-            "Batches of a budget in place of a fixed size would leave "
-            f"{percent(budgeted['padding'])}: --max-tokens {budgeted['max_tokens']}."
+            "Batches within a budget instead of a fixed size would leave "
+            f"{percent(budgeted.padding)}: --max-tokens {budgeted.max_tokens}."
         )
-    if facts["layout"]["shapes"] is not None:
-        return "More shapes pad less."
-    if facts["layout"]["multiple"] > 1:
-        return f"Rows are rounded up to multiples of {facts['layout']['multiple']}."
-    return "More samples a batch, or --pack where the model can, pad less."
+    if layout.shapes is not None:
+        return "More shapes reduce it."
+    if layout.multiple > 1:
+        return f"Rows are rounded up to multiples of {layout.multiple}."
+    return "More samples a batch reduce it, or --pack if the model supports packed rows."
 
 
-def _better_position(facts: Facts) -> Facts | None:
-    """Return the position of the dial that pads far less and mixes no worse than a threshold."""
-    waste = facts["waste"]["plan"]
+def _better_position(facts: PlanFacts, measured: Measured) -> DialPosition | None:
+    """Return the position of the dial that pads least, if that is far less and it mixes well."""
     positions = [
         each
-        for each in facts.get("dial", ())
-        if 1 - each["efficiency"] < LESS * waste
-        and each["dispersion"] <= max(UNLIKE, facts["dispersion"])
+        for each in facts.dial or ()
+        if 1 - each.efficiency < LESS * measured.waste.plan
+        and each.dispersion <= max(UNLIKE, measured.stats.dispersion)
     ]
-    return min(positions, key=lambda each: 1 - each["efficiency"], default=None)
+    return max(positions, key=lambda each: each.efficiency, default=None)
 
 
-def _waiting(facts: Facts) -> str | None:
-    if facts["world_size"] == 1 or "imbalance_padded" not in facts:
+def _waiting(facts: PlanFacts, measured: Measured) -> str | None:
+    stats = measured.stats
+    if stats.world_size == 1:
         return None
-    if facts["imbalance_padded"] >= IMBALANCE:
+    if stats.imbalance_padded >= IMBALANCE:
         return (
-            f"Ranks wait: a step's slowest takes {facts['imbalance_padded']:.3f} × the mean in "
-            f"padded tokens. {_evened('padded', facts)}"
+            f"Ranks wait: the slowest rank of a step takes {stats.imbalance_padded:.3f} × the mean "
+            f"in padded tokens. {_evened('padded', facts)}"
         )
-    if facts["imbalance_quadratic"] >= IMBALANCE:
+    if stats.imbalance_quadratic >= IMBALANCE:
         return (
-            "Ranks are even in padded tokens, but in squared lengths a step's slowest takes "
-            f"{facts['imbalance_quadratic']:.3f} × the mean. Where attention takes most of the "
+            "Ranks are even in padded tokens, but in squared lengths the slowest rank of a step "
+            f"takes {stats.imbalance_quadratic:.3f} × the mean. If attention takes most of the "
             f"time: {_evened('quadratic', facts)}"
         )
     return None
 
 
-def _evened(cost: str, facts: Facts) -> str:
-    """Say what evens ranks out, and what that costs: with one slot a rank, the mix."""
-    if facts["accumulate"] > 1:
-        return f"--cost {cost} deals batches by what they cost."
+def _evened(cost: str, facts: PlanFacts) -> str:
+    if facts.file.accumulate > 1:
+        return f"--cost {cost} balances the cost of batches over ranks."
     return (
-        f"--cost {cost} deals batches by what they cost; with a single batch for each rank that "
-        "makes updates unlike one another, so raise --accumulate with it."
+        f"--cost {cost} balances the cost of batches over ranks; with one batch a rank that makes "
+        "updates unlike one another, so raise --accumulate with it."
     )
 
 
-def _unlike(facts: Facts) -> str | None:
-    if facts.get("dispersion", 1.0) <= UNLIKE:
+def _unlike(_: PlanFacts, measured: Measured) -> str | None:
+    stats = measured.stats
+    if stats.dispersion <= UNLIKE:
         return None
-    size = facts["world_size"] * facts["accumulate"]
     cure = "More batches an update mix better: --step-tokens, or --accumulate."
-    if size >= 8:
+    if stats.world_size * stats.accumulate >= 8:
         cure = "--mixing stratified or update mixes them."
     return (
-        f"Updates are unlike one another: dispersion {number(facts['dispersion'])}, where a plain "
+        f"Updates are unlike one another: dispersion {number(stats.dispersion)}, where a plain "
         f"shuffle has 1. {cure}"
     )
-
-
-_KINDS: tuple[Callable[[Facts], str | None], ...] = (
-    _lost,
-    _repeated,
-    _cut,
-    _padding,
-    _unlike,
-    _waiting,
-)

@@ -1,65 +1,186 @@
-"""The page of `inspect`: what to do first about a plan, then why."""
+"""The page of `inspect`: what to do first about a plan, then the figures behind it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from batchwright.report.figures import number, plural
+from batchwright._format import number, percent, plural
 from batchwright.report.first_steps import first_steps
 from batchwright.report.glyphs import UNICODE
 from batchwright.report.page import Section, page
-from batchwright.report.rows import batch_rows, budget_rows, layout_line, mix_rows, origin_rows
-from batchwright.report.sections.cost import cost_section, rank_section
-from batchwright.report.sections.coverage import epoch_section
-from batchwright.report.sections.dial import dial_section
-from batchwright.report.sections.lengths import length_section
-from batchwright.report.sections.shapes import shape_section
-from batchwright.report.sections.waste import waste_section
+from batchwright.report.parts import (
+    DOTS,
+    dial_section,
+    length_plots,
+    shape_plots,
+    waste_plots,
+)
+from batchwright.report.plots import band
+from batchwright.report.rows import SUMMARY, PlanView, layout_line, plan_rows
+from batchwright.stats.costs import StepCosts
+from batchwright.stats.lengths import LengthStats
+from batchwright.stats.plan_facts import Measured, PlanFacts
+from batchwright.stats.shapes import Shape, ShapeStats
 
-Facts = Mapping[str, Any]
 
-
-def inspected_page(facts: Facts) -> str:
-    """Write the page of a saved plan.
-
-    Args:
-        facts: What ``inspect --json`` prints, with SOURCE or without.
-
-    Returns:
-        HTML.
+def inspected_page(view: PlanView) -> str:
+    """Write the page of a saved plan, as HTML.
 
     Raises:
         MissingExtraError: Without jinja2 or matplotlib.
     """
-    unit = facts["unit"]
-    sections = [Section("What to do first", sentences=first_steps(facts))]
-    if "lengths" in facts:
-        sections += [length_section(facts["lengths"], unit=unit), waste_section(facts)]
-    if "shapes_of_batches" in facts:
-        sections.append(shape_section(facts["shapes_of_batches"], unit=unit))
-    if facts.get("dial"):
-        ranks, slots = plural(facts["world_size"], "rank"), plural(facts["accumulate"], "batch")
-        sections.append(dial_section(facts["dial"], note=f"Updates of {ranks} × {slots}."))
-    if "step_costs" in facts:
-        sections.append(cost_section(facts["step_costs"], unit=unit))
-        each = rank_section(facts["step_costs"], unit=unit)
-        sections += [] if each is None else [each]
-    sections += [epoch_section(facts), _figures(dict(facts))]
-    about = f"{number(facts['num_batches'])} batches of {plural(facts['num_samples'], 'sample')}: "
+    facts, unit, file = view.facts, view.unit, view.facts.file
+    sections = [Section("What to do first", sentences=first_steps(facts, unit))]
+    if facts.measured is not None:
+        sections += [_lengths(facts.measured.lengths, unit), _waste(facts, facts.measured, unit)]
+    if facts.inspected is not None:
+        sections.append(_shapes(facts.inspected.shapes_of_batches, unit))
+    if facts.dial:
+        ranks, slots = plural(file.world_size, "rank"), plural(file.accumulate, "batch")
+        sections.append(dial_section(facts.dial, note=f"Updates of {ranks} × {slots}."))
+    if facts.inspected is not None:
+        sections += _costs(facts.inspected.step_costs, unit)
+    figures = [row for group in plan_rows(view, UNICODE) for row in group]
+    sections += [
+        _coverage(facts),
+        Section(
+            "The plan in figures", head=("", "", "what it means"), rows=figures, is_wrapped=True
+        ),
+    ]
+    about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: "
     return page(
-        f"Plan {Path(facts['plan']).name}",
+        f"Plan {Path(view.plan or '').name}",
         sections,
-        facts,
-        about=f"{about}{layout_line(dict(facts))}.",
+        view.as_json(),
+        about=f"{about}{layout_line(file.layout, unit)}.",
     )
 
 
-def _figures(facts: dict[str, Any]) -> Section:
-    """List what the report in the terminal lists."""
-    rows = batch_rows(facts, UNICODE)
-    if "lengths" in facts:
-        rows += [*budget_rows(facts), *mix_rows(facts, UNICODE)]
-    rows += origin_rows(facts)
+def _lengths(lengths: LengthStats, unit: str) -> Section:
+    plots = length_plots(lengths.histogram, unit=unit)
+    names = ("num_samples", "num_tokens", *SUMMARY)
     return Section(
-        "The plan in figures", head=("", "", "what it means"), rows=rows, is_wrapped=True
+        "Lengths",
+        head=("samples", unit, *SUMMARY),
+        rows=[[number(getattr(lengths, name)) for name in names]],
+        plots=plots,
+        note="" if plots else "All samples are equally long.",
     )
+
+
+def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
+    """Show what a plan wastes, beside other batches in the same memory."""
+    kinds = [("this plan", measured.waste.plan, facts.file.num_batches)]
+    notes = []
+    plain = measured.plain_batches
+    budgeted = None if facts.inspected is None else facts.inspected.within_budget
+    if plain is not None and measured.waste.plain_batches is not None:
+        kinds.append(("plain batches", measured.waste.plain_batches, plain.num_batches))
+        samples = plural(plain.batch_size, "random sample")
+        notes.append(f"Plain batches hold {samples}: the most that always fit the budget.")
+    if budgeted is not None:
+        kinds.append(("within a budget", budgeted.padding, budgeted.num_batches))
+        notes.append(
+            f"Within a budget: padded batches of at most {number(budgeted.max_tokens)} {unit}, as "
+            "large as the largest of this plan."
+        )
+    return Section(
+        "Waste",
+        head=("", facts.wasted, "batches"),
+        rows=[(name, percent(share), number(count)) for name, share, count in kinds],
+        plots=waste_plots({name: share for name, share, _ in kinds}, what=facts.wasted),
+        note=" ".join(notes),
+    )
+
+
+def _shapes(shapes: ShapeStats, unit: str) -> Section:
+    is_packed = shapes.kind == "packed"
+    note = f"{number(shapes.distinct)} distinct shapes of a {'row' if is_packed else 'batch'}"
+    if shapes.distinct > len(shapes.commonest):
+        note += f", the {number(len(shapes.commonest))} commonest are listed"
+    plots = shape_plots({"Batch shapes": shapes}, unit=unit)
+    return Section(
+        "Batch shapes",
+        head=(
+            "row length" if is_packed else "rows × length",
+            *("batches", "of all", "samples", "padding"),
+        ),
+        rows=[
+            (
+                _shape(each, is_packed=is_packed),
+                number(each.batches),
+                percent(each.share),
+                number(each.samples),
+                percent(each.padding),
+            )
+            for each in shapes.commonest
+        ],
+        plots=plots,
+        note=f"{note}. {DOTS}" if plots else f"{note}.",
+    )
+
+
+def _shape(shape: Shape, *, is_packed: bool) -> str:
+    columns = (shape.length,) if isinstance(shape.length, int) else shape.length
+    length = " + ".join(map(number, columns))
+    return length if is_packed else f"{number(shape.rows)} × {length}"
+
+
+def _costs(costs: StepCosts, unit: str) -> list[Section]:
+    """Show what steps cost each rank, and the share of time spent waiting for the slowest."""
+    row = [number(each) for each in (costs.least, costs.mean, costs.most)]
+    head = ["least", "mean", "most"]
+    steps, ranks = plural(costs.num_steps, "step"), plural(costs.world_size, "rank")
+    slots = plural(costs.accumulate, "batch")
+    note = f"Padded {unit} of a rank in a step: {steps} of {ranks}, {slots} each."
+    if costs.world_size > 1:
+        head += ["slowest rank over mean", "waiting"]
+        row += [f"{costs.slowest_over_mean:.3f}", percent(costs.waiting)]
+        note += " Waiting: for the slowest rank, if time follows padded tokens."
+    plots = []
+    if costs.num_steps > 1:
+        note += " The line is the mean, the band goes from the least to the most"
+        note += " of ranks." if costs.steps_a_point == 1 else " of ranks and steps."
+        curve, up = costs.curve, f"padded {unit} a rank"
+        plots.append(
+            band(
+                *(curve.step, curve.mean, curve.least, curve.most),
+                across="step",
+                up=up,
+                title="Cost per step",
+            )
+        )
+    sections = [Section("Cost per rank and step", head=head, rows=[row], plots=plots, note=note)]
+    if costs.per_rank is not None and costs.world_size > 1:
+        totals = [(str(rank), number(total)) for rank, total in enumerate(costs.per_rank)]
+        sections.append(Section(head=("rank", f"padded {unit} of the epoch"), rows=totals))
+    return sections
+
+
+def _coverage(facts: PlanFacts) -> Section:
+    """Show how often an epoch holds each sample, and what it leaves out, with the reason."""
+    file, coverage = facts.file, facts.file.coverage
+    rows = [
+        (
+            _times(each.times, is_last=each.times == coverage.most),
+            number(each.samples),
+            "" if each.share is None else percent(each.share),
+        )
+        for each in coverage.times
+    ]
+    others = {f"dropped: {reason}": count for reason, count in file.dropped_by_reason.items()}
+    cut = {"truncated": facts.truncated, "split": facts.split}
+    others |= {name: count for name, count in cut.items() if count}
+    rows += [(name, number(count), "") for name, count in others.items()]
+    if coverage.num_lengths is None:
+        note = "The file does not say how many samples the data have."
+    else:
+        note = f"Of {plural(coverage.num_lengths, 'sample')}."
+    if file.dropped:
+        note += " Dropped ones are among those in no batch."
+    return Section("Coverage", head=("", "samples", "of all"), rows=rows, note=note)
+
+
+def _times(times: int, *, is_last: bool) -> str:
+    if times == 0:
+        return "in no batch"
+    said = "once" if times == 1 else f"{number(times)} times"
+    return f"{said} or more" if is_last else said

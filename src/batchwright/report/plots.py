@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchwright._format import one_line, printable
+from batchwright._format import one_line, percent, printable
 from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError
 from batchwright.report.dial_plot import DRAWN_AS_IT_IS, dial_figure
 from batchwright.report.dial_plot import GREY as DIAL_GREY
-from batchwright.report.figures import percent
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -178,17 +177,16 @@ def band(
     return _drawn(draw, title)
 
 
-def dial_points(positions: Sequence[Mapping[str, Any]]) -> str:
+def dial_points(positions: Sequence[DialPosition]) -> str:
     """Draw the mixing dial: padding against dispersion, a labelled point for each position.
 
     Args:
-        positions: Fields of `DialPosition` each, at least one.
+        positions: At least one.
 
     Raises:
         MissingExtraError: Without matplotlib.
     """
-    made = [DialPosition(**each) for each in positions]
-    return _written(lambda: dial_figure(made, inches=(_WIDTH, _HEIGHT + 0.4)), "Mixing dial")
+    return _written(lambda: dial_figure(positions, inches=(_WIDTH, _HEIGHT + 0.4)), "Mixing dial")
 
 
 def _label_of(name: object) -> str:

@@ -1,163 +1,199 @@
-"""The figures of a plan as rows of text: a label, a figure, and what it means."""
+"""What `plan` and `inspect` show, as a value; and its figures as rows of text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from batchwright.report.figures import duration, number, percent, plural
+from batchwright._format import duration, number, percent, plural
+from batchwright.dial import DialPosition
+from batchwright.layout import Layout
 from batchwright.report.glyphs import Glyphs
+from batchwright.stats.plan_facts import PlanFacts
+from batchwright.stats.plan_stats import PlanStats
 
 _EVEN = 0.9
 _UNEVEN = 1.1
 
 _REASONS = {"oversize": "longer than the budget"}
 
+SUMMARY = ("min", "median", "mean", "p95", "max")
 
-class Row(NamedTuple):
-    """One figure.
+
+@dataclass(frozen=True)
+class PlanView:
+    """What `plan` and `inspect` show.
 
     Attributes:
-        label: What it is called.
-        figure: The figure.
-        note: What it means. Empty: it needs no word.
+        facts: Of the plan.
+        unit: What lengths count.
+        source: Name of the source of lengths.
+        plan: Name of the plan's file.
+        seconds: That planning took.
+        seconds_reading: That reading the lengths took.
+        more: Other keys of the JSON.
     """
+
+    facts: PlanFacts
+    unit: str = "tokens"
+    source: str | None = None
+    plan: str | None = None
+    seconds: float | None = None
+    seconds_reading: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        timings = {"seconds": self.seconds, "seconds_reading": self.seconds_reading}
+        return {
+            "plan": self.plan,
+            "source": self.source,
+            "unit": self.unit,
+            **self.more,
+            **self.facts.as_json(),
+            **{name: value for name, value in timings.items() if value is not None},
+        }
+
+
+class Row(NamedTuple):
+    """One figure: what it is called, its value, and what it means."""
 
     label: str
     figure: str
     note: str = ""
 
 
-def layout_line(facts: dict[str, Any]) -> str:
-    """Say how batches lie in memory.
+def layout_line(layout: Layout, unit: str) -> str:
+    """Describe how batches lie in memory.
 
     Example:
-        >>> layout = {"kind": "packed", "budget": 8192, "max_samples": None, "multiple": 16}
-        >>> layout_line({"layout": layout | {"max_length": None}, "unit": "tokens"})
+        >>> layout_line(Layout("packed", 8192, multiple=16), "tokens")
         'rows packed to 8,192 tokens, samples rounded up to multiples of 16'
     """
-    layout = facts["layout"]
-    unit = facts["unit"]
     words = []
-    budget = layout["budget"] if layout.get("caps") is None else layout["caps"]
-    is_packed = layout["kind"] == "packed"
+    budget = layout.budget if layout.caps is None else layout.caps
+    is_packed = layout.kind == "packed"
     if budget is None:
         words.append("packed rows" if is_packed else "padded batches")
     else:
         what = "rows packed to" if is_packed else "padded batches of at most"
         words.append(f"{what} {_numbers(budget)} {unit}")
-    if layout["max_samples"] is not None:
-        words.append(f"at most {plural(layout['max_samples'], 'sample')} each")
-    if layout["multiple"] > 1:
+    if layout.max_samples is not None:
+        words.append(f"at most {plural(layout.max_samples, 'sample')} each")
+    if layout.multiple > 1:
         what = "samples" if is_packed else "rows"
-        words.append(f"{what} rounded up to multiples of {number(layout['multiple'])}")
-    if layout["max_length"] is not None:
-        words.append(f"longer samples cut to {_numbers(layout['max_length'])}")
+        words.append(f"{what} rounded up to multiples of {number(layout.multiple)}")
+    if layout.max_length is not None:
+        words.append(f"longer samples cut to {_numbers(layout.max_length)}")
     return ", ".join(words)
 
 
-def _numbers(values: int | Sequence[int]) -> str:
-    """Show a figure, or one for each column."""
-    return number(values) if isinstance(values, int) else " and ".join(map(number, values))
+def plan_rows(view: PlanView, glyphs: Glyphs) -> list[list[Row]]:
+    """Write the figures of a plan, in groups."""
+    groups = [_batch_rows(view.facts, glyphs)]
+    if view.facts.measured is not None:
+        stats = view.facts.measured.stats
+        groups += [_budget_rows(stats, view.unit), _mix_rows(stats, view.unit, glyphs)]
+    return [*groups, [*_loss_rows(view.facts), *_origin_rows(view)]]
 
 
-def batch_rows(facts: dict[str, Any], glyphs: Glyphs) -> list[Row]:
-    """Say how many batches and updates there are, and what is in them."""
-    samples = plural(facts["num_samples"], "sample")
-    ranks, slots = facts["world_size"], facts["accumulate"]
-    each = f"{plural(ranks, 'rank')} {glyphs.times} {plural(slots, 'batch')}"
-    mean, std = number(facts["samples_per_batch_mean"]), number(facts["samples_per_batch_std"])
+def _batch_rows(facts: PlanFacts, glyphs: Glyphs) -> list[Row]:
+    file = facts.file
+    each = f"{plural(file.world_size, 'rank')} {glyphs.times} {plural(file.accumulate, 'batch')}"
+    most = f"at most {number(file.samples_per_batch_max)}"
+    spread = f"{glyphs.spread} {number(file.samples_per_batch_std)}, {most}"
     rows = [
-        Row("batches", number(facts["num_batches"]), f"of {samples}"),
-        Row("updates", number(facts["num_steps"]), f"of {each} each"),
-        Row(
-            "samples a batch",
-            mean,
-            f"{glyphs.spread} {std}, at most {number(facts['samples_per_batch_max'])}",
-        ),
+        Row("batches", number(file.num_batches), f"of {plural(file.num_samples, 'sample')}"),
+        Row("updates", number(file.num_steps), f"of {each} each"),
+        Row("samples a batch", number(file.samples_per_batch_mean), spread),
     ]
-    if "shapes" in facts:
-        kind = "row length" if facts["layout"]["kind"] == "packed" else "batch shape"
-        rows.append(Row("shapes", number(facts["shapes"]), f"distinct {kind}s"))
+    if facts.measured is not None:
+        kind = "row length" if file.layout.kind == "packed" else "batch shape"
+        rows.append(Row("shapes", number(facts.measured.stats.shapes), f"distinct {kind}s"))
     return rows
 
 
-def budget_rows(facts: dict[str, Any]) -> list[Row]:
-    """Say what is padded, how full batches are, and how many there must be."""
-    unit = facts["unit"]
-    real, laid_out = number(facts["num_tokens"]), number(facts["padded_tokens"])
+def _budget_rows(stats: PlanStats, unit: str) -> list[Row]:
+    real = f"{number(stats.num_tokens)} of {number(stats.padded_tokens)} {unit} are real"
     largest = f"{unit}, padding included"
-    if facts["budget"] is not None:
-        share = percent(facts["max_batch_tokens"] / facts["budget"])
-        largest = f"{unit}, {share} of the budget of {number(facts['budget'])}"
+    if stats.budget is not None:
+        share = percent(stats.max_batch_tokens / stats.budget)
+        largest = f"{unit}, {share} of the budget of {number(stats.budget)}"
+    more = stats.num_batches - stats.lower_bound
+    gap = "no plan of these samples has fewer batches"
+    if more:
+        gap = f"batches at least; this plan has {number(more)} more ({percent(stats.gap)})"
     rows = [
-        Row("efficiency", percent(facts["efficiency"]), f"{real} of {laid_out} {unit} are real"),
-        Row("largest batch", number(facts["max_batch_tokens"]), largest),
-        Row("lower bound", number(facts["lower_bound"]), _gap(facts)),
+        Row("efficiency", percent(stats.efficiency), real),
+        Row("largest batch", number(stats.max_batch_tokens), largest),
+        Row("lower bound", number(stats.lower_bound), gap),
     ]
-    if facts["fill"] is not None:
-        rows.insert(2, Row("fill", percent(facts["fill"]), "of the budget, on average"))
+    if stats.fill is not None:
+        rows.insert(2, Row("fill", percent(stats.fill), "of the budget, on average"))
     return rows
 
 
-def mix_rows(facts: dict[str, Any], glyphs: Glyphs) -> list[Row]:
-    """Say how large and how alike updates are, and whether ranks wait."""
-    mean, std = number(facts["step_tokens_mean"]), number(facts["step_tokens_std"])
+def _mix_rows(stats: PlanStats, unit: str, glyphs: Glyphs) -> list[Row]:
+    spread = f"{glyphs.spread} {number(stats.step_tokens_std)} {unit}"
     rows = [
-        Row("update size", mean, f"{glyphs.spread} {std} {facts['unit']}"),
-        Row("dispersion", number(facts["dispersion"]), _mix(facts)),
+        Row("update size", number(stats.step_tokens_mean), spread),
+        Row("dispersion", number(stats.dispersion), _mix(stats)),
     ]
-    if facts["world_size"] > 1:
-        squared = f"{facts['imbalance_quadratic']:.3f}"
+    if stats.world_size > 1:
+        squared = f"{stats.imbalance_quadratic:.3f}"
         note = f"slowest over mean rank; {squared} in squared lengths"
-        rows.append(Row("rank imbalance", f"{facts['imbalance_padded']:.3f}", note))
+        rows.append(Row("rank imbalance", f"{stats.imbalance_padded:.3f}", note))
     return rows
 
 
-def loss_rows(facts: dict[str, Any]) -> list[Row]:
-    """Say what was left out, repeated or cut, and why; or that nothing was."""
-    limit = facts["layout"]["max_length"]
-    dropped = facts["dropped_by_reason"].items()
+def _mix(stats: PlanStats) -> str:
+    if stats.num_steps == 1:
+        return "a single update: nothing to compare"
+    if stats.dispersion < _EVEN:
+        return "more even than a plain shuffle, which is 1"
+    if stats.dispersion <= _UNEVEN:
+        return "as even as a plain shuffle, which is 1"
+    return "less even than a plain shuffle, which is 1; more batches an update mix better"
+
+
+def _loss_rows(facts: PlanFacts) -> list[Row]:
+    """Write what was left out, repeated or cut, and why; or that nothing was."""
+    file = facts.file
+    limit = _numbers(file.layout.max_length or 0)
+    dropped = file.dropped_by_reason.items()
     rows = [
         *(Row("dropped", number(count), _REASONS.get(reason, reason)) for reason, count in dropped),
-        Row("absent", number(facts["absent"] or 0), "samples in no batch"),
-        Row("repeated", number(facts["repeated"]), "samples beyond their first time"),
-        Row("truncated", number(facts.get("truncated", 0)), f"samples, to {_numbers(limit or 0)}"),
-        Row(
-            "split",
-            number(facts.get("split", 0)),
-            f"samples, into pieces of {_numbers(limit or 0)}",
-        ),
+        Row("absent", number(file.absent or 0), "samples in no batch"),
+        Row("repeated", number(file.repeated), "samples beyond their first time"),
+        Row("truncated", number(facts.truncated), f"samples, to {limit}"),
+        Row("split", number(facts.split), f"samples, into pieces of {limit}"),
     ]
-    told = [row for row in rows if row.figure != "0"]
-    if told or facts["absent"] is None:
-        return told
+    lost = [row for row in rows if row.figure != "0"]
+    if lost or file.absent is None:
+        return lost
     return [Row("dropped", "0", "every sample is in the plan, exactly once")]
 
 
-def origin_rows(facts: dict[str, Any]) -> list[Row]:
-    """Say what a plan was made from, and how long that took."""
-    rows = [Row("seed", str(facts["seed"]), f"epoch {facts['epoch']}")]
-    if "lengths" not in facts and facts["num_lengths"] is not None:
-        about = f"lengths of fingerprint {facts['fingerprint']}"
-        rows.append(Row("made for", number(facts["num_lengths"]), about))
-    if "seconds" in facts:
-        reading = f"and {duration(facts['seconds_reading'])} to read the lengths"
-        rows.append(Row("planned in", duration(facts["seconds"]), reading))
+def _origin_rows(view: PlanView) -> list[Row]:
+    file = view.facts.file
+    rows = [Row("seed", str(file.seed), f"epoch {file.epoch}")]
+    if view.facts.measured is None and file.num_lengths is not None:
+        about = f"lengths of fingerprint {file.fingerprint}"
+        rows.append(Row("made for", number(file.num_lengths), about))
+    if view.seconds is not None:
+        reading = f"and {duration(view.seconds_reading or 0)} to read the lengths"
+        rows.append(Row("planned in", duration(view.seconds), reading))
     return rows
 
 
-def _gap(facts: dict[str, Any]) -> str:
-    more = facts["num_batches"] - facts["lower_bound"]
-    if not more:
-        return "no plan of these samples has fewer batches"
-    return f"batches at least; this plan has {number(more)} more ({percent(facts['gap'])})"
+def _numbers(values: int | Sequence[int]) -> str:
+    return number(values) if isinstance(values, int) else " and ".join(map(number, values))
 
 
-def _mix(facts: dict[str, Any]) -> str:
-    value = facts["dispersion"]
-    if facts["num_steps"] == 1:
-        return "a single update: nothing to compare"
-    if value < _EVEN:
-        return "more even than a plain shuffle, which is 1"
-    if value <= _UNEVEN:
-        return "as even as a plain shuffle, which is 1"
-    return "less even than a plain shuffle, which is 1; more batches an update mix better"
+def dial_cells(position: DialPosition) -> tuple[str, str, str, str]:
+    """Write a position of the dial: mixing, padding, dispersion, batches."""
+    return (
+        str(position.mixing),
+        percent(1 - position.efficiency),
+        f"{position.dispersion:.2f}",
+        number(position.num_batches),
+    )

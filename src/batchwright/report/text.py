@@ -1,25 +1,18 @@
 """The report of a plan for a terminal."""
 
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchwright.report.figures import number, one_line, percent, plural, short
+from batchwright._format import number, one_line, percent, plural, short
+from batchwright.dial import DialPosition
 from batchwright.report.glyphs import Glyphs
-from batchwright.report.histogram import Histogram
-from batchwright.report.rows import (
-    Row,
-    batch_rows,
-    budget_rows,
-    layout_line,
-    loss_rows,
-    mix_rows,
-    origin_rows,
-)
+from batchwright.report.rows import SUMMARY, PlanView, Row, dial_cells, layout_line, plan_rows
+from batchwright.stats.lengths import Histogram, LengthStats
+from batchwright.stats.plan_facts import Measured, PlanFacts
 
 _WIDEST = 96
 _NARROWEST = 60
@@ -35,62 +28,48 @@ def fitting(width: int) -> int:
     return min(max(width, _NARROWEST), _WIDEST)
 
 
-def plan_report(facts: dict[str, Any], *, glyphs: Glyphs, width: int) -> RenderableType:
-    """Compose the report of a plan.
+def plan_report(view: PlanView, *, glyphs: Glyphs, width: int) -> RenderableType:
+    """Lay out the report of a plan, for rich to print.
 
     Args:
-        facts: What `plan_facts` or `file_facts` returns, with `source`, `plan` (file names, or
-            None) and `unit` (what lengths count) added.
+        view: What to show.
         glyphs: The characters to draw with.
         width: Columns, at least 60.
-
-    Returns:
-        What rich prints.
     """
-    inner = width - 2 * _MARGIN
+    facts = view.facts
     parts: list[RenderableType] = []
-    groups = [batch_rows(facts, glyphs)]
-    if "lengths" in facts:
+    if facts.measured is not None:
+        inner = width - 2 * _MARGIN
         parts = [
-            _title("Lengths", facts["source"]),
-            *_lengths(facts, inner),
-            *_curve(facts["lengths"]["histogram"], glyphs, inner),
+            _title("Lengths", view.source or ""),
+            *_lengths(facts.measured.lengths, view.unit, inner),
+            *_curve(facts.measured.lengths.histogram, glyphs, inner),
             Text(),
-            _title("Waste", _control(facts)),
-            _waste(facts, glyphs, inner),
+            _title("Waste", _control(facts.measured)),
+            _waste(facts, facts.measured, glyphs, inner),
             Text(),
         ]
-        groups += [budget_rows(facts), mix_rows(facts, glyphs)]
-    groups.append([*loss_rows(facts), *origin_rows(facts)])
-    about = [facts["plan"]] if facts["plan"] else []
-    parts += [
-        _title("Plan", f" {glyphs.dot} ".join([*about, layout_line(facts)])),
-        _rows(groups),
-    ]
-    if "dial" in facts:
+    named = [view.plan] if view.plan else []
+    about = f" {glyphs.dot} ".join([*named, layout_line(facts.file.layout, view.unit)])
+    parts += [_title("Plan", about), _rows(plan_rows(view, glyphs))]
+    if facts.dial is not None:
         parts += [Text(), _title("Mixing dial", "efficiency, and how unlike updates are")]
-        parts.append(_dial(facts["dial"], glyphs))
+        parts.append(_dial(facts.dial, glyphs))
     return Padding(Group(*parts), (1, _MARGIN))
 
 
-def _dial(positions: list[dict[str, Any]], glyphs: Glyphs) -> Table:
+def _dial(positions: Sequence[DialPosition], glyphs: Glyphs) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
     table.add_column("mixing", no_wrap=True)
     table.add_column("padding", justify="right")
     table.add_column("")
     table.add_column("dispersion", justify="right")
     table.add_column("batches", justify="right")
-    most = max((1 - each["efficiency"] for each in positions), default=0.0)
+    most = max((1 - each.efficiency for each in positions), default=0.0)
     for each in positions:
-        padding = 1 - each["efficiency"]
-        drawn, _ = glyphs.bar(padding / most if most else 0.0, _DIAL_BAR)
-        table.add_row(
-            str(each["mixing"]),
-            percent(padding),
-            Text(drawn, style="yellow"),
-            f"{each['dispersion']:.2f}",
-            number(each["num_batches"]),
-        )
+        drawn, _ = glyphs.bar((1 - each.efficiency) / most if most else 0.0, _DIAL_BAR)
+        mixing, padding, dispersion, batches = dial_cells(each)
+        table.add_row(mixing, padding, Text(drawn, style="yellow"), dispersion, batches)
     table.caption = "dispersion: 1 is a plain shuffle, less is more even"
     if not positions:
         table.caption = "no position can be planned: there are too few samples for such updates"
@@ -104,12 +83,11 @@ def _title(word: str, about: str) -> Text:
     )
 
 
-def _lengths(facts: dict[str, Any], width: int) -> list[Table]:
-    summary = facts["lengths"]
+def _lengths(summary: LengthStats, unit: str, width: int) -> list[Table]:
     columns = [
-        ("samples", number(summary["num_samples"])),
-        (facts["unit"], number(summary["num_tokens"])),
-        *((name, number(summary[name])) for name in ("min", "median", "mean", "p95", "max")),
+        ("samples", number(summary.num_samples)),
+        (unit, number(summary.num_tokens)),
+        *((name, number(getattr(summary, name))) for name in SUMMARY),
     ]
     if sum(max(map(len, column)) + _GAP for column in columns) - _GAP > width:
         return [_figures(columns[:2]), _figures(columns[2:])]
@@ -124,8 +102,7 @@ def _figures(columns: list[tuple[str, str]]) -> Table:
     return table
 
 
-def _curve(counted: dict[str, list[int]], glyphs: Glyphs, width: int) -> list[Text]:
-    histogram = Histogram(np.array(counted["edges"]), np.array(counted["counts"]))
+def _curve(histogram: Histogram, glyphs: Glyphs, width: int) -> list[Text]:
     if histogram.edges[-1] - histogram.edges[0] == 1:
         return []  # all samples are equally long
     lines = glyphs.curve(histogram.heights(width), _CURVE_ROWS)
@@ -137,7 +114,7 @@ def _curve(counted: dict[str, list[int]], glyphs: Glyphs, width: int) -> list[Te
 
 def _axis(histogram: Histogram, width: int) -> str:
     """Write round lengths below the curve, as many as there is room for."""
-    first, last = int(histogram.edges[0]), int(histogram.edges[-1]) - 1
+    first, last = histogram.edges[0], histogram.edges[-1] - 1
     powers = [10**exponent for exponent in range(len(str(last)))]
     for factors in ((1, 2, 5), (1,)):
         ticks = [factor * power for power in powers for factor in factors]
@@ -156,24 +133,22 @@ def _axis(histogram: Histogram, width: int) -> str:
     return line
 
 
-def _control(facts: dict[str, Any]) -> str:
-    plain = facts["plain_batches"]
+def _control(measured: Measured) -> str:
+    plain = measured.plain_batches
     if plain is None:
         return ""
-    samples = plural(plain["batch_size"], "random sample")
+    samples = plural(plain.batch_size, "random sample")
     return f"plain batches hold {samples}, the most that always fit"
 
 
-def _waste(facts: dict[str, Any], glyphs: Glyphs, width: int) -> Table:
-    packed = facts["layout"]["kind"] == "packed" and facts["budget"] is not None
-    plain = facts["plain_batches"]
-    bars = [("this plan", facts["waste"]["plan"], facts["num_batches"])]
-    if plain is not None:
-        bars.append(("plain batches", facts["waste"]["plain_batches"], plain["num_batches"]))
-    wasted = "empty" if packed else "padding"
+def _waste(facts: PlanFacts, measured: Measured, glyphs: Glyphs, width: int) -> Table:
+    waste, plain = measured.waste, measured.plain_batches
+    bars = [("this plan", waste.plan, facts.file.num_batches)]
+    if plain is not None and waste.plain_batches is not None:
+        bars.append(("plain batches", waste.plain_batches, plain.num_batches))
     columns = [
         [name for name, _, _ in bars],
-        [f"{percent(share)} {wasted}" for _, share, _ in bars],
+        [f"{percent(share)} {facts.wasted}" for _, share, _ in bars],
         [plural(count, "batch") for _, _, count in bars],
     ]
     room = width - sum(max(map(len, column)) + _GAP for column in columns)

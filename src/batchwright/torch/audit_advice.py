@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from batchwright._format import number, percent, plural
 from batchwright.errors import PrecisionError
-from batchwright.report.figures import number, percent, plural
 from batchwright.torch.audit_exponents import FORMATS, suiting_powers
 from batchwright.torch.update.policy import MODES
 

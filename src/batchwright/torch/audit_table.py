@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from batchwright._format import number, percent, plural
 from batchwright.errors import MissingExtraError
-from batchwright.report.figures import number, percent, plural
 from batchwright.torch.audit_advice import judged_mode, suiting
 from batchwright.torch.audit_exponents import FORMATS, Exponents
 

@@ -1,8 +1,8 @@
 """Batches of like lengths: do they pay?"""
 
+from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import Evidence, worthwhile
-from batchwright.report.figures import percent
 
 
 def dynamic_batching(evidence: Evidence) -> Advice:

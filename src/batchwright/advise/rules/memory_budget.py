@@ -1,8 +1,8 @@
 """What fits into memory: a setting of its own."""
 
+from batchwright._format import mebibytes
 from batchwright.advise.advice import Advice, Verdict
 from batchwright.advise.rules.evidence import WORTH, Evidence
-from batchwright.report.figures import mebibytes
 
 
 def memory_budget(evidence: Evidence) -> Advice:

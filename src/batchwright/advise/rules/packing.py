@@ -1,8 +1,8 @@
 """Rows filled without padding: do they pay?"""
 
+from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.rules.evidence import WORTH, Evidence
-from batchwright.report.figures import percent
 
 
 def packing(evidence: Evidence) -> Advice:

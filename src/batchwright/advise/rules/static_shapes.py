@@ -1,9 +1,9 @@
 """A few padded shapes: do they pay?"""
 
+from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.data_profile import NUM_SHAPES
 from batchwright.advise.rules.evidence import Evidence
-from batchwright.report.figures import percent
 
 
 def static_shapes(evidence: Evidence) -> Advice:

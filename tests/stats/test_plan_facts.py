@@ -9,8 +9,8 @@ from hypothesis import given, reject
 
 import batchwright as bw
 from batchwright.layout import Layout
-from batchwright.report import file_facts, plan_facts
-from batchwright.report.facts import length_facts, plain_batches
+from batchwright.stats.lengths import length_stats
+from batchwright.stats.plan_facts import Waste, file_facts, plain_batches, plan_facts
 from tests.strategies import Job, jobs, lengths
 
 
@@ -25,17 +25,18 @@ def planned(job: Job) -> bw.Plan:
 @given(job=jobs())
 def test_facts_are_the_statistics_and_are_json(job):
     plan = planned(job)
-    facts = plan_facts(plan, job.lengths)
+    facts = plan_facts(plan, job.lengths).as_json()
     stats = dataclasses.asdict(plan.stats(job.lengths))
     assert stats.items() <= facts.items()
-    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    assert json.loads(json.dumps(facts, allow_nan=False)).keys() == facts.keys()
 
 
 @pytest.mark.slow
 @given(job=jobs())
 def test_what_the_file_knows_agrees_with_the_statistics(job):
     plan = planned(job)
-    alone, whole = file_facts(plan), plan_facts(plan, job.lengths)
+    alone = dataclasses.asdict(file_facts(plan))
+    whole = plan_facts(plan, job.lengths).as_json()
     assert alone.keys() <= whole.keys()
     assert {name: whole[name] for name in alone} == alone
 
@@ -45,37 +46,37 @@ def test_what_the_file_knows_agrees_with_the_statistics(job):
 def test_every_sample_is_accounted_for(job):
     plan = planned(job)
     facts = file_facts(plan)
-    assert facts["repeated"] == plan.repeated.size
-    if facts["num_lengths"] is not None:
-        assert facts["absent"] == 0
-        entries = facts["num_samples"] - facts["repeated"] + facts["dropped"]
+    assert facts.repeated == plan.repeated.size
+    if facts.num_lengths is not None:
+        assert facts.absent == 0
+        entries = facts.num_samples - facts.repeated + facts.dropped
         assert entries == job.lengths.size
 
 
 def test_a_shard_lacks_samples_and_a_doubled_plan_repeats_them():
     plan = bw.plan([3, 5, 2, 4, 8, 1], max_tokens=8, world_size=2)
     shard = plan.shard(0, 2)
-    assert file_facts(shard)["absent"] == 6 - shard.indices.size > 0
+    assert file_facts(shard).absent == 6 - shard.indices.size > 0
     doubled = plan.take(np.tile(np.arange(len(plan)), 2))
-    assert file_facts(doubled)["repeated"] == 6
+    assert file_facts(doubled).repeated == 6
 
 
 def test_pieces_of_a_sample_are_no_repetition():
     plan = bw.plan([25, 3], batching=bw.Packing(10, oversize="split"))
     facts = file_facts(plan)
-    assert (facts["num_samples"], facts["split"], facts["repeated"]) == (2, 1, 0)
-    assert file_facts(plan.take(np.array([0, *range(len(plan))])))["repeated"] > 0
+    assert (facts.num_samples, facts.split, facts.repeated) == (2, 1, 0)
+    assert file_facts(plan.take(np.array([0, *range(len(plan))]))).repeated > 0
 
 
 @given(lengths=lengths())
 def test_the_summary_is_what_numpy_says(lengths):
-    facts = length_facts(lengths)
-    assert facts["num_tokens"] == sum(lengths.tolist())
-    assert facts["mean"] == pytest.approx(np.mean(lengths))
-    assert facts["median"] == pytest.approx(np.median(lengths))
-    assert facts["p95"] == pytest.approx(np.percentile(lengths, 95))
-    assert (facts["min"], facts["max"]) == (lengths.min(), lengths.max())
-    assert sum(facts["histogram"]["counts"]) == lengths.size
+    facts = length_stats(lengths)
+    assert facts.num_tokens == sum(lengths.tolist())
+    assert facts.mean == pytest.approx(np.mean(lengths))
+    assert facts.median == pytest.approx(np.median(lengths))
+    assert facts.p95 == pytest.approx(np.percentile(lengths, 95))
+    assert (facts.min, facts.max) == (lengths.min(), lengths.max())
+    assert sum(facts.histogram.counts) == lengths.size
 
 
 @given(lengths=lengths())
@@ -84,30 +85,30 @@ def test_plain_batches_are_the_largest_that_always_fit(lengths):
     facts = plain_batches(lengths.astype(np.int64), layout, seed=0)
     assert facts is not None
     longest = -(-int(lengths.max()) // 8) * 8
-    assert facts["batch_size"] * longest <= 130 < (facts["batch_size"] + 1) * longest
-    batching = bw.FixedSize(facts["batch_size"], pad_to_multiple_of=8)
+    assert facts.batch_size * longest <= 130 < (facts.batch_size + 1) * longest
+    batching = bw.FixedSize(facts.batch_size, pad_to_multiple_of=8)
     stats = bw.plan(lengths, batching=batching, seed=0).stats(lengths)
     for name in ("num_batches", "num_tokens", "padded_tokens", "efficiency"):
-        assert facts[name] == getattr(stats, name)
+        assert getattr(facts, name) == getattr(stats, name)
     assert stats.max_batch_tokens <= 130
 
 
 def test_without_a_budget_there_is_nothing_to_compare_with():
     facts = plan_facts(bw.plan([3, 5, 2], batching=bw.FixedSize(2)), [3, 5, 2])
-    assert facts["plain_batches"] is None
-    assert facts["waste"] == {"plan": 1 - facts["efficiency"], "plain_batches": None}
+    assert facts.measured.plain_batches is None
+    assert facts.measured.waste == Waste(1 - facts.measured.stats.efficiency, None)
     assert plain_batches(np.array([9]), Layout(budget=8), seed=0) is None
 
 
 def test_waste_of_packed_rows_counts_what_is_empty():
     facts = plan_facts(bw.plan([6, 3], batching=bw.Packing(10)), [6, 3])
-    assert facts["waste"]["plan"] == pytest.approx(0.1)
-    assert facts["waste"]["plain_batches"] == pytest.approx(0.55)  # a row each
+    assert facts.measured.waste.plan == pytest.approx(0.1)
+    assert facts.measured.waste.plain_batches == pytest.approx(0.55)  # a row each
 
 
 def test_waste_of_padded_batches_counts_what_is_padding():
     facts = plan_facts(bw.plan([4, 2], max_tokens=8), [4, 2])
-    assert facts["waste"] == {"plan": 0.25, "plain_batches": 0.25}
+    assert facts.measured.waste == Waste(0.25, 0.25)
 
 
 def test_other_lengths_are_refused():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchwright.report.figures import duration, number, one_line, percent, plural, short
+from batchwright._format import duration, number, one_line, percent, plural, short
 
 
 @given(st.floats(0, 1))

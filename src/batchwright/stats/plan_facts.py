@@ -1,0 +1,382 @@
+"""Everything that `plan` and `inspect` show of a plan, as one value."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from batchwright.batching import FixedSize, TokenBudget
+from batchwright.dial import DialPosition
+from batchwright.errors import BatchwrightError
+from batchwright.layout import Layout
+from batchwright.lengths import as_lengths
+from batchwright.planner import plan as plan_of
+from batchwright.plans import Plan
+from batchwright.stats.costs import StepCosts, step_costs
+from batchwright.stats.lengths import LengthStats, length_stats
+from batchwright.stats.plan_stats import PlanStats, count_distinct
+from batchwright.stats.shapes import ShapeStats, shape_stats
+from batchwright.typing import IntArray, IntoLengths, LengthArray
+
+_MOST_TIMES = 8
+
+
+@dataclass(frozen=True)
+class TimesDrawn:
+    """How many samples are in a plan so many times.
+
+    Attributes:
+        times: So many; of `EpochCoverage.most`, as many or more.
+        samples: How many samples.
+        share: Of all samples. None: unknown.
+    """
+
+    times: int
+    samples: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class EpochCoverage:
+    """How often samples are in a plan; of one that is split, its first piece.
+
+    Attributes:
+        num_lengths: The samples that the plan was made for. None: unknown.
+        most: Larger numbers of times are counted as this one.
+        times: From the least to the most.
+    """
+
+    num_lengths: int | None
+    most: int
+    times: tuple[TimesDrawn, ...]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a plan knows without its lengths. Names that `PlanStats` has mean the same there.
+
+    Attributes:
+        num_lengths: Lengths that the plan was made for. None: unknown.
+        absent: Samples in no batch, and not listed as dropped. None: unknown.
+        repeated: Entries beyond the first of their sample (or piece).
+        fingerprint: Of the lengths.
+        digest: Of the batches.
+        layout: Of the batches.
+        coverage: How often samples are in the plan.
+    """
+
+    num_samples: int
+    num_batches: int
+    num_steps: int
+    budget: int | None
+    samples_per_batch_mean: float
+    samples_per_batch_std: float
+    samples_per_batch_min: int
+    samples_per_batch_max: int
+    num_lengths: int | None
+    absent: int | None
+    repeated: int
+    split: int
+    dropped: int
+    dropped_by_reason: dict[str, int]
+    world_size: int
+    accumulate: int
+    seed: int
+    epoch: int
+    fingerprint: str | None
+    digest: str
+    layout: Layout
+    coverage: EpochCoverage
+
+
+@dataclass(frozen=True)
+class PlainBatches:
+    """The control: random batches of one size that fit the same memory."""
+
+    batch_size: int
+    num_batches: int
+    num_tokens: int
+    padded_tokens: int
+    efficiency: float
+
+
+@dataclass(frozen=True)
+class BudgetedBatches:
+    """What a plan without a budget would waste within one: the size of its largest batch."""
+
+    max_tokens: int
+    num_batches: int
+    padding: float
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Share that is no token: of padded batches, or of the rows that are packed.
+
+    Attributes:
+        plan: Of the plan.
+        plain_batches: Of plain batches. None: there are none.
+    """
+
+    plan: float
+    plain_batches: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the lengths of a plan add to its facts.
+
+    Attributes:
+        stats: Figures of the plan.
+        lengths: That it was made for.
+        plain_batches: What random batches of a fixed size would waste in the same memory. None:
+            the plan has no budget, or a sample above it.
+        waste: Of both.
+    """
+
+    stats: PlanStats
+    lengths: LengthStats
+    plain_batches: PlainBatches | None
+    waste: Waste
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What `inspect` adds to that.
+
+    Attributes:
+        shapes_of_batches: Of the plan.
+        step_costs: Of the plan.
+        within_budget: What it would waste within a budget. None: it has one, or packs its rows,
+            or cannot be made so.
+    """
+
+    shapes_of_batches: ShapeStats
+    step_costs: StepCosts
+    within_budget: BudgetedBatches | None
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """Every figure of a plan.
+
+    Attributes:
+        file: What the plan knows.
+        measured: What its lengths add. None: they are unknown.
+        inspected: What `inspect` adds.
+        dial: The mixing dial. None: not asked for.
+    """
+
+    file: FileFacts
+    measured: Measured | None = None
+    inspected: Inspected | None = None
+    dial: tuple[DialPosition, ...] | None = None
+
+    @property
+    def truncated(self) -> int:
+        """Samples that lose tokens, as far as is known."""
+        return 0 if self.measured is None else self.measured.stats.truncated
+
+    @property
+    def split(self) -> int:
+        """Samples that are cut into pieces."""
+        return self.file.split if self.measured is None else self.measured.stats.split
+
+    @property
+    def wasted(self) -> str:
+        """What waste is: ``"empty"`` cells of rows packed to a budget, or ``"padding"``."""
+        layout = self.file.layout
+        is_filled = layout.kind == "packed" and (layout.budget or layout.caps) is not None
+        return "empty" if is_filled else "padding"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures under the ``--json`` keys."""
+        facts = asdict(self.file)
+        if self.measured is not None:
+            measured = asdict(self.measured)
+            facts |= measured.pop("stats") | measured
+        if self.inspected is not None:
+            facts |= asdict(self.inspected)
+        if self.dial is not None:
+            facts["dial"] = [asdict(each) for each in self.dial]
+        return facts
+
+
+def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
+    """Gather what `plan` shows. O(n), and one more plan.
+
+    Args:
+        plan: The plan.
+        lengths: integer[n], the lengths it was made for.
+
+    Raises:
+        PlanMismatchError: If the plan was made for other lengths.
+
+    Example:
+        >>> import batchwright as bw
+        >>> facts = plan_facts(bw.plan([5, 3, 8, 2], max_tokens=8), [5, 3, 8, 2])
+        >>> facts.file.num_samples, facts.measured.lengths.median
+        (4, 4.0)
+    """
+    array = as_lengths(lengths)
+    stats = plan.stats(array)
+    plain = plain_batches(plan.entry_lengths(array), plan.layout, seed=plan.origin.seed)
+    waste = Waste(_waste(stats, plan.layout), None if plain is None else _waste(plain, plan.layout))
+    return PlanFacts(file_facts(plan), Measured(stats, length_stats(array), plain, waste))
+
+
+def inspected_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
+    """Gather what `inspect` shows. O(n log n), and two more plans at most.
+
+    Args:
+        plan: The plan.
+        lengths: integer[n], the lengths it was made for.
+
+    Raises:
+        PlanMismatchError: If the plan was made for other lengths.
+    """
+    array = as_lengths(lengths)
+    facts = plan_facts(plan, array)
+    assert facts.measured is not None  # noqa: S101 -- there are lengths
+    inspected = Inspected(
+        shape_stats(plan, array),
+        step_costs(plan, array),
+        within_budget(plan, array, max_tokens=facts.measured.stats.max_batch_tokens),
+    )
+    return replace(facts, inspected=inspected)
+
+
+def file_facts(plan: Plan) -> FileFacts:
+    """Gather what a plan knows without the lengths it was made for. O(m log m).
+
+    Example:
+        >>> facts = file_facts(Plan(np.array([4, 0, 2]), np.array([0, 2, 3])))
+        >>> facts.num_samples, facts.num_batches, facts.samples_per_batch_max
+        (3, 2, 2)
+    """
+    origin, sizes = plan.origin, plan.sizes
+    dropped = {reason: each.size for reason, each in plan.dropped.items()}
+    whole, distinct, split = plan.indices.size, count_distinct(plan.indices), 0
+    if plan.starts is not None:
+        whole = int(np.count_nonzero(plan.starts == 0))
+        distinct = count_distinct(plan.indices, plan.starts)
+        split = count_distinct(plan.indices[plan.starts > 0])
+    absent = None
+    if origin.num_samples is not None:
+        # A sample may be listed although it is there: another draw, or piece, of it is not.
+        listed = np.concatenate((plan.indices, *plan.dropped.values()))
+        absent = origin.num_samples - count_distinct(listed)
+    return FileFacts(
+        num_samples=whole,
+        num_batches=len(plan),
+        num_steps=-(-len(plan) // (origin.world_size * origin.accumulate)),
+        budget=plan.layout.budget,
+        samples_per_batch_mean=float(sizes.mean()),
+        samples_per_batch_std=float(sizes.std()),
+        samples_per_batch_min=int(sizes.min()),
+        samples_per_batch_max=int(sizes.max()),
+        num_lengths=origin.num_samples,
+        absent=absent,
+        repeated=plan.indices.size - distinct,
+        split=split,
+        dropped=sum(dropped.values()),
+        dropped_by_reason=dropped,
+        world_size=origin.world_size,
+        accumulate=origin.accumulate,
+        seed=origin.seed,
+        epoch=origin.epoch,
+        fingerprint=origin.fingerprint,
+        digest=plan.digest(),
+        layout=plan.layout,
+        coverage=epoch_coverage(plan),
+    )
+
+
+def epoch_coverage(plan: Plan) -> EpochCoverage:
+    """Count how often samples are in a plan. O(m log m).
+
+    Example:
+        >>> epoch_coverage(Plan(np.array([4, 0, 4]), np.array([0, 2, 3]))).times[1]
+        TimesDrawn(times=2, samples=1, share=None)
+    """
+    whole = plan.indices if plan.starts is None else plan.indices[plan.starts == 0]
+    known = plan.origin.num_samples
+    # Of the samples that are there: how many there should be may be any number in a file.
+    seen = np.unique(whole, return_counts=True)[1]
+    counts = np.bincount(np.minimum(seen, _MOST_TIMES), minlength=1).tolist()
+    counts[0] = (known or 0) - seen.size
+    times = tuple(
+        TimesDrawn(each, count, None if known is None else count / known)
+        for each, count in enumerate(counts)
+        if count > 0
+    )
+    return EpochCoverage(known, _MOST_TIMES, times)
+
+
+def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> PlainBatches | None:
+    """Measure random batches of the largest size that keeps the budget whatever samples meet.
+
+    Args:
+        entries: int64[m], the lengths that were planned, after truncation and splitting.
+        layout: The budget.
+        seed: Of the shuffle.
+
+    Returns:
+        None without a budget, or where a sample exceeds it.
+
+    Example:
+        >>> plain_batches(np.array([2, 2, 4, 4]), Layout(budget=8), seed=0).batch_size
+        2
+    """
+    if layout.budget is None:
+        return None
+    batch_size = layout.budget // int(layout.rounded(entries).max())
+    if layout.max_samples is not None:
+        batch_size = min(batch_size, layout.max_samples)
+    if batch_size < 1:
+        return None  # a plan made by hand, with a sample above its own budget
+    batching = FixedSize(batch_size, pad_to_multiple_of=layout.multiple)
+    plain = plan_of(entries, batching=batching, seed=seed)
+    padded = batching.layout.batch_tokens(entries[plain.indices], plain.offsets)
+    num_tokens, padded_tokens = int(entries.sum()), int(padded.sum())
+    return PlainBatches(
+        batch_size, len(plain), num_tokens, padded_tokens, num_tokens / padded_tokens
+    )
+
+
+def within_budget(plan: Plan, lengths: LengthArray, *, max_tokens: int) -> BudgetedBatches | None:
+    """Measure what a plan without a budget would waste within one.
+
+    Example:
+        >>> import batchwright as bw
+        >>> lengths = np.array([9, 1, 1, 9])
+        >>> plan = bw.plan(lengths, batching=bw.FixedSize(2), order=bw.Sequential())
+        >>> within_budget(plan, lengths, max_tokens=18)
+        BudgetedBatches(max_tokens=18, num_batches=2, padding=0.0)
+    """
+    layout, origin = plan.layout, plan.origin
+    if layout.budget is not None or layout.kind == "packed":
+        return None
+    entries = plan.entry_lengths(lengths)
+    if origin.world_size * origin.accumulate > len(entries):
+        return None  # updates that such samples cannot fill
+    try:
+        made = plan_of(
+            entries,
+            batching=TokenBudget(max_tokens, pad_to_multiple_of=layout.multiple),
+            seed=origin.seed,
+            world_size=origin.world_size,
+            accumulate=origin.accumulate,
+            last="repeat",
+        )
+    except BatchwrightError:  # too few samples for such updates
+        return None
+    laid_out = made.layout.batch_tokens(entries[made.indices], made.offsets)
+    padding = 1 - float(np.sum(entries) / np.sum(laid_out))
+    return BudgetedBatches(max_tokens, len(made), padding)
+
+
+def _waste(batches: PlanStats | PlainBatches, layout: Layout) -> float:
+    if layout.kind == "packed" and layout.budget is not None:
+        return 1 - batches.num_tokens / (batches.num_batches * layout.budget)
+    return 1 - batches.num_tokens / batches.padded_tokens
