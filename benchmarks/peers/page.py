@@ -162,8 +162,9 @@ Batchwright {version}.
 Each library has a pinned version and its own environment; theirs and ours take turns. Cells with
 two figures are theirs / ours, “×” is their CPU time over ours. *text2k* are log-normal lengths of
 at most 2,048 tokens, *code2k* the functions of Python's standard library; the result file has
-*text8k* too. MB is how far memory rose in the first plan. Tables show the most samples planned within
-{limit:.0f} seconds. These libraries do much more than planning.
+*text8k* too. MB is how far memory rose in the first plan. Tables show the most samples planned
+within {limit:.0f} seconds.
+These libraries do much more than planning.
 """
 
 _EXPLAINED = {
