@@ -232,9 +232,9 @@ def test_the_command_tries_a_task(tmp_path, monkeypatch):
     from tests.work_clock import install  # it imports torch
 
     install(monkeypatch)
-    told = invoke("advise", "mine.py", "--quick", "--updates", "6", "--json")
+    told = invoke("advise", "mine.py", "--quick", "--updates", "3", "--json")
     assert told.exit_code == 0, told.stderr
-    assert "A trial takes at most 6 updates of each strategy" in told.stderr
+    assert "A trial takes at most 3 updates of each strategy" in told.stderr
     result = json.loads(told.stdout)
     speeds = {each["name"]: each["speed"]["ratio"] for each in result["trials"]}
     assert speeds["plain"] == 1
