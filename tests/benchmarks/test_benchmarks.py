@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import machine
+from benchmarks import machine, planning
 from benchmarks.claims.claim import Claim
 from benchmarks.timing import in_turns
 from tests.patience import PATIENCE
@@ -96,10 +97,15 @@ def test_memory_and_correctness_of_a_large_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_planning_reports_ratios_of_every_case(tmp_path: Path) -> None:
+def test_planning_reports_ratios_of_every_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "rounds_for", lambda size: 3)
+    monkeypatch.setattr(planning, "IMPORT_ROUNDS", 1)
     target = tmp_path / "planning.json"
-    done = run_module("benchmarks.planning", "--quick", "--output", str(target))
-    assert done.returncode == 0, done.stdout + done.stderr
+    arguments = ["--quick", "--output", str(target)]
+    done = CliRunner().invoke(planning.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     result = result_of(target)
     assert len(result["rows"]) == 10
     for row in result["rows"]:
