@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.torch import PackCollator, PatchCollator
-from batchwright.torch.data.rows import cut_documents, halves, num_rows
+from batchwright.torch.data.documents import cut_documents
+from batchwright.torch.data.rows import halves, num_rows
 
 documents = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=2, max_size=6)
 

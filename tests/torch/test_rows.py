@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.torch import PackCollator
-from batchwright.torch.data.rows import count_rows, halves, num_rows, select_rows, tensors_of
+from batchwright.torch.data.rows import count_rows, halves, num_rows, select_rows
+from batchwright.torch.data.trees import tensors_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Counting:
         ({"x": torch.zeros(3), "y": ["a"] * 6}, r"batch\['y'\] is a list of 6 for 3 rows"),
         (Named(torch.zeros(3), Object(boxes=torch.zeros(3, 4))), r"batch\.y is a Object"),
         ((torch.zeros(3), {"y": iter("abc")}), r"batch\[1\]\['y'\] is a str_ascii_iterator"),
-        (Counting(torch.zeros(4)), r"batch\.number is an attribute beside the fields"),
+        (Counting(torch.zeros(4)), r"batch\.number is an attribute besides the fields"),
         ([torch.zeros(3, 8, 8)] * 2, "a list of 2: are these rows, or fields"),
         ([{"x": torch.zeros(4)}, {"x": torch.zeros(4)}], "a list of 2: are these rows, or fields"),
         ([[1, 2, 3], [4, 5, 6]], "a list of 2: are these rows, or fields"),

@@ -16,10 +16,10 @@ from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
-from batchwright.torch.data.containers import mapped
-from batchwright.torch.data.labels import LabelCounter
+from batchwright.torch.data.trees import mapped
 from batchwright.torch.update.pass_state import TorchRandomState, devices_of
 from batchwright.torch.update.precision import Precision
+from batchwright.torch.windows import LabelCounter
 from batchwright.typing import IntArray, LengthArray
 
 _NEIGHBOURS = 64

@@ -1,15 +1,12 @@
 """PyTorch: plans in a `DataLoader`, batches padded or packed, the update step."""
 
 from batchwright.torch.audit import Audit
-from batchwright.torch.data.batch_sampler import PlanBatchSampler
-from batchwright.torch.data.image_collator import ImageCollator
+from batchwright.torch.data.batch_sampler import PlanBatchSampler, planned_sampler
+from batchwright.torch.data.images import ImageCollator, PatchCollator, patch_counts
 from batchwright.torch.data.length_warm_up import LengthWarmUp
-from batchwright.torch.data.masks import document_block_mask, document_mask
-from batchwright.torch.data.pack_collator import PackCollator
+from batchwright.torch.data.pack_collator import PackCollator, document_block_mask, document_mask
 from batchwright.torch.data.pad_collator import PadCollator
-from batchwright.torch.data.patch_collator import PatchCollator, patch_counts
-from batchwright.torch.data.pieces import Piece, PieceDataset
-from batchwright.torch.data.planned_loader import planned_sampler
+from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.torch.data.stream_dataset import StreamDataset
 from batchwright.torch.memory import MemoryModel
 from batchwright.torch.update import (

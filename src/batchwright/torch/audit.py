@@ -14,7 +14,7 @@ from batchwright._records import on_trial
 from batchwright.errors import PrecisionError
 from batchwright.torch.audit_exponents import Exponents, count_bins
 from batchwright.torch.audit_report import AuditReport, LayerAudit, LostUpdates
-from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.precision import Precision
 
 _NAMES = {

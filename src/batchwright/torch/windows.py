@@ -1,4 +1,4 @@
-"""Windows: the batches of one update, taken together, and what they weigh."""
+"""The batches of one update, and what they weigh: the labels that their loss sums over."""
 
 import math
 import operator
@@ -10,14 +10,16 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from batchwright.errors import LossError
-from batchwright.torch.data.batch_sampler import PlanBatchSampler
-from batchwright.torch.data.labels import LABEL_IGNORE, LabelCounter, label_count
-from batchwright.torch.data.loader_checks import warn_if_over_budget
+from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
+from batchwright.torch.data.rows import is_array
+from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
+from batchwright.torch.data.trees import name_of, parts_of
 
-__all__ = ["Window", "label_count", "windows"]
+_WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ class Window:
 
     Attributes:
         batches: The batches.
-        tokens: What they weigh together: see `windows`. On several ranks it is never 0 but at
-            least 5e-324, the smallest float, which adds nothing to a sum: a loop that leaves out
-            windows without tokens would keep its rank out of an update that the others make.
-        global_tokens: What the batches of all ranks weigh. None: unknown without asking them.
+        tokens: What they weigh together: see `windows`. With several ranks it is at least 5e-324,
+            the smallest float, never 0: a loop that skips windows without tokens would keep its
+            rank out of an update that the others make.
+        global_tokens: What the batches of all ranks weigh. None: unknown without communication.
     """
 
     batches: tuple[Any, ...]
@@ -37,7 +39,7 @@ class Window:
     global_tokens: float | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """Go through the batches."""
+        """Iterate over the batches."""
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -52,37 +54,34 @@ def windows(
     weigh: Callable[[Any], float] | None = None,
     sample_weights: npt.ArrayLike | None = None,
 ) -> Iterator[Window]:
-    """Group the batches of a loader into updates.
-
-    The last window holds what is left.
+    """Group the batches of a loader into updates. The last window holds what is left.
 
     Args:
-        loader: Gives batches: a `DataLoader`, or anything else that can be gone through.
+        loader: A `DataLoader`, or any other iterable of batches.
         accumulate: Batches of one update on this rank. None: what the loader's
             `PlanBatchSampler` was planned for.
-        weigh: What a batch weighs: what its loss sums over. None counts its labels; see
-            `label_count`.
+        weigh: What a batch weighs: what its loss sums over. None: its labels; see `label_count`.
         sample_weights: number[n], what the loss of each sample of the data sums over: often its
             length. The loader's `PlanBatchSampler` then knows what the batches of all ranks
-            weigh, and no rank asks another: ``update(global_weight=window.global_tokens)``.
+            weigh, without communication: ``update(global_weight=window.global_tokens)``.
 
     Yields:
-        Windows of `accumulate` batches, read when they are asked for.
+        Windows of `accumulate` batches, read on demand.
 
     Raises:
-        LossError: If `accumulate` is not known, or no integer of at least 1; if it is not known
-            what a batch weighs; if sample weights are given without a plan of whole samples,
-            or are not what the batches weigh.
+        LossError: If `accumulate` is unknown, or no integer of at least 1; if it is unknown what a
+            batch weighs; if sample weights are given without a plan of whole samples, or are not
+            what the batches weigh.
 
     Example:
-        >>> import torch
         >>> labels = [torch.tensor([[1, 2]]), torch.tensor([[3, -100]]), torch.tensor([[4, 5]])]
         >>> [(len(window), window.tokens)
         ...  for window in windows([{"labels": each} for each in labels], accumulate=2)]
         [(2, 3.0), (1, 2.0)]
     """
+    sampler: Any = getattr(loader, "batch_sampler", None)
     if accumulate is None:
-        accumulate = getattr(getattr(loader, "batch_sampler", None), "accumulate", None)
+        accumulate = getattr(sampler, "accumulate", None)
     if accumulate is None:
         raise LossError(
             "windows cannot tell how many batches make an update: pass accumulate=, or a "
@@ -94,37 +93,20 @@ def windows(
         size = 0
     if size < 1:
         raise LossError(f"accumulate={accumulate!r}: expected an integer of at least 1.")
-    counter = _counter_of(loader)
-    weight = counter if weigh is None else weigh
-    if not callable(weight):
+    if weigh is not None and not callable(weigh):
         raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
+    counter = _counter_of(loader)
     known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
-    batches = iter(loader)
-    done = 0
-    sampler: Any = getattr(loader, "batch_sampler", None)
+    batches, done = iter(loader), 0
     watches = isinstance(sampler, PlanBatchSampler)
     while taken := tuple(islice(batches, size)):
         if watches:
             watches = not any(warn_if_over_budget(sampler.course, batch) for batch in taken)
         if weigh is None:
             counter.look(taken)
-        tokens = sum(_number(weight(batch)) for batch in taken)
-        tokens = tokens or _nothing()
+        tokens = sum(_number((weigh or counter)(batch)) for batch in taken) or _nothing()
         yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
         done += len(taken)
-
-
-_COUNTERS: WeakKeyDictionary[Any, LabelCounter] = WeakKeyDictionary()
-"""What is known of the labels of each loader, from one epoch to the next."""
-
-
-def _counter_of(loader: Any) -> LabelCounter:
-    pads = getattr(getattr(loader, "collate_fn", None), "pad", None)
-    in_use = isinstance(pads, Mapping) and LABEL_IGNORE in pads.values()
-    try:
-        return _COUNTERS.setdefault(loader, LabelCounter(in_use=in_use))
-    except TypeError:  # lists and the like are not kept
-        return LabelCounter(in_use=in_use)
 
 
 def _nothing() -> float:
@@ -145,7 +127,7 @@ def _number(weight: Any) -> float:
 
 
 class _SampleWeights:
-    """What batches weigh, from the plan that the loader goes through."""
+    """What batches weigh, by the plan of the loader."""
 
     def __init__(self, loader: Iterable[Any], weights: npt.ArrayLike) -> None:
         sampler = getattr(loader, "batch_sampler", None)
@@ -165,10 +147,9 @@ class _SampleWeights:
                 "sample_weights are of whole samples; this plan splits long ones. Leave them out."
             )
         planned, given = course.plan.origin.num_samples, self._weights.size
-        if planned not in {None, given} or course.plan.indices.max() >= given:
-            samples = f"of {planned} samples"
-            if planned is None:
-                samples = f"with sample {course.plan.indices.max()}"
+        largest = course.plan.indices.max()
+        if planned not in {None, given} or largest >= given:
+            samples = f"with sample {largest}" if planned is None else f"of {planned} samples"
             raise LossError(
                 f"{given} sample_weights for a plan {samples}: expected one for each sample of the "
                 "data."
@@ -181,3 +162,176 @@ class _SampleWeights:
                 "one less than the length), and weigh= if batches hold no labels."
             )
         return course.weight(first, count, self._weights)
+
+
+def label_count(batch: Any) -> float:
+    """Count what a loss sums over: labels that are not ignored.
+
+    - Integers: those that are not -100.
+    - Floats and booleans with one number a row: the rows.
+    - Floats of the shape [rows, length, …] of another field: those that are not -100, and no more
+      than `attention_mask` or `lengths` leave.
+    - Booleans of such a shape: those that `attention_mask` or `lengths` leave.
+
+    Anything else is refused: floats that are one vector a row (class probabilities count rows,
+    several labels a row count each), matrices in a tuple without any -100, as nothing says how they
+    are padded, labels padded with another negative number, and labels that are no tensor.
+
+    Args:
+        batch: A dict, dataclass or named tuple with ``labels``, ``label`` or ``label_ids``, else
+            with ``lengths`` or an ``attention_mask``; a tuple whose last field is the labels; or a
+            tensor, whose rows count.
+
+    Returns:
+        The number. A loss that shifts labels itself sums over one less for each row, unless the
+        first label is ignored, as `PackCollator` sets it.
+
+    Raises:
+        LossError: If there is nothing to count, or it is unknown what counts.
+
+    Example:
+        >>> label_count({"x": torch.zeros(2, 3), "labels": torch.tensor([[1, 2, -100], [3, 4, 5]])})
+        5.0
+        >>> label_count((torch.zeros(2, 3), torch.tensor([0.5, 1.5])))
+        2.0
+    """
+    return _count(batch, in_use=False)
+
+
+class LabelCounter:
+    """Counts labels as `label_count` does, in batches of one loader.
+
+    A matrix of labels in a tuple may be padded with anything. Once one of them has a -100, the
+    others are known to be padded with it too: then a batch without padding counts.
+
+    Args:
+        in_use: Whether this is known beforehand.
+
+    Example:
+        >>> full, padded = torch.tensor([[1, 2]]), torch.tensor([[3, -100]])
+        >>> count = LabelCounter()
+        >>> count.look([(full, full), (padded, padded)])
+        >>> count((full, full))
+        2.0
+    """
+
+    def __init__(self, *, in_use: bool = False) -> None:
+        self._in_use = in_use
+
+    def look(self, batches: Iterable[Any]) -> None:
+        """See whether labels are padded with -100 in some batches."""
+        self._in_use = self._in_use or any(map(_ignores_labels, batches))
+
+    def __call__(self, batch: Any) -> float:
+        """Count the labels of a batch."""
+        self.look([batch])
+        return _count(batch, in_use=self._in_use)
+
+
+_COUNTERS: WeakKeyDictionary[Any, LabelCounter] = WeakKeyDictionary()
+"""What is known of the labels of each loader, from one epoch to the next."""
+
+
+def _counter_of(loader: Any) -> LabelCounter:
+    pads = getattr(getattr(loader, "collate_fn", None), "pad", None)
+    counter = LabelCounter(in_use=isinstance(pads, Mapping) and LABEL_IGNORE in pads.values())
+    try:
+        return _COUNTERS.setdefault(loader, counter)
+    except TypeError:  # lists and the like are not kept
+        return counter
+
+
+def _ignores_labels(batch: Any) -> bool:
+    labels = _numbers(batch[-1]) if isinstance(batch, tuple | list) and batch else None
+    if labels is None or not is_whole(labels.dtype) or labels.dtype == torch.bool:
+        return False
+    return labels.ndim > 1 and bool((labels == LABEL_IGNORE).any())
+
+
+def _count(batch: Any, *, in_use: bool) -> float:
+    if isinstance(batch, Tensor) and batch.ndim:
+        return float(batch.shape[0])
+    fields = parts_of(batch) or {}
+    name = next(
+        (name for name in (*LABEL_NAMES, "lengths", "attention_mask") if name in fields), None
+    )
+    if name in LABEL_NAMES:
+        return _labels(fields[name], fields, name_of("batch", batch, name))
+    if name is not None:
+        values, shape = _numbers(fields[name]), ["rows", "length"][: 1 + (name != "lengths")]
+        if values is None or values.ndim != len(shape):
+            path = name_of("batch", batch, name)
+            raise LossError(f"{path} is no tensor [{', '.join(shape)}]: {_WEIGH}")
+        return float((values if name == "lengths" else values != 0).sum())
+    last = [*fields][-1] if fields and isinstance(batch, tuple | list) else None
+    if last is not None and is_array(fields[last]):
+        return _labels(fields[last], {}, name_of("batch", batch, last), in_use=in_use)
+    raise LossError(f"it is unknown what a batch of type {type(batch).__name__} weighs: {_WEIGH}")
+
+
+def _labels(labels: Any, fields: Mapping[Any, Any], path: str, *, in_use: bool = True) -> float:
+    """Count labels, given the other fields of a batch that has names."""
+    values = _numbers(labels)
+    if values is None or not values.ndim:
+        kind = "a tensor without rows" if values is not None else f"of type {type(labels).__name__}"
+        raise LossError(f"{path} is {kind}, expected a tensor of labels: {_WEIGH}")
+    given = f"{path} is {values.dtype}{list(values.shape)}"
+    if values.numel() == values.shape[0]:
+        return float((values != LABEL_IGNORE).sum())
+    if is_whole(values.dtype) and values.dtype != torch.bool:
+        both = torch.stack(((values == LABEL_IGNORE).sum(), (values < 0).sum()))
+        ignored, negative = both.tolist()
+        if not ignored and not in_use:
+            why = "without -100, and nothing says what pads it in a tuple"
+            raise LossError(f"{given} {why}: {_WEIGH}")
+        if negative > ignored:
+            raise LossError(
+                f"{given} and holds negative numbers other than {LABEL_IGNORE}: do these count? "
+                f"{_WEIGH.capitalize()}"
+            )
+        return float(values.numel() - ignored)
+    like_another = _is_like_another(values, fields)
+    inside = _inside(values, fields) if like_another else None
+    if values.dtype == torch.bool:
+        if inside is None:
+            raise LossError(
+                f"{given}, and no boolean says that it is padding: give the batch the lengths or "
+                f"the attention_mask of the labels (as PadCollator(lengths=…) does), or {_WEIGH}"
+            )
+        return inside
+    if not like_another:
+        raise LossError(f"{given}: does each entry count, or each row? {_WEIGH.capitalize()}")
+    counted = float((values != LABEL_IGNORE).sum())
+    return counted if inside is None else min(counted, inside)
+
+
+def _is_like_another(labels: Tensor, fields: Mapping[Any, Any]) -> bool:
+    """Check whether another field has the rows and the length of the labels: one a token."""
+    for name, other in fields.items():
+        if name not in LABEL_NAMES and is_array(other):
+            shape = tuple(other.shape)
+            tokens = len(shape) in {2, 3} and shape[:2] == tuple(labels.shape[:2])
+            if tokens or shape == tuple(labels.shape):
+                return True
+    return False
+
+
+def _inside(labels: Tensor, fields: Mapping[Any, Any]) -> float | None:
+    """Count the labels that are no padding by the batch's mask or lengths; None without these."""
+    each = labels[0, 0].numel() if labels.numel() else 1
+    mask, lengths = (_numbers(fields.get(name)) for name in ("attention_mask", "lengths"))
+    if mask is not None and mask.shape == labels.shape[:2]:
+        return float((mask != 0).sum()) * each
+    if lengths is not None and lengths.shape == labels.shape[:1]:
+        return float(lengths.sum()) * each
+    return None
+
+
+def _numbers(value: Any) -> Tensor | None:
+    """Return numbers as a tensor; None for anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.as_tensor(value.astype(np.int64) if value.dtype.kind == "u" else value)
+    if not isinstance(value, Tensor) or value.is_complex():
+        return None
+    # -100 would be 156 in eight bits without a sign.
+    return value.to(torch.int64) if value.dtype == torch.uint8 else value

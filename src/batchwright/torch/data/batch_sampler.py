@@ -1,41 +1,51 @@
-"""A plan as the batch sampler of a `DataLoader`."""
+"""A plan as the batch sampler of a `DataLoader`, and whether the loader does what it expects."""
 
+import functools
+import math
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import torch
+from torch.utils.data import Subset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
 from batchwright.checks import epoch_number
-from batchwright.errors import PlanError
+from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.torch.data.loader_checks import check_loader, loader_in_use
-from batchwright.torch.data.pieces import Piece
-from batchwright.torch.data.placement import given_place, placed
-from batchwright.torch.data.plan_source import PlannerSource, PlanSource, as_source
+from batchwright.torch.data.pack_collator import PackCollator
+from batchwright.torch.data.pad_collator import PadCollator
+from batchwright.torch.data.plan_source import PlannerSource, as_source
+from batchwright.torch.data.ranks import given_place, placed
 from batchwright.torch.data.resume import Course, Position, chart, read_position
+from batchwright.torch.data.samples import Piece, PieceDataset
 
 Batch: TypeAlias = list[int] | list[Piece]
 """One batch: sample indices, or pieces of samples where the plan splits long ones."""
 
+_DEPTH = 16
+"""Callers looked at, and data sets inside of one another."""
+
 
 class PlanBatchSampler:
-    """Hands a rank its batches of each epoch's plan, and remembers where it is.
+    """Gives a rank its batches of each epoch's plan, and remembers where it is.
 
-    Guarantees that all ranks get the same number of batches, the same in every epoch, and that
-    together they are the plan: rank `r` gets batches ``r, r + world_size, …``. A run that is
-    resumed, on another number of workers or ranks or with a smaller budget if need be, gets
-    exactly the samples that it had not consumed, in the same global sequence. Nothing is replayed,
-    and no process talks to another.
+    All ranks get the same number of batches, the same in every epoch, and together they are the
+    plan: rank `r` gets batches ``r, r + world_size, …``. A resumed run, on another number of
+    workers or ranks or with a smaller budget if need be, gets exactly the samples that it had not
+    consumed, in the same global order. Nothing is replayed, and no process waits for another.
 
-    An iterator owns its plan: it takes the epoch at its first batch, and a later `set_epoch` is
-    for the next iterator. In a `DataLoader` it then also checks, once an epoch, that the data set
-    has as many samples as there were lengths, and that pieces and truncated samples are cut.
+    An iterator takes the epoch at its first batch; a later `set_epoch` is for the next iterator. In
+    a `DataLoader` it then also checks that the data set has as many samples as there were lengths,
+    and that pieces and truncated samples are cut.
 
-    With torchdata's `StatefulDataLoader` there is nothing to do: the iterator has
-    `state_dict()` and `load_state_dict()`. A plain `DataLoader` with workers runs ahead of the
-    training loop, so there `state_after` is told how many batches the loop consumed; that
-    state may also be loaded under another number of workers.
+    With torchdata's `StatefulDataLoader` there is nothing to do: the iterator has `state_dict()`
+    and `load_state_dict()`. A plain `DataLoader` with workers runs ahead of the training loop: pass
+    `state_after` the number of batches that the loop consumed. Either state may be loaded under
+    another number of workers.
 
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
@@ -51,7 +61,7 @@ class PlanBatchSampler:
         epoch: The epoch of the next iterator.
 
     Raises:
-        PlanError: If `plans` is neither, or rank and world size make no sense.
+        PlanError: If `plans` is neither, or rank and world size are invalid.
 
     Example:
         >>> from batchwright import Planner, TokenBudget
@@ -72,31 +82,25 @@ class PlanBatchSampler:
         self._source = as_source(plans)
         self._course: Course | None = None  # of the iterator that began last
         self._loaded: Position | None = None  # where the next iterator begins
-        self._passes = 0  # that began at the beginning of the epoch since it was set
+        self._passes = 0  # from the beginning of the epoch, since it was set
         self._is_spent = False  # one of them came to the end
-        self._has_warned = False  # that the epoch comes once more
+        self._has_warned = False  # that the epoch is repeated
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Count this rank's batches of a whole epoch.
-
-        It is the same for every epoch, and also while an epoch is resumed in its middle:
-        trainers ask once, and count steps with it.
-        """
-        _, world_size = self._placed()
-        return self._source.num_batches(world_size) // world_size
+        """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
+        return self._num_batches(self.world_size)
 
     def __iter__(self) -> "PlanIterator":
         """Begin an epoch, or go on where the loaded state says."""
-        return PlanIterator(self._source, self._begin, self._next_position, self._end)
+        return PlanIterator(self._begin, self._state, self._end)
 
     def __repr__(self) -> str:
         """Describe the sampler in a line."""
         rank, world_size = placed(self._given, "")
-        num_batches = self._source.num_batches(world_size) // world_size
         return (
-            f"PlanBatchSampler({num_batches} batches an epoch, epoch {self.epoch}, "
-            f"rank {rank} of {world_size})"
+            f"PlanBatchSampler({self._num_batches(world_size)} batches an epoch, epoch "
+            f"{self.epoch}, rank {rank} of {world_size})"
         )
 
     @property
@@ -107,18 +111,7 @@ class PlanBatchSampler:
     @property
     def accumulate(self) -> int:
         """Batches of one update on this rank."""
-        return self._source.accumulate(self._placed()[1])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iterator.
-
-        A loaded state of another epoch is forgotten once that iterator begins.
-
-        Raises:
-            PlanError: If it is no integer of at least 0.
-        """
-        self.epoch = epoch_number(epoch)
-        self._passes, self._is_spent = 0, False
+        return self._source.accumulate(self.world_size)
 
     @property
     def rank(self) -> int:
@@ -132,22 +125,32 @@ class PlanBatchSampler:
 
     @property
     def course(self) -> Course | None:
-        """What the pass that began last goes through. None: none has begun."""
+        """What the last iterator goes through. None: none has begun."""
         return self._course
 
     @property
     def plan(self) -> Plan:
         """The global plan of the present epoch, whole."""
-        _, world_size = self._placed()
-        accumulate = self._source.accumulate(world_size)
-        return self._source.plan(self.epoch, world_size, accumulate)
+        world_size = self.world_size
+        return self._source.plan(self.epoch, world_size, self._source.accumulate(world_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iterator.
+
+        A loaded state of another epoch is forgotten once that iterator begins.
+
+        Raises:
+            PlanError: If it is no integer of at least 0.
+        """
+        self.epoch = epoch_number(epoch)
+        self._passes, self._is_spent = 0, False
 
     def state_after(self, consumed: int) -> dict[str, Any]:
-        """Say where the run is when the training loop has consumed some batches.
+        """Return where the run is when the training loop has consumed some batches.
 
         Args:
-            consumed: Batches that the loop took from the loader since it began its present
-                pass (after a resume: since that). The same on every rank.
+            consumed: Batches that the loop took from the loader in its present pass (after a
+                resume: since that). The same on every rank.
 
         Returns:
             A few hundred bytes that JSON can keep, the same on every rank. Save it at the end
@@ -165,20 +168,19 @@ class PlanBatchSampler:
         except TypeError:
             batches = -1
         if not 0 <= batches <= len(course):
-            message = (
+            raise PlanError(
                 f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
                 "Count the batches that the loop consumed since it began."
             )
-            raise PlanError(message)
-        return course.after(batches).state(self._source)
+        return self._state(course, batches)
 
     def load_state_dict(
         self, state: Mapping[str, Any], *, planned_by: Planner | Plan | None = None
     ) -> None:
-        """Make the next iterator go on where a state was saved, and `epoch` the epoch it is of.
+        """Make the next iterator go on where a state was saved, in that state's epoch.
 
-        Where the state was saved under another budget, what is left of its epoch comes in the same
-        sequence, in batches that keep the budget there is now.
+        Where the state was saved under another budget, the rest of its epoch comes in the same
+        order, in batches that keep the present budget.
 
         Args:
             state: From `state_after`, or from an iterator's `state_dict`, saved under any number
@@ -203,35 +205,43 @@ class PlanBatchSampler:
         """Return rank and world size. Asked anew each time: ranks may be known only later."""
         return placed(self._given, "PlanBatchSampler")
 
+    def _num_batches(self, world_size: int) -> int:
+        return self._source.num_batches(world_size) // world_size
+
     def _next_position(self) -> Position:
         if self._loaded is not None and self._loaded.epoch == self.epoch:
             return self._loaded
         return Position(self.epoch)
 
     def _chart(self, position: Position, *, warn: bool = False) -> Course:
-        return chart(self._source, position, self._placed()[1], warn=warn)
+        return chart(self._source, position, self.world_size, warn=warn)
 
-    def _begin(self, position: Position | None = None) -> tuple[Course, int]:
+    def _state(self, course: Course | None, taken: int) -> dict[str, Any]:
+        """Return the state after some batches; without a course, that of the next iterator."""
+        position = self._next_position() if course is None else course.after(taken)
+        return position.state(self._source)
+
+    def _begin(self, state: Mapping[str, Any] | None = None) -> tuple[Course, int]:
         """Bind an iterator to what is left of an epoch; return that, and the rank."""
+        upcoming = self._next_position() if state is None else read_position(state, self._source)
         self._course = None  # frees the last plan before the next is made
-        upcoming = self._next_position() if position is None else position
         course = self._chart(upcoming, warn=True)
         self._course, self._loaded = course, None
-        if course.plan is not None and (loader := loader_in_use(self)) is not None:
+        if course.plan is not None and (loader := _loader_in_use(self)) is not None:
             check_loader(course.plan, *loader)
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch
         if course.known is None:
             self._warn_if_repeated(course)
             self._passes += 1
-        return course, self._placed()[0]
+        return course, self.rank
 
     def _end(self, course: Course) -> None:
         """Take note that an iterator came to its end."""
         self._is_spent = self._is_spent or course.epoch == self.epoch
 
     def _warn_if_repeated(self, course: Course) -> None:
-        """Warn if the epoch comes once more. A first look at a batch or two is none."""
+        """Warn if the epoch is repeated. A first look at a batch or two does not count."""
         source, repeated = self._source, self._is_spent or self._passes > 1
         if not repeated or self._has_warned or not isinstance(source, PlannerSource):
             return
@@ -249,27 +259,19 @@ class PlanBatchSampler:
 class PlanIterator(Iterator[Batch]):
     """Goes through one rank's batches of one epoch.
 
-    Its state is counted in batches of all ranks together, so it may be loaded under another
-    number of them. It says what was *taken* from the iterator, which a loader with workers
-    does ahead of the training loop; `StatefulDataLoader` accounts for that, and for others
-    there is `PlanBatchSampler.state_after`.
-
-    Args:
-        source: The plans.
-        begin: Binds the iterator to an epoch: position → course and rank. Without a position,
-            to the sampler's next one.
-        upcoming: Says what the sampler's next position is.
-        end: Takes note that the iterator came to the end of its course.
+    Its state counts batches of all ranks together, so it may be loaded under another number of
+    ranks. It says what was *taken* from the iterator, which a loader with workers does ahead of the
+    training loop: `StatefulDataLoader` accounts for that, and for others there is
+    `PlanBatchSampler.state_after`.
     """
 
     def __init__(
         self,
-        source: PlanSource,
-        begin: Callable[[Position | None], tuple[Course, int]],
-        upcoming: Callable[[], Position],
+        begin: Callable[[Mapping[str, Any] | None], tuple[Course, int]],
+        state: Callable[[Course | None, int], dict[str, Any]],
         end: Callable[[Course], None],
     ) -> None:
-        self._source, self._begin, self._upcoming, self._end = source, begin, upcoming, end
+        self._begin, self._state, self._end = begin, state, end
         self._course: Course | None = None
         self._rank = 0
         self._taken = 0
@@ -284,28 +286,19 @@ class PlanIterator(Iterator[Batch]):
             raise StopIteration
         batch = course.start + self._taken * course.world_size + self._rank
         self._taken += 1
-        return entries_of(course.plan, batch)
+        return _entries(course.plan, batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where the iterator is: less than 1 KB, which JSON can keep."""
-        # Before the first batch no epoch is bound, and none is planned for asking.
-        course = self._course
-        position = self._upcoming() if course is None else course.after(self._taken)
-        return position.state(self._source)
+        """Return where the iterator is: less than 1 KB, which JSON can keep."""
+        return self._state(self._course, self._taken)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state was saved, under any number of ranks; see the sampler's method.
-
-        Raises:
-            PlanMismatchError: If it is of other lengths, seed or settings, or no state.
-            BudgetError: If samples that are half seen cannot be cut to the new budget.
-        """
-        self._course, self._rank = self._begin(read_position(state, self._source))
+        """Go on where a state was saved; see `PlanBatchSampler.load_state_dict`."""
+        self._course, self._rank = self._begin(state)
         self._taken = 0
 
 
-def entries_of(plan: Plan, batch: int) -> Batch:
-    """Return a batch as plain integers, or as pieces where the plan splits samples."""
+def _entries(plan: Plan, batch: int) -> Batch:
     entries: list[int] = plan[batch].tolist()
     if plan.starts is None:
         return entries
@@ -315,3 +308,173 @@ def entries_of(plan: Plan, batch: int) -> Batch:
         Piece(sample, start, None if size is None else start + size)
         for sample, start in zip(entries, starts.tolist(), strict=True)
     ]
+
+
+def planned_sampler(loader: Any) -> PlanBatchSampler:
+    """Return the sampler of a loader; raise if the loader would ignore its plan.
+
+    Trainers shuffle by themselves, replace samplers, or shard batches a second time, without a
+    word: a curriculum is then a plain shuffle. Call this once, on the loader as it is trained with.
+    It also checks that the data set has one sample for each length, gives pieces where the plan
+    splits samples, and that the collator cuts where the plan truncates.
+
+    Args:
+        loader: A `DataLoader`, or what a framework made of it.
+
+    Raises:
+        PlanError: If the loader draws its batches from something else, or shards again what the
+            plan has already shared among ranks.
+        PlanMismatchError: If the data set has more or fewer samples than there were lengths, or
+            samples would not be cut as planned.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> planned_sampler(DataLoader([1, 2, 3], batch_size=2, shuffle=True))
+        Traceback (most recent call last):
+        batchwright.errors.PlanError: the loader draws its batches from a BatchSampler over a \
+RandomSampler, not from a plan: its order is ignored. Give DataLoader batch_sampler=\
+PlanBatchSampler(…); a trainer that makes loaders itself has a method for it \
+(get_train_dataloader, train_dataloader), and one that replaces samplers an option \
+(use_distributed_sampler=False).
+    """
+    found = getattr(loader, "batch_sampler", None)
+    inner = getattr(found, "batch_sampler", None)
+    sampler = found if isinstance(found, PlanBatchSampler) else inner
+    if not isinstance(sampler, PlanBatchSampler):
+        name = type(loader if found is None else found).__name__
+        over = getattr(found, "sampler", None)
+        drawn = name if over is None or over is found else f"{name} over a {type(over).__name__}"
+        raise PlanError(
+            f"the loader draws its batches from a {drawn}, not from a plan: its order is ignored. "
+            "Give DataLoader batch_sampler=PlanBatchSampler(…); a trainer that makes loaders "
+            "itself has a method for it (get_train_dataloader, train_dataloader), and one that "
+            "replaces samplers an option (use_distributed_sampler=False)."
+        )
+    if sampler is not found and sampler.world_size > 1:
+        raise PlanError(
+            f"a {type(found).__name__} shards batches that the plan has already shared among "
+            f"{sampler.world_size} ranks: each would see a part of its part. Make the sampler with "
+            "rank=0, world_size=1, or leave the loader as it is."
+        )
+    dataset = getattr(loader, "dataset", None)
+    if dataset is not None:
+        check_loader(sampler.plan, dataset, getattr(loader, "collate_fn", None))
+    return sampler
+
+
+def check_loader(plan: Plan, dataset: Any, collate_fn: Any) -> None:
+    """Raise unless a data set and a collator do what a plan expects.
+
+    Raises:
+        PlanMismatchError: If the data set has more or fewer samples than there were lengths, if the
+            plan splits samples and the data set gives no pieces, or if it truncates samples and the
+            collator does not.
+    """
+    _check_size(plan, dataset)
+    if plan.starts is not None:
+        _check_pieces(dataset)
+    elif plan.layout.max_length is not None:
+        _check_cuts(plan.layout.max_length, collate_fn)
+
+
+def _check_size(plan: Plan, dataset: Any) -> None:
+    try:
+        size = len(dataset)
+    except Exception:  # noqa: BLE001 (a data set may say in any way that it does not know)
+        return
+    planned = plan.origin.num_samples
+    if planned == size or (planned is None and int(plan.indices.max()) < size):
+        return
+    count = f"{planned} lengths" if planned is not None else f"sample {plan.indices.max()}"
+    consequence = (
+        "The rest would never be seen"
+        if planned is not None and planned < size
+        else "Some that the plan asks for do not exist"
+    )
+    raise PlanMismatchError(
+        f"the plan was made for {count}, and the {type(dataset).__name__} has {size} samples. "
+        f"{consequence}: plan with one length for each sample, after every filter; to train on "
+        "a part, give the loader a torch.utils.data.Subset."
+    )
+
+
+def _check_pieces(dataset: Any) -> None:
+    inside = dataset
+    for _ in range(_DEPTH):
+        if isinstance(inside, PieceDataset) or getattr(inside, "takes_pieces", False) is True:
+            return
+        if isinstance(inside, Subset):  # looks numbers up, and knows no pieces
+            break
+        inside = getattr(inside, "dataset", None)
+    raise PlanMismatchError(
+        f'the plan splits long samples (oversize="split"), and a {type(dataset).__name__} gives '
+        "whole ones. Wrap it: PieceDataset(dataset). A data set of your own that takes a Piece "
+        "says so: takes_pieces = True."
+    )
+
+
+def _check_cuts(planned: int | tuple[int, ...], collate_fn: Any) -> None:
+    while isinstance(collate_fn, functools.partial):
+        collate_fn = collate_fn.func
+    if not isinstance(collate_fn, PadCollator | PackCollator):
+        return
+    given = collate_fn.max_length
+    most = planned if isinstance(planned, tuple) else (planned,)
+    cuts = given if isinstance(given, tuple) else (given,) * len(most)
+    bounds = zip(cuts, most, strict=False)
+    if any((math.inf if cut is None else cut) > bound for cut, bound in bounds):
+        name = type(collate_fn).__name__
+        raise PlanMismatchError(
+            f'the plan truncates samples to {planned} tokens (oversize="truncate"), and '
+            f"{name}(max_length={given}) does not: batches would exceed the budget. Give it "
+            f"{name}(max_length={planned}), or planner(0).layout.max_length."
+        )
+
+
+def _loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
+    """Return data set and collator of the loader that is asking a sampler for a batch, if any.
+
+    A `DataLoader` gives nothing of itself to its batch sampler, so look for it among the callers.
+    """
+    frame = sys._getframe(1).f_back  # noqa: SLF001
+    for _ in range(_DEPTH):
+        if frame is None:
+            break
+        caller: Any = frame.f_locals.get("self")
+        if isinstance(caller, _BaseDataLoaderIter):
+            outer = getattr(caller, "_index_sampler", None)
+            for _ in range(_DEPTH):
+                if outer is sampler:
+                    return caller._dataset, getattr(caller, "_collate_fn", None)  # noqa: SLF001
+                outer = getattr(outer, "batch_sampler", getattr(outer, "sampler", None))
+        frame = frame.f_back
+    return None
+
+
+def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
+    """Warn if the token ids of a batch take more than the plan's budget; return whether they do.
+
+    Only integers [rows, tokens] of a dict, tuple or tensor are checked: it is unknown here what
+    else a budget limits.
+    """
+    budget = None if course is None or course.plan is None else course.plan.layout.budget
+    if budget is None:
+        return False
+    fields = batch if isinstance(batch, Mapping) else {"batch": batch}
+    if isinstance(batch, tuple | list):
+        fields = dict(enumerate(batch))
+    for name, value in fields.items():
+        if not isinstance(value, torch.Tensor) or value.ndim != 2 or value.is_floating_point():
+            continue
+        if value.numel() > budget:
+            rows, tokens = value.shape
+            warnings.warn(
+                f"a batch has {rows} × {tokens} = {value.numel()} tokens in {name!r}, and the plan "
+                f"a budget of {budget}. Plan with the lengths that samples have when they are "
+                "collated, and give the collator the plan's settings: "
+                "max_length=plan.layout.max_length where samples are truncated, and the planner's "
+                "pad_to_multiple_of.",
+                stacklevel=4,
+            )
+            return True
+    return False

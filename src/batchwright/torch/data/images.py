@@ -1,29 +1,297 @@
-"""Which fields of a batch are images, and the images as tensors."""
+"""Images of varying size: padded to one size, or cut into patches that share a row."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from batchwright.errors import ColumnNotFoundError, LengthsError
-from batchwright.torch.data.fields import Name
+from batchwright.checks import check_positive, keep_whole
+from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
+from batchwright.layout import Shape
+from batchwright.lengths import as_lengths
+from batchwright.torch.data.pack_collator import PackedRow
+from batchwright.torch.data.samples import (
+    Name,
+    Padding,
+    Pads,
+    PadValue,
+    assembled,
+    checked_pads,
+    chosen_field,
+    columns_of,
+    filled,
+    stacked,
+)
+from batchwright.typing import IntArray, IntoLengths
+
+_OWN = ("patches", "coordinates", "segment_ids", "cu_seqlens", "max_seqlen", "sizes")
 
 
-def image_fields(
-    fields: Mapping[Any, Sequence[Any]], named: Name | Sequence[Name] | None, owner: str
-) -> list[Any]:
-    """Return the fields that hold images.
+@dataclass(frozen=True)
+class ImageCollator:
+    """Pads the images of a batch to the largest height and width, and stacks everything else.
+
+    Images are arrays or tensors [channels, height, width] of varying size, and keep their type.
+    They are padded at the bottom and on the right.
+
+    Plan with lengths [n, 2] of heights and widths: ``TokenBudget(…, area="product")``, or
+    ``Buckets(…, area="product")`` for few shapes.
 
     Args:
-        fields: Field → its value in each sample.
-        named: Those that the user names. None: those whose values all have three dimensions.
-        owner: The class that has the option, for errors.
+        pad: What is put around images: one value for all, a mapping by name, or for tuples one
+            value for each position. Fields not named get 0; labels (`labels`, `label`, `label_ids`)
+            -100, unless they are named.
+        images: The fields that are padded, by name or position. None: all whose values are
+            three-dimensional. Named ones may have two dimensions or more, the last two being height
+            and width: a map of labels [height, width], say.
+        pad_to_multiple_of: Sides are padded to a multiple of this, such as the size of a patch.
+        shapes: (rows, (height, width)) of the only shapes there may be: ``plan.layout.shapes`` of
+            `Buckets`. Images are padded to the first that holds them all, and empty images fill
+            the batch up, with -100 in `labels` and 0 in other fields.
+        mask: Add `pixel_mask`, int64[batch, height, width], 1 at pixels and 0 at padding, of the
+            field so named; True is the first. The name is that of transformers.
+
+    Returns:
+        When called with the samples of a batch: a dict for dicts, a tuple for tuples with the
+        mask at its end, the tensor itself for single images (with the mask: a tuple). O(pixels).
 
     Raises:
-        ColumnNotFoundError: If there is none, or not one that is named.
+        BudgetError: If a setting is invalid; when called, if images fit into no shape.
+        LengthsError: When called, if images differ in more than height and width.
+        ColumnNotFoundError: When called, if samples lack a field, or hold no images.
+
+    Example:
+        >>> collate = ImageCollator(pad_to_multiple_of=4, mask=True)
+        >>> batch = collate([(torch.ones(3, 5, 2), 1), (torch.ones(3, 2, 4), 0)])
+        >>> [list(field.shape) for field in batch], batch[1].tolist()
+        ([[2, 3, 8, 4], [2], [2, 8, 4]], [1, 0])
     """
+
+    pad: Pads = 0
+    _: KW_ONLY
+    images: Name | Sequence[Name] | None = None
+    pad_to_multiple_of: int = 1
+    shapes: Sequence[Shape] | None = None
+    mask: bool | Name = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        object.__setattr__(self, "pad", checked_pads(self.pad, "ImageCollator"))
+        keep_whole(self, "pad_to_multiple_of")
+        shapes = self.shapes
+        if shapes is not None and (not shapes or any(np.size(each) != 2 for _, each in shapes)):
+            raise BudgetError(
+                f"ImageCollator(shapes={shapes}): expected (rows, (height, width)) of each."
+            )
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """Collate the samples of one batch."""
+        fields = columns_of(samples)
+        padding = Padding.of(self.pad, list(fields), "ImageCollator")
+        names = _image_fields(fields, self.images, "ImageCollator")
+        images = {name: _images_of(fields[name], name) for name in names}
+        sizes = {
+            name: np.array([image.shape[-2:] for image in each], dtype=np.int64)
+            for name, each in images.items()
+        }
+        rows, shape = self._shape(sizes, len(samples))
+        batch: dict[Any, Any] = {}
+        for name, values in fields.items():
+            if name in images:
+                pad = padding.for_field(name, images[name][0].dtype)
+                largest = -(-sizes[name].max(axis=0) // self.pad_to_multiple_of)
+                size = shape or tuple((largest * self.pad_to_multiple_of).tolist())
+                batch[name] = _padded(images[name], pad, size, name)
+            else:
+                batch[name] = stacked(values, name)
+            if rows is not None:
+                batch[name] = padding.filled_up(batch[name], rows - len(samples), name)
+        extras: dict[str, Tensor] = {}
+        if self.mask is not False:
+            chosen = chosen_field(self.mask, images, "ImageCollator(mask", "images")
+            mask = torch.zeros(len(batch[chosen]), *batch[chosen].shape[-2:], dtype=torch.int64)
+            for row, (height, width) in enumerate(sizes[chosen].tolist()):
+                mask[row, :height, :width] = 1
+            extras["pixel_mask"] = mask
+        return assembled(samples[0], batch, extras)
+
+    def _shape(
+        self, sizes: Mapping[Any, IntArray], num_samples: int
+    ) -> tuple[int | None, tuple[int, int] | None]:
+        """Return the rows, and height and width, that are fixed for the batch; None: by images."""
+        if self.shapes is None:
+            return None, None
+        largest = np.max([each.max(axis=0) for each in sizes.values()], axis=0)
+        for rows, sides in self.shapes:
+            height, width = np.asarray(sides).tolist()
+            if rows >= num_samples and height >= largest[0] and width >= largest[1]:
+                return rows, (height, width)
+        raise BudgetError(
+            f"{num_samples} images of up to {largest[0]} × {largest[1]} pixels fit into none of "
+            f"the shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
+        )
+
+
+def _padded(images: Sequence[Tensor], pad: PadValue, size: tuple[int, ...], name: Name) -> Tensor:
+    first = images[0]
+    padded = filled((len(images), *first.shape[:-2], *size), pad, first.dtype, name)
+    for row, image in enumerate(images):
+        height, width = image.shape[-2:]
+        padded[row, ..., :height, :width] = image
+    return padded
+
+
+@dataclass(frozen=True)
+class PatchCollator:
+    """Cuts images into patches, and concatenates the images in one row.
+
+    Images of any size and shape share a batch, and no patch is computed for padding. T is the
+    length of the row, d the number of images:
+
+    - `patches`: [1, T, channels · p²], those of an image row by row; each is [channels, p, p],
+      flattened. Images keep their type.
+    - `coordinates`: int64[1, T, 2], row and column of each patch in its image.
+    - `segment_ids`: int64[1, T], 0 for the first image; for `document_mask(…, causal=False)`.
+    - `cu_seqlens`: int32[s + 1], where segments begin and end, from 0 to T.
+    - `max_seqlen`: the longest segment, int.
+    - `sizes`: int64[d, 2], height and width of each image in pixels, before padding.
+
+    Images are padded to whole patches at the bottom and on the right. Segments are the images, and
+    the gaps that alignment and capacity leave: these have segment id -1 and coordinates 0, so no
+    patch of an image attends to them. Other fields are stacked under their own names, one entry for
+    each image; the second of a tuple (image, label) is `labels`.
+
+    Args:
+        patch_size: Pixels on each side of a patch, p.
+        image: The field of the images, by name or position. None: the one whose values are
+            three-dimensional.
+        capacity: Fill the row up to this, for fixed shapes: the capacity of `Packing`, planned with
+            the lengths of `patch_counts`. None: as long as the images.
+        align: Images begin at multiples of this, as in `Packing`.
+        pad: What is put around images and into gaps.
+
+    Returns:
+        When called with the samples of a batch, dicts, tuples or single images: a dict. O(pixels).
+
+    Raises:
+        BudgetError: If a setting is invalid; when called, if images exceed the capacity.
+        LengthsError: When called, if images differ in more than height and width.
+        ColumnNotFoundError: When called, if samples lack a field, hold no image, or have a
+            field whose name is one of those above.
+
+    Example:
+        >>> batch = PatchCollator(2)([(torch.ones(3, 4, 4), 7), (torch.ones(3, 2, 3), 8)])
+        >>> batch["patches"].shape, batch["segment_ids"].tolist(), batch["labels"].tolist()
+        (torch.Size([1, 6, 12]), [[0, 0, 0, 0, 1, 1]], [7, 8])
+
+    Source: M. Dehghani et al., *Patch n' Pack: NaViT, a Vision Transformer for any Aspect Ratio and
+    Resolution*, 2023, arXiv:2307.06304.
+    """
+
+    patch_size: int
+    _: KW_ONLY
+    image: Name | None = None
+    capacity: int | None = None
+    align: int = 1
+    pad: PadValue = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        keep_whole(self, "patch_size", "align", optional=("capacity",))
+        if isinstance(checked_pads(self.pad, "PatchCollator"), dict):
+            raise BudgetError(f"PatchCollator(pad={self.pad!r}): expected one number.")
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """Collate the samples of one batch."""
+        fields = columns_of(samples)
+        name, *others = _image_fields(fields, self.image, "PatchCollator")
+        if others:
+            raise ColumnNotFoundError(
+                f"the fields {[name, *others]} of the samples all hold images. Name one: image=…."
+            )
+        images = _images_of(fields.pop(name), name)
+        patches, places = zip(*map(self._patches, images), strict=True)
+        lengths = np.array([len(each) for each in patches], dtype=np.int64)
+        row = PackedRow.of(lengths, self.align, self.capacity, kind="image")
+        batch: dict[str, Any] = {
+            "patches": row.laid_out(torch.cat(patches), self.pad, name),
+            "coordinates": row.laid_out(torch.cat(places), 0, "coordinates"),
+            "segment_ids": row.owners(),
+            "cu_seqlens": row.cu_seqlens(),
+            "max_seqlen": row.max_seqlen(),
+            "sizes": torch.tensor([image.shape[-2:] for image in images]),
+        }
+        return batch | {
+            name: stacked(values, name) for name, values in _named(fields, samples[0]).items()
+        }
+
+    def _patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut an image [c, h, w] into patches [rows · columns, c · p²], with their coordinates."""
+        size = self.patch_size
+        if image.ndim != 3:
+            raise LengthsError(
+                f"an image of the batch is {list(image.shape)}, expected [channels, height, width]."
+            )
+        channels, height, width = image.shape
+        padded = functional.pad(image, (0, -width % size, 0, -height % size), value=self.pad)
+        rows, columns = padded.shape[1] // size, padded.shape[2] // size
+        split = padded.reshape(channels, rows, size, columns, size)
+        patches = split.permute(1, 3, 0, 2, 4).reshape(rows * columns, channels * size * size)
+        return patches, torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+
+
+def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> IntArray:
+    """Count the patches of images: the lengths to plan with.
+
+    Args:
+        heights: integer[n], pixels.
+        widths: integer[n], pixels.
+        patch_size: Pixels on each side of a patch.
+
+    Returns:
+        int64[n]; the rest of a side counts as a patch, as `PatchCollator` pads it.
+
+    Raises:
+        LengthsError: If a side is no integer of at least 1, or heights and widths differ in number.
+        BudgetError: If the patch size is not at least 1.
+
+    Example:
+        >>> patch_counts([32, 30], [32, 65], 16)
+        array([ 4, 10])
+    """
+    check_positive("patch_counts", patch_size=patch_size)
+    high, wide = (as_lengths(sides).astype(np.int64, copy=False) for sides in (heights, widths))
+    if high.shape != wide.shape:
+        raise LengthsError(f"{high.size} heights for {wide.size} widths, expected as many.")
+    counts: IntArray = -(-high // patch_size) * -(-wide // patch_size)
+    return counts
+
+
+def _named(fields: Mapping[Any, Sequence[Any]], first: Any) -> dict[str, Sequence[Any]]:
+    """Return the other fields of the samples, with names."""
+    if not isinstance(first, Mapping):
+        if len(fields) > 1:
+            raise ColumnNotFoundError(
+                f"samples are tuples of {len(fields) + 1} fields, expected (image, label). Return "
+                "dicts from the data set, so that each has a name."
+            )
+        return dict(zip(["labels"], fields.values(), strict=False))
+    taken = [name for name in fields if name in _OWN]
+    if taken:
+        raise ColumnNotFoundError(
+            f"samples have the fields {taken}, which the batch has of its own. Rename them."
+        )
+    return dict(fields)
+
+
+def _image_fields(
+    fields: Mapping[Any, Sequence[Any]], named: Name | Sequence[Name] | None, owner: str
+) -> list[Any]:
+    """Return the fields that hold images: those named, else those of three dimensions."""
     if named is None:
         found = [
             name
@@ -31,53 +299,39 @@ def image_fields(
             if all(getattr(value, "ndim", 0) == 3 for value in values)
         ]
         if not found:
-            message = (
+            raise ColumnNotFoundError(
                 f"none of the fields {list(fields)} of the samples holds images in all of them, "
                 "expected arrays or tensors [channels, height, width]."
             )
-            raise ColumnNotFoundError(message)
         return found
     names = [named] if isinstance(named, str | int) else list(named)
     for name in names:
         if name not in fields:
-            message = (
+            raise ColumnNotFoundError(
                 f"{owner} looks for images in {name!r}, samples have the fields {list(fields)}."
             )
-            raise ColumnNotFoundError(message)
     return names
 
 
-def images_of(values: Sequence[Any], name: Name) -> list[Tensor]:
-    """Turn the values of a field into tensors that differ in height and width only.
-
-    Args:
-        values: Arrays or tensors [..., height, width].
-        name: The field, for errors.
-
-    Raises:
-        LengthsError: If one is no image, empty, or of another type or number of channels.
-    """
-    images = [_image(value) for value in values]
-    first = images[0]
-    for row, image in enumerate(images):
-        if image is None or first is None or not all(image.shape):
-            given = type(values[row]).__name__ if image is None else list(image.shape)
-            message = (
+def _images_of(values: Sequence[Any], name: Name) -> list[Tensor]:
+    """Return images [..., height, width] as tensors that differ in height and width only."""
+    images: list[Tensor] = []
+    for row, value in enumerate(values):
+        image = value
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            image = torch.from_numpy(np.ascontiguousarray(value))
+        if not isinstance(image, Tensor) or image.ndim < 2 or not all(image.shape):
+            given = list(value.shape) if hasattr(value, "shape") else type(value).__name__
+            raise LengthsError(
                 f"field {name!r} of sample {row} of the batch is {given}, expected an array or "
                 "tensor [channels, height, width] with at least one pixel."
             )
-            raise LengthsError(message)
+        images.append(image)
+        first = images[0]
         if image.shape[:-2] != first.shape[:-2] or image.dtype != first.dtype:
-            message = (
+            raise LengthsError(
                 f"field {name!r} of sample {row} of the batch is {image.dtype}"
                 f"{list(image.shape)}, the first {first.dtype}{list(first.shape)}. Images may "
                 "differ in height and width only."
             )
-            raise LengthsError(message)
-    return [image for image in images if image is not None]
-
-
-def _image(value: Any) -> Tensor | None:
-    if isinstance(value, np.ndarray) and value.ndim >= 2 and value.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(value))
-    return value if isinstance(value, Tensor) and value.ndim >= 2 else None
+    return images

@@ -16,12 +16,9 @@ from batchwright.errors import (
     UpdateError,
 )
 from batchwright.pacing import LengthPacing
-from batchwright.torch.data.containers import like, parts_of
-from batchwright.torch.data.fields import Name
-from batchwright.torch.data.labels import LABEL_IGNORE, MEANT, PadValue
-from batchwright.torch.data.row_reading import Reading, Taken
-from batchwright.torch.data.rows import tensors_of
-from batchwright.torch.data.stacking import checked_pads
+from batchwright.torch.data.rows import Reading
+from batchwright.torch.data.samples import LABEL_IGNORE, MEANT, Name, PadValue, checked_pads
+from batchwright.torch.data.trees import like, parts_of, tensors_of
 
 STATE_VERSION = 1
 
@@ -259,8 +256,7 @@ class _Pieces:
     def of(self, value: Any, pad: PadValue, name: Name) -> Any:
         """Cut a field, or repeat what there is one of for each row."""
         if not _is_cut(value):
-            taken = Taken.of(self.rows, self.num_rows)
-            return Reading(self.num_rows).apply({name: value}, taken)[name]
+            return Reading(self.num_rows).take({name: value}, self.rows)[name]
         taken_cells = value[self.rows.to(value.device)[:, None], self.columns.to(value.device)]
         outside = ~self.inside.to(value.device)
         if value.dtype == torch.bool and pad not in {0, 1}:
@@ -300,7 +296,7 @@ def _fields_of(batch: Any) -> dict[Any, Any]:
 def _has_rows(value: Any, rows: int) -> bool:
     """Whether rows of a field that is no tensor can be repeated."""
     try:
-        Reading(rows).apply({"field": value}, None)
+        Reading(rows).take({"field": value}, None)
     except UpdateError:
         return False
     return True

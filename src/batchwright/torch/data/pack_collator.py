@@ -1,70 +1,73 @@
-"""Batches as one row without padding: the documents of a packed plan, one behind the other."""
+"""Batches as one row without padding: the documents of a packed plan, and masks between them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from batchwright.checks import check_positive
+from batchwright.checks import check_positive, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
-from batchwright.torch.data.fields import columns_of, flattened, is_sequence
-from batchwright.torch.data.labels import LABEL_NAMES
-from batchwright.torch.data.packed_row import PackedRow
-from batchwright.torch.data.stacking import LABEL_IGNORE, Pads, checked_pads
+from batchwright.torch.data.samples import (
+    LABEL_IGNORE,
+    LABEL_NAMES,
+    Name,
+    Pads,
+    PadValue,
+    checked_pads,
+    columns_of,
+    filled,
+    flattened,
+    has_length,
+)
 from batchwright.typing import IntArray
 
 
 @dataclass(frozen=True)
 class PackCollator:
-    """Lays the documents of a batch one behind the other, and says where each begins.
+    """Concatenates the documents of a batch, and says where each begins.
 
-    The names are those of transformers' `DataCollatorWithFlattening`, so that a batch goes into
-    its models as it is. T is the length of the row:
+    The names are those of transformers' `DataCollatorWithFlattening`, so that its models take a
+    batch as it is. T is the length of the row:
 
     - `input_ids`: int64[1, T].
     - `position_ids`: int64[1, T], from 0 in each document.
-    - `labels`: int64[1, T]; the first token of each document is ignored, as nothing inside the
-      document predicts it.
+    - `labels`: int64[1, T]; the first token of each document is ignored, as nothing in the document
+      predicts it.
     - `cu_seq_lens_q`, `cu_seq_lens_k`: int32[s + 1], where segments begin and end, from 0 to T.
     - `max_length_q`, `max_length_k`: the longest segment, int.
     - `document_ids`: int64[1, T], 0 for the first document; for `document_mask`.
 
-    Without alignment and capacity, segments are the documents. Gaps left by them hold padding
-    that belongs to no document: it has document id -1, is ignored in the labels, and is a
-    segment of its own, with positions from 0. So no token of a document ever attends to it,
-    whatever the attention reads: segments, positions or document ids.
+    Segments are the documents, and the gaps that alignment and capacity leave. A gap has document
+    id -1 and ignored labels, so no token of a document attends to it. An `attention_mask` of the
+    samples is left out: a mask of ones makes models attend across documents.
 
-    An `attention_mask` of the samples is left out: a mask of ones makes models attend across
-    documents.
-
-    Samples of several lengths, such as a source and its target, are laid out in a row each, as a
-    plan with ``Packing((…, …))`` expects; `columns` says which fields lie in which row. The batch
-    then holds those fields, [1, T], and of each row, under its name: ``encoder_position_ids``,
-    ``encoder_document_ids``, ``encoder_cu_seq_lens`` and ``encoder_max_length``. Documents have the
-    same id in all rows, and segment `s` of one row belongs to segment `s` of the others: where
-    there are gaps, each document is followed by a segment for its own, which may be empty. So a
-    token may attend across rows where ``decoder_document_ids[..., None] ==
-    encoder_document_ids[:, None]``, and a kernel for segments takes `decoder_cu_seq_lens` for its
-    queries and `encoder_cu_seq_lens` for its keys. Labels keep their first token, which a decoder
-    predicts from its start token. Give the decoder's input as a field of its own: a model that
-    shifts packed labels carries tokens from one document into the next.
+    Samples of several lengths, such as a source and its target, get a row each, as a plan with
+    ``Packing((…, …))`` expects; `columns` says which fields lie in which row. The batch then holds
+    those fields, [1, T], and for each row, under its name, ``encoder_position_ids``,
+    ``encoder_document_ids``, ``encoder_cu_seq_lens`` and ``encoder_max_length``. Document ids and
+    the numbers of segments are the same in all rows (segments of gaps may be empty), so a kernel
+    for segments takes `decoder_cu_seq_lens` for queries and `encoder_cu_seq_lens` for keys. Labels
+    keep their first token, which a decoder predicts from its start token. Give the decoder's input
+    as a field of its own: a model that shifts packed labels carries tokens into the next document.
 
     Args:
         labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
             a token. Where samples have none, the tokens are the labels. None: no labels.
         label_ignore: The label of tokens that no loss is computed for.
-        columns: Field → name of the row that it lies in, in the sequence of the lengths' columns:
-            ``{"input_ids": "encoder", "labels": "decoder"}``. Tuples have their fields in this
-            sequence. None: everything lies in one row, as above.
-        capacity: Fill the row up to this, for shapes that never change; of several rows, each up
-            to its own. None: as long as the documents.
+        columns: Field → name of its row, in the order of the lengths' columns:
+            ``{"input_ids": "encoder", "labels": "decoder"}``. The fields of tuples are in this
+            order. None: everything lies in one row.
+        capacity: Fill the row up to this, for fixed shapes; with several rows, one for each. None:
+            as long as the documents.
         align: Documents begin at multiples of this, as in `Packing`.
         max_length: Longer documents are cut, as a plan with ``oversize="truncate"`` expects:
-            ``plan.layout.max_length``. Of several rows, a length for each.
-        position_ids_start: The position of each document's first token: 0, but 2 for models that
-            number positions like RoBERTa.
+            ``plan.layout.max_length``. With several rows, one for each.
+        position_ids_start: The position of each document's first token: 2 for models that number
+            positions like RoBERTa.
         pad: What gaps hold: a value for `input_ids` (with `columns`: for all fields but the
             labels), or a mapping by name. Fields named in it are laid out like `input_ids`; others
             are left out (with `columns`: those that it does not name).
@@ -74,9 +77,8 @@ class PackCollator:
         O(tokens).
 
     Raises:
-        BudgetError: If a setting makes no sense; when called, if documents exceed the capacity.
-        LengthsError: When called, if a field is not as long as `input_ids`, or a document
-            is empty.
+        BudgetError: If a setting is invalid; when called, if documents exceed the capacity.
+        LengthsError: When called, if a field is not as long as `input_ids`, or a document is empty.
         ColumnNotFoundError: When called, if samples lack a field.
 
     Example:
@@ -85,15 +87,6 @@ class PackCollator:
         ([[0, 1, 2, 0, 1]], [[-100, 6, 7, -100, 9]])
         >>> batch["cu_seq_lens_q"].tolist(), batch["max_length_q"]
         ([0, 3, 5], 3)
-
-        Pairs, in two rows:
-
-        >>> collate = PackCollator(columns={"input_ids": "encoder", "labels": "decoder"})
-        >>> batch = collate([([5, 6, 7], [1]), ([8], [2, 3])])
-        >>> batch["input_ids"].tolist(), batch["labels"].tolist()
-        ([[5, 6, 7, 8]], [[1, 2, 3]])
-        >>> batch["encoder_document_ids"].tolist(), batch["decoder_document_ids"].tolist()
-        ([[0, 0, 0, 1]], [[0, 1, 1]])
     """
 
     _: KW_ONLY
@@ -108,107 +101,111 @@ class PackCollator:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        object.__setattr__(self, "pad", checked_pads(self.pad, "PackCollator"))
-        for name in ("capacity", "max_length"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        keep = object.__setattr__
+        keep(self, "pad", checked_pads(self.pad, "PackCollator"))
+        keep_whole(self, "align")
+        for name in ("label_ignore", "position_ids_start"):
+            if not isinstance(getattr(self, name), int | np.integer):
+                raise BudgetError(
+                    f"PackCollator({name}={getattr(self, name)!r}): expected an integer."
+                )
         if self.columns is not None:
             if not isinstance(self.columns, Mapping):
-                message = f"PackCollator(columns={self.columns!r}): expected a dict, field → row."
-                raise BudgetError(message)
-            object.__setattr__(self, "columns", dict(self.columns))
-        for name in ("align", "label_ignore", "position_ids_start"):
-            if not isinstance(getattr(self, name), int | np.integer):
-                message = f"PackCollator({name}={getattr(self, name)!r}): expected an integer."
-                raise BudgetError(message)
-        for name in ("capacity", "align", "max_length"):
+                raise BudgetError(
+                    f"PackCollator(columns={self.columns!r}): expected a dict, field → row."
+                )
+            keep(self, "columns", dict(self.columns))
+        rows = None if self.columns is None else len(set(self.columns.values()))
+        for name in ("capacity", "max_length"):
             value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
+            value = tuple(value) if isinstance(value, list) else value
+            keep(self, name, value)
+            several = isinstance(value, tuple)
+            for number in value if several else (value,):
                 check_positive("PackCollator", **{name: number})
-            rows = None if self.columns is None else len(set(self.columns.values()))
-            if value is not None and name != "align":
-                given = len(value) if isinstance(value, tuple) else None
-                if given != rows:
-                    expected = "one number" if rows is None else f"a tuple of {rows}"
-                    message = (
-                        f"PackCollator({name}={value}, columns={self.columns}): expected "
-                        f"{expected}, as many as there are rows."
-                    )
-                    raise BudgetError(message)
+            if value is not None and (len(value) if several else None) != rows:
+                expected = "one number" if rows is None else f"a tuple of {rows}"
+                raise BudgetError(
+                    f"PackCollator({name}={value}, columns={self.columns}): expected {expected}, "
+                    "as many as there are rows."
+                )
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         if self.columns is not None:
             return self._in_rows(columns, self.columns)
-        if not isinstance(samples[0], Mapping):
-            columns = {"input_ids": columns[0]} if len(columns) == 1 else columns
+        if not isinstance(samples[0], Mapping) and len(columns) == 1:
+            columns = {"input_ids": columns[0]}
         if "input_ids" not in columns:
-            message = f"samples have the fields {list(columns)}, expected 'input_ids'."
-            raise ColumnNotFoundError(message)
+            raise ColumnNotFoundError(
+                f"samples have the fields {list(columns)}, expected 'input_ids'."
+            )
         pads = self._pads(["input_ids"])
-        tokens, lengths = self._flattened(columns["input_ids"], "input_ids")
+        tokens, lengths = self._flattened(columns, "input_ids")
+        like = ("input_ids", lengths)
         row = PackedRow.of(lengths, self.align, _of_row(self.capacity, 0))
         batch: dict[str, Any] = {
             "input_ids": row.laid_out(tokens, pads.get("input_ids", 0), "input_ids"),
             "position_ids": row.positions() + self.position_ids_start,
         }
         if self.labels is not None:
-            targets = tokens
             own = self._labels(columns)
-            if own is not None:
-                targets = self._like(lengths, columns[own], own)
-            labels = row.laid_out(targets, self.label_ignore, own or "labels")
-            labels[0, row.begins] = self.label_ignore
-            batch["labels"] = labels
+            targets = tokens if own is None else self._flattened(columns, own, like=like)[0]
+            batch["labels"] = row.laid_out(targets, self.label_ignore, own or "labels")
+            batch["labels"][0, row.begins] = self.label_ignore
         for name, value in pads.items():
             if name not in columns:
-                message = f"PackCollator(pad=…) names {name!r}, samples have {list(columns)}."
-                raise ColumnNotFoundError(message)
+                raise ColumnNotFoundError(
+                    f"PackCollator(pad=…) names {name!r}, samples have {list(columns)}."
+                )
             if name not in {"input_ids", self.labels}:
-                batch[name] = row.laid_out(self._like(lengths, columns[name], name), value, name)
-        batch |= {
-            "cu_seq_lens_q": row.cu_seqlens(),
-            "cu_seq_lens_k": row.cu_seqlens(),
-            "max_length_q": row.max_seqlen(),
-            "max_length_k": row.max_seqlen(),
+                flat, _ = self._flattened(columns, name, like=like)
+                batch[name] = row.laid_out(flat, value, name)
+        edges, longest = row.cu_seqlens(), row.max_seqlen()
+        return batch | {
+            "cu_seq_lens_q": edges,
+            "cu_seq_lens_k": edges.clone(),
+            "max_length_q": longest,
+            "max_length_k": longest,
             "document_ids": row.owners(),
         }
-        return batch
 
     def _in_rows(self, columns: dict[Any, list[Any]], row_of: Mapping[str, str]) -> dict[str, Any]:
         """Lay fields out in the rows that they belong to."""
         if 0 in columns:  # tuples, or single sequences
             if len(columns) != len(row_of):
-                message = (
+                raise ColumnNotFoundError(
                     f"samples have {len(columns)} fields, PackCollator(columns=…) names "
                     f"{list(row_of)}: expected as many."
                 )
-                raise ColumnNotFoundError(message)
             columns = dict(zip(row_of, columns.values(), strict=True))
         pads = self._pads(row_of)
         if self.labels is not None and self.labels in row_of:
             pads[self.labels] = self.label_ignore
-        for names, told in ((row_of, "columns"), (pads, "pad")):
+        for names, option in ((row_of, "columns"), (pads, "pad")):
             for name in names:
                 if name not in columns or name not in row_of:
-                    message = (
-                        f"PackCollator({told}=…) names {name!r}, samples have {list(columns)}, of "
-                        f"which columns= names {[each for each in columns if each in row_of]}."
+                    raise ColumnNotFoundError(
+                        f"PackCollator({option}=…) names {name!r}, samples have {list(columns)}, "
+                        f"of which columns= names {[each for each in columns if each in row_of]}."
                     )
-                    raise ColumnNotFoundError(message)
         rows: dict[str, PackedRow] = {}
         fields: dict[str, dict[str, Tensor]] = {}
         for number, title in enumerate(dict.fromkeys(row_of.values())):
             first, *others = (name for name, row in row_of.items() if row == title)
-            tokens, lengths = self._flattened(columns[first], first, number)
-            fields[title] = {first: tokens}
-            for name in others:
-                fields[title][name] = self._like(lengths, columns[name], name, first, number)
+            tokens, lengths = self._flattened(columns, first, number)
+            fields[title] = {first: tokens} | {
+                name: self._flattened(columns, name, number, like=(first, lengths))[0]
+                for name in others
+            }
             capacity, kind = _of_row(self.capacity, number), f"{title} document"
             rows[title] = PackedRow.of(lengths, self.align, capacity, kind=kind)
         if any(row.ids.size > row.lengths.size for row in rows.values()):
-            rows = {title: _with_every_gap(row) for title, row in rows.items()}
+            rows = {
+                title: PackedRow.of(row.lengths, self.align, int(row.edges[-1]), every_gap=True)
+                for title, row in rows.items()
+            }
         batch: dict[str, Any] = {}
         for title, row in rows.items():
             for name, flat in fields[title].items():
@@ -228,42 +225,177 @@ class PackCollator:
         """Return the field of the labels; None if there is none."""
         if self.labels in columns or self.labels != "labels":
             return self.labels if self.labels in columns else None
-        others = (name for name in LABEL_NAMES if all(map(is_sequence, columns.get(name, [None]))))
+        others = (name for name in LABEL_NAMES if all(map(has_length, columns.get(name, [None]))))
         return next(others, None)
 
     def _flattened(
-        self, rows: Sequence[Any], name: str, number: int = 0
-    ) -> tuple[Tensor, IntArray]:
-        most = _of_row(self.max_length, number)
-        if most is not None:
-            rows = [row[:most] if is_sequence(row) else row for row in rows]
-        return flattened(rows, name)
-
-    def _like(
         self,
-        lengths: IntArray,
-        rows: Sequence[Any],
+        columns: Mapping[Any, Sequence[Any]],
         name: str,
-        first: str = "input_ids",
         number: int = 0,
-    ) -> Tensor:
-        flat, own = self._flattened(rows, name, number)
-        if not np.array_equal(lengths, own):
-            sample = int(np.argmax(lengths != own))
-            message = (
-                f"sample {sample} of the batch has {int(own[sample])} entries in {name!r} for "
-                f"{int(lengths[sample])} in {first!r}, expected as many."
+        *,
+        like: tuple[str, IntArray] | None = None,
+    ) -> tuple[Tensor, IntArray]:
+        """Concatenate a field, cut to the maximum of its row, and as long as another field."""
+        rows, most = columns[name], _of_row(self.max_length, number)
+        if most is not None:
+            rows = [row[:most] if has_length(row) else row for row in rows]
+        flat, lengths = flattened(rows, name)
+        if like is not None and not np.array_equal(like[1], lengths):
+            sample = int(np.argmax(like[1] != lengths))
+            raise LengthsError(
+                f"sample {sample} of the batch has {lengths[sample]} entries in {name!r} for "
+                f"{like[1][sample]} in {like[0]!r}, expected as many."
             )
-            raise LengthsError(message)
-        return flat
+        return flat, lengths
 
 
 def _of_row(limits: int | tuple[int, ...] | None, number: int) -> int | None:
     return limits[number] if isinstance(limits, tuple) else limits
 
 
-def _with_every_gap(row: PackedRow) -> PackedRow:
-    """Return a row whose segments are document, gap, document, gap …, empty ones included."""
-    edges = np.stack((row.begins, row.begins + row.lengths), axis=1).ravel()
-    ids = np.stack((np.arange(row.lengths.size), np.full(row.lengths.size, -1)), axis=1).ravel()
-    return replace(row, edges=np.append(edges, row.edges[-1]), ids=ids)
+@dataclass(frozen=True, eq=False)
+class PackedRow:
+    """Where items of varying length, documents or images, lie in a row.
+
+    Attributes:
+        lengths: int64[d], tokens of each item.
+        begins: int64[d], where each begins.
+        edges: int64[s + 1], where segments, items and gaps, begin and end.
+        ids: int64[s], the item of each segment; -1 for gaps.
+    """
+
+    lengths: IntArray
+    begins: IntArray
+    edges: IntArray
+    ids: IntArray
+
+    @staticmethod
+    def of(
+        lengths: IntArray,
+        align: int,
+        capacity: int | None,
+        *,
+        kind: str = "document",
+        every_gap: bool = False,
+    ) -> "PackedRow":
+        """Concatenate items, each at a multiple of `align`; the row is as long as the capacity.
+
+        Args:
+            lengths: int64[d], tokens of each.
+            align: Each begins at a multiple of this.
+            capacity: The length of the row. None: as long as it takes.
+            kind: What the items are, for errors.
+            every_gap: Whether empty gaps are segments too.
+
+        Raises:
+            LengthsError: If an item is empty.
+            BudgetError: If they exceed the capacity.
+        """
+        if not lengths.all():
+            raise LengthsError(
+                f"sample {int(np.argmin(lengths))} of the batch is empty: each {kind} needs at "
+                "least one token. Leave it out of the lengths that are planned."
+            )
+        ends = np.cumsum(-(-lengths // align) * align)
+        width = int(ends[-1])
+        if capacity is not None and width > capacity:
+            raise BudgetError(
+                f"{lengths.size} {kind}s take {width} tokens (align={align}), more than "
+                f"capacity={capacity}. Plan with Packing({capacity}, align={align}), and with "
+                "the lengths of this data."
+            )
+        begins = np.concatenate(([0], ends[:-1]))
+        # Item, gap, item, gap …
+        edges = np.stack((begins, begins + lengths), axis=1).ravel()
+        edges = np.append(edges, width if capacity is None else capacity)
+        ids = np.stack((np.arange(lengths.size), np.full(lengths.size, -1)), axis=1).ravel()
+        kept = (np.diff(edges) > 0) | every_gap
+        return PackedRow(lengths, begins, np.append(edges[:-1][kept], edges[-1]), ids[kept])
+
+    def laid_out(self, flat: Tensor, pad: PadValue, name: Name) -> Tensor:
+        """Put the tokens of all items, [total, …], into their places: [1, T, …]."""
+        width, total = int(self.edges[-1]), int(self.lengths.sum())
+        laid_out = filled((1, width, *flat.shape[1:]), pad, flat.dtype, name)
+        before = np.cumsum(self.lengths) - self.lengths
+        places = np.arange(total) + np.repeat(self.begins - before, self.lengths)
+        laid_out[0, torch.from_numpy(places)] = flat.to(laid_out.dtype)
+        return laid_out
+
+    def positions(self) -> Tensor:
+        """Count from 0 in each segment: int64[1, T]."""
+        begins = np.repeat(self.edges[:-1], np.diff(self.edges))
+        return torch.from_numpy(np.arange(self.edges[-1]) - begins)[None]
+
+    def owners(self) -> Tensor:
+        """Name the item that each token belongs to, -1 in gaps: int64[1, T]."""
+        return torch.from_numpy(np.repeat(self.ids, np.diff(self.edges)))[None]
+
+    def cu_seqlens(self) -> Tensor:
+        """Return where segments begin and end, from 0 to T: int32[s + 1]."""
+        return torch.from_numpy(self.edges.astype(np.int32))
+
+    def max_seqlen(self) -> int:
+        """Return the length of the longest segment."""
+        return int(np.diff(self.edges).max())
+
+
+def document_mask(document_ids: Tensor, *, causal: bool = True) -> Tensor:
+    """Make the mask for `scaled_dot_product_attention`: a token sees only its own document.
+
+    Args:
+        document_ids: integer[batch, T], as `PackCollator` makes them (one row: [1, T]).
+        causal: Whether a token sees only itself and those before it.
+
+    Returns:
+        bool[batch, 1, T, T], true where the query (third) may attend to the key (fourth). T²
+        memory: for long rows use `document_block_mask`, or `cu_seq_lens` with a kernel that
+        takes them. Attention that *adds* its mask, such as transformers' ``"eager"``, expects 0
+        where this is true and minus infinity elsewhere.
+
+    Raises:
+        LengthsError: If the ids are not [batch, T].
+
+    Example:
+        >>> document_mask(torch.tensor([[0, 0, 1]]))[0, 0].int().tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    """
+    _check_ids(document_ids)
+    mask = document_ids[:, None, :, None] == document_ids[:, None, None, :]
+    return mask.tril() if causal else mask
+
+
+def document_block_mask(document_ids: Tensor, *, causal: bool = True) -> BlockMask:
+    """Make the mask for `flex_attention`: a token sees only its own document.
+
+    Args:
+        document_ids: integer[batch, T], as `PackCollator` makes them (one row: [1, T]).
+        causal: Whether a token sees only itself and those before it.
+
+    Returns:
+        A `BlockMask` for any number of heads, on the device of the ids. Making it takes T² bytes,
+        unless the caller compiles this function.
+
+    Raises:
+        LengthsError: If the ids are not [batch, T].
+
+    Example:
+        >>> document_block_mask(torch.tensor([[0, 0, 1]])).shape
+        (1, 1, 3, 3)
+    """
+    _check_ids(document_ids)
+
+    def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same = document_ids[batch, query] == document_ids[batch, key]
+        return same & (query >= key) if causal else same
+
+    batch, width = document_ids.shape
+    return create_block_mask(sees, batch, None, width, width, device=str(document_ids.device))
+
+
+def _check_ids(document_ids: Tensor) -> None:
+    if document_ids.ndim != 2 or document_ids.is_floating_point():
+        raise LengthsError(
+            f"document_ids are {document_ids.dtype}{list(document_ids.shape)}, expected integers "
+            "[batch, T], as PackCollator makes them."
+        )

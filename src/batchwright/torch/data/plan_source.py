@@ -3,139 +3,56 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchwright.batching.described import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 from batchwright.sharding import share
-from batchwright.typing import Last, LengthArray
 
-
-class PlanSource(Protocol):
-    """Gives the global plan of any epoch, for any number of ranks. Deterministic."""
-
-    @property
-    def seed(self) -> int:
-        """The seed of the plans."""
-        ...
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Hash of the lengths that plans are made for. None: unknown."""
-        ...
-
-    @property
-    def lengths(self) -> LengthArray | None:
-        """The lengths. None: unknown."""
-        ...
-
-    @property
-    def num_samples(self) -> int | None:
-        """How many lengths there are. None: unknown."""
-        ...
-
-    @property
-    def last(self) -> Last:
-        """What becomes of batches of one sample that ranks cannot share equally."""
-        ...
-
-    @property
-    def settings(self) -> dict[str, Any] | None:
-        """What, besides lengths, seed and order, plans are made from, as JSON can keep it."""
-        ...
-
-    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
-        """Return plans of the same lengths, seed and order, made from other settings.
-
-        Raises:
-            PlanMismatchError: If nothing can be planned from those.
-        """
-        ...
-
-    def accumulate(self, world_size: int) -> int:
-        """Return the batches of an update on each rank, for that many ranks."""
-        ...
-
-    def num_batches(self, world_size: int) -> int:
-        """Return the batches of an epoch over all ranks: the same for every epoch."""
-        ...
-
-    def plan(
-        self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
-    ) -> Plan:
-        """Return the global plan of an epoch; the last one made is kept.
-
-        Args:
-            epoch: The epoch.
-            world_size: Ranks that share each update.
-            accumulate: Batches of one update on each rank.
-            num_batches: How many batches it had when a state was saved. None: any number.
-
-        Returns:
-            A plan whose number of batches is a multiple of `world_size`.
-        """
-        ...
+if TYPE_CHECKING:
+    from batchwright.typing import Last, LengthArray
 
 
 class PlannerSource:
-    """Plans epochs with a planner, resized to the ranks there are."""
+    """Plans epochs with a planner, resized to the number of ranks."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._sized = {planner.world_size: planner}
         self._made: tuple[tuple[int, int, int, int], Plan] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Go to another process: plans are made there."""
-        return {"_planner": self._planner}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive."""
-        self.__init__(state["_planner"])  # type: ignore[misc]
-
-    @property
-    def seed(self) -> int:
-        """The planner's seed."""
-        return operator.index(self._planner.seed)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the planner's lengths."""
-        return self._planner.fingerprint
-
-    @property
-    def lengths(self) -> LengthArray:
-        """The planner's lengths."""
-        return self._planner.lengths
-
-    @property
-    def num_samples(self) -> int:
-        """How many there are."""
-        return self._planner.num_samples
-
-    @property
-    def last(self) -> Last:
-        """The planner's policy."""
-        return self._planner.last
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Batching, if it is one of ours, and the rest that numbers of batches depend on."""
-        planner = self._planner
+        self.seed = operator.index(planner.seed)
+        self.fingerprint: str | None = planner.fingerprint
+        self.last: Last = planner.last
         tokens = None if planner.step_tokens is None else int(planner.step_tokens)
-        return {
+        self.settings: dict[str, Any] | None = {
             "batching": described(planner.batching),
             "step_tokens": tokens,
             "last": planner.last,
         }
 
-    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
-        """Return the source that a state of these settings was planned by.
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process, where plans are made again."""
+        return {"_planner": self._planner}
 
-        Where the settings do not say it all (a batching of the user's), it is this one: the hash of
-        the plan decides.
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in another process."""
+        self.__init__(state["_planner"])  # type: ignore[misc]
+
+    @property
+    def lengths(self) -> LengthArray | None:
+        """The planner's lengths."""
+        return self._planner.lengths
+
+    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+        """Return the source that a state with these settings was planned by.
+
+        Where the settings do not say everything (a batching of the user's), it is this one: the
+        hash of the plan decides.
+
+        Raises:
+            PlanMismatchError: If nothing can be planned from the settings.
         """
         if settings == self.settings or not settings or settings.get("batching") is None:
             return self
@@ -158,17 +75,24 @@ class PlannerSource:
         return PlannerSource(planner)
 
     def accumulate(self, world_size: int) -> int:
-        """Return what the planner was given, or finds for its `step_tokens`."""
+        """Return the batches of an update on each rank: given, or found for `step_tokens`."""
         return self._for(world_size).accumulate
 
     def num_batches(self, world_size: int) -> int:
-        """Return the planner's constant; no epoch is planned for it."""
+        """Return the batches of every epoch over all ranks, without planning one."""
         return len(self._for(world_size))
 
     def plan(
         self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
     ) -> Plan:
-        """Plan an epoch, unless it is the one planned last; see `PlanSource.plan`."""
+        """Return the global plan of an epoch; the last one made is kept.
+
+        Args:
+            epoch: The epoch.
+            world_size: Ranks that share each update.
+            accumulate: Batches of one update on each rank.
+            num_batches: How many batches it had when a state was saved. None: any number.
+        """
         planner = self._for(world_size)
         if planner.accumulate != accumulate or num_batches not in (None, len(planner)):
             planner = self._planner.resized(world_size, accumulate)
@@ -179,7 +103,7 @@ class PlannerSource:
         return self._made[1]
 
     def is_alike(self, plan: Plan) -> bool:
-        """Say whether another epoch is the same plan."""
+        """Check whether other epochs have the same plan, as in validation."""
         return is_alike(self._for(plan.origin.world_size), plan)
 
     def _for(self, world_size: int) -> Planner:
@@ -189,48 +113,24 @@ class PlannerSource:
 
 
 class FixedSource:
-    """Gives one and the same plan for every epoch, split where ranks need equal counts."""
+    """Gives the same plan for every epoch, split where ranks need equal counts."""
+
+    lengths: LengthArray | None = None
+    settings: dict[str, Any] | None = None
+    last: Last = "short"  # loses nothing: a plan does not know its planner's policy
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._split: tuple[tuple[int, int], Plan] | None = None
-
-    @property
-    def seed(self) -> int:
-        """The seed that the plan was made from."""
-        return operator.index(self._plan.origin.seed)
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Hash of the lengths that the plan was made for."""
-        return self._plan.origin.fingerprint
-
-    @property
-    def lengths(self) -> None:
-        """A plan holds none."""
-        return
-
-    @property
-    def num_samples(self) -> int | None:
-        """How many lengths it was made for."""
-        return self._plan.origin.num_samples
-
-    @property
-    def last(self) -> Last:
-        """The policy that loses nothing: a plan does not know its planner's."""
-        return "short"
-
-    @property
-    def settings(self) -> None:
-        """A plan is what it is."""
-        return
+        self.seed = operator.index(plan.origin.seed)
+        self.fingerprint = plan.origin.fingerprint
 
     def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
         """Return this source: the hash of the plan decides."""
         return self
 
     def accumulate(self, world_size: int) -> int:
-        """Return what the plan was made for, whatever the ranks."""
+        """Return what the plan was made for."""
         return self._plan.origin.accumulate
 
     def num_batches(self, world_size: int) -> int:
@@ -238,42 +138,47 @@ class FixedSource:
         return len(self.plan(0, world_size, self.accumulate(world_size)))
 
     def plan(
-        self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
+        self,
+        epoch: int,
+        world_size: int,
+        accumulate: int,
+        num_batches: int | None = None,
     ) -> Plan:
-        """Return the plan; see `PlanSource.plan`."""
+        """Return the plan; see `PlannerSource.plan`."""
         if self._plan.origin.is_shard and world_size > 1:
-            message = (
+            raise PlanError(
                 "the plan is one rank's part of a plan already (plan.shard), and would be shared "
                 f"again among {world_size} ranks: each would see a part of its part. Give every "
                 "rank the whole plan; or, if each has its shard, rank=0, world_size=1."
             )
-            raise PlanError(message)
         key = (world_size, accumulate)
         if self._split is None or self._split[0] != key:
             shared = share(self._plan, world_size, accumulate, epoch, last=self.last)
             if shared is None:
-                message = (
+                raise PlanError(
                     f"a plan of {self._plan.indices.size} samples leaves nothing for "
                     f"{world_size} ranks × {accumulate} batches under last={self.last!r}. Use "
                     "fewer ranks, or another policy."
                 )
-                raise PlanError(message)
             self._split = (key, shared)
         return self._split[1]
 
 
+PlanSource: TypeAlias = PlannerSource | FixedSource
+"""Gives the global plan of any epoch, for any number of ranks. Deterministic."""
+
+
 def as_source(plans: Planner | Plan) -> PlanSource:
-    """Wrap what the user gave.
+    """Wrap a planner or a plan.
 
     Raises:
-        PlanError: If it is neither a planner nor a plan.
+        PlanError: If it is neither.
     """
     if isinstance(plans, Plan):
         return FixedSource(plans)
     if isinstance(plans, Planner):
         return PlannerSource(plans)
-    message = (
+    raise PlanError(
         f"PlanBatchSampler got a {type(plans).__name__}, expected a Planner (a new plan every "
         "epoch) or a Plan (the same batches every epoch)."
     )
-    raise PlanError(message)

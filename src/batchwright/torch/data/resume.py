@@ -1,10 +1,9 @@
-"""Where a run is in an epoch, in a few integers, and what is left of the epoch from there.
+"""Where a run is in an epoch, as a few integers, and what is left of the epoch from there.
 
-An epoch may be walked in several *legs*, one for each number of ranks, or budget, that worked on
-it. The first leg is the planner's plan. Each further leg is what the one before it left over, split
-again: to batches that keep the budget there is now, in equal counts for the ranks that are there
-now. So a position is, for every leg, how many of its batches all ranks together consumed; from that
-the rest is computed, never replayed.
+An epoch has one *leg* for each number of ranks, or budget, that worked on it. The first leg is the
+planner's plan. Each further leg is what the one before left over, split again into batches that
+keep the present budget, in equal counts for the present ranks. So a position is, for every leg, how
+many of its batches all ranks together consumed; the rest is computed from that, never replayed.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ _NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "le
 
 
 class Leg(NamedTuple):
-    """The part of an epoch that was walked by one number of ranks, within one budget.
+    """The part of an epoch that one number of ranks went through, within one budget.
 
     Attributes:
         world_size: Ranks.
         accumulate: Batches of an update on each rank.
         consumed: Batches consumed in this leg, by all ranks together.
-        last: How what the leg before it left was shared, where samples did not suffice.
-        fit: What its batches keep, if that is not what those of the leg before it do.
+        last: How what the leg before left was shared, where samples did not suffice.
+        fit: What its batches keep, if that differs from the leg before.
     """
 
     world_size: int
@@ -49,22 +48,15 @@ class Leg(NamedTuple):
     fit: Fit | None = None
 
     def described(self) -> list[Any]:
-        """Write the leg down as JSON can keep it."""
+        """Return the leg as JSON can keep it."""
         numbers = [self.world_size, self.accumulate, self.consumed]
         if self.fit is not None:
             return [*numbers, self.last, self.fit.described()]
         return numbers if self.last == "short" else [*numbers, self.last]
 
 
-@dataclass(frozen=True, eq=False)
-class Beginning:
-    """The plan that an epoch began with.
-
-    Attributes:
-        source: Makes the plan again.
-        num_batches: Its batches.
-        digest: Its hash.
-    """
+class Beginning(NamedTuple):
+    """The plan that an epoch began with: what makes it again, its batches, and its hash."""
 
     source: PlanSource
     num_batches: int
@@ -73,20 +65,14 @@ class Beginning:
 
 @dataclass(frozen=True, eq=False)
 class Position:
-    """A place in an epoch.
-
-    Attributes:
-        epoch: The epoch.
-        legs: What was walked of it; none is the epoch's beginning.
-        begun: The plan of the first leg. None at the beginning.
-    """
+    """A place in an epoch: its legs so far, and the plan of the first; none at the beginning."""
 
     epoch: int
     legs: tuple[Leg, ...] = ()
     begun: Beginning | None = None
 
     def state(self, source: PlanSource) -> dict[str, Any]:
-        """Write the position down, as JSON can keep it.
+        """Return the position as JSON can keep it.
 
         Args:
             source: The plans of the run; those that the epoch began with may be others.
@@ -110,70 +96,64 @@ class Course:
 
     Attributes:
         epoch: The epoch.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
+        leg: The present leg; `consumed` are batches of `plan` that were consumed before.
         plan: The global plan of this leg. None: nothing was left for it.
-        start: Batches of `plan` that were consumed before.
-        earlier: The legs before this one.
         source: Makes the plan that the epoch began with.
-        known: That plan. None: it is `plan`.
-        last: How what the leg before left was shared.
-        fit: What the batches keep, if that is not what those of the leg before do.
+        earlier: The legs before this one.
+        known: The plan that the epoch began with. None: it is `plan`.
     """
 
     epoch: int
-    world_size: int
-    accumulate: int
+    leg: Leg
     plan: Plan | None
-    start: int
-    earlier: tuple[Leg, ...]
     source: PlanSource
+    earlier: tuple[Leg, ...] = ()
     known: Beginning | None = None
-    last: Last = "short"
-    fit: Fit | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Ranks."""
+        return self.leg.world_size
+
+    @property
+    def start(self) -> int:
+        """Batches of the plan that were consumed before."""
+        return self.leg.consumed
 
     def __len__(self) -> int:
         """Count the batches that are left for each rank."""
         return 0 if self.plan is None else (len(self.plan) - self.start) // self.world_size
 
     @cached_property
-    def begun(self) -> Beginning:
-        """The plan that the epoch began with; hashed when somebody asks."""
+    def begun(self) -> Beginning | None:
+        """The plan that the epoch began with; hashed on demand."""
         if self.known is not None or self.plan is None:
-            return self.known  # type: ignore[return-value]
+            return self.known
         return Beginning(self.source, len(self.plan), self.plan.digest())
 
     def weight(
         self, first: int, count: int, sample_weights: FloatArray, *, rank: int | None = None
     ) -> float:
-        """Sum the weights of samples in some batches of what is left.
+        """Sum the weights of samples in some batches of what is left. O(their samples).
 
         Args:
             first: Batches of each rank that come before.
             count: Batches of each rank to sum over.
             sample_weights: float64[n], of each sample of the data.
             rank: Sum over this rank's only. None: over all, the same sum on every rank.
-
-        Returns:
-            The sum. O(samples in those batches).
         """
         if self.plan is None:
             return 0.0
-        start = self.start + first * self.world_size
-        stop = start + count * self.world_size
-        batches = (
-            self.plan[start:stop]
-            if rank is None
-            else self.plan[start + rank : stop : self.world_size]
-        )
-        return float(sample_weights[batches.indices].sum())
+        begin = self.start + first * self.world_size
+        end = begin + count * self.world_size
+        step = 1 if rank is None else self.world_size
+        return float(sample_weights[self.plan[begin + (rank or 0) : end : step].indices].sum())
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
         done = self.start + consumed * self.world_size
-        leg = Leg(self.world_size, self.accumulate, done, self.last, self.fit)
-        # A leg of nothing is none: whoever resumes there may as well plan or split anew.
-        legs = (*self.earlier, leg) if leg.consumed else self.earlier
+        # A leg of nothing is left out: whoever resumes there may plan or split anew.
+        legs = (*self.earlier, self.leg._replace(consumed=done)) if done else self.earlier
         return Position(self.epoch, legs, self.begun) if legs else Position(self.epoch)
 
 
@@ -183,17 +163,16 @@ def read_position(
     """Check a state against the plans it is to be used with.
 
     Args:
-        state: What `Position.state` wrote, perhaps by way of JSON.
+        state: What `Position.state` returned, perhaps by way of JSON.
         source: The plans.
-        planned_by: The plans that the state's epoch began with. None: they are found by what the
-            state says of them.
+        planned_by: The plans that the state's epoch began with. None: found by the state itself.
 
     Returns:
-        The position in it. The plan that the epoch began with is not made yet.
+        The position. The plan that the epoch began with is not made yet.
 
     Raises:
-        PlanMismatchError: If it is no state, of another format, or of other lengths or another
-            seed, or if it was planned in a way that it cannot tell.
+        PlanMismatchError: If it is no state, of another format, of other lengths or another seed,
+            or was planned in a way that it cannot name.
     """
     fields = opened(state, _NAMES, owner=_OWNER, version=STATE_VERSION, how=_HOW)
     epoch, legs = fields["epoch"], _legs(fields["legs"])
@@ -207,12 +186,21 @@ def read_position(
     ):
         raise _changed(f"epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}")
     plans = source if planned_by is None else planned_by
-    for name in ("fingerprint", "seed"):
-        given, ours = fields[name], getattr(plans, name)
+    for given, ours in (
+        (fields["fingerprint"], plans.fingerprint),
+        (plans.fingerprint, source.fingerprint),
+    ):
         if given != ours:
-            raise _of_others(name, given, ours)
-    if source.fingerprint != plans.fingerprint:
-        raise _of_others("fingerprint", plans.fingerprint, source.fingerprint)
+            raise PlanMismatchError(
+                f"the state was saved with other lengths (fingerprint {given}, now {ours}). Resume "
+                "with the same data in the same order, or begin anew."
+            )
+    if fields["seed"] != plans.seed:
+        raise PlanMismatchError(
+            f"the state was saved with seed={fields['seed']!r}, now seed={plans.seed}. Use "
+            f"{fields['seed']!r}, or pass what the run began with: load_state_dict(state, "
+            "planned_by=Planner(…))."
+        )
     if not has_begun:
         return Position(epoch)
     if planned_by is None:
@@ -220,33 +208,11 @@ def read_position(
     return Position(epoch, legs, Beginning(plans, num_batches, digest))
 
 
-def first_plan(position: Position) -> Plan:
-    """Make the plan again in which a position's first leg is counted.
-
-    Raises:
-        PlanMismatchError: If it comes out as another one than when the state was saved.
-    """
-    first, begun = position.legs[0], position.begun
-    assert begun is not None  # noqa: S101 (legs have a plan)
-    plan = begun.source.plan(position.epoch, first.world_size, first.accumulate, begun.num_batches)
-    if len(plan) != begun.num_batches or plan.digest() != begun.digest:
-        message = (
-            f"epoch {position.epoch} was planned as {begun.num_batches} batches (digest "
-            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
-            f"{first.accumulate}; the same now gives {len(plan)} (digest {plan.digest()[:8]}). "
-            "Resume with the order, cost and batching that the run began with; to go on with "
-            "others, say what it began with: load_state_dict(state, planned_by=Planner(…)); or "
-            f"begin the next epoch: set_epoch({position.epoch + 1})."
-        )
-        raise PlanMismatchError(message)
-    return plan
-
-
 def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool = False) -> Course:
-    """Find what is left of an epoch, for the ranks and the budget that are there now.
+    """Return what is left of an epoch, for the present ranks and budget.
 
-    Guarantees that what is left is exactly what was not consumed, in the same global sequence,
-    in equal counts for all ranks, in batches that keep the budget of `source`.
+    It is exactly what was not consumed, in the same global order, in equal counts for all ranks, in
+    batches that keep the budget of `source`.
 
     Args:
         source: The plans.
@@ -255,8 +221,8 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
         warn: Whether to warn where ranks can only share what is left if some of it comes twice.
 
     Returns:
-        The course. Once the epoch is planned, a matter of integers for the ranks that were there
-        before; for others O(b log b) with b batches.
+        The course. Once the epoch is planned, O(1) for the ranks that were there before; for others
+        O(b log b) with b batches.
 
     Raises:
         PlanMismatchError: If the position is not one of these plans.
@@ -266,60 +232,62 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     accumulate = source.accumulate(world_size)
     if begun is None:
         whole = source.plan(epoch, world_size, accumulate)
-        return Course(epoch, world_size, accumulate, whole, 0, (), source)
-    plan: Plan | None = first_plan(position)
+        return Course(epoch, Leg(world_size, accumulate, 0), whole, source)
+    plan: Plan | None = _first_plan(epoch, legs[0], begun)
     fit = Fit.of(plan)  # type: ignore[arg-type]
     for leg, following in pairwise(legs):
-        plan = _shared_again(source, left_of(plan, leg), following, epoch)
+        rest = _planned(plan, leg, left=1)[leg.consumed :]
+        plan = _shared_again(source, rest, following, epoch)
         fit = following.fit or fit
     last = legs[-1]
-    plan, start = _from(plan, last), last.consumed
-    wanted = _wanted(source, position, fit, world_size)
+    plan = _planned(plan, last)
+    wanted = fit
+    if begun.source is not source or any(leg.fit for leg in legs):
+        wanted = Fit.of(source.plan(epoch, world_size, accumulate))
     new = None if wanted == fit else wanted
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
-        shares = (epoch, world_size, accumulate)
-        return Course(*shares, plan, start, legs[:-1], source, begun, last.last, last.fit)
+        return Course(epoch, last, plan, source, legs[:-1], begun)
     leg = Leg(world_size, accumulate, 0, source.last, new)
-    rest = None
-    if plan is not None and start < len(plan):
-        rest = _shared_again(source, plan[start:], leg, epoch, warn=warn)
-    return Course(epoch, world_size, accumulate, rest, 0, legs, source, begun, leg.last, new)
+    shared = None
+    if last.consumed < len(plan):
+        shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
+    return Course(epoch, leg, shared, source, legs, begun)
 
 
-def left_of(plan: Plan | None, leg: Leg) -> Plan:
-    """Return the batches of a leg's plan that were not consumed: at least one.
-
-    Raises:
-        PlanMismatchError: If none is left.
-    """
-    if plan is None or leg.consumed >= len(plan):
-        raise _consumed(plan, leg)
-    return plan[leg.consumed :]
-
-
-def _from(plan: Plan | None, leg: Leg) -> Plan | None:
-    if leg.consumed > (0 if plan is None else len(plan)):
-        raise _consumed(plan, leg)
+def _first_plan(epoch: int, first: Leg, begun: Beginning) -> Plan:
+    """Make the plan again that an epoch began with."""
+    plan = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
+    if len(plan) != begun.num_batches or plan.digest() != begun.digest:
+        raise PlanMismatchError(
+            f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
+            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
+            f"{first.accumulate}; the same now gives {len(plan)} (digest {plan.digest()[:8]}). "
+            "Resume with the order, cost and batching that the run began with; to go on with "
+            "others, pass what it began with: load_state_dict(state, planned_by=Planner(…)); or "
+            f"begin the next epoch: set_epoch({epoch + 1})."
+        )
     return plan
 
 
-def _wanted(source: PlanSource, position: Position, fit: Fit, world_size: int) -> Fit:
-    """Return what batches have to keep now; nothing is planned where that is plain."""
-    begun = position.begun
-    if begun is None or (begun.source is source and not any(leg.fit for leg in position.legs)):
-        return fit
-    return Fit.of(source.plan(position.epoch, world_size, source.accumulate(world_size)))
+def _planned(plan: Plan | None, leg: Leg, *, left: int = 0) -> Plan:
+    """Return the plan of a leg; raise if it lacks the batches that were consumed and are left."""
+    if plan is None or leg.consumed + left > len(plan):
+        raise PlanMismatchError(
+            f"the state says that {leg.world_size} ranks consumed {leg.consumed} batches where "
+            f"there were {0 if plan is None else len(plan)}. It was changed after it was saved."
+        )
+    return plan
 
 
 def _shared_again(
     source: PlanSource, rest: Plan, leg: Leg, epoch: int, *, warn: bool = False
 ) -> Plan | None:
-    """Make of what is left what the ranks of the next leg share."""
+    """Return what the ranks of a leg share of what is left."""
     if leg.fit is not None:
         if source.lengths is None:
             raise PlanMismatchError(
-                "the rest of the epoch is to keep another budget, and a Plan holds no lengths to "
-                "go by. Resume with a sampler of a Planner."
+                "the rest of the epoch is to keep another budget, and a Plan holds no lengths for "
+                "that. Resume with a sampler of a Planner."
             )
         fitted = refitted(rest, source.lengths, leg.fit)
         if fitted is None:
@@ -360,27 +328,8 @@ def _is_count(number: object) -> bool:
     return type(number) is int and number >= 0
 
 
-def _of_others(name: str, given: object, ours: object) -> PlanMismatchError:
-    if name == "seed":
-        return PlanMismatchError(
-            f"the state was saved with seed={given!r}, now seed={ours}. Use {given!r}, or say what "
-            "the run began with: load_state_dict(state, planned_by=Planner(…))."
-        )
-    return PlanMismatchError(
-        f"the state was saved with other lengths (fingerprint {given}, now {ours}). Resume with "
-        "the same data in the same order, or begin anew."
-    )
-
-
 def _changed(what: str) -> PlanMismatchError:
     return PlanMismatchError(
         f"the state says {what}; expected whole numbers, and legs of [world_size, accumulate, "
         "batches consumed by all ranks]. It was changed after it was saved."
-    )
-
-
-def _consumed(plan: Plan | None, leg: Leg) -> PlanMismatchError:
-    return PlanMismatchError(
-        f"the state says that {leg.world_size} ranks consumed {leg.consumed} batches where there "
-        f"were {0 if plan is None else len(plan)}. It was changed after it was saved."
     )

@@ -1,56 +1,53 @@
-"""The rows of a batch: counted, chosen, and cut in two.
+"""The rows of a batch: counted, selected, and cut in two.
 
-A batch is a tensor, or a dict, tuple, list or dataclass of fields. These belong to the rows:
-
-- tensors and arrays, with the rows in dimension 0;
-- lists and tuples with one entry a row: strings, images of varying size, dicts, None.
-
-Numbers, strings, None and tensors without dimensions belong to the batch as a whole, and so does a
-list of such of another length. Dicts, tuples and dataclasses may hold fields as well, and so may a
-list whose tensors all have the batch's rows in dimension 0 and which is not one entry a row.
-
-A list that is the batch itself holds fields if there are tensors in it, as those of a `DataLoader`
-do: else rows (dicts, strings). What can be read in two ways, or in none, is refused by its name:
-then `split=` says how a batch is cut.
+A batch is a tensor, or a dict, tuple, list or dataclass of fields, nested in any way. A field has
+rows if it is a tensor or array with the rows in dimension 0, or a list or tuple with one entry a
+row. Numbers, strings, None, tensors without dimensions, and lists of these of another length belong
+to the batch as a whole. A list whose tensors all have the batch's rows holds fields. A list that is
+the batch itself holds fields if it holds tensors, as a `DataLoader` makes it, else rows. A batch
+that can be read in two ways, or in none, is refused with the field's name: then pass `split=`.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from numbers import Number
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from batchwright.errors import UpdateError
-from batchwright.torch.data.containers import parts_of
 from batchwright.torch.data.documents import cut_documents, is_packed
-from batchwright.torch.data.row_reading import Reading, Rows, Taken
+from batchwright.torch.data.trees import (
+    is_named_tuple,
+    leaves_of,
+    like,
+    name_of,
+    parts_of,
+    tensors_of,
+)
 
-__all__ = [
-    "Rows",
-    "Split",
-    "checked",
-    "count_rows",
-    "cut_documents",
-    "halves",
-    "num_rows",
-    "select_rows",
-    "tensors_of",
-]
+Rows: TypeAlias = slice | Sequence[int] | Tensor
+"""Rows of a batch: a slice, or their numbers in any order, repeated ones allowed."""
 
 Split: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """Cuts a batch in two: batch → (first half, second half)."""
+
+_ADVICE = "Pass split= to the update for batches of this kind, or leave the field out."
 
 
 def halves(batch: Any) -> tuple[Any, Any]:
     """Cut a batch in two along its rows; one packed row, between two documents.
 
-    Args:
-        batch: A batch: see the head of this module.
-
     Returns:
         Two batches of the same kind, whose tensors share memory with the first.
 
     Raises:
-        UpdateError: If it holds a single row or document, or its rows are not known.
+        UpdateError: If it has a single row or document, or its rows are unknown.
 
     Example:
         >>> first, second = halves({"x": torch.arange(3), "texts": ["a", "b", "c"], "scale": 2.0})
@@ -70,13 +67,7 @@ def halves(batch: Any) -> tuple[Any, Any]:
 
 
 def checked(split: Split) -> Split:
-    """Make a user's split raise `UpdateError` where it cuts nothing off, and for its own errors.
-
-    Example:
-        >>> checked(lambda batch: (batch, batch[:0]))(torch.zeros(3))
-        Traceback (most recent call last):
-        batchwright.errors.UpdateError: split= returned a part that is no smaller than the batch.
-    """
+    """Make a user's split raise `UpdateError` for errors, and for parts as large as the batch."""
 
     def cut(batch: Any) -> tuple[Any, Any]:
         try:
@@ -99,12 +90,7 @@ def _size(batch: Any) -> int | None:
 
 
 def num_rows(batch: Any) -> int | None:
-    """Return how many rows a batch has; None where `count_rows` raises.
-
-    Example:
-        >>> num_rows((torch.zeros(3, 4), ["a", "b", "c"])), num_rows("text")
-        (3, None)
-    """
+    """Return how many rows a batch has; None where `count_rows` raises."""
     try:
         return count_rows(batch)
     except UpdateError:
@@ -115,7 +101,7 @@ def count_rows(batch: Any) -> int:
     """Count the rows of a batch. A packed one, as `PackCollator` makes it, has one.
 
     Raises:
-        UpdateError: If its fields do not say, naming the one in question.
+        UpdateError: If its fields do not agree, naming the one in question.
 
     Example:
         >>> count_rows({"x": torch.zeros(3, 4), "y": torch.zeros(2)})
@@ -126,38 +112,345 @@ many in dimension 0. Pass split= to the update for batches of this kind, or leav
     if is_packed(batch):
         return 1
     reading = Reading.of(batch)
-    reading.apply(batch, None)
+    reading.take(batch, None)
     return reading.rows
 
 
 def select_rows(batch: Any, rows: Rows) -> Any:
     """Take rows of a batch.
 
-    Args:
-        batch: A batch: see the head of this module.
-        rows: Which: a slice, or their numbers in any sequence, repeated ones allowed.
-
     Returns:
         A batch of the same kind. Tensors share memory with the first where `rows` is a slice.
 
     Raises:
-        UpdateError: If the batch's rows are not known, or it does not have one of these.
+        UpdateError: If the batch's rows are unknown, or it does not have one of these.
 
     Example:
         >>> select_rows((torch.tensor([5, 6, 7]), ["a", "b", "c"]), [2, 0, 0])
         (tensor([7, 5, 5]), ['c', 'a', 'a'])
     """
     if is_packed(batch):
-        if Taken.of(rows, 1).numbers == [0]:
+        numbers = list(range(1))[rows] if isinstance(rows, slice) else _checked(rows, 1)
+        if numbers == [0]:
             return batch
         raise UpdateError(f"rows {rows!r} of a packed batch: it is one row, and stays whole.")
     reading = Reading.of(batch)
-    return reading.apply(batch, Taken.of(rows, reading.rows))
+    return reading.take(batch, rows)
 
 
-def tensors_of(batch: Any) -> list[torch.Tensor]:
-    """Return all tensors in a batch, however deep, in their sequence."""
-    if isinstance(batch, torch.Tensor):
-        return [batch]
-    parts = parts_of(batch)
-    return [] if parts is None else [each for part in parts.values() for each in tensors_of(part)]
+class _Node(NamedTuple):
+    """A value in a batch, its path in errors, and its name in what holds it."""
+
+    path: str
+    value: Any
+    structures: bool = False  # a tuple, or in a list, as a DataLoader makes it: may well be fields
+    name: Any = None
+    is_batch: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a batch is read: its number of rows, and whether only lists have them."""
+
+    rows: int
+    in_lists: bool = False
+
+    @staticmethod
+    def of(batch: Any) -> "Reading":
+        """Count the rows."""
+        fields = list(_fields(_Node("batch", batch, is_batch=True)))
+        arrays = [(each.path, each.value.shape[0]) for each in fields if is_array(each.value)]
+        for path, rows in arrays:
+            if rows != arrays[0][1]:
+                raise UpdateError(
+                    f"{arrays[0][0]} has {arrays[0][1]} rows and {path} has {rows}: expected as "
+                    f"many in dimension 0. {_ADVICE}"
+                )
+        sequences = [each for each in fields if _is_sequence(each.value)]
+        if not arrays and not sequences:
+            raise UpdateError(
+                f"a batch of type {type(batch).__name__} has no rows: expected a tensor, or a "
+                "dict, tuple or dataclass of tensors with the rows in dimension 0, and of lists "
+                "with one entry a row. Pass split= to the update for any other kind."
+            )
+        return Reading(arrays[0][1]) if arrays else _of_lists(sequences)
+
+    def take(self, batch: Any, rows: Rows | None) -> Any:
+        """Take rows of a batch. None: only check that this is possible, and return the batch."""
+        if rows is not None and not isinstance(rows, slice):
+            rows = _checked(rows, self.rows)
+        return self._taken(_Node("batch", batch, is_batch=True), rows)
+
+    def _taken(self, node: _Node, rows: slice | list[int] | None) -> Any:
+        kind = self._kind(node)
+        if kind == "fields":
+            made = {each.name: self._taken(each, rows) for each in _parts(node)}
+            return like(node.value, made, node.path) if made and rows is not None else node.value
+        return node.value if rows is None or kind == "whole" else _rows_of(node, rows)
+
+    def _kind(self, node: _Node) -> Literal["rows", "fields", "whole"]:
+        """Decide what a value holds: one entry a row, fields, or facts about the whole batch."""
+        value = node.value
+        if not _is_field(node):
+            return "fields"
+        if is_array(value):
+            return "rows"
+        if not _is_sequence(value):
+            if _is_plain(value):
+                return "whole"
+            raise UpdateError(
+                f"{node.path} is a {type(value).__name__}, and its rows are unknown: expected a "
+                f"tensor, an array, or a list with one entry a row. {_ADVICE}"
+            )
+        if _fits_as_fields(value, self.rows):
+            return self._kind_of_square(node) if len(value) == self.rows else "fields"
+        if len(value) == self.rows:
+            return "rows"
+        several = len(value) > self.rows > 1 and len(value) % self.rows == 0
+        if _is_plain_throughout(value) and not several:
+            return "whole"
+        raise UpdateError(
+            f"{node.path} is a {type(value).__name__} of {len(value)} for {self.rows} rows: "
+            f"expected one entry a row. {_ADVICE}"
+        )
+
+    def _kind_of_square(self, node: _Node) -> Literal["rows", "fields"]:
+        """Decide whether as many fields as there are rows are fields, or one entry a row."""
+        value, kinds, structures = node.value, _kinds_of(node.value), node.structures
+        if "plain" in kinds or ("none" in kinds and not structures):
+            return "rows"
+        kinds -= {"none"}
+        if len(kinds) > 1 or (structures and kinds <= {"list", "tuple"}):
+            return "fields"
+        images = _have_three_dimensions(value)
+        if (self.in_lists and (images or not structures)) or not (
+            structures or _is_of_arrays(value)
+        ):
+            return "rows"
+        may_be_channels = self.rows in {3, 4} and images
+        typed = {(type(each), each.dtype, each.ndim) for each in _arrays_of(value)}
+        in_tensors = structures and not self.in_lists
+        if kinds != {"mapping"} and (len(typed) > 1 or (in_tensors and not may_be_channels)):
+            return "fields"
+        if self.rows == 1 or (may_be_channels and _are_images(value)):
+            return "rows"
+        raise UpdateError(
+            f"{node.path} holds {self.rows} fields of {self.rows} rows: has it one entry a row, or "
+            f"are these fields of the batch? {_ADVICE}"
+        )
+
+
+def _of_lists(sequences: list[_Node]) -> Reading:
+    """Count the rows of a batch in which no field is a tensor."""
+    filled = [each for each in sequences if len(each.value)]
+    counting = [each for each in filled if not _is_plain_throughout(each.value)] or filled
+    if not counting:
+        return Reading(0, in_lists=True)
+    as_rows = {len(each.value) for each in counting}
+    possible = set.intersection(*({len(each.value)} | _rows_as_fields(each) for each in counting))
+    images = (
+        each
+        for each in counting
+        if all(is_array(entry) or entry is None for entry in each.value)
+        and _have_three_dimensions(each.value)
+    )
+    if len(as_rows) == 1 and any(_are_images(each.value) or not each.structures for each in images):
+        possible = as_rows
+    if len(possible) == 1:
+        return Reading(possible.pop(), in_lists=True)
+    first = counting[0]
+    if possible:
+        raise UpdateError(
+            f"{first.path} is a {type(first.value).__name__} of {len(first.value)}: has it one "
+            f"entry a row, or does it hold fields? {_ADVICE}"
+        )
+    other = next((each for each in counting if len(each.value) != len(first.value)), first)
+    raise UpdateError(
+        f"{first.path} has {len(first.value)} entries and {other.path} has {len(other.value)}: "
+        f"expected one a row. {_ADVICE}"
+    )
+
+
+def _checked(rows: Sequence[int] | Tensor, size: int) -> list[int]:
+    given = torch.as_tensor(rows)
+    numbers: list[int] = given.tolist() if given.ndim == 1 else []
+    whole = given.dtype != torch.bool and not given.is_floating_point()
+    if given.ndim == 1 and (not numbers or (whole and 0 <= min(numbers) <= max(numbers) < size)):
+        return numbers
+    raise UpdateError(
+        f"rows {rows!r} of a batch of {size}: expected a slice, or whole numbers from 0 to "
+        f"{size - 1}."
+    )
+
+
+def _rows_of(node: _Node, rows: slice | list[int]) -> Any:
+    """Take rows of a tensor, array, list or tuple."""
+    value, path = node.value, node.path
+    if isinstance(value, np.ndarray):
+        return value[rows]
+    strided = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+    if strided and isinstance(rows, slice):
+        return value[rows]
+    size = value.shape[0] if isinstance(value, Tensor) else len(value)
+    numbers = list(range(size))[rows] if isinstance(rows, slice) else rows
+    if not isinstance(value, Tensor):
+        return like(value, dict(enumerate(value[number] for number in numbers)), path)
+    if value.is_nested:
+        kept = value.unbind()
+        return torch.nested.as_nested_tensor(
+            [kept[number] for number in numbers], layout=value.layout
+        )
+    if value.layout not in {torch.strided, torch.sparse_coo}:
+        raise UpdateError(f"{path} is of layout {value.layout}, and cannot be cut. {_ADVICE}")
+    return value.index_select(0, torch.tensor(numbers, dtype=torch.int64, device=value.device))
+
+
+def _fields(node: _Node) -> Iterator[_Node]:
+    if _is_field(node):
+        yield node
+    else:
+        for part in _parts(node):
+            yield from _fields(part)
+
+
+def _parts(node: _Node) -> Iterator[_Node]:
+    within = isinstance(node.value, list)
+    for name, part in (parts_of(node.value) or {}).items():
+        structures = isinstance(part, tuple) or within
+        yield _Node(name_of(node.path, node.value, name), part, structures, name)
+
+
+def _is_field(node: _Node) -> bool:
+    """Check whether a value is a field, and not what holds fields."""
+    value = node.value
+    if node.is_batch:
+        of_rows = type(value) is list and _holds_rows(value)
+        return of_rows or is_array(value) or not _is_container(value)
+    if not _is_sequence(value):
+        return not _is_container(value)
+    kinds = _kinds_of(value)
+    mixed = len(kinds - {"none"}) > 1 or kinds == {"none", "mapping"}
+    return not (node.structures and mixed)
+
+
+def _holds_rows(batch: list[Any]) -> bool:
+    """Check whether a list that is the batch holds rows, and not fields."""
+    ambiguous = UpdateError(
+        f"a batch that is a list of {len(batch)}: are these rows, or fields? Let collate_fn return "
+        "a dict or a tuple of fields, or pass split= to the update."
+    )
+    if any(map(is_array, batch)):
+        if all(map(is_array, batch)) and _have_three_dimensions(batch):
+            raise ambiguous  # images, or frames of a batch
+        return False
+    if not any(map(_is_sequence, batch)):
+        if len(_sizes_of(batch)) == 1 and not _are_images(batch):
+            raise ambiguous  # dicts of fields, or samples that happen to be equally long
+        return True
+    if not all(map(_is_sequence, batch)):
+        return False
+    if len({len(each) for each in batch}) > 1 or all(len(_kinds_of(each)) > 1 for each in batch):
+        return True
+    raise ambiguous
+
+
+def _rows_as_fields(node: _Node) -> set[int]:
+    """Return how many rows a list or tuple may have if it holds fields."""
+    value = node.value
+    if not node.structures and not _is_of_arrays(value):
+        return set()
+    sizes = _sizes_of(value) | _lengths_of(value)
+    return {size for size in sizes if _fits_as_fields(value, size)}
+
+
+def _fits_as_fields(value: Any, rows: int) -> bool:
+    """Check whether everything in a list or tuple may be a field of so many rows."""
+    has_rows = bool(_arrays_of(value) or _lengths_of(value))
+    return has_rows and all(_fits(each, rows) for each in value)
+
+
+def _fits(value: Any, rows: int) -> bool:
+    if is_array(value):
+        return bool(value.shape[0] == rows)
+    if _is_sequence(value) and len(value) == rows:
+        return True
+    parts = parts_of(value) if _is_container(value) else None
+    return _is_plain(value) if parts is None else all(_fits(each, rows) for each in parts.values())
+
+
+def is_array(value: Any) -> bool:
+    """Check whether a value is a tensor or array of at least one dimension."""
+    return isinstance(value, Tensor | np.ndarray) and value.ndim > 0
+
+
+def _is_container(value: Any) -> bool:
+    return parts_of(value) is not None and not isinstance(value, PackedSequence | torch.Size)
+
+
+def _is_sequence(value: Any) -> bool:
+    """Check whether a value is a list or tuple whose entries have no names."""
+    is_one = isinstance(value, list | tuple) and not is_named_tuple(value)
+    return is_one and not isinstance(value, torch.Size)
+
+
+def _is_plain(value: Any) -> bool:
+    """Check whether a value belongs to a batch as a whole: it has no rows."""
+    known = (str, bytes, Number, np.generic, Enum, os.PathLike, torch.Size)
+    if value is None or isinstance(value, known):
+        return True
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim == 0
+    kind = type(value)
+    if any(hasattr(kind, name) for name in ("__len__", "__iter__", "__getitem__")):
+        return isinstance(value, set | frozenset | range) and all(map(_is_plain, value))
+    held = getattr(value, "__dict__", {}).values()
+    return not any(is_array(part) or parts_of(part) is not None for part in held)
+
+
+def _is_plain_throughout(value: Any) -> bool:
+    return all(map(_is_plain, leaves_of(value)))
+
+
+def _arrays_of(value: Any) -> list[Any]:
+    return [each for each in leaves_of(value) if is_array(each)]
+
+
+def _sizes_of(value: Any) -> set[int]:
+    """Return the sizes of dimension 0 of the arrays in a value."""
+    return {each.shape[0] for each in _arrays_of(value)}
+
+
+def _lengths_of(value: Any) -> set[int]:
+    """Return the lengths of the lists and tuples in a value."""
+    parts = (parts_of(value) or {}).values() if _is_container(value) else ()
+    lengths = {len(each) for each in parts if _is_sequence(each)}
+    return lengths.union(*map(_lengths_of, parts))
+
+
+def _is_of_arrays(value: Any) -> bool:
+    """Check whether a list or tuple holds only arrays, or lists and tuples of them."""
+    return all(is_array(each) or (_is_sequence(each) and _is_of_arrays(each)) for each in value)
+
+
+def _kinds_of(value: Any) -> set[str]:
+    """Return what the entries of a list or tuple are."""
+    kinds = set()
+    for each in value:
+        if each is None or is_array(each):
+            kinds.add("none" if each is None else "array")
+        elif _is_sequence(each):
+            kinds.add("tuple" if isinstance(each, tuple) else "list")
+        else:
+            kinds.add("mapping" if _is_container(each) else "plain")
+    return kinds
+
+
+def _have_three_dimensions(value: Any) -> bool:
+    return all(each.ndim == 3 for each in _arrays_of(value))
+
+
+def _are_images(value: Any) -> bool:
+    """Check whether the arrays [channels, height, width] differ in both height and width."""
+    arrays = _arrays_of(value)
+    differ = (len({each.shape[side] for each in arrays}) > 1 for side in (1, 2))
+    return all(each.ndim == 3 for each in arrays) and all(differ)

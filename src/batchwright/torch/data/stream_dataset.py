@@ -18,47 +18,43 @@ from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.buffer import Cut, Measure, slice_of
 from batchwright.streams.source import Samples
-from batchwright.torch.data.pieces import Piece, PieceDataset
-from batchwright.torch.data.placement import given_place, placed
-from batchwright.torch.data.presharded import (
+from batchwright.torch.data.ranks import (
     check_not_split_by_rank,
     compare_ranks,
     content_hash,
+    given_place,
+    placed,
     splits_by_worker,
 )
+from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.typing import Last
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
 
 class StreamDataset(IterableDataset[Any]):
-    """Batches samples whose lengths are only known when they arrive, inside the loader's workers.
+    """Batches samples whose lengths are only known when they arrive, in the loader's workers.
 
-    For ``DataLoader(dataset, batch_size=None)``: what it yields are batches. Guarantees what
-    `batchwright.stream` does, with any number of workers. Worker `w` of `W` takes samples
-    ``w, w + W, …`` of the stream and batches them in a buffer of its own (so `W` buffers are
-    held on each rank); no sample comes twice, none is lost. Each worker's batches are shared
-    by the ranks in equal numbers, and the loader takes from the workers in turn, in the same way
-    on every rank: so all ranks get equally many batches, a multiple of `accumulate`, without
-    talking. All ranks need the same samples, and the same number of workers. The batches of one
-    update then come from several workers; each is a random one of its worker's, and updates are a
-    little less even than without workers. Another number of workers makes other batches of the same
-    samples.
+    For ``DataLoader(dataset, batch_size=None)``: it yields batches. Guarantees what
+    `batchwright.stream` does, with any number of workers: no sample comes twice, none is lost, and
+    all ranks get equally many batches, a multiple of `accumulate`, without communication. For this
+    they need the same samples, and the same number of workers. Worker `w` of `W` takes samples
+    ``w, w + W, …`` of the stream and batches them in a buffer of its own, so each rank holds `W`
+    buffers. The batches of one update come from several workers, so updates are a little less even
+    than without workers. Another number of workers makes other batches of the same samples.
 
-    With torchdata's `StatefulDataLoader` there is nothing to do: a resumed run gets the identical
-    rest, under the same number of workers. In a plain `DataLoader` without workers,
-    `state_dict` says where the loop is; with workers, those run ahead in other processes, and
-    exact resume needs the `StatefulDataLoader`.
+    With torchdata's `StatefulDataLoader` a resumed run gets the identical rest, under the same
+    number of workers. In a plain `DataLoader` without workers, `state_dict` says where the loop is;
+    with workers, these run ahead, and exact resume needs the `StatefulDataLoader`.
 
     Args:
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
-            anything else to iterate over. The same samples on every rank: a stream that is split by
-            rank already is refused. Its own `set_epoch`, if it has one, is called as each pass
-            begins.
+            any other iterable. The same samples on every rank: a stream that is split by rank
+            already is refused. Its own `set_epoch`, if it has one, is called as each pass begins.
         batching: How samples become batches; see `batchwright.stream`.
         length: ``sample → length``, or a tuple of one for each column; None is `len`.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
-            or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does; of
+            or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does; with
             several columns, the sequences of a tuple, one for each.
         collate: Makes one value of the samples of a batch, in the worker: `PadCollator`,
             `PackCollator`. None yields lists, which the loader's ``collate_fn`` may take.
@@ -70,8 +66,8 @@ class StreamDataset(IterableDataset[Any]):
         world_size: Ranks that share each update. None: as `rank`.
         presharded: Whether what a worker iterates over is its own part already, as with an
             `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
-            streams say themselves, else no; but for any other `IterableDataset` with workers it has
-            to be said. ``"workers"`` says that workers split it and ranks do not, which True leaves
+            streams say themselves, else no; for any other `IterableDataset` with workers it is
+            required. ``"workers"`` says that workers split it and ranks do not, which True leaves
             open where there are several ranks.
         last: What becomes of samples at the end that fill no whole update; see
             `batchwright.stream`.
@@ -80,7 +76,7 @@ class StreamDataset(IterableDataset[Any]):
         epoch: The epoch of the next iterator.
 
     Raises:
-        PlanError: If rank and world size make no sense, or, when iterated over, if the samples are
+        PlanError: If rank and world size are invalid, or, when iterated over, if the samples are
             split by rank already. For others see `batchwright.stream`.
 
     Example:
@@ -112,8 +108,7 @@ class StreamDataset(IterableDataset[Any]):
     ) -> None:
         self._given = given_place(rank, world_size)
         if presharded not in {None, True, False, "workers"}:
-            message = f'presharded={presharded!r}: expected None, True, False or "workers".'
-            raise PlanError(message)
+            raise PlanError(f'presharded={presharded!r}: expected None, True, False or "workers".')
         self._original = samples
         self._samples = _Iterated(samples) if isinstance(samples, IterableDataset) else samples
         self._options: dict[str, Any] = {
@@ -131,7 +126,7 @@ class StreamDataset(IterableDataset[Any]):
         self._shared = _shared(torch.zeros(len(_Shared), dtype=torch.int64))
         self._pass: BatchStream | None = None
         self._loaded: Mapping[str, Any] | None = None
-        self._stream(0)  # wrong settings are told here, not in a worker
+        self._stream(0)  # refuses wrong settings here, not in a worker
 
     @property
     def epoch(self) -> int:
@@ -157,7 +152,7 @@ class StreamDataset(IterableDataset[Any]):
         in_worker = worker is not None
         check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
         loaded, self._loaded = self._loaded, None
-        if _can_be_read_once(self._original):
+        if isinstance(self._original, Iterator) and not isinstance(self._original, IterableDataset):
             self._check_iterator()
         # Workers load one after the other: those of an epoch stay together.
         epoch = self.epoch
@@ -188,11 +183,7 @@ class StreamDataset(IterableDataset[Any]):
         self._shared[_Shared.ENDED] += epoch == self.epoch
 
     def _check_iterator(self) -> None:
-        """Refuse an iterator that workers share; warn of one that a pass has read from.
-
-        Raises:
-            PlanError: If several workers would read from it.
-        """
+        """Refuse an iterator that workers share; warn about one that a pass has read from."""
         name, worker = type(self._original).__name__, get_worker_info()
         if worker is not None and worker.num_workers > 1 and not self._presharded:
             raise PlanError(
@@ -229,7 +220,7 @@ class StreamDataset(IterableDataset[Any]):
         compare_ranks(kind, rank, world_size, window, opening)
 
     def _warn_if_repeated(self) -> None:
-        """Warn if the epoch comes once more. A first look at a batch or two is none."""
+        """Warn if the epoch is repeated. A first look at a batch or two does not count."""
         begun, ended = self._shared[[_Shared.BEGUN, _Shared.ENDED]].tolist()
         if (ended or begun > 1) and begun >= 0:
             self._shared[_Shared.BEGUN] = -(1 << 40)  # once
@@ -240,28 +231,26 @@ class StreamDataset(IterableDataset[Any]):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where the pass that began last is: a few KB, which JSON can keep.
+        """Return where the last pass is: a few KB, which JSON can keep.
 
         Raises:
-            PlanError: If that pass is in the workers of a loader, which alone can tell.
+            PlanError: If the workers of a loader read the stream: only the loader can say.
         """
         if self._shared[_Shared.IN_WORKERS] and get_worker_info() is None:
-            message = (
+            raise PlanError(
                 "workers read this stream, and run ahead of the loop. Use torchdata's "
                 "StatefulDataLoader, and save the state_dict() of that."
             )
-            raise PlanError(message)
         if self._loaded is not None and self._loaded["epoch"] == self.epoch:
             return dict(self._loaded)
-        if self._pass is None:
-            return self._stream(self.epoch).state_dict()
-        return self._pass.state_dict()
+        here = self._stream(self.epoch) if self._pass is None else self._pass
+        return here.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iterator go on where a state was saved, and `epoch` the epoch it is of.
+        """Make the next iterator go on where a state was saved, in that state's epoch.
 
-        A state of the end of an epoch leaves an epoch that was set as it is: a loader that loads it
-        behind `set_epoch` begins that one.
+        A state of the end of an epoch keeps an epoch that was set: a loader that loads it after
+        `set_epoch` begins that one.
 
         Args:
             state: From `state_dict`, saved with the same number of workers. Under other numbers of
@@ -272,8 +261,9 @@ class StreamDataset(IterableDataset[Any]):
         """
         epoch = state.get("epoch") if isinstance(state, Mapping) else None
         if type(epoch) is not int or not 0 <= epoch <= MOST_EPOCHS:
-            message = "not a state of a StreamDataset. Load what state_dict() returned."
-            raise PlanMismatchError(message)
+            raise PlanMismatchError(
+                "not a state of a StreamDataset. Load what state_dict() returned."
+            )
         self._stream(epoch).load_state_dict(state)  # refuses what does not fit
         if not (state.get("ended") and self._shared[_Shared.IS_SET]):
             self._shared[_Shared.EPOCH] = epoch
@@ -298,12 +288,11 @@ class StreamDataset(IterableDataset[Any]):
         if presharded is None:
             presharded = splits_by_worker(self._original)
         if worker is not None and presharded is None and isinstance(self._samples, _Iterated):
-            message = (
+            raise PlanError(
                 "the samples are an IterableDataset, read by workers. Say whether each worker "
                 'gets its own part of it already (presharded="workers": it asks get_worker_info) '
                 "or all of it (presharded=False)."
             )
-            raise PlanError(message)
         part = (0, 1) if worker is None else (worker.id, worker.num_workers)
         return stream(
             self._samples,
@@ -317,7 +306,7 @@ class StreamDataset(IterableDataset[Any]):
 
 
 class _Shared(IntEnum):
-    """What a data set shares with its workers."""
+    """The integers that a data set shares with its workers."""
 
     EPOCH = 0
     IN_WORKERS = 1  # began the last pass
@@ -340,13 +329,8 @@ class _Iterated:
 
     @property
     def dataset(self) -> IterableDataset[Any]:
-        """What is inside, which has a `set_epoch` perhaps."""
+        """The data set, which may have a `set_epoch`."""
         return self._samples
-
-
-def _can_be_read_once(samples: object) -> bool:
-    """Say whether samples are an iterator: a generator, an open file, a `map`."""
-    return isinstance(samples, Iterator) and not isinstance(samples, IterableDataset)
 
 
 def _shared(values: Tensor) -> Tensor:

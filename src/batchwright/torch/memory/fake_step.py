@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from batchwright.torch.data.containers import mapped
-from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.trees import mapped, tensors_of
 from batchwright.torch.memory.copies import fake_copy
 from batchwright.torch.memory.ledger import Ledger, Phase, Timeline
 from batchwright.torch.memory.task import StateBytes, Task

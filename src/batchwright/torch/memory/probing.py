@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright.errors import BudgetError
-from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.envelope import (
     Course,
     Moment,

@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from batchwright.errors import BudgetError
-from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.copies import lent_copy
 from batchwright.torch.memory.task import StateBytes, Task
 from batchwright.torch.update.out_of_memory import is_out_of_memory

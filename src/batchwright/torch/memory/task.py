@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 
 from batchwright.errors import BudgetError
-from batchwright.torch.data.rows import tensors_of
+from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.ledger import Phase, rounded, storages
 from batchwright.torch.update.loss_sums import LossSum, refuse_other_losses
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from batchwright.errors import LossError
-from batchwright.torch.data.labels import LabelCounter
 from batchwright.torch.data.rows import num_rows
 from batchwright.torch.update.fixed_randomness import FixedRandomness
 from batchwright.torch.update.loss_sums import LossSum
 from batchwright.torch.update.pass_state import untouched
 from batchwright.torch.update.ranks import ranks_of
+from batchwright.torch.windows import LabelCounter
 
 
 @dataclass(frozen=True)

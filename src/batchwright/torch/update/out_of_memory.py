@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 from batchwright.errors import UpdateError
-from batchwright.torch.data.rows import Split, tensors_of
+from batchwright.torch.data.rows import Split
+from batchwright.torch.data.trees import tensors_of
 
 T = TypeVar("T")
 

@@ -1,7 +1,8 @@
-"""Streams that are split already, among ranks or among workers: recognised, or found out."""
+"""Which rank this process is, and streams that are split among ranks or workers already."""
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 import zlib
@@ -15,6 +16,9 @@ from torch.utils.data import IterableDataset
 
 from batchwright.errors import PlanError
 
+_WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
+"""Where launchers say how many processes they started."""
+
 _DEPTH = 16
 """Streams looked at inside of one another."""
 
@@ -22,8 +26,61 @@ _COMPARED: dict[str, int] = {}
 """How often each kind of stream was compared among ranks, to tell passes apart."""
 
 
+def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """Return the rank and world size that the user gave, as integers; None if neither.
+
+    Raises:
+        PlanError: If only one was given, or they are invalid.
+    """
+    if (rank is None) != (world_size is None):
+        raise PlanError(f"rank={rank}, world_size={world_size}: give both, or neither.")
+    if rank is None or world_size is None:
+        return None
+    try:
+        place = operator.index(rank), operator.index(world_size)
+    except TypeError as error:
+        raise PlanError(f"rank={rank!r}, world_size={world_size!r}: expected integers.") from error
+    if not 0 <= place[0] < place[1]:
+        raise PlanError(f"rank={rank} is not in a world of {world_size}.")
+    return place
+
+
+def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
+    """Return rank and world size as they are now.
+
+    Args:
+        given: What the user gave. None: what `torch.distributed` says once it is initialised, else
+            a single process, with a warning where a launcher started several.
+        owner: The class that asks, for the warning. Empty: no warning.
+    """
+    if given is not None:
+        return given
+    if _is_initialised():
+        return distributed.get_rank(), distributed.get_world_size()
+    for name in _WORLD_SIZES if owner else ():
+        if _launched(name) > 1:
+            warnings.warn(
+                f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
+                f"initialised: {owner} takes this process for the only one, and every process will "
+                "get all of the data. Call init_process_group first, or give rank= and world_size= "
+                "(rank=0, world_size=1 where each process is to have all).",
+                stacklevel=4,
+            )
+            break
+    return 0, 1
+
+
+def _is_initialised() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _launched(name: str) -> int:
+    given = os.environ.get(name, "")
+    return int(given) if given.isdecimal() else 1
+
+
 def splits_by_worker(samples: object) -> bool | None:
-    """Say whether a stream gives each worker a part of its own. None: it does not say."""
+    """Check whether a stream gives each worker a part of its own. None: it does not say."""
     for inside in _inside(samples):
         if _is_hugging_face(inside):
             return True
@@ -34,20 +91,18 @@ def splits_by_worker(samples: object) -> bool | None:
 
 
 def check_not_split_by_rank(samples: object, world_size: int, presharded: object) -> None:
-    """Raise if a stream gives each rank a part of its own, as far as it says.
+    """Raise `PlanError` if a stream gives each rank a part of its own, or may well do so.
 
     Args:
         samples: The stream.
         world_size: Ranks that share each update.
         presharded: What the user said of it.
-
-    Raises:
-        PlanError: If it does, or if that is left open.
     """
     for inside in _inside(samples):
         distributed_over = getattr(getattr(inside, "_distributed", None), "world_size", 1)
-        if _is_hugging_face(inside) and distributed_over > 1:
-            if world_size > 1 or _has_other_ranks():
+        if _is_hugging_face(inside):
+            others = distributed.get_world_size() if _is_initialised() else _launched("WORLD_SIZE")
+            if distributed_over > 1 and max(world_size, others) > 1:
                 raise _split("datasets.distributed.split_dataset_by_node")
             return
         names = _stages(inside)
@@ -55,74 +110,83 @@ def check_not_split_by_rank(samples: object, world_size: int, presharded: object
             raise _split("nodesplitter=split_by_node")
         if world_size > 1 and any("resampled" in name.lower() for name in names):
             raise _split("resampled=True")
-        if names or _is_hugging_face(inside):
+        if names:
             return
     if presharded is True and world_size > 1 and isinstance(samples, IterableDataset):
-        message = (
+        raise PlanError(
             f"presharded=True leaves open who shares the stream, and there are {world_size} ranks. "
             'If only the workers of a rank do, say presharded="workers". If each rank has a part '
             "of its own, give every rank the whole stream instead: updates are shared here, in "
             "equal counts."
         )
-        raise PlanError(message)
+
+
+def _split(by: str) -> PlanError:
+    return PlanError(
+        f"the stream is split by rank already ({by}). A StreamDataset shares each update among the "
+        "ranks itself, in equal counts, and would leave each a part of its part. Give every rank "
+        "the whole stream: leave that out."
+    )
 
 
 def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: int) -> None:
-    """Compare what ranks read first with what other ranks have read already; nobody waits.
+    """Compare what ranks read first with what others have read already, without waiting.
 
     Args:
         kind: What is the same on every rank: settings and epoch.
         rank: This process.
         world_size: Ranks that share each update.
         window: Hash of the first window: lengths, and batches made of them.
-        opening: Hash of what is in the first samples.
+        opening: Hash of the contents of the first samples.
 
     Raises:
         PlanError: If another rank's window differs: then its stream does.
     """
-    store = _store()
-    if store is None or world_size < 2:
+    if not _is_initialised() or world_size < 2:
         return
+    get = getattr(distributed.distributed_c10d, "_get_default_store", None)
+    if get is None:
+        return
+    store = get()
     nth = _COMPARED[kind] = _COMPARED.get(kind, 0) + 1
     keys = [f"batchwright/{zlib.crc32(kind.encode())}/{nth}/{each}" for each in range(world_size)]
     store.set(keys[rank], f"{window} {opening}")
     for other, key in enumerate(keys):
         if other == rank or not store.check([key]):
             continue
+        ranks = f"ranks {min(rank, other)} and {max(rank, other)}"
         their_window, their_opening = map(int, store.get(key).split())
         if their_window != window:
-            message = (
-                f"ranks {min(rank, other)} and {max(rank, other)} read different samples: the "
-                "stream is split by rank already, or comes in another sequence on each. Give every "
-                "rank the whole stream in the same sequence: updates are shared here, in equal "
-                "counts."
+            raise PlanError(
+                f"{ranks} read different samples: the stream is split by rank already, or comes in "
+                "another sequence on each. Give every rank the whole stream in the same sequence: "
+                "updates are shared here, in equal counts."
             )
-            raise PlanError(message)
         if their_opening != opening:
             warnings.warn(
-                f"ranks {min(rank, other)} and {max(rank, other)} read samples of the same lengths "
-                "that differ in what they hold. If the stream is split by rank already, most of it "
-                "is lost: give every rank the whole stream. If samples are altered at random as "
-                "they are read, say so: presharded=False.",
+                f"{ranks} read samples of the same lengths that differ in what they hold. If the "
+                "stream is split by rank already, most of it is lost: give every rank the whole "
+                "stream. If samples are altered at random as they are read, say so: "
+                "presharded=False.",
                 stacklevel=2,
             )
             return
 
 
 def content_hash(value: Any) -> int:
-    """Hash what is in a sample: numbers and text, in whatever it is kept.
+    """Hash what is in a sample: numbers and text, whatever holds them.
 
     Example:
         >>> content_hash({"x": [1, 2]}) == content_hash({"x": (1, 2)})
         True
     """
     total = 0
-    for part in _parts(value):
+    for part in _bytes_of(value):
         total = zlib.crc32(part, total)
     return total
 
 
-def _parts(value: Any) -> Iterator[bytes]:
+def _bytes_of(value: Any) -> Iterator[bytes]:
     if isinstance(value, str):
         yield value.encode("utf-8", "surrogatepass")
     elif isinstance(value, bytes):
@@ -131,20 +195,20 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield repr(float(value) if isinstance(value, float | np.floating) else int(value)).encode()
     elif isinstance(value, Mapping):
         for name in value:
-            yield from _parts(name)
-            yield from _parts(value[name])
+            yield from _bytes_of(name)
+            yield from _bytes_of(value[name])
     elif isinstance(value, torch.Tensor | np.ndarray):
         array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
         yield repr(array.tolist()[:64] if array.ndim else array.tolist()).encode()
     elif isinstance(value, list | tuple):
         for each in value[:64]:
-            yield from _parts(each)
+            yield from _bytes_of(each)
     else:
         yield type(value).__name__.encode()
 
 
 def _inside(samples: object) -> Iterator[object]:
-    """Go through a stream and the data sets that it is made of."""
+    """Yield a stream and the data sets that it is made of."""
     inside: object = samples
     for _ in range(_DEPTH):
         if inside is None:
@@ -171,26 +235,3 @@ def _stages(samples: object) -> list[str]:
         parts = (stage, getattr(stage, "f", None), getattr(stage, "func", None))
         names.extend(str(getattr(each, "__name__", "")) for each in parts)
     return names
-
-
-def _has_other_ranks() -> bool:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size() > 1
-    said = os.environ.get("WORLD_SIZE", "")
-    return said.isdecimal() and int(said) > 1
-
-
-def _store() -> Any:
-    """Return the store that ranks met in, which takes and gives text without their waiting."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return None
-    get = getattr(distributed.distributed_c10d, "_get_default_store", None)
-    return None if get is None else get()
-
-
-def _split(by: str) -> PlanError:
-    return PlanError(
-        f"the stream is split by rank already ({by}). A StreamDataset shares each update among the "
-        "ranks itself, in equal counts, and would leave each a part of its part. Give every rank "
-        "the whole stream: leave that out."
-    )

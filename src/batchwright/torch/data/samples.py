@@ -1,0 +1,378 @@
+"""What samples consist of: fields as columns, flat and stacked tensors, padding, and pieces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
+from batchwright.typing import IntArray
+
+Name: TypeAlias = str | int
+"""A field of a sample: its key in a dict, its position in a tuple."""
+
+PadValue: TypeAlias = float | bool
+Pads: TypeAlias = PadValue | Mapping[Any, PadValue] | Sequence[PadValue]
+"""Padding: one value for all fields, or values by name or position."""
+
+LABEL_NAMES = ("labels", "label", "label_ids")
+"""Fields that hold labels, as trainers name them. The first that a batch has is counted."""
+
+LABEL_IGNORE = -100
+"""The label that torch's `cross_entropy` leaves out of the loss."""
+
+MEANT: dict[Any, PadValue] = {**dict.fromkeys(LABEL_NAMES, LABEL_IGNORE), "attention_mask": 0}
+"""Fields whose padding has a meaning: no token's value would do."""
+
+
+def has_length(value: Any) -> bool:
+    """Check whether a value is a list, or an array or tensor of at least one dimension."""
+    return isinstance(value, list) or getattr(value, "ndim", 0) > 0
+
+
+def columns_of(samples: Sequence[Any]) -> dict[Any, list[Any]]:
+    """Turn samples (dicts, tuples, or single sequences) into columns: field → its values.
+
+    Raises:
+        LengthsError: If there is no sample, or samples are of different kinds.
+        ColumnNotFoundError: If a sample lacks a field that the first one has.
+    """
+    if not samples:
+        raise LengthsError("there is no sample to collate, expected a batch of at least one.")
+    first = samples[0]
+    kind: type = object
+    names: list[Any] = [0]
+    if isinstance(first, Mapping):
+        kind, names = Mapping, list(first)
+    elif isinstance(first, tuple):
+        kind, names = tuple, list(range(len(first)))
+    columns: dict[Any, list[Any]] = {name: [] for name in names}
+    for row, sample in enumerate(samples):
+        if not isinstance(sample, kind):
+            raise LengthsError(
+                f"sample {row} of the batch is a {type(sample).__name__}, the first is a "
+                f"{type(first).__name__}. Return samples of one kind from the data set."
+            )
+        fields = sample if isinstance(sample, Mapping | tuple) else (sample,)
+        for name in names:
+            try:
+                columns[name].append(fields[name])
+            except (KeyError, IndexError) as error:
+                raise ColumnNotFoundError(
+                    f"sample {row} of the batch has no field {name!r}, the first sample has. "
+                    "Return the same fields for every sample."
+                ) from error
+    return columns
+
+
+def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
+    """Concatenate the rows of a field: a tensor [total, …], and int64[rows], their lengths.
+
+    Integers become int64, as embeddings and losses expect them, and lists of floats torch's
+    default type. Other types stay as they are.
+
+    Raises:
+        LengthsError: If a row is no sequence, or rows differ in more than their length.
+    """
+    for row, value in enumerate(rows):
+        if not has_length(value):
+            raise LengthsError(
+                f"field {name!r} of sample {row} of the batch is a {type(value).__name__}, of "
+                "other samples a sequence. Return the same kind for every sample."
+            )
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    filled = [row for row in rows if len(row)]  # an empty list has no type of its own
+    try:
+        flat = _concatenated(filled or [np.empty(0, dtype=np.int64)])
+    except (TypeError, ValueError, RuntimeError) as error:
+        shapes = [list(np.shape(row)) for row in filled if not isinstance(row, list)]
+        raise LengthsError(
+            f"field {name!r} cannot be laid out as one tensor ({error}; shapes {shapes}). Rows may "
+            "differ in their first dimension only, and hold numbers."
+        ) from error
+    return flat, lengths
+
+
+def _concatenated(rows: Sequence[Any]) -> Tensor:
+    if any(isinstance(row, Tensor) for row in rows):
+        return _as_indices(torch.cat([torch.as_tensor(row) for row in rows]))
+    array = np.concatenate(rows)
+    if array.dtype.kind not in "iufbc":
+        raise TypeError(f"values of type {array.dtype}")
+    return _from_numpy(array, default=all(isinstance(row, list) for row in rows))
+
+
+def _from_numpy(array: Any, *, default: bool) -> Tensor:
+    """Return a tensor, of integers as int64, and of floats as torch's default type if asked."""
+    values = torch.from_numpy(
+        array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
+    )
+    return (
+        values.to(torch.get_default_dtype()) if default and values.is_floating_point() else values
+    )
+
+
+def _as_indices(values: Tensor) -> Tensor:
+    whole = is_whole(values.dtype) and values.dtype != torch.bool
+    return values.to(torch.int64) if whole else values
+
+
+def is_whole(dtype: torch.dtype) -> bool:
+    """Check whether a type is of integers or booleans."""
+    return not (dtype.is_floating_point or dtype.is_complex)
+
+
+def stacked(rows: Sequence[Any], name: Name) -> Any:
+    """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
+
+    Raises:
+        LengthsError: If arrays or tensors differ in shape: what a batch holds must not depend on
+            which samples meet in it.
+    """
+    if not all(isinstance(row, int | float | np.generic | np.ndarray | Tensor) for row in rows):
+        return list(rows)
+    shapes = {tuple(np.shape(row)) for row in rows}
+    if len(shapes) > 1:
+        raise LengthsError(
+            f"field {name!r} is of the shapes {sorted(map(list, shapes))} and cannot be stacked. "
+            "For one entry a sample return it inside a dict or a list, which stay as they are."
+        )
+    if all(isinstance(row, Tensor) for row in rows):
+        return _as_indices(torch.stack(list(rows)))
+    array = np.asarray(rows)
+    if array.dtype.kind not in "biuf":
+        return list(rows)
+    return _from_numpy(array, default=all(type(row) in {int, float} for row in rows))
+
+
+def checked_pads(given: Any, owner: str) -> Any:
+    """Return padding as a number, or a dict of numbers by name or position.
+
+    Raises:
+        BudgetError: If something is no number.
+    """
+    if _is_number(given):
+        return given
+    values = given if isinstance(given, Mapping) else None
+    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str | bytes):
+        values = dict(enumerate(given))
+    for name, value in ({None: given} if values is None else values).items():
+        if not _is_number(value):
+            of = "" if values is None else f" of {name!r}"
+            raise BudgetError(
+                f"{owner}(pad=…): the padding{of} is {value!r}, expected a number. A tokenizer "
+                "whose pad_token_id is None has none: take 0, or its eos_token_id."
+            )
+    return dict(values or {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | np.bool_)
+
+
+def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) -> Tensor:
+    """Make a tensor of padding, of a type that holds it: int64 where integers are too narrow.
+
+    Raises:
+        LengthsError: If whole numbers are to be filled up with a fraction, NaN or infinity.
+    """
+    if is_whole(dtype):
+        if not float(pad).is_integer():
+            raise LengthsError(
+                f"field {name!r} holds whole numbers, and pad={pad!r} is none: name the padding of "
+                "each field, pad={name: value, …}."
+            )
+        bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        dtype = dtype if bounds[0] <= pad <= bounds[1] else torch.int64
+    return torch.full(tuple(shape), pad, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The padding of each field of a batch, and which fields the user named."""
+
+    values: Mapping[Any, PadValue]
+    named: Mapping[Any, PadValue]
+    owner: str
+
+    @staticmethod
+    def of(given: Pads, names: Sequence[Any], owner: str) -> "Padding":
+        """Return the padding of fields: one value for all but `MEANT`, or values by name, else 0.
+
+        Raises:
+            ColumnNotFoundError: If a value is given for a field that there is not.
+        """
+        checked: Any = checked_pads(given, owner)
+        named = checked if isinstance(checked, Mapping) else {}
+        for name in named:
+            if name not in names:
+                raise ColumnNotFoundError(
+                    f"{owner}(pad=…) names {name!r}, but samples have the fields {list(names)}."
+                )
+        one = 0 if isinstance(checked, Mapping) else checked
+        values = {name: MEANT.get(name, one) for name in names}
+        return Padding(values | dict(named), named, owner)
+
+    def for_field(self, name: Any, dtype: torch.dtype, *, one_a_row: bool = False) -> PadValue:
+        """Return the value for a field of some type.
+
+        Booleans get False, unless they are named or True is given for all: -100 or the number of a
+        token would be true. Only labels of one a row become whole numbers, for rows that are not
+        there.
+        """
+        value = self.values[name]
+        chosen = name in self.named or isinstance(value, bool)
+        if dtype != torch.bool or chosen or (one_a_row and name in LABEL_NAMES):
+            return value
+        return False
+
+    def filled_up(self, field: Any, empty: int, name: Name) -> Any:
+        """Append empty rows to a field.
+
+        Raises:
+            ColumnNotFoundError: If it holds no numbers.
+        """
+        if not isinstance(field, Tensor):
+            raise ColumnNotFoundError(
+                f"{self.owner}(shapes=…): the field {name!r} holds no numbers, and an empty row "
+                "has nothing to put there. Leave it out of the samples."
+            )
+        pad = self.for_field(name, field.dtype, one_a_row=field.ndim == 1)
+        rows = filled((empty, *field.shape[1:]), pad, field.dtype, name)
+        return torch.cat([field.to(rows.dtype), rows])
+
+
+def chosen_field(name: Any, fields: Mapping[Any, Any], option: str, kind: str) -> Any:
+    """Return the field that an option names; True is the first.
+
+    Raises:
+        ColumnNotFoundError: If it is not among them.
+    """
+    if name is True and fields:
+        return next(iter(fields))
+    if name is True or name not in fields:
+        raise ColumnNotFoundError(
+            f"{option}={name!r}): samples have the {kind} {list(fields)}. Name one of them."
+        )
+    return name
+
+
+def assembled(first: Any, batch: Mapping[Any, Any], extras: Mapping[str, Tensor]) -> Any:
+    """Return a batch, and what is added to it, as the first sample holds its fields.
+
+    A key that samples already have is theirs. A tuple gets the extras at its end; a single field
+    stays by itself, or gets into a tuple with them.
+    """
+    if isinstance(first, Mapping):
+        return {**batch, **{name: value for name, value in extras.items() if name not in batch}}
+    if isinstance(first, tuple) or extras:
+        return (*batch.values(), *extras.values())
+    return batch[0]
+
+
+class Piece(NamedTuple):
+    """A part of a sample, which a plan with ``oversize="split"`` asks a data set for.
+
+    Attributes:
+        sample: Its index.
+        start: Where the piece begins, in tokens.
+        stop: Where it ends at the latest; the last piece of a sample is shorter. None: at the
+            sample's end.
+    """
+
+    sample: int
+    start: int
+    stop: int | None
+
+
+IntoPiece: TypeAlias = Piece | tuple[int, int, int | None] | int
+"""A piece, or a plain index for a whole sample."""
+
+
+class PieceDataset(Dataset[Any]):
+    """Cuts pieces out of the samples of another data set.
+
+    The pieces of a sample, concatenated, are the sample. Fields that are no sequences, such as a
+    label or a string, belong to every piece.
+
+    Args:
+        dataset: The whole samples: each a dict or tuple of fields, or one sequence. Its
+            `__getitems__` is used where it has one.
+        fields: The names (for tuples the positions) of the fields to cut, along their first
+            dimension. None: every list, array and tensor, which then must be equally long.
+
+    Raises:
+        LengthsError: When read, if fields to cut differ in length and `fields` was not given.
+        PlanMismatchError: When read, if a piece begins after its sample's end.
+        ColumnNotFoundError: When read, if a sample lacks one of `fields`.
+
+    Example:
+        >>> documents = [{"input_ids": [5, 6, 7, 8, 9], "source": "book"}]
+        >>> PieceDataset(documents)[Piece(0, 3, 6)]
+        {'input_ids': [8, 9], 'source': 'book'}
+    """
+
+    def __init__(
+        self, dataset: Any, *, fields: Sequence[str] | Sequence[int] | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.fields = None if fields is None else tuple(fields)
+
+    def __len__(self) -> int:
+        """Count the whole samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, piece: IntoPiece) -> Any:
+        """Return a piece of a sample; a plain index gives the whole sample."""
+        if not isinstance(piece, tuple):
+            return self.dataset[piece]
+        return self._cut(self.dataset[piece[0]], Piece(*piece))
+
+    def __getitems__(self, pieces: Sequence[IntoPiece]) -> list[Any]:
+        """Return the pieces of a batch; the other data set is asked once, if it can be."""
+        if not hasattr(self.dataset, "__getitems__"):
+            return [self[piece] for piece in pieces]
+        samples = self.dataset.__getitems__(
+            [piece[0] if isinstance(piece, tuple) else piece for piece in pieces]
+        )
+        return [
+            self._cut(sample, Piece(*piece)) if isinstance(piece, tuple) else sample
+            for sample, piece in zip(samples, pieces, strict=True)
+        ]
+
+    def _cut(self, sample: Any, piece: Piece) -> Any:
+        if isinstance(sample, Mapping):
+            return self._cut_fields(dict(sample), piece)
+        if isinstance(sample, tuple):
+            return tuple(self._cut_fields(dict(enumerate(sample)), piece).values())
+        return self._cut_fields({"sample": sample}, piece)["sample"]
+
+    def _cut_fields(self, sample: dict[Any, Any], piece: Piece) -> dict[Any, Any]:
+        names = self.fields
+        if names is None:
+            sizes = {name: len(value) for name, value in sample.items() if has_length(value)}
+            names = tuple(sizes)
+            if len(set(sizes.values())) > 1:
+                raise LengthsError(
+                    f"sample {piece.sample} has fields of different lengths, {sizes}: say which "
+                    "of them to cut, PieceDataset(dataset, fields=[…])."
+                )
+        for name in names:
+            if name not in sample:
+                raise ColumnNotFoundError(
+                    f"sample {piece.sample} has no field {name!r}, it has {list(sample)}. "
+                    "Correct PieceDataset(fields=…)."
+                )
+            if piece.start >= len(sample[name]):
+                raise PlanMismatchError(
+                    f"sample {piece.sample} has {len(sample[name])} tokens in {name!r}, the plan "
+                    f"asks for a piece that begins at {piece.start}. Plan with the lengths of "
+                    "this data."
+                )
+            sample[name] = sample[name][piece.start : piece.stop]
+        return sample
