@@ -1,15 +1,15 @@
 """Selection inside a batch: score many candidates, train on few.
 
-A candidate batch goes through the model once without a gradient, and the rows that are chosen by
-their losses go to `Update.backward`. The weight of the update is what the *chosen* rows weigh:
+A candidate batch goes through the model once without a gradient, and the rows that are selected by
+their losses go to `Update.backward`. The weight of the update is what the *selected* rows weigh:
 
     chosen = [small_loss(model, losses_of, batch, keep=rate)[0] for batch in window]
     with precision.update(model, optimizer, weight=sum(map(label_count, chosen))) as update:
         for batch in chosen:
             update.backward(loss_sum, batch)
 
-Each rank chooses among its own rows; nothing is communicated. A comparison has to count the pass
-over the candidates, about a third of a training step on them: see `pays`.
+Each rank selects among its own rows, without communication. A comparison has to count the pass over
+the candidates, about a third of a training step on them: see `pays`.
 """
 
 import math
@@ -35,18 +35,18 @@ Keep: TypeAlias = SupportsIndex | SupportsFloat
 """How many rows are kept: an integer, or a share (a float, also of an array without dimensions)."""
 
 Selected: TypeAlias = tuple[Any, Tensor]
-"""A smaller batch, and int64[k], the rows that it has of the larger one."""
+"""A smaller batch, and int64[k], its rows in the larger one."""
 
 
 def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "large"]) -> Selected:
-    """Keep the rows of a batch with the smallest or the largest scores.
+    """Keep the rows of a batch with the smallest or the largest scores, in their order.
 
-    Of equal scores the first rows are kept; rows stay in their sequence. A score that is not
-    finite (NaN, an infinite loss) is never chosen, even if fewer rows than asked for are left.
+    Of equal scores the first rows are kept. A score that is not finite (NaN, an infinite loss) is
+    never selected, even if fewer rows than asked for are left.
 
     Args:
         batch: A tensor, or a dict, tuple or dataclass of tensors with the rows in dimension 0 and
-            lists with one entry a row: see `batchwright.torch.data.rows`.
+            lists with one entry a row.
         scores: float[rows].
         keep: An integer: that many rows. A float: that share of the rows, above 0 and at most 1,
             rounded down, but at least one row; 1.0 keeps all.
@@ -80,12 +80,12 @@ def sample_losses(
 ) -> Tensor:
     """Score the rows of a batch by a forward pass without a gradient.
 
-    Modes, buffers and gradients of the model are left as they were, and so are the states of
-    random generators: a run that scores draws the same dropout as one that does not.
+    Modes, buffers and gradients of the model and the states of random generators are left as they
+    were: a run that scores draws the same dropout as one that does not.
 
     Args:
-        model: The model. A DistributedDataParallel is looked through, so that no rank waits for
-            another; sharded models need every rank to score at the same time.
+        model: The model. DistributedDataParallel is bypassed, so no rank waits for another; sharded
+            models need every rank to score at the same time.
         losses_of: ``(model, batch) → float[rows]``: a loss, or any other score, of each row.
         batch: The candidates.
         training: Leave each module in its mode, so that dropout drops and batch normalisation
@@ -121,10 +121,6 @@ def top_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> S
     For clean data: where labels are wrong, those are the rows that it keeps. Arguments, results
     and errors are those of `sample_losses` and `select`.
 
-    Example:
-        >>> top_loss(torch.nn.Identity(), lambda model, x: model(x), torch.tensor([1., 3.]), keep=1)
-        (tensor([3.]), tensor([1]))
-
     Source: A. Shrivastava et al., *… Online Hard Example Mining*, 2016, arXiv:1604.03540.
     """
     return select(batch, sample_losses(model, losses_of, batch), keep=keep, by="large")
@@ -133,15 +129,13 @@ def top_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> S
 def small_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> Selected:
     """Keep the rows with the smallest losses: where labels are wrong, mostly the right ones.
 
-    Keep all at first, as `batchwright.pacing.keep_rate` does: a model that knows nothing cannot
-    judge. In Co-teaching, each of two models trains on what the other one chose: pass that one.
-    Arguments, results and errors are those of `sample_losses` and `select`.
+    Keep all at first, as `batchwright.pacing.keep_rate` does: an untrained model cannot judge. In
+    Co-teaching, each of two models trains on what the other one selected: pass that one. Arguments,
+    results and errors are those of `sample_losses` and `select`.
 
     Example:
-        >>> import batchwright.pacing
-        >>> rate = batchwright.pacing.keep_rate(0.4, reach=0.5)
         >>> batch = torch.tensor([3.0, 1.0, 2.0, 9.0, 4.0])
-        >>> small_loss(torch.nn.Identity(), lambda model, x: model(x), batch, keep=rate(0.5))
+        >>> small_loss(torch.nn.Identity(), lambda model, x: model(x), batch, keep=0.6)
         (tensor([3., 1., 2.]), tensor([0, 1, 2]))
 
     Source: B. Han et al., *Co-teaching*, 2018, arXiv:1804.06872, algorithm 1.
@@ -176,23 +170,23 @@ def importance(
 ) -> tuple[Any, Tensor, Tensor]:
     """Draw rows in proportion to their scores, with weights that keep the gradient unbiased.
 
-    The expectation of ``(weights · losses).sum() / k`` is the mean loss over the candidates: the
+    The expectation of ``(weights · losses).sum() / k`` is the mean loss over the candidates, so the
     weight of the update is k (for a mean over tokens, times the candidates' tokens a row). The
-    variance is the smallest where scores are the norms of the rows' gradients. The source takes
-    that of the loss by the logits: ``‖softmax(logits) − one_hot(label)‖`` for cross entropy.
+    variance is smallest where scores are the norms of the rows' gradients; the source takes that of
+    the loss by the logits, ``‖softmax(logits) − one_hot(label)‖`` for cross entropy.
 
-    Rows are drawn with replacement; a score of 0 never, which is right for a row without a
-    gradient, unless all are 0. A row whose score is not finite is no candidate. Put the weights
-    into the batch, so that they are split with it.
+    Rows are drawn with replacement; a score of 0 is never drawn, unless all are 0. A row whose
+    score is not finite is no candidate. Put the weights into the batch, so that they are split with
+    it.
 
     Args:
         batch: The candidates; see `select`.
         scores: float[rows], 0 or more.
         keep: Rows to draw, or their share of the candidates; see `select`.
-        generator: Where the random numbers come from. No other generator is read.
+        generator: Source of the random numbers. No other generator is read.
 
     Returns:
-        The drawn rows as a batch; int64[k], which they are, as drawn; float32[k] (float64 for such
+        The drawn rows as a batch; int64[k], their numbers, as drawn; float32[k] (float64 for such
         scores), 1 ÷ (candidates · probability of the row). O(rows + k · log rows).
 
     Raises:
@@ -220,20 +214,17 @@ def importance(
 
 
 def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
-    """Tell whether importance sampling is worth its forward pass, by these scores.
+    """Check whether importance sampling is worth its forward pass, by these scores.
 
-    τ = √(mean of squares) ÷ mean is the root mean square of a row's gradient, drawn alike ÷ drawn
-    by scores. The source reads it as how many times as many rows drawn alike do as well (careful:
-    variance falls with the number of rows, so it would be τ²), and so it pays to score B rows and
-    train on k if forward_share · B + k < τ · k. One batch is noisy: ask several.
+    τ = √(mean of squares) ÷ mean is the root mean square of a row's gradient, drawn uniformly ÷
+    drawn by scores. The source takes τ · k for the number of uniform rows that are as good as k
+    drawn ones (with care: variance falls with the number of rows, so it would be τ² · k), so
+    scoring B rows is worth it if forward_share · B + k < τ · k. One batch is noisy: ask several.
 
     Args:
         scores: float[B], 0 or more. What is not finite does not count for τ.
         keep: Rows to draw, k, or their share of the candidates; see `select`.
         forward_share: Cost of scoring a row ÷ of training on it. 1/3: backward costs two forward.
-
-    Returns:
-        Whether it pays.
 
     Raises:
         LossError: If a score is negative, none is finite, or a setting is out of range.

@@ -1,8 +1,7 @@
 """Sequences that get longer: rows are cut into short pieces at first, and lose no token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +16,20 @@ from batchwright.errors import (
 )
 from batchwright.pacing import LengthPacing
 from batchwright.torch.data.rows import Reading
-from batchwright.torch.data.samples import LABEL_IGNORE, MEANT, Name, PadValue, checked_pads
+from batchwright.torch.data.samples import LABEL_IGNORE, Name, Padding, PadValue, checked_pads
 from batchwright.torch.data.trees import like, parts_of, tensors_of
 
 STATE_VERSION = 1
+_COUNTS = ("tokens", "tokens_cut", "total_tokens", "length")
 
 
 class LengthWarmUp:
     """Cuts the rows of batches to the length that a pacing allows at present.
 
-    A row of n tokens becomes ⌈n ÷ length⌉ rows, equal to within one token, so that no piece is
-    a stub and few cells are padding. Nothing is lost: the tokens of all pieces are those of the
-    row, each with its label. Labels have to be shifted before (the label of a token is the next
-    one, as the data set or collator gives it): then the token at a border is still predicted, only
-    from less context. A model that shifts labels itself would lose one of them at each border.
+    A row of n tokens becomes ⌈n ÷ length⌉ rows, equal to within one token, so few cells are
+    padding. No token is lost, and each keeps its label. Labels have to be shifted before (the label
+    of a token is the next one, as the data set or collator gives it): a model that shifts labels
+    itself would lose one at each border.
 
     Call it on each batch in the training loop, before `windows` or the weight of the update: in a
     worker of a DataLoader it would not see what the others consumed. Progress is the real tokens
@@ -45,22 +44,22 @@ class LengthWarmUp:
         pacing: Progress → the longest row allowed: `batchwright.pacing.length_warm_up`.
         total_tokens: Real tokens of the whole run, on all ranks.
         world_size: Ranks, each with a share of the tokens like this one's.
-        pad: What pieces are filled up with, as in `PadCollator`: one value, a mapping by name, or
-            one for each position of a tuple. Labels (`labels`, `label`, `label_ids`) get -100,
-            booleans False, an `attention_mask` 0, unless named; others get 0. A tuple of several
-            sequences needs it.
+        pad: Padding of pieces, as in `PadCollator`: one value, a mapping by name, or one for each
+            position of a tuple. Labels (`labels`, `label`, `label_ids`) get -100, booleans False,
+            an `attention_mask` 0, unless named; others get 0. A tuple of several sequences needs
+            it.
         pad_to_multiple_of: Pieces are padded to a multiple of this, if the length allows.
         lengths: The field that tells tokens from padding: a mask [rows, length], or int[rows] of
             rows that are padded on the right. None: ``attention_mask``, else ``lengths``, of a
             dict; else every cell is a token.
-        truncate: Throw away what is beyond the length instead, as the source does.
+        truncate: Drop what is beyond the length instead, as the source does.
 
     Attributes:
         tokens: Real tokens returned so far, on all ranks.
-        tokens_cut: Real tokens thrown away so far, on all ranks: 0 without `truncate`.
+        tokens_cut: Real tokens dropped so far, on all ranks: 0 without `truncate`.
 
     Raises:
-        BudgetError: If a setting makes no sense; when called, if a tuple's padding is unknown.
+        BudgetError: If a setting is invalid; when called, if a tuple's padding is unknown.
         ColumnNotFoundError: When called, if the batch lacks a field named here.
         LengthsError: When called, if fields have no common rows and length.
 
@@ -69,11 +68,9 @@ class LengthWarmUp:
         >>> pacing = batchwright.pacing.length_warm_up(2, 4, step=2, reach=0.5)
         >>> warm_up = LengthWarmUp(pacing, total_tokens=12)
         >>> batch = {"input_ids": torch.tensor([[1, 2, 3, 0], [4, 5, 6, 7]]),
-        ...          "labels": torch.tensor([[2, 3, -100, -100], [5, 6, 7, 8]]),
         ...          "lengths": torch.tensor([3, 4])}
         >>> {name: value.tolist() for name, value in warm_up(batch).items()}
-        {'input_ids': [[1, 0], [2, 3], [4, 5], [6, 7]],
-         'labels': [[2, -100], [3, -100], [5, 6], [7, 8]], 'lengths': [1, 2, 2, 2]}
+        {'input_ids': [[1, 0], [2, 3], [4, 5], [6, 7]], 'lengths': [1, 2, 2, 2]}
         >>> warm_up.tokens, warm_up.length
         (7, 4)
 
@@ -117,34 +114,36 @@ class LengthWarmUp:
     def __call__(self, batch: Any) -> Any:
         """Return a batch of the same kind, with rows of at most the present length. O(cells)."""
         fields = _fields_of(batch)
-        lengths = self._name_of_lengths(fields)
-        real = _real(fields, lengths)
-        pads = self._pads(fields, lengths)
-        length = self.length
-        present = int(real.sum())
+        named = self._name_of_lengths(fields)
+        real = _real(fields, named)
+        pads = self._pads(fields, named)
+        length, present = self.length, int(real.sum())
         if real.shape[1] <= length or not len(real):
             self.tokens += present * self.world_size
             return batch
-        pieces = _Pieces.cut(real, length, self._multiple, truncate=self.truncate)
-        sizes = pieces.sizes(real)
+        rows, columns, inside = self._pieces(real, length)
+        sizes = (real[rows[:, None], columns] & inside).sum(1)
         left = int(sizes.sum())
         self.tokens += left * self.world_size
         self.tokens_cut += (present - left) * self.world_size
-        made = {name: pieces.of(value, pads.get(name, 0), name) for name, value in fields.items()}
-        for name in {"lengths", lengths} & fields.keys():
-            if getattr(fields[name], "ndim", 0) == 1:
-                made[name] = sizes.to(fields[name])
+        made: dict[Any, Any] = {}
+        for name, value in fields.items():
+            if name in {"lengths", named} and getattr(value, "ndim", 0) == 1:
+                made[name] = sizes.to(value)
+            elif not _is_cut(value):
+                made[name] = Reading(len(real)).take({name: value}, rows)[name]
+            else:
+                pad = (
+                    False if value.dtype == torch.bool and pads[name] not in {0, 1} else pads[name]
+                )
+                cells = value[rows.to(value.device)[:, None], columns.to(value.device)]
+                outside = ~inside.to(value.device)[(...,) + (None,) * (value.ndim - 2)]
+                made[name] = cells.masked_fill_(outside, pad)
         return made[0] if isinstance(batch, Tensor) else like(batch, made)
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the run is, as JSON can keep it: the same from any rank will do."""
-        return {
-            "version": STATE_VERSION,
-            "tokens": self.tokens,
-            "tokens_cut": self.tokens_cut,
-            "total_tokens": self.total_tokens,
-            "length": self.length,
-        }
+        """Return where the run is, as JSON can keep it: the state of any rank will do."""
+        return {"version": STATE_VERSION, **{name: getattr(self, name) for name in _COUNTS}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was saved; the world may be of another size.
@@ -152,13 +151,12 @@ class LengthWarmUp:
         Raises:
             PlanMismatchError: If it is no state, or of another pacing or `total_tokens`.
         """
-        names = ("tokens", "tokens_cut", "total_tokens", "length")
         known = isinstance(state, Mapping) and state.get("version") == STATE_VERSION
-        values = [state.get(name) for name in names] if known else []
+        values = [state.get(name) for name in _COUNTS] if known else []
         if not known or not all(type(value) is int and value >= 0 for value in values):
             raise PlanMismatchError(
                 f"no state of LengthWarmUp: {state!r}. Load what state_dict() returned, in format "
-                f"{STATE_VERSION}: whole numbers by the names {', '.join(names)}."
+                f"{STATE_VERSION}: whole numbers by the names {', '.join(_COUNTS)}."
             )
         length = self._length_at(state["tokens"])
         if (state["total_tokens"], state["length"]) != (self.total_tokens, length):
@@ -180,9 +178,9 @@ class LengthWarmUp:
 
     def _name_of_lengths(self, fields: Mapping[Any, Any]) -> Name | None:
         if self._lengths is None:
-            # A mask first: it knows on which side of a row the padding is.
-            known = [name for name in ("attention_mask", "lengths") if name in fields]
-            return next((name for name in known if isinstance(fields[name], Tensor)), None)
+            # A mask first: it says on which side of a row the padding is.
+            names = ("attention_mask", "lengths")
+            return next((name for name in names if isinstance(fields.get(name), Tensor)), None)
         if not isinstance(fields.get(self._lengths), Tensor):
             raise ColumnNotFoundError(
                 f"LengthWarmUp(lengths={self._lengths!r}): the batch has the fields "
@@ -191,51 +189,27 @@ class LengthWarmUp:
         return self._lengths
 
     def _pads(self, fields: Mapping[Any, Any], lengths: Name | None) -> Mapping[Any, PadValue]:
-        given = self._pad
-        if given is None:
-            cut = [name for name in fields if _is_cut(fields[name]) and name != lengths]
-            if 0 in fields and len(cut) > 1:
-                raise BudgetError(
-                    f"LengthWarmUp cannot tell what pads the fields {cut} of a tuple: name it, "
-                    f"pad=(0, {LABEL_IGNORE}) for inputs and labels."
-                )
-            given = 0
-        if isinstance(given, int | float):
-            pads = {name: MEANT.get(name, given) for name in fields}
-            return pads if lengths is None else {**pads, lengths: 0}
-        named = given if isinstance(given, Mapping) else dict(enumerate(given))
-        for name in named:
-            if name not in fields:
-                raise ColumnNotFoundError(
-                    f"LengthWarmUp(pad=…) names {name!r}, but batches have the fields "
-                    f"{list(fields)}."
-                )
-        return {**MEANT, **named}
+        cut = [name for name in fields if _is_cut(fields[name]) and name != lengths]
+        if self._pad is None and 0 in fields and len(cut) > 1:
+            raise BudgetError(
+                f"LengthWarmUp cannot know what pads the fields {cut} of a tuple: name it, "
+                f"pad=(0, {LABEL_IGNORE}) for inputs and labels."
+            )
+        given = 0 if self._pad is None else self._pad
+        pads = Padding.of(given, list(fields), "LengthWarmUp").values
+        return pads if lengths is None or isinstance(given, Mapping) else {**pads, lengths: 0}
 
+    def _pieces(self, real: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut rows, from their first token to their last, into equal pieces.
 
-@dataclass(frozen=True, eq=False)
-class _Pieces:
-    """Which cells of a batch become which rows.
-
-    Attributes:
-        num_rows: Rows of the batch.
-        rows: int64[p], the row that each piece is cut from.
-        columns: int64[p, width], the cells of each piece.
-        inside: bool[p, width], False at padding.
-    """
-
-    num_rows: int
-    rows: Tensor
-    columns: Tensor
-    inside: Tensor
-
-    @classmethod
-    def cut(cls, real: Tensor, length: int, multiple: int, *, truncate: bool) -> Self:
-        """Cut rows, from their first token to their last, into equal pieces."""
+        Returns:
+            int64[p], the row of each piece; int64[p, width], its cells; bool[p, width], False at
+            padding.
+        """
         place = torch.arange(real.shape[1], device=real.device)
         ends = torch.where(real, place + 1, 0).amax(1)
         begins = torch.where(real, place, real.shape[1]).amin(1).minimum(ends)
-        if truncate:
+        if self.truncate:
             ends = ends.minimum(begins + length)
         sizes = ends - begins
         counts = (-(-sizes // length)).clamp(min=1)  # a row without a token stays one
@@ -244,24 +218,10 @@ class _Pieces:
         first = which * sizes[rows] // counts[rows]
         after = (which + 1) * sizes[rows] // counts[rows]
         width = max(1, int((after - first).max()))
-        width = max(width, min(length, -(-width // multiple) * multiple))
-        inside = torch.arange(width, device=real.device) < (after - first)[:, None]
-        columns = (begins[rows] + first)[:, None] + torch.arange(width, device=real.device)
-        return cls(len(real), rows, columns.where(inside, 0), inside)
-
-    def sizes(self, real: Tensor) -> Tensor:
-        """Count the tokens of each piece, int64[p]."""
-        return (real[self.rows[:, None], self.columns] & self.inside).sum(1)
-
-    def of(self, value: Any, pad: PadValue, name: Name) -> Any:
-        """Cut a field, or repeat what there is one of for each row."""
-        if not _is_cut(value):
-            return Reading(self.num_rows).take({name: value}, self.rows)[name]
-        taken_cells = value[self.rows.to(value.device)[:, None], self.columns.to(value.device)]
-        outside = ~self.inside.to(value.device)
-        if value.dtype == torch.bool and pad not in {0, 1}:
-            pad = False
-        return taken_cells.masked_fill_(outside[(...,) + (None,) * (value.ndim - 2)], pad)
+        width = max(width, min(length, -(-width // self._multiple) * self._multiple))
+        steps = torch.arange(width, device=real.device)
+        inside = steps < (after - first)[:, None]
+        return rows, ((begins[rows] + first)[:, None] + steps).where(inside, 0), inside
 
 
 def _fields_of(batch: Any) -> dict[Any, Any]:
@@ -269,32 +229,32 @@ def _fields_of(batch: Any) -> dict[Any, Any]:
     fields = None if isinstance(batch, Tensor) else parts_of(batch)
     if fields is None or isinstance(batch, tuple):
         fields = dict(enumerate(batch if isinstance(batch, tuple) else (batch,)))
-    shapes = {name: list(value.shape) for name, value in fields.items() if _is_cut(value)}
-    if not shapes:
+    first = next((name for name, value in fields.items() if _is_cut(value)), None)
+    if first is None:
         raise LengthsError(
             f"a batch of type {type(batch).__name__} has no tensor [rows, length, …] to cut: "
             "expected one, or a dict or tuple of them, as PadCollator makes."
         )
-    rows, length = next(iter(shapes.values()))[:2]
+    rows, length = fields[first].shape[:2]
     for name, value in fields.items():
-        given = f"is a {type(value).__name__}"
         if isinstance(value, Tensor):
+            given = f"{list(value.shape)}"
             fits = list(value.shape[:2]) == [rows, length][: value.ndim]
             fits = fits and (name != "attention_mask" or value.ndim == 2)
-            given = f"is {list(value.shape)}"
         else:
+            given = f"a {type(value).__name__}"
             fits = _has_rows(value, rows) and all(each.ndim < 2 for each in tensors_of(value))
         if not fits:
             raise LengthsError(
-                f"field {name!r} of the batch {given} and cannot be cut with {next(iter(shapes))!r}"
-                f", {rows} rows of {length}. Expected [rows], [rows, length, …] or a list of rows, "
-                "and an attention_mask [rows, length]. Leave it out, or cut it after."
+                f"field {name!r} of the batch is {given} and cannot be cut with {first!r}, {rows} "
+                f"rows of {length}. Expected [rows], [rows, length, …] or a list of rows, and an "
+                "attention_mask [rows, length]. Leave it out, or cut it after."
             )
     return fields
 
 
 def _has_rows(value: Any, rows: int) -> bool:
-    """Whether rows of a field that is no tensor can be repeated."""
+    """Check whether rows of a field that is no tensor can be repeated."""
     try:
         Reading(rows).take({"field": value}, None)
     except UpdateError:
@@ -322,7 +282,7 @@ def _real(fields: Mapping[Any, Any], lengths: Name | None) -> Tensor:
     width = first.shape[1]
     if given.numel() and not 0 <= int(given.min()) <= int(given.max()) <= width:
         raise LengthsError(
-            f"field {lengths!r} goes from {int(given.min())} to {int(given.max())}, but rows have "
+            f"field {lengths!r} is from {int(given.min())} to {int(given.max())}, but rows have "
             f"{width} cells: expected the tokens of each row."
         )
     return torch.arange(width, device=given.device) < given[:, None]
