@@ -360,7 +360,7 @@ def test_a_state_that_was_tampered_with_is_refused(changes):
         ({"legs": [[2, 1, 6], [2, 1, 2, "short", {"splits": 1}]]}, "splits=1"),
         (
             {"legs": [[2, 1, 6], [2, 1, 2, "drop", {"splits": False, "kind": "round"}]]},
-            "which is none",
+            "no valid budget",
         ),
         ({"legs": [[2, 1, 6], [2, 1, 2, "never"]]}, "changed after"),
         ({"legs": [[2, 1, 6], [2, 1, 2, 0]]}, "changed after"),
