@@ -24,6 +24,7 @@ from batchwright.advise import (
 )
 from batchwright.advise.trials import faster
 from tests.cli.command import invoke
+from tests.docs.preparations import make_smaller
 from tests.python_lines import python_lines
 from tests.strategies import columns, lengths
 
@@ -231,6 +232,7 @@ def test_the_command_tries_a_task(tmp_path, monkeypatch):
     assert invoke("new-task", "mine.py").exit_code == 0
     from tests.work_clock import install  # it imports torch
 
+    make_smaller(tmp_path / "mine.py")
     install(monkeypatch)
     told = invoke("advise", "mine.py", "--quick", "--updates", "3", "--json")
     assert told.exit_code == 0, told.stderr
