@@ -24,10 +24,13 @@ NUM_BATCHES = len(PLANNER)
 WORKERS = [
     pytest.param({"num_workers": 0}, id="0"),
     pytest.param({"num_workers": 2}, id="2", marks=pytest.mark.slow),
-    pytest.param({"num_workers": 2, "persistent_workers": True}, id="2p", marks=pytest.mark.slow),
-    pytest.param({"num_workers": 3, "prefetch_factor": 4}, id="3x4", marks=pytest.mark.slow),
+    pytest.param(
+        {"num_workers": 3, "prefetch_factor": 4, "persistent_workers": True},
+        id="3x4",
+        marks=pytest.mark.slow,
+    ),
 ]
-PAIRS = [(0, 2), (2, 0), (2, 1), (1, 3)]
+PAIRS = [(0, 2), (2, 0), (1, 3)]
 
 
 class Indices(Dataset[int]):
@@ -90,8 +93,16 @@ def test_an_epoch_set_while_a_loader_runs_is_for_the_next_pass(kind, options):
     assert list(loader) == planned(1)
 
 
-@pytest.mark.parametrize("options", WORKERS)
-@pytest.mark.parametrize("consumed", [0, 1, 5, NUM_BATCHES - 1, NUM_BATCHES])
+@pytest.mark.parametrize(
+    ("options", "consumed"),
+    [
+        pytest.param(*each.values, consumed, marks=each.marks, id=f"{consumed}-{each.id}")
+        for each in WORKERS
+        for consumed in (0, 1, 5, NUM_BATCHES - 1, NUM_BATCHES)
+        # Workers have their own way with a beginning, a middle and an end.
+        if each.id == "0" or consumed in {0, 5, NUM_BATCHES}
+    ],
+)
 def test_a_stateful_loader_resumes_exactly(options, consumed):
     first = loader_of(StatefulDataLoader, **options)
     first.batch_sampler.set_epoch(1)
