@@ -34,9 +34,6 @@ from tests.streams.killed_run import (
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 
 
-columns = pytest.mark.parametrize("of", [{}, PAIRS], ids=["one column", "pairs"])
-
-
 def passed(loader):
     return [numbers_of(batch) for batch in loader]
 
@@ -108,8 +105,11 @@ def test_epochs():
             dataset.set_epoch(wrong)
 
 
-@columns
-@pytest.mark.parametrize("consumed", [0, 1, 50, 10_000])
+@pytest.mark.parametrize(
+    ("consumed", "of"),
+    [(0, {}), (1, {}), (50, PAIRS), (10_000, {})],
+    ids=["0", "1", "50-pairs", "10000"],
+)
 def test_resume_without_workers(consumed, of):
     dataset = dataset_of(**of)
     dataset.set_epoch(2)

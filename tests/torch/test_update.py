@@ -61,7 +61,7 @@ def gradient_of(model, batches, precision=None, **options):
 
 
 @pytest.mark.slow
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.permutations(range(24)), st.lists(st.integers(1, 9), max_size=24))
 def test_the_gradient_is_that_of_one_batch_of_everything(order, sizes):
     model = make()

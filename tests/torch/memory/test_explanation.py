@@ -26,7 +26,7 @@ class Checkpointed(Transformer):
 class Deep(nn.Module):
     """Many layers, few classes: activations are most of it."""
 
-    def __init__(self, layers=12, *, recompute=False):
+    def __init__(self, layers=6, *, recompute=False):
         super().__init__()
         self.embed = nn.Embedding(2_000, 32)
         self.layers = nn.ModuleList(
