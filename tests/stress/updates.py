@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import batchwright as bw
 from batchwright.torch import Precision
+from tests import fork_server
 from tests.stress.update_jobs import JOBS
 
 PATIENCE = dt.timedelta(seconds=120)
@@ -253,7 +254,10 @@ def found_on_ranks(seeds, ranks):
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Exception):
             multiprocessing.start_processes(
-                on_rank, (ranks, folder, list(seeds)), ranks, start_method="forkserver"
+                on_rank,
+                (ranks, folder, list(seeds)),
+                ranks,
+                start_method=fork_server.SERVER.get_start_method(),
             )
         logs = [Path(folder, f"{rank}.txt").read_text().splitlines() for rank in range(ranks)]
     rows = [line.split("\t") for line in logs[0]]
