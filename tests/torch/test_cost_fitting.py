@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.torch import fit_cost
-from batchwright.torch.update.cost_fitting import fitted
+from batchwright.torch.update.measuring import fitted
 from tests.torch.attention_model import Attention
 
 coefficients = st.floats(0, 10).map(lambda x: 0.0 if x < 1e-3 else x)

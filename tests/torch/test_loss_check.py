@@ -17,11 +17,10 @@ from batchwright._records import kept_back
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
 from batchwright.torch.data.rows import halves
-from batchwright.torch.update.fixed_randomness import FixedRandomness
-from batchwright.torch.update.loss_check import Trial, check_loss
-from batchwright.torch.update.loss_findings import LossFindings, identity
-from batchwright.torch.update.pass_state import PassTrace
-from batchwright.torch.update.policy import policy_for
+from batchwright.torch.update.loss_check import LossFindings, Trial, check_loss
+from batchwright.torch.update.loss_functions import identity
+from batchwright.torch.update.modes import policy_for
+from batchwright.torch.update.passes import FixedRandomness, PassTrace
 
 
 def kind_of(loss_sum, model, batch, mode="fp32", split=halves):

@@ -12,8 +12,8 @@ from torch import nn
 import batchwright as bw
 from batchwright.torch import LiveLosses, Precision
 from batchwright.torch.selection import sample_losses
-from batchwright.torch.update.optimizers import stepping
 from batchwright.torch.update.out_of_memory import is_out_of_memory
+from batchwright.torch.update.step import stepping
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 

@@ -148,7 +148,7 @@ def _batches(task: Task) -> tuple[np.ndarray, Callable[[int, int], Any]]:
 
 
 def _cost(arm: Arm) -> Cost | None:
-    from batchwright.torch.update.cost_fitting import fit_cost
+    from batchwright.torch.update.measuring import fit_cost
 
     task = arm.task
     sizes, batch = _batches(task)

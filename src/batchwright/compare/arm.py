@@ -17,7 +17,7 @@ from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
 from batchwright.torch.data.trees import mapped
-from batchwright.torch.update.pass_state import TorchRandomState, devices_of
+from batchwright.torch.update.passes import TorchRandomState, devices_of
 from batchwright.torch.update.precision import Precision
 from batchwright.torch.windows import LabelCounter
 from batchwright.typing import IntArray, LengthArray

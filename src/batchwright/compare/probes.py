@@ -11,7 +11,7 @@ from batchwright.torch.audit_table import worst_layers
 from batchwright.torch.memory.copies import random_states_kept
 from batchwright.torch.memory.real_step import can_measure, real_steps
 from batchwright.torch.memory.task import Task as Step
-from batchwright.torch.update.policy import policy_for
+from batchwright.torch.update.modes import policy_for
 
 UPDATES = 3
 """Updates that are audited, unless they take too long."""

@@ -18,7 +18,7 @@ from batchwright.checks import check_choice, keep_whole
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
 from batchwright.seeding import generator
-from batchwright.torch.update.loss_sums import LossSum
+from batchwright.torch.update.loss_functions import LossSum
 from batchwright.typing import IntoLengths, LengthArray
 
 Collate: TypeAlias = Callable[[list[Any]], Any]

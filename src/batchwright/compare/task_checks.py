@@ -13,10 +13,10 @@ from batchwright.errors import BatchwrightError, LossError, TaskError
 from batchwright.lengths import totals
 from batchwright.torch.data.rows import halves
 from batchwright.torch.data.trees import tensors_of
-from batchwright.torch.update.loss_findings import LossFindings, Trial
-from batchwright.torch.update.loss_sums import refuse_other_functions, refuse_other_losses
-from batchwright.torch.update.pass_state import PassTrace
-from batchwright.torch.update.policy import policy_for
+from batchwright.torch.update.loss_check import LossFindings, Trial
+from batchwright.torch.update.loss_functions import refuse_other_functions, refuse_other_losses
+from batchwright.torch.update.modes import policy_for
+from batchwright.torch.update.passes import PassTrace
 from batchwright.torch.windows import LabelCounter
 
 _PROBES = 8

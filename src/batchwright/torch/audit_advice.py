@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from batchwright._format import number, percent, plural
 from batchwright.errors import PrecisionError
 from batchwright.torch.audit_exponents import FORMATS, suiting_powers
-from batchwright.torch.update.policy import MODES
+from batchwright.torch.update.modes import MODES
 
 if TYPE_CHECKING:
     from batchwright.torch.audit_report import AuditReport, LayerAudit

@@ -25,8 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.data.rows import count_rows, select_rows
-from batchwright.torch.update.loss_sums import evaluating
-from batchwright.torch.update.pass_state import untouched
+from batchwright.torch.update.passes import evaluating, untouched
 
 LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""

@@ -17,7 +17,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.torch import Precision, windows
-from batchwright.torch.update import reduction
+from batchwright.torch.update import ranks
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
@@ -547,7 +547,7 @@ def windows_without_labels(rank):
 
 def many_gradients(rank):
     """More than one bucket, several types, one larger than a bucket, one not in one piece."""
-    reduction.BUCKET = 1000
+    ranks._BUCKET = 1000
     model = torch.nn.Sequential(
         *(torch.nn.Embedding(4, width) for width in (500, 30, 40, 50)),
         torch.nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last),

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from batchwright.errors import BudgetError
 from batchwright.torch.memory.task import Task
-from batchwright.torch.update.pass_state import RandomState, devices_of
+from batchwright.torch.update.passes import RandomState, devices_of
 
 
 def fake_copy(task: Task, mode: FakeTensorMode) -> Task:

@@ -20,7 +20,7 @@ from batchwright.torch.memory.explanation import Explanation, explained
 from batchwright.torch.memory.fitting import Findings, Scope, find
 from batchwright.torch.memory.rows_by_length import RowsByLength
 from batchwright.torch.memory.task import Autocast, MakeBatch, Task
-from batchwright.torch.update.loss_sums import LossSum
+from batchwright.torch.update.loss_functions import LossSum
 from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 

@@ -12,7 +12,7 @@ import torch
 from batchwright.errors import BudgetError
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.ledger import Phase, rounded, storages
-from batchwright.torch.update.loss_sums import LossSum, refuse_other_losses
+from batchwright.torch.update.loss_functions import LossSum, refuse_other_losses
 
 MakeBatch: TypeAlias = Callable[[int, int], Any]
 """``(rows, length) → a batch of that shape``: of any values that the model takes."""

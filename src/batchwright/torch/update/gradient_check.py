@@ -1,6 +1,6 @@
 """How far a training loop's gradient is from the one of the mean over everything."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,8 @@ import torch
 
 from batchwright.errors import LossError
 from batchwright.torch.data.rows import num_rows
-from batchwright.torch.update.fixed_randomness import FixedRandomness
-from batchwright.torch.update.loss_sums import LossSum
-from batchwright.torch.update.pass_state import untouched
+from batchwright.torch.update.loss_functions import LossSum
+from batchwright.torch.update.passes import FixedRandomness, untouched
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.windows import LabelCounter
 
@@ -44,8 +43,9 @@ def check_gradient(
 ) -> GradientErrors:
     """Measure how far the usual ways of averaging are off, on a window of the user's own.
 
-    The model runs in its own mode, with random numbers replaced by constants: else dropout would
-    drown the difference. It is left as it was, gradients included.
+    The model runs in its own mode, with random numbers replaced by constants, as dropout would
+    hide the difference. It is left as it was, gradients included. About four passes over the
+    window.
 
     Args:
         model: The model; of one in DistributedDataParallel, this rank's copy is looked at, and
@@ -55,9 +55,6 @@ def check_gradient(
         weigh: What a batch weighs; see `windows`.
         present: The user's own loop, ``(model, batches)``, which leaves its gradient in the
             parameters: to be compared too. Its scale counts.
-
-    Returns:
-        The errors. About four passes over the window.
 
     Raises:
         LossError: If the window is empty, or weighs nothing.
@@ -76,29 +73,32 @@ def check_gradient(
     if not batches or not sum(weights) > 0:
         raise LossError(f"a window of {len(batches)} batches that weighs {sum(weights)}: nothing.")
     samples = [float(num_rows(batch) or 1) for batch in batches]
-    total, everyone = sum(weights), sum(samples)
-    pairs = list(zip(batches, weights, samples, strict=True))
-
+    means = [1 / max(weight, 1e-30) for weight in weights]
     local = ranks_of(model).model
 
-    def gradient(factors: list[float]) -> torch.Tensor:
+    def gradient(batches: Sequence[Any], factors: Sequence[float]) -> torch.Tensor:
         local.zero_grad(set_to_none=True)
-        for (batch, _, _), factor in zip(pairs, factors, strict=True):
+        for batch, factor in zip(batches, factors, strict=True):
             torch.autograd.backward(loss_sum(local, batch).float() * factor)
         return flat_gradient(local)
 
-    own = None
     with untouched(local), FixedRandomness():  # type: ignore[no-untyped-call]
-        one_by_one = gradient([1 / total] * len(pairs))
-        reference = _in_double(local, pairs, loss_sum, total)
-        means = gradient([1 / (max(w, 1e-30) * len(pairs)) for _, w, _ in pairs])
-        by_samples = gradient([s / (max(w, 1e-30) * everyone) for _, w, s in pairs])
+        one_by_one = gradient(batches, [1 / sum(weights)] * len(batches))
+        # Added up in double precision, each batch from a pass of its own.
+        reference = torch.zeros_like(one_by_one)
+        for batch in batches:
+            reference += gradient([batch], [1.0])
+        reference /= sum(weights)
+        of_means = gradient(batches, [mean / len(batches) for mean in means])
+        shares = [each / sum(samples) for each in samples]
+        by_samples = gradient(batches, [m * s for m, s in zip(means, shares, strict=True)])
+        own = None
         if present is not None:
             local.zero_grad(set_to_none=True)
             present(model, batches)
             own = relative_error(flat_gradient(local), reference)
     return GradientErrors(
-        relative_error(means, reference),
+        relative_error(of_means, reference),
         relative_error(by_samples, reference),
         relative_error(one_by_one, reference),
         own,
@@ -107,37 +107,11 @@ def check_gradient(
 
 def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
     """Return the gradient of all parameters as one vector, float64; zeros where there is none."""
-    return torch.cat(
-        [
-            (torch.zeros_like(each) if each.grad is None else each.grad.to_dense())
-            .detach()
-            .flatten()
-            .double()
-            for each in model.parameters()
-            if each.requires_grad
-        ]
-    )
+    trained = [each for each in model.parameters() if each.requires_grad]
+    gradients = (torch.zeros_like(each) if each.grad is None else each.grad for each in trained)
+    return torch.cat([each.to_dense().detach().flatten().double() for each in gradients])
 
 
 def relative_error(gradient: torch.Tensor, reference: torch.Tensor) -> float:
-    """Return the norm of the difference over the norm of the reference.
-
-    Example:
-        >>> relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0]))
-        0.0
-    """
+    """Return the norm of the difference over the norm of the reference."""
     return float((gradient - reference).norm() / reference.norm().clamp_min(1e-300))
-
-
-def _in_double(
-    model: torch.nn.Module, pairs: list[tuple[Any, float, float]], loss_sum: LossSum, total: float
-) -> torch.Tensor:
-    """Add the batches' gradients up in double precision, each from a pass of its own."""
-    summed: torch.Tensor | None = None
-    for batch, _, _ in pairs:
-        model.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss_sum(model, batch))
-        each = flat_gradient(model)
-        summed = each if summed is None else summed + each
-    assert summed is not None  # noqa: S101 (an empty window was refused)
-    return summed / total

@@ -19,12 +19,12 @@ class LiveLosses:
     """Collects losses while training, and shares them among ranks every so many batches.
 
     Each rank buffers what it sees. Then all ranks exchange their buffers by one gather, and
-    record the same losses in the same sequence: their tables stay equal, bit for bit, and so do
+    record the same losses in the same order: their tables stay equal, bit for bit, and so do
     the plans that are made from them.
 
-    `record` may be called inside of a loss function that `Update.backward` runs: losses count
+    `record` may be called inside a loss function that `Update.backward` runs: losses count
     once the update is made. Those of passes that check the loss, measure a precision, or ran out
-    of memory are forgotten, and ranks exchange at the end of an update, at the same time. Outside
+    of memory are dropped, and ranks exchange at the end of an update, at the same time. Outside
     of updates every rank has to call `record` equally often.
 
     Call `sync` at the end of an epoch; the next one does not begin before.
@@ -59,7 +59,7 @@ class LiveLosses:
         return sum(each.size for each in self._indices)
 
     def due_after(self, batches: int) -> bool:
-        """Return whether it is time for an exchange after so many batches more."""
+        """Return whether an exchange is due after so many more batches."""
         return self._batches + batches >= self.every
 
     def record(self, indices: npt.ArrayLike | torch.Tensor, losses: torch.Tensor) -> None:
@@ -90,43 +90,38 @@ class LiveLosses:
 
     def sync(self) -> None:
         """Exchange what is buffered, and record it: on every rank, at the same time."""
-        self._batches = 0
-        indices, losses = self._taken()
+        indices = np.concatenate(self._indices) if self._indices else np.empty(0, dtype=np.int64)
+        losses = torch.cat(self._losses).cpu() if self._losses else torch.empty(0)
+        self._batches, self._indices, self._losses = 0, [], []
         if distributed.is_available() and distributed.is_initialized():
-            indices, losses = self._gathered(indices, losses)
+            indices, losses = self._gathered(torch.from_numpy(indices), losses)
         self.table.pending = 0
-        self.table.record(indices.numpy(), losses.numpy())
+        self.table.record(indices, losses.numpy())
 
     def _add(self, members: IntArray, values: torch.Tensor) -> None:
         self._indices.append(members)
         self._losses.append(values)
         self.table.pending = self.pending
 
-    def _taken(self) -> tuple[torch.Tensor, torch.Tensor]:
-        joined = np.concatenate(self._indices) if self._indices else np.empty(0, dtype=np.int64)
-        losses = torch.cat(self._losses) if self._losses else torch.empty(0)
-        self._indices, self._losses = [], []
-        return torch.from_numpy(joined), losses.cpu()
-
     def _gathered(
         self, indices: torch.Tensor, losses: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[IntArray, torch.Tensor]:
         """Return the entries of all ranks, rank after rank."""
-        world_size = distributed.get_world_size(self._group)
-        on_processor = distributed.get_backend(self._group) == "gloo"
-        device = torch.device("cpu") if on_processor else torch.accelerator.current_accelerator()
-        sizes = torch.zeros(world_size, dtype=torch.int64, device=device)
+        on_cpu = distributed.get_backend(self._group) == "gloo"
+        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+        sizes = torch.zeros(
+            distributed.get_world_size(self._group), dtype=torch.int64, device=device
+        )
         sizes[distributed.get_rank(self._group)] = indices.numel()
         distributed.all_reduce(sizes, group=self._group)
         counts = sizes.tolist()
-        if not max(counts):
-            return indices, losses
         # Indices and losses in one message; the losses' bits, so that nothing is rounded.
         sent = torch.zeros(2, max(counts), dtype=torch.int64, device=device)
         sent[0, : indices.numel()] = indices.to(sent.device)
         sent[1, : indices.numel()] = losses.view(torch.int32).long().to(sent.device)
         received = [torch.empty_like(sent) for _ in counts]
-        distributed.all_gather(received, sent, group=self._group)
+        if max(counts):
+            distributed.all_gather(received, sent, group=self._group)
         pairs = zip(received, counts, strict=True)
         parts = torch.cat([part[:, :count].cpu() for part, count in pairs], dim=1)
-        return parts[0], parts[1].int().view(torch.float32)
+        return parts[0].numpy(), parts[1].int().view(torch.float32)

@@ -1,28 +1,37 @@
-"""Whether a loss is a sum over rows, found out on a few rows of a batch."""
+"""Whether a loss is a sum over rows: found out on a few rows of a batch, and remembered."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchwright._records import kept_back
-from batchwright.errors import UpdateError
+from batchwright.errors import LossError, UpdateError
 from batchwright.torch.data.rows import Split, num_rows, select_rows
-from batchwright.torch.update.exchange import ExchangeError, refused_exchange
-from batchwright.torch.update.fixed_randomness import FixedRandomness
-from batchwright.torch.update.loss_sums import LossSum, modules_of, refuse_other_losses
+from batchwright.torch.update.loss_functions import (
+    LossSum,
+    identity,
+    modules_of,
+    refuse_other_losses,
+)
+from batchwright.torch.update.modes import Policy
 from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory
-from batchwright.torch.update.pass_state import PassState, PassTrace
-from batchwright.torch.update.policy import Policy
+from batchwright.torch.update.passes import (
+    ExchangeError,
+    FixedRandomness,
+    PassState,
+    PassTrace,
+    refused_exchange,
+)
 
-COMPARED = 1 << 22
+_COMPARED = 1 << 22
 """Gradients of at most about this many parameters are compared."""
 
 _EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
@@ -31,6 +40,14 @@ either in 16 bits. Rounding in fp32 makes less than 1e-6 in networks of dozens o
 
 _WHOLE = 1e-4
 """The same for the losses of a whole batch, which sum up more numbers."""
+
+_TRIES = 8
+"""Batches on which a loss is tried until it is known what it is."""
+
+_MOST = 32
+"""Loss functions that are distinguished by what they hold; further ones are by their code."""
+
+_IF_A_SUM = "Pass check_loss=False to Precision if it is a sum."
 
 _Cut: TypeAlias = tuple[Any, Any, Any]
 """Some rows, and the two halves of them."""
@@ -42,11 +59,10 @@ class Finding:
 
     Attributes:
         kind: ``"sum"``: parts of a batch add up to the whole. ``"mean"``: the whole lies between
-            its parts. ``"coupled"``: neither, the loss of a row depends on other rows.
-            ``"no mean"``: losses add up; gradients were not compared. ``"unknown"``: it could
-            not be found out.
+            its parts. ``"coupled"``: the loss of a row depends on other rows. ``"no mean"``:
+            losses add up; gradients were not compared. ``"unknown"``: it could not be found out.
         detail: The figures, or why it is unknown.
-        error: What the check itself ran into. None: nothing.
+        error: What the check itself ran into.
     """
 
     kind: Literal["sum", "no mean", "mean", "coupled", "unknown"]
@@ -54,18 +70,12 @@ class Finding:
     error: Exception | None = None
 
 
+_NO_MEMORY = Finding("unknown", "there was no memory to check it")
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a loss is tried on.
-
-    Attributes:
-        loss_sum: The loss.
-        model: The model.
-        batch: A batch; a few of its rows are enough.
-        split: Cuts a batch in two.
-        policy: The precision.
-        trace: What passes through the model change.
-    """
+    """A loss, and what it is tried on."""
 
     loss_sum: LossSum
     model: torch.nn.Module
@@ -75,25 +85,110 @@ class Trial:
     trace: PassTrace
 
 
+class LossFindings:
+    """Tries each loss function on its first batch, and remembers what it is.
+
+    Args:
+        enabled: Whether to try. False: every loss is taken to be a sum over rows.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._found: dict[Hashable, Finding] = {}
+        self._tries: dict[Hashable, int] = {}
+
+    def check(self, trial: Trial) -> None:
+        """Refuse a loss that is a mean.
+
+        Raises:
+            LossError: If it is.
+        """
+        if not self.enabled:
+            return
+        key = self._key(trial.loss_sum)
+        known = self._found.get(key)
+        if known is not None and (known.kind != "unknown" or self._tries[key] >= _TRIES):
+            return
+        if known is None and losses_add_up(trial):
+            self._found[key] = Finding("no mean")  # more is found out before a batch is split
+            return
+        found = self._try(key, trial)
+        if found.kind == "mean":
+            raise LossError(
+                f"loss_sum looks like a mean: {found.detail} (of a few rows); sums would add up. "
+                'Use reduction="sum", or pass check_loss=False to Precision if this is right.'
+            )
+        if found.error is not None and known is None and _coupled_layer(trial.model) is None:
+            warnings.warn(
+                "it could not be checked that loss_sum is a sum over the rows of a batch: on a few "
+                f"rows it raised {found.detail}. Training goes on. {_IF_A_SUM}",
+                stacklevel=4,
+            )
+
+    def refuse_to_split(self, trial: Trial, *, whole: bool = False) -> None:
+        """Refuse to split a batch whose loss is not known to be a sum over rows.
+
+        Args:
+            trial: The loss and the batch.
+            whole: Whether to compare all rows too: a few may not show what couples them.
+
+        Raises:
+            UpdateError: Saying why.
+        """
+        layer = _coupled_layer(trial.model)
+        if layer is not None:
+            raise UpdateError(
+                f"the batch cannot be split: {layer} in training, whose statistics would change. "
+                "Lower the budget, or replace it (GroupNorm, LayerNorm), or put it into eval()."
+            )
+        if not self.enabled:
+            return
+        key = self._key(trial.loss_sum)
+        found = self._found.get(key)
+        if found is None or found.kind in {"unknown", "no mean"}:
+            found = self._try(key, trial)
+        if whole and found.kind == "sum":
+            seen = check_whole(trial)
+            found = self._found[key] = found if seen.kind == "unknown" else seen
+        if found.kind == "unknown":
+            raise UpdateError(
+                "the batch cannot be split: it is not known whether loss_sum is a sum over rows "
+                f"({found.detail}). Lower the budget. {_IF_A_SUM}"
+            )
+        if found.kind != "sum":
+            raise UpdateError(
+                "the batch cannot be split: what a row adds to loss_sum depends on other rows "
+                f"({found.detail}), so it is no sum over rows. Lower the budget."
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave findings out: functions are others in another process."""
+        return {"enabled": self.enabled, "_found": {}, "_tries": {}}
+
+    def _key(self, loss_sum: LossSum) -> Hashable:
+        code, parts = identity(loss_sum)
+        known = (code, parts) in self._found or len(self._found) < _MOST
+        return (code, parts) if known else code
+
+    def _try(self, key: Hashable, trial: Trial) -> Finding:
+        self._tries[key] = self._tries.get(key, 0) + 1
+        self._found[key] = check_loss(trial)
+        return self._found[key]
+
+
 def losses_add_up(trial: Trial) -> bool:
-    """Return whether the losses of a few rows are clearly a sum over rows, by passes forward alone.
+    """Return whether the losses of a few rows are clearly a sum, by three forward passes alone.
 
     No mean passes for a sum: two losses of one sign add up to more than any mean of them. A loss
     whose gradient alone depends on other rows does; see `check_loss`. Nothing is changed.
-
-    Args:
-        trial: The loss, and what it is tried on.
-
-    Returns:
-        True after three passes. False: they show something else, or nothing.
     """
 
-    def values(passes: _Passes) -> Finding:
-        cuts = _few_rows(trial.batch, trial.split)[:1]
-        passes.of_losses_alone()
+    def look(passes: _Passes) -> Finding:
+        cuts = _few_rows(trial)[:1]
+        passes.compare_losses()
         return passes.compare(cuts[0]) if cuts else Finding("unknown")
 
-    return _undone(trial, values).kind == "sum"
+    return _undone(trial, look).kind == "sum"
 
 
 def check_loss(trial: Trial) -> Finding:
@@ -101,15 +196,50 @@ def check_loss(trial: Trial) -> Finding:
 
     The model runs as in training: in its mode, with gradients, in its precision. Gradients that
     parameters hold, buffers, random states and records of losses are left as they were. Where
-    random numbers are drawn they are replaced by constants, so that sums add up exactly.
-
-    Args:
-        trial: The loss, and what it is tried on.
-
-    Returns:
-        What was found. Five passes over up to seven rows.
+    random numbers are drawn they are replaced by constants, so that sums add up exactly. Five
+    passes over up to seven rows.
     """
-    return _undone(trial, partial(_found, trial))
+
+    def look(passes: _Passes) -> Finding:
+        cuts = _few_rows(trial)
+        if not cuts:
+            return Finding("unknown", "the batch cannot be cut in two")
+        found: list[Finding] = []
+        try:
+            for cut in cuts:
+                found += passes.compare_what_fits(cut)
+        except Exception as error:
+            # Checkpoints of the older kind allow `backward` alone.
+            older = isinstance(error, RuntimeError) and "use_reentrant" in str(error)
+            if not older and all(each.kind == "unknown" for each in found):
+                raise
+        if not found:  # losses alone need less memory
+            passes.compare_losses(grad=False)
+            found = passes.compare_what_fits(cuts[-1])
+        kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
+        return min(found, key=lambda each: kinds.index(each.kind), default=_NO_MEMORY)
+
+    return _undone(trial, look)
+
+
+def check_whole(trial: Trial) -> Finding:
+    """Compare the losses of a batch that is about to be split with those of its halves.
+
+    What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
+    Without gradients the batch may fit; else its half is compared, and so on. The finding is often
+    unknown, as for losses that take gradients inside.
+    """
+
+    def look(passes: _Passes) -> Finding:
+        passes.compare_losses(grad=False)
+        cut = _cut(trial.split, trial.batch)
+        while cut is not None:
+            for found in passes.compare_what_fits(cut, exact=_WHOLE):
+                return found
+            cut = _cut(trial.split, cut[1])
+        return _NO_MEMORY
+
+    return _undone(trial, look)
 
 
 def _undone(trial: Trial, look: Callable[[_Passes], Finding]) -> Finding:
@@ -130,76 +260,11 @@ def _undone(trial: Trial, look: Callable[[_Passes], Finding]) -> Finding:
             each.restore()
 
 
-def _found(trial: Trial, passes: _Passes) -> Finding:
-    cuts = _few_rows(trial.batch, trial.split)
-    if not cuts:
-        return Finding("unknown", "the batch cannot be cut in two")
-    found: list[Finding] = []
-    for cut in cuts:
-        try:
-            found.append(passes.compare(cut))
-        except Exception as error:
-            if not is_out_of_memory(error) and (not found or found[0].kind == "unknown"):
-                if not _refuses_grad(error):
-                    raise
-                break
-        else:
-            continue
-        release_memory()  # outside of the handler: the traceback kept the tensors alive
-    if not found:  # losses alone need less memory
-        passes.of_losses_alone(grad=False)
-        try:
-            found.append(passes.compare(cuts[-1]))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-    kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
-    no_memory = Finding("unknown", "there was no memory to check it")
-    return min(found, key=lambda each: kinds.index(each.kind), default=no_memory)
+class _Pass(NamedTuple):
+    """A loss, and what is compared: its gradient as one vector, or the loss itself."""
 
-
-def check_whole(trial: Trial) -> Finding:
-    """Compare the losses of a batch that is about to be split with those of its halves.
-
-    What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
-    Without gradients the batch may fit; else its half is compared, and so on.
-
-    Returns:
-        What was found; often unknown, as for losses that take gradients inside.
-    """
-    return _undone(trial, partial(_found_of_all, trial))
-
-
-def _found_of_all(trial: Trial, passes: _Passes) -> Finding:
-    passes.of_losses_alone(grad=False)
-    batch = trial.batch
-    while (cut := _cut(trial.split, batch)) is not None:
-        try:
-            return passes.compare(cut, exact=_WHOLE)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory()
-        batch = cut[1]
-    return Finding("unknown", "there was no memory to check it")
-
-
-def _refuses_grad(error: Exception) -> bool:
-    """Whether checkpoints of the older kind, which allow `backward` alone, are in the way."""
-    return isinstance(error, RuntimeError) and "use_reentrant" in str(error)
-
-
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """A loss, and its gradient for some parameters."""
-
-    loss: float
-    gradients: tuple[torch.Tensor, ...] = ()
-
-    @property
-    def size(self) -> float:
-        """The norm of the gradient, or the loss where that is all there is."""
-        return norm_of(self.gradients) if self.gradients else abs(self.loss)
+    loss: torch.Tensor
+    compared: torch.Tensor
 
 
 class _Passes:
@@ -212,14 +277,13 @@ class _Passes:
         self._model = getattr(trial.model, "_orig_mod", trial.model)
         self._rounds = _rounds(self._model, trial.policy)
         self._fixed: Callable[[], AbstractContextManager[Any]] = nullcontext
-        self._made: dict[int, Pass] = {}  # by part: one cut's half is the next one's whole
-        self.parameters = _compared(self._model)
+        self._made: dict[int, _Pass] = {}  # by part: one cut's half is the next one's whole
+        self._parameters = _smallest_parameters(self._model)
         self._grad = True
 
-    def of_losses_alone(self, *, grad: bool = True) -> None:
-        """Go on without comparing gradients; `grad` says whether a pass prepares for them."""
-        self.parameters = []
-        self._grad = grad
+    def compare_losses(self, *, grad: bool = True) -> None:
+        """Compare losses alone from now on; `grad` says whether a pass prepares for gradients."""
+        self._parameters, self._grad = [], grad
         self._made.clear()
 
     def compare(self, cut: _Cut, *, exact: float = _EXACT) -> Finding:
@@ -234,110 +298,100 @@ class _Passes:
                 self._fixed = FixedRandomness
                 self._made.clear()
                 return self.compare(cut, exact=exact)
-        whole, first, second = (self._made[id(part)] for part in cut)
-        return compared(whole, first, second, rounds=self._rounds, exact=exact)
+        passes = [self._made[id(part)] for part in cut]
+        return _compared(passes, rounds=self._rounds, exact=exact)
 
-    def _pass(self, batch: Any) -> Pass:
+    def compare_what_fits(self, cut: _Cut, *, exact: float = _EXACT) -> list[Finding]:
+        """Return one finding, or none where memory ran out."""
+        try:
+            return [self.compare(cut, exact=exact)]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()  # outside of the handler: the traceback kept the tensors alive
+        return []
+
+    def _pass(self, batch: Any) -> _Pass:
         with self._trial.policy.autocast():
             loss = self._trial.loss_sum(self._model, batch)
-        if not self.parameters:
-            return Pass(float(loss.detach()))
+        value = loss.detach().double()
+        if not self._parameters:
+            return _Pass(value, value)
         refuse_other_losses(loss)
         # Not `backward`: that would add to gradients, and run hooks that step an optimizer.
-        found = torch.autograd.grad(loss.float(), self.parameters, allow_unused=True)
-        gradients = (
-            torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(self.parameters, found, strict=True)
+        gradients = torch.autograd.grad(
+            loss.float(), self._parameters, allow_unused=True, materialize_grads=True
         )
-        dense = (each.to_dense() if each.is_sparse else each for each in gradients)
-        return Pass(float(loss.detach()), tuple(each.detach().float() for each in dense))
+        dense = [each.to_dense().to(loss.device).float().flatten() for each in gradients]
+        return _Pass(value, torch.cat(dense).detach())
 
 
-def compared(
-    whole: Pass, first: Pass, second: Pass, *, rounds: bool = False, exact: float = _EXACT
-) -> Finding:
+def _compared(passes: Sequence[_Pass], *, rounds: bool = False, exact: float = _EXACT) -> Finding:
     """Say what a loss is, from passes over some rows and over their two halves.
 
     Args:
-        whole: Of the rows.
-        first: Of the first half.
-        second: Of the second half.
+        passes: Over the rows, the first half, the second half.
         rounds: Whether numbers of 16 bits are involved.
         exact: How far a sum may be from the parts' sum, relative to their size, otherwise.
 
     Example:
-        >>> [compared(Pass(whole), Pass(2.0), Pass(3.0)).kind for whole in (5.0, 2.5, 4.0)]
+        >>> of = lambda *losses: [_Pass(*[torch.tensor(loss)] * 2) for loss in losses]
+        >>> [_compared(of(whole, 2.0, 3.0)).kind for whole in (5.0, 2.5, 4.0)]
         ['sum', 'mean', 'coupled']
     """
-    figures = f"two halves give {first.loss:.4g} and {second.loss:.4g}, the whole {whole.loss:.4g}"
-    if not all(math.isfinite(each.loss) for each in (whole, first, second)):
+    losses = [float(each.loss) for each in passes]
+    figures = f"two halves give {losses[1]:.4g} and {losses[2]:.4g}, the whole {losses[0]:.4g}"
+    if not all(map(math.isfinite, losses)):
         return Finding("unknown", f"the losses are not finite: {figures}")
-    sizes = whole.size + first.size + second.size
-    is_sum = _distance(whole, first, second, 1.0, 1.0) <= (_ROUNDED if rounds else exact) * sizes
+    whole, first, second = (each.compared for each in passes)
+    sizes = [_norm(each) for each in (whole, first, second)]
+    near = (_ROUNDED if rounds else _NEAR) * sum(sizes)
+    is_sum = _norm(whole - first - second) <= (_ROUNDED if rounds else exact) * sum(sizes)
     # A share of exactly 0 or 1 is no mean: the whole is one of its parts, as of a maximum.
-    share = _share(whole, first, second)
-    near = (_ROUNDED if rounds else _NEAR) * sizes
-    is_mean = 1e-3 < share < 1 - 1e-3 and (
-        _distance(whole, first, second, share, 1.0 - share) <= near
-    )
-    if is_sum and (is_mean or min(first.size, second.size) <= near):
+    share = _share(passes)
+    between = whole - share * first - (1.0 - share) * second
+    is_mean = 1e-3 < share < 1 - 1e-3 and _norm(between) <= near
+    if is_sum and (is_mean or min(sizes[1:]) <= near):
         return Finding("unknown", "one of the parts has no gradient")
-    if is_sum:
-        return Finding("sum", figures)
-    return Finding("mean" if is_mean else "coupled", figures)
+    return Finding("sum" if is_sum else "mean" if is_mean else "coupled", figures)
 
 
-def _distance(whole: Pass, first: Pass, second: Pass, a: float, b: float) -> float:
-    """Return how far the whole is from `a` times the first half and `b` times the second."""
-    if not whole.gradients:
-        return abs(whole.loss - a * first.loss - b * second.loss)
-    triples = zip(whole.gradients, first.gradients, second.gradients, strict=True)
-    return norm_of([g - a * g1 - b * g2 for g, g1, g2 in triples])
-
-
-def _share(whole: Pass, first: Pass, second: Pass) -> float:
+def _share(passes: Sequence[_Pass]) -> float:
     """Return the weight of the first half, were the whole a mean of the two."""
-    size = abs(first.loss) + abs(second.loss) or 1.0
-    norm = first.size + second.size or 1.0
-    along = (whole.loss - second.loss) * (first.loss - second.loss) / size**2
-    apart = ((first.loss - second.loss) / size) ** 2
-    for g, g1, g2 in zip(whole.gradients, first.gradients, second.gradients, strict=True):
-        between = (g1 - g2) / norm
-        along += float(((g - g2) / norm * between).sum(dtype=torch.float64))
+    along = apart = 0.0
+    for whole, first, second in zip(*passes, strict=True):
+        size = _norm(first) + _norm(second) or 1.0
+        between = (first - second) / size
+        along += float(((whole - second) / size * between).sum(dtype=torch.float64))
         apart += float(between.square().sum(dtype=torch.float64))
     return 0.5 if apart < 1e-12 else along / apart
 
 
-def norm_of(tensors: Sequence[torch.Tensor]) -> float:
-    """Return the norm of some tensors as one vector."""
-    return math.sqrt(sum(float(each.double().square().sum()) for each in tensors))
+def _norm(tensor: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
-def coupled_layer(model: torch.nn.Module) -> str | None:
-    """Describe the first layer that computes statistics over the rows of a batch, if any.
-
-    Example:
-        >>> coupled_layer(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
-        '0 is a BatchNorm1d'
-    """
+def _coupled_layer(model: torch.nn.Module) -> str | None:
+    """Describe the first layer that computes statistics over the rows of a batch, if any."""
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             return f"{name or 'the model'} is a {type(module).__name__}"
     return None
 
 
-def _few_rows(batch: Any, split: Split) -> list[_Cut]:
+def _few_rows(trial: Trial) -> list[_Cut]:
     """Return small parts of a batch with their two halves, the larger part first.
 
     Halves of two rows or more where there are any: losses that drop dimensions of size one go
     wrong on single rows. A batch of one row is doubled: sums double with it, and means do not.
     """
     cuts: list[_Cut] = []
-    halves = [batch]
+    halves = [trial.batch]
     while True:
-        cut = next((each for each in map(partial(_cut, split), halves) if each is not None), None)
+        tried = (_cut(trial.split, each) for each in halves)
+        cut = next((each for each in tried if each is not None), None)
         if cut is None:
-            return cuts[-2:] or _doubled(batch)
+            return cuts[-2:] or _doubled(trial.batch)
         cuts.append(cut)
         halves = [*cut[1:]]
 
@@ -356,26 +410,22 @@ def _doubled(batch: Any) -> list[_Cut]:
         return []
 
 
-def _compared(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+def _smallest_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Choose the parameters to compare: the smallest, which are found in every layer."""
-    wanted = sorted((each for each in model.parameters() if each.requires_grad), key=_size)
+    wanted = [each for each in model.parameters() if each.requires_grad]
     chosen: list[torch.nn.Parameter] = []
     total = 0
-    for parameter in wanted:
-        total += _size(parameter)
-        if chosen and total > COMPARED:
+    for parameter in sorted(wanted, key=torch.Tensor.numel):
+        total += parameter.numel()
+        if chosen and total > _COMPARED:
             break
         chosen.append(parameter)
     return chosen
-
-
-def _size(parameter: torch.Tensor) -> int:
-    return parameter.numel()
 
 
 def _rounds(model: torch.nn.Module, policy: Policy) -> bool:
     """Return whether products are rounded to 16 bits or so."""
     floating = [each for each in model.parameters() if each.is_floating_point()]
     on_gpu = any(each.device.type == "cuda" for each in floating)
-    whole = all(each.dtype in {torch.float32, torch.float64} for each in floating)
-    return policy.name != "fp32" or not whole or (on_gpu and torch.backends.cudnn.allow_tf32)
+    single = all(each.dtype in {torch.float32, torch.float64} for each in floating)
+    return policy.name != "fp32" or not single or (on_gpu and torch.backends.cudnn.allow_tf32)

@@ -1,21 +1,35 @@
-"""Which precision pays: a few interleaved steps of each, on the user's own model and batch."""
+"""Measured on the user's own model: which precision is quickest, and what rows of a length cost."""
+
+from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 
-from batchwright.errors import PrecisionError
-from batchwright.torch.update.exchange import ExchangeError, refused_exchange
-from batchwright.torch.update.loss_sums import LossSum
-from batchwright.torch.update.pass_state import RandomState, devices_of, untouched
-from batchwright.torch.update.policy import Mode, policy_for, ruled_out
-
-TIE = 0.97
-"""A mode has to take less than this share of a simpler one's time to be worth it."""
+from batchwright._measuring import medians, quickest
+from batchwright.checks import check_positive
+from batchwright.costs import CostModel
+from batchwright.errors import BudgetError, PrecisionError
+from batchwright.lengths import as_lengths
+from batchwright.torch.data.rows import Split, num_rows
+from batchwright.torch.update.loss_functions import LossSum, refuse_other_functions
+from batchwright.torch.update.modes import Mode, policy_for, ruled_out
+from batchwright.torch.update.out_of_memory import on_what_fits
+from batchwright.torch.update.passes import (
+    ExchangeError,
+    RandomState,
+    devices_of,
+    refused_exchange,
+    untouched,
+)
+from batchwright.torch.update.ranks import Ranks, device_of
+from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class Trial:
         mode: The mode.
         seconds: Median of a step: forward and backward.
         ratio: Median over rounds of its time over that of the first mode, in the same round.
-        peak_bytes: Largest memory of a step; None on a processor, which does not tell.
+        peak_bytes: Largest memory of a step; None on a CPU.
         gradient_error: Norm of its gradient minus the first mode's, over the norm of that.
     """
 
@@ -49,66 +63,79 @@ class Evidence:
     trials: tuple[Trial, ...]
     ruled_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def choice(self) -> Mode:
+        """The quickest mode with a finite gradient; a tie goes to the simpler one.
+
+        Example:
+            >>> fp32, bf16 = (Trial(mode, 1.0, 1.0, None, 0.0) for mode in ("fp32", "bf16"))
+            >>> Evidence((fp32, bf16)).choice
+            'fp32'
+        """
+        first, *others = self.trials
+        finite = [each for each in others if np.isfinite(each.gradient_error)]
+        return quickest({each.mode: each.ratio for each in (first, *finite)})
+
 
 def measured(
-    model: torch.nn.Module,
+    ranks: Ranks,
     loss_sum: LossSum,
     batch: Any,
+    split: Split,
     *,
     candidates: Sequence[Mode] = ("fp32", "tf32", "bf16", "fp16"),
     rounds: int = 5,
 ) -> Evidence:
-    """Time a few steps of each mode, in turns.
+    """Time a few interleaved steps of each mode, on a batch or the first part of it that fits.
+
+    Parameters, gradients, buffers and random states are left as they were.
 
     Args:
-        model: The model; parameters, gradients, buffers and random states are left as they were.
+        ranks: The model. Of copies, this rank measures alone.
         loss_sum: ``(model, batch) → the sum of the loss``.
         batch: A typical batch.
+        split: Cuts a batch in two.
         candidates: The modes, the simplest first: the others are compared with it.
         rounds: Steps of each, after one to warm up.
 
-    Returns:
-        The evidence. ``(rounds + 1)`` steps of each mode.
+    Raises:
+        PrecisionError: If one of several copies would wait for the others in its loss.
     """
-    device = next(model.parameters()).device
+    refuse_other_functions(loss_sum)
+    model = ranks.model
+    device = device_of(model)
     reasons = {mode: ruled_out(mode, device) for mode in candidates}
     modes = [mode for mode in candidates if reasons[mode] is None]
-    steps = {mode: _Step(model, loss_sum, batch, mode, device) for mode in modes}
-    gradients: dict[Mode, torch.Tensor] = {}
-    seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
-    peaks: dict[Mode, int | None] = {}
-    with untouched(model):
-        random = RandomState.capture(devices_of(model))
-        for turn in range(rounds + 1):
-            for mode in modes:
-                random.restore()
-                taken, peak = steps[mode]()
-                if turn:
-                    seconds[mode].append(taken)
-                    peaks[mode] = peak
-                else:
-                    gradients[mode] = _gradient(model)
-                model.zero_grad(set_to_none=True)
-    first = modes[0]
-    trials = tuple(
-        Trial(
-            mode,
-            float(np.median(seconds[mode])),
-            float(np.median(np.divide(seconds[mode], seconds[first]))),
-            peaks[mode],
-            _error(gradients[mode], gradients[first]),
+
+    def run(batch: Any) -> Evidence:
+        if ranks.kind == "copies":
+            _refuse_exchange(model, loss_sum, batch)
+        gradients: dict[Mode, torch.Tensor] = {}
+        seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
+        peaks: dict[Mode, int | None] = {}
+        with untouched(model):
+            random = RandomState.capture(devices_of(model))
+            for turn in range(rounds + 1):
+                for mode in modes:
+                    random.restore()
+                    taken, peaks[mode] = _step(model, loss_sum, batch, mode)
+                    if turn:
+                        seconds[mode].append(taken)
+                    else:
+                        gradients[mode] = _direction(model)
+                    model.zero_grad(set_to_none=True)
+        reference = gradients[modes[0]]
+        trials = tuple(
+            Trial(mode, *times, peaks[mode], float((gradients[mode] - reference).norm()))
+            for mode, times in medians(seconds).items()
         )
-        for mode in modes
-    )
-    return Evidence(trials, {mode: reason for mode, reason in reasons.items() if reason})
+        return Evidence(trials, {mode: reason for mode, reason in reasons.items() if reason})
+
+    # Shards make their passes together: one rank cannot try a half alone.
+    return run(batch) if ranks.kind == "shards" else on_what_fits(run, batch, split=split)
 
 
-def refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> None:
-    """Raise if a loss would wait for other ranks, while one of them measures.
-
-    Raises:
-        PrecisionError: If it does.
-    """
+def _refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> None:
     try:
         with untouched(model), refused_exchange():
             loss_sum(model, batch)
@@ -118,62 +145,177 @@ def refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> No
         ) from error
 
 
-def choose(evidence: Evidence) -> Mode:
-    """Take the quickest mode whose gradient is finite; ties go to the simpler one.
+def _step(
+    model: torch.nn.Module, loss_sum: LossSum, batch: Any, mode: Mode
+) -> tuple[float, int | None]:
+    """Run forward and backward; return seconds and peak bytes."""
+    device = device_of(model)
+    policy = policy_for(mode, device)
 
-    Args:
-        evidence: What was measured, the simplest mode first.
+    def run() -> None:
+        with policy.autocast():
+            loss = loss_sum(model, batch)
+        # A gradient of order one, whatever the batch: float16 would overflow at a sum.
+        scale = 1.0 if policy.scaler is None else 2.0**10
+        torch.autograd.backward(loss.float() / max(abs(float(loss.detach())), 1e-12) * scale)
 
-    Returns:
-        The mode. Never one that took longer than the simplest.
+    if device.type == "cpu":
+        return _seconds(run, device), None
+    torch.accelerator.reset_peak_memory_stats()
+    return _seconds(run, device), torch.accelerator.max_memory_allocated()
 
-    Example:
-        >>> fp32, bf16 = Trial("fp32", 1.0, 1.0, None, 0.0), Trial("bf16", 0.99, 0.99, None, 0.01)
-        >>> choose(Evidence((fp32, bf16)))
-        'fp32'
-    """
-    best = evidence.trials[0]
-    for trial in evidence.trials[1:]:
-        if np.isfinite(trial.gradient_error) and trial.ratio < TIE * best.ratio:
-            best = trial
-    return best.mode
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    begun = time.perf_counter()
+    run()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - begun
+
+
+def _direction(model: torch.nn.Module) -> torch.Tensor:
+    """Return the gradient as a unit vector: what the loss was divided by does not matter."""
+    gradients = (each.grad for each in model.parameters() if each.grad is not None)
+    parts = [each.to_dense().flatten().float() for each in gradients]
+    gradient = torch.cat(parts) if parts else torch.zeros(1)
+    return torch.nn.functional.normalize(gradient, dim=0, eps=1e-30)
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    model: torch.nn.Module
-    loss_sum: LossSum
-    batch: Any
-    mode: Mode
-    device: torch.device
+class MeasuredCost:
+    """A cost model, and what it was fitted to.
 
-    def __call__(self) -> tuple[float, int | None]:
-        """Run forward and backward; return seconds and peak bytes."""
-        on_gpu = self.device.type != "cpu"
-        policy = policy_for(self.mode, self.device)
-        if on_gpu:
-            torch.accelerator.synchronize()
-            torch.accelerator.reset_peak_memory_stats()
-        begun = time.perf_counter()
-        with policy.autocast():
-            loss = self.loss_sum(self.model, self.batch)
-        # A gradient of order one, whatever the batch: half floats would overflow at a sum.
-        scale = 1.0 if policy.scaler is None else 2.0**10
-        torch.autograd.backward(loss.float() / max(abs(float(loss.detach())), 1e-12) * scale)
-        if on_gpu:
-            torch.accelerator.synchronize()
-        taken = time.perf_counter() - begun
-        return taken, torch.accelerator.max_memory_allocated() if on_gpu else None
+    Attributes:
+        cost: Seconds of a row of some length, forward and backward.
+        lengths: int64[p], the lengths that were tried.
+        rows: int64[p], rows of each.
+        seconds: float64[p], of a step of each: the least of some rounds.
+        error: Largest relative error of the model at those points.
+    """
+
+    cost: CostModel
+    lengths: IntArray
+    rows: IntArray
+    seconds: FloatArray
+    error: float
 
 
-def _gradient(model: torch.nn.Module) -> torch.Tensor:
-    gradients = (each.grad for each in model.parameters() if each.grad is not None)
-    parts = [each.to_dense().flatten().float() for each in gradients]
-    return torch.cat(parts) if parts else torch.zeros(1)
+def fit_cost(
+    model: torch.nn.Module,
+    loss_sum: LossSum,
+    make_batch: Callable[[int, int], Any],
+    *,
+    lengths: IntoLengths,
+    max_tokens: int,
+    points: int = 7,
+    rounds: int = 5,
+) -> MeasuredCost:
+    """Measure what rows of different lengths cost, and fit ``a + b·L + c·L²``.
+
+    Each length is tried in a batch that fills the budget, as in training. Lengths take turns, and
+    the quickest step of each counts, which other work on the machine has slowed down the least.
+    The model is left as it was.
+
+    Args:
+        model: The model, on the device where it is trained.
+        loss_sum: ``(model, batch) → the sum of the loss``.
+        make_batch: ``(rows, length) → a batch`` of that shape, on the device of the model.
+        lengths: integer[n], the lengths of the data: some are tried, from the shortest to the
+            longest.
+        max_tokens: The budget that batches fill.
+        points: How many lengths to try.
+        rounds: Steps of each, after one to warm up.
+
+    Returns:
+        The cost: ``Planner(…, cost=measured.cost)`` balances by it, and
+        ``TokenBudget(max_tokens, max_samples=measured.cost.rows_within(seconds))`` keeps to a time.
+
+    Raises:
+        BudgetError: If one row of the longest length does not fit the budget, or a batch has
+            another number of rows than asked for.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(9, 8), torch.nn.Linear(8, 9))
+        >>> measured = fit_cost(
+        ...     model,
+        ...     lambda model, tokens: model(tokens).square().sum(),
+        ...     lambda rows, length: torch.zeros(rows, length, dtype=torch.long),
+        ...     lengths=[4, 64],
+        ...     max_tokens=256,
+        ... )
+        >>> bool((measured.cost([8, 64]) > 0).all())
+        True
+    """
+    check_positive("fit_cost", max_tokens=max_tokens, points=points, rounds=rounds)
+    known = as_lengths(lengths)
+    longest = int(known.max())
+    if longest > max_tokens:
+        raise BudgetError(
+            f"max_tokens={max_tokens} is below one row of the longest length, {longest}."
+        )
+    tried = _spread(np.unique(known).astype(np.int64), points)
+    rows = max_tokens // tried
+    batches = []
+    for many, length in zip(rows.tolist(), tried.tolist(), strict=True):
+        batches.append(make_batch(many, length))
+        found = num_rows(batches[-1])
+        if found not in {None, many}:
+            raise BudgetError(f"make_batch({many}, …) made a batch of {found} rows.")
+    seconds = _least_seconds(model, loss_sum, batches, rounds)
+    per_row = seconds / rows
+    cost = CostModel(*fitted(tried.astype(np.float64), per_row))
+    error = float(np.abs(cost(tried) / per_row - 1).max())
+    return MeasuredCost(cost, tried, rows, seconds, error)
 
 
-def _error(gradient: torch.Tensor, reference: torch.Tensor) -> float:
-    """Compare directions: scales differ by what the loss was divided by."""
-    unit = gradient / gradient.norm().clamp_min(1e-30)
-    other = reference / reference.norm().clamp_min(1e-30)
-    return float((unit - other).norm())
+def fitted(lengths: FloatArray, seconds: FloatArray) -> tuple[float, float, float]:
+    """Fit ``a + b·L + c·L²`` with coefficients of at least 0, by least relative squares.
+
+    Example:
+        >>> lengths = np.array([1.0, 10.0, 100.0])
+        >>> [round(each, 6) for each in fitted(lengths, 2 + 0.5 * lengths)]
+        [2.0, 0.5, 0.0]
+    """
+    terms = np.stack([np.ones_like(lengths), lengths, lengths**2], axis=1) / seconds[:, None]
+    best, least = np.zeros(3), np.inf
+    for chosen in (each for count in (1, 2, 3) for each in combinations(range(3), count)):
+        part = terms[:, chosen]
+        scale = np.linalg.norm(part, axis=0)
+        solution, *_ = np.linalg.lstsq(part / scale, np.ones(lengths.size), rcond=None)
+        values = np.zeros(3)
+        values[list(chosen)] = solution / scale
+        error = float(np.square(terms @ values - 1).sum())
+        # A further term has to lower the error.
+        if (values >= 0).all() and error < 0.999 * least - 1e-15:
+            best, least = values, error
+    return float(best[0]), float(best[1]), float(best[2])
+
+
+def _spread(distinct: IntArray, points: int) -> IntArray:
+    """Return those of the sorted lengths that are nearest to a geometric series over them."""
+    wanted = np.geomspace(distinct[0], distinct[-1], points)
+    above = np.searchsorted(distinct, wanted).clip(1, max(1, distinct.size - 1))
+    neighbours = distinct[np.stack([above - 1, above.clip(max=distinct.size - 1)])]
+    nearest = np.abs(neighbours - wanted).argmin(axis=0)
+    return np.unique(np.take_along_axis(neighbours, nearest[None], axis=0))
+
+
+def _least_seconds(
+    model: torch.nn.Module, loss_sum: LossSum, batches: list[Any], rounds: int
+) -> FloatArray:
+    device = device_of(model)
+    least = np.full(len(batches), np.inf)
+
+    def run(batch: Any) -> None:
+        torch.autograd.backward(loss_sum(model, batch))
+
+    with untouched(model):
+        for turn in range(rounds + 1):
+            for number, batch in enumerate(batches):
+                taken = _seconds(partial(run, batch), device)
+                if turn:
+                    least[number] = min(least[number], taken)
+                model.zero_grad(set_to_none=True)
+    return least

@@ -1,4 +1,4 @@
-"""Running out of memory: how it is told, what is freed, and which sizes to avoid from then on."""
+"""Running out of memory: how to recognize it, what to free, which batch sizes to avoid later."""
 
 import dataclasses
 import gc
@@ -16,7 +16,7 @@ from batchwright.torch.data.trees import tensors_of
 T = TypeVar("T")
 
 _DEVICES = r"(CUDA|CUBLAS|CUDNN|HIP|ROCM|XPU|MPS|NPU|HPU|NCCL)"
-_WORDINGS = re.compile(
+_MESSAGES = re.compile(
     "|".join(
         (
             _DEVICES + r"\b[^\n]*\bout of memory\b",  # torch's allocators and drivers
@@ -29,11 +29,11 @@ _WORDINGS = re.compile(
     ),
     re.IGNORECASE,
 )
-"""How torch and the libraries below it say that memory ran out, where there is no class for it."""
+"""What torch and the libraries below it say where they have no class of error for it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, or was raised because of one that does.
+    """Return whether memory ran out: by this error, or by one that it was raised from.
 
     Example:
         >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
@@ -42,21 +42,21 @@ def is_out_of_memory(error: BaseException) -> bool:
         False
     """
     seen: set[int] = set()
-    looked_at: BaseException | None = error
-    while looked_at is not None and id(looked_at) not in seen:
-        seen.add(id(looked_at))
-        if isinstance(looked_at, torch.OutOfMemoryError | MemoryError):
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        if isinstance(each, torch.OutOfMemoryError | MemoryError):
             return True
-        if isinstance(looked_at, RuntimeError) and _WORDINGS.search(str(looked_at)):
+        if isinstance(each, RuntimeError) and _MESSAGES.search(str(each)):
             return True
-        # An error that was raised while another was handled is about that one if it is torch's.
-        implied = isinstance(looked_at, RuntimeError) and not looked_at.__suppress_context__
-        looked_at = looked_at.__cause__ or (looked_at.__context__ if implied else None)
+        # An error raised while another was handled is about that one if it is torch's.
+        implied = isinstance(each, RuntimeError) and not each.__suppress_context__
+        each = each.__cause__ or (each.__context__ if implied else None)
     return False
 
 
 def release_memory() -> None:
-    """Give cached memory back. Call it outside of the handler that caught the error."""
+    """Free cached memory. Call it outside the handler: the traceback keeps tensors alive."""
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
@@ -65,18 +65,8 @@ def release_memory() -> None:
 def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
     """Run something on a batch; where memory runs out, on its first half, and so on.
 
-    For what a part of the batch can tell as well as the whole.
-
-    Args:
-        run: What to run; it is called anew with each part.
-        batch: The batch.
-        split: Cuts a batch in two.
-
-    Returns:
-        What it returned, for the largest part that fitted.
-
     Raises:
-        UpdateError: If not even what cannot be split any more fits.
+        UpdateError: If memory runs out on what cannot be split any further.
 
     Example:
         >>> from batchwright.torch.data.rows import halves
@@ -92,7 +82,6 @@ def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    # Outside of the handler: the traceback kept the tensors alive.
     release_memory()
     try:
         half, _ = split(batch)
@@ -101,36 +90,21 @@ def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
     return on_what_fits(run, half, split=split)
 
 
-def tokens_of(batch: Any) -> int:
-    """Return how large a batch is: rows × columns of its widest tensor.
-
-    Example:
-        >>> tokens_of({"x": torch.zeros(4, 7), "y": torch.zeros(4)})
-        28
-    """
-    sizes = (
-        tensor.shape[0] * (tensor.shape[1] if tensor.ndim > 1 else 1)
-        for tensor in tensors_of(batch)
-        if tensor.ndim
-    )
-    return max(sizes, default=0)
-
-
 @dataclass(frozen=True)
 class SizeLimit:
-    """The size of batch that did not fit lately: one as large is split before it is tried.
+    """The batch size that recently ran out of memory: batches as large are split beforehand.
 
-    Memory that ran out may be free again later, so the limit grows back slowly.
+    Memory may become free again, so the limit grows slowly.
 
     Attributes:
-        tokens: Batches of this size or more are split beforehand. None: none is.
-        clean: Updates since then that had room.
-        patience: Clean updates after which the limit is raised.
-        growth: Factor by which it is raised.
+        tokens: Batches of this many tokens or more are split. None: no batch is.
+        clean: Updates since memory last ran out.
+        patience: Clean updates after which the limit grows.
+        growth: The factor by which it grows.
 
     Example:
-        >>> limit = SizeLimit().lowered(1000)
-        >>> limit.excludes(1000), limit.excludes(999)
+        >>> limit = SizeLimit().lowered(torch.zeros(10, 100))
+        >>> limit.excludes(torch.zeros(10, 100)), limit.excludes(torch.zeros(10, 99))
         (True, False)
     """
 
@@ -139,19 +113,26 @@ class SizeLimit:
     patience: int = 100
     growth: float = 1.1
 
-    def excludes(self, tokens: int) -> bool:
-        """Tell whether a batch of this size is to be split before it is tried."""
-        return self.tokens is not None and tokens >= self.tokens
+    def excludes(self, batch: Any) -> bool:
+        """Return whether to split a batch before it is tried."""
+        return self.tokens is not None and _tokens_of(batch) >= self.tokens
 
-    def lowered(self, tokens: int) -> "SizeLimit":
-        """Return the limit after a batch of this size did not fit."""
+    def lowered(self, batch: Any) -> "SizeLimit":
+        """Return the limit after this batch ran out of memory."""
+        tokens = float(_tokens_of(batch))
         lowest = tokens if self.tokens is None else min(self.tokens, tokens)
-        return dataclasses.replace(self, tokens=float(lowest), clean=0)
+        return dataclasses.replace(self, tokens=lowest, clean=0)
 
     def after_update(self, retries: int) -> "SizeLimit":
-        """Return the limit after an update that took so many retries."""
+        """Return the limit after an update that started again so many times."""
         if self.tokens is None or retries:
             return dataclasses.replace(self, clean=0)
         if self.clean + 1 < self.patience:
             return dataclasses.replace(self, clean=self.clean + 1)
         return dataclasses.replace(self, clean=0, tokens=self.tokens * self.growth)
+
+
+def _tokens_of(batch: Any) -> int:
+    """Return rows × columns of a batch's largest tensor."""
+    shapes = [tensor.shape for tensor in tensors_of(batch) if tensor.ndim]
+    return max((shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes), default=0)

@@ -1,10 +1,10 @@
-"""The ranks that train one model: what each holds of it, and what they tell one another."""
+"""The ranks that train one model: what each holds of it, and how they sum over all of them."""
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import torch
@@ -14,9 +14,15 @@ from torch.utils._pytree import tree_map_only
 
 from batchwright.errors import UpdateError
 
+_BUCKET = 25 << 20
+"""Bytes reduced at once: as many as in DistributedDataParallel."""
+
 _INTERRUPTED: WeakSet[torch.nn.Module] = WeakSet()
-"""Models that cannot be trained on: sharded ones that were left in the middle of a pass, and copies
+"""Models that cannot be trained any further: sharded ones left in the middle of a pass, and copies
 that an error left different."""
+
+_Optimizers: TypeAlias = Sequence[torch.optim.Optimizer]
+_Parameters: TypeAlias = Sequence[torch.nn.Parameter]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +30,13 @@ class Ranks:
     """The ranks that train one model together. Made by `ranks_of`.
 
     Attributes:
-        model: The model; past its wrapper, if that is DistributedDataParallel: a pass through
-            it sends neither gradients nor buffers.
+        model: The model, without a DistributedDataParallel around it: a pass through it sends
+            neither gradients nor buffers.
         kind: What a rank holds. ``"one"``: this process trains alone. ``"copies"``: all of the
             model; gradients have to be summed. ``"shards"``: a part of each parameter;
             backward averages gradients over ranks by itself.
-        rank: This rank among them.
-        size: How many they are.
+        rank: This rank.
+        size: The number of ranks.
         wrapper: The DistributedDataParallel around the model.
     """
 
@@ -40,88 +46,55 @@ class Ranks:
     size: int = 1
     wrapper: DistributedDataParallel | None = None
 
+    @property
+    def group(self) -> Any:
+        """The process group. None: the default one."""
+        return None if self.wrapper is None else self.wrapper.process_group
+
     def summed(self, values: Sequence[float]) -> list[float]:
-        """Sum some numbers over all ranks, by one small all-reduce.
-
-        Args:
-            values: The numbers of this rank, as many on each.
-
-        Returns:
-            The sums, the same on every rank.
-        """
+        """Sum numbers over all ranks, by one small all-reduce; each rank gives as many."""
+        numbers = [float(value) for value in values]
         if self.kind == "one":
-            return [float(value) for value in values]
-        # gloo reduces on the processor, others where the model is.
-        on_processor = distributed.get_backend(self.group) == "gloo"
-        device = torch.device("cpu") if on_processor else device_of(self.model)
-        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        tensor = tensor.to(device)
+            return numbers
+        # gloo reduces on the CPU, others where the model is.
+        on_cpu = distributed.get_backend(self.group) == "gloo"
+        device = torch.device("cpu") if on_cpu else device_of(self.model)
+        tensor = torch.tensor(numbers, dtype=torch.float64).to(device)
         distributed.all_reduce(tensor, group=self.group)
         return [float(value) for value in tensor.tolist()]
 
     def gathered(self, values: Sequence[float]) -> list[list[float]]:
-        """Tell every rank the numbers of each.
-
-        Args:
-            values: The numbers of this rank, as many on each; finite.
-
-        Returns:
-            Rank → its numbers.
-        """
+        """Return the numbers of every rank; each gives as many, all finite."""
         width = len(values)
         everyone = [0.0] * (width * self.size)
-        everyone[self.rank * width : (self.rank + 1) * width] = [float(each) for each in values]
+        everyone[self.rank * width : (self.rank + 1) * width] = values
         sums = self.summed(everyone)
         return [sums[start : start + width] for start in range(0, len(sums), width)]
 
-    def shared_buffers(self) -> list[torch.Tensor]:
-        """Return the buffers that DistributedDataParallel would take from rank 0 for each pass."""
-        if self.kind != "copies" or self.wrapper is None or not self.wrapper.broadcast_buffers:
-            return []
-        ignored = self.wrapper.parameters_to_ignore
-        return [buffer for name, buffer in self.model.named_buffers() if name not in ignored]
-
-    @property
-    def first(self) -> int:
-        """Rank 0 of these, by its number among all processes."""
-        return self._global_rank(0)
-
-    def _global_rank(self, rank: int) -> int:
-        return rank if self.group is None else distributed.get_global_rank(self.group, rank)
-
-    def _broadcast(self, tensor: torch.Tensor, source: int) -> None:
-        sent = tensor.detach().contiguous()
-        distributed.broadcast(sent, source, group=self.group)
-        if sent.data_ptr() != tensor.data_ptr():
-            tensor.copy_(sent)
-
     def forget_passes(self) -> None:
-        """Have DistributedDataParallel forget a pass forward that no pass backward followed.
+        """Have DistributedDataParallel forget a forward pass without a backward pass.
 
-        It waits for one, and would take the next for it, though that goes past it: ranks that
-        make their passes in different numbers would then reduce different things.
+        It would take the next backward pass for the missing one, though that bypasses it: ranks
+        that make different numbers of passes would then reduce different gradients.
         """
         reset = getattr(self.wrapper, "_update_process_group", None)
         if self.wrapper is not None and reset is not None:
             reset(self.wrapper.process_group)
 
     def interrupt(self) -> None:
-        """Note that a pass was cut off: shards do not get over that, copies do."""
+        """Note that a pass was cut off: shards do not recover from that, copies do."""
         if self.kind == "shards":
             _INTERRUPTED.add(self.model)
 
     def take_over(
-        self,
-        failures: Sequence[bool],
-        parameters: Sequence[torch.nn.Parameter],
-        optimizers: Sequence[torch.optim.Optimizer],
+        self, failures: Sequence[bool], parameters: _Parameters, optimizers: _Optimizers
     ) -> None:
-        """Make all copies equal after a step that failed on some ranks: those of one that stepped.
+        """Make all copies equal to one that stepped, after a step failed on some ranks.
 
         Args:
             failures: Rank → whether its step failed.
-            parameters: In the same sequence on every rank.
-            optimizers: Whose states are taken over, too.
+            parameters: In the same order on every rank.
+            optimizers: Their states are taken over, too.
         """
         if self.kind == "one":
             return
@@ -129,11 +102,15 @@ class Ranks:
         if self.kind == "shards":
             return
         chosen = failures.index(False) if False in failures else 0
-        source = self._global_rank(chosen)
+        source = self.global_rank(chosen)
         with torch.no_grad():
             for parameter in parameters:
-                self._broadcast(parameter, source)
-        states = [_on_processor([each.state_dict() for each in optimizers])]
+                sent = parameter.detach().contiguous()
+                distributed.broadcast(sent, source, group=self.group)
+                if sent.data_ptr() != parameter.data_ptr():
+                    parameter.copy_(sent)
+        own = [each.state_dict() for each in optimizers]
+        states = [tree_map_only(torch.Tensor, torch.Tensor.cpu, own)]
         distributed.broadcast_object_list(states, source, group=self.group)
         if self.rank != chosen:
             for optimizer, state in zip(optimizers, states[0], strict=True):
@@ -147,24 +124,155 @@ class Ranks:
             "their messages."
         )
 
-    @property
-    def group(self) -> Any:
-        """The process group of the ranks. None: the default one."""
-        return None if self.wrapper is None else self.wrapper.process_group
+    def buffers(self) -> list[torch.Tensor]:
+        """Return the buffers that DistributedDataParallel takes from rank 0."""
+        if self.wrapper is None or not self.wrapper.broadcast_buffers:
+            return []
+        ignored = self.wrapper.parameters_to_ignore
+        return [buffer for name, buffer in self.model.named_buffers() if name not in ignored]
+
+    def global_rank(self, rank: int) -> int:
+        """Return the number of one of these ranks among all processes."""
+        return rank if self.group is None else distributed.get_global_rank(self.group, rank)
+
+
+class _Message(NamedTuple):
+    """Gradients summed together: one as it lies, or several copied into one tensor."""
+
+    sent: torch.Tensor
+    parts: list[tuple[torch.Tensor, torch.Tensor]]  # gradient, its place in what is sent
+
+
+class Reduction:
+    """A sum of gradients over copies of a model, with all memory taken beforehand.
+
+    A parameter with a gradient on some ranks counts as zero on the others; one without a gradient
+    anywhere stays without, so that optimizers skip it. Buffers become those of rank 0.
+
+    Args:
+        ranks: The ranks.
+        parameters: In the same order on every rank.
+        held: The sums of `gradients_held` over all ranks.
+
+    Raises:
+        UpdateError: If a gradient is sparse on one rank and dense on another.
+    """
+
+    def __init__(self, ranks: Ranks, parameters: _Parameters, held: Sequence[float]) -> None:
+        self._ranks = ranks
+        self._sparse: list[torch.nn.Parameter] = []
+        dense: list[torch.Tensor] = []
+        any_rank, sparse_ranks = held[: len(parameters)], held[len(parameters) :]
+        for parameter, some, sparse in zip(parameters, any_rank, sparse_ranks, strict=True):
+            if sparse not in {0, some}:
+                raise UpdateError(
+                    f"a gradient of shape {list(parameter.shape)} is sparse on some ranks and "
+                    "dense on others: they cannot be summed. Make the embedding with sparse=False."
+                )
+            gradient = parameter.grad
+            if sparse:
+                parameter.grad = _no_rows(parameter) if gradient is None else gradient.coalesce()
+                self._sparse.append(parameter)
+            elif some:
+                parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+                dense.append(parameter.grad)
+        self._dense = [*_messages(dense)]
+        self._buffers = [(each, each.detach().contiguous()) for each in ranks.buffers()]
+
+    def run(self) -> BaseException | None:
+        """Sum the gradients, and share the buffers.
+
+        Every message is sent whatever goes wrong on this rank, as others wait for it. What could
+        not be filled in is sent as NaN, so that no rank steps.
+
+        Returns:
+            What went wrong on this rank.
+
+        Raises:
+            UpdateError: On all ranks, if gradients are sparse and the backend cannot sum those.
+        """
+        group = self._ranks.group
+        if self._sparse and distributed.get_backend(group) != "gloo":
+            raise UpdateError(
+                "sparse gradients can be summed over ranks by the gloo backend only. Make the "
+                "embedding with sparse=False."
+            )
+        problem: BaseException | None = None
+        for sent, parts in self._dense:
+            try:
+                for gradient, part in parts:
+                    part.copy_(gradient)
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problem = error
+                sent.fill_(math.nan)
+            distributed.all_reduce(sent, group=group)
+            try:
+                for gradient, part in parts:
+                    gradient.copy_(part)
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problem = error
+        for parameter in self._sparse:
+            distributed.all_reduce(parameter.grad, group=group)
+        for buffer, sent in self._buffers:
+            distributed.broadcast(sent, self._ranks.global_rank(0), group=group)
+            try:
+                if sent.data_ptr() != buffer.data_ptr():
+                    buffer.copy_(sent)
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problem = error
+        return problem
+
+
+def gradients_held(parameters: _Parameters) -> list[float]:
+    """Return which parameters have a gradient, then which have a sparse one: for `Reduction`."""
+    gradients = [parameter.grad for parameter in parameters]
+    held = [float(each is not None) for each in gradients]
+    return held + [float(each is not None and each.is_sparse) for each in gradients]
+
+
+def _no_rows(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return a sparse gradient without any row, as embeddings have them."""
+    rows = parameter.new_zeros(0, *parameter.shape[1:])
+    nowhere = torch.zeros(1, 0, dtype=torch.int64, device=parameter.device)
+    return torch.sparse_coo_tensor(
+        nowhere, rows, parameter.shape, is_coalesced=True, check_invariants=False
+    )
+
+
+def _messages(gradients: Sequence[torch.Tensor]) -> Iterator[_Message]:
+    """Group gradients of one type and device up to `_BUCKET` bytes."""
+    groups: dict[tuple[torch.dtype, torch.device], list[list[torch.Tensor]]] = {}
+    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+    for gradient in gradients:
+        key = (gradient.dtype, gradient.device)
+        if sizes.get(key, _BUCKET) >= _BUCKET:
+            groups.setdefault(key, []).append([])
+            sizes[key] = 0
+        groups[key][-1].append(gradient)
+        sizes[key] += gradient.nbytes
+    for (dtype, device), buckets in groups.items():
+        as_it_lies = [len(bucket) == 1 and bucket[0].is_contiguous() for bucket in buckets]
+        lengths = [[gradient.numel() for gradient in bucket] for bucket in buckets]
+        copied = [sum(each) for each, lies in zip(lengths, as_it_lies, strict=True) if not lies]
+        buffer = torch.empty(max(copied, default=0), dtype=dtype, device=device)  # serves all
+        for bucket, parts, lies in zip(buckets, lengths, as_it_lies, strict=True):
+            if lies:
+                yield _Message(bucket[0], [])
+                continue
+            sent = buffer[: sum(parts)]
+            places = zip(bucket, torch.split(sent, parts), strict=True)
+            yield _Message(sent, [(each, place.view(each.shape)) for each, place in places])
 
 
 def ranks_of(model: torch.nn.Module) -> Ranks:
-    """Tell which ranks train a model together, and what each holds of it.
+    """Return the ranks that train a model together, and what each holds.
 
     Args:
-        model: The model as it is trained: bare, in DistributedDataParallel, or after
-            ``fully_shard``.
-
-    Returns:
-        The ranks. A bare model is trained by this one alone.
+        model: The model as it is trained: bare (then this process trains alone), in
+            DistributedDataParallel, or after ``fully_shard``.
 
     Raises:
-        UpdateError: For whatever would reduce gradients in a way that makes them wrong.
+        UpdateError: For a wrapper that would reduce gradients in a way that makes them wrong.
 
     Example:
         >>> ranks_of(torch.nn.Linear(2, 1)).kind
@@ -179,8 +287,8 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
                 "an earlier update failed on some ranks, and their copies of the model could not "
                 "be made equal again. Start again from a checkpoint."
             )
-        size = distributed.get_world_size(model.process_group)
-        rank = distributed.get_rank(model.process_group)
+        group = model.process_group
+        size, rank = distributed.get_world_size(group), distributed.get_rank(group)
         return Ranks(model.module, "copies" if size > 1 else "one", rank, size, model)
     _refuse_wrappers_inside(model)
     fully_sharded = _imported("torch.distributed.fsdp", "FSDPModule")
@@ -190,7 +298,7 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
     if model in _INTERRUPTED:
         raise UpdateError(
             "an error cut off an earlier pass through this sharded model, and fully_shard does not "
-            "get over that: gradients would be missing. Make the model anew, from a checkpoint."
+            "recover from that: gradients would be missing. Make the model anew, from a checkpoint."
         )
     for part in parts:
         part.reshard()  # an evaluation leaves the outermost parameters whole
@@ -199,39 +307,8 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """Return the device of a model's first parameter; the processor if it has none.
-
-    Example:
-        >>> device_of(torch.nn.ReLU()).type
-        'cpu'
-    """
+    """Return the device of a model's first parameter; the CPU if it has none."""
     return next((each.device for each in model.parameters()), torch.device("cpu"))
-
-
-def parameters_of(
-    model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> list[torch.nn.Parameter]:
-    """Return the parameters of a model and of its optimizers, each once.
-
-    Example:
-        >>> model = torch.nn.Linear(2, 1)
-        >>> temperature = torch.nn.Parameter(torch.ones(()))
-        >>> optimizer = torch.optim.SGD([*model.parameters(), temperature], lr=0.1)
-        >>> len(parameters_of(model, [optimizer]))
-        3
-    """
-    optimized = (
-        parameter
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    )
-    return list(dict.fromkeys(chain(model.parameters(), optimized)))
-
-
-def _on_processor(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    moved: list[dict[str, Any]] = tree_map_only(torch.Tensor, lambda each: each.cpu(), states)
-    return moved
 
 
 def _imported(module: str, name: str) -> Any:
@@ -246,9 +323,9 @@ def _is_sharded(parameter: torch.Tensor) -> bool:
 def _refuse_settings(wrapper: DistributedDataParallel) -> None:
     if wrapper.static_graph:
         raise UpdateError(
-            "DistributedDataParallel(static_graph=True) counts passes backward, and would leave "
-            "out gradients in steps of its own after an update. Leave it out: an update has no "
-            "need of it."
+            "DistributedDataParallel(static_graph=True) counts backward passes, and would leave "
+            "out gradients in steps of its own after an update. Leave it out: an update does not "
+            "need it."
         )
     ignored = wrapper.parameters_to_ignore
     local = [name for name, each in wrapper.module.named_parameters() if each.requires_grad]
@@ -260,8 +337,8 @@ def _refuse_settings(wrapper: DistributedDataParallel) -> None:
         )
     if getattr(wrapper, "mixed_precision", None) is not None:
         raise UpdateError(
-            "DistributedDataParallel(mixed_precision=...) casts in its own pass forward, which "
-            'an update goes past. Leave it out, and give the precision here: Precision("bf16").'
+            "DistributedDataParallel(mixed_precision=...) casts in its own forward pass, which "
+            'an update bypasses. Leave it out, and give the precision here: Precision("bf16").'
         )
 
 
@@ -282,27 +359,21 @@ def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
 
 
 def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> None:
-    """Let pass what `fully_shard` makes over all ranks: backward averages over all of them."""
-    whole = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not _is_sharded(parameter)
-    ]
+    """Accept what `fully_shard` makes over all ranks: backward averages over all of them."""
+    named = [*model.named_parameters()]
+    whole = [name for name, each in named if each.requires_grad and not _is_sharded(each)]
     if whole:
         raise UpdateError(
             f"some parameters are sharded and {len(whole)} are not, the first of them {whole[0]}: "
-            "nobody reduces their gradients. Call fully_shard(model) on the whole model last."
+            "nothing reduces their gradients. Call fully_shard(model) on the whole model last."
         )
     if not by_fully_shard:
         raise UpdateError(
-            "the parameters are DTensors that fully_shard did not make: whether their gradients "
-            "are averages over ranks cannot be told. Data parallelism by fully_shard and "
-            "DistributedDataParallel is supported."
+            "the parameters are DTensors that fully_shard did not make: their gradients may or may "
+            "not be averages over ranks. Use fully_shard or DistributedDataParallel."
         )
     world_size = distributed.get_world_size()
-    sharded: list[tuple[str, Any]] = [
-        (name, each) for name, each in model.named_parameters() if _is_sharded(each)
-    ]
+    sharded: list[tuple[str, Any]] = [(name, each) for name, each in named if _is_sharded(each)]
     for name, parameter in sharded:
         *replicas, last = parameter.placements
         by_data = last.is_shard() and all(each.is_replicate() for each in replicas)

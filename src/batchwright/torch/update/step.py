@@ -1,24 +1,59 @@
-"""The end of an update: gradients are reduced, and optimizers step, on every rank or on none."""
+"""The end of an update: gradients are reduced and optimizers step, on every rank or on none."""
 
-from __future__ import annotations
-
+import functools
+import inspect
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, Literal
 
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from batchwright.errors import UpdateError
-from batchwright.torch.update.ranks import Ranks, parameters_of
-from batchwright.torch.update.reduction import Reduction
+from batchwright.errors import LossError, UpdateError
+from batchwright.torch.update.ranks import Ranks, Reduction, gradients_held
+
+
+def scaled_by_weight(
+    reference: float, rule: Literal["linear", "sqrt"] = "sqrt"
+) -> Callable[[float], float]:
+    """Make a factor on the learning rate for updates of different weights.
+
+    Pass it as `learning_rate` of `Precision.update`: it applies to that step alone, under any
+    scheduler. A constant number of tokens an update, as plans give, needs none.
+
+    Args:
+        reference: The weight that the learning rate was tuned for: tokens, samples.
+        rule: ``"linear"`` in the weight, as fits SGD; or its square root, as fits Adam.
+
+    Returns:
+        ``weight → factor``, 1 at the reference.
+
+    Raises:
+        LossError: If the reference is not positive, or there is no such rule.
+
+    References:
+        Goyal et al., *Accurate, Large Minibatch SGD*, 2017, arXiv 1706.02677 (linear).
+        Malladi et al., *On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*, 2022,
+        arXiv 2205.10287 (square root).
+
+    Example:
+        >>> scaled_by_weight(1000, "linear")(500), scaled_by_weight(1000)(4000)
+        (0.5, 2.0)
+    """
+    powers = {"linear": 1.0, "sqrt": 0.5}
+    if rule not in powers:
+        raise LossError(f'rule={rule!r}: expected "linear" or "sqrt".')
+    if not 0 < reference < math.inf:
+        raise LossError(f"reference={reference!r}: expected a positive number of tokens.")
+    return lambda weight: float((weight / reference) ** powers[rule])
 
 
 def checked_clip(clip: Any) -> float | None:
     """Return the norm to clip to, as a number.
 
     Raises:
-        UpdateError: If it is none above 0: others would stop training, or turn it around.
+        UpdateError: If it is not above 0: training would stop, or turn around.
     """
     try:
         norm = None if clip is None else float(clip)
@@ -29,37 +64,104 @@ def checked_clip(clip: Any) -> float | None:
     raise UpdateError(f"clip={clip!r}: expected a norm above 0; None does not clip.")
 
 
+def stepping(
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+) -> list[torch.optim.Optimizer]:
+    """Return the optimizers to step; of one that accelerate has prepared, the one inside.
+
+    Raises:
+        UpdateError: If one does not step every time, scales gradients by itself, or runs the model
+            by itself (LBFGS, SAM).
+
+    Example:
+        >>> weights = [torch.nn.Parameter(torch.ones(2))]
+        >>> stepping(torch.optim.LBFGS(weights))
+        Traceback (most recent call last):
+        batchwright.errors.UpdateError: LBFGS runs the model by itself, from a closure, ...
+    """
+    single = hasattr(optimizer, "step")
+    several: list[Any] = [optimizer] if single else list(optimizer)  # type: ignore[arg-type]
+    return [_supported(each) for each in several]
+
+
+def _supported(optimizer: Any) -> torch.optim.Optimizer:
+    if type(optimizer).__module__.startswith("accelerate."):
+        optimizer = _unwrapped(optimizer)
+    if not callable(getattr(optimizer, "step", None)):
+        raise UpdateError(f"got {optimizer!r}, expected an optimizer, or several of them.")
+    kind: Any = type(optimizer)
+    if _runs_the_model(kind):
+        raise UpdateError(
+            f"{kind.__name__} runs the model by itself, from a closure, and an update "
+            "does not support that: it would bypass batches, ranks and precision. Use an "
+            "optimizer whose step needs none."
+        )
+    checked: torch.optim.Optimizer = optimizer
+    return checked
+
+
+def _unwrapped(wrapper: Any) -> Any:
+    """Return the optimizer that accelerate has prepared."""
+    if type(wrapper).__name__ != "AcceleratedOptimizer":
+        raise UpdateError(
+            f"a {type(wrapper).__name__} of accelerate steps by itself, and an update cannot. "
+            "Prepare the model and the optimizer without it."
+        )
+    steps = wrapper.gradient_state.num_steps
+    if steps > 1:
+        raise UpdateError(
+            f"the optimizer was prepared by Accelerator(gradient_accumulation_steps={steps}), and "
+            f"would step once in {steps} updates. Leave that out: an update accumulates by itself, "
+            "and the planner's accumulate says how many batches."
+        )
+    if wrapper.scaler is not None:
+        raise UpdateError(
+            'the optimizer was prepared by Accelerator(mixed_precision="fp16"), which scales '
+            'gradients by itself. Leave that out, and give the precision here: Precision("fp16").'
+        )
+    return wrapper.optimizer
+
+
+@functools.cache
+def _runs_the_model(kind: Any) -> bool:
+    """Return whether `step` needs a closure, by its signature or as SAM's two steps show."""
+    if hasattr(kind, "first_step") and hasattr(kind, "second_step"):
+        return True
+    try:
+        closure = inspect.signature(kind.step).parameters.get("closure")
+    except (TypeError, ValueError):
+        return False
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
 class Step:
     """Reduces gradients and steps, so that ranks stay equal whatever fails on one of them.
 
-    Ranks agree three times: before gradients are reduced, once there is memory to do so, and
+    Ranks agree three times: before gradients are reduced, once there is memory for that, and
     after the optimizers have stepped. A rank that failed raises its own error, the others say so.
-
-    Args:
-        ranks: The ranks that train the model.
-        optimizers: What steps, all together.
     """
 
     def __init__(self, ranks: Ranks, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._ranks = ranks
         self._optimizers = optimizers
-        self._parameters = parameters_of(ranks.model, optimizers) if ranks.kind == "copies" else []
+        self._groups = [group for each in optimizers for group in each.param_groups]
+        self._summed: list[torch.nn.Parameter] = []
+        if ranks.kind == "copies":  # the parameters of the model and of its optimizers, each once
+            optimized = (each for group in self._groups for each in group["params"])
+            self._summed = [*dict.fromkeys(chain(ranks.model.parameters(), optimized))]
         self._held: list[float] = []
 
     def agree(self, numbers: Sequence[float], problem: BaseException | None) -> list[float]:
-        """Sum some numbers over all ranks, and learn which gradients there are.
+        """Sum numbers over all ranks, and find out which gradients there are.
 
         Args:
             numbers: Of this rank.
             problem: Why this rank cannot step.
 
-        Returns:
-            The sums.
-
         Raises:
             UpdateError: On a rank without a problem, if others have one.
         """
-        own = Reduction.held(self._parameters)
+        own = gradients_held(self._summed)
         failed, *sums = self._ranks.summed([problem is not None, *numbers, *own])
         if failed and problem is None:
             raise self._ranks.without(failed)
@@ -77,10 +179,10 @@ class Step:
         """Reduce, unscale, clip and step.
 
         Args:
-            scaler: What gradients are scaled by. None: they are not.
-            finite: Whether the loss is.
+            scaler: Scales gradients. None: they are not scaled.
+            finite: Whether the loss is finite.
             clip: Largest norm of the gradient.
-            learning_rate_factor: What learning rates are multiplied by, in this step alone.
+            learning_rate_factor: Multiplies learning rates, in this step alone.
 
         Returns:
             The norm of the gradient before clipping, and whether the optimizers have stepped.
@@ -100,18 +202,17 @@ class Step:
                 applied = finite and math.isfinite(norm)
             if applied:
                 _clip(parameters, clip, norm)
-                self._step(learning_rate_factor)
+                self._step(rates, learning_rate_factor)
         except BaseException as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
-            for group, rate in zip(self._groups, rates, strict=True):
-                group["lr"] = rate
+            self._set_rates(rates)
         failures = [bool(failed) for (failed,) in self._ranks.gathered([problem is not None])]
         if any(failures):
             if scaler is not None:  # what was unscaled may be unscaled again
                 scaler.update(scale)
             if problem is not None:
                 self._forget_new_states(known)
-            self._ranks.take_over(failures, self._parameters, self._optimizers)
+            self._ranks.take_over(failures, self._summed, self._optimizers)
             raise problem or self._ranks.without(sum(failures))
         if scaler is not None and parameters:  # without any it has seen none
             scaler.update()
@@ -124,9 +225,7 @@ class Step:
         problem: BaseException | None = None
         reduction = None
         try:
-            reduction = Reduction.prepared(
-                self._parameters, self._held, self._ranks.shared_buffers()
-            )
+            reduction = Reduction(self._ranks, self._summed, self._held)
         except BaseException as error:  # noqa: BLE001 (raised again, once the other ranks know)
             problem = error
         (failed,) = self._ranks.summed([problem is not None])
@@ -134,7 +233,14 @@ class Step:
             raise problem
         if failed or reduction is None:
             raise self._ranks.without(failed)
-        return reduction.run(self._ranks)
+        return reduction.run()
+
+    def _with_gradients(self) -> list[torch.nn.Parameter]:
+        parameters = [
+            each for group in self._groups for each in group["params"] if each.grad is not None
+        ]
+        # Each once, though several optimizers have it.
+        return parameters if len(self._optimizers) == 1 else [*dict.fromkeys(parameters)]
 
     def _norm(
         self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler | None
@@ -147,14 +253,24 @@ class Step:
             for optimizer in self._optimizers:
                 scaler.unscale_(optimizer)
         norm = get_total_norm([_values(each) for each in parameters])
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return float(norm)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def _step(self, factor: float) -> None:
-        rates = [group["lr"] for group in self._groups]
-        scaled = [rate if factor == 1.0 else rate * factor for rate in rates]
-        for group, rate in zip(self._groups, scaled, strict=True):
-            group["lr"] = rate
+    def _refuse_shared_parameters(self) -> None:
+        """Raise if a gradient would be unscaled once for each of several optimizers."""
+        seen: set[torch.nn.Parameter] = set()
+        for optimizer in self._optimizers if len(self._optimizers) > 1 else ():
+            own = {each for group in optimizer.param_groups for each in group["params"]}
+            if not seen.isdisjoint(own):
+                raise UpdateError(
+                    "a parameter belongs to several optimizers, and the gradient scaler would "
+                    'divide its gradient by the scale for each. Use Precision("bf16"), or leave '
+                    "the parameter to one optimizer."
+                )
+            seen |= own
+
+    def _step(self, rates: Sequence[Any], factor: float) -> None:
+        scaled = rates if factor == 1.0 else [rate * factor for rate in rates]
+        self._set_rates(scaled)
         for optimizer in self._optimizers:
             try:
                 optimizer.step()
@@ -173,35 +289,15 @@ class Step:
             elif factor:  # the optimizer has changed it
                 group["lr"] = group["lr"] / factor
 
-    def _refuse_shared_parameters(self) -> None:
-        """Raise if a gradient would be unscaled once for each of several optimizers."""
-        seen: set[torch.nn.Parameter] = set()
-        for optimizer in self._optimizers:
-            own = {each for group in optimizer.param_groups for each in group["params"]}
-            if not seen.isdisjoint(own):
-                raise UpdateError(
-                    "a parameter belongs to several optimizers, and the gradient scaler would "
-                    'divide its gradient by the scale for each. Use Precision("bf16"), or leave '
-                    "the parameter to one optimizer."
-                )
-            seen |= own
+    def _set_rates(self, rates: Sequence[Any]) -> None:
+        for group, rate in zip(self._groups, rates, strict=True):
+            group["lr"] = rate
 
     def _forget_new_states(self, known: Sequence[int]) -> None:
-        """Drop states that a step has begun to make: half of one is an error in the next step."""
+        """Drop states that a failed step has begun to make: half of one breaks the next step."""
         for optimizer, count in zip(self._optimizers, known, strict=True):
             for parameter in [*optimizer.state][count:]:
                 del optimizer.state[parameter]
-
-    def _with_gradients(self) -> list[torch.nn.Parameter]:
-        parameters = [
-            each for group in self._groups for each in group["params"] if each.grad is not None
-        ]
-        # Each once, though several optimizers have it.
-        return parameters if len(self._optimizers) == 1 else [*dict.fromkeys(parameters)]
-
-    @property
-    def _groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
 
 def _clip(parameters: Sequence[torch.nn.Parameter], clip: float | None, norm: float) -> None:

@@ -3,77 +3,179 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self, cast
+from weakref import WeakKeyDictionary
 
 import torch
 
 from batchwright._records import Record, kept_back
-from batchwright.errors import LossError, PrecisionError, UpdateError
+from batchwright.errors import LossError, LossScaleError, PrecisionError, UpdateError
 from batchwright.torch.data.rows import Split, checked, halves
-from batchwright.torch.update.loss_findings import LossFindings, Trial
-from batchwright.torch.update.loss_sums import (
+from batchwright.torch.update.live_losses import LiveLosses
+from batchwright.torch.update.loss_check import LossFindings, Trial
+from batchwright.torch.update.loss_functions import (
     LossSum,
     modules_of,
     refuse_other_functions,
     refuse_other_losses,
 )
-from batchwright.torch.update.out_of_memory import (
-    SizeLimit,
-    is_out_of_memory,
-    release_memory,
-    tokens_of,
-)
-from batchwright.torch.update.pass_state import PassState
-from batchwright.torch.update.ranks import Ranks
+from batchwright.torch.update.measuring import Evidence, measured
+from batchwright.torch.update.modes import Mode, Policy, agreed, policy_for
+from batchwright.torch.update.out_of_memory import SizeLimit, is_out_of_memory, release_memory
+from batchwright.torch.update.passes import PassState, PassTrace
+from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
 
-if TYPE_CHECKING:
-    from batchwright.torch.update.policy import Policy
+_BELOW_FLOOR = 3
+_IN_A_ROW = 10
+"""Updates in a row that were not applied, after which a run ends: with the loss scale below its
+floor, and without a loss scale."""
 
 
-class Session(Protocol):
-    """What an update needs of the precision that it was made with."""
+@dataclass(eq=False)
+class Session:
+    """What the updates of one `Precision` share."""
 
-    limit: SizeLimit
+    mode: str | None  # None: to be measured; "custom": of the user's own policy
+    policy: Policy | None
+    scaler: torch.amp.GradScaler | None  # the user's own
+    loss_scale_floor: float
     findings: LossFindings
+    limit: SizeLimit = field(default_factory=SizeLimit)
+    evidence: Evidence | None = None
+    applied: int = 0
+    skipped: int = 0
+    below: int = 0  # updates in a row with the loss scale below its floor
+    loaded: dict[str, Any] | None = None  # state of the scaler that is to be made
 
-    def captured(self, model: torch.nn.Module) -> PassState:
-        """Copy what a pass changes, before the first one."""
-        ...
+    def __post_init__(self) -> None:
+        self._in_a_row = 0  # updates that were not applied, without a loss scale
+        self._agreed = 0  # ranks
+        self._traces: WeakKeyDictionary[torch.nn.Module, PassTrace] = WeakKeyDictionary()
+        self._recorders: list[LiveLosses] = []
 
-    def settled(self, ranks: Ranks) -> Policy | None:
-        """Return the policy, once it is chosen for these ranks."""
-        ...
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process: the policy is made again."""
+        policy = self.policy if self.mode == "custom" else None
+        kept: dict[str, Any] = {
+            "loaded": self.scaler_state(),
+            "policy": policy,
+            "_agreed": 0,
+            "_recorders": [],
+        }
+        return vars(self) | kept | {"_traces": None}
 
-    def ready(self, loss_sum: LossSum, ranks: Ranks, batch: Any, *, split: Split) -> Policy:
-        """Choose the policy at the first batch."""
-        ...
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._traces = WeakKeyDictionary()
 
-    def absent(self, ranks: Ranks, *, failed: bool) -> Policy | None:
-        """Settle the policy with the other ranks, on one that has no batch or has failed."""
-        ...
+    @property
+    def loss_scale(self) -> float:
+        """The present loss scale; 1 where nothing is scaled."""
+        scaler = None if self.policy is None else self.policy.scaler
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
-    def recorders(self, records: Sequence[Record], batches: int) -> int:
-        """Count who exchanges losses at the end of this update; 0 if no exchange is due."""
-        ...
+    def scaler_state(self) -> dict[str, Any] | None:
+        """Return the state of the gradient scaler, also of one that is to be made."""
+        scaler = None if self.policy is None else self.policy.scaler
+        return self.loaded if scaler is None else scaler.state_dict()
 
-    def finished(
-        self,
-        update: Update,
-        states: Sequence[PassState],
-        records: Sequence[Record],
-        *,
-        batches: int,
-    ) -> None:
-        """Take note of an update, and refuse gradients that are never finite."""
-        ...
+    def load_scaler(self, state: dict[str, Any] | None) -> None:
+        """Take the state of a gradient scaler, also of one that is to be made."""
+        self.loaded = state
+        if state and self.policy is not None and self.policy.scaler is not None:
+            self.policy.scaler.load_state_dict(state)
+
+    def has_agreed(self, ranks: Ranks) -> bool:
+        """Return whether these ranks have agreed on a policy."""
+        return self._agreed >= ranks.size and self.policy is not None
+
+    def agree(
+        self, ranks: Ranks, measure: Callable[[], Mode] | None, *, failed: bool = False
+    ) -> Policy | None:
+        """Agree on a policy with the other ranks, once; see `agreed`."""
+        if self._agreed < ranks.size:
+            mode = agreed(ranks, self.mode or "auto", measure=measure, failed=failed)
+            if mode is None:
+                return None
+            self._agreed, self.mode = ranks.size, mode
+        if self.policy is None and self.mode is not None and not failed:
+            self.policy = policy_for(cast("Mode", self.mode), ranks.model, self.scaler)
+            self.load_scaler(self.loaded)
+        return self.policy
+
+    def measure(
+        self, ranks: Ranks, loss_sum: LossSum, batch: Any, split: Split, **options: Any
+    ) -> Mode:
+        """Choose a mode by a few steps of each on this batch."""
+        self.evidence = measured(ranks, loss_sum, batch, split, **options)
+        return self.evidence.choice
+
+    def capture(self, model: torch.nn.Module) -> PassState:
+        """Copy what a pass changes, before the first one of an update."""
+        if model not in self._traces:
+            self._traces[model] = PassTrace(model)
+        return self._traces[model].capture()
+
+    def recorders(self, records: Iterable[Record], batches: int) -> int:
+        """Count the `LiveLosses` that exchange after this update; 0 if no exchange is due."""
+        for owner, _ in records:
+            if isinstance(owner, LiveLosses) and owner not in self._recorders:
+                self._recorders.append(owner)
+        due = any(each.due_after(batches) for each in self._recorders)
+        return len(self._recorders) if due else 0
 
     def exchange(self) -> None:
         """Exchange the losses that were recorded, on all ranks at once."""
-        ...
+        for live in self._recorders:
+            live.sync()
+
+    def finish(self, update: Update, records: Iterable[Record], batches: int) -> None:
+        """Write records, count the update, and refuse gradients that are never finite.
+
+        Raises:
+            LossScaleError: If this was one update too many that was not applied.
+        """
+        for record in records:
+            record.write()
+        for live in self._recorders:
+            live.count(batches)
+        self.applied += update.applied
+        self.skipped += not update.applied
+        self.limit = self.limit.after_update(update.retries)
+        scale, skipped = self.loss_scale, not update.applied
+        self._in_a_row = self._in_a_row + 1 if skipped and scale == 1.0 else 0
+        sinks = skipped and scale != 1.0 and scale < self.loss_scale_floor
+        self.below = self.below + 1 if sinks else 0
+        if self.below < _BELOW_FLOOR and self._in_a_row < _IN_A_ROW:
+            return
+        where = (
+            f"not finite, in: {_not_finite(update.ranks.model)}. Look there for a division by zero "
+            "or an overflow"
+        )
+        if self.below:
+            raise LossScaleError(
+                f"the loss scale sank to {scale:g}, below its floor of {self.loss_scale_floor:g}, "
+                f'and gradients are still {where}; or use Precision("bf16"), which has the range.'
+            )
+        raise LossScaleError(
+            f"in {self._in_a_row} updates in a row gradients were {where}; or lower the learning "
+            "rate."
+        )
+
+
+def _not_finite(model: torch.nn.Module) -> str:
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+    ]
+    shown = ", ".join(names[:8]) or "no parameter (the loss itself)"
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(eq=False)
@@ -87,7 +189,7 @@ class _Piece:
 
 @dataclass(eq=False)
 class Update:
-    """An update while it is made, and afterwards what came of it.
+    """An update while it is made, and afterwards its results.
 
     Made by `Precision.update`. The gradient that the optimizer sees is the one of the global
     mean: the sum of the loss over all batches and ranks, divided by the sum of the weights,
@@ -100,11 +202,11 @@ class Update:
     Attributes:
         weight: What the loss was divided by: summed over all ranks. An update that weighs 0
             runs nothing and is not applied.
-        applied: Whether the parameters moved. Schedules go by this.
+        applied: Whether the parameters moved. Step a scheduler only then.
         loss: The mean loss, over all ranks.
         grad_norm: Norm of the gradient before clipping; not finite where it was not applied.
         scale: The loss scale that was used.
-        retries: How often the update started again for want of memory.
+        retries: How often the update started again for lack of memory.
         splits: How many batches were split.
     """
 
@@ -125,19 +227,17 @@ class Update:
     def __enter__(self) -> Self:
         """Begin: gradients are cleared, what a pass changes is copied for a second try."""
         self._pieces: list[_Piece] = []
-        self._batches = 0
-        self._done = 0
+        self._done = self._batches = 0
         self._sum: torch.Tensor | None = None
         self._policy: Policy | None = None
         self._asked = False
         self._unfinished: BaseException | None = None
-        self._local = self.ranks.model
+        self._model = self.ranks.model
         self._cut: Split = halves if self.split is None else checked(self.split)
         try:
             self.ranks.forget_passes()
             self._clear()
-            self._state = self.session.captured(self._local)
-            self._states: dict[torch.nn.Module, PassState] = {self._local: self._state}
+            self._states = {self._model: self.session.capture(self._model)}
         except BaseException as error:  # noqa: BLE001 (raised by `backward`)
             # A context that was not entered has no end, where other ranks wait.
             self._unfinished = error
@@ -168,16 +268,15 @@ class Update:
 
     def _backward(self, loss_sum: LossSum, batch: Any) -> None:
         if self._policy is None:
-            self._policy = self.session.settled(self.ranks)
-            if self._policy is None:
+            if not self.session.has_agreed(self.ranks):
                 refuse_other_functions(loss_sum)
-                self._asked = True
-                self._policy = self.session.ready(loss_sum, self.ranks, batch, split=self._cut)
             self._asked = True
+            measure = partial(self.session.measure, self.ranks, loss_sum, batch, self._cut)
+            self._policy = self.session.agree(self.ranks, measure)
         for module in modules_of(loss_sum):
             if module not in self._states:
-                self._states[module] = self.session.captured(module)
-        self._pieces.extend(_Piece(loss_sum, part) for part in self._fitting(loss_sum, batch))
+                self._states[module] = self.session.capture(module)
+        self._pieces += [_Piece(loss_sum, part) for part in self._fitting(loss_sum, batch)]
         while self._done < len(self._pieces):
             if not self._run(self._pieces[self._done]):
                 self._make_room()
@@ -192,9 +291,16 @@ class Update:
         trace: TracebackType | None,
     ) -> None:
         """Reduce, unscale, check, clip and step; or, after an error, clear on all ranks."""
+        problem = error
+        if error is None and self._unfinished is not None:
+            problem = UpdateError(
+                "an error of update.backward was caught within the update, which is not whole "
+                "without that batch. Let the error end the with statement."
+            )
+            problem.__cause__ = self._unfinished
         try:
             if self.weight:
-                self._end(error or self._caught())
+                self._end(problem)
             else:
                 self._clear()
         except BaseException as raised:
@@ -204,17 +310,6 @@ class Update:
         finally:
             self._pieces.clear()
 
-    def _caught(self) -> Exception | None:
-        """Return the error of an update that is not whole, though no error ended it."""
-        if self._unfinished is None:
-            return None
-        error = UpdateError(
-            "an error of update.backward was caught within the update, which is not whole "
-            "without that batch. Let the error end the with statement."
-        )
-        error.__cause__ = self._unfinished
-        return error
-
     def _end(self, problem: BaseException | None) -> None:
         if self.ranks.kind == "shards" and problem is not None:
             # The others wait within a pass, where no flag reaches them.
@@ -223,9 +318,11 @@ class Update:
             raise problem
         total = 0.0
         try:
-            if self.ranks.kind == "copies" and not self._asked:
-                # Others have asked, and wait for this rank.
-                self._policy = self.session.absent(self.ranks, failed=problem is not None)
+            if self.ranks.kind == "copies" and not self._asked:  # others have asked, and wait
+                self._policy = self.session.agree(self.ranks, None, failed=problem is not None)
+                if self._policy is not None and self._policy.scaler is not None:
+                    # Makes its tensors.
+                    self._policy.scaler.scale(torch.zeros((), device=device_of(self._model)))
             total = 0.0 if self._sum is None else float(self._sum)
         except BaseException as raised:  # noqa: BLE001 (raised below, once the other ranks know)
             problem = problem or raised
@@ -234,22 +331,30 @@ class Update:
         due = self.session.recorders(records, self._batches)
         own = [len(self._pieces), total, self.weight, self.weight**2, due, due**2]
         # Before the first gradient is sent: no rank waits for one that failed.
-        batches, total, weights, squares, due_sum, due_squares = step.agree(own, problem)
-        problem = problem or _refusal(self.ranks, batches, weights, squares)
+        pieces, total, weights, squares, due_sum, due_squares = step.agree(own, problem)
+        if problem is None and not pieces:
+            problem = LossError("an update without a batch: call update.backward(loss_sum, batch).")
+        mean = weights / self.ranks.size
+        if problem is None and squares / self.ranks.size - mean**2 > 1e-12 * mean**2:
+            problem = LossError(
+                f"global_weight differs over ranks, {mean:g} in the mean: expected the sum over "
+                "all ranks. Pass weight= for this rank's own."
+            )
         if problem is not None:
             raise problem
         assert self._policy is not None  # noqa: S101 (some rank has had a batch)
         self.loss = total / self.weight
         scaler = self._policy.scaler
-        if scaler is not None:
-            self.scale = float(scaler.get_scale())
+        self.scale = 1.0 if scaler is None else float(scaler.get_scale())
         self.grad_norm, self.applied = step(
             scaler,
             finite=math.isfinite(self.loss),
             clip=self.clip,
             learning_rate_factor=self.learning_rate_factor,
         )
-        self.session.finished(self, [*self._states.values()], records, batches=self._batches)
+        for state in self._states.values():
+            state.learn()
+        self.session.finish(self, records, self._batches)
         if due_sum and due_squares * self.ranks.size == due_sum**2:  # the same on every rank
             self.session.exchange()
 
@@ -259,13 +364,14 @@ class Update:
         assert policy is not None  # noqa: S101 (set by the first call of backward)
         try:
             with kept_back() as piece.records, policy.autocast():
-                loss = piece.loss_sum(self._local, piece.batch)
+                loss = piece.loss_sum(self._model, piece.batch)
             refuse_other_losses(loss)
             divided = loss.float() / self.weight
             if self.ranks.kind == "shards":
                 divided = divided * self.ranks.size  # they average over ranks
-            scaled = divided if policy.scaler is None else policy.scaler.scale(divided)
-            torch.autograd.backward(scaled)
+            torch.autograd.backward(
+                divided if policy.scaler is None else policy.scaler.scale(divided)
+            )
             value = loss.detach().double()
             self._sum = value if self._sum is None else self._sum + value
         except Exception as error:
@@ -286,25 +392,26 @@ class Update:
                 "out of memory with sharded parameters: ranks exchange them in every pass, so one "
                 "of them cannot split a batch alone. Lower the budget."
             )
-        self._done, self._sum = 0, None
+        self._sum = None
         self._clear()
         release_memory()
         for state in reversed(self._states.values()):  # random states of the beginning last
             state.restore()
             state.refuse_late_buffers()
-        self.session.limit = self.session.limit.lowered(tokens_of(piece.batch))
+        self.session.limit = self.session.limit.lowered(piece.batch)
         try:
             parts = self._parts(piece.loss_sum, piece.batch, whole=True)
         except UpdateError as error:
             raise UpdateError(f"out of memory, and {error}") from error
-        number = next(n for n, each in enumerate(self._pieces) if each is piece)
-        self._pieces[number : number + 1] = [_Piece(piece.loss_sum, part) for part in parts]
+        both = [_Piece(piece.loss_sum, part) for part in parts]
+        self._pieces[self._done : self._done + 1] = both
+        self._done = 0
         self.splits += 1
         self.retries += 1
 
     def _fitting(self, loss_sum: LossSum, batch: Any) -> list[Any]:
         """Split a batch beforehand that is as large as one which did not fit lately."""
-        if not self.session.limit.excludes(tokens_of(batch)):
+        if not self.session.limit.excludes(batch):
             return [batch]
         try:
             first, second = self._parts(loss_sum, batch)
@@ -321,23 +428,11 @@ class Update:
 
     def _trial(self, loss_sum: LossSum, batch: Any) -> Trial:
         assert self._policy is not None  # noqa: S101 (set by the first call of backward)
-        return Trial(loss_sum, self._local, batch, self._cut, self._policy, self._state.trace)
+        trace = self._states[self._model].trace
+        return Trial(loss_sum, self._model, batch, self._cut, self._policy, trace)
 
     def _clear(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         if self.ranks.kind == "copies":  # parameters of no optimizer are summed over ranks too
-            self._local.zero_grad(set_to_none=True)
-
-
-def _refusal(ranks: Ranks, batches: float, weights: float, squares: float) -> Exception | None:
-    """Return why no rank may step, the same on all of them; None if all may."""
-    if not batches:
-        return LossError("an update without a batch: call update.backward(loss_sum, batch).")
-    mean = weights / ranks.size
-    if squares / ranks.size - mean**2 > 1e-12 * mean**2:
-        return LossError(
-            f"global_weight differs over ranks, {mean:g} in the mean: expected the sum over all "
-            "ranks. Pass weight= for this rank's own."
-        )
-    return None
+            self._model.zero_grad(set_to_none=True)

@@ -1,0 +1,341 @@
+"""Passes through a model: what they change, how it is undone, how they run alone and repeatably."""
+
+from __future__ import annotations
+
+import random
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from batchwright._records import kept_back
+from batchwright.errors import UpdateError
+
+_NO_COPY = (
+    "out of memory, and the update cannot start again: the buffer {} changed in this update for "
+    "the first time, and there is no copy of it. From the next update on there is."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TorchRandomState:
+    """The states of torch's generators: on the CPU, and on the devices of a model."""
+
+    cpu: torch.Tensor
+    devices: dict[torch.device, torch.Tensor]
+
+    @classmethod
+    def capture(cls, devices: Iterable[torch.device]) -> Self:
+        """Copy the present states."""
+        states = {each: torch.get_device_module(each).get_rng_state(each) for each in devices}
+        return cls(torch.get_rng_state(), states)
+
+    def restore(self) -> None:
+        """Put the copied states back."""
+        torch.set_rng_state(self.cpu)
+        for device, state in self.devices.items():
+            torch.get_device_module(device).set_rng_state(state, device)
+
+    def moved(self) -> bool:
+        """Return whether numbers have been drawn since."""
+        now = self.capture(self.devices)
+        return not (
+            torch.equal(self.cpu, now.cpu)
+            and all(torch.equal(state, now.devices[each]) for each, state in self.devices.items())
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RandomState:
+    """The states of all global generators that a pass may draw from."""
+
+    generators: TorchRandomState
+    python: Any
+    numpy: Any
+
+    @classmethod
+    def capture(cls, devices: Iterable[torch.device]) -> Self:
+        """Copy the present states."""
+        # NumPy's global generator is the user's; here it is only read.
+        numpy = np.random.get_state()  # noqa: NPY002
+        return cls(TorchRandomState.capture(devices), random.getstate(), numpy)
+
+    def restore(self) -> None:
+        """Put the copied states back."""
+        self.generators.restore()
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place for a buffer, without keeping its module alive."""
+
+    module: weakref.ref[torch.nn.Module]
+    name: str
+    path: str
+    changes: bool = True  # until a pass has shown that it does not
+
+    @property
+    def buffer(self) -> torch.Tensor | None:
+        return getattr(self.module(), self.name, None)
+
+
+class _Saved(NamedTuple):
+    """A buffer before a pass. `copy` is None where no pass has changed it so far."""
+
+    slot: _Slot
+    buffer: torch.Tensor
+    version: int
+    copy: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class PassState:
+    """Random states and buffers of a model before a pass. Made by `PassTrace.capture`."""
+
+    trace: PassTrace
+    random: RandomState
+    buffers: tuple[_Saved, ...]
+
+    def restore(self) -> None:
+        """Put everything back; buffers that were registered since stay.
+
+        Raises:
+            UpdateError: If a buffer changed that no pass had changed before: it was not copied.
+        """
+        self.random.restore()
+        for slot, buffer, version, copy in self.buffers:
+            if slot.buffer is not buffer:
+                setattr(slot.module(), slot.name, buffer)
+            if copy is not None:
+                _overwrite(buffer, copy)
+            elif _version(buffer) != version:
+                slot.changes = True
+                raise UpdateError(_NO_COPY.format(slot.path))
+
+    def refuse_late_buffers(self) -> None:
+        """Raise if passes have registered a buffer since: there is no copy of it to go back to.
+
+        Raises:
+            UpdateError: Naming it.
+        """
+        self.trace.add_slots()
+        saved = {id(slot) for slot, *_ in self.buffers}
+        for slot in self.trace.slots:
+            if id(slot) not in saved and slot.buffer is not None:
+                raise UpdateError(_NO_COPY.format(slot.path))
+
+    def learn(self) -> None:
+        """Note which buffers the first pass has left alone: later states do not copy those."""
+        if self.trace.learned:
+            return
+        self.trace.learned = True
+        self.trace.add_slots()
+        for slot, buffer, _, copy in self.buffers:
+            # In evaluation these do not change, and in training torch leaves their version alone.
+            slot.changes = (
+                isinstance(slot.module(), _NormBase)
+                or slot.buffer is not buffer
+                or (copy is not None and not _same(buffer, copy))
+            )
+
+
+class PassTrace:
+    """The buffers and devices of a model, and which of the buffers passes change.
+
+    That is learned from the first pass: copying masks and tables before every update would cost
+    more than the update.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+        >>> state = PassTrace(model).capture()
+        >>> _ = model(torch.randn(4, 2))
+        >>> state.restore()
+        >>> model[0].running_mean.tolist(), int(model[0].num_batches_tracked)
+        ([0.0, 0.0], 0)
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = weakref.ref(model)
+        self.slots: list[_Slot] = []
+        self.add_slots()
+        self.devices = devices_of(model)
+        self.learned = False
+
+    def add_slots(self) -> None:
+        """Look for buffers that have been registered since."""
+        model = self.model()
+        known = {(id(slot.module()), slot.name) for slot in self.slots}
+        self.slots += [
+            _Slot(weakref.ref(module), name, f"{prefix}.{name}" if prefix else name)
+            for prefix, module in ([] if model is None else model.named_modules())
+            for name, buffer in module.named_buffers(recurse=False)
+            if not isinstance(buffer, torch.nn.parameter.UninitializedBuffer)
+            and (id(module), name) not in known
+        ]
+
+    def capture(self, *, every_buffer: bool = False) -> PassState:
+        """Copy random states, and the buffers that passes change, or all."""
+        every_buffer = every_buffer or not self.learned
+        if every_buffer:
+            self.add_slots()
+        saved = []
+        for slot in self.slots:
+            buffer = slot.buffer
+            if buffer is not None:
+                copy = buffer.detach().clone() if every_buffer or slot.changes else None
+                saved.append(_Saved(slot, buffer, _version(buffer), copy))
+        return PassState(self, RandomState.capture(self.devices), tuple(saved))
+
+
+@contextmanager
+def untouched(model: torch.nn.Module) -> Iterator[None]:
+    """Undo what passes change meanwhile: gradients, buffers, random states, records of losses.
+
+    Gradients are None inside.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with untouched(model):
+        ...     model(torch.rand(3, 2)).sum().backward()
+        >>> model.weight.grad is None
+        True
+    """
+    state = PassTrace(model).capture()
+    gradients = [(each, each.grad) for each in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with kept_back(on_trial=True):
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        state.restore()
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards each module is in its mode of before."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def devices_of(model: torch.nn.Module) -> frozenset[torch.device]:
+    """Return the devices besides the CPU that hold parameters of a model."""
+    devices = {each.device for each in model.parameters()}
+    return frozenset(each for each in devices if each.type not in {"cpu", "meta"})
+
+
+class ExchangeError(UpdateError):
+    """A loss exchanges tensors with other ranks."""
+
+
+def refused_exchange() -> TorchDispatchMode | nullcontext[None]:
+    """Refuse operations that would wait for other ranks, by `ExchangeError`."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return nullcontext()
+    return _RefusedExchange()  # type: ignore[no-untyped-call]
+
+
+class _RefusedExchange(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.namespace.lstrip("_").startswith("c10d"):
+            raise ExchangeError("the loss exchanges tensors with other ranks")
+        return func(*args, **(kwargs or {}))
+
+
+class FixedRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Makes random operations deterministic, each row alike, in forward and in backward.
+
+    Dropout keeps everything; other draws give one constant; a permutation shifts by one, so that
+    losses that pair rows at random still pair different rows. What remains is a function of the
+    rows alone, whose sums can be compared exactly.
+
+    Example:
+        >>> with FixedRandomness():
+        ...     torch.nn.functional.dropout(torch.ones(3), 0.5).tolist(), torch.randperm(3).tolist()
+        ([2.0, 2.0, 2.0], [1, 2, 0])
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, or what stands in for it."""
+        kwargs = dict(kwargs or {})
+        schema = func._schema  # noqa: SLF001 (there is no other way to a schema)
+        name = schema.name.removeprefix("aten::")
+        dropout = {"dropout_p", "dropout", "p"} if name == "native_dropout" else _DROPOUT
+        for place, argument in enumerate(schema.arguments):
+            if argument.name not in dropout:
+                continue
+            if place < len(args):
+                args = (*args[:place], 0.0, *args[place + 1 :])
+            elif argument.name in kwargs:
+                kwargs[argument.name] = 0.0
+        drawn = func(*args, **kwargs)
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return drawn
+        if name.startswith("randperm"):
+            return drawn.copy_(torch.arange(drawn.numel(), device=drawn.device).roll(-1))
+        if not name.startswith(_DRAWS):
+            return drawn
+        one = name.startswith("bernoulli")
+        low = _lowest(schema.arguments, args, kwargs)
+        return tree_map_only(
+            torch.Tensor,
+            lambda each: each.fill_(1 if one else 0.5 if each.is_floating_point() else low),
+            drawn,
+        )
+
+
+_DROPOUT = frozenset({"dropout_p", "dropout"})
+_DRAWS = (
+    *("bernoulli", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "normal"),
+    *("poisson", "rand", "uniform"),
+)
+
+
+def _lowest(arguments: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the smallest integer that a draw may give."""
+    for place, argument in enumerate(arguments):
+        if argument.name in {"low", "from"}:
+            return int((args[place] if place < len(args) else kwargs.get(argument.name)) or 0)
+    return 0
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001
+
+
+def _same(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
+    if tensor.shape != copy.shape:
+        return False
+    if tensor.is_floating_point():
+        return bool(((tensor == copy) | (tensor.isnan() & copy.isnan())).all())
+    return torch.equal(tensor, copy)
+
+
+def _overwrite(buffer: torch.Tensor, copy: torch.Tensor) -> None:
+    if buffer.shape == copy.shape:
+        buffer.data.copy_(copy)  # leaves the version alone, which other states compare
+    else:  # observers of a quantization change the shape
+        with torch.no_grad():
+            buffer.set_(copy.clone())  # type: ignore[call-overload]
