@@ -26,10 +26,10 @@ LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test browser lint format types bench docs lock clean
+.PHONY: help setup demo test test-fast browser lint format types bench docs lock clean
 
 help: ## Print this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything that the other targets need
 
@@ -49,6 +49,9 @@ demo: setup ## Run the demonstration
 # examples in every run; elsewhere on new ones each time.
 test: setup lint types docs browser ## Lint, check types, build the docs, run every test and doctest
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
+
+test-fast: setup ## Run the tests and doctests that take under a second each, and nothing else
+	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow"
 
 browser: ## Install Chromium for the tests of pages, where apt-get may do so
 	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \

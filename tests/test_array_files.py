@@ -209,14 +209,14 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("edits", WRONG, ids=[f"{n} {str(e)[:40]}" for n, e in enumerate(WRONG)])
-def test_a_plan_that_was_made_up_is_one_clear_error(edits, tmp_path):
+def test_a_plan_that_was_made_up_is_one_clear_error(tmp_path):
     path = tmp_path / "crafted.safetensors"
-    crafted(path, **edits)
-    with pytest.raises(bw.PlanFileError, match=r"crafted\.safetensors: ") as error:
-        bw.Plan.load(path)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 1000
+    for edits in WRONG:
+        crafted(path, **edits)
+        with pytest.raises(bw.PlanFileError, match=r"crafted\.safetensors: ") as error:
+            pytest.fail(f"{str(edits)[:80]} is read as {bw.Plan.load(path)}")
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize("num_samples", [10**8, 10**12, 10**18, None])

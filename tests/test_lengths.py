@@ -28,12 +28,12 @@ from tests import strategies
         ([1e300], "finite whole number"),
     ],
 )
-@pytest.mark.parametrize("plan", [as_lengths, lambda x: bw.plan(x, max_tokens=100)])
-def test_bad_lengths_name_the_first_and_the_way_out(plan, given_lengths, said):
-    with pytest.raises(bw.LengthsError, match=said) as caught:
-        plan(given_lengths)
-    assert isinstance(caught.value, ValueError)
-    assert "\n" not in str(caught.value)
+def test_bad_lengths_name_the_first_and_the_way_out(given_lengths, said):
+    for plan in (as_lengths, lambda lengths: bw.plan(lengths, max_tokens=100)):
+        with pytest.raises(bw.LengthsError, match=said) as caught:
+            plan(given_lengths)
+        assert isinstance(caught.value, ValueError)
+        assert "\n" not in str(caught.value)
 
 
 def test_integers_are_not_copied():

@@ -4,6 +4,7 @@ Everything is pickled twice, new and used, and loaded in one process that was st
 does there what it does here.
 """
 
+import importlib.util
 import io
 import os
 import pickle
@@ -331,22 +332,18 @@ def check(cases: list[Case]) -> None:
     assert wrong == [], [(answers.get(name), expected[name]) for name in wrong[:1]]
 
 
-@pytest.mark.slow
 def test_what_plans_is_the_same_in_another_process():
     check(planning())
 
 
 @pytest.mark.slow
-def test_what_loads_and_updates_is_the_same_in_another_process():
+def test_what_frameworks_take_is_the_same_in_another_process(monkeypatch):
     pytest.importorskip("torch")
-    check(torch_cases())
-
-
-@pytest.mark.slow
-def test_what_keras_takes_is_the_same_in_another_process(monkeypatch):
-    pytest.importorskip("keras")
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    check(keras_cases())
+    cases = torch_cases()
+    if importlib.util.find_spec("keras"):
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+        cases += keras_cases()
+    check(cases)
 
 
 def test_errors_keep_what_they_say():

@@ -63,7 +63,7 @@ def test_an_update_is_what_a_plain_shuffle_draws():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", [2, 4, 8, 16, 32])
+@pytest.mark.parametrize("update", [2, 8, 32])
 def test_the_dial_is_monotone_and_its_end_is_a_shuffle(update):
     stats = {}
     for mixing in ("update", 4, "stratified"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 
@@ -87,17 +88,19 @@ def run(*args):
 
 
 @pytest.mark.slow
-def test_a_new_task_runs_as_it_is(here):
+def test_a_new_task_runs_as_it_is(here, monkeypatch):
+    # Its samples are lines of Python's help: less help, shorter training.
+    help_texts = [(name, text) for name, text in sorted(topics.items()) if len(text) < 8_000]
+    monkeypatch.setattr("pydoc_data.topics.topics", dict(help_texts[:20]))
     assert invoke("new-task", "mine.py").exit_code == 0
-    process = start("mine.py", "--quick", "--json", "--strategies", "plain,planned")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (0, "")
+    code, out, err = run("mine.py", "--quick", "--json", "--strategies", "plain,planned")
+    assert (code, err) == (0, "")
     result = json.loads(out)
     assert result["complete"]
     plain, planned, dense = result["summary"]
     assert (plain["name"], planned["name"], dense["name"]) == ("plain", "planned", "dense limit")
     assert plain["padding"] > 0.2
-    assert planned["padding"] < 0.05
+    assert planned["padding"] < 0.1
     assert planned["peak_bytes"] > 0
     assert plain["metric"] > 0.5
     assert result["said"]
@@ -228,10 +231,27 @@ def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(her
         ]
 
 
+INTERRUPTS = """
+import signal
+
+loss_sums = 0
+
+
+def interrupting(model, batch):
+    global loss_sums
+    loss_sums += 1
+    if loss_sums == 80:
+        signal.raise_signal(signal.SIGINT)
+    return loss_sum(model, batch)
+"""
+
+
 @pytest.mark.slow
 def test_a_state_that_is_cut_short_costs_that_seed_only(here):
+    text = TASK.replace("loss_sum=loss_sum", "loss_sum=interrupting")
+    write("task.py", text.replace("generator =", f"{INTERRUPTS}\ngenerator =", 1), epochs=3)
     options = ("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
-    assert interrupted(80, *options)[0] == 130
+    assert run(*options)[0] == 130
     state = Path("r.json.state")
     state.write_bytes(state.read_bytes()[:1_000])
     code, _, err = run(*options)

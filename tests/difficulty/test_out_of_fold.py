@@ -33,11 +33,11 @@ def wine(size=178):
 # 0.005, 0.057, 0.026 on breast cancer. Where counting disagreement alone errs: 0.054 and 0.047.
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
-@pytest.mark.parametrize("load", [load_digits, load_breast_cancer])
-def test_the_noise_rate_is_near_the_truth(load, rate):
+@pytest.mark.parametrize(("load", "seeds"), [(load_digits, 3), (load_breast_cancer, 6)])
+def test_the_noise_rate_is_near_the_truth(load, seeds, rate):
     data = load()
     errors, excess, covered = [], [], 0
-    for seed in range(6):
+    for seed in range(seeds):
         labels, truth = with_noise(data.target, rate, seed)
         result = out_of_fold(data.data, labels, seed=seed)
         errors.append(result.noise_rate - truth)
@@ -48,7 +48,7 @@ def test_the_noise_rate_is_near_the_truth(load, rate):
     assert np.abs(errors).max() < 0.08
     assert abs(np.mean(errors)) < 0.02
     assert abs(np.mean(errors)) < abs(np.mean(excess))  # better than counting
-    assert covered >= 5
+    assert covered >= seeds - 1
 
 
 @pytest.mark.slow
@@ -192,9 +192,10 @@ def test_a_perfect_teacher_tells_the_share_exactly():
     assert estimate.disagreement == 0.25
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize("exponent", [0.4, 1.0])
+@pytest.mark.parametrize(
+    ("num_classes", "rate", "exponent"),
+    [(2, 0.0, 0.4), (2, 0.3, 0.4), (2, 0.1, 1.0), (3, 0.1, 0.4), (10, 0.3, 0.4), (10, 0.0, 1.0)],
+)
 def test_where_the_model_is_true_its_rate_is_found(num_classes, rate, exponent):
     # Teachers of all degrees of certainty, calibrated to the truth up to an exponent.
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Orders whose epochs need different numbers of batches: every epoch is planned all the same."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -147,6 +148,8 @@ def test_draws_of_which_some_exceed_the_budget(order, mixing):
         plan = planner(epoch)
         assert len(plan) == len(planner) > 0
         assert plan.indices.max() < 30
+        if epoch > 40 and epoch % 50:
+            continue  # to draw an epoch alone, an order draws all before it
         members = order(lengths, seed=0, epoch=epoch).members
         drawn = np.bincount(members[members < 30], minlength=40)
         here = np.bincount(plan.indices, minlength=40)
@@ -163,15 +166,14 @@ def test_an_order_that_draws_only_what_exceeds_the_budget():
         bw.Planner(np.arange(1, 41), batching=batching, order=order)
 
 
-@pytest.mark.parametrize("samples", [10, 100, 1000])
 @pytest.mark.parametrize("mixing", ["stratified", "update", 2, 4])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_room_is_no_more_than_there_are_samples(samples, mixing, accumulate):
+def test_room_is_no_more_than_there_are_samples(mixing):
     batching = bw.TokenBudget(10, mixing=mixing)
-    planner = bw.Planner([10] * samples, batching=batching, accumulate=accumulate)
-    plan = planner(0)
-    assert len(plan) == len(planner) == samples
-    assert not plan.repeated.size
+    for samples, accumulate in itertools.product((10, 100, 1000), (1, 2)):
+        planner = bw.Planner([10] * samples, batching=batching, accumulate=accumulate)
+        plan = planner(0)
+        assert len(plan) == len(planner) == samples
+        assert not plan.repeated.size
 
 
 @pytest.mark.parametrize(

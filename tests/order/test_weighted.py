@@ -95,7 +95,7 @@ def test_exponential_numbers_are_exponential_and_exact():
 @pytest.mark.slow
 @pytest.mark.parametrize("replacement", [True, False])
 def test_more_than_two_to_the_24_samples(replacement):
-    size = 2**24 + 4_000_000
+    size = 2**24 + 400_000
     weights = np.tile(np.array([1.0, 3.0]), size // 2)
     order = bw.Weighted(weights, num_samples=2_000_000, replacement=replacement)
     members = order(np.ones(size, dtype=np.uint8), seed=0, epoch=0).members

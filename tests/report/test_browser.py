@@ -109,8 +109,7 @@ def overlapping(texts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_legible_and_asks_for_nothing(compared, browser, tmp_path, name, scheme, width):
     address = (compared / f"{name}.html").as_uri()

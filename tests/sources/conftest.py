@@ -72,6 +72,8 @@ WRITERS: dict[str, Callable] = {
 }
 WITH_COLUMNS = [name for name in WRITERS if name != "data.npy"]
 WITH_TYPES = [name for name in WITH_COLUMNS if ".csv" not in name and ".tsv" not in name]
+ALIASES = ("data.feather", "data.ipc", "data.ndjson", "data.tsv")
+"""What is read by the code of another suffix: `test_formats.py` looks at each."""
 
 
 @pytest.fixture

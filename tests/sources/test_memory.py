@@ -12,8 +12,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ROWS = 400_000
-TEXT = "the quick brown fox jumps over the lazy dog " * 24  # about 1 KiB; 400 MB in all
+ROWS = 120_000
+TEXT = "the quick brown fox jumps over the lazy dog " * 24  # about 1 KiB; 120 MB in all
 
 READ = """
 import resource, sys
@@ -66,15 +66,17 @@ def texts(tmp_path_factory) -> dict[str, Path]:
     return files
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
-@pytest.mark.parametrize("measure", ["bytes", "words"])
+@pytest.mark.parametrize(
+    ("kind", "measure"),
+    [("parquet", "bytes"), ("parquet", "words"), ("jsonl", "words"), ("csv", "bytes")],
+)
 def test_text_is_read_in_a_fraction_of_its_size(texts, kind: str, measure: str) -> None:
     path = texts[kind]
-    assert path.stat().st_size > 350 << 20
+    assert path.stat().st_size > 100 << 20
     rows, tokens, grown = read(path, "text", measure)
     assert rows == ROWS
     assert tokens > ROWS * 100
-    assert grown < 200, f"grew by {grown} MiB"
+    assert grown < 60, f"grew by {grown} MiB"
 
 
 def test_small_integers_stay_small(tmp_path) -> None:

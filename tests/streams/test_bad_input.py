@@ -11,16 +11,17 @@ from tests.streams.passes import SOURCES, sample
 BUDGET = bw.TokenBudget(20)
 
 
-@pytest.mark.parametrize(
-    "bad", [0, -3, float("nan"), float("inf"), 2.5, None, "4", [3], 10**30, 2**60, {}]
-)
-@pytest.mark.parametrize("place", [0, 777, 1500])
-def test_a_length_that_is_none_names_its_sample(bad, place):
-    lengths = [5] * 2_000
-    lengths[place] = bad
-    batches = stream(range(2_000), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
-    with pytest.raises(bw.LengthsError, match=f"sample {place} of the stream has length "):
-        list(batches)
+BAD_LENGTHS = [0, -3, float("nan"), float("inf"), 2.5, None, "4", [3], 10**30, 2**60, {}]
+
+
+@pytest.mark.parametrize("place", [0, 177, 350])
+def test_a_length_that_is_none_names_its_sample(place):
+    for bad in BAD_LENGTHS:
+        lengths = [5] * 400
+        lengths[place] = bad
+        batches = stream(range(400), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
+        with pytest.raises(bw.LengthsError, match=f"sample {place} of the stream has length "):
+            list(batches)
 
 
 @pytest.mark.parametrize("kind", [int, float, np.int32, np.float64, np.array])
@@ -29,8 +30,10 @@ def test_whole_numbers_of_any_kind_are_lengths(kind):
     assert sorted(i for batch in batches for i in batch) == list(range(100))
 
 
-@pytest.mark.parametrize("bad", [3, (3,), (3, 4, 5), [1, 2, 3], np.array([1, 2, 3])])
-@pytest.mark.parametrize("place", [1, 177, 350])
+@pytest.mark.parametrize(
+    ("bad", "place"),
+    [(3, 1), ((3,), 177), ((3, 4, 5), 350), ([1, 2, 3], 177), (np.array([1, 2, 3]), 1)],
+)
 def test_a_sample_of_other_columns_than_the_first_names_itself(bad, place):
     lengths = [(5, 6)] * 400
     lengths[place] = bad
@@ -232,6 +235,11 @@ def resumed(batches, state):
 OPTIONS = {"batching": BUDGET, "buffer_size": 100}
 
 
+@pytest.fixture(scope="module")
+def saved():
+    return a_state(**OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -241,18 +249,17 @@ OPTIONS = {"batching": BUDGET, "buffer_size": 100}
         ({"length": lambda s: len(s) + 1}, "another one"),
     ],
 )
-def test_a_state_of_another_stream_is_refused(change, sentence):
+def test_a_state_of_another_stream_is_refused(saved, change, sentence):
     samples = [sample(i, 1 + i % 9) for i in range(900)]
-    state = a_state(**OPTIONS)
     with pytest.raises(bw.PlanMismatchError, match=sentence):
-        resumed(stream(samples, **(OPTIONS | change)), state)
+        resumed(stream(samples, **(OPTIONS | change)), saved)
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES))
-def test_a_state_of_a_longer_stream_is_refused(source):
+def test_a_state_of_a_longer_stream_is_refused(saved, source):
     samples = [sample(i, 1 + i % 9) for i in range(150)]
     other = stream(SOURCES[source](samples), **OPTIONS)
-    other.load_state_dict(a_state(**OPTIONS))
+    other.load_state_dict(saved)
     with pytest.raises(bw.PlanMismatchError, match="now has fewer"):
         next(other)
 
@@ -272,9 +279,9 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_state_that_was_changed_is_refused(change):
+def test_a_state_that_was_changed_is_refused(saved, change):
     other = stream([sample(i, 1 + i % 9) for i in range(900)], **OPTIONS)
-    state = a_state(**OPTIONS) | change
+    state = saved | change
     with pytest.raises(bw.PlanMismatchError, match="changed after it was saved"):
         other.load_state_dict(state)
     # Whoever makes the checksum fit gets no further.
@@ -284,17 +291,16 @@ def test_a_state_that_was_changed_is_refused(change):
 
 
 @pytest.mark.parametrize("change", [{"version": 1}, {"new": 1}, {"checksum": 1}])
-def test_a_state_of_another_form_is_refused(change):
+def test_a_state_of_another_form_is_refused(saved, change):
     with pytest.raises(bw.PlanMismatchError):
-        stream([[1]], **OPTIONS).load_state_dict(a_state(**OPTIONS) | change)
+        stream([[1]], **OPTIONS).load_state_dict(saved | change)
 
 
-@pytest.mark.parametrize("name", sorted(stream([[1]], **OPTIONS).state_dict()))
-def test_a_state_without_one_of_its_keys_is_refused(name):
-    state = a_state(**OPTIONS)
-    del state[name]
-    with pytest.raises(bw.PlanMismatchError, match="not a state of a stream: it is without"):
-        stream([[1]], **OPTIONS).load_state_dict(state)
+def test_a_state_without_one_of_its_keys_is_refused(saved):
+    for name in saved:
+        state = {key: value for key, value in saved.items() if key != name}
+        with pytest.raises(bw.PlanMismatchError, match="not a state of a stream: it is without"):
+            stream([[1]], **OPTIONS).load_state_dict(state)
 
 
 def test_no_state_at_all_is_refused():

@@ -86,7 +86,7 @@ def test_pairs_are_padded_close_to_the_planned(batching, bound):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capacity", [(256, 256), (256, 320), 512])
+@pytest.mark.parametrize("capacity", [(256, 320), 512])
 def test_packing_pairs_takes_hardly_more_rows(capacity):
     batching = bw.Packing(capacity)
     planned = len(bw.plan(PAIRS, batching=batching, accumulate=8))

@@ -49,7 +49,7 @@ def test_nothing_is_lost_nothing_comes_twice(options):
 
 
 @pytest.mark.parametrize("last", ["short", "drop", "repeat"])
-@pytest.mark.parametrize("size", [1, 3, 4, 9, 41, 64, 65])
+@pytest.mark.parametrize("size", [1, 4, 41, 64])
 def test_remainders_follow_the_policy(size, last):
     options = {
         "samples": [sample(number, 5) for number in range(size)],
@@ -296,14 +296,14 @@ def test_functions_are_batchings():
     assert all(len(batch) <= 3 for batch in batches)
 
 
-@pytest.mark.parametrize("count", range(4, 41))
-def test_enough_is_left_for_every_rank_to_end_with(count):
+def test_enough_is_left_for_every_rank_to_end_with():
     """A buffer hardly larger than an update: what stays can be shared by all, whenever it ends."""
-    samples = [sample(i, 5) for i in range(count)]
-    options = {"samples": samples, "batching": bw.TokenBudget(10), "buffer_size": 9}
-    batches, twice = of_all_ranks(options | {"world_size": 4})
-    assert not twice
-    assert items_of(batches) == expected_items(samples, bw.TokenBudget(10))
+    for count in range(4, 41):
+        samples = [sample(i, 5) for i in range(count)]
+        options = {"samples": samples, "batching": bw.TokenBudget(10), "buffer_size": 9}
+        batches, twice = of_all_ranks(options | {"world_size": 4})
+        assert not twice, count
+        assert items_of(batches) == expected_items(samples, bw.TokenBudget(10)), count
 
 
 def test_a_sample_of_which_some_pieces_are_gone_is_resumed_piece_by_piece():
@@ -382,7 +382,7 @@ COLUMNS = (
 
 
 @pytest.mark.slow
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     settings_of_streams(min_samples=30),
     st.lists(st.integers(0, 6), min_size=1, max_size=4),
