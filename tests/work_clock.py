@@ -10,8 +10,6 @@ from torch.utils._pytree import tree_leaves
 SECONDS_A_TOKEN = 1e-3
 
 _MODULES = (
-    "batchwright.advise.learning",
-    "batchwright.advise.price",
     "batchwright.advise.task_evidence",
     "batchwright.advise.trials",
 )

@@ -16,7 +16,7 @@ from batchwright.advise import (
     Evidence,
     Gain,
     Hardware,
-    Trial,
+    SpeedTrial,
     advise,
     profile_data,
     profile_hardware,
@@ -40,7 +40,7 @@ def verdicts(evidence):
 def trial(name, speed, precision="fp32"):
     speeds = tuple(1_000 * speed * factor for factor in (0.99, 1.0, 1.01))
     gain = Gain(speed, 0.98 * speed, 1.02 * speed, "as many real tokens a second")
-    return Trial(name, precision, 3, 10 / speed, 1_000 * speed, gain, speeds)
+    return SpeedTrial(name, precision, 3, 10 / speed, 1_000 * speed, gain, speeds)
 
 
 def trials(*made):

@@ -126,7 +126,7 @@ def test_looking_stops_when_the_time_is_over(monkeypatch):
             return np.array([index % 3])
 
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("batchwright.advise.sample_digest.time", clock)
+    monkeypatch.setattr("batchwright.advise.duplicates.time", clock)
     found = profile_duplicates(Slow(), lengths=np.ones(1_000, int), seconds=20)
     assert found.num_samples == 21
     assert not found.is_complete

@@ -53,7 +53,7 @@ def test_of_many_groups_ten_are_told_and_the_smallest():
     ("groups", "error", "said"),
     [
         (["a"], bw.errors.ScoresError, "groups are 1 for 3 samples"),
-        (["a", "b", "c"], bw.errors.ScoresError, "these are no groups"),
+        (["a", "b", "c"], bw.errors.ScoresError, "these are not groups"),
         (["a", None, "a"], bw.errors.ScoresError, r"groups\[1\] is missing"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.advise import profile_labels
-from batchwright.advise.dense_features import MOST_FEATURES, dense_features
+from batchwright.advise.noise_estimate import MOST_FEATURES, dense_features
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_features_that_tell_too_little_make_no_noise(digits, pixels):
     noise = profile_labels(truth, features=images[:, pixels]).noise
     assert noise.rate > 0.1
     assert not noise.is_trusted
-    assert "linear teacher" in noise.doubt
+    assert "linear model" in noise.doubt
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_features_that_tell_nothing_are_not_trusted(digits):
     guesses = np.random.default_rng(0).normal(size=(truth.size, 5))
     noise = profile_labels(truth, features=guesses).noise
     assert not noise.is_trusted
-    assert "no better than naming the largest class" in noise.doubt
+    assert "no better than always naming the largest class" in noise.doubt
 
 
 def test_of_few_samples_noise_is_not_estimated(digits):
@@ -116,7 +116,7 @@ def test_of_few_samples_noise_is_not_estimated(digits):
     for size in (3, 150):
         profile = profile_labels(truth[:size] % 2, features=images[:size])
         assert profile.noise is None
-        assert profile.noise_unknown == f"{size} samples are too few, 200 would do"
+        assert profile.noise_unknown == f"{size} samples are too few; an estimate needs 200"
 
 
 @pytest.mark.slow
@@ -205,9 +205,9 @@ def test_of_one_class_there_is_nothing_to_tell():
         (["a", "a", None, "b"], None, r"labels\[2\] is missing"),
         (["a", "a", "", "a"], None, r"labels\[2\] is empty"),
         (np.array([0.0, 0.0, np.nan, 1.0]), None, r"labels\[2\] is missing"),
-        (np.zeros((4, 2)), None, "expected one for each sample"),
-        ([["a"], ["b"]], None, "neither a number nor text"),
-        ([0, 1] * 200, np.ones((3, 2)), "features are of 3 samples, labels of 400"),
+        (np.zeros((4, 2)), None, "expected one per sample"),
+        ([["a"], ["b"]], None, "must be numbers or texts"),
+        ([0, 1] * 200, np.ones((3, 2)), "features are 3 for 400 samples"),
         ([0, 1] * 200, np.full((400, 2), np.nan), "NaN or infinite"),
         ([0, 1] * 200, [[1], [1, 2]] * 200, "numbers of the same shape"),
         ([0, 1] * 200, [{"a": 1}] * 400, "expected numbers or texts"),

@@ -5,8 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from batchwright.advise import Gain, LearningTrial, run_learning_trials  # noqa: E402
-from batchwright.advise.learning import _plan, _trial  # noqa: E402
-from batchwright.advise.rules.evidence import ALONE, learnt  # noqa: E402
+from batchwright.advise.trials import ALONE, _learning_trial, _plan  # noqa: E402
 from batchwright.compare import Strategy  # noqa: E402
 from batchwright.compare.arm import Evaluation, Spent  # noqa: E402
 from batchwright.compare.race import Outcome  # noqa: E402
@@ -23,7 +22,7 @@ def outcome(name, metrics, seconds_each):
 
 
 def found(ratio, low=None, high=None, *, least=None, most=None):
-    gain = Gain(ratio, low, high, "as soon")
+    gain = Gain(ratio, low, high, "as fast")
     runs = 1 if low is None else 3
     return LearningTrial(
         "other", 0.5, runs, gain, ratio if least is None else least, most or ratio, 0.0
@@ -35,7 +34,7 @@ def test_the_same_metrics_in_half_the_time_are_twice_as_soon(higher):
     task = make_task(better="higher" if higher else "lower")
     metrics = [sign * each for sign in [-1 if higher else 1] for each in (10, 8, 7, 6, 5, 4)]
     run = [outcome("first", metrics, 2.0), outcome("other", metrics, 1.0)]
-    trial = _trial(1, [run, run, run], 0.5, task)
+    trial = _learning_trial(1, [run, run, run], 0.5, task)
     assert trial.sooner.ratio == pytest.approx(2.0)
     assert (trial.least, trial.most, trial.gain) == (pytest.approx(2.0), pytest.approx(2.0), 0.0)
     assert trial.runs == 3
@@ -46,7 +45,7 @@ def test_one_that_never_arrives_is_never_sooner():
         outcome("first", [10, 8, 7, 6, 5, 4], 1.0),
         outcome("other", [10, 10, 10, 10, 10, 10], 1.0),
     ]
-    trial = _trial(1, [run], 1.0, make_task())
+    trial = _learning_trial(1, [run], 1.0, make_task())
     assert trial.most <= 1.0
     assert trial.gain == -6
     assert trial.sooner.low is None  # of one run
@@ -54,7 +53,7 @@ def test_one_that_never_arrives_is_never_sooner():
 
 def test_where_nothing_is_learnt_nothing_is_said():
     run = [outcome("first", [10, 11, 12, 11, 12, 11], 1.0), outcome("other", [10] * 6, 0.5)]
-    assert _trial(1, [run], 1.0, make_task()) is None
+    assert _learning_trial(1, [run], 1.0, make_task()) is None
 
 
 @pytest.mark.parametrize(
@@ -71,12 +70,12 @@ def test_where_nothing_is_learnt_nothing_is_said():
     ],
 )
 def test_verdicts_ask_more_of_one_run(trial, verdict):
-    assert learnt(trial) == verdict
+    assert trial.verdict == verdict
 
 
 @pytest.mark.parametrize(("seconds", "fixed"), [(1.0, 0.0), (50.0, 2.0), (500.0, 2.0)])
 def test_what_is_planned_fits_into_the_seconds(seconds, fixed):
-    seeds, share = _plan(seconds, 40.0, fixed)
+    seeds, share = _plan(seconds, [20.0, 20.0], fixed / 11)
     assert 0 <= share <= 1
     assert seeds * (share * 40.0 + fixed) <= max(seconds, seeds * fixed) + 1e-9
 

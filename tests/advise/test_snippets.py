@@ -183,7 +183,7 @@ def _run_alone(code, folder):
 def test_an_advised_order_is_written(framework):
     code = snippet([DYNAMIC, EASY_FIRST], DATA, framework)
     assert "order=bw.Curriculum(scores, epochs=EPOCHS / 2)" in code
-    assert "# scores: one value for each of lengths" in code
+    assert "# scores: one value for each sample" in code
     unsure = dataclasses.replace(EASY_FIRST, verdict="cannot tell")
     assert "order=" not in snippet([DYNAMIC, unsure], DATA, framework)
 

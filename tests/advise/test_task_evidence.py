@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 
 from batchwright.advise import advise, configuration, examine_task, price_trials  # noqa: E402
-from batchwright.advise.model_profile import profile_model  # noqa: E402
-from batchwright.advise.price import SECONDS, SHARE  # noqa: E402
+from batchwright.advise.machine import profile_model  # noqa: E402
+from batchwright.advise.task_evidence import SECONDS, SHARE  # noqa: E402
 from batchwright.compare import Task  # noqa: E402
 from batchwright.difficulty import out_of_fold  # noqa: E402
 from batchwright.errors import TaskError  # noqa: E402
@@ -100,7 +100,7 @@ def test_trials_can_be_limited_in_updates():
     task = make_task(num_samples=400, epochs=2)
     found = examine_task(task, updates=9)
     assert (found.price.seconds, found.price.updates) == (None, 9)
-    assert "at most 9 updates of each strategy" in found.price.told()
+    assert "at most 9 updates of each strategy" in str(found.price)
     assert {each.updates for each in found.evidence.trials.values()} == {9}
     assert found.evidence.learning == {}  # not a third of a run
     assert found.evidence.model is not None
@@ -126,7 +126,7 @@ def test_limits_that_are_none_are_refused(limits, said):
 def test_trials_of_a_long_run_may_take_a_twentieth_of_it():
     short = price_trials(make_task())
     assert short.seconds == SECONDS
-    assert "120 s" in short.told()
+    assert "120 s" in str(short)
     long = price_trials(make_task(epochs=10**9))
     assert long.seconds == pytest.approx(SHARE * long.run_seconds)
     assert long.seconds > SECONDS

@@ -1,6 +1,6 @@
-"""What is advised: a verdict, why, what is to be gained, and where that is known from."""
+"""Advice on a technique: a verdict, the reason, and the expected gain with its origin."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -8,17 +8,20 @@ Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
 Origin: TypeAlias = Literal["measured here", "computed from the plan", "published"]
 
+WORTH = 1.03
+"""Ratios below this are not worth a change."""
+
 
 @dataclass(frozen=True)
 class Gain:
-    """What a technique is expected to be worth.
+    """The expected gain of a technique.
 
     Attributes:
-        ratio: To doing without it.
-        low: Lower end of its 95 % interval. None: it is computed, or of one sample.
+        ratio: With the technique over without it.
+        low: Lower end of the 95 % interval. None: computed, or of one run.
         high: The upper one.
-        of: What is compared, as it stands behind "2 ×": ``"as many real tokens a second"``.
-        origin: Where that is known from.
+        of: What is compared, as it follows "2 ×": ``"the real tokens per second"``.
+        origin: Where the figure comes from.
         source: Who published it.
     """
 
@@ -29,20 +32,25 @@ class Gain:
     origin: Origin = "measured here"
     source: str = ""
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it is worth a change: the lower end counts, if there is one."""
+        return "use" if (self.ratio if self.low is None else self.low) >= WORTH else "do not use"
+
 
 @dataclass(frozen=True)
 class Advice:
-    """What is advised of one technique.
+    """Advice on one technique.
 
     Attributes:
-        technique: Which.
+        technique: Its name.
         verdict: ``"use"``, ``"do not use"`` or ``"cannot tell"``.
-        why: In a sentence or two.
-        gain: What it is worth, or would be. None: unknown.
+        why: The reason, in a sentence or two.
+        gain: The expected gain. None: unknown.
         settings: What to set, by the names of the library.
         untested: What was not looked at.
-        rule: The function that says so.
-        strategy: What `compare` calls it, as a part of a strategy's name.
+        rule: Name of the rule that gave the advice.
+        strategy: The technique as a part of the name of a strategy in `compare`.
     """
 
     technique: str
@@ -53,3 +61,16 @@ class Advice:
     untested: str = ""
     rule: str = ""
     strategy: str = ""
+
+
+def configuration(advice: Sequence[Advice]) -> str:
+    """Return the name of the strategy that does everything advised, and nothing else.
+
+    Example:
+        >>> use = Advice("mixed precision", "use", "", strategy="bf16")
+        >>> configuration([use, Advice("curriculum", "do not use", "", strategy="curriculum:loss")])
+        'plain+bf16'
+    """
+    parts = [each.strategy for each in advice if each.verdict == "use" and each.strategy]
+    kind = "planned" if "planned" in parts else "plain"
+    return "+".join([kind, *(part for part in parts if part != "planned")])

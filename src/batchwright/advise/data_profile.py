@@ -1,4 +1,4 @@
-"""What lengths alone tell: how they are spread, and what each way to make batches pads."""
+"""Lengths: their distribution, and the padding of each kind of batches."""
 
 import time
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
+from batchwright.batching.length_grouped import LengthGrouped
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
@@ -15,7 +16,7 @@ from batchwright.stats.lengths import Histogram, histogram
 from batchwright.typing import IntoLengths, LengthArray
 
 ROWS = 8
-"""Samples of the longest kind that a batch holds, where no budget is given."""
+"""Samples of the longest kind in a batch, where no budget is given."""
 
 NUM_SHAPES = 8
 
@@ -23,20 +24,10 @@ _MOST_PLANNED = 1_000_000
 _MOST_PACKED = 200_000
 _MOST_DIALLED = 50_000
 
-MEGABATCH = 50
-"""Batches that trainers sort together by length."""
-
 
 @dataclass(frozen=True)
 class ColumnLengths:
-    """How long samples are in one column.
-
-    Attributes:
-        num_tokens: All together.
-        median: Half of the samples are not longer.
-        p95: What 95 % are not longer than.
-        longest: The longest.
-    """
+    """The lengths of samples in one column, in tokens."""
 
     num_tokens: int
     median: float
@@ -49,19 +40,19 @@ class DataProfile:
     """What is known of the lengths.
 
     Attributes:
-        num_samples: How many there are.
-        num_tokens: All together.
-        columns: Of each length that a sample has: one, or source and target and the like.
+        num_samples: Number of samples.
+        num_tokens: Tokens of all samples.
+        columns: Each length that a sample has: one, or source and target and the like.
         median: Of the total length of a sample.
-        p95: What 95 % are not longer than.
+        p95: The 95th percentile of it.
         longest: The longest.
-        max_tokens: The budget that all batches below keep.
-        is_given: Whether the user has given it.
+        max_tokens: The budget of all batches below.
+        is_given: Whether the user gave the budget.
         efficiency: Kind of batches (``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"``,
-            ``"buckets"``) → real over padded tokens; those that cannot be made are absent.
+            ``"buckets"``) → real over padded tokens; kinds that cannot be made are absent.
         dial: The mixing dial, for updates of 8 batches.
         histogram: Of total lengths.
-        seconds: What finding that out took.
+        seconds: Time to make this profile.
     """
 
     num_samples: int
@@ -86,20 +77,18 @@ class DataProfile:
 def profile_data(
     lengths: IntoLengths, *, max_tokens: int | None = None, seed: int = 0
 ) -> DataProfile:
-    """Look at lengths, and at what plans of them would pad.
+    """Describe lengths, and the padding of their plans.
 
-    Of many samples a random part is planned; it pads as the whole does, or a little more.
+    Of many samples a random part is planned, which pads as much as the whole or a little more. 10⁷
+    lengths take a few seconds.
 
     Args:
         lengths: integer[n], or integer[n, k] of several columns; tokens.
         max_tokens: Budget of a batch. None: `ROWS` times the longest sample.
-        seed: Of the part.
-
-    Returns:
-        The profile. 10⁷ lengths take a few seconds.
+        seed: Of the random part.
 
     Raises:
-        LengthsError: If lengths are no positive whole numbers.
+        LengthsError: If lengths are not positive integers.
         BudgetError: If the longest sample exceeds the budget.
 
     Example:
@@ -115,35 +104,19 @@ def profile_data(
     if longest > budget:
         raise BudgetError(
             f"the longest sample takes {longest:,} tokens, more than max_tokens={budget:,}. "
-            "Raise max_tokens, or cut what is longer."
+            "Raise max_tokens, or leave out or cut longer samples."
         )
-    part = _part(array, _MOST_PLANNED, seed)
-    rows = budget // longest
-    kinds: dict[str, Batching] = {
-        "plain": FixedSize(rows),
-        "planned": TokenBudget(budget),
-        "packed": Packing(budget),
-        "buckets": Buckets(NUM_SHAPES, max_tokens=budget),
-    }
-    efficiency = {"grouped": _grouped_efficiency(part, rows, seed)}
-    for name, batching in kinds.items():
-        planned = _part(part, _MOST_PACKED, seed) if name in {"packed", "buckets"} else part
-        try:
-            stats = plan(planned, batching=batching, seed=seed).stats(planned)
-        except (BudgetError, PlanError):
-            continue
-        efficiency[name] = stats.efficiency
-    median, p95 = np.quantile(_part(sizes, _MOST_PLANNED, seed), [0.5, 0.95])
+    total = _column(sizes, seed)
     return DataProfile(
         num_samples=len(array),
-        num_tokens=int(sizes.sum(dtype=np.int64)),
+        num_tokens=total.num_tokens,
         columns=tuple(_column(each, seed) for each in array.reshape(len(array), -1).T),
-        median=float(median),
-        p95=float(p95),
-        longest=int(sizes.max()),
+        median=total.median,
+        p95=total.p95,
+        longest=total.longest,
         max_tokens=budget,
         is_given=max_tokens is not None,
-        efficiency=efficiency,
+        efficiency=_efficiency(array, budget // longest, budget, seed),
         histogram=histogram(sizes),
         dial=_dial(_part(array, _MOST_DIALLED, seed), budget, seed),
         seconds=time.perf_counter() - started,
@@ -152,8 +125,8 @@ def profile_data(
 
 def _column(lengths: LengthArray, seed: int) -> ColumnLengths:
     median, p95 = np.quantile(_part(lengths, _MOST_PLANNED, seed), [0.5, 0.95])
-    total = int(lengths.sum(dtype=np.int64))
-    return ColumnLengths(total, float(median), float(p95), int(lengths.max()))
+    tokens = int(lengths.sum(dtype=np.int64))
+    return ColumnLengths(tokens, float(median), float(p95), int(lengths.max()))
 
 
 def _part(array: LengthArray, most: int, seed: int) -> LengthArray:
@@ -166,16 +139,22 @@ def _part(array: LengthArray, most: int, seed: int) -> LengthArray:
     return part
 
 
-def _grouped_efficiency(lengths: LengthArray, rows: int, seed: int) -> float:
-    """Return what sorting by length within megabatches leaves of padded batches."""
-    columns = lengths.reshape(len(lengths), -1)
-    order = generator(seed, "advice of groups").permutation(len(columns))
-    group = np.arange(order.size) // (MEGABATCH * rows)
-    order = order[np.lexsort((-totals(lengths)[order].astype(np.int64), group))]
-    starts = np.arange(0, order.size, rows)
-    longest = np.maximum.reduceat(columns[order], starts, axis=0).astype(np.int64).sum(axis=1)
-    padded = int((longest * np.diff(np.append(starts, order.size))).sum())
-    return int(columns.sum(dtype=np.int64)) / padded
+def _efficiency(array: LengthArray, rows: int, budget: int, seed: int) -> dict[str, float]:
+    kinds: dict[str, tuple[Batching, int]] = {
+        "grouped": (LengthGrouped(rows), _MOST_PLANNED),
+        "plain": (FixedSize(rows), _MOST_PLANNED),
+        "planned": (TokenBudget(budget), _MOST_PLANNED),
+        "packed": (Packing(budget), _MOST_PACKED),
+        "buckets": (Buckets(NUM_SHAPES, max_tokens=budget), _MOST_PACKED),
+    }
+    found = {}
+    for name, (batching, most) in kinds.items():
+        part = _part(array, most, seed)
+        try:
+            found[name] = plan(part, batching=batching, seed=seed).stats(part).efficiency
+        except (BudgetError, PlanError):
+            continue
+    return found
 
 
 def _dial(lengths: LengthArray, budget: int, seed: int) -> tuple[DialPosition, ...]:

@@ -1,6 +1,6 @@
-"""How many labels are wrong, and whether that can be told at all."""
+"""How many labels are wrong, and whether that can be estimated at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,45 +8,50 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.advise.dense_features import dense_features
+from batchwright.advise.duplicates import check_one_for_each
 from batchwright.difficulty import OutOfFold, out_of_fold
-from batchwright.errors import ScoresError
+from batchwright.errors import MissingExtraError, ScoresError
 from batchwright.seeding import generator
-from batchwright.typing import IntArray
+from batchwright.typing import FloatArray, IntArray
 
 MOST_SAMPLES = 4_000
-"""Samples that are looked at, at most: a random part, or fewer where there are many classes."""
-
-_MOST_NUMBERS = 12_000_000
-"""Samples × features × classes: what is fitted in a few seconds."""
+"""Samples of the random part at most; fewer where there are many classes."""
 
 FEWEST_SAMPLES = 200
-"""Of fewer samples nothing is estimated."""
+"""Samples that an estimate needs."""
+
+MOST_FEATURES = 128
+"""Features of a sample at most; wider ones are projected on their main axes."""
+
+_MOST_NUMBERS = 12_000_000  # samples × features × classes: fitted in a few seconds
+_WIDEST = 4_096  # numbers of a sample that are read; of a larger one, every second or third
+_LONGEST_WORDS = 20  # from this mean length of words on, characters are counted instead
+_WORD = r"(?u)\w+"
+_BUCKETS = 2**14  # columns that words, or characters, are hashed to
 
 _LEAST_ACCURACY = 0.5
 _LEAST_GAIN = 0.35
-"""A teacher below these tells too little: the share of labels it has to agree with, and the share
-of the largest class's errors that it has to remove."""
+"""A teacher has to agree with this share of the labels, and to remove this share of the errors of
+always predicting the largest class."""
 
 _PLATEAU = 0.08
-"""How much more often a teacher may agree with labels in the third of samples that it is surest of
-than in the next."""
+"""By how much a teacher may agree with labels more often in its most confident third of the samples
+than in the second."""
 
 
 @dataclass(frozen=True)
 class NoiseEstimate:
-    """What share of labels is wrong.
+    """The share of labels that are wrong.
 
     Attributes:
         rate: The estimate.
         low: Lower end of its 95 % interval.
         high: The upper one.
-        num_samples: How many were looked at.
+        num_samples: How many samples it is from.
         accuracy: How often teachers agreed with labels that they had not seen.
-        majority: The share of the largest class: what naming it always would do.
-        is_trusted: Whether the teachers know enough that what they disagree with is noise. If
-            not, their own errors are in the estimate: it is too high rather than too low, and
-            `low` says nothing.
+        majority: The share of the largest class.
+        is_trusted: Whether teachers are good enough for their disagreement to be noise. If not,
+            the estimate contains their own errors: it is rather too high, and `low` means nothing.
         doubt: Why it is not trusted; empty if it is.
     """
 
@@ -65,46 +70,27 @@ def estimate_noise(
 ) -> NoiseEstimate:
     """Estimate what share of labels is wrong, from teachers that did not see them.
 
-    A teacher is a linear model on the features, see `batchwright.difficulty.out_of_fold`. What it
-    disagrees with is noise or its own error. Where labels are noise alone, the teacher agrees
-    equally often with those that it is sure of and those that it is very sure of; where agreement
-    keeps rising with its certainty, the errors are its own, and the estimate is not trusted.
+    A teacher is a linear model on the features, see `batchwright.difficulty.out_of_fold`. It
+    disagrees with a label because of noise, or by its own error. Noise is independent of its
+    confidence; its own errors are not. So where agreement keeps rising with confidence, the
+    estimate is not trusted. Takes some seconds, however many samples there are.
 
     Args:
         features: Numbers of each sample, float[n, ...], or n texts.
         codes: int64[n], the classes, from 0 to k - 1; `FEWEST_SAMPLES` or more.
         num_classes: k.
-        seed: Of the part that is looked at, and of the folds.
-
-    Returns:
-        The estimate.
+        seed: Of the random part, and of the folds.
 
     Raises:
-        ScoresError: If features are not one for each sample, or not finite.
+        ScoresError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If features are texts or wide, and scikit-learn is not installed.
-
-    Complexity:
-        Some seconds, however many samples there are.
 
     Source:
         Patrini et al., *Making deep neural networks robust to label noise*, 2016,
         arXiv:1609.03683, for the noise channel; Northcutt, Jiang and Chuang, *Confident
         learning*, 2019, arXiv:1911.00068, for predictions out of fold.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> truth = np.repeat([0, 1], 400)
-        >>> features = rng.normal(size=(800, 2)) + 5 * truth[:, None]
-        >>> codes = np.where(rng.random(800) < 0.2, 1 - truth, truth)
-        >>> estimate = estimate_noise(features, codes, 2)
-        >>> estimate.is_trusted, round(estimate.rate, 1)
-        (True, 0.2)
     """
-    if len(features) != codes.size:
-        raise ScoresError(
-            f"features are of {len(features):,} samples, labels of {codes.size:,}: expected one "
-            "for each sample."
-        )
+    check_one_for_each("features", len(features), codes.size)
     size = min(codes.size, MOST_SAMPLES)
     part = np.sort(generator(seed, "label noise").permutation(codes.size)[:size])
     with _one_thread():
@@ -116,18 +102,16 @@ def estimate_noise(
         labels = codes[part]
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
-            raise ScoresError("the samples looked at are all of one class: noise cannot be told.")
+            raise ScoresError("the random part of the labels has one class only: give more labels.")
         known = out_of_fold(dense, labels, seed=seed)
     agrees = known.predicted == labels
-    accuracy, majority = float(agrees.mean()), float(counts.max() / labels.size)
+    majority = float(counts.max() / labels.size)
     doubt = _doubt(known, agrees, majority)
-    low, high = known.noise_interval
     return NoiseEstimate(
-        rate=known.noise_rate,
-        low=low,
-        high=high,
+        known.noise_rate,
+        *known.noise_interval,
         num_samples=labels.size,
-        accuracy=accuracy,
+        accuracy=float(agrees.mean()),
         majority=majority,
         is_trusted=not doubt,
         doubt=doubt,
@@ -135,35 +119,35 @@ def estimate_noise(
 
 
 def _doubt(known: OutOfFold, agrees: npt.NDArray[np.bool_], majority: float) -> str:
-    """Say why the estimate is not to be trusted, or nothing."""
+    """Return why the estimate is not to be trusted; empty if it is."""
     accuracy = float(agrees.mean())
     chance = 2 * np.sqrt(majority * (1 - majority) / agrees.size)
     if accuracy <= majority + chance:
         return (
-            f"a linear teacher agrees with {accuracy:.0%} of the labels, no better than naming "
-            f"the largest class, {majority:.0%}: these features tell nothing of the labels"
+            f"a linear model predicts {accuracy:.0%} of the labels, no better than always naming "
+            f"the largest class ({majority:.0%}), so these features contain too little information"
         )
     if accuracy < _LEAST_ACCURACY or accuracy - majority < _LEAST_GAIN * (1 - majority):
         return (
-            f"a linear teacher agrees with {accuracy:.0%} of the labels only (the largest class "
-            f"has {majority:.0%}): these features tell too little of the labels"
+            f"a linear model predicts only {accuracy:.0%} of the labels (the largest class has "
+            f"{majority:.0%}), so these features contain too little information"
         )
     surest = np.argsort(-known.probabilities.max(axis=1), kind="stable")
     first, second, _ = np.array_split(agrees[surest], 3)
     if first.mean() - second.mean() > _PLATEAU:
         return (
-            f"the surer a linear teacher is, the more often it agrees with the labels "
-            f"({first.mean():.0%} in the surest third, {second.mean():.0%} in the next): its own "
-            "errors are in the estimate"
+            f"a linear model predicts {first.mean():.0%} of the labels in its most confident third "
+            f"of the samples and {second.mean():.0%} in the second, so the estimate contains its "
+            "own errors"
         )
     return ""
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep linear algebra on one thread where that can be: for products this small more cost time.
+    """Keep linear algebra on one thread where possible.
 
-    On a processor that others use too, several threads took up to 15 times as long.
+    For products this small more threads cost time: up to 15 times on a CPU with other load.
     """
     try:
         from threadpoolctl import threadpool_limits
@@ -172,3 +156,106 @@ def _one_thread() -> Iterator[None]:
         return
     with threadpool_limits(1):
         yield
+
+
+def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArray:
+    """Return at most `MOST_FEATURES` numbers for each sample of a part.
+
+    Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
+    spaces, of characters. Arrays are flattened. Labels are not used.
+
+    Args:
+        features: n texts (a list, or a column of `pyarrow`), or an array [n, ...].
+        part: int64[m], the samples to take.
+        seed: Of the projection.
+
+    Returns:
+        float64[m, d].
+
+    Raises:
+        ScoresError: If features are neither numbers nor texts.
+        MissingExtraError: If they are texts or wide, and scikit-learn is not installed.
+
+    Source:
+        Weinberger et al., *Feature Hashing for Large Scale Multitask Learning*, 2009,
+        arXiv:0902.2206; Deerwester et al., *Indexing by Latent Semantic Analysis*, 1990.
+
+    Example:
+        >>> dense_features(np.arange(24).reshape(3, 2, 4), np.array([0, 2])).shape
+        (2, 8)
+    """
+    texts = _texts(features, part)
+    if texts is not None:
+        return _of_texts(texts, seed)
+    try:
+        array = np.asarray(features)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ScoresError(
+            "features cannot be read as an array: expected numbers of the same shape for each "
+            "sample, or texts."
+        ) from error
+    if array.dtype.kind not in "buif":
+        raise ScoresError(f"features are of type {array.dtype}: expected numbers or texts.")
+    flat = array[part].reshape(len(part), -1)
+    flat = flat[:, :: -(-flat.shape[1] // _WIDEST)].astype(np.float64)
+    finite = np.isfinite(flat).all(axis=1)
+    if not finite.all():
+        index = int(part[int(np.argmin(finite))])
+        raise ScoresError(f"features[{index}] has values that are NaN or infinite: fill them.")
+    if flat.shape[1] <= MOST_FEATURES:
+        return flat
+    width = min(MOST_FEATURES, len(flat))
+    return _projected(_sklearn().decomposition.PCA, flat, width, seed, svd_solver="randomized")
+
+
+def _texts(features: Any, part: IntArray) -> list[str] | None:
+    """Return the texts of a part; None if features are not texts."""
+    if hasattr(features, "to_pylist"):
+        values = features.take(part).to_pylist()
+    elif isinstance(features, Sequence):
+        values = [features[index] for index in part.tolist()]
+    elif isinstance(features, np.ndarray) and features.dtype.kind in "OU":
+        values = features[part].tolist()
+    else:
+        return None
+    return values if all(isinstance(value, str) for value in values) else None
+
+
+def _of_texts(texts: list[str], seed: int) -> FloatArray:
+    library = _sklearn()
+    characters, spaces = sum(map(len, texts)), sum(each.count(" ") for each in texts)
+    # In Chinese, Japanese or a genome, what stands between spaces is not a word.
+    kind = "word" if characters < _LONGEST_WORDS * max(spaces, len(texts)) else "char"
+    counts = library.feature_extraction.text.HashingVectorizer(
+        analyzer=kind,
+        token_pattern=_WORD,
+        ngram_range=(1, 2),
+        n_features=_BUCKETS,
+        alternate_sign=False,
+        norm=None,
+    ).transform(texts)
+    if not counts.nnz:
+        return np.zeros((len(texts), 1))
+    weighted = library.feature_extraction.text.TfidfTransformer(sublinear_tf=True).fit_transform(
+        counts
+    )
+    width = min(MOST_FEATURES, len(texts) - 1)
+    return _projected(library.decomposition.TruncatedSVD, weighted, width, seed, n_iter=3)
+
+
+def _projected(method: Any, values: Any, width: int, seed: int, **options: Any) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal samples have no variance
+        axes: FloatArray = method(width, random_state=seed, **options).fit_transform(values)
+    return axes
+
+
+def _sklearn() -> Any:
+    try:
+        import sklearn.decomposition
+        import sklearn.feature_extraction.text
+    except ImportError as error:
+        raise MissingExtraError(
+            "Estimating label noise from texts or wide features needs scikit-learn, which is not "
+            "installed. Run: pip install 'batchwright[advise]'."
+        ) from error
+    return sklearn

@@ -1,4 +1,4 @@
-"""The configuration that is advised, as code to paste."""
+"""The advised configuration as code to paste."""
 
 import ast
 import re
@@ -51,7 +51,7 @@ arguments = TrainingArguments(
     num_train_epochs=EPOCHS,
     gradient_accumulation_steps=planner.accumulate,
     {arguments},
-    use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused on a processor
+    use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused on a CPU
     remove_unused_columns=False,
 )
 trainer = PlannedTrainer(
@@ -79,8 +79,8 @@ trainer = lightning.Trainer(
     precision="{lightning}",
     use_distributed_sampler=False,
 )
-# module is your LightningModule. Its training_step returns the sum of the loss over a constant,
-# such as lengths.sum() / len(planner): a mean per batch would be a mean of means.
+# module is your LightningModule. Its training_step returns the sum of the loss, divided by a
+# constant such as lengths.sum() / len(planner): a mean per batch would be a mean of means.
 trainer.fit(module, loader)
 """
 
@@ -89,13 +89,13 @@ import batchwright as bw
 import keras
 from batchwright.keras import PlanDataset
 
-# Layers take their precision when they are made: build and compile model behind this line,
+# Layers take their precision when they are made: build and compile the model after this line,
 # with a loss that is a sum: keras.losses.MeanSquaredError(reduction="sum").
 keras.config.set_dtype_policy("{keras}")
 model = BUILD_MODEL()
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order})
-# fetch(indices) → (x, y, sample_weight) of these samples, padded; the weights 0 at padding.
+# fetch(indices) → (x, y, sample_weight) of these samples, padded; weights are 0 at padding.
 data = PlanDataset(planner, fetch)
 model.fit(data.for_fit(), epochs=EPOCHS, shuffle=False, callbacks=[data.callback()])
 """
@@ -112,15 +112,15 @@ _MODES = {
     "fp16": {"arguments": "fp16=True", "lightning": "16-mixed", "keras": "mixed_float16"},
     "fp32": {"arguments": "bf16=False", "lightning": "32-true", "keras": "float32"},
 }
-"""What frameworks call a precision; what they cannot measure is fp32 to them."""
+"""The name of each precision in the frameworks."""
 
 _TABLE = """\
 table = bw.LossTable(len(lengths))
-# The order goes by the losses of samples: live = batchwright.torch.LiveLosses(table), then
+# The order depends on the losses of samples: live = batchwright.torch.LiveLosses(table), then
 # live.record(indices, losses) after each batch and live.sync() at the end of an epoch.
 """
 
-_SCORES = "# {name}: one value for each of lengths; of a difficulty, higher is harder.\n"
+_SCORES = "# {name}: one value for each sample; for a difficulty, higher is harder.\n"
 
 _TOKENS = "other tokens per update"
 
@@ -129,13 +129,13 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
     """Write the advised configuration for a framework.
 
     Args:
-        advice: What was advised.
-        data: What it was advised for.
+        advice: The advice.
+        data: The lengths it was given for.
         framework: One of `FRAMEWORKS`.
 
     Returns:
-        Python code; what only the user knows is in capitals. `lengths`, `dataset`, `model` and
-        the like are the user's.
+        Python code that uses the user's `lengths`, `dataset`, `model` and the like; what only the
+        user knows is in capitals.
 
     Example:
         >>> from batchwright.advise import Evidence, advise, profile_data
@@ -169,7 +169,7 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
 
 
 def _order(written: str) -> tuple[str, str]:
-    """Write an advised order: lines on what it goes by, and the argument. Empty: none is.
+    """Write an advised order: lines on what it needs, and the argument; empty if there is none.
 
     Example:
         >>> _order("Curriculum(rarity, pacing=pacing.root(p=2))")[1]

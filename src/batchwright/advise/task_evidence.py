@@ -1,4 +1,4 @@
-"""Everything that can be found out about a task, within a price that is told before."""
+"""Everything that trials can find out about a task, within a time limit known before."""
 
 from __future__ import annotations
 
@@ -7,48 +7,119 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING
 
-from batchwright.advise.configuration import configuration
-from batchwright.advise.data_profile import DataProfile, profile_data
-from batchwright.advise.hardware import Hardware, profile_hardware
-from batchwright.advise.learning import LearningTrial, can_learn, run_learning_trials
-from batchwright.advise.model_profile import profile_model
-from batchwright.advise.price import Price, price_trials
+from batchwright.advise.advice import configuration
+from batchwright.advise.data_profile import profile_data
+from batchwright.advise.machine import profile_hardware, profile_model
 from batchwright.advise.rules import Evidence, advise
 from batchwright.advise.sample_profiles import profile_task_samples
-from batchwright.advise.trials import run_trials
+from batchwright.advise.trials import LearningTrial, can_learn, run_learning_trials, run_trials
+from batchwright.errors import TaskError
 
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
 
-_SPEED = 0.15
-"""Share of the price for trials of speed, after the look at the model."""
+SECONDS = 120.0
+"""Time limit of the trials of any run."""
 
-_LOOK = 0.25
-"""Share of the price that the look at the model may be expected to take; else it is left out."""
+SHARE = 0.05
+"""Share of a long run that its trials may take, if that is more."""
 
-_LOOKED_AT = 25
-"""Batches that it runs, about, those on fake tensors included."""
+_UPDATES = 3
+_SPEED = 0.15  # share of the limit for trials of speed, after the look at the model
+_LOOK = 0.25  # the model is looked at if that is expected to take at most this share
+_LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 
 _ORDER = 0.7
-"""Share of what is left for a curriculum where the task has scores; all of it, if the rest were too
-little for anything else."""
+"""Share of what is left for a curriculum, where the task has scores. It gets all, if the rest were
+too little for other trials."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """The time of a run, and the time limit of its trials.
+
+    Attributes:
+        run_seconds: Estimate for a whole run in plain batches, without evaluations.
+        batch_seconds: To train on a batch.
+        evaluation_seconds: Of an evaluation.
+        seconds: Limit of the trials. None: they are limited in updates.
+        is_given: Whether the user gave the limit.
+        updates: Updates of each strategy in a trial. None: trials are limited in seconds.
+    """
+
+    run_seconds: float
+    batch_seconds: float
+    evaluation_seconds: float
+    seconds: float | None
+    is_given: bool
+    updates: int | None = None
+
+    def __str__(self) -> str:
+        """Return it as a sentence or two."""
+        rounded = (
+            f"{self.run_seconds:,.0f}" if self.run_seconds >= 10 else f"{self.run_seconds:.2g}"
+        )
+        run = f"A run in plain batches takes about {rounded} s here."
+        if self.seconds is None:
+            return f"{run} A trial takes at most {self.updates:,} updates of each strategy."
+        why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
+        return f"{run} Trials take at most {self.seconds:,.0f} s{why}."
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found out, and what that took.
+    """What trials found out.
 
     Attributes:
         evidence: For the rules.
-        price: What it might have taken.
-        seconds: What trials took.
+        price: Its time limit.
+        seconds: The time that trials took.
     """
 
     evidence: Evidence
     price: Price
     seconds: float
+
+
+def price_trials(task: Task, *, seconds: float | None = None, updates: int | None = None) -> Price:
+    """Estimate the time of a run from a few updates in plain batches, and limit its trials.
+
+    Args:
+        task: The task.
+        seconds: Limit of the trials. None: the larger of 2 minutes and a twentieth of the run.
+        updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
+
+    Raises:
+        TaskError: If both are given, or one of them is not positive.
+    """
+    if seconds is not None and updates is not None:
+        raise TaskError("trials are limited by seconds or by updates: give only one of them.")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise TaskError(f"seconds={seconds}: expected a positive number.")
+    if updates is not None and updates < 1:
+        raise TaskError(f"updates={updates}: expected a positive integer.")
+    from batchwright.compare import Strategy
+    from batchwright.compare.arm import Arm
+
+    arm = Arm(task, Strategy.named("plain"), seed=0)
+    arm.update()  # prepares kernels
+    each = median(arm.update() for _ in range(_UPDATES))
+    started = time.perf_counter()
+    arm.evaluate()
+    evaluation = time.perf_counter() - started
+    run = each * arm.updates_of_run
+    limit = max(SECONDS, SHARE * run) if seconds is None else seconds
+    return Price(
+        run_seconds=run,
+        batch_seconds=each / arm.planner.accumulate,
+        evaluation_seconds=evaluation,
+        seconds=limit if updates is None else None,
+        is_given=seconds is not None or updates is not None,
+        updates=updates,
+    )
 
 
 def examine_task(
@@ -60,24 +131,24 @@ def examine_task(
     tell: Callable[[Price], None] = lambda _: None,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> Found:
-    """Look at a task's data, machine and model, and run its trials.
+    """Profile a task's data, machine and model, and run its trials.
 
-    Guarantees that trials begin only after `tell` was called with what they may take, and that no
-    trial goes on after that, but for the update that is under way.
+    Guarantees that trials begin only after `tell` was called with their time limit, and that no
+    update begins after it.
 
     Args:
         task: The task.
-        seconds: What trials may take. None: the larger of 2 minutes and a twentieth of the run.
+        seconds: Limit of the trials. None: the larger of 2 minutes and a twentieth of the run.
         updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
         seed: Of weights and batches.
-        tell: Told the price, before trials begin.
-        watch: Told what is under way, and the share of it that is over.
+        tell: Called with the price, before trials begin.
+        watch: Called with the name of the present step, and the share of it that is done.
 
     Raises:
-        TaskError: If the task does not do what it says, or both seconds and updates are given.
+        TaskError: If the task is invalid, or both seconds and updates are given.
         BudgetError: If a sample alone exceeds its budget.
     """
-    from batchwright.compare import check_task
+    from batchwright.compare import Strategy, check_task
 
     watch("planning", 0.0)
     data = profile_data(task.sizes, max_tokens=task.max_tokens, seed=seed)
@@ -95,9 +166,12 @@ def examine_task(
         watch("looking at the model", 0.0)
         memory_bytes = None if hardware is None else hardware.memory_bytes
         model = profile_model(task, memory_bytes=memory_bytes, seed=seed)
+    kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
+    precisions = [] if hardware is None else hardware.speed_over_fp32
+    names = [*kinds, *(f"{kinds[-1]}+{each}" for each in precisions)]
     trials = run_trials(
         task,
-        _strategies(data, hardware),
+        [Strategy.named(name) for name in names],
         seconds=_SPEED * limit,
         at_most=started + limit - time.perf_counter(),
         updates=price.updates,
@@ -113,33 +187,30 @@ def examine_task(
         step_tokens=task.step_tokens,
         **samples,
     )
-    learning = _learning(
-        task, evidence, price=price, deadline=started + limit, seed=seed, watch=watch
-    )
-    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
+    if trials:  # else updates are too slow for trials of learning
+        learning = _learning(
+            task, evidence, price, deadline=started + limit, seed=seed, watch=watch
+        )
+        evidence = replace(evidence, learning=learning)
+    return Found(evidence, price, time.perf_counter() - started)
 
 
 def _learning(
     task: Task,
     evidence: Evidence,
-    *,
     price: Price,
+    *,
     deadline: float,
     seed: int,
     watch: Callable[[str, float], None],
 ) -> dict[str, LearningTrial]:
-    """Try what the best strategy of the trials of speed learns, beside variations of it.
-
-    Without such trials updates are too slow for these.
-    """
+    """Try variations of the strategy that the trials of speed advise."""
     from batchwright.compare import Strategy
 
-    if not evidence.trials:
-        return {}
     base = Strategy.named(configuration(advise(evidence)))
     expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
     learning: dict[str, LearningTrial] = {}
-    waiting = _tried(task, base)
+    waiting = _variations(task, base)
     while waiting:
         said, others = waiting.pop(0)
         left = deadline - time.perf_counter()
@@ -164,24 +235,14 @@ def _learning(
     return learning
 
 
-def _strategies(data: DataProfile, hardware: Hardware | None) -> list[Strategy]:
-    """Return what trials of speed are run with."""
+def _variations(task: Task, base: Strategy) -> list[tuple[str, dict[str, Strategy]]]:
+    """Return the variations of a strategy in words and as strategies, the most important first."""
     from batchwright.compare import Strategy
 
-    types = {} if hardware is None else hardware.speed_over_fp32
-    kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
-    names = [*kinds, *(f"{kinds[-1]}+{precision}" for precision in types)]
-    return [Strategy.named(name) for name in names]
-
-
-def _tried(task: Task, base: Strategy) -> list[tuple[str, dict[str, Strategy]]]:
-    """Return what is tried beside a strategy, in words and as strategies; first what matters."""
-    from batchwright.compare import Strategy
-
-    tried: list[tuple[str, dict[str, Strategy]]] = []
+    found: list[tuple[str, dict[str, Strategy]]] = []
     if task.difficulties:
         eased = Strategy.named(f"{base.name}+curriculum:{next(iter(task.difficulties))}")
-        tried.append(("trying an order", {"curriculum": eased}))
+        found.append(("trying an order", {"curriculum": eased}))
     sizes = {"twice": 2 * task.step_tokens}
     if task.step_tokens >= 2 * task.max_tokens:
         sizes = {"half": task.step_tokens // 2, **sizes}
@@ -189,4 +250,4 @@ def _tried(task: Task, base: Strategy) -> list[tuple[str, dict[str, Strategy]]]:
         name: replace(base, name=f"{name} the tokens", options={"step_tokens": size})
         for name, size in sizes.items()
     }
-    return [*tried, ("trying other updates", others)]
+    return [*found, ("trying other updates", others)]

@@ -1,4 +1,4 @@
-"""Short trials on the user's own task: every strategy a few updates, in turns."""
+"""Trials of strategies on the user's own task: of speed, and of what is learnt."""
 
 from __future__ import annotations
 
@@ -6,32 +6,52 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 from typing import TYPE_CHECKING
 
-from batchwright.advise.advice import Gain
+import numpy as np
+
+from batchwright.advise.advice import WORTH, Gain, Verdict
 
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
-    from batchwright.compare.arm import Arm
+    from batchwright.compare.race import Outcome
+
+SEEDS = 3
+"""Runs of each strategy, where there is time for that many."""
+
+LEAST_SHARE = 1 / 3
+"""A trial needs time for this share of a run per seed, for three seeds or at least for one.
+
+A shorter run would only show what the first updates learn, whatever their order.
+"""
+
+LEVELS = (0.4, 0.6, 0.8, 1.0)
+"""Shares of the first strategy's run at whose metric the strategies are compared."""
+
+ALONE = 1.25
+"""The ratio that a single run has to show: seeds alone differ by a fifth."""
 
 _WARM_UP = 2
 _LEAST_UPDATES = 6
 _FEWEST = 3
+_EVALUATIONS = 5
+_SPARE = 0.9  # of the seconds are planned: some updates take longer than those before
+_ENOUGH = 0.8  # a run that is cut short counts if this share of it is done
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What a strategy did in its trial.
+class SpeedTrial:
+    """The speed of a strategy in its trial.
 
     Attributes:
         name: Of the strategy.
-        precision: What it trained in.
-        updates: How many it took, the first few left out.
-        run_seconds: What a whole run of it would take at that speed.
+        precision: The precision it trained in.
+        updates: Number of updates, without the first few.
+        run_seconds: Of a whole run at that speed.
         tokens_per_second: Real tokens.
         speed: Over the first strategy's, with an interval over updates.
-        speeds: Real tokens a second of each update.
+        speeds: Real tokens per second of each update.
     """
 
     name: str
@@ -43,6 +63,46 @@ class Trial:
     speeds: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class LearningTrial:
+    """What a strategy learnt in short runs, beside the first strategy.
+
+    Attributes:
+        name: Of the strategy.
+        share: Share of a whole run's tokens in each short run; at least four fifths of it are done.
+        runs: Number of runs.
+        sooner: How many times as fast it reached the metrics of the first strategy: the mean over
+            `LEVELS`, with an interval over runs.
+        least: The least of that, over levels and runs.
+        most: The most.
+        gain: How much better its metric was after the same tokens; above 0 is better. Mean.
+    """
+
+    name: str
+    share: float
+    runs: int
+    sooner: Gain
+    least: float
+    most: float
+    gain: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether short runs show the strategy to be faster.
+
+        Of several runs the interval counts. A single run has to show more, and its worst and best
+        levels count.
+        """
+        gain = self.sooner
+        if gain.low is None or gain.high is None:
+            if gain.ratio >= ALONE and self.least >= WORTH:
+                return "use"
+            return "do not use" if self.most < WORTH else "cannot tell"
+        if gain.ratio >= WORTH and gain.low >= 1.0:
+            return "use"
+        return "do not use" if gain.high < WORTH else "cannot tell"
+
+
 def run_trials(
     task: Task,
     strategies: Sequence[Strategy],
@@ -52,32 +112,29 @@ def run_trials(
     updates: int | None = None,
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
-) -> list[Trial]:
-    """Train every strategy for a while, update by update in turns, and throw it all away.
-
-    What a strategy is worth in speed is told; what it is worth to the metric takes whole runs,
-    which `compare` makes.
+) -> list[SpeedTrial]:
+    """Measure the speed of every strategy, update by update in turns, and discard the models.
 
     Args:
         task: The task.
         strategies: The first is the one that others are compared with.
-        seconds: What all of it is to take, or longer until every strategy has a few updates.
-        at_most: What it may take: nothing goes on after that.
-        updates: What each strategy takes, after two that prepare. None: what fits the seconds.
+        seconds: Time for all of it, or longer until every strategy has a few updates.
+        at_most: The time after which nothing more is begun.
+        updates: Updates of each strategy, after two for warm-up. None: as many as fit the seconds.
         seed: Of weights and batches.
-        watch: Told the share that is over.
+        watch: Called with the share that is done.
 
     Returns:
-        A trial for each strategy. None of them, if updates are too slow for three of each.
+        A trial for each strategy; empty if updates are too slow for three of each.
     """
     from batchwright.compare.race import Race, Settings
 
     started = time.perf_counter()
     settings = Settings(longer=0.0, evaluations=10**9, peaks=False)
     race = Race(task, strategies, seed=seed, settings=settings, dense=False)
-    arms = race.arms
     before: dict[str, tuple[float, int]] = {}
-    speeds: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    speeds: dict[str, list[float]] = {arm.name: [] for arm in race.arms}
+    least = _WARM_UP + (_LEAST_UPDATES if updates is None else updates)
     is_cut = False
     for arm in race.turns():
         spent, tokens = before.get(arm.name, (0.0, 0))
@@ -85,41 +142,37 @@ def run_trials(
         before[arm.name] = arm.spent.seconds, arm.spent.tokens
         elapsed = time.perf_counter() - started
         fewest = min(map(len, speeds.values()))
-        least = _WARM_UP + (_LEAST_UPDATES if updates is None else updates)
         watch(min(1.0, elapsed / seconds if updates is None else fewest / least))
-        enough = fewest >= least and (updates is not None or elapsed > seconds)
         is_cut = elapsed > at_most
-        if enough or is_cut:
+        if is_cut or (fewest >= least and (updates is not None or elapsed > seconds)):
             break
     number = min(map(len, speeds.values()))
     if is_cut and number < _WARM_UP + _FEWEST:
         return []
-    skipped = min(_WARM_UP, number - 1)  # a whole run may be as short as that
+    skipped = min(_WARM_UP, number - 1)  # a whole run may be that short
     kept = {name: rates[skipped:number] for name, rates in speeds.items()}
-    return [_trial(arm, kept, arms[0].name) for arm in arms]
-
-
-def _trial(arm: Arm, speeds: dict[str, list[float]], first: str) -> Trial:
-    return Trial(
-        name=arm.name,
-        precision=str(arm.precision.mode),
-        updates=len(speeds[arm.name]),
-        run_seconds=arm.task.num_tokens * arm.task.epochs / harmonic_mean(speeds[arm.name]),
-        tokens_per_second=harmonic_mean(speeds[arm.name]),
-        speed=faster(speeds[arm.name], speeds[first]),
-        speeds=tuple(speeds[arm.name]),
-    )
+    return [
+        SpeedTrial(
+            name=arm.name,
+            precision=str(arm.precision.mode),
+            updates=number - skipped,
+            run_seconds=task.num_tokens * task.epochs / harmonic_mean(kept[arm.name]),
+            tokens_per_second=harmonic_mean(kept[arm.name]),
+            speed=faster(kept[arm.name], kept[race.arms[0].name]),
+            speeds=tuple(kept[arm.name]),
+        )
+        for arm in race.arms
+    ]
 
 
 def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
-    """Say how many times as fast updates are as others that took turns with them.
+    """Compare the speed of updates with that of others that took turns with them.
 
-    What counts is the time of all of them together: an arm whose updates are alike in speed and
-    one that has quick ones and slow ones are compared by what a run takes.
+    The total time counts, as it does in a run: slow updates weigh more than fast ones.
 
     Args:
-        speeds: Real tokens a second of each update.
-        others: The same of the other's, as many.
+        speeds: Real tokens per second of each update.
+        others: The same of the other strategy, as many.
 
     Returns:
         The ratio, with a 95 % bootstrap interval over pairs of updates.
@@ -135,4 +188,134 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
     from batchwright.compare.figures import ratio_of_sums
 
     over = ratio_of_sums([1 / each for each in others], [1 / each for each in speeds])
-    return Gain(over.mean, over.low, over.high, "as many real tokens a second")
+    return Gain(over.mean, over.low, over.high, "the real tokens per second")
+
+
+def can_learn(seconds: float, run_seconds: Sequence[float], evaluation_seconds: float) -> bool:
+    """Return whether there is time for a third of a run of each strategy."""
+    return _plan(seconds, run_seconds, evaluation_seconds)[1] >= LEAST_SHARE
+
+
+def run_learning_trials(
+    task: Task,
+    strategies: Sequence[Strategy],
+    *,
+    seconds: float = math.inf,
+    run_seconds: Sequence[float],
+    evaluation_seconds: float,
+    updates: int | None = None,
+    seed: int = 0,
+    watch: Callable[[float], None] = lambda _: None,
+) -> list[LearningTrial]:
+    """Train every strategy for one or three short runs, in turns, and discard the models.
+
+    Short runs go through the whole schedule of the learning rate and the whole pacing of a
+    curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
+    *When Do Curricula Work?*, 2021, arXiv:2012.03107).
+
+    Args:
+        task: The task.
+        strategies: The first is the one that others are compared with.
+        seconds: The time after which nothing more is begun.
+        run_seconds: Expected time of a whole run of each strategy.
+        evaluation_seconds: Time of an evaluation.
+        updates: Of the first strategy in each run. None: as many as fit the seconds.
+        seed: The first seed.
+        watch: Called with the share that is done.
+
+    Returns:
+        A trial for each strategy but the first; empty if there is no time for a third of a run, or
+        the metric did not improve.
+    """
+    from batchwright.compare.race import Race, Settings
+
+    if updates is None:
+        seeds, share = _plan(seconds, run_seconds, evaluation_seconds)
+    else:
+        planner = strategies[0].planner(task, seed=seed)
+        of_run = task.epochs * -(-len(planner) // planner.accumulate)
+        seeds, share = SEEDS, min(1.0, updates / of_run)
+    if share < LEAST_SHARE:
+        return []
+    deadline = time.perf_counter() + seconds
+    settings = Settings(evaluations=_EVALUATIONS, longer=0.0, peaks=False)
+    modes = {each.name: each.precision for each in strategies if each.precision != "auto"}
+    runs: list[list[Outcome]] = []
+    for place in range(seeds):
+        own = seed + place
+        short = task.shortened(share, seed=own)
+        race = Race(short, strategies, seed=own, settings=settings, modes=modes, dense=False)
+        for _ in race.turns():
+            watch((place + race.share_done()) / seeds)
+            if time.perf_counter() > deadline:
+                break
+        if not all(arm.progress >= _ENOUGH or arm.has_failed for arm in race.arms):
+            break
+        runs.append(race.outcomes())
+    found = [_learning_trial(place, runs, share, task) for place in range(1, len(strategies))]
+    return [each for each in found if each is not None]
+
+
+def _plan(
+    seconds: float, run_seconds: Sequence[float], evaluation_seconds: float
+) -> tuple[int, float]:
+    """Return how many seeds there is time for, and for which share of a run each.
+
+    Example:
+        >>> _plan(100.0, [20.0, 20.0], 0.0), _plan(40.0, [20.0, 20.0], 0.0)
+        ((3, 0.75), (1, 0.9))
+    """
+    available, run = seconds * _SPARE, sum(run_seconds)
+    # Evaluations of a seed; arms begin with the same weights, which are evaluated once.
+    fixed = evaluation_seconds * (len(run_seconds) * _EVALUATIONS + 1)
+    several = (available / SEEDS - fixed) / run
+    if several >= LEAST_SHARE:
+        return SEEDS, min(1.0, several)
+    return 1, max(0.0, min(1.0, (available - fixed) / run))
+
+
+def _learning_trial(
+    place: int, runs: Sequence[Sequence[Outcome]], share: float, task: Task
+) -> LearningTrial | None:
+    from batchwright.compare.figures import ratio
+
+    ratios = [_times_as_fast(run[0], run[place], task.sign) for run in runs]
+    if not runs or not all(ratios):
+        return None
+    over = ratio([float(np.exp(np.log(each).mean())) for each in ratios], [1.0] * len(runs))
+    gains = []
+    for run in runs:  # where both were evaluated last: one may be ahead
+        pairs = list(zip(run[0].evaluations, run[place].evaluations, strict=False))
+        gains.append(task.sign * (pairs[-1][0].metric - pairs[-1][1].metric))
+    return LearningTrial(
+        name=runs[0][place].name,
+        share=share,
+        runs=len(runs),
+        sooner=Gain(over.mean, over.low, over.high, f"as fast to the same {task.metric}"),
+        least=min(map(min, ratios)),
+        most=max(map(max, ratios)),
+        gain=fmean(gains),
+    )
+
+
+def _times_as_fast(first: Outcome, other: Outcome, sign: float) -> list[float]:
+    """Return how many times as fast an arm reached each level that the first one reached.
+
+    An arm that never reaches a level counts as reaching it at its end. That flatters it, but never
+    makes it faster than the first arm, which was there by then.
+    """
+    from batchwright.compare.figures import reached
+
+    best = sign * np.minimum.accumulate([sign * each.metric for each in first.evaluations])
+    found = []
+    for place in (round(level * _EVALUATIONS) for level in LEVELS):
+        if place >= len(best) or best[place] == best[0]:  # no better than the initial weights
+            continue
+        target = float(best[place])
+        arrived = reached(first.evaluations, target, sign=sign)
+        theirs = reached(other.evaluations, target, sign=sign)
+        if arrived is None or arrived.seconds <= 0:
+            continue
+        end = other.evaluations[-1].seconds if theirs is None else theirs.seconds
+        found.append(arrived.seconds / max(end, 1e-9))
+    return found

@@ -147,7 +147,7 @@ def _of_task(
         task = replace(task, max_tokens=max_tokens)
 
     def tell(price: Price) -> None:
-        click.echo(price.told(), err=True)
+        click.echo(str(price), err=True)
 
     with errors_of_task(path), live_status() as watch:
         found = examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)

@@ -1,0 +1,288 @@
+"""The machine, and the model on it: speed of types, cost of lengths, memory of steps."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from batchwright.errors import BatchwrightError, BudgetError
+from batchwright.lengths import totals
+from batchwright.typing import IntArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from batchwright.compare import Task
+    from batchwright.compare.arm import Arm
+
+T = TypeVar("T")
+
+WIDTHS = (128, 512, 2_048)
+"""Rows and columns of the matrix products that are timed; the widest on a GPU only."""
+
+_ROUNDS = 7
+_LENGTHS = 4
+_SHAPES = 5
+
+_SHARE_OF_DEVICE = 0.8  # of a GPU's memory; the rest is for what its allocator keeps
+_ROOM = 8  # on a CPU, whose memory others use too: this many times the present peak
+_UNKNOWN = 2**32
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device that torch would train on.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"``.
+        name: Of the CPU or GPU.
+        memory_bytes: Of the device. None: unknown.
+        cores: Of the CPU.
+        speed_over_fp32: Type → width of a matrix product → its speed over fp32, measured here.
+    """
+
+    device: str
+    name: str
+    memory_bytes: int | None
+    cores: int | None
+    speed_over_fp32: dict[str, dict[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a row of L tokens, forward and backward: ``a + b·L + c·L²``.
+
+    Attributes:
+        a: Per row.
+        b: Per token.
+        c: Per pair of tokens.
+        error: Largest relative error at the measured lengths.
+        lengths: The measured lengths.
+        seconds: Of a row of each.
+        quadratic: Share of the longest row's cost that is due to pairs.
+    """
+
+    a: float
+    b: float
+    c: float
+    error: float
+    lengths: tuple[int, ...]
+    seconds: tuple[float, ...]
+    quadratic: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a step.
+
+    Attributes:
+        state_bytes: Parameters, gradients and optimizer state, in use throughout training.
+        shapes: Rows, length and bytes of batches that fill the task's budget.
+        parts: The parts of the largest of those peaks: name, share, and how to reduce it.
+        limit: Bytes that steps may take.
+        max_tokens: The budget that fits into them at any length. None: no single budget does.
+    """
+
+    state_bytes: int
+    shapes: tuple[tuple[int, int, int], ...]
+    parts: tuple[tuple[str, float, str | None], ...]
+    limit: int
+    max_tokens: int | None
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """What is known of the model.
+
+    Attributes:
+        parameters: Number of trained parameters.
+        peak_bytes: Peak of a real step on the largest plain batches. None: unknown.
+        cost: None: unknown.
+        memory: None: unknown.
+        unknown: Why something is unknown: ``"cost: …"``, ``"memory: …"``.
+        seconds: Time to make this profile.
+    """
+
+    parameters: int
+    peak_bytes: int | None
+    cost: Cost | None
+    memory: Memory | None
+    unknown: tuple[str, ...]
+    seconds: float
+
+
+def profile_hardware() -> Hardware | None:
+    """Time small matrix products of each type, in turns, for about a second; None without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    memory: int | None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory = properties.name, int(properties.total_memory)
+        types, widths = {"fp16": torch.float16, "bf16": torch.bfloat16}, WIDTHS
+    else:
+        name, memory = platform.processor() or platform.machine(), _system_memory()
+        types, widths = {"bf16": torch.bfloat16}, WIDTHS[:2]
+    speeds = {width: _speeds(device, types, width) for width in widths}
+    by_type = {each: {width: speeds[width][each] for width in widths} for each in types}
+    return Hardware(device.type, name, memory, os.cpu_count(), by_type)
+
+
+def _speeds(device: torch.device, types: dict[str, torch.dtype], width: int) -> dict[str, float]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    single = torch.randn(width, width, generator=generator).to(device)
+    operands = {"fp32": single} | {name: single.to(dtype) for name, dtype in types.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in operands}
+    for _ in range(_ROUNDS):
+        for name, matrix in operands.items():
+            started = time.perf_counter()
+            for _ in range(max(1, 2**27 // width**3)):
+                matrix @ matrix
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - started)
+    reference = np.array(seconds["fp32"])
+    return {name: float(np.median(reference / np.array(seconds[name]))) for name in types}
+
+
+def _system_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:
+    """Time steps of a few lengths, and predict the memory of steps.
+
+    Random states are left as they were.
+
+    Args:
+        task: The task.
+        memory_bytes: Of the device. None: unknown.
+        seed: Of the weights.
+    """
+    from batchwright.compare import Strategy
+    from batchwright.compare.arm import Arm
+    from batchwright.compare.probes import peak_bytes
+
+    started = time.perf_counter()
+    arm = Arm(task, Strategy.named("plain"), seed=seed)
+    peak = peak_bytes(arm)
+    unknown: list[str] = []
+
+    def attempt(name: str, look: Callable[[], T]) -> T | None:
+        try:
+            return look()
+        except (BatchwrightError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            unknown.append(f"{name}: {error}".splitlines()[0])
+            return None
+
+    return ModelProfile(
+        sum(each.numel() for each in arm.model.parameters() if each.requires_grad),
+        peak,
+        attempt("cost", lambda: _cost(arm)),
+        attempt("memory", lambda: _memory(arm, _limit(arm, peak, memory_bytes))),
+        tuple(unknown),
+        time.perf_counter() - started,
+    )
+
+
+def _batches(task: Task) -> tuple[IntArray, Callable[[int, int], Any]]:
+    """Return the lengths of samples, and a function that repeats a sample of a length in rows."""
+    from batchwright.compare.arm import moved
+
+    sizes = totals(task.sizes).astype(np.int64)
+    order = np.argsort(sizes, kind="stable")
+    in_order = sizes[order]
+
+    def batch(rows: int, length: int) -> Any:
+        place = min(int(np.searchsorted(in_order, length)), in_order.size - 1)
+        sample = task.samples[int(order[place])]
+        return moved(task.collate([sample] * rows), task.place())
+
+    return sizes, batch
+
+
+def _cost(arm: Arm) -> Cost | None:
+    from batchwright.torch.update.measuring import fit_cost
+
+    task = arm.task
+    sizes, batch = _batches(task)
+    if sizes.min() == sizes.max():
+        return None
+    arm.model.train()
+    measured = fit_cost(
+        arm.model,
+        task.loss_sum,
+        batch,
+        lengths=sizes,
+        max_tokens=task.max_tokens,
+        points=_LENGTHS,
+        rounds=1,
+    )
+    longest, cost = int(sizes.max()), measured.cost
+    return Cost(
+        a=cost.a,
+        b=cost.b,
+        c=cost.c,
+        error=measured.error,
+        lengths=tuple(measured.lengths.tolist()),
+        seconds=tuple((measured.seconds / measured.rows).tolist()),
+        quadratic=float(cost.c * longest**2 / cost([longest])[0]),
+    )
+
+
+def _memory(arm: Arm, limit: int) -> Memory:
+    from batchwright.torch.memory import MemoryModel
+
+    task = arm.task
+    sizes, batch = _batches(task)
+    memory = MemoryModel.fit(
+        arm.model,
+        arm.optimizer,
+        task.loss_sum,
+        batch,
+        lengths=sizes,
+        limit=limit,
+        confirm=False,
+        measure=False,
+    )
+    distinct = np.unique(sizes)
+    chosen = np.unique(distinct[np.linspace(0, distinct.size - 1, _SHAPES).astype(int)])
+    shapes = [
+        (rows, length, memory.peak(rows, length))
+        for length in chosen.tolist()
+        if (rows := task.max_tokens // length)
+    ]
+    rows, length, _ = max(shapes, key=lambda each: each[2])
+    try:
+        fitting = memory.max_tokens()
+    except BudgetError:
+        fitting = None
+    return Memory(
+        state_bytes=memory.state_bytes,
+        shapes=tuple(shapes),
+        parts=tuple(
+            (each.name, each.share, each.cure) for each in memory.explain(rows, length).parts
+        ),
+        limit=memory.limit,
+        max_tokens=fitting,
+    )
+
+
+def _limit(arm: Arm, peak: int | None, memory_bytes: int | None) -> int:
+    if peak is not None and arm.device.type == "cpu":
+        return _ROOM * peak
+    return _UNKNOWN if memory_bytes is None else int(_SHARE_OF_DEVICE * memory_bytes)

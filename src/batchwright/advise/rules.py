@@ -1,0 +1,532 @@
+"""The selection guide: a small function for each technique, with its source.
+
+To add a rule, write a function here and add it to `RULES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from batchwright._format import mebibytes, percent
+from batchwright.advise.advice import WORTH, Advice, Gain, Verdict
+from batchwright.advise.data_profile import NUM_SHAPES, DataProfile
+from batchwright.advise.duplicates import Duplicates
+from batchwright.advise.machine import Hardware, ModelProfile
+from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
+from batchwright.advise.trials import LearningTrial, SpeedTrial, faster
+
+EVEN = 1.5
+"""Classes of less imbalance than this count as balanced."""
+
+MUCH, LITTLE = 0.2, 0.05
+"""Shares of wrong labels from which self-paced sampling helps, and below which it cannot."""
+
+UNCLEAR = 0.5
+"""An upper end of the noise above this is not reported."""
+
+BATCHES = 8
+"""Batches per update from which stratified updates mix at least as well as a shuffle."""
+
+SELF_PACED_GAIN = Gain(
+    *(1.04, 1.03, 1.05),
+    "the accuracy of early stopping, on digits with 40 % wrong labels",
+    "published",
+    "benchmarks/results/noisy_digits.json of this project",
+)
+"""Accuracy of `SelfPaced` over its control that stops early; ten seeds."""
+
+_ALL_EQUAL = "All samples have the same length: there is no padding to save."
+_VARLEN = "attention kernels for variable lengths"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the rules use.
+
+    Attributes:
+        data: The lengths.
+        hardware: The machine. None: unknown.
+        trials: Name of a strategy → its trial on the user's task; empty without a task.
+        difficulties: Names of the scores that the task has.
+        learning: ``"curriculum"``, ``"half"``, ``"twice"`` (the tokens of an update) → its short
+            runs, beside the best of the trials; those that were not run are absent.
+        model: The model. None: unknown.
+        step_tokens: Tokens of an update in the task. None: unknown.
+        labels: The labels. None: unknown.
+        duplicates: Equal samples. None: unknown.
+        groups: The groups. None: unknown.
+    """
+
+    data: DataProfile
+    hardware: Hardware | None = None
+    trials: Mapping[str, SpeedTrial] = field(default_factory=dict)
+    difficulties: Sequence[str] = ()
+    learning: Mapping[str, LearningTrial] = field(default_factory=dict)
+    model: ModelProfile | None = None
+    step_tokens: int | None = None
+    labels: LabelProfile | None = None
+    duplicates: Duplicates | None = None
+    groups: GroupProfile | None = None
+
+
+Rule: TypeAlias = Callable[[Evidence], Advice]
+"""All the evidence → the advice on one technique."""
+
+
+def advise(evidence: Evidence) -> list[Advice]:
+    """Apply every rule; what is to be used comes first, the largest gain before."""
+    given = [replace(rule(evidence), rule=rule.__name__) for rule in RULES]
+    order = {"use": 0, "cannot tell": 1, "do not use": 2}
+    return sorted(
+        given, key=lambda each: (order[each.verdict], -each.gain.ratio if each.gain else 0.0)
+    )
+
+
+def dynamic_batching(evidence: Evidence) -> Advice:
+    """Batches of similar lengths, as many samples as fit: use them where padding can be saved.
+
+    Source: the padding of plans of these lengths; with a task, the speed of both in turns.
+    """
+    technique, data = "dynamic batching", evidence.data
+    if data.is_constant:
+        return Advice(technique, "do not use", _ALL_EQUAL)
+    why = (
+        f"Random batches within {data.max_tokens:,} tokens are {_padding(data, 'plain')} padding, "
+        f"planned batches {_padding(data, 'planned')}. Sorting by length within megabatches, as "
+        f"trainers do, leaves {_padding(data, 'grouped')}."
+    )
+    gain, untested = _denser(data, "planned", "plain"), "the speed of your model"
+    trial = evidence.trials.get("planned")
+    if trial is not None:
+        gain, untested = trial.speed, "the metric: run batchwright compare"
+        why += f" On your task, planned batches train {trial.speed.ratio:.2f} times as fast."
+    settings = {"batching": f"TokenBudget({data.max_tokens})"}
+    return Advice(technique, gain.verdict, why, gain, settings, untested, strategy="planned")
+
+
+def mixed_precision(evidence: Evidence) -> Advice:
+    """Products in bf16 or fp16, weights in fp32: use it where it is measured to be faster here.
+
+    Source: Micikevicius et al., *Mixed Precision Training*, 2018, arXiv:1710.03740; Kalamkar et
+    al., *A Study of BFLOAT16*, 2019, arXiv:1905.12322. Narrow nets gain nothing, or lose:
+    `python -m benchmarks.precision`.
+    """
+    technique = "mixed precision"
+    kind = "planned" if "planned" in evidence.trials else "plain"
+    gains = {
+        trial.precision: faster(trial.speeds, evidence.trials[kind].speeds)
+        for name, trial in evidence.trials.items()
+        if name.startswith(f"{kind}+") and trial.precision != "fp32"
+    }
+    if gains:
+        best = max(gains, key=lambda precision: gains[precision].ratio)
+        listed = ", ".join(
+            f"{precision} is {gain.ratio:.2f} times as fast as fp32"
+            for precision, gain in gains.items()
+        )
+        verdict = gains[best].verdict
+        return Advice(
+            technique,
+            verdict,
+            f"Measured on updates of your task, in turns: {listed}.",
+            gains[best],
+            {"precision": f'Precision("{best if verdict == "use" else "fp32"}")'},
+            "the metric: run batchwright compare",
+            strategy=best,
+        )
+    published = _published(
+        2.0,
+        "less activation memory (almost), at the same accuracy",
+        "Micikevicius et al., Mixed Precision Training, 2018, arXiv:1710.03740",
+    )
+    if evidence.hardware is None:
+        why = "Without torch, the speed of this machine cannot be measured."
+        return Advice(technique, "cannot tell", why, published)
+    listed = ", ".join(
+        f"{1 / ratio:.2f} of the time of fp32 in {name} at width {width:,}"
+        for name, ratios in evidence.hardware.speed_over_fp32.items()
+        for width, ratio in ratios.items()
+    )
+    why = (
+        f"On this {evidence.hardware.device}, matrix products take {listed}. Which width counts "
+        "depends on your model."
+    )
+    settings = {"precision": 'Precision("auto")'}
+    untested = "your model: run batchwright advise on a task"
+    return Advice(technique, "cannot tell", why, published, settings, untested)
+
+
+def packing(evidence: Evidence) -> Advice:
+    """Several samples in a row without padding: for one fixed shape, with kernels for it.
+
+    Source: Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021,
+    arXiv:2107.02027. On CPUs, rows as long as a budget took 2 to 4 times as long as planned
+    batches, since attention masks are dense there.
+    """
+    technique, data = "packing", evidence.data
+    if "packed" not in data.efficiency or "planned" not in data.efficiency:
+        why = "These samples cannot be packed into rows of this budget."
+        return Advice(technique, "cannot tell", why)
+    if data.is_constant:
+        return Advice(technique, "do not use", _ALL_EQUAL)
+    gain = _denser(data, "packed", "planned")
+    why = (
+        f"Packed rows are {_padding(data, 'packed')} padding, planned batches "
+        f"{_padding(data, 'planned')}."
+    )
+    if evidence.hardware is not None and evidence.hardware.device == "cpu":
+        why += " On a CPU, attention over packed rows needs a dense mask, which costs more."
+        return Advice(technique, "do not use", why, gain)
+    settings = {"batching": f"Packing({data.max_tokens})"}
+    if gain.ratio > WORTH:
+        return Advice(technique, "cannot tell", why, gain, settings, _VARLEN)
+    why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
+    return Advice(technique, "do not use", why, gain, settings, _VARLEN)
+
+
+def static_shapes(evidence: Evidence) -> Advice:
+    """A few padded shapes: for compilers, which compile each shape anew.
+
+    Source: compilations equal the number of shapes, with torch.compile and JAX
+    (`python -m benchmarks.static_shapes`).
+    """
+    technique, data = "static shapes", evidence.data
+    if data.is_constant:
+        why = "All samples have the same length: there is one shape already."
+        return Advice(technique, "do not use", why)
+    if "buckets" not in data.efficiency:
+        why = f"These samples do not fit into {NUM_SHAPES} shapes."
+        return Advice(technique, "cannot tell", why)
+    why = (
+        f"{NUM_SHAPES} padded shapes leave {_padding(data, 'buckets')} padding. They help only if "
+        "the model is compiled for each shape (JAX, or torch.compile without dynamic shapes)."
+    )
+    settings = {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.max_tokens})"}
+    gain = _denser(data, "buckets", "planned")
+    return Advice(technique, "cannot tell", why, gain, settings, "whether the model is compiled")
+
+
+def curriculum(evidence: Evidence) -> Advice:
+    """Easy samples first: for noisy labels, or a short budget; not for clean data.
+
+    Source: Wu, Dyer and Neyshabur, *When Do Curricula Work?*, 2021, arXiv:2012.03107: with clean
+    data and a full budget, curricula, anticurricula and random orders end alike. With a task that
+    has scores: short runs of it, judged by the time to the same metric.
+    """
+    technique = "curriculum"
+    why = (
+        "With clean labels and a full budget, no order by difficulty is known to help. It can help "
+        "if a fifth of the labels or more is wrong, or if training is cut short."
+    )
+    published = _published(
+        1.0,
+        "the final metric, with clean data and a full budget",
+        "Wu, Dyer, Neyshabur, When Do Curricula Work?, 2021, arXiv:2012.03107",
+    )
+    if not evidence.difficulties:
+        noise = None if evidence.labels is None else evidence.labels.noise
+        if noise is not None and noise.is_trusted and noise.low >= MUCH:
+            why += (
+                f" About {noise.rate:.0%} of the labels are wrong here, and wrong labels are hard "
+                "to learn."
+            )
+            settings = {"order": "Curriculum(difficulty.out_of_fold(features, labels).loss)"}
+            untested = "the metric: run batchwright compare, with such scores as difficulties"
+            return Advice(technique, "cannot tell", why, None, settings, untested)
+        untested = "your own scores" + ("" if noise else "; how many labels are wrong")
+        return Advice(technique, "do not use", why, published, untested=untested)
+    name = evidence.difficulties[0]
+    settings = {"order": f"Curriculum({name}, epochs=EPOCHS / 2)"}
+    strategy = f"curriculum:{name}"
+    untested = (
+        "whether a set that grows in random order does as well: run batchwright compare "
+        f"--strategies planned,planned+{strategy},planned+control:{name}"
+    )
+    trial = evidence.learning.get("curriculum")
+    if trial is None:
+        scores = ", ".join(evidence.difficulties)
+        why += (
+            f" Your task has scores ({scores}), but there was no time to try them, or the metric "
+            "did not improve."
+        )
+        return Advice(technique, "cannot tell", why, published, settings, untested)
+    verdict = trial.verdict
+    runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
+    why = (
+        f"Easy samples first, by {name}, in {runs} over {trial.share:.0%} of your training: "
+        f"{_times_as_fast(trial)}."
+    )
+    if verdict == "cannot tell":
+        why += " Seeds differ by as much: allow more --seconds for more runs."
+    settings = {} if verdict == "do not use" else settings
+    return Advice(technique, verdict, why, trial.sooner, settings, untested, strategy=strategy)
+
+
+def tokens_per_update(evidence: Evidence) -> Advice:
+    """Half or twice the tokens per update: by the loss at equal time, never by what fits.
+
+    Source: McCandlish et al., *An Empirical Model of Large-Batch Training*, 2018,
+    arXiv:1812.06162. In a short run, 60 large updates ended 0.8 nats above 800 small ones of the
+    same tokens, more than any batching gains. With a task: short runs of it, with its own learning
+    rate.
+    """
+    technique, data = "other tokens per update", evidence.data
+    if evidence.learning and evidence.step_tokens is not None:
+        return _tried_tokens(evidence, technique, evidence.step_tokens)
+    why = (
+        "Tokens per update are a setting of the optimizer, not of memory. Keep the number that "
+        f"your learning rate was tuned for. If you can choose, take {BATCHES} batches per update "
+        "or more: they mix lengths at least as evenly as a plain shuffle."
+    )
+    position = next((each for each in data.dial if each.mixing == "stratified"), None)
+    if position is not None:
+        why += (
+            f" With {BATCHES}, the length mix of updates has a dispersion of "
+            f"{position.dispersion:.2f} here; a plain shuffle has 1."
+        )
+    settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
+    untested = "the loss at equal time: run batchwright advise on a task"
+    return Advice(technique, "cannot tell", why, None, settings, untested)
+
+
+def _tried_tokens(evidence: Evidence, technique: str, step_tokens: int) -> Advice:
+    sizes = {"half": step_tokens // 2, "twice": 2 * step_tokens}
+    trials = {name: evidence.learning[name] for name in sizes if name in evidence.learning}
+    if not trials:
+        why = (
+            f"There was no time to try anything but your {step_tokens:,} tokens per update, or the "
+            "metric did not improve."
+        )
+        return Advice(technique, "cannot tell", why)
+    best = max(trials, key=lambda name: trials[name].sooner.ratio)
+    verdicts = {name: trial.verdict for name, trial in trials.items()}
+    listed = "; ".join(
+        f"with {sizes[name]:,}, {_times_as_fast(trial)}" for name, trial in trials.items()
+    )
+    why = (
+        f"Compared with your {step_tokens:,} tokens per update, in short runs over "
+        f"{trials[best].share:.0%} of your training: {listed}."
+    )
+    verdict: Verdict = "cannot tell" if "cannot tell" in verdicts.values() else "do not use"
+    settings = {}
+    if verdicts[best] == "use":
+        verdict, settings = "use", {"step_tokens": str(sizes[best])}
+    untested = "other learning rates, which should be tuned together with it"
+    return Advice(technique, verdict, why, trials[best].sooner, settings, untested)
+
+
+def memory_budget(evidence: Evidence) -> Advice:
+    """A larger budget for batches: what fits, and what the peak consists of.
+
+    A larger budget makes batches fewer, not updates better, so it is never advised outright.
+    Tokens per update are another setting.
+
+    Source: what `MemoryModel` predicts of the user's own step (`python -m
+    benchmarks.memory_prediction` shows how well).
+    """
+    technique, data, model = "a larger memory budget", evidence.data, evidence.model
+    if model is None or model.memory is None:
+        why = "What fits into memory depends on the model."
+        untested = "the memory of a step: run batchwright advise on a task, or MemoryModel.fit"
+        reasons = [] if model is None else [x for x in model.unknown if x.startswith("memory: ")]
+        if reasons:
+            why = f"The memory of a step is unknown: {reasons[0].removeprefix('memory: ')}"
+            why += "" if why.endswith(".") else "."
+        if model is not None and model.peak_bytes is not None:
+            why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
+        return Advice(technique, "cannot tell", why, untested=untested)
+    memory = model.memory
+    peak = max(size for _, _, size in memory.shapes)
+    name, share, cure = memory.parts[0]
+    why = (
+        f"Batches of {data.max_tokens:,} tokens take up to {mebibytes(peak)} MiB, of which "
+        f"{mebibytes(memory.state_bytes)} MiB are always in use. {share:.0%} of the peak is {name}."
+    )
+    if cure:
+        why += f" To reduce it: {cure}."
+    if memory.max_tokens is None or memory.max_tokens <= data.max_tokens:
+        return Advice(technique, "do not use", why)
+    why += (
+        f" Batches of {memory.max_tokens:,} tokens would fit into {mebibytes(memory.limit)} MiB. "
+        "Larger batches help only until the device is busy; smaller ones mix updates better."
+    )
+    is_more = memory.max_tokens / data.max_tokens >= WORTH
+    untested = "the speed of larger batches: run batchwright compare, with max_tokens in a strategy"
+    return Advice(technique, "cannot tell" if is_more else "do not use", why, untested=untested)
+
+
+def label_noise(evidence: Evidence) -> Advice:
+    """Leave out the largest losses: where a fifth of the labels or more is wrong.
+
+    Source: `python examples/noisy_digits.py` (its results: benchmarks/results/noisy_digits.json):
+    with 40 % of labels wrong, self-paced sampling gains 9.7 points of accuracy over plain
+    shuffling, of which early stopping gains 6.0; with none, it gains nothing. Han et al.,
+    *Co-teaching*, 2018, arXiv:1804.06872.
+    """
+    technique, labels, found = "self-paced", evidence.labels, evidence.duplicates
+    contradicting = ""
+    if found is not None and found.num_contradicting:
+        contradicting = (
+            f" Equal samples have different labels: at least {found.num_contradicting:,} of "
+            f"{found.num_samples:,} ({found.num_contradicting / found.num_samples:.1%}) are wrong."
+        )
+    if labels is None or labels.noise is None:
+        reason = "no labels were given" if labels is None else labels.noise_unknown
+        why = f"It is unknown how many labels are wrong: {reason}.{contradicting}"
+        return Advice(technique, "cannot tell", why, untested="how many labels are wrong")
+    noise = labels.noise
+    why = (
+        f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.1%} to {noise.high:.1%}), "
+        f"estimated on {noise.num_samples:,} samples by linear models that had not seen their "
+        f"labels.{contradicting}"
+    )
+    if noise.high < LITTLE and not contradicting:
+        return Advice(technique, "do not use", f"{why} There is little to leave out.")
+    if not noise.is_trusted:
+        most = "It cannot be told how many labels are wrong"
+        if noise.high < UNCLEAR:
+            none = "" if contradicting else ", perhaps none"
+            most = f"At most {noise.high:.0%} of the labels are wrong{none}"
+        why = f"{most}: {noise.doubt}.{contradicting}"
+        return Advice(technique, "cannot tell", why, untested="better features of the samples")
+    settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}
+    untested = "the metric on correct labels, with early stopping beside it"
+    if noise.low < MUCH:
+        why += f" Self-paced sampling is known to help from {MUCH:.0%} on."
+        return Advice(technique, "cannot tell", why, None, settings, untested)
+    why += (
+        " In our study, early stopping alone brought three fifths of the gain of self-paced "
+        "sampling over a plain shuffle: try it first."
+    )
+    return Advice(technique, "use", why, SELF_PACED_GAIN, settings, untested)
+
+
+def class_balance(evidence: Evidence) -> Advice:
+    """Draw rare classes more often: for a metric that counts classes alike, not for accuracy.
+
+    Source: Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss*,
+    2019, arXiv:1906.07413: balance helps late in training (from epoch 160 of 200), if classes count
+    alike; Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain
+    shuffles learn the better features. On the original distribution, drawing from another one
+    moves decisions away from frequent classes, and accuracy usually falls.
+    """
+    technique, labels = "balanced sampling", evidence.labels
+    if labels is None:
+        why = "No labels were given, so the balance of the classes is unknown."
+        return Advice(technique, "cannot tell", why, untested="the labels")
+    if labels.num_classes == 1:
+        return Advice(technique, "do not use", "There is one class.")
+    if labels.imbalance < EVEN:
+        why = (
+            f"The {labels.num_classes:,} classes are balanced: {labels.smallest:,} to "
+            f"{labels.largest:,} samples each."
+        )
+        return Advice(technique, "do not use", why)
+    why = (
+        f"The largest of {labels.num_classes:,} classes has {labels.imbalance:,.1f} times the "
+        f"samples of the smallest ({labels.largest:,} and {labels.smallest:,}). Balanced sampling "
+        "can help if your metric counts all classes alike (macro averages). Accuracy on data of "
+        "the original distribution usually falls."
+    )
+    settings = {"order": "ClassBalanced(labels, temperature=2, after=4 * EPOCHS // 5)"}
+    return Advice(technique, "cannot tell", why, None, settings, "your metric")
+
+
+def duplicates(evidence: Evidence) -> Advice:
+    """Keep one of several equal samples: where that saves enough tokens.
+
+    Source: the number of samples that are equal byte for byte. That removing them does no harm: Lee
+    et al., *Deduplicating Training Data Makes Language Models Better*, 2021, arXiv:2107.06499.
+    """
+    technique, found = "deduplication", evidence.duplicates
+    if found is None:
+        why = "The samples themselves were not compared."
+        return Advice(technique, "cannot tell", why, untested="the samples")
+    part = "" if found.is_complete else " that were compared"
+    if not found.num_repeated:
+        why = f"None of the {found.num_samples:,} samples{part} is a duplicate."
+        untested = "near duplicates" if found.is_complete else "near duplicates; the other samples"
+        return Advice(technique, "do not use", why, untested=untested)
+    saved, what = found.share, "samples"
+    if found.token_share is not None:
+        saved, what = found.token_share, "tokens"
+    why = (
+        f"{found.num_repeated:,} of {found.num_samples:,} samples{part} are duplicates of an "
+        f"earlier one: {saved:.1%} of the {what}. The most frequent sample occurs "
+        f"{found.largest:,} times."
+    )
+    if found.num_contradicting:
+        why += (
+            " Equal samples have different labels: at least "
+            f"{found.num_contradicting:,} labels are wrong."
+        )
+    gain = _computed(1 / (1 - saved), f"the distinct {what} per epoch")
+    untested = "near duplicates; whether validation data contain some of these samples"
+    if gain.ratio < WORTH:
+        return Advice(technique, "do not use", why, gain, untested=untested)
+    settings = {"lengths": "lengths[kept], where kept = first_of_each(samples)"}
+    return Advice(technique, "use", why, gain, settings, untested)
+
+
+def mixture(evidence: Evidence) -> Advice:
+    """Draw small groups more often: for a metric that counts groups alike.
+
+    Source: Arivazhagan et al., *Massively Multilingual Neural Machine Translation in the Wild*,
+    2019, arXiv:1907.05019: a temperature of 5 improves rare languages and worsens frequent ones.
+    """
+    technique, groups = "mixture of groups", evidence.groups
+    if groups is None:
+        why = "No groups were given, so the origin of the samples is unknown."
+        return Advice(technique, "cannot tell", why, untested="the groups")
+    if groups.num_groups == 1:
+        return Advice(technique, "do not use", "There is one group.")
+    largest, smallest = groups.largest[0], groups.smallest
+    why = (
+        f"Of {groups.num_groups:,} groups, {largest.name!r} has {largest.token_share:.1%} of the "
+        f"tokens and {smallest.name!r} {smallest.token_share:.1%}. At temperature "
+        f"{groups.temperature:g} they would have {largest.tempered_share:.1%} and "
+        f"{smallest.tempered_share:.1%} of the draws, and each sample of {smallest.name!r} would "
+        f"be drawn {smallest.tempered_epochs:.1f} times per epoch. Rare groups gain from that; "
+        "frequent ones lose."
+    )
+    settings = {"order": f"Mixture(groups, temperature={groups.temperature:g})"}
+    return Advice(technique, "cannot tell", why, None, settings, "your metric, for each group")
+
+
+RULES: tuple[Rule, ...] = (
+    dynamic_batching,
+    mixed_precision,
+    packing,
+    static_shapes,
+    curriculum,
+    tokens_per_update,
+    memory_budget,
+    label_noise,
+    class_balance,
+    duplicates,
+    mixture,
+)
+
+
+def _padding(data: DataProfile, kind: str) -> str:
+    return percent(1 - data.efficiency[kind])
+
+
+def _denser(data: DataProfile, kind: str, other: str) -> Gain:
+    ratio = data.efficiency[kind] / data.efficiency[other]
+    return _computed(ratio, "the share of real tokens")
+
+
+def _computed(ratio: float, of: str) -> Gain:
+    return Gain(ratio, None, None, of, "computed from the plan")
+
+
+def _published(ratio: float, of: str, source: str) -> Gain:
+    return Gain(ratio, None, None, of, "published", source)
+
+
+def _times_as_fast(trial: LearningTrial) -> str:
+    return (
+        f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
+        f"{trial.most:.2f} along the way)"
+    )
