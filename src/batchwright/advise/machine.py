@@ -128,10 +128,11 @@ def profile_hardware() -> Hardware | None:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, int(properties.total_memory)
-        types, widths = {"fp16": torch.float16, "bf16": torch.bfloat16}, WIDTHS
+        types = {"fp16": torch.float16, "bf16": torch.bfloat16}
     else:
         name, memory = platform.processor() or platform.machine(), _system_memory()
-        types, widths = {"bf16": torch.bfloat16}, WIDTHS[:2]
+        types = {"bf16": torch.bfloat16}
+    widths = WIDTHS if device.type == "cuda" else WIDTHS[:2]
     speeds = {width: _speeds(device, types, width) for width in widths}
     by_type = {each: {width: speeds[width][each] for width in widths} for each in types}
     return Hardware(device.type, name, memory, os.cpu_count(), by_type)

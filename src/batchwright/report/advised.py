@@ -10,13 +10,10 @@ from batchwright._format import interval, mebibytes, number, one_line, percent, 
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.data_profile import ColumnLengths, DataProfile
 from batchwright.advise.duplicates import Duplicates
-from batchwright.advise.group_profile import GroupProfile
-from batchwright.advise.hardware import Hardware
-from batchwright.advise.label_profile import LabelProfile
-from batchwright.advise.learning import LearningTrial
-from batchwright.advise.model_profile import ModelProfile
-from batchwright.advise.price import Price
-from batchwright.advise.trials import Trial
+from batchwright.advise.machine import Hardware, ModelProfile
+from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
+from batchwright.advise.task_evidence import Price
+from batchwright.advise.trials import LearningTrial, SpeedTrial
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -57,7 +54,7 @@ class Advised:
     data: DataProfile
     hardware: Hardware | None
     model: ModelProfile | None
-    trials: tuple[Trial, ...]
+    trials: tuple[SpeedTrial, ...]
     learning: dict[str, LearningTrial]
     price: SpentPrice | None
     strategy: str

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from batchwright._format import mebibytes, number, one_line, percent, plural
 from batchwright.advise.data_profile import DataProfile
-from batchwright.advise.hardware import Hardware
-from batchwright.advise.learning import LearningTrial
-from batchwright.advise.model_profile import ModelProfile
+from batchwright.advise.machine import Hardware, ModelProfile
+from batchwright.advise.trials import LearningTrial
 from batchwright.report.advised import (
     Advised,
     gain_interval,
