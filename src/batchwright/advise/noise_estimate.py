@@ -83,7 +83,7 @@ def estimate_noise(
 
     Raises:
         ScoresError: If there is not one row of features for each sample, or one is not finite.
-        MissingExtraError: If features are texts or wide, and scikit-learn is not installed.
+        MissingExtraError: If scikit-learn is not installed.
 
     Source:
         Patrini et al., *Making deep neural networks robust to label noise*, 2016,

@@ -6,13 +6,10 @@ which also estimates how many labels are wrong. From training: `Dynamics`. `perc
 """
 
 from batchwright.difficulty.dynamics import Dynamics
-from batchwright.difficulty.label_noise import NoiseRate, noise_rate
-from batchwright.difficulty.out_of_fold_loss import OutOfFold, out_of_fold
-from batchwright.difficulty.percentile_ranks import combined, percentiles
-from batchwright.difficulty.sample_length import length
+from batchwright.difficulty.ranks import combined, percentiles
+from batchwright.difficulty.samples import compression, length, rarity, word_counts
 from batchwright.difficulty.scoring import score
-from batchwright.difficulty.text_compression import compression
-from batchwright.difficulty.token_rarity import rarity, word_counts
+from batchwright.difficulty.teachers import NoiseRate, OutOfFold, noise_rate, out_of_fold
 
 __all__ = [
     "Dynamics",

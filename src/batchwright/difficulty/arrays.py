@@ -6,44 +6,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._format import one_line
 from batchwright.errors import ScoresError
+from batchwright.typing import FloatArray
+
+SMALLEST = 1e-12
+"""Smaller probabilities are taken for this."""
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
-    """Read anything that NumPy can read: a list, an array, a tensor on the CPU.
-
-    Args:
-        values: What was given.
-        name: What messages call it.
-
-    Raises:
-        ScoresError: NumPy cannot read it.
-
-    Example:
-        >>> as_array([[1, 2], [3]], "features")
-        Traceback (most recent call last):
-        batchwright.errors.ScoresError: features cannot be read as an array ...
-    """
+    """Read anything that NumPy can read: a list, an array, a tensor on the CPU."""
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise ScoresError(
-            f"{name} cannot be read as an array ({reason}). Give numbers; of a tensor, "
+            f"{name} cannot be read as an array ({one_line(error)}). Pass numbers; for a tensor, "
             "tensor.detach().float().cpu()."
         ) from error
 
 
 def as_labels(labels: Any, size: int) -> npt.NDArray[np.integer[Any]]:
-    """Read one whole number per sample.
-
-    Args:
-        labels: integer[n].
-        size: n.
-
-    Raises:
-        ScoresError: They are not n integers.
-    """
+    """Read one integer per sample."""
     array = as_array(labels, "labels")
     if array.shape != (size,) or array.dtype.kind not in "iu":
         raise ScoresError(
@@ -53,12 +36,28 @@ def as_labels(labels: Any, size: int) -> npt.NDArray[np.integer[Any]]:
     return array
 
 
-def check_types(texts: Sequence[Any], *types: type) -> None:
-    """Raise unless every sample is of one of a few types.
+def as_probabilities(values: Any, name: str) -> FloatArray:
+    """Read float[n, k] in which every row is a distribution, within the precision of float16."""
+    array = as_array(values, name)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ScoresError(
+            f"{name} are {array.dtype}{list(array.shape)}, expected float[n, k]: a row per sample, "
+            "a column per class."
+        )
+    p = array.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        good = (p >= 0).all(axis=1) & (np.abs(p.sum(axis=1) - 1) < 1e-2)
+    if not good.all():
+        index = int(np.argmin(good))
+        raise ScoresError(
+            f"{name}[{index}] is not a distribution: its least value is {p[index].min():.4g}, its "
+            f"sum {p[index].sum():.4g}. Expected probabilities; of logits, pass their softmax."
+        )
+    return p
 
-    Raises:
-        ScoresError: Naming the first that is not.
-    """
+
+def check_types(texts: Sequence[Any], *types: type) -> None:
+    """Raise, naming the first, unless every sample is of one of a few types."""
     if all(issubclass(found, types) for found in set(map(type, texts))):
         return
     index = next(k for k, text in enumerate(texts) if not isinstance(text, types))

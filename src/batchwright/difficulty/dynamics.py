@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._array_file import Kind, check_seal, load_arrays, save_arrays, sealed
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
-from batchwright.difficulty.arrays import as_array, as_labels
-from batchwright.difficulty.dynamics_file import load_columns, save_columns
-from batchwright.difficulty.label_noise import SMALLEST, as_probabilities
+from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
 from batchwright.errors import ScoresError
 from batchwright.typing import FloatArray, IntArray
 
@@ -30,34 +29,38 @@ COLUMNS: dict[str, type[np.generic]] = {
     "last": np.int8,
 }
 """What is kept of each sample, 34 bytes: how often it was seen; mean and sum of squared deviations
-of p; sums of what is counted, of margins and errors; the decaying sum of losses; and whether it
-was right the first and the last time, or -1."""
+of p; how often it was right, and forgotten; sums of margins and errors; the decaying sum of losses;
+and whether it was right the first and the last time, or -1."""
 
 _OWNER = "Dynamics"
+_KIND = Kind(
+    "batchwright-dynamics", "2", "training dynamics", "Make such a file with Dynamics.save."
+)
 _HUNDREDTH = 1e-2
+
+_Columns = dict[str, npt.NDArray[Any]]
 
 
 class Dynamics:
     """Training dynamics: what the model said of each sample every time it saw it.
 
     Fill it while training, with what the forward pass computes anyway. Samples that were never
-    recorded have NaN in every figure. A sample that comes twice in a batch counts twice, in the
-    sequence of the batch.
+    recorded have NaN in every figure. A sample that occurs twice in a batch counts twice, in the
+    order of the batch.
 
     Args:
         num_samples: n.
-        decay: Of `ema_loss`: the share that an older loss keeps with every new one.
+        decay: The share of an older loss that `ema_loss` keeps with every new one.
 
     Raises:
-        ScoresError: If there are no samples, or the decay is not in [0, 1).
+        ScoresError: There are no samples, or the decay is not in [0, 1).
 
     Source:
         Swayamdipta et al., "Dataset cartography", 2020, arXiv:2009.10795 (`confidence`,
-        `variability`, `correctness`); Toneva et al., "An empirical study of example forgetting
-        during deep neural network learning", 2018, arXiv:1812.05159 (`forgetting`); Paul,
-        Ganguli, Dziugaite, "Deep learning on a data diet", 2021, arXiv:2107.07075 (`el2n`);
-        Pleiss, Zhang, Elenberg, Weinberger, "Identifying mislabeled data using the area under the
-        margin ranking", 2020, arXiv:2001.10528 (`aum`).
+        `variability`, `correctness`); Toneva et al., "An empirical study of example forgetting",
+        2018, arXiv:1812.05159 (`forgetting`); Paul et al., "Deep learning on a data diet", 2021,
+        arXiv:2107.07075 (`el2n`); Pleiss et al., "Identifying mislabeled data using the area under
+        the margin ranking", 2020, arXiv:2001.10528 (`aum`).
 
     Example:
         >>> dynamics = Dynamics(3)
@@ -136,22 +139,19 @@ class Dynamics:
     ) -> None:
         """Record what the model said of a batch.
 
-        Inside of a loss function that `batchwright.torch.Update.backward` runs, that is done at the
+        Inside a loss function that `batchwright.torch.Update.backward` runs, this is done at the
         end of the update, and passes that do not count are forgotten.
 
         Args:
             indices: integer[m], which samples.
             outputs: float[m, k], probabilities of the classes, or logits. Logits are exact;
-                of probabilities, what is below 1e-12 is taken for that.
+                probabilities below 1e-12 are taken for 1e-12.
             labels: integer[m], classes from 0 to k - 1.
             logits: Whether `outputs` are logits.
 
         Raises:
             ScoresError: Indices are out of range, labels do not fit, or outputs are not finite or
-                no distributions. Nothing was recorded then.
-
-        Complexity:
-            O(m (k + log m)).
+                not distributions. Nothing was recorded then.
         """
         members = as_array(indices, "indices")
         if members.ndim != 1 or (members.size and members.dtype.kind not in "iu"):
@@ -165,24 +165,21 @@ class Dynamics:
                 f"indices are {members.min()} to {members.max()}, samples 0 to "
                 f"{self.num_samples - 1}."
             )
-        said = _said(outputs, as_labels(labels, members.size), is_logits=logits)
-        grouped = _grouped(members.astype(np.int64), said, self.decay)
-        if not keep_back(self, lambda: self._append(grouped)):
-            self._append(grouped)
+        rows = _rows(outputs, as_labels(labels, members.size), is_logits=logits)
+        later = _histories(members.astype(np.int64), rows, self.decay)
+        if not keep_back(self, lambda: self._append(*later)):
+            self._append(*later)
 
     def merge(self, other: Dynamics) -> None:
         """Add what another recorded, as if it had been recorded here, after what is here.
 
-        So shards and ranks may record for themselves, and be merged at the end of an epoch.
+        Shards and ranks may record for themselves, and be merged at the end of an epoch.
 
         Args:
             other: Dynamics of the same samples.
 
         Raises:
-            ScoresError: The other is of another number of samples, or another decay.
-
-        Complexity:
-            O(n).
+            ScoresError: The other has another number of samples, or another decay.
 
         Source:
             Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample
@@ -194,17 +191,15 @@ class Dynamics:
                 f"merged into those of {self.num_samples} with {self.decay}."
             )
         members = np.flatnonzero(other._columns["count"])
-        self._append((members, {name: c[members] for name, c in other._columns.items()}))
+        self._append(members, {name: c[members] for name, c in other._columns.items()})
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """Return copies of all that is kept: arrays, by name."""
+        """Return copies of all arrays, by name."""
         state = {name: column.copy() for name, column in self._columns.items()}
         return state | {"decay": np.array([self.decay])}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Replace all that is kept by what `state_dict` returned.
-
-        The arrays may have become tensors or lists in a checkpoint.
+        """Replace everything by what `state_dict` returned, which a checkpoint may have converted.
 
         Raises:
             ScoresError: The state is of other samples, of another decay, or none. Nothing changed
@@ -220,23 +215,27 @@ class Dynamics:
         self._columns = loaded
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; an existing one is replaced once the new one is whole.
+        """Write a safetensors file, whole or not at all.
 
         Raises:
             ScoresError: The file cannot be written.
         """
-        save_columns(self.state_dict(), path)
+        state = self.state_dict()
+        save_arrays(path, state, sealed(state, _KIND.metadata), ScoresError)
 
     @classmethod
     def load(cls, path: str | Path) -> Dynamics:
         """Read what `save` wrote. Reading never executes code.
 
         Raises:
-            ScoresError: The file is missing, truncated, changed, or none of these.
+            ScoresError: The file is missing, truncated, changed, or another kind of file.
         """
-        state = load_columns(path, {*COLUMNS, "decay"})
+        state, metadata = load_arrays(path, _KIND, ScoresError)
+        check_seal(path, state, metadata, _KIND, ScoresError)
         try:
-            dynamics = cls(state["count"].size, decay=float(state["decay"][0]))
+            check_keys(state, [*COLUMNS, "decay"], _OWNER)
+            decay = state_array(state, "decay", np.float64, 1, _OWNER)
+            dynamics = cls(state["count"].size, decay=float(decay[0]))
             dynamics.load_state_dict(state)
         except ScoresError as error:
             raise ScoresError(f"{path}: {error}") from error
@@ -249,9 +248,8 @@ class Dynamics:
         count = np.maximum(self._columns["count"].astype(np.float64), 1)
         return self._seen(self._columns[name] / count)
 
-    def _append(self, later: tuple[IntArray, dict[str, npt.NDArray[Any]]]) -> None:
+    def _append(self, members: IntArray, new: _Columns) -> None:
         """Append the histories of distinct samples to theirs."""
-        members, new = later
         old = {name: column[members].astype(np.float64) for name, column in self._columns.items()}
         n, m = old["count"], new["count"].astype(np.float64)
         gap = new["confidence"] - old["confidence"]
@@ -269,18 +267,18 @@ class Dynamics:
             self._columns[name][members] = values
 
 
-def _check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Raise unless columns can be what `record` makes of probabilities."""
+def _check_columns(columns: _Columns) -> None:
+    """Raise unless `record` can have made these columns."""
     count, right = columns["count"], columns["correct"]
     seen = count > 0
     for name in ("count", "correct", "forgotten"):
         values = columns[name]
         is_whole = np.isfinite(values) & (values >= 0) & (values == np.floor(values))
-        check_that(is_whole, f"{name!r} counts nothing", _OWNER)
+        check_that(is_whole, f"{name!r} is not a count", _OWNER)
     check_that((right <= count) & (columns["forgotten"] <= count), "'count' is too small", _OWNER)
     share = columns["confidence"]
     # Rows of float16 may add up to a hundredth more than 1.
-    check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is no share", _OWNER)
+    check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is not a share", _OWNER)
     for name in ("spread", "error"):
         check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
     for name in ("spread", "error", "margin", "loss"):
@@ -293,9 +291,7 @@ def _check_columns(columns: Mapping[str, npt.NDArray[Any]]) -> None:
         check_that(seen | (columns[name] == 0), f"{name!r} contradicts 'count'", _OWNER)
 
 
-def _said(
-    outputs: npt.ArrayLike, labels: npt.NDArray[Any], *, is_logits: bool
-) -> dict[str, npt.NDArray[Any]]:
+def _rows(outputs: npt.ArrayLike, labels: npt.NDArray[Any], *, is_logits: bool) -> _Columns:
     """Return the figures of each row of a batch."""
     if is_logits:
         z = as_array(outputs, "logits").astype(np.float64)
@@ -328,34 +324,32 @@ def _said(
     }
 
 
-def _grouped(
-    members: IntArray, said: dict[str, npt.NDArray[Any]], decay: float
-) -> tuple[IntArray, dict[str, npt.NDArray[Any]]]:
-    """Turn a batch into histories of distinct samples, in the sequence of the batch."""
+def _histories(members: IntArray, rows: _Columns, decay: float) -> tuple[IntArray, _Columns]:
+    """Turn a batch into histories of distinct samples, in the order of the batch."""
     order = np.argsort(members, kind="stable")
     distinct, starts, group, counts = np.unique(
         members[order], return_index=True, return_inverse=True, return_counts=True
     )
-    said = {name: values[order] for name, values in said.items()}
+    rows = {name: values[order] for name, values in rows.items()}
     ends = starts + counts - 1
 
     def total(values: npt.NDArray[Any]) -> FloatArray:
         return np.asarray(np.bincount(group, values, distinct.size), dtype=np.float64)
 
-    mean = total(said["p"]) / counts
-    right = said["correct"]
+    mean = total(rows["p"]) / counts
+    right = rows["correct"]
     forgotten = np.zeros(members.size)
     forgotten[1:] = right[:-1] & ~right[1:] & (group[1:] == group[:-1])
     age = ends[group] - np.arange(members.size)
     return distinct, {
         "count": counts,
         "confidence": mean,
-        "spread": total((said["p"] - mean[group]) ** 2),
+        "spread": total((rows["p"] - mean[group]) ** 2),
         "correct": total(right),
         "forgotten": total(forgotten),
-        "margin": total(said["margin"]),
-        "error": total(said["error"]),
-        "loss": total(said["loss"] * (1 - decay) * decay**age),
+        "margin": total(rows["margin"]),
+        "error": total(rows["error"]),
+        "loss": total(rows["loss"] * (1 - decay) * decay**age),
         "first": right[starts],
         "last": right[ends],
     }

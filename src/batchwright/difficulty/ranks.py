@@ -1,4 +1,4 @@
-"""Scores as percentile ranks, in which unlike measures can be compared and combined."""
+"""Scores as percentile ranks, in which different measures can be compared and combined."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -16,23 +16,20 @@ from batchwright.typing import FloatArray, IntArray
 def percentiles(scores: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> FloatArray:
     """Rank scores from 0 to 1: (average rank − ½) / n, equal scores sharing one rank.
 
-    Guarantees that ranks lie strictly between 0 and 1, keep the order of the scores, and have
-    mean ½, inside every group if there are groups.
+    Ranks lie strictly between 0 and 1, keep the order of the scores, and have mean ½, within
+    every group if there are groups.
 
     Args:
         scores: number[n], finite; higher means harder.
-        groups: [n], the class, corpus or language of each sample: whatever can be sorted. Each
-            sample is ranked among its own group, so that no group is put off as a whole. None
-            ranks all together.
+        groups: [n], the class, corpus or language of each sample: anything that can be sorted.
+            Each sample is ranked within its group, so that no group comes late as a whole.
+            None ranks all together.
 
     Returns:
         float64[n].
 
     Raises:
         ScoresError: A score is NaN or infinite, or groups are not one per sample.
-
-    Complexity:
-        O(n log n).
 
     Example:
         >>> percentiles([10, 30, 20, 20])
@@ -67,9 +64,8 @@ def combined(
 ) -> FloatArray:
     """Combine several measures into one, by their percentile ranks.
 
-    With ``how="max"`` a sample is as hard as the measure says that finds it hardest. The samples
-    up to a difficulty d are then exactly those that every measure ranks up to d: the intersection
-    of what each of them would admit. With ``how="mean"``, a weighted mean.
+    With ``how="max"`` a sample is as hard as the hardest measure says: the samples up to a
+    difficulty d are those that every measure ranks up to d. With ``how="mean"``, a weighted mean.
 
     Args:
         scores: Name → number[n].
@@ -78,19 +74,15 @@ def combined(
         groups: [n], as `percentiles` takes them.
 
     Returns:
-        float64[n], between 0 and 1. Not ranked again: with "max", half of the samples have ranks
-        above ½.
+        float64[n], between 0 and 1. Not ranked again: with "max", more than half of the samples
+        may be above ½.
 
     Raises:
         ScoresError: There are no scores, they differ in number, one is not finite, or weights do
             not fit.
 
-    Complexity:
-        O(k n log n) for k measures.
-
     Source:
-        The intersection is the one of DeepSpeed: Li, Yao, Wu, Zhang, Holmes, Li, He, "DeepSpeed
-        Data Efficiency", 2022, arXiv:2212.03597.
+        The intersection: Li et al., "DeepSpeed Data Efficiency", 2022, arXiv:2212.03597.
 
     Example:
         >>> combined({"length": [1, 2, 3, 4], "rarity": [5, 1, 2, 9]})
@@ -109,8 +101,15 @@ def combined(
     ranks = {name: percentiles(column, groups=groups) for name, column in columns.items()}
     if how == "max":
         return reduce(np.maximum, ranks.values())
-    shares = _shares(ranks, weights)
-    mean: FloatArray = np.sum([shares[name] * ranks[name] for name in ranks], axis=0)
+    weights = dict.fromkeys(ranks, 1.0) if weights is None else weights
+    if set(weights) != set(ranks):
+        raise ScoresError(f"weights are for {sorted(weights)}, scores are {sorted(ranks)}.")
+    shares = np.array([weights[name] for name in ranks], dtype=np.float64)
+    if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() == 0:
+        raise ScoresError(
+            f"weights are {dict(weights)}, expected numbers of at least 0, not all 0."
+        )
+    mean: FloatArray = np.average(list(ranks.values()), axis=0, weights=shares)
     return mean
 
 
@@ -125,20 +124,5 @@ def _codes(groups: npt.ArrayLike | None, size: int) -> IntArray:
     try:
         _, codes = np.unique(array, return_inverse=True)
     except TypeError as error:
-        raise ScoresError(f"groups cannot be sorted ({error}). Give numbers or text.") from error
+        raise ScoresError(f"groups cannot be sorted ({error}). Pass numbers or text.") from error
     return codes.astype(np.int64)
-
-
-def _shares(
-    ranks: Mapping[str, FloatArray], weights: Mapping[str, float] | None
-) -> dict[str, float]:
-    if weights is None:
-        return dict.fromkeys(ranks, 1 / len(ranks))
-    if set(weights) != set(ranks):
-        raise ScoresError(f"weights are for {sorted(weights)}, scores are {sorted(ranks)}.")
-    given = np.array([weights[name] for name in ranks], dtype=np.float64)
-    if not np.isfinite(given).all() or given.min() < 0 or given.sum() == 0:
-        raise ScoresError(
-            f"weights are {dict(weights)}, expected numbers of at least 0, not all 0."
-        )
-    return dict(zip(ranks, (given / given.sum()).tolist(), strict=True))

@@ -1,8 +1,9 @@
-"""Difficulty by how rare the words are."""
+"""Difficulty from the samples themselves: length, compression, rarity of words."""
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
@@ -13,13 +14,81 @@ import numpy.typing as npt
 
 from batchwright.difficulty.arrays import as_array, check_types
 from batchwright.errors import ScoresError
-from batchwright.typing import FloatArray, IntArray
+from batchwright.lengths import as_lengths
+from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 _DENSE = 1 << 22
-"""Token ids up to here are counted in a table, whatever their number."""
+"""Token ids up to here are counted in a table, however many there are."""
 
 Counts: TypeAlias = Mapping[str, int] | npt.ArrayLike
 """How often each word, or each token id, occurs in the data."""
+
+
+def length(lengths: IntoLengths) -> FloatArray:
+    """Score each sample by its length: longer is harder.
+
+    Length also shapes batches: under a token budget, long samples come in batches of few rows.
+    Only a comparison shows which of the two had an effect.
+
+    Args:
+        lengths: integer[n], one length per sample: tokens, frames, patches.
+
+    Returns:
+        float64[n].
+
+    Raises:
+        LengthsError: A length is not an integer of at least 1.
+
+    Source:
+        Platanios et al., "Competence-based curriculum learning for neural machine translation",
+        2019, arXiv:1903.09848.
+
+    Example:
+        >>> length([7, 3, 12])
+        array([ 7.,  3., 12.])
+    """
+    return as_lengths(lengths).astype(np.float64)
+
+
+def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> FloatArray:
+    """Score each text by its compressed size over its size: repetition is easy.
+
+    ``len(zlib(x)) / len(x)``, in bytes of UTF-8. Texts of a few words score above 1, because
+    zlib adds some bytes: compare texts of similar length, or combine with length. An empty text
+    scores 0.
+
+    Args:
+        texts: n texts, or n byte strings.
+        level: The zlib level, from 1 (fast) to 9.
+
+    Returns:
+        float64[n].
+
+    Raises:
+        ScoresError: There are no texts, one of them is neither text nor bytes, or the level does
+            not exist.
+
+    Source:
+        Zhang et al., "Beyond random sampling: efficient language model pretraining via curriculum
+        learning", 2025, arXiv:2506.11300.
+
+    Example:
+        >>> easy, hard = compression(["la " * 60, "Sphinx of black quartz, judge my vow! " * 2])
+        >>> bool(easy < 0.2 < hard)
+        True
+    """
+    if level not in range(1, 10):
+        raise ScoresError(f"compression(level={level!r}): expected a level from 1 to 9.")
+    if isinstance(texts, str | bytes) or not len(texts):
+        raise ScoresError("compression takes a list of texts, and at least one.")
+    check_types(texts, str, bytes)
+
+    def ratio(text: str | bytes) -> float:
+        # "surrogatepass": a text that JSON escaped badly is still a text.
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        return len(zlib.compress(data, level)) / len(data) if data else 0.0
+
+    return np.fromiter(map(ratio, texts), dtype=np.float64, count=len(texts))
 
 
 def rarity(
@@ -32,31 +101,28 @@ def rarity(
 ) -> FloatArray:
     r"""Score each sample by how rare its tokens are in the data: ``−Σ ln p(w)``.
 
-    The probability ``p(w)`` of a token is its share of all tokens of the data. The sum grows with
-    length, and mostly is length; the mean is not. A sample without tokens scores 0.
+    The probability ``p(w)`` of a token is its share of all tokens of the data. The sum is mostly
+    length; the mean is not. A sample without tokens scores 0.
 
     Args:
         tokens: integer[t], the token ids of all samples one after another, with `offsets`; or a
-            list of n arrays of token ids; or a list of n texts, of which the words are taken.
+            list of n arrays of token ids; or a list of n texts, whose words are counted.
         offsets: integer[n + 1], where samples begin and end in flat tokens.
         mean: Divide each sum by the number of tokens.
         counts: How often each token occurs, where these samples are a part of the data: integer[v]
-            by token id, or word → count, as `word_counts` counts them. None: counted here. What
-            is not in it counts as 1.
-        pattern: Regular expression of a word, for texts. None: what white space separates.
+            by token id, or word → count, as from `word_counts`. A token that is missing counts as
+            1. None: counted here.
+        pattern: Regular expression of a word, for texts. None: split at white space.
 
     Returns:
         float64[n], in nats.
 
     Raises:
-        ScoresError: Tokens are no whole numbers of at least 0, or offsets do not fit them.
-
-    Complexity:
-        O(t), or O(t log t) where ids are sparse and huge.
+        ScoresError: Tokens are not integers of at least 0, or offsets do not fit them.
 
     Source:
-        Platanios, Stretcu, Neubig, Poczos, Mitchell, "Competence-based curriculum learning for
-        neural machine translation", 2019, arXiv:1903.09848.
+        Platanios et al., "Competence-based curriculum learning for neural machine translation",
+        2019, arXiv:1903.09848.
 
     Example:
         >>> rarity(["the cat", "the dog", "the the"], mean=True).round(2)
@@ -76,26 +142,22 @@ def rarity(
     surprise = np.log(occurring.sum()) - np.log(np.maximum(occurring, 1))
     sizes = np.diff(edges)
     samples = np.repeat(np.arange(sizes.size), sizes)
-    surprises = np.bincount(samples, surprise[flat], sizes.size)
-    sums: FloatArray = np.asarray(surprises, dtype=np.float64)
+    sums: FloatArray = np.bincount(samples, surprise[flat], sizes.size).astype(np.float64)
     return sums / np.maximum(sizes, 1) if mean else sums
 
 
 def word_counts(batches: Iterable[Sequence[str]], *, pattern: str | None = None) -> Counter[str]:
-    """Count words over data that comes in batches: what `rarity` takes as `counts`.
+    """Count the words of data that comes in batches of texts, as `rarity` takes `counts`.
 
     Args:
         batches: Batches of texts.
-        pattern: Regular expression of a word; None: what white space separates.
+        pattern: Regular expression of a word; None: split at white space.
 
     Returns:
         Word → how often it occurs.
 
     Raises:
-        ScoresError: The pattern is no regular expression.
-
-    Complexity:
-        O(words), in memory for the distinct ones.
+        ScoresError: The pattern is not a regular expression.
 
     Example:
         >>> word_counts([["the cat", "the dog"], ["the the"]])
@@ -119,6 +181,7 @@ def _is_text(tokens: Any) -> bool:
 def _words(
     tokens: Any, counts: Counts | None, pattern: str | None
 ) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return ids of words, where samples begin, and how often each id occurs."""
     texts = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
     check_types(texts, str)
     words = list(map(_splitter(pattern), texts))
@@ -127,7 +190,7 @@ def _words(
         counts = Counter(chain.from_iterable(words))
     if not isinstance(counts, Mapping):
         raise ScoresError("rarity(counts=…) of texts: expected word → count, see word_counts.")
-    # Words that are not counted get one id after the known ones, and count as 1.
+    # Words that are not counted share one id after the known ones, and count as 1.
     ids = {word: k for k, word in enumerate(counts)}
     unknown = len(ids)
     known = map(ids.get, chain.from_iterable(words), repeat(unknown))
@@ -142,19 +205,18 @@ def _splitter(pattern: str | None) -> Callable[[str], list[str]]:
     try:
         word = re.compile(pattern)
     except re.error as error:
-        raise ScoresError(f"pattern={pattern!r} is no regular expression: {error}.") from error
+        raise ScoresError(f"pattern={pattern!r} is not a regular expression: {error}.") from error
     if word.groups > 1:
         raise ScoresError(f"pattern={pattern!r} has {word.groups} groups; use (?:…) for them.")
     return word.findall
 
 
 def _edges(samples: Sequence[Any]) -> IntArray:
-    edges = np.zeros(len(samples) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, samples), dtype=np.int64, count=len(samples)), out=edges[1:])
-    return edges
+    return np.cumsum([0, *map(len, samples)], dtype=np.int64)
 
 
 def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any], IntArray]:
+    """Return token ids one after another, and where samples begin."""
     if offsets is None:
         if isinstance(tokens, np.ndarray) and tokens.dtype != object and tokens.ndim == 1:
             raise ScoresError("rarity of flat tokens needs offsets, [n + 1]: where samples begin.")
@@ -163,33 +225,24 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
             raise ScoresError(
                 "tokens: expected at least one sample, each a list of token ids, [l]."
             )
-        filled = [sample for sample in samples if sample.size]
+        filled = [sample for sample in samples if sample.size]  # an empty list has floats
         flat = np.concatenate(filled) if filled else np.empty(0, dtype=np.int64)
-        return _token_ids(flat), _edges(samples)
-    flat, edges = _token_ids(as_array(tokens, "tokens")), as_array(offsets, "offsets")
-    if (
-        edges.ndim != 1
-        or edges.size < 2
-        or edges.dtype.kind not in "iu"
-        or edges[0] != 0
-        or edges[-1] != flat.size
-        or (edges[1:] < edges[:-1]).any()
-    ):
-        raise ScoresError(
-            f"offsets are no offsets into {flat.size} tokens: expected n + 1 integers that never "
-            f"fall, from 0 to {flat.size}."
-        )
-    return flat, edges.astype(np.int64)
-
-
-def _token_ids(flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        edges = _edges(samples)
+    else:
+        flat, edges = as_array(tokens, "tokens"), as_array(offsets, "offsets")
     if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iu"):
         raise ScoresError(
             f"tokens are {flat.dtype}{list(flat.shape)}, expected token ids, integers."
         )
     if flat.size and flat.min() < 0:
         raise ScoresError(f"tokens[{int(flat.argmin())}] is {flat.min()}, expected at least 0.")
-    return flat
+    is_integer = edges.ndim == 1 and edges.size > 1 and edges.dtype.kind in "iu"
+    if not is_integer or [edges[0], edges[-1]] != [0, flat.size] or (edges[1:] < edges[:-1]).any():
+        raise ScoresError(
+            f"offsets do not fit {flat.size} tokens: expected n + 1 integers that never fall, from "
+            f"0 to {flat.size}."
+        )
+    return flat, edges.astype(np.int64)
 
 
 def _occurrences(
@@ -198,9 +251,8 @@ def _occurrences(
     """Return ids, and how often each of them occurs."""
     if not flat.size:
         return flat, np.zeros(1)
-    largest = int(flat.max())
     if counts is None:
-        if largest >= max(_DENSE, 4 * flat.size):
+        if int(flat.max()) >= max(_DENSE, 4 * flat.size):
             _, ids, found = np.unique(flat, return_inverse=True, return_counts=True)
             return ids, found.astype(np.float64)
         return flat, np.bincount(flat.astype(np.int64, copy=False)).astype(np.float64)
@@ -209,6 +261,4 @@ def _occurrences(
         raise ScoresError(
             "rarity(counts=…) of token ids: expected a count for each id, integer[v]."
         )
-    occurring = np.append(given.astype(np.float64), 0.0)
-    ids = np.minimum(flat, given.size)
-    return ids, occurring
+    return np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)
