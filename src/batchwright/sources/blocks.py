@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Table, checked, native_file, reading
+from batchwright.sources.table import Columns, checked, native_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,17 +39,12 @@ def end_of_lines(data: bytes) -> int:
 
 
 def row_blocks(
-    path: Path,
-    kind: str,
-    end_of_rows: Callable[[bytes], int] = end_of_lines,
-    *,
-    size: int | None = None,
+    path: Path, end_of_rows: Callable[[bytes], int] = end_of_lines, *, size: int | None = None
 ) -> Blocks:
     """Read whole rows, decompressed as the suffix says, without a byte order mark.
 
     Args:
         path: The file.
-        kind: What it is read as, for messages.
         end_of_rows: Finds where the last whole row ends, in data that begins with a row.
         size: About how many bytes to read at a time.
 
@@ -61,7 +56,7 @@ def row_blocks(
             more than its size.
     """
     rest = b""
-    for data, fraction in _unpacked(path, kind, size or _BLOCK_BYTES):
+    for data, fraction in _unpacked(path, size or _BLOCK_BYTES):
         joined = rest + data if rest else data
         end = end_of_rows(joined)
         if end:
@@ -76,48 +71,36 @@ def row_blocks(
         yield rest, 1.0
 
 
-def _unpacked(path: Path, kind: str, size: int) -> Blocks:
-    codec = CODECS.get(path.suffix.lower())
-    # Read in this thread: read-ahead of pyarrow crashes where an error closes the stream.
-    with ExitStack() as opened:
-        with reading(str(path), kind):
-            import pyarrow as pa
+def _unpacked(path: Path, size: int) -> Blocks:
+    import pyarrow as pa
 
-            file = opened.enter_context(native_file(path))
-            packed = max(1, file.size())
-            stream: Any = file
-            if codec is not None:
-                stream = opened.enter_context(pa.CompressedInputStream(file, codec))
+    codec = CODECS.get(path.suffix.lower())
+    with ExitStack() as opened:
+        file = opened.enter_context(native_file(path))
+        packed = max(1, file.size())
+        stream: Any = file
+        if codec is not None:
+            stream = opened.enter_context(pa.CompressedInputStream(file, codec))
         most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed)
         total = 0
-        while True:
-            with reading(str(path), kind):
-                data: bytes = stream.read(size)
-                fraction = min(1.0, file.tell() / packed)
-            if not data:
-                return
-            if not total:
-                data = data.removeprefix(_BYTE_ORDER_MARK)
+        # Read in this thread: read-ahead of pyarrow crashes where an error closes the stream.
+        while data := stream.read(size):
             total += len(data)
             if codec is not None and total > most:
                 raise SourceError(
                     f"{path} unpacks to more than {most >> 20:,} MiB, from {packed:,} bytes. "
                     "Unpack it first if that is intended."
                 )
-            yield data, fraction
+            if total == len(data):
+                data = data.removeprefix(_BYTE_ORDER_MARK)
+            yield data, min(1.0, file.tell() / packed)
 
 
-def lines(path: Path) -> Table:
+def lines(path: Path) -> Columns:
     """Open a text file in which every line is a sample."""
-    name = str(path)
-
-    def batches(_: str) -> Batches:
-        for block, fraction in row_blocks(path, "text"):
-            with reading(name, "text"):
-                texts = checked(_lines_of(block))
-            yield texts, fraction
-
-    return Table(name, "text", ("text",), batches)
+    return ("text",), lambda _: (
+        (checked(_lines_of(block)), fraction) for block, fraction in row_blocks(path)
+    )
 
 
 def _lines_of(block: bytes) -> pa.Array[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Table, checked, each, native_file, reading
+from batchwright.sources.table import Batches, Columns, checked, native_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,41 +20,28 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 1 << 16
 _NPY_ROWS = 1 << 20
-_STREAM_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 20
 _FILE_FORMAT = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def parquet(path: Path) -> Table:
+def parquet(path: Path) -> Columns:
     """Open a Parquet file."""
-    name, kind = str(path), "Parquet"
-    with reading(name, kind):
-        import pyarrow.parquet as pq
-
-        with native_file(path) as source, pq.ParquetFile(source) as file:
-            columns = tuple(file.schema_arrow.names)
+    import pyarrow.parquet as pq
 
     def batches(column: str) -> Batches:
         seen = 0
-        with ExitStack() as opened:
-            with reading(name, kind):
-                source = opened.enter_context(native_file(path))
-                # A buffer makes the reader stream a column chunk instead of loading it whole.
-                file = opened.enter_context(
-                    pq.ParquetFile(
-                        source, buffer_size=_STREAM_BUFFER_BYTES, page_checksum_verification=True
-                    )
-                )
-                total = max(1, file.metadata.num_rows)
-                rows = _rows_per_batch(file.metadata, column)
-                found = file.iter_batches(batch_size=rows, columns=[column])
-            for batch in each(found, name, kind):
+        # A buffer makes the reader stream a column chunk instead of loading it whole.
+        options: Any = {"buffer_size": _BUFFER_BYTES, "page_checksum_verification": True}
+        with native_file(path) as source, pq.ParquetFile(source, **options) as file:
+            total = max(1, file.metadata.num_rows)
+            size = _rows_per_batch(file.metadata, column)
+            for batch in file.iter_batches(batch_size=size, columns=[column]):
                 seen += batch.num_rows
-                with reading(name, kind):
-                    values = checked(batch.column(column))
-                yield values, min(1.0, seen / total)
+                yield checked(batch.column(column)), min(1.0, seen / total)
 
-    return Table(name, kind, columns, batches)
+    with native_file(path) as source, pq.ParquetFile(source) as file:
+        return tuple(file.schema_arrow.names), batches
 
 
 def _rows_per_batch(metadata: pq.FileMetaData, column: str) -> int:
@@ -71,84 +57,66 @@ def _rows_per_batch(metadata: pq.FileMetaData, column: str) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // bytes_per_row))
 
 
-def arrow(path: Path) -> Table:
+def arrow(path: Path) -> Columns:
     """Open an Arrow IPC file, in the file or the stream format."""
-    name, kind = str(path), "Arrow"
-    with reading(name, kind):
-        import pyarrow as pa
+    import pyarrow as pa
 
-        with path.open("rb") as file:
-            is_stream = file.read(len(_FILE_FORMAT)) != _FILE_FORMAT
-        open_ipc = pa.ipc.open_stream if is_stream else pa.ipc.open_file
-        with native_file(path) as source:
-            columns = tuple(open_ipc(source).schema.names)
+    with path.open("rb") as file:
+        is_stream = file.read(len(_FILE_FORMAT)) != _FILE_FORMAT
+    open_ipc = pa.ipc.open_stream if is_stream else pa.ipc.open_file
+    with native_file(path) as source:
+        columns = tuple(open_ipc(source).schema.names)
 
     def batches(column: str) -> Batches:
         options = pa.ipc.IpcReadOptions(included_fields=[columns.index(column)])
         return (_stream_batches if is_stream else _file_batches)(path, options)
 
-    return Table(name, kind, columns, batches)
+    return columns, batches
 
 
 def _file_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
     import pyarrow as pa
 
-    name = str(path)
-    with ExitStack() as opened:
-        with reading(name, "Arrow"):
-            source = opened.enter_context(native_file(path))
-            reader = pa.ipc.open_file(source, options=options)
-            count = reader.num_record_batches
-        for i in range(count):
-            with reading(name, "Arrow"):
-                values = checked(reader.get_batch(i).column(0))
-            yield values, (i + 1) / count
+    with native_file(path) as source:
+        reader = pa.ipc.open_file(source, options=options)
+        for i in range(reader.num_record_batches):
+            yield checked(reader.get_batch(i).column(0)), (i + 1) / reader.num_record_batches
 
 
 def _stream_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
     import pyarrow as pa
 
-    name = str(path)
-    with ExitStack() as opened:
-        with reading(name, "Arrow"):
-            file = opened.enter_context(path.open("rb"))
-            # Mapped: reading would load every column of a batch, whole images for one length.
-            location: Any = os.fsencode(path)
-            source = opened.enter_context(pa.memory_map(location))
-            size = source.size()
-            reader = iter(pa.ipc.open_stream(source, options=options))
+    location: Any = os.fsencode(path)
+    # Mapped: reading would load every column of a batch, whole images for one length.
+    with path.open("rb") as file, pa.memory_map(location) as source:
+        size = source.size()
+        reader = iter(pa.ipc.open_stream(source, options=options))
         while True:
             # Touching mapped pages that the file has lost would end the process.
             if os.fstat(file.fileno()).st_size < size:
-                raise SourceError(f"{name} was cut off while it was read.")
-            with reading(name, "Arrow"):
-                batch = next(reader, None)
-                if batch is None:
-                    break
-                # A copy: the file may be overwritten while the values are used.
-                values = pa.concat_arrays([checked(batch.column(0))])
-                fraction = source.tell() / size
-            yield values, fraction
+                raise SourceError(f"{path} was cut off while it was read.")
+            batch = next(reader, None)
+            if batch is None:
+                break
+            # A copy: the file may be overwritten while the values are used.
+            yield pa.concat_arrays([checked(batch.column(0))]), source.tell() / size
         # A stream cut between two batches reads without complaint; only its end mark is missing.
-        with reading(name, "Arrow"):
-            end = source.tell()
-            source.seek(end - len(_END_OF_STREAM))
-            whole = source.read(len(_END_OF_STREAM)) == _END_OF_STREAM
-    if not whole:
-        raise SourceError(
-            f"{name} is truncated: it stops after {end:,} bytes without an end-of-stream mark. "
-            "Write it again."
-        )
+        end = source.tell()
+        source.seek(end - len(_END_OF_STREAM))
+        if source.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
+            raise SourceError(
+                f"{path} is truncated: it stops after {end:,} bytes without an end-of-stream mark. "
+                "Write it again."
+            )
 
 
-def npy(path: Path) -> Table:
+def npy(path: Path) -> Columns:
     """Open a `.npy` file: a vector, or a vector of records whose fields are the columns.
 
     Arrays of Python objects are refused, because loading them can run code. The file is read, not
     mapped: overwriting it later does not change what was read.
     """
-    name = str(path)
-    with reading(name, ".npy"), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about a header that is not quite right
         try:
             array = npy_format.open_memmap(path, mode="r")  # compares size and header
@@ -171,18 +139,15 @@ def npy(path: Path) -> Table:
     def batches(column: str) -> Batches:
         # Integers are read at once: no conversion needs memory.
         size = max(1, rows if dtype.kind in "iu" else _NPY_ROWS)
-        with ExitStack() as opened:
-            with reading(name, ".npy"):
-                file = opened.enter_context(path.open("rb"))
-                file.seek(offset)
+        with path.open("rb") as file:
+            file.seek(offset)
             for start in range(0, rows, size):
                 count = min(size, rows - start)
-                with reading(name, ".npy"):
-                    values = np.fromfile(file, dtype, count)
+                values = np.fromfile(file, dtype, count)
                 if len(values) < count:
-                    raise SourceError(f"{name} was cut off while it was read.")
+                    raise SourceError(f"{path} was cut off while it was read.")
                 values = values if names is None else values[column].copy()
                 native = values.dtype.newbyteorder("=")
                 yield values.astype(native, copy=False), (start + count) / rows
 
-    return Table(name, ".npy", columns, batches)
+    return columns, batches

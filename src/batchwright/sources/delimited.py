@@ -15,7 +15,7 @@ import numpy as np
 
 from batchwright.errors import SourceError
 from batchwright.sources.blocks import Blocks, end_of_lines, row_blocks
-from batchwright.sources.table import Batches, Table, checked, reading
+from batchwright.sources.table import Batches, Columns, checked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,37 +25,34 @@ _PIECE_BYTES = 1 << 20
 _NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 
-def csv(path: Path) -> Table:
+def csv(path: Path) -> Columns:
     """Open a comma-separated file whose first line names the columns."""
-    return _table(path, b",")
+    return _open(path, b",")
 
 
-def tsv(path: Path) -> Table:
+def tsv(path: Path) -> Columns:
     """Open a tab-separated file whose first line names the columns."""
-    return _table(path, b"\t")
+    return _open(path, b"\t")
 
 
-def _table(path: Path, delimiter: bytes) -> Table:
-    name = str(path)
+def _open(path: Path, delimiter: bytes) -> Columns:
     with contextlib.closing(_rows(path, delimiter, _HEADER_BYTES)) as rows:
         header, _ = next(rows, (b"", 1.0))
     header = header[: next(iter(_row_ends(header, delimiter)), len(header))]
     text = io.StringIO(header.decode("utf-8", "replace"), newline="")
-    with reading(name, "CSV"):
-        columns = tuple(next(stdlib_csv.reader(text, delimiter=delimiter.decode()), ()))
+    columns = tuple(next(stdlib_csv.reader(text, delimiter=delimiter.decode()), ()))
     if not columns:
-        raise SourceError(f"{name} has no header: expected the columns' names in the first line.")
+        raise SourceError(f"{path} has no header: expected the columns' names in the first line.")
 
     def batches(column: str) -> Batches:
         k, rows_before, skip = columns.index(column), 0, len(header)
         for block, fraction in _rows(path, delimiter):
-            with reading(name, "CSV"):
-                values = _column(block[skip:], k, len(columns), delimiter, rows_before)
+            values = _column(block[skip:], k, len(columns), delimiter, rows_before)
             rows_before += len(values)
             skip = 0
             yield values, fraction
 
-    return Table(name, "CSV", columns, batches, typed=False)
+    return columns, batches
 
 
 def _column(rows: bytes, k: int, width: int, delimiter: bytes, rows_before: int) -> pa.Array[Any]:
@@ -91,7 +88,7 @@ def _column(rows: bytes, k: int, width: int, delimiter: bytes, rows_before: int)
 def _rows(path: Path, delimiter: bytes, size: int | None = None) -> Blocks:
     """Read blocks of whole rows; refuse a quotation mark that is never closed."""
     end_of_rows = partial(_end_of_rows, delimiter=delimiter)
-    for block, fraction in row_blocks(path, "CSV", end_of_rows, size=size):
+    for block, fraction in row_blocks(path, end_of_rows, size=size):
         if fraction == 1.0 and len(_quotes(block, delimiter)) % 2:
             raise SourceError(
                 f"{path} ends inside a quoted value: a quotation mark was never closed, or the "

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import blocks, columnar, delimited, huggingface, json_lines
-from batchwright.sources.table import Table, reading
+from batchwright.sources import blocks, columnar, delimited, huggingface
+from batchwright.sources.json_lines import json_lines
+from batchwright.sources.table import Columns, Table, reading
 
-FORMATS: dict[str, Callable[[Path], Table]] = {
-    ".npy": columnar.npy,
-    ".parquet": columnar.parquet,
-    ".arrow": columnar.arrow,
-    ".feather": columnar.arrow,
-    ".ipc": columnar.arrow,
-    ".jsonl": json_lines.table,
-    ".ndjson": json_lines.table,
-    ".csv": delimited.csv,
-    ".tsv": delimited.tsv,
+
+class Format(NamedTuple):
+    """How a kind of file is opened.
+
+    Attributes:
+        kind: What messages call it.
+        open: Opens it.
+        columnar: Whether one column is read by itself, and needs no parsing.
+        typed: False where every value is text.
+    """
+
+    kind: str
+    open: Callable[[Path], Columns]
+    columnar: bool = False
+    typed: bool = True
+
+
+_ARROW = Format("Arrow", columnar.arrow, columnar=True)
+_JSON = Format("JSON lines", json_lines)
+_LINES = Format("text", blocks.lines)
+
+FORMATS = {
+    ".npy": Format(".npy", columnar.npy, columnar=True),
+    ".parquet": Format("Parquet", columnar.parquet, columnar=True),
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
+    ".ipc": _ARROW,
+    ".jsonl": _JSON,
+    ".ndjson": _JSON,
+    ".csv": Format("CSV", delimited.csv, typed=False),
+    ".tsv": Format("TSV", delimited.tsv, typed=False),
 }
-"""How each kind of file is opened. A new format is one function and one line here."""
+"""A new format is one function and one line here."""
 
-_COMPRESSIBLE = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".txt"})
 _KNOWN = ", ".join(FORMATS)
 
 # How many rows are believed: so many, or so many for each byte, whichever is more. Where all
@@ -49,9 +70,8 @@ def files_of(source: Path) -> list[Path]:
         if not exists and glob.has_magic(str(source)):
             matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
             entries = [Path(name) for name in matches]
-        is_saved = exists and huggingface.is_saved(source)
-    if is_saved:
-        return huggingface.saved_files(source)
+        if exists and huggingface.is_saved(source):
+            return huggingface.saved_files(source)
     if entries is not None:
         return _shards(entries, str(source))
     if exists:
@@ -73,8 +93,8 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
     with reading(str(path), "a file"):
         size = path.stat().st_size
     suffix = _suffix(path)
-    opener = blocks.lines if lines and suffix == ".txt" else FORMATS.get(suffix)
-    if opener is None:
+    format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
+    if format_ is None:
         raise SourceError(
             f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
         )
@@ -82,13 +102,17 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
         raise SourceError(f"{path} is not a regular file.")
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
-    rows_per_byte = _ROWS_PER_COLUMNAR_BYTE if is_columnar(path) else _ROWS_PER_BYTE
-    return replace(opener(path), most_rows=max(_ALWAYS_BELIEVED, size * rows_per_byte))
+    with reading(str(path), format_.kind):
+        columns, batches = format_.open(path)
+    most_rows = size * (_ROWS_PER_COLUMNAR_BYTE if format_.columnar else _ROWS_PER_BYTE)
+    most_rows = max(_ALWAYS_BELIEVED, most_rows)
+    return Table(str(path), format_.kind, columns, batches, format_.typed, most_rows)
 
 
 def is_columnar(path: Path) -> bool:
     """Return whether one column of a file is read by itself, and needs no parsing."""
-    return _suffix(path) in FORMATS.keys() - _COMPRESSIBLE
+    format_ = FORMATS.get(_suffix(path))
+    return format_ is not None and format_.columnar
 
 
 def _suffix(path: Path) -> str:
@@ -97,7 +121,8 @@ def _suffix(path: Path) -> str:
     if suffix not in blocks.CODECS:
         return suffix
     inner = Path(path.stem).suffix.lower()
-    return inner if inner in _COMPRESSIBLE else ""
+    format_ = _LINES if inner == ".txt" else FORMATS.get(inner)
+    return "" if format_ is None or format_.columnar else inner
 
 
 def _shards(candidates: list[Path], source: str) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources.table import Batches, Table, checked, each, reading
+from batchwright.sources.table import Batches, Table, checked
 
 if TYPE_CHECKING:
     import datasets
@@ -28,15 +28,13 @@ def saved_files(directory: Path) -> list[Path]:
         SourceError: The directory holds several splits, or its description is damaged.
     """
     if (directory / "dataset_dict.json").is_file():
-        with reading(str(directory), "a saved dataset"):
-            names = sorted(path.parent.name for path in directory.glob("*/state.json"))
+        names = sorted(path.parent.name for path in directory.glob("*/state.json"))
         raise SourceError(
             f"{directory} holds splits, which are planned one by one. Name one of its "
             f"directories: {', '.join(map(repr, names))}."
         )
     description = directory / "state.json"
-    with reading(str(directory), "a saved dataset"):
-        state = json.loads(description.read_bytes())
+    state = json.loads(description.read_bytes())
     entries = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(entries, list):
         raise SourceError(f"{description} names no data files.")
@@ -73,7 +71,6 @@ def table(dataset: Any) -> Table:
         SourceError: It is a dictionary of splits, or a stream of unknown length.
     """
     kind = type(dataset).__name__
-    name = f"the {kind}"
     if isinstance(dataset, dict):
         raise SourceError(
             f"A {kind} holds splits, which are planned one by one. Pass one of them: "
@@ -87,16 +84,12 @@ def table(dataset: Any) -> Table:
 
     def batches(column: str) -> Batches:
         seen = 0
-        with reading(name, "Arrow"):
-            found = dataset.select_columns([column]).with_format("arrow").iter(_BATCH_ROWS)
-        for batch in each(found, name, "Arrow"):
+        for batch in dataset.select_columns([column]).with_format("arrow").iter(_BATCH_ROWS):
             seen += batch.num_rows
             for chunk in batch.column(column).chunks:
-                with reading(name, "Arrow"):
-                    values = checked(chunk)
-                yield values, seen / dataset.num_rows
+                yield checked(chunk), seen / dataset.num_rows
 
-    return Table(name, "Arrow", tuple(dataset.column_names), batches)
+    return Table(f"the {kind}", "Arrow", tuple(dataset.column_names), batches)
 
 
 def fingerprint(dataset: Any) -> str | None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from batchwright._format import one_line
 from batchwright.errors import SourceError
 from batchwright.sources.blocks import row_blocks
-from batchwright.sources.table import Batches, Table, checked, kind_of, reading
+from batchwright.sources.table import Batches, Columns, checked, kind_of, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KIND = "JSON lines"
 _PARSE_BYTES = 2 << 20  # by one thread at a time
 
 # The columns, and the type of the one that is read, are found in the lines within both limits.
@@ -34,7 +33,7 @@ _KINDS = {
 }
 
 
-def table(path: Path) -> Table:
+def json_lines(path: Path) -> Columns:
     """Open a file of JSON lines. Its columns are the keys in the first thousand lines.
 
     Raises:
@@ -47,8 +46,8 @@ def table(path: Path) -> Table:
     def batches(column: str) -> Batches:
         expected = _column(_rows(head, 1, name), column, name)
         first_line = 1
-        for block, fraction in row_blocks(path, _KIND):
-            array = _read_block(block, column, expected.type, name)
+        for block, fraction in row_blocks(path):
+            array = _read_block(block, column, expected.type)
             if array is None:
                 # Split at newlines only: splitlines would also split where JSON allows it.
                 array = _column(_rows(block.split(b"\n"), first_line, name), column, name)
@@ -57,11 +56,11 @@ def table(path: Path) -> Table:
             yield array, fraction
             first_line += block.count(b"\n")
 
-    return Table(name, _KIND, columns, batches)
+    return columns, batches
 
 
 def _head(path: Path) -> list[bytes]:
-    with contextlib.closing(row_blocks(path, _KIND, size=_HEAD_BYTES)) as first:
+    with contextlib.closing(row_blocks(path, size=_HEAD_BYTES)) as first:
         block, _ = next(first, (b"", 1.0))
     lines = block[:_HEAD_BYTES].split(b"\n", _HEAD_LINES)
     if len(block) > _HEAD_BYTES or len(lines) > _HEAD_LINES:
@@ -96,21 +95,22 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def _read_block(block: bytes, column: str, type_: pa.DataType, name: str) -> pa.Array[Any] | None:
+def _read_block(block: bytes, column: str, type_: pa.DataType) -> pa.Array[Any] | None:
     """Parse one column of a block at full speed; return None where that fails."""
-    with contextlib.suppress(SourceError), reading(name, _KIND):
-        import pyarrow as pa
-        import pyarrow.json as pa_json
+    import pyarrow as pa
+    import pyarrow.json as pa_json
 
-        data: Any = pa.BufferReader(block)
-        schema = pa.schema([(column, type_)])
+    data: Any = pa.BufferReader(block)
+    schema = pa.schema([(column, type_)])
+    try:
         rows = pa_json.read_json(
             data,
             pa_json.ReadOptions(block_size=_PARSE_BYTES),
             pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
         return checked(rows.column(column).combine_chunks())
-    return None
+    except Exception:  # noqa: BLE001 -- the slow reader says what is wrong, and in which line
+        return None
 
 
 def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) -> pa.Array[Any]:
@@ -126,17 +126,12 @@ def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) 
             )
         kind = kind or found
         values.append(value)
+    import pyarrow as pa
+
     if kind == "a list":
-        with contextlib.suppress(SourceError):
-            return _as_arrow(values, name)
+        with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+            return pa.array(values)
         # Lists of items of several types have no Arrow type, and how many there are is enough.
         values = [None if value is None else [None] * len(value) for value in values]
-    return _as_arrow(values, name)
-
-
-def _as_arrow(values: list[Any], name: str) -> pa.Array[Any]:
-    with reading(name, _KIND):
-        import pyarrow as pa
-
-        array: pa.Array[Any] = pa.array(values)
+    array: pa.Array[Any] = pa.array(values)
     return array

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,26 +21,26 @@ from batchwright.errors import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-T = TypeVar("T")
-
 Values: TypeAlias = "np.ndarray | pa.Array[Any]"
 """Consecutive rows of one column."""
 
 Batches: TypeAlias = Iterator[tuple[Values, float]]
 """Batches of rows in order, each with the fraction of the table that has been read."""
 
+Columns: TypeAlias = tuple[tuple[str, ...], Callable[[str], Batches]]
+"""The names of columns in order, and what reads one of them from the first row to the last."""
+
 Kind: TypeAlias = Literal["numbers", "text", "lists", "binary", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Columns of one file or dataset, read a batch of rows at a time.
 
     Attributes:
         name: What messages call it, usually its path.
         kind: What it is read as, usually its format.
         columns: The names of its columns, in order.
-        batches: Reads the column of a given name, from the first row to the last.
+        batches: Reads the column of a given name.
         typed: False where every value is text (CSV).
         most_rows: The most rows that are read: a few bytes can claim any number.
     """
@@ -57,10 +56,15 @@ class Table:
         """Read a column without its encodings and without empty batches.
 
         Raises:
-            SourceError: There are more than `most_rows`.
+            SourceError: The file is damaged, or there are more than `most_rows`.
         """
-        rows = 0
-        for values, fraction in self.batches(column):
+        rows, batches = 0, self.batches(column)
+        while True:
+            with reading(self.name, self.kind):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                values, fraction = _plain(batch[0]), batch[1]
             rows += len(values)
             if rows > self.most_rows:
                 raise SourceError(
@@ -68,9 +72,7 @@ class Table:
                     "read from a file of its size."
                 )
             if len(values):
-                with reading(self.name, self.kind):
-                    decoded = _plain(values)
-                yield decoded, fraction
+                yield values, fraction
 
 
 class Place(NamedTuple):
@@ -90,9 +92,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def reading(name: str, kind: str) -> Iterator[None]:
-    """Turn any error of a library that reads a file into one line that names the file.
-
-    Put only calls of libraries inside: errors of our own code must stay as they are.
+    """Turn any error of the libraries that read a file into one line that names the file.
 
     Raises:
         SourceNotFoundError: The file is gone.
@@ -115,17 +115,6 @@ def reading(name: str, kind: str) -> Iterator[None]:
         if isinstance(error, MemoryError):
             reason = f"it needs more memory than there is ({reason})"
         raise SourceError(f"{name} cannot be read as {kind}: {reason}") from error
-
-
-def each(items: Iterator[T], name: str, kind: str) -> Iterator[T]:
-    """Go through what a library yields, each step inside `reading`."""
-    while True:
-        with reading(name, kind):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-        yield item
 
 
 def native_file(path: Path) -> pa.NativeFile:
