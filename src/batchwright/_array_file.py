@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
-from batchwright._files import replacing
+from batchwright._files import replacing, write_bytes
 from batchwright._format import one_line
 from batchwright.errors import BatchwrightError
 
@@ -166,16 +166,22 @@ def write_npy(
         np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
-def npy_bytes(array: npt.NDArray[Any]) -> bytes:
-    """Return the content of a `.npy` file that has a checksum after its end."""
+def write_checked_npy(
+    path: Path, array: npt.NDArray[Any], error: type[BatchwrightError], *, tidy: bool = True
+) -> None:
+    """Write a `.npy` file that has a checksum after its end, whole or not at all."""
     written = io.BytesIO()
     np.save(written, array, allow_pickle=False)
     content = written.getvalue()
-    return content + hashlib.sha256(content).digest()
+    write_bytes(path, content + hashlib.sha256(content).digest(), error, tidy=tidy)
 
 
-def from_npy_bytes(content: bytes) -> npt.NDArray[Any] | None:
-    """Read what `npy_bytes` returned; None where a bit of it was changed."""
+def read_checked_npy(path: Path) -> npt.NDArray[Any] | None:
+    """Read what `write_checked_npy` wrote; None where there is no file, or a damaged one."""
+    try:
+        content = path.read_bytes() if path.is_file() else b""  # a pipe would wait
+    except OSError:
+        return None
     array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
     if hashlib.sha256(array).digest() != checksum:
         return None

@@ -330,7 +330,7 @@ def test_rows_are_named_across_batches_and_shards(tmp_path):
     rows = [
         (place.first_row, values.to_pylist())
         for shard in Column(path, "n").shards(3)
-        for values, place in shard.pieces
+        for values, place in shard.samples
     ]
     assert rows == [
         *[(0, [0, 1, 2]), (3, [3, 4]), (5, [5]), (6, [6, 7, 8]), (9, [9])],

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from batchwright.cli.failures import StrictCommand
 from batchwright.cli.output import check_outputs, json_option
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
-from batchwright.difficulty.scoring import SHARD_SIZE, score_column
+from batchwright.difficulty.scoring import SHARD_SIZE, score_shards
 from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
 from batchwright.errors import ScoresError
 from batchwright.sources.measures import MEASURES, Measure, measure_of, measured
@@ -82,10 +83,10 @@ def score(
         facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
         facts |= {"mean": measuring["mean"], "tokenizer": how.key}
         kept = ShardFolder(folder, facts)
-    before = 0 if kept is None else len(kept.finished())
+    before = 0 if folder is None else len([*Path(folder).glob(SHARDS)])
     metric = _metric(by, data, how, shard_size, mean=measuring["mean"])
     with progress_bar(f"Scoring {Path(source).name}") as advance:
-        scores = score_column(data, metric, shard_size, kept, advance)
+        scores = score_shards(partial(data.shards, shard_size), metric, kept, advance)
     if ranked or within is not None:
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)
@@ -124,7 +125,7 @@ def _metric(
 
 def _counted(data: Column, shard_size: int, advance: Callable[[float], None]) -> Any:
     for shard in data.shards(shard_size):
-        yield _texts(shard.pieces)
+        yield _texts(shard.samples)
         advance(shard.fraction)
 
 
@@ -142,7 +143,7 @@ def _lengths(pieces: list[Any], how: Measure) -> np.ndarray:
 
 
 def _groups(source: str, within: str, shard_size: int, size: int) -> np.ndarray:
-    pieces = [as_batch(shard.pieces) for shard in Column(source, within).shards(shard_size)]
+    pieces = [as_batch(shard.samples) for shard in Column(source, within).shards(shard_size)]
     groups = np.concatenate([as_array(piece, f"--within {within}") for piece in pieces])
     if groups.size != size:
         message = f"--within {within}: {groups.size} rows for {size} samples; did the file change?"

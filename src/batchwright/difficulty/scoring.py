@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.difficulty.arrays import as_array
-from batchwright.difficulty.shards import Column, ShardFolder, as_batch, data_facts, metric_name
+from batchwright.difficulty.shards import (
+    Column,
+    Shard,
+    ShardFolder,
+    as_batch,
+    data_facts,
+    metric_name,
+    slices,
+)
 from batchwright.errors import MissingExtraError, ScoresError
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.typing import FloatArray
@@ -19,9 +28,6 @@ Metric: TypeAlias = Callable[[Any], npt.ArrayLike]
 """From m samples to float[m]."""
 
 SHARD_SIZE = 1 << 16
-
-_Answers: TypeAlias = Callable[[list[range]], Iterator[tuple[int, npt.ArrayLike]]]
-"""From spans of samples to where each begins and the metric's answer, as they become ready."""
 
 
 def score(
@@ -75,11 +81,7 @@ def score(
         raise ScoresError(f"score(shard_size={shard_size!r}): expected an integer of at least 1.")
     if backend not in {"local", "ray"}:
         raise ScoresError(f"score(backend={backend!r}): expected 'local' or 'ray'.")
-    facts: dict[str, Any] = {
-        "metric": metric_name(metric),
-        "fingerprint": fingerprint,
-        "shard_size": shard_size,
-    }
+    facts = {"metric": metric_name(metric), "fingerprint": fingerprint, "shard_size": shard_size}
     with progress_bar("Scoring", show=progress) as advance:
         if isinstance(source, str | os.PathLike):
             if backend == "ray":
@@ -88,12 +90,11 @@ def score(
                     "file with backend='local'."
                 )
             data = Column(source, column)
-            kept = None
-            if folder is not None:
-                kept = ShardFolder(folder, facts | {"data": data.identity()})
-            return score_column(
-                data, lambda rows: metric(as_batch(rows)), shard_size, kept, advance
+            kept = (
+                None if folder is None else ShardFolder(folder, facts | {"data": data.identity()})
             )
+            shards = partial(data.shards, shard_size)
+            return score_shards(shards, lambda rows: metric(as_batch(rows)), kept, advance)
         if column is not None:
             raise ScoresError(f"score(column={column!r}) goes with a path.")
         if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
@@ -104,66 +105,45 @@ def score(
         if not len(source):
             raise ScoresError("the source is empty, expected at least one sample.")
         kept = None if folder is None else ShardFolder(folder, facts | data_facts(source))
-        answers = _answers_of_ray if backend == "ray" else _answers
-        return _score_sequence(len(source), answers(source, metric), shard_size, kept, advance)
+        if backend == "ray":
+            return _score_on_ray(source, metric, shard_size, kept, advance)
+        return score_shards(partial(slices, source, shard_size), metric, kept, advance)
 
 
-def score_column(
-    data: Column,
-    metric: Callable[[Any], npt.ArrayLike],
-    shard_size: int,
+def score_shards(
+    shards: Callable[[Container[int]], Iterator[Shard]],
+    metric: Metric,
     kept: ShardFolder | None,
     advance: Advance,
 ) -> FloatArray:
-    """Score a column of a file. The metric takes the pieces of a shard: rows and places."""
-    done = {} if kept is None else {k: kept.load(k) for k in kept.finished()}
-    done = {number: scores for number, scores in done.items() if scores is not None}
-    results = []
-    for shard in data.shards(shard_size, skip=done):
+    """Score every shard that is not kept; `shards` takes the numbers of the kept ones."""
+    done = {} if kept is None else kept.scores()
+    results: list[FloatArray] = []
+    first = 0
+    for shard in shards(done):
         scores = done.get(shard.number)
         if scores is None:
-            scores = _checked(metric(shard.pieces), shard.num_rows, first=shard.number * shard_size)
+            scores = _checked(metric(shard.samples), shard.num_rows, first=first)
             if kept is not None:
                 kept.save(shard.number, scores)
         elif scores.size != shard.num_rows:
             raise ScoresError(
-                f"shard {shard.number} of {data.name} was kept with {scores.size} scores, it has "
+                f"shard {shard.number} was kept with {scores.size} scores, it has "
                 f"{shard.num_rows} rows. Remove the folder."
             )
         results.append(scores)
+        first += shard.num_rows
         advance(shard.fraction)
     return np.concatenate(results)
 
 
-def _score_sequence(
-    size: int, answers: _Answers, shard_size: int, kept: ShardFolder | None, advance: Advance
+def _score_on_ray(
+    source: Sequence[Any],
+    metric: Metric,
+    shard_size: int,
+    kept: ShardFolder | None,
+    advance: Advance,
 ) -> FloatArray:
-    result = np.empty(size)
-    spans = [range(size)[start : start + shard_size] for start in range(0, size, shard_size)]
-    missing = []
-    for number, span in enumerate(spans):
-        scores = None if kept is None else kept.load(number)
-        if scores is None or scores.size != len(span):
-            missing.append(span)
-        else:
-            result[span.start : span.stop] = scores
-    done = len(spans) - len(missing)
-    for start, answer in answers(missing):
-        span = spans[start // shard_size]
-        scores = _checked(answer, len(span), first=start)
-        if kept is not None:
-            kept.save(start // shard_size, scores)
-        result[span.start : span.stop] = scores
-        done += 1
-        advance(done / len(spans))
-    return result
-
-
-def _answers(source: Sequence[Any], metric: Metric) -> _Answers:
-    return lambda spans: ((span.start, metric(source[span.start : span.stop])) for span in spans)
-
-
-def _answers_of_ray(source: Sequence[Any], metric: Metric) -> _Answers:
     try:
         import ray
         import ray.data
@@ -172,22 +152,25 @@ def _answers_of_ray(source: Sequence[Any], metric: Metric) -> _Answers:
             "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
             "or leave it at 'local'."
         ) from error
-
-    def answers(spans: list[range]) -> Iterator[tuple[int, npt.ArrayLike]]:
-        if not spans:
-            return
+    done = {} if kept is None else kept.scores()
+    starts = range(0, len(source), shard_size)
+    missing = [{"number": k, "start": start} for k, start in enumerate(starts) if k not in done]
+    if missing:
         shared = ray.put(source)  # once; workers take their slices from there
 
-        def answer(span: dict[str, Any]) -> dict[str, Any]:
-            samples = ray.get(shared)[span["start"] : span["stop"]]
-            return {"start": span["start"], "scores": np.asarray(metric(samples), np.float64)}
+        def answer(shard: dict[str, int]) -> dict[str, Any]:
+            samples = ray.get(shared)[shard["start"] : shard["start"] + shard_size]
+            return {"number": shard["number"], "scores": np.asarray(metric(samples), np.float64)}
 
-        rows = [{"start": span.start, "stop": span.stop} for span in spans]
-        scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
+        scored = ray.data.from_items(missing, override_num_blocks=len(missing)).map(answer)
         for row in scored.iter_rows():
-            yield int(row["start"]), np.asarray(row["scores"])
-
-    return answers
+            number = int(row["number"])
+            size = len(range(len(source))[starts[number] : starts[number] + shard_size])
+            done[number] = _checked(np.asarray(row["scores"]), size, first=starts[number])
+            if kept is not None:
+                kept.save(number, done[number])
+            advance(len(done) / len(starts))
+    return np.concatenate([done[number] for number in range(len(starts))])
 
 
 def _checked(answer: npt.ArrayLike, size: int, *, first: int) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batchwright._array_file import from_npy_bytes, npy_bytes
+from batchwright._array_file import read_checked_npy, write_checked_npy
 from batchwright._files import remove_unfinished, write_bytes
 from batchwright._format import one_line
 from batchwright._states import parsed
@@ -28,19 +28,27 @@ _PROBES = 64
 
 
 class Shard(NamedTuple):
-    """Consecutive rows of a column.
+    """Consecutive samples.
 
     Attributes:
         number: Which shard, from 0.
-        pieces: Its rows, each piece with where it comes from; empty if the shard was skipped.
+        samples: What a metric takes; of a column, pieces of rows with where they come from.
         num_rows: How many.
         fraction: How much of the source has been read.
     """
 
     number: int
-    pieces: list[tuple[Values, Place]]
+    samples: Any
     num_rows: int
     fraction: float
+
+
+def slices(source: Sequence[Any], size: int, skip: Container[int] = ()) -> Iterator[Shard]:
+    """Go through what can be sliced, `size` samples at a time; skipped shards have no samples."""
+    for number, start in enumerate(range(0, len(source), size)):
+        stop = min(start + size, len(source))
+        samples = None if number in skip else source[start:stop]
+        yield Shard(number, samples, stop - start, stop / len(source))
 
 
 class Column:
@@ -172,12 +180,14 @@ class ShardFolder:
                     "here. Choose another folder, or remove it."
                 )
 
-    def load(self, number: int) -> FloatArray | None:
-        """Return the scores of a shard, or None where it is not finished, or damaged."""
-        try:
-            return from_npy_bytes(self._file(number).read_bytes())
-        except OSError:
-            return None
+    def scores(self) -> dict[int, FloatArray]:
+        """Return the scores of all shards that are finished and not damaged, by number."""
+        found: dict[int, FloatArray] = {}
+        for file in sorted(self.path.glob(SHARDS)):
+            number = file.stem.removeprefix("shard-")
+            if number.isdecimal() and (scores := read_checked_npy(file)) is not None:
+                found[int(number)] = scores
+        return found
 
     def save(self, number: int, scores: FloatArray) -> None:
         """Keep the scores of a shard, whole or not at all.
@@ -186,15 +196,8 @@ class ShardFolder:
             ScoresError: The disk is full or read-only.
         """
         # Looking for what killed writers left takes longer with every shard: once is enough.
-        write_bytes(self._file(number), npy_bytes(scores), ScoresError, tidy=False)
-
-    def finished(self) -> list[int]:
-        """Return the numbers of the shards that are there, sorted."""
-        numbers = (path.stem.removeprefix("shard-") for path in self.path.glob(SHARDS))
-        return sorted(int(number) for number in numbers if number.isdecimal())
-
-    def _file(self, number: int) -> Path:
-        return self.path / f"shard-{number:08d}.npy"
+        file = self.path / f"shard-{number:08d}.npy"
+        write_checked_npy(file, scores, ScoresError, tidy=False)
 
 
 def data_facts(source: Sequence[Any]) -> dict[str, Any]:

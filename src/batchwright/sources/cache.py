@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from batchwright._array_file import from_npy_bytes, npy_bytes
-from batchwright._files import write_bytes
+from batchwright._array_file import read_checked_npy, write_checked_npy
 from batchwright.errors import SourceError
 
 _FORMAT = 3
@@ -21,11 +20,7 @@ _FORMAT = 3
 
 
 def place(*, cache: bool | str | os.PathLike[str]) -> Path | None:
-    """Return the directory of the cache, or None for no cache.
-
-    Args:
-        cache: A directory; True for `BATCHWRIGHT_CACHE`, else `batchwright` in `XDG_CACHE_HOME` or
-            in `~/.cache`; or False.
+    """Return the directory of the cache: a given one, the environment's, or None for no cache.
 
     Raises:
         SourceError: The directory is a file.
@@ -39,12 +34,11 @@ def place(*, cache: bool | str | os.PathLike[str]) -> Path | None:
         return named
     if own := os.environ.get("BATCHWRIGHT_CACHE"):
         return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared, "batchwright")
     try:
-        return Path.home() / ".cache" / "batchwright"
+        shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:  # no home
         return None
+    return Path(shared, "batchwright")
 
 
 def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
@@ -77,21 +71,17 @@ def key(*facts: object) -> str:
 
 def load(directory: Path, key: str) -> np.ndarray | None:
     """Return the lengths kept under `key`; None where there are none, or damaged ones."""
-    file = _file(directory, key)
-    try:
-        return from_npy_bytes(file.read_bytes()) if file.is_file() else None
-    except OSError:
-        return None
+    return read_checked_npy(_file(directory, key))
 
 
 def save(directory: Path, key: str, lengths: np.ndarray) -> None:
     """Keep `lengths` under `key`, whole or not at all; warn where the disk does not allow it."""
     file = _file(directory, key)
-    if file.exists() and not file.is_file():  # writing to a pipe would wait
+    if file.exists() and not file.is_file():  # a pipe would wait
         return
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, npy_bytes(lengths), SourceError)
+        write_checked_npy(file, lengths, SourceError)
     except (OSError, SourceError) as error:
         warnings.warn(
             f"The lengths could not be kept in {directory}: {error} They are read again next "
@@ -106,7 +96,7 @@ def _file(directory: Path, key: str) -> Path:
 
 
 def _hash(file: Path) -> str:
-    if not file.is_file():  # reading from a pipe would wait
+    if not file.is_file():  # a pipe would wait
         raise FileNotFoundError(file)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "blake2b").hexdigest()

@@ -21,18 +21,8 @@ if TYPE_CHECKING:
     import datasets
 
 LENGTH_COLUMNS = (
-    "length",
-    "lengths",
-    "len",
-    "num_tokens",
-    "n_tokens",
-    "token_count",
-    "num_frames",
-    "n_frames",
-    "input_length",
-    "seq_len",
-    "seq_length",
-    "sequence_length",
+    *("length", "lengths", "len", "num_tokens", "n_tokens", "token_count", "num_frames"),
+    *("n_frames", "input_length", "seq_len", "seq_length", "sequence_length"),
 )
 ITEM_COLUMNS = ("input_ids",)
 TEXT_COLUMNS = ("text",)
@@ -218,16 +208,16 @@ def _chunked(pieces: list[Any], where: str) -> Any:
     import pyarrow as pa
 
     # Offsets of 32 bits end at 2 GiB of text.
-    wide = [
-        piece.cast(pa.large_string()) if pa.types.is_string(piece.type) else piece
+    tables = [
+        pa.table(
+            [piece.cast(pa.large_string()) if pa.types.is_string(piece.type) else piece], ["x"]
+        )
         for piece in pieces
     ]
     try:
-        schemas = [pa.schema([("column", piece.type)]) for piece in wide]
-        type_ = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        return pa.chunked_array([piece.cast(type_) for piece in wide])
+        return pa.concat_tables(tables, promote_options="permissive").column(0)
     except pa.ArrowException as error:
-        kinds = ", ".join(sorted({str(piece.type) for piece in wide}))
+        types = ", ".join(sorted({str(table.column(0).type) for table in tables}))
         raise SourceError(
-            f"{where} is of several types, {kinds}: expected one. Write the files again."
+            f"{where} is of several types, {types}: expected one. Write the files again."
         ) from error

@@ -200,27 +200,22 @@ def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
         with contextlib.suppress(pa.ArrowInvalid):
             return pa.concat_arrays([pc.cast(piece, type_) for piece in pieces])
     for start, piece in zip(starts, pieces, strict=True):
-        try:
-            pc.cast(piece, pa.float64())
-        except pa.ArrowInvalid:
-            _refuse_texts(piece.to_pylist(), place._replace(first_row=place.first_row + start))
+        for row, text in enumerate(piece.to_pylist(), start):
+            if not text:
+                raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
+            if not _is_number(text):
+                raise SourceError(
+                    f"{place.row(row)} is {one_line(repr(text), 60)}, which is not a number. "
+                    "If the column is text, say how to measure it, for instance as 'characters'."
+                )
     raise SourceError(f"{place} is not all numbers.")
 
 
-def _refuse_texts(texts: list[str], place: Place) -> None:
-    for row, text in enumerate(texts):
-        if not text:
-            raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
-        try:
-            float(text)
-            is_number = "_" not in text  # which only Python allows
-        except ValueError:
-            is_number = False
-        if not is_number:
-            raise SourceError(
-                f"{place.row(row)} is {one_line(repr(text), 60)}, which is not a number. "
-                "If the column is text, say how to measure it, for instance as 'characters'."
-            )
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return "_" not in text  # which only Python allows
+    return False
 
 
 def _tokenization(tokenizer: Tokenizer) -> tuple[Callable[[list[str]], np.ndarray], str | None]:
