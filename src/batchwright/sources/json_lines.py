@@ -128,10 +128,12 @@ def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) 
         values.append(value)
     import pyarrow as pa
 
+    array: pa.Array[Any]
     if kind == "a list":
         with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-            return pa.array(values)
+            array = pa.array(values)
+            return array
         # Lists of items of several types have no Arrow type, and how many there are is enough.
         values = [None if value is None else [None] * len(value) for value in values]
-    array: pa.Array[Any] = pa.array(values)
+    array = pa.array(values)
     return array
