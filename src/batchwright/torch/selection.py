@@ -1,7 +1,7 @@
 """Selection inside a batch: score many candidates, train on few.
 
-A candidate batch goes through the model once without a gradient, and the rows that are selected by
-their losses go to `Update.backward`. The weight of the update is what the *selected* rows weigh:
+A candidate batch goes through the model once without a gradient, and the rows that are selected go
+to `Update.backward`. The weight of the update is what the *selected* rows weigh:
 
     chosen = [small_loss(model, losses_of, batch, keep=rate)[0] for batch in window]
     with precision.update(model, optimizer, weight=sum(map(label_count, chosen))) as update:
@@ -40,8 +40,8 @@ Selected: TypeAlias = tuple[Any, Tensor]
 def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "large"]) -> Selected:
     """Keep the rows of a batch with the smallest or the largest scores, in their order.
 
-    Of equal scores the first rows are kept. A score that is not finite (NaN, an infinite loss) is
-    never selected, even if fewer rows than asked for are left.
+    Of equal scores the first rows are kept. A score that is not finite is never selected, even if
+    fewer rows than asked for are left.
 
     Args:
         batch: A tensor, or a dict, tuple or dataclass of tensors with the rows in dimension 0 and
@@ -148,9 +148,9 @@ def rho(
     """Keep the rows whose loss can be reduced the most: RHO-LOSS.
 
     What a model that was trained on other data cannot predict either is noise. `irreducible`,
-    float[rows], is each row's loss under such a model: `batchwright.difficulty.out_of_fold` makes
-    it for all samples. The source takes ten times as many candidates as it keeps. Other arguments,
-    results and errors are those of `sample_losses` and `select`.
+    float[rows], is each row's loss under such a model, as `batchwright.difficulty.out_of_fold`
+    makes it. The source takes ten times as many candidates as it keeps. The rest is as for
+    `sample_losses` and `select`.
 
     Example:
         >>> batch, noise = torch.tensor([1.0, 5.0, 3.0]), torch.tensor([0.5, 5.0, 1.0])
@@ -174,19 +174,18 @@ def importance(
     variance is smallest where scores are the norms of the rows' gradients; the source takes that of
     the loss by the logits, ``‖softmax(logits) − one_hot(label)‖`` for cross entropy.
 
-    Rows are drawn with replacement; a score of 0 is never drawn, unless all are 0. A row whose
-    score is not finite is no candidate. Put the weights into the batch, so that they are split with
-    it.
+    Rows are drawn with replacement. A score of 0 is never drawn, unless all are 0; one that is not
+    finite is no candidate. Put the weights into the batch, so that they are split with it.
 
     Args:
         batch: The candidates; see `select`.
         scores: float[rows], 0 or more.
         keep: Rows to draw, or their share of the candidates; see `select`.
-        generator: Source of the random numbers. No other generator is read.
+        generator: The only source of random numbers.
 
     Returns:
-        The drawn rows as a batch; int64[k], their numbers, as drawn; float32[k] (float64 for such
-        scores), 1 ÷ (candidates · probability of the row). O(rows + k · log rows).
+        The drawn rows as a batch; int64[k], their numbers; float32[k] (float64 for such scores),
+        1 ÷ (candidates · probability of the row). O(rows + k · log rows).
 
     Raises:
         LossError: As `select` does, and if a score is negative.

@@ -18,6 +18,7 @@ from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_
 from batchwright.torch.data.rows import is_array
 from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
 from batchwright.torch.data.trees import name_of, parts_of
+from batchwright.typing import FloatArray
 
 _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
 
@@ -58,8 +59,8 @@ def windows(
 
     Args:
         loader: A `DataLoader`, or any other iterable of batches.
-        accumulate: Batches of one update on this rank. None: what the loader's
-            `PlanBatchSampler` was planned for.
+        accumulate: Batches of one update on this rank. None: as the loader's `PlanBatchSampler`
+            was planned.
         weigh: What a batch weighs: what its loss sums over. None: its labels; see `label_count`.
         sample_weights: number[n], what the loss of each sample of the data sums over: often its
             length. The loader's `PlanBatchSampler` then knows what the batches of all ranks
@@ -96,7 +97,12 @@ def windows(
     if weigh is not None and not callable(weigh):
         raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
     counter = _counter_of(loader)
-    known = None if sample_weights is None else _SampleWeights(loader, sample_weights)
+    weights = None if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
+    if weights is not None and not isinstance(sampler, PlanBatchSampler):
+        raise LossError(
+            f"sample_weights need a DataLoader with a PlanBatchSampler, got {type(loader).__name__}"
+            ". Without one, ranks add their weights up: leave them out."
+        )
     batches, done = iter(loader), 0
     watches = isinstance(sampler, PlanBatchSampler)
     while taken := tuple(islice(batches, size)):
@@ -105,7 +111,10 @@ def windows(
         if weigh is None:
             counter.look(taken)
         tokens = sum(_number((weigh or counter)(batch)) for batch in taken) or _nothing()
-        yield Window(taken, tokens, None if known is None else known.over(done, len(taken), tokens))
+        everywhere = None
+        if weights is not None:
+            everywhere = _weight_everywhere(sampler, weights, done, len(taken), tokens)
+        yield Window(taken, tokens, everywhere)
         done += len(taken)
 
 
@@ -126,42 +135,30 @@ def _number(weight: Any) -> float:
     return number
 
 
-class _SampleWeights:
-    """What batches weigh, by the plan of the loader."""
-
-    def __init__(self, loader: Iterable[Any], weights: npt.ArrayLike) -> None:
-        sampler = getattr(loader, "batch_sampler", None)
-        if not isinstance(sampler, PlanBatchSampler):
-            raise LossError(
-                "sample_weights need a DataLoader with a PlanBatchSampler, got "
-                f"{type(loader).__name__}. Without one, ranks add their weights up: leave them out."
-            )
-        self._sampler = sampler
-        self._weights = np.asarray(weights, dtype=np.float64)
-
-    def over(self, first: int, count: int, tokens: float) -> float:
-        """Return the weight over all ranks of some batches, which weigh `tokens` on this one."""
-        course = self._sampler.course
-        if course is None or course.plan is None or course.plan.starts is not None:
-            raise LossError(
-                "sample_weights are of whole samples; this plan splits long ones. Leave them out."
-            )
-        planned, given = course.plan.origin.num_samples, self._weights.size
-        largest = course.plan.indices.max()
-        if planned not in {None, given} or largest >= given:
-            samples = f"with sample {largest}" if planned is None else f"of {planned} samples"
-            raise LossError(
-                f"{given} sample_weights for a plan {samples}: expected one for each sample of the "
-                "data."
-            )
-        own = course.weight(first, count, self._weights, rank=self._sampler.rank)
-        if abs(own - tokens) > 1e-6 * max(own, tokens):
-            raise LossError(
-                f"by sample_weights the window weighs {own:g} on this rank, but its batches weigh "
-                f"{tokens:g}. Give what each sample's loss sums over (a loss of the next token: "
-                "one less than the length), and weigh= if batches hold no labels."
-            )
-        return course.weight(first, count, self._weights)
+def _weight_everywhere(
+    sampler: PlanBatchSampler, weights: FloatArray, first: int, count: int, tokens: float
+) -> float:
+    """Return the weight over all ranks of some batches, which weigh `tokens` on this one."""
+    course = sampler.course
+    if course is None or course.plan is None or course.plan.starts is not None:
+        raise LossError(
+            "sample_weights are of whole samples; this plan splits long ones. Leave them out."
+        )
+    planned, largest = course.plan.origin.num_samples, course.plan.indices.max()
+    if planned not in {None, weights.size} or largest >= weights.size:
+        samples = f"with sample {largest}" if planned is None else f"of {planned} samples"
+        raise LossError(
+            f"{weights.size} sample_weights for a plan {samples}: expected one for each sample of "
+            "the data."
+        )
+    own = course.weight(first, count, weights, rank=sampler.rank)
+    if abs(own - tokens) > 1e-6 * max(own, tokens):
+        raise LossError(
+            f"by sample_weights the window weighs {own:g} on this rank, but its batches weigh "
+            f"{tokens:g}. Give what each sample's loss sums over (a loss of the next token: one "
+            "less than the length), and weigh= if batches hold no labels."
+        )
+    return course.weight(first, count, weights)
 
 
 def label_count(batch: Any) -> float:
@@ -173,9 +170,8 @@ def label_count(batch: Any) -> float:
       than `attention_mask` or `lengths` leave.
     - Booleans of such a shape: those that `attention_mask` or `lengths` leave.
 
-    Anything else is refused: floats that are one vector a row (class probabilities count rows,
-    several labels a row count each), matrices in a tuple without any -100, as nothing says how they
-    are padded, labels padded with another negative number, and labels that are no tensor.
+    Anything else is refused, such as class probabilities, a matrix in a tuple without any -100,
+    labels padded with another negative number, and labels that are no tensor.
 
     Args:
         batch: A dict, dataclass or named tuple with ``labels``, ``label`` or ``label_ids``, else
@@ -204,15 +200,6 @@ class LabelCounter:
     A matrix of labels in a tuple may be padded with anything. Once one of them has a -100, the
     others are known to be padded with it too: then a batch without padding counts.
 
-    Args:
-        in_use: Whether this is known beforehand.
-
-    Example:
-        >>> full, padded = torch.tensor([[1, 2]]), torch.tensor([[3, -100]])
-        >>> count = LabelCounter()
-        >>> count.look([(full, full), (padded, padded)])
-        >>> count((full, full))
-        2.0
     """
 
     def __init__(self, *, in_use: bool = False) -> None:

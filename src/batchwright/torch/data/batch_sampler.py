@@ -34,26 +34,21 @@ class PlanBatchSampler:
     """Gives a rank its batches of each epoch's plan, and remembers where it is.
 
     All ranks get the same number of batches, the same in every epoch, and together they are the
-    plan: rank `r` gets batches ``r, r + world_size, …``. A resumed run, on another number of
-    workers or ranks or with a smaller budget if need be, gets exactly the samples that it had not
-    consumed, in the same global order. Nothing is replayed, and no process waits for another.
+    plan: rank `r` gets batches ``r, r + world_size, …``. A resumed run, also on another number of
+    workers or ranks or with a smaller budget, gets exactly the samples that it had not consumed, in
+    the same global order. Nothing is replayed, and no process waits for another.
 
-    An iterator takes the epoch at its first batch; a later `set_epoch` is for the next iterator. In
-    a `DataLoader` it then also checks that the data set has as many samples as there were lengths,
-    and that pieces and truncated samples are cut.
-
-    With torchdata's `StatefulDataLoader` there is nothing to do: the iterator has `state_dict()`
-    and `load_state_dict()`. A plain `DataLoader` with workers runs ahead of the training loop: pass
-    `state_after` the number of batches that the loop consumed. Either state may be loaded under
-    another number of workers.
+    An iterator takes the epoch at its first batch. In a `DataLoader` it then also checks that the
+    data set has as many samples as there were lengths, and that pieces and truncated samples are
+    cut. With torchdata's `StatefulDataLoader` resuming needs no further code; a plain `DataLoader`
+    with workers runs ahead of the training loop: use `state_after`.
 
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
             same batches every epoch. Either fits any number of ranks: a planner is resized, the
             batches of a plan are split, and where it has fewer samples than there are ranks, some
             come twice, with a warning.
-        rank: This process, from 0. None: what `torch.distributed` says once it is initialised,
-            else 0.
+        rank: This process, from 0. None: as `torch.distributed` says once it is initialised.
         world_size: Processes that share the epoch, as far as they get different data. None: as
             `rank`.
 
@@ -179,19 +174,15 @@ class PlanBatchSampler:
     ) -> None:
         """Make the next iterator go on where a state was saved, in that state's epoch.
 
-        Where the state was saved under another budget, the rest of its epoch comes in the same
-        order, in batches that keep the present budget.
-
         Args:
-            state: From `state_after`, or from an iterator's `state_dict`, saved under any number
-                of ranks and with any batching of this library.
+            state: From `state_after`, or from an iterator's `state_dict`, saved under any number of
+                ranks or workers, any budget, and with any batching of this library.
             planned_by: What the state's epoch began with, if that was of another order or seed, or
-                batched by a function of your own. None: the state says enough.
+                batched by a function of your own.
 
         Raises:
             PlanMismatchError: If it is of other lengths, seed or settings, or no state.
-            BudgetError: If samples that were split, and are half seen, cannot be cut to the new
-                budget.
+            BudgetError: If half-seen samples that were split cannot be cut to the new budget.
         """
         began = None if planned_by is None else as_source(planned_by)
         position = read_position(state, self._source, began)
@@ -259,10 +250,8 @@ class PlanBatchSampler:
 class PlanIterator(Iterator[Batch]):
     """Goes through one rank's batches of one epoch.
 
-    Its state counts batches of all ranks together, so it may be loaded under another number of
-    ranks. It says what was *taken* from the iterator, which a loader with workers does ahead of the
-    training loop: `StatefulDataLoader` accounts for that, and for others there is
-    `PlanBatchSampler.state_after`.
+    Its state says what was *taken* from the iterator, in batches of all ranks together. A loader
+    with workers takes ahead of the training loop: see `PlanBatchSampler.state_after`.
     """
 
     def __init__(
@@ -314,18 +303,13 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
     """Return the sampler of a loader; raise if the loader would ignore its plan.
 
     Trainers shuffle by themselves, replace samplers, or shard batches a second time, without a
-    word: a curriculum is then a plain shuffle. Call this once, on the loader as it is trained with.
-    It also checks that the data set has one sample for each length, gives pieces where the plan
-    splits samples, and that the collator cuts where the plan truncates.
-
-    Args:
-        loader: A `DataLoader`, or what a framework made of it.
+    word. Call this once, on the loader as it is trained with. It also checks that the data set has
+    one sample for each length and gives pieces, or the collator cuts, as planned.
 
     Raises:
         PlanError: If the loader draws its batches from something else, or shards again what the
             plan has already shared among ranks.
-        PlanMismatchError: If the data set has more or fewer samples than there were lengths, or
-            samples would not be cut as planned.
+        PlanMismatchError: If the data set or the collator does not fit the plan.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -363,13 +347,7 @@ PlanBatchSampler(…); a trainer that makes loaders itself has a method for it \
 
 
 def check_loader(plan: Plan, dataset: Any, collate_fn: Any) -> None:
-    """Raise unless a data set and a collator do what a plan expects.
-
-    Raises:
-        PlanMismatchError: If the data set has more or fewer samples than there were lengths, if the
-            plan splits samples and the data set gives no pieces, or if it truncates samples and the
-            collator does not.
-    """
+    """Raise `PlanMismatchError` unless a data set and a collator do what a plan expects."""
     _check_size(plan, dataset)
     if plan.starts is not None:
         _check_pieces(dataset)

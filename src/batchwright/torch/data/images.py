@@ -35,29 +35,23 @@ _OWN = ("patches", "coordinates", "segment_ids", "cu_seqlens", "max_seqlen", "si
 class ImageCollator:
     """Pads the images of a batch to the largest height and width, and stacks everything else.
 
-    Images are arrays or tensors [channels, height, width] of varying size, and keep their type.
-    They are padded at the bottom and on the right.
-
+    Images are arrays or tensors [channels, height, width], padded at the bottom and on the right.
     Plan with lengths [n, 2] of heights and widths: ``TokenBudget(…, area="product")``, or
     ``Buckets(…, area="product")`` for few shapes.
 
     Args:
-        pad: What is put around images: one value for all, a mapping by name, or for tuples one
-            value for each position. Fields not named get 0; labels (`labels`, `label`, `label_ids`)
-            -100, unless they are named.
-        images: The fields that are padded, by name or position. None: all whose values are
-            three-dimensional. Named ones may have two dimensions or more, the last two being height
-            and width: a map of labels [height, width], say.
+        pad: Padding, as in `PadCollator`.
+        images: The fields that are padded, by name or position: [..., height, width]. None: all
+            whose values are three-dimensional.
         pad_to_multiple_of: Sides are padded to a multiple of this, such as the size of a patch.
         shapes: (rows, (height, width)) of the only shapes there may be: ``plan.layout.shapes`` of
             `Buckets`. Images are padded to the first that holds them all, and empty images fill
-            the batch up, with -100 in `labels` and 0 in other fields.
+            the batch up.
         mask: Add `pixel_mask`, int64[batch, height, width], 1 at pixels and 0 at padding, of the
-            field so named; True is the first. The name is that of transformers.
+            field so named; True is the first.
 
     Returns:
-        When called with the samples of a batch: a dict for dicts, a tuple for tuples with the
-        mask at its end, the tensor itself for single images (with the mask: a tuple). O(pixels).
+        When called with samples: a dict, tuple or tensor, like a sample. O(pixels).
 
     Raises:
         BudgetError: If a setting is invalid; when called, if images fit into no shape.
@@ -102,10 +96,12 @@ class ImageCollator:
         batch: dict[Any, Any] = {}
         for name, values in fields.items():
             if name in images:
-                pad = padding.for_field(name, images[name][0].dtype)
-                largest = -(-sizes[name].max(axis=0) // self.pad_to_multiple_of)
-                size = shape or tuple((largest * self.pad_to_multiple_of).tolist())
-                batch[name] = _padded(images[name], pad, size, name)
+                first, multiple = images[name][0], self.pad_to_multiple_of
+                largest = (-(-sizes[name].max(axis=0) // multiple) * multiple).tolist()
+                size = (len(values), *first.shape[:-2], *(shape or largest))
+                batch[name] = filled(size, padding.for_field(name, first.dtype), first.dtype, name)
+                for row, image in enumerate(images[name]):
+                    batch[name][row, ..., : image.shape[-2], : image.shape[-1]] = image
             else:
                 batch[name] = stacked(values, name)
             if rows is not None:
@@ -119,63 +115,47 @@ class ImageCollator:
             extras["pixel_mask"] = mask
         return assembled(samples[0], batch, extras)
 
-    def _shape(
-        self, sizes: Mapping[Any, IntArray], num_samples: int
-    ) -> tuple[int | None, tuple[int, int] | None]:
+    def _shape(self, sizes: Mapping[Any, IntArray], number: int) -> tuple[int | None, Any]:
         """Return the rows, and height and width, that are fixed for the batch; None: by images."""
         if self.shapes is None:
             return None, None
         largest = np.max([each.max(axis=0) for each in sizes.values()], axis=0)
         for rows, sides in self.shapes:
-            height, width = np.asarray(sides).tolist()
-            if rows >= num_samples and height >= largest[0] and width >= largest[1]:
-                return rows, (height, width)
+            if rows >= number and (np.asarray(sides) >= largest).all():
+                return rows, sides
         raise BudgetError(
-            f"{num_samples} images of up to {largest[0]} × {largest[1]} pixels fit into none of "
-            f"the shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
+            f"{number} images of up to {largest[0]} × {largest[1]} pixels fit into none of the "
+            f"shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
         )
-
-
-def _padded(images: Sequence[Tensor], pad: PadValue, size: tuple[int, ...], name: Name) -> Tensor:
-    first = images[0]
-    padded = filled((len(images), *first.shape[:-2], *size), pad, first.dtype, name)
-    for row, image in enumerate(images):
-        height, width = image.shape[-2:]
-        padded[row, ..., :height, :width] = image
-    return padded
 
 
 @dataclass(frozen=True)
 class PatchCollator:
-    """Cuts images into patches, and concatenates the images in one row.
+    """Cuts images into patches, and concatenates the images in one row of T patches.
 
-    Images of any size and shape share a batch, and no patch is computed for padding. T is the
-    length of the row, d the number of images:
+    Images of any size and shape share a batch, and no patch is computed for padding. A batch has:
 
-    - `patches`: [1, T, channels · p²], those of an image row by row; each is [channels, p, p],
-      flattened. Images keep their type.
+    - `patches`: [1, T, channels · p²]; each is [channels, p, p], flattened.
     - `coordinates`: int64[1, T, 2], row and column of each patch in its image.
     - `segment_ids`: int64[1, T], 0 for the first image; for `document_mask(…, causal=False)`.
-    - `cu_seqlens`: int32[s + 1], where segments begin and end, from 0 to T.
-    - `max_seqlen`: the longest segment, int.
-    - `sizes`: int64[d, 2], height and width of each image in pixels, before padding.
+    - `cu_seqlens`: int32[s + 1], where segments begin and end; `max_seqlen`: the longest.
+    - `sizes`: int64[images, 2], height and width in pixels, before padding.
 
-    Images are padded to whole patches at the bottom and on the right. Segments are the images, and
-    the gaps that alignment and capacity leave: these have segment id -1 and coordinates 0, so no
-    patch of an image attends to them. Other fields are stacked under their own names, one entry for
-    each image; the second of a tuple (image, label) is `labels`.
+    Segments are the images, padded to whole patches, and the gaps that alignment and capacity
+    leave: these have segment id -1 and coordinates 0. Other fields are stacked under their own
+    names; the second of a tuple (image, label) is `labels`.
 
     Args:
         patch_size: Pixels on each side of a patch, p.
         image: The field of the images, by name or position. None: the one whose values are
             three-dimensional.
-        capacity: Fill the row up to this, for fixed shapes: the capacity of `Packing`, planned with
-            the lengths of `patch_counts`. None: as long as the images.
+        capacity: Fill the row up to this: the capacity of `Packing`, planned with the lengths of
+            `patch_counts`. None: as long as the images.
         align: Images begin at multiples of this, as in `Packing`.
         pad: What is put around images and into gaps.
 
     Returns:
-        When called with the samples of a batch, dicts, tuples or single images: a dict. O(pixels).
+        When called with samples, dicts, tuples or single images: a dict. O(pixels).
 
     Raises:
         BudgetError: If a setting is invalid; when called, if images exceed the capacity.
@@ -188,8 +168,7 @@ class PatchCollator:
         >>> batch["patches"].shape, batch["segment_ids"].tolist(), batch["labels"].tolist()
         (torch.Size([1, 6, 12]), [[0, 0, 0, 0, 1, 1]], [7, 8])
 
-    Source: M. Dehghani et al., *Patch n' Pack: NaViT, a Vision Transformer for any Aspect Ratio and
-    Resolution*, 2023, arXiv:2307.06304.
+    Source: M. Dehghani et al., *Patch n' Pack: NaViT*, 2023, arXiv:2307.06304.
     """
 
     patch_size: int
@@ -245,15 +224,12 @@ class PatchCollator:
 
 
 def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> IntArray:
-    """Count the patches of images: the lengths to plan with.
+    """Count the patches of images, int64[n]: the lengths to plan with, as `PatchCollator` pads.
 
     Args:
         heights: integer[n], pixels.
         widths: integer[n], pixels.
         patch_size: Pixels on each side of a patch.
-
-    Returns:
-        int64[n]; the rest of a side counts as a patch, as `PatchCollator` pads it.
 
     Raises:
         LengthsError: If a side is no integer of at least 1, or heights and widths differ in number.
@@ -293,17 +269,16 @@ def _image_fields(
 ) -> list[Any]:
     """Return the fields that hold images: those named, else those of three dimensions."""
     if named is None:
-        found = [
-            name
+        images = {
+            name: all(getattr(value, "ndim", 0) == 3 for value in values)
             for name, values in fields.items()
-            if all(getattr(value, "ndim", 0) == 3 for value in values)
-        ]
-        if not found:
+        }
+        if not any(images.values()):
             raise ColumnNotFoundError(
                 f"none of the fields {list(fields)} of the samples holds images in all of them, "
                 "expected arrays or tensors [channels, height, width]."
             )
-        return found
+        return [name for name in images if images[name]]
     names = [named] if isinstance(named, str | int) else list(named)
     for name in names:
         if name not in fields:

@@ -30,13 +30,11 @@ from batchwright.typing import IntArray
 class PackCollator:
     """Concatenates the documents of a batch, and says where each begins.
 
-    The names are those of transformers' `DataCollatorWithFlattening`, so that its models take a
-    batch as it is. T is the length of the row:
+    Transformers' models take a batch as it is: the names are those of its
+    `DataCollatorWithFlattening`. T is the length of the row:
 
-    - `input_ids`: int64[1, T].
-    - `position_ids`: int64[1, T], from 0 in each document.
-    - `labels`: int64[1, T]; the first token of each document is ignored, as nothing in the document
-      predicts it.
+    - `input_ids`, `position_ids`: int64[1, T]; positions from 0 in each document.
+    - `labels`: int64[1, T]; the first token of each document is ignored.
     - `cu_seq_lens_q`, `cu_seq_lens_k`: int32[s + 1], where segments begin and end, from 0 to T.
     - `max_length_q`, `max_length_k`: the longest segment, int.
     - `document_ids`: int64[1, T], 0 for the first document; for `document_mask`.
@@ -46,21 +44,20 @@ class PackCollator:
     samples is left out: a mask of ones makes models attend across documents.
 
     Samples of several lengths, such as a source and its target, get a row each, as a plan with
-    ``Packing((…, …))`` expects; `columns` says which fields lie in which row. The batch then holds
-    those fields, [1, T], and for each row, under its name, ``encoder_position_ids``,
-    ``encoder_document_ids``, ``encoder_cu_seq_lens`` and ``encoder_max_length``. Document ids and
-    the numbers of segments are the same in all rows (segments of gaps may be empty), so a kernel
-    for segments takes `decoder_cu_seq_lens` for queries and `encoder_cu_seq_lens` for keys. Labels
-    keep their first token, which a decoder predicts from its start token. Give the decoder's input
-    as a field of its own: a model that shifts packed labels carries tokens into the next document.
+    ``Packing((…, …))`` expects. The batch then holds the fields of `columns`, [1, T], and for each
+    row, under its name, ``encoder_position_ids``, ``encoder_document_ids``,
+    ``encoder_cu_seq_lens`` and ``encoder_max_length``. All rows have the same documents and numbers
+    of segments (those of gaps may be empty), so a kernel takes `decoder_cu_seq_lens` for queries
+    and `encoder_cu_seq_lens` for keys. Labels keep their first token, which a decoder predicts from
+    its start token. Give the decoder's input as a field of its own: a model that shifts packed
+    labels carries tokens into the next document.
 
     Args:
         labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
             a token. Where samples have none, the tokens are the labels. None: no labels.
         label_ignore: The label of tokens that no loss is computed for.
-        columns: Field → name of its row, in the order of the lengths' columns:
-            ``{"input_ids": "encoder", "labels": "decoder"}``. The fields of tuples are in this
-            order. None: everything lies in one row.
+        columns: Field → name of its row, in the order of the lengths' columns and of tuples:
+            ``{"input_ids": "encoder", "labels": "decoder"}``. None: everything lies in one row.
         capacity: Fill the row up to this, for fixed shapes; with several rows, one for each. None:
             as long as the documents.
         align: Documents begin at multiples of this, as in `Packing`.
@@ -69,8 +66,8 @@ class PackCollator:
         position_ids_start: The position of each document's first token: 2 for models that number
             positions like RoBERTa.
         pad: What gaps hold: a value for `input_ids` (with `columns`: for all fields but the
-            labels), or a mapping by name. Fields named in it are laid out like `input_ids`; others
-            are left out (with `columns`: those that it does not name).
+            labels), or a mapping by name. Without `columns`, it also names the fields that are laid
+            out like `input_ids`; others are left out.
 
     Returns:
         When called with the samples of a batch, dicts or single sequences of tokens: a dict.
@@ -279,14 +276,9 @@ class PackedRow:
         kind: str = "document",
         every_gap: bool = False,
     ) -> "PackedRow":
-        """Concatenate items, each at a multiple of `align`; the row is as long as the capacity.
+        """Concatenate items, each at a multiple of `align`, in a row as long as the capacity.
 
-        Args:
-            lengths: int64[d], tokens of each.
-            align: Each begins at a multiple of this.
-            capacity: The length of the row. None: as long as it takes.
-            kind: What the items are, for errors.
-            every_gap: Whether empty gaps are segments too.
+        `kind` says what the items are, in errors; with `every_gap`, empty gaps are segments too.
 
         Raises:
             LengthsError: If an item is empty.
@@ -368,16 +360,8 @@ def document_mask(document_ids: Tensor, *, causal: bool = True) -> Tensor:
 def document_block_mask(document_ids: Tensor, *, causal: bool = True) -> BlockMask:
     """Make the mask for `flex_attention`: a token sees only its own document.
 
-    Args:
-        document_ids: integer[batch, T], as `PackCollator` makes them (one row: [1, T]).
-        causal: Whether a token sees only itself and those before it.
-
-    Returns:
-        A `BlockMask` for any number of heads, on the device of the ids. Making it takes T² bytes,
-        unless the caller compiles this function.
-
-    Raises:
-        LengthsError: If the ids are not [batch, T].
+    Arguments and errors are those of `document_mask`. The mask is for any number of heads, on the
+    device of the ids. Making it takes T² bytes, unless the caller compiles this function.
 
     Example:
         >>> document_block_mask(torch.tensor([[0, 0, 1]])).shape

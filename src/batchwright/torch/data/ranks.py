@@ -6,7 +6,8 @@ import operator
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,16 @@ from torch import distributed
 from torch.utils.data import IterableDataset
 
 from batchwright.errors import PlanError
+from batchwright.torch.data.trees import leaves_of
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 """Where launchers say how many processes they started."""
 
 _DEPTH = 16
 """Streams looked at inside of one another."""
+
+_LEAVES = 4_096
+"""Values of a sample that are hashed."""
 
 _COMPARED: dict[str, int] = {}
 """How often each kind of stream was compared among ranks, to tell passes apart."""
@@ -46,12 +51,9 @@ def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
 
 
 def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
-    """Return rank and world size as they are now.
+    """Return rank and world size: as given, else as `torch.distributed` says, else one process.
 
-    Args:
-        given: What the user gave. None: what `torch.distributed` says once it is initialised, else
-            a single process, with a warning where a launcher started several.
-        owner: The class that asks, for the warning. Empty: no warning.
+    If a launcher started several processes, warn in the name of the owner, unless it is empty.
     """
     if given is not None:
         return given
@@ -91,13 +93,7 @@ def splits_by_worker(samples: object) -> bool | None:
 
 
 def check_not_split_by_rank(samples: object, world_size: int, presharded: object) -> None:
-    """Raise `PlanError` if a stream gives each rank a part of its own, or may well do so.
-
-    Args:
-        samples: The stream.
-        world_size: Ranks that share each update.
-        presharded: What the user said of it.
-    """
+    """Raise `PlanError` if a stream gives each rank a part of its own, or may well do so."""
     for inside in _inside(samples):
         distributed_over = getattr(getattr(inside, "_distributed", None), "world_size", 1)
         if _is_hugging_face(inside):
@@ -140,7 +136,7 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
         opening: Hash of the contents of the first samples.
 
     Raises:
-        PlanError: If another rank's window differs: then its stream does.
+        PlanError: If another rank's window differs.
     """
     if not _is_initialised() or world_size < 2:
         return
@@ -174,37 +170,21 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
 
 
 def content_hash(value: Any) -> int:
-    """Hash what is in a sample: numbers and text, whatever holds them.
+    """Hash the first numbers and texts in a value, whatever holds them.
 
     Example:
         >>> content_hash({"x": [1, 2]}) == content_hash({"x": (1, 2)})
         True
     """
     total = 0
-    for part in _bytes_of(value):
-        total = zlib.crc32(part, total)
+    for leaf in islice(leaves_of(value), _LEAVES):
+        part = leaf
+        if isinstance(leaf, torch.Tensor | np.ndarray):
+            part = leaf.reshape(-1)[:64].tolist() if leaf.ndim else leaf.tolist()
+        elif not isinstance(leaf, str | bytes | bool | int | float):
+            part = leaf.item() if isinstance(leaf, np.generic) else type(leaf).__name__
+        total = zlib.crc32(repr(part).encode("utf-8", "backslashreplace"), total)
     return total
-
-
-def _bytes_of(value: Any) -> Iterator[bytes]:
-    if isinstance(value, str):
-        yield value.encode("utf-8", "surrogatepass")
-    elif isinstance(value, bytes):
-        yield value
-    elif isinstance(value, bool | int | float | np.number):
-        yield repr(float(value) if isinstance(value, float | np.floating) else int(value)).encode()
-    elif isinstance(value, Mapping):
-        for name in value:
-            yield from _bytes_of(name)
-            yield from _bytes_of(value[name])
-    elif isinstance(value, torch.Tensor | np.ndarray):
-        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-        yield repr(array.tolist()[:64] if array.ndim else array.tolist()).encode()
-    elif isinstance(value, list | tuple):
-        for each in value[:64]:
-            yield from _bytes_of(each)
-    else:
-        yield type(value).__name__.encode()
 
 
 def _inside(samples: object) -> Iterator[object]:

@@ -72,11 +72,7 @@ class Position:
     begun: Beginning | None = None
 
     def state(self, source: PlanSource) -> dict[str, Any]:
-        """Return the position as JSON can keep it.
-
-        Args:
-            source: The plans of the run; those that the epoch began with may be others.
-        """
+        """Return the position as JSON can keep it; `source` makes the plans of the run."""
         plans = source if self.begun is None else self.begun.source
         fields = {
             "epoch": self.epoch,
@@ -134,13 +130,9 @@ class Course:
     def weight(
         self, first: int, count: int, sample_weights: FloatArray, *, rank: int | None = None
     ) -> float:
-        """Sum the weights of samples in some batches of what is left. O(their samples).
+        """Sum the weights of the samples in `count` batches of each rank, from batch `first` on.
 
-        Args:
-            first: Batches of each rank that come before.
-            count: Batches of each rank to sum over.
-            sample_weights: float64[n], of each sample of the data.
-            rank: Sum over this rank's only. None: over all, the same sum on every rank.
+        With a rank, of that rank's batches only. O(samples in these batches).
         """
         if self.plan is None:
             return 0.0
@@ -160,19 +152,15 @@ class Course:
 def read_position(
     state: Mapping[str, Any], source: PlanSource, planned_by: PlanSource | None = None
 ) -> Position:
-    """Check a state against the plans it is to be used with.
+    """Check a state against the plans it is to be used with, and return its position.
 
     Args:
         state: What `Position.state` returned, perhaps by way of JSON.
         source: The plans.
         planned_by: The plans that the state's epoch began with. None: found by the state itself.
 
-    Returns:
-        The position. The plan that the epoch began with is not made yet.
-
     Raises:
-        PlanMismatchError: If it is no state, of another format, of other lengths or another seed,
-            or was planned in a way that it cannot name.
+        PlanMismatchError: If it is no state, or of other lengths, seed or settings.
     """
     fields = opened(state, _NAMES, owner=_OWNER, version=STATE_VERSION, how=_HOW)
     epoch, legs = fields["epoch"], _legs(fields["legs"])
@@ -212,17 +200,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     """Return what is left of an epoch, for the present ranks and budget.
 
     It is exactly what was not consumed, in the same global order, in equal counts for all ranks, in
-    batches that keep the budget of `source`.
-
-    Args:
-        source: The plans.
-        position: Where the run is.
-        world_size: Ranks now.
-        warn: Whether to warn where ranks can only share what is left if some of it comes twice.
-
-    Returns:
-        The course. Once the epoch is planned, O(1) for the ranks that were there before; for others
-        O(b log b) with b batches.
+    batches that keep the budget of `source`. With `warn`, some of it that has to come twice is
+    warned about. Once the epoch is planned, O(1) for the ranks that were there before; for others
+    O(b log b) with b batches.
 
     Raises:
         PlanMismatchError: If the position is not one of these plans.

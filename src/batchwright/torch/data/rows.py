@@ -43,8 +43,7 @@ _ADVICE = "Pass split= to the update for batches of this kind, or leave the fiel
 def halves(batch: Any) -> tuple[Any, Any]:
     """Cut a batch in two along its rows; one packed row, between two documents.
 
-    Returns:
-        Two batches of the same kind, whose tensors share memory with the first.
+    The parts are of the same kind, and their tensors share memory with the batch.
 
     Raises:
         UpdateError: If it has a single row or document, or its rows are unknown.
@@ -117,10 +116,7 @@ many in dimension 0. Pass split= to the update for batches of this kind, or leav
 
 
 def select_rows(batch: Any, rows: Rows) -> Any:
-    """Take rows of a batch.
-
-    Returns:
-        A batch of the same kind. Tensors share memory with the first where `rows` is a slice.
+    """Take rows of a batch; with a slice, tensors share memory with it.
 
     Raises:
         UpdateError: If the batch's rows are unknown, or it does not have one of these.

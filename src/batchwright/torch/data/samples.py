@@ -36,12 +36,7 @@ def has_length(value: Any) -> bool:
 
 
 def columns_of(samples: Sequence[Any]) -> dict[Any, list[Any]]:
-    """Turn samples (dicts, tuples, or single sequences) into columns: field → its values.
-
-    Raises:
-        LengthsError: If there is no sample, or samples are of different kinds.
-        ColumnNotFoundError: If a sample lacks a field that the first one has.
-    """
+    """Turn samples (dicts, tuples, or single sequences) into columns: field → its values."""
     if not samples:
         raise LengthsError("there is no sample to collate, expected a batch of at least one.")
     first = samples[0]
@@ -75,9 +70,6 @@ def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
 
     Integers become int64, as embeddings and losses expect them, and lists of floats torch's
     default type. Other types stay as they are.
-
-    Raises:
-        LengthsError: If a row is no sequence, or rows differ in more than their length.
     """
     for row, value in enumerate(rows):
         if not has_length(value):
@@ -130,9 +122,7 @@ def is_whole(dtype: torch.dtype) -> bool:
 def stacked(rows: Sequence[Any], name: Name) -> Any:
     """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
 
-    Raises:
-        LengthsError: If arrays or tensors differ in shape: what a batch holds must not depend on
-            which samples meet in it.
+    Several shapes are an error: what a batch holds must not depend on which samples meet in it.
     """
     if not all(isinstance(row, int | float | np.generic | np.ndarray | Tensor) for row in rows):
         return list(rows)
@@ -151,11 +141,7 @@ def stacked(rows: Sequence[Any], name: Name) -> Any:
 
 
 def checked_pads(given: Any, owner: str) -> Any:
-    """Return padding as a number, or a dict of numbers by name or position.
-
-    Raises:
-        BudgetError: If something is no number.
-    """
+    """Return padding as a number, or a dict of numbers by name or position."""
     if _is_number(given):
         return given
     values = given if isinstance(given, Mapping) else None
@@ -176,11 +162,7 @@ def _is_number(value: Any) -> bool:
 
 
 def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) -> Tensor:
-    """Make a tensor of padding, of a type that holds it: int64 where integers are too narrow.
-
-    Raises:
-        LengthsError: If whole numbers are to be filled up with a fraction, NaN or infinity.
-    """
+    """Make a tensor of padding, of a type that holds it: int64 where integers are too narrow."""
     if is_whole(dtype):
         if not float(pad).is_integer():
             raise LengthsError(
@@ -202,11 +184,7 @@ class Padding:
 
     @staticmethod
     def of(given: Pads, names: Sequence[Any], owner: str) -> "Padding":
-        """Return the padding of fields: one value for all but `MEANT`, or values by name, else 0.
-
-        Raises:
-            ColumnNotFoundError: If a value is given for a field that there is not.
-        """
+        """Return the padding of fields: one value for all but `MEANT`, or values by name."""
         checked: Any = checked_pads(given, owner)
         named = checked if isinstance(checked, Mapping) else {}
         for name in named:
@@ -232,11 +210,7 @@ class Padding:
         return False
 
     def filled_up(self, field: Any, empty: int, name: Name) -> Any:
-        """Append empty rows to a field.
-
-        Raises:
-            ColumnNotFoundError: If it holds no numbers.
-        """
+        """Append empty rows to a field."""
         if not isinstance(field, Tensor):
             raise ColumnNotFoundError(
                 f"{self.owner}(shapes=…): the field {name!r} holds no numbers, and an empty row "
@@ -248,11 +222,7 @@ class Padding:
 
 
 def chosen_field(name: Any, fields: Mapping[Any, Any], option: str, kind: str) -> Any:
-    """Return the field that an option names; True is the first.
-
-    Raises:
-        ColumnNotFoundError: If it is not among them.
-    """
+    """Return the field that an option names; True is the first."""
     if name is True and fields:
         return next(iter(fields))
     if name is True or name not in fields:
@@ -301,8 +271,7 @@ class PieceDataset(Dataset[Any]):
     label or a string, belong to every piece.
 
     Args:
-        dataset: The whole samples: each a dict or tuple of fields, or one sequence. Its
-            `__getitems__` is used where it has one.
+        dataset: The whole samples: each a dict or tuple of fields, or one sequence.
         fields: The names (for tuples the positions) of the fields to cut, along their first
             dimension. None: every list, array and tensor, which then must be equally long.
 
@@ -334,23 +303,22 @@ class PieceDataset(Dataset[Any]):
         return self._cut(self.dataset[piece[0]], Piece(*piece))
 
     def __getitems__(self, pieces: Sequence[IntoPiece]) -> list[Any]:
-        """Return the pieces of a batch; the other data set is asked once, if it can be."""
+        """Return the pieces of a batch, by the other data set's `__getitems__` if it has one."""
         if not hasattr(self.dataset, "__getitems__"):
             return [self[piece] for piece in pieces]
-        samples = self.dataset.__getitems__(
-            [piece[0] if isinstance(piece, tuple) else piece for piece in pieces]
-        )
+        numbers = [each[0] if isinstance(each, tuple) else each for each in pieces]
+        samples = zip(self.dataset.__getitems__(numbers), pieces, strict=True)
         return [
-            self._cut(sample, Piece(*piece)) if isinstance(piece, tuple) else sample
-            for sample, piece in zip(samples, pieces, strict=True)
+            self._cut(sample, Piece(*each)) if isinstance(each, tuple) else sample
+            for sample, each in samples
         ]
 
     def _cut(self, sample: Any, piece: Piece) -> Any:
         if isinstance(sample, Mapping):
             return self._cut_fields(dict(sample), piece)
-        if isinstance(sample, tuple):
-            return tuple(self._cut_fields(dict(enumerate(sample)), piece).values())
-        return self._cut_fields({"sample": sample}, piece)["sample"]
+        fields = sample if isinstance(sample, tuple) else (sample,)
+        made = tuple(self._cut_fields(dict(enumerate(fields)), piece).values())
+        return made if isinstance(sample, tuple) else made[0]
 
     def _cut_fields(self, sample: dict[Any, Any], piece: Piece) -> dict[Any, Any]:
         names = self.fields

@@ -37,15 +37,12 @@ class StreamDataset(IterableDataset[Any]):
 
     For ``DataLoader(dataset, batch_size=None)``: it yields batches. Guarantees what
     `batchwright.stream` does, with any number of workers: no sample comes twice, none is lost, and
-    all ranks get equally many batches, a multiple of `accumulate`, without communication. For this
-    they need the same samples, and the same number of workers. Worker `w` of `W` takes samples
-    ``w, w + W, …`` of the stream and batches them in a buffer of its own, so each rank holds `W`
-    buffers. The batches of one update come from several workers, so updates are a little less even
-    than without workers. Another number of workers makes other batches of the same samples.
+    all ranks get equally many batches, a multiple of `accumulate`, without communication. They need
+    the same samples, and the same number of workers. Worker `w` of `W` batches samples ``w, w + W,
+    …`` in a buffer of its own; another number of workers makes other batches.
 
     With torchdata's `StatefulDataLoader` a resumed run gets the identical rest, under the same
-    number of workers. In a plain `DataLoader` without workers, `state_dict` says where the loop is;
-    with workers, these run ahead, and exact resume needs the `StatefulDataLoader`.
+    number of workers. In a plain `DataLoader` without workers, `state_dict` says where the loop is.
 
     Args:
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or

@@ -53,13 +53,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """Apply a function to every tensor in a value, at any depth.
-
-    Example:
-        >>> import torch
-        >>> mapped({"x": torch.ones(1), "name": "a"}, lambda tensor: 2 * tensor)
-        {'x': tensor([2.]), 'name': 'a'}
-    """
+    """Apply a function to every tensor in a value, at any depth."""
     if isinstance(value, Tensor):
         return function(value)
     parts = parts_of(value)
@@ -75,18 +69,15 @@ def name_of(path: str, value: Any, name: Any) -> str:
 
 
 def like(value: Any, parts: Mapping[Any, Any], path: str | None = "batch") -> Any:
-    """Rebuild a mapping, dataclass, tuple or list from other parts.
+    """Rebuild what `parts_of` took apart from other parts, by the same names or positions.
 
     Args:
-        value: What `parts_of` took apart.
-        parts: The new parts, by the same names or positions.
+        value: A mapping, dataclass, tuple or list.
+        parts: The new parts.
         path: The name of `value` in errors. None: a dataclass keeps its other attributes.
 
     Returns:
         An object of the same class if one can be made of the parts, else a dict, tuple or list.
-
-    Raises:
-        UpdateError: If a dataclass has attributes besides its fields.
     """
     kind = type(value)
     if isinstance(value, Mapping):
