@@ -80,7 +80,11 @@ def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     filled = [row for row in rows if len(row)]  # an empty list has no type of its own
     try:
-        flat = _concatenated(filled or [np.empty(0, dtype=np.int64)])
+        if any(isinstance(row, Tensor) for row in filled):
+            flat = _tensor(torch.cat([torch.as_tensor(row) for row in filled]))
+        else:
+            array = np.concatenate(filled or [np.empty(0, dtype=np.int64)])
+            flat = _tensor(array, of_python=all(isinstance(row, list) for row in filled))
     except (TypeError, ValueError, RuntimeError) as error:
         shapes = [list(np.shape(row)) for row in filled if not isinstance(row, list)]
         raise LengthsError(
@@ -90,28 +94,16 @@ def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
     return flat, lengths
 
 
-def _concatenated(rows: Sequence[Any]) -> Tensor:
-    if any(isinstance(row, Tensor) for row in rows):
-        return _as_indices(torch.cat([torch.as_tensor(row) for row in rows]))
-    array = np.concatenate(rows)
-    if array.dtype.kind not in "iufbc":
-        raise TypeError(f"values of type {array.dtype}")
-    return _from_numpy(array, default=all(isinstance(row, list) for row in rows))
-
-
-def _from_numpy(array: Any, *, default: bool) -> Tensor:
-    """Return a tensor, of integers as int64, and of floats as torch's default type if asked."""
-    values = torch.from_numpy(
-        array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
-    )
-    return (
-        values.to(torch.get_default_dtype()) if default and values.is_floating_point() else values
-    )
-
-
-def _as_indices(values: Tensor) -> Tensor:
-    whole = is_whole(values.dtype) and values.dtype != torch.bool
-    return values.to(torch.int64) if whole else values
+def _tensor(values: Any, *, of_python: bool = False) -> Tensor:
+    """Return a tensor: of integers as int64, of Python's floats as torch's default type."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iufbc":
+            raise TypeError(f"values of type {values.dtype}")
+        values = torch.from_numpy(values.astype(np.int64) if values.dtype.kind == "u" else values)
+    made: Tensor = values
+    if made.is_floating_point() and of_python:
+        return made.to(torch.get_default_dtype())
+    return made.to(torch.int64) if is_whole(made.dtype) and made.dtype != torch.bool else made
 
 
 def is_whole(dtype: torch.dtype) -> bool:
@@ -133,11 +125,11 @@ def stacked(rows: Sequence[Any], name: Name) -> Any:
             "For one entry a sample return it inside a dict or a list, which stay as they are."
         )
     if all(isinstance(row, Tensor) for row in rows):
-        return _as_indices(torch.stack(list(rows)))
+        return _tensor(torch.stack(list(rows)))
     array = np.asarray(rows)
     if array.dtype.kind not in "biuf":
         return list(rows)
-    return _from_numpy(array, default=all(type(row) in {int, float} for row in rows))
+    return _tensor(array, of_python=all(type(row) in {int, float} for row in rows))
 
 
 def checked_pads(given: Any, owner: str) -> Any:
