@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from batchwright.cli.new_task import TEMPLATE
+from batchwright.cli.compare import TEMPLATE
 from batchwright.compare import Task, load_task
 from batchwright.errors import TaskError, TaskNotFoundError
 

@@ -1,4 +1,4 @@
-"""`batchwright advise`: what pays on these data, this machine and this model."""
+"""`batchwright advise`: which techniques help with these data, this machine and this model."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchwright._format import all_printable, printable_lines
-from batchwright.cli.compare import import_torch, threads_option
-from batchwright.cli.failures import StrictCommand
-from batchwright.cli.output import (
-    check_outputs,
+from batchwright.cli.compare import import_torch
+from batchwright.cli.options import (
+    POSITIVE,
+    Reading,
+    SampleColumns,
+    StrictCommand,
+    at_least_a_second,
     html_option,
     json_option,
-    print_json,
-    print_on,
-    report_console,
-    write_page,
+    reading_options,
+    sample_options,
+    threads_option,
 )
-from batchwright.cli.samples import SampleColumns, profiles_of_source, sample_options
-from batchwright.cli.source import Reading, lengths_of_columns, reading_options
-from batchwright.cli.turns import live_status, status
-from batchwright.cli.values import count, duration, size
+from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
+from batchwright.cli.progress import live_status, status
 
 if TYPE_CHECKING:
     from batchwright.advise import Evidence
     from batchwright.report.advised import Advised, SpentPrice
-    from batchwright.typing import LengthArray
 
 
 @click.command("advise", cls=StrictCommand)
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @reading_options
 @sample_options
-@click.option("--max-tokens", type=size, metavar="N", help="Budget of a batch.")
+@click.option("--max-tokens", type=POSITIVE, metavar="N", help="Budget of a batch.")
 @click.option(
     "--seconds",
-    type=duration,
+    type=at_least_a_second,
     metavar="S",
-    help="What trials on a TASK may take.  [default: 120, or 5 % of a longer run]",
+    help="Time that trials of a TASK may take.",
+    show_default="120, or 5 % of a longer run",
 )
 @click.option(
     "--updates",
-    type=count,
+    type=POSITIVE,
     metavar="N",
-    help="What each strategy takes in a trial, in place of --seconds.",
+    help="Updates of each strategy in a trial, instead of --seconds.",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
 @threads_option
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     "--framework",
     type=click.Choice(("loop", "transformers", "lightning", "keras")),
     default="loop",
-    show_default=True,
     help="What the snippet is for.",
 )
 @click.option("--rules", is_flag=True, help="List the rules and their sources.")
@@ -65,13 +64,8 @@ if TYPE_CHECKING:
 def advise(
     source: str | None,
     *,
-    length: str | None,
-    measure: str | None,
-    tokenizer: str | None,
-    no_cache: bool,
-    labels: str | None,
-    groups: str | None,
-    text: str | None,
+    reading: Reading,
+    columns: SampleColumns,
     max_tokens: int | None,
     seconds: float | None,
     updates: int | None,
@@ -82,55 +76,79 @@ def advise(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Say which techniques pay, which do not, and what cannot be told.
+    """Say which techniques help, which do not, and which cannot be judged.
 
-    SOURCE is a file of lengths, or of columns to measure (--length source,target): what lengths
-    alone can tell, and --labels, --groups and --text what other columns can. With --text, --measure
-    is of that column.
+    SOURCE is a file of lengths, or of columns to measure (--length source,target). With --labels,
+    --groups and --text, other columns are looked at too; --measure is then of the text.
 
     TASK is a Python file that describes a training job (batchwright new-task): short trials of it
-    are run in turns, for 2 minutes or a twentieth of the run, whichever is larger; that is said
-    before. With --updates they are the same on a slow machine as on a fast one.
+    are run in turns, for 2 minutes or a twentieth of the run, whichever is longer; their time is
+    announced. With --updates they are the same on a slow machine as on a fast one.
     """
     if rules:
         _list_rules(as_json=as_json)
         return
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
-    check_outputs({"--html": html}, [source, tokenizer])
+    check_outputs({"--html": html}, [source, reading.tokenizer])
     if seconds is not None and updates is not None:
         raise click.UsageError("--seconds and --updates both limit trials: give one.")
-    columns = SampleColumns(labels, groups, text)
-    if length is None and (measure is not None or tokenizer is not None):
-        length = text
-    reading = Reading(length, measure, tokenizer, no_cache)
     if source.endswith(".py"):
-        if not reading.is_default:
-            message = "--length, --measure, --tokenizer and --no-cache are of a SOURCE, not a TASK."
-            raise click.UsageError(message)
-        if columns != SampleColumns(None, None, None):
+        if reading != Reading():
             message = (
-                "--labels, --groups and --text are columns of a SOURCE. A TASK has them itself: "
+                "--length, --measure, --tokenizer and --no-cache are for a SOURCE, not a TASK."
+            )
+            raise click.UsageError(message)
+        if columns != SampleColumns():
+            message = (
+                "--labels, --groups and --text are columns of a SOURCE. A TASK has its own: "
                 "Task(labels=…, groups=…, features=…)."
             )
             raise click.UsageError(message)
         import_torch(threads)
         evidence, price = _of_task(source, max_tokens, seconds, updates, quick=quick)
     else:
-        lengths, _ = lengths_of_columns(reading, source)
-        evidence, price = _of_lengths(lengths, max_tokens), None
-        evidence = replace(evidence, **profiles_of_source(source, columns, lengths))
-    _show(_advised(evidence, price, framework), html, as_json=as_json)
+        if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
+            reading = replace(reading, length=columns.text)
+        evidence, price = _of_source(source, reading, columns, max_tokens), None
+    found = _advised(evidence, price, framework)
+    if html is not None:
+        from batchwright.report.advised_page import advised_page
+
+        write_page(html, advised_page(found))
+    if as_json:
+        print_json(found.as_json())
+        return
+    from batchwright.report.advised import advice_report
+
+    print_on(report_console(sys.stdout), advice_report(all_printable(found)))
+    pasted = printable_lines(found.snippet)
+    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{pasted}", nl=False)
 
 
-def _of_lengths(lengths: LengthArray, max_tokens: int | None) -> Evidence:
-    from batchwright.advise import Evidence, profile_data, profile_hardware
+def _of_source(
+    source: str, reading: Reading, columns: SampleColumns, max_tokens: int | None
+) -> Evidence:
+    from batchwright.advise import Evidence, profile_data, profile_hardware, profile_samples
+    from batchwright.sources.columns import column_values
 
+    lengths = reading.columns(source)
     with status("planning"):
         data = profile_data(lengths, max_tokens=max_tokens)
     with status("timing products"):
         hardware = profile_hardware()
-    return Evidence(data, hardware)
+
+    def read(column: str | None, *, text: bool = False) -> Any:
+        return None if column is None else column_values(source, column, text=text)
+
+    with live_status() as watch:
+        watch("reading columns", 0.0)
+        labels, groups = read(columns.labels), read(columns.groups)
+        texts = read(columns.text, text=True)
+        samples = profile_samples(
+            lengths, labels=labels, groups=groups, samples=texts, features=texts, watch=watch
+        )
+    return Evidence(data, hardware, **samples)
 
 
 def _of_task(
@@ -174,21 +192,6 @@ def _advised(evidence: Evidence, price: SpentPrice | None, framework: str) -> Ad
         duplicates=evidence.duplicates,
         groups=evidence.groups,
     )
-
-
-def _show(found: Advised, html: Path | None, *, as_json: bool) -> None:
-    if html is not None:
-        from batchwright.report.advised_page import advised_page
-
-        write_page(html, advised_page(found))
-    if as_json:
-        print_json(found.as_json())
-        return
-    from batchwright.report.advised import advice_report
-
-    print_on(report_console(sys.stdout), advice_report(all_printable(found)))
-    pasted = printable_lines(found.snippet)
-    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{pasted}", nl=False)
 
 
 def _list_rules(*, as_json: bool) -> None:

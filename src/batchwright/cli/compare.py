@@ -6,38 +6,36 @@ import contextlib
 import os
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchwright._files import write_bytes
 from batchwright._format import all_printable, printable
 from batchwright.cli import INTERRUPTED
-from batchwright.cli.failures import StrictCommand
-from batchwright.cli.output import (
-    check_outputs,
+from batchwright.cli.options import (
+    FROM_ZERO,
+    POSITIVE,
+    StrictCommand,
+    finite,
     html_option,
     json_option,
-    print_on,
-    report_console,
-    write_page,
+    threads_option,
 )
-from batchwright.cli.turns import StopError, Watch, interruptible, live_bars, status
-from batchwright.cli.values import count, finite, seed
-from batchwright.errors import MissingExtraError, ResultFileError
+from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
+from batchwright.cli.progress import StopError, Watch, interruptible, live_bars, status
+from batchwright.errors import MissingExtraError, ResultFileError, TaskError
 
 if TYPE_CHECKING:
     from batchwright.compare import Comparison, Settings, Strategy, Task
 
 _USUAL = ("plain", "grouped", "planned", "planned+auto")
-
 _TWIN = "its own twin"
-
 _MOST_THREADS = 8  # more rarely help models that are small enough to be compared
 
-threads_option = click.option(
-    "--threads", type=count, metavar="N", help="Of torch.  [default: all, at most 8]"
-)
+TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
 
 @click.command("compare", cls=StrictCommand)
@@ -45,26 +43,30 @@ threads_option = click.option(
 @click.option(
     "--strategies",
     metavar="NAMES|FILE",
-    help="Names with commas between them, or a TOML file; the first is compared with.",
+    help="Names separated by commas, or a TOML file; the others are compared with the first.",
 )
-@click.option("--seeds", type=count, metavar="N", help="Runs.  [default: 3; --quick: 1]")
-@click.option("--seed", "first_seed", type=seed, default=0, show_default=True, help="The first.")
+@click.option(
+    "--seeds", type=POSITIVE, metavar="N", help="Runs.", show_default="3, or 1 with --quick"
+)
+@click.option("--seed", "first_seed", type=FROM_ZERO, metavar="N", default=0, help="The first.")
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option(
     "--target",
     type=finite,
     metavar="X",
-    help="The metric to time.  [default: the first's final one]",
+    help="Value of the metric to reach.",
+    show_default="the final one of the first strategy",
 )
-@click.option("--evaluations", type=count, default="10", show_default=True, help="During a run.")
+@click.option("--evaluations", type=POSITIVE, metavar="N", default=10, help="During a run.")
 @threads_option
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The result.  [default: TASK.compare.json in this folder]",
+    help="The result.",
+    show_default="TASK.compare.json in this folder",
 )
 @click.option("--restart", is_flag=True, help="Measure anew, whatever the result holds.")
 @html_option
@@ -85,7 +87,7 @@ def compare(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Train the same TASK under several strategies, and say what each is worth.
+    """Train the same TASK under several strategies, and measure the difference.
 
     TASK is a Python file that describes a training job: `batchwright new-task` writes one.
     Strategies are named KIND[+ORDER][+PRECISION]:
@@ -95,8 +97,8 @@ def compare(
       ORDER      shuffle, sequential, curriculum[:SCORES], anticurriculum, control
       PRECISION  fp32, tf32, bf16, fp16, auto
 
-    Arms take turns, update by update: whatever else the machine does hits all alike. Ctrl-C keeps
-    what was measured; the same command goes on.
+    Strategies take turns, update by update, so that other load on the machine affects all alike.
+    Ctrl-C keeps what was measured; the same command goes on from there.
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
     if path.exists() and not path.is_file():
@@ -160,12 +162,18 @@ class _Asked:
     settings: Settings
     about: dict[str, Any]
     machine: dict[str, Any]
-    command: str
+
+    def save(self, comparison: Comparison, path: Path) -> None:
+        """Save a result, and what going on with it takes."""
+        from batchwright.compare.result_file import save, written
+
+        about = {"command": _command(), **self.about, "machine": self.machine}
+        save(path, written(comparison, self.task, about, self.settings), comparison.state)
 
 
 def import_torch(threads: int | None = None) -> None:
-    """Import torch, told beforehand what it reads only then, and how many threads to take."""
-    # A thread that has to wait for more than microseconds lets others have its core.
+    """Import torch, with the settings that it reads on import, and set its threads."""
+    # A thread that waits for more than microseconds lets others have its core.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         import torch
@@ -199,14 +207,14 @@ def _asked(
         chosen = [chosen[0], replace(chosen[0], name=_TWIN)]
     made = Settings(**settings)
     about = described(task, path, chosen, made, quick=quick)
-    return _Asked(path, task, chosen, seeds, made, about, machine, _command())
+    return _Asked(path, task, chosen, seeds, made, about, machine)
 
 
 def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
-    """Return what was measured before, for the seeds that are asked for now.
+    """Return what was measured before; the seeds may differ in number from then.
 
     Raises:
-        ResultFileError: If the file holds something else. More seeds are no such thing.
+        ResultFileError: If the file holds the result of another comparison.
     """
     from batchwright.compare import Comparison
     from batchwright.compare.result_file import load
@@ -230,21 +238,12 @@ def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
 def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
     """Measure what is left, and save it."""
     from batchwright.compare import check_task, compare
-    from batchwright.compare.result_file import save, written
     from batchwright.compare.task_file import errors_of_task
 
     with errors_of_task(asked.path), status("checking the task"):
         check_task(asked.task)
 
-    def keep() -> None:
-        result = written(
-            comparison,
-            asked.task,
-            {"command": asked.command, **asked.about, "machine": asked.machine},
-            asked.settings,
-        )
-        save(path, result, comparison.state)
-
+    keep = partial(asked.save, comparison, path)
     with (
         errors_of_task(asked.path),
         interruptible() as interrupted,
@@ -263,8 +262,6 @@ def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
 
 
 def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
-    import json
-
     from batchwright.report.compared import learning_table, null_sentence, sentences, speed_table
 
     def said(of: dict[str, Any]) -> list[str]:
@@ -273,7 +270,7 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
         return [null_sentence(of)] if null else sentences(of)
 
     if as_json:
-        click.echo(json.dumps(result | {"said": said(result)}, allow_nan=False))
+        print_json(result | {"said": said(result)})
         return
     if not result["summary"]:
         return
@@ -293,3 +290,17 @@ def _say_where(path: Path, *, was_complete: bool, went_on: bool, date: str) -> N
     elif went_on:
         told = f"Went on with what {path} held, and wrote it."
     click.echo(f"\n{printable(told)}")
+
+
+@click.command("new-task", cls=StrictCommand)
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+def new_task(path: Path) -> None:
+    """Write a training job to begin with into the file PATH.
+
+    It runs as it is. Replace its numbered parts by your own data, model, loss and metric, then:
+    batchwright compare PATH --quick
+    """
+    if os.path.lexists(path):
+        raise click.UsageError(f"{path} exists already. Name another file.")
+    write_bytes(path, TEMPLATE.read_bytes(), TaskError)
+    click.echo(printable(f"Wrote {path}. Try it: batchwright compare {path} --quick"))

@@ -1,15 +1,87 @@
-"""`batchwright`: the command, and its subcommands by name."""
+"""`batchwright`: its subcommands by name, and every failure as one line and an exit code."""
+
+import errno
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 import batchwright as bw
+from batchwright._format import one_line
+from batchwright.cli import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
 from batchwright.cli.advise import advise
-from batchwright.cli.compare import compare
-from batchwright.cli.failures import OneLineGroup
+from batchwright.cli.compare import compare, new_task
 from batchwright.cli.inspect import inspect
-from batchwright.cli.new_task import new_task
 from batchwright.cli.plan import plan
 from batchwright.cli.score import score
+from batchwright.errors import BatchwrightError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class OneLineGroup(click.Group):
+    """A group of commands whose failures are one line on standard error, and an exit code.
+
+    Expected failures are bad input, an interrupt, a full disk. Anything else is a defect, and keeps
+    its traceback.
+    """
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 -- click's signature
+        **extra: Any,
+    ) -> int:
+        """Run a command line; return its exit code, or exit with it in standalone mode."""
+        code, line = DONE, None
+        before = warnings.showwarning
+        warnings.showwarning = _on_one_line
+        try:
+            exited = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = exited if isinstance(exited, int) else DONE
+        except click.UsageError as error:
+            help_of = error.ctx.command_path if error.ctx is not None else prog_name
+            said = error.format_message()
+            stop = "" if said.endswith((".", "?")) else "."
+            code, line = BAD_INPUT, f"{said}{stop} Try '{help_of} --help'."
+        except click.ClickException as error:
+            code, line = BAD_INPUT, error.format_message()
+        except BatchwrightError as error:
+            code, line = BAD_INPUT, str(error)
+        except (click.Abort, _Interrupted):
+            code, line = INTERRUPTED, "interrupted"
+        except MemoryError:
+            code, line = MACHINE, "out of memory."
+        except OSError as error:
+            # About a file that was named, or about writing what was to be printed.
+            is_bad = error.filename is not None or error.errno in _FULL
+            code, line = BAD_INPUT if is_bad else MACHINE, str(error)
+        finally:
+            warnings.showwarning = before
+        if line is not None:
+            complain(f"batchwright: {one_line(line)}")
+        if standalone_mode:
+            raise SystemExit(code)
+        return code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Further out click would print an empty line.
+            raise _Interrupted from None
+
+
+def _on_one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    complain(f"batchwright: warning: {one_line(message)}")
+
+
+class _Interrupted(Exception):  # noqa: N818 -- not an error
+    """An interrupt that click does not see."""
 
 
 @click.group(
@@ -17,7 +89,11 @@ from batchwright.cli.score import score
     cls=OneLineGroup,
     invoke_without_command=True,
     commands=[plan, inspect, score, advise, compare, new_task],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.version_option(bw.__version__, prog_name="batchwright", message="%(prog)s %(version)s")
 @click.pass_context

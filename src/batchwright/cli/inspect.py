@@ -6,9 +6,14 @@ from pathlib import Path
 import click
 
 from batchwright.batching import TokenBudget
-from batchwright.cli.failures import StrictCommand
-from batchwright.cli.output import check_outputs, html_option, json_option, show, write_page
-from batchwright.cli.source import Reading, reading_options
+from batchwright.cli.options import (
+    Reading,
+    StrictCommand,
+    html_option,
+    json_option,
+    reading_options,
+)
+from batchwright.cli.output import check_outputs, print_plan, write_page
 from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
@@ -17,7 +22,7 @@ from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
 
 _MOST_DIALLED = 1_000_000
-"""Samples for which a page shows the dial unasked: eighteen plans of them take seconds."""
+"""Samples for which a page shows the dial unasked: its eighteen plans take seconds."""
 
 
 @click.command("inspect", cls=StrictCommand)
@@ -32,10 +37,7 @@ def inspect(
     plan: str,
     source: str | None,
     *,
-    length: str | None,
-    measure: str | None,
-    tokenizer: str | None,
-    no_cache: bool,
+    reading: Reading,
     dial: bool,
     plot: str | None,
     html: Path | None,
@@ -43,27 +45,25 @@ def inspect(
 ) -> None:
     """Show a saved PLAN.
 
-    Without SOURCE, what the file alone knows; with the SOURCE that it was made for, every
-    figure that `batchwright plan` shows. With --dial, also the mixing dial: padding beside how
-    unlike updates are, for batches of this budget and updates of this size, and for other mixing;
-    --plot draws it. --html writes all of it as a page, with the dial of up to a million samples.
+    Without SOURCE, show what the file alone knows; with the SOURCE that the plan was made for,
+    every figure that `batchwright plan` shows. --dial adds the mixing dial: padding beside how
+    unlike updates are, for batches of this budget, updates of this size, and each mixing; --plot
+    draws it. --html writes all of it as a page, with the dial of up to a million samples.
     """
-    reading = Reading(length, measure, tokenizer, no_cache)
-    if source is None and not reading.is_default:
+    if source is None and reading != Reading():
         message = "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
         raise click.UsageError(message)
     if plot is not None:
-        _check_plot(plot, dial=dial)
-    check_outputs({"--plot": plot, "--html": html}, [plan, source, tokenizer])
+        if not dial:
+            raise click.UsageError("--plot draws the mixing dial: add --dial.")
+        plot_format(plot)
+    check_outputs({"--plot": plot, "--html": html}, [plan, source, reading.tokenizer])
     loaded = Plan.load(plan)
-    has_dial = source is not None and loaded.layout.budget is not None
-    has_dial = has_dial and loaded.layout.kind == "padded"
-    update = loaded.origin.world_size * loaded.origin.accumulate
-    has_dial = has_dial and update <= loaded.indices.size
+    has_dial = source is not None and _has_dial(loaded)
     if dial and not has_dial:
         message = (
-            "--dial prices padded batches within a budget, of as many samples as an update has "
-            "batches or more: name the SOURCE of such a plan."
+            "--dial needs padded batches within a budget, and at least as many samples as an "
+            "update has batches: name the SOURCE of such a plan."
         )
         raise click.UsageError(message)
     view = PlanView(PlanFacts(file_facts(loaded)), reading.unit, plan=click.format_filename(plan))
@@ -82,14 +82,13 @@ def inspect(
         from batchwright.report.inspected_page import inspected_page
 
         write_page(html, inspected_page(view))
-    show(view, as_json=as_json)
+    print_plan(view, as_json=as_json)
 
 
-def _check_plot(plot: str, *, dial: bool) -> None:
-    """Refuse before anything is planned what could not be drawn afterwards."""
-    if not dial:
-        raise click.UsageError("--plot draws the mixing dial: add --dial.")
-    plot_format(plot)
+def _has_dial(plan: Plan) -> bool:
+    update = plan.origin.world_size * plan.origin.accumulate
+    is_padded = plan.layout.kind == "padded" and plan.layout.budget is not None
+    return is_padded and update <= plan.indices.size
 
 
 def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
@@ -103,7 +102,7 @@ def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
     )
     return mixing_dial(
         lengths,
-        batching if not plan.dropped else replace(batching, oversize="drop"),
+        replace(batching, oversize="drop") if plan.dropped else batching,
         world_size=origin.world_size,
         accumulate=origin.accumulate,
         seed=origin.seed,

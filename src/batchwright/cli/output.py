@@ -1,4 +1,4 @@
-"""What a command prints: one JSON object, or a report."""
+"""What commands write: JSON, reports, pages, and checks that no output overwrites an input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,7 +15,7 @@ import click
 
 from batchwright._files import check_writable, write_bytes
 from batchwright._format import all_printable
-from batchwright.errors import MissingExtraError, ResultFileError
+from batchwright.errors import ResultFileError
 from batchwright.sources.files import FORMATS
 
 if TYPE_CHECKING:
@@ -25,44 +24,20 @@ if TYPE_CHECKING:
     from batchwright.report.rows import PlanView
 
 _READ = frozenset({*FORMATS, ".txt", ".json"})
-"""How files end that are read in a folder."""
-
-
-def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse before anything is measured what could not be written afterwards."""
-    if path is None or context.resilient_parsing:
-        return path
-    _check_writable("--html", path)
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"A page needs the package {package}, which is not installed. "
-                "Run: pip install 'batchwright[report]'."
-            )
-    return path
-
-
-html_option = click.option(
-    "--html",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    callback=_checked_page,
-    help="Also write one HTML page.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+"""Suffixes of the files that are read from a folder."""
 
 
 def check_outputs(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Refuse before any work to write over what the command reads, or writes otherwise.
+    """Refuse, before any work, to write over what the command reads or writes otherwise.
 
     Args:
         outputs: Option → the file that it names, if it was given.
         inputs: Files, folders and patterns that are read, if they were given.
 
     Raises:
-        UsageError: A file is an input or that of another option, be it by another name (a link).
+        UsageError: A file is an input or the output of another option, perhaps through a link.
         ResultFileError: A file cannot be written.
     """
     taken = [place for name in inputs if name for place in _files_of(Path(name))]
@@ -70,26 +45,22 @@ def check_outputs(
         if name is None:
             continue
         path = Path(name)
-        _check_writable(option, path)
+        check_writable_as(option, path)
         if any(_is_same(path, each) for each in taken):
             raise click.UsageError(f"{option} {path} is used by this command: name another file.")
         taken.append(path)
 
 
-def _check_writable(option: str, path: Path) -> None:
-    try:
-        check_writable(path, ResultFileError)
-    except ResultFileError as error:
-        raise ResultFileError(f"{option} {error}") from error
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all.
+def check_writable_as(option: str, path: Path) -> None:
+    """Check that a file can be written, and name the option if it cannot.
 
     Raises:
         ResultFileError: It cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", "replace"), ResultFileError)
+    try:
+        check_writable(path, ResultFileError)
+    except ResultFileError as error:
+        raise ResultFileError(f"{option} {error}") from error
 
 
 def _files_of(name: Path) -> list[Path]:
@@ -102,10 +73,19 @@ def _files_of(name: Path) -> list[Path]:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Say whether two names are of one file, which need not exist."""
+    """Return whether two names are of one file, which need not exist."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, whole or not at all.
+
+    Raises:
+        ResultFileError: It cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", "replace"), ResultFileError)
 
 
 def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
@@ -120,8 +100,8 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, allow_nan=False))
 
 
-def show(view: PlanView, *, as_json: bool) -> None:
-    """Print a plan on standard output, as one line of JSON or as a report."""
+def print_plan(view: PlanView, *, as_json: bool) -> None:
+    """Print a plan as one line of JSON, or as a report."""
     if as_json:
         print_json(view.as_json())
         return
@@ -135,11 +115,11 @@ def show(view: PlanView, *, as_json: bool) -> None:
 
 
 def print_on(console: Console, *parts: RenderableType) -> None:
-    """Print a report on a console; characters that its encoding has not are replaced."""
+    """Print a report on a console; characters that its encoding lacks are replaced."""
     with console.capture() as captured:
         for part in parts:
             console.print(part)
     encoding = console.encoding
     text = captured.get().encode(encoding, "replace").decode(encoding)
-    # What is to be coloured rich knows: it looks at the terminal, NO_COLOR and FORCE_COLOR.
+    # rich has decided on colours: it looks at the terminal, NO_COLOR and FORCE_COLOR.
     click.echo(text, nl=False, color=True)

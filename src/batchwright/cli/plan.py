@@ -2,47 +2,61 @@
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
-from batchwright.cli import values
-from batchwright.cli.failures import StrictCommand
-from batchwright.cli.output import check_outputs, json_option, show
-from batchwright.cli.source import Reading, reading_options
+from batchwright.cli.options import (
+    FROM_ZERO,
+    POSITIVE,
+    Reading,
+    StrictCommand,
+    json_option,
+    mixing,
+    reading_options,
+)
+from batchwright.cli.output import check_outputs, print_plan
 from batchwright.order import Order, Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.report.rows import PlanView
 from batchwright.stats.plan_facts import plan_facts
+from batchwright.typing import Cost
+
+_SETTINGS = {
+    "max_tokens": ("max_samples", "pad_to_multiple_of", "mixing", "oversize"),
+    "pack": ("max_samples", "pad_to_multiple_of", "oversize"),
+    "batch_size": ("pad_to_multiple_of",),
+}
+"""Option that names a batching → the options it takes."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _number(name: str, text: str, **more: Any) -> Callable[[F], F]:
+    """Return an option that takes a number of at least 1."""
+    return click.option(name, type=POSITIVE, metavar="N", help=text, **more)
 
 
 @click.command("plan", cls=StrictCommand)
 @click.argument("source")
-@click.option(
-    "--max-tokens", type=values.size, metavar="N", help="Padded batches of at most N tokens."
-)
-@click.option(
-    "--pack", type=values.size, metavar="N", help="Rows packed to N tokens, without padding."
-)
-@click.option(
-    "--batch-size", type=values.size, metavar="N", help="Batches of N samples, the plain way."
-)
-@click.option("--max-samples", type=values.size, metavar="N", help="At most N samples in a batch.")
-@click.option(
-    "--pad-to-multiple-of",
-    type=values.count,
-    metavar="N",
-    help="Round rows up to multiples of N; with --pack, each sample in them.",
+@_number("--max-tokens", "Padded batches of at most N tokens.")
+@_number("--pack", "Rows packed to N tokens, without padding.")
+@_number("--batch-size", "Batches of N samples, whatever their lengths.")
+@_number("--max-samples", "At most N samples in a batch.")
+@_number(
+    "--pad-to-multiple-of", "Round rows up to multiples of N; with --pack, each sample in them."
 )
 @click.option(
     "--oversize",
     type=click.Choice(("error", "drop", "truncate", "split")),
-    help="What becomes of samples longer than a batch; split needs --pack.",
+    help="What to do with samples longer than a batch; split needs --pack.",
 )
 @click.option(
     "--mixing",
-    type=values.mixing,
+    type=mixing,
     metavar="stratified|update|K",
     help="What an update is made of: one batch of every length (stratified, the default), the "
     "samples that a shuffle draws (update), or batches sorted inside K updates.",
@@ -51,45 +65,14 @@ from batchwright.stats.plan_facts import plan_facts
     "--order",
     type=click.Choice(("shuffle", "sequential")),
     default="shuffle",
-    show_default=True,
     help="In what sequence samples come.",
 )
-@click.option(
-    "--window", type=values.size, metavar="N", help="Shuffle only inside windows of N samples."
-)
-@click.option(
-    "--seed",
-    type=values.seed,
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Seed of what is random.",
-)
-@click.option(
-    "--epoch",
-    type=values.seed,
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Epoch to plan, from 0.",
-)
-@click.option(
-    "--world-size",
-    type=values.count,
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Ranks that share an update.",
-)
-@click.option(
-    "--accumulate",
-    type=values.count,
-    metavar="N",
-    help="Batches of an update on each rank.  [default: 1]",
-)
-@click.option(
-    "--step-tokens", type=values.size, metavar="N", help="Tokens of an update: finds --accumulate."
-)
+@_number("--window", "Shuffle only inside windows of N samples.")
+@click.option("--seed", type=FROM_ZERO, metavar="N", default=0, help="Seed of the random numbers.")
+@click.option("--epoch", type=FROM_ZERO, metavar="N", default=0, help="Epoch to plan, from 0.")
+@_number("--world-size", "Ranks that share an update.", default=1)
+@_number("--accumulate", "Batches of an update on each rank; 1 without --step-tokens.")
+@_number("--step-tokens", "Tokens of an update: determines --accumulate.")
 @click.option(
     "--cost",
     type=click.Choice(("padded", "quadratic")),
@@ -101,10 +84,7 @@ from batchwright.stats.plan_facts import plan_facts
 def plan(
     source: str,
     *,
-    length: str | None,
-    measure: str | None,
-    tokenizer: str | None,
-    no_cache: bool,
+    reading: Reading,
     output: str | None,
     as_json: bool,
     seed: int,
@@ -112,7 +92,7 @@ def plan(
     world_size: int,
     accumulate: int | None,
     step_tokens: int | None,
-    cost: Any,
+    cost: Cost | None,
     **composing: Any,
 ) -> None:
     """Plan the batches of one epoch over the lengths in SOURCE.
@@ -123,8 +103,7 @@ def plan(
     if accumulate is not None and step_tokens is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
     order, batching = _order(composing), _batching(composing)
-    check_outputs({"--output": output}, [source, tokenizer])
-    reading = Reading(length, measure, tokenizer, no_cache)
+    check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
     planner = Planner(
@@ -155,27 +134,23 @@ def plan(
             "cost": cost,
         },
     )
-    show(view, as_json=as_json)
+    print_plan(view, as_json=as_json)
 
 
 def _batching(options: dict[str, Any]) -> Batching:
     """Make the batching that the options name; refuse options that it does not have."""
-    names = ("max_tokens", "pack", "batch_size")
-    given = [name for name in names if options[name] is not None]
+    given = [name for name in _SETTINGS if options[name] is not None]
     if len(given) != 1:
-        flags = " and ".join(_flag(name) for name in given) or "no budget"
+        flags = " and ".join(map(_flag, given)) or "no budget"
         message = f"give one of --max-tokens, --pack and --batch-size, got {flags}."
         raise click.UsageError(message)
     (name,) = given
-    takes = {
-        "max_tokens": ("max_samples", "pad_to_multiple_of", "mixing", "oversize"),
-        "pack": ("max_samples", "pad_to_multiple_of", "oversize"),
-        "batch_size": ("pad_to_multiple_of",),
+    settings = {
+        other: options[other] for other in _SETTINGS["max_tokens"] if options[other] is not None
     }
-    for other in takes["max_tokens"]:
-        if options[other] is not None and other not in takes[name]:
+    for other in settings:
+        if other not in _SETTINGS[name]:
             raise click.UsageError(f"{_flag(other)} does not go with {_flag(name)}.")
-    settings = {other: options[other] for other in takes[name] if options[other] is not None}
     if name == "batch_size":
         return FixedSize(options[name], **settings)
     if name == "pack":
@@ -188,10 +163,10 @@ def _batching(options: dict[str, Any]) -> Batching:
 
 
 def _order(options: dict[str, Any]) -> Order:
-    window, mixing = options["window"], options["mixing"]
+    window, mixed = options["window"], options["mixing"]
     if options["order"] == "shuffle":
-        if window is not None and mixing not in {None, "stratified"}:
-            raise click.UsageError(f"--mixing {mixing} does not go with --window.")
+        if window is not None and mixed not in {None, "stratified"}:
+            raise click.UsageError(f"--mixing {mixed} does not go with --window.")
         return Shuffle(window)
     for other in ("window", "mixing"):
         if options[other] is not None:
@@ -199,8 +174,8 @@ def _order(options: dict[str, Any]) -> Order:
     return Sequential()
 
 
-def _described(setting: Any) -> dict[str, Any]:
-    return {"name": type(setting).__name__, **dataclasses.asdict(setting)}
+def _described(setting: Batching | Order) -> dict[str, Any]:
+    return {"name": type(setting).__name__, **dataclasses.asdict(setting)}  # type: ignore[call-overload]
 
 
 def _flag(name: str) -> str:

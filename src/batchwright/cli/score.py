@@ -1,7 +1,8 @@
 """`batchwright score`: from a source of samples to a difficulty for each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,16 +12,39 @@ import numpy as np
 
 from batchwright._array_file import write_npy
 from batchwright._format import duration, number, one_line
-from batchwright.cli import values
-from batchwright.cli.failures import StrictCommand
-from batchwright.cli.output import check_outputs, json_option
+from batchwright.cli.options import (
+    POSITIVE,
+    StrictCommand,
+    json_option,
+    measure_option,
+    tokenizer_option,
+)
+from batchwright.cli.output import check_outputs, print_json
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.scoring import SHARD_SIZE, score_shards
 from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
 from batchwright.errors import ScoresError
-from batchwright.sources.measures import MEASURES, Measure, measure_of, measured
+from batchwright.sources.measures import Measure, measure_of, measured
 from batchwright.sources.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was scored; the fields are the ``--json`` keys."""
+
+    source: str
+    by: str
+    output: str
+    percentiles: bool
+    within: str | None
+    num_samples: int
+    min: float
+    median: float
+    max: float
+    shards: int
+    shards_kept_before: int
+    seconds: float
 
 
 @click.command("score", cls=StrictCommand)
@@ -32,23 +56,20 @@ from batchwright.sources.progress import progress_bar
     help="The measure: longer, of rarer words, or less compressible is harder.",
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="Save the scores, as .npy.")
-@click.option("--column", metavar="NAME", help="Column to score.  [default: found by its name]")
-@click.option(
-    "--measure", type=click.Choice(MEASURES), help="What a length counts, of text or lists."
-)
-@click.option("--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json.")
+@click.option("--column", metavar="NAME", help="Column to score.", show_default="found by name")
+@measure_option
+@tokenizer_option
 @click.option("--mean", is_flag=True, help="Rarity of a word, not of all words together.")
 @click.option("--percentiles", "ranked", is_flag=True, help="Save percentile ranks, 0 to 1.")
 @click.option(
-    "--within", metavar="COLUMN", help="Rank each sample among those of its value of COLUMN."
+    "--within", metavar="COLUMN", help="Rank each sample among those with its value of COLUMN."
 )
-@click.option("--folder", metavar="DIR", help="Keep finished shards there, to go on if cut off.")
+@click.option("--folder", metavar="DIR", help="Keep finished shards there, to resume from.")
 @click.option(
     "--shard-size",
-    type=values.size,
+    type=POSITIVE,
     metavar="N",
     default=SHARD_SIZE,
-    show_default=True,
     help="Samples scored at a time.",
 )
 @json_option
@@ -67,8 +88,8 @@ def score(
 ) -> None:
     """Score the difficulty of each sample in SOURCE.
 
-    SOURCE holds texts, for lengths also numbers or lists: .jsonl, .csv, .parquet, .arrow, or .txt
-    of a text a line. The scores are float64, in the order of its rows; higher is harder.
+    SOURCE holds texts, or for lengths also numbers or lists: .jsonl, .csv, .parquet, .arrow, or
+    .txt with a text a line. The scores are float64, in the order of its rows; higher is harder.
     """
     if not source:
         raise click.UsageError("SOURCE is empty; expected a file of samples.")
@@ -91,23 +112,24 @@ def score(
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)
     write_npy(output, scores, ScoresError)
-    _show(
-        {
-            "source": click.format_filename(source),
-            "by": by,
-            "output": click.format_filename(output),
-            "percentiles": ranked or within is not None,
-            "within": within,
-            "num_samples": scores.size,
-            "min": float(scores.min()),
-            "median": float(np.median(scores)),
-            "max": float(scores.max()),
-            "shards": -(-scores.size // shard_size),
-            "shards_kept_before": before,
-            "seconds": time.perf_counter() - start,
-        },
-        as_json=as_json,
+    done = Scored(
+        source=click.format_filename(source),
+        by=by,
+        output=click.format_filename(output),
+        percentiles=ranked or within is not None,
+        within=within,
+        num_samples=scores.size,
+        min=float(scores.min()),
+        median=float(np.median(scores)),
+        max=float(scores.max()),
+        shards=-(-scores.size // shard_size),
+        shards_kept_before=before,
+        seconds=time.perf_counter() - start,
     )
+    if as_json:
+        print_json(asdict(done))
+    else:
+        _print(done)
 
 
 def _metric(
@@ -123,7 +145,9 @@ def _metric(
     return lambda pieces: rarity(_texts(pieces), mean=mean, counts=counts)
 
 
-def _counted(data: Column, shard_size: int, advance: Callable[[float], None]) -> Any:
+def _counted(
+    data: Column, shard_size: int, advance: Callable[[float], None]
+) -> Iterator[list[str]]:
     for shard in data.shards(shard_size):
         yield _texts(shard.samples)
         advance(shard.fraction)
@@ -158,21 +182,16 @@ def _check_options(by: str, measuring: dict[str, Any]) -> None:
             raise click.UsageError(f"--{name} goes with --by {takes}, not with --by {by}.")
 
 
-def _show(facts: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        import json
-
-        click.echo(json.dumps(facts, allow_nan=False))
-        return
-    kind = "percentile ranks of " if facts["percentiles"] else ""
-    kept = facts["shards_kept_before"]
-    scored = f"{number(facts['num_samples'])} samples by {kind}{facts['by']}"
-    low, middle, high = (number(facts[name]) for name in ("min", "median", "max"))
+def _print(done: Scored) -> None:
+    kind = "percentile ranks of " if done.percentiles else ""
+    low, middle, high = map(number, (done.min, done.median, done.max))
+    scored = f"{number(done.num_samples)} samples by {kind}{done.by}"
     lines = [
-        f"{scored} in {duration(facts['seconds'])}: {facts['output']}",
+        f"{scored} in {duration(done.seconds)}: {done.output}",
         f"least {low}, median {middle}, largest {high}",
     ]
-    if kept:
-        lines.append(f"{number(kept)} of {number(facts['shards'])} shards were kept from before")
+    if done.shards_kept_before:
+        kept = f"{number(done.shards_kept_before)} of {number(done.shards)}"
+        lines.append(f"{kept} shards were kept from before")
     for line in lines:
         click.echo(one_line(line))

@@ -1,4 +1,4 @@
-"""Turns of a comparison as they are watched: live bars, saving, and a way to stop."""
+"""What a terminal shows during long work; saving and stopping a comparison meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from batchwright._format import one_line
 from batchwright.cli.output import report_console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from batchwright.compare import Comparison
     from batchwright.compare.arm import Arm
@@ -23,33 +23,33 @@ _DRAW_EVERY = 0.2
 _WIDEST_LABEL = 60
 _SAVE_EVERY = 20.0
 _SAVING_SHARE = 0.03
-"""Saving large models may take this share of the time."""
+"""Of the time, which saving may take."""
 
 
 class StopError(Exception):
-    """The user wants an end, and what was measured."""
+    """The user has interrupted a comparison, to keep what was measured."""
 
 
 class Watch:
-    """Shows turns, saves now and then, stops when told to.
+    """Shows turns, saves now and then, and stops once the user interrupts.
 
     Args:
         bars: Where turns are shown. None: nowhere.
-        keep: Saves what the comparison holds.
-        interrupted: Holds something once the user wants an end.
+        keep: Saves the comparison.
+        interrupted: Not empty once the user has interrupted.
     """
 
     def __init__(
         self, bars: Progress | None, keep: Callable[[], None], interrupted: list[bool]
     ) -> None:
         self._bars, self._keep, self._interrupted = bars, keep, interrupted
-        self._rows: dict[tuple[int, str], Any] = {}
+        self._rows: dict[tuple[int, str], TaskID] = {}
         self._drawn = time.monotonic()
         self._save_at = self._drawn + _SAVE_EVERY
-        self._whole: Any = None
+        self._whole: TaskID | None = None
 
     def __call__(self, comparison: Comparison, race: Race, arm: Arm) -> None:
-        """Look at a turn that is over; raise `StopError` if there is to be no other."""
+        """Look at a turn that is over; raise `StopError` if the user has interrupted."""
         now = time.monotonic()
         wants_end = bool(self._interrupted)
         if self._bars is not None and now - self._drawn > _DRAW_EVERY:
@@ -83,8 +83,8 @@ class Watch:
         self._bars.refresh()
 
 
-def _left(bars: Progress, whole: Any, share: float) -> str:
-    """Say how much longer it will take, from what has passed since the first turn."""
+def _left(bars: Progress, whole: TaskID, share: float) -> str:
+    """Estimate the remaining time from the time since the first turn."""
     elapsed = bars.tasks[whole].elapsed or 0.0
     if share < 0.02:
         return ""
@@ -94,7 +94,7 @@ def _left(bars: Progress, whole: Any, share: float) -> str:
 
 @contextmanager
 def live_bars() -> Iterator[Progress | None]:
-    """Make bars that are drawn only between turns: drawing costs no arm any time."""
+    """Make bars that are drawn only between turns, where drawing takes no time from any arm."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     console = report_console(stderr=True)
@@ -115,7 +115,7 @@ def live_bars() -> Iterator[Progress | None]:
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Say on a terminal what takes a while."""
+    """Show on a terminal what takes a while."""
     if not sys.stderr.isatty():
         yield
         return
@@ -125,7 +125,7 @@ def status(text: str) -> Iterator[None]:
 
 @contextmanager
 def live_status() -> Iterator[Callable[[str, float], None]]:
-    """Say on a terminal what is under way, and the share of it that is over."""
+    """Show on a terminal what is under way, and the share of it that is done."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -139,7 +139,7 @@ def live_status() -> Iterator[Callable[[str, float], None]]:
 
 @contextmanager
 def interruptible() -> Iterator[list[bool]]:
-    """Let the first Ctrl-C ask for an end after this turn; the second one ends at once."""
+    """Let the first Ctrl-C stop after this turn, and the second at once."""
     asked: list[bool] = []
 
     def ask(*_: Any) -> None:

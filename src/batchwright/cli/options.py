@@ -1,0 +1,214 @@
+"""What several commands share: types of values, groups of options, and strict parsing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import numpy as np
+
+from batchwright import sources
+from batchwright.cli.output import check_writable_as
+from batchwright.errors import MissingExtraError
+from batchwright.sources.measures import MEASURES
+
+if TYPE_CHECKING:
+    from batchwright.typing import LengthArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+POSITIVE = click.IntRange(min=1)
+FROM_ZERO = click.IntRange(min=0)
+
+
+class StrictCommand(click.Command):
+    """A command that never takes an option for the value of another, as in ``--html --json``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of a command line."""
+        rest = super().parse_args(ctx, args)
+        options = {name for each in self.params for name in each.opts if name.startswith("-")}
+        for each in self.params:
+            value = ctx.params.get(each.name or "")
+            if str(value) in options and isinstance(each, click.Option):
+                message = f"{each.opts[-1]} needs a value, and {value} is an option."
+                raise click.UsageError(message, ctx)
+        return rest
+
+
+def finite(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"{text!r} is not a finite number."
+        raise click.BadParameter(message)
+    return value
+
+
+def at_least_a_second(text: str) -> float:
+    """Parse a time of at least a second."""
+    value = finite(text)
+    if value < 1:
+        message = f"{text} is less than 1."
+        raise click.BadParameter(message)
+    return value
+
+
+def mixing(text: str) -> str | int:
+    """Parse what an update is made of: a word, or a number of updates.
+
+    Example:
+        >>> mixing("update"), mixing("4")
+        ('update', 4)
+    """
+    if text in {"stratified", "update"}:
+        return text
+    try:
+        return int(POSITIVE(text))
+    except click.BadParameter:
+        message = f"{text!r} is not 'stratified', 'update', or a number of updates."
+        raise click.BadParameter(message) from None
+
+
+def _grouped(
+    kind: type, name: str, *options: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[[F], F]:
+    """Return a decorator that adds options; the command gets their values as one value."""
+    names = [each.name for each in fields(kind)]
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def grouped(**given: Any) -> Any:
+            value = kind(**{each: given.pop(each) for each in names})
+            return command(**given, **{name: value})
+
+        made: Any = grouped
+        for option in reversed(options):
+            made = option(made)
+        return made  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How lengths are read from a source.
+
+    Attributes:
+        length: The column. None: found by its name.
+        measure: What the column is measured in. None: it holds lengths, or lists.
+        tokenizer: Path of a tokenizer.json, or of a directory that holds one.
+        no_cache: Do not keep on disk what was measured.
+    """
+
+    length: str | None = None
+    measure: str | None = None
+    tokenizer: str | None = None
+    no_cache: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What the lengths count."""
+        return "tokens" if self.measure is None else self.measure
+
+    def lengths(self, source: str) -> tuple[LengthArray, float]:
+        """Read lengths; return integer[n], and the seconds that took."""
+        if not source:
+            raise click.UsageError("SOURCE is empty; expected a file of lengths, or of a column.")
+        start = time.perf_counter()
+        lengths = sources.lengths(
+            source,
+            column=self.length,
+            measure=self.measure,
+            tokenizer=self.tokenizer,
+            cache=not self.no_cache,
+        )
+        return lengths, time.perf_counter() - start
+
+    def columns(self, source: str) -> LengthArray:
+        """Read one column, integer[n], or several separated by commas, integer[n, k]."""
+        names = (self.length or "").split(",")
+        if len(names) < 2:
+            return self.lengths(source)[0]
+        read = [replace(self, length=name.strip()).lengths(source)[0] for name in names]
+        return np.stack(read, axis=1)
+
+
+tokenizer_option = click.option(
+    "--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json."
+)
+measure_option = click.option(
+    "--measure",
+    type=click.Choice(MEASURES),
+    help="What to count in the column, of texts or of lists of items.",
+)
+
+reading_options = _grouped(
+    Reading,
+    "reading",
+    click.option("--length", metavar="COLUMN", help="Column that holds the lengths."),
+    measure_option,
+    tokenizer_option,
+    click.option("--no-cache", is_flag=True, help="Do not keep what was measured."),
+)
+
+
+@dataclass(frozen=True)
+class SampleColumns:
+    """Columns of a source beyond the lengths.
+
+    Attributes:
+        labels: The class of each sample. None: unknown.
+        groups: Where each sample comes from. None: unknown.
+        text: The samples themselves. None: unknown.
+    """
+
+    labels: str | None = None
+    groups: str | None = None
+    text: str | None = None
+
+
+sample_options = _grouped(
+    SampleColumns,
+    "columns",
+    click.option("--labels", metavar="COLUMN", help="Column that holds the classes."),
+    click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers."),
+    click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels."),
+)
+
+
+def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a page that could not be written, before anything is measured."""
+    if path is None or context.resilient_parsing:
+        return path
+    check_writable_as("--html", path)
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"A page needs the package {package}, which is not installed. "
+                "Run: pip install 'batchwright[report]'."
+            )
+    return path
+
+
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=_checked_page,
+    help="Also write one HTML page.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+threads_option = click.option(
+    "--threads", type=POSITIVE, metavar="N", help="Of torch.", show_default="all, at most 8"
+)
