@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_in_a_line(tables, args, said):
 def test_options_of_a_source_are_not_of_a_task():
     told = invoke("advise", "no.py", "--labels", "label")
     assert told.exit_code == 2
-    assert "A TASK has them itself" in told.stderr
+    assert "A TASK has its own" in told.stderr
 
 
 @pytest.mark.slow

@@ -122,9 +122,9 @@ def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
     plots = []
     if paced:
         lines = {name: [(each["progress"], each["eligible"])] for name, each in paced.items()}
-        plots.append(curves(lines, across="share of the run", up="share eligible", title="Pacing"))
+        plots.append(curves("Pacing", lines, across="share of the run", up="share eligible"))
     if seen:
-        plots.append(curves(seen, across="epochs", up="share seen so far", title="Coverage"))
+        plots.append(curves("Coverage", seen, across="epochs", up="share seen so far"))
     note = (
         "Over the run, of the first seed. Effective samples: equally frequent samples whose mean "
         "would vary as much. Strategies that are not listed see every sample once an epoch."
@@ -154,9 +154,7 @@ def _learning_curves(result: Facts) -> Section:
             seen = [one for one in each["evaluations"] if one["metric"] is not None]
             points = [one[what] for one in seen], [one["metric"] for one in seen]
             lines[each["name"]].append(points)
-        plots.append(
-            curves(lines, across=across, up=result["metric"], title=title, skipped=_BEGINNING)
-        )
+        plots.append(curves(title, lines, across=across, up=result["metric"], skipped=_BEGINNING))
     note = (
         "A line for each run; values before and early in training may lie outside. "
         "Intervals are of 95 %, over seeds, paired."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("svg", "png", "pdf")
 
-# Whatever the user has set. Text stays text, with a $ in it too; nothing is drawn by lot.
-DRAWN_AS_IT_IS = {
+GREY = "#777777"  # legible on white and on black
+BLUE = "#2f81f7"
+FONT_POINTS = 10
+
+# Whatever the user has set. Text stays text, with a $ in it too; the bytes are reproducible.
+_STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "batchwright",
     "text.parse_math": False,
@@ -28,30 +33,24 @@ DRAWN_AS_IT_IS = {
 
 _INCHES = (7.0, 4.2)
 _DOTS_PER_INCH = 150
-
-# Legible on white and on black alike, as is nothing darker or lighter.
-GREY = "#777777"
-_COLOUR = "#2f81f7"
+_POINTS_PER_INCH = 72
 
 _LEAST = 1e-3
-"""What is less dispersed than this is drawn here: a logarithm of 0 there is none."""
+"""Smaller dispersions are drawn here, as 0 has no logarithm."""
 
-_FONT_POINTS = 10
 _WIDEST_CHARACTER = 0.65
 _MARKER_POINTS = 3.5
 _GAP_POINTS = 7
 _LINE_POINTS = 14
-_POINTS_PER_INCH = 72
 
 
 def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
     """Draw the positions of the mixing dial into a file: efficiency against dispersion.
 
-    Guarantees one labelled point for each position (those that fall together share one), a
-    transparent background and greys that can be read on a light page and on a dark one, text as
-    text in an SVG, and the same bytes for the same dial, whatever has been set in matplotlib: its
-    settings are put aside while the file is drawn, and its windows are not touched. What stood in
-    the file stays if drawing fails.
+    Guarantees a labelled point for each position (equal ones share one), a transparent background
+    and greys that are legible on light and dark pages, text as text in an SVG, and the same bytes
+    for the same dial, whatever has been set in matplotlib. If drawing fails, the file stays as it
+    was.
 
     Args:
         dial: What `mixing_dial` returns.
@@ -59,7 +58,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: Without matplotlib.
-        PlotError: If the file's name says another format, the dial has no positions, or the file
+        PlotError: If the file's name has another suffix, the dial has no positions, or the file
             cannot be written.
 
     Example:
@@ -74,31 +73,19 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
         True
     """
     kind = plot_format(path)
-    try:
-        from matplotlib import style
-    except ImportError as error:
-        raise MissingExtraError(
-            "A plot needs the package matplotlib, which is not installed. "
-            "Run: pip install 'batchwright[plots]'."
-        ) from error
     if not dial:
         raise PlotError(
             "plot_dial of no positions: expected what mixing_dial returns, at least one. "
             "Smaller batches or more samples make positions that can be planned."
         )
-    drawn = BytesIO()
-    with style.context(["default", DRAWN_AS_IT_IS]):
-        figure = dial_figure(dial)
-        when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        figure.savefig(drawn, format=kind, transparent=True, metadata=when)
-    write_bytes(path, drawn.getvalue(), PlotError)
+    write_bytes(path, rendered(lambda: dial_figure(dial), kind, extra="plots"), PlotError)
 
 
 def plot_format(path: str | PathLike[str]) -> str:
-    """Tell the format from a file's name.
+    """Return the format that a file's name asks for.
 
     Raises:
-        PlotError: If it is none that can be drawn.
+        PlotError: If it is none of `FORMATS`.
 
     Example:
         >>> plot_format("figures/dial.SVG")
@@ -113,6 +100,38 @@ def plot_format(path: str | PathLike[str]) -> str:
     return kind
 
 
+def rendered(make: Callable[[], Figure], kind: str, *, extra: str) -> bytes:
+    """Draw a figure with the default settings of matplotlib, and return the file's content.
+
+    Raises:
+        MissingExtraError: Without matplotlib; it names the extra.
+    """
+    try:
+        from matplotlib import style
+    except ImportError as error:
+        raise MissingExtraError(
+            "A plot needs the package matplotlib, which is not installed. "
+            f"Run: pip install 'batchwright[{extra}]'."
+        ) from error
+    content = BytesIO()
+    when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        # Of letters that the font lacks, which a browser has; of plots too narrow for long names.
+        warnings.simplefilter("ignore", UserWarning)
+        make().savefig(content, format=kind, transparent=True, metadata=when)
+    return content.getvalue()
+
+
+def drawn_in_grey(axes: Axes, title: str) -> None:
+    """Give axes a title, a grid and ticks in grey."""
+    axes.set_title(title, color=GREY, fontsize=FONT_POINTS + 1)
+    axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=FONT_POINTS)
+    axes.grid(visible=True, color=GREY, alpha=0.2, linewidth=0.5)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+
+
 def dial_figure(dial: Sequence[DialPosition], *, inches: tuple[float, float] = _INCHES) -> Figure:
     """Draw the positions of the dial, at least one, as a figure of matplotlib."""
     from matplotlib.figure import Figure
@@ -121,40 +140,31 @@ def dial_figure(dial: Sequence[DialPosition], *, inches: tuple[float, float] = _
     figure = Figure(figsize=inches, dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     points = _points(dial)
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    low, high = min(*xs, 1.0), max(*xs, 1.0)  # a plain shuffle stays in sight
+    margin = max(0.12 * (max(ys) - min(ys)), 0.01)
     axes.set_xscale("log")
-    axes.set_xlim(*_limits([x for x, _, _ in points]))
-    bottom, top = _heights([y for _, y, _ in points])
-    axes.set_ylim(bottom, top)
+    axes.set_xlim(low / 2, high * 2 * (high / low) ** 0.25)  # with room for labels on the right
+    axes.set_ylim(min(ys) - margin, max(ys) + margin)
     axes.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
-    axes.plot(
-        [x for x, _, _ in points],
-        [y for _, y, _ in points],
-        linestyle="none",
-        marker="o",
-        markersize=2 * _MARKER_POINTS,
-        color=_COLOUR,
-    )
+    axes.plot(xs, ys, linestyle="none", marker="o", markersize=2 * _MARKER_POINTS, color=BLUE)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    # Nothing is more than all of it, though a point at 100 % wants some room above.
+    # Efficiency is at most 1, though a point there needs some room above.
+    bottom = min(ys) - margin
     axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= 1 + 1e-9])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("dispersion of updates\n(1: a plain shuffle; less is more even)", color=GREY)
     axes.set_ylabel("efficiency (real ÷ padded tokens)", color=GREY)
-    axes.set_title("Mixing dial", color=GREY)
-    axes.tick_params(which="both", color=GREY, labelcolor=GREY)
-    axes.grid(visible=True, color=GREY, alpha=0.25, linewidth=0.5)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
+    drawn_in_grey(axes, "Mixing dial")
     figure.draw_without_rendering()  # settles where things are, for labels to keep apart
     _label(axes, points)
     return figure
 
 
 def _points(dial: Sequence[DialPosition]) -> list[tuple[float, float, str]]:
-    """Return dispersion, efficiency and label of each point, those that fall together as one."""
+    """Return dispersion, efficiency and label of each point; equal ones share a label."""
     labels: dict[tuple[float, float], list[str]] = {}
     for each in dial:
         place = (max(each.dispersion, _LEAST), each.efficiency)
@@ -162,20 +172,8 @@ def _points(dial: Sequence[DialPosition]) -> list[tuple[float, float, str]]:
     return [(x, y, ", ".join(names)) for (x, y), names in labels.items()]
 
 
-def _limits(dispersions: Sequence[float]) -> tuple[float, float]:
-    """Leave room for labels on the right, and keep a plain shuffle in sight."""
-    low, high = min(*dispersions, 1.0), max(*dispersions, 1.0)
-    return low / 2, high * 2 * (high / low) ** 0.25
-
-
-def _heights(efficiencies: Sequence[float]) -> tuple[float, float]:
-    low, high = min(efficiencies), max(efficiencies)
-    margin = max(0.12 * (high - low), 0.01)
-    return low - margin, high + margin
-
-
 def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each label beside its point, lower where another is in the way."""
+    """Write each label beside its point, or lower where another is in the way."""
     for (x, y, text), lowered in zip(points, _lowered(axes, points), strict=True):
         axes.annotate(
             text,
@@ -183,7 +181,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             xytext=(_GAP_POINTS, -lowered),
             textcoords="offset points",
             verticalalignment="center",
-            fontsize=_FONT_POINTS,
+            fontsize=FONT_POINTS,
             color=GREY,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5} if lowered else None,
         )
@@ -196,7 +194,7 @@ def _lowered(axes: Axes, points: Sequence[tuple[float, float, str]]) -> Iterator
     taken = [(x - _MARKER_POINTS, x + _MARKER_POINTS, y) for x, y in places]
     for (x, y), (_, _, text) in zip(places, points, strict=True):
         left = x + _GAP_POINTS
-        right = left + _WIDEST_CHARACTER * _FONT_POINTS * len(text)
+        right = left + _WIDEST_CHARACTER * FONT_POINTS * len(text)
         lowered = 0.0
         while any(
             abs(y - lowered - other) < _LINE_POINTS and left <= end and begin <= right

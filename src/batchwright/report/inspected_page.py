@@ -139,15 +139,9 @@ def _costs(costs: StepCosts, unit: str) -> list[Section]:
     if costs.num_steps > 1:
         note += " The line is the mean, the band goes from the least to the most"
         note += " of ranks." if costs.steps_a_point == 1 else " of ranks and steps."
-        curve, up = costs.curve, f"padded {unit} a rank"
-        plots.append(
-            band(
-                *(curve.step, curve.mean, curve.least, curve.most),
-                across="step",
-                up=up,
-                title="Cost per step",
-            )
-        )
+        curve = costs.curve
+        values = (curve.step, curve.mean, curve.least, curve.most)
+        plots.append(band("Cost per step", *values, across="step", up=f"padded {unit} a rank"))
     sections = [Section("Cost per rank and step", head=head, rows=[row], plots=plots, note=note)]
     if costs.per_rank is not None and costs.world_size > 1:
         totals = [(str(rank), number(total)) for rank, total in enumerate(costs.per_rank)]

@@ -22,14 +22,14 @@ def length_plots(histogram: Histogram, *, unit: str) -> list[str]:
     """Draw lengths, unless all are equal."""
     if histogram.edges[-1] - histogram.edges[0] == 1:
         return []
-    return [steps(histogram.edges, histogram.counts, across=unit, title="Lengths")]
+    return [steps("Lengths", histogram.edges, histogram.counts, across=unit)]
 
 
 def waste_plots(shares: Mapping[str, float], *, what: str = "padding") -> list[str]:
     """Draw the share that each way to make batches wastes, unless none wastes anything."""
     if max(shares.values(), default=0.0) < _LITTLE_WASTE:
         return []
-    return [bars(shares, across=what, title="Waste")]
+    return [bars("Waste", shares, across=what)]
 
 
 def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
@@ -70,7 +70,7 @@ def _dots(shapes: ShapeStats, title: str, unit: str) -> str:
         for across, up, count in grid.cells
     ]
     up = "samples" if shapes.kind == "packed" else "rows"
-    return dots(points, across=f"{unit} of a row", up=up, title=title)
+    return dots(title, points, across=f"{unit} of a row", up=up)
 
 
 def _middle(edges: Sequence[int], place: int) -> float:
