@@ -322,7 +322,7 @@ def test_the_scale_cannot_sink_in_silence():
             with precision.update(model, optimizer, weight=4) as update:
                 update.backward(lambda m, x: m(x).float().square().sum(), torch.ones(4, 4))
 
-    with pytest.raises(bw.LossScaleError, match=r"below its floor of 1, .*in: 0\.weight"):
+    with pytest.raises(bw.LossScaleError, match=r"below its floor of 1: .*in: 0\.weight"):
         train()
     assert precision.skipped < 30
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -31,22 +32,14 @@ from batchwright.torch.update.passes import (
     refused_exchange,
 )
 
-_COMPARED = 1 << 22
-"""Gradients of at most about this many parameters are compared."""
-
+_COMPARED = 1 << 22  # parameters, about, whose gradients are compared at most
 _EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
 """How far a sum may be from the parts' sum, relative to their size, and a mean from their mean; and
 either in 16 bits. Rounding in fp32 makes less than 1e-6 in networks of dozens of layers."""
 
-_WHOLE = 1e-4
-"""The same for the losses of a whole batch, which sum up more numbers."""
-
-_TRIES = 8
-"""Batches on which a loss is tried until it is known what it is."""
-
-_MOST = 32
-"""Loss functions that are distinguished by what they hold; further ones are by their code."""
-
+_WHOLE = 1e-4  # the same for the losses of a whole batch, which sum up more numbers
+_TRIES = 8  # batches on which a loss is tried until it is known what it is
+_MOST = 32  # loss functions distinguished by what they hold; further ones are by their code
 _IF_A_SUM = "Pass check_loss=False to Precision if it is a sum."
 
 _Cut: TypeAlias = tuple[Any, Any, Any]
@@ -86,11 +79,7 @@ class Trial:
 
 
 class LossFindings:
-    """Tries each loss function on its first batch, and remembers what it is.
-
-    Args:
-        enabled: Whether to try. False: every loss is taken to be a sum over rows.
-    """
+    """Tries each loss function on its first batch, and remembers what it is."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled
@@ -98,11 +87,7 @@ class LossFindings:
         self._tries: dict[Hashable, int] = {}
 
     def check(self, trial: Trial) -> None:
-        """Refuse a loss that is a mean.
-
-        Raises:
-            LossError: If it is.
-        """
+        """Refuse a loss that is a mean."""
         if not self.enabled:
             return
         key = self._key(trial.loss_sum)
@@ -126,15 +111,7 @@ class LossFindings:
             )
 
     def refuse_to_split(self, trial: Trial, *, whole: bool = False) -> None:
-        """Refuse to split a batch whose loss is not known to be a sum over rows.
-
-        Args:
-            trial: The loss and the batch.
-            whole: Whether to compare all rows too: a few may not show what couples them.
-
-        Raises:
-            UpdateError: Saying why.
-        """
+        """Refuse to split a batch whose loss is not known to be a sum over rows."""
         layer = _coupled_layer(trial.model)
         if layer is not None:
             raise UpdateError(
@@ -172,8 +149,8 @@ class LossFindings:
 
     def _try(self, key: Hashable, trial: Trial) -> Finding:
         self._tries[key] = self._tries.get(key, 0) + 1
-        self._found[key] = check_loss(trial)
-        return self._found[key]
+        found = self._found[key] = check_loss(trial)
+        return found
 
 
 def losses_add_up(trial: Trial) -> bool:
@@ -327,18 +304,7 @@ class _Passes:
 
 
 def _compared(passes: Sequence[_Pass], *, rounds: bool = False, exact: float = _EXACT) -> Finding:
-    """Say what a loss is, from passes over some rows and over their two halves.
-
-    Args:
-        passes: Over the rows, the first half, the second half.
-        rounds: Whether numbers of 16 bits are involved.
-        exact: How far a sum may be from the parts' sum, relative to their size, otherwise.
-
-    Example:
-        >>> of = lambda *losses: [_Pass(*[torch.tensor(loss)] * 2) for loss in losses]
-        >>> [_compared(of(whole, 2.0, 3.0)).kind for whole in (5.0, 2.5, 4.0)]
-        ['sum', 'mean', 'coupled']
-    """
+    """Say what a loss is, from passes over some rows and over their two halves."""
     losses = [float(each.loss) for each in passes]
     figures = f"two halves give {losses[1]:.4g} and {losses[2]:.4g}, the whole {losses[0]:.4g}"
     if not all(map(math.isfinite, losses)):
@@ -391,9 +357,13 @@ def _few_rows(trial: Trial) -> list[_Cut]:
         tried = (_cut(trial.split, each) for each in halves)
         cut = next((each for each in tried if each is not None), None)
         if cut is None:
-            return cuts[-2:] or _doubled(trial.batch)
+            break
         cuts.append(cut)
         halves = [*cut[1:]]
+    if not cuts and num_rows(trial.batch) == 1:
+        with suppress(UpdateError):  # of one packed document
+            cuts.append((select_rows(trial.batch, [0, 0]), trial.batch, trial.batch))
+    return cuts[-2:]
 
 
 def _cut(split: Split, batch: Any) -> _Cut | None:
@@ -403,24 +373,13 @@ def _cut(split: Split, batch: Any) -> _Cut | None:
         return None
 
 
-def _doubled(batch: Any) -> list[_Cut]:
-    try:
-        return [(select_rows(batch, [0, 0]), batch, batch)] if num_rows(batch) == 1 else []
-    except UpdateError:  # one packed document
-        return []
-
-
 def _smallest_parameters(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """Choose the parameters to compare: the smallest, which are found in every layer."""
-    wanted = [each for each in model.parameters() if each.requires_grad]
-    chosen: list[torch.nn.Parameter] = []
-    total = 0
-    for parameter in sorted(wanted, key=torch.Tensor.numel):
-        total += parameter.numel()
-        if chosen and total > _COMPARED:
-            break
-        chosen.append(parameter)
-    return chosen
+    trained = (each for each in model.parameters() if each.requires_grad)
+    wanted = sorted(trained, key=torch.Tensor.numel)
+    totals = accumulate(each.numel() for each in wanted)
+    few = [each for each, total in zip(wanted, totals, strict=True) if total <= _COMPARED]
+    return few or wanted[:1]
 
 
 def _rounds(model: torch.nn.Module, policy: Policy) -> bool:

@@ -17,18 +17,7 @@ LossSum: TypeAlias = Callable[[Any, Any], torch.Tensor]
 
 
 def refuse_other_functions(loss_sum: object) -> None:
-    """Raise unless an object can be called as ``loss_sum(model, batch)``.
-
-    Raises:
-        LossError: Saying what it is instead.
-
-    Example:
-        >>> refuse_other_functions(lambda: 0)
-        Traceback (most recent call last):
-        batchwright.errors.LossError: loss_sum cannot be called as loss_sum(model, batch): \
-too many positional arguments. A closure over the batch cannot be split; take model and batch as \
-arguments.
-    """
+    """Raise unless an object can be called as ``loss_sum(model, batch)``."""
     if isinstance(loss_sum, torch.Tensor):
         raise LossError(
             "update.backward got a loss, expected a function and a batch: "
@@ -49,11 +38,7 @@ arguments.
 
 
 def refuse_other_losses(loss: object) -> None:
-    """Raise unless a loss is one number with a gradient.
-
-    Raises:
-        LossError: Saying what it is instead.
-    """
+    """Raise unless a loss is one number with a gradient."""
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise LossError(
@@ -65,13 +50,7 @@ def refuse_other_losses(loss: object) -> None:
 
 
 def modules_of(loss_sum: LossSum) -> list[torch.nn.Module]:
-    """Return the modules that a loss function uses besides the model.
-
-    Example:
-        >>> criterion = torch.nn.MSELoss(reduction="sum")
-        >>> modules_of(lambda model, batch: criterion(model(batch), batch))
-        [MSELoss()]
-    """
+    """Return the modules that a loss function uses besides the model."""
     held: list[Any] = []
     waiting: list[Any] = [loss_sum]
     while waiting:
@@ -92,20 +71,7 @@ def modules_of(loss_sum: LossSum) -> list[torch.nn.Module]:
 
 
 def identity(loss_sum: LossSum) -> tuple[Hashable, Hashable]:
-    """Return what stays the same when a loop makes its loss function anew for every update.
-
-    Returns:
-        Its code; and what it holds that may make it another loss: functions, modules, strings and
-        flags among its arguments, attributes and closed-over variables. Numbers and tensors, which
-        change from update to update, do not count.
-
-    Example:
-        >>> make = lambda scale, reduce: lambda model, batch: reduce(scale * model(batch))
-        >>> identity(make(1.0, torch.sum)) == identity(make(2.0, torch.sum))
-        True
-        >>> identity(make(1.0, torch.sum)) == identity(make(1.0, torch.mean))
-        False
-    """
+    """Return what stays the same when a loop makes its loss function anew for every update."""
     function: Any = loss_sum
     while isinstance(function, functools.partial):
         function = function.func

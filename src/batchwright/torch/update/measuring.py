@@ -89,17 +89,6 @@ def measured(
     """Time a few interleaved steps of each mode, on a batch or the first part of it that fits.
 
     Parameters, gradients, buffers and random states are left as they were.
-
-    Args:
-        ranks: The model. Of copies, this rank measures alone.
-        loss_sum: ``(model, batch) → the sum of the loss``.
-        batch: A typical batch.
-        split: Cuts a batch in two.
-        candidates: The modes, the simplest first: the others are compared with it.
-        rounds: Steps of each, after one to warm up.
-
-    Raises:
-        PrecisionError: If one of several copies would wait for the others in its loss.
     """
     refuse_other_functions(loss_sum)
     model = ranks.model
@@ -109,7 +98,12 @@ def measured(
 
     def run(batch: Any) -> Evidence:
         if ranks.kind == "copies":
-            _refuse_exchange(model, loss_sum, batch)
+            try:
+                with untouched(model), refused_exchange():
+                    loss_sum(model, batch)
+            except ExchangeError as error:
+                message = f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
+                raise PrecisionError(message) from error
         gradients: dict[Mode, torch.Tensor] = {}
         seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
         peaks: dict[Mode, int | None] = {}
@@ -135,16 +129,6 @@ def measured(
     return run(batch) if ranks.kind == "shards" else on_what_fits(run, batch, split=split)
 
 
-def _refuse_exchange(model: torch.nn.Module, loss_sum: LossSum, batch: Any) -> None:
-    try:
-        with untouched(model), refused_exchange():
-            loss_sum(model, batch)
-    except ExchangeError as error:
-        raise PrecisionError(
-            f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
-        ) from error
-
-
 def _step(
     model: torch.nn.Module, loss_sum: LossSum, batch: Any, mode: Mode
 ) -> tuple[float, int | None]:
@@ -156,7 +140,7 @@ def _step(
         with policy.autocast():
             loss = loss_sum(model, batch)
         # A gradient of order one, whatever the batch: float16 would overflow at a sum.
-        scale = 1.0 if policy.scaler is None else 2.0**10
+        scale = 2.0**10 if policy.scaler.is_enabled() else 1.0
         torch.autograd.backward(loss.float() / max(abs(float(loss.detach())), 1e-12) * scale)
 
     if device.type == "cpu":
@@ -271,13 +255,7 @@ def fit_cost(
 
 
 def fitted(lengths: FloatArray, seconds: FloatArray) -> tuple[float, float, float]:
-    """Fit ``a + b·L + c·L²`` with coefficients of at least 0, by least relative squares.
-
-    Example:
-        >>> lengths = np.array([1.0, 10.0, 100.0])
-        >>> [round(each, 6) for each in fitted(lengths, 2 + 0.5 * lengths)]
-        [2.0, 0.5, 0.0]
-    """
+    """Fit ``a + b·L + c·L²`` with coefficients of at least 0, by least relative squares."""
     terms = np.stack([np.ones_like(lengths), lengths, lengths**2], axis=1) / seconds[:, None]
     best, least = np.zeros(3), np.inf
     for chosen in (each for count in (1, 2, 3) for each in combinations(range(3), count)):

@@ -22,6 +22,9 @@ _NAMES = (*MODES, "custom", "auto")
 _WITH_BATCH, _WITHOUT_BATCH, _FAILED = range(3)
 
 
+UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Policy:
     """One way to compute, ready for use.
@@ -29,31 +32,18 @@ class Policy:
     Attributes:
         name: The mode's, or ``"custom"``.
         autocast: Makes the context of a forward pass.
-        scaler: Scales the loss. None: it is not scaled.
+        scaler: Scales the loss.
     """
 
     name: str
     autocast: Callable[[], AbstractContextManager[Any]]
-    scaler: torch.amp.GradScaler | None = None
+    scaler: torch.amp.GradScaler
 
 
 def policy_for(
     mode: Mode, model: torch.nn.Module | torch.device, scaler: torch.amp.GradScaler | None = None
 ) -> Policy:
-    """Make the policy of a mode. Casting and scaling are `torch.amp`'s.
-
-    Args:
-        mode: The mode.
-        model: The model, or its device.
-        scaler: In place of the mode's own.
-
-    Raises:
-        PrecisionError: If the device cannot do it, or parameters are not of its type.
-
-    Example:
-        >>> policy_for("bf16", torch.nn.Linear(1, 1)).scaler is None
-        True
-    """
+    """Make the policy of a mode. Casting and scaling are `torch.amp`'s."""
     device = model if isinstance(model, torch.device) else device_of(model)
     reason = ruled_out(mode, device) if mode != "fp16" else None  # slow, but it computes
     if reason is not None:
@@ -70,18 +60,12 @@ def policy_for(
         autocast = partial(torch.autocast, device.type, dtype=_CASTS[mode])
     elif mode == "tf32":
         autocast = _tensor_float
-    if scaler is None and mode == "fp16":
-        scaler = torch.amp.GradScaler(device.type)
-    return Policy(mode, autocast, scaler)
+    own = torch.amp.GradScaler(device.type) if mode == "fp16" else UNSCALED
+    return Policy(mode, autocast, scaler or own)
 
 
 def ruled_out(mode: Mode, device: torch.device) -> str | None:
-    """Return why a mode need not be measured on a device; None if only measuring can show.
-
-    Example:
-        >>> ruled_out("fp16", torch.device("cpu"))
-        'float16 is emulated on a CPU, many times slower. Use "bf16".'
-    """
+    """Return why a mode need not be measured on a device; None if only measuring can show."""
     if device.type == "cuda":
         if mode in {"bf16", "bf16-true"} and not torch.cuda.is_bf16_supported(False):
             return 'bfloat16 is emulated on this GPU. Use "fp16" or "fp32".'
@@ -113,20 +97,6 @@ def agreed(
 
     Every rank has to call this once, also one that has failed or has no batch to measure on: the
     others wait.
-
-    Args:
-        ranks: The ranks.
-        given: The mode that this rank was given, ``"custom"``, or ``"auto"``.
-        measure: Chooses a mode for ``"auto"``, on rank 0. None: there is no batch.
-        failed: Whether this rank cannot go on.
-
-    Returns:
-        The mode; None if this rank has failed, or no rank has a batch yet.
-
-    Raises:
-        PrecisionError: On all ranks, if they were given different modes, or rank 0 had nothing
-            to measure on.
-        UpdateError: If another rank has failed.
     """
     chosen, error = given, None
     # Passes through shards need every rank; of copies the others wait for rank 0.

@@ -33,14 +33,7 @@ _MESSAGES = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory ran out: by this error, or by one that it was raised from.
-
-    Example:
-        >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-        True
-        >>> is_out_of_memory(RuntimeError("the memory bank is empty"))
-        False
-    """
+    """Return whether memory ran out: by this error, or by one that it was raised from."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
@@ -63,20 +56,7 @@ def release_memory() -> None:
 
 
 def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
-    """Run something on a batch; where memory runs out, on its first half, and so on.
-
-    Raises:
-        UpdateError: If memory runs out on what cannot be split any further.
-
-    Example:
-        >>> from batchwright.torch.data.rows import halves
-        >>> def rows(batch):
-        ...     if len(batch) > 3:
-        ...         raise MemoryError
-        ...     return len(batch)
-        >>> on_what_fits(rows, torch.zeros(10), split=halves)
-        2
-    """
+    """Run something on a batch; where memory runs out, on its first half, and so on."""
     try:
         return run(batch)
     except Exception as error:

@@ -47,10 +47,10 @@ class TorchRandomState:
     def moved(self) -> bool:
         """Return whether numbers have been drawn since."""
         now = self.capture(self.devices)
-        return not (
-            torch.equal(self.cpu, now.cpu)
-            and all(torch.equal(state, now.devices[each]) for each, state in self.devices.items())
+        pairs = zip(
+            (self.cpu, *self.devices.values()), (now.cpu, *now.devices.values()), strict=True
         )
+        return not all(torch.equal(then, present) for then, present in pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +107,7 @@ class PassState:
     buffers: tuple[_Saved, ...]
 
     def restore(self) -> None:
-        """Put everything back; buffers that were registered since stay.
-
-        Raises:
-            UpdateError: If a buffer changed that no pass had changed before: it was not copied.
-        """
+        """Put everything back; buffers that were registered since stay."""
         self.random.restore()
         for slot, buffer, version, copy in self.buffers:
             if slot.buffer is not buffer:
@@ -123,11 +119,7 @@ class PassState:
                 raise UpdateError(_NO_COPY.format(slot.path))
 
     def refuse_late_buffers(self) -> None:
-        """Raise if passes have registered a buffer since: there is no copy of it to go back to.
-
-        Raises:
-            UpdateError: Naming it.
-        """
+        """Raise if passes have registered a buffer since: there is no copy of it to go back to."""
         self.trace.add_slots()
         saved = {id(slot) for slot, *_ in self.buffers}
         for slot in self.trace.slots:
@@ -154,14 +146,6 @@ class PassTrace:
 
     That is learned from the first pass: copying masks and tables before every update would cost
     more than the update.
-
-    Example:
-        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
-        >>> state = PassTrace(model).capture()
-        >>> _ = model(torch.randn(4, 2))
-        >>> state.restore()
-        >>> model[0].running_mean.tolist(), int(model[0].num_batches_tracked)
-        ([0.0, 0.0], 0)
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -202,13 +186,6 @@ def untouched(model: torch.nn.Module) -> Iterator[None]:
     """Undo what passes change meanwhile: gradients, buffers, random states, records of losses.
 
     Gradients are None inside.
-
-    Example:
-        >>> model = torch.nn.Linear(2, 1)
-        >>> with untouched(model):
-        ...     model(torch.rand(3, 2)).sum().backward()
-        >>> model.weight.grad is None
-        True
     """
     state = PassTrace(model).capture()
     gradients = [(each, each.grad) for each in model.parameters()]
@@ -328,9 +305,7 @@ def _version(tensor: torch.Tensor) -> int:
 def _same(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
     if tensor.shape != copy.shape:
         return False
-    if tensor.is_floating_point():
-        return bool(((tensor == copy) | (tensor.isnan() & copy.isnan())).all())
-    return torch.equal(tensor, copy)
+    return bool(((tensor == copy) | (tensor.isnan() & copy.isnan())).all())
 
 
 def _overwrite(buffer: torch.Tensor, copy: torch.Tensor) -> None:

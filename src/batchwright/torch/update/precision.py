@@ -14,7 +14,7 @@ from batchwright.torch.data.rows import Split, halves
 from batchwright.torch.update.loss_check import LossFindings
 from batchwright.torch.update.loss_functions import LossSum
 from batchwright.torch.update.measuring import Evidence
-from batchwright.torch.update.modes import MODES, Mode, Policy, agreed
+from batchwright.torch.update.modes import MODES, UNSCALED, Mode, Policy, agreed
 from batchwright.torch.update.out_of_memory import SizeLimit
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.update.step import checked_clip, stepping
@@ -75,7 +75,7 @@ class Precision:
             raise PrecisionError(f'give either a mode or autocast, got "{mode}" and autocast.')
         self._session = Session(
             "custom" if autocast is not None else None if mode == "auto" else mode,
-            None if autocast is None else Policy("custom", autocast, scaler),
+            None if autocast is None else Policy("custom", autocast, scaler or UNSCALED),
             scaler,
             loss_scale_floor,
             LossFindings(enabled=check_loss),
@@ -270,11 +270,7 @@ _SCALER: dict[str, tuple[float, float] | None] = {
 
 
 def _checked_state(state: object) -> dict[str, Any]:
-    """Check what `Precision.state_dict` returned, and return it as plain Python numbers.
-
-    Raises:
-        PrecisionError: Naming the first thing that is wrong.
-    """
+    """Check what `Precision.state_dict` returned, and return it as plain Python numbers."""
     if not isinstance(state, Mapping):
         raise _wrong(f"it is a {type(state).__name__}, expected a dict")
     names = {"mode", "scaler", "applied", "skipped", "below", "limit"}

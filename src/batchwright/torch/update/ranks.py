@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakSet
@@ -14,12 +15,10 @@ from torch.utils._pytree import tree_map_only
 
 from batchwright.errors import UpdateError
 
-_BUCKET = 25 << 20
-"""Bytes reduced at once: as many as in DistributedDataParallel."""
+_BUCKET = 25 << 20  # bytes reduced at once: as many as in DistributedDataParallel
 
 _INTERRUPTED: WeakSet[torch.nn.Module] = WeakSet()
-"""Models that cannot be trained any further: sharded ones left in the middle of a pass, and copies
-that an error left different."""
+"""Models that cannot be trained further: shards left in the middle of a pass, unequal copies."""
 
 _Optimizers: TypeAlias = Sequence[torch.optim.Optimizer]
 _Parameters: TypeAlias = Sequence[torch.nn.Parameter]
@@ -30,8 +29,7 @@ class Ranks:
     """The ranks that train one model together. Made by `ranks_of`.
 
     Attributes:
-        model: The model, without a DistributedDataParallel around it: a pass through it sends
-            neither gradients nor buffers.
+        model: The model, without a DistributedDataParallel around it: passes send nothing.
         kind: What a rank holds. ``"one"``: this process trains alone. ``"copies"``: all of the
             model; gradients have to be summed. ``"shards"``: a part of each parameter;
             backward averages gradients over ranks by itself.
@@ -74,28 +72,21 @@ class Ranks:
     def forget_passes(self) -> None:
         """Have DistributedDataParallel forget a forward pass without a backward pass.
 
-        It would take the next backward pass for the missing one, though that bypasses it: ranks
-        that make different numbers of passes would then reduce different gradients.
+        It would take the next backward pass, which bypasses it, for the missing one, and ranks
+        that make different numbers of passes would reduce different gradients.
         """
         reset = getattr(self.wrapper, "_update_process_group", None)
         if self.wrapper is not None and reset is not None:
             reset(self.wrapper.process_group)
 
     def interrupt(self) -> None:
-        """Note that a pass was cut off: shards do not recover from that, copies do."""
-        if self.kind == "shards":
-            _INTERRUPTED.add(self.model)
+        """Note that a pass through shards was cut off: they do not recover from that."""
+        _INTERRUPTED.add(self.model)
 
     def take_over(
         self, failures: Sequence[bool], parameters: _Parameters, optimizers: _Optimizers
     ) -> None:
-        """Make all copies equal to one that stepped, after a step failed on some ranks.
-
-        Args:
-            failures: Rank → whether its step failed.
-            parameters: In the same order on every rank.
-            optimizers: Their states are taken over, too.
-        """
+        """Make all copies, and their optimizers, equal to those of a rank that did not fail."""
         if self.kind == "one":
             return
         _INTERRUPTED.add(self.model)
@@ -107,8 +98,7 @@ class Ranks:
             for parameter in parameters:
                 sent = parameter.detach().contiguous()
                 distributed.broadcast(sent, source, group=self.group)
-                if sent.data_ptr() != parameter.data_ptr():
-                    parameter.copy_(sent)
+                _write_back(parameter, sent)
         own = [each.state_dict() for each in optimizers]
         states = [tree_map_only(torch.Tensor, torch.Tensor.cpu, own)]
         distributed.broadcast_object_list(states, source, group=self.group)
@@ -148,14 +138,6 @@ class Reduction:
 
     A parameter with a gradient on some ranks counts as zero on the others; one without a gradient
     anywhere stays without, so that optimizers skip it. Buffers become those of rank 0.
-
-    Args:
-        ranks: The ranks.
-        parameters: In the same order on every rank.
-        held: The sums of `gradients_held` over all ranks.
-
-    Raises:
-        UpdateError: If a gradient is sparse on one rank and dense on another.
     """
 
     def __init__(self, ranks: Ranks, parameters: _Parameters, held: Sequence[float]) -> None:
@@ -167,7 +149,7 @@ class Reduction:
             if sparse not in {0, some}:
                 raise UpdateError(
                     f"a gradient of shape {list(parameter.shape)} is sparse on some ranks and "
-                    "dense on others: they cannot be summed. Make the embedding with sparse=False."
+                    "dense on others. Make the embedding with sparse=False."
                 )
             gradient = parameter.grad
             if sparse:
@@ -182,45 +164,46 @@ class Reduction:
     def run(self) -> BaseException | None:
         """Sum the gradients, and share the buffers.
 
-        Every message is sent whatever goes wrong on this rank, as others wait for it. What could
-        not be filled in is sent as NaN, so that no rank steps.
-
-        Returns:
-            What went wrong on this rank.
-
-        Raises:
-            UpdateError: On all ranks, if gradients are sparse and the backend cannot sum those.
+        Every message is sent whatever goes wrong on this rank, as others wait for it; it is then
+        filled with NaN, so that no rank steps.
         """
         group = self._ranks.group
         if self._sparse and distributed.get_backend(group) != "gloo":
             raise UpdateError(
-                "sparse gradients can be summed over ranks by the gloo backend only. Make the "
-                "embedding with sparse=False."
+                "only gloo can sum sparse gradients over ranks. Make the embedding with "
+                "sparse=False."
             )
-        problem: BaseException | None = None
-        for sent, parts in self._dense:
+        problems: list[BaseException] = []
+
+        @contextmanager
+        def noted() -> Iterator[None]:
             try:
+                yield
+            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
+                problems.append(error)
+
+        for sent, parts in self._dense:
+            with noted():
                 for gradient, part in parts:
                     part.copy_(gradient)
-            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
-                problem = error
+            if problems:
                 sent.fill_(math.nan)
             distributed.all_reduce(sent, group=group)
-            try:
+            with noted():
                 for gradient, part in parts:
                     gradient.copy_(part)
-            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
-                problem = error
         for parameter in self._sparse:
             distributed.all_reduce(parameter.grad, group=group)
         for buffer, sent in self._buffers:
             distributed.broadcast(sent, self._ranks.global_rank(0), group=group)
-            try:
-                if sent.data_ptr() != buffer.data_ptr():
-                    buffer.copy_(sent)
-            except BaseException as error:  # noqa: BLE001 (raised once all is sent)
-                problem = error
-        return problem
+            with noted():
+                _write_back(buffer, sent)
+        return problems[-1] if problems else None
+
+
+def _write_back(tensor: torch.Tensor, sent: torch.Tensor) -> None:
+    if sent.data_ptr() != tensor.data_ptr():
+        tensor.copy_(sent)
 
 
 def gradients_held(parameters: _Parameters) -> list[float]:
@@ -265,27 +248,15 @@ def _messages(gradients: Sequence[torch.Tensor]) -> Iterator[_Message]:
 
 
 def ranks_of(model: torch.nn.Module) -> Ranks:
-    """Return the ranks that train a model together, and what each holds.
-
-    Args:
-        model: The model as it is trained: bare (then this process trains alone), in
-            DistributedDataParallel, or after ``fully_shard``.
-
-    Raises:
-        UpdateError: For a wrapper that would reduce gradients in a way that makes them wrong.
-
-    Example:
-        >>> ranks_of(torch.nn.Linear(2, 1)).kind
-        'one'
-    """
+    """Return the ranks that train a model together, and what each holds."""
     if not distributed.is_available() or not distributed.is_initialized():
         return Ranks(model)
     if isinstance(model, DistributedDataParallel):
         _refuse_settings(model)
         if model.module in _INTERRUPTED:
             raise UpdateError(
-                "an earlier update failed on some ranks, and their copies of the model could not "
-                "be made equal again. Start again from a checkpoint."
+                "an earlier update failed on some ranks, and left their copies of the model "
+                "different. Start again from a checkpoint."
             )
         group = model.process_group
         size, rank = distributed.get_world_size(group), distributed.get_rank(group)
@@ -297,8 +268,8 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
         return Ranks(model)
     if model in _INTERRUPTED:
         raise UpdateError(
-            "an error cut off an earlier pass through this sharded model, and fully_shard does not "
-            "recover from that: gradients would be missing. Make the model anew, from a checkpoint."
+            "an error cut off an earlier pass through this sharded model: gradients would be "
+            "missing. Make the model anew, from a checkpoint."
         )
     for part in parts:
         part.reshard()  # an evaluation leaves the outermost parameters whole
@@ -324,8 +295,7 @@ def _refuse_settings(wrapper: DistributedDataParallel) -> None:
     if wrapper.static_graph:
         raise UpdateError(
             "DistributedDataParallel(static_graph=True) counts backward passes, and would leave "
-            "out gradients in steps of its own after an update. Leave it out: an update does not "
-            "need it."
+            "out gradients after an update. Leave it out: an update does not need it."
         )
     ignored = wrapper.parameters_to_ignore
     local = [name for name, each in wrapper.module.named_parameters() if each.requires_grad]
@@ -338,7 +308,7 @@ def _refuse_settings(wrapper: DistributedDataParallel) -> None:
     if getattr(wrapper, "mixed_precision", None) is not None:
         raise UpdateError(
             "DistributedDataParallel(mixed_precision=...) casts in its own forward pass, which "
-            'an update bypasses. Leave it out, and give the precision here: Precision("bf16").'
+            'an update bypasses. Give the precision here instead: Precision("bf16").'
         )
 
 
@@ -352,8 +322,8 @@ def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
             )
         if isinstance(module, DistributedDataParallel):
             raise UpdateError(
-                f"there is a DistributedDataParallel inside of the {type(model).__name__}, and it "
-                "would average gradients by itself. Wrap last, as in "
+                f"the DistributedDataParallel inside of the {type(model).__name__} would average "
+                "gradients by itself. Wrap last, as in "
                 "DistributedDataParallel(torch.compile(model)), and give update the wrapper."
             )
 

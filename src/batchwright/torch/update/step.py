@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -24,18 +24,14 @@ def scaled_by_weight(
 
     Args:
         reference: The weight that the learning rate was tuned for: tokens, samples.
-        rule: ``"linear"`` in the weight, as fits SGD; or its square root, as fits Adam.
+        rule: ``"linear"`` in the weight, as fits SGD (Goyal et al., 2017, arXiv 1706.02677); or
+            its square root, as fits Adam (Malladi et al., 2022, arXiv 2205.10287).
 
     Returns:
         ``weight → factor``, 1 at the reference.
 
     Raises:
         LossError: If the reference is not positive, or there is no such rule.
-
-    References:
-        Goyal et al., *Accurate, Large Minibatch SGD*, 2017, arXiv 1706.02677 (linear).
-        Malladi et al., *On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*, 2022,
-        arXiv 2205.10287 (square root).
 
     Example:
         >>> scaled_by_weight(1000, "linear")(500), scaled_by_weight(1000)(4000)
@@ -50,11 +46,7 @@ def scaled_by_weight(
 
 
 def checked_clip(clip: Any) -> float | None:
-    """Return the norm to clip to, as a number.
-
-    Raises:
-        UpdateError: If it is not above 0: training would stop, or turn around.
-    """
+    """Return the norm to clip to, as a number."""
     try:
         norm = None if clip is None else float(clip)
     except (TypeError, ValueError, RuntimeError):
@@ -67,18 +59,7 @@ def checked_clip(clip: Any) -> float | None:
 def stepping(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
 ) -> list[torch.optim.Optimizer]:
-    """Return the optimizers to step; of one that accelerate has prepared, the one inside.
-
-    Raises:
-        UpdateError: If one does not step every time, scales gradients by itself, or runs the model
-            by itself (LBFGS, SAM).
-
-    Example:
-        >>> weights = [torch.nn.Parameter(torch.ones(2))]
-        >>> stepping(torch.optim.LBFGS(weights))
-        Traceback (most recent call last):
-        batchwright.errors.UpdateError: LBFGS runs the model by itself, from a closure, ...
-    """
+    """Return the optimizers to step; of one that accelerate has prepared, the one inside."""
     single = hasattr(optimizer, "step")
     several: list[Any] = [optimizer] if single else list(optimizer)  # type: ignore[arg-type]
     return [_supported(each) for each in several]
@@ -92,12 +73,10 @@ def _supported(optimizer: Any) -> torch.optim.Optimizer:
     kind: Any = type(optimizer)
     if _runs_the_model(kind):
         raise UpdateError(
-            f"{kind.__name__} runs the model by itself, from a closure, and an update "
-            "does not support that: it would bypass batches, ranks and precision. Use an "
-            "optimizer whose step needs none."
+            f"{kind.__name__} runs the model by itself, from a closure, which would bypass "
+            "batches, ranks and precision. Use an optimizer whose step needs none."
         )
-    checked: torch.optim.Optimizer = optimizer
-    return checked
+    return cast("torch.optim.Optimizer", optimizer)
 
 
 def _unwrapped(wrapper: Any) -> Any:
@@ -110,14 +89,14 @@ def _unwrapped(wrapper: Any) -> Any:
     steps = wrapper.gradient_state.num_steps
     if steps > 1:
         raise UpdateError(
-            f"the optimizer was prepared by Accelerator(gradient_accumulation_steps={steps}), and "
-            f"would step once in {steps} updates. Leave that out: an update accumulates by itself, "
-            "and the planner's accumulate says how many batches."
+            f"an optimizer prepared by Accelerator(gradient_accumulation_steps={steps}) steps once "
+            f"in {steps} updates. Leave that out: the planner's accumulate says how many batches "
+            "an update has."
         )
     if wrapper.scaler is not None:
         raise UpdateError(
-            'the optimizer was prepared by Accelerator(mixed_precision="fp16"), which scales '
-            'gradients by itself. Leave that out, and give the precision here: Precision("fp16").'
+            'an optimizer prepared by Accelerator(mixed_precision="fp16") scales gradients by '
+            'itself. Leave that out, and give the precision here: Precision("fp16").'
         )
     return wrapper.optimizer
 
@@ -152,15 +131,7 @@ class Step:
         self._held: list[float] = []
 
     def agree(self, numbers: Sequence[float], problem: BaseException | None) -> list[float]:
-        """Sum numbers over all ranks, and find out which gradients there are.
-
-        Args:
-            numbers: Of this rank.
-            problem: Why this rank cannot step.
-
-        Raises:
-            UpdateError: On a rank without a problem, if others have one.
-        """
+        """Sum numbers over all ranks, and find out which gradients there are."""
         own = gradients_held(self._summed)
         failed, *sums = self._ranks.summed([problem is not None, *numbers, *own])
         if failed and problem is None:
@@ -170,30 +141,17 @@ class Step:
 
     def __call__(
         self,
-        scaler: torch.amp.GradScaler | None,
+        scaler: torch.amp.GradScaler,
         *,
         finite: bool,
         clip: float | None,
         learning_rate_factor: float,
     ) -> tuple[float, bool]:
-        """Reduce, unscale, clip and step.
-
-        Args:
-            scaler: Scales gradients. None: they are not scaled.
-            finite: Whether the loss is finite.
-            clip: Largest norm of the gradient.
-            learning_rate_factor: Multiplies learning rates, in this step alone.
-
-        Returns:
-            The norm of the gradient before clipping, and whether the optimizers have stepped.
-
-        Raises:
-            UpdateError: If another rank failed. This rank's own errors come as they are.
-        """
+        """Reduce, unscale, clip and step."""
         problem = self._reduce()
         rates = [group["lr"] for group in self._groups]
         known = [len(optimizer.state) for optimizer in self._optimizers]
-        scale = None if scaler is None else scaler.get_scale()
+        scale = scaler.get_scale()
         parameters = self._with_gradients()
         norm, applied = math.nan, False
         try:
@@ -208,13 +166,12 @@ class Step:
             self._set_rates(rates)
         failures = [bool(failed) for (failed,) in self._ranks.gathered([problem is not None])]
         if any(failures):
-            if scaler is not None:  # what was unscaled may be unscaled again
-                scaler.update(scale)
+            scaler.update(scale)  # what was unscaled may be unscaled again
             if problem is not None:
                 self._forget_new_states(known)
             self._ranks.take_over(failures, self._summed, self._optimizers)
             raise problem or self._ranks.without(sum(failures))
-        if scaler is not None and parameters:  # without any it has seen none
+        if parameters:  # without any the scaler has seen none
             scaler.update()
         return norm, applied
 
@@ -243,15 +200,14 @@ class Step:
         return parameters if len(self._optimizers) == 1 else [*dict.fromkeys(parameters)]
 
     def _norm(
-        self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler | None
+        self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler
     ) -> float:
         for parameter in filter(_is_sparse, parameters):
-            assert parameter.grad is not None  # noqa: S101 (it is sparse)
-            parameter.grad = parameter.grad.coalesce()
-        if scaler is not None:
+            parameter.grad = cast("torch.Tensor", parameter.grad).coalesce()
+        if scaler.is_enabled():
             self._refuse_shared_parameters()
-            for optimizer in self._optimizers:
-                scaler.unscale_(optimizer)
+        for optimizer in self._optimizers:
+            scaler.unscale_(optimizer)
         norm = get_total_norm([_values(each) for each in parameters])
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
@@ -262,9 +218,8 @@ class Step:
             own = {each for group in optimizer.param_groups for each in group["params"]}
             if not seen.isdisjoint(own):
                 raise UpdateError(
-                    "a parameter belongs to several optimizers, and the gradient scaler would "
-                    'divide its gradient by the scale for each. Use Precision("bf16"), or leave '
-                    "the parameter to one optimizer."
+                    "a parameter belongs to several optimizers, and would be unscaled once for "
+                    'each. Use Precision("bf16"), or leave the parameter to one optimizer.'
                 )
             seen |= own
 
@@ -278,8 +233,8 @@ class Step:
                 if "closure" not in str(error):
                     raise
                 raise UpdateError(
-                    f"{type(optimizer).__name__}.step() asks for a closure ({error}): such "
-                    "optimizers run the model by themselves, and an update does not support them."
+                    f"{type(optimizer).__name__}.step() asks for a closure ({error}), to run the "
+                    "model by itself. An update does not support that."
                 ) from error
         if factor == 1.0:
             return
@@ -315,6 +270,5 @@ def _is_sparse(parameter: torch.nn.Parameter) -> bool:
 
 def _values(parameter: torch.nn.Parameter) -> torch.Tensor:
     """Return the gradient of a parameter; of a sparse one, the values that there are."""
-    gradient = parameter.grad
-    assert gradient is not None  # noqa: S101 (only those with gradients are asked)
+    gradient = cast("torch.Tensor", parameter.grad)
     return gradient._values() if gradient.is_sparse else gradient  # noqa: SLF001

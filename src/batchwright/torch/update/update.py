@@ -76,18 +76,16 @@ class Session:
     @property
     def loss_scale(self) -> float:
         """The present loss scale; 1 where nothing is scaled."""
-        scaler = None if self.policy is None else self.policy.scaler
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        return 1.0 if self.policy is None else float(self.policy.scaler.get_scale())
 
     def scaler_state(self) -> dict[str, Any] | None:
         """Return the state of the gradient scaler, also of one that is to be made."""
-        scaler = None if self.policy is None else self.policy.scaler
-        return self.loaded if scaler is None else scaler.state_dict()
+        return self.loaded if self.policy is None else self.policy.scaler.state_dict() or None
 
     def load_scaler(self, state: dict[str, Any] | None) -> None:
         """Take the state of a gradient scaler, also of one that is to be made."""
         self.loaded = state
-        if state and self.policy is not None and self.policy.scaler is not None:
+        if state and self.policy is not None:
             self.policy.scaler.load_state_dict(state)
 
     def has_agreed(self, ranks: Ranks) -> bool:
@@ -135,11 +133,7 @@ class Session:
             live.sync()
 
     def finish(self, update: Update, records: Iterable[Record], batches: int) -> None:
-        """Write records, count the update, and refuse gradients that are never finite.
-
-        Raises:
-            LossScaleError: If this was one update too many that was not applied.
-        """
+        """Write records, count the update, and refuse gradients that are never finite."""
         for record in records:
             record.write()
         for live in self._recorders:
@@ -153,18 +147,14 @@ class Session:
         self.below = self.below + 1 if sinks else 0
         if self.below < _BELOW_FLOOR and self._in_a_row < _IN_A_ROW:
             return
-        where = (
-            f"not finite, in: {_not_finite(update.ranks.model)}. Look there for a division by zero "
-            "or an overflow"
-        )
+        what = f"{self._in_a_row} updates in a row were not applied"
+        cure = "lower the learning rate"
         if self.below:
-            raise LossScaleError(
-                f"the loss scale sank to {scale:g}, below its floor of {self.loss_scale_floor:g}, "
-                f'and gradients are still {where}; or use Precision("bf16"), which has the range.'
-            )
+            what = f"the loss scale sank to {scale:g}, below its floor of {self.loss_scale_floor:g}"
+            cure = 'use Precision("bf16"), which has the range'
         raise LossScaleError(
-            f"in {self._in_a_row} updates in a row gradients were {where}; or lower the learning "
-            "rate."
+            f"{what}: gradients are not finite, in: {_not_finite(update.ranks.model)}. Look there "
+            f"for a division by zero or an overflow, or {cure}."
         )
 
 
@@ -320,8 +310,7 @@ class Update:
         try:
             if self.ranks.kind == "copies" and not self._asked:  # others have asked, and wait
                 self._policy = self.session.agree(self.ranks, None, failed=problem is not None)
-                if self._policy is not None and self._policy.scaler is not None:
-                    # Makes its tensors.
+                if self._policy is not None:  # have the scaler make its tensors
                     self._policy.scaler.scale(torch.zeros((), device=device_of(self._model)))
             total = 0.0 if self._sum is None else float(self._sum)
         except BaseException as raised:  # noqa: BLE001 (raised below, once the other ranks know)
@@ -345,7 +334,7 @@ class Update:
         assert self._policy is not None  # noqa: S101 (some rank has had a batch)
         self.loss = total / self.weight
         scaler = self._policy.scaler
-        self.scale = 1.0 if scaler is None else float(scaler.get_scale())
+        self.scale = float(scaler.get_scale())
         self.grad_norm, self.applied = step(
             scaler,
             finite=math.isfinite(self.loss),
@@ -369,9 +358,7 @@ class Update:
             divided = loss.float() / self.weight
             if self.ranks.kind == "shards":
                 divided = divided * self.ranks.size  # they average over ranks
-            torch.autograd.backward(
-                divided if policy.scaler is None else policy.scaler.scale(divided)
-            )
+            torch.autograd.backward(policy.scaler.scale(divided))
             value = loss.detach().double()
             self._sum = value if self._sum is None else self._sum + value
         except Exception as error:
