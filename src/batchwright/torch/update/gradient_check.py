@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -76,33 +77,29 @@ def check_gradient(
     means = [1 / max(weight, 1e-30) for weight in weights]
     local = ranks_of(model).model
 
-    def gradient(batches: Sequence[Any], factors: Sequence[float]) -> torch.Tensor:
+    def of(batches: Sequence[Any], factors: Sequence[float]) -> torch.Tensor:
         local.zero_grad(set_to_none=True)
         for batch, factor in zip(batches, factors, strict=True):
             torch.autograd.backward(loss_sum(local, batch).float() * factor)
         return flat_gradient(local)
 
+    def error(gradient: torch.Tensor) -> float:
+        return relative_error(gradient, reference)
+
     with untouched(local), FixedRandomness():  # type: ignore[no-untyped-call]
-        one_by_one = gradient(batches, [1 / sum(weights)] * len(batches))
         # Added up in double precision, each batch from a pass of its own.
-        reference = torch.zeros_like(one_by_one)
-        for batch in batches:
-            reference += gradient([batch], [1.0])
-        reference /= sum(weights)
-        of_means = gradient(batches, [mean / len(batches) for mean in means])
+        sums = reduce(torch.add, (of([batch], [1.0]) for batch in batches))
+        reference = sums / sum(weights)
         shares = [each / sum(samples) for each in samples]
-        by_samples = gradient(batches, [m * s for m, s in zip(means, shares, strict=True)])
+        exact = error(of(batches, [1 / sum(weights)] * len(batches)))
+        of_means = error(of(batches, [mean / len(batches) for mean in means]))
+        by_samples = error(of(batches, [m * s for m, s in zip(means, shares, strict=True)]))
         own = None
         if present is not None:
             local.zero_grad(set_to_none=True)
             present(model, batches)
-            own = relative_error(flat_gradient(local), reference)
-    return GradientErrors(
-        relative_error(of_means, reference),
-        relative_error(by_samples, reference),
-        relative_error(one_by_one, reference),
-        own,
-    )
+            own = error(flat_gradient(local))
+    return GradientErrors(of_means, by_samples, exact, own)
 
 
 def flat_gradient(model: torch.nn.Module) -> torch.Tensor:

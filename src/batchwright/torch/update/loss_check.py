@@ -94,7 +94,7 @@ class LossFindings:
         known = self._found.get(key)
         if known is not None and (known.kind != "unknown" or self._tries[key] >= _TRIES):
             return
-        if known is None and losses_add_up(trial):
+        if known is None and check_loss(trial, _few_losses).kind == "sum":
             self._found[key] = Finding("no mean")  # more is found out before a batch is split
             return
         found = self._try(key, trial)
@@ -125,7 +125,7 @@ class LossFindings:
         if found is None or found.kind in {"unknown", "no mean"}:
             found = self._try(key, trial)
         if whole and found.kind == "sum":
-            seen = check_whole(trial)
+            seen = check_loss(trial, _all_losses)
             found = self._found[key] = found if seen.kind == "unknown" else seen
         if found.kind == "unknown":
             raise UpdateError(
@@ -153,90 +153,6 @@ class LossFindings:
         return found
 
 
-def losses_add_up(trial: Trial) -> bool:
-    """Return whether the losses of a few rows are clearly a sum, by three forward passes alone.
-
-    No mean passes for a sum: two losses of one sign add up to more than any mean of them. A loss
-    whose gradient alone depends on other rows does; see `check_loss`. Nothing is changed.
-    """
-
-    def look(passes: _Passes) -> Finding:
-        cuts = _few_rows(trial)[:1]
-        passes.compare_losses()
-        return passes.compare(cuts[0]) if cuts else Finding("unknown")
-
-    return _undone(trial, look).kind == "sum"
-
-
-def check_loss(trial: Trial) -> Finding:
-    """Compare the loss and the gradient of a few rows with those of their two halves.
-
-    The model runs as in training: in its mode, with gradients, in its precision. Gradients that
-    parameters hold, buffers, random states and records of losses are left as they were. Where
-    random numbers are drawn they are replaced by constants, so that sums add up exactly. Five
-    passes over up to seven rows.
-    """
-
-    def look(passes: _Passes) -> Finding:
-        cuts = _few_rows(trial)
-        if not cuts:
-            return Finding("unknown", "the batch cannot be cut in two")
-        found: list[Finding] = []
-        try:
-            for cut in cuts:
-                found += passes.compare_what_fits(cut)
-        except Exception as error:
-            # Checkpoints of the older kind allow `backward` alone.
-            older = isinstance(error, RuntimeError) and "use_reentrant" in str(error)
-            if not older and all(each.kind == "unknown" for each in found):
-                raise
-        if not found:  # losses alone need less memory
-            passes.compare_losses(grad=False)
-            found = passes.compare_what_fits(cuts[-1])
-        kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
-        return min(found, key=lambda each: kinds.index(each.kind), default=_NO_MEMORY)
-
-    return _undone(trial, look)
-
-
-def check_whole(trial: Trial) -> Finding:
-    """Compare the losses of a batch that is about to be split with those of its halves.
-
-    What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
-    Without gradients the batch may fit; else its half is compared, and so on. The finding is often
-    unknown, as for losses that take gradients inside.
-    """
-
-    def look(passes: _Passes) -> Finding:
-        passes.compare_losses(grad=False)
-        cut = _cut(trial.split, trial.batch)
-        while cut is not None:
-            for found in passes.compare_what_fits(cut, exact=_WHOLE):
-                return found
-            cut = _cut(trial.split, cut[1])
-        return _NO_MEMORY
-
-    return _undone(trial, look)
-
-
-def _undone(trial: Trial, look: Callable[[_Passes], Finding]) -> Finding:
-    """Run passes, and put back what they change; an error of theirs is a finding."""
-    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
-    others = [each.capture() for each in traces]
-    state = trial.trace.capture(every_buffer=True)
-    try:
-        with kept_back(on_trial=True), refused_exchange():
-            return look(_Passes(trial, state))
-    except ExchangeError as error:
-        return Finding("coupled", str(error))
-    except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
-        first_line = str(error).partition("\n")[0][:200]
-        return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
-    finally:
-        for each in (*others, state):
-            each.restore()
-
-
 class _Pass(NamedTuple):
     """A loss, and what is compared: its gradient as one vector, or the loss itself."""
 
@@ -248,7 +164,7 @@ class _Passes:
     """Runs passes over parts of a batch, each from the same state, and compares them."""
 
     def __init__(self, trial: Trial, state: PassState) -> None:
-        self._trial = trial
+        self.trial = trial
         self._state = state
         # A compiled model would compile again for these shapes.
         self._model = getattr(trial.model, "_orig_mod", trial.model)
@@ -289,8 +205,8 @@ class _Passes:
         return []
 
     def _pass(self, batch: Any) -> _Pass:
-        with self._trial.policy.autocast():
-            loss = self._trial.loss_sum(self._model, batch)
+        with self.trial.policy.autocast():
+            loss = self.trial.loss_sum(self._model, batch)
         value = loss.detach().double()
         if not self._parameters:
             return _Pass(value, value)
@@ -388,3 +304,72 @@ def _rounds(model: torch.nn.Module, policy: Policy) -> bool:
     on_gpu = any(each.device.type == "cuda" for each in floating)
     single = all(each.dtype in {torch.float32, torch.float64} for each in floating)
     return policy.name != "fp32" or not single or (on_gpu and torch.backends.cudnn.allow_tf32)
+
+
+def _few_losses(passes: _Passes) -> Finding:
+    """Compare the losses of a few rows, by three forward passes alone.
+
+    No mean passes for a sum: two losses of one sign add up to more than any mean of them. A loss
+    whose gradient alone depends on other rows does.
+    """
+    passes.compare_losses()
+    cuts = _few_rows(passes.trial)
+    return passes.compare(cuts[0]) if cuts else Finding("unknown")
+
+
+def _few_gradients(passes: _Passes) -> Finding:
+    """Compare the loss and the gradient of up to seven rows, by five passes."""
+    cuts = _few_rows(passes.trial)
+    if not cuts:
+        return Finding("unknown", "the batch cannot be cut in two")
+    found: list[Finding] = []
+    try:
+        for cut in cuts:
+            found += passes.compare_what_fits(cut)
+    except Exception as error:
+        # Checkpoints of the older kind allow `backward` alone.
+        older = isinstance(error, RuntimeError) and "use_reentrant" in str(error)
+        if not older and all(each.kind == "unknown" for each in found):
+            raise
+    if not found:  # losses alone need less memory
+        passes.compare_losses(grad=False)
+        found = passes.compare_what_fits(cuts[-1])
+    kinds = ("coupled", "mean", "sum", "unknown")  # what one cut shows, another may hide
+    return min(found, key=lambda each: kinds.index(each.kind), default=_NO_MEMORY)
+
+
+def _all_losses(passes: _Passes) -> Finding:
+    """Compare the losses of a whole batch, or of its half, and so on, whatever fits.
+
+    What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
+    The finding is often unknown, as for losses that take gradients inside.
+    """
+    passes.compare_losses(grad=False)
+    cut = _cut(passes.trial.split, passes.trial.batch)
+    while cut is not None:
+        for found in passes.compare_what_fits(cut, exact=_WHOLE):
+            return found
+        cut = _cut(passes.trial.split, cut[1])
+    return _NO_MEMORY
+
+
+def check_loss(trial: Trial, look: Callable[[_Passes], Finding] = _few_gradients) -> Finding:
+    """Compare the loss of some rows with those of their two halves, without leaving a trace.
+
+    The model runs as in training: in its mode, in its precision. Where random numbers are drawn
+    they are replaced by constants, so that sums add up exactly. An error is a finding.
+    """
+    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
+    others = [each.capture() for each in traces]
+    state = trial.trace.capture(every_buffer=True)
+    try:
+        with kept_back(on_trial=True), refused_exchange():
+            return look(_Passes(trial, state))
+    except ExchangeError as error:
+        return Finding("coupled", str(error))
+    except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
+        first_line = str(error).partition("\n")[0][:200]
+        return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
+    finally:
+        for each in (*others, state):
+            each.restore()

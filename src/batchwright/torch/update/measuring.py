@@ -65,13 +65,7 @@ class Evidence:
 
     @property
     def choice(self) -> Mode:
-        """The quickest mode with a finite gradient; a tie goes to the simpler one.
-
-        Example:
-            >>> fp32, bf16 = (Trial(mode, 1.0, 1.0, None, 0.0) for mode in ("fp32", "bf16"))
-            >>> Evidence((fp32, bf16)).choice
-            'fp32'
-        """
+        """The quickest mode with a finite gradient; a tie goes to the simpler one."""
         first, *others = self.trials
         finite = [each for each in others if np.isfinite(each.gradient_error)]
         return quickest({each.mode: each.ratio for each in (first, *finite)})
@@ -206,8 +200,7 @@ def fit_cost(
         model: The model, on the device where it is trained.
         loss_sum: ``(model, batch) → the sum of the loss``.
         make_batch: ``(rows, length) → a batch`` of that shape, on the device of the model.
-        lengths: integer[n], the lengths of the data: some are tried, from the shortest to the
-            longest.
+        lengths: integer[n], the lengths of the data: some between the ends are tried.
         max_tokens: The budget that batches fill.
         points: How many lengths to try.
         rounds: Steps of each, after one to warm up.
@@ -222,13 +215,9 @@ def fit_cost(
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Embedding(9, 8), torch.nn.Linear(8, 9))
-        >>> measured = fit_cost(
-        ...     model,
-        ...     lambda model, tokens: model(tokens).square().sum(),
-        ...     lambda rows, length: torch.zeros(rows, length, dtype=torch.long),
-        ...     lengths=[4, 64],
-        ...     max_tokens=256,
-        ... )
+        >>> loss_sum = lambda model, tokens: model(tokens).square().sum()
+        >>> make = lambda rows, length: torch.zeros(rows, length, dtype=torch.long)
+        >>> measured = fit_cost(model, loss_sum, make, lengths=[4, 64], max_tokens=256)
         >>> bool((measured.cost([8, 64]) > 0).all())
         True
     """

@@ -27,10 +27,10 @@ _NOTHING = 1e-300
 class Precision:
     """Computes updates in one precision, with the exact gradient.
 
-    Casting and loss scaling are `torch.amp`'s. This adds: the loss of an update is divided by the
-    weight of the whole update, over all its batches and ranks; a batch that runs out of memory is
-    split and the update starts again; a step counts as applied only if it was; a loss scale that
-    keeps sinking is an error.
+    Casting and loss scaling are `torch.amp`'s. This adds: the loss is divided by the weight of the
+    whole update, over all its batches and ranks; a batch that runs out of memory is split and the
+    update starts again; a step counts as applied only if it was; a loss scale that keeps sinking
+    is an error.
 
     Args:
         mode: ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"`` (mixed), ``"bf16-true"``; or
@@ -94,18 +94,14 @@ class Precision:
         """Choose the precision by a few interleaved steps of each on this model and batch.
 
         Parameters, buffers and random states are left as they were. With copies of the model on
-        several ranks, rank 0 measures, and all take what it chose.
+        several ranks, rank 0 measures, keeps the evidence, and all take what it chose.
 
         Args:
             model: The model, where it will be trained.
             loss_sum: ``(model, batch) → the sum of the loss``.
             batch: A typical batch.
-            candidates: The modes to try, the simplest first; what the device cannot do is left
-                out.
+            candidates: The modes to try, the simplest first, if the device can do them.
             rounds: Steps of each.
-
-        Returns:
-            A precision with its evidence, on the rank that has measured.
 
         Example:
             >>> model = torch.nn.Linear(3, 1)
@@ -171,7 +167,7 @@ class Precision:
         split: Split | None = None,
         learning_rate: Callable[[float], float] | None = None,
     ) -> Update:
-        """Begin an update.
+        """Begin an update: a context, and afterwards its results.
 
         Args:
             model: The model: bare, in DistributedDataParallel, or after ``fully_shard``. With
@@ -182,19 +178,15 @@ class Precision:
                 add theirs by one small all-reduce.
             global_weight: The same over all ranks, where it is known: that saves the all-reduce.
             clip: Largest norm of the gradient, above 0.
-            split: ``batch → (first, second)``, for batches that are no tensor, dict or tuple of
+            split: ``batch → (first, second)``, for batches other than a tensor, dict or tuple of
                 tensors with rows in dimension 0.
-            learning_rate: Factor on the learning rate, a function of the update's global
-                weight; see `scaled_by_weight`. Schedulers do not see it.
-
-        Returns:
-            The update: a context, and afterwards its results.
+            learning_rate: Update's global weight → factor on the learning rate; see
+                `scaled_by_weight`. Schedulers do not see it.
 
         Raises:
-            LossError: If both or neither weight is given, or the sum of weights is not a
-                number of at least 0.
-            UpdateError: If the model is wrapped in what would make the gradient wrong, or `clip`
-                or the factor on the learning rate is no number that can be right.
+            LossError: If both or neither weight is given, or the sum is not a number of at least 0.
+            UpdateError: If the model's wrapper would make the gradient wrong, or `clip` or the
+                factor on the learning rate is not a valid number.
         """
         if (weight is None) == (global_weight is None):
             raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
@@ -207,9 +199,11 @@ class Precision:
             (total,) = ranks.summed([total])
         total = 0.0 if 0 <= total <= _NOTHING else total
         if not 0 <= total < math.inf:
-            weighs = f"{total} (here {given!r})" if math.isnan(total) else f"{total}"
-            message = "expected the number of tokens or samples that its loss sums over, 0 or more."
-            raise LossError(f"the update weighs {weighs}, {message}")
+            shown = f"{total} (here {given!r})" if math.isnan(total) else f"{total}"
+            raise LossError(
+                f"the update weighs {shown}, expected the number of tokens or samples that its "
+                "loss sums over, 0 or more."
+            )
         factor = 1.0 if learning_rate is None or not total else _number(learning_rate(total))
         if not 0 <= factor < math.inf:
             raise UpdateError(
@@ -259,14 +253,13 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-_SCALER: dict[str, tuple[float, float] | None] = {
+_SCALER: dict[str, tuple[float, float] | None] = {  # a number in between, or a whole number
     "scale": (0.0, math.inf),
     "growth_factor": (1.0, math.inf),
     "backoff_factor": (0.0, 1.0),
     "growth_interval": None,
     "_growth_tracker": None,
 }
-"""What a scaler's state holds: a number between these, or a whole number."""
 
 
 def _checked_state(state: object) -> dict[str, Any]:
@@ -282,20 +275,16 @@ def _checked_state(state: object) -> dict[str, Any]:
         raise _wrong(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
     if not isinstance(limit, list | tuple) or len(limit) != 2:
         raise _wrong(f"limit is {limit!r}, expected [tokens or None, updates]")
-    tokens = None if limit[0] is None else _checked("limit", limit[0], (0.0, math.inf))
     if scaler is None or scaler == {}:  # of a scaler that is switched off
         scaler = None
     elif not isinstance(scaler, Mapping) or set(scaler) != set(_SCALER):
         raise _wrong(f"scaler is {scaler!r}, expected None or a dict with {', '.join(_SCALER)}")
     else:
         scaler = {name: _checked(name, scaler[name], between) for name, between in _SCALER.items()}
+    tokens = None if limit[0] is None else _checked("limit", limit[0], (0.0, math.inf))
     counts = {name: _checked(name, state[name]) for name in ("applied", "skipped", "below")}
-    return {
-        "mode": mode,
-        "scaler": scaler,
-        "limit": (tokens, _checked("limit", limit[1])),
-        **counts,
-    }
+    limit = (tokens, _checked("limit", limit[1]))
+    return {"mode": mode, "scaler": scaler, "limit": limit, **counts}
 
 
 def _checked(name: str, value: Any, between: tuple[float, float] | None = None) -> float:

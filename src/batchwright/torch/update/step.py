@@ -152,7 +152,11 @@ class Step:
         rates = [group["lr"] for group in self._groups]
         known = [len(optimizer.state) for optimizer in self._optimizers]
         scale = scaler.get_scale()
-        parameters = self._with_gradients()
+        parameters = [
+            each for group in self._groups for each in group["params"] if each.grad is not None
+        ]
+        if len(self._optimizers) > 1:  # each once, though several have it
+            parameters = [*dict.fromkeys(parameters)]
         norm, applied = math.nan, False
         try:
             if problem is None:
@@ -167,8 +171,10 @@ class Step:
         failures = [bool(failed) for (failed,) in self._ranks.gathered([problem is not None])]
         if any(failures):
             scaler.update(scale)  # what was unscaled may be unscaled again
-            if problem is not None:
-                self._forget_new_states(known)
+            for optimizer, count in zip(self._optimizers, known, strict=True):
+                # Half of a state that a failed step has begun to make would break the next one.
+                for parameter in [*optimizer.state][count:] if problem is not None else ():
+                    del optimizer.state[parameter]
             self._ranks.take_over(failures, self._summed, self._optimizers)
             raise problem or self._ranks.without(sum(failures))
         if parameters:  # without any the scaler has seen none
@@ -192,36 +198,24 @@ class Step:
             raise self._ranks.without(failed)
         return reduction.run()
 
-    def _with_gradients(self) -> list[torch.nn.Parameter]:
-        parameters = [
-            each for group in self._groups for each in group["params"] if each.grad is not None
-        ]
-        # Each once, though several optimizers have it.
-        return parameters if len(self._optimizers) == 1 else [*dict.fromkeys(parameters)]
-
     def _norm(
         self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler
     ) -> float:
         for parameter in filter(_is_sparse, parameters):
             parameter.grad = cast("torch.Tensor", parameter.grad).coalesce()
-        if scaler.is_enabled():
-            self._refuse_shared_parameters()
+        seen: set[torch.nn.Parameter] = set()
         for optimizer in self._optimizers:
+            if scaler.is_enabled() and len(self._optimizers) > 1:
+                own = {each for group in optimizer.param_groups for each in group["params"]}
+                if not seen.isdisjoint(own):
+                    raise UpdateError(
+                        "a parameter belongs to several optimizers, and would be unscaled once for "
+                        'each. Use Precision("bf16"), or leave the parameter to one optimizer.'
+                    )
+                seen |= own
             scaler.unscale_(optimizer)
         norm = get_total_norm([_values(each) for each in parameters])
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def _refuse_shared_parameters(self) -> None:
-        """Raise if a gradient would be unscaled once for each of several optimizers."""
-        seen: set[torch.nn.Parameter] = set()
-        for optimizer in self._optimizers if len(self._optimizers) > 1 else ():
-            own = {each for group in optimizer.param_groups for each in group["params"]}
-            if not seen.isdisjoint(own):
-                raise UpdateError(
-                    "a parameter belongs to several optimizers, and would be unscaled once for "
-                    'each. Use Precision("bf16"), or leave the parameter to one optimizer.'
-                )
-            seen |= own
 
     def _step(self, rates: Sequence[Any], factor: float) -> None:
         scaled = rates if factor == 1.0 else [rate * factor for rate in rates]
@@ -247,12 +241,6 @@ class Step:
     def _set_rates(self, rates: Sequence[Any]) -> None:
         for group, rate in zip(self._groups, rates, strict=True):
             group["lr"] = rate
-
-    def _forget_new_states(self, known: Sequence[int]) -> None:
-        """Drop states that a failed step has begun to make: half of one breaks the next step."""
-        for optimizer, count in zip(self._optimizers, known, strict=True):
-            for parameter in [*optimizer.state][count:]:
-                del optimizer.state[parameter]
 
 
 def _clip(parameters: Sequence[torch.nn.Parameter], clip: float | None, norm: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -30,10 +31,9 @@ from batchwright.torch.update.passes import PassState, PassTrace
 from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
 
-_BELOW_FLOOR = 3
-_IN_A_ROW = 10
-"""Updates in a row that were not applied, after which a run ends: with the loss scale below its
-floor, and without a loss scale."""
+# Updates in a row that were not applied, after which a run ends.
+_BELOW_FLOOR = 3  # with the loss scale below its floor
+_IN_A_ROW = 10  # without a loss scale
 
 
 @dataclass(eq=False)
@@ -376,8 +376,8 @@ class Update:
         piece = self._pieces[self._done]
         if self.ranks.kind == "shards":
             raise UpdateError(
-                "out of memory with sharded parameters: ranks exchange them in every pass, so one "
-                "of them cannot split a batch alone. Lower the budget."
+                "out of memory with sharded parameters: one rank cannot split a batch alone, as "
+                "ranks exchange parameters in every pass. Lower the budget."
             )
         self._sum = None
         self._clear()
@@ -398,14 +398,12 @@ class Update:
 
     def _fitting(self, loss_sum: LossSum, batch: Any) -> list[Any]:
         """Split a batch beforehand that is as large as one which did not fit lately."""
-        if not self.session.limit.excludes(batch):
-            return [batch]
-        try:
-            first, second = self._parts(loss_sum, batch)
-        except UpdateError:
-            return [batch]
-        self.splits += 1
-        return [*self._fitting(loss_sum, first), *self._fitting(loss_sum, second)]
+        if self.session.limit.excludes(batch):
+            with suppress(UpdateError):
+                first, second = self._parts(loss_sum, batch)
+                self.splits += 1
+                return [*self._fitting(loss_sum, first), *self._fitting(loss_sum, second)]
+        return [batch]
 
     def _parts(self, loss_sum: LossSum, batch: Any, *, whole: bool = False) -> tuple[Any, Any]:
         """Cut a batch in two, where that leaves the gradient what it is."""
