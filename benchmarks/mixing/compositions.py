@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import batchwright as bw
-from batchwright.dial import Mixing
 from batchwright.stats import dispersion
+from batchwright.stats.dial import Mixing
 from benchmarks.mixing.plain_batches import (
     Updates,
     into_updates,

@@ -35,8 +35,6 @@ from batchwright.stats import PlanStats
 
 if TYPE_CHECKING:
     from batchwright import pacing
-    from batchwright.dial import DialPosition, mixing_dial
-    from batchwright.drawing import Coverage, coverage
     from batchwright.order import (
         Blocks,
         ClassBalanced,
@@ -47,6 +45,8 @@ if TYPE_CHECKING:
         UnbiasedDropping,
         Weighted,
     )
+    from batchwright.stats.coverage import Coverage, coverage
+    from batchwright.stats.dial import DialPosition, mixing_dial
     from batchwright.streams import BatchStream, stream
 
 __version__ = "0.1.0"
@@ -106,16 +106,16 @@ _WHEN_ASKED = {
     "BatchStream": "streams",
     "Blocks": "order",
     "ClassBalanced": "order",
-    "Coverage": "drawing",
+    "Coverage": "stats.coverage",
     "Curriculum": "order",
-    "DialPosition": "dial",
+    "DialPosition": "stats.dial",
     "LossTable": "order",
     "Mixture": "order",
     "SelfPaced": "order",
     "UnbiasedDropping": "order",
     "Weighted": "order",
-    "coverage": "drawing",
-    "mixing_dial": "dial",
+    "coverage": "stats.coverage",
+    "mixing_dial": "stats.dial",
     "pacing": "pacing",
     "stream": "streams",
 }

@@ -6,8 +6,8 @@ from dataclasses import fields
 from html.parser import HTMLParser
 
 from batchwright._states import built
-from batchwright.dial import DialPosition
 from batchwright.report.rows import PlanView
+from batchwright.stats.dial import DialPosition
 from batchwright.stats.plan_facts import FileFacts, Inspected, Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.length_grouped import LengthGrouped
-from batchwright.dial import DialPosition, mixing_dial
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
 from batchwright.planner import plan
 from batchwright.seeding import generator
+from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.lengths import Histogram, histogram
 from batchwright.typing import IntoLengths, LengthArray
 

@@ -14,10 +14,10 @@ from batchwright.cli.options import (
     reading_options,
 )
 from batchwright.cli.output import check_outputs, print_plan, write_page
-from batchwright.dial import DialPosition, mixing_dial
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
 from batchwright.report.rows import PlanView
+from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
 

@@ -10,10 +10,10 @@ from batchwright.compare.arm import Arm
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
-from batchwright.drawing import coverage
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.stats.costs import step_costs
+from batchwright.stats.coverage import coverage
 from batchwright.stats.shapes import shape_stats
 
 Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchwright._files import write_bytes
-from batchwright.dial import DialPosition
 from batchwright.errors import MissingExtraError, PlotError
+from batchwright.stats.dial import DialPosition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

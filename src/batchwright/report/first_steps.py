@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from batchwright._format import number, percent, plural
-from batchwright.dial import DialPosition
+from batchwright.stats.dial import DialPosition
 from batchwright.stats.plan_facts import Measured, PlanFacts
 
 PADDING = 0.05

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
-from batchwright.dial import DialPosition
 from batchwright.report.page import Section
 from batchwright.report.plots import bars, dial_points, dots, steps
 from batchwright.report.rows import dial_cells
+from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram
 from batchwright.stats.shapes import ShapeStats
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 import numpy as np
 
 from batchwright._format import one_line, percent, printable
-from batchwright.dial import DialPosition
 from batchwright.report.dial_plot import (
     BLUE,
     FONT_POINTS,
@@ -21,6 +20,7 @@ from batchwright.report.dial_plot import (
     drawn_in_grey,
     rendered,
 )
+from batchwright.stats.dial import DialPosition
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from batchwright._format import duration, number, percent, plural
-from batchwright.dial import DialPosition
 from batchwright.layout import Layout
 from batchwright.report.glyphs import Glyphs
+from batchwright.stats.dial import DialPosition
 from batchwright.stats.plan_facts import PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from batchwright.batching import FixedSize, TokenBudget
-from batchwright.dial import DialPosition
 from batchwright.errors import BatchwrightError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths
 from batchwright.planner import plan as plan_of
 from batchwright.plans import Plan
 from batchwright.stats.costs import StepCosts, step_costs
+from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats, length_stats
 from batchwright.stats.plan_stats import PlanStats, count_distinct
 from batchwright.stats.shapes import ShapeStats, shape_stats
