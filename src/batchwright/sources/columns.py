@@ -13,9 +13,9 @@ import numpy as np
 
 from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
-from batchwright.sources import cache, files, huggingface
+from batchwright.sources import cache, files
 from batchwright.sources.measures import numbers_of_text
-from batchwright.sources.table import Place, Table, Values, kind_of, type_of
+from batchwright.sources.table import Batches, Place, Table, Values, checked, kind_of, type_of
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +26,8 @@ LENGTH_COLUMNS = (
 )
 ITEM_COLUMNS = ("input_ids",)
 TEXT_COLUMNS = ("text",)
+
+_DATASET_ROWS = 4096
 
 
 class Source(NamedTuple):
@@ -77,10 +79,8 @@ def source_of(given: Any, *, lines: bool = False) -> Source:
         given: A path, a pattern, or a `datasets.Dataset`.
         lines: Whether a `.txt` is taken, in which every line is a sample.
     """
-    if huggingface.is_live(given):
-        table = huggingface.table(given)
-        content = partial(huggingface.fingerprint, given)
-        return Source(table.name, [lambda: table], columnar=True, content=content, state=content)
+    if type(given).__module__.partition(".")[0] == "datasets":
+        return _live(given)
     if not isinstance(given, str | os.PathLike):
         raise SourceError(
             f"Lengths cannot be read out of {one_line(repr(given), 60)}: pass a path or a "
@@ -95,6 +95,35 @@ def source_of(given: Any, *, lines: bool = False) -> Source:
         partial(cache.contents, paths),
         partial(cache.state, paths),
     )
+
+
+def _live(dataset: Any) -> Source:
+    """Open a `datasets.Dataset` as selected, shuffled and filtered; its format is ignored."""
+    kind = type(dataset).__name__
+    if isinstance(dataset, dict):
+        raise SourceError(
+            f"A {kind} holds splits, which are planned one by one. Pass one of them: "
+            f"{', '.join(map(repr, dataset))}."
+        )
+    if not hasattr(dataset, "num_rows"):
+        raise SourceError(
+            f"A {kind} has no fixed number of rows. Pass a datasets.Dataset, for instance one "
+            "loaded without streaming=True."
+        )
+
+    def batches(column: str) -> Batches:
+        seen = 0
+        for batch in dataset.select_columns([column]).with_format("arrow").iter(_DATASET_ROWS):
+            seen += batch.num_rows
+            for chunk in batch.column(column).chunks:
+                yield checked(chunk), seen / dataset.num_rows
+
+    def fingerprint() -> str | None:
+        value = getattr(dataset, "_fingerprint", None)
+        return f"{value}-{dataset.num_rows}" if isinstance(value, str) else None
+
+    table = Table(f"the {kind}", "Arrow", tuple(dataset.column_names), batches)
+    return Source(table.name, [lambda: table], True, fingerprint, fingerprint)
 
 
 def choose(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import blocks, columnar, delimited, huggingface
+from batchwright.sources import blocks, columnar, delimited
 from batchwright.sources.json_lines import json_lines
 from batchwright.sources.table import Columns, Table, reading
 
@@ -70,8 +72,8 @@ def files_of(source: Path) -> list[Path]:
         if not exists and glob.has_magic(str(source)):
             matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
             entries = [Path(name) for name in matches]
-        if exists and huggingface.is_saved(source):
-            return huggingface.saved_files(source)
+        if exists and _is_saved_dataset(source):
+            return _files_of_saved_dataset(source)
     if entries is not None:
         return _shards(entries, str(source))
     if exists:
@@ -142,3 +144,41 @@ def _shards(candidates: list[Path], source: str) -> list[Path]:
             f"Name one kind with a pattern, for instance '{example}'."
         )
     return files
+
+
+def _is_saved_dataset(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def _files_of_saved_dataset(directory: Path) -> list[Path]:
+    """Return the Arrow files that `datasets.save_to_disk` wrote, in the order of the rows."""
+    if (directory / "dataset_dict.json").is_file():
+        names = sorted(path.parent.name for path in directory.glob("*/state.json"))
+        raise SourceError(
+            f"{directory} holds splits, which are planned one by one. Name one of its "
+            f"directories: {', '.join(map(repr, names))}."
+        )
+    description = directory / "state.json"
+    state = json.loads(description.read_bytes())
+    entries = state.get("_data_files") if isinstance(state, dict) else None
+    if not isinstance(entries, list):
+        raise SourceError(f"{description} names no data files.")
+    if not entries:
+        raise SourceError(f"{directory} has no rows.")
+    files: list[Any] = [
+        entry.get("filename") if isinstance(entry, dict) else entry for entry in entries
+    ]
+    for name in files:
+        # A path elsewhere is refused: everything a dataset saves is in its directory.
+        if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
+            raise SourceError(
+                f"{description} names {one_line(repr(name), 80)} as a data file; expected the name "
+                "of a file beside it."
+            )
+        if not (directory / name).is_file():
+            raise SourceNotFoundError(
+                f"{directory} is not complete: there is no file {directory / name}."
+            )
+    if len(set(files)) < len(files):
+        raise SourceError(f"{description} names a data file twice.")
+    return [directory / name for name in files]
