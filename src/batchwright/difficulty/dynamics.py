@@ -165,10 +165,9 @@ class Dynamics:
                 f"indices are {members.min()} to {members.max()}, samples 0 to "
                 f"{self.num_samples - 1}."
             )
-        rows = _rows(outputs, as_labels(labels, members.size), is_logits=logits)
-        later = _histories(members.astype(np.int64), rows, self.decay)
-        if not keep_back(self, lambda: self._append(*later)):
-            self._append(*later)
+        rows = _rows(outputs, as_labels(labels, members.size), self.decay, is_logits=logits)
+        if not keep_back(self, lambda: self._write(members, rows)):
+            self._write(members, rows)
 
     def merge(self, other: Dynamics) -> None:
         """Add what another recorded, as if it had been recorded here, after what is here.
@@ -248,8 +247,17 @@ class Dynamics:
         count = np.maximum(self._columns["count"].astype(np.float64), 1)
         return self._seen(self._columns[name] / count)
 
-    def _append(self, members: IntArray, new: _Columns) -> None:
-        """Append the histories of distinct samples to theirs."""
+    def _write(self, members: npt.NDArray[Any], rows: _Columns) -> None:
+        """Append each row to the history of its sample, in the order of the batch."""
+        order = np.argsort(members, kind="stable")
+        ordered = members[order]
+        occurrence = np.arange(members.size) - np.searchsorted(ordered, ordered)
+        for k in range(int(occurrence.max()) + 1):  # mostly once: samples seldom come twice
+            own = order[occurrence == k]
+            self._append(members[own], {name: values[own] for name, values in rows.items()})
+
+    def _append(self, members: npt.NDArray[Any], new: _Columns) -> None:
+        """Append histories of distinct samples to theirs."""
         old = {name: column[members].astype(np.float64) for name, column in self._columns.items()}
         n, m = old["count"], new["count"].astype(np.float64)
         gap = new["confidence"] - old["confidence"]
@@ -291,8 +299,10 @@ def _check_columns(columns: _Columns) -> None:
         check_that(seen | (columns[name] == 0), f"{name!r} contradicts 'count'", _OWNER)
 
 
-def _rows(outputs: npt.ArrayLike, labels: npt.NDArray[Any], *, is_logits: bool) -> _Columns:
-    """Return the figures of each row of a batch."""
+def _rows(
+    outputs: npt.ArrayLike, labels: npt.NDArray[Any], decay: float, *, is_logits: bool
+) -> _Columns:
+    """Return the history that each row of a batch is by itself."""
     if is_logits:
         z = as_array(outputs, "logits").astype(np.float64)
         if z.ndim != 2 or not np.isfinite(z).all():
@@ -314,42 +324,17 @@ def _rows(outputs: npt.ArrayLike, labels: npt.NDArray[Any], *, is_logits: bool) 
     others[rows, labels] = -np.inf
     miss = p.copy()
     miss[rows, labels] -= 1
+    right = p.argmax(axis=1) == labels
     return {
-        "p": p[rows, labels],
+        "count": np.ones(size),
+        "confidence": p[rows, labels],
+        "spread": np.zeros(size),
+        "correct": right,
+        "forgotten": np.zeros(size),
         # A margin of logits is one of log-probabilities: softmax shifts all of them alike.
         "margin": of_label - others.max(axis=1),
-        "correct": p.argmax(axis=1) == labels,
         "error": np.linalg.norm(miss, axis=1),
-        "loss": -of_label,
-    }
-
-
-def _histories(members: IntArray, rows: _Columns, decay: float) -> tuple[IntArray, _Columns]:
-    """Turn a batch into histories of distinct samples, in the order of the batch."""
-    order = np.argsort(members, kind="stable")
-    distinct, starts, group, counts = np.unique(
-        members[order], return_index=True, return_inverse=True, return_counts=True
-    )
-    rows = {name: values[order] for name, values in rows.items()}
-    ends = starts + counts - 1
-
-    def total(values: npt.NDArray[Any]) -> FloatArray:
-        return np.asarray(np.bincount(group, values, distinct.size), dtype=np.float64)
-
-    mean = total(rows["p"]) / counts
-    right = rows["correct"]
-    forgotten = np.zeros(members.size)
-    forgotten[1:] = right[:-1] & ~right[1:] & (group[1:] == group[:-1])
-    age = ends[group] - np.arange(members.size)
-    return distinct, {
-        "count": counts,
-        "confidence": mean,
-        "spread": total((rows["p"] - mean[group]) ** 2),
-        "correct": total(right),
-        "forgotten": total(forgotten),
-        "margin": total(rows["margin"]),
-        "error": total(rows["error"]),
-        "loss": total(rows["loss"] * (1 - decay) * decay**age),
-        "first": right[starts],
-        "last": right[ends],
+        "loss": -of_label * (1 - decay),
+        "first": right,
+        "last": right,
     }
