@@ -1,16 +1,12 @@
 """The command `batchwright`: one file a subcommand.
 
-Exit codes: 0 done, 2 bad input or a full disk, 130 interrupted, 1 where memory is full or nobody
-reads what is printed. Whatever is not 0 is one line on standard error.
+Exit codes: 0 done, 2 bad input or a full disk, 130 interrupted, 1 out of memory or a closed pipe.
+Whatever is not 0 is one line on standard error.
 """
 
-import sys
 from collections.abc import Sequence
 
-DONE = 0
-MACHINE = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
+from batchwright.cli.exit_codes import BAD_INPUT, INTERRUPTED, complain
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -36,9 +32,3 @@ def main(args: Sequence[str] | None = None) -> int:
         complain("batchwright: interrupted")
         return INTERRUPTED
     return code
-
-
-def complain(line: str) -> None:
-    """Print a line on standard error, in whatever encoding that has."""
-    if sys.stderr is not None:  # closed: `2>&-`
-        print(line, file=sys.stderr)  # noqa: T201

@@ -14,7 +14,7 @@ import click
 
 from batchwright._files import write_bytes
 from batchwright._format import all_printable, printable
-from batchwright.cli import INTERRUPTED
+from batchwright.cli.exit_codes import INTERRUPTED
 from batchwright.cli.options import (
     FROM_ZERO,
     POSITIVE,

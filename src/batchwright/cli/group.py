@@ -9,9 +9,9 @@ import click
 
 import batchwright as bw
 from batchwright._format import one_line
-from batchwright.cli import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
 from batchwright.cli.advise import advise
 from batchwright.cli.compare import compare, new_task
+from batchwright.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
 from batchwright.cli.inspect import inspect
 from batchwright.cli.plan import plan
 from batchwright.cli.score import score

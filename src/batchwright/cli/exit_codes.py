@@ -1,0 +1,15 @@
+"""Exit codes of the command, and how it complains."""
+
+import sys
+
+DONE = 0
+MACHINE = 1
+"""Memory is full, or nobody reads what is printed."""
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def complain(line: str) -> None:
+    """Print a line on standard error, in whatever encoding that has."""
+    if sys.stderr is not None:  # closed: `2>&-`
+        print(line, file=sys.stderr)  # noqa: T201
