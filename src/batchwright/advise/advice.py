@@ -14,23 +14,14 @@ WORTH = 1.03
 
 @dataclass(frozen=True)
 class Gain:
-    """The expected gain of a technique.
+    """The expected gain of a technique."""
 
-    Attributes:
-        ratio: With the technique over without it.
-        low: Lower end of the 95 % interval. None: computed, or of one run.
-        high: The upper one.
-        of: What is compared, as it follows "2 ×": ``"the real tokens per second"``.
-        origin: Where the figure comes from.
-        source: Who published it.
-    """
-
-    ratio: float
-    low: float | None
-    high: float | None
-    of: str
-    origin: Origin = "measured here"
-    source: str = ""
+    ratio: float  # with the technique over without it
+    low: float | None  # lower end of the 95 % interval. None: computed, or of one run
+    high: float | None  # the upper one
+    of: str  # what is compared, as it follows "2 ×": ``"the real tokens per second"``
+    origin: Origin = "measured here"  # where the figure comes from
+    source: str = ""  # who published it
 
     @property
     def verdict(self) -> Verdict:
@@ -40,27 +31,16 @@ class Gain:
 
 @dataclass(frozen=True)
 class Advice:
-    """Advice on one technique.
+    """Advice on one technique."""
 
-    Attributes:
-        technique: Its name.
-        verdict: ``"use"``, ``"do not use"`` or ``"cannot tell"``.
-        why: The reason, in a sentence or two.
-        gain: The expected gain. None: unknown.
-        settings: What to set, by the names of the library.
-        untested: What was not looked at.
-        rule: Name of the rule that gave the advice.
-        strategy: The technique as a part of the name of a strategy in `compare`.
-    """
-
-    technique: str
-    verdict: Verdict
-    why: str
-    gain: Gain | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    untested: str = ""
-    rule: str = ""
-    strategy: str = ""
+    technique: str  # its name
+    verdict: Verdict  # ``"use"``, ``"do not use"`` or ``"cannot tell"``
+    why: str  # the reason, in a sentence or two
+    gain: Gain | None = None  # the expected gain. None: unknown
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by the names of the library
+    untested: str = ""  # what was not looked at
+    rule: str = ""  # name of the rule that gave the advice
+    strategy: str = ""  # the technique as a part of the name of a strategy in `compare`
 
 
 def configuration(advice: Sequence[Advice]) -> str:

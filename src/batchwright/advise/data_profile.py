@@ -39,34 +39,21 @@ class ColumnLengths:
 class DataProfile:
     """What is known of the lengths.
 
-    Attributes:
-        num_samples: Number of samples.
-        num_tokens: Tokens of all samples.
-        columns: Each length that a sample has: one, or source and target and the like.
-        median: Of the total length of a sample.
-        p95: The 95th percentile of it.
-        longest: The longest.
-        max_tokens: The budget of all batches below.
-        is_given: Whether the user gave the budget.
-        efficiency: Kind of batches (``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"``,
-            ``"buckets"``) → real over padded tokens; kinds that cannot be made are absent.
-        dial: The mixing dial, for updates of 8 batches.
-        histogram: Of total lengths.
-        seconds: Time to make this profile.
+    Kinds of batches are ``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"`` and ``"buckets"``.
     """
 
     num_samples: int
-    num_tokens: int
-    columns: tuple[ColumnLengths, ...]
-    median: float
-    p95: float
-    longest: int
-    max_tokens: int
-    is_given: bool
-    efficiency: dict[str, float]
-    dial: tuple[DialPosition, ...]
-    histogram: Histogram
-    seconds: float
+    num_tokens: int  # tokens of all samples
+    columns: tuple[ColumnLengths, ...]  # one, or source and target and the like
+    median: float  # of the total length of a sample
+    p95: float  # the 95th percentile of it
+    longest: int  # the longest
+    max_tokens: int  # the budget of all batches below
+    is_given: bool  # whether the user gave the budget
+    efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
+    dial: tuple[DialPosition, ...]  # the mixing dial, for updates of 8 batches
+    histogram: Histogram  # of total lengths
+    seconds: float  # time to make this profile
 
     @property
     def is_constant(self) -> bool:

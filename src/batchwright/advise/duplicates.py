@@ -26,28 +26,18 @@ _Path: TypeAlias = tuple[str, ...]  # the keys and positions that lead to a part
 class Duplicates:
     """Samples that are equal to another.
 
-    Attributes:
-        num_samples: How many were compared, from the first on.
-        num_distinct: How many different ones there are.
-        num_repeated: Samples after the first of their kind: those that deduplication removes.
-        share: The same, of all samples.
-        largest: How often the most frequent sample occurs.
-        token_share: Tokens of the repeated samples, of all tokens. None: without lengths.
-        num_contradicting: Labels that are certainly wrong: of equal samples with different labels,
-            all but the most frequent label. None: without labels.
-        contradicting_share: The same, of all samples.
-        is_complete: Whether all samples were compared. If not, all figures are lower bounds.
+    Of equal samples with different labels, all labels but the most frequent one must be wrong.
     """
 
-    num_samples: int
-    num_distinct: int
-    num_repeated: int
-    share: float
-    largest: int
-    token_share: float | None
-    num_contradicting: int | None
-    contradicting_share: float | None
-    is_complete: bool
+    num_samples: int  # how many were compared, from the first on
+    num_distinct: int  # how many different ones there are
+    num_repeated: int  # samples after the first of their kind: those that deduplication removes
+    share: float  # the same, of all samples
+    largest: int  # how often the most frequent sample occurs
+    token_share: float | None  # their tokens, of all tokens. None: without lengths
+    num_contradicting: int | None  # labels that are certainly wrong. None: without labels
+    contradicting_share: float | None  # the same, of all samples
+    is_complete: bool  # whether all samples were compared. If not, all figures are lower bounds
 
 
 def profile_duplicates(

@@ -39,82 +39,50 @@ _UNKNOWN = 2**32
 class Hardware:
     """The device that torch would train on.
 
-    Attributes:
-        device: ``"cpu"`` or ``"cuda"``.
-        name: Of the CPU or GPU.
-        memory_bytes: Of the device. None: unknown.
-        cores: Of the CPU.
-        speed_over_fp32: Type → width of a matrix product → its speed over fp32, measured here.
+    `speed_over_fp32` has for each type and width of a matrix product its speed, measured here.
     """
 
-    device: str
-    name: str
-    memory_bytes: int | None
-    cores: int | None
+    device: str  # ``"cpu"`` or ``"cuda"``
+    name: str  # of the CPU or GPU
+    memory_bytes: int | None  # of the device. None: unknown
+    cores: int | None  # of the CPU
     speed_over_fp32: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a row of L tokens, forward and backward: ``a + b·L + c·L²``.
+    """Seconds of a row of L tokens, forward and backward: ``a + b·L + c·L²``."""
 
-    Attributes:
-        a: Per row.
-        b: Per token.
-        c: Per pair of tokens.
-        error: Largest relative error at the measured lengths.
-        lengths: The measured lengths.
-        seconds: Of a row of each.
-        quadratic: Share of the longest row's cost that is due to pairs.
-    """
-
-    a: float
-    b: float
-    c: float
-    error: float
-    lengths: tuple[int, ...]
-    seconds: tuple[float, ...]
-    quadratic: float
+    a: float  # per row
+    b: float  # per token
+    c: float  # per pair of tokens
+    error: float  # largest relative error at the measured lengths
+    lengths: tuple[int, ...]  # those measured
+    seconds: tuple[float, ...]  # of a row of each
+    quadratic: float  # share of the longest row's cost that is due to pairs
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a step.
+    """Memory of a step; `parts` are those of the largest peak."""
 
-    Attributes:
-        state_bytes: Parameters, gradients and optimizer state, in use throughout training.
-        shapes: Rows, length and bytes of batches that fill the task's budget.
-        parts: The parts of the largest of those peaks: name, share, and how to reduce it.
-        limit: Bytes that steps may take.
-        max_tokens: The budget that fits into them at any length. None: no single budget does.
-    """
-
-    state_bytes: int
-    shapes: tuple[tuple[int, int, int], ...]
-    parts: tuple[tuple[str, float, str | None], ...]
-    limit: int
-    max_tokens: int | None
+    state_bytes: int  # parameters, gradients and optimizer state, in use throughout training
+    shapes: tuple[tuple[int, int, int], ...]  # rows, length, bytes of full batches
+    parts: tuple[tuple[str, float, str | None], ...]  # name, share, how to reduce it
+    limit: int  # bytes that steps may take
+    max_tokens: int | None  # that fit at any length. None: no single budget does
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """What is known of the model.
+    """What is known of the model."""
 
-    Attributes:
-        parameters: Number of trained parameters.
-        peak_bytes: Peak of a real step on the largest plain batches. None: unknown.
-        cost: None: unknown.
-        memory: None: unknown.
-        unknown: Why something is unknown: ``"cost: …"``, ``"memory: …"``.
-        seconds: Time to make this profile.
-    """
-
-    parameters: int
-    peak_bytes: int | None
+    parameters: int  # those that are trained
+    peak_bytes: int | None  # peak of a real step on the largest plain batches. None: unknown
     cost: Cost | None
     memory: Memory | None
-    unknown: tuple[str, ...]
-    seconds: float
+    unknown: tuple[str, ...]  # why something is unknown: ``"cost: …"``, ``"memory: …"``
+    seconds: float  # time to make this profile
 
 
 def profile_hardware() -> Hardware | None:
@@ -165,9 +133,7 @@ def _system_memory() -> int | None:
 
 
 def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:
-    """Time steps of a few lengths, and predict the memory of steps.
-
-    Random states are left as they were.
+    """Time steps of a few lengths, and predict the memory of steps. Leaves random states alone.
 
     Args:
         task: The task.

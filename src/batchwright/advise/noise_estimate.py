@@ -43,26 +43,18 @@ than in the second."""
 class NoiseEstimate:
     """The share of labels that are wrong.
 
-    Attributes:
-        rate: The estimate.
-        low: Lower end of its 95 % interval.
-        high: The upper one.
-        num_samples: How many samples it is from.
-        accuracy: How often teachers agreed with labels that they had not seen.
-        majority: The share of the largest class.
-        is_trusted: Whether teachers are good enough for their disagreement to be noise. If not,
-            the estimate contains their own errors: it is rather too high, and `low` means nothing.
-        doubt: Why it is not trusted; empty if it is.
+    Where teachers are not good enough for it to be trusted, it contains their own errors: it is
+    rather too high, and `low` means nothing.
     """
 
-    rate: float
-    low: float
-    high: float
-    num_samples: int
-    accuracy: float
-    majority: float
+    rate: float  # the estimate
+    low: float  # lower end of its 95 % interval
+    high: float  # the upper one
+    num_samples: int  # how many samples it is from
+    accuracy: float  # how often teachers agreed with labels that they had not seen
+    majority: float  # the share of the largest class
     is_trusted: bool
-    doubt: str
+    doubt: str  # why it is not trusted; empty if it is
 
 
 def estimate_noise(
@@ -84,11 +76,6 @@ def estimate_noise(
     Raises:
         ScoresError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
-
-    Source:
-        Patrini et al., *Making deep neural networks robust to label noise*, 2016,
-        arXiv:1609.03683, for the noise channel; Northcutt, Jiang and Chuang, *Confident
-        learning*, 2019, arXiv:1911.00068, for predictions out of fold.
     """
     check_one_for_each("features", len(features), codes.size)
     size = min(codes.size, MOST_SAMPLES)
@@ -145,10 +132,7 @@ def _doubt(known: OutOfFold, agrees: npt.NDArray[np.bool_], majority: float) -> 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep linear algebra on one thread where possible.
-
-    For products this small more threads cost time: up to 15 times on a CPU with other load.
-    """
+    """Keep linear algebra on one thread: on a busy CPU, more took up to 15 times as long."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
@@ -162,23 +146,8 @@ def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArra
     """Return at most `MOST_FEATURES` numbers for each sample of a part.
 
     Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
-    spaces, of characters. Arrays are flattened. Labels are not used.
-
-    Args:
-        features: n texts (a list, or a column of `pyarrow`), or an array [n, ...].
-        part: int64[m], the samples to take.
-        seed: Of the projection.
-
-    Returns:
-        float64[m, d].
-
-    Raises:
-        ScoresError: If features are neither numbers nor texts.
-        MissingExtraError: If they are texts or wide, and scikit-learn is not installed.
-
-    Source:
-        Weinberger et al., *Feature Hashing for Large Scale Multitask Learning*, 2009,
-        arXiv:0902.2206; Deerwester et al., *Indexing by Latent Semantic Analysis*, 1990.
+    spaces, of characters (Weinberger et al., *Feature Hashing for Large Scale Multitask Learning*,
+    2009, arXiv:0902.2206). Arrays are flattened. Labels are not used.
 
     Example:
         >>> dense_features(np.arange(24).reshape(3, 2, 4), np.array([0, 2])).shape

@@ -5,27 +5,21 @@ To add a rule, write a function here and add it to `RULES`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 from batchwright._format import mebibytes, percent
-from batchwright.advise.advice import WORTH, Advice, Gain, Verdict
+from batchwright.advise.advice import WORTH, Advice, Gain
 from batchwright.advise.data_profile import NUM_SHAPES, DataProfile
 from batchwright.advise.duplicates import Duplicates
 from batchwright.advise.machine import Hardware, ModelProfile
 from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
 from batchwright.advise.trials import LearningTrial, SpeedTrial, faster
 
-EVEN = 1.5
-"""Classes of less imbalance than this count as balanced."""
-
-MUCH, LITTLE = 0.2, 0.05
-"""Shares of wrong labels from which self-paced sampling helps, and below which it cannot."""
-
-UNCLEAR = 0.5
-"""An upper end of the noise above this is not reported."""
-
-BATCHES = 8
-"""Batches per update from which stratified updates mix at least as well as a shuffle."""
+EVEN = 1.5  # classes of less imbalance count as balanced
+MUCH, LITTLE = 0.2, 0.05  # shares of wrong labels: self-paced sampling helps from, or not below
+UNCLEAR = 0.5  # an upper end of the noise above this is not reported
+BATCHES = 8  # per update, from which stratified updates mix at least as well as a shuffle
 
 SELF_PACED_GAIN = Gain(
     *(1.04, 1.03, 1.05),
@@ -35,32 +29,43 @@ SELF_PACED_GAIN = Gain(
 )
 """Accuracy of `SelfPaced` over its control that stops early; ten seeds."""
 
+_HALF_PRECISION_GAIN = Gain(
+    *(2.0, None, None),
+    "less activation memory (almost), at the same accuracy",
+    "published",
+    "Micikevicius et al., Mixed Precision Training, 2018, arXiv:1710.03740",
+)
+
+_CURRICULUM_GAIN = Gain(
+    *(1.0, None, None),
+    "the final metric, with clean data and a full budget",
+    "published",
+    "Wu, Dyer, Neyshabur, When Do Curricula Work?, 2021, arXiv:2012.03107",
+)
+
+_NOT_TRIED = "there was no time, or the metric did not improve"
+_METRIC = "the metric: run batchwright compare"
 _ALL_EQUAL = "All samples have the same length: there is no padding to save."
 _VARLEN = "attention kernels for variable lengths"
+
+# `advise` adds the technique.
+_use = partial(Advice, "", "use")
+_avoid = partial(Advice, "", "do not use")
+_unclear = partial(Advice, "", "cannot tell")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the rules use.
+    """Everything that the rules use; None or empty where it is unknown.
 
-    Attributes:
-        data: The lengths.
-        hardware: The machine. None: unknown.
-        trials: Name of a strategy → its trial on the user's task; empty without a task.
-        difficulties: Names of the scores that the task has.
-        learning: ``"curriculum"``, ``"half"``, ``"twice"`` (the tokens of an update) → its short
-            runs, beside the best of the trials; those that were not run are absent.
-        model: The model. None: unknown.
-        step_tokens: Tokens of an update in the task. None: unknown.
-        labels: The labels. None: unknown.
-        duplicates: Equal samples. None: unknown.
-        groups: The groups. None: unknown.
+    `learning` has short runs of ``"curriculum"``, and of ``"half"`` and ``"twice"`` the tokens per
+    update, beside the best of the trials.
     """
 
     data: DataProfile
     hardware: Hardware | None = None
-    trials: Mapping[str, SpeedTrial] = field(default_factory=dict)
-    difficulties: Sequence[str] = ()
+    trials: Mapping[str, SpeedTrial] = field(default_factory=dict)  # by name of the strategy
+    difficulties: Sequence[str] = ()  # names of the scores that the task has
     learning: Mapping[str, LearningTrial] = field(default_factory=dict)
     model: ModelProfile | None = None
     step_tokens: int | None = None
@@ -70,12 +75,14 @@ class Evidence:
 
 
 Rule: TypeAlias = Callable[[Evidence], Advice]
-"""All the evidence → the advice on one technique."""
 
 
 def advise(evidence: Evidence) -> list[Advice]:
     """Apply every rule; what is to be used comes first, the largest gain before."""
-    given = [replace(rule(evidence), rule=rule.__name__) for rule in RULES]
+    given = [
+        replace(rule(evidence), technique=technique, rule=rule.__name__)
+        for technique, rule in RULES.items()
+    ]
     order = {"use": 0, "cannot tell": 1, "do not use": 2}
     return sorted(
         given, key=lambda each: (order[each.verdict], -each.gain.ratio if each.gain else 0.0)
@@ -87,9 +94,9 @@ def dynamic_batching(evidence: Evidence) -> Advice:
 
     Source: the padding of plans of these lengths; with a task, the speed of both in turns.
     """
-    technique, data = "dynamic batching", evidence.data
+    data = evidence.data
     if data.is_constant:
-        return Advice(technique, "do not use", _ALL_EQUAL)
+        return _avoid(_ALL_EQUAL)
     why = (
         f"Random batches within {data.max_tokens:,} tokens are {_padding(data, 'plain')} padding, "
         f"planned batches {_padding(data, 'planned')}. Sorting by length within megabatches, as "
@@ -98,10 +105,10 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     gain, untested = _denser(data, "planned", "plain"), "the speed of your model"
     trial = evidence.trials.get("planned")
     if trial is not None:
-        gain, untested = trial.speed, "the metric: run batchwright compare"
+        gain, untested = trial.speed, _METRIC
         why += f" On your task, planned batches train {trial.speed.ratio:.2f} times as fast."
     settings = {"batching": f"TokenBudget({data.max_tokens})"}
-    return Advice(technique, gain.verdict, why, gain, settings, untested, strategy="planned")
+    return Advice("", gain.verdict, why, gain, settings, untested, strategy="planned")
 
 
 def mixed_precision(evidence: Evidence) -> Advice:
@@ -111,7 +118,6 @@ def mixed_precision(evidence: Evidence) -> Advice:
     al., *A Study of BFLOAT16*, 2019, arXiv:1905.12322. Narrow nets gain nothing, or lose:
     `python -m benchmarks.precision`.
     """
-    technique = "mixed precision"
     kind = "planned" if "planned" in evidence.trials else "plain"
     gains = {
         trial.precision: faster(trial.speeds, evidence.trials[kind].speeds)
@@ -124,24 +130,12 @@ def mixed_precision(evidence: Evidence) -> Advice:
             f"{precision} is {gain.ratio:.2f} times as fast as fp32"
             for precision, gain in gains.items()
         )
-        verdict = gains[best].verdict
-        return Advice(
-            technique,
-            verdict,
-            f"Measured on updates of your task, in turns: {listed}.",
-            gains[best],
-            {"precision": f'Precision("{best if verdict == "use" else "fp32"}")'},
-            "the metric: run batchwright compare",
-            strategy=best,
-        )
-    published = _published(
-        2.0,
-        "less activation memory (almost), at the same accuracy",
-        "Micikevicius et al., Mixed Precision Training, 2018, arXiv:1710.03740",
-    )
+        gain, verdict = gains[best], gains[best].verdict
+        why = f"Measured on updates of your task, in turns: {listed}."
+        settings = {"precision": f'Precision("{best if verdict == "use" else "fp32"}")'}
+        return Advice("", verdict, why, gain, settings, _METRIC, strategy=best)
     if evidence.hardware is None:
-        why = "Without torch, the speed of this machine cannot be measured."
-        return Advice(technique, "cannot tell", why, published)
+        return _unclear("Without torch, this machine cannot be measured.", _HALF_PRECISION_GAIN)
     listed = ", ".join(
         f"{1 / ratio:.2f} of the time of fp32 in {name} at width {width:,}"
         for name, ratios in evidence.hardware.speed_over_fp32.items()
@@ -153,7 +147,7 @@ def mixed_precision(evidence: Evidence) -> Advice:
     )
     settings = {"precision": 'Precision("auto")'}
     untested = "your model: run batchwright advise on a task"
-    return Advice(technique, "cannot tell", why, published, settings, untested)
+    return _unclear(why, _HALF_PRECISION_GAIN, settings, untested)
 
 
 def packing(evidence: Evidence) -> Advice:
@@ -163,12 +157,11 @@ def packing(evidence: Evidence) -> Advice:
     arXiv:2107.02027. On CPUs, rows as long as a budget took 2 to 4 times as long as planned
     batches, since attention masks are dense there.
     """
-    technique, data = "packing", evidence.data
+    data = evidence.data
     if "packed" not in data.efficiency or "planned" not in data.efficiency:
-        why = "These samples cannot be packed into rows of this budget."
-        return Advice(technique, "cannot tell", why)
+        return _unclear("These samples cannot be packed into rows of this budget.")
     if data.is_constant:
-        return Advice(technique, "do not use", _ALL_EQUAL)
+        return _avoid(_ALL_EQUAL)
     gain = _denser(data, "packed", "planned")
     why = (
         f"Packed rows are {_padding(data, 'packed')} padding, planned batches "
@@ -176,12 +169,12 @@ def packing(evidence: Evidence) -> Advice:
     )
     if evidence.hardware is not None and evidence.hardware.device == "cpu":
         why += " On a CPU, attention over packed rows needs a dense mask, which costs more."
-        return Advice(technique, "do not use", why, gain)
+        return _avoid(why, gain)
     settings = {"batching": f"Packing({data.max_tokens})"}
     if gain.ratio > WORTH:
-        return Advice(technique, "cannot tell", why, gain, settings, _VARLEN)
+        return _unclear(why, gain, settings, _VARLEN)
     why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
-    return Advice(technique, "do not use", why, gain, settings, _VARLEN)
+    return _avoid(why, gain, settings, _VARLEN)
 
 
 def static_shapes(evidence: Evidence) -> Advice:
@@ -190,20 +183,18 @@ def static_shapes(evidence: Evidence) -> Advice:
     Source: compilations equal the number of shapes, with torch.compile and JAX
     (`python -m benchmarks.static_shapes`).
     """
-    technique, data = "static shapes", evidence.data
+    data = evidence.data
     if data.is_constant:
-        why = "All samples have the same length: there is one shape already."
-        return Advice(technique, "do not use", why)
+        return _avoid("All samples have the same length: there is one shape already.")
     if "buckets" not in data.efficiency:
-        why = f"These samples do not fit into {NUM_SHAPES} shapes."
-        return Advice(technique, "cannot tell", why)
+        return _unclear(f"These samples do not fit into {NUM_SHAPES} shapes.")
     why = (
         f"{NUM_SHAPES} padded shapes leave {_padding(data, 'buckets')} padding. They help only if "
         "the model is compiled for each shape (JAX, or torch.compile without dynamic shapes)."
     )
     settings = {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.max_tokens})"}
     gain = _denser(data, "buckets", "planned")
-    return Advice(technique, "cannot tell", why, gain, settings, "whether the model is compiled")
+    return _unclear(why, gain, settings, "whether the model is compiled")
 
 
 def curriculum(evidence: Evidence) -> Advice:
@@ -213,28 +204,19 @@ def curriculum(evidence: Evidence) -> Advice:
     data and a full budget, curricula, anticurricula and random orders end alike. With a task that
     has scores: short runs of it, judged by the time to the same metric.
     """
-    technique = "curriculum"
     why = (
         "With clean labels and a full budget, no order by difficulty is known to help. It can help "
         "if a fifth of the labels or more is wrong, or if training is cut short."
     )
-    published = _published(
-        1.0,
-        "the final metric, with clean data and a full budget",
-        "Wu, Dyer, Neyshabur, When Do Curricula Work?, 2021, arXiv:2012.03107",
-    )
     if not evidence.difficulties:
         noise = None if evidence.labels is None else evidence.labels.noise
         if noise is not None and noise.is_trusted and noise.low >= MUCH:
-            why += (
-                f" About {noise.rate:.0%} of the labels are wrong here, and wrong labels are hard "
-                "to learn."
-            )
+            why += f" About {noise.rate:.0%} of the labels are wrong here, and hard to learn."
             settings = {"order": "Curriculum(difficulty.out_of_fold(features, labels).loss)"}
             untested = "the metric: run batchwright compare, with such scores as difficulties"
-            return Advice(technique, "cannot tell", why, None, settings, untested)
+            return _unclear(why, None, settings, untested)
         untested = "your own scores" + ("" if noise else "; how many labels are wrong")
-        return Advice(technique, "do not use", why, published, untested=untested)
+        return _avoid(why, _CURRICULUM_GAIN, untested=untested)
     name = evidence.difficulties[0]
     settings = {"order": f"Curriculum({name}, epochs=EPOCHS / 2)"}
     strategy = f"curriculum:{name}"
@@ -245,11 +227,8 @@ def curriculum(evidence: Evidence) -> Advice:
     trial = evidence.learning.get("curriculum")
     if trial is None:
         scores = ", ".join(evidence.difficulties)
-        why += (
-            f" Your task has scores ({scores}), but there was no time to try them, or the metric "
-            "did not improve."
-        )
-        return Advice(technique, "cannot tell", why, published, settings, untested)
+        why += f" Your task has scores ({scores}), but they could not be tried: {_NOT_TRIED}."
+        return _unclear(why, _CURRICULUM_GAIN, settings, untested)
     verdict = trial.verdict
     runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
     why = (
@@ -259,7 +238,7 @@ def curriculum(evidence: Evidence) -> Advice:
     if verdict == "cannot tell":
         why += " Seeds differ by as much: allow more --seconds for more runs."
     settings = {} if verdict == "do not use" else settings
-    return Advice(technique, verdict, why, trial.sooner, settings, untested, strategy=strategy)
+    return Advice("", verdict, why, trial.sooner, settings, untested, strategy=strategy)
 
 
 def tokens_per_update(evidence: Evidence) -> Advice:
@@ -270,9 +249,9 @@ def tokens_per_update(evidence: Evidence) -> Advice:
     same tokens, more than any batching gains. With a task: short runs of it, with its own learning
     rate.
     """
-    technique, data = "other tokens per update", evidence.data
+    data = evidence.data
     if evidence.learning and evidence.step_tokens is not None:
-        return _tried_tokens(evidence, technique, evidence.step_tokens)
+        return _tried_tokens(evidence, evidence.step_tokens)
     why = (
         "Tokens per update are a setting of the optimizer, not of memory. Keep the number that "
         f"your learning rate was tuned for. If you can choose, take {BATCHES} batches per update "
@@ -286,18 +265,15 @@ def tokens_per_update(evidence: Evidence) -> Advice:
         )
     settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
     untested = "the loss at equal time: run batchwright advise on a task"
-    return Advice(technique, "cannot tell", why, None, settings, untested)
+    return _unclear(why, None, settings, untested)
 
 
-def _tried_tokens(evidence: Evidence, technique: str, step_tokens: int) -> Advice:
+def _tried_tokens(evidence: Evidence, step_tokens: int) -> Advice:
     sizes = {"half": step_tokens // 2, "twice": 2 * step_tokens}
     trials = {name: evidence.learning[name] for name in sizes if name in evidence.learning}
     if not trials:
-        why = (
-            f"There was no time to try anything but your {step_tokens:,} tokens per update, or the "
-            "metric did not improve."
-        )
-        return Advice(technique, "cannot tell", why)
+        why = f"Other numbers than {step_tokens:,} could not be tried: {_NOT_TRIED}."
+        return _unclear(why)
     best = max(trials, key=lambda name: trials[name].sooner.ratio)
     verdicts = {name: trial.verdict for name, trial in trials.items()}
     listed = "; ".join(
@@ -307,24 +283,23 @@ def _tried_tokens(evidence: Evidence, technique: str, step_tokens: int) -> Advic
         f"Compared with your {step_tokens:,} tokens per update, in short runs over "
         f"{trials[best].share:.0%} of your training: {listed}."
     )
-    verdict: Verdict = "cannot tell" if "cannot tell" in verdicts.values() else "do not use"
-    settings = {}
-    if verdicts[best] == "use":
-        verdict, settings = "use", {"step_tokens": str(sizes[best])}
     untested = "other learning rates, which should be tuned together with it"
-    return Advice(technique, verdict, why, trials[best].sooner, settings, untested)
+    if verdicts[best] == "use":
+        settings = {"step_tokens": str(sizes[best])}
+        return _use(why, trials[best].sooner, settings, untested)
+    says = _avoid if set(verdicts.values()) == {"do not use"} else _unclear
+    return says(why, trials[best].sooner, untested=untested)
 
 
 def memory_budget(evidence: Evidence) -> Advice:
     """A larger budget for batches: what fits, and what the peak consists of.
 
-    A larger budget makes batches fewer, not updates better, so it is never advised outright.
-    Tokens per update are another setting.
+    It is never advised outright: it makes batches fewer, not updates better.
 
     Source: what `MemoryModel` predicts of the user's own step (`python -m
     benchmarks.memory_prediction` shows how well).
     """
-    technique, data, model = "a larger memory budget", evidence.data, evidence.model
+    data, model = evidence.data, evidence.model
     if model is None or model.memory is None:
         why = "What fits into memory depends on the model."
         untested = "the memory of a step: run batchwright advise on a task, or MemoryModel.fit"
@@ -334,7 +309,7 @@ def memory_budget(evidence: Evidence) -> Advice:
             why += "" if why.endswith(".") else "."
         if model is not None and model.peak_bytes is not None:
             why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
-        return Advice(technique, "cannot tell", why, untested=untested)
+        return _unclear(why, untested=untested)
     memory = model.memory
     peak = max(size for _, _, size in memory.shapes)
     name, share, cure = memory.parts[0]
@@ -345,14 +320,14 @@ def memory_budget(evidence: Evidence) -> Advice:
     if cure:
         why += f" To reduce it: {cure}."
     if memory.max_tokens is None or memory.max_tokens <= data.max_tokens:
-        return Advice(technique, "do not use", why)
+        return _avoid(why)
     why += (
         f" Batches of {memory.max_tokens:,} tokens would fit into {mebibytes(memory.limit)} MiB. "
         "Larger batches help only until the device is busy; smaller ones mix updates better."
     )
     is_more = memory.max_tokens / data.max_tokens >= WORTH
     untested = "the speed of larger batches: run batchwright compare, with max_tokens in a strategy"
-    return Advice(technique, "cannot tell" if is_more else "do not use", why, untested=untested)
+    return (_unclear if is_more else _avoid)(why, untested=untested)
 
 
 def label_noise(evidence: Evidence) -> Advice:
@@ -363,7 +338,7 @@ def label_noise(evidence: Evidence) -> Advice:
     shuffling, of which early stopping gains 6.0; with none, it gains nothing. Han et al.,
     *Co-teaching*, 2018, arXiv:1804.06872.
     """
-    technique, labels, found = "self-paced", evidence.labels, evidence.duplicates
+    labels, found = evidence.labels, evidence.duplicates
     contradicting = ""
     if found is not None and found.num_contradicting:
         contradicting = (
@@ -373,7 +348,7 @@ def label_noise(evidence: Evidence) -> Advice:
     if labels is None or labels.noise is None:
         reason = "no labels were given" if labels is None else labels.noise_unknown
         why = f"It is unknown how many labels are wrong: {reason}.{contradicting}"
-        return Advice(technique, "cannot tell", why, untested="how many labels are wrong")
+        return _unclear(why, untested="how many labels are wrong")
     noise = labels.noise
     why = (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.1%} to {noise.high:.1%}), "
@@ -381,24 +356,24 @@ def label_noise(evidence: Evidence) -> Advice:
         f"labels.{contradicting}"
     )
     if noise.high < LITTLE and not contradicting:
-        return Advice(technique, "do not use", f"{why} There is little to leave out.")
+        return _avoid(f"{why} There is little to leave out.")
     if not noise.is_trusted:
         most = "It cannot be told how many labels are wrong"
         if noise.high < UNCLEAR:
             none = "" if contradicting else ", perhaps none"
             most = f"At most {noise.high:.0%} of the labels are wrong{none}"
         why = f"{most}: {noise.doubt}.{contradicting}"
-        return Advice(technique, "cannot tell", why, untested="better features of the samples")
+        return _unclear(why, untested="better features of the samples")
     settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}
     untested = "the metric on correct labels, with early stopping beside it"
     if noise.low < MUCH:
         why += f" Self-paced sampling is known to help from {MUCH:.0%} on."
-        return Advice(technique, "cannot tell", why, None, settings, untested)
+        return _unclear(why, None, settings, untested)
     why += (
         " In our study, early stopping alone brought three fifths of the gain of self-paced "
         "sampling over a plain shuffle: try it first."
     )
-    return Advice(technique, "use", why, SELF_PACED_GAIN, settings, untested)
+    return _use(why, SELF_PACED_GAIN, settings, untested)
 
 
 def class_balance(evidence: Evidence) -> Advice:
@@ -407,21 +382,19 @@ def class_balance(evidence: Evidence) -> Advice:
     Source: Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss*,
     2019, arXiv:1906.07413: balance helps late in training (from epoch 160 of 200), if classes count
     alike; Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain
-    shuffles learn the better features. On the original distribution, drawing from another one
-    moves decisions away from frequent classes, and accuracy usually falls.
+    shuffles learn the better features.
     """
-    technique, labels = "balanced sampling", evidence.labels
+    labels = evidence.labels
     if labels is None:
-        why = "No labels were given, so the balance of the classes is unknown."
-        return Advice(technique, "cannot tell", why, untested="the labels")
+        return _unclear("No labels were given: class balance is unknown.", untested="the labels")
     if labels.num_classes == 1:
-        return Advice(technique, "do not use", "There is one class.")
+        return _avoid("There is one class.")
     if labels.imbalance < EVEN:
         why = (
             f"The {labels.num_classes:,} classes are balanced: {labels.smallest:,} to "
             f"{labels.largest:,} samples each."
         )
-        return Advice(technique, "do not use", why)
+        return _avoid(why)
     why = (
         f"The largest of {labels.num_classes:,} classes has {labels.imbalance:,.1f} times the "
         f"samples of the smallest ({labels.largest:,} and {labels.smallest:,}). Balanced sampling "
@@ -429,7 +402,7 @@ def class_balance(evidence: Evidence) -> Advice:
         "the original distribution usually falls."
     )
     settings = {"order": "ClassBalanced(labels, temperature=2, after=4 * EPOCHS // 5)"}
-    return Advice(technique, "cannot tell", why, None, settings, "your metric")
+    return _unclear(why, None, settings, "your metric")
 
 
 def duplicates(evidence: Evidence) -> Advice:
@@ -438,15 +411,14 @@ def duplicates(evidence: Evidence) -> Advice:
     Source: the number of samples that are equal byte for byte. That removing them does no harm: Lee
     et al., *Deduplicating Training Data Makes Language Models Better*, 2021, arXiv:2107.06499.
     """
-    technique, found = "deduplication", evidence.duplicates
+    found = evidence.duplicates
     if found is None:
-        why = "The samples themselves were not compared."
-        return Advice(technique, "cannot tell", why, untested="the samples")
+        return _unclear("The samples themselves were not compared.", untested="the samples")
     part = "" if found.is_complete else " that were compared"
     if not found.num_repeated:
         why = f"None of the {found.num_samples:,} samples{part} is a duplicate."
         untested = "near duplicates" if found.is_complete else "near duplicates; the other samples"
-        return Advice(technique, "do not use", why, untested=untested)
+        return _avoid(why, untested=untested)
     saved, what = found.share, "samples"
     if found.token_share is not None:
         saved, what = found.token_share, "tokens"
@@ -460,26 +432,26 @@ def duplicates(evidence: Evidence) -> Advice:
             " Equal samples have different labels: at least "
             f"{found.num_contradicting:,} labels are wrong."
         )
-    gain = _computed(1 / (1 - saved), f"the distinct {what} per epoch")
+    of = f"the distinct {what} per epoch"
+    gain = Gain(1 / (1 - saved), None, None, of, "computed from the plan")
     untested = "near duplicates; whether validation data contain some of these samples"
     if gain.ratio < WORTH:
-        return Advice(technique, "do not use", why, gain, untested=untested)
+        return _avoid(why, gain, untested=untested)
     settings = {"lengths": "lengths[kept], where kept = first_of_each(samples)"}
-    return Advice(technique, "use", why, gain, settings, untested)
+    return _use(why, gain, settings, untested)
 
 
 def mixture(evidence: Evidence) -> Advice:
     """Draw small groups more often: for a metric that counts groups alike.
 
     Source: Arivazhagan et al., *Massively Multilingual Neural Machine Translation in the Wild*,
-    2019, arXiv:1907.05019: a temperature of 5 improves rare languages and worsens frequent ones.
+    2019, arXiv:1907.05019: a temperature of 5 helps rare languages and harms frequent ones.
     """
-    technique, groups = "mixture of groups", evidence.groups
+    groups = evidence.groups
     if groups is None:
-        why = "No groups were given, so the origin of the samples is unknown."
-        return Advice(technique, "cannot tell", why, untested="the groups")
+        return _unclear("No groups were given: origins are unknown.", untested="the groups")
     if groups.num_groups == 1:
-        return Advice(technique, "do not use", "There is one group.")
+        return _avoid("There is one group.")
     largest, smallest = groups.largest[0], groups.smallest
     why = (
         f"Of {groups.num_groups:,} groups, {largest.name!r} has {largest.token_share:.1%} of the "
@@ -490,22 +462,23 @@ def mixture(evidence: Evidence) -> Advice:
         "frequent ones lose."
     )
     settings = {"order": f"Mixture(groups, temperature={groups.temperature:g})"}
-    return Advice(technique, "cannot tell", why, None, settings, "your metric, for each group")
+    return _unclear(why, None, settings, "your metric, for each group")
 
 
-RULES: tuple[Rule, ...] = (
-    dynamic_batching,
-    mixed_precision,
-    packing,
-    static_shapes,
-    curriculum,
-    tokens_per_update,
-    memory_budget,
-    label_noise,
-    class_balance,
-    duplicates,
-    mixture,
-)
+RULES: dict[str, Rule] = {
+    "dynamic batching": dynamic_batching,
+    "mixed precision": mixed_precision,
+    "packing": packing,
+    "static shapes": static_shapes,
+    "curriculum": curriculum,
+    "other tokens per update": tokens_per_update,
+    "a larger memory budget": memory_budget,
+    "self-paced": label_noise,
+    "balanced sampling": class_balance,
+    "deduplication": duplicates,
+    "mixture of groups": mixture,
+}
+"""Technique → its rule."""
 
 
 def _padding(data: DataProfile, kind: str) -> str:
@@ -514,15 +487,7 @@ def _padding(data: DataProfile, kind: str) -> str:
 
 def _denser(data: DataProfile, kind: str, other: str) -> Gain:
     ratio = data.efficiency[kind] / data.efficiency[other]
-    return _computed(ratio, "the share of real tokens")
-
-
-def _computed(ratio: float, of: str) -> Gain:
-    return Gain(ratio, None, None, of, "computed from the plan")
-
-
-def _published(ratio: float, of: str, source: str) -> Gain:
-    return Gain(ratio, None, None, of, "published", source)
+    return Gain(ratio, None, None, "the share of real tokens", "computed from the plan")
 
 
 def _times_as_fast(trial: LearningTrial) -> str:

@@ -37,71 +37,41 @@ _FEW_VALUES = 20  # so many distinct values may always be classes, such as half 
 
 @dataclass(frozen=True)
 class LabelProfile:
-    """What is known of the labels.
-
-    Attributes:
-        num_samples: Number of labels.
-        num_classes: Number of classes.
-        largest: Samples of the largest class.
-        smallest: Samples of the smallest.
-        imbalance: `largest` over `smallest`.
-        effective_classes: Classes of equal size that would have the same entropy.
-        noise: How many labels are wrong. None: unknown.
-        noise_unknown: Why that is unknown; empty if it is not.
-    """
+    """What is known of the labels."""
 
     num_samples: int
     num_classes: int
-    largest: int
-    smallest: int
-    imbalance: float
-    effective_classes: float
-    noise: NoiseEstimate | None
-    noise_unknown: str
+    largest: int  # samples of the largest class
+    smallest: int  # samples of the smallest
+    imbalance: float  # `largest` over `smallest`
+    effective_classes: float  # classes of equal size that would have the same entropy
+    noise: NoiseEstimate | None  # how many labels are wrong. None: unknown
+    noise_unknown: str  # why that is unknown; empty if it is not
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of samples.
+    """A group of samples."""
 
-    Attributes:
-        name: Its value in the column, the first 60 characters of it.
-        num_samples: Number of samples.
-        share: Of all samples.
-        token_share: Of all tokens.
-        mean_length: Tokens of a sample.
-        tempered_share: Of the draws of ``Mixture(temperature=5)``.
-        tempered_epochs: How often each of its samples is drawn in an epoch of that.
-    """
-
-    name: str
+    name: str  # its value in the column, the first 60 characters of it
     num_samples: int
-    share: float
-    token_share: float
-    mean_length: float
-    tempered_share: float
-    tempered_epochs: float
+    share: float  # of all samples
+    token_share: float  # of all tokens
+    mean_length: float  # tokens of a sample
+    tempered_share: float  # of the draws of ``Mixture(temperature=5)``
+    tempered_epochs: float  # how often each of its samples is drawn in an epoch of that
 
 
 @dataclass(frozen=True)
 class GroupProfile:
-    """What is known of the groups.
-
-    Attributes:
-        num_samples: Number of samples.
-        num_groups: Number of groups.
-        effective_groups: Groups of equal size that would have the same entropy.
-        largest: The ten largest, the largest first.
-        smallest: The smallest.
-        temperature: Of the tempered shares.
-    """
+    """What is known of the groups."""
 
     num_samples: int
     num_groups: int
-    effective_groups: float
-    largest: tuple[Group, ...]
+    effective_groups: float  # groups of equal size that would have the same entropy
+    largest: tuple[Group, ...]  # the ten largest, the largest first
     smallest: Group
-    temperature: float
+    temperature: float  # of the tempered shares
 
 
 class SampleProfiles(TypedDict):
@@ -124,14 +94,8 @@ def profile_samples(
 ) -> SampleProfiles:
     """Profile everything that is given.
 
-    Args:
-        lengths: integer[n] or integer[n, k], tokens.
-        labels: [n], see `profile_labels`. None: unknown.
-        groups: [n], see `profile_groups`. None: unknown.
-        samples: [n], see `profile_duplicates`. None: unknown.
-        features: [n, ...], see `profile_labels`. None: unknown.
-        seed: Of the random part that noise is estimated from.
-        watch: Called with the name of each step.
+    See `profile_labels` for labels and features, `profile_groups` for groups, and
+    `profile_duplicates` for samples. `watch` is called with the name of each step.
 
     Raises:
         ScoresError: If labels are not classes, or a column has not one value for each sample.

@@ -39,23 +39,14 @@ too little for other trials."""
 
 @dataclass(frozen=True)
 class Price:
-    """The time of a run, and the time limit of its trials.
+    """The time of a run, and the time limit of its trials."""
 
-    Attributes:
-        run_seconds: Estimate for a whole run in plain batches, without evaluations.
-        batch_seconds: To train on a batch.
-        evaluation_seconds: Of an evaluation.
-        seconds: Limit of the trials. None: they are limited in updates.
-        is_given: Whether the user gave the limit.
-        updates: Updates of each strategy in a trial. None: trials are limited in seconds.
-    """
-
-    run_seconds: float
-    batch_seconds: float
-    evaluation_seconds: float
-    seconds: float | None
-    is_given: bool
-    updates: int | None = None
+    run_seconds: float  # estimate for a whole run in plain batches, without evaluations
+    batch_seconds: float  # to train on a batch
+    evaluation_seconds: float  # of an evaluation
+    seconds: float | None  # limit of the trials. None: they are limited in updates
+    is_given: bool  # whether the user gave the limit
+    updates: int | None = None  # of each strategy in a trial. None: limited in seconds
 
     def __str__(self) -> str:
         """Return it as a sentence or two."""
@@ -71,29 +62,18 @@ class Price:
 
 @dataclass(frozen=True)
 class Found:
-    """What trials found out.
+    """What trials found out."""
 
-    Attributes:
-        evidence: For the rules.
-        price: Its time limit.
-        seconds: The time that trials took.
-    """
-
-    evidence: Evidence
-    price: Price
-    seconds: float
+    evidence: Evidence  # for the rules
+    price: Price  # its time limit
+    seconds: float  # the time that trials took
 
 
 def price_trials(task: Task, *, seconds: float | None = None, updates: int | None = None) -> Price:
     """Estimate the time of a run from a few updates in plain batches, and limit its trials.
 
-    Args:
-        task: The task.
-        seconds: Limit of the trials. None: the larger of 2 minutes and a twentieth of the run.
-        updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
-
     Raises:
-        TaskError: If both are given, or one of them is not positive.
+        TaskError: If both seconds and updates are given, or one of them is not positive.
     """
     if seconds is not None and updates is not None:
         raise TaskError("trials are limited by seconds or by updates: give only one of them.")
@@ -133,8 +113,8 @@ def examine_task(
 ) -> Found:
     """Profile a task's data, machine and model, and run its trials.
 
-    Guarantees that trials begin only after `tell` was called with their time limit, and that no
-    update begins after it.
+    Guarantees that trials begin only after `tell` was called with their price, and that no update
+    begins after their time limit.
 
     Args:
         task: The task.

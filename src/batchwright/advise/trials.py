@@ -42,49 +42,28 @@ _ENOUGH = 0.8  # a run that is cut short counts if this share of it is done
 
 @dataclass(frozen=True)
 class SpeedTrial:
-    """The speed of a strategy in its trial.
-
-    Attributes:
-        name: Of the strategy.
-        precision: The precision it trained in.
-        updates: Number of updates, without the first few.
-        run_seconds: Of a whole run at that speed.
-        tokens_per_second: Real tokens.
-        speed: Over the first strategy's, with an interval over updates.
-        speeds: Real tokens per second of each update.
-    """
+    """The speed of a strategy in its trial."""
 
     name: str
     precision: str
-    updates: int
-    run_seconds: float
-    tokens_per_second: float
-    speed: Gain
-    speeds: tuple[float, ...]
+    updates: int  # number of updates, without the first few
+    run_seconds: float  # of a whole run at that speed
+    tokens_per_second: float  # real tokens
+    speed: Gain  # over the first strategy's, with an interval over updates
+    speeds: tuple[float, ...]  # real tokens per second of each update
 
 
 @dataclass(frozen=True)
 class LearningTrial:
-    """What a strategy learnt in short runs, beside the first strategy.
-
-    Attributes:
-        name: Of the strategy.
-        share: Share of a whole run's tokens in each short run; at least four fifths of it are done.
-        runs: Number of runs.
-        sooner: How many times as fast it reached the metrics of the first strategy: the mean over
-            `LEVELS`, with an interval over runs.
-        least: The least of that, over levels and runs.
-        most: The most.
-        gain: How much better its metric was after the same tokens; above 0 is better. Mean.
-    """
+    """How much sooner than the first strategy another one reached the same metrics."""
 
     name: str
-    share: float
+    share: float  # of a whole run's tokens in each run; at least four fifths of it are done
     runs: int
-    sooner: Gain
-    least: float
+    sooner: Gain  # how many times as fast: mean over `LEVELS`, with an interval over runs
+    least: float  # over levels and runs
     most: float
-    gain: float
+    gain: float  # how much better its metric was after the same tokens; above 0 is better. Mean
 
     @property
     def verdict(self) -> Verdict:
@@ -166,19 +145,10 @@ def run_trials(
 
 
 def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
-    """Compare the speed of updates with that of others that took turns with them.
+    """Compare the speed of updates, in real tokens per second, with that of others in turns.
 
-    The total time counts, as it does in a run: slow updates weigh more than fast ones.
-
-    Args:
-        speeds: Real tokens per second of each update.
-        others: The same of the other strategy, as many.
-
-    Returns:
-        The ratio, with a 95 % bootstrap interval over pairs of updates.
-
-    Raises:
-        MissingExtraError: Without scipy.
+    The total time counts, as it does in a run: slow updates weigh more than fast ones. The interval
+    is a 95 % bootstrap interval over pairs of updates.
 
     Example:
         >>> gain = faster([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])

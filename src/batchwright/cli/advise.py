@@ -197,7 +197,7 @@ def _advised(evidence: Evidence, price: SpentPrice | None, framework: str) -> Ad
 def _list_rules(*, as_json: bool) -> None:
     from batchwright.advise import RULES
 
-    listed = [{"rule": rule.__name__, "text": inspect.getdoc(rule)} for rule in RULES]
+    listed = [{"rule": rule.__name__, "text": inspect.getdoc(rule)} for rule in RULES.values()]
     if as_json:
         print_json(listed)
         return
