@@ -244,7 +244,7 @@ def test_an_epoch_that_begins_again_is_said_once():
     loader = loader_of(planner(), Tokens())
     for each in (sampler, loader):
         list(each)
-        with pytest.warns(UserWarning, match="epoch 0 begins once more") as said:
+        with pytest.warns(UserWarning, match="epoch 0 is repeated") as said:
             list(each)
         assert len(said) == 1
         list(each)
@@ -256,7 +256,7 @@ def test_a_look_at_some_batches_is_no_epoch():
     sampler = PlanBatchSampler(planner())
     next(iter(sampler))
     next(iter(sampler))
-    with pytest.warns(UserWarning, match="once more"):  # a loop that leaves each epoch early
+    with pytest.warns(UserWarning, match="is repeated"):  # a loop that leaves each epoch early
         next(iter(sampler))
 
 
@@ -311,7 +311,7 @@ def test_a_pass_that_is_finished_is_the_epoch_and_the_next_of_it_is_said():
     sampler = PlanBatchSampler(planner())
     sampler.load_state_dict(sampler.state_after(2))
     list(sampler)
-    with pytest.warns(UserWarning, match="once more"):
+    with pytest.warns(UserWarning, match="is repeated"):
         list(sampler)
 
 

@@ -396,7 +396,7 @@ def test_an_epoch_that_begins_again_is_said_once(whole):
     dataset = dataset_of()
     for _ in range(1 if whole else 2):
         list(dataset) if whole else next(iter(dataset))
-    with pytest.warns(UserWarning, match=r"epoch 0 of the stream begins once more"):
+    with pytest.warns(UserWarning, match=r"epoch 0 of the stream is repeated"):
         list(dataset)
     list(dataset)
     dataset.set_epoch(1)

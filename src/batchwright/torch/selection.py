@@ -31,7 +31,7 @@ LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""
 
 Keep: TypeAlias = SupportsIndex | SupportsFloat
-"""How many rows are kept: an integer, or a share (a float, also of an array without dimensions)."""
+"""How many rows are kept: an integer; or a share, a float above 0 and at most 1, rounded down."""
 
 Selected: TypeAlias = tuple[Any, Tensor]
 """A smaller batch, and int64[k], its rows in the larger one."""
@@ -41,7 +41,7 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
     """Keep the rows of a batch with the smallest or the largest scores, in their order.
 
     Of equal scores the first rows are kept. A score that is not finite is never selected, even if
-    fewer rows than asked for are left.
+    fewer rows than asked for are left. O(rows · log rows).
 
     Args:
         batch: A tensor, or a dict, tuple or dataclass of tensors with the rows in dimension 0 and
@@ -50,9 +50,6 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
         keep: An integer: that many rows. A float: that share of the rows, above 0 and at most 1,
             rounded down, but at least one row; 1.0 keeps all.
         by: ``"small"`` or ``"large"``.
-
-    Returns:
-        The smaller batch, a copy, and int64[k], its rows in the larger one. O(rows · log rows).
 
     Raises:
         LossError: If there are no rows, `scores` is not one number for each, none is finite, or
@@ -77,7 +74,7 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
 def sample_losses(
     model: Module, losses_of: LossesOf, batch: Any, *, training: bool = False
 ) -> Tensor:
-    """Score the rows of a batch by a forward pass without a gradient.
+    """Score the rows of a batch, float[rows], by a forward pass without a gradient.
 
     Modes, buffers and gradients of the model and the states of random generators are left as they
     were: a run that scores draws the same dropout as one that does not.
@@ -87,14 +84,11 @@ def sample_losses(
             models need every rank to score at the same time.
         losses_of: ``(model, batch) → float[rows]``: a loss, or any other score, of each row.
         batch: The candidates.
-        training: Leave each module in its mode, so that dropout drops and batch normalisation
-            takes the statistics of the candidates. False: everything in evaluation mode.
-
-    Returns:
-        float[rows], float32 or wider, without a gradient.
+        training: Keep each module in its mode: dropout drops, and batch normalisation takes the
+            statistics of the candidates. False: everything in evaluation mode.
 
     Raises:
-        LossError: If that is not one number for each row.
+        LossError: If the losses are not one number for each row.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5))
@@ -180,11 +174,11 @@ def importance(
     Args:
         batch: The candidates; see `select`.
         scores: float[rows], 0 or more.
-        keep: Rows to draw, or their share of the candidates; see `select`.
+        keep: Rows to draw, k, or their share of the candidates.
         generator: The only source of random numbers.
 
     Returns:
-        The drawn rows as a batch; int64[k], their numbers; float32[k] (float64 for such scores),
+        The drawn rows as a batch; int64[k], their numbers; float[k], their weights,
         1 ÷ (candidates · probability of the row). O(rows + k · log rows).
 
     Raises:
@@ -220,8 +214,8 @@ def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
     scoring B rows is worth it if forward_share · B + k < τ · k. One batch is noisy: ask several.
 
     Args:
-        scores: float[B], 0 or more. What is not finite does not count for τ.
-        keep: Rows to draw, k, or their share of the candidates; see `select`.
+        scores: float[B], 0 or more; those that are not finite do not count for τ.
+        keep: Rows to draw, k, or their share of the candidates.
         forward_share: Cost of scoring a row ÷ of training on it. 1/3: backward costs two forward.
 
     Raises:

@@ -85,7 +85,7 @@ def windows(
         accumulate = getattr(sampler, "accumulate", None)
     if accumulate is None:
         raise LossError(
-            "windows cannot tell how many batches make an update: pass accumulate=, or a "
+            "windows needs the number of batches of an update: pass accumulate=, or a "
             "DataLoader with a PlanBatchSampler."
         )
     try:
@@ -171,16 +171,14 @@ def label_count(batch: Any) -> float:
     - Booleans of such a shape: those that `attention_mask` or `lengths` leave.
 
     Anything else is refused, such as class probabilities, a matrix in a tuple without any -100,
-    labels padded with another negative number, and labels that are no tensor.
+    labels padded with another negative number, and labels that are no tensor. A loss that shifts
+    labels itself sums over one less for each row, unless the first label is ignored, as
+    `PackCollator` sets it.
 
     Args:
         batch: A dict, dataclass or named tuple with ``labels``, ``label`` or ``label_ids``, else
             with ``lengths`` or an ``attention_mask``; a tuple whose last field is the labels; or a
             tensor, whose rows count.
-
-    Returns:
-        The number. A loss that shifts labels itself sums over one less for each row, unless the
-        first label is ignored, as `PackCollator` sets it.
 
     Raises:
         LossError: If there is nothing to count, or it is unknown what counts.

@@ -193,7 +193,7 @@ class PlanBatchSampler:
         self._passes, self._is_spent = 0, False
 
     def _placed(self) -> tuple[int, int]:
-        """Return rank and world size. Asked anew each time: ranks may be known only later."""
+        """Return rank and world size as they are now: ranks may be known only later."""
         return placed(self._given, "PlanBatchSampler")
 
     def _num_batches(self, world_size: int) -> int:
@@ -240,7 +240,7 @@ class PlanBatchSampler:
         # Where all epochs are alike, as in validation, nothing was forgotten.
         if course.plan is not None and not source.is_alike(course.plan):
             warnings.warn(
-                f"epoch {self.epoch} begins once more, with the same batches. Call "
+                f"epoch {self.epoch} is repeated, with the same batches. Call "
                 "sampler.set_epoch(epoch) before each epoch; or, where the same batches are "
                 "wanted, make the sampler of one plan: PlanBatchSampler(planner(0)).",
                 stacklevel=3,
@@ -291,12 +291,10 @@ def _entries(plan: Plan, batch: int) -> Batch:
     entries: list[int] = plan[batch].tolist()
     if plan.starts is None:
         return entries
-    starts = plan.starts[int(plan.offsets[batch]) : int(plan.offsets[batch + 1])]
+    starts = plan.starts[plan.offsets[batch] : plan.offsets[batch + 1]].tolist()
     size = plan.layout.max_length
-    return [
-        Piece(sample, start, None if size is None else start + size)
-        for sample, start in zip(entries, starts.tolist(), strict=True)
-    ]
+    ends = [None if size is None else start + size for start in starts]
+    return list(map(Piece, entries, starts, ends))
 
 
 def planned_sampler(loader: Any) -> PlanBatchSampler:

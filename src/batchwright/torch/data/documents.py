@@ -71,9 +71,10 @@ def is_packed(batch: Any) -> bool:
 
 
 def cut_documents(batch: Any) -> tuple[Any, Any] | None:
-    """Cut a packed batch in two between documents, near the middle.
+    """Cut a packed batch in two between documents, near the middle; None if it has only one.
 
-    Both parts are packed like the batch. A gap stays with the document before it.
+    Both parts are packed like the batch, and their tensors share memory with it. A gap stays with
+    the document before it.
 
     Args:
         batch: A dict, named tuple or dataclass of tensors [1, T, …] or [T, …], as `PackCollator`,
@@ -81,10 +82,6 @@ def cut_documents(batch: Any) -> tuple[Any, Any] | None:
             taken from ``cu_seq_lens…`` or ``cu_seqlens…``, else from ``document_ids`` or
             ``seq_idx``, else from ``position_ids`` that start again (without an `attention_mask`).
             Fields may also have one entry for each document.
-
-    Returns:
-        The parts, whose tensors share memory with the batch. None if it is not packed, or has a
-        single document.
 
     Raises:
         UpdateError: If a field belongs neither to tokens nor to documents, or the rows of several

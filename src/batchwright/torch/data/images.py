@@ -28,8 +28,6 @@ from batchwright.torch.data.samples import (
 )
 from batchwright.typing import IntArray, IntoLengths
 
-_OWN = ("patches", "coordinates", "segment_ids", "cu_seqlens", "max_seqlen", "sizes")
-
 
 @dataclass(frozen=True)
 class ImageCollator:
@@ -204,9 +202,18 @@ class PatchCollator:
             "max_seqlen": row.max_seqlen(),
             "sizes": torch.tensor([image.shape[-2:] for image in images]),
         }
-        return batch | {
-            name: stacked(values, name) for name, values in _named(fields, samples[0]).items()
-        }
+        if not isinstance(samples[0], Mapping):
+            if len(fields) > 1:
+                raise ColumnNotFoundError(
+                    f"samples are tuples of {len(fields) + 1} fields, expected (image, label). "
+                    "Return dicts from the data set, so that each has a name."
+                )
+            fields = dict(zip(["labels"], fields.values(), strict=False))
+        if taken := fields.keys() & batch.keys():
+            raise ColumnNotFoundError(
+                f"samples have the fields {sorted(taken)}, which PatchCollator adds. Rename them."
+            )
+        return batch | {name: stacked(values, name) for name, values in fields.items()}
 
     def _patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Cut an image [c, h, w] into patches [rows · columns, c · p²], with their coordinates."""
@@ -245,23 +252,6 @@ def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> 
         raise LengthsError(f"{high.size} heights for {wide.size} widths, expected as many.")
     counts: IntArray = -(-high // patch_size) * -(-wide // patch_size)
     return counts
-
-
-def _named(fields: Mapping[Any, Sequence[Any]], first: Any) -> dict[str, Sequence[Any]]:
-    """Return the other fields of the samples, with names."""
-    if not isinstance(first, Mapping):
-        if len(fields) > 1:
-            raise ColumnNotFoundError(
-                f"samples are tuples of {len(fields) + 1} fields, expected (image, label). Return "
-                "dicts from the data set, so that each has a name."
-            )
-        return dict(zip(["labels"], fields.values(), strict=False))
-    taken = [name for name in fields if name in _OWN]
-    if taken:
-        raise ColumnNotFoundError(
-            f"samples have the fields {taken}, which the batch has of its own. Rename them."
-        )
-    return dict(fields)
 
 
 def _image_fields(

@@ -49,7 +49,7 @@ class LengthWarmUp:
             an `attention_mask` 0, unless named; others get 0. A tuple of several sequences needs
             it.
         pad_to_multiple_of: Pieces are padded to a multiple of this, if the length allows.
-        lengths: The field that tells tokens from padding: a mask [rows, length], or int[rows] of
+        lengths: The field that marks tokens and padding: a mask [rows, length], or int[rows] of
             rows that are padded on the right. None: ``attention_mask``, else ``lengths``, of a
             dict; else every cell is a token.
         truncate: Drop what is beyond the length instead, as the source does.
@@ -267,7 +267,7 @@ def _is_cut(value: Any) -> bool:
 
 
 def _real(fields: Mapping[Any, Any], lengths: Name | None) -> Tensor:
-    """Tell tokens from padding, bool[rows, length]."""
+    """Return where tokens are, bool[rows, length]."""
     first: Tensor = next(value for value in fields.values() if _is_cut(value))
     if lengths is None:
         return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from batchwright.checks import check_positive, keep_whole
+from batchwright.checks import budgets, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.torch.data.samples import (
     LABEL_IGNORE,
@@ -22,6 +22,7 @@ from batchwright.torch.data.samples import (
     filled,
     flattened,
     has_length,
+    limit_of,
 )
 from batchwright.typing import IntArray
 
@@ -115,12 +116,10 @@ class PackCollator:
         rows = None if self.columns is None else len(set(self.columns.values()))
         for name in ("capacity", "max_length"):
             value = getattr(self, name)
-            value = tuple(value) if isinstance(value, list) else value
-            keep(self, name, value)
-            several = isinstance(value, tuple)
-            for number in value if several else (value,):
-                check_positive("PackCollator", **{name: number})
-            if value is not None and (len(value) if several else None) != rows:
+            if value is None:
+                continue
+            keep(self, name, budgets("PackCollator", name, value))
+            if (len(value) if isinstance(value, list | tuple) else None) != rows:
                 expected = "one number" if rows is None else f"a tuple of {rows}"
                 raise BudgetError(
                     f"PackCollator({name}={value}, columns={self.columns}): expected {expected}, "
@@ -141,7 +140,7 @@ class PackCollator:
         pads = self._pads(["input_ids"])
         tokens, lengths = self._flattened(columns, "input_ids")
         like = ("input_ids", lengths)
-        row = PackedRow.of(lengths, self.align, _of_row(self.capacity, 0))
+        row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
         batch: dict[str, Any] = {
             "input_ids": row.laid_out(tokens, pads.get("input_ids", 0), "input_ids"),
             "position_ids": row.positions() + self.position_ids_start,
@@ -196,7 +195,7 @@ class PackCollator:
                 name: self._flattened(columns, name, number, like=(first, lengths))[0]
                 for name in others
             }
-            capacity, kind = _of_row(self.capacity, number), f"{title} document"
+            capacity, kind = limit_of(self.capacity, number), f"{title} document"
             rows[title] = PackedRow.of(lengths, self.align, capacity, kind=kind)
         if any(row.ids.size > row.lengths.size for row in rows.values()):
             rows = {
@@ -234,7 +233,7 @@ class PackCollator:
         like: tuple[str, IntArray] | None = None,
     ) -> tuple[Tensor, IntArray]:
         """Concatenate a field, cut to the maximum of its row, and as long as another field."""
-        rows, most = columns[name], _of_row(self.max_length, number)
+        rows, most = columns[name], limit_of(self.max_length, number)
         if most is not None:
             rows = [row[:most] if has_length(row) else row for row in rows]
         flat, lengths = flattened(rows, name)
@@ -245,10 +244,6 @@ class PackCollator:
                 f"{like[1][sample]} in {like[0]!r}, expected as many."
             )
         return flat, lengths
-
-
-def _of_row(limits: int | tuple[int, ...] | None, number: int) -> int | None:
-    return limits[number] if isinstance(limits, tuple) else limits
 
 
 @dataclass(frozen=True, eq=False)

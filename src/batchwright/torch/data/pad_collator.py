@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchwright.checks import check_choice, check_positive, keep_whole
+from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError
 from batchwright.layout import Shape
 from batchwright.torch.data.samples import (
@@ -23,6 +23,7 @@ from batchwright.torch.data.samples import (
     flattened,
     has_length,
     is_whole,
+    limit_of,
     stacked,
 )
 from batchwright.typing import IntArray
@@ -106,11 +107,8 @@ class PadCollator:
         keep(self, "pad", checked_pads(self.pad, "PadCollator"))
         check_choice("PadCollator", "side", self.side, ("right", "left"))
         keep_whole(self, "pad_to_multiple_of")
-        if isinstance(self.max_length, list):
-            keep(self, "max_length", tuple(self.max_length))
-        limits = self.max_length if isinstance(self.max_length, tuple) else (self.max_length,)
-        for limit in limits:
-            check_positive("PadCollator", max_length=limit)
+        if self.max_length is not None:
+            keep(self, "max_length", budgets("PadCollator", "max_length", self.max_length))
         for option in ("attention_mask", "lengths"):
             value = getattr(self, option)
             if not isinstance(value, bool | str | int):
@@ -154,9 +152,7 @@ class PadCollator:
         laid_out = {name: flattened(rows, name) for name, rows in rows_of.items()}
         column_of = self._columns(laid_out)
         for name, column in column_of.items():
-            limit = self.max_length
-            if isinstance(limit, tuple):
-                limit = limit[column] if column >= 0 else None
+            limit = limit_of(self.max_length, column)
             if limit is not None and laid_out[name][1].max() > limit:
                 laid_out[name] = flattened([row[:limit] for row in rows_of[name]], name)
         num_rows, widths = self._shape(laid_out, column_of, len(samples))
@@ -281,7 +277,7 @@ class PadCollator:
         )
 
     def _inside(self, lengths: Tensor, width: int) -> Tensor:
-        """Tell tokens from padding, bool[rows, width]."""
+        """Return where tokens are, bool[rows, width]."""
         places = torch.arange(width)
         if self.side == "left":
             return places >= width - lengths[:, None]

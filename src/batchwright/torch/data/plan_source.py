@@ -50,9 +50,6 @@ class PlannerSource:
 
         Where the settings do not say everything (a batching of the user's), it is this one: the
         hash of the plan decides.
-
-        Raises:
-            PlanMismatchError: If nothing can be planned from the settings.
         """
         if settings == self.settings or not settings or settings.get("batching") is None:
             return self
@@ -85,14 +82,7 @@ class PlannerSource:
     def plan(
         self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
     ) -> Plan:
-        """Return the global plan of an epoch; the last one made is kept.
-
-        Args:
-            epoch: The epoch.
-            world_size: Ranks that share each update.
-            accumulate: Batches of one update on each rank.
-            num_batches: How many batches it had when a state was saved. None: any number.
-        """
+        """Return the global plan of an epoch, with so many batches if a saved state names them."""
         planner = self._for(world_size)
         if planner.accumulate != accumulate or num_batches not in (None, len(planner)):
             planner = self._planner.resized(world_size, accumulate)
@@ -169,11 +159,7 @@ PlanSource: TypeAlias = PlannerSource | FixedSource
 
 
 def as_source(plans: Planner | Plan) -> PlanSource:
-    """Wrap a planner or a plan.
-
-    Raises:
-        PlanError: If it is neither.
-    """
+    """Wrap a planner or a plan."""
     if isinstance(plans, Plan):
         return FixedSource(plans)
     if isinstance(plans, Planner):

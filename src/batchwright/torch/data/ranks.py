@@ -28,7 +28,7 @@ _LEAVES = 4_096
 """Values of a sample that are hashed."""
 
 _COMPARED: dict[str, int] = {}
-"""How often each kind of stream was compared among ranks, to tell passes apart."""
+"""How often each kind of stream was compared among ranks, to distinguish passes."""
 
 
 def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
@@ -82,7 +82,7 @@ def _launched(name: str) -> int:
 
 
 def splits_by_worker(samples: object) -> bool | None:
-    """Check whether a stream gives each worker a part of its own. None: it does not say."""
+    """Check whether a stream gives each worker its own part. None: it does not say."""
     for inside in _inside(samples):
         if _is_hugging_face(inside):
             return True
@@ -93,7 +93,7 @@ def splits_by_worker(samples: object) -> bool | None:
 
 
 def check_not_split_by_rank(samples: object, world_size: int, presharded: object) -> None:
-    """Raise `PlanError` if a stream gives each rank a part of its own, or may well do so."""
+    """Raise `PlanError` if a stream gives each rank its own part, or may well do so."""
     for inside in _inside(samples):
         distributed_over = getattr(getattr(inside, "_distributed", None), "world_size", 1)
         if _is_hugging_face(inside):
@@ -111,8 +111,8 @@ def check_not_split_by_rank(samples: object, world_size: int, presharded: object
     if presharded is True and world_size > 1 and isinstance(samples, IterableDataset):
         raise PlanError(
             f"presharded=True leaves open who shares the stream, and there are {world_size} ranks. "
-            'If only the workers of a rank do, say presharded="workers". If each rank has a part '
-            "of its own, give every rank the whole stream instead: updates are shared here, in "
+            'If only the workers of a rank do, say presharded="workers". If each rank has its '
+            "own part, give every rank the whole stream instead: updates are shared here, in "
             "equal counts."
         )
 

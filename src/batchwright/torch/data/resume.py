@@ -33,12 +33,8 @@ _NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "le
 class Leg(NamedTuple):
     """The part of an epoch that one number of ranks went through, within one budget.
 
-    Attributes:
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        consumed: Batches consumed in this leg, by all ranks together.
-        last: How what the leg before left was shared, where samples did not suffice.
-        fit: What its batches keep, if that differs from the leg before.
+    `consumed` counts batches of all ranks; `last` says how what the leg before left was shared, and
+    `fit` what batches keep, if that differs from the leg before.
     """
 
     world_size: int
@@ -92,7 +88,7 @@ class Course:
 
     Attributes:
         epoch: The epoch.
-        leg: The present leg; `consumed` are batches of `plan` that were consumed before.
+        leg: The present leg, with what was consumed of its plan before.
         plan: The global plan of this leg. None: nothing was left for it.
         source: Makes the plan that the epoch began with.
         earlier: The legs before this one.
@@ -144,7 +140,7 @@ class Course:
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
         done = self.start + consumed * self.world_size
-        # A leg of nothing is left out: whoever resumes there may plan or split anew.
+        # A leg of nothing is left out: who resumes there may plan or split again.
         legs = (*self.earlier, self.leg._replace(consumed=done)) if done else self.earlier
         return Position(self.epoch, legs, self.begun) if legs else Position(self.epoch)
 
@@ -181,7 +177,7 @@ def read_position(
         if given != ours:
             raise PlanMismatchError(
                 f"the state was saved with other lengths (fingerprint {given}, now {ours}). Resume "
-                "with the same data in the same order, or begin anew."
+                "with the same data in the same order, or start over."
             )
     if fields["seed"] != plans.seed:
         raise PlanMismatchError(

@@ -111,6 +111,13 @@ def is_whole(dtype: torch.dtype) -> bool:
     return not (dtype.is_floating_point or dtype.is_complex)
 
 
+def limit_of(limits: int | tuple[int, ...] | None, column: int) -> int | None:
+    """Return the limit of a column; there is none for a negative one among several."""
+    if isinstance(limits, tuple):
+        return limits[column] if column >= 0 else None
+    return limits
+
+
 def stacked(rows: Sequence[Any], name: Name) -> Any:
     """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
 

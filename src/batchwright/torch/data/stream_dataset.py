@@ -205,7 +205,7 @@ class StreamDataset(IterableDataset[Any]):
             self._shared[_Shared.HAS_READ :] = torch.tensor(hashes)
 
     def _compare(self) -> None:
-        """Compare what was read first with the other ranks, unless the user vouches for it."""
+        """Compare what was read first with the other ranks."""
         _, window, opening = self._shared[_Shared.HAS_READ :].tolist()
         rank, world_size = self._placed()
         if not self._shared[_Shared.HAS_READ] or world_size < 2:
@@ -222,7 +222,7 @@ class StreamDataset(IterableDataset[Any]):
         if (ended or begun > 1) and begun >= 0:
             self._shared[_Shared.BEGUN] = -(1 << 40)  # once
             warnings.warn(
-                f"epoch {self.epoch} of the stream begins once more, with the same batches. Call "
+                f"epoch {self.epoch} of the stream is repeated, with the same batches. Call "
                 "dataset.set_epoch(epoch) before each epoch; also where the same ones are wanted.",
                 stacklevel=3,
             )
@@ -247,11 +247,8 @@ class StreamDataset(IterableDataset[Any]):
         """Make the next iterator go on where a state was saved, in that state's epoch.
 
         A state of the end of an epoch keeps an epoch that was set: a loader that loads it after
-        `set_epoch` begins that one.
-
-        Args:
-            state: From `state_dict`, saved with the same number of workers. Under other numbers of
-                ranks or `accumulate`, exactly what was not emitted follows, in other batches.
+        `set_epoch` begins that one. Under other numbers of ranks or `accumulate`, exactly what was
+        not emitted follows, in other batches.
 
         Raises:
             PlanMismatchError: If it is no state, or one of another seed or number of workers.
