@@ -1,15 +1,14 @@
 """Selection inside a batch: score many candidates, train on few.
 
-A candidate batch goes through the model once without a gradient, and the rows that are selected go
-to `Update.backward`. The weight of the update is what the *selected* rows weigh:
+The weight of an update is what the *selected* rows weigh:
 
     chosen = [small_loss(model, losses_of, batch, keep=rate)[0] for batch in window]
     with precision.update(model, optimizer, weight=sum(map(label_count, chosen))) as update:
         for batch in chosen:
             update.backward(loss_sum, batch)
 
-Each rank selects among its own rows, without communication. A comparison has to count the pass over
-the candidates, about a third of a training step on them: see `pays`.
+Each rank selects among its own rows. A comparison has to count the pass over the candidates, about
+a third of a training step on them: see `pays`.
 """
 
 import math
@@ -84,8 +83,7 @@ def sample_losses(
             models need every rank to score at the same time.
         losses_of: ``(model, batch) → float[rows]``: a loss, or any other score, of each row.
         batch: The candidates.
-        training: Keep each module in its mode: dropout drops, and batch normalisation takes the
-            statistics of the candidates. False: everything in evaluation mode.
+        training: Keep each module in its mode. False: everything in evaluation mode.
 
     Raises:
         LossError: If the losses are not one number for each row.
@@ -122,9 +120,9 @@ def top_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> S
 def small_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> Selected:
     """Keep the rows with the smallest losses: where labels are wrong, mostly the right ones.
 
-    Keep all at first, as `batchwright.pacing.keep_rate` does: an untrained model cannot judge. In
-    Co-teaching, each of two models trains on what the other one selected: pass that one. Arguments,
-    results and errors are those of `sample_losses` and `select`.
+    Keep all at first, as `batchwright.pacing.keep_rate` does. In Co-teaching, each of two models
+    trains on what the other one selected: pass that one. Arguments, results and errors are those of
+    `sample_losses` and `select`.
 
     Example:
         >>> batch = torch.tensor([3.0, 1.0, 2.0, 9.0, 4.0])

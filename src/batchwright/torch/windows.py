@@ -40,11 +40,9 @@ class Window:
     global_tokens: float | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over the batches."""
         return iter(self.batches)
 
     def __len__(self) -> int:
-        """Count the batches."""
         return len(self.batches)
 
 

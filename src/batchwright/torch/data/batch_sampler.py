@@ -46,8 +46,7 @@ class PlanBatchSampler:
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
             same batches every epoch. Either fits any number of ranks: a planner is resized, the
-            batches of a plan are split, and where it has fewer samples than there are ranks, some
-            come twice, with a warning.
+            batches of a plan are split, or come twice, with a warning, if samples are too few.
         rank: This process, from 0. None: as `torch.distributed` says once it is initialised.
         world_size: Processes that share the epoch, as far as they get different data. None: as
             `rank`.
@@ -87,11 +86,9 @@ class PlanBatchSampler:
         return self._num_batches(self.world_size)
 
     def __iter__(self) -> "PlanIterator":
-        """Begin an epoch, or go on where the loaded state says."""
         return PlanIterator(self._begin, self._state, self._end)
 
     def __repr__(self) -> str:
-        """Describe the sampler in a line."""
         rank, world_size = placed(self._given, "")
         return (
             f"PlanBatchSampler({self._num_batches(world_size)} batches an epoch, epoch "

@@ -71,7 +71,6 @@ class ImageCollator:
     mask: bool | Name = False
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         object.__setattr__(self, "pad", checked_pads(self.pad, "ImageCollator"))
         keep_whole(self, "pad_to_multiple_of")
         shapes = self.shapes
@@ -177,7 +176,6 @@ class PatchCollator:
     pad: PadValue = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         keep_whole(self, "patch_size", "align", optional=("capacity",))
         if isinstance(checked_pads(self.pad, "PatchCollator"), dict):
             raise BudgetError(f"PatchCollator(pad={self.pad!r}): expected one number.")

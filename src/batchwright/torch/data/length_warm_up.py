@@ -27,27 +27,22 @@ class LengthWarmUp:
     """Cuts the rows of batches to the length that a pacing allows at present.
 
     A row of n tokens becomes ⌈n ÷ length⌉ rows, equal to within one token, so few cells are
-    padding. No token is lost, and each keeps its label. Labels have to be shifted before (the label
-    of a token is the next one, as the data set or collator gives it): a model that shifts labels
-    itself would lose one at each border.
+    padding. No token is lost, and each keeps its label. Labels have to be shifted before: a model
+    that shifts them itself would lose one at each border.
 
-    Call it on each batch in the training loop, before `windows` or the weight of the update: in a
+    Call it on each batch in the training loop, before `windows` or the weight of the update; in a
     worker of a DataLoader it would not see what the others consumed. Progress is the real tokens
-    returned so far ÷ `total_tokens`; each rank counts its own, times `world_size`, so one may be a
-    batch ahead of another.
+    returned so far ÷ `total_tokens`; each rank counts its own, times `world_size`.
 
-    Fields of [rows, length, …] are cut, and have to be of one length: a source and a target cannot
-    be cut alike. Fields of one value a row, and lists with one entry a row, are repeated for each
-    piece. Positions stay those in the whole row. Pieces are padded on the right.
+    Fields of [rows, length, …] are cut, and have to be of one length. Fields of one value a row,
+    and lists with one entry a row, are repeated for each piece. Positions stay those in the whole
+    row. Pieces are padded on the right.
 
     Args:
         pacing: Progress → the longest row allowed: `batchwright.pacing.length_warm_up`.
         total_tokens: Real tokens of the whole run, on all ranks.
         world_size: Ranks, each with a share of the tokens like this one's.
-        pad: Padding of pieces, as in `PadCollator`: one value, a mapping by name, or one for each
-            position of a tuple. Labels (`labels`, `label`, `label_ids`) get -100, booleans False,
-            an `attention_mask` 0, unless named; others get 0. A tuple of several sequences needs
-            it.
+        pad: Padding of pieces, as in `PadCollator`. A tuple of several sequences needs it.
         pad_to_multiple_of: Pieces are padded to a multiple of this, if the length allows.
         lengths: The field that marks tokens and padding: a mask [rows, length], or int[rows] of
             rows that are padded on the right. None: ``attention_mask``, else ``lengths``, of a

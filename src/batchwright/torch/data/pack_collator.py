@@ -98,7 +98,6 @@ class PackCollator:
     pad: Pads = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         keep = object.__setattr__
         keep(self, "pad", checked_pads(self.pad, "PackCollator"))
         keep_whole(self, "align")

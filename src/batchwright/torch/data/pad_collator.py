@@ -73,9 +73,8 @@ class PadCollator:
             first such sequence.
 
     Returns:
-        When called with the samples of a batch: a dict for dicts, with `attention_mask` and
-        `lengths` as further keys; a tuple for tuples, with them at its end; the tensor itself for
-        single sequences. A key that samples already have is theirs. O(tokens).
+        When called with samples: a dict, tuple or tensor, like a sample. `attention_mask` and
+        `lengths` are further keys, unless samples have these, or the last of a tuple. O(tokens).
 
     Raises:
         BudgetError: If a setting is invalid.
@@ -102,7 +101,6 @@ class PadCollator:
     lengths: bool | Name = False
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         keep = object.__setattr__  # as plain dicts and tuples, which can be pickled
         keep(self, "pad", checked_pads(self.pad, "PadCollator"))
         check_choice("PadCollator", "side", self.side, ("right", "left"))

@@ -37,7 +37,6 @@ class PlannerSource:
         return {"_planner": self._planner}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in another process."""
         self.__init__(state["_planner"])  # type: ignore[misc]
 
     @property

@@ -292,7 +292,6 @@ class PieceDataset(Dataset[Any]):
         self.fields = None if fields is None else tuple(fields)
 
     def __len__(self) -> int:
-        """Count the whole samples."""
         return len(self.dataset)
 
     def __getitem__(self, piece: IntoPiece) -> Any:

@@ -269,7 +269,6 @@ class StreamDataset(IterableDataset[Any]):
         return self.__dict__ | {"_given": self._placed(), "_pass": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a worker, or as a copy."""
         self.__dict__.update(state)
         _shared(self._shared)
 
