@@ -24,9 +24,6 @@ _DEEPEST = 50
 _TOO_DEEP = "nested too deep"
 
 
-# -- JSON -----------------------------------------------------------------------------------------
-
-
 def parsed(text: str | bytes) -> Any:
     """Parse JSON that is nested at most 50 deep and holds no NaN or infinity.
 
@@ -157,10 +154,9 @@ def opened(
     Raises:
         PlanMismatchError: It is not such a state, has another format, or was changed.
     """
+    load = f"Load what {how} returned."
     if not isinstance(state, Mapping):
-        raise PlanMismatchError(
-            f"not a state of {owner}: got {type(state).__name__}. Load what {how} returned."
-        )
+        raise PlanMismatchError(f"not a state of {owner}: got {type(state).__name__}. {load}")
     given, expected = set(state), {*names, "version", _CHECKSUM}
     if state.get("version", version) != version and (given == expected or not expected <= given):
         raise PlanMismatchError(
@@ -168,13 +164,9 @@ def opened(
             "the version of batchwright that saved it."
         )
     if given != expected:
-        missing, unknown = sorted(expected - given), sorted(map(str, given - expected))
-        parts = [
-            f"{what} {each}" for what, each in (("without", missing), ("with", unknown)) if each
-        ]
-        raise PlanMismatchError(
-            f"not a state of {owner}: it is {' and '.join(parts)}. Load what {how} returned."
-        )
+        differ = {"without": sorted(expected - given), "with": sorted(map(str, given - expected))}
+        wrong = " and ".join(f"{word} {which}" for word, which in differ.items() if which)
+        raise PlanMismatchError(f"not a state of {owner}: it is {wrong}. {load}")
     try:
         plain: dict[str, Any] = _plain({name: state[name] for name in state if name != _CHECKSUM})
         same = state[_CHECKSUM] == _checksum(plain)
@@ -183,7 +175,7 @@ def opened(
     if same is not True:
         raise PlanMismatchError(
             f"the state of {owner} was changed after it was saved: its checksum does not match. "
-            f"Load what {how} returned."
+            f"{load}"
         )
     del plain["version"]
     return plain

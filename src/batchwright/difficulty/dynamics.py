@@ -56,11 +56,9 @@ class Dynamics:
         ScoresError: There are no samples, or the decay is not in [0, 1).
 
     Source:
-        Swayamdipta et al., "Dataset cartography", 2020, arXiv:2009.10795 (`confidence`,
-        `variability`, `correctness`); Toneva et al., "An empirical study of example forgetting",
-        2018, arXiv:1812.05159 (`forgetting`); Paul et al., "Deep learning on a data diet", 2021,
-        arXiv:2107.07075 (`el2n`); Pleiss et al., "Identifying mislabeled data using the area under
-        the margin ranking", 2020, arXiv:2001.10528 (`aum`).
+        Swayamdipta et al., 2020, arXiv:2009.10795 (`confidence`, `variability`, `correctness`);
+        Toneva et al., 2018, arXiv:1812.05159 (`forgetting`); Paul et al., 2021, arXiv:2107.07075
+        (`el2n`); Pleiss et al., 2020, arXiv:2001.10528 (`aum`).
 
     Example:
         >>> dynamics = Dynamics(3)
@@ -174,15 +172,8 @@ class Dynamics:
 
         Shards and ranks may record for themselves, and be merged at the end of an epoch.
 
-        Args:
-            other: Dynamics of the same samples.
-
         Raises:
             ScoresError: The other has another number of samples, or another decay.
-
-        Source:
-            Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample
-            variance", 1983.
         """
         if (other.num_samples, other.decay) != (self.num_samples, self.decay):
             raise ScoresError(
@@ -257,7 +248,11 @@ class Dynamics:
             self._append(members[own], {name: values[own] for name, values in rows.items()})
 
     def _append(self, members: npt.NDArray[Any], new: _Columns) -> None:
-        """Append histories of distinct samples to theirs."""
+        """Append histories of distinct samples to theirs.
+
+        Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample variance",
+        1983.
+        """
         old = {name: column[members].astype(np.float64) for name, column in self._columns.items()}
         n, m = old["count"], new["count"].astype(np.float64)
         gap = new["confidence"] - old["confidence"]

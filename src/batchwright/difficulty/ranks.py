@@ -25,9 +25,6 @@ def percentiles(scores: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -
             Each sample is ranked within its group, so that no group comes late as a whole.
             None ranks all together.
 
-    Returns:
-        float64[n].
-
     Raises:
         ScoresError: A score is NaN or infinite, or groups are not one per sample.
 
@@ -66,16 +63,13 @@ def combined(
 
     With ``how="max"`` a sample is as hard as the hardest measure says: the samples up to a
     difficulty d are those that every measure ranks up to d. With ``how="mean"``, a weighted mean.
+    The result lies between 0 and 1, but is not ranked again.
 
     Args:
         scores: Name → number[n].
         how: "max" or "mean".
         weights: Name → weight, for a mean; None weighs all alike.
         groups: [n], as `percentiles` takes them.
-
-    Returns:
-        float64[n], between 0 and 1. Not ranked again: with "max", more than half of the samples
-        may be above ½.
 
     Raises:
         ScoresError: There are no scores, they differ in number, one is not finite, or weights do

@@ -33,15 +33,11 @@ def length(lengths: IntoLengths) -> FloatArray:
     Args:
         lengths: integer[n], one length per sample: tokens, frames, patches.
 
-    Returns:
-        float64[n].
-
     Raises:
         LengthsError: A length is not an integer of at least 1.
 
     Source:
-        Platanios et al., "Competence-based curriculum learning for neural machine translation",
-        2019, arXiv:1903.09848.
+        Platanios et al., "Competence-based curriculum learning", 2019, arXiv:1903.09848.
 
     Example:
         >>> length([7, 3, 12])
@@ -61,16 +57,11 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
         texts: n texts, or n byte strings.
         level: The zlib level, from 1 (fast) to 9.
 
-    Returns:
-        float64[n].
-
     Raises:
-        ScoresError: There are no texts, one of them is neither text nor bytes, or the level does
-            not exist.
+        ScoresError: There are no texts, or one of them is neither text nor bytes.
 
     Source:
-        Zhang et al., "Beyond random sampling: efficient language model pretraining via curriculum
-        learning", 2025, arXiv:2506.11300.
+        Zhang et al., "Beyond random sampling", 2025, arXiv:2506.11300.
 
     Example:
         >>> easy, hard = compression(["la " * 60, "Sphinx of black quartz, judge my vow! " * 2])
@@ -99,7 +90,7 @@ def rarity(
     counts: Counts | None = None,
     pattern: str | None = None,
 ) -> FloatArray:
-    r"""Score each sample by how rare its tokens are in the data: ``−Σ ln p(w)``.
+    r"""Score each sample by how rare its tokens are in the data: ``−Σ ln p(w)``, in nats.
 
     The probability ``p(w)`` of a token is its share of all tokens of the data. The sum is mostly
     length; the mean is not. A sample without tokens scores 0.
@@ -114,15 +105,11 @@ def rarity(
             1. None: counted here.
         pattern: Regular expression of a word, for texts. None: split at white space.
 
-    Returns:
-        float64[n], in nats.
-
     Raises:
         ScoresError: Tokens are not integers of at least 0, or offsets do not fit them.
 
     Source:
-        Platanios et al., "Competence-based curriculum learning for neural machine translation",
-        2019, arXiv:1903.09848.
+        Platanios et al., "Competence-based curriculum learning", 2019, arXiv:1903.09848.
 
     Example:
         >>> rarity(["the cat", "the dog", "the the"], mean=True).round(2)
@@ -147,14 +134,11 @@ def rarity(
 
 
 def word_counts(batches: Iterable[Sequence[str]], *, pattern: str | None = None) -> Counter[str]:
-    """Count the words of data that comes in batches of texts, as `rarity` takes `counts`.
+    """Count how often each word occurs in batches of texts, as `rarity` takes `counts`.
 
     Args:
         batches: Batches of texts.
         pattern: Regular expression of a word; None: split at white space.
-
-    Returns:
-        Word → how often it occurs.
 
     Raises:
         ScoresError: The pattern is not a regular expression.

@@ -64,9 +64,6 @@ def score(
         progress: Show a progress bar on standard error: True, False, or None for where that is a
             terminal and scoring takes more than a second.
 
-    Returns:
-        float64[n].
-
     Raises:
         ScoresError: The metric returned something else than a finite number for each sample, the
             folder is of something else, or there are no samples.

@@ -44,7 +44,7 @@ class Shard(NamedTuple):
 
 
 def slices(source: Sequence[Any], size: int, skip: Container[int] = ()) -> Iterator[Shard]:
-    """Go through what can be sliced, `size` samples at a time; skipped shards have no samples."""
+    """Slice samples into shards of `size`; skipped ones have None."""
     for number, start in enumerate(range(0, len(source), size)):
         stop = min(start + size, len(source))
         samples = None if number in skip else source[start:stop]
@@ -52,13 +52,12 @@ def slices(source: Sequence[Any], size: int, skip: Container[int] = ()) -> Itera
 
 
 class Column:
-    """A column of whatever a path stands for, read in shards.
+    """A column of whatever a path stands for, or the lines of a `.txt`, read in shards.
 
     Args:
-        source: A path that `sources.lengths` reads, or a `.txt` in which every line is a sample.
+        source: The path.
         column: Its name; None: found by name, as `sources.lengths` does.
-        measure: What will be measured of it, which decides which column is found. None: numbers,
-            or lists.
+        measure: What will be measured of it, for finding the column. None: numbers, or lists.
     """
 
     def __init__(
@@ -112,8 +111,7 @@ class Column:
 def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
     """Return the rows of a shard as a metric takes them.
 
-    Returns:
-        list[str] of text, list[bytes] of binary, list of lists of lists, number[m] of numbers.
+    That is list[str] of text, list[bytes] of binary, a list of lists, or number[m].
 
     Raises:
         SourceError: The column holds something else.
@@ -138,13 +136,9 @@ def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
 
 
 class ShardFolder:
-    """A folder of scores: one `.npy` per shard, and a manifest of what the scores depend on.
+    """A folder of scores: one `.npy` per shard, and a manifest of the facts they depend on.
 
-    A shard is there whole or not at all.
-
-    Args:
-        path: The folder; made where it is missing.
-        facts: What the scores depend on, as JSON can keep it.
+    A shard is there whole or not at all. The folder is made where it is missing.
 
     Raises:
         ScoresError: The folder is of something else, or cannot be written.

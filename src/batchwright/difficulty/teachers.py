@@ -64,8 +64,7 @@ class NoiseRate:
         low: Lower end of the 95 % interval, from the profile likelihood. It covers chance, not a
             model that does not fit.
         high: Its upper end.
-        disagreement: Share of labels that are not the teacher's first choice. It contains the
-            teacher's errors.
+        disagreement: Share of labels that are not the teacher's first choice: noise and its errors.
     """
 
     rate: float
@@ -97,17 +96,14 @@ def out_of_fold(
         teacher: ``(train features, train labels, test features) → probabilities float[m, k]``,
             where labels are classes from 0 to k - 1. None: the built-in one.
 
-    Returns:
-        Losses, predictions and the share of labels that are wrong.
-
     Raises:
         ScoresError: Features are not finite or not [n, d], there is one class only, or the
             teacher's answer is not a distribution.
         MissingExtraError: The built-in teacher is used, and scikit-learn is not installed.
 
     Source:
-        Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels",
-        2019, arXiv:1911.00068, for predictions out of fold; the rate is estimated differently.
+        Northcutt, Jiang, Chuang, "Confident learning", 2019, arXiv:1911.00068, for predictions out
+        of fold; the rate is estimated differently.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -147,34 +143,28 @@ def out_of_fold(
 
 
 def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate:
-    """Estimate what share of labels is wrong, apart from the teacher's own errors.
+    """Estimate what share of labels is wrong, from 0 to 1 − 1/k.
 
     A teacher's errors become fewer as its confidence rises, wrong labels do not: where the teacher
     is sure, the remaining disagreement is label noise. The chance that a label agrees with the
     teacher's first choice is modelled as ``(1 − ρ)·q + ρ·(1 − q)/(k − 1)``, where ρ is the noise
-    rate, and q is how likely the teacher is right: its probabilities p raised to one exponent,
-    ``q ∝ p^β``, because a teacher of noisy labels is less sure than it should be. Both numbers are
-    fitted by maximum likelihood, with β such that a tenth of the samples are recognized with 99 %
-    certainty.
+    rate and ``q ∝ p^β`` the chance that the teacher is right: its probabilities to a power, because
+    a teacher of noisy labels is less sure than it should be. Both ρ and β are fitted by maximum
+    likelihood, with β such that a tenth of the samples are recognized with 99 % certainty.
 
-    The estimate assumes that labels can be predicted from the data, that noise does not prefer
-    hard samples, and that it spreads over all wrong classes. Where one wrong class takes nearly as
-    many labels as the right one, the rate may be up to a tenth too high.
+    The estimate assumes that labels can be predicted from the data, and that noise neither prefers
+    hard samples nor one wrong class: such noise may be missed, or come out a tenth too high.
 
     Args:
         probabilities: float[n, k], of teachers that were not trained on the sample.
         labels: integer[n], classes from 0 to k - 1.
-
-    Returns:
-        The rate, between 0 and 1 − 1/k.
 
     Raises:
         ScoresError: The probabilities are not distributions, or labels do not fit.
 
     Source:
         Anchor points and the noise channel: Liu and Tao, 2014, arXiv:1411.7718; Patrini et al.,
-        2016, arXiv:1609.03683. The exponent is temperature scaling: Guo et al., "On calibration
-        of modern neural networks", 2017, arXiv:1706.04599.
+        2016, arXiv:1609.03683. Temperature scaling: Guo et al., 2017, arXiv:1706.04599.
 
     Example:
         >>> rng = np.random.default_rng(0)
