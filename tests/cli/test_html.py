@@ -6,7 +6,7 @@ import pytest
 import batchwright as bw
 from batchwright.layout import Layout
 from batchwright.plans import Origin
-from batchwright.report.first_steps import first_steps
+from batchwright.report.inspected import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
 from tests.cli.test_compare import TASK
 from tests.patience import PATIENCE

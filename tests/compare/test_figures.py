@@ -15,7 +15,7 @@ from batchwright.compare.figures import difference, ratio, reached, summarize
 from batchwright.compare.race import Outcome, Settings
 from batchwright.compare.strategy import DENSE
 from batchwright.errors import ResultFileError
-from batchwright.report.compared import learning_rows
+from batchwright.report.compared import learning_section
 from tests.compare.conftest import make_task
 
 SETTINGS = {"target": None}
@@ -76,8 +76,8 @@ def test_a_metric_that_is_no_number_has_no_figures(odd, who):
     found = summarize(runs, make_task())
     assert (found[who].metric, found[who].gain) == (None, None)
     assert found[1].gain is None
-    page = learning_rows({"metric": "loss", "summary": plain_facts(found), "settings": SETTINGS})
-    assert len(page[1]) == 2
+    facts = {"metric": "loss", "better": "lower", "settings": SETTINGS}
+    assert len(learning_section(facts | {"summary": plain_facts(found)}).rows) == 2
 
 
 def test_a_target_is_reached_after_a_metric_that_is_no_number():

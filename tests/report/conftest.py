@@ -34,7 +34,7 @@ def told(*args):
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory):
     """A folder of pages NAME.html, and beside each what --json printed: NAME.json."""
-    from batchwright.report.compared_page import compared_page
+    from batchwright.report.compared import compared_page
 
     folder = tmp_path_factory.mktemp("pages")
     lengths = str(folder / "lengths.npy")

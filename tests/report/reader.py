@@ -2,10 +2,12 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 
+from batchwright import advise
 from batchwright._states import built
+from batchwright.report.advised import Advised
 from batchwright.report.rows import PlanView
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.plan_facts import FileFacts, Inspected, Measured, PlanFacts
@@ -73,3 +75,28 @@ def view_of(facts):
     names = ("unit", "source", "plan", "seconds", "seconds_reading")
     known = {name: facts[name] for name in names if name in facts}
     return PlanView(PlanFacts(part(facts, FileFacts), measured, inspected, dial), **known)
+
+
+def advised_of(facts):
+    """Make what `advise` found of the JSON that it printed."""
+    kinds = {
+        "data": advise.DataProfile,
+        "hardware": advise.Hardware | None,
+        "model": advise.ModelProfile | None,
+        "learning": dict[str, advise.LearningTrial],
+        "labels": advise.LabelProfile | None,
+        "duplicates": advise.Duplicates | None,
+        "groups": advise.GroupProfile | None,
+    }
+    trials = built(facts["trials"], tuple[advise.SpeedTrial, ...])
+    evidence = advise.Evidence(
+        trials={each.name: each for each in trials},
+        **{name: built(facts[name], kind) for name, kind in kinds.items()},
+    )
+    advice = built(facts["advice"], tuple[advise.Advice, ...])
+    found = Advised(evidence, advice, facts["strategy"], facts["snippet"])
+    if facts["price"] is None:
+        return found
+    price = {name: value for name, value in facts["price"].items() if name != "seconds_spent"}
+    spent = facts["price"]["seconds_spent"]
+    return replace(found, price=advise.Price(**price), seconds_spent=spent)

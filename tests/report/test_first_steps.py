@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.report.first_steps import first_steps
+from batchwright.report.inspected import first_steps
 from batchwright.stats.plan_facts import (
     EpochCoverage,
     PlanFacts,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchwright.report.glyphs import ASCII, UNICODE, glyphs_for
+from batchwright.report.rows import ASCII, UNICODE, glyphs_for
 
 GLYPHS = st.sampled_from([ASCII, UNICODE])
 

@@ -14,14 +14,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batchwright._format import all_printable, one_line, printable
-from batchwright._states import built
 from batchwright.cli.output import print_on, report_console
-from batchwright.report.advised import Advised, advice_report
-from batchwright.report.advised_page import advised_page
-from batchwright.report.compared import learning_table, sentences, speed_table
-from batchwright.report.compared_page import compared_page
+from batchwright.report.advised import advice_report, advised_page
+from batchwright.report.compared import (
+    compared_page,
+    learning_section,
+    sentences,
+    speed_section,
+    table,
+)
 from tests.cli.command import invoke
 from tests.report.conftest import RESULTS
+from tests.report.reader import advised_of
 
 PIECES = [
     *("[bold]", "[/]", "[/red]", "[link=x]", "\\[", ":smile:", ":warning:"),
@@ -105,7 +109,9 @@ def renamed(result, new):
 def test_names_of_a_comparison_are_shown_as_they_are(new):
     result, strategies = renamed(RESULT, new)
     shown = all_printable(result)
-    terminal = on_a_terminal(speed_table(shown), learning_table(shown), *sentences(shown))
+    terminal = on_a_terminal(
+        table(speed_section(shown)), table(learning_section(shown)), *sentences(shown)
+    )
     assert controls(terminal) == set()
     page = compared_page(result)
     assert controls(page) == set()
@@ -132,7 +138,7 @@ def test_names_of_advice_are_shown_as_they_are(advice, new):
     for each in result["advice"]:
         each["why"] += new[0]
         each["untested"] = new[1]
-    found = built(result, Advised)
+    found = advised_of(result)
     terminal = on_a_terminal(advice_report(all_printable(found)))
     page = advised_page(found)
     parsed = Text(page)

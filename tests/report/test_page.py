@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 import batchwright as bw
-from batchwright.report.inspected_page import inspected_page
+from batchwright.report.inspected import inspected_page
 from batchwright.report.page import Card, Section, page
 from batchwright.report.rows import PlanView
 from batchwright.stats.plan_facts import inspected_facts

@@ -6,13 +6,11 @@ import re
 import pytest
 
 from batchwright._format import number, percent
-from batchwright._states import built
-from batchwright.report.advised import Advised
-from batchwright.report.advised_page import advised_page
-from batchwright.report.compared_page import compared_page
-from batchwright.report.inspected_page import inspected_page
+from batchwright.report.advised import advised_page
+from batchwright.report.compared import compared_page
+from batchwright.report.inspected import inspected_page
 from tests.report.conftest import PLANS, RESULTS
-from tests.report.reader import facts_of, read, view_of
+from tests.report.reader import advised_of, facts_of, read, view_of
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +24,7 @@ NAMES = [
 ]
 PAGES = {
     **dict.fromkeys(INSPECTED, lambda facts: inspected_page(view_of(facts))),
-    **dict.fromkeys(("advise", "trials"), lambda facts: advised_page(built(facts, Advised))),
+    **dict.fromkeys(("advise", "trials"), lambda facts: advised_page(advised_of(facts))),
     **dict.fromkeys(("earlier", "compare"), compared_page),
 }
 

@@ -10,8 +10,7 @@ from rich.console import Console
 
 import batchwright as bw
 from batchwright._format import number, percent
-from batchwright.report.glyphs import ASCII, UNICODE
-from batchwright.report.rows import PlanView
+from batchwright.report.rows import ASCII, UNICODE, PlanView
 from batchwright.report.text import fitting, plan_report
 from batchwright.stats.plan_facts import PlanFacts, file_facts, plan_facts
 from tests.strategies import jobs

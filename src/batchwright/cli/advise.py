@@ -28,8 +28,8 @@ from batchwright.cli.output import check_outputs, print_json, print_on, report_c
 from batchwright.cli.progress import live_status, status
 
 if TYPE_CHECKING:
-    from batchwright.advise import Evidence
-    from batchwright.report.advised import Advised, SpentPrice
+    from batchwright.advise import Evidence, Found, Price
+    from batchwright.report.advised import Advised
 
 
 @click.command("advise", cls=StrictCommand)
@@ -106,14 +106,14 @@ def advise(
             )
             raise click.UsageError(message)
         import_torch(threads)
-        evidence, price = _of_task(source, max_tokens, seconds, updates, quick=quick)
+        tried = _of_task(source, max_tokens, seconds, updates, quick=quick)
+        found = _advised(tried.evidence, framework, price=tried.price, seconds_spent=tried.seconds)
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
             reading = replace(reading, length=columns.text)
-        evidence, price = _of_source(source, reading, columns, max_tokens), None
-    found = _advised(evidence, price, framework)
+        found = _advised(_of_source(source, reading, columns, max_tokens), framework)
     if html is not None:
-        from batchwright.report.advised_page import advised_page
+        from batchwright.report.advised import advised_page
 
         write_page(html, advised_page(found))
     if as_json:
@@ -153,11 +153,10 @@ def _of_source(
 
 def _of_task(
     path: str, max_tokens: int | None, seconds: float | None, updates: int | None, *, quick: bool
-) -> tuple[Evidence, SpentPrice]:
-    from batchwright.advise import Price, examine_task
+) -> Found:
+    from batchwright.advise import examine_task
     from batchwright.compare import load_task
     from batchwright.compare.task_file import errors_of_task
-    from batchwright.report.advised import SpentPrice
 
     with status("reading the task"):
         task = load_task(path, quick=quick)
@@ -168,30 +167,19 @@ def _of_task(
         click.echo(str(price), err=True)
 
     with errors_of_task(path), live_status() as watch:
-        found = examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
-    return found.evidence, SpentPrice(**vars(found.price), seconds_spent=found.seconds)
+        return examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
 
 
-def _advised(evidence: Evidence, price: SpentPrice | None, framework: str) -> Advised:
+def _advised(
+    evidence: Evidence, framework: str, *, price: Price | None = None, seconds_spent: float = 0.0
+) -> Advised:
     from batchwright.advise import advise as ask
     from batchwright.advise import configuration, snippet
     from batchwright.report.advised import Advised
 
     advice = ask(evidence)
-    return Advised(
-        data=evidence.data,
-        hardware=evidence.hardware,
-        model=evidence.model,
-        trials=tuple(evidence.trials.values()),
-        learning=dict(evidence.learning),
-        price=price,
-        strategy=configuration(advice),
-        advice=tuple(advice),
-        snippet=snippet(advice, evidence.data, framework),
-        labels=evidence.labels,
-        duplicates=evidence.duplicates,
-        groups=evidence.groups,
-    )
+    code = snippet(advice, evidence.data, framework)
+    return Advised(evidence, tuple(advice), configuration(advice), code, price, seconds_spent)
 
 
 def _list_rules(*, as_json: bool) -> None:

@@ -124,7 +124,7 @@ def compare(
         _run(asked, comparison, path)
     result, _ = load(path)
     if html is not None and result["summary"]:
-        from batchwright.report.compared_page import compared_page
+        from batchwright.report.compared import compared_page
 
         write_page(html, compared_page(result))
     _show(result, as_json=as_json, null=null)
@@ -262,7 +262,13 @@ def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
 
 
 def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
-    from batchwright.report.compared import learning_table, null_sentence, sentences, speed_table
+    from batchwright.report.compared import (
+        learning_section,
+        null_sentence,
+        sentences,
+        speed_section,
+        table,
+    )
 
     def said(of: dict[str, Any]) -> list[str]:
         if not of["summary"]:
@@ -278,7 +284,7 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
     if not console.is_terminal:
         console.width = 130
     shown = all_printable(result)
-    print_on(console, "", speed_table(shown), "", learning_table(shown))
+    print_on(console, "", table(speed_section(shown)), "", table(learning_section(shown)))
     for sentence in said(shown):
         print_on(console, "", sentence)
 

@@ -79,7 +79,7 @@ def inspect(
         plot_dial(view.facts.dial or (), plot)
         view = replace(view, more={"plot": click.format_filename(plot)})
     if html is not None:
-        from batchwright.report.inspected_page import inspected_page
+        from batchwright.report.inspected import inspected_page
 
         write_page(html, inspected_page(view))
     print_plan(view, as_json=as_json)

@@ -105,7 +105,7 @@ def print_plan(view: PlanView, *, as_json: bool) -> None:
     if as_json:
         print_json(view.as_json())
         return
-    from batchwright.report.glyphs import glyphs_for
+    from batchwright.report.rows import glyphs_for
     from batchwright.report.text import fitting, plan_report
 
     console = report_console(sys.stdout or io.StringIO())

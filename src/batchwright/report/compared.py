@@ -1,21 +1,23 @@
-"""What a comparison of strategies says: two tables, and sentences made of their figures."""
+"""What a comparison of strategies says: tables and sentences for a terminal, and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchwright import _format
 from batchwright._format import number, percent, plural
+from batchwright._states import built
+from batchwright.report.page import DOTS, Section, page, shape_plots, waste_plots
+from batchwright.report.plots import Curve, curves
+from batchwright.stats.shapes import ShapeStats
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Facts = Mapping[str, Any]
-
-Cells: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Headings, and rows of a table."""
+"""What ``compare --json`` prints, or a part of it. Older results lack `plans` and `audits`."""
 
 WORTH_SAYING = 0.03
 """Ratios nearer to 1 than this are called no difference."""
@@ -25,146 +27,141 @@ EQUAL = 1e-9
 
 DENSE = "dense limit"
 
-_HEADING = 16
-"""Characters of a line of a heading."""
+_HEADING = 16  # characters of a line of a heading
+_BEGINNING = 2  # evaluations whose values would hide all later differences
+_LOST = ("lost", "lost_in_bf16")
+_SHARES = ("zero", "flushed", "subnormal", "overflowed")
 
 
-def speed_rows(result: Facts) -> Cells:
-    """Return headings and cells: what each strategy does with its time and memory."""
-    first = result["summary"][0]["name"] if result["summary"] else "first"
-    head = (
-        *("", "precision", "tokens/s", f"over {first}", "of limit", "padding"),
-        *("worst/budget", "peak MB"),
-    )
-    rows = [
-        (
-            each["name"],
-            each["precision"],
-            f"{each['tokens_per_second']:,.0f}",
-            interval(each["speed"]),
-            "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
-            percent(round(each["padding"], 4)),
-            f"{each['worst_batch']:.2f}",
-            "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:,.0f}",
-        )
-        for each in result["summary"]
-    ]
-    return head, rows
-
-
-def learning_rows(result: Facts) -> Cells:
-    """Return headings and cells: what each strategy reached, and when."""
-    first = result["summary"][0]["name"] if result["summary"] else "first"
-    head = (
-        *("", "updates", "dispersion", "seconds", result["metric"], f"gain over {first}"),
-        *(f"time to {_target(result)}", "tokens to it"),
-    )
-    rows = [
-        (
-            each["name"],
-            f"{each['updates']:,}",
-            "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
-            f"{each['seconds']:.1f}",
-            _metric(each),
-            interval(each["gain"], sign="+", digits=4),
-            arrival(each),
-            "" if each["tokens"] is None else f"{each['tokens']['mean']:.2f}",
-        )
-        for each in result["summary"]
-        if each["name"] != DENSE
-    ]
-    return head, rows
-
-
-def speed_table(result: Facts) -> Table:
+def speed_section(result: Facts) -> Section:
     """Show what each strategy does with its time and memory."""
     runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
+    rows = [
+        {
+            "": each["name"],
+            "precision": each["precision"],
+            "tokens/s": f"{each['tokens_per_second']:,.0f}",
+            f"over {_first(result)}": interval(each["speed"]),
+            "of limit": _mean(each["of_limit"]),
+            "padding": percent(round(each["padding"], 4)),
+            "worst/budget": f"{each['worst_batch']:.2f}",
+            "peak MB": "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:,.0f}",
+        }
+        for each in result["summary"]
+    ]
     title = f"Speed and memory: {runs} of {number(result['num_tokens'])} tokens"
-    head, rows = speed_rows(result)
-    return _table(f"{title} × {result['epochs']}", head, rows)
-
-
-def learning_table(result: Facts) -> Table:
-    """Show what each strategy reached, and when."""
-    head, rows = learning_rows(result)
-    narrow = ["\n".join(wrap(heading, _HEADING)) for heading in head]
-    table = _table(f"Learning: {result['metric']}, {result['better']} is better", narrow, rows)
-    table.caption = (
-        "(low – high): 95 % interval over seeds, paired. tokens/s: real ones. limit: batches of "
-        "the\nplanned shapes without padding. worst: the largest batch. dispersion: how unlike "
-        "updates\nare, 1 is a plain shuffle. time: of training only."
+    note = (
+        "tokens/s: real tokens. of limit: of batches of the planned shapes without padding. "
+        "worst: the largest batch."
     )
-    return table
+    return _section(f"{title} × {result['epochs']}", rows, note)
+
+
+def learning_section(result: Facts) -> Section:
+    """Show what each strategy reached, and when."""
+    rows = [
+        {
+            "": each["name"],
+            "updates": f"{each['updates']:,}",
+            "dispersion": "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
+            "seconds": f"{each['seconds']:.1f}",
+            f"final {result['metric']}": _metric(each),
+            f"gain over {_first(result)}": interval(each["gain"], sign="+", digits=4),
+            f"time to {_target(result)}": arrival(each),
+            "tokens to it": _mean(each["tokens"]),
+        }
+        for each in _strategies(result)
+    ]
+    note = (
+        "(low – high): 95 % interval over seeds, paired. dispersion: how unlike updates are; 1 is "
+        "a plain shuffle. time: of training only."
+    )
+    return _section(f"Learning: {result['metric']}, {result['better']} is better", rows, note)
+
+
+def _section(title: str, rows: list[dict[str, str]], note: str) -> Section:
+    cells = [list(row.values()) for row in rows]
+    return Section(title, head=list(rows[0]) if rows else (), rows=cells, note=note)
+
+
+def table(section: Section) -> Table:
+    """Lay out the table of a section for rich to print."""
+    from rich.table import Table
+
+    laid_out = Table(
+        title=section.title,
+        caption=section.note,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    for place, heading in enumerate(section.head):
+        justify: Literal["left", "right"] = "right" if place else "left"
+        narrow = "\n".join(wrap(heading, _HEADING))
+        laid_out.add_column(narrow, justify=justify, no_wrap=True, vertical="bottom")
+    for row in section.rows:
+        laid_out.add_row(*row)
+    return laid_out
 
 
 def sentences(result: Facts) -> list[str]:
-    """Say what the figures say, also where they do not flatter."""
+    """Say in words what the figures show, also where a strategy does worse."""
     if not result["runs"]:
-        return ["No run is over yet: speeds so far."]
-    first, *others = (each for each in result["summary"] if each["name"] != DENSE)
-    said = [_sentence(each, first, result) for each in others]
-    unpaid = [each["name"] for each in others if did_not_pay(each)]
-    if unpaid:
-        said.append(f"Not shown to pay here, over {first['name']}: {', '.join(unpaid)}.")
+        return ["No run is complete yet: these are speeds so far."]
+    others = _strategies(result)[1:]
+    said = [_sentence(each, result) for each in others]
+    if slow := [each["name"] for each in others if shows_no_gain(each)]:
+        said.append(f"Not shown to reach {_target(result)} sooner: {', '.join(slow)}.")
     if len(result["runs"]) < 2:
-        said.append("One run of one seed: small differences may be chance. More of them: --seeds.")
+        said.append("One run of one seed: small differences may be chance. For more runs: --seeds.")
     return said
 
 
 def null_sentence(result: Facts) -> str:
-    """Say whether a strategy's own twin is told from it, which it should not be."""
+    """Say whether a strategy and its own twin measure the same, as they should."""
     first, twin = result["summary"][:2]
     speed = twin["speed"]
     near = abs(speed["mean"] - 1) < WORTH_SAYING
+    held = f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1"
     if speed["low"] is None:
-        held = f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1 in one run"
+        held += " in one run"
     else:
         contains = "contains" if _includes(speed, 1.0) else "does not contain"
-        held = (
-            f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1, and its interval "
-            f"{contains} 1"
-        )
+        held += f", and its interval {contains} 1"
     passed = near and (speed["low"] is None or _includes(speed, 1.0))
-    verdict = "passed" if passed else "failed: others use this machine, or runs are too short"
+    verdict = "passed" if passed else "failed: the machine has other load, or runs are too short"
     return (
         f"Self-check {verdict}. {first['name']} and {twin['name']} are the same: the ratio of "
         f"their speeds is {interval(speed, digits=3)}, {held}. Smaller ratios mean nothing."
     )
 
 
-def _sentence(each: Facts, first: Facts, result: Facts) -> str:
-    speed = each["speed"]
-    same = abs(speed["mean"] - 1) < WORTH_SAYING or _includes(speed, 1.0)
-    what = (
-        f"{each['name']} trains as fast as {first['name']}: {interval(speed)} ×"
-        if same
-        else f"{each['name']} trains {interval(speed)} × as many real tokens a second as "
-        f"{first['name']}"
-    )
+def _sentence(each: Facts, result: Facts) -> str:
+    speed, gain, first = each["speed"], each["gain"], _first(result)
+    what = f"{each['name']} trains {interval(speed)} × as many real tokens a second as {first}"
+    if abs(speed["mean"] - 1) < WORTH_SAYING or _includes(speed, 1.0):
+        what = f"{each['name']} trains as fast as {first}: {interval(speed)} ×"
     if each["failed"]:
-        return f"{what}; its loss was no number any more in {plural(each['failed'], 'run')}."
-    if each["gain"] is None:
+        return f"{what}; its loss became NaN or infinite in {plural(each['failed'], 'run')}."
+    if gain is None:
         return f"{what}."
-    gain = each["gain"]
-    ending = f"{what}. After the same tokens it is {_difference(gain)}"
-    if each["time"] is None:
-        runs = len(result["runs"])
-        some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
-        return f"{ending}; it never reaches {_target(result)}{some}."
-    return f"{ending}; it needs {interval(each['time'])} of the time to {_target(result)}."
-
-
-def _difference(gain: Facts) -> str:
-    """Say how much better or worse something is."""
+    difference = f"{abs(gain['mean']):.3g} {'better' if gain['mean'] > 0 else 'worse'}"
     if abs(gain["mean"]) < EQUAL:
-        return "as good"
-    side = "better" if gain["mean"] > 0 else "worse"
-    told = ", which chance may explain" if _includes(gain, 0.0) else ""
-    return f"{abs(gain['mean']):.3g} {side}{told}"
+        difference = "the same"
+    elif _includes(gain, 0.0):
+        difference += ", which may be chance"
+    said = f"{what}. After the same tokens its {result['metric']} is {difference}"
+    if each["time"] is not None:
+        return f"{said}; it needs {interval(each['time'])} of the time to {_target(result)}."
+    runs = len(result["runs"])
+    some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
+    return f"{said}; it does not reach {_target(result)}{some}."
 
 
-def did_not_pay(each: Facts) -> bool:
-    """Say whether no run-to-target was shown to be shorter."""
+def shows_no_gain(each: Facts) -> bool:
+    """Return whether a strategy is not shown to reach the target sooner than the first one."""
     if each["time"] is None:
         return True
     if each["time"]["high"] is None:
@@ -172,30 +169,14 @@ def did_not_pay(each: Facts) -> bool:
     return bool(each["time"]["high"] >= 1)
 
 
-def _metric(each: Facts) -> str:
-    if each["metric"] is not None:
-        return f"{each['metric']:.4f}"
-    return f"failed {each['failed']} ×" if each["failed"] else ""
-
-
 def arrival(each: Facts) -> str:
-    """Write how long a strategy needed to the target, or in how many runs it never came there."""
+    """Write how long a strategy needed to the target, or in how many runs it did not reach it."""
     if each["time"] is not None:
         return interval(each["time"])
     if not each["never"]:
         return ""
     runs = len(each["speed"]["values"])
     return "never" if each["never"] == runs else f"never in {each['never']} of {runs}"
-
-
-def _target(result: Facts) -> str:
-    target = result["settings"]["target"]
-    first = result["summary"][0]["name"] if result["summary"] else "first"
-    return f"{first}'s end" if target is None else f"{target:g}"
-
-
-def _includes(figure: Facts, value: float) -> bool:
-    return figure["low"] is not None and bool(figure["low"] <= value <= figure["high"])
 
 
 def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
@@ -211,20 +192,189 @@ def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
     return _format.interval(mean, low, high, sign=sign, digits=digits)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
+def _strategies(result: Facts) -> list[Facts]:
+    return [each for each in result["summary"] if each["name"] != DENSE]
 
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+
+def _first(result: Facts) -> str:
+    return str(result["summary"][0]["name"]) if result["summary"] else "first"
+
+
+def _target(result: Facts) -> str:
+    target, metric = result["settings"]["target"], result["metric"]
+    return f"{_first(result)}'s final {metric}" if target is None else f"{metric} {target:g}"
+
+
+def _mean(figure: Facts | None) -> str:
+    return "" if figure is None else f"{figure['mean']:.2f}"
+
+
+def _metric(each: Facts) -> str:
+    if each["metric"] is not None:
+        return f"{each['metric']:.4f}"
+    return f"failed {each['failed']} ×" if each["failed"] else ""
+
+
+def _includes(figure: Facts, value: float) -> bool:
+    return figure["low"] is not None and bool(figure["low"] <= value <= figure["high"])
+
+
+def compared_page(result: Facts) -> str:
+    """Write the page of a comparison, as HTML.
+
+    Raises:
+        MissingExtraError: Without jinja2 or matplotlib.
+    """
+    plans, machine = result.get("plans", {}), result["machine"]
+    data = (
+        f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
+        f"{plural(result['epochs'], 'epoch')}; batches of at most "
+        f"{number(result['max_tokens'])} tokens, updates of about {number(result['step_tokens'])}."
     )
-    for place, heading in enumerate(head):
-        justify: Literal["left", "right"] = "right" if place else "left"
-        table.add_column(heading, justify=justify, no_wrap=True, vertical="bottom")
-    for row in rows:
-        table.add_row(*row)
-    return table
+    device = (
+        f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {result['device']}; torch "
+        f"{machine['torch']}, {machine['date']}."
+    )
+    sections = [
+        Section("Results", sentences=sentences(result)),
+        speed_section(result),
+        learning_section(result),
+        _learning_curves(result),
+        _batches(result, plans),
+        *_drawn(plans),
+        *(_audit(name, each) for name, each in result.get("audits", {}).items()),
+        Section("How it was measured", sentences=[data, device], code=result["command"]),
+    ]
+    names = ", ".join(each["name"] for each in result["strategies"])
+    about = f"{names}: the same model, data, memory budget, tokens per update and first weights."
+    return page(f"{result['task']}, compared", sections, result, about=about)
+
+
+def _learning_curves(result: Facts) -> Section:
+    """Draw the metric against time and against tokens, a line for each run."""
+    runs = result["runs"] or [result["unfinished"]]
+    plots = []
+    for what, across, title in (
+        ("seconds", "seconds of training", "By time"),
+        ("tokens", "real tokens", "By tokens"),
+    ):
+        lines: dict[str, list[Curve]] = {
+            each["name"]: [] for each in runs[0] if each["name"] != DENSE
+        }
+        for each in (arm for run in runs for arm in run if arm["name"] in lines):
+            seen = [one for one in each["evaluations"] if one["metric"] is not None]
+            points = [one[what] for one in seen], [one["metric"] for one in seen]
+            lines[each["name"]].append(points)
+        drawn = curves(title, lines, across=across, up=result["metric"], skipped=_BEGINNING)
+        plots.append(drawn)
+    note = "A line for each run; values before and early in training may lie outside."
+    return Section(plots=plots, note=note)
+
+
+def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
+    """Show what the batches of each strategy pad, what shapes they have and what steps cost."""
+    padding = {each["name"]: each["padding"] for each in _strategies(result)}
+    counts = ("num_batches", "num_steps")
+    rows = [
+        (
+            name,
+            *(number(each[what]) for what in counts),
+            percent(each["padding"]),
+            number(each["shapes"]),
+            *(number(each["step_costs"][what]) for what in ("least", "mean", "most")),
+        )
+        for name, each in plans.items()
+    ]
+    shapes = {name: built(each["shapes_of_batches"], ShapeStats) for name, each in plans.items()}
+    shape_dots = shape_plots(shapes, before="Batch shapes: ")
+    note = "Of the first epoch of the first seed." if rows else ""
+    if shape_dots:
+        note += f" Rows against length, one plot for strategies with equal shapes. {DOTS}"
+    return Section(
+        "Batches",
+        head=(
+            *("", "batches", "updates", "padding", "shapes"),
+            *("padded tokens an update: least", "mean", "most"),
+        ),
+        rows=rows,
+        plots=[*waste_plots(padding), *shape_dots],
+        note=note,
+    )
+
+
+def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
+    """Show which samples orders draw over a run, if some order draws."""
+    drawn = {name: each for name, each in plans.items() if each["coverage"] is not None}
+    paced = {name: each["pacing"] for name, each in plans.items() if each["pacing"] is not None}
+    if not drawn and not paced:
+        return
+    rows, seen = [], {}
+    for name, each in drawn.items():
+        whole = each["coverage"]
+        epochs = [epoch + 1 for epoch in whole["epochs"]]
+        seen[name] = [([0, *epochs], [0.0, *whole["seen"]])]
+        rows.append(
+            (
+                name,
+                number(whole["drawn"][-1]),
+                percent(whole["seen"][-1]),
+                number(whole["most"][-1]),
+                number(whole["effective_samples"][-1]),
+            )
+        )
+    plots = []
+    if paced:
+        lines = {name: [(each["progress"], each["eligible"])] for name, each in paced.items()}
+        plots.append(curves("Pacing", lines, across="share of the run", up="share eligible"))
+    if seen:
+        plots.append(curves("Coverage", seen, across="epochs", up="share seen so far"))
+    note = (
+        "Over the run, of the first seed. Effective samples: equally frequent samples whose mean "
+        "would vary as much. Strategies that are not listed see every sample once an epoch."
+    )
+    if any(name not in drawn for name in paced):
+        note += " Draws of the others are too many to be counted."
+    yield Section(
+        "Pacing and coverage",
+        head=("", "draws", "seen", "most draws of a sample", "effective samples"),
+        rows=rows,
+        plots=plots,
+        note=note,
+    )
+
+
+def _audit(name: str, audit: Facts) -> Section:
+    """Show what a strategy lost in half precision, layer by layer."""
+    title = f"Precision audit: {name}"
+    if "failed" in audit:
+        return Section(title, sentences=[f"It could not be audited: {audit['failed']}"])
+    rows = [
+        (
+            each["name"],
+            *_shares(each["activations"]),
+            *_shares(each["gradients"]),
+            *("" if each[name] is None else percent(each[name]) for name in _LOST),
+        )
+        for each in audit["layers"]
+    ]
+    head = (
+        "layer",
+        *(f"{way}: {column}" for way in ("forward", "backward") for column in _SHARES),
+        *("updates lost", "if bf16 weights"),
+    )
+    scale = f", loss scale {number(audit['loss_scale'])}" if audit["mode"] == "fp16" else ""
+    note = (
+        f"{plural(audit['updates'], 'update')} in {audit['mode']}{scale}, after the last run. "
+        "Zero: share of all values; the others: of those that are not zero. Flushed: became zero. "
+        "Subnormal: kept with fewer digits."
+    )
+    if rest := audit["num_layers"] - len(rows):
+        note += f" And {plural(rest, 'layer')} with smaller errors."
+    said = [*(audit["advice"] or [f"Nothing speaks against {audit['mode']}."])]
+    if audit["advice_on_fp16"] is not None:
+        said += audit["advice_on_fp16"] or ["Nothing that was seen speaks against fp16 either."]
+    return Section(title, sentences=said, head=head, rows=rows, note=note)
+
+
+def _shares(seen: Facts | None) -> list[str]:
+    return ["" if seen is None else percent(seen[column]) for column in _SHARES]

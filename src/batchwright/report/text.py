@@ -8,8 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwright._format import number, one_line, percent, plural, short
-from batchwright.report.glyphs import Glyphs
-from batchwright.report.rows import SUMMARY, PlanView, Row, dial_cells, layout_line, plan_rows
+from batchwright.report.rows import (
+    SUMMARY,
+    Glyphs,
+    PlanView,
+    Row,
+    dial_cells,
+    layout_line,
+    plan_rows,
+)
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram, LengthStats
 from batchwright.stats.plan_facts import Measured, PlanFacts
