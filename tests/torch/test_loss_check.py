@@ -20,12 +20,12 @@ from batchwright.torch.data.rows import halves
 from batchwright.torch.update.loss_check import LossFindings, Trial, check_loss
 from batchwright.torch.update.loss_functions import identity
 from batchwright.torch.update.modes import policy_for
-from batchwright.torch.update.passes import FixedRandomness, PassTrace
+from batchwright.torch.update.passes import FixedRandomness
 
 
 def kind_of(loss_sum, model, batch, mode="fp32", split=halves):
     policy = policy_for(mode, torch.device("cpu"))
-    return check_loss(Trial(loss_sum, model, batch, split, policy, PassTrace(model)))
+    return check_loss(Trial(loss_sum, model, batch, split, policy))
 
 
 def net(*, dropout=0.0):
@@ -335,7 +335,7 @@ def test_findings_forget_functions_on_their_way_to_another_process():
     findings = LossFindings()
     policy = policy_for("fp32", torch.device("cpu"))
     model = net()
-    findings.check(Trial(cross_entropy("sum"), model, (X, Y), halves, policy, PassTrace(model)))
+    findings.check(Trial(cross_entropy("sum"), model, (X, Y), halves, policy))
     assert copy.deepcopy(findings)._found == {}
     assert identity(cross_entropy("sum")) == identity(cross_entropy("sum"))
 

@@ -16,7 +16,6 @@ from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.loss_check import LossFindings, Trial
 from batchwright.torch.update.loss_functions import refuse_other_functions, refuse_other_losses
 from batchwright.torch.update.modes import policy_for
-from batchwright.torch.update.passes import PassTrace
 from batchwright.torch.windows import LabelCounter
 
 _PROBES = 8
@@ -147,7 +146,7 @@ def _check_loss(task: Task, model: torch.nn.Module, batch: Any) -> None:
                 "Expected a number: look for a logarithm of 0, a division by 0, or an overflow."
             )
         policy = policy_for("fp32", task.place())
-        trial = Trial(task.loss_sum, model, batch, halves, policy, PassTrace(model))
+        trial = Trial(task.loss_sum, model, batch, halves, policy)
         LossFindings().check(trial)
     except LossError as error:
         said = str(error).replace(", or pass check_loss=False to Precision if this is right", "")

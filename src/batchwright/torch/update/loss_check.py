@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchwright._records import kept_back
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.data.rows import Split, num_rows, select_rows
 from batchwright.torch.update.loss_functions import (
@@ -28,8 +27,8 @@ from batchwright.torch.update.passes import (
     ExchangeError,
     FixedRandomness,
     PassState,
-    PassTrace,
     refused_exchange,
+    untouched,
 )
 
 _COMPARED = 1 << 22  # parameters, about, whose gradients are compared at most
@@ -75,7 +74,6 @@ class Trial:
     batch: Any
     split: Split
     policy: Policy
-    trace: PassTrace
 
 
 class LossFindings:
@@ -359,17 +357,11 @@ def check_loss(trial: Trial, look: Callable[[_Passes], Finding] = _few_gradients
     The model runs as in training: in its mode, in its precision. Where random numbers are drawn
     they are replaced by constants, so that sums add up exactly. An error is a finding.
     """
-    traces = [PassTrace(each) for each in modules_of(trial.loss_sum) if each is not trial.model]
-    others = [each.capture() for each in traces]
-    state = trial.trace.capture(every_buffer=True)
     try:
-        with kept_back(on_trial=True), refused_exchange():
+        with untouched(trial.model, *modules_of(trial.loss_sum)) as state, refused_exchange():
             return look(_Passes(trial, state))
     except ExchangeError as error:
         return Finding("coupled", str(error))
     except Exception as error:  # noqa: BLE001 (a check must not end a run that would train)
         first_line = str(error).partition("\n")[0][:200]
         return Finding("unknown", f"{type(error).__name__}: {first_line}", error)
-    finally:
-        for each in (*others, state):
-            each.restore()

@@ -18,13 +18,11 @@ from batchwright.costs import CostModel
 from batchwright.errors import BudgetError, PrecisionError
 from batchwright.lengths import as_lengths
 from batchwright.torch.data.rows import Split, num_rows
-from batchwright.torch.update.loss_functions import LossSum, refuse_other_functions
+from batchwright.torch.update.loss_functions import LossSum, modules_of, refuse_other_functions
 from batchwright.torch.update.modes import Mode, policy_for, ruled_out
 from batchwright.torch.update.out_of_memory import on_what_fits
 from batchwright.torch.update.passes import (
     ExchangeError,
-    RandomState,
-    devices_of,
     refused_exchange,
     untouched,
 )
@@ -93,7 +91,7 @@ def measured(
     def run(batch: Any) -> Evidence:
         if ranks.kind == "copies":
             try:
-                with untouched(model), refused_exchange():
+                with untouched(model, *modules_of(loss_sum)), refused_exchange():
                     loss_sum(model, batch)
             except ExchangeError as error:
                 message = f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
@@ -101,11 +99,10 @@ def measured(
         gradients: dict[Mode, torch.Tensor] = {}
         seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
         peaks: dict[Mode, int | None] = {}
-        with untouched(model):
-            random = RandomState.capture(devices_of(model))
+        with untouched(model, *modules_of(loss_sum)) as state:
             for turn in range(rounds + 1):
                 for mode in modes:
-                    random.restore()
+                    state.random.restore()
                     taken, peaks[mode] = _step(model, loss_sum, batch, mode)
                     if turn:
                         seconds[mode].append(taken)
@@ -278,7 +275,7 @@ def _least_seconds(
     def run(batch: Any) -> None:
         torch.autograd.backward(loss_sum(model, batch))
 
-    with untouched(model):
+    with untouched(model, *modules_of(loss_sum)):
         for turn in range(rounds + 1):
             for number, batch in enumerate(batches):
                 taken = _seconds(partial(run, batch), device)

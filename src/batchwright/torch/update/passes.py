@@ -167,37 +167,38 @@ class PassTrace:
             and (id(module), name) not in known
         ]
 
-    def capture(self, *, every_buffer: bool = False) -> PassState:
-        """Copy random states, and the buffers that passes change, or all."""
-        every_buffer = every_buffer or not self.learned
-        if every_buffer:
+    def capture(self) -> PassState:
+        """Copy random states, and the buffers that passes change: at first, all."""
+        if not self.learned:
             self.add_slots()
         saved = []
         for slot in self.slots:
             buffer = slot.buffer
             if buffer is not None:
-                copy = buffer.detach().clone() if every_buffer or slot.changes else None
+                copy = buffer.detach().clone() if slot.changes else None
                 saved.append(_Saved(slot, buffer, _version(buffer), copy))
         return PassState(self, RandomState.capture(self.devices), tuple(saved))
 
 
 @contextmanager
-def untouched(model: torch.nn.Module) -> Iterator[None]:
+def untouched(*modules: torch.nn.Module) -> Iterator[PassState]:
     """Undo what passes change meanwhile: gradients, buffers, random states, records of losses.
 
-    Gradients are None inside.
+    Gradients are None inside. Yields the state of the first module.
     """
-    state = PassTrace(model).capture()
-    gradients = [(each, each.grad) for each in model.parameters()]
-    for parameter, _ in gradients:
+    states = [PassTrace(each).capture() for each in dict.fromkeys(modules)]
+    parameters = dict.fromkeys(each for module in modules for each in module.parameters())
+    gradients = [(each, each.grad) for each in parameters]
+    for parameter in parameters:
         parameter.grad = None
     try:
         with kept_back(on_trial=True):
-            yield
+            yield states[0]
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        state.restore()
+        for state in reversed(states):
+            state.restore()
 
 
 @contextmanager

@@ -413,8 +413,7 @@ class Update:
 
     def _trial(self, loss_sum: LossSum, batch: Any) -> Trial:
         assert self._policy is not None  # noqa: S101 (set by the first call of backward)
-        trace = self._states[self._model].trace
-        return Trial(loss_sum, self._model, batch, self._cut, self._policy, trace)
+        return Trial(loss_sum, self._model, batch, self._cut, self._policy)
 
     def _clear(self) -> None:
         for optimizer in self.optimizers:
