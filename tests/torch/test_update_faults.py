@@ -13,6 +13,7 @@ import batchwright as bw
 from batchwright.torch import LiveLosses, Precision
 from batchwright.torch.selection import sample_losses
 from batchwright.torch.update.out_of_memory import is_out_of_memory
+from batchwright.torch.update.passes import PassTrace
 from batchwright.torch.update.step import stepping
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -481,3 +482,44 @@ def test_buffers_that_the_first_pass_registers_do_not_matter(mode):
         assert update.applied
     losses = sample_losses(RegisteringLate(), lambda m, x: m(x).square().sum(1), X)
     assert losses.shape == (4,)
+
+
+class Masked(nn.Module):
+    """Holds a table that no pass changes, and statistics that each pass does."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 2), nn.InstanceNorm1d(2, track_running_stats=True)
+        self.register_buffer("mask", torch.ones(3))
+
+    def forward(self, x):
+        return self.norm(self.linear(x * self.mask)[:, :, None].expand(-1, -1, 2))
+
+
+def test_only_buffers_that_passes_change_are_copied_again():
+    model = Masked()
+    trace = PassTrace(model)
+    state = trace.capture()
+    assert all(saved.copy is not None for saved in state.buffers)
+    model.eval()(X)  # statistics do not change now, but may later
+    state.learn()
+    copied = {saved.slot.path for saved in trace.capture().buffers if saved.copy is not None}
+    assert copied == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+
+
+def test_memory_that_runs_out_twice_leaves_tables_alone():
+    model = Masked().eval()
+    precision, optimizer = Precision("fp32"), torch.optim.SGD(model.parameters(), lr=0.1)
+    scarce = []
+
+    def loss_sum(model, batch):
+        if scarce and torch.is_grad_enabled() and len(batch) > 1:
+            raise MemoryError
+        return squares(model, batch)
+
+    with precision.update(model, optimizer, weight=4) as update:
+        update.backward(loss_sum, X)
+    scarce.append(1)
+    with precision.update(model, optimizer, weight=4) as update:
+        update.backward(loss_sum, X)
+    assert (update.applied, update.retries) == (True, 3)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
 import torch
@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_map_only
 from batchwright.errors import UpdateError
 
 _BUCKET = 25 << 20  # bytes reduced at once: as many as in DistributedDataParallel
+
+_DENSE = "Make the embedding with sparse=False."
 
 _INTERRUPTED: WeakSet[torch.nn.Module] = WeakSet()
 """Models that cannot be trained further: shards left in the middle of a pass, unequal copies."""
@@ -109,35 +111,24 @@ class Ranks:
 
     def without(self, failed: float) -> UpdateError:
         """Make the error of a rank that cannot go on because others failed."""
-        return UpdateError(
-            f"{int(failed)} of {self.size} ranks failed in this update; none has stepped. See "
-            "their messages."
-        )
-
-    def buffers(self) -> list[torch.Tensor]:
-        """Return the buffers that DistributedDataParallel takes from rank 0."""
-        if self.wrapper is None or not self.wrapper.broadcast_buffers:
-            return []
-        ignored = self.wrapper.parameters_to_ignore
-        return [buffer for name, buffer in self.model.named_buffers() if name not in ignored]
+        what = f"{int(failed)} of {self.size} ranks failed in this update; none has stepped"
+        return UpdateError(f"{what}. See their messages.")
 
     def global_rank(self, rank: int) -> int:
         """Return the number of one of these ranks among all processes."""
         return rank if self.group is None else distributed.get_global_rank(self.group, rank)
 
 
-class _Message(NamedTuple):
-    """Gradients summed together: one as it lies, or several copied into one tensor."""
-
-    sent: torch.Tensor
-    parts: list[tuple[torch.Tensor, torch.Tensor]]  # gradient, its place in what is sent
+_Message: TypeAlias = tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]
+"""What is sent, and the gradients copied into it, each with its place; none if it is one itself."""
 
 
 class Reduction:
     """A sum of gradients over copies of a model, with all memory taken beforehand.
 
     A parameter with a gradient on some ranks counts as zero on the others; one without a gradient
-    anywhere stays without, so that optimizers skip it. Buffers become those of rank 0.
+    anywhere stays without, so that optimizers skip it. Buffers become those of rank 0. `held`: how
+    many ranks have a gradient of each parameter, then how many a sparse one.
     """
 
     def __init__(self, ranks: Ranks, parameters: _Parameters, held: Sequence[float]) -> None:
@@ -149,7 +140,7 @@ class Reduction:
             if sparse not in {0, some}:
                 raise UpdateError(
                     f"a gradient of shape {list(parameter.shape)} is sparse on some ranks and "
-                    "dense on others. Make the embedding with sparse=False."
+                    f"dense on others. {_DENSE}"
                 )
             gradient = parameter.grad
             if sparse:
@@ -159,7 +150,11 @@ class Reduction:
                 parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
                 dense.append(parameter.grad)
         self._dense = [*_messages(dense)]
-        self._buffers = [(each, each.detach().contiguous()) for each in ranks.buffers()]
+        wrapper, buffers = ranks.wrapper, []
+        if wrapper is not None and wrapper.broadcast_buffers:
+            ignored = wrapper.parameters_to_ignore
+            buffers = [each for name, each in ranks.model.named_buffers() if name not in ignored]
+        self._buffers = [(each, each.detach().contiguous()) for each in buffers]
 
     def run(self) -> BaseException | None:
         """Sum the gradients, and share the buffers.
@@ -169,10 +164,7 @@ class Reduction:
         """
         group = self._ranks.group
         if self._sparse and distributed.get_backend(group) != "gloo":
-            raise UpdateError(
-                "only gloo can sum sparse gradients over ranks. Make the embedding with "
-                "sparse=False."
-            )
+            raise UpdateError(f"only gloo can sum sparse gradients over ranks. {_DENSE}")
         problems: list[BaseException] = []
 
         @contextmanager
@@ -206,13 +198,6 @@ def _write_back(tensor: torch.Tensor, sent: torch.Tensor) -> None:
         tensor.copy_(sent)
 
 
-def gradients_held(parameters: _Parameters) -> list[float]:
-    """Return which parameters have a gradient, then which have a sparse one: for `Reduction`."""
-    gradients = [parameter.grad for parameter in parameters]
-    held = [float(each is not None) for each in gradients]
-    return held + [float(each is not None and each.is_sparse) for each in gradients]
-
-
 def _no_rows(parameter: torch.nn.Parameter) -> torch.Tensor:
     """Return a sparse gradient without any row, as embeddings have them."""
     rows = parameter.new_zeros(0, *parameter.shape[1:])
@@ -240,11 +225,11 @@ def _messages(gradients: Sequence[torch.Tensor]) -> Iterator[_Message]:
         buffer = torch.empty(max(copied, default=0), dtype=dtype, device=device)  # serves all
         for bucket, parts, lies in zip(buckets, lengths, as_it_lies, strict=True):
             if lies:
-                yield _Message(bucket[0], [])
+                yield bucket[0], []
                 continue
             sent = buffer[: sum(parts)]
             places = zip(bucket, torch.split(sent, parts), strict=True)
-            yield _Message(sent, [(each, place.view(each.shape)) for each, place in places])
+            yield sent, [(each, place.view(each.shape)) for each, place in places]
 
 
 def ranks_of(model: torch.nn.Module) -> Ranks:

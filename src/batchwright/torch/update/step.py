@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from batchwright.errors import LossError, UpdateError
-from batchwright.torch.update.ranks import Ranks, Reduction, gradients_held
+from batchwright.torch.update.ranks import Ranks, Reduction
 
 
 def scaled_by_weight(
@@ -132,7 +132,9 @@ class Step:
 
     def agree(self, numbers: Sequence[float], problem: BaseException | None) -> list[float]:
         """Sum numbers over all ranks, and find out which gradients there are."""
-        own = gradients_held(self._summed)
+        gradients = [parameter.grad for parameter in self._summed]
+        own = [each is not None for each in gradients]
+        own += [each is not None and each.is_sparse for each in gradients]
         failed, *sums = self._ranks.summed([problem is not None, *numbers, *own])
         if failed and problem is None:
             raise self._ranks.without(failed)
