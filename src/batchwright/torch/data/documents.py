@@ -71,10 +71,10 @@ def is_packed(batch: Any) -> bool:
 
 
 def cut_documents(batch: Any) -> tuple[Any, Any] | None:
-    """Cut a packed batch in two between documents, near the middle; None if it has only one.
+    """Cut a packed batch in two between documents, near the middle.
 
     Both parts are packed like the batch, and their tensors share memory with it. A gap stays with
-    the document before it.
+    the document before it. Returns None if it is not packed, or has a single document.
 
     Args:
         batch: A dict, named tuple or dataclass of tensors [1, T, …] or [T, …], as `PackCollator`,

@@ -137,26 +137,26 @@ class PackCollator:
                 f"samples have the fields {list(columns)}, expected 'input_ids'."
             )
         pads = self._pads(["input_ids"])
-        tokens, lengths = self._flattened(columns, "input_ids")
-        like = ("input_ids", lengths)
-        row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
-        batch: dict[str, Any] = {
-            "input_ids": row.laid_out(tokens, pads.get("input_ids", 0), "input_ids"),
-            "position_ids": row.positions() + self.position_ids_start,
-        }
-        if self.labels is not None:
-            own = self._labels(columns)
-            targets = tokens if own is None else self._flattened(columns, own, like=like)[0]
-            batch["labels"] = row.laid_out(targets, self.label_ignore, own or "labels")
-            batch["labels"][0, row.begins] = self.label_ignore
-        for name, value in pads.items():
+        for name in pads:
             if name not in columns:
                 raise ColumnNotFoundError(
                     f"PackCollator(pad=…) names {name!r}, samples have {list(columns)}."
                 )
+        own = self._labels(columns)
+        names = ["input_ids", *([] if own is None else [own]), *pads]
+        flat, lengths = self._flattened(columns, names)
+        row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
+        batch: dict[str, Any] = {
+            "input_ids": row.laid_out(flat["input_ids"], pads.get("input_ids", 0), "input_ids"),
+            "position_ids": row.positions() + self.position_ids_start,
+        }
+        if self.labels is not None:
+            targets = flat["input_ids" if own is None else own]
+            batch["labels"] = row.laid_out(targets, self.label_ignore, own or "labels")
+            batch["labels"][0, row.begins] = self.label_ignore
+        for name, value in pads.items():
             if name not in {"input_ids", self.labels}:
-                flat, _ = self._flattened(columns, name, like=like)
-                batch[name] = row.laid_out(flat, value, name)
+                batch[name] = row.laid_out(flat[name], value, name)
         edges, longest = row.cu_seqlens(), row.max_seqlen()
         return batch | {
             "cu_seq_lens_q": edges,
@@ -188,12 +188,8 @@ class PackCollator:
         rows: dict[str, PackedRow] = {}
         fields: dict[str, dict[str, Tensor]] = {}
         for number, title in enumerate(dict.fromkeys(row_of.values())):
-            first, *others = (name for name, row in row_of.items() if row == title)
-            tokens, lengths = self._flattened(columns, first, number)
-            fields[title] = {first: tokens} | {
-                name: self._flattened(columns, name, number, like=(first, lengths))[0]
-                for name in others
-            }
+            own = [name for name, row in row_of.items() if row == title]
+            fields[title], lengths = self._flattened(columns, own, number)
             capacity, kind = limit_of(self.capacity, number), f"{title} document"
             rows[title] = PackedRow.of(lengths, self.align, capacity, kind=kind)
         if any(row.ids.size > row.lengths.size for row in rows.values()):
@@ -218,31 +214,34 @@ class PackCollator:
 
     def _labels(self, columns: Mapping[Any, Sequence[Any]]) -> str | None:
         """Return the field of the labels; None if there is none."""
-        if self.labels in columns or self.labels != "labels":
-            return self.labels if self.labels in columns else None
-        others = (name for name in LABEL_NAMES if all(map(has_length, columns.get(name, [None]))))
-        return next(others, None)
+        if self.labels is None or self.labels in columns:
+            return self.labels
+        names = LABEL_NAMES if self.labels == "labels" else ()
+        return next(
+            (name for name in names if all(map(has_length, columns.get(name, [None])))), None
+        )
 
     def _flattened(
-        self,
-        columns: Mapping[Any, Sequence[Any]],
-        name: str,
-        number: int = 0,
-        *,
-        like: tuple[str, IntArray] | None = None,
-    ) -> tuple[Tensor, IntArray]:
-        """Concatenate a field, cut to the maximum of its row, and as long as another field."""
-        rows, most = columns[name], limit_of(self.max_length, number)
-        if most is not None:
-            rows = [row[:most] if has_length(row) else row for row in rows]
-        flat, lengths = flattened(rows, name)
-        if like is not None and not np.array_equal(like[1], lengths):
-            sample = int(np.argmax(like[1] != lengths))
-            raise LengthsError(
-                f"sample {sample} of the batch has {lengths[sample]} entries in {name!r} for "
-                f"{like[1][sample]} in {like[0]!r}, expected as many."
-            )
-        return flat, lengths
+        self, columns: Mapping[Any, Sequence[Any]], names: Iterable[str], number: int = 0
+    ) -> tuple[dict[str, Tensor], IntArray]:
+        """Concatenate the fields of a row, cut to its maximum; raise if their lengths differ."""
+        flat: dict[str, Tensor] = {}
+        lengths: dict[str, IntArray] = {}
+        most = limit_of(self.max_length, number)
+        for name in names:
+            rows = columns[name]
+            if most is not None:
+                rows = [row[:most] if has_length(row) else row for row in rows]
+            flat[name], lengths[name] = flattened(rows, name)
+            first = next(iter(lengths))
+            differ = np.flatnonzero(lengths[first] != lengths[name])
+            if differ.size:
+                sample = differ[0]
+                raise LengthsError(
+                    f"sample {sample} of the batch has {lengths[name][sample]} entries in {name!r} "
+                    f"for {lengths[first][sample]} in {first!r}, expected as many."
+                )
+        return flat, lengths[first]
 
 
 @dataclass(frozen=True, eq=False)
