@@ -139,10 +139,9 @@ def rho(
 ) -> Selected:
     """Keep the rows whose loss can be reduced the most: RHO-LOSS.
 
-    What a model that was trained on other data cannot predict either is noise. `irreducible`,
+    What a model that was trained on other data cannot predict either is noise: `irreducible`,
     float[rows], is each row's loss under such a model, as `batchwright.difficulty.out_of_fold`
-    makes it. The source takes ten times as many candidates as it keeps. The rest is as for
-    `sample_losses` and `select`.
+    makes it. The source takes ten times as many candidates as it keeps.
 
     Example:
         >>> batch, noise = torch.tensor([1.0, 5.0, 3.0]), torch.tensor([0.5, 5.0, 1.0])
@@ -162,12 +161,11 @@ def importance(
     """Draw rows in proportion to their scores, with weights that keep the gradient unbiased.
 
     The expectation of ``(weights · losses).sum() / k`` is the mean loss over the candidates, so the
-    weight of the update is k (for a mean over tokens, times the candidates' tokens a row). The
-    variance is smallest where scores are the norms of the rows' gradients; the source takes that of
-    the loss by the logits, ``‖softmax(logits) − one_hot(label)‖`` for cross entropy.
-
-    Rows are drawn with replacement. A score of 0 is never drawn, unless all are 0; one that is not
-    finite is no candidate. Put the weights into the batch, so that they are split with it.
+    weight of the update is k (for a mean over tokens, times the candidates' tokens a row). Put the
+    weights into the batch, so that they are split with it. The variance is smallest where scores
+    are the norms of the rows' gradients; the source takes ``‖softmax(logits) − one_hot(label)‖``
+    for cross entropy. Rows are drawn with replacement. A score of 0 is never drawn, unless all are
+    0; one that is not finite is no candidate.
 
     Args:
         batch: The candidates; see `select`.
@@ -177,7 +175,7 @@ def importance(
 
     Returns:
         The drawn rows as a batch; int64[k], their numbers; float[k], their weights,
-        1 ÷ (candidates · probability of the row). O(rows + k · log rows).
+        1 ÷ (candidates · probability of the row).
 
     Raises:
         LossError: As `select` does, and if a score is negative.
@@ -207,9 +205,8 @@ def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
     """Check whether importance sampling is worth its forward pass, by these scores.
 
     τ = √(mean of squares) ÷ mean is the root mean square of a row's gradient, drawn uniformly ÷
-    drawn by scores. The source takes τ · k for the number of uniform rows that are as good as k
-    drawn ones (with care: variance falls with the number of rows, so it would be τ² · k), so
-    scoring B rows is worth it if forward_share · B + k < τ · k. One batch is noisy: ask several.
+    drawn by scores. By the source, scoring B rows is worth it if forward_share · B + k < τ · k.
+    (Variance falls with the number of rows: it would be τ² · k.) One batch is noisy: ask several.
 
     Args:
         scores: float[B], 0 or more; those that are not finite do not count for τ.

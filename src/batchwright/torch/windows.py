@@ -195,7 +195,6 @@ class LabelCounter:
 
     A matrix of labels in a tuple may be padded with anything. Once one of them has a -100, the
     others are known to be padded with it too: then a batch without padding counts.
-
     """
 
     def __init__(self, *, in_use: bool = False) -> None:

@@ -236,10 +236,6 @@ def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> 
         widths: integer[n], pixels.
         patch_size: Pixels on each side of a patch.
 
-    Raises:
-        LengthsError: If a side is no integer of at least 1, or heights and widths differ in number.
-        BudgetError: If the patch size is not at least 1.
-
     Example:
         >>> patch_counts([32, 30], [32, 65], 16)
         array([ 4, 10])

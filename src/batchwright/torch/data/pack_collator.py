@@ -48,10 +48,8 @@ class PackCollator:
     ``Packing((…, …))`` expects. The batch then holds the fields of `columns`, [1, T], and for each
     row, under its name, ``encoder_position_ids``, ``encoder_document_ids``,
     ``encoder_cu_seq_lens`` and ``encoder_max_length``. All rows have the same documents and numbers
-    of segments (those of gaps may be empty), so a kernel takes `decoder_cu_seq_lens` for queries
-    and `encoder_cu_seq_lens` for keys. Labels keep their first token, which a decoder predicts from
-    its start token. Give the decoder's input as a field of its own: a model that shifts packed
-    labels carries tokens into the next document.
+    of segments. Labels keep their first token, which a decoder predicts from its start token. Give
+    the decoder's input as a field: a model that shifts labels mixes documents.
 
     Args:
         labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
@@ -246,19 +244,12 @@ class PackCollator:
 
 @dataclass(frozen=True, eq=False)
 class PackedRow:
-    """Where items of varying length, documents or images, lie in a row.
+    """Where items of varying length, documents or images, lie in a row."""
 
-    Attributes:
-        lengths: int64[d], tokens of each item.
-        begins: int64[d], where each begins.
-        edges: int64[s + 1], where segments, items and gaps, begin and end.
-        ids: int64[s], the item of each segment; -1 for gaps.
-    """
-
-    lengths: IntArray
-    begins: IntArray
-    edges: IntArray
-    ids: IntArray
+    lengths: IntArray  # int64[d], tokens of each item
+    begins: IntArray  # int64[d], where each begins
+    edges: IntArray  # int64[s + 1], where segments, items and gaps, begin and end
+    ids: IntArray  # int64[s], the item of each segment; -1 for gaps
 
     @staticmethod
     def of(
@@ -272,10 +263,6 @@ class PackedRow:
         """Concatenate items, each at a multiple of `align`, in a row as long as the capacity.
 
         `kind` says what the items are, in errors; with `every_gap`, empty gaps are segments too.
-
-        Raises:
-            LengthsError: If an item is empty.
-            BudgetError: If they exceed the capacity.
         """
         if not lengths.all():
             raise LengthsError(

@@ -128,12 +128,8 @@ def _split(by: str) -> PlanError:
 def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: int) -> None:
     """Compare what ranks read first with what others have read already, without waiting.
 
-    Args:
-        kind: What is the same on every rank: settings and epoch.
-        rank: This process.
-        world_size: Ranks that share each update.
-        window: Hash of the first window: lengths, and batches made of them.
-        opening: Hash of the contents of the first samples.
+    `kind` is the same on every rank: settings and epoch. `window` and `opening` are hashes of the
+    first window (lengths, and batches made of them) and of the contents of the first samples.
 
     Raises:
         PlanError: If another rank's window differs.
@@ -170,12 +166,7 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
 
 
 def content_hash(value: Any) -> int:
-    """Hash the first numbers and texts in a value, whatever holds them.
-
-    Example:
-        >>> content_hash({"x": [1, 2]}) == content_hash({"x": (1, 2)})
-        True
-    """
+    """Hash the first numbers and texts in a value, whatever holds them."""
     total = 0
     for leaf in islice(leaves_of(value), _LEAVES):
         part = leaf

@@ -31,17 +31,13 @@ _NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "le
 
 
 class Leg(NamedTuple):
-    """The part of an epoch that one number of ranks went through, within one budget.
-
-    `consumed` counts batches of all ranks; `last` says how what the leg before left was shared, and
-    `fit` what batches keep, if that differs from the leg before.
-    """
+    """The part of an epoch that one number of ranks went through, within one budget."""
 
     world_size: int
     accumulate: int
-    consumed: int
-    last: Last = "short"
-    fit: Fit | None = None
+    consumed: int  # batches, by all ranks together
+    last: Last = "short"  # how what the leg before left was shared
+    fit: Fit | None = None  # what its batches keep, if that differs from the leg before
 
     def described(self) -> list[Any]:
         """Return the leg as JSON can keep it."""
@@ -84,23 +80,14 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What is left of an epoch, as the ranks of one world share it.
-
-    Attributes:
-        epoch: The epoch.
-        leg: The present leg, with what was consumed of its plan before.
-        plan: The global plan of this leg. None: nothing was left for it.
-        source: Makes the plan that the epoch began with.
-        earlier: The legs before this one.
-        known: The plan that the epoch began with. None: it is `plan`.
-    """
+    """What is left of an epoch, as the ranks of one world share it."""
 
     epoch: int
-    leg: Leg
-    plan: Plan | None
-    source: PlanSource
+    leg: Leg  # the present one, with what was consumed of its plan before
+    plan: Plan | None  # the global plan of this leg; None: nothing was left for it
+    source: PlanSource  # makes the plan that the epoch began with
     earlier: tuple[Leg, ...] = ()
-    known: Beginning | None = None
+    known: Beginning | None = None  # the plan that the epoch began with; None: it is `plan`
 
     @property
     def world_size(self) -> int:

@@ -198,9 +198,8 @@ class Padding:
     def for_field(self, name: Any, dtype: torch.dtype, *, one_a_row: bool = False) -> PadValue:
         """Return the value for a field of some type.
 
-        Booleans get False, unless they are named or True is given for all: -100 or the number of a
-        token would be true. Only labels of one a row become whole numbers, for rows that are not
-        there.
+        Booleans get False, unless they are named or True is given for all: -100 would be true. Only
+        labels of one a row become whole numbers, for rows that are not there.
         """
         value = self.values[name]
         chosen = name in self.named or isinstance(value, bool)

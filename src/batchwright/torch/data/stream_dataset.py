@@ -61,11 +61,10 @@ class StreamDataset(IterableDataset[Any]):
         rank: This process, from 0. None: what `torch.distributed` says once it is initialised,
             else 0.
         world_size: Ranks that share each update. None: as `rank`.
-        presharded: Whether what a worker iterates over is its own part already, as with an
+        presharded: Whether each worker iterates over its own part already, as with an
             `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
-            streams say themselves, else no; for any other `IterableDataset` with workers it is
-            required. ``"workers"`` says that workers split it and ranks do not, which True leaves
-            open where there are several ranks.
+            streams say themselves, else no; any other `IterableDataset` with workers requires it.
+            ``"workers"`` says that ranks do not split it, which True leaves open.
         last: What becomes of samples at the end that fill no whole update; see
             `batchwright.stream`.
 

@@ -71,13 +71,8 @@ def name_of(path: str, value: Any, name: Any) -> str:
 def like(value: Any, parts: Mapping[Any, Any], path: str | None = "batch") -> Any:
     """Rebuild what `parts_of` took apart from other parts, by the same names or positions.
 
-    Args:
-        value: A mapping, dataclass, tuple or list.
-        parts: The new parts.
-        path: The name of `value` in errors. None: a dataclass keeps its other attributes.
-
-    Returns:
-        An object of the same class if one can be made of the parts, else a dict, tuple or list.
+    Returns an object of the same class if one can be made of the parts, else a dict, tuple or list.
+    `path` is the name of `value` in errors; with None a dataclass keeps its other attributes.
     """
     kind = type(value)
     if isinstance(value, Mapping):
