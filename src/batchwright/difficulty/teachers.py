@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -274,7 +275,7 @@ def _of_teacher(teacher: Teacher, features: Any, codes: IntArray, fold: IntArray
 def _of_logistic_regression(features: FloatArray, codes: IntArray, fold: IntArray) -> FloatArray:
     best, least = np.empty((0, 0)), np.inf
     for ridge in _RIDGES:
-        teacher = _LogisticRegression(ridge, int(codes.max()) + 1)
+        teacher = partial(_logistic_regression, ridge=ridge, num_classes=int(codes.max()) + 1)
         probabilities = _of_teacher(teacher, features, codes, fold)
         loss = float(_loss(probabilities, codes).mean())
         if loss >= least:
@@ -283,40 +284,36 @@ def _of_logistic_regression(features: FloatArray, codes: IntArray, fold: IntArra
     return best
 
 
-@dataclass(frozen=True)
-class _LogisticRegression:
+def _logistic_regression(
+    features: FloatArray, codes: IntArray, test: FloatArray, *, ridge: float, num_classes: int
+) -> FloatArray:
     """The built-in teacher: minimizes the mean cross-entropy plus ``ridge / 2 · ‖slopes‖²``."""
-
-    ridge: float
-    num_classes: int
-
-    def __call__(self, features: FloatArray, codes: IntArray, test: FloatArray) -> FloatArray:
-        try:
-            from sklearn.exceptions import ConvergenceWarning
-            from sklearn.linear_model import LogisticRegression
-        except ImportError as error:
-            raise MissingExtraError(
-                "out_of_fold's own teacher needs scikit-learn, which is not installed. Run: "
-                "pip install 'batchwright[advise]', or pass a teacher."
-            ) from error
-        mean, scale = features.mean(axis=0), features.std(axis=0)
-        # Rounding leaves some 1e-16 of the mean where a feature is constant.
-        scale[scale <= 1e-12 * np.abs(mean)] = np.inf
-        train, test = (np.clip((x - mean) / scale, -_CLIP, _CLIP) for x in (features, test))
-        # A class that no training sample has is about as likely as one that one of them has.
-        result = np.full((len(test), self.num_classes), 1 / (codes.size + self.num_classes))
-        seen = np.unique(codes)
-        rest = 1 - result[:, seen.size :].sum(axis=1, keepdims=True)
-        if seen.size == 1:
-            result[:, seen] = rest
-            return result
-        # Of two classes it fits one slope, the difference of ours, at a different penalty.
-        strength = (2 if seen.size == 2 else 1) / (self.ridge * codes.size)
-        model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            result[:, seen] = rest * model.fit(train, codes).predict_proba(test)
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise MissingExtraError(
+            "out_of_fold's own teacher needs scikit-learn, which is not installed. Run: "
+            "pip install 'batchwright[advise]', or pass a teacher."
+        ) from error
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    # Rounding leaves some 1e-16 of the mean where a feature is constant.
+    scale[scale <= 1e-12 * np.abs(mean)] = np.inf
+    train, test = (np.clip((x - mean) / scale, -_CLIP, _CLIP) for x in (features, test))
+    # A class that no training sample has is about as likely as one that one of them has.
+    result = np.full((len(test), num_classes), 1 / (codes.size + num_classes))
+    seen = np.unique(codes)
+    rest = 1 - result[:, seen.size :].sum(axis=1, keepdims=True)
+    if seen.size == 1:
+        result[:, seen] = rest
         return result
+    # Of two classes it fits one slope, the difference of ours, at a different penalty.
+    strength = (2 if seen.size == 2 else 1) / (ridge * codes.size)
+    model = LogisticRegression(C=strength, tol=1e-3, max_iter=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result[:, seen] = rest * model.fit(train, codes).predict_proba(test)
+    return result
 
 
 def _loss(probabilities: FloatArray, codes: IntArray) -> FloatArray:

@@ -7,10 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-
 from batchwright.errors import SourceError
-from batchwright.sources.table import Columns, checked, native_file
+from batchwright.sources.table import Columns, native_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,16 +97,15 @@ def _unpacked(path: Path, size: int) -> Blocks:
 def lines(path: Path) -> Columns:
     """Open a text file in which every line is a sample."""
     return ("text",), lambda _: (
-        (checked(_lines_of(block)), fraction) for block, fraction in row_blocks(path)
+        (_lines_of(block), fraction) for block, fraction in row_blocks(path)
     )
 
 
 def _lines_of(block: bytes) -> pa.Array[Any]:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r") + b"\n"
-    ends = np.flatnonzero(np.frombuffer(rows, np.uint8) == ord("\n"))
-    offsets = np.zeros(len(ends) + 1, np.int32)
-    offsets[1:] = ends - np.arange(len(ends))
-    text = pa.py_buffer(rows.replace(b"\n", b""))
-    return pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets.tobytes()), text)
+    rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r")
+    split: Any = pc.split_pattern(pa.array([rows]), "\n")
+    texts: pa.Array[Any] = split.flatten().cast(pa.string())  # which refuses invalid UTF-8
+    return texts
