@@ -90,7 +90,9 @@ def test_what_is_wrong_has_a_line_number(tmp_path, text, message: str) -> None:
 
 def test_a_column_that_changes_its_kind_between_blocks(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 90)
-    with pytest.raises(SourceError, match=r"row 2,000 of 'n' .* begins to be text, but numbers"):
+    with pytest.raises(
+        SourceError, match=r"row 2,000 of 'n' .* holds text, but the rows before it hold numbers"
+    ):
         read(tmp_path, '{"n": 1}\n' * 2000 + '{"n": "a"}\n' * 20)
 
 

@@ -131,7 +131,7 @@ def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
                 f"{place} is of type {type_of(values)}; expected text, numbers or lists."
             )
     if batch and arrays:
-        raise SourceError(f"{pieces[-1][1].row(0)} begins to be another type than came before.")
+        raise SourceError(f"{pieces[-1][1].row(0)} has another type than the rows before it.")
     return np.concatenate(arrays) if arrays else batch
 
 

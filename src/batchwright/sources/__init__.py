@@ -1,4 +1,4 @@
-"""Lengths out of files and datasets: `.npy`, Parquet, Arrow, JSON lines, CSV, Hugging Face.
+"""Lengths from files and datasets: `.npy`, Parquet, Arrow, JSON lines, CSV, Hugging Face.
 
 Everything else in Batchwright takes an array of lengths; this folder is where such an array comes
 from. `lengths` is all of its public face.

@@ -1,4 +1,4 @@
-"""Columns out of Parquet, Arrow and `.npy` files, one batch of rows in memory at a time."""
+"""Columns of Parquet, Arrow and `.npy` files, one batch of rows in memory at a time."""
 
 from __future__ import annotations
 

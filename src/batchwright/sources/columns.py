@@ -83,7 +83,7 @@ def source_of(given: Any, *, lines: bool = False) -> Source:
         return _live(given)
     if not isinstance(given, str | os.PathLike):
         raise SourceError(
-            f"Lengths cannot be read out of {one_line(repr(given), 60)}: pass a path or a "
+            f"Lengths cannot be read from {one_line(repr(given), 60)}: pass a path or a "
             "datasets.Dataset. An array of lengths needs no reading."
         )
     path = Path(given)

@@ -1,4 +1,4 @@
-"""Columns out of CSV and TSV files."""
+"""Columns of CSV and TSV files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns out of JSON lines: one object a line."""
+"""Columns of JSON lines: one object a line."""
 
 from __future__ import annotations
 

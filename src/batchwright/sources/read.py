@@ -1,4 +1,4 @@
-"""`lengths`: one length per sample, out of whatever holds the data."""
+"""`lengths`: one length per sample, from whatever holds the data."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def lengths(
                 return result
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
         result = _read(found, column, how, advance)
-    # A file that changed meanwhile must not be remembered under its former content.
+    # A file that was changed during reading must not be kept under its former content.
     if folder and key and found.state() == before:
         kept.save(folder, key, result)
     return result
@@ -114,7 +114,7 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
     for values, place, fraction in rows:
         found = kind_of(values)
         if kind is not None and found is not None and found != kind:
-            raise SourceError(f"{place.row(0)} begins to be {found}, but {kind} came before.")
+            raise SourceError(f"{place.row(0)} holds {found}, but the rows before it hold {kind}.")
         kind = kind or found
         done = 0
         for piece in measured(values, measure, place):
