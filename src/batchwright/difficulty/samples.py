@@ -118,12 +118,12 @@ def rarity(
         array([1.1 , 1.1 , 0.41])
     """
     if offsets is None and _is_text(tokens):
-        flat, edges, occurring = _words(tokens, counts, pattern)
+        flat, edges, counts = _words(tokens, counts, pattern)
     else:
         if pattern is not None:
             raise ScoresError("rarity(pattern=…) goes with texts, not with token ids.")
         flat, edges = _flat(tokens, offsets)
-        flat, occurring = _occurrences(flat, counts)
+    flat, occurring = _occurrences(flat, counts)
     if not flat.size:
         return np.zeros(edges.size - 1)
     surprise = np.log(occurring.sum()) - np.log(np.maximum(occurring, 1))
@@ -164,8 +164,8 @@ def _is_text(tokens: Any) -> bool:
 
 def _words(
     tokens: Any, counts: Counts | None, pattern: str | None
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return ids of words, where samples begin, and how often each id occurs."""
+) -> tuple[IntArray, IntArray, list[int]]:
+    """Return ids of words, where samples begin, and the count of each id that has one."""
     texts = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
     check_types(texts, str)
     words = list(map(_splitter(pattern), texts))
@@ -174,13 +174,9 @@ def _words(
         counts = Counter(chain.from_iterable(words))
     if not isinstance(counts, Mapping):
         raise ScoresError("rarity(counts=…) of texts: expected word → count, see word_counts.")
-    # Words that are not counted share one id after the known ones, and count as 1.
     ids = {word: k for k, word in enumerate(counts)}
-    unknown = len(ids)
-    known = map(ids.get, chain.from_iterable(words), repeat(unknown))
-    flat = np.fromiter(known, dtype=np.int64, count=int(edges[-1]))
-    occurring = np.fromiter(chain(counts.values(), (0,)), dtype=np.float64, count=unknown + 1)
-    return flat, edges, occurring
+    known = map(ids.get, chain.from_iterable(words), repeat(len(ids)))
+    return np.fromiter(known, np.int64, int(edges[-1])), edges, list(counts.values())
 
 
 def _splitter(pattern: str | None) -> Callable[[str], list[str]]:
@@ -232,7 +228,7 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
 def _occurrences(
     flat: npt.NDArray[Any], counts: Counts | None
 ) -> tuple[npt.NDArray[Any], FloatArray]:
-    """Return ids, and how often each of them occurs."""
+    """Return ids, and how often each of them occurs. Ids without a count share the last one."""
     if not flat.size:
         return flat, np.zeros(1)
     if counts is None:
@@ -243,6 +239,6 @@ def _occurrences(
     given = as_array(counts, "counts")
     if given.ndim != 1 or given.dtype.kind not in "iuf" or not (given >= 0).all():
         raise ScoresError(
-            "rarity(counts=…) of token ids: expected a count for each id, integer[v]."
+            "rarity(counts=…): expected a count of at least 0 for each id, or each word."
         )
     return np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)
