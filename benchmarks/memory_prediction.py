@@ -24,8 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from batchwright.torch.memory import MemoryModel
-from batchwright.torch.memory.real_step import real_steps
-from batchwright.torch.memory.task import Task
+from batchwright.torch.memory.steps import Task, real_steps
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 
 VOCABULARY = 2_000

@@ -8,10 +8,10 @@ from batchwright.torch.audit import Audit
 from batchwright.torch.audit_exponents import FORMATS, Exponents
 from batchwright.torch.audit_report import AuditReport, LayerAudit
 from batchwright.torch.audit_table import worst_layers
-from batchwright.torch.memory.copies import random_states_kept
-from batchwright.torch.memory.real_step import can_measure, real_steps
-from batchwright.torch.memory.task import Task as Step
+from batchwright.torch.memory.steps import Task as Step
+from batchwright.torch.memory.steps import can_measure, real_steps
 from batchwright.torch.update.modes import policy_for
+from batchwright.torch.update.passes import untouched
 
 UPDATES = 3
 """Updates that are audited, unless they take too long."""
@@ -53,7 +53,7 @@ def _peak(arm: Arm, batch: Any) -> int:
         policy.autocast,
         accumulates=arm.planner.accumulate > 1,
     )
-    with random_states_kept(arm.model), real_steps(step, 1) as run:
+    with untouched(arm.model), real_steps(step, 1) as run:
         return run.state.total + run(1, 1)
 
 

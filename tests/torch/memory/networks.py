@@ -3,7 +3,7 @@
 import torch
 
 from batchwright.torch.memory import MemoryModel
-from batchwright.torch.memory.task import Task
+from batchwright.torch.memory.steps import Task
 from benchmarks.memory_prediction import language_batch, language_loss
 
 MEBIBYTE = 2**20

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import batchwright as bw
 from batchwright.errors import BudgetError
 from batchwright.torch.memory import Curve, Findings, MemoryModel, RowsByLength, StateBytes
-from batchwright.torch.memory.envelope import Moment
-from batchwright.torch.memory.real_step import real_steps
+from batchwright.torch.memory.curves import Moment
+from batchwright.torch.memory.steps import real_steps
 from benchmarks.memory_prediction import Transformer
 from tests.torch.memory.networks import MEBIBYTE, fitted, task_of
 
@@ -101,7 +101,7 @@ def test_where_rows_cost_more_than_tokens_no_budget_of_tokens_is_made_up():
     curve = Curve((0.0, 0.0, 0.0), (1_000.0, 1.0, 0.0))  # a row is worth a thousand tokens
     findings = Findings(StateBytes(0, 0, 0, 0), (Moment(curve),), ())
     memory = MemoryModel(findings, shortest=1, longest=500, limit=10_000, margin=0.0, device="cpu")
-    with pytest.raises(BudgetError, match="no one budget of tokens serves lengths from 1 to 500"):
+    with pytest.raises(BudgetError, match="no single budget of tokens suits lengths from 1 to 500"):
         memory.max_tokens()
     assert memory.max_batch(500) == 6
     assert memory.rows_by_length()([1, 500]).tolist() == [9, 6]
@@ -109,7 +109,7 @@ def test_where_rows_cost_more_than_tokens_no_budget_of_tokens_is_made_up():
 
 def test_limits_and_lengths_beyond_the_fit_are_refused(network):
     _, memory = network
-    with pytest.raises(BudgetError, match="above 25,165,824, up to which this was fitted"):
+    with pytest.raises(BudgetError, match="above 25,165,824, which this was fitted for"):
         memory.max_tokens(memory.limit + 1)
     with pytest.raises(BudgetError, match="length 129 is above 128"):
         memory.max_batch(129)
@@ -121,6 +121,6 @@ def test_a_limit_below_one_row_says_what_takes_the_most_and_what_helps(network):
     _, memory = network
     with pytest.raises(BudgetError, match=r"below one row of length 128.*Most of it is") as raised:
         memory.max_batch(128, memory.state_bytes + 1_000)
-    assert "Less of it: " in str(raised.value)
+    assert "To lower it, use " in str(raised.value)
     with pytest.raises(BudgetError, match="below one row"):
         memory.max_tokens(MEBIBYTE // 64)

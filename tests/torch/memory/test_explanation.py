@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from batchwright.torch.memory.real_step import real_steps
+from batchwright.torch.memory.steps import real_steps
 from benchmarks.memory_prediction import Transformer
 from tests.torch.memory.networks import MEBIBYTE, fitted, task_of
 
@@ -164,4 +164,4 @@ def test_text_names_shape_peak_parts_and_cure():
     assert lines[0].endswith("MiB at the peak of a step")
     assert lines[1].split()[0] == "logits"
     assert lines[1].endswith("%")
-    assert lines[-1].startswith("  less logits: torch.nn.functional.linear_cross_entropy")
+    assert lines[-1].startswith("  to lower logits, use torch.nn.functional.linear_cross_entropy")

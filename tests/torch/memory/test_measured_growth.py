@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from batchwright.errors import BudgetError
-from batchwright.torch.memory.probing import grown_probes
-from batchwright.torch.memory.real_step import real_steps
+from batchwright.torch.memory.fitting import growing_peaks
+from batchwright.torch.memory.steps import real_steps
 from benchmarks.memory_prediction import Peeking, Transformer, language_loss
 from tests.torch.memory.networks import MEBIBYTE, fitted, task_of
 
@@ -51,11 +51,11 @@ def test_growth_never_passes_the_capacity_and_comes_near(c, longest):
         return taken[-1]
 
     capacity = 1.2 * (10_000 + longest * (200 + c * longest))
-    probes = grown_probes(run, np.arange(8, longest + 1), capacity=capacity)
+    peaks = growing_peaks(run, np.arange(8, longest + 1), capacity=capacity)
     assert max(taken) <= capacity
     assert max(taken) > 0.6 * capacity
-    assert len(probes) == len(taken) == len({(each.rows, each.length) for each in probes})
-    assert max(each.length for each in probes) == longest
+    assert list(peaks.values()) == taken
+    assert max(length for _, length in peaks) == longest
 
 
 def test_growth_stops_before_a_row_that_does_not_fit():
@@ -66,7 +66,7 @@ def test_growth_stops_before_a_row_that_does_not_fit():
         return taken[-1]
 
     with pytest.raises(BudgetError, match="not even one of length 1000 fits"):
-        grown_probes(run, np.arange(8, 1_001), capacity=900**2)
+        growing_peaks(run, np.arange(8, 1_001), capacity=900**2)
     assert max(taken) <= 900**2
 
 

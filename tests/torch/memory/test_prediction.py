@@ -9,7 +9,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from batchwright.torch import MemoryModel
-from batchwright.torch.memory.real_step import real_steps
+from batchwright.torch.memory.steps import real_steps
 from batchwright.torch.update.precision import Precision
 from benchmarks.memory_prediction import (
     CASES,

@@ -1,78 +1,54 @@
-"""From a task to what is known of its memory: predicted, confirmed, or measured step by step."""
+"""From a task to what is known of its memory: predicted and confirmed, or measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from batchwright.errors import BatchwrightError, BudgetError
-from batchwright.torch.memory.copies import random_states_kept
-from batchwright.torch.memory.envelope import Moment, moments_of, rows_within
-from batchwright.torch.memory.fake_step import FakeStep
-from batchwright.torch.memory.probing import (
-    Probe,
-    fake_courses,
-    grown_probes,
-    refuse_deaf,
-    through,
+from batchwright.torch.data.trees import tensors_of
+from batchwright.torch.memory.curves import (
+    Moment,
+    height,
+    moments_of,
+    moments_through,
+    rows_within,
 )
-from batchwright.torch.memory.real_step import can_measure, real_steps
-from batchwright.torch.memory.task import StateBytes, Task
+from batchwright.torch.memory.ledger import Timeline
+from batchwright.torch.memory.steps import (
+    FakeStep,
+    StateBytes,
+    Task,
+    can_measure,
+    real_steps,
+)
+from batchwright.torch.update.passes import untouched
 from batchwright.typing import IntArray
 
-_HALF = 0.5
+_EXACT = 0.005  # once predictions are this close to the step they predict, no more are tried
+_GROWTH = 8.0
+_FULL = 0.9
 
 
-@dataclass(frozen=True, eq=False)
-class Scope:
-    """What shapes a memory model is fitted for.
+@dataclass(frozen=True)
+class Probe:
+    """A step that was tried: its peak above the state in bytes; `measured` if it ran for real."""
 
-    Attributes:
-        lengths: int64[d], the lengths there are, from short to long.
-        limit: Bytes that training may take, state included.
-        margin: Share of a step's bytes to keep free when it is run for real.
-    """
-
-    lengths: IntArray
-    limit: int
-    margin: float
-
-    @property
-    def shortest(self) -> int:
-        """The shortest length."""
-        return int(self.lengths[0])
-
-    @property
-    def longest(self) -> int:
-        """The longest length."""
-        return int(self.lengths[-1])
-
-    def room(self, state: StateBytes) -> float:
-        """Return the bytes that the state leaves for a step.
-
-        Raises:
-            BudgetError: If it leaves none.
-        """
-        room = self.limit - state.total
-        if room <= 0:
-            raise BudgetError(
-                f"limit={self.limit:,} bytes, but parameters, gradients and optimizer state alone "
-                f"take {state.total:,}. Raise it, or use a smaller model or optimizer."
-            )
-        return float(room)
+    rows: int
+    length: int
+    predicted: int
+    measured: int | None = None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found out about the memory of a task.
+    """What is known of the memory of a task.
 
-    Attributes:
-        state: What is there throughout training.
-        moments: The curves whose highest is the peak of a step, above the state.
-        probes: The shapes that the curves were fitted to.
-        confirmations: Real steps beside their prediction.
-        ratio: The largest of measured ÷ predicted among them; 1 if there are none.
-        reason: Why steps were measured and not predicted. None: they were predicted.
+    The peak of a step above the state is the maximum of the moments, fitted to the probes, times
+    `ratio`: the largest measured ÷ predicted in the confirmations. `reason` is why steps were
+    measured; None if they were predicted.
     """
 
     state: StateBytes
@@ -83,78 +59,170 @@ class Findings:
     reason: str | None = None
 
 
-def find(task: Task, scope: Scope, *, confirm: bool, measure: bool = True) -> Findings:
-    """Find out, leaving the task and the random states as they were.
+def find(
+    task: Task, lengths: IntArray, limit: int, *, margin: float, confirm: bool, measure: bool
+) -> Findings:
+    """Predict or measure what steps of some lengths take, and leave everything as it was.
 
-    Args:
-        task: The task.
-        scope: The shapes that matter.
-        confirm: Whether to run a few steps for real.
-        measure: Whether to run real steps where fake ones cannot be.
-
-    Returns:
-        What was found.
-
-    Raises:
-        BudgetError: If the state leaves no room, or if steps can neither be predicted nor
-            measured.
+    The lengths are int64[d], distinct and ascending. For the options see `MemoryModel.fit`.
     """
-    with random_states_kept(task.model):
-        refuse_deaf(task.batch, scope.lengths)
+    with untouched(task.model):
+        _check_growth(task, lengths)
         try:
-            return _predicted(task, scope, confirm=confirm and can_measure(task.device))
+            run = FakeStep(task, int(lengths[0]))
+            steps = _fake_steps(run, lengths, capacity=_room(limit, run.state))
+            probes = (Probe(*shape, each.peak) for shape, each in steps.items())
+            found = Findings(run.state, moments_of(steps), tuple(probes))
+            if not confirm or not can_measure(task.device):
+                return found
+            capacity = _room(limit, run.state) / (1 + margin)
+            return _confirmed(task, lengths, found, run, capacity=capacity)
         except BatchwrightError:
             raise
-        except Exception as error:  # models raise anything when they see no values
-            if measure:
-                return _measured(task, scope, error)
-            said = f"fake tensors cannot run this step ({_first_line(error)})."
-            raise BudgetError(said) from error
+        except Exception as error:  # models that need values raise anything
+            message = (str(error).strip() or "no message").splitlines()[0]
+            reason = f"fake tensors cannot run this step ({type(error).__name__}: {message})"
+            if not measure:
+                raise BudgetError(f"{reason}.") from error
+            if not can_measure(task.device):
+                raise BudgetError(
+                    f"{reason}, and {task.device.type} does not report how much memory it has "
+                    "allocated. Fit on the CPU."
+                ) from error
+            return _measured(task, lengths, limit, reason)
 
 
-def ratio_of(confirmations: Sequence[Probe]) -> float:
-    """Return the largest of measured ÷ predicted; 1 of none."""
-    ratios = [(each.measured or 0) / each.predicted for each in confirmations]
-    return max(ratios, default=1.0)
+def _measured(task: Task, lengths: IntArray, limit: int, reason: str) -> Findings:
+    with real_steps(task, int(lengths[0])) as run:
+        capacity = _room(limit, run.state)
+        peaks = growing_peaks(run, lengths, capacity=capacity)
+        moments = moments_through(peaks, small=capacity / 8)
+        probes = (
+            Probe(*shape, int(float(height(moments, *shape))), peak)
+            for shape, peak in peaks.items()
+        )
+        return Findings(run.state, moments, tuple(probes), reason=reason)
 
 
-def _predicted(task: Task, scope: Scope, *, confirm: bool) -> Findings:
-    run = FakeStep(task, scope.shortest)
-    courses = fake_courses(run, scope.lengths, capacity=scope.room(run.state))
-    probes = tuple(Probe(each.rows, each.length, each.timeline.peak) for each in courses)
-    found = Findings(run.state, moments_of(courses), probes)
-    return _confirmed(task, scope, found, run) if confirm else found
-
-
-def _confirmed(task: Task, scope: Scope, found: Findings, fake: FakeStep) -> Findings:
-    """Run long rows to half the budget, then short ones to the whole, as the first step has it."""
-    capacity = scope.room(found.state) / (1 + scope.margin)
-    done: list[Probe] = []
-    with real_steps(task, scope.shortest) as run:
-        for length, share in ((scope.longest, _HALF), (scope.shortest, 1.0)):
-            room = capacity / ratio_of(done)
+def _confirmed(
+    task: Task, lengths: IntArray, found: Findings, fake: FakeStep, *, capacity: float
+) -> Findings:
+    """Run the longest rows to half the capacity, then the shortest to all that the first allows."""
+    shortest, longest = int(lengths[0]), int(lengths[-1])
+    with real_steps(task, shortest) as run:
+        for length, share in ((longest, 0.5), (shortest, 1.0)):
+            room = capacity / found.ratio
             rows = int(float(rows_within(found.moments, share * room, length)))
-            if rows < 1:
+            if not rows:
                 rows = int(float(rows_within(found.moments, room, length)) >= 1)
             if rows:
-                # Beside the step itself, not the curve through all of them.
-                predicted = fake(rows, length).peak
-                done.append(Probe(rows, length, predicted, run(rows, length)))
-    return replace(found, confirmations=tuple(done), ratio=ratio_of(done))
+                # The step itself predicts more exactly than the curve through all of them.
+                probe = Probe(rows, length, fake(rows, length).peak, run(rows, length))
+                done = (*found.confirmations, probe)
+                ratio = max((each.measured or 0) / each.predicted for each in done)
+                found = replace(found, confirmations=done, ratio=ratio)
+    return found
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+def _fake_steps(
+    run: Callable[[int, int], Timeline], lengths: IntArray, *, capacity: float
+) -> dict[tuple[int, int], Timeline]:
+    """Run fake steps of shapes that fill a capacity, at lengths from short to long.
+
+    Small batches peak elsewhere than large ones: a fit to them is a fifth too low at the budget.
+    So each shape predicted to fill it is tried, and improves the next prediction: 8 to 16 steps.
+    """
+    steps: dict[tuple[int, int], Timeline] = {}
+
+    def tried(rows: int, length: int) -> float:
+        """Try a shape; return the relative error of its prediction."""
+        if (rows, length) in steps:
+            return 0.0
+        before = moments_of(steps, explained=False) if steps else ()
+        step = steps[rows, length] = run(rows, length)
+        return abs(float(height(before, rows, length)) / step.peak - 1) if before else np.inf
+
+    grid = _grid(lengths, 4)
+    for rows, place in ((2, 0), (2, -1), (4, 0), (3, -1)):
+        tried(rows, grid[place])
+    # Strides and pools round up: what is just above a round length may take much more.
+    after = np.searchsorted(lengths, grid, side="right")
+    odd = [int(length) for length in lengths[np.minimum(after, lengths.size - 1)]]
+    for share, tries in ((1.0, grid), (0.5, grid), (0.75, odd)):
+        errors = []
+        for length in tries[::-1]:
+            moments = moments_of(steps, explained=False)
+            most = min(float(rows_within(moments, share * capacity, length)), 2**31)
+            errors.append(tried(max(1, int(most)), length))
+        if max(errors) < _EXACT:
+            break
+    return steps
 
 
-def _measured(task: Task, scope: Scope, error: Exception) -> Findings:
-    reason = _first_line(error)
-    if not can_measure(task.device):
+def growing_peaks(
+    run: Callable[[int, int], int], lengths: IntArray, *, capacity: float
+) -> dict[tuple[int, int], int]:
+    """Run real steps that grow towards a capacity, and never above it.
+
+    k times the rows take at most k times as much, and rows k times as long at most k² times. Each
+    step is made as large as that allows: single rows from short to long, then more and more rows
+    of three lengths. Returns rows and length → peak.
+    """
+    peaks: dict[tuple[int, int], int] = {}
+
+    def peak(rows: int, length: int) -> int:
+        if (rows, length) not in peaks:
+            peaks[rows, length] = run(rows, length)
+        return peaks[rows, length]
+
+    length, longest = int(lengths[0]), int(lengths[-1])
+    while length < longest:
+        factor = min(capacity / peak(1, length), _GROWTH) ** 0.5
+        within = lengths[lengths <= length * factor]
+        if within[-1] <= length:
+            raise BudgetError(
+                f"a row of length {length} takes {peak(1, length):,} bytes above the state, and "
+                f"{capacity:,.0f} are left: not even one of length {longest} fits. Raise the "
+                "limit, or drop what is longer."
+            )
+        length = int(within[-1])
+    for length in _grid(lengths, 3):
+        rows = 1
+        while (factor := min(_FULL * capacity / peak(rows, length), _GROWTH)) > 1.1:
+            if int(rows * factor) == rows:
+                break
+            rows = int(rows * factor)
+    return peaks
+
+
+def _room(limit: int, state: StateBytes) -> float:
+    """Return the bytes that the state leaves for a step."""
+    if limit <= state.total:
         raise BudgetError(
-            f"fake tensors cannot run this step ({reason}), and {task.device.type} does not tell "
-            "how much memory it takes. Fit it on the processor."
-        ) from error
-    with real_steps(task, scope.shortest) as run:
-        capacity = scope.room(run.state)
-        probes = grown_probes(run, scope.lengths, capacity=capacity)
-        return Findings(run.state, through(probes, capacity), tuple(probes), reason=reason)
+            f"limit={limit:,} bytes, but parameters, gradients and optimizer state alone take "
+            f"{state.total:,}. Raise it, or use a smaller model or optimizer."
+        )
+    return float(limit - state.total)
+
+
+def _check_growth(task: Task, lengths: IntArray) -> None:
+    """Raise if batches do not grow with their length."""
+    shortest, longest = int(lengths[0]), int(lengths[-1])
+    if shortest == longest:
+        return
+    few, many = (
+        sum(tensor.numel() for tensor in tensors_of(task.batch(2, length)))
+        for length in (shortest, longest)
+    )
+    if few >= many:
+        raise BudgetError(
+            f"make_batch(2, {longest}) returned {many} elements and make_batch(2, {shortest}) "
+            f"{few}; expected more for longer rows. Is the length, its second argument, used?"
+        )
+
+
+def _grid(lengths: IntArray, points: int) -> list[int]:
+    """Choose lengths from the shortest to the longest, about evenly spaced in their logarithm."""
+    wanted = np.geomspace(lengths[0], lengths[-1], points)
+    near = np.searchsorted(lengths, wanted * (1 - 1e-9))
+    return sorted({int(length) for length in lengths[np.minimum(near, lengths.size - 1)]})

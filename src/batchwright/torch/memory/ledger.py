@@ -1,14 +1,11 @@
-"""What is allocated in a step, when, and by what: a ledger of fake tensors' storages.
+"""What a step allocates, when, and what for: a ledger of the storages of fake tensors.
 
-The idea of following storages under fake tensors is PyTorch's own; see "Memory Tracker" in
-`torch.distributed._tools.mem_tracker`. This ledger keeps the whole course of a step, so that
-steps of several shapes can be laid side by side.
+PyTorch's `torch.distributed._tools.mem_tracker` follows storages in the same way, but keeps only
+peaks. Here the whole step is kept, so that steps of several shapes can be compared.
 """
 
-from __future__ import annotations
-
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -17,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from batchwright.torch.data.trees import tensors_of
 from batchwright.typing import IntArray
 
 Phase: TypeAlias = Literal["batch", "forward", "backward", "optimizer"]
@@ -25,15 +23,7 @@ Phase: TypeAlias = Literal["batch", "forward", "backward", "optimizer"]
 
 @dataclass(frozen=True)
 class Allocation:
-    """A storage that came to be during a step.
-
-    Attributes:
-        op: The operator that returned it.
-        phase: When.
-        shape: Shape of the tensor it came in.
-        dtype: Its type.
-        bytes: Its size, as the allocator rounds it.
-    """
+    """A storage allocated during a step: by which operator, when, and how large after rounding."""
 
     op: str
     phase: Phase
@@ -44,13 +34,11 @@ class Allocation:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The course of a step: what was allocated and freed, one after the other.
+    """What a step allocated and freed, in order.
 
-    Attributes:
-        allocations: In the order of their birth.
-        events: int64[e], ``i + 1`` where allocation `i` is born, ``-(i + 1)`` where it is freed.
-        class_sizes: Over how many classes a log-softmax was taken, as cross-entropy does.
-        score_sizes: Over how many keys a softmax was taken, as attention does.
+    Events are int64[e]: ``i + 1`` where allocation `i` is made, ``-(i + 1)`` where it is freed.
+    `class_sizes` are those that a log-softmax was taken over, as cross-entropy does over classes;
+    `score_sizes` those that a softmax was taken over, as attention does over keys.
     """
 
     allocations: tuple[Allocation, ...]
@@ -60,26 +48,26 @@ class Timeline:
 
     @cached_property
     def levels(self) -> IntArray:
-        """Bytes there are after each event, int64[e]."""
+        """Bytes allocated after each event, int64[e]."""
         sizes = np.array([each.bytes for each in self.allocations], dtype=np.int64)
         levels: IntArray = np.cumsum(sizes[np.abs(self.events) - 1] * np.sign(self.events))
         return levels
 
     @cached_property
     def moments(self) -> dict[Phase, int]:
-        """Phase → the event after which there is most in it; one of them is the peak."""
-        births = np.flatnonzero(self.events > 0)  # there is never most after something was freed
+        """Phase → the event after which it holds the most; one of them is the peak."""
+        births = np.flatnonzero(self.events > 0)  # a phase is never highest after a free
         phases = np.array([each.phase for each in self.allocations])
         within = {each.phase: births[phases == each.phase] for each in self.allocations}
         return {phase: int(each[self.levels[each].argmax()]) for phase, each in within.items()}
 
     @property
     def peak(self) -> int:
-        """The most bytes there are at once, above what was there before."""
+        """The most bytes allocated at once, above what was there before the step."""
         return int(self.levels.max())
 
     def live(self, moment: int) -> IntArray:
-        """Return the allocations that are there after an event, int64[m]."""
+        """Return the indices of the allocations that are live after an event, int64[m]."""
         alive = np.zeros(len(self.allocations), dtype=np.int64)
         past = self.events[: moment + 1]
         np.add.at(alive, np.abs(past) - 1, np.sign(past))
@@ -87,13 +75,10 @@ class Timeline:
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the storages that operators make, on one device, until they are freed.
+    """Records the storages that operators allocate on one device, until they are freed.
 
-    Enter it inside of a `FakeTensorMode`; what happens in kernels is not seen.
-
-    Args:
-        device: Where storages count.
-        granule: Sizes are rounded up to this, as the allocator of the device does.
+    Sizes are rounded up to a multiple of the granule, as the device's allocator does. It does not
+    see what kernels allocate for themselves.
     """
 
     phase: Phase = "batch"
@@ -109,16 +94,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._scores: set[int] = set()
 
     def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Take tensors for known: they were there before."""
+        """Ignore tensors that were there before the step."""
         for storage in storages(tensors, self._device):
             key = storage._cdata  # noqa: SLF001 (its identity)
             if key not in self._known:
                 self._known[key] = -1
-                # Should it be freed all the same, another storage may take its place.
+                # If it is freed nevertheless, another storage may take its place.
                 weakref.finalize(storage, self._known.pop, key, None).atexit = False
 
     def enter(self, tensors: Iterable[torch.Tensor], op: str) -> None:
-        """Write down the storages that are not known yet."""
+        """Record the storages that are not known yet."""
         for tensor in tensors:
             for storage in storages([tensor], self._device):
                 key = storage._cdata  # noqa: SLF001
@@ -133,7 +118,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 weakref.finalize(storage, self._freed, key, index).atexit = False
 
     def timeline(self) -> Timeline:
-        """Return what has been written down so far."""
+        """Return what was recorded so far."""
         return Timeline(
             tuple(self._allocations),
             np.array(self._events, dtype=np.int64),
@@ -142,20 +127,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operator and take note of what it returns."""
+        """Run an operator and record what it returns."""
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         if name == "_log_softmax":
             self._classes.add(args[0].shape[args[1]])
         elif name in {"_softmax", "_safe_softmax"}:
             self._scores.add(args[0].shape[args[1]])
-        self.enter(_tensors(result), name)
+        self.enter(tensors_of(result), name)
         return result
 
     def _freed(self, key: int, index: int) -> None:
@@ -167,7 +148,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def storages(
     tensors: Iterable[torch.Tensor], device: torch.device
 ) -> Iterator[torch.UntypedStorage]:
-    """Yield the storages of tensors on a type of device: two each where they are sparse."""
+    """Yield the storages of tensors on a type of device: two for each sparse tensor."""
     for tensor in tensors:
         if tensor.device.type != device.type:
             continue
@@ -177,22 +158,42 @@ def storages(
             parts = tensor._indices(), tensor._values()  # noqa: SLF001 (public ones coalesce)
             yield from (each.untyped_storage() for each in parts)
         else:
-            raise NotImplementedError(f"tensors of layout {tensor.layout} have parts unknown here")
+            raise NotImplementedError(f"cannot find the storages of layout {tensor.layout}")
 
 
 def rounded(size: int, granule: int) -> int:
-    """Round a size up to a multiple.
-
-    Example:
-        >>> rounded(700, 512), rounded(7, 1)
-        (1024, 7)
-    """
+    """Round a size up to a multiple of a granule."""
     return -(-size // granule) * granule
 
 
-def _tensors(result: Any) -> list[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, tuple | list):
-        return [tensor for each in result for tensor in _tensors(each)]
-    return []
+def kinds_of(timelines: Sequence[Timeline]) -> list[str]:
+    """Return what each allocation is for, given the same step at several shapes.
+
+    A coincidence at one shape, such as a width that equals the length, is none at the others.
+    """
+    classes = frozenset.intersection(*(each.class_sizes for each in timelines))
+    scores = [each.score_sizes for each in timelines]
+    alike = zip(*(each.allocations for each in timelines), strict=True)
+    return [_kind(same, classes, scores) for same in alike]
+
+
+def _kind(
+    same: Sequence[Allocation], classes: frozenset[int], scores: Sequence[frozenset[int]]
+) -> str:
+    phase = same[0].phase
+    if phase == "batch":
+        return "batch"
+    if phase == "optimizer":
+        return "optimizer step"
+    if len({each.bytes for each in same}) == 1 and len(same) > 1:
+        return "gradients" if phase == "backward" else "copies of weights"
+    if all(any(size in each.shape for size in classes) for each in same):
+        return "logits"
+    if all(_is_score(each.shape, sizes) for each, sizes in zip(same, scores, strict=True)):
+        return "attention scores"
+    return "activations" if phase == "forward" else "backward pass"
+
+
+def _is_score(shape: tuple[int, ...], sizes: frozenset[int]) -> bool:
+    """Return whether a shape ends in queries × keys, over which a softmax was taken."""
+    return len(shape) > 2 and shape[-1] == shape[-2] and shape[-1] in sizes
