@@ -11,6 +11,7 @@ import numpy as np
 from batchwright.batching import Batching, Draft
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.order import Order, Pools, as_pools
+from batchwright.order.pools import variation
 from batchwright.oversize import Items
 from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import IntArray, LengthArray
@@ -26,9 +27,6 @@ _BEFORE_DEFERRING = 4
 
 _REDRAWN = 8
 """Other draws of the same samples that an order is asked for."""
-
-_PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
-"""Epochs to look at where an order does not say which."""
 
 
 class Counted(NamedTuple):
@@ -120,13 +118,13 @@ class Epochs:
             counts.append(count)
             sizes.append(size)
         most, fewest = max(counts), min(sizes)
-        declares = hasattr(self.order, "probes")
-        if getattr(self.order, "varies", not declares):
+        _, is_declared, varies = variation(self.order)
+        if varies:
             # Other epochs may need more: add the spread of those with one size.
             alike = [
                 count
                 for count, size in zip(counts, sizes, strict=True)
-                if declares or size == max(sizes)
+                if is_declared or size == max(sizes)
             ]
             most = max(most, min(most + max(alike) - min(alike), fewest))
         return Counted(most, fewest)
@@ -255,19 +253,16 @@ class Epochs:
         added = np.resize(members, short)
         return pools.with_more(added), added
 
-    @property
-    def _first_probe(self) -> int:
-        return int(next(iter(getattr(self.order, "probes", _PROBES))))
-
     def _probed(self) -> Iterator[tuple[int, Pools]]:
-        """Go through the epochs to look at."""
-        for epoch in getattr(self.order, "probes", _PROBES):
+        """Iterate over the epochs to count."""
+        probes, is_declared, _ = variation(self.order)
+        for epoch in probes:
             try:
-                pools = self.pools(int(epoch))
+                pools = self.pools(epoch)
             except BatchwrightError:
                 raise
             except Exception:
-                if epoch == self._first_probe or hasattr(self.order, "probes"):
+                if epoch == probes[0] or is_declared:
                     raise
                 return  # a user's own order that is not defined so far ahead
-            yield int(epoch), pools
+            yield epoch, pools

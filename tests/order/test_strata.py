@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.order.apportioning import apportioned, filled
-from batchwright.order.strata import Strata
+from batchwright.order.draws import Strata, apportioned, filled
 
 sizes_of_strata = st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any)
 

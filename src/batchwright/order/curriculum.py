@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
 from batchwright.errors import PlanError
-from batchwright.order.draws import Draws, Memo, probes_until
-from batchwright.order.pools import Pools
+from batchwright.order.draws import Draws, Strata, probes_until
+from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_scores, refuse_other_data
-from batchwright.order.strata import Strata
 from batchwright.seeding import generator, ranked, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 _MOST_STRATA = 1024
 _SOFT_STRATA = 64
 _MOST_PROBES = 64
+_NUMBERS = (
+    ("epochs", lambda value: 0 < value <= MOST_EPOCHS, "a positive number, at most 2**32"),
+    ("softness", lambda value: 0 <= value < np.inf, "a finite number of at least 0"),
+)
 _CHOICES = {
     "direction": ("easy", "hard"),
     "unit": ("tokens", "samples"),
@@ -35,31 +38,31 @@ _CHOICES = {
 class Curriculum:
     """Draw from the easiest samples first, and admit harder ones as training goes on.
 
-    At progress u, the easiest ``pacing(u)`` of all samples are *eligible*, and every one of them
-    is drawn equally often: those that came in together are drawn in passes, so that none is
-    drawn twice before each was drawn once. After `epochs`, every epoch is a plain shuffle of all.
+    At progress u, the easiest ``pacing(u)`` of all samples are *eligible*, and each of them is
+    drawn equally often. After `epochs`, every epoch is a plain shuffle of all.
 
-    Guarantees epochs of equal size, in tokens or samples, and that realised counts of what came
-    in together are less than a sample off their target at the end of each part.
+    Guarantees epochs of equal size, in tokens or samples. Samples that were admitted together are
+    drawn in passes, none twice before each was drawn once, and their count is less than a sample
+    off its target at the end of each part.
 
     Args:
         difficulty: float[n], any scale: only the ranks count. Ties are broken at random.
         pacing: Share of the samples that is eligible; see `batchwright.pacing`. None: the square
             root of Platanios et al.
         epochs: Epochs until progress is 1. A third to a half of the run is a common choice.
-        parts: Into which an epoch is cut: samples are rearranged, sorted by length for example,
-            only inside a part. More follow the pacing more closely, fewer pad less.
+        parts: Into which an epoch is cut: samples are rearranged only inside a part. More follow
+            the pacing more closely, fewer pad less.
         direction: ``"easy"`` samples first, or ``"hard"`` ones (the anti-curriculum).
         unit: What progress and epochs are measured in.
         admit: ``"all"`` eligible samples are drawn, or only the ``"newest"`` (one-pass).
-        softness: 0 admits at a threshold. Above, samples near it are drawn with a probability
+        softness: 0 admits at a threshold. Above 0, samples near it are drawn with a probability
             that falls over about this share of the ranks.
-        band: Ranks, from 0 to 1, between which samples are ever drawn: ``(0, 0.8)`` leaves out
-            the hardest fifth.
+        band: The ranks, from 0 to 1, that are ever drawn: ``(0, 0.8)`` leaves out the hardest
+            fifth.
 
     Raises:
         ScoresError: If a difficulty is NaN or infinite.
-        PlanError: If a setting makes no sense.
+        PlanError: If a setting is out of range.
 
     Example:
         >>> from batchwright import pacing
@@ -84,10 +87,10 @@ class Curriculum:
     admit: Literal["all", "newest"] = "all"
     softness: float = 0.0
     band: tuple[float, float] = (0.0, 1.0)
-    _memo: Memo = field(default_factory=Memo, init=False, repr=False)
+    _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the settings, and rank the samples once."""
+        """Check the settings."""
         object.__setattr__(self, "difficulty", as_scores(self.difficulty, name="difficulty"))
         try:
             low, high = (float(rank) for rank in self.band)
@@ -98,20 +101,8 @@ class Curriculum:
                 f"Curriculum(band={self.band!r:.60}): expected (low, high) within 0 to 1."
             )
         object.__setattr__(self, "band", (low, high))
-        keep_number(
-            self,
-            "epochs",
-            lambda epochs: 0 < epochs <= MOST_EPOCHS,
-            "a positive number, at most 2**32",
-            error=PlanError,
-        )
-        keep_number(
-            self,
-            "softness",
-            lambda softness: 0 <= softness < float("inf"),
-            "a finite number of at least 0",
-            error=PlanError,
-        )
+        for name, accepts, expected in _NUMBERS:
+            keep_number(self, name, accepts, expected, error=PlanError)
         keep_whole(self, "parts", error=PlanError)
         for name, choices in _CHOICES.items():
             check_choice("Curriculum", name, getattr(self, name), choices, error=PlanError)
@@ -126,18 +117,16 @@ class Curriculum:
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
         if epoch >= self.epochs:
-            members = np.sort(self._ranked)
-            return Pools(members, np.array([0, members.size]))
+            return Pools.one(np.sort(self._ranked))
         return self.draws(lengths)(seed=seed, epoch=epoch)
 
     @property
     def probes(self) -> IntArray:
-        """The epochs to look at for a number of batches: all until progress is 1."""
-        last = int(np.ceil(self.epochs))
-        return probes_until(last, _MOST_PROBES)
+        """The epochs to count: all until progress is 1."""
+        return probes_until(int(np.ceil(self.epochs)), _MOST_PROBES)
 
     def control(self, seed: int = 0) -> Curriculum:
-        """Return the control: the same pacing over samples in random order.
+        """Return the same pacing over samples in random order: the control.
 
         What it gains over a plain shuffle is due to the growing set, not to difficulty.
         """
@@ -161,24 +150,22 @@ class Curriculum:
 
     def draws(self, lengths: LengthArray) -> Draws:
         """Return the draws that epochs before the last are made of, for a report of them."""
-        if self._memo and self._memo[0][0] is lengths:
-            draws: Draws = self._memo[0][1]
-            return draws
         refuse_other_data(self._scores.size, lengths.size, name="difficulty")
+        # `lengths` stays in the value, so that no other array can have its id.
+        return self._kept.get(id(lengths), lambda: (lengths, self._draws(lengths)))[1]
+
+    def _draws(self, lengths: LengthArray) -> Draws:
         borders = self._borders()
         strata = Strata(self._ranked, borders)
-        sizes = strata.mean_lengths(lengths) if self.unit == "tokens" else np.ones(len(strata))
-        size = float(lengths[self._ranked].sum(dtype=np.float64))
-        draws = Draws(
+        in_tokens = self.unit == "tokens"
+        return Draws(
             strata,
             lambda progress: self._weights(progress, borders),
             horizon=self.epochs,
-            size=size if self.unit == "tokens" else float(self._ranked.size),
-            sizes=sizes,
+            size=float(lengths[self._ranked].sum(dtype=np.float64) if in_tokens else borders[-1]),
+            sizes=strata.mean_lengths(lengths) if in_tokens else np.ones(len(strata)),
             parts=self.parts,
         )
-        self._memo[:] = [(lengths, draws)]
-        return draws
 
     @property
     def _scores(self) -> FloatArray:
@@ -195,7 +182,7 @@ class Curriculum:
     def _paced(self, progress: FloatArray) -> FloatArray:
         pacing = self.pacing
         if pacing is None:
-            from batchwright.pacing import root  # needed only by curricula
+            from batchwright.pacing import root  # only curricula need it
 
             pacing = root()
         return pacing(np.minimum(progress, 1.0))

@@ -1,64 +1,217 @@
-"""A run's draws from strata: counts that follow weights which change as training goes on."""
+"""Draws from groups of samples: whole numbers that follow weights which change over training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright.errors import PlanError
-from batchwright.order.apportioning import apportioned, filled
 from batchwright.order.pools import Pools
-from batchwright.order.strata import Strata
-from batchwright.typing import FloatArray, IntArray
-
-_State: TypeAlias = tuple[IntArray, FloatArray]
-"""int64[k], drawn of each stratum; float64[k], what is owed."""
+from batchwright.seeding import generator, random_bits, shuffled
+from batchwright.typing import FloatArray, IntArray, LengthArray
 
 Weights = Callable[[float], FloatArray]
 """Progress, from 0, where 1 is the horizon → float64[k], how often members of each stratum are
 drawn; any scale."""
 
-
 STRETCH = 1 << 10
-"""Epochs that are gone through one by one, at most."""
+"""Epochs that are drawn one by one, at most."""
 
 _STEPS = 1 << 7
-"""In so many, all epochs before those are added up."""
+"""The steps in which all epochs before those are added up."""
 
-_KEPT_STATES = 64
+_TOGETHER = 1 << 10
+"""Draws from a small stratum that are shuffled together."""
 
 
-class Memo(list[Any]):
-    """What was made for the last lengths, kept for the next epoch; no part of a pickle or copy."""
+def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Round a pool's target counts, and carry the error to the next pool.
 
-    def __reduce__(self) -> tuple[type[Memo], tuple[()]]:
-        """Pickle as empty: it is made again when it is needed."""
-        return (Memo, ())
+    Guarantees that no count is negative, that over all pools so far they add up to the rounded
+    sum of the targets, and that each stratum stays less than one sample away from its target, as
+    long as targets drift rather than jump back and forth. (Error diffusion; rounding cumulated
+    targets instead gives negative numbers now and then.)
+
+    Args:
+        target: float64[k], how many samples of each stratum the pool should have; at least 0.
+        owed: float64[k], target minus count, summed over all pools before.
+
+    Returns:
+        int64[k], the counts, and float64[k], what is owed after them. O(k log k).
+
+    Example:
+        >>> owed = np.zeros(3)
+        >>> for _ in range(3):
+        ...     counts, owed = apportioned(np.array([0.5, 0.25, 1.25]), owed)
+        ...     print(counts)
+        [1 0 1]
+        [0 1 1]
+        [0 0 2]
+    """
+    due = owed + target
+    size = max(0, round(float(due.sum())))
+    counts = np.maximum(np.floor(due + 1e-9), 0.0)
+    short = size - int(counts.sum())
+    if short > 0:
+        # Largest first; of equals the first stratum, on any machine.
+        most = np.argsort(counts - due, kind="stable")
+        counts[most[:short]] += 1
+    elif short < 0:
+        least = np.argsort(np.where(counts > 0, due - counts, np.inf), kind="stable")
+        counts[least[:-short]] -= 1
+    return counts.astype(np.int64), due - counts
+
+
+def filled(shares: FloatArray, size: float, available: FloatArray) -> FloatArray:
+    """Divide a size by shares, none above what is available; the others take the rest.
+
+    Returns:
+        float64[k], adding up to `size`, or to what is available of those with a share. O(k²).
+
+    Example:
+        >>> filled(np.array([1.0, 1.0, 2.0]), 8.0, np.array([9.0, 1.0, 9.0])).round(2)
+        array([2.33, 1.  , 4.67])
+    """
+    free = shares > 0
+    result = np.zeros_like(shares)
+    left = float(size)
+    while left > 1e-12 and free.any():
+        part = np.where(free, shares, 0.0)
+        part /= part.max()
+        part *= left / part.sum()
+        over = free & (part >= available - 1e-12)
+        if not over.any():
+            return result + part
+        result[over] = available[over]
+        left -= float(available[over].sum())
+        free &= ~over
+    return result
 
 
 def probes_until(last: int, most: int) -> IntArray:
-    """Return at most `most` epochs from 0 to `last`, such that are quick to get at."""
+    """Return at most `most` epochs from 0 to `last` that are quick to reach."""
     epochs = np.unique(np.linspace(0, last, min(last + 1, most)).astype(np.int64))
     as_they_are = (epochs < STRETCH) | (epochs == last)
     return np.unique(np.where(as_they_are, epochs, epochs - epochs % STRETCH))
 
 
 @dataclass(frozen=True, eq=False)
+class Strata:
+    """Groups of samples, from which an epoch draws in given numbers.
+
+    A stratum is drawn from in *passes*: each is a random sequence of all its members, and the
+    next begins where one ends, also from epoch to epoch. So no member is drawn twice before
+    every other was drawn once, whatever the numbers.
+
+    Attributes:
+        members: int64[m], sample indices, stratum after stratum.
+        offsets: int64[k + 1], where strata begin and end.
+
+    Example:
+        >>> strata = Strata.by(np.array([7, 3, 7, 7]))
+        >>> [stratum.tolist() for stratum in strata.each()]
+        [[1], [0, 2, 3]]
+    """
+
+    members: IntArray
+    offsets: IntArray
+
+    @classmethod
+    def by(cls, labels: npt.ArrayLike) -> Self:
+        """Make a stratum of each distinct label, in the sequence of labels. O(n log n)."""
+        _, codes = np.unique(np.asarray(labels), return_inverse=True)
+        sizes = np.bincount(codes.ravel())
+        members = np.argsort(codes.ravel(), kind="stable").astype(np.int64, copy=False)
+        return cls(members, np.concatenate(([0], np.cumsum(sizes))))
+
+    def __len__(self) -> int:
+        """Count the strata."""
+        return self.offsets.size - 1
+
+    @property
+    def sizes(self) -> IntArray:
+        """Members of each stratum, int64[k]."""
+        return np.diff(self.offsets)
+
+    def each(self) -> list[IntArray]:
+        """Return the members of every stratum."""
+        return np.split(self.members, self.offsets[1:-1])
+
+    def mean_lengths(self, lengths: LengthArray) -> FloatArray:
+        """Return the mean length of the members of each stratum, float64[k]; 1 for an empty one."""
+        sums = np.array([lengths[stratum].sum(dtype=np.float64) for stratum in self.each()])
+        means: FloatArray = np.where(self.sizes, sums / np.maximum(self.sizes, 1), 1.0)
+        return means
+
+    def draw(
+        self, counts: IntArray, *, seed: int, drawn: IntArray | None = None, epoch: int = 0
+    ) -> Pools:
+        """Draw pools.
+
+        Args:
+            counts: int64[p, k], how many of each stratum come into each pool.
+            seed: Which passes.
+            drawn: int64[k], how many were drawn from each before. None: none.
+            epoch: Which epoch, where passes do not go on from epoch to epoch.
+
+        Returns:
+            The pools, the members of each in random order within their strata. O(m log m), with
+            a loop over strata, not over samples.
+
+        Raises:
+            PlanError: If an empty stratum is to be drawn from.
+        """
+        pools, totals = counts.sum(axis=1), counts.sum(axis=0)
+        if (totals[self.sizes == 0] > 0).any():
+            raise PlanError("an empty stratum is to be drawn from: give it no weight.")
+        ends = np.concatenate(([0], np.cumsum(pools)))
+        # Where each stratum's part of each pool begins.
+        begins = ends[:-1, None] + np.cumsum(counts, axis=1) - counts
+        members = np.empty(int(ends[-1]), dtype=np.int64)
+        first = np.zeros_like(totals) if drawn is None else drawn
+        for stratum in np.flatnonzero(totals).tolist():
+            start = int(first[stratum])
+            stream = self._stream(stratum, start, start + int(totals[stratum]), seed, epoch)
+            of_pool = counts[:, stratum]
+            shifts = begins[:, stratum] - (np.cumsum(of_pool) - of_pool)
+            members[np.arange(stream.size) + np.repeat(shifts, of_pool)] = stream
+        eligible = ((counts > 0) @ self.sizes)[pools > 0].min()
+        offsets = ends[np.concatenate(([True], pools > 0))]
+        return Pools(members, offsets, eligible=int(eligible), may_defer=True)
+
+    def _stream(self, stratum: int, start: int, stop: int, seed: int, epoch: int) -> IntArray:
+        """Return draws `start` to `stop` from a stratum's endless passes."""
+        own = self.members[self.offsets[stratum] : self.offsets[stratum + 1]]
+        passes = max(1, _TOGETHER // own.size)
+        block = passes * own.size
+        first = start // block
+        parts = [
+            _passes(own, passes, generator(seed, "passes", epoch, stratum, number))
+            for number in range(first, -(-stop // block))
+        ]
+        stream = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return stream[start - first * block : stop - first * block]
+
+
+@dataclass(eq=False)
 class Draws:
-    """Which samples each pool of each epoch takes, as a pure function of seed and epoch.
+    """How many samples of each stratum each epoch draws: a pure function of the epoch.
 
     Every epoch is cut into equal parts. Each part is drawn by the weights at its middle, in whole
     numbers whose error never grows: over the whole run, every stratum is less than a sample away
-    from its target at the end of each part. From epoch 1,024 on, what was drawn before the last
-    multiple of 1,024 is added up in 128 steps in place of one for each epoch: a schedule that
-    still changes then is followed as closely as these steps are.
+    from its target at the end of each part. From epoch 1,024 on, the epochs before the last
+    multiple of 1,024 are added up in 128 steps: a schedule that still changes then is followed as
+    closely as these steps are.
+
+    The counts before the last epoch are remembered, from which the next one goes on.
 
     Attributes:
         strata: The samples, in groups.
-        weights: How much of each group, as training goes on.
+        weights: How much of each group, over training.
         horizon: Epochs after which progress is 1.
         size: Of an epoch: samples, or tokens.
         sizes: float64[k], of a sample of each stratum, in the same unit; ones for samples.
@@ -73,10 +226,10 @@ class Draws:
     sizes: FloatArray
     parts: int
     max_passes: float | None = None
-    _states: dict[int, _State] = field(default_factory=dict, repr=False)
+    _last: tuple[int, IntArray, FloatArray] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *, seed: int, epoch: int) -> Pools:
-        """Return the pools of an epoch; parts with equal weights are one pool."""
+        """Return the pools of an epoch; consecutive parts with equal weights are one pool."""
         drawn, counts, weights = self.plan(epoch)
         if not counts.any():  # less than half a sample is due: one comes early
             counts[0, np.argmax(np.where(self.strata.sizes > 0, weights[0], 0.0))] = 1
@@ -87,73 +240,61 @@ class Draws:
     def plan(self, epoch: int) -> tuple[IntArray, IntArray, FloatArray]:
         """Return what was drawn before, and the counts and weights of each part of an epoch.
 
-        Args:
-            epoch: Zero or larger.
-
         Returns:
             int64[k], int64[parts, k] and float64[parts, k]. At most 1,024 · parts · k steps, for
-            what is owed is carried from part to part; one epoch after the other, parts · k.
+            what is owed is carried from part to part; epoch after epoch, parts · k.
         """
         stretch = epoch - epoch % STRETCH
-        start = max((each for each in self._states if stretch <= each <= epoch), default=stretch)
-        drawn, owed = self._states[start] if start in self._states else self._until(stretch)
+        if self._last is not None and stretch <= self._last[0] <= epoch:
+            start, drawn, owed = self._last
+        else:
+            start, (drawn, owed) = stretch, self._until(stretch)
         for each in range(start, epoch):
             counts, _, owed = self._epoch(each, drawn, owed)
             drawn = drawn + counts.sum(axis=0)
-            self._keep(each + 1, (drawn, owed))
+        self._last = (epoch, drawn, owed)
         counts, weights, _ = self._epoch(epoch, drawn, owed)
         return drawn, counts, weights
-
-    def _until(self, epoch: int) -> _State:
-        """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
-        target = np.zeros(len(self.strata))
-        together = epoch // _STEPS
-        for step in range(_STEPS if together else 0):
-            progress = (step + 0.5) * together / self.horizon
-            weights = _checked(self.weights(progress), progress)
-            target += self._target(weights, target, parts=self.parts * together)
-        state = apportioned(target, np.zeros(len(self.strata)))
-        self._keep(epoch, state)
-        return state
-
-    def _keep(self, epoch: int, state: _State) -> None:
-        """Keep the state at the beginning of an epoch, for the next, and a few more."""
-        while len(self._states) >= _KEPT_STATES:
-            del self._states[next(iter(self._states))]
-        self._states[epoch] = state
 
     def targets(self, epoch: int) -> FloatArray:
         """Return how many samples of each stratum the parts of an epoch aim at.
 
-        Where `max_passes` binds, what is left of a stratum.
-
-        Args:
-            epoch: Zero or larger.
-
-        Returns:
-            float64[parts, k].
+        Where `max_passes` binds, what is left of a stratum. float64[parts, k].
         """
         drawn, counts, weights = self.plan(epoch)
         taken = drawn + np.cumsum(counts, axis=0) - counts
         pairs = zip(weights, taken, strict=True)
         return np.stack([self._target(each, before) for each, before in pairs])
 
-    def progress(self, epoch: int) -> FloatArray:
-        """Return the progress at the middle of each part of an epoch, float64[parts]."""
-        middles: FloatArray = (epoch + (np.arange(self.parts) + 0.5) / self.parts) / self.horizon
-        return middles
+    def _until(self, epoch: int) -> tuple[IntArray, FloatArray]:
+        """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
+        target = np.zeros(len(self.strata))
+        together = epoch // _STEPS
+        for step in range(_STEPS if together else 0):
+            weights = self._weights((step + 0.5) * together / self.horizon)
+            target += self._target(weights, target, parts=self.parts * together)
+        return apportioned(target, np.zeros(len(self.strata)))
 
     def _epoch(
         self, epoch: int, drawn: IntArray, owed: FloatArray
     ) -> tuple[IntArray, FloatArray, FloatArray]:
         counts = np.empty((self.parts, len(self.strata)), dtype=np.int64)
         weights = np.empty(counts.shape)
-        for part, progress in enumerate(self.progress(epoch).tolist()):
-            weights[part] = _checked(self.weights(progress), progress)
-            target = self._target(weights[part], drawn)
-            counts[part], owed = apportioned(target, owed)
+        middles = (epoch + (np.arange(self.parts) + 0.5) / self.parts) / self.horizon
+        for part, progress in enumerate(middles.tolist()):
+            weights[part] = self._weights(progress)
+            counts[part], owed = apportioned(self._target(weights[part], drawn), owed)
             drawn = drawn + counts[part]
         return counts, weights, owed
+
+    def _weights(self, progress: float) -> FloatArray:
+        array = np.asarray(self.weights(progress), dtype=np.float64)
+        if not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
+            raise PlanError(
+                f"weights at progress {progress:.3g} are {array.tolist()[:8]}, expected finite "
+                "numbers of at least 0, not all of them 0."
+            )
+        return array
 
     def _target(
         self, weights: FloatArray, drawn: IntArray | FloatArray, *, parts: int = 1
@@ -175,11 +316,8 @@ class Draws:
         return target
 
 
-def _checked(weights: FloatArray, progress: float) -> FloatArray:
-    array = np.asarray(weights, dtype=np.float64)
-    if not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
-        raise PlanError(
-            f"weights at progress {progress:.3g} are {array.tolist()[:8]}, expected finite numbers "
-            "of at least 0, not all of them 0."
-        )
-    return array
+def _passes(members: IntArray, passes: int, rng: np.random.Generator) -> IntArray:
+    if passes == 1:
+        return shuffled(members, rng)
+    keys = random_bits(rng, passes * members.size).reshape(passes, members.size)
+    return members[keys.argsort(axis=1)].ravel()

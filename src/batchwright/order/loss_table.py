@@ -26,13 +26,7 @@ LossArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Losses as they were when an epoch began: what its plan is made from.
-
-    Attributes:
-        epoch: The epoch.
-        losses: float32[n], NaN where a sample has never been seen.
-        recorded: int64[n], when each was recorded last; 0 where never.
-    """
+    """Copies of the losses when an epoch began: what its plan is made from."""
 
     epoch: int
     losses: LossArray
@@ -40,12 +34,11 @@ class Cut:
 
 
 class LossTable:
-    """Live losses, one for each sample.
+    """Record the latest loss of every sample during training.
 
-    Losses are recorded as training goes on, in any sequence. An epoch's plan is made from the
-    losses as they were when it began (the *cut*), and goes by that cut until it ends, also after
-    a resume: save `state_dict()` with every checkpoint. On several ranks, tables have to be
-    the same when an epoch begins; `batchwright.torch.LiveLosses` takes care of that.
+    An epoch's plan is made from the losses as they were when it began (the *cut*), also after a
+    resume: save `state_dict()` with every checkpoint. On several ranks, tables have to be the same
+    when an epoch begins; `batchwright.torch.LiveLosses` shares them.
 
     Args:
         num_samples: How many samples there are.
@@ -55,10 +48,10 @@ class LossTable:
     Attributes:
         losses: float32[n], NaN where a sample has never been seen.
         recorded: int64[n], when each was recorded last, in calls of `record`; 0 where never.
-        pending: Losses that were buffered and not yet recorded; no epoch may begin meanwhile.
+        pending: Losses that are buffered and not yet recorded; no epoch may begin meanwhile.
 
     Raises:
-        ScoresError: If the settings make no sense.
+        ScoresError: If a setting is out of range.
 
     Example:
         >>> table = LossTable(3)
@@ -84,18 +77,14 @@ class LossTable:
         self._cut: Cut | None = None
 
     def record(self, indices: npt.ArrayLike, losses: npt.ArrayLike) -> None:
-        """Take down losses; of a sample that is there twice, their mean.
+        """Record losses float[m] of samples int[m]; for a sample that is given twice, the mean.
 
-        A loss that is not finite is taken for the largest there is: the sample counts as hard.
-        Inside of a loss function that `batchwright.torch.Update.backward` runs, losses are
-        recorded at the end of the update, and those of passes that do not count are forgotten.
-
-        Args:
-            indices: int[m], the samples.
-            losses: float[m], their losses.
+        A loss that is not finite counts as the largest possible one. Inside a loss function that
+        `batchwright.torch.Update.backward` runs, losses are recorded at the end of the update, and
+        those of passes that do not count are discarded.
 
         Raises:
-            ScoresError: If the two differ in number, or a sample is not there.
+            ScoresError: If the two differ in number, or an index is out of range.
         """
         given = np.asarray(indices)
         if given.size and given.dtype.kind not in "iu":
@@ -131,16 +120,12 @@ class LossTable:
         self.recorded[own] = self._calls
 
     def cut(self, epoch: int) -> Cut:
-        """Return the losses that an epoch's plan is made from: those of when it first asked.
+        """Return the losses that an epoch's plan is made from: those of its first call.
 
-        Args:
-            epoch: The epoch; asking for another one than last time makes a new cut.
-
-        Returns:
-            The cut, copies of the columns.
+        Another epoch than last time makes a new cut.
 
         Raises:
-            PlanError: If losses are buffered that no rank has recorded yet.
+            PlanError: If buffered losses have not been recorded yet.
         """
         if self._cut is None or self._cut.epoch != epoch:
             if self.pending:
@@ -152,13 +137,9 @@ class LossTable:
         return self._cut
 
     def ages(self, percentiles: npt.ArrayLike = (50, 90, 100)) -> FloatArray:
-        """Tell how old the losses are: percentiles, in calls of `record` since each was recorded.
+        """Return percentiles of the losses' ages, float64[q]: calls of `record` since each.
 
-        Args:
-            percentiles: float[q], between 0 and 100.
-
-        Returns:
-            float64[q]; a sample that has never been seen is as old as the table.
+        A sample that has never been seen is as old as the table.
         """
         ages: FloatArray = np.percentile(
             self._calls - self.recorded, np.asarray(percentiles, dtype=np.float64)
@@ -166,15 +147,12 @@ class LossTable:
         return ages
 
     def save(self, path: str | Path) -> None:
-        """Write the state as a safetensors file, beside a checkpoint.
-
-        Args:
-            path: Where to; an existing file is replaced once the new one is whole.
+        """Write the state as a safetensors file; an existing one is replaced atomically.
 
         Raises:
             ScoresError: If the file cannot be written.
         """
-        import json  # files are for the few: `import batchwright` does without what writes them
+        import json  # here, so that `import batchwright` stays quick
 
         from batchwright._array_file import save_arrays, sealed
 
@@ -185,10 +163,10 @@ class LossTable:
         save_arrays(path, arrays, sealed(arrays, metadata), ScoresError)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a file that `save` wrote. Reading never executes code.
+        """Load a file that `save` wrote. Reading never executes code.
 
         Raises:
-            ScoresError: If it is no such file, was changed, or is of another number of samples.
+            ScoresError: If it is another file, was changed, or is of another number of samples.
         """
         from batchwright._array_file import check_seal, load_arrays
         from batchwright._states import parsed
@@ -214,11 +192,11 @@ class LossTable:
         return {"calls": self._calls, "cut": self._cut and self._cut.epoch, **state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, also where a checkpoint made tensors or lists of its arrays.
+        """Load a state, also where a checkpoint turned its arrays into tensors or lists.
 
         Raises:
-            ScoresError: If it is of another number of samples, or no state: a key is missing, or
-                its figures contradict each other. Nothing has changed then.
+            ScoresError: If it is of another number of samples, a key is missing, or its values
+                contradict each other. The table is unchanged then.
         """
         has_cut = isinstance(state, Mapping) and state.get("cut") is not None
         names = ["losses", "recorded", "calls", "cut"]
@@ -241,7 +219,6 @@ class LossTable:
     def _columns(
         self, state: Mapping[str, Any], losses: str, recorded: str
     ) -> tuple[LossArray, IntArray]:
-        """Read losses and when they were recorded, and check them against each other."""
         values = state_array(state, losses, np.float32, self.losses.size, _OWNER)
         when = state_array(state, recorded, np.int64, self.losses.size, _OWNER)
         check_that(~np.isinf(values), f"{losses!r} is infinite", _OWNER)

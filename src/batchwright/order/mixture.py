@@ -1,4 +1,4 @@
-"""Several sources in proportions that may change as training goes on."""
+"""Groups of samples in given proportions: sources that are mixed, classes that are balanced."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
 from batchwright.errors import PlanError, ScoresError
-from batchwright.order.draws import Draws, Memo, probes_until
-from batchwright.order.pools import Pools
+from batchwright.order.draws import Draws, Strata, probes_until
+from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_groups, as_weights, refuse_other_data
-from batchwright.order.strata import Strata
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 Schedule = Sequence[tuple[float, Mapping[Any, float]]] | Callable[[float], Mapping[Any, float]]
@@ -27,29 +26,29 @@ _PROBES = 8
 class Mixture:
     """Draw from several groups of samples in given proportions, exactly.
 
-    Guarantees that at the end of each part of an epoch, over the whole run, every group is less
-    than a sample off its share (as long as weights drift, rather than jump back and forth), and
-    that inside a group no sample is drawn twice before each was drawn once.
+    Guarantees that every group is less than a sample off its share of the run at the end of each
+    part of an epoch, as long as weights drift rather than jump back and forth. Inside a group no
+    sample is drawn twice before each was drawn once.
 
     Args:
         groups: [n], which group each sample belongs to: integers or names.
         weights: Group → share of the draws; any scale. Groups without one are never drawn.
-        temperature: In place of weights, a share of ``size ** (1 / temperature)``: 1 as they
-            are, infinity all alike.
-        schedule: In place of weights, how they change: ``[(0.0, {...}), (1.0, {...})]`` is linear
+        temperature: In place of weights, shares of ``size ** (1 / temperature)``: 1 keeps the
+            groups as they are, infinity draws all alike.
+        schedule: In place of weights, how they change: ``[(0.0, {...}), (1.0, {...})]``, linear
             in between, or a function of progress.
         epochs: Epochs until the schedule's progress is 1.
         num_samples: Draws of an epoch. None: as many as there are samples.
         parts: Into which an epoch is cut: samples are rearranged only inside a part, and shares
             are exact at the end of each.
         unit: What shares are of: ``"samples"``, or ``"tokens"``.
-        max_epochs: How often a sample may be drawn over the whole run; what a group cannot give
-            any more, the others do. None: any number.
+        max_epochs: How often a sample may be drawn over the whole run; where a group is used up,
+            the others are drawn more often. None: any number.
 
     Raises:
-        ScoresError: If weights are negative, NaN, all 0, or of groups that are not there; if
-            groups do not cover the data.
-        PlanError: If a setting makes no sense.
+        ScoresError: If weights are negative, NaN, all 0, or of unknown groups; if groups are not
+            one for each sample.
+        PlanError: If a setting is out of range.
 
     Example:
         >>> order = Mixture(["de", "de", "de", "ko"], weights={"de": 1, "ko": 1}, parts=1)
@@ -70,13 +69,13 @@ class Mixture:
     parts: int = 8
     unit: Literal["tokens", "samples"] = "samples"
     max_epochs: float | None = None
-    _memo: Memo = field(default_factory=Memo, init=False, repr=False)
+    _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
     _names: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the settings, and look at the weights of both ends."""
+        """Check the settings, and the weights at both ends of the schedule."""
         labels = as_groups(self.groups, name="groups")
         object.__setattr__(self, "groups", labels)
         object.__setattr__(self, "_names", tuple(np.unique(labels).tolist()))
@@ -85,18 +84,17 @@ class Mixture:
             raise PlanError("Mixture: give one of weights, temperature and schedule.")
         keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
         check_choice("Mixture", "unit", self.unit, ("samples", "tokens"), error=PlanError)
+        is_number = "a positive number"
         keep_number(
             self,
             "epochs",
             lambda epochs: 0 < epochs <= MOST_EPOCHS,
-            "a positive number, at most 2**32",
+            f"{is_number}, at most 2**32",
             error=PlanError,
         )
         for name in ("temperature", "max_epochs"):
             if getattr(self, name) is not None:
-                keep_number(
-                    self, name, lambda value: value > 0, "a positive number", error=PlanError
-                )
+                keep_number(self, name, lambda value: value > 0, is_number, error=PlanError)
         if callable(self.schedule):
             if isinstance(self.schedule, type) or not takes(self.schedule, 0.0):
                 raise PlanError(
@@ -114,7 +112,7 @@ class Mixture:
 
     @property
     def probes(self) -> IntArray:
-        """The epochs to look at for a number of batches: along the schedule."""
+        """The epochs to count: along the schedule."""
         last = 1 if self.schedule is None else int(np.ceil(self.epochs))
         return probes_until(last + _PROBES - 1, 2 * _PROBES)
 
@@ -141,28 +139,24 @@ class Mixture:
 
     def draws(self, lengths: LengthArray) -> Draws:
         """Return the draws that epochs are made of, for a report of them."""
-        if self._memo and self._memo[0][0] is lengths:
-            draws: Draws = self._memo[0][1]
-            return draws
-        labels = np.asarray(self.groups)
-        refuse_other_data(labels.size, lengths.size, name="groups")
-        strata = Strata.by(labels)
-        means = strata.mean_lengths(lengths)
-        ones = np.ones(len(strata))
+        refuse_other_data(np.asarray(self.groups).size, lengths.size, name="groups")
+        # `lengths` stays in the value, so that no other array can have its id.
+        return self._kept.get(id(lengths), lambda: (lengths, self._draws(lengths)))[1]
+
+    def _draws(self, lengths: LengthArray) -> Draws:
+        strata = Strata.by(self.groups)
         in_tokens = self.unit == "tokens"
-        samples = labels.size if self.num_samples is None else self.num_samples
-        # A share of tokens is a share of samples over their length.
-        draws = Draws(
+        sizes = strata.mean_lengths(lengths) if in_tokens else np.ones(len(strata))
+        samples = lengths.size if self.num_samples is None else self.num_samples
+        return Draws(
             strata,
-            lambda progress: self.shares(progress) / (means if in_tokens else ones),
+            lambda progress: self.shares(progress) / sizes,  # shares of tokens, in samples
             horizon=self.epochs,
             size=float(samples) * (float(lengths.mean()) if in_tokens else 1.0),
-            sizes=means if in_tokens else ones,
+            sizes=sizes,
             parts=self.parts,
             max_passes=self.max_epochs,
         )
-        self._memo[:] = [(lengths, draws)]
-        return draws
 
     def _weights(self, progress: float) -> Mapping[Any, float]:
         if self.weights is not None:
@@ -182,8 +176,73 @@ class Mixture:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class ClassBalanced:
+    """Draw rare classes more often than they come.
+
+    A `Mixture` of the classes with shares of ``size ** (1 / temperature)``: counts are exact, and
+    inside a class no sample is drawn twice before each was drawn once.
+
+    Args:
+        labels: [n], the class of each sample: integers or names.
+        temperature: Infinity draws all classes alike, 2 by the square root of their size, 1 as
+            they come. For classes of a few samples, 2 to 5 repeats them less than infinity.
+        after: Epochs that are plain shuffles first (*deferred* balancing).
+        num_samples: Draws of an epoch. None: as many as there are samples.
+        parts: Into which an epoch is cut; shares are exact at the end of each.
+
+    Raises:
+        ScoresError: If labels are not [n].
+        PlanError: If a setting is out of range.
+
+    Example:
+        >>> order = ClassBalanced([0, 0, 0, 1], parts=1)
+        >>> sorted(order(np.array([5, 5, 5, 5]), seed=0, epoch=0).members.tolist())[2:]
+        [3, 3]
+
+    Source: deferred: K. Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware
+    Margin Loss*, 2019, arXiv:1906.07413.
+    """
+
+    labels: npt.ArrayLike = field(repr=False)
+    _: KW_ONLY
+    temperature: float = np.inf
+    after: int = 0
+    num_samples: int | None = None
+    parts: int = 8
+    mixture: Mixture = field(init=False, repr=False)
+
+    varies = True
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
+        keep_whole(self, "after", least=0, error=PlanError)
+        keep_number(
+            self, "temperature", lambda value: value > 0, "a positive number", error=PlanError
+        )
+        mixture = Mixture(
+            as_groups(self.labels, name="labels"),
+            temperature=self.temperature,
+            num_samples=self.num_samples,
+            parts=self.parts,
+        )
+        object.__setattr__(self, "mixture", mixture)
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return the samples of an epoch; see `Mixture`."""
+        if epoch < self.after:
+            return Pools.one(np.arange(lengths.size))
+        return self.mixture(lengths, seed=seed, epoch=epoch - self.after)
+
+    @property
+    def probes(self) -> IntArray:
+        """The epochs to count."""
+        later = self.mixture.probes + self.after
+        return np.concatenate(([0], later)) if self.after else later
+
+
 def _stages(schedule: Any) -> tuple[tuple[float, Mapping[Any, float]], ...]:
-    """Check a schedule that is listed: progress and weights in turn."""
     try:
         stages = tuple((time, weights) for time, weights in schedule)
         times = [float(time) for time, _ in stages]

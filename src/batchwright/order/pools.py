@@ -1,12 +1,11 @@
-"""What an order hands to a batching: samples, in pools inside which they may be rearranged."""
+"""What an order returns: samples in pools, inside which a batching may rearrange them."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,46 @@ from batchwright.errors import PlanError
 from batchwright.seeding import shuffled
 from batchwright.typing import IntArray, LengthArray
 
+_T = TypeVar("_T")
+
+_PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
+
+
+class Kept:
+    """The last few results that epochs share, such as the packing of a histogram.
+
+    This is the only state that planning keeps, and no plan depends on it: packing the same
+    histogram again, or drawing a thousand epochs to reach the next, takes seconds. An order keeps
+    what it made of the last lengths, a planner what its batching made. Pickles and copies are
+    empty.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return the value of a key, made if it is not there."""
+        value: _T
+        try:
+            value = self._values[key]
+        except KeyError:
+            value = make()
+            while len(self._values) >= self._most:
+                self._values.pop(next(iter(self._values)), None)
+            self._values[key] = value
+        return value
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
+        return (Kept, (self._most,))
+
 
 @dataclass(frozen=True, eq=False)
 class Pools:
     """The samples of one epoch, and how far a batching may move them.
 
-    Pools come in sequence; the samples of one pool are in no particular one, so a batching may
-    sort them by length or draw them at random. That is how an order keeps its meaning while
-    padding still goes.
+    Pools come in sequence. The samples of one pool are in no particular sequence, so a batching
+    may sort them by length or shuffle them: the order keeps its meaning, and padding still goes.
 
     Attributes:
         members: int64[m], sample indices, pool after pool.
@@ -31,8 +62,8 @@ class Pools:
             binding, and batches are consecutive runs of it.
         eligible: Samples that the members of a pool were drawn from, for the pool where they are
             fewest. None: nothing was drawn, every sample comes once.
-        may_defer: Whether the epoch may do without a few of the samples, the last of each pool,
-            should they need more batches than every other epoch. Only for orders that draw.
+        may_defer: Whether the epoch may leave out the last few samples of each pool, should it
+            need more batches than every other epoch. Only for orders that draw.
 
     Example:
         >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
@@ -45,8 +76,13 @@ class Pools:
     eligible: int | None = None
     may_defer: bool = False
 
+    @classmethod
+    def one(cls, members: IntArray) -> Pools:
+        """Return a single pool of all members."""
+        return cls(members, np.array([0, members.size]))
+
     def __iter__(self) -> Iterator[IntArray]:
-        """Go through the pools as int64 arrays; a binding sequence is one."""
+        """Iterate over the pools as int64 arrays; a binding sequence is one."""
         edges = [0, self.members.size] if self.offsets is None else self.offsets.tolist()
         return (self.members[a:b] for a, b in pairwise(edges))
 
@@ -55,8 +91,13 @@ class Pools:
         """Whether samples may be rearranged at all."""
         return self.offsets is not None
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all samples may be rearranged as one pool."""
+        return self.offsets is not None and self.offsets.size == 2
+
     def sequence(self, rng: np.random.Generator) -> IntArray:
-        """Draw a sequence: each pool shuffled, or the binding one as it is. int64[m]."""
+        """Draw a sequence, int64[m]: each pool shuffled, or the binding one as it is."""
         if self.offsets is None:
             return self.members
         return shuffled(self.members, rng, pools=self.offsets)
@@ -67,17 +108,14 @@ class Pools:
         offsets = self.offsets
         if offsets is not None:
             offsets = np.unique(np.concatenate(([0], offsets[:-1], [members.size])))
-        return dataclasses.replace(self, members=members, offsets=offsets)
+        return replace(self, members=members, offsets=offsets)
 
     def without(self, share: float, *, at_least: int) -> tuple[Pools, IntArray]:
-        """Leave out the last samples of each pool.
+        """Leave out the last samples of each pool; return those left out, too, int64[r].
 
         Args:
-            share: Of each pool, between 0 and 1; one sample stays at least.
-            at_least: As many samples stay in all.
-
-        Returns:
-            The pools without them, and those left out, int64[r].
+            share: Of each pool, between 0 and 1; at least one sample of it stays.
+            at_least: How many samples stay in all.
         """
         offsets = np.array([0, self.members.size]) if self.offsets is None else self.offsets
         sizes = np.diff(offsets)
@@ -102,13 +140,13 @@ class Pools:
 
 
 class Order(Protocol):
-    """Says which samples an epoch visits, and in what sequence.
+    """Which samples an epoch visits, and in what sequence.
 
     A pure function: the same lengths, seed and epoch give the same pools.
 
-    An order whose epochs hold different samples says so by two attributes: `probes`, the epochs
-    to look at for a number of batches that suits all (a sequence of integers; only 0 if there is
-    no such attribute), and `varies`, whether others may need more than any of those.
+    An order whose epochs hold different samples may have two attributes: `probes`, the epochs
+    that are counted to find a number of batches for all (``(0,)`` where all are alike), and
+    `varies`, whether others may need more than any of those; see `variation`.
     """
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
@@ -116,11 +154,33 @@ class Order(Protocol):
         ...
 
 
+class Variation(NamedTuple):
+    """How the epochs of an order differ.
+
+    Attributes:
+        probes: The epochs to count.
+        is_declared: Whether the order names them itself.
+        varies: Whether others may need more batches than any of those.
+    """
+
+    probes: tuple[int, ...]
+    is_declared: bool
+    varies: bool
+
+
+def variation(order: Order) -> Variation:
+    """Read the optional attributes of an order."""
+    probes = getattr(order, "probes", None)
+    is_declared = probes is not None
+    given = _PROBES if probes is None else tuple(int(epoch) for epoch in probes)
+    return Variation(given, is_declared, getattr(order, "varies", not is_declared))
+
+
 def as_order(order: Order) -> Order:
     """Return an order as it is.
 
     Raises:
-        PlanError: If it is none: a word, a class, or a function of other arguments.
+        PlanError: If it is a word, a class, or a function of other arguments.
     """
     if isinstance(order, type) or not callable(order) or not takes(order, None, seed=0, epoch=0):
         raise PlanError(
@@ -138,11 +198,8 @@ def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool 
         num_samples: How many samples there are.
         may_be_empty: Whether they may hold no sample.
 
-    Returns:
-        Pools with every member between 0 and `num_samples`.
-
     Raises:
-        PlanError: If they are empty, out of range, or no integers.
+        PlanError: If they are empty, out of range, or not integers.
     """
     if isinstance(ordered, Pools):
         pools = ordered
@@ -164,23 +221,16 @@ def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool 
         raise PlanError(
             f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
         )
-    offsets = pools.offsets
+    offsets = None if pools.offsets is None else np.asarray(pools.offsets)
     if offsets is not None:
-        offsets = np.asarray(offsets)
-        rising = (
-            offsets.ndim == 1
-            and offsets.dtype.kind in "iu"
-            and offsets.size > 1
-            and offsets[0] == 0
-            and offsets[-1] == members.size
-            and bool((offsets[1:] >= offsets[:-1]).all())
-        )
-        if not rising:
+        is_list = offsets.ndim == 1 and offsets.size > 1 and offsets.dtype.kind in "iu"
+        spans = is_list and offsets[0] == 0 and offsets[-1] == members.size
+        if not spans or (offsets[1:] < offsets[:-1]).any():
             raise PlanError(
                 f"the order returned pools with offsets {offsets!r:.60}, expected rising "
                 f"integers from 0 to {members.size}."
             )
-        if (offsets[1:] == offsets[:-1]).any():  # an empty pool is none
+        if (offsets[1:] == offsets[:-1]).any():  # drop empty pools
             offsets = np.unique(offsets)
         offsets = offsets.astype(np.int64, copy=False)
-    return dataclasses.replace(pools, members=members.astype(np.int64, copy=False), offsets=offsets)
+    return replace(pools, members=members.astype(np.int64, copy=False), offsets=offsets)

@@ -1,4 +1,4 @@
-"""Figures that users bring for each sample: difficulty, weights, groups. Checked at the door."""
+"""Checks of what users give for each sample: difficulty, weights, groups."""
 
 from typing import Any
 
@@ -10,14 +10,7 @@ from batchwright.typing import FloatArray
 
 
 def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
-    """Check one finite number per sample.
-
-    Args:
-        values: number[n].
-        name: What to call it in a message.
-
-    Returns:
-        float64[n].
+    """Return a copy of one finite number per sample, float64[n].
 
     Raises:
         ScoresError: Naming the first sample whose number is NaN or infinite; or the shape.
@@ -27,7 +20,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
         array([1. , 2.5])
     """
     try:
-        array = np.array(values, dtype=np.float64)  # the caller may go on writing to theirs
+        array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ScoresError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
     if array.ndim != 1 or not array.size:
@@ -45,14 +38,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
 
 
 def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
-    """Check one finite number of at least 0 per sample or group, not all of them 0.
-
-    Args:
-        values: number[n].
-        name: What to call it in a message.
-
-    Returns:
-        float64[n].
+    """Return a copy of one finite number of at least 0 per sample or group, not all of them 0.
 
     Raises:
         ScoresError: Naming the first that is negative, NaN or infinite; or that all are 0.
@@ -67,14 +53,7 @@ def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
 
 
 def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
-    """Check one group (class, source) per sample.
-
-    Args:
-        values: [n], integers or names.
-        name: What to call them in a message.
-
-    Returns:
-        An array of them, [n], that can be sorted.
+    """Return a copy of one group (class, source) per sample, integers or names that can be sorted.
 
     Raises:
         ScoresError: Naming the first sample without a group (None, NaN); or the shape.
@@ -86,7 +65,7 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
         or a name.
     """
     try:
-        array = np.array(values)  # the caller may go on writing to theirs
+        array = np.array(values)
     except (TypeError, ValueError) as error:
         raise ScoresError(f"{name} cannot be read as an array ({error}). Give [n].") from error
     if array.ndim != 1 or not array.size:
@@ -94,8 +73,7 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
     absent = np.zeros(array.size, dtype=np.bool_)
     if array.dtype.kind == "f":
         absent = np.isnan(array)
-    elif array.dtype.kind == "O":
-        # Of all there is, only NaN differs from itself.
+    elif array.dtype.kind == "O":  # only NaN differs from itself
         absent = np.array([each is None or each != each for each in array])  # noqa: PLR0124
     if absent.any():
         index = int(np.argmax(absent))
@@ -113,11 +91,7 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
 
 
 def refuse_other_data(num_scores: int, num_samples: int, *, name: str) -> None:
-    """Raise unless there are as many figures as samples.
-
-    Raises:
-        ScoresError: Saying how many there are of each.
-    """
+    """Raise ScoresError unless there is one value for each sample."""
     if num_scores != num_samples:
         raise ScoresError(
             f"{name} has {num_scores:,} entries for {num_samples:,} samples. Give one for each, "

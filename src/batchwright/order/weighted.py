@@ -20,9 +20,9 @@ from batchwright.typing import FloatArray, IntArray, LengthArray
 class Weighted:
     """Draw each sample in proportion to its weight.
 
-    With replacement, sample `i` is drawn ⌊m·pᵢ⌋ or ⌈m·pᵢ⌉ times out of m, in the mean m·pᵢ: the
-    least variance there can be (systematic sampling). Without, no sample is drawn twice, and each
-    next one is drawn in proportion to the weights that are left. Any number of samples.
+    With replacement, sample `i` is drawn ⌊m·pᵢ⌋ or ⌈m·pᵢ⌉ times out of m, with mean m·pᵢ: the
+    least variance possible (systematic sampling). Without replacement, no sample is drawn twice,
+    and each next one is drawn in proportion to the weights that are left.
 
     Args:
         weights: number[n], at least 0; any scale.
@@ -76,17 +76,14 @@ class Weighted:
         return Pools(members, np.array([0, members.size]), eligible, may_defer=True)
 
     def loss_weights(self, *, seed: int, epoch: int) -> FloatArray:
-        """Return what each sample's loss is to be multiplied by, to undo the weighting.
+        """Return the factor of each sample's loss that undoes the weighting, float64[n].
 
-        The mean over the draws of an epoch, so weighted, has the expectation of the mean over all
-        samples with a positive weight.
+        The expected mean over the draws of an epoch is then the mean over all samples with a
+        positive weight; those with weight 0 have the factor 0.
 
         Args:
-            seed: Of the planner.
-            epoch: Of the draws.
-
-        Returns:
-            float64[n]; 0 for samples with weight 0.
+            seed: The planner's seed.
+            epoch: The epoch of the draws.
         """
         weights, draws = self._weights, self._draws
         positive = int(np.count_nonzero(weights))
@@ -130,12 +127,12 @@ class Weighted:
         if draws == positive.size:
             return shuffled(positive, rng), float("inf")
         order = np.argpartition(keys, draws)
-        # Sorted first: how a partition leaves them is NumPy's affair.
+        # Sorted first: the sequence that a partition leaves is not specified.
         return shuffled(np.sort(order[:draws]), rng), float(keys[order[draws]])
 
 
 def _sums(values: FloatArray) -> FloatArray:
-    """Add up: block by block, so that rounding does not grow with the number of values."""
+    """Cumulate block by block, so that rounding does not grow with the number of values."""
     sums = np.empty_like(values)
     total = 0.0
     for start in range(0, values.size, BLOCK):
@@ -146,10 +143,7 @@ def _sums(values: FloatArray) -> FloatArray:
 
 
 def _exponentials(rng: np.random.Generator, size: int) -> FloatArray:
-    """Draw exponential numbers that are the same on every machine.
-
-    Their logarithm is a series of sums and products, which round alike everywhere.
-    """
+    """Draw exponential numbers, by a series of sums and products that round alike everywhere."""
     uniform = ((random_bits(rng, size) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
     mantissa, exponent = np.frexp(uniform)
     low = mantissa < np.sqrt(0.5)

@@ -1,4 +1,4 @@
-"""Samples that lie in blocks, on disk or far away: a few blocks at a time."""
+"""Orders that visit every sample once: in sequence, shuffled, or a few blocks at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,62 @@ from batchwright.typing import IntArray, LengthArray
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """Visit samples in the sequence of the data set: 0, 1, 2 and so on.
+
+    The sequence is binding: batches are consecutive runs of it, and stay in it.
+
+    Example:
+        >>> Sequential()(np.array([3, 5, 2]), seed=0, epoch=0).members
+        array([0, 1, 2])
+    """
+
+    probes = (0,)
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return samples 0 to n - 1, bound to their sequence."""
+        return Pools(np.arange(lengths.size), None)
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Visit every sample once an epoch, in random order.
+
+    Args:
+        window: Shuffle only inside consecutive windows of this many samples, the windows in
+            sequence: for data whose rough sequence matters, or that is read from far away.
+            None shuffles all.
+
+    Raises:
+        PlanError: If the window is less than 1.
+
+    Example:
+        >>> Shuffle(window=2)(np.array([3, 5, 2]), seed=0, epoch=0).offsets
+        array([0, 2, 3])
+    """
+
+    window: int | None = None
+
+    probes = (0,)
+
+    def __post_init__(self) -> None:
+        """Check the window."""
+        keep_whole(self, optional=("window",), error=PlanError)
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return all samples, in one pool or one for each window; the batching shuffles them."""
+        size = lengths.size
+        window = size if self.window is None else self.window
+        return Pools(np.arange(size), np.append(np.arange(0, size, window), size))
+
+
+@dataclass(frozen=True)
 class Blocks:
     """Visit blocks of neighbouring samples in random sequence, a few of them at a time.
 
     An epoch reads every block once. Samples are mixed, and sorted by length if the batching does
-    so, only among the blocks that are open together: no more than `open_blocks` have to be in
-    memory at once, or twice that while one group follows another.
+    so, only among the blocks that are open together: at most `open_blocks` have to be in memory
+    at once, or twice that while one group follows another.
 
     Args:
         sizes: Samples of each block (shard, file, row group), in the sequence of the data; or one
@@ -28,7 +78,8 @@ class Blocks:
         open_blocks: How many are read together. More mix better.
 
     Raises:
-        PlanError: If a size makes no sense; when called, if they do not add up to the data.
+        PlanError: If a size is not a whole number of at least 1; when called, if the sizes do not
+            add up to the data.
 
     Example:
         >>> pools = Blocks(2, open_blocks=1)(np.ones(6, dtype=int), seed=0, epoch=0)
