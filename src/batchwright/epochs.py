@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from batchwright.batching import Batching, Draft
+from batchwright.batching import Batching, Draft, Request
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.order import Order, Pools, as_pools
-from batchwright.order.pools import variation
+from batchwright.order.pools import Kept, variation
 from batchwright.oversize import Items
 from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import IntArray, LengthArray
@@ -71,6 +71,7 @@ class Epochs:
         items: The samples within the budget, or their pieces.
         totals: integer[n], one length of each sample, for the order.
         seed: The seed.
+        kept: What the batching made for these lengths.
     """
 
     order: Order
@@ -78,6 +79,7 @@ class Epochs:
     items: Items
     totals: LengthArray
     seed: int
+    kept: Kept = field(default_factory=lambda: Kept(4))
 
     def pools(self, epoch: int, *, seed: int | None = None) -> Pools:
         """Ask the order for an epoch; samples that exceed the budget are gone."""
@@ -107,8 +109,8 @@ class Epochs:
                     "the budget. Raise the budget, or truncate them."
                 )
             rng = generator(self.seed, "count")
-            count = self.batching.count(pools, self.items.lengths, rng=rng, multiple=multiple)
-            count = min(count, size)  # no batch is empty
+            request = Request(pools, self.items.lengths, rng, multiple, kept=self.kept)
+            count = min(self.batching.count(request), size)  # no batch is empty
             if pools.eligible is not None and pools.eligible * count < size:
                 raise PlanError(
                     f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
@@ -232,12 +234,9 @@ class Epochs:
         return Laid(draft, nothing, repeated, note)
 
     def _draft(self, pools: Pools, rng: np.random.Generator, room: Room) -> Draft:
+        target = min(room.most, pools.members.size)
         return self.batching.draft(
-            pools,
-            self.items.lengths,
-            rng=rng,
-            multiple=room.multiple,
-            num_batches=min(room.most, pools.members.size),
+            Request(pools, self.items.lengths, rng, room.multiple, target, self.kept)
         )
 
     def _filled(self, pools: Pools, fill: int, epoch: int) -> tuple[Pools, IntArray]:

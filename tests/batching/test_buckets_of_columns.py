@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batching.edges_of_pairs import best_pairs
+from batchwright.batching.edges import best_pairs
 from batchwright.layout import Layout
 from batchwright.stats.plan_facts import file_facts
 from tests import reference, strategies

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batching.columns import cut_columns
+from batchwright.batching.cuts import cut_sequence
 from batchwright.layout import Layout
 from tests import strategies
 
@@ -109,7 +109,7 @@ def test_a_sequence_is_cut_as_late_as_it_can_be(lengths, data):
     if batching.batch_size_multiple_of > 1:
         return
     start = 0
-    for size in cut_columns(lengths.astype(np.int64), batching.layout).tolist():
+    for size in cut_sequence(lengths.astype(np.int64), batching.layout.rows_allowed).tolist():
         assert fits(lengths[start : start + size], batching)
         if start + size < len(lengths):
             assert not fits(lengths[start : start + size + 1], batching)
@@ -132,7 +132,7 @@ def test_two_columns_are_padded_little_where_one_sort_pads_much():
     assert plan.stats(lengths).fill > 0.93
     # The usual way: one sort, by target and then by source.
     usual = np.lexsort((lengths[:, 0], lengths[:, 1]))
-    sizes = cut_columns(lengths[usual], Layout(budget=2048))
+    sizes = cut_sequence(lengths[usual], Layout(budget=2048).rows_allowed)
     longest = np.maximum.reduceat(lengths[usual], np.cumsum(sizes) - sizes).sum(axis=1)
     usual_padding = 1 - lengths.sum() / (longest * sizes).sum()
     assert 1 - plan.stats(lengths).efficiency < 0.6 * usual_padding

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batching.best_fit import best_fit_decreasing
-from batchwright.batching.packing import next_fit
+from batchwright.batching.draft import offsets_of
+from batchwright.batching.packers import best_fit_decreasing, next_fit
 from batchwright.lengths import runs
 from tests import reference, strategies
 
@@ -39,7 +39,7 @@ def test_best_fit_is_near_the_optimum(lengths, capacity):
 def test_every_stroke_stays_in_its_row(lengths, capacity, max_samples):
     values, counts = runs(lengths, np.arange(lengths.size))
     fill = best_fit_decreasing(values, counts, capacity, max_samples=max_samples)
-    offsets = fill.offsets()
+    offsets = offsets_of(fill.sizes())
     ordered = np.argsort(-lengths.astype(int), kind="stable")
     out = fill.hand_out(ordered)
     assert sorted(out.tolist()) == list(range(lengths.size))

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batching.pack_columns import fill_columns, next_fit_columns, pack_columns
+from batchwright.batching import Request
+from batchwright.batching.packers import next_fit, pack_columns
+from batchwright.order import Pools
 from batchwright.seeding import generator
 from tests import reference, strategies
 
@@ -85,10 +87,10 @@ def test_every_guarantee_holds(lengths, data, world, order, cost):
 
 def rows_of(lengths, caps, max_samples=None):
     ids = np.arange(len(lengths))
-    rows, limits = lengths.astype(np.int64), np.array(caps)
-    ordered, sizes = fill_columns(rows, ids, limits, generator(0, "x"), max_samples=max_samples)
-    assert np.array_equal(np.sort(ordered), ids)
-    return [lengths[row] for row in np.split(ordered, np.cumsum(sizes)[:-1])]
+    batching = bw.Packing(tuple(map(int, caps)), max_samples=max_samples)
+    draft = batching.draft(Request(Pools.one(ids), lengths, generator(0, "x")))
+    assert np.array_equal(np.sort(draft.indices), ids)
+    return [lengths[row] for row in np.split(draft.indices, draft.offsets[1:-1])]
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_no_more_rows_than_plain_loops_need(lengths, data):
 def test_next_fit_is_next_fit_one_sample_at_a_time(lengths, data):
     caps = data.draw(capacities(lengths.shape[1]))
     most = data.draw(st.none() | st.integers(1, 9))
-    offsets = next_fit_columns(lengths.astype(np.int64), np.array(caps), max_samples=most)
+    offsets = next_fit(lengths.astype(np.int64), np.array(caps), max_samples=most)
     parts = [tuples_of(part) for part in np.split(lengths, offsets[1:-1])]
     assert parts == reference.next_fit_columns(tuples_of(lengths), caps, most)
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batching.cuts import RowLimit
-from batchwright.batching.windows import count_in_windows, cut_in_windows
+from batchwright.batching.cuts import RowLimit, count_in_windows, cut_in_windows
 from batchwright.seeding import generator
 from tests import reference, strategies
 

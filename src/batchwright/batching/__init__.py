@@ -1,8 +1,8 @@
-"""Batchings: how the samples of an epoch become batches. One a file."""
+"""Batchings: how the samples of an epoch become batches."""
 
 from batchwright.batching.buckets import Buckets
 from batchwright.batching.custom import Custom
-from batchwright.batching.draft import Batching, Draft, Oversize
+from batchwright.batching.draft import Batching, Draft, Oversize, Request
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
@@ -15,5 +15,6 @@ __all__ = [
     "FixedSize",
     "Oversize",
     "Packing",
+    "Request",
     "TokenBudget",
 ]

@@ -1,22 +1,19 @@
-"""Batches of a few fixed shapes, for compilers that prepare themselves for each."""
+"""Batches of a few fixed shapes, for compilers that compile each shape."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.draft import Draft, Oversize
-from batchwright.batching.edges import best_edges
-from batchwright.batching.edges_of_pairs import best_pairs
+from batchwright.batching.draft import Draft, Oversize, Request
+from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Shape, preference
-from batchwright.lengths import logs, runs
-from batchwright.order import Pools
+from batchwright.lengths import logs
 from batchwright.seeding import shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -25,14 +22,13 @@ from batchwright.typing import FloatArray, IntArray, LengthArray
 class Buckets:
     """Pad to a few lengths, each with a fixed number of rows: at most `num_shapes` shapes.
 
-    Samples share a bucket if they are padded to the same length. The lengths are those with the
-    least padding for that number of shapes, found from the data. A batch that is short of samples
-    is filled with empty rows: ``PadCollator(shapes=plan.layout.shapes)`` does that.
+    Samples of a bucket are padded to the same length. The lengths are those with the least padding
+    for that number of shapes, found from the data. A batch that is short of samples is filled with
+    empty rows: ``PadCollator(shapes=plan.layout.shapes)`` does that.
 
     Samples may have two lengths, [n, 2]: source and target, or height and width. A shape is then
     (rows, (length, length)), and a sample goes where it takes the least of a batch, among the
-    shapes that hold it. Shapes are the best of those that cut one column into ranges, and
-    each range in the other column on its own; see `best_pairs`. More columns need `edges`.
+    shapes that hold it. More columns need `edges`.
 
     Guarantees that every batch takes one of the shapes in ``plan.layout.shapes``, none above the
     budget, and that no sample is lost. Inside a bucket batches are random samples.
@@ -52,7 +48,7 @@ class Buckets:
             ``"product"``: the cells of an image of height × width.
 
     Raises:
-        BudgetError: If a setting makes no sense.
+        BudgetError: If a setting is out of range.
 
     Example:
         >>> import batchwright as bw
@@ -93,24 +89,21 @@ class Buckets:
 
     @property
     def layout(self) -> Layout:
-        """Padded rows within the budget; unless edges are given, shapes hang on the lengths."""
+        """Padded rows within the budget; without `edges`, shapes depend on the lengths."""
         bare = self._bare_layout
         if self.edges is None:
             return bare
-        return dataclasses.replace(bare, shapes=self._with_rows(np.asarray(self.edges)))
+        return replace(bare, shapes=self._with_rows(np.asarray(self.edges)))
 
     def shapes(self, lengths: LengthArray) -> tuple[Shape, ...]:
-        """Return the shapes for some data.
-
-        Args:
-            lengths: integer[n] or [n, 2]; samples above the budget are dropped, and do not count.
+        """Return the shapes for lengths integer[n] or [n, 2]; those above the budget are ignored.
 
         Returns:
             (rows, length) of each, by rising length; or (rows, (length, length)), by falling rows.
 
         Raises:
-            BudgetError: If no shapes are found that hold all samples, or lengths have columns
-                for which none can be found.
+            BudgetError: If no shapes are found that hold all samples, or lengths have other
+                columns.
         """
         if self.edges is not None:
             return self._with_rows(np.asarray(self.edges, dtype=np.int64))
@@ -121,69 +114,45 @@ class Buckets:
                 f"Buckets(max_tokens={self.max_tokens}) has a budget for each of several columns, "
                 "and lengths are [n]. Give one number, or lengths [n, k]."
             )
-        lengths = self._within_budget(lengths)
-        values, counts = runs(lengths, np.arange(lengths.size))
-        padded, place = np.unique(self._bare_layout.rounded(values[::-1]), return_inverse=True)
-        merged = np.bincount(place, weights=counts[::-1]).astype(np.int64)
+        values, counts = counted(self._within_budget(lengths))
+        padded, place = np.unique(self._bare_layout.rounded(values), return_inverse=True)
+        merged = np.bincount(place, weights=counts).astype(np.int64)
         return self._with_rows(best_edges(padded, merged, self.num_shapes or 1))
 
-    def count(
-        self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
-    ) -> int:
-        """Return how many batches the buckets of all pools need; see `Batching.count`."""
-        if not pools.is_free:
+    def count(self, request: Request) -> int:
+        """Return how many batches the buckets of all pools need."""
+        if not request.pools.is_free:
             raise BudgetError(
                 "Buckets rearrange samples, and the order binds their sequence. Use TokenBudget, "
                 "or another order."
             )
-        layout = self._layout_for(lengths)
-        rows = np.array([rows for rows, _ in layout.shapes or ()])
+        layout, rows = self._layout_for(request)
         total = 0
-        for pool in pools:
-            sizes = np.bincount(_bucket(lengths[pool], layout), minlength=rows.size)
+        for pool in request.pools:
+            sizes = np.bincount(_bucket(request.lengths[pool], layout), minlength=rows.size)
             total += int((-(-sizes // rows)).sum())
         return total
 
-    def draft(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-        num_batches: int,
-    ) -> Draft:
-        """Put random samples of a bucket together; see `Batching.draft`. O(m log m)."""
-        layout = self._layout_for(lengths)
-        shapes = layout.shapes or ()
-        rows = np.array([rows for rows, _ in shapes])
-        members, offsets, borders, of_batch = [], [np.zeros(1, dtype=np.int64)], [0], []
-        start = 0
-        for pool in pools:
-            mixed = shuffled(pool, rng)
-            bucket = _bucket(lengths[mixed], layout)
+    def draft(self, request: Request) -> Draft:
+        """Put random samples of a bucket together. O(m log m)."""
+        layout, rows = self._layout_for(request)
+        parts: list[tuple[IntArray, IntArray]] = []
+        buckets: list[IntArray] = []
+        for pool in request.pools:
+            mixed = shuffled(pool, request.rng)
+            bucket = _bucket(request.lengths[mixed], layout)
             # NumPy sorts 16 bits by radix.
             narrow = bucket.astype(np.uint16) if rows.size < 1 << 16 else bucket
-            members.append(mixed[np.argsort(narrow, kind="stable")])
             sizes = np.bincount(bucket, minlength=rows.size)
             many = -(-sizes // rows)
-            of_batch.append(np.repeat(np.arange(rows.size), many))
-            ends = start + np.cumsum(sizes)
-            place = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
-            stops = np.repeat(ends - sizes, many) + (place + 1) * np.repeat(rows, many)
-            offsets.append(np.minimum(stops, np.repeat(ends, many)))
-            borders.append(borders[-1] + int(many.sum()))
-            start += pool.size
-        edges = np.array([length for _, length in shapes])
+            buckets.append(np.repeat(np.arange(rows.size), many))
+            full = np.repeat(rows, many)
+            full[np.cumsum(many)[many > 0] - 1] -= (many * rows - sizes)[many > 0]
+            parts.append((mixed[np.argsort(narrow, kind="stable")], full))
+        edges = np.array([length for _, length in layout.shapes or ()])
         areas = edges if edges.ndim == 1 else layout.areas(edges)
-        keys = logs(areas[np.concatenate(of_batch)].astype(np.float64))
-        return Draft(
-            np.concatenate(members),
-            np.concatenate(offsets),
-            np.array(borders),
-            keys,
-            shapes=shapes,
-        )
+        keys = logs(areas[np.concatenate(buckets)].astype(np.float64))
+        return replace(Draft.of_pools(parts), keys=keys, shapes=layout.shapes)
 
     @property
     def _caps(self) -> tuple[int, ...] | None:
@@ -200,8 +169,10 @@ class Buckets:
             caps=self._caps,
         )
 
-    def _layout_for(self, lengths: LengthArray) -> Layout:
-        return dataclasses.replace(self._bare_layout, shapes=self.shapes(lengths))
+    def _layout_for(self, request: Request) -> tuple[Layout, IntArray]:
+        """Return the layout with its shapes, found once for the lengths; and the rows of each."""
+        shapes = request.kept.get("shapes", lambda: self.shapes(request.lengths))
+        return replace(self._bare_layout, shapes=shapes), np.array([rows for rows, _ in shapes])
 
     def _with_rows(self, edges: IntArray) -> tuple[Shape, ...]:
         """Give each edge, int64[s] or [s, k], its rows, and sort them as `Layout` wants them."""
@@ -231,7 +202,7 @@ class Buckets:
 
         def area(padded: IntArray) -> FloatArray:
             taken = bare.about_areas(padded)
-            if bare.caps is not None:  # what is scarce is the column that fills its budget first
+            if bare.caps is not None:  # the column that fills its budget first is scarce
                 taken = (padded / np.array(bare.caps)).max(axis=-1)
             return np.where(bare.rows_allowed(padded) >= 1, taken, np.inf)
 
@@ -244,7 +215,7 @@ class Buckets:
             )
         # Samples go to the shape where they take least, which may be another range's: shapes
         # shrink to what they then hold.
-        found = dataclasses.replace(bare, shapes=self._with_rows(edges))
+        found = replace(bare, shapes=self._with_rows(edges))
         bucket = found.shape_of(pairs)
         order = np.argsort(bucket.astype(np.uint16), kind="stable")
         starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
@@ -253,7 +224,7 @@ class Buckets:
     def _checked(
         self, given: Sequence[int] | Sequence[tuple[int, ...]]
     ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
-        """Check the user's own edges, and return them as plain numbers or tuples of them."""
+        """Return the user's own edges as plain numbers or tuples of them."""
         shown = f"Buckets(edges={given!r:.120})"
         try:
             edges = np.asarray(given if isinstance(given, str | np.ndarray) else list(given))
@@ -288,5 +259,4 @@ class Buckets:
 
 
 def _bucket(lengths: LengthArray, layout: Layout) -> IntArray:
-    """Return which shape each sample is padded to."""
     return layout.shape_of(lengths.astype(np.int64, copy=False))

@@ -1,30 +1,36 @@
-"""Batchings of the user's own: any function."""
+"""Batchings from outside: a function of the user's, and what a state wrote down."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from batchwright.batching.draft import Batching, Draft, Oversize
-from batchwright.batching.fixed_size import one_pool
-from batchwright.batching.probing import probed_count
+from batchwright.batching.buckets import Buckets
+from batchwright.batching.draft import Batching, Draft, Oversize, Request, probed_count
+from batchwright.batching.fixed_size import FixedSize
+from batchwright.batching.packing import Packing
+from batchwright.batching.token_budget import TokenBudget
 from batchwright.checks import takes
-from batchwright.errors import BudgetError, PlanError
+from batchwright.errors import BudgetError, PlanError, PlanMismatchError
 from batchwright.layout import Layout
-from batchwright.order import Pools
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray
 
 BatchingFunction: TypeAlias = Callable[[IntArray, LengthArray, "np.random.Generator"], Plan]
 """``(order, lengths, rng) → Plan``: order int64[m], lengths integer[n]."""
 
+_KINDS: dict[str, type] = {
+    kind.__name__: kind for kind in (Buckets, FixedSize, Packing, TokenBudget)
+}
+
 
 @dataclass(frozen=True)
 class Custom:
-    """Let a function of the user's make the batches.
+    """Let a function make the batches.
 
     Args:
         function: ``(order, lengths, rng) → Plan``. It may use `rng`, and must use every sample
@@ -45,7 +51,7 @@ class Custom:
 
     @property
     def layout(self) -> Layout:
-        """Padded rows without a budget, unless the function's plans say otherwise."""
+        """Padded rows without a budget."""
         return Layout()
 
     @property
@@ -53,27 +59,14 @@ class Custom:
         """There is no budget to exceed."""
         return "error"
 
-    def count(
-        self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
-    ) -> int:
-        """Return how many batches a few draws need; see `Batching.count`."""
-        return probed_count(
-            lambda: self.draft(pools, lengths, rng=rng, multiple=multiple, num_batches=0),
-            is_random=True,
-        )
+    def count(self, request: Request) -> int:
+        """Return how many batches a few draws need."""
+        return probed_count(lambda: self.draft(request), is_random=True)
 
-    def draft(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-        num_batches: int,
-    ) -> Draft:
+    def draft(self, request: Request) -> Draft:
         """Call the function and check what it returns. O(m log m)."""
-        order = pools.sequence(rng)
-        plan = self.function(order, lengths, rng)
+        order = request.pools.sequence(request.rng)
+        plan = self.function(order, request.lengths, request.rng)
         if not isinstance(plan, Plan):
             raise PlanError(
                 f"the batching function returned {type(plan).__name__}, expected a Plan: "
@@ -84,7 +77,7 @@ class Custom:
                 f"the batching function put {plan.indices.size} samples into batches, expected "
                 f"the {order.size} of the order, each as often as it is there."
             )
-        return Draft(plan.indices, plan.offsets, one_pool(pools, len(plan)))
+        return Draft.of_sequence(request, plan.indices, plan.offsets)
 
 
 def as_batching(batching: Batching | BatchingFunction) -> Batching:
@@ -102,3 +95,60 @@ def as_batching(batching: Batching | BatchingFunction) -> Batching:
             "function (order, lengths, rng) → Plan."
         )
     return Custom(batching)
+
+
+def described(batching: Batching) -> dict[str, Any] | None:
+    """Describe a batching by plain values, for a state that JSON can keep.
+
+    Returns:
+        Its name and the settings that differ from their defaults. None: it is not one of ours,
+        or holds a function.
+
+    Example:
+        >>> described(TokenBudget(4_096, mixing=3))
+        {'kind': 'TokenBudget', 'max_tokens': 4096, 'mixing': 3}
+    """
+    name = type(batching).__name__
+    if _KINDS.get(name) is not type(batching):
+        return None
+    values = {
+        field.name: (getattr(batching, field.name), field.default)
+        for field in dataclasses.fields(_KINDS[name])
+        if field.init
+    }
+    settings = {key: value for key, (value, default) in values.items() if value != default}
+    if any(callable(value) for value in settings.values()):
+        return None
+    return {"kind": name, **{key: _plain(value) for key, value in settings.items()}}
+
+
+def rebuilt(description: Mapping[str, Any]) -> Batching:
+    """Make the batching that `described` wrote down, without executing code.
+
+    Raises:
+        PlanMismatchError: If there is no such batching.
+
+    Example:
+        >>> rebuilt({"kind": "FixedSize", "batch_size": 8})
+        FixedSize(batch_size=8, pad_to_multiple_of=1)
+    """
+    try:
+        settings = {name: _tuples(value) for name, value in description.items()}
+        batching: Batching = _KINDS[settings.pop("kind")](**settings)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PlanMismatchError(
+            f"the state names the batching {description!r}, which this version does not have "
+            f"({error}). Resume with the version of batchwright that saved it."
+        ) from error
+    return batching
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, and whole numbers of NumPy into Python's, as JSON does."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, bool | str | int) else value.item()
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

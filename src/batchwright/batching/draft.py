@@ -1,24 +1,77 @@
-"""The seam between a batching and the planner."""
+"""What the planner asks of a batching, and what it gets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
+from batchwright.order.pools import Kept
 from batchwright.typing import FloatArray, IntArray, LengthArray
 from batchwright.updates import split_offsets
 
 Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 """What becomes of a sample that alone exceeds the budget."""
 
+_DRAWS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The epoch, or the window of a stream, that a batching is to cut into batches.
+
+    Attributes:
+        pools: The samples.
+        lengths: integer[n], of every sample, none above the budget.
+        rng: Where random sequences come from.
+        multiple: Batches of one update, over all ranks.
+        num_batches: How many batches to aim at. The caller splits batches where there are fewer,
+            and asks again with another `rng` where there are more.
+        kept: What the batching made for the same lengths before.
+    """
+
+    pools: Pools
+    lengths: LengthArray
+    rng: np.random.Generator
+    multiple: int = 1
+    num_batches: int = 0
+    kept: Kept = field(default_factory=lambda: Kept(4))
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """How the samples of an epoch become batches.
+
+    Pure functions of the request. No batch may exceed the budget, no sample may be left out, and
+    none may be in a batch twice.
+    """
+
+    @property
+    def layout(self) -> Layout:
+        """How a batch lies in memory, and its budget."""
+        ...
+
+    @property
+    def oversize(self) -> Oversize:
+        """What becomes of a sample that alone exceeds the budget."""
+        ...
+
+    def count(self, request: Request) -> int:
+        """Return a number of batches that every epoch of this order can keep."""
+        ...
+
+    def draft(self, request: Request) -> Draft:
+        """Make the batches."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """Batches as a batching leaves them, before they are arranged in updates.
+    """Batches before they are arranged in updates.
 
     Attributes:
         indices: int64[m], sample indices, batch after batch.
@@ -26,8 +79,7 @@ class Draft:
         pools: int64[p + 1], offsets over *batches*: those of one pool may change places. None:
             their sequence is binding.
         keys: float64[b], about the token-weighted mean log-length of each batch
-            (`lengths.logs`), by which updates are mixed. None: the
-            batches are random samples already.
+            (`lengths.logs`), by which updates are mixed. None: the batches are random samples.
         shapes: The only shapes that batches take; see `Layout`. None: any.
     """
 
@@ -37,25 +89,36 @@ class Draft:
     keys: FloatArray | None = None
     shapes: tuple[Shape, ...] | None = None
 
+    @classmethod
+    def of_sequence(cls, request: Request, sequence: IntArray, offsets: IntArray) -> Draft:
+        """Cut a drawn sequence: the batches of a single pool may change places."""
+        pools = np.array([0, offsets.size - 1]) if request.pools.is_one else None
+        return cls(sequence, offsets, pools)
+
+    @classmethod
+    def of_pools(cls, parts: Sequence[tuple[IntArray, IntArray]]) -> Draft:
+        """Join the batches of each pool: int64[m], its samples; int64[b], samples in each."""
+        members = np.concatenate([each for each, _ in parts])
+        sizes = [each for _, each in parts]
+        borders = offsets_of([each.size for each in sizes])
+        return cls(members, offsets_of(np.concatenate(sizes)), borders)
+
     def __len__(self) -> int:
         """Count the batches."""
         return self.offsets.size - 1
 
     def without(self, batches: IntArray) -> tuple[Draft, IntArray]:
-        """Leave out batches, int64[r]; return the samples of those, too."""
+        """Leave out batches, int64[r]; return their samples, too."""
         stay = np.ones(len(self), dtype=np.bool_)
         stay[batches] = False
         sizes = np.diff(self.offsets)
         here = np.repeat(stay, sizes)
-        pools = None
-        if self.pools is not None:
-            pools = np.unique(np.concatenate(([0], np.cumsum(stay)))[self.pools])
-        draft = Draft(
-            self.indices[here],
-            np.concatenate(([0], np.cumsum(sizes[stay]))),
-            pools,
-            None if self.keys is None else self.keys[stay],
-            self.shapes,
+        draft = replace(
+            self,
+            indices=self.indices[here],
+            offsets=offsets_of(sizes[stay]),
+            pools=None if self.pools is None else np.unique(offsets_of(stay)[self.pools]),
+            keys=None if self.keys is None else self.keys[stay],
         )
         return draft, self.indices[~here]
 
@@ -64,10 +127,7 @@ class Draft:
 
         Args:
             num_batches: How many to end with, at least as many as there are.
-            weights: float64[b], the heaviest are split first; None goes by samples.
-
-        Returns:
-            A draft of the same samples in the same sequence.
+            weights: float64[b], the heaviest are split first. None: the largest.
 
         Raises:
             PlanError: If there are fewer samples than batches asked for.
@@ -76,67 +136,24 @@ class Draft:
             return self
         offsets = split_offsets(self.offsets, num_batches, weights=weights)
         parents = np.searchsorted(self.offsets, offsets[:-1], side="right") - 1
-        pools = None
-        if self.pools is not None:
-            pools = np.searchsorted(offsets, self.offsets[self.pools])
-        keys = None if self.keys is None else self.keys[parents]
-        return Draft(self.indices, offsets, pools, keys, self.shapes)
+        pools = self.pools
+        return replace(
+            self,
+            offsets=offsets,
+            pools=None if pools is None else np.searchsorted(offsets, self.offsets[pools]),
+            keys=None if self.keys is None else self.keys[parents],
+        )
 
 
-@runtime_checkable
-class Batching(Protocol):
-    """Says how the samples of an epoch become batches.
+def offsets_of(sizes: IntArray | Sequence[int]) -> IntArray:
+    """Return where parts of these sizes begin and end, int64[b] → int64[b + 1]."""
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
-    Pure functions of their arguments. A batch may exceed no budget, a sample may be in no batch
-    twice, and none may be left out.
+
+def probed_count(draw: Callable[[], Draft], *, is_random: bool) -> int:
+    """Return a number of batches that most draws do not exceed: of a few the most, and the spread.
+
+    A later draw that needs more is made again by the planner, with other random numbers.
     """
-
-    @property
-    def layout(self) -> Layout:
-        """How a batch lies in memory, and the budget it keeps."""
-        ...
-
-    @property
-    def oversize(self) -> Oversize:
-        """What becomes of a sample that alone exceeds the budget."""
-        ...
-
-    def count(
-        self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
-    ) -> int:
-        """Return a number of batches that every epoch of this order can keep.
-
-        Args:
-            pools: The samples of one epoch.
-            lengths: integer[n], tokens, none above the budget.
-            rng: Where random sequences come from, should the number depend on them.
-            multiple: Batches of one update, over all ranks.
-
-        Returns:
-            The number of batches, not rounded to the multiple unless it helps.
-        """
-        ...
-
-    def draft(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-        num_batches: int,
-    ) -> Draft:
-        """Make the batches of one epoch.
-
-        Args:
-            pools: The samples of the epoch.
-            lengths: integer[n], tokens, none above the budget.
-            rng: Where random sequences come from.
-            multiple: Batches of one update, over all ranks.
-            num_batches: How many to aim at. Fewer are split by the caller; more make it draw
-                again, with another `rng`.
-
-        Returns:
-            The draft.
-        """
-        ...
+    counts = [len(draw()) for _ in range(_DRAWS if is_random else 1)]
+    return 2 * max(counts) - min(counts)

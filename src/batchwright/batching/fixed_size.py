@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchwright.batching.draft import Draft, Oversize
+from batchwright.batching.draft import Draft, Oversize, Request
 from batchwright.checks import keep_whole
 from batchwright.layout import Layout
-from batchwright.order import Pools
-from batchwright.typing import LengthArray
+from batchwright.lengths import totals
+
+MEGABATCH = 50
+"""Batches whose samples `LengthGrouped` sorts together."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class FixedSize:
     """Put a fixed number of samples into each batch, in the sequence of the order.
 
     The last batch takes what is left, and a few are split where ranks need equal counts; none
-    is dropped. The plain way, and the control for every other.
+    is dropped. The baseline, and the control for every other batching.
 
     Args:
         batch_size: Samples in a batch.
@@ -48,33 +50,29 @@ class FixedSize:
         """No sample is too long for a batch that counts samples."""
         return "error"
 
-    def count(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-    ) -> int:
+    def count(self, request: Request) -> int:
         """Return the number of samples over the batch size, rounded up."""
-        return -(-pools.members.size // self.batch_size)
+        return -(-request.pools.members.size // self.batch_size)
 
-    def draft(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-        num_batches: int,
-    ) -> Draft:
+    def draft(self, request: Request) -> Draft:
         """Cut the sequence of the order every `batch_size` samples. O(m)."""
-        sequence = pools.sequence(rng)
+        sequence = request.pools.sequence(request.rng)
         edges = np.append(np.arange(0, sequence.size, self.batch_size), sequence.size)
-        return Draft(sequence, edges, one_pool(pools, edges.size - 1))
+        return Draft.of_sequence(request, sequence, edges)
 
 
-def one_pool(pools: Pools, num_batches: int) -> np.ndarray | None:
-    """Return the pools of batches cut from a drawn sequence: all may change places, or none."""
-    is_one = pools.offsets is not None and pools.offsets.size == 2
-    return np.array([0, num_batches]) if is_one else None
+@dataclass(frozen=True)
+class LengthGrouped(FixedSize):
+    """Sort the samples of every 50 batches by length, and keep that sequence: a control.
+
+    Batches, and so updates, descend from long samples to short ones, again and again, as under
+    ``group_by_length`` of Hugging Face Transformers. Takes the arguments of `FixedSize`.
+    """
+
+    def draft(self, request: Request) -> Draft:
+        """Sort within megabatches, and cut. O(m log m)."""
+        plain = super().draft(request)
+        sequence = plain.indices
+        group = np.arange(sequence.size) // (MEGABATCH * self.batch_size)
+        lengths = totals(request.lengths)[sequence].astype(np.int64)
+        return Draft(sequence[np.lexsort((-lengths, group))], plain.offsets)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.columns import cut_columns, cut_strips
-from batchwright.batching.cuts import MaxSamples, RowLimit, cut_runs, cut_sequence, fit_runs
-from batchwright.batching.draft import Draft, Oversize
-from batchwright.batching.fixed_size import one_pool
-from batchwright.batching.probing import probed_count
-from batchwright.batching.windows import count_in_windows, cut_in_windows
+from batchwright.batching.cuts import (
+    MaxSamples,
+    RowLimit,
+    count_in_windows,
+    cut_in_windows,
+    cut_runs,
+    cut_sequence,
+    cut_strips,
+    fit_runs,
+)
+from batchwright.batching.draft import Draft, Oversize, Request, offsets_of, probed_count
 from batchwright.checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
-from batchwright.order import Pools
 from batchwright.seeding import sorted_by_length
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import IntArray
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class TokenBudget:
     Args:
         max_tokens: The budget of one batch, padding included. A memory setting. For several
             columns also one budget for each.
-        max_samples: The most samples in a batch; or a function from padded lengths int64[m] to
-            that, int64[m] of at least 1 that never rises with length: a budget of its own for
-            each length, such as ``memory.rows_by_length(limit)``.
+        max_samples: The most samples in a batch; or a function of padded lengths, int64[m] →
+            int64[m] of at least 1 that never rises with length, such as
+            ``memory.rows_by_length(limit)``.
         pad_to_multiple_of: Rows are padded to a multiple of this, and the budget counts it.
         batch_size_multiple_of: Batches larger than this hold a multiple of it, except the
             last of a pool and those split for equal counts.
@@ -46,13 +50,13 @@ class TokenBudget:
             ``"truncate"``.
         mixing: What an update is made of. ``"stratified"``: one random batch of every length
             stratum of the epoch. ``"update"``: exactly the samples that a plain shuffle would
-            draw, sorted only inside the update. An integer k: batches of random windows of k
+            draw, sorted only inside the update. An integer k: batches from random windows of k
             updates, for updates of one batch. Several columns can only be stratified.
         area: What a row of several columns takes: the ``"sum"`` of its lengths, or their
             ``"product"``: the cells of an image of height × width.
 
     Raises:
-        BudgetError: If a setting makes no sense.
+        BudgetError: If a setting is out of range, or not even one row fits.
 
     Example:
         >>> import batchwright as bw
@@ -103,15 +107,11 @@ class TokenBudget:
         return Layout(
             "padded",
             None if isinstance(self.max_tokens, tuple) else self.max_tokens,
-            self._fixed_max_samples,
+            None if callable(self.max_samples) else self.max_samples,
             self.pad_to_multiple_of,
             area=self.area,
             caps=caps,
         )
-
-    @property
-    def _fixed_max_samples(self) -> int | None:
-        return None if callable(self.max_samples) else self.max_samples
 
     @property
     def _limit(self) -> RowLimit:
@@ -127,22 +127,12 @@ class TokenBudget:
             self.batch_size_multiple_of,
         )
 
-    def count(
-        self, pools: Pools, lengths: LengthArray, *, rng: np.random.Generator, multiple: int
-    ) -> int:
-        """Return how many batches the pools need; see `Batching.count`.
-
-        With mixing other than stratified, room is left for windows that happen to need more.
-        """
-        if lengths.ndim == 2:
-            return probed_count(
-                lambda: self._of_columns(pools, lengths, rng), is_random=pools.is_free
-            )
-        window = self._window(pools, multiple)
-        if window == 1:
-            return probed_count(
-                lambda: self._in_sequence(pools, lengths, rng), is_random=pools.is_free
-            )
+    def count(self, request: Request) -> int:
+        """Return how many batches the pools need, with room for windows that need more."""
+        pools, lengths = request.pools, request.lengths
+        window = self._window(request)
+        if lengths.ndim == 2 or window == 1:
+            return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         limit = self._limit
         total = 0
         for pool in pools:
@@ -150,72 +140,67 @@ class TokenBudget:
             total += cut_runs(counts, limit(values)).size
         if window is None or window >= total:
             return total
-        ordered = _lengths_of(pools.sequence(rng), lengths)
+        ordered = lengths[pools.sequence(request.rng)].astype(np.int64, copy=False)
         return max(total, count_in_windows(ordered, limit, window))
 
-    def draft(
-        self,
-        pools: Pools,
-        lengths: LengthArray,
-        *,
-        rng: np.random.Generator,
-        multiple: int,
-        num_batches: int,
-    ) -> Draft:
-        """Sort and cut; see `Batching.draft`. O(m) but for one sort of 64-bit keys."""
+    def draft(self, request: Request) -> Draft:
+        """Sort and cut. O(m) but for one sort of 64-bit keys."""
+        pools, lengths, target = request.pools, request.lengths, request.num_batches
         if lengths.ndim == 2:
-            return self._of_columns(pools, lengths, rng)
-        window = self._window(pools, multiple)
+            self._check_columns(lengths.shape[1])
+        window = self._window(request)
         if window == 1:
-            return self._in_sequence(pools, lengths, rng)
-        limit = self._limit
-        if window is not None and window < num_batches:
-            sequence = pools.sequence(rng)
-            ordered = _lengths_of(sequence, lengths)
-            cut = cut_in_windows(ordered, limit, window, num_batches=num_batches)
+            return self._in_sequence(request)
+        if lengths.ndim == 2:
+            return self._in_strips(request)
+        if window is not None and window < target:
+            sequence = pools.sequence(request.rng)
+            ordered = lengths[sequence].astype(np.int64, copy=False)
+            cut = cut_in_windows(ordered, self._limit, window, num_batches=target)
             if cut is not None:
-                return self._sorted(sequence, lengths, *cut, rng)
+                return self._sorted(request, sequence, *cut)
         pooled = [runs(lengths, pool) for pool in pools]
-        cuts = [self._cut(*run, num_batches, len(pooled)) for run in pooled]
-        edges = np.concatenate(([0], np.cumsum([cut.size for cut in cuts])))
-        return self._sorted(pools.members, lengths, np.concatenate(cuts), edges, rng)
+        cuts = [self._cut(*run, target, len(pooled)) for run in pooled]
+        borders = offsets_of([cut.size for cut in cuts])
+        return self._sorted(request, pools.members, np.concatenate(cuts), borders)
 
-    def _window(self, pools: Pools, multiple: int) -> int | None:
+    def _window(self, request: Request) -> int | None:
         """Return the batches that are cut from one sort: 1 keeps a sequence, None is a pool."""
-        if not pools.is_free:
+        if not request.pools.is_free:
             return 1
-        if self.mixing == "stratified" or pools.offsets is None or pools.offsets.size > 2:
+        if self.mixing == "stratified" or not request.pools.is_one or request.lengths.ndim == 2:
             return None
-        return multiple if self.mixing == "update" else int(self.mixing) * multiple
+        return request.multiple * (1 if self.mixing == "update" else int(self.mixing))
 
-    def _of_columns(self, pools: Pools, lengths: LengthArray, rng: np.random.Generator) -> Draft:
-        layout, multiple = self.layout, self.batch_size_multiple_of
+    def _check_columns(self, num_columns: int) -> None:
         if self.mixing != "stratified":
             raise BudgetError(
-                f"mixing={self.mixing!r} for lengths of {lengths.shape[1]} columns: expected "
+                f"mixing={self.mixing!r} for lengths of {num_columns} columns: expected "
                 '"stratified".'
             )
         if callable(self.max_samples):
             raise BudgetError("max_samples as a function of length is for lengths [n], not [n, k].")
-        if not pools.is_free:
-            sequence = pools.members
-            columns = lengths[sequence].astype(np.int64, copy=False)
-            sizes = cut_columns(columns, layout, batch_size_multiple_of=multiple)
-            return Draft(sequence, _offsets(sizes))
-        cuts = [
-            cut_strips(lengths, pool, layout, rng, batch_size_multiple_of=multiple)
-            for pool in pools
-        ]
-        members = np.concatenate([ordered for ordered, _ in cuts])
-        offsets = _offsets(np.concatenate([sizes for _, sizes in cuts]))
-        borders = np.concatenate(([0], np.cumsum([sizes.size for _, sizes in cuts])))
-        longest = np.maximum.reduceat(lengths[members].astype(np.int64), offsets[:-1])
-        return Draft(members, offsets, borders, logs(layout.areas(longest).astype(np.float64)))
 
-    def _in_sequence(self, pools: Pools, lengths: LengthArray, rng: np.random.Generator) -> Draft:
-        sequence = pools.sequence(rng)
-        offsets = _offsets(cut_sequence(_lengths_of(sequence, lengths), self._limit))
-        return Draft(sequence, offsets, one_pool(pools, offsets.size - 1))
+    def _in_sequence(self, request: Request) -> Draft:
+        sequence = request.pools.sequence(request.rng)
+        lengths = request.lengths[sequence].astype(np.int64, copy=False)
+        sizes = cut_sequence(
+            lengths,
+            self._limit if lengths.ndim == 1 else self.layout.rows_allowed,
+            batch_size_multiple_of=self.batch_size_multiple_of,
+        )
+        return Draft.of_sequence(request, sequence, offsets_of(sizes))
+
+    def _in_strips(self, request: Request) -> Draft:
+        lengths, layout, multiple = request.lengths, self.layout, self.batch_size_multiple_of
+        draft = Draft.of_pools(
+            [
+                cut_strips(lengths, pool, layout, request.rng, batch_size_multiple_of=multiple)
+                for pool in request.pools
+            ]
+        )
+        longest = np.maximum.reduceat(lengths[draft.indices].astype(np.int64), draft.offsets[:-1])
+        return replace(draft, keys=logs(layout.areas(longest).astype(np.float64)))
 
     def _cut(self, values: IntArray, counts: IntArray, target: int, num_pools: int) -> IntArray:
         if num_pools == 1:
@@ -225,22 +210,9 @@ class TokenBudget:
         return cut_runs(counts, self._limit(values))
 
     def _sorted(
-        self,
-        members: IntArray,
-        lengths: LengthArray,
-        sizes: IntArray,
-        pools: IntArray,
-        rng: np.random.Generator,
+        self, request: Request, members: IntArray, sizes: IntArray, borders: IntArray
     ) -> Draft:
-        offsets = _offsets(sizes)
-        ordered = sorted_by_length(members, lengths, rng, pools=offsets[pools])
+        offsets, lengths = offsets_of(sizes), request.lengths
+        ordered = sorted_by_length(members, lengths, request.rng, pools=offsets[borders])
         longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
-        return Draft(ordered, offsets, pools, logs(longest))
-
-
-def _lengths_of(members: IntArray, lengths: LengthArray) -> IntArray:
-    return lengths[members].astype(np.int64, copy=False)
-
-
-def _offsets(sizes: IntArray) -> IntArray:
-    return np.concatenate(([0], np.cumsum(sizes)))
+        return Draft(ordered, offsets, borders, logs(longest))

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchwright._format import one_line
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
-from batchwright.batching.length_grouped import LengthGrouped
+from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.compare.task import LARGEST, Collate, Task
 from batchwright.errors import BudgetError, StrategyError
 from batchwright.layout import Layout

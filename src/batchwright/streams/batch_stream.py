@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from batchwright.batching import Batching
-from batchwright.batching.described import described, rebuilt
+from batchwright.batching.custom import described, rebuilt
 from batchwright.checks import check_choice, check_positive
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.batching import Batching, Draft
+from batchwright.batching import Batching, Draft, Request
 from batchwright.order import Pools
 from batchwright.plans import Plan
 from batchwright.seeding import random_bits, shuffled
@@ -51,9 +52,10 @@ def plan_window(
     """
     shares = {"world_size": world_size, "accumulate": accumulate}
     update = world_size * accumulate
-    pools = _one_pool(lengths)
-    needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
-    draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=needed)
+    pools = Pools.one(np.arange(len(lengths)))
+    asked = Request(pools, lengths, draw(0), update)
+    needed = batching.count(asked)
+    draft = batching.draft(replace(asked, rng=draw(1), num_batches=needed))
     late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
     whole = draft.offsets.size - 1
     if draft.pools is not None and draft.pools.size == 2 and not late[-1]:
@@ -63,7 +65,7 @@ def plan_window(
         if len(lengths) - plan.indices.size >= update:
             return plan
     two = 2 * update
-    draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=two)
+    draft = batching.draft(replace(asked, rng=draw(1), num_batches=two))
     draft = draft.split_to(max(two, draft.offsets.size - 1))
     late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
     return _half(draft, draft.offsets.size - 1, late=late, **shares, draw=draw)
@@ -92,12 +94,13 @@ def plan_rest(
         A plan of every entry, of whole updates, reached by making batches smaller. Where there
         are too few entries for that, `last` decides. None: it leaves nothing. O(k log k).
     """
-    pools = _one_pool(lengths)
+    pools = Pools.one(np.arange(len(lengths)))
     update = world_size * accumulate
-    needed = batching.count(pools, lengths, rng=draw(0), multiple=update)
+    asked = Request(pools, lengths, draw(0), update)
+    needed = batching.count(asked)
     for multiple in (update, world_size) if last == "short" else (update,):
         target = min(-(-needed // multiple) * multiple, len(lengths))
-        draft = batching.draft(pools, lengths, rng=draw(1), multiple=update, num_batches=target)
+        draft = batching.draft(replace(asked, rng=draw(1), num_batches=target))
         target = -(-(draft.offsets.size - 1) // multiple) * multiple
         if target <= len(lengths):
             draft = draft.split_to(target)
@@ -142,7 +145,3 @@ def _arranged(draft: Draft, count: int, world_size: int, accumulate: int, draw: 
         accumulate=accumulate,
         rng=draw(2),
     )
-
-
-def _one_pool(lengths: IntArray) -> Pools:
-    return Pools(np.arange(len(lengths)), np.array([0, len(lengths)]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchwright.batching.described import described, rebuilt
+from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
