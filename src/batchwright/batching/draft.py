@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
@@ -145,7 +146,7 @@ class Draft:
         )
 
 
-def offsets_of(sizes: IntArray | Sequence[int]) -> IntArray:
+def offsets_of(sizes: npt.ArrayLike) -> IntArray:
     """Return where parts of these sizes begin and end, int64[b] → int64[b + 1]."""
     return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 

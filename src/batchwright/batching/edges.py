@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from batchwright.lengths import runs
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, LengthArray
 
 _CANDIDATES = 48
 """Edges of a column to choose from: the table of ranges is quadratic in them."""
@@ -23,7 +23,7 @@ class _Range(NamedTuple):
     num_shapes: int
 
 
-def counted(lengths: IntArray) -> tuple[IntArray, IntArray]:
+def counted(lengths: LengthArray) -> tuple[IntArray, IntArray]:
     """Return distinct lengths, rising, and how many samples have each."""
     values, counts = runs(lengths, np.arange(lengths.size))
     return values[::-1].copy(), counts[::-1].copy()
