@@ -115,17 +115,16 @@ def test_shares_of_a_balance_come_back_as_batches(lengths, tmp_path):
     ("fault", "lost", "twice", "over"),
     [("none", 0, 0, 0), ("loses", 1, 0, 0), ("repeats", 0, 1, 0), ("joins", 0, 0, 1)],
 )
-def test_a_fault_is_counted_and_told(fault, lost, twice, over, faulty, lengths, tmp_path):
+def test_a_fault_is_counted_and_named(fault, lost, twice, over, faulty, lengths, tmp_path):
     row = row_of(faulty(fault), lengths, tmp_path)
     figures = row["figures"]
     assert (figures["lost"], figures["twice"], figures["over"]) == (lost, twice, over)
     assert (row["ours_figures"]["lost"], row["ours_figures"]["over"]) == (0, 0)
     assert row["ratio"]["least"] <= row["ratio"]["median"] <= row["ratio"]["most"]
-    told = " ".join(page.said([row]))
-    assert ("No sample is lost or repeated" in told) == (fault == "none")
-    assert ("1 in no batch" in told) == (fault == "loses")
-    assert ("1 planned again" in told) == (fault == "repeats")
-    assert ("1 of 99 batches exceed the budget; the largest holds 1.9" in told) == (
+    text = page.about(faulty(fault), [row])
+    assert ("1 in no batch" in text) == (fault == "loses")
+    assert ("1 planned again" in text) == (fault == "repeats")
+    assert ("1 of 99 batches exceed the budget; the largest holds 1.9" in text) == (
         fault == "joins"
     )
 
