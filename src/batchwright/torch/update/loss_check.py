@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -22,7 +23,7 @@ from batchwright.torch.update.loss_functions import (
     refuse_other_losses,
 )
 from batchwright.torch.update.modes import Policy
-from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory
+from batchwright.torch.update.out_of_memory import attempted
 from batchwright.torch.update.passes import (
     ExchangeError,
     FixedRandomness,
@@ -194,13 +195,8 @@ class _Passes:
 
     def compare_what_fits(self, cut: _Cut, *, exact: float = _EXACT) -> list[Finding]:
         """Return one finding, or none where memory ran out."""
-        try:
-            return [self.compare(cut, exact=exact)]
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        release_memory()  # outside of the handler: the traceback kept the tensors alive
-        return []
+        found = attempted(partial(self.compare, cut, exact=exact))
+        return [] if found is None else [found]
 
     def _pass(self, batch: Any) -> _Pass:
         with self.trial.policy.autocast():

@@ -5,6 +5,7 @@ import gc
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -49,25 +50,31 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Free cached memory. Call it outside the handler: the traceback keeps tensors alive."""
+    """Free cached memory."""
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
 
 
-def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
-    """Run something on a batch; where memory runs out, on its first half, and so on."""
+def attempted(run: Callable[[], T]) -> T | None:
+    """Run something; where memory runs out, free some and return None."""
     try:
-        return run(batch)
+        return run()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    release_memory()
-    try:
-        half, _ = split(batch)
-    except UpdateError as error:
-        raise UpdateError(f"out of memory, and {error}") from error
-    return on_what_fits(run, half, split=split)
+    release_memory()  # outside the handler: the traceback keeps tensors alive
+    return None
+
+
+def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
+    """Run something on a batch; where memory runs out, on its first half, and so on."""
+    while (found := attempted(partial(run, batch))) is None:
+        try:
+            batch, _ = split(batch)
+        except UpdateError as error:
+            raise UpdateError(f"out of memory, and {error}") from error
+    return found
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,9 @@ class SizeLimit:
 
     def after_update(self, retries: int) -> "SizeLimit":
         """Return the limit after an update that started again so many times."""
-        if self.tokens is None or retries:
+        if self.tokens is None:
+            return self
+        if retries:
             return dataclasses.replace(self, clean=0)
         if self.clean + 1 < self.patience:
             return dataclasses.replace(self, clean=self.clean + 1)
