@@ -35,7 +35,7 @@ BAD_INPUTS = [
     ((*PLAN, "--max-tokens", "1.5"), ["--max-tokens", "'1.5'"]),
     ((*PLAN, "--max-tokens", "0"), ["--max-tokens", "0"]),
     ((*PLAN, "--pack", "-3"), ["--pack", "-3"]),
-    ((*PLAN, "--batch-size", str(10**30)), ["batch_size=1000", "at most"]),
+    ((*PLAN, "--batch-size", str(10**30)), ["--batch-size", "not in the range"]),
     ((*PLAN, "--max-tokens"), ["--max-tokens", "requires an argument"]),
     ((*BUDGET, "--seed", "-1"), ["--seed"]),
     ((*BUDGET, "--mixing", "well"), ["--mixing", "'well'", "'update'"]),

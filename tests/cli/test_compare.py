@@ -285,7 +285,7 @@ def test_a_twin_is_told_to_be_one(here):
         (TASK, ("--strategies", "packed"), "collate_packed"),
         (TASK, ("--strategies", "plain,planned+curriculum:mine"), "no difficulty 'mine'"),
         (TASK, ("--strategies", "no.toml"), "no.toml cannot be read"),
-        (TASK, ("--seeds", "0"), "0 is not in the range x>=1"),
+        (TASK, ("--seeds", "0"), "0 is not in the range 1<=x<="),
     ],
 )
 def test_what_is_bad_is_told_in_a_line_before_long_work_starts(here, text, args, said):

@@ -14,7 +14,7 @@ from tests.report.reader import facts_of, read
 
 def test_whatever_is_written_is_escaped():
     mean = "</script><script>alert(1)</script>&"
-    section = Section(mean, [mean], [Card("use", mean, mean)], [mean], [[mean]], code=mean)
+    section = Section(mean, [mean], [Card("use", mean, mean)], [{mean: mean}], code=mean)
     html = page(mean, [section], {"mean": mean})
     assert read(html).tags.count("script") == 1
     assert facts_of(html) == {"mean": mean}

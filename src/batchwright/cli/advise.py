@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +16,11 @@ from batchwright.cli.compare import import_torch
 from batchwright.cli.options import (
     POSITIVE,
     Reading,
-    SampleColumns,
     StrictCommand,
     at_least_a_second,
     html_option,
     json_option,
     reading_options,
-    sample_options,
     threads_option,
 )
 from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 @click.command("advise", cls=StrictCommand)
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @reading_options
-@sample_options
+@click.option("--labels", metavar="COLUMN", help="Column that holds the classes.")
+@click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers.")
+@click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels.")
 @click.option("--max-tokens", type=POSITIVE, metavar="N", help="Budget of a batch.")
 @click.option(
     "--seconds",
@@ -65,7 +66,9 @@ def advise(
     source: str | None,
     *,
     reading: Reading,
-    columns: SampleColumns,
+    labels: str | None,
+    groups: str | None,
+    text: str | None,
     max_tokens: int | None,
     seconds: float | None,
     updates: int | None,
@@ -99,7 +102,7 @@ def advise(
                 "--length, --measure, --tokenizer and --no-cache are for a SOURCE, not a TASK."
             )
             raise click.UsageError(message)
-        if columns != SampleColumns():
+        if (labels, groups, text) != (None, None, None):
             message = (
                 "--labels, --groups and --text are columns of a SOURCE. A TASK has its own: "
                 "Task(labels=…, groups=…, features=…)."
@@ -110,7 +113,8 @@ def advise(
         found = _advised(tried.evidence, framework, price=tried.price, seconds_spent=tried.seconds)
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
-            reading = replace(reading, length=columns.text)
+            reading = replace(reading, length=text)
+        columns = {"labels": labels, "groups": groups, "samples": text}
         found = _advised(_of_source(source, reading, columns, max_tokens), framework)
     if html is not None:
         from batchwright.report.advised import advised_page
@@ -127,7 +131,7 @@ def advise(
 
 
 def _of_source(
-    source: str, reading: Reading, columns: SampleColumns, max_tokens: int | None
+    source: str, reading: Reading, columns: Mapping[str, str | None], max_tokens: int | None
 ) -> Evidence:
     from batchwright.advise import Evidence, profile_data, profile_hardware, profile_samples
     from batchwright.sources.columns import column_values
@@ -137,17 +141,14 @@ def _of_source(
         data = profile_data(lengths, max_tokens=max_tokens)
     with status("timing products"):
         hardware = profile_hardware()
-
-    def read(column: str | None, *, text: bool = False) -> Any:
-        return None if column is None else column_values(source, column, text=text)
-
     with live_status() as watch:
         watch("reading columns", 0.0)
-        labels, groups = read(columns.labels), read(columns.groups)
-        texts = read(columns.text, text=True)
-        samples = profile_samples(
-            lengths, labels=labels, groups=groups, samples=texts, features=texts, watch=watch
-        )
+        values = {
+            name: column_values(source, column, text=name == "samples")
+            for name, column in columns.items()
+            if column is not None
+        }
+        samples = profile_samples(lengths, **values, features=values.get("samples"), watch=watch)
     return Evidence(data, hardware, **samples)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 import numpy as np
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-POSITIVE = click.IntRange(min=1)
-FROM_ZERO = click.IntRange(min=0)
+
+class _WholeNumber(click.IntRange):
+    """A whole number; help texts leave out its range, which is wide."""
+
+    def _describe_range(self) -> str:
+        return ""
+
+
+POSITIVE = _WholeNumber(1, 2**53)  # as of a length
+FROM_ZERO = _WholeNumber(0, 2**63 - 1)  # as of a seed
 
 
 class StrictCommand(click.Command):
@@ -56,7 +64,7 @@ def finite(text: str) -> float:
 
 
 def at_least_a_second(text: str) -> float:
-    """Parse a time of at least a second."""
+    """Parse a time."""
     value = finite(text)
     if value < 1:
         message = f"{text} is less than 1."
@@ -78,26 +86,6 @@ def mixing(text: str) -> str | int:
     except click.BadParameter:
         message = f"{text!r} is not 'stratified', 'update', or a number of updates."
         raise click.BadParameter(message) from None
-
-
-def _grouped(
-    kind: type, name: str, *options: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Callable[[F], F]:
-    """Return a decorator that adds options; the command gets their values as one value."""
-    names = [each.name for each in fields(kind)]
-
-    def decorate(command: F) -> F:
-        @wraps(command)
-        def grouped(**given: Any) -> Any:
-            value = kind(**{each: given.pop(each) for each in names})
-            return command(**given, **{name: value})
-
-        made: Any = grouped
-        for option in reversed(options):
-            made = option(made)
-        return made  # type: ignore[no-any-return]
-
-    return decorate
 
 
 @dataclass(frozen=True)
@@ -153,9 +141,7 @@ measure_option = click.option(
     help="What to count in the column, of texts or of lists of items.",
 )
 
-reading_options = _grouped(
-    Reading,
-    "reading",
+_READING = (
     click.option("--length", metavar="COLUMN", help="Column that holds the lengths."),
     measure_option,
     tokenizer_option,
@@ -163,28 +149,18 @@ reading_options = _grouped(
 )
 
 
-@dataclass(frozen=True)
-class SampleColumns:
-    """Columns of a source beyond the lengths.
+def reading_options(command: F) -> F:
+    """Add the options of `Reading`, which the command gets as its argument `reading`."""
 
-    Attributes:
-        labels: The class of each sample. None: unknown.
-        groups: Where each sample comes from. None: unknown.
-        text: The samples themselves. None: unknown.
-    """
+    @wraps(command)
+    def with_reading(**given: Any) -> Any:
+        reading = Reading(**{each.name: given.pop(each.name) for each in fields(Reading)})
+        return command(reading=reading, **given)
 
-    labels: str | None = None
-    groups: str | None = None
-    text: str | None = None
-
-
-sample_options = _grouped(
-    SampleColumns,
-    "columns",
-    click.option("--labels", metavar="COLUMN", help="Column that holds the classes."),
-    click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers."),
-    click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels."),
-)
+    decorated = cast("F", with_reading)
+    for option in reversed(_READING):
+        decorated = option(decorated)
+    return decorated
 
 
 def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:

@@ -79,23 +79,14 @@ class Watch:
         if self._whole is None:
             self._whole = self._bars.add_task("all runs", total=1.0, said="")
         share = (len(comparison.runs) + race.share_done()) / len(comparison.seeds)
-        self._bars.update(self._whole, completed=share, said=_left(self._bars, self._whole, share))
+        self._bars.update(self._whole, completed=share)
         self._bars.refresh()
-
-
-def _left(bars: Progress, whole: TaskID, share: float) -> str:
-    """Estimate the remaining time from the time since the first turn."""
-    elapsed = bars.tasks[whole].elapsed or 0.0
-    if share < 0.02:
-        return ""
-    seconds = elapsed * (1 - share) / share
-    return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
 
 
 @contextmanager
 def live_bars() -> Iterator[Progress | None]:
     """Make bars that are drawn only between turns, where drawing takes no time from any arm."""
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = report_console(stderr=True)
     if not console.is_terminal:
@@ -105,22 +96,13 @@ def live_bars() -> Iterator[Progress | None]:
         TextColumn("{task.description:18}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[said]}", markup=False),
         console=console,
         auto_refresh=False,
         transient=True,
     ) as bars:
         yield bars
-
-
-@contextmanager
-def status(text: str) -> Iterator[None]:
-    """Show on a terminal what takes a while."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    with report_console(stderr=True).status(f"{text} ..."):
-        yield
 
 
 @contextmanager
@@ -135,6 +117,14 @@ def live_status() -> Iterator[Callable[[str, float], None]]:
             shown.update(f"{text} {share:.0%}" if share else f"{text} ...")
 
         yield show
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Show on a terminal what takes a while."""
+    with live_status() as show:
+        show(text, 0.0)
+        yield
 
 
 @contextmanager

@@ -73,16 +73,9 @@ def advice_report(found: Advised) -> Group:
     from rich.padding import Padding
     from rich.text import Text
 
-    evidence, data = found.evidence, found.evidence.data
-    assumed = "" if data.is_given else ", assumed: --max-tokens"
-    lengths = (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: half are "
-        f"at most {number(data.median)} long, the longest {number(data.longest)}. "
-        f"Batches of {number(data.max_tokens)} tokens{assumed}."
-    )
+    evidence = found.evidence
     known = [
-        lengths,
-        *_column_sentences(data),
+        *_data_sentences(evidence.data),
         *_hardware_sentences(evidence.hardware),
         *_sample_sentences(evidence),
         *_model_sentences(evidence.model),
@@ -115,15 +108,6 @@ def _paragraph(advice: Advice) -> str:
 
 def _gain_interval(gain: Gain) -> str:
     return interval(gain.ratio, gain.low, gain.high)
-
-
-def _hardware_name(hardware: Hardware) -> str:
-    known = [hardware.name]
-    if hardware.cores is not None:
-        known.append(plural(hardware.cores, "core"))
-    if hardware.memory_bytes is not None:
-        known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
-    return f"{hardware.device} ({', '.join(known)})"
 
 
 def _model_sentences(model: ModelProfile | None) -> list[str]:
@@ -163,23 +147,37 @@ def _sample_sentences(evidence: Evidence) -> Iterator[str]:
         yield group_sentence(evidence.groups)
 
 
-def _column_sentences(data: DataProfile) -> Iterator[str]:
+def _data_sentences(data: DataProfile) -> Iterator[str]:
+    assumed = "" if data.is_given else ", assumed: --max-tokens"
+    yield (
+        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: half are "
+        f"at most {number(data.median)} long, the longest {number(data.longest)}. "
+        f"Batches of {number(data.max_tokens)} tokens{assumed}."
+    )
     if len(data.columns) > 1:
-        said = (
+        columns = (
             f"half are at most {number(each.median)} long, the longest {number(each.longest)}"
             for each in data.columns
         )
-        yield f"By columns: {'; '.join(said)}."
+        yield f"By columns: {'; '.join(columns)}."
 
 
 def _hardware_sentences(hardware: Hardware | None) -> Iterator[str]:
-    if hardware is not None:
-        speeds = "; ".join(
-            f"{name} over fp32 "
-            + ", ".join(f"{ratio:.2f} × at width {number(width)}" for width, ratio in each.items())
-            for name, each in hardware.speed_over_fp32.items()
+    if hardware is None:
+        return
+    known = [hardware.name]
+    if hardware.cores is not None:
+        known.append(plural(hardware.cores, "core"))
+    if hardware.memory_bytes is not None:
+        known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
+    speeds = "; ".join(
+        f"{name} is "
+        + ", ".join(
+            f"{ratio:.2f} × as fast at width {number(width)}" for width, ratio in each.items()
         )
-        yield f"Machine: {_hardware_name(hardware)}; {speeds}."
+        for name, each in hardware.speed_over_fp32.items()
+    )
+    yield f"Machine: {hardware.device} ({', '.join(known)}). Beside fp32, {speeds}."
 
 
 def _of_labels(labels: LabelProfile) -> str:
@@ -235,17 +233,18 @@ def advised_page(found: Advised) -> str:
         MissingExtraError: Without jinja2 or matplotlib.
     """
     evidence, data = found.evidence, found.evidence.data
+    machine = list(_hardware_sentences(evidence.hardware))
     cards = [Card(each.verdict, each.technique, _paragraph(each)) for each in found.advice]
     sections = [
         Section(cards=cards),
         Section("To paste", code=found.snippet, note="What only you know is in capitals."),
-        *_data(data),
+        _data(data),
         *_samples(evidence),
         *([dial_section(data.dial, note="Updates of 8 batches.")] if data.dial else []),
         *_speed(found),
         *_learning(evidence.learning),
         *_model(evidence.model),
-        *_hardware(evidence.hardware),
+        *([Section("The machine", sentences=machine)] if machine else []),
     ]
     about = (
         f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens; batches of "
@@ -254,23 +253,14 @@ def advised_page(found: Advised) -> str:
     return page("What to use here", sections, found.as_json(), about=about)
 
 
-def _data(data: DataProfile) -> Iterator[Section]:
+def _data(data: DataProfile) -> Section:
     padding = {
         label: 1 - data.efficiency[kind]
         for kind, label in _KINDS.items()
         if kind in data.efficiency
     }
     plots = [*length_plots(data.histogram, unit="tokens"), *waste_plots(padding)]
-    yield Section("The data", plots=plots)
-    if len(data.columns) > 1:
-        rows = [
-            (
-                f"column {place}",
-                *map(number, (each.num_tokens, each.median, each.p95, each.longest)),
-            )
-            for place, each in enumerate(data.columns)
-        ]
-        yield Section("Columns", head=("", "tokens", "median", "p95", "longest"), rows=rows)
+    return Section("The data", sentences=list(_data_sentences(data)), plots=plots)
 
 
 def _samples(evidence: Evidence) -> Iterator[Section]:
@@ -279,40 +269,37 @@ def _samples(evidence: Evidence) -> Iterator[Section]:
         if sentences:
             yield Section("The samples", sentences=sentences)
         return
-    head = (
-        *("group", "samples", "of samples", "of tokens", "mean length"),
-        f"of draws at temperature {groups.temperature:g}",
-    )
     rows = [
-        (
-            one_line(each.name),
-            number(each.num_samples),
-            percent(each.share),
-            percent(each.token_share),
-            number(each.mean_length),
-            percent(each.tempered_share),
-        )
+        {
+            "group": one_line(each.name),
+            "samples": number(each.num_samples),
+            "of samples": percent(each.share),
+            "of tokens": percent(each.token_share),
+            "mean length": number(each.mean_length),
+            f"of draws at temperature {groups.temperature:g}": percent(each.tempered_share),
+        }
         for each in groups.largest
     ]
     left_out = groups.num_groups - len(rows)
     note = f"{plural(left_out, 'group')} more, all smaller." if left_out else ""
-    yield Section("The samples", sentences=sentences, head=head, rows=rows, note=note)
+    yield Section("The samples", sentences=sentences, rows=rows, note=note)
 
 
 def _speed(found: Advised) -> Iterator[Section]:
     if found.evidence.trials:
         rows = [
-            (
-                *(each.name, each.precision, str(each.updates)),
-                f"{each.tokens_per_second:,.0f}",
-                _gain_interval(each.speed),
-            )
+            {
+                "strategy": each.name,
+                "precision": each.precision,
+                "updates": str(each.updates),
+                "tokens/s": f"{each.tokens_per_second:,.0f}",
+                "over the first": _gain_interval(each.speed),
+            }
             for each in found.evidence.trials.values()
         ]
         yield Section(
             "Trials of speed",
             sentences=list(_price_sentences(found)),
-            head=("strategy", "precision", "updates", "tokens/s", "over the first"),
             rows=rows,
             note="(low – high): 95 % interval over updates, which take turns.",
         )
@@ -321,17 +308,18 @@ def _speed(found: Advised) -> Iterator[Section]:
 def _learning(trials: Mapping[str, LearningTrial]) -> Iterator[Section]:
     if trials:
         rows = [
-            (
-                *(each.name, str(each.runs), percent(each.share)),
-                _gain_interval(each.sooner),
-                f"{each.least:.2f} – {each.most:.2f}",
-                f"{each.gain:+.4f}",
-            )
+            {
+                "strategy": each.name,
+                "runs": str(each.runs),
+                "of a whole run": percent(each.share),
+                "sooner": _gain_interval(each.sooner),
+                "range": f"{each.least:.2f} – {each.most:.2f}",
+                "gain in the end": f"{each.gain:+.4f}",
+            }
             for each in trials.values()
         ]
         yield Section(
             "Trials of what is learnt",
-            head=("strategy", "runs", "of a whole run", "sooner", "range", "gain in the end"),
             rows=rows,
             note="Sooner: how many times faster each reached the metric of the first, with its "
             "95 % interval over runs, and its range along the way. Gain: how much better its "
@@ -350,36 +338,24 @@ def _model(model: ModelProfile | None) -> Iterator[Section]:
             f"{cost.b:.3g} · L + {cost.c:.3g} · L² seconds fit to {percent(cost.error)}."
         )
         costs = [
-            (number(length), f"{1e3 * seconds:.3g}", f"{1e6 * seconds / length:.3g}")
+            {
+                "tokens of a row": number(length),
+                "ms a row": f"{1e3 * seconds:.3g}",
+                "µs a token": f"{1e6 * seconds / length:.3g}",
+            }
             for length, seconds in zip(cost.lengths, cost.seconds, strict=True)
         ]
-        head = ("tokens of a row", "ms a row", "µs a token")
-        yield Section("Cost against length", head=head, rows=costs, note=note)
+        yield Section("Cost against length", rows=costs, note=note)
     if memory is not None:
         shapes = [
-            (number(rows), number(length), mebibytes(size)) for rows, length, size in memory.shapes
+            {"rows": number(rows), "tokens of each": number(length), "MiB": mebibytes(size)}
+            for rows, length, size in memory.shapes
         ]
-        parts = [(name, percent(share), cure or "") for name, share, cure in memory.parts]
-        yield Section("Memory of a step", head=("rows", "length", "MiB"), rows=shapes)
-        yield Section(
-            head=("what the largest peak is made of", "share", "how to reduce it"),
-            rows=parts,
-            note=f"{mebibytes(memory.state_bytes)} MiB are in use throughout training.",
-            is_wrapped=True,
-        )
-
-
-def _hardware(hardware: Hardware | None) -> Iterator[Section]:
-    if hardware is not None:
-        rows = [
-            (name, number(width), f"{ratio:.2f}")
-            for name, speeds in hardware.speed_over_fp32.items()
-            for width, ratio in speeds.items()
+        yield Section("Memory against shape", rows=shapes)
+        note = f"{mebibytes(memory.state_bytes)} MiB are in use throughout training."
+        peak = "what the largest peak is made of"
+        parts = [
+            {peak: name, "share": percent(share), "how to reduce it": cure or ""}
+            for name, share, cure in memory.parts
         ]
-        yield Section(
-            "The machine",
-            sentences=[f"{_hardware_name(hardware)}."],
-            head=("products in", "of width", "times as fast as in fp32"),
-            rows=rows,
-            note="Measured here. The widths of your model are what counts.",
-        )
+        yield Section(rows=parts, note=note, is_wrapped=True)

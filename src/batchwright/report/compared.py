@@ -29,7 +29,6 @@ DENSE = "dense limit"
 
 _HEADING = 16  # characters of a line of a heading
 _BEGINNING = 2  # evaluations whose values would hide all later differences
-_LOST = ("lost", "lost_in_bf16")
 _SHARES = ("zero", "flushed", "subnormal", "overflowed")
 
 
@@ -54,7 +53,7 @@ def speed_section(result: Facts) -> Section:
         "tokens/s: real tokens. of limit: of batches of the planned shapes without padding. "
         "worst: the largest batch."
     )
-    return _section(f"{title} × {result['epochs']}", rows, note)
+    return Section(f"{title} × {result['epochs']}", rows=rows, note=note)
 
 
 def learning_section(result: Facts) -> Section:
@@ -76,12 +75,8 @@ def learning_section(result: Facts) -> Section:
         "(low – high): 95 % interval over seeds, paired. dispersion: how unlike updates are; 1 is "
         "a plain shuffle. time: of training only."
     )
-    return _section(f"Learning: {result['metric']}, {result['better']} is better", rows, note)
-
-
-def _section(title: str, rows: list[dict[str, str]], note: str) -> Section:
-    cells = [list(row.values()) for row in rows]
-    return Section(title, head=list(rows[0]) if rows else (), rows=cells, note=note)
+    title = f"Learning: {result['metric']}, {result['better']} is better"
+    return Section(title, rows=rows, note=note)
 
 
 def table(section: Section) -> Table:
@@ -97,12 +92,12 @@ def table(section: Section) -> Table:
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    for place, heading in enumerate(section.head):
+    for place, heading in enumerate(section.rows[0] if section.rows else ()):
         justify: Literal["left", "right"] = "right" if place else "left"
         narrow = "\n".join(wrap(heading, _HEADING))
         laid_out.add_column(narrow, justify=justify, no_wrap=True, vertical="bottom")
     for row in section.rows:
-        laid_out.add_row(*row)
+        laid_out.add_row(*row.values())
     return laid_out
 
 
@@ -274,15 +269,17 @@ def _learning_curves(result: Facts) -> Section:
 def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
     """Show what the batches of each strategy pad, what shapes they have and what steps cost."""
     padding = {each["name"]: each["padding"] for each in _strategies(result)}
-    counts = ("num_batches", "num_steps")
     rows = [
-        (
-            name,
-            *(number(each[what]) for what in counts),
-            percent(each["padding"]),
-            number(each["shapes"]),
-            *(number(each["step_costs"][what]) for what in ("least", "mean", "most")),
-        )
+        {
+            "": name,
+            "batches": number(each["num_batches"]),
+            "updates": number(each["num_steps"]),
+            "padding": percent(each["padding"]),
+            "shapes": number(each["shapes"]),
+            "padded tokens an update: least": number(each["step_costs"]["least"]),
+            "mean": number(each["step_costs"]["mean"]),
+            "most": number(each["step_costs"]["most"]),
+        }
         for name, each in plans.items()
     ]
     shapes = {name: built(each["shapes_of_batches"], ShapeStats) for name, each in plans.items()}
@@ -290,38 +287,30 @@ def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
     note = "Of the first epoch of the first seed." if rows else ""
     if shape_dots:
         note += f" Rows against length, one plot for strategies with equal shapes. {DOTS}"
-    return Section(
-        "Batches",
-        head=(
-            *("", "batches", "updates", "padding", "shapes"),
-            *("padded tokens an update: least", "mean", "most"),
-        ),
-        rows=rows,
-        plots=[*waste_plots(padding), *shape_dots],
-        note=note,
-    )
+    plots = [*waste_plots(padding), *shape_dots]
+    return Section("Batches", rows=rows, plots=plots, note=note)
 
 
 def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
     """Show which samples orders draw over a run, if some order draws."""
-    drawn = {name: each for name, each in plans.items() if each["coverage"] is not None}
+    drawn = {name: each["coverage"] for name, each in plans.items() if each["coverage"] is not None}
     paced = {name: each["pacing"] for name, each in plans.items() if each["pacing"] is not None}
     if not drawn and not paced:
         return
-    rows, seen = [], {}
-    for name, each in drawn.items():
-        whole = each["coverage"]
-        epochs = [epoch + 1 for epoch in whole["epochs"]]
-        seen[name] = [([0, *epochs], [0.0, *whole["seen"]])]
-        rows.append(
-            (
-                name,
-                number(whole["drawn"][-1]),
-                percent(whole["seen"][-1]),
-                number(whole["most"][-1]),
-                number(whole["effective_samples"][-1]),
-            )
-        )
+    rows = [
+        {
+            "": name,
+            "draws": number(each["drawn"][-1]),
+            "seen": percent(each["seen"][-1]),
+            "most draws of a sample": number(each["most"][-1]),
+            "effective samples": number(each["effective_samples"][-1]),
+        }
+        for name, each in drawn.items()
+    ]
+    seen = {
+        name: [([0, *(epoch + 1 for epoch in each["epochs"])], [0.0, *each["seen"]])]
+        for name, each in drawn.items()
+    }
     plots = []
     if paced:
         lines = {name: [(each["progress"], each["eligible"])] for name, each in paced.items()}
@@ -334,13 +323,7 @@ def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
     )
     if any(name not in drawn for name in paced):
         note += " Draws of the others are too many to be counted."
-    yield Section(
-        "Pacing and coverage",
-        head=("", "draws", "seen", "most draws of a sample", "effective samples"),
-        rows=rows,
-        plots=plots,
-        note=note,
-    )
+    yield Section("Pacing and coverage", rows=rows, plots=plots, note=note)
 
 
 def _audit(name: str, audit: Facts) -> Section:
@@ -349,19 +332,15 @@ def _audit(name: str, audit: Facts) -> Section:
     if "failed" in audit:
         return Section(title, sentences=[f"It could not be audited: {audit['failed']}"])
     rows = [
-        (
-            each["name"],
-            *_shares(each["activations"]),
-            *_shares(each["gradients"]),
-            *("" if each[name] is None else percent(each[name]) for name in _LOST),
-        )
+        {
+            "layer": each["name"],
+            **_shares("forward", each["activations"]),
+            **_shares("backward", each["gradients"]),
+            "updates lost": _percent(each["lost"]),
+            "if bf16 weights": _percent(each["lost_in_bf16"]),
+        }
         for each in audit["layers"]
     ]
-    head = (
-        "layer",
-        *(f"{way}: {column}" for way in ("forward", "backward") for column in _SHARES),
-        *("updates lost", "if bf16 weights"),
-    )
     scale = f", loss scale {number(audit['loss_scale'])}" if audit["mode"] == "fp16" else ""
     note = (
         f"{plural(audit['updates'], 'update')} in {audit['mode']}{scale}, after the last run. "
@@ -373,8 +352,12 @@ def _audit(name: str, audit: Facts) -> Section:
     said = [*(audit["advice"] or [f"Nothing speaks against {audit['mode']}."])]
     if audit["advice_on_fp16"] is not None:
         said += audit["advice_on_fp16"] or ["Nothing that was seen speaks against fp16 either."]
-    return Section(title, sentences=said, head=head, rows=rows, note=note)
+    return Section(title, sentences=said, rows=rows, note=note)
 
 
-def _shares(seen: Facts | None) -> list[str]:
-    return ["" if seen is None else percent(seen[column]) for column in _SHARES]
+def _shares(way: str, seen: Facts | None) -> dict[str, str]:
+    return {f"{way}: {what}": _percent(None if seen is None else seen[what]) for what in _SHARES}
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else percent(share)

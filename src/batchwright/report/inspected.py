@@ -19,6 +19,7 @@ from batchwright.stats.costs import StepCosts
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats
 from batchwright.stats.plan_facts import Measured, PlanFacts
+from batchwright.stats.plan_stats import PlanStats
 from batchwright.stats.shapes import Shape, ShapeStats
 
 PADDING = 0.05
@@ -35,14 +36,7 @@ UNLIKE = 2.0
 
 
 def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
-    """Say what to do first about a plan.
-
-    Args:
-        facts: Of the plan.
-        unit: What lengths count.
-
-    Returns:
-        One sentence or more, the most important first.
+    """Say what to do first about a plan, in one sentence or more, the most important first.
 
     Example:
         >>> import batchwright as bw
@@ -50,25 +44,30 @@ def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
         >>> first_steps(plan_facts(bw.plan([4, 4], max_tokens=8), [4, 4]))
         ['Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is ...
     """
-    said = list(_of_samples(facts, unit))
-    if facts.measured is None:
-        return [
-            *said,
-            "Name the SOURCE that the plan was made for, to see padding, mix and balance.",
-        ]
-    for find in (_padding, _unlike, _waiting):
-        sentence = find(facts, facts.measured)
-        said += [] if sentence is None else [sentence]
+    said, measured = list(_of_samples(facts, unit)), facts.measured
+    if measured is None:
+        last = "Name the SOURCE that the plan was made for, to see padding, mix and balance."
+        return [*said, last]
+    said += [*_padding(facts, measured), *_unlike(measured.stats), *_waiting(measured.stats)]
     return said or [
         "Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is seen."
     ]
 
 
 def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
-    """Name samples that are never trained on, which is worse than waste; then what is repeated."""
-    file = facts.file
+    """Name first what is never trained on, which is worse than waste."""
+    file, dropped = facts.file, facts.file.dropped_by_reason
     if file.dropped or file.absent:
-        yield _lost(file.dropped_by_reason, file.absent or 0)
+        counted = {reason: plural(count, "sample") for reason, count in dropped.items() if count}
+        parts = [f"{samples} dropped ({reason})" for reason, samples in counted.items()]
+        if file.absent:
+            parts.append(f"{plural(file.absent, 'sample')} in no batch")
+        cure = ""
+        if "oversize" in dropped:
+            cure = " Raise the budget, or cut longer samples: --oversize truncate."
+        elif file.absent:
+            cure = " If the file is not the shard of a single rank, plan again."
+        yield f"This epoch does not see every sample: {', '.join(parts)}.{cure}"
     if file.repeated:
         yield (
             f"{plural(file.repeated, 'repetition')} of samples: right for an order that draws, "
@@ -81,53 +80,34 @@ def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
         )
 
 
-def _lost(dropped: dict[str, int], absent: int) -> str:
-    parts = [
-        f"{plural(count, 'sample')} dropped ({reason})"
-        for reason, count in dropped.items()
-        if count
-    ]
-    if absent:
-        parts.append(f"{plural(absent, 'sample')} in no batch")
-    cure = ""
-    if "oversize" in dropped:
-        cure = " Raise the budget, or cut longer samples: --oversize truncate."
-    elif absent:
-        cure = " If the file is not the shard of a single rank, plan again."
-    return f"This epoch does not see every sample: {', '.join(parts)}.{cure}"
-
-
-def _padding(facts: PlanFacts, measured: Measured) -> str | None:
-    waste = measured.waste.plan
+def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
+    waste, layout = measured.waste.plan, facts.file.layout
     if waste < PADDING:
-        return None
-    if facts.file.layout.kind == "packed":
-        return (
+        return
+    if layout.kind == "packed":
+        yield (
             f"{percent(waste)} of the rows is empty: the last rows of a small epoch, or samples "
             "nearly as long as a row. Longer rows pack better."
         )
-    return f"{percent(waste)} of what is computed is padding. {_less_padding(facts, measured)}"
-
-
-def _less_padding(facts: PlanFacts, measured: Measured) -> str:
-    """Say what would reduce the padding of padded batches."""
-    layout, better = facts.file.layout, _better_position(facts, measured)
+        return
     budgeted = None if facts.inspected is None else facts.inspected.within_budget
-    if better is not None:
-        return (
+    if better := _better_position(facts, measured):
+        cure = (
             f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
             f"dispersion of {better.dispersion:.2f}."
         )
-    if budgeted is not None and budgeted.padding < LESS * measured.waste.plan:
-        return (
+    elif budgeted is not None and budgeted.padding < LESS * waste:
+        cure = (
             "Batches within a budget instead of a fixed size would leave "
             f"{percent(budgeted.padding)}: --max-tokens {budgeted.max_tokens}."
         )
-    if layout.shapes is not None:
-        return "More shapes reduce it."
-    if layout.multiple > 1:
-        return f"Rows are rounded up to multiples of {layout.multiple}."
-    return "More samples a batch reduce it, or --pack if the model supports packed rows."
+    elif layout.shapes is not None:
+        cure = "More shapes reduce it."
+    elif layout.multiple > 1:
+        cure = f"Rows are rounded up to multiples of {layout.multiple}."
+    else:
+        cure = "More samples a batch reduce it, or --pack if the model supports packed rows."
+    yield f"{percent(waste)} of what is computed is padding. {cure}"
 
 
 def _better_position(facts: PlanFacts, measured: Measured) -> DialPosition | None:
@@ -141,44 +121,35 @@ def _better_position(facts: PlanFacts, measured: Measured) -> DialPosition | Non
     return max(positions, key=lambda each: each.efficiency, default=None)
 
 
-def _waiting(facts: PlanFacts, measured: Measured) -> str | None:
-    stats = measured.stats
-    if stats.world_size == 1:
-        return None
-    if stats.imbalance_padded >= IMBALANCE:
-        return (
-            f"Ranks wait: the slowest rank of a step takes {stats.imbalance_padded:.3f} × the mean "
-            f"in padded tokens. {_evened('padded', facts)}"
+def _unlike(stats: PlanStats) -> Iterator[str]:
+    if stats.dispersion > UNLIKE:
+        cure = "More batches an update mix better: --step-tokens, or --accumulate."
+        if stats.world_size * stats.accumulate >= 8:
+            cure = "--mixing stratified or update mixes them."
+        yield (
+            f"Updates are unlike one another: dispersion {number(stats.dispersion)}, where a plain "
+            f"shuffle has 1. {cure}"
         )
-    if stats.imbalance_quadratic >= IMBALANCE:
-        return (
+
+
+def _waiting(stats: PlanStats) -> Iterator[str]:
+    balances = "balances the cost of batches over ranks"
+    if stats.accumulate == 1:
+        balances += (
+            "; with one batch a rank that makes updates unlike one another, so raise --accumulate "
+            "with it"
+        )
+    if stats.world_size > 1 and stats.imbalance_padded >= IMBALANCE:
+        yield (
+            f"Ranks wait: the slowest rank of a step takes {stats.imbalance_padded:.3f} × the mean "
+            f"in padded tokens. --cost padded {balances}."
+        )
+    elif stats.world_size > 1 and stats.imbalance_quadratic >= IMBALANCE:
+        yield (
             "Ranks are even in padded tokens, but in squared lengths the slowest rank of a step "
             f"takes {stats.imbalance_quadratic:.3f} × the mean. If attention takes most of the "
-            f"time: {_evened('quadratic', facts)}"
+            f"time: --cost quadratic {balances}."
         )
-    return None
-
-
-def _evened(cost: str, facts: PlanFacts) -> str:
-    if facts.file.accumulate > 1:
-        return f"--cost {cost} balances the cost of batches over ranks."
-    return (
-        f"--cost {cost} balances the cost of batches over ranks; with one batch a rank that makes "
-        "updates unlike one another, so raise --accumulate with it."
-    )
-
-
-def _unlike(_: PlanFacts, measured: Measured) -> str | None:
-    stats = measured.stats
-    if stats.dispersion <= UNLIKE:
-        return None
-    cure = "More batches an update mix better: --step-tokens, or --accumulate."
-    if stats.world_size * stats.accumulate >= 8:
-        cure = "--mixing stratified or update mixes them."
-    return (
-        f"Updates are unlike one another: dispersion {number(stats.dispersion)}, where a plain "
-        f"shuffle has 1. {cure}"
-    )
 
 
 def inspected_page(view: PlanView) -> str:
@@ -198,13 +169,12 @@ def inspected_page(view: PlanView) -> str:
         sections.append(dial_section(facts.dial, note=f"Updates of {ranks} × {slots}."))
     if facts.inspected is not None:
         sections += _costs(facts.inspected.step_costs, unit)
-    figures = [row for group in plan_rows(view, UNICODE) for row in group]
-    sections += [
-        _coverage(facts),
-        Section(
-            "The plan in figures", head=("", "", "what it means"), rows=figures, is_wrapped=True
-        ),
+    figures = [
+        {"": row.label, " ": row.figure, "what it means": row.note}
+        for group in plan_rows(view, UNICODE)
+        for row in group
     ]
+    sections += [_coverage(facts), Section("The plan in figures", rows=figures, is_wrapped=True)]
     about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: "
     return page(
         f"Plan {Path(view.plan or '').name}",
@@ -216,14 +186,10 @@ def inspected_page(view: PlanView) -> str:
 
 def _lengths(lengths: LengthStats, unit: str) -> Section:
     plots = length_plots(lengths.histogram, unit=unit)
-    names = ("num_samples", "num_tokens", *SUMMARY)
-    return Section(
-        "Lengths",
-        head=("samples", unit, *SUMMARY),
-        rows=[[number(getattr(lengths, name)) for name in names]],
-        plots=plots,
-        note="" if plots else "All samples are equally long.",
-    )
+    row = {"samples": number(lengths.num_samples), unit: number(lengths.num_tokens)}
+    row |= {name: number(getattr(lengths, name)) for name in SUMMARY}
+    note = "" if plots else "All samples are equally long."
+    return Section("Lengths", rows=[row], plots=plots, note=note)
 
 
 def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
@@ -242,13 +208,12 @@ def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
             f"Within a budget: padded batches of at most {number(budgeted.max_tokens)} {unit}, as "
             "large as the largest of this plan."
         )
-    return Section(
-        "Waste",
-        head=("", facts.wasted, "batches"),
-        rows=[(name, percent(share), number(count)) for name, share, count in kinds],
-        plots=waste_plots({name: share for name, share, _ in kinds}, what=facts.wasted),
-        note=" ".join(notes),
-    )
+    rows = [
+        {"": name, facts.wasted: percent(share), "batches": number(count)}
+        for name, share, count in kinds
+    ]
+    plots = waste_plots({name: share for name, share, _ in kinds}, what=facts.wasted)
+    return Section("Waste", rows=rows, plots=plots, note=" ".join(notes))
 
 
 def _shapes(shapes: ShapeStats, unit: str) -> Section:
@@ -257,25 +222,18 @@ def _shapes(shapes: ShapeStats, unit: str) -> Section:
     if shapes.distinct > len(shapes.commonest):
         note += f", the {number(len(shapes.commonest))} commonest are listed"
     plots = shape_plots({"Batch shapes": shapes}, unit=unit)
-    return Section(
-        "Batch shapes",
-        head=(
-            "row length" if is_packed else "rows × length",
-            *("batches", "of all", "samples", "padding"),
-        ),
-        rows=[
-            (
-                _shape(each, is_packed=is_packed),
-                number(each.batches),
-                percent(each.share),
-                number(each.samples),
-                percent(each.padding),
-            )
-            for each in shapes.commonest
-        ],
-        plots=plots,
-        note=f"{note}. {DOTS}" if plots else f"{note}.",
-    )
+    rows = [
+        {
+            "row length" if is_packed else "rows × length": _shape(each, is_packed=is_packed),
+            "batches": number(each.batches),
+            "of all": percent(each.share),
+            "samples": number(each.samples),
+            "padding": percent(each.padding),
+        }
+        for each in shapes.commonest
+    ]
+    note = f"{note}. {DOTS}" if plots else f"{note}."
+    return Section("Batch shapes", rows=rows, plots=plots, note=note)
 
 
 def _shape(shape: Shape, *, is_packed: bool) -> str:
@@ -284,16 +242,15 @@ def _shape(shape: Shape, *, is_packed: bool) -> str:
     return length if is_packed else f"{number(shape.rows)} × {length}"
 
 
-def _costs(costs: StepCosts, unit: str) -> list[Section]:
+def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
     """Show what steps cost each rank, and the share of time spent waiting for the slowest."""
-    row = [number(each) for each in (costs.least, costs.mean, costs.most)]
-    head = ["least", "mean", "most"]
+    row = {name: number(getattr(costs, name)) for name in ("least", "mean", "most")}
     steps, ranks = plural(costs.num_steps, "step"), plural(costs.world_size, "rank")
     slots = plural(costs.accumulate, "batch")
     note = f"Padded {unit} of a rank in a step: {steps} of {ranks}, {slots} each."
     if costs.world_size > 1:
-        head += ["slowest rank over mean", "waiting"]
-        row += [f"{costs.slowest_over_mean:.3f}", percent(costs.waiting)]
+        row["slowest rank over mean"] = f"{costs.slowest_over_mean:.3f}"
+        row["waiting"] = percent(costs.waiting)
         note += " Waiting: for the slowest rank, if time follows padded tokens."
     plots = []
     if costs.num_steps > 1:
@@ -302,35 +259,38 @@ def _costs(costs: StepCosts, unit: str) -> list[Section]:
         curve = costs.curve
         values = (curve.step, curve.mean, curve.least, curve.most)
         plots.append(band("Cost per step", *values, across="step", up=f"padded {unit} a rank"))
-    sections = [Section("Cost per rank and step", head=head, rows=[row], plots=plots, note=note)]
+    yield Section("Cost per rank and step", rows=[row], plots=plots, note=note)
     if costs.per_rank is not None and costs.world_size > 1:
-        totals = [(str(rank), number(total)) for rank, total in enumerate(costs.per_rank)]
-        sections.append(Section(head=("rank", f"padded {unit} of the epoch"), rows=totals))
-    return sections
+        total = f"padded {unit} of the epoch"
+        yield Section(
+            rows=[
+                {"rank": str(rank), total: number(cost)} for rank, cost in enumerate(costs.per_rank)
+            ]
+        )
 
 
 def _coverage(facts: PlanFacts) -> Section:
     """Show how often an epoch holds each sample, and what it leaves out, with the reason."""
     file, coverage = facts.file, facts.file.coverage
     rows = [
-        (
-            _times(each.times, is_last=each.times == coverage.most),
-            number(each.samples),
-            "" if each.share is None else percent(each.share),
-        )
+        (_times(each.times, is_last=each.times == coverage.most), each.samples, each.share)
         for each in coverage.times
     ]
-    others = {f"dropped: {reason}": count for reason, count in file.dropped_by_reason.items()}
+    dropped = file.dropped_by_reason.items()
+    rows += [(f"dropped: {reason}", count, None) for reason, count in dropped]
     cut = {"truncated": facts.truncated, "split": facts.split}
-    others |= {name: count for name, count in cut.items() if count}
-    rows += [(name, number(count), "") for name, count in others.items()]
+    rows += [(name, count, None) for name, count in cut.items() if count]
     if coverage.num_lengths is None:
         note = "The file does not say how many samples the data have."
     else:
         note = f"Of {plural(coverage.num_lengths, 'sample')}."
     if file.dropped:
         note += " Dropped ones are among those in no batch."
-    return Section("Coverage", head=("", "samples", "of all"), rows=rows, note=note)
+    shown = [
+        {"": name, "samples": number(count), "of all": "" if share is None else percent(share)}
+        for name, count, share in rows
+    ]
+    return Section("Coverage", rows=shown, note=note)
 
 
 def _times(times: int, *, is_last: bool) -> str:

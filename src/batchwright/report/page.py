@@ -10,7 +10,7 @@ from typing import Any
 from batchwright._format import all_printable, printable, printable_lines
 from batchwright.errors import MissingExtraError
 from batchwright.report.plots import bars, dial_points, dots, steps
-from batchwright.report.rows import dial_cells
+from batchwright.report.rows import dial_row
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram
 from batchwright.stats.shapes import ShapeStats
@@ -42,8 +42,7 @@ class Section:
         title: The heading.
         sentences: A list.
         cards: Pieces of advice.
-        head: Headings of a table.
-        rows: Cells of the table.
+        rows: A table: each row as heading → cell, with the same headings.
         plots: SVG.
         code: To paste.
         note: In small print.
@@ -53,8 +52,7 @@ class Section:
     title: str = ""
     sentences: Sequence[str] = ()
     cards: Sequence[Card] = ()
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    rows: Sequence[Mapping[str, str]] = ()
     plots: Sequence[str] = ()
     code: str = ""
     note: str = ""
@@ -127,8 +125,7 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
     """Show the positions of the mixing dial; `note` describes the updates."""
     return Section(
         "Mixing dial",
-        head=("mixing", "padding", "dispersion", "batches"),
-        rows=[dial_cells(each) for each in positions],
+        rows=[dial_row(each) for each in positions],
         plots=[dial_points(positions)],
         note=f"{note} Dispersion: 1 is a plain shuffle, less is more even.",
     )

@@ -64,11 +64,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Glyphs:
-    """One set of characters.
+    """Characters to draw with.
 
     Attributes:
-        rising: From an empty cell to a full one, filled from below.
-        filling: The same, filled from the left.
+        rising: Cells from empty to full, filled from below.
+        filling: Cells filled from the left.
         rest: The part of a bar that is not filled.
         times: Multiplied by.
         spread: Plus or minus.
@@ -83,16 +83,9 @@ class Glyphs:
     dot: str
 
     def bar(self, share: float, width: int) -> tuple[str, str]:
-        """Draw a share as a bar: the filled part, and the rest.
+        """Draw a share as a bar of `width` characters: the filled part, and the rest.
 
         Only a share of 1 fills all of it, and only a share of 0 nothing.
-
-        Args:
-            share: From 0 to 1.
-            width: Characters, at least 2.
-
-        Returns:
-            Two strings, `width` characters together.
 
         Example:
             >>> ASCII.bar(0.75, 8)
@@ -107,16 +100,7 @@ class Glyphs:
         return drawn, self.rest * (width - len(drawn))
 
     def curve(self, heights: FloatArray, rows: int) -> list[str]:
-        """Draw heights as columns that stand side by side.
-
-        Only a height of 0 is left empty.
-
-        Args:
-            heights: float64[w], from 0 to 1.
-            rows: Lines, at least 1.
-
-        Returns:
-            `rows` strings of w characters, the top one first.
+        """Draw heights from 0 to 1 as columns, in lines from the top; only 0 is left empty.
 
         Example:
             >>> import numpy as np
@@ -136,13 +120,7 @@ ASCII = Glyphs(" .:#", " #", ".", "x", "+-", "-")
 
 
 def glyphs_for(encoding: str) -> Glyphs:
-    """Choose the characters that an encoding has.
-
-    Args:
-        encoding: Such as ``"utf-8"``.
-
-    Returns:
-        `UNICODE` where all of it can be written, else `ASCII`.
+    """Return `UNICODE` where an encoding has all of it, else `ASCII`.
 
     Example:
         >>> glyphs_for("utf-8") is UNICODE, glyphs_for("latin-1") is ASCII
@@ -283,11 +261,11 @@ def _numbers(values: int | Sequence[int]) -> str:
     return number(values) if isinstance(values, int) else " and ".join(map(number, values))
 
 
-def dial_cells(position: DialPosition) -> tuple[str, str, str, str]:
-    """Write a position of the dial: mixing, padding, dispersion, batches."""
-    return (
-        str(position.mixing),
-        percent(1 - position.efficiency),
-        f"{position.dispersion:.2f}",
-        number(position.num_batches),
-    )
+def dial_row(position: DialPosition) -> dict[str, str]:
+    """Write a position of the dial."""
+    return {
+        "mixing": str(position.mixing),
+        "padding": percent(1 - position.efficiency),
+        "dispersion": f"{position.dispersion:.2f}",
+        "batches": number(position.num_batches),
+    }

@@ -13,7 +13,7 @@ from batchwright.report.rows import (
     Glyphs,
     PlanView,
     Row,
-    dial_cells,
+    dial_row,
     layout_line,
     plan_rows,
 )
@@ -75,7 +75,7 @@ def _dial(positions: Sequence[DialPosition], glyphs: Glyphs) -> Table:
     most = max((1 - each.efficiency for each in positions), default=0.0)
     for each in positions:
         drawn, _ = glyphs.bar((1 - each.efficiency) / most if most else 0.0, _DIAL_BAR)
-        mixing, padding, dispersion, batches = dial_cells(each)
+        mixing, padding, dispersion, batches = dial_row(each).values()
         table.add_row(mixing, padding, Text(drawn, style="yellow"), dispersion, batches)
     table.caption = "dispersion: 1 is a plain shuffle, less is more even"
     if not positions:
