@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import batchwright as bw
 from batchwright.torch import Precision
 from batchwright.torch.audit import Audit
-from batchwright.torch.audit_exponents import FORMATS, Exponents, Format, suiting_powers
+from batchwright.torch.audit.exponents import FORMATS, Exponents, Format
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -132,7 +132,7 @@ def test_errors_at_the_ends():
     assert Exponents.of(torch.zeros(4)).error(FORMATS["fp16"]) == 0
     assert Exponents.of(torch.full((4,), 1e5)).error(FORMATS["fp16"]) == math.inf
     assert Exponents.of(torch.tensor([math.nan])).error(FORMATS["bf16"]) == math.inf
-    assert len(suiting_powers(Exponents.of(2.0 ** torch.arange(-60.0, 10.0, 5)))) > 0
+    assert len(Exponents.of(2.0 ** torch.arange(-60.0, 10.0, 5)).suiting_scales()) > 0
 
 
 # -- advice -----------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_scale_in_use_that_is_too_small():
 
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     report = audited(tanh_net(4, gain=1.0), batch_for(), loss=small, mode="fp16", scaler=scaler)
-    assert any("The loss scale of 2 leaves gradients too small" in each for each in report.advice())
+    assert any("A loss scale of 2 leaves gradients too small" in each for each in report.advice())
 
 
 class Loud(torch.nn.Module):
@@ -229,7 +229,7 @@ def test_a_layer_that_overflows_is_named():
     report = audited(Loud(), batch_for())
     assert report.keep_in_fp32() == ("loud",)
     (said,) = report.advice()
-    assert "fp16 ends at 65,504, and layer loud gives more (1 of 8 layers)" in said
+    assert "fp16 ends at 65,504, and the output of layer loud is larger (1 of 8 layers)" in said
     assert "keep loud in fp32, or use bf16" in said
     assert report.advice("bf16") == []
     report = audited(Loud(), batch_for(), mode="bf16")
@@ -241,7 +241,7 @@ def test_infinities_are_found_where_they_begin():
     with Audit(model) as audit, torch.autocast("cpu", dtype=torch.float16):
         square_loss(model, batch).backward()
     said = audit.report().advice()[0]
-    assert "values that layer loud gives are infinite or no number, the first of 2 layers" in said
+    assert "outputs of layer loud are infinite or NaN, the first of 2 layers" in said
     assert "fp16 ends at 65,504" in said
 
     model = tanh_net(2, gain=1.0)
@@ -249,9 +249,7 @@ def test_infinities_are_found_where_they_begin():
     with Audit(model) as audit:
         square_loss(model, batch).backward()
     report = audit.report()
-    assert (
-        "3,072 gradients are infinite or no number where they enter layer 1" in report.advice()[0]
-    )
+    assert "3,072 gradients are infinite or NaN where they enter layer 1" in report.advice()[0]
     model[0].weight.data[0, 0] = math.nan
     with Audit(model) as audit:
         square_loss(model, batch)
@@ -386,7 +384,7 @@ def test_nothing_seen_is_not_nothing_found():
         square_loss(model, batch_for()).backward()
         optimizer.step()
     assert audit.report().advice() == [
-        "Nothing was audited yet: 1 update went by. Choose a smaller `every`, or train on."
+        "Nothing was audited in 1 update. Choose a smaller `every`, or train for longer."
     ]
 
 
@@ -493,7 +491,7 @@ def test_the_report_is_text_and_json():
     text = str(report)
     assert "Audit of 1 update in fp32: values as fp16 would keep them" in text
     assert all(f" {layer.name} " in text for layer in report.layers)
-    assert "- In fp16, 100 % of what layer" in text
+    assert "- In fp16, 100 % of the output of layer" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith("-")) <= 120
     facts = json.loads(json.dumps(dataclasses.asdict(report)))
     assert len(facts["layers"]) == 32
@@ -506,7 +504,7 @@ def test_bad_arguments():
     model = tanh_net(1, gain=1.0)
     with pytest.raises(bw.PrecisionError, match="expected at least 1"):
         Audit(model, every=0)
-    with pytest.raises(bw.PrecisionError, match="either the precision or a scaler"):
+    with pytest.raises(bw.PrecisionError, match="expected a precision or a scaler, got both"):
         Audit(model, precision=Precision("fp16"), scaler=torch.amp.GradScaler("cpu"))
     with Audit(model) as audit, pytest.raises(bw.PrecisionError, match="expected one of fp32"):
         audit.report().advice("fp8")

@@ -5,9 +5,8 @@ from typing import Any
 
 from batchwright.compare.arm import Arm, moved
 from batchwright.torch.audit import Audit
-from batchwright.torch.audit_exponents import FORMATS, Exponents
-from batchwright.torch.audit_report import AuditReport, LayerAudit
-from batchwright.torch.audit_table import worst_layers
+from batchwright.torch.audit.exponents import FORMATS, Exponents
+from batchwright.torch.audit.report import AuditReport, LayerAudit, worst_layers
 from batchwright.torch.memory.steps import Task as Step
 from batchwright.torch.memory.steps import can_measure, real_steps
 from batchwright.torch.update.modes import policy_for

@@ -1,8 +1,7 @@
-"""The audit: what is lost in half floats, layer by layer, in every so many updates."""
+"""Hooks that count, in every N-th update, what half precision loses in each layer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -12,8 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from batchwright._records import on_trial
 from batchwright.errors import PrecisionError
-from batchwright.torch.audit_exponents import Exponents, count_bins
-from batchwright.torch.audit_report import AuditReport, LayerAudit, LostUpdates
+from batchwright.torch.audit.exponents import Exponents, count_bins
+from batchwright.torch.audit.report import AuditReport, LayerAudit, LostUpdates
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.precision import Precision
 
@@ -27,24 +26,24 @@ _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Audit:
-    """Looks at every N-th update: activations, their gradients, what parameters change by.
+    """Audits every N-th update: activations, their gradients, changes of parameters.
 
-    Values are counted by their power of two. So an audit in fp32 or bf16 tells what fp16 would
-    lose, at any loss scale, before the switch; and zeros that were zero are told from those that
-    became it. In fp16 itself the two look alike. Nothing that is computed changes. In between,
-    no hook is in place but one on the optimizer's step.
+    Values are counted by their power of two. So an audit in fp32 or bf16 shows what fp16 would
+    lose at any loss scale, and keeps values that were zero apart from those that become zero. In
+    fp16 itself the two look alike.
 
-    Under DistributedDataParallel each rank sees its own batches; under FSDP its own shards, and no
-    gradients by parameters.
+    Guarantees that nothing that is computed changes. Between the updates it audits, only the
+    optimizer's step has a hook. Under DistributedDataParallel each rank sees its own batches; under
+    FSDP its own shards, and no gradients of parameters.
 
     Args:
         model: The model.
-        optimizer: The optimizer, or several; the last counts updates. Skipped steps do
-            not count. None: every pass is looked at, until `close`.
-        every: Look at each N-th update, the N-th first.
-        precision: What the updates are made with, to take the loss scale out of the gradients.
+        optimizer: The optimizer, or several; the last one counts updates. Skipped steps do not
+            count. None: every pass is audited, until `close`.
+        every: Audit each N-th update, the N-th first.
+        precision: The precision of the updates, to divide the loss scale out of the gradients.
         scaler: The same, in a loop without `Precision`.
-        tell: Called with the report after each update that was looked at; `print`, for one.
+        tell: Called with the report after each audited update, such as `print`.
 
     Raises:
         PrecisionError: If `every` is less than 1, or both `precision` and `scaler` are given.
@@ -59,7 +58,7 @@ class Audit:
         >>> [layer.name for layer in report.layers], report.advice()
         (['0', '1'], [])
         >>> report.advice("bf16-true")
-        ['100 % of the updates are lost with parameters in bf16: too small beside the parameter ...
+        ['100 % of the updates are lost with parameters in bf16: too small to change them ...
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Audit:
         if every < 1:
             raise PrecisionError(f"Audit(every={every}): expected at least 1.")
         if precision is not None and scaler is not None:
-            raise PrecisionError("Audit: give either the precision or a scaler, got both.")
+            raise PrecisionError("Audit: expected a precision or a scaler, got both.")
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self._optimizers = list(several or [])
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
@@ -95,27 +94,20 @@ class Audit:
             self._look()
 
     def __enter__(self) -> Self:
-        """Go on; hooks are in place since the audit was made."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Take all hooks off. The report stays."""
+        """Remove all hooks, and keep the report."""
         self._look_away()
         for handle in self._counting:
             handle.remove()
         self._counting.clear()
 
     def clear(self) -> None:
-        """Forget what was seen."""
+        """Forget what was counted."""
         self._bins: dict[tuple[str, str], torch.Tensor] = {}
         self._formats: dict[str, str] = {}
         self._lost: dict[str, LostUpdates] = {}
@@ -123,29 +115,30 @@ class Audit:
         self._updates = self._passed = 0
 
     def report(self) -> AuditReport:
-        """Return what was seen since the beginning, or since `clear`."""
-        sequence = {name: place for place, name in enumerate(self._formats)}
-        layers = [self._layer(name, module) for name, module in _layers(self._model)]
-        layers.sort(key=lambda layer: sequence.get(layer.name, len(sequence)))
-        return AuditReport(tuple(layers), self._updates, self._passed, self._scale)
+        """Return what was counted since the beginning, or since `clear`."""
+        modules = dict(_layers(self._model))
+        called = [name for name in self._formats if name in modules]
+        names = dict.fromkeys([*called, *modules])
+        layers = tuple(self._layer(name, modules[name]) for name in names)
+        return AuditReport(layers, self._updates, self._passed, self._scale)
 
     def _layer(self, name: str, module: torch.nn.Module) -> LayerAudit:
+        def seen(what: str) -> Exponents:
+            bins = self._bins.get((name, what))
+            return Exponents() if bins is None else Exponents.of_bins(bins)
+
         own = next(module.parameters(recurse=False), None)
         return LayerAudit(
             name or "model",
             type(module).__name__,
             self._formats.get(name),
             None if own is None else _name_of(own),
-            activations=self._seen(name, "activations"),
-            gradients=self._seen(name, "gradients"),
-            parameter_gradients=self._seen(name, "parameter_gradients"),
-            updates=self._seen(name, "updates"),
+            activations=seen("activations"),
+            gradients=seen("gradients"),
+            parameter_gradients=seen("parameter_gradients"),
+            updates=seen("updates"),
             lost=self._lost.get(name, LostUpdates()),
         )
-
-    def _seen(self, name: str, what: str) -> Exponents:
-        bins = self._bins.get((name, what))
-        return Exponents() if bins is None else Exponents.from_bins(bins.tolist())
 
     def _look(self) -> None:
         self._looking = [
@@ -154,7 +147,7 @@ class Audit:
         ]
         self._looking += [
             _on_gradient(parameter, partial(self._backward, name, "parameter_gradients"))
-            for name, parameter in _owned(self._model)
+            for parameter, name in _owners(self._model).items()
             if parameter.requires_grad
         ]
 
@@ -198,9 +191,9 @@ class Audit:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if self._before and not self._was_skipped():
-            for name, parameter in _owned(self._model):
-                if parameter in self._before:
-                    self._changed(name, parameter, self._before[parameter])
+            owners = _owners(self._model)
+            for parameter in owners.keys() & self._before.keys():
+                self._changed(owners[parameter], parameter, self._before[parameter])
         self._before.clear()
         if optimizer is not self._optimizers[-1]:
             return
@@ -214,7 +207,7 @@ class Audit:
             self._look()
 
     def _was_skipped(self) -> bool:
-        """Tell whether a fused optimizer was called, and left all as it was by itself."""
+        """Return whether a fused optimizer was called and skipped the step by itself."""
         moved = (not torch.equal(_local(each), was) for each, was in self._before.items())
         finite = (bool(_gradient(each).isfinite().all()) for each in self._before)
         return not any(moved) and not all(finite)
@@ -235,21 +228,20 @@ class Audit:
 
 
 def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Go through modules without children, and those with parameters of their own."""
+    """Yield modules without children, and those with parameters of their own."""
     for name, module in model.named_modules():
         is_leaf = next(module.children(), None) is None
         if is_leaf or next(module.parameters(recurse=False), None) is not None:
             yield name, module
 
 
-def _owned(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Go through parameters with the layer that they are in; tied ones with the first of theirs."""
-    seen = set()
+def _owners(model: torch.nn.Module) -> dict[torch.nn.Parameter, str]:
+    """Return the layer of each parameter; the first one, if it is shared."""
+    owners: dict[torch.nn.Parameter, str] = {}
     for name, layer in _layers(model):
         for parameter in layer.parameters(recurse=False):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield name, parameter
+            owners.setdefault(parameter, name)
+    return owners
 
 
 def _on_gradient(tensor: torch.Tensor, call: Callable[[torch.Tensor], None]) -> RemovableHandle:
@@ -258,7 +250,7 @@ def _on_gradient(tensor: torch.Tensor, call: Callable[[torch.Tensor], None]) -> 
 
 
 def _moving(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    """List the parameters that a step is to move: a rate of 0, as warm-up begins, moves none."""
+    """List the parameters that a step should move: none at a rate of 0, as warm-up begins."""
     return [
         each
         for group in optimizer.param_groups
@@ -269,7 +261,7 @@ def _moving(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 
 
 def _local(values: torch.Tensor) -> torch.Tensor:
-    """Return the values themselves, strided: of a sharded tensor, this rank's."""
+    """Return the values as a dense tensor: of a sharded one, this rank's."""
     values = values.detach()
     local: torch.Tensor = values.to_local() if isinstance(values, DTensor) else values
     return local.to_dense() if local.is_sparse else local

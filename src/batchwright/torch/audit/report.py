@@ -1,0 +1,359 @@
+"""What an audit saw, layer by layer, and what to do about it."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchwright._format import number, percent, plural
+from batchwright.errors import MissingExtraError, PrecisionError
+from batchwright.torch.audit.exponents import FORMATS, Exponents
+from batchwright.torch.update.modes import MODES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_FEW = 0.25  # up to this share of the layers is kept in fp32; beyond, bf16 is the simpler choice
+_LOST = 0.1  # fewer lost updates need no advice: in fp32, next to none are lost
+_FIRST_SCALE = 16  # torch.amp.GradScaler starts at 2^16
+_NAMED = 6
+_ROWS = 60
+_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class LostUpdates:
+    """How many elements of parameters an update left unchanged, since the change was too small."""
+
+    due: int = 0  # elements with a gradient or a change
+    lost: int = 0  # of these, the ones that did not change
+    lost_in: Mapping[str, int] = field(default_factory=dict)  # or would not, in other formats
+
+    def share(self, kept: str | None = None) -> float:
+        """Return the share that was lost; or would have been, in another format."""
+        lost = self.lost if kept is None else self.lost_in.get(kept, self.lost)
+        return lost / max(self.due, 1)
+
+    def __add__(self, other: "LostUpdates") -> "LostUpdates":
+        names = {**self.lost_in, **other.lost_in}
+        both = {name: self.lost_in.get(name, 0) + other.lost_in.get(name, 0) for name in names}
+        return LostUpdates(self.due + other.due, self.lost + other.lost, both)
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """One layer: a module without children, or with parameters of its own.
+
+    Gradients are of the loss before scaling. Those of parameters are sums over rows, and larger.
+    """
+
+    name: str  # as in `named_modules`
+    kind: str  # the module's class
+    activations_in: str | None = None  # the format of its output; None: no output was seen
+    parameters_in: str | None = None  # the format of its parameters; None: it has none
+    activations: Exponents = field(default_factory=Exponents)
+    gradients: Exponents = field(default_factory=Exponents)  # with respect to its output
+    parameter_gradients: Exponents = field(default_factory=Exponents)
+    updates: Exponents = field(default_factory=Exponents)  # changes of its parameters
+    lost: LostUpdates = field(default_factory=LostUpdates)
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit saw. Printed, it is a table and advice; `dataclasses.asdict` is for JSON."""
+
+    layers: tuple[LayerAudit, ...]  # in the order of their first call; last, those never called
+    updates: int = 0  # updates that were audited
+    passed: int = 0  # all updates
+    loss_scale: float = 1.0  # the last one
+
+    @property
+    def mode(self) -> str:
+        """The precision that was in use: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"bf16-true"``."""
+        parameters = {layer.parameters_in for layer in self.layers}
+        activations = {layer.activations_in for layer in self.layers}
+        for half in ("fp16", "bf16"):
+            if half in parameters:
+                return f"{half}-true"
+            if half in activations:
+                return half
+        return "fp32"
+
+    @property
+    def suiting_scales(self) -> tuple[float, float]:
+        """The least and the largest loss scale that suit fp16; NaN if there is none."""
+        powers = _suiting(_layers_in(self, "fp16"))
+        return (2.0 ** powers[0], 2.0 ** powers[-1]) if powers else (math.nan, math.nan)
+
+    def advice(self, mode: str | None = None) -> list[str]:
+        """Return what to do, in sentences; none if there is nothing to do.
+
+        Args:
+            mode: A mode of `Precision`, to see what it would lose before switching to it. None:
+                the mode in use; if that is fp32, ``"fp16"``.
+
+        Raises:
+            PrecisionError: If there is no such mode.
+        """
+        mode = self._judged(mode)
+        return [*_on_values(self), *_on_range(self, mode), *_on_updates(self, mode)]
+
+    def keep_in_fp32(self, mode: str | None = None) -> tuple[str, ...]:
+        """Name the layers to exclude from autocasting, for a mode as in `advice`.
+
+        Empty if there are none; or so many that ``"bf16"`` is the better choice.
+        """
+        mode = self._judged(mode)
+        return _exceptions(_Fp16(_layers_in(self, mode))) if mode.startswith("fp16") else ()
+
+    def table(self, mode: str | None = None) -> "Table":
+        """Return a table that rich prints, for a mode as in `advice`.
+
+        Zeros are a share of all values, the rest shares of those that are not zero.
+
+        Raises:
+            MissingExtraError: If rich is not installed.
+        """
+        try:
+            from rich import box
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError as error:
+            raise MissingExtraError(
+                "The table of an audit needs the package rich, which is not installed. "
+                "Run: pip install 'batchwright[cli]', or use dataclasses.asdict(report)."
+            ) from error
+        mode = self._judged(mode)
+        half = "fp16" if mode.startswith("fp16") else "bf16"
+        scale = self._judged_scale(mode)
+        how = "as kept" if half in self.mode else f"as {half} would keep them"
+        scaled = f", gradients at a loss scale of {number(scale)}" if half == "fp16" else ""
+        out = Table(
+            title=f"Audit of {plural(self.updates, 'update')} in {self.mode}: values {how}{scaled}",
+            title_justify="left",
+            pad_edge=False,
+            box=box.SIMPLE_HEAD,
+        )
+        out.add_column("layer", overflow="fold")
+        for group in ("forward", "backward"):
+            for heading in (f"{group}\nzero", "\nflushed", "\nsubn.", "\nover"):
+                out.add_column(heading, justify="right", no_wrap=True)
+        for heading in ("updates\nlost", "\nif bf16"):
+            out.add_column(heading, justify="right", no_wrap=True)
+        shown = worst_layers(self.layers, half, scale)
+        for layer in shown:
+            figures = [
+                percent(share) if seen.total else ""
+                for seen, by in ((layer.activations, 1.0), (layer.gradients, scale))
+                for share in vars(seen.shares(FORMATS[half], by)).values()
+            ]
+            lost = (layer.lost.share(), layer.lost.share("bf16"))
+            figures += [percent(share) if layer.lost.due else "" for share in lost]
+            out.add_row(Text(layer.name), *map(Text, figures))
+        if rest := len(self.layers) - len(shown):
+            out.caption = f"and {plural(rest, 'layer')} with smaller errors"
+        return out
+
+    def __rich__(self) -> "Table":
+        return self.table()
+
+    def __str__(self) -> str:
+        table = self.table()
+        from rich.console import Console
+
+        page = io.StringIO()
+        Console(file=page, width=_WIDTH, color_system=None).print(table)
+        return page.getvalue() + "".join(f"- {sentence}\n" for sentence in self.advice())
+
+    def _judged(self, mode: str | None) -> str:
+        if mode is None:
+            return "fp16" if self.mode == "fp32" else self.mode
+        if mode not in MODES:
+            raise PrecisionError(f"advice({mode!r}): expected one of {', '.join(MODES)}.")
+        return mode
+
+    def _judged_scale(self, mode: str) -> float:
+        """Return the scale in use; before a switch to fp16, one that suits."""
+        if self.mode == mode or mode != "fp16":
+            return self.loss_scale
+        powers = _suiting(_layers_in(self, mode)) or range(_FIRST_SCALE, _FIRST_SCALE + 1)
+        return 2.0 ** min(max(_FIRST_SCALE, powers[0]), powers[-1])
+
+
+def worst_layers(layers: Sequence[LayerAudit], half: str, scale: float) -> list[LayerAudit]:
+    """Return the layers with the largest errors in a half format, at most 60, in order."""
+
+    def badness(layer: LayerAudit) -> float:
+        kept = FORMATS[half]
+        errors = layer.activations.error(kept), layer.gradients.error(kept, scale)
+        return max(*errors, layer.lost.share())
+
+    worst = sorted(layers, key=badness, reverse=True)[:_ROWS]
+    return [layer for layer in layers if layer in worst]
+
+
+def _layers_in(report: AuditReport, mode: str) -> list[LayerAudit]:
+    """Return the layers that a mode computes in half precision."""
+    in_use = report.mode == mode
+    return [
+        layer
+        for layer in report.layers
+        if layer.activations_in is not None and (not in_use or layer.activations_in in mode)
+    ]
+
+
+def _suiting(layers: Sequence[LayerAudit]) -> range:
+    """Return the loss scales that suit all gradients of these layers, as powers of two."""
+    gradients = [seen for each in layers for seen in (each.gradients, each.parameter_gradients)]
+    ranges = [seen.suiting_scales() for seen in gradients]
+    if not ranges:
+        return range(0)
+    return range(max(each.start for each in ranges), min(each.stop for each in ranges))
+
+
+class _Fp16:
+    """Layers that fp16 does not suit."""
+
+    def __init__(self, layers: Sequence[LayerAudit]) -> None:
+        fp16, bf16 = FORMATS["fp16"], FORMATS["bf16"]
+        self.layers = layers
+        self.large = [
+            each for each in layers if max(each.activations.powers, default=-math.inf) >= fp16.most
+        ]
+        # Their output is further off in fp16 than in bf16.
+        self.small = [
+            each
+            for each in layers
+            if each.activations.error(bf16) < each.activations.error(fp16) < math.inf
+        ]
+        # The fewest layers without which one loss scale suits all.
+        ranges = [(each, _suiting([each])) for each in layers]
+        scales = sorted({power for _, powers in ranges for power in powers})
+        misfits = [[each for each, powers in ranges if scale not in powers] for scale in scales]
+        self.apart = min(misfits, key=len, default=list(layers))
+        self.misfits = [*self.large, *self.small, *self.apart]
+
+
+def _exceptions(found: _Fp16) -> tuple[str, ...]:
+    names = tuple(layer.name for layer in found.layers if layer in found.misfits)
+    return names if len(names) <= _FEW * len(found.layers) else ()
+
+
+def _on_values(report: AuditReport) -> Iterator[str]:
+    """Say if nothing was seen, and where infinities begin."""
+    if not any(layer.activations.total or layer.lost.due for layer in report.layers):
+        yield (
+            f"Nothing was audited in {plural(report.passed, 'update')}. Choose a smaller `every`, "
+            "or train for longer."
+        )
+    forward = [layer for layer in report.layers if layer.activations.not_finite]
+    backward = [layer for layer in report.layers if layer.gradients.not_finite]
+    if forward:
+        first = forward[0]
+        cure = (
+            "fp16 ends at 65,504: keep it in fp32, or use bf16."
+            if first.activations_in == "fp16"
+            else "Look there for a division by zero, or a logarithm of zero."
+        )
+        yield (
+            f"{number(first.activations.not_finite)} outputs of layer {first.name} are infinite "
+            f"or NaN, the first of {plural(len(forward), 'layer')}. {cure}"
+        )
+    elif backward and report.loss_scale == 1.0:  # else, a scaler finds its scale by them
+        yield (
+            f"{number(backward[-1].gradients.not_finite)} gradients are infinite or NaN where they "
+            f"enter layer {backward[-1].name}, whose output is finite. Look at what uses its "
+            "output: a square root, a logarithm or a norm at zero has no gradient."
+        )
+
+
+def _on_range(report: AuditReport, mode: str) -> Iterator[str]:
+    """Say what the range of fp16 loses, and how to avoid that."""
+    if not mode.startswith("fp16"):
+        return
+    found = _Fp16(_layers_in(report, mode))
+    layers, keeps_some = found.layers, bool(_exceptions(found))
+
+    def of(some: Sequence[LayerAudit]) -> str:
+        return f"{number(len(some))} of {plural(len(layers), 'layer')}"
+
+    def cure(some: Sequence[LayerAudit]) -> str:
+        return f"keep {_names(some)} in fp32, or use bf16" if keeps_some else "use bf16"
+
+    if found.large:
+        yield (
+            f"fp16 ends at 65,504, and the output of layer {found.large[0].name} is larger "
+            f"({of(found.large)}): {cure(found.large)}."
+        )
+    if found.small:
+        worst = max(found.small, key=lambda layer: layer.activations.error(FORMATS["fp16"]))
+        shares = worst.activations.shares(FORMATS["fp16"])
+        yield (
+            f"In fp16, {percent(shares.flushed + shares.subnormal)} of the output of layer "
+            f"{worst.name} is too small to keep all digits ({of(found.small)}). No loss scale "
+            f"helps, as this is lost forward: {cure(found.small)}."
+        )
+    if mode != "fp16":
+        return
+    # In fp16 itself, zeros that were flushed look like zeros that were there.
+    dead = [layer for layer in layers if layer.gradients.total and not layer.gradients.powers]
+    if dead and report.mode == mode:
+        yield (
+            f"All gradients of {_names(dead)} are zero in fp16 at a loss scale of "
+            f"{number(report.loss_scale)}. Audit an update in fp32 or bf16 to see how small they "
+            "are."
+        )
+    if found.apart:
+        yield (
+            "No single loss scale suits the gradients of all layers in fp16 "
+            f"({of(found.apart)} need others): {cure(found.apart)}."
+        )
+    if keeps_some or not found.misfits:
+        fitting = [each for each in layers if each not in found.misfits and each.gradients.powers]
+        yield from _on_scale(report, _suiting(fitting))
+
+
+def _on_scale(report: AuditReport, powers: range) -> Iterator[str]:
+    """Say which loss scale to set, if the one in use or the usual one is far off."""
+    if not powers:
+        return
+    low, high = 2.0 ** powers[0], 2.0 ** powers[-1]
+    middle = powers[(len(powers) - 1) // 2]
+    is_low = report.loss_scale < low if report.mode == "fp16" else powers[0] > _FIRST_SCALE
+    if high < 1:
+        yield f"Gradients are too large for fp16, by a factor of {_scale(1 / high)}: use bf16."
+    elif is_low:
+        given = _scale(report.loss_scale if report.mode == "fp16" else 2.0**_FIRST_SCALE)
+        yield (
+            f"A loss scale of {given} leaves gradients too small for fp16; one between "
+            f"{_scale(low)} and {_scale(high)} suits: GradScaler(init_scale=2.0**{middle})."
+        )
+
+
+def _on_updates(report: AuditReport, mode: str) -> Iterator[str]:
+    """Say how many updates are lost to parameters in half precision."""
+    if not mode.endswith("-true"):
+        return
+    dtype = mode.removesuffix("-true")
+    kept = None if report.mode == mode else dtype
+    layers = [layer for layer in report.layers if layer.lost.due]
+    due = sum(layer.lost.due for layer in layers)
+    lost = sum(layer.lost.share(kept) * layer.lost.due for layer in layers)
+    if lost > _LOST * due:
+        worst = max(layers, key=lambda layer: layer.lost.share(kept))
+        yield (
+            f"{percent(lost / due)} of the updates are lost with parameters in {dtype}: too small "
+            f"to change them (most in layer {worst.name}, {percent(worst.lost.share(kept))}). Keep "
+            f'the parameters in fp32: Precision("{dtype}").'
+        )
+
+
+def _names(layers: Sequence[LayerAudit]) -> str:
+    shown = ", ".join(layer.name for layer in layers[:_NAMED])
+    more = len(layers) - _NAMED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _scale(scale: float) -> str:
+    return number(scale) if 1 <= scale < 2**10 else f"2^{round(math.log2(scale))}"
