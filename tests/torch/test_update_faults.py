@@ -123,6 +123,22 @@ def test_sparse_gradients(mode):
         assert torch.allclose(one, other, rtol=1e-5)
 
 
+def test_gradients_of_all_optimizers_are_unscaled():
+    moved = []
+    for precision in (Precision("fp32"), Precision("fp16", scaler=scaler())):
+        model = nn.Sequential(linear(), nn.Linear(2, 1))
+        with torch.no_grad():
+            model[1].weight.fill_(0.5)
+        before = [each.clone() for each in model.parameters()]
+        optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in model]
+        with precision.update(model, optimizers, weight=4) as update:
+            update.backward(lambda m, x: m(x).float().sum(), X)
+        assert update.applied
+        moved.append([a - b for a, b in zip(before, model.parameters(), strict=True)])
+    for full, half in zip(*moved, strict=True):
+        assert torch.allclose(full, half, rtol=1e-2, atol=1e-4)
+
+
 class SharpnessAware(torch.optim.SGD):
     """The usual form: its `step` takes a closure and has two halves."""
 
@@ -485,14 +501,16 @@ def test_buffers_that_the_first_pass_registers_do_not_matter(mode):
 
 
 class Masked(nn.Module):
-    """Holds a table that no pass changes, and statistics that each pass does."""
+    """Holds a table that no pass changes, and a counter and statistics that passes do."""
 
     def __init__(self):
         super().__init__()
         self.linear, self.norm = nn.Linear(3, 2), nn.InstanceNorm1d(2, track_running_stats=True)
         self.register_buffer("mask", torch.ones(3))
+        self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x):
+        self.seen += len(x)
         return self.norm(self.linear(x * self.mask)[:, :, None].expand(-1, -1, 2))
 
 
@@ -504,7 +522,10 @@ def test_only_buffers_that_passes_change_are_copied_again():
     model.eval()(X)  # statistics do not change now, but may later
     state.learn()
     copied = {saved.slot.path for saved in trace.capture().buffers if saved.copy is not None}
-    assert copied == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert copied == {
+        *("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
+        "seen",
+    }
 
 
 def test_memory_that_runs_out_twice_leaves_tables_alone():
@@ -523,3 +544,4 @@ def test_memory_that_runs_out_twice_leaves_tables_alone():
     with precision.update(model, optimizer, weight=4) as update:
         update.backward(loss_sum, X)
     assert (update.applied, update.retries) == (True, 3)
+    assert float(model.seen) == 8
