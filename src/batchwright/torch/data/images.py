@@ -21,9 +21,11 @@ from batchwright.torch.data.samples import (
     PadValue,
     assembled,
     checked_pads,
+    checked_shapes,
     chosen_field,
     columns_of,
     filled,
+    fitting,
     stacked,
 )
 from batchwright.typing import IntArray, IntoLengths
@@ -73,11 +75,9 @@ class ImageCollator:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pad", checked_pads(self.pad, "ImageCollator"))
         keep_whole(self, "pad_to_multiple_of")
-        shapes = self.shapes
-        if shapes is not None and (not shapes or any(np.size(each) != 2 for _, each in shapes)):
-            raise BudgetError(
-                f"ImageCollator(shapes={shapes}): expected (rows, (height, width)) of each."
-            )
+        if self.shapes is not None:
+            shapes = checked_shapes(self.shapes, "ImageCollator", "(height, width)", columns=2)
+            object.__setattr__(self, "shapes", shapes)
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Collate the samples of one batch."""
@@ -89,7 +89,11 @@ class ImageCollator:
             name: np.array([image.shape[-2:] for image in each], dtype=np.int64)
             for name, each in images.items()
         }
-        rows, shape = self._shape(sizes, len(samples))
+        rows, shape = None, None
+        if self.shapes is not None:
+            largest = np.max([each.max(axis=0) for each in sizes.values()], axis=0)
+            given = f"{len(samples)} images of up to {largest[0]} × {largest[1]} pixels"
+            rows, shape = fitting(self.shapes, len(samples), largest, given)
         batch: dict[Any, Any] = {}
         for name, values in fields.items():
             if name in images:
@@ -111,19 +115,6 @@ class ImageCollator:
                 mask[row, :height, :width] = 1
             extras["pixel_mask"] = mask
         return assembled(samples[0], batch, extras)
-
-    def _shape(self, sizes: Mapping[Any, IntArray], number: int) -> tuple[int | None, Any]:
-        """Return the rows, and height and width, that are fixed for the batch; None: by images."""
-        if self.shapes is None:
-            return None, None
-        largest = np.max([each.max(axis=0) for each in sizes.values()], axis=0)
-        for rows, sides in self.shapes:
-            if rows >= number and (np.asarray(sides) >= largest).all():
-                return rows, sides
-        raise BudgetError(
-            f"{number} images of up to {largest[0]} × {largest[1]} pixels fit into none of the "
-            f"shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
-        )
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from batchwright.torch.data.samples import (
     Pads,
     assembled,
     checked_pads,
+    checked_shapes,
     chosen_field,
     columns_of,
     filled,
+    fitting,
     flattened,
     has_length,
     is_whole,
@@ -116,7 +118,8 @@ class PadCollator:
         if self.sequences is not None:
             given = self.sequences
             keep(self, "sequences", (given,) if isinstance(given, str | int) else tuple(given))
-        keep(self, "shapes", _checked_shapes(self.shapes))
+        if self.shapes is not None:
+            keep(self, "shapes", checked_shapes(self.shapes, "PadCollator", "length"))
         widths = self._widths()
         if len(widths) > 1:
             raise BudgetError(
@@ -259,20 +262,13 @@ class PadCollator:
             return None, widths | {
                 name: -(-widths[name] // multiple) * multiple for name in column_of
             }
-        shapes = [(rows, np.atleast_1d(length).tolist()) for rows, length in self.shapes]
-        longest = [0] * len(shapes[0][1])
+        longest = np.zeros(max(self._widths()), dtype=np.int64)
         for name, column in column_of.items():
             if column >= 0:
-                longest[column] = max(longest[column], int(laid_out[name][1].max()))
-        for rows, lengths in shapes:
-            fits = all(length >= each for length, each in zip(lengths, longest, strict=True))
-            if fits and rows >= num_samples:
-                fixed = {name: lengths[column] for name, column in column_of.items() if column >= 0}
-                return rows, widths | fixed
-        raise BudgetError(
-            f"{num_samples} samples of up to {' and '.join(map(str, longest))} tokens fit into "
-            f"none of the shapes {list(self.shapes)}. Take those of the plan: plan.layout.shapes."
-        )
+                longest[column] = max(longest[column], laid_out[name][1].max())
+        given = f"{num_samples} samples of up to {' and '.join(map(str, longest))} tokens"
+        rows, lengths = fitting(self.shapes, num_samples, longest, given)
+        return rows, widths | {name: lengths[each] for name, each in column_of.items() if each >= 0}
 
     def _inside(self, lengths: Tensor, width: int) -> Tensor:
         """Return where tokens are, bool[rows, width]."""
@@ -280,20 +276,3 @@ class PadCollator:
         if self.side == "left":
             return places >= width - lengths[:, None]
         return places < lengths[:, None]
-
-
-def _checked_shapes(shapes: Any) -> Any:
-    """Return shapes as a tuple; raise unless they are (rows, length) each."""
-    if shapes is None:
-        return None
-    try:
-        pairs = tuple((rows, length) for rows, length in shapes)
-        good = all(np.ndim(rows) == 0 and np.min(length) >= 1 for rows, length in pairs)
-    except (TypeError, ValueError):
-        pairs, good = (), False
-    if not pairs or not good:
-        raise BudgetError(
-            f"PadCollator(shapes={shapes!r}): expected one or more (rows, length), "
-            "plan.layout.shapes."
-        )
-    return pairs

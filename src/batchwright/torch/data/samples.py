@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
+from batchwright.layout import Shape
 from batchwright.typing import IntArray
 
 Name: TypeAlias = str | int
@@ -116,6 +117,38 @@ def limit_of(limits: int | tuple[int, ...] | None, column: int) -> int | None:
     if isinstance(limits, tuple):
         return limits[column] if column >= 0 else None
     return limits
+
+
+def checked_shapes(
+    shapes: Any, owner: str, length: str, *, columns: int | None = None
+) -> tuple[Shape, ...]:
+    """Return shapes as a tuple; raise unless they are (rows, length), of so many columns."""
+    try:
+        pairs = tuple((rows, sides) for rows, sides in shapes)
+        good = all(np.ndim(rows) == 0 and np.min(sides) >= 1 for rows, sides in pairs)
+        good = good and all(columns in {None, np.size(sides)} for _, sides in pairs)
+    except (TypeError, ValueError):
+        pairs, good = (), False
+    if not pairs or not good:
+        raise BudgetError(
+            f"{owner}(shapes={shapes!r}): expected one or more (rows, {length}), as in "
+            "plan.layout.shapes."
+        )
+    return pairs
+
+
+def fitting(
+    shapes: Sequence[Shape], number: int, longest: IntArray, given: str
+) -> tuple[int, list[int]]:
+    """Return the first shape for so many samples of up to some lengths, one for each column."""
+    for rows, sides in shapes:
+        lengths = np.atleast_1d(sides)
+        if rows >= number and (lengths >= longest).all():
+            return rows, lengths.tolist()
+    raise BudgetError(
+        f"{given} fit into none of the shapes {list(shapes)}. Take those of the plan: "
+        "plan.layout.shapes."
+    )
 
 
 def stacked(rows: Sequence[Any], name: Name) -> Any:

@@ -1,6 +1,7 @@
 """Mappings, dataclasses, tuples and lists, nested in any way: taken apart and rebuilt.
 
-`torch.utils._pytree` knows no dataclasses and no mappings but dicts, and gives no names for errors.
+`torch.utils._pytree` takes dataclasses, mappings and subclasses of dicts and lists for leaves,
+unless each class is registered.
 """
 
 import copy
