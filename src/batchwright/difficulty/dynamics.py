@@ -17,16 +17,9 @@ from batchwright.errors import ScoresError
 from batchwright.typing import FloatArray, IntArray
 
 COLUMNS: dict[str, type[np.generic]] = {
-    "count": np.float32,
-    "confidence": np.float32,
-    "spread": np.float32,
-    "correct": np.float32,
-    "forgotten": np.float32,
-    "margin": np.float32,
-    "error": np.float32,
-    "loss": np.float32,
-    "first": np.int8,
-    "last": np.int8,
+    **dict.fromkeys(("count", "confidence", "spread", "correct", "forgotten"), np.float32),
+    **dict.fromkeys(("margin", "error", "loss"), np.float32),
+    **dict.fromkeys(("first", "last"), np.int8),
 }
 """What is kept of each sample, 34 bytes: how often it was seen; mean and sum of squared deviations
 of p; how often it was right, and forgotten; sums of margins and errors; the decaying sum of losses;
@@ -142,14 +135,13 @@ class Dynamics:
 
         Args:
             indices: integer[m], which samples.
-            outputs: float[m, k], probabilities of the classes, or logits. Logits are exact;
-                probabilities below 1e-12 are taken for 1e-12.
+            outputs: float[m, k], probabilities of the classes, at least 1e-12; or logits.
             labels: integer[m], classes from 0 to k - 1.
             logits: Whether `outputs` are logits.
 
         Raises:
-            ScoresError: Indices are out of range, labels do not fit, or outputs are not finite or
-                not distributions. Nothing was recorded then.
+            ScoresError: Indices or labels do not fit, or outputs are not finite or not
+                distributions. Nothing was recorded then.
         """
         members = as_array(indices, "indices")
         if members.ndim != 1 or (members.size and members.dtype.kind not in "iu"):
@@ -272,26 +264,23 @@ class Dynamics:
 
 def _check_columns(columns: _Columns) -> None:
     """Raise unless `record` can have made these columns."""
-    count, right = columns["count"], columns["correct"]
+    count, share = columns["count"], columns["confidence"]
     seen = count > 0
+    for name, values in columns.items():
+        if name in {"first", "last"}:
+            contradicts = np.where(seen, values >> 1 != 0, values != -1)
+        else:
+            check_that(np.isfinite(values), f"{name!r} is not finite", _OWNER)
+            contradicts = ~seen & (values != 0)
+        check_that(~contradicts, f"{name!r} contradicts 'count'", _OWNER)
     for name in ("count", "correct", "forgotten"):
         values = columns[name]
-        is_whole = np.isfinite(values) & (values >= 0) & (values == np.floor(values))
-        check_that(is_whole, f"{name!r} is not a count", _OWNER)
-    check_that((right <= count) & (columns["forgotten"] <= count), "'count' is too small", _OWNER)
-    share = columns["confidence"]
+        check_that((values >= 0) & (values == np.floor(values)), f"{name!r} is not a count", _OWNER)
+        check_that(values <= count, "'count' is too small", _OWNER)
     # Rows of float16 may add up to a hundredth more than 1.
     check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is not a share", _OWNER)
     for name in ("spread", "error"):
         check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
-    for name in ("spread", "error", "margin", "loss"):
-        check_that(np.isfinite(columns[name]), f"{name!r} is not finite", _OWNER)
-    for name in ("first", "last"):
-        values = columns[name]
-        fits = np.where(seen, (values == 0) | (values == 1), values == -1)
-        check_that(fits, f"{name!r} contradicts 'count'", _OWNER)
-    for name in COLUMNS.keys() - {"count", "first", "last"}:
-        check_that(seen | (columns[name] == 0), f"{name!r} contradicts 'count'", _OWNER)
 
 
 def _rows(
