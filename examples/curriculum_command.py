@@ -38,7 +38,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is repeated over seeds, and how it is told.
+    """What is repeated over seeds, and how it is reported.
 
     Args:
         title: Of its table.

@@ -100,7 +100,7 @@ def summarize(
 
     Args:
         seeds: The runs of each.
-        controls: Arms that every arm is compared with; what things cost is told in the first's
+        controls: Arms that every arm is compared with; costs are compared with the first's
             time.
         clean: bool[n], which labels are right, for each seed.
     """
@@ -150,7 +150,7 @@ def accuracy_table(results: dict[str, Result], controls: Sequence[str], title: s
 
 
 def verdict(results: dict[str, Result], name: str, other: str) -> str:
-    """Say whether an arm is better than another, worse, or neither as far as seeds can tell."""
+    """Say whether an arm is better than another, worse, or neither as far as seeds show."""
     gain = paired(results[name].accuracies, results[other].accuracies)
     if gain.low is None or gain.high is None:
         return f"{name} ends {gain.mean:+.1f} points from {other}; one seed cannot say more."
@@ -161,4 +161,4 @@ def verdict(results: dict[str, Result], name: str, other: str) -> str:
         return f"{name} ends {gain.mean:.1f} points above {other} {seeds} better)."
     if gain.high < 0:
         return f"{name} ends {-gain.mean:.1f} points BELOW {other} {seeds} better)."
-    return f"{name} and {other} do not differ as far as seeds can tell: {gain.mean:+.1f} {seeds})."
+    return f"{name} and {other} do not differ as far as seeds show: {gain.mean:+.1f} {seeds})."

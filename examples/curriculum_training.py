@@ -53,7 +53,7 @@ class Arm:
         validation: Samples that are not trained on. The weights that count are then those of
             the evaluation that gets most of *their* labels right, however wrong labels are.
         evaluate_every: Updates between such evaluations.
-        live: Where losses are recorded while training, for an order that goes by them.
+        live: Where losses are recorded while training, for an order that uses them.
         scoring_seconds: What had to be known of the samples before, and took so long.
     """
 

@@ -134,7 +134,7 @@ class Job:
 class GPT(nn.Module):
     """A Transformer that predicts the next token (Radford et al., 2019), without its last product.
 
-    Rows are padded behind their tokens, where causal attention never looks: no mask is needed.
+    Rows are padded after their tokens, where causal attention never looks: no mask is needed.
     """
 
     def __init__(self, vocabulary: int, context: int, width: int, layers: int):

@@ -1,4 +1,4 @@
-"""Tell handwritten digits apart though many of their labels are wrong: what a curriculum is for.
+"""Classify handwritten digits although many of their labels are wrong: what a curriculum is for.
 
     python examples/noisy_digits.py              ten seeds, 40 % wrong labels, and none
     python examples/noisy_digits.py --quick      two seeds, a third of the updates
@@ -6,7 +6,7 @@
     python examples/noisy_digits.py --json FILE  also write all figures
 
 All arms take as many updates and begin with the same weights. The control to beat is not a plain
-shuffle, which learns wrong labels by heart, but one that stops in time. Settings were looked at on
+shuffle, which memorizes wrong labels, but one that stops in time. Settings were looked at on
 seeds 0 to 4; what is reported is of other seeds, from 100 on.
 """
 
@@ -254,7 +254,7 @@ def sentences(results: dict[str, Result], known: Sequence[Mapping[str, float]]) 
         + f" That control may train {MORE:.0%} longer; self-paced, with its estimate, takes "
         f"{results['self-paced'].cost - 1:+.0%} time.",
         verdict(results, "self-paced", "a third as long")
-        + " That control learns less by heart because its learning rate falls sooner.",
+        + " That control memorizes less because its learning rate falls sooner.",
         verdict(results, "self-paced", "static keep"),
         verdict(results, "easy first", "random order")
         + " That is what difficulty does; the rest is due to a set that grows.",
@@ -264,7 +264,7 @@ def sentences(results: dict[str, Result], known: Sequence[Mapping[str, float]]) 
     if whole > 0 and stop > 0:
         said.append(
             f"Of the {whole:.1f} points that self-paced gains over uniform, stopping early alone "
-            f"gains {stop:.1f}: so much is wrong labels not learnt by heart."
+            f"gains {stop:.1f}: that much comes from not memorizing wrong labels."
         )
     else:
         said.append(

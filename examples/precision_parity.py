@@ -185,7 +185,7 @@ def timing(runs: Sequence[Run], reference: Sequence[Run]) -> Timing:
 
 @dataclass(frozen=True)
 class Parity:
-    """Whether a precision learns like the reference, as far as the noise between seeds tells.
+    """Whether a precision learns like the reference, as far as the noise between seeds shows.
 
     Curves are compared by the logarithm of loss ÷ loss, so that their beginning, where losses are
     large, does not outweigh their end; over evaluations the root mean square is taken.

@@ -1,4 +1,4 @@
-"""Tell speakers apart by their recorded speech, in dynamic batches and with a curriculum.
+"""Recognize speakers by their recorded speech, in dynamic batches and with a curriculum.
 
     python examples/speech_curriculum.py              ten seeds
     python examples/speech_curriculum.py --quick      two seeds, fewer epochs
@@ -89,7 +89,7 @@ class Listener(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """float32[rows, t, 12], int64[rows] → scores, float32[rows, 9]."""
-        # It goes forward only, so what stands behind an utterance does not change it.
+        # It goes forward only, so what follows an utterance does not change it.
         heard, _ = self.hear(frames)
         is_real = torch.arange(frames.shape[1]) < lengths[:, None]
         return self.name((heard * is_real[:, :, None]).sum(1) / lengths[:, None])

@@ -1,4 +1,4 @@
-"""A training job: tell from a dictionary's gloss what kind of thing the word means.
+"""A training job: classify words by their definitions in a dictionary.
 
     batchwright compare examples/text_classification.py            three seeds
     batchwright compare examples/text_classification.py --quick    one, in under two minutes
@@ -68,7 +68,7 @@ class Reader(nn.Module):
 def glosses(folder: Path) -> list[tuple[str, int]]:
     """Read the glosses, each once, and the number of their kind.
 
-    A line of WordNet's data files has the kind in its second field, the gloss behind a bar; an
+    A line of WordNet's data files has the kind in its second field, the gloss after a bar; an
     example in quotation marks may follow, which is left out.
     """
     found: dict[str, int] = {}

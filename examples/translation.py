@@ -151,7 +151,7 @@ class Translator(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """int64[rows, s], int64[rows, t] → float32[rows, t, vocabulary]."""
-        # Targets are padded behind their tokens, where causal attention never looks.
+        # Targets are padded after their tokens, where causal attention never looks.
         mask = (source != PAD)[:, None, None, :]
         x = self._embedded(source)
         for block in self.encoder:

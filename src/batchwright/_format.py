@@ -59,7 +59,7 @@ def one_line(value: object, limit: int | None = None) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with separators, and no more digits than tell something.
+    """Write a number with separators, and only significant digits.
 
     Example:
         >>> number(1234567), number(357.125), number(4.0), number(0.1234), number(629.4)

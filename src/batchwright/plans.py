@@ -349,7 +349,7 @@ class Plan:
 
 
 def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
-    """Copy runs of `values` one behind the other.
+    """Copy runs of `values` one after the other.
 
     Args:
         values: int64[m].

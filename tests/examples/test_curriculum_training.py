@@ -64,7 +64,7 @@ def result(*accuracies: float) -> SimpleNamespace:
     [
         ((0.61, 0.62, 0.60), "10.7 points above"),
         ((0.41, 0.42, 0.40), "9.3 points BELOW"),
-        ((0.60, 0.40, 0.50), "do not differ as far as seeds can tell"),
+        ((0.60, 0.40, 0.50), "do not differ as far as seeds show"),
     ],
 )
 def test_a_verdict_follows_from_the_interval(accuracies, expected):
