@@ -100,8 +100,8 @@ def summarize(
 
     Args:
         seeds: The runs of each.
-        controls: Arms that every arm is compared with; costs are compared with the first's
-            time.
+        controls: Arms that every arm is compared with; costs are given in the time of
+            the first.
         clean: bool[n], which labels are right, for each seed.
     """
     by_name = {run.arm.name: [runs[place] for runs in seeds] for place, run in enumerate(seeds[0])}

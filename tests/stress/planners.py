@@ -24,7 +24,7 @@ EPOCHS = 200
 LOOKED_AT = 8
 """Epochs of 200 that are looked at."""
 
-WHOLE = 25
+WHOLE = 100
 """Of every job of so many, all epochs are."""
 
 EVERY_SAMPLE_ONCE = {"sequence", "long and short in turn", "pools"}
