@@ -105,35 +105,41 @@ def compare(
         message = f"--output {path}: results are read again; expected a regular file."
         raise click.UsageError(message)
     import_torch(threads)
+    from batchwright.compare import Settings
     from batchwright.compare.result_file import load, state_path
 
     outputs = {"--output": path, "--output (its state)": state_path(path), "--html": html}
     check_outputs(outputs, [task, strategies if Path(strategies or "").is_file() else None])
+    last_seed = first_seed + (seeds or (1 if quick else 3)) - 1
     asked = _asked(
         task,
         strategies,
         null=null,
         quick=quick,
-        seeds=tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3)))),
-        settings={"evaluations": evaluations, "target": target},
+        seeds=tuple(range(first_seed, last_seed + 1)),
+        settings=Settings(evaluations=evaluations, target=target),
     )
     comparison = _earlier(path, asked, restart=restart)
-    was_complete = comparison.is_complete
-    went_on = bool(comparison.runs or comparison.state)
+    was_complete, said = comparison.is_complete, f"Wrote {path}."
+    if comparison.runs or comparison.state:
+        said = f"Went on from {path}, and wrote it."
     if not was_complete:
         _run(asked, comparison, path)
     result, _ = load(path)
+    if was_complete:
+        date = result["machine"]["date"]
+        said = f"Measured on {date}, and read from {path}; --restart measures anew."
     if html is not None and result["summary"]:
         from batchwright.report.compared import compared_page
 
         write_page(html, compared_page(result))
     _show(result, as_json=as_json, null=null)
     if not as_json:
-        _say_where(path, was_complete=was_complete, went_on=went_on, date=result["machine"]["date"])
+        click.echo(f"\n{printable(said)}")
     if not comparison.is_complete:
         again = "the same command without --restart" if restart else "the same command"
-        told = f"batchwright: interrupted; {again} goes on with {path}."
-        click.echo(printable(told), err=True)
+        message = f"batchwright: interrupted; {again} goes on with {path}."
+        click.echo(printable(message), err=True)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
@@ -191,9 +197,9 @@ def _asked(
     null: bool,
     quick: bool,
     seeds: tuple[int, ...],
-    settings: dict[str, Any],
+    settings: Settings,
 ) -> _Asked:
-    from batchwright.compare import Settings, load_task
+    from batchwright.compare import load_task
     from batchwright.compare.result_file import circumstances, described
     from batchwright.compare.strategy import parse_strategies
 
@@ -205,9 +211,8 @@ def _asked(
         chosen = parse_strategies(",".join(task.strategies or _USUAL))
     if null:
         chosen = [chosen[0], replace(chosen[0], name=_TWIN)]
-    made = Settings(**settings)
-    about = described(task, path, chosen, made, quick=quick)
-    return _Asked(path, task, chosen, seeds, made, about, machine)
+    about = described(task, path, chosen, settings, quick=quick)
+    return _Asked(path, task, chosen, seeds, settings, about, machine)
 
 
 def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
@@ -287,15 +292,6 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
     print_on(console, "", table(speed_section(shown)), "", table(learning_section(shown)))
     for sentence in said(shown):
         print_on(console, "", sentence)
-
-
-def _say_where(path: Path, *, was_complete: bool, went_on: bool, date: str) -> None:
-    told = f"Wrote {path}."
-    if was_complete:
-        told = f"Measured on {date}, as {path} has it; --restart measures anew."
-    elif went_on:
-        told = f"Went on with what {path} held, and wrote it."
-    click.echo(f"\n{printable(told)}")
 
 
 @click.command("new-task", cls=StrictCommand)

@@ -14,7 +14,7 @@ from batchwright.report.page import (
     waste_plots,
 )
 from batchwright.report.plots import band
-from batchwright.report.rows import SUMMARY, UNICODE, PlanView, layout_line, plan_rows
+from batchwright.report.rows import SUMMARY, UNICODE, PlanView, layout_line, plan_rows, waste_of
 from batchwright.stats.costs import StepCosts
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats
@@ -194,16 +194,13 @@ def _lengths(lengths: LengthStats, unit: str) -> Section:
 
 def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
     """Show what a plan wastes, beside other batches in the same memory."""
-    kinds = [("this plan", measured.waste.plan, facts.file.num_batches)]
-    notes = []
+    kinds, notes = waste_of(facts, measured), []
     plain = measured.plain_batches
     budgeted = None if facts.inspected is None else facts.inspected.within_budget
-    if plain is not None and measured.waste.plain_batches is not None:
-        kinds.append(("plain batches", measured.waste.plain_batches, plain.num_batches))
+    if plain is not None:
         samples = plural(plain.batch_size, "random sample")
         notes.append(f"Plain batches hold {samples}: the most that always fit the budget.")
     if budgeted is not None:
-        kinds.append(("within a budget", budgeted.padding, budgeted.num_batches))
         notes.append(
             f"Within a budget: padded batches of at most {number(budgeted.max_tokens)} {unit}, as "
             "large as the largest of this plan."

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from batchwright._format import duration, number, percent, plural
 from batchwright.layout import Layout
 from batchwright.stats.dial import DialPosition
-from batchwright.stats.plan_facts import PlanFacts
+from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 from batchwright.typing import FloatArray
 
@@ -259,6 +259,17 @@ def _origin_rows(view: PlanView) -> list[Row]:
 
 def _numbers(values: int | Sequence[int]) -> str:
     return number(values) if isinstance(values, int) else " and ".join(map(number, values))
+
+
+def waste_of(facts: PlanFacts, measured: Measured) -> list[tuple[str, float, int]]:
+    """Return the names of this plan and of its controls, what each wastes, and its batches."""
+    waste, plain = measured.waste, measured.plain_batches
+    kinds = [("this plan", waste.plan, facts.file.num_batches)]
+    if plain is not None and waste.plain_batches is not None:
+        kinds.append(("plain batches", waste.plain_batches, plain.num_batches))
+    if facts.inspected is not None and (budgeted := facts.inspected.within_budget) is not None:
+        kinds.append(("within a budget", budgeted.padding, budgeted.num_batches))
+    return kinds
 
 
 def dial_row(position: DialPosition) -> dict[str, str]:

@@ -16,6 +16,7 @@ from batchwright.report.rows import (
     dial_row,
     layout_line,
     plan_rows,
+    waste_of,
 )
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram, LengthStats
@@ -149,10 +150,7 @@ def _control(measured: Measured) -> str:
 
 
 def _waste(facts: PlanFacts, measured: Measured, glyphs: Glyphs, width: int) -> Table:
-    waste, plain = measured.waste, measured.plain_batches
-    bars = [("this plan", waste.plan, facts.file.num_batches)]
-    if plain is not None and waste.plain_batches is not None:
-        bars.append(("plain batches", waste.plain_batches, plain.num_batches))
+    bars = waste_of(facts, measured)
     columns = [
         [name for name, _, _ in bars],
         [f"{percent(share)} {facts.wasted}" for _, share, _ in bars],

@@ -53,16 +53,12 @@ class EpochCoverage:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a plan knows without its lengths. Names that `PlanStats` has mean the same there.
+    """What a plan knows without its lengths; names that `PlanStats` has mean the same.
 
     Attributes:
         num_lengths: Lengths that the plan was made for. None: unknown.
         absent: Samples in no batch, and not listed as dropped. None: unknown.
         repeated: Entries beyond the first of their sample (or piece).
-        fingerprint: Of the lengths.
-        digest: Of the batches.
-        layout: Of the batches.
-        coverage: How often samples are in the plan.
     """
 
     num_samples: int
