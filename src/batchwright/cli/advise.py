@@ -164,11 +164,11 @@ def _of_task(
     if max_tokens is not None:
         task = replace(task, max_tokens=max_tokens)
 
-    def tell(price: Price) -> None:
+    def announce(price: Price) -> None:
         click.echo(str(price), err=True)
 
     with errors_of_task(path), live_status() as watch:
-        return examine_task(task, seconds=seconds, updates=updates, tell=tell, watch=watch)
+        return examine_task(task, seconds=seconds, updates=updates, tell=announce, watch=watch)
 
 
 def _advised(

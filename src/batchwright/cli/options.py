@@ -90,19 +90,12 @@ def mixing(text: str) -> str | int:
 
 @dataclass(frozen=True)
 class Reading:
-    """How lengths are read from a source.
+    """How lengths are read from a source."""
 
-    Attributes:
-        length: The column. None: found by its name.
-        measure: What the column is measured in. None: it holds lengths, or lists.
-        tokenizer: Path of a tokenizer.json, or of a directory that holds one.
-        no_cache: Do not keep on disk what was measured.
-    """
-
-    length: str | None = None
-    measure: str | None = None
-    tokenizer: str | None = None
-    no_cache: bool = False
+    length: str | None = None  # the column; None: found by its name
+    measure: str | None = None  # what the column is measured in; None: it holds lengths, or lists
+    tokenizer: str | None = None  # path of a tokenizer.json, or of a directory that holds one
+    no_cache: bool = False  # do not keep on disk what was measured
 
     @property
     def unit(self) -> str:

@@ -79,12 +79,14 @@ def score(
     by: str,
     output: str,
     column: str | None,
+    measure: str | None,
+    tokenizer: str | None,
+    mean: bool,
     ranked: bool,
     within: str | None,
     folder: str | None,
     shard_size: int,
     as_json: bool,
-    **measuring: Any,
 ) -> None:
     """Score the difficulty of each sample in SOURCE.
 
@@ -93,19 +95,25 @@ def score(
     """
     if not source:
         raise click.UsageError("SOURCE is empty; expected a file of samples.")
-    _check_options(by, measuring)
+    for option, given, takes in (
+        ("--measure", measure, "length"),
+        ("--tokenizer", tokenizer, "length"),
+        ("--mean", mean, "rarity"),
+    ):
+        if given and by != takes:
+            raise click.UsageError(f"{option} goes with --by {takes}, not with --by {by}.")
     kept_files = [] if folder is None else [Path(folder, MANIFEST), *Path(folder).glob(SHARDS)]
-    check_outputs({"--output": output}, [source, measuring["tokenizer"], *kept_files])
+    check_outputs({"--output": output}, [source, tokenizer, *kept_files])
     start = time.perf_counter()
-    how = measure_of(measuring["measure"], measuring["tokenizer"])
+    how = measure_of(measure, tokenizer)
     data = Column(source, column, measure=how.name if by == "length" else "characters")
     kept = None
     if folder is not None:
         facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
-        facts |= {"mean": measuring["mean"], "tokenizer": how.key}
+        facts |= {"mean": mean, "tokenizer": how.key}
         kept = ShardFolder(folder, facts)
     before = 0 if folder is None else len([*Path(folder).glob(SHARDS)])
-    metric = _metric(by, data, how, shard_size, mean=measuring["mean"])
+    metric = _metric(by, data, how, shard_size, mean=mean)
     with progress_bar(f"Scoring {Path(source).name}") as advance:
         scores = score_shards(partial(data.shards, shard_size), metric, kept, advance)
     if ranked or within is not None:
@@ -173,13 +181,6 @@ def _groups(source: str, within: str, shard_size: int, size: int) -> np.ndarray:
         message = f"--within {within}: {groups.size} rows for {size} samples; did the file change?"
         raise click.UsageError(message)
     return groups
-
-
-def _check_options(by: str, measuring: dict[str, Any]) -> None:
-    for name, given in measuring.items():
-        takes = "rarity" if name == "mean" else "length"
-        if given and by != takes:
-            raise click.UsageError(f"--{name} goes with --by {takes}, not with --by {by}.")
 
 
 def _print(done: Scored) -> None:

@@ -38,23 +38,14 @@ _STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold y
 
 @dataclass(frozen=True)
 class Advised:
-    """What `advise` shows.
+    """What `advise` shows."""
 
-    Attributes:
-        evidence: What the advice follows from.
-        advice: The most important first.
-        strategy: All that is advised, as `compare` calls it.
-        snippet: Code to paste.
-        price: What trials might take. None: there is no task.
-        seconds_spent: What they took.
-    """
-
-    evidence: Evidence
-    advice: tuple[Advice, ...]
-    strategy: str
-    snippet: str
-    price: Price | None = None
-    seconds_spent: float = 0.0
+    evidence: Evidence  # what the advice follows from
+    advice: tuple[Advice, ...]  # the most important first
+    strategy: str  # all that is advised, as `compare` calls it
+    snippet: str  # code to paste
+    price: Price | None = None  # what trials might take; None: there is no task
+    seconds_spent: float = 0.0  # what they took
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""

@@ -36,27 +36,16 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page; what is empty is left out.
-
-    Attributes:
-        title: The heading.
-        sentences: A list.
-        cards: Pieces of advice.
-        rows: A table: each row as heading → cell, with the same headings.
-        plots: SVG.
-        code: To paste.
-        note: In small print.
-        is_wrapped: Whether the last column of the table is text that may take several lines.
-    """
+    """A part of a page; what is empty is left out."""
 
     title: str = ""
-    sentences: Sequence[str] = ()
+    sentences: Sequence[str] = ()  # a list
     cards: Sequence[Card] = ()
-    rows: Sequence[Mapping[str, str]] = ()
-    plots: Sequence[str] = ()
-    code: str = ""
-    note: str = ""
-    is_wrapped: bool = False
+    rows: Sequence[Mapping[str, str]] = ()  # a table: heading → cell, the same headings in each row
+    plots: Sequence[str] = ()  # SVG
+    code: str = ""  # to paste
+    note: str = ""  # in small print
+    is_wrapped: bool = False  # whether the last column is text that may take several lines
 
 
 def page(

@@ -21,25 +21,15 @@ SUMMARY = ("min", "median", "mean", "p95", "max")
 
 @dataclass(frozen=True)
 class PlanView:
-    """What `plan` and `inspect` show.
+    """What `plan` and `inspect` show."""
 
-    Attributes:
-        facts: Of the plan.
-        unit: What lengths count.
-        source: Name of the source of lengths.
-        plan: Name of the plan's file.
-        seconds: That planning took.
-        seconds_reading: That reading the lengths took.
-        more: Other keys of the JSON.
-    """
-
-    facts: PlanFacts
-    unit: str = "tokens"
-    source: str | None = None
-    plan: str | None = None
-    seconds: float | None = None
-    seconds_reading: float | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    facts: PlanFacts  # of the plan
+    unit: str = "tokens"  # what lengths count
+    source: str | None = None  # name of the source of lengths
+    plan: str | None = None  # name of the plan's file
+    seconds: float | None = None  # that planning took
+    seconds_reading: float | None = None  # that reading the lengths took
+    more: Mapping[str, Any] = field(default_factory=dict)  # other keys of the JSON
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -64,23 +54,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Characters to draw with.
+    """Characters to draw with."""
 
-    Attributes:
-        rising: Cells from empty to full, filled from below.
-        filling: Cells filled from the left.
-        rest: The part of a bar that is not filled.
-        times: Multiplied by.
-        spread: Plus or minus.
-        dot: Between words of one line.
-    """
-
-    rising: str
-    filling: str
-    rest: str
-    times: str
-    spread: str
-    dot: str
+    rising: str  # cells from empty to full, filled from below
+    filling: str  # cells filled from the left
+    rest: str  # the part of a bar that is not filled
+    times: str  # multiplied by
+    spread: str  # plus or minus
+    dot: str  # between words of one line
 
     def bar(self, share: float, width: int) -> tuple[str, str]:
         """Draw a share as a bar of `width` characters: the filled part, and the rest.

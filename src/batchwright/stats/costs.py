@@ -17,49 +17,28 @@ RANKS = 16
 
 @dataclass(frozen=True)
 class CostCurve:
-    """Costs of a rank over an epoch, a point for each step or several.
+    """Costs of a rank over an epoch, a point for each step or several."""
 
-    Attributes:
-        step: The first step of each point.
-        mean: Over the ranks and the steps of the point.
-        least: Of them.
-        most: Of them.
-    """
-
-    step: tuple[int, ...]
-    mean: tuple[float, ...]
-    least: tuple[int, ...]
-    most: tuple[int, ...]
+    step: tuple[int, ...]  # the first step of each point
+    mean: tuple[float, ...]  # over the ranks and the steps of the point
+    least: tuple[int, ...]  # of them
+    most: tuple[int, ...]  # of them
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """What steps cost, in padded tokens of a rank; the fields are the ``--json`` keys.
-
-    Attributes:
-        world_size: Ranks.
-        accumulate: Batches of a step on each rank.
-        num_steps: Steps of the epoch.
-        least: Of a rank in a step.
-        mean: Of a rank in a step.
-        most: Of a rank in a step.
-        slowest_over_mean: `PlanStats.imbalance_padded`.
-        waiting: Share of all ranks' time that is spent waiting, if time follows padded tokens.
-        per_rank: What the epoch costs each rank. None: there are more than `RANKS`.
-        steps_a_point: Steps that share a point of the curve.
-        curve: Over the epoch.
-    """
+    """What steps cost, in padded tokens of a rank; the fields are the ``--json`` keys."""
 
     world_size: int
     accumulate: int
     num_steps: int
-    least: int
+    least: int  # of a rank in a step
     mean: float
     most: int
-    slowest_over_mean: float
-    waiting: float
-    per_rank: tuple[int, ...] | None
-    steps_a_point: int
+    slowest_over_mean: float  # `PlanStats.imbalance_padded`
+    waiting: float  # share of all ranks' time that is spent waiting, if time follows tokens
+    per_rank: tuple[int, ...] | None  # of the epoch; None: more than `RANKS`
+    steps_a_point: int  # of the curve
     curve: CostCurve
 
 

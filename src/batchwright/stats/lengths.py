@@ -12,16 +12,10 @@ _BINS = 64
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of lengths in bins of about equal width on a logarithmic axis.
+    """Counts of lengths in bins of about equal width on a logarithmic axis."""
 
-    Attributes:
-        edges: Strictly increasing, one more than `counts`. Bin `i` holds the lengths from
-            ``edges[i]`` to ``edges[i + 1] - 1``.
-        counts: Samples in each bin.
-    """
-
-    edges: tuple[int, ...]
-    counts: tuple[int, ...]
+    edges: tuple[int, ...]  # bin i holds lengths from edges[i] to edges[i + 1] - 1
+    counts: tuple[int, ...]  # samples in each bin
 
     def heights(self, width: int) -> FloatArray:
         """Return the density of samples over `width` equal steps of the logarithmic axis.

@@ -23,43 +23,25 @@ _MOST_TIMES = 8
 
 @dataclass(frozen=True)
 class TimesDrawn:
-    """How many samples are in a plan so many times.
+    """How many samples are in a plan so many times."""
 
-    Attributes:
-        times: So many; of `EpochCoverage.most`, as many or more.
-        samples: How many samples.
-        share: Of all samples. None: unknown.
-    """
-
-    times: int
-    samples: int
-    share: float | None
+    times: int  # so many; of `EpochCoverage.most`, as many or more
+    samples: int  # how many samples
+    share: float | None  # of all samples; None: unknown
 
 
 @dataclass(frozen=True)
 class EpochCoverage:
-    """How often samples are in a plan; of one that is split, its first piece.
+    """How often samples are in a plan; of one that is split, its first piece."""
 
-    Attributes:
-        num_lengths: The samples that the plan was made for. None: unknown.
-        most: Larger numbers of times are counted as this one.
-        times: From the least to the most.
-    """
-
-    num_lengths: int | None
-    most: int
-    times: tuple[TimesDrawn, ...]
+    num_lengths: int | None  # the samples that the plan was made for; None: unknown
+    most: int  # larger numbers of times are counted as this one
+    times: tuple[TimesDrawn, ...]  # from the least to the most
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a plan knows without its lengths; names that `PlanStats` has mean the same.
-
-    Attributes:
-        num_lengths: Lengths that the plan was made for. None: unknown.
-        absent: Samples in no batch, and not listed as dropped. None: unknown.
-        repeated: Entries beyond the first of their sample (or piece).
-    """
+    """What a plan knows without its lengths; names that `PlanStats` has mean the same."""
 
     num_samples: int
     num_batches: int
@@ -69,9 +51,9 @@ class FileFacts:
     samples_per_batch_std: float
     samples_per_batch_min: int
     samples_per_batch_max: int
-    num_lengths: int | None
-    absent: int | None
-    repeated: int
+    num_lengths: int | None  # lengths that the plan was made for; None: unknown
+    absent: int | None  # samples in no batch, and not listed as dropped; None: unknown
+    repeated: int  # entries beyond the first of their sample (or piece)
     split: int
     dropped: int
     dropped_by_reason: dict[str, int]
@@ -107,66 +89,39 @@ class BudgetedBatches:
 
 @dataclass(frozen=True)
 class Waste:
-    """Share that is no token: of padded batches, or of the rows that are packed.
+    """Share that is no token: of padded batches, or of the rows that are packed."""
 
-    Attributes:
-        plan: Of the plan.
-        plain_batches: Of plain batches. None: there are none.
-    """
-
-    plan: float
-    plain_batches: float | None
+    plan: float  # of the plan
+    plain_batches: float | None  # of plain batches; None: there are none
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the lengths of a plan add to its facts.
-
-    Attributes:
-        stats: Figures of the plan.
-        lengths: That it was made for.
-        plain_batches: What random batches of a fixed size would waste in the same memory. None:
-            the plan has no budget, or a sample above it.
-        waste: Of both.
-    """
+    """What the lengths of a plan add to its facts."""
 
     stats: PlanStats
     lengths: LengthStats
-    plain_batches: PlainBatches | None
+    plain_batches: PlainBatches | None  # None: no budget, or a sample above it
     waste: Waste
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What `inspect` adds to that.
-
-    Attributes:
-        shapes_of_batches: Of the plan.
-        step_costs: Of the plan.
-        within_budget: What it would waste within a budget. None: it has one, or packs its rows,
-            or cannot be made so.
-    """
+    """What `inspect` adds to that."""
 
     shapes_of_batches: ShapeStats
     step_costs: StepCosts
-    within_budget: BudgetedBatches | None
+    within_budget: BudgetedBatches | None  # None: it has one, packs rows, or is too small for it
 
 
 @dataclass(frozen=True)
 class PlanFacts:
-    """Every figure of a plan.
+    """Every figure of a plan."""
 
-    Attributes:
-        file: What the plan knows.
-        measured: What its lengths add. None: they are unknown.
-        inspected: What `inspect` adds.
-        dial: The mixing dial. None: not asked for.
-    """
-
-    file: FileFacts
-    measured: Measured | None = None
-    inspected: Inspected | None = None
-    dial: tuple[DialPosition, ...] | None = None
+    file: FileFacts  # what the plan knows
+    measured: Measured | None = None  # what its lengths add; None: they are unknown
+    inspected: Inspected | None = None  # what `inspect` adds
+    dial: tuple[DialPosition, ...] | None = None  # the mixing dial; None: not asked for
 
     @property
     def truncated(self) -> int:

@@ -18,38 +18,23 @@ _LENGTH_BINS = 24
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape, and the batches that have it.
+    """One shape, and the batches that have it."""
 
-    Attributes:
-        rows: Rows of the batch; 1 if it is packed.
-        length: Of the longest row; of several columns, the longest of each.
-        batches: How many batches have the shape.
-        share: Of all batches.
-        samples: In those batches.
-        padding: Of those batches.
-    """
-
-    rows: int
-    length: int | tuple[int, ...]
-    batches: int
-    share: float
-    samples: int
-    padding: float
+    rows: int  # rows of the batch; 1 if it is packed
+    length: int | tuple[int, ...]  # of the longest row; of several columns, the longest of each
+    batches: int  # how many batches have the shape
+    share: float  # of all batches
+    samples: int  # in those batches
+    padding: float  # of those batches
 
 
 @dataclass(frozen=True)
 class ShapeGrid:
-    """Batches counted in bins of length and rows; a bin holds its lower edge, not its upper.
+    """Batches counted in bins of length and rows; a bin holds its lower edge, not its upper."""
 
-    Attributes:
-        lengths: Edges of the bins of lengths.
-        rows: Edges of the bins of rows; of a packed batch, of its samples.
-        cells: (length bin, row bin, batches), where there are any.
-    """
-
-    lengths: tuple[int, ...]
-    rows: tuple[int, ...]
-    cells: tuple[tuple[int, int, int], ...]
+    lengths: tuple[int, ...]  # edges of the bins of lengths
+    rows: tuple[int, ...]  # edges of the bins of rows; of a packed batch, of its samples
+    cells: tuple[tuple[int, int, int], ...]  # (length bin, row bin, batches), where there are any
 
 
 @dataclass(frozen=True)
@@ -58,18 +43,12 @@ class ShapeStats:
 
     The shape of a padded batch is its rows times its longest row; of a packed one, the length of
     its row.
-
-    Attributes:
-        kind: Of the batches.
-        distinct: How many shapes there are.
-        commonest: At most `COMMONEST` of them.
-        grid: All batches.
     """
 
-    kind: Literal["padded", "packed"]
-    distinct: int
-    commonest: tuple[Shape, ...]
-    grid: ShapeGrid
+    kind: Literal["padded", "packed"]  # of the batches
+    distinct: int  # how many shapes there are
+    commonest: tuple[Shape, ...]  # at most `COMMONEST` of them
+    grid: ShapeGrid  # all batches
 
 
 def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
