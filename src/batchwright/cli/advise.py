@@ -12,17 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from batchwright._format import all_printable, printable_lines
+from batchwright.cli import options
 from batchwright.cli.compare import import_torch
-from batchwright.cli.options import (
-    POSITIVE,
-    Reading,
-    StrictCommand,
-    at_least_a_second,
-    html_option,
-    json_option,
-    reading_options,
-    threads_option,
-)
 from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
 from batchwright.cli.progress import live_status, status
 
@@ -31,28 +22,26 @@ if TYPE_CHECKING:
     from batchwright.report.advised import Advised
 
 
-@click.command("advise", cls=StrictCommand)
+@click.command("advise", cls=options.StrictCommand)
 @click.argument("source", metavar="SOURCE|TASK", required=False)
-@reading_options
+@options.reading
 @click.option("--labels", metavar="COLUMN", help="Column that holds the classes.")
 @click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers.")
 @click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels.")
-@click.option("--max-tokens", type=POSITIVE, metavar="N", help="Budget of a batch.")
+@options.number("--max-tokens", help="Budget of a batch.")
 @click.option(
     "--seconds",
-    type=at_least_a_second,
+    type=options.at_least_a_second,
     metavar="S",
     help="Time that trials of a TASK may take.",
     show_default="120, or 5 % of a longer run",
 )
-@click.option(
+@options.number(
     "--updates",
-    type=POSITIVE,
-    metavar="N",
     help="Updates of each strategy in a trial, instead of --seconds.",
 )
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
-@threads_option
+@options.threads
 @click.option(
     "--framework",
     type=click.Choice(("loop", "transformers", "lightning", "keras")),
@@ -60,12 +49,12 @@ if TYPE_CHECKING:
     help="What the snippet is for.",
 )
 @click.option("--rules", is_flag=True, help="List the rules and their sources.")
-@html_option
-@json_option
+@options.html_output
+@options.json_output
 def advise(
     source: str | None,
     *,
-    reading: Reading,
+    reading: options.Reading,
     labels: str | None,
     groups: str | None,
     text: str | None,
@@ -97,17 +86,15 @@ def advise(
     if seconds is not None and updates is not None:
         raise click.UsageError("--seconds and --updates both limit trials: give one.")
     if source.endswith(".py"):
-        if reading != Reading():
-            message = (
+        if reading != options.Reading():
+            raise click.UsageError(
                 "--length, --measure, --tokenizer and --no-cache are for a SOURCE, not a TASK."
             )
-            raise click.UsageError(message)
         if (labels, groups, text) != (None, None, None):
-            message = (
+            raise click.UsageError(
                 "--labels, --groups and --text are columns of a SOURCE. A TASK has its own: "
                 "Task(labels=…, groups=…, features=…)."
             )
-            raise click.UsageError(message)
         import_torch(threads)
         tried = _of_task(source, max_tokens, seconds, updates, quick=quick)
         found = _advised(tried.evidence, framework, price=tried.price, seconds_spent=tried.seconds)
@@ -131,7 +118,7 @@ def advise(
 
 
 def _of_source(
-    source: str, reading: Reading, columns: Mapping[str, str | None], max_tokens: int | None
+    source: str, reading: options.Reading, columns: Mapping[str, str | None], max_tokens: int | None
 ) -> Evidence:
     from batchwright.advise import Evidence, profile_data, profile_hardware, profile_samples
     from batchwright.sources.columns import column_values

@@ -14,16 +14,8 @@ import click
 
 from batchwright._files import write_bytes
 from batchwright._format import all_printable, printable
+from batchwright.cli import options
 from batchwright.cli.exit_codes import INTERRUPTED
-from batchwright.cli.options import (
-    FROM_ZERO,
-    POSITIVE,
-    StrictCommand,
-    finite,
-    html_option,
-    json_option,
-    threads_option,
-)
 from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
 from batchwright.cli.progress import StopError, Watch, interruptible, live_bars, status
 from batchwright.errors import MissingExtraError, ResultFileError, TaskError
@@ -38,28 +30,26 @@ _MOST_THREADS = 8  # more rarely help models that are small enough to be compare
 TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
 
-@click.command("compare", cls=StrictCommand)
+@click.command("compare", cls=options.StrictCommand)
 @click.argument("task")
 @click.option(
     "--strategies",
     metavar="NAMES|FILE",
     help="Names separated by commas, or a TOML file; the others are compared with the first.",
 )
-@click.option(
-    "--seeds", type=POSITIVE, metavar="N", help="Runs.", show_default="3, or 1 with --quick"
-)
-@click.option("--seed", "first_seed", type=FROM_ZERO, metavar="N", default=0, help="The first.")
+@options.number("--seeds", help="Runs.", show_default="3, or 1 with --quick")
+@options.number("--seed", "first_seed", least=0, default=0, help="The first.")
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option(
     "--target",
-    type=finite,
+    type=options.finite,
     metavar="X",
     help="Value of the metric to reach.",
     show_default="the final one of the first strategy",
 )
-@click.option("--evaluations", type=POSITIVE, metavar="N", default=10, help="During a run.")
-@threads_option
+@options.number("--evaluations", default=10, help="During a run.")
+@options.threads
 @click.option(
     "-o",
     "--output",
@@ -69,8 +59,8 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
     show_default="TASK.compare.json in this folder",
 )
 @click.option("--restart", is_flag=True, help="Measure anew, whatever the result holds.")
-@html_option
-@json_option
+@options.html_output
+@options.json_output
 def compare(
     task: str,
     *,
@@ -102,8 +92,7 @@ def compare(
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
     if path.exists() and not path.is_file():
-        message = f"--output {path}: results are read again; expected a regular file."
-        raise click.UsageError(message)
+        raise click.UsageError(f"--output {path}: results are read again; expected a regular file.")
     import_torch(threads)
     from batchwright.compare import Settings
     from batchwright.compare.result_file import load, state_path
@@ -294,7 +283,7 @@ def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
         print_on(console, "", sentence)
 
 
-@click.command("new-task", cls=StrictCommand)
+@click.command("new-task", cls=options.StrictCommand)
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 def new_task(path: Path) -> None:
     """Write a training job to begin with into the file PATH.

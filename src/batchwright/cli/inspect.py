@@ -6,13 +6,7 @@ from pathlib import Path
 import click
 
 from batchwright.batching import TokenBudget
-from batchwright.cli.options import (
-    Reading,
-    StrictCommand,
-    html_option,
-    json_option,
-    reading_options,
-)
+from batchwright.cli import options
 from batchwright.cli.output import check_outputs, print_plan, write_page
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
@@ -25,19 +19,19 @@ _MOST_DIALLED = 1_000_000
 """Samples for which a page shows the dial unasked: its eighteen plans take seconds."""
 
 
-@click.command("inspect", cls=StrictCommand)
+@click.command("inspect", cls=options.StrictCommand)
 @click.argument("plan")
 @click.argument("source", required=False)
-@reading_options
+@options.reading
 @click.option("--dial", is_flag=True, help="Show what each way to mix updates costs.")
 @click.option("--plot", metavar="FILE", help="Draw the dial: FILE.svg, FILE.png or FILE.pdf.")
-@html_option
-@json_option
+@options.html_output
+@options.json_output
 def inspect(
     plan: str,
     source: str | None,
     *,
-    reading: Reading,
+    reading: options.Reading,
     dial: bool,
     plot: str | None,
     html: Path | None,
@@ -50,9 +44,10 @@ def inspect(
     unlike updates are, for batches of this budget, updates of this size, and each mixing; --plot
     draws it. --html writes all of it as a page, with the dial of up to a million samples.
     """
-    if source is None and reading != Reading():
-        message = "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
-        raise click.UsageError(message)
+    if source is None and reading != options.Reading():
+        raise click.UsageError(
+            "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
+        )
     if plot is not None:
         if not dial:
             raise click.UsageError("--plot draws the mixing dial: add --dial.")
@@ -61,11 +56,10 @@ def inspect(
     loaded = Plan.load(plan)
     has_dial = source is not None and _has_dial(loaded)
     if dial and not has_dial:
-        message = (
+        raise click.UsageError(
             "--dial needs padded batches within a budget, and at least as many samples as an "
             "update has batches: name the SOURCE of such a plan."
         )
-        raise click.UsageError(message)
     view = PlanView(PlanFacts(file_facts(loaded)), reading.unit, plan=click.format_filename(plan))
     if source is not None:
         lengths, seconds = reading.lengths(source)

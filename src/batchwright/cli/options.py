@@ -24,16 +24,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-class _WholeNumber(click.IntRange):
-    """A whole number; help texts leave out its range, which is wide."""
-
-    def _describe_range(self) -> str:
-        return ""
-
-
-POSITIVE = _WholeNumber(1, 2**53)  # as of a length
-FROM_ZERO = _WholeNumber(0, 2**63 - 1)  # as of a seed
+_MOST = 2**63 - 1
 
 
 class StrictCommand(click.Command):
@@ -46,9 +37,25 @@ class StrictCommand(click.Command):
         for each in self.params:
             value = ctx.params.get(each.name or "")
             if str(value) in options and isinstance(each, click.Option):
-                message = f"{each.opts[-1]} needs a value, and {value} is an option."
-                raise click.UsageError(message, ctx)
+                raise click.UsageError(
+                    f"{each.opts[-1]} needs a value, and {value} is an option.", ctx
+                )
         return rest
+
+
+class _WholeNumber(click.IntRange):
+    """A whole number; help texts leave out its range, which is wide."""
+
+    def _describe_range(self) -> str:
+        return ""
+
+
+_COUNT = _WholeNumber(1, _MOST)
+
+
+def number(*names: str, help: str, least: int = 1, **more: Any) -> Callable[[F], F]:  # noqa: A002
+    """Return an option that takes a whole number; arguments are those of `click.option`."""
+    return click.option(*names, type=_WholeNumber(least, _MOST), metavar="N", help=help, **more)
 
 
 def finite(text: str) -> float:
@@ -58,8 +65,7 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        message = f"{text!r} is not a finite number."
-        raise click.BadParameter(message)
+        raise click.BadParameter(f"{text!r} is not a finite number.")
     return value
 
 
@@ -67,8 +73,7 @@ def at_least_a_second(text: str) -> float:
     """Parse a time."""
     value = finite(text)
     if value < 1:
-        message = f"{text} is less than 1."
-        raise click.BadParameter(message)
+        raise click.BadParameter(f"{text} is less than 1.")
     return value
 
 
@@ -82,10 +87,11 @@ def mixing(text: str) -> str | int:
     if text in {"stratified", "update"}:
         return text
     try:
-        return int(POSITIVE(text))
+        return int(_COUNT(text))
     except click.BadParameter:
-        message = f"{text!r} is not 'stratified', 'update', or a number of updates."
-        raise click.BadParameter(message) from None
+        raise click.BadParameter(
+            f"{text!r} is not 'stratified', 'update', or a number of updates."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,10 @@ class Reading:
         return np.stack(read, axis=1)
 
 
-tokenizer_option = click.option(
+tokenizer = click.option(
     "--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json."
 )
-measure_option = click.option(
+measure = click.option(
     "--measure",
     type=click.Choice(MEASURES),
     help="What to count in the column, of texts or of lists of items.",
@@ -136,19 +142,19 @@ measure_option = click.option(
 
 _READING = (
     click.option("--length", metavar="COLUMN", help="Column that holds the lengths."),
-    measure_option,
-    tokenizer_option,
+    measure,
+    tokenizer,
     click.option("--no-cache", is_flag=True, help="Do not keep what was measured."),
 )
 
 
-def reading_options(command: F) -> F:
+def reading(command: F) -> F:
     """Add the options of `Reading`, which the command gets as its argument `reading`."""
 
     @wraps(command)
     def with_reading(**given: Any) -> Any:
-        reading = Reading(**{each.name: given.pop(each.name) for each in fields(Reading)})
-        return command(reading=reading, **given)
+        values = Reading(**{each.name: given.pop(each.name) for each in fields(Reading)})
+        return command(reading=values, **given)
 
     decorated = cast("F", with_reading)
     for option in reversed(_READING):
@@ -170,14 +176,12 @@ def _checked_page(context: click.Context, _: click.Parameter, path: Path | None)
     return path
 
 
-html_option = click.option(
+html_output = click.option(
     "--html",
     metavar="FILE",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     callback=_checked_page,
     help="Also write one HTML page.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-threads_option = click.option(
-    "--threads", type=POSITIVE, metavar="N", help="Of torch.", show_default="all, at most 8"
-)
+json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+threads = number("--threads", help="Of torch.", show_default="all, at most 8")

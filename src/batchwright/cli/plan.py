@@ -2,21 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
-from batchwright.cli.options import (
-    FROM_ZERO,
-    POSITIVE,
-    Reading,
-    StrictCommand,
-    json_option,
-    mixing,
-    reading_options,
-)
+from batchwright.cli import options
 from batchwright.cli.output import check_outputs, print_plan
 from batchwright.order import Order, Sequential, Shuffle
 from batchwright.planner import Planner
@@ -32,22 +23,15 @@ _SETTINGS = {
 """Option that names a batching → the options it takes."""
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _number(name: str, text: str, **more: Any) -> Callable[[F], F]:
-    """Return an option that takes a number of at least 1."""
-    return click.option(name, type=POSITIVE, metavar="N", help=text, **more)
-
-
-@click.command("plan", cls=StrictCommand)
+@click.command("plan", cls=options.StrictCommand)
 @click.argument("source")
-@_number("--max-tokens", "Padded batches of at most N tokens.")
-@_number("--pack", "Rows packed to N tokens, without padding.")
-@_number("--batch-size", "Batches of N samples, whatever their lengths.")
-@_number("--max-samples", "At most N samples in a batch.")
-@_number(
-    "--pad-to-multiple-of", "Round rows up to multiples of N; with --pack, each sample in them."
+@options.number("--max-tokens", help="Padded batches of at most N tokens.")
+@options.number("--pack", help="Rows packed to N tokens, without padding.")
+@options.number("--batch-size", help="Batches of N samples, whatever their lengths.")
+@options.number("--max-samples", help="At most N samples in a batch.")
+@options.number(
+    "--pad-to-multiple-of",
+    help="Round rows up to multiples of N; with --pack, each sample in them.",
 )
 @click.option(
     "--oversize",
@@ -56,7 +40,7 @@ def _number(name: str, text: str, **more: Any) -> Callable[[F], F]:
 )
 @click.option(
     "--mixing",
-    type=mixing,
+    type=options.mixing,
     metavar="stratified|update|K",
     help="What an update is made of: one batch of every length (stratified, the default), the "
     "samples that a shuffle draws (update), or batches sorted inside K updates.",
@@ -67,24 +51,24 @@ def _number(name: str, text: str, **more: Any) -> Callable[[F], F]:
     default="shuffle",
     help="In what sequence samples come.",
 )
-@_number("--window", "Shuffle only inside windows of N samples.")
-@click.option("--seed", type=FROM_ZERO, metavar="N", default=0, help="Seed of the random numbers.")
-@click.option("--epoch", type=FROM_ZERO, metavar="N", default=0, help="Epoch to plan, from 0.")
-@_number("--world-size", "Ranks that share an update.", default=1)
-@_number("--accumulate", "Batches of an update on each rank; 1 without --step-tokens.")
-@_number("--step-tokens", "Tokens of an update: determines --accumulate.")
+@options.number("--window", help="Shuffle only inside windows of N samples.")
+@options.number("--seed", least=0, default=0, help="Seed of the random numbers.")
+@options.number("--epoch", least=0, default=0, help="Epoch to plan, from 0.")
+@options.number("--world-size", help="Ranks that share an update.", default=1)
+@options.number("--accumulate", help="Batches of an update on each rank; 1 without --step-tokens.")
+@options.number("--step-tokens", help="Tokens of an update: determines --accumulate.")
 @click.option(
     "--cost",
     type=click.Choice(("padded", "quadratic")),
     help="Balance ranks by tokens, or by squared lengths.",
 )
-@reading_options
+@options.reading
 @click.option("-o", "--output", metavar="FILE", help="Save the plan, as safetensors.")
-@json_option
+@options.json_output
 def plan(
     source: str,
     *,
-    reading: Reading,
+    reading: options.Reading,
     output: str | None,
     as_json: bool,
     seed: int,
@@ -137,39 +121,38 @@ def plan(
     print_plan(view, as_json=as_json)
 
 
-def _batching(options: dict[str, Any]) -> Batching:
+def _batching(given: dict[str, Any]) -> Batching:
     """Make the batching that the options name; refuse options that it does not have."""
-    given = [name for name in _SETTINGS if options[name] is not None]
-    if len(given) != 1:
-        flags = " and ".join(map(_flag, given)) or "no budget"
-        message = f"give one of --max-tokens, --pack and --batch-size, got {flags}."
-        raise click.UsageError(message)
-    (name,) = given
+    named = [name for name in _SETTINGS if given[name] is not None]
+    if len(named) != 1:
+        flags = " and ".join(map(_flag, named)) or "no budget"
+        raise click.UsageError(f"give one of --max-tokens, --pack and --batch-size, got {flags}.")
+    (name,) = named
     settings = {
-        other: options[other] for other in _SETTINGS["max_tokens"] if options[other] is not None
+        other: given[other] for other in _SETTINGS["max_tokens"] if given[other] is not None
     }
     for other in settings:
         if other not in _SETTINGS[name]:
             raise click.UsageError(f"{_flag(other)} does not go with {_flag(name)}.")
     if name == "batch_size":
-        return FixedSize(options[name], **settings)
+        return FixedSize(given[name], **settings)
     if name == "pack":
         if "pad_to_multiple_of" in settings:
             settings["align"] = settings.pop("pad_to_multiple_of")
-        return Packing(options[name], **settings)
+        return Packing(given[name], **settings)
     if settings.get("oversize") == "split":
         raise click.UsageError("--oversize split goes with --pack; a padded row cannot be cut.")
-    return TokenBudget(options[name], **settings)
+    return TokenBudget(given[name], **settings)
 
 
-def _order(options: dict[str, Any]) -> Order:
-    window, mixed = options["window"], options["mixing"]
-    if options["order"] == "shuffle":
+def _order(given: dict[str, Any]) -> Order:
+    window, mixed = given["window"], given["mixing"]
+    if given["order"] == "shuffle":
         if window is not None and mixed not in {None, "stratified"}:
             raise click.UsageError(f"--mixing {mixed} does not go with --window.")
         return Shuffle(window)
     for other in ("window", "mixing"):
-        if options[other] is not None:
+        if given[other] is not None:
             raise click.UsageError(f"{_flag(other)} does not go with --order sequential.")
     return Sequential()
 

@@ -12,13 +12,7 @@ import numpy as np
 
 from batchwright._array_file import write_npy
 from batchwright._format import duration, number, one_line
-from batchwright.cli.options import (
-    POSITIVE,
-    StrictCommand,
-    json_option,
-    measure_option,
-    tokenizer_option,
-)
+from batchwright.cli import options
 from batchwright.cli.output import check_outputs, print_json
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
@@ -47,7 +41,7 @@ class Scored:
     seconds: float
 
 
-@click.command("score", cls=StrictCommand)
+@click.command("score", cls=options.StrictCommand)
 @click.argument("source")
 @click.option(
     "--by",
@@ -57,22 +51,20 @@ class Scored:
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="Save the scores, as .npy.")
 @click.option("--column", metavar="NAME", help="Column to score.", show_default="found by name")
-@measure_option
-@tokenizer_option
+@options.measure
+@options.tokenizer
 @click.option("--mean", is_flag=True, help="Rarity of a word, not of all words together.")
 @click.option("--percentiles", "ranked", is_flag=True, help="Save percentile ranks, 0 to 1.")
 @click.option(
     "--within", metavar="COLUMN", help="Rank each sample among those with its value of COLUMN."
 )
 @click.option("--folder", metavar="DIR", help="Keep finished shards there, to resume from.")
-@click.option(
+@options.number(
     "--shard-size",
-    type=POSITIVE,
-    metavar="N",
     default=SHARD_SIZE,
     help="Samples scored at a time.",
 )
-@json_option
+@options.json_output
 def score(
     source: str,
     *,
@@ -165,8 +157,9 @@ def _texts(pieces: list[Any]) -> list[str]:
     texts = as_batch(pieces)
     if isinstance(texts, np.ndarray) or not isinstance(texts[0], str):
         place = pieces[0][1]
-        message = f"{place.source}: {place.column!r} holds no text; name a column that does."
-        raise click.UsageError(message)
+        raise click.UsageError(
+            f"{place.source}: {place.column!r} holds no text; name a column that does."
+        )
     return cast("list[str]", texts)
 
 
@@ -178,8 +171,9 @@ def _groups(source: str, within: str, shard_size: int, size: int) -> np.ndarray:
     pieces = [as_batch(shard.samples) for shard in Column(source, within).shards(shard_size)]
     groups = np.concatenate([as_array(piece, f"--within {within}") for piece in pieces])
     if groups.size != size:
-        message = f"--within {within}: {groups.size} rows for {size} samples; did the file change?"
-        raise click.UsageError(message)
+        raise click.UsageError(
+            f"--within {within}: {groups.size} rows for {size} samples; did the file change?"
+        )
     return groups
 
 
