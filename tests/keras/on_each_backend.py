@@ -223,7 +223,7 @@ def test_shapes_are_not_inferred_from_the_first_batches() -> None:
     assert applied_updates(model) == 6
 
 
-def test_an_epoch_that_begins_again_without_the_callback_is_told() -> None:
+def test_an_epoch_that_begins_again_without_the_callback_is_reported() -> None:
     dataset = PlanDataset(planner(), ids, exact=False)
     visited_by(dataset, epochs=1)
     with pytest.warns(UserWarning, match=r"epoch 0 begins once more.*callbacks"):
@@ -364,7 +364,7 @@ def test_a_loss_scale_does_not_sink_in_silence() -> None:
     set_precision("fp16")
     x, y = np.full((80, 3), np.nan, "float32"), np.zeros((80, 1), "float32")
     model = small_model()
-    with pytest.raises(LossScaleError, match=r"sank to 0.\d+, below 1, with 0 updates applied"):
+    with pytest.raises(LossScaleError, match=r"fell to 0.\d+, below 1, with 0 updates applied"):
         model.fit(x, y, batch_size=4, verbose=0, callbacks=[LossScaleFloor(every=8)])
     model.compile("sgd", "mse", auto_scale_loss=False)
     with pytest.raises(LossScaleError, match="auto_scale_loss=True"):

@@ -1,12 +1,14 @@
 """Keras 3: plans in `fit`, the exact gradient, and precision by measurement, on any backend."""
 
-from batchwright.keras.epoch_callback import EpochCallback
-from batchwright.keras.loss_scale import LossScaleFloor, applied_updates
-from batchwright.keras.measuring import Evidence, Trial
-from batchwright.keras.plan_dataset import PlanDataset
-from batchwright.keras.precision import set_precision
-from batchwright.keras.tf_dataset import plan_tf_dataset
-from batchwright.keras.token_mean import TokenMean
+from batchwright.keras.plan_dataset import EpochCallback, PlanDataset, plan_tf_dataset
+from batchwright.keras.precision import (
+    Evidence,
+    LossScaleFloor,
+    Trial,
+    applied_updates,
+    set_precision,
+)
+from batchwright.keras.weights import TokenMean
 
 __all__ = [
     "EpochCallback",

@@ -1,4 +1,4 @@
-"""A plan as the data set of `fit`."""
+"""A plan as the data set of `fit`, on every backend."""
 
 import operator
 import warnings
@@ -9,29 +9,27 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import epoch_number
-from batchwright.errors import LossError, PlanError
+from batchwright.checks import epoch_number, whole_number
+from batchwright.errors import LossError, MissingExtraError, PlanError
 from batchwright.keras.epoch_batches import EpochBatches, Fetch
-from batchwright.keras.epoch_callback import EpochCallback
-from batchwright.keras.exact_weights import mean_weight
-from batchwright.keras.fetch_ahead import FetchAhead
+from batchwright.keras.weights import mean_weight, require_sums
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 
 
 class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Hands `fit` the batches of each epoch's plan, in the plan's sequence.
+    """Gives `fit` the batches of each epoch's plan, in order.
 
-    Guarantees as many batches in every epoch, and that every token (or sample) of an epoch moves
-    the parameters as much as any other, however unlike its batches are: sample weights are divided
-    by the mean weight of a batch, so that a loss reduced by ``"sum"`` is Σ weight × loss ÷ mean
-    weight. So do the batches of an update, by an optimizer whose ``gradient_accumulation_steps``
-    are the planner's `accumulate`; with ``exact=False`` they do not, as Keras takes the mean
-    of their means.
+    Guarantees the same number of batches in every epoch, and that every token (or sample) of an
+    epoch moves the parameters as much as any other, however its batches differ: sample weights are
+    divided by the mean weight of a batch, so that a loss reduced by ``"sum"`` is Σ weight × loss ÷
+    mean weight. This includes updates of several batches, by an optimizer whose
+    ``gradient_accumulation_steps`` are the planner's `accumulate`; with ``exact=False`` Keras takes
+    the mean of their means.
 
-    `fit` is called with ``shuffle=False``, as Keras would permute the batches otherwise, and with
-    this data set's `callback`. The loss that Keras shows is averaged over batches by their
-    rows; `TokenMean` is a metric that gives the mean over tokens.
+    Call `fit` with ``shuffle=False``, as Keras would permute the batches otherwise, and with this
+    data set's `callback`. The loss that Keras shows is averaged over batches by their rows;
+    `TokenMean` is a metric that averages over tokens.
 
         dataset = PlanDataset(planner, fetch)
         model.compile("adam", keras.losses.MeanSquaredError(reduction="sum"))
@@ -40,24 +38,18 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
     Args:
         plans: A `Planner`: a new plan every epoch. Or one `Plan`, for validation or of one rank:
             the same batches every epoch.
-        fetch: ``fetch(indices)`` → ``(x, y, sample_weight)``: NumPy arrays, padded, with one row
-            for each of int64[B] indices. The weights have the very shape of the loss: [B], or
-            [B, T] with 0 for padding; Keras would spread others along the wrong axis. On JAX
-            each new shape is compiled, so few of them are better. For `predict`, x alone. Where
-            the plan splits samples: ``fetch(indices, starts)``.
-        exact: Scale the weights, as above. False: they pass as they are.
-        weights: float[n], what each sample weighs in the loss: the sum of its row of
-            weights. None: its length for weights [B, T], 1 for weights [B]. It matters only as a
-            unit, like the learning rate.
+        fetch: ``fetch(indices)`` → ``(x, y, sample_weight)``: padded NumPy arrays, with one row
+            for each of int64[B] indices. The weights have exactly the shape of the loss: [B], or
+            [B, T] with 0 for padding; Keras would broadcast others along the wrong axis. JAX
+            compiles each new shape, so few of them are better. For `predict`, x alone. If the plan
+            splits samples: ``fetch(indices, starts)``.
+        exact: Scale the weights, as above. False: they stay as they are.
+        weights: float[n], the total weight of each sample in the loss. None: its length for
+            weights [B, T], 1 for weights [B]. It matters only as a unit, like the learning rate.
         workers: Threads that fetch ahead of training; 0 fetches when a batch is asked for.
 
-    Attributes:
-        epoch: The epoch of the batches.
-        plan: Its plan.
-        exact: Whether weights are scaled.
-
     Raises:
-        PlanError: If `plans` is neither, or workers are no number of threads.
+        PlanError: If `plans` is neither, or `workers` is not a number of threads.
         LossError: If weights are not finite numbers of at least 0, one per sample.
 
     Example:
@@ -79,30 +71,22 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         weights: npt.ArrayLike | None = None,
         workers: int = 0,
     ) -> None:
-        # Keras' own workers hand out what they fetched to learn the shapes a second time, as the
-        # first batches of training, and the last ones of each epoch never.
+        # Keras' own workers return the batches fetched to learn the shapes a second time, as the
+        # first batches of training, and the last batches of each epoch never.
         super().__init__(workers=1)
         if not isinstance(plans, Planner | Plan):
             raise PlanError(f"{type(plans).__name__} is neither a Planner nor a Plan.")
-        try:
-            threads = operator.index(workers)
-        except TypeError:
-            threads = -1
-        if threads < 0:
-            raise PlanError(f"workers={workers!r}: expected a number of threads, 0 for none.")
         self.exact = exact
         self._plans = plans
         self._fetch = fetch
         self._weights = None if weights is None else _as_weights(weights)
-        self._threads = threads
-        self._ahead: FetchAhead | None = None
+        self._threads = whole_number("PlanDataset", "workers", workers, least=0, error=PlanError)
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
         self._is_spent = False
-        self._is_alike: bool | None = None  # every epoch; looked at when one begins once more
+        self._is_alike: bool | None = None  # whether all epochs are; found out when one is repeated
         self._begin(0)
 
     def __len__(self) -> int:
-        """Count the batches of an epoch: the same for every epoch."""
         return len(self._plans)
 
     def __getitem__(self, batch: int) -> Any:
@@ -110,7 +94,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
         Raises:
             IndexError: If there is no such batch.
-            PlanError: In `fit`, if batches are asked for out of sequence.
+            PlanError: In `fit`, if batches are asked for out of order.
         """
         number = operator.index(batch)
         if number < 0:
@@ -123,27 +107,17 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
                 )
             self._next = max(self._next, number + 1)
             self._is_spent = self._next == len(self)
-        return self._get(self._batches, self._ahead, number)
+        return self._batches[number]
 
     def __iter__(self) -> Iterator[Any]:
-        """Go through the batches of the present epoch, whatever epoch is set meanwhile."""
+        """Iterate over the batches of the present epoch, even if another is set meanwhile."""
         self._warn_if_spent()
-        batches, ahead = self._batches, self._ahead
+        batches = self._batches
         for number in range(len(batches)):
             self._is_spent = number == len(batches) - 1
-            yield self._get(batches, ahead, number)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Go to another process: threads stay, and what they fetched."""
-        return self.__dict__ | {"_ahead": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive, with threads of its own."""
-        self.__dict__.update(state)
-        self._ahead = self._new_ahead()
+            yield batches[number]
 
     def __repr__(self) -> str:
-        """Describe the data set in a line."""
         return f"PlanDataset({len(self)} batches an epoch, epoch {self.epoch}, exact={self.exact})"
 
     @property
@@ -160,35 +134,29 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Choose the epoch; `callback` does that in `fit`.
 
         Raises:
-            PlanError: If it is no integer of at least 0.
+            PlanError: If it is not an integer of at least 0.
         """
         number = epoch_number(epoch)
         if number != self._epoch:
             self._begin(number)
         self._is_spent = False
 
-    def callback(self) -> EpochCallback:
-        """Make the callback that sets the epoch in `fit`, and checks what the model does."""
+    def callback(self) -> "EpochCallback":
+        """Make the callback that sets the epoch in `fit`, and checks how the model trains."""
         return EpochCallback(self)
 
     def for_fit(self) -> Any:
         """Return what `fit`, `evaluate` and `predict` take on the present backend.
 
-        Returns:
-            On TensorFlow a `tf.data.Dataset`, by `plan_tf_dataset`; else this data set.
+        On TensorFlow it is a `tf.data.Dataset`, by `plan_tf_dataset`; else this data set.
         """
-        if keras.backend.backend() != "tensorflow":
-            return self
-        from batchwright.keras.tf_dataset import plan_tf_dataset
-
-        return plan_tf_dataset(self)
+        return plan_tf_dataset(self) if keras.backend.backend() == "tensorflow" else self
 
     def extremes(self) -> tuple[Any, Any]:
-        """Fetch two batches whose padded shapes are as unlike as they get.
+        """Fetch two batches whose padded shapes differ as much as possible.
 
-        Returns:
-            Of a planner, the shortest and the longest sample, each alone; of a plan, the batches
-            of fewest and of most samples.
+        Of a planner, the shortest and the longest sample, each alone; of a plan, the batches with
+        the fewest and the most samples.
         """
         plan = self.plan
         if isinstance(self._plans, Planner):
@@ -198,10 +166,10 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         else:
             plan = plan.take(np.array([plan.sizes.argmax(), plan.sizes.argmin()]))
         batches = EpochBatches(plan, self._fetch, self._batches.mean)
-        return batches(0), batches(1)
+        return batches[0], batches[1]
 
     def on_epoch_begin(self) -> None:
-        """Watch over the sequence of batches; called by Keras.
+        """Start checking the order of batches; called by Keras.
 
         Raises:
             PlanError: On the TensorFlow backend.
@@ -215,7 +183,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._next = 0
 
     def on_epoch_end(self) -> None:
-        """End watching; called by Keras, also before the first epoch."""
+        """Stop checking; called by Keras, also before the first epoch."""
         self._next = None
 
     def _begin(self, epoch: int) -> None:
@@ -224,34 +192,109 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         lengths = plans.lengths if isinstance(plans, Planner) else None
         mean = mean_weight(plan, lengths=lengths, weights=self._weights) if self.exact else None
         self._epoch = epoch
-        self._batches = EpochBatches(plan, self._fetch, mean)
-        self._ahead = None  # its threads end, unless an iterator still draws from them
-        self._ahead = self._new_ahead()
-
-    def _new_ahead(self) -> FetchAhead | None:
-        batches, workers = self._batches, self._threads
-        return FetchAhead(batches, num_batches=len(batches), workers=workers) if workers else None
-
-    @staticmethod
-    def _get(batches: EpochBatches, ahead: FetchAhead | None, number: int) -> Any:
-        if not 0 <= number < len(batches):
-            raise IndexError(f"batch {number} of an epoch of {len(batches)} batches.")
-        return batches(number) if ahead is None else ahead(number)
+        self._batches = EpochBatches(plan, self._fetch, mean, self._threads)
 
     def _warn_if_spent(self) -> None:
         plans = self._plans
         if not self._is_spent or not isinstance(plans, Planner):
             return
-        # Where all epochs are alike, as in validation, nothing was forgotten.
         if self._is_alike is None:
             self._is_alike = is_alike(plans, self.plan)
-        if not self._is_alike:
+        if not self._is_alike:  # in validation they are, and nothing was forgotten
             warnings.warn(
                 f"epoch {self._epoch} begins once more. Give fit callbacks=[dataset.callback()], "
-                "so that each epoch has its plan; or, where the same batches are wanted, make the "
+                "so that each epoch has its plan; or, if you want the same batches, make the "
                 "data set of one plan: PlanDataset(planner(0), …, weights=planner.lengths).",
                 stacklevel=2,
             )
+
+
+class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Sets the epoch of a `PlanDataset` when `fit` begins it; made by its `callback()`.
+
+    It uses the number that `fit` gives, so ``initial_epoch`` works. Before training it checks what
+    only the model knows: that epochs are trained whole, that an update has as many batches as
+    planned, and that the loss is a sum if the data set's weights are exact.
+
+    Raises:
+        PlanError: In `fit`, if ``steps_per_epoch`` is not the number of batches, or the optimizer
+            does not accumulate the batches that the plan has for an update.
+        LossError: In `fit`, if weights are exact and a loss is not a sum.
+    """
+
+    def __init__(self, dataset: PlanDataset) -> None:
+        super().__init__()
+        self._dataset = dataset
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Check the model and the settings of `fit`."""
+        steps, num_batches = self.params.get("steps"), len(self._dataset)
+        if steps not in {None, num_batches}:
+            raise PlanError(
+                f"fit trains {steps} batches an epoch, but the plan has {num_batches}: samples "
+                "would be lost. Omit steps_per_epoch."
+            )
+        origin, optimizer = self._dataset.plan.origin, self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+        planned = origin.world_size * origin.accumulate
+        accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+        if planned not in {1, accumulated}:
+            raise PlanError(
+                f"the plan has {planned} batches for each update (world_size × accumulate), but "
+                f"the optimizer takes {accumulated}. Make it with "
+                f"gradient_accumulation_steps={planned}, or plan without accumulate."
+            )
+        if self._dataset.exact:
+            require_sums(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Plan the epoch."""
+        self._dataset.set_epoch(epoch)
+
+
+def plan_tf_dataset(
+    dataset: PlanDataset, *, output_signature: Any = None, prefetch: int = 1
+) -> Any:
+    """Convert a data set to a `tf.data.Dataset` of the same batches.
+
+    From a `PyDataset` Keras takes the shapes of the first two batches for those of all, and fails
+    at the first batch that differs. Here axes may differ from batch to batch, and the number of
+    batches is known. Each pass has the batches of the epoch that the data set is in when the pass
+    begins: its `callback` sets that in `fit`.
+
+    Args:
+        dataset: The data set.
+        output_signature: A structure of `tf.TensorSpec`. None: two batches are fetched to learn
+            it. All axes may vary, but the last of three or more where the shortest and the longest
+            sample agree: layers need the number of features.
+        prefetch: Batches that TensorFlow keeps ready.
+
+    Raises:
+        MissingExtraError: If TensorFlow is not installed.
+    """
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "plan_tf_dataset needs TensorFlow: pip install tensorflow. The other backends of "
+            "Keras take a PlanDataset as it is."
+        ) from error
+
+    def spec(short: Any, long: Any) -> Any:
+        shape: list[int | None] = [None] * np.ndim(short)
+        if len(shape) >= 3 and np.shape(short)[-1] == np.shape(long)[-1]:
+            shape[-1] = np.shape(short)[-1]
+        return tf.TensorSpec(shape, tf.as_dtype(np.asarray(short).dtype))
+
+    if output_signature is None:
+        short, long = map(keras.tree.lists_to_tuples, dataset.extremes())
+        output_signature = keras.tree.map_structure(spec, short, long)
+    # Keras means several arrays by a list, which tf.data would stack.
+    batches = tf.data.Dataset.from_generator(
+        lambda: map(keras.tree.lists_to_tuples, dataset), output_signature=output_signature
+    )
+    known = tf.data.experimental.assert_cardinality(len(dataset))
+    return batches.apply(known).prefetch(prefetch)
 
 
 def _as_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -259,6 +302,6 @@ def _as_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.any():
         raise LossError(
             f"weights of shape {list(array.shape)}: expected [n], finite numbers of at least 0, "
-            "not all 0: what each sample weighs in the loss."
+            "not all 0: the weight of each sample in the loss."
         )
     return array

@@ -1,0 +1,139 @@
+"""Sample weights and a metric that count every token of an epoch alike, in batches of any size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from batchwright.errors import LossError, PlanError
+from batchwright.plans import Plan
+from batchwright.typing import LengthArray
+
+
+@dataclass(frozen=True)
+class MeanWeight:
+    """The total weight of a batch, averaged over an epoch."""
+
+    per_sample: float  # for weights float[B], one for each sample
+    per_token: float | None  # for weights float[B, T], one for each token; None: unknown
+
+
+def mean_weight(
+    plan: Plan, *, lengths: LengthArray | None, weights: npt.NDArray[np.float64] | None = None
+) -> MeanWeight:
+    """Average the total weights of an epoch's batches, over all ranks.
+
+    Without weights float64[n], one for each sample, a sample counts its length if tokens have
+    weights, else 1.
+
+    Example:
+        >>> plan = Plan(np.array([0, 1, 2]), np.array([0, 2, 3]))
+        >>> mean_weight(plan, lengths=np.array([5, 3, 4]))
+        MeanWeight(per_sample=1.5, per_token=6.0)
+    """
+    if weights is None:
+        tokens = None if lengths is None else float(plan.entry_lengths(lengths).sum()) / len(plan)
+        return MeanWeight(plan.indices.size / len(plan), tokens)
+    if plan.starts is not None:
+        raise PlanError(
+            "weights are of whole samples, but the plan splits some. Omit weights: tokens are "
+            "counted from the planner's lengths."
+        )
+    planned = plan.origin.num_samples
+    if int(plan.indices.max()) >= weights.size or planned not in {None, weights.size}:
+        samples = f"{planned} samples" if planned else f"sample {int(plan.indices.max())}"
+        raise PlanError(
+            f"the plan is of {samples}, but there are {weights.size} weights. Give one for every "
+            "sample."
+        )
+    mean = float(weights[plan.indices].sum()) / len(plan)
+    return MeanWeight(mean, mean)
+
+
+def scaled(sample_weight: Any, mean: MeanWeight) -> Any:
+    """Divide the weights of a batch, in any structure, by the mean weight of a batch.
+
+    The loss of a batch, reduced by ``"sum"``, is then Σ weight × loss ÷ mean weight: over an epoch
+    every token moves the parameters as much as any other, however large its batch. Only ``"sum"``
+    keeps this. ``"sum_over_batch_size"`` (Keras' default, also called ``"mean"``) divides by the
+    cells of each batch, padding included, or by the unmasked ones;
+    ``"mean_with_sample_weight"`` divides by the batch's own weights, which cancels any scale.
+
+    Example:
+        >>> scaled(np.array([[1, 1, 1], [1, 0, 0]]), MeanWeight(2.0, 4.0))
+        array([[0.25, 0.25, 0.25],
+               [0.25, 0.  , 0.  ]], dtype=float32)
+    """
+
+    def divided(values: Any) -> Any:
+        if values is None:
+            return None
+        array = np.asarray(values)
+        unit = mean.per_sample if array.ndim == 1 else mean.per_token
+        if unit is None:
+            raise PlanError(
+                f"sample_weight{list(array.shape)} has a weight for each token, but a plan does "
+                "not know its lengths. Give weights=lengths, or a Planner in place of the plan."
+            )
+        return (array / unit).astype(np.float32)
+
+    return keras.tree.map_structure(divided, sample_weight)
+
+
+def require_sums(model: keras.Model) -> None:
+    """Raise LossError unless every loss of a compiled model is reduced by ``"sum"``."""
+    for loss in keras.tree.flatten(getattr(model, "loss", None)):
+        reduction = getattr(loss, "reduction", "sum_over_batch_size")
+        if loss is not None and reduction != "sum":
+            name = loss if isinstance(loss, str) else getattr(loss, "name", None) or loss.__name__
+            raise LossError(
+                f'the loss "{name}" is reduced by "{reduction}", which divides by what each batch '
+                'happens to hold. Compile with a loss of reduction="sum", such as '
+                'keras.losses.MeanSquaredError(reduction="sum"): the weights of the data set '
+                "make it a mean. Or make the data set with exact=False."
+            )
+
+
+class TokenMean(keras.metrics.Metric):  # type: ignore[misc]
+    """The mean of a function over tokens: Σ weight × value ÷ Σ weight over all batches.
+
+    Keras' own metrics first average over each row, padding included, so rows of short batches
+    count for more; and the loss it shows is averaged over batches by their rows. Pass this as one
+    of ``weighted_metrics``. The scale of weights, as `PlanDataset` sets it, cancels.
+
+    Args:
+        function: ``(y_true, y_pred) → float[B, T]`` or ``float[B]``, such as
+            `keras.losses.sparse_categorical_crossentropy`.
+        name: Its name in logs. None: the function's name.
+
+    Example:
+        >>> metric = TokenMean(keras.losses.mean_squared_error)
+        >>> metric.update_state([[[1.0], [5.0]]], [[[3.0], [0.0]]], sample_weight=[[1, 0]])
+        >>> metric.update_state([[[1.0]]], [[[1.0]]], sample_weight=[[1]])
+        >>> float(metric.result())
+        2.0
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], name: str | None = None) -> None:
+        super().__init__(name=name or function.__name__)
+        self._function = function
+        self._total = self.add_weight(name="total", initializer="zeros")
+        self._weight = self.add_weight(name="weight", initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch, with weights of the shape of the function's values."""
+        y_true = keras.ops.convert_to_tensor(y_true)
+        y_pred = keras.ops.cast(y_pred, self.dtype)
+        values = keras.ops.cast(self._function(y_true, y_pred), self.dtype)
+        if sample_weight is None:
+            sample_weight = keras.ops.ones_like(values)
+        weights = keras.ops.cast(sample_weight, self.dtype)
+        self._total.assign_add(keras.ops.sum(values * weights))
+        self._weight.assign_add(keras.ops.sum(weights))
+
+    def result(self) -> Any:
+        """Return the mean so far; 0 if nothing has a weight."""
+        return keras.ops.divide_no_nan(self._total, self._weight)
