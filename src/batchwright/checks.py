@@ -16,7 +16,7 @@ _EXACT = 2**53  # integers up to here are floats, too
 _MOST = 2**63 - 1  # what an array of 64-bit integers holds
 
 
-def epoch_number(epoch: Any) -> int:
+def epoch_number(epoch: object) -> int:
     """Return the epoch that `set_epoch` was given as Python's own integer.
 
     Raises:
@@ -27,7 +27,7 @@ def epoch_number(epoch: Any) -> int:
         3
     """
     try:
-        number = operator.index(epoch)
+        number = operator.index(epoch)  # type: ignore[arg-type]
     except TypeError:
         number = -1
     if not 0 <= number <= MOST_EPOCHS:
@@ -40,7 +40,7 @@ def epoch_number(epoch: Any) -> int:
 def whole_number(
     owner: str | None,
     name: str,
-    value: Any,
+    value: object,
     *,
     least: int = 1,
     most: int = _MOST,
@@ -65,7 +65,7 @@ def whole_number(
         batchwright.errors.BudgetError: Packing(capacity=0): expected an integer of at least 1.
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
     if number is None or not least <= number <= most:
@@ -75,7 +75,9 @@ def whole_number(
     return number
 
 
-def keep_whole(instance: Any, *names: str, optional: tuple[str, ...] = (), **limits: Any) -> None:
+def keep_whole(
+    instance: object, *names: str, optional: tuple[str, ...] = (), **limits: Any
+) -> None:
     """Check integers of a frozen dataclass by `whole_number`; those in `optional` may be None."""
     for name in (*names, *optional):
         value = getattr(instance, name)
@@ -87,7 +89,7 @@ def keep_whole(instance: Any, *names: str, optional: tuple[str, ...] = (), **lim
 def real_number(
     owner: str,
     name: str,
-    value: Any,
+    value: object,
     *,
     accepts: Callable[[float], bool],
     expected: str,
@@ -116,7 +118,7 @@ def real_number(
     raise error(f"{owner}({name}={value!r:.60}): expected {expected}.")
 
 
-def budgets(owner: str, name: str, value: Any) -> int | tuple[int, ...]:
+def budgets(owner: str, name: str, value: object) -> int | tuple[int, ...]:
     """Return a budget, or one for each of several columns, as Python's own integers."""
     if not isinstance(value, list | tuple):
         return whole_number(owner, name, value)
@@ -151,7 +153,7 @@ def check_choice(
         raise error(f"{owner}({name}={value!r}): expected one of {listed}.")
 
 
-def check_flag(instance: Any, name: str, *, error: type[BatchwrightError] = BudgetError) -> None:
+def check_flag(instance: object, name: str, *, error: type[BatchwrightError] = BudgetError) -> None:
     """Raise `error` unless a setting is True or False."""
     value = getattr(instance, name)
     if type(value).__name__ not in {"bool", "bool_"}:
@@ -159,7 +161,7 @@ def check_flag(instance: Any, name: str, *, error: type[BatchwrightError] = Budg
 
 
 def keep_number(
-    instance: Any,
+    instance: object,
     name: str,
     accepts: Callable[[float], bool],
     expected: str,

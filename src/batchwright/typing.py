@@ -23,3 +23,10 @@ Last: TypeAlias = Literal["short", "drop", "repeat"]
 
 Cost: TypeAlias = Literal["padded", "quadratic"] | Callable[[FloatArray], FloatArray]
 """What balance is measured in: a name, or a function of lengths, per row."""
+
+Batch: TypeAlias = Any
+"""A batch as the user's collate function makes it: a tensor, or a dict, tuple or dataclass of row
+fields."""
+
+State: TypeAlias = dict[str, Any]
+"""What `state_dict` returns: strings, numbers, lists and arrays."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from batchwright.torch.update.loss_functions import LossSum
 from batchwright.torch.update.passes import FixedRandomness, untouched
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.windows import LabelCounter
+from batchwright.typing import Batch
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class GradientErrors:
 
 def check_gradient(
     model: torch.nn.Module,
-    window: Iterable[Any],
+    window: Iterable[Batch],
     loss_sum: LossSum,
     *,
-    weigh: Callable[[Any], float] | None = None,
-    present: Callable[[torch.nn.Module, list[Any]], None] | None = None,
+    weigh: Callable[[Batch], float] | None = None,
+    present: Callable[[torch.nn.Module, list[Batch]], None] | None = None,
 ) -> GradientErrors:
     """Measure how far the usual ways of averaging are off, on a window of the user's own.
 
@@ -77,7 +77,7 @@ def check_gradient(
     means = [1 / max(weight, 1e-30) for weight in weights]
     local = ranks_of(model).model
 
-    def of(batches: Sequence[Any], factors: Sequence[float]) -> torch.Tensor:
+    def of(batches: Sequence[Batch], factors: Sequence[float]) -> torch.Tensor:
         local.zero_grad(set_to_none=True)
         for batch, factor in zip(batches, factors, strict=True):
             torch.autograd.backward(loss_sum(local, batch).float() * factor)

@@ -31,6 +31,7 @@ from batchwright.torch.update.passes import (
     refused_exchange,
     untouched,
 )
+from batchwright.typing import Batch
 
 _COMPARED = 1 << 22  # parameters, about, whose gradients are compared at most
 _EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
@@ -42,7 +43,7 @@ _TRIES = 8  # batches on which a loss is tried until it is known what it is
 _MOST = 32  # loss functions distinguished by what they hold; further ones are by their code
 _IF_A_SUM = "Pass check_loss=False to Precision if it is a sum."
 
-_Cut: TypeAlias = tuple[Any, Any, Any]
+_Cut: TypeAlias = tuple[Batch, Batch, Batch]
 """Some rows, and the two halves of them."""
 
 
@@ -72,7 +73,7 @@ class Trial:
 
     loss_sum: LossSum
     model: torch.nn.Module
-    batch: Any
+    batch: Batch
     split: Split
     policy: Policy
 
@@ -198,7 +199,7 @@ class _Passes:
         found = attempted(partial(self.compare, cut, exact=exact))
         return [] if found is None else [found]
 
-    def _pass(self, batch: Any) -> _Pass:
+    def _pass(self, batch: Batch) -> _Pass:
         with self.trial.policy.autocast():
             loss = self.trial.loss_sum(self._model, batch)
         value = loss.detach().double()
@@ -276,7 +277,7 @@ def _few_rows(trial: Trial) -> list[_Cut]:
     return cuts[-2:]
 
 
-def _cut(split: Split, batch: Any) -> _Cut | None:
+def _cut(split: Split, batch: Batch) -> _Cut | None:
     try:
         return (batch, *split(batch))
     except UpdateError:

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias, cast
 import torch
 
 from batchwright.errors import LossError
+from batchwright.typing import Batch
 
-LossSum: TypeAlias = Callable[[Any, Any], torch.Tensor]
+LossSum: TypeAlias = Callable[[Any, Batch], torch.Tensor]
 """``(model, batch) → the sum of the loss``, a scalar."""
 
 

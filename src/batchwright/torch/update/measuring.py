@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from batchwright.torch.update.passes import (
     untouched,
 )
 from batchwright.torch.update.ranks import Ranks, device_of
-from batchwright.typing import FloatArray, IntArray, IntoLengths
+from batchwright.typing import Batch, FloatArray, IntArray, IntoLengths
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Evidence:
 def measured(
     ranks: Ranks,
     loss_sum: LossSum,
-    batch: Any,
+    batch: Batch,
     split: Split,
     *,
     candidates: Sequence[Mode] = ("fp32", "tf32", "bf16", "fp16"),
@@ -88,7 +87,7 @@ def measured(
     reasons = {mode: ruled_out(mode, device) for mode in candidates}
     modes = [mode for mode in candidates if reasons[mode] is None]
 
-    def run(batch: Any) -> Evidence:
+    def run(batch: Batch) -> Evidence:
         if ranks.kind == "copies":
             try:
                 with untouched(model, *modules_of(loss_sum)), refused_exchange():
@@ -121,7 +120,7 @@ def measured(
 
 
 def _step(
-    model: torch.nn.Module, loss_sum: LossSum, batch: Any, mode: Mode
+    model: torch.nn.Module, loss_sum: LossSum, batch: Batch, mode: Mode
 ) -> tuple[float, int | None]:
     """Run forward and backward; return seconds and peak bytes."""
     device = device_of(model)
@@ -180,7 +179,7 @@ class MeasuredCost:
 def fit_cost(
     model: torch.nn.Module,
     loss_sum: LossSum,
-    make_batch: Callable[[int, int], Any],
+    make_batch: Callable[[int, int], Batch],
     *,
     lengths: IntoLengths,
     max_tokens: int,
@@ -267,12 +266,12 @@ def _spread(distinct: IntArray, points: int) -> IntArray:
 
 
 def _least_seconds(
-    model: torch.nn.Module, loss_sum: LossSum, batches: list[Any], rounds: int
+    model: torch.nn.Module, loss_sum: LossSum, batches: list[Batch], rounds: int
 ) -> FloatArray:
     device = device_of(model)
     least = np.full(len(batches), np.inf)
 
-    def run(batch: Any) -> None:
+    def run(batch: Batch) -> None:
         torch.autograd.backward(loss_sum(model, batch))
 
     with untouched(model, *modules_of(loss_sum)):

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from batchwright.errors import UpdateError
 from batchwright.torch.data.rows import Split
 from batchwright.torch.data.trees import tensors_of
+from batchwright.typing import Batch
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ def attempted(run: Callable[[], T]) -> T | None:
     return None
 
 
-def on_what_fits(run: Callable[[Any], T], batch: Any, *, split: Split) -> T:
+def on_what_fits(run: Callable[[Batch], T], batch: Batch, *, split: Split) -> T:
     """Run something on a batch; where memory runs out, on its first half, and so on."""
     while (found := attempted(partial(run, batch))) is None:
         try:
@@ -100,11 +101,11 @@ class SizeLimit:
     patience: int = 100
     growth: float = 1.1
 
-    def excludes(self, batch: Any) -> bool:
+    def excludes(self, batch: Batch) -> bool:
         """Return whether to split a batch before it is tried."""
         return self.tokens is not None and _tokens_of(batch) >= self.tokens
 
-    def lowered(self, batch: Any) -> "SizeLimit":
+    def lowered(self, batch: Batch) -> "SizeLimit":
         """Return the limit after this batch ran out of memory."""
         tokens = float(_tokens_of(batch))
         lowest = tokens if self.tokens is None else min(self.tokens, tokens)
@@ -121,7 +122,7 @@ class SizeLimit:
         return dataclasses.replace(self, clean=0, tokens=self.tokens * self.growth)
 
 
-def _tokens_of(batch: Any) -> int:
+def _tokens_of(batch: Batch) -> int:
     """Return rows × columns of a batch's largest tensor."""
     shapes = [tensor.shape for tensor in tensors_of(batch) if tensor.ndim]
     return max((shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes), default=0)

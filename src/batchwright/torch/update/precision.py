@@ -19,6 +19,7 @@ from batchwright.torch.update.out_of_memory import SizeLimit
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.update.step import checked_clip, stepping
 from batchwright.torch.update.update import Session, Update
+from batchwright.typing import Batch, State
 
 _NOTHING = 1e-300
 """Windows without tokens weigh up to this together: see `Window`."""
@@ -86,7 +87,7 @@ class Precision:
         cls,
         model: torch.nn.Module,
         loss_sum: LossSum,
-        batch: Any,
+        batch: Batch,
         *,
         candidates: Sequence[Mode] = ("fp32", "tf32", "bf16", "fp16"),
         rounds: int = 5,
@@ -212,7 +213,7 @@ class Precision:
             )
         return Update(self._session, ranks, several, total, norm, split, factor)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return what an exact resume needs: the mode, the scaler's state, the counters."""
         session = self._session
         return {
@@ -262,7 +263,7 @@ _SCALER: dict[str, tuple[float, float] | None] = {  # a number in between, or a 
 }
 
 
-def _checked_state(state: object) -> dict[str, Any]:
+def _checked_state(state: object) -> State:
     """Check what `Precision.state_dict` returned, and return it as plain Python numbers."""
     if not isinstance(state, Mapping):
         raise _wrong(f"it is a {type(state).__name__}, expected a dict")

@@ -30,6 +30,7 @@ from batchwright.torch.update.out_of_memory import SizeLimit, is_out_of_memory, 
 from batchwright.torch.update.passes import PassState, PassTrace
 from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
+from batchwright.typing import Batch, State
 
 # Updates in a row that were not applied, after which a run ends.
 _BELOW_FLOOR = 3  # with the loss scale below its floor
@@ -58,7 +59,7 @@ class Session:
         self._traces: WeakKeyDictionary[torch.nn.Module, PassTrace] = WeakKeyDictionary()
         self._recorders: list[LiveLosses] = []
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         """Leave out what belongs to this process: the policy is made again."""
         policy = self.policy if self.mode == "custom" else None
         kept: dict[str, Any] = {
@@ -69,7 +70,7 @@ class Session:
         }
         return vars(self) | kept | {"_traces": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         vars(self).update(state)
         self._traces = WeakKeyDictionary()
 
@@ -78,11 +79,11 @@ class Session:
         """The present loss scale; 1 where nothing is scaled."""
         return 1.0 if self.policy is None else float(self.policy.scaler.get_scale())
 
-    def scaler_state(self) -> dict[str, Any] | None:
+    def scaler_state(self) -> State | None:
         """Return the state of the gradient scaler, also of one that is to be made."""
         return self.loaded if self.policy is None else self.policy.scaler.state_dict() or None
 
-    def load_scaler(self, state: dict[str, Any] | None) -> None:
+    def load_scaler(self, state: State | None) -> None:
         """Take the state of a gradient scaler, also of one that is to be made."""
         self.loaded = state
         if state and self.policy is not None:
@@ -107,7 +108,7 @@ class Session:
         return self.policy
 
     def measure(
-        self, ranks: Ranks, loss_sum: LossSum, batch: Any, split: Split, **options: Any
+        self, ranks: Ranks, loss_sum: LossSum, batch: Batch, split: Split, **options: Any
     ) -> Mode:
         """Choose a mode by a few steps of each on this batch."""
         self.evidence = measured(ranks, loss_sum, batch, split, **options)
@@ -173,7 +174,7 @@ class _Piece:
     """A batch, or a part of one, and what its pass recorded."""
 
     loss_sum: LossSum
-    batch: Any
+    batch: Batch
     records: list[Record] = field(default_factory=list)
 
 
@@ -233,7 +234,7 @@ class Update:
             self._unfinished = error
         return self
 
-    def backward(self, loss_sum: LossSum, batch: Any) -> None:
+    def backward(self, loss_sum: LossSum, batch: Batch) -> None:
         """Run one batch forward and backward.
 
         Args:
@@ -256,7 +257,7 @@ class Update:
             self._unfinished = error
             raise
 
-    def _backward(self, loss_sum: LossSum, batch: Any) -> None:
+    def _backward(self, loss_sum: LossSum, batch: Batch) -> None:
         if self._policy is None:
             if not self.session.has_agreed(self.ranks):
                 refuse_other_functions(loss_sum)
@@ -396,7 +397,7 @@ class Update:
         self.splits += 1
         self.retries += 1
 
-    def _fitting(self, loss_sum: LossSum, batch: Any) -> list[Any]:
+    def _fitting(self, loss_sum: LossSum, batch: Batch) -> list[Batch]:
         """Split a batch beforehand that is as large as one which did not fit lately."""
         if self.session.limit.excludes(batch):
             with suppress(UpdateError):
@@ -405,13 +406,15 @@ class Update:
                 return [*self._fitting(loss_sum, first), *self._fitting(loss_sum, second)]
         return [batch]
 
-    def _parts(self, loss_sum: LossSum, batch: Any, *, whole: bool = False) -> tuple[Any, Any]:
+    def _parts(
+        self, loss_sum: LossSum, batch: Batch, *, whole: bool = False
+    ) -> tuple[Batch, Batch]:
         """Cut a batch in two, where that leaves the gradient what it is."""
         parts = self._cut(batch)
         self.session.findings.refuse_to_split(self._trial(loss_sum, batch), whole=whole)
         return parts
 
-    def _trial(self, loss_sum: LossSum, batch: Any) -> Trial:
+    def _trial(self, loss_sum: LossSum, batch: Batch) -> Trial:
         assert self._policy is not None  # noqa: S101 (set by the first call of backward)
         return Trial(loss_sum, self._model, batch, self._cut, self._policy)
 
