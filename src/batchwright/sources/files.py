@@ -49,6 +49,7 @@ FORMATS = {
 """A new format is one function and one line here."""
 
 _KNOWN = ", ".join(FORMATS)
+_DESCRIPTIONS = ("state.json", "dataset_dict.json")  # what `datasets.save_to_disk` writes
 
 # How many rows are believed: so many, or so many for each byte, whichever is more. Where all
 # lengths are equal, Parquet keeps a million rows in a hundred bytes.
@@ -72,7 +73,9 @@ def files_of(source: Path) -> list[Path]:
         if not exists and glob.has_magic(str(source)):
             matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
             entries = [Path(name) for name in matches]
-        if exists and _is_saved_dataset(source):
+        is_saved = any((source / name).is_file() for name in _DESCRIPTIONS)
+    if is_saved:
+        with reading(str(source), "a saved dataset"):
             return _files_of_saved_dataset(source)
     if entries is not None:
         return _shards(entries, str(source))
@@ -146,12 +149,8 @@ def _shards(candidates: list[Path], source: str) -> list[Path]:
     return files
 
 
-def _is_saved_dataset(directory: Path) -> bool:
-    return any((directory / name).is_file() for name in ("state.json", "dataset_dict.json"))
-
-
 def _files_of_saved_dataset(directory: Path) -> list[Path]:
-    """Return the Arrow files that `datasets.save_to_disk` wrote, in the order of the rows."""
+    """Return the Arrow files of a saved dataset, in the order of its rows."""
     if (directory / "dataset_dict.json").is_file():
         names = sorted(path.parent.name for path in directory.glob("*/state.json"))
         raise SourceError(
