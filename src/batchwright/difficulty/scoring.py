@@ -103,7 +103,8 @@ def score(
             raise ScoresError("the source is empty, expected at least one sample.")
         kept = None if folder is None else ShardFolder(folder, facts | data_facts(source))
         if backend == "ray":
-            return _score_on_ray(source, metric, shard_size, kept, advance)
+            shards = partial(_answers_of_ray, source, metric, shard_size)
+            return score_shards(shards, lambda answer: answer, kept, advance)
         return score_shards(partial(slices, source, shard_size), metric, kept, advance)
 
 
@@ -115,12 +116,11 @@ def score_shards(
 ) -> FloatArray:
     """Score every shard that is not kept; `shards` takes the numbers of the kept ones."""
     done = {} if kept is None else kept.scores()
-    results: list[FloatArray] = []
-    first = 0
+    results: dict[int, FloatArray] = {}
     for shard in shards(done):
         scores = done.get(shard.number)
         if scores is None:
-            scores = _checked(metric(shard.samples), shard.num_rows, first=first)
+            scores = _checked(metric(shard.samples), shard)
             if kept is not None:
                 kept.save(shard.number, scores)
         elif scores.size != shard.num_rows:
@@ -128,19 +128,15 @@ def score_shards(
                 f"shard {shard.number} was kept with {scores.size} scores, it has "
                 f"{shard.num_rows} rows. Remove the folder."
             )
-        results.append(scores)
-        first += shard.num_rows
+        results[shard.number] = scores
         advance(shard.fraction)
-    return np.concatenate(results)
+    return np.concatenate([results[number] for number in sorted(results)])
 
 
-def _score_on_ray(
-    source: Sequence[Any],
-    metric: Metric,
-    shard_size: int,
-    kept: ShardFolder | None,
-    advance: Advance,
-) -> FloatArray:
+def _answers_of_ray(
+    source: Sequence[Any], metric: Metric, size: int, skip: Container[int]
+) -> Iterator[Shard]:
+    """Yield shards with the metric's answers for samples, as workers finish them."""
     try:
         import ray
         import ray.data
@@ -149,28 +145,29 @@ def _score_on_ray(
             "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
             "or leave it at 'local'."
         ) from error
-    done = {} if kept is None else kept.scores()
-    starts = range(0, len(source), shard_size)
-    missing = [{"number": k, "start": start} for k, start in enumerate(starts) if k not in done]
-    if missing:
-        shared = ray.put(source)  # once; workers take their slices from there
+    missing: dict[int, Shard] = {}
+    for shard in slices(source, size, skip=range(len(source))):
+        if shard.number in skip:
+            yield shard
+        else:
+            missing[shard.number] = shard
+    if not missing:
+        return
+    shared = ray.put(source)  # once; workers take their slices from there
 
-        def answer(shard: dict[str, int]) -> dict[str, Any]:
-            samples = ray.get(shared)[shard["start"] : shard["start"] + shard_size]
-            return {"number": shard["number"], "scores": np.asarray(metric(samples), np.float64)}
+    def answer(row: dict[str, int]) -> dict[str, Any]:
+        samples = ray.get(shared)[row["first"] : row["first"] + size]
+        return {"number": row["number"], "scores": np.asarray(metric(samples), np.float64)}
 
-        scored = ray.data.from_items(missing, override_num_blocks=len(missing)).map(answer)
-        for row in scored.iter_rows():
-            number = int(row["number"])
-            size = len(range(len(source))[starts[number] : starts[number] + shard_size])
-            done[number] = _checked(np.asarray(row["scores"]), size, first=starts[number])
-            if kept is not None:
-                kept.save(number, done[number])
-            advance(len(done) / len(starts))
-    return np.concatenate([done[number] for number in range(len(starts))])
+    rows = [{"number": shard.number, "first": shard.first} for shard in missing.values()]
+    scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
+    for done, row in enumerate(scored.iter_rows(), 1):
+        shard = missing[int(row["number"])]
+        yield shard._replace(samples=np.asarray(row["scores"]), fraction=done / len(rows))
 
 
-def _checked(answer: npt.ArrayLike, size: int, *, first: int) -> FloatArray:
+def _checked(answer: npt.ArrayLike, shard: Shard) -> FloatArray:
+    first, size = shard.first, shard.num_rows
     array = as_array(answer, "the metric's answer")
     if array.shape != (size,) or array.dtype.kind not in "buif":
         raise ScoresError(

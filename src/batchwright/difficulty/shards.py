@@ -32,12 +32,14 @@ class Shard(NamedTuple):
 
     Attributes:
         number: Which shard, from 0.
+        first: Its first sample.
         samples: What a metric takes; of a column, pieces of rows with where they come from.
         num_rows: How many.
         fraction: How much of the source has been read.
     """
 
     number: int
+    first: int
     samples: Any
     num_rows: int
     fraction: float
@@ -48,7 +50,7 @@ def slices(source: Sequence[Any], size: int, skip: Container[int] = ()) -> Itera
     for number, start in enumerate(range(0, len(source), size)):
         stop = min(start + size, len(source))
         samples = None if number in skip else source[start:stop]
-        yield Shard(number, samples, stop - start, stop / len(source))
+        yield Shard(number, start, samples, stop - start, stop / len(source))
 
 
 class Column:
@@ -100,10 +102,10 @@ class Column:
                 rows += stop - start
                 start = stop
                 if rows == size:
-                    yield Shard(number, held, rows, fraction)
+                    yield Shard(number, number * size, held, rows, fraction)
                     number, held, rows = number + 1, [], 0
         if rows:
-            yield Shard(number, held, rows, fraction)
+            yield Shard(number, number * size, held, rows, fraction)
         elif number == 0:
             raise SourceError(f"{self.name} has no rows.")
 
