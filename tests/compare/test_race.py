@@ -36,6 +36,16 @@ def test_arms_begin_alike_and_have_the_same_tokens(task):
     assert {each.spent.updates for each in shuffled} == {16}
 
 
+def test_a_run_of_fewer_updates_than_evaluations_has_a_metric(task):
+    run = race(task, ("plain", "planned"), evaluations=40)
+    for _ in run.turns():
+        pass
+    for outcome in run.outcomes():
+        if outcome.name != DENSE:
+            assert outcome.metric == outcome.evaluations[40].metric
+            assert outcome.metric < outcome.evaluations[0].metric
+
+
 def test_no_arm_is_more_than_an_update_ahead(task):
     run = race(task, longer=0.0)
     for _ in run.turns():

@@ -174,14 +174,20 @@ class Race:
         arm.update()
         if arm.has_failed or arm.dense:
             return arm
-        done, every = len(arm.evaluations), self.settings.evaluations
-        # After the end of the run twice as often: the moment of the target is looked for.
-        share = done / every if done <= every else 1 + (done - every) / (2 * every)
-        if arm.progress >= share - 1e-9:
+        if self._is_due(arm):
             arm.evaluate()
+        while self._is_due(arm):  # one update may reach the places of several evaluations
+            arm.evaluations.append(arm.evaluations[-1])
         if arm.progress >= 1 and arm.name not in self._ended:
             self._ended[arm.name] = replace(arm.spent)
         return arm
+
+    def _is_due(self, arm: Arm) -> bool:
+        """Return whether an arm has reached the place of its next evaluation."""
+        done, every = len(arm.evaluations), self.settings.evaluations
+        # After the end of the run twice as often: the moment of the target is looked for.
+        share = done / every if done <= every else 1 + (done - every) / (2 * every)
+        return arm.progress >= share - 1e-9
 
     def _due(self, arm: Arm) -> tuple[float, int]:
         """Sort arms by their progress; arms of equal progress in another sequence each round."""
