@@ -14,7 +14,15 @@ from batchwright.report.page import (
     waste_plots,
 )
 from batchwright.report.plots import band
-from batchwright.report.rows import SUMMARY, UNICODE, PlanView, layout_line, plan_rows, waste_of
+from batchwright.report.rows import (
+    SUMMARY,
+    UNICODE,
+    PlanView,
+    control_line,
+    layout_line,
+    plan_rows,
+    waste_of,
+)
 from batchwright.stats.costs import StepCosts
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats
@@ -90,7 +98,7 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
             "nearly as long as a row. Longer rows pack better."
         )
         return
-    budgeted = None if facts.inspected is None else facts.inspected.within_budget
+    budgeted = facts.within_budget
     if better := _better_position(facts, measured):
         cure = (
             f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
@@ -194,23 +202,13 @@ def _lengths(lengths: LengthStats, unit: str) -> Section:
 
 def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
     """Show what a plan wastes, beside other batches in the same memory."""
-    kinds, notes = waste_of(facts, measured), []
-    plain = measured.plain_batches
-    budgeted = None if facts.inspected is None else facts.inspected.within_budget
-    if plain is not None:
-        samples = plural(plain.batch_size, "random sample")
-        notes.append(f"Plain batches hold {samples}: the most that always fit the budget.")
-    if budgeted is not None:
-        notes.append(
-            f"Within a budget: padded batches of at most {number(budgeted.max_tokens)} {unit}, as "
-            "large as the largest of this plan."
-        )
+    kinds, note = waste_of(facts, measured), control_line(facts, measured, unit)
     rows = [
         {"": name, facts.wasted: percent(share), "batches": number(count)}
         for name, share, count in kinds
     ]
     plots = waste_plots({name: share for name, share, _ in kinds}, what=facts.wasted)
-    return Section("Waste", rows=rows, plots=plots, note=" ".join(notes))
+    return Section("Waste", rows=rows, plots=plots, note=note)
 
 
 def _shapes(shapes: ShapeStats, unit: str) -> Section:

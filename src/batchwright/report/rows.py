@@ -248,9 +248,21 @@ def waste_of(facts: PlanFacts, measured: Measured) -> list[tuple[str, float, int
     kinds = [("this plan", waste.plan, facts.file.num_batches)]
     if plain is not None and waste.plain_batches is not None:
         kinds.append(("plain batches", waste.plain_batches, plain.num_batches))
-    if facts.inspected is not None and (budgeted := facts.inspected.within_budget) is not None:
-        kinds.append(("within a budget", budgeted.padding, budgeted.num_batches))
+    if facts.within_budget is not None:
+        within = facts.within_budget
+        kinds.append(("within a budget", within.padding, within.num_batches))
     return kinds
+
+
+def control_line(facts: PlanFacts, measured: Measured, unit: str) -> str:
+    """Describe the control, if there is one."""
+    if measured.plain_batches is not None:
+        samples = plural(measured.plain_batches.batch_size, "random sample")
+        return f"Plain batches hold {samples}, the most that always fit."
+    if facts.within_budget is not None:
+        most = number(facts.within_budget.max_tokens)
+        return f"Within a budget: batches of at most {most} {unit}, the size of the largest here."
+    return ""
 
 
 def dial_row(position: DialPosition) -> dict[str, str]:

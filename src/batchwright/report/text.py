@@ -13,6 +13,7 @@ from batchwright.report.rows import (
     Glyphs,
     PlanView,
     Row,
+    control_line,
     dial_row,
     layout_line,
     plan_rows,
@@ -53,7 +54,7 @@ def plan_report(view: PlanView, *, glyphs: Glyphs, width: int) -> RenderableType
             *_lengths(facts.measured.lengths, view.unit, inner),
             *_curve(facts.measured.lengths.histogram, glyphs, inner),
             Text(),
-            _title("Waste", _control(facts.measured)),
+            _title("Waste", control_line(facts, facts.measured, view.unit)),
             _waste(facts, facts.measured, glyphs, inner),
             Text(),
         ]
@@ -139,14 +140,6 @@ def _axis(histogram: Histogram, width: int) -> str:
         if not line or place > len(line):
             line = line.ljust(place) + label
     return line
-
-
-def _control(measured: Measured) -> str:
-    plain = measured.plain_batches
-    if plain is None:
-        return ""
-    samples = plural(plain.batch_size, "random sample")
-    return f"plain batches hold {samples}, the most that always fit"
 
 
 def _waste(facts: PlanFacts, measured: Measured, glyphs: Glyphs, width: int) -> Table:

@@ -134,6 +134,11 @@ class PlanFacts:
         return self.file.split if self.measured is None else self.measured.stats.split
 
     @property
+    def within_budget(self) -> BudgetedBatches | None:
+        """What a plan without a budget would waste within one, if it was inspected."""
+        return None if self.inspected is None else self.inspected.within_budget
+
+    @property
     def wasted(self) -> str:
         """What waste is: ``"empty"`` cells of rows packed to a budget, or ``"padding"``."""
         layout = self.file.layout
