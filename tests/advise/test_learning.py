@@ -4,8 +4,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from batchwright.advise import Gain, LearningTrial, run_learning_trials  # noqa: E402
-from batchwright.advise.trials import ALONE, _learning_trial, _plan  # noqa: E402
+from batchwright.advise import Gain, LearningTrial  # noqa: E402
+from batchwright.advise.trials import (  # noqa: E402
+    ALONE,
+    _learning_trial,
+    _plan,
+    run_learning_trials,
+)
 from batchwright.compare import Strategy  # noqa: E402
 from batchwright.compare.arm import Evaluation, Spent  # noqa: E402
 from batchwright.compare.race import Outcome  # noqa: E402

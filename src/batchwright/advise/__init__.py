@@ -17,7 +17,7 @@ from batchwright.advise.sample_profiles import (
 )
 from batchwright.advise.snippets import FRAMEWORKS, snippet
 from batchwright.advise.task_evidence import Found, Price, examine_task, price_trials
-from batchwright.advise.trials import LearningTrial, SpeedTrial, run_learning_trials, run_trials
+from batchwright.advise.trials import LearningTrial, SpeedTrial
 
 __all__ = [
     "FRAMEWORKS",
@@ -50,7 +50,5 @@ __all__ = [
     "profile_labels",
     "profile_model",
     "profile_samples",
-    "run_learning_trials",
-    "run_trials",
     "snippet",
 ]

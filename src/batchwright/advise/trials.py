@@ -67,11 +67,7 @@ class LearningTrial:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether short runs show the strategy to be faster.
-
-        Of several runs the interval counts. A single run has to show more, and its worst and best
-        levels count.
-        """
+        """Whether short runs show the strategy to be faster; a single run has to show more."""
         gain = self.sooner
         if gain.low is None or gain.high is None:
             if gain.ratio >= ALONE and self.least >= WORTH:
@@ -94,17 +90,9 @@ def run_trials(
 ) -> list[SpeedTrial]:
     """Measure the speed of every strategy, update by update in turns, and discard the models.
 
-    Args:
-        task: The task.
-        strategies: The first is the one that others are compared with.
-        seconds: Time for all of it, or longer until every strategy has a few updates.
-        at_most: The time after which nothing more is begun.
-        updates: Updates of each strategy, after two for warm-up. None: as many as fit the seconds.
-        seed: Of weights and batches.
-        watch: Called with the share that is done.
-
-    Returns:
-        A trial for each strategy; empty if updates are too slow for three of each.
+    Each takes as many updates as asked for, after two for warm-up; or as many as fit into the
+    seconds, and a few at least, but none is begun after `at_most` seconds. `watch` is called with
+    the share that is done. Returns nothing if updates are too slow for three of each strategy.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -177,25 +165,13 @@ def run_learning_trials(
     seed: int = 0,
     watch: Callable[[float], None] = lambda _: None,
 ) -> list[LearningTrial]:
-    """Train every strategy for one or three short runs, in turns, and discard the models.
+    """Train every strategy for one or three short runs, in turns, and compare them with the first.
 
     Short runs go through the whole schedule of the learning rate and the whole pacing of a
     curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
-    *When Do Curricula Work?*, 2021, arXiv:2012.03107).
-
-    Args:
-        task: The task.
-        strategies: The first is the one that others are compared with.
-        seconds: The time after which nothing more is begun.
-        run_seconds: Expected time of a whole run of each strategy.
-        evaluation_seconds: Time of an evaluation.
-        updates: Of the first strategy in each run. None: as many as fit the seconds.
-        seed: The first seed.
-        watch: Called with the share that is done.
-
-    Returns:
-        A trial for each strategy but the first; empty if there is no time for a third of a run, or
-        the metric did not improve.
+    *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
+    or as fit into the seconds; none is begun after them. Returns nothing if there is no time for a
+    third of a run, or the metric did not improve.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -271,8 +247,7 @@ def _learning_trial(
 def _times_as_fast(first: Outcome, other: Outcome, sign: float) -> list[float]:
     """Return how many times as fast an arm reached each level that the first one reached.
 
-    An arm that never reaches a level counts as reaching it at its end. That flatters it, but never
-    makes it faster than the first arm, which was there by then.
+    An arm that never reaches a level counts as reaching it at its end, which is never faster.
     """
     from batchwright.compare.figures import reached
 

@@ -1,18 +1,17 @@
 """An arm of a comparison: a strategy that trains its own model, with its own clock."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count, islice
+from itertools import count
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from batchwright.compare.strategy import Strategy
+from batchwright.compare.strategy import DENSE, Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
@@ -65,33 +64,13 @@ class Arm:
     """A strategy with its model, in one run.
 
     Guarantees that arms of one seed begin with the same weights, that each sees only its own
-    random numbers, and that evaluating, saving and waiting for its turn take none of its time.
-
-    Args:
-        task: The task.
-        strategy: The strategy.
-        seed: Of weights and batches.
-        name: The name shown in tables. None: the strategy's.
-        dense: Train on batches without padding: the limit of what any batching can do.
-
-    Attributes:
-        spent: What training has taken so far.
-        evaluations: In sequence.
-        loss: Of the last update.
-        precision: Computes the updates.
+    random numbers, and that evaluating, saving and waiting for its turn take none of its time. A
+    dense arm trains on batches without padding, to show the limit of what any batching can do.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        strategy: Strategy,
-        *,
-        seed: int,
-        name: str | None = None,
-        dense: bool = False,
-    ) -> None:
-        self.task, self.strategy, self.seed, self.dense = task, strategy, seed, dense
-        self.name = strategy.name if name is None else name
+    def __init__(self, task: Task, strategy: Strategy, *, seed: int, dense: bool = False) -> None:
+        self.task, self.strategy, self.dense = task, strategy, dense
+        self.name = DENSE if dense else strategy.name
         self.device = task.place()
         self.planner = strategy.planner(task, seed=seed)
         self.spent = Spent(seconds=0.0 if dense else strategy.preparation(task))
@@ -128,11 +107,7 @@ class Arm:
         return self.spent.updates > 0 and not math.isfinite(self.loss)
 
     def choose_precision(self, mode: str | None = None) -> None:
-        """Replace the precision "auto" by the fastest one.
-
-        Args:
-            mode: The one measured earlier for this strategy. None: measure now.
-        """
+        """Replace the precision "auto" by the one that was measured earlier, or measure it now."""
         if self.strategy.precision != "auto":
             return
         if mode is not None:
@@ -146,11 +121,7 @@ class Arm:
         )
 
     def update(self) -> float:
-        """Train one update, by the mean loss over all its batches.
-
-        Returns:
-            The seconds that it took.
-        """
+        """Train one update, by the mean loss over all its batches; return its seconds."""
         task, spent = self.task, self.spent
         with self._own_random_numbers():
             self.model.train()
@@ -192,11 +163,11 @@ class Arm:
         self.evaluations.append(Evaluation(self.spent.tokens, self.spent.seconds, metric))
         return metric
 
-    def largest_batches(self, number: int = 2) -> list[Any]:
-        """Return the largest batches of the first epoch, and the one with the longest row."""
+    def largest_batches(self) -> list[Any]:
+        """Return the two largest batches of the first epoch, and the one with the longest row."""
         plan = self._plan(0)
         rows = np.maximum.reduceat(totals(self._entries(plan)), plan.offsets[:-1])
-        chosen = {*np.argsort(self._padded(plan))[-number:].tolist(), int(rows.argmax())}
+        chosen = {*np.argsort(self._padded(plan))[-2:].tolist(), int(rows.argmax())}
         return self._batches(plan, sorted(chosen))
 
     def state_dict(self) -> dict[str, Any]:
@@ -252,7 +223,7 @@ class Arm:
         """Return the padded tokens of each batch."""
         return plan.layout.batch_tokens(self._entries(plan), plan.offsets)
 
-    def _batches(self, plan: Plan, chosen: list[int]) -> list[Any]:
+    def _batches(self, plan: Plan, chosen: Iterable[int]) -> list[Any]:
         collate = self.strategy.collate(self.task, plan.layout)
         return [
             collate([self.task.samples[index] for index in plan[batch].tolist()])
@@ -267,19 +238,10 @@ class Arm:
             padded = self._padded(plan)
             sizes = totals(self._entries(plan)).astype(np.int64)
             real = np.add.reduceat(sizes, plan.offsets[:-1])
-            first = done * accumulate
-            batches = iter(
-                DataLoader(
-                    self.task.samples,  # type: ignore[arg-type]  # any sequence
-                    batch_sampler=[batch.tolist() for batch in islice(plan, first, None)],
-                    collate_fn=self.strategy.collate(self.task, plan.layout),
-                    # Else each loader draws from the generator that the model draws from.
-                    generator=torch.Generator(),
-                )
-            )
-            for start in range(first, len(plan), accumulate):
-                span = slice(start, start + accumulate)
-                yield int(real[span].sum()), padded[span], list(islice(batches, accumulate))
+            for start in range(done * accumulate, len(plan), accumulate):
+                span = range(start, min(start + accumulate, len(plan)))
+                tokens = int(real[span.start : span.stop].sum())
+                yield tokens, padded[span.start : span.stop], self._batches(plan, span)
             done = 0
 
 
@@ -299,10 +261,6 @@ def without_padding(plan: Plan, lengths: LengthArray) -> Plan:
 
     Guarantees batches of as many rows, with nothing to pad, and about as many real tokens. They
     show the limit of speed; what a model learns from them is meaningless. O(n log n).
-
-    Args:
-        plan: Any plan of whole samples.
-        lengths: integer[n] or integer[n, k], the lengths it was made for.
 
     Example:
         >>> import batchwright as bw

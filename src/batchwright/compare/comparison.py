@@ -118,10 +118,6 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any
         the share of samples that is `eligible` at points of its `progress` (None: no curriculum),
         and `coverage`: for some `epochs`, the fields of `Coverage` and `drawn`, all draws until
         their end (None: each epoch has every sample once, or there are more than `MOST_DRAWS`).
-
-    Raises:
-        StrategyError: If the task does not allow the strategy.
-        BudgetError: If a sample alone exceeds the budget.
     """
     planner = strategy.planner(task, seed=seed)
     plan = planner(0)

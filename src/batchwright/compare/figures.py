@@ -108,12 +108,7 @@ def summarize(
 def reached(
     evaluations: Sequence[Evaluation], target: float, *, sign: float = 1.0
 ) -> Reached | None:
-    """Return when a metric was first reached; None if never.
-
-    Args:
-        evaluations: In sequence.
-        target: The metric.
-        sign: -1 where higher is better.
+    """Return when a metric was first reached; None if never. `sign` is -1 where higher is better.
 
     Example:
         >>> reached([Evaluation(0, 0.0, 5.0), Evaluation(100, 10.0, 4.0)], 4.5)

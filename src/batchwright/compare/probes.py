@@ -30,12 +30,7 @@ def peak_bytes(arm: Arm) -> int | None:
     """Measure the peak memory of an arm: parameters, optimizer, gradients and its largest batches.
 
     Each batch takes one step on a copy that shares the tensors, which leaves the arm unchanged.
-
-    Args:
-        arm: An arm with its precision chosen.
-
-    Returns:
-        Bytes, as the allocator reports them; None if the device's allocator reports nothing.
+    None: the device's allocator reports nothing.
     """
     if not can_measure(arm.device):
         return None
@@ -60,9 +55,6 @@ def audited(arm: Arm) -> dict[str, Any] | None:
     """Train an arm for a few more updates, and audit what its precision loses.
 
     It changes the arm's weights and what it has spent: call it after the outcome is recorded.
-
-    Args:
-        arm: After its run.
 
     Returns:
         JSON values: `mode`, `updates`, `loss_scale`, `advice` on this precision and, in bf16,

@@ -6,7 +6,7 @@ from typing import Any
 
 from batchwright.compare.arm import Arm, Evaluation, Spent
 from batchwright.compare.probes import audited, peak_bytes
-from batchwright.compare.strategy import DENSE, Strategy
+from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 
 DENSE_SHARE = 1 / 3
@@ -61,18 +61,8 @@ class Race:
 
     Guarantees that arms take turns so that none is ever more than an update ahead of another, in
     shares of the run; that the sequence of turns changes from round to round; and that the state
-    alone determines what is left.
-
-    Args:
-        task: The task.
-        strategies: The first is the one that others are compared with.
-        seed: Of weights and batches.
-        settings: How long to train.
-        modes: Name of a strategy → the precision that was measured for it earlier.
-        dense: Whether the dense limit takes part, where lengths differ.
-
-    Attributes:
-        arms: One for each strategy, and the dense limit.
+    alone determines what is left. `modes` has the precisions that were measured earlier, by name of
+    the strategy. Where lengths differ, the dense limit takes part, too.
     """
 
     def __init__(
@@ -93,7 +83,7 @@ class Race:
         if dense and pads and (task.sizes != task.sizes[0]).any():
             best = next((each for each in pads if each.kind == "planned"), pads[-1])
             plain = replace(best, order="shuffle", precision="fp32")
-            self.arms.append(Arm(task, plain, seed=seed, name=DENSE, dense=True))
+            self.arms.append(Arm(task, plain, seed=seed, dense=True))
         self._num_strategies = len(strategies)
         self._ended: dict[str, Spent] = {}
         self._peaks: dict[str, int | None] = {}

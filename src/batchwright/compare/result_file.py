@@ -32,6 +32,8 @@ FORMAT = 2
 
 _CHECKSUM = "sha256"
 
+_OF_TASK = ("num_tokens", "max_tokens", "step_tokens", "epochs", "metric", "better")
+
 _ADVICE = "Name another --output, or overwrite it with --restart."
 
 Result = dict[str, Any]
@@ -46,13 +48,8 @@ def described(
         "task_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "quick": quick,
         "num_samples": len(task.sizes),
-        "num_tokens": task.num_tokens,
         "lengths": fingerprint(task.sizes),
-        "max_tokens": task.max_tokens,
-        "step_tokens": task.step_tokens,
-        "epochs": task.epochs,
-        "metric": task.metric,
-        "better": task.better,
+        **{name: getattr(task, name) for name in _OF_TASK},
         "device": task.place().type,
         "threads": torch.get_num_threads(),
         "strategies": [
@@ -211,17 +208,13 @@ def _key(result: Result) -> str:
 
 def _outcome(facts: Result) -> Outcome:
     evaluations = tuple(
-        Evaluation(each["tokens"], each["seconds"], _or_nan(each["metric"]))
+        Evaluation(**each | {"metric": math.nan if each["metric"] is None else each["metric"]})
         for each in facts["evaluations"]
     )
     outcome = Outcome(**facts | {"spent": Spent(**facts["spent"]), "evaluations": evaluations})
     if not fits(_plain(asdict(outcome)) | {"evaluations": []}, Outcome):
         raise TypeError(f"the outcome of {outcome.name!r} has values of wrong types")
     return outcome
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:

@@ -111,7 +111,7 @@ class Strategy:
         self._check("kind", self.kind, KINDS)
         self._check("precision", self.precision, PRECISIONS)
         if isinstance(self.order, str):
-            kind, colon, scores = self.order.partition(":")
+            kind, colon, scores = self._parts
             self._check("order", kind, ORDERS)
             if colon and (kind not in _SCORED or not scores):
                 raise StrategyError(
@@ -127,10 +127,7 @@ class Strategy:
 
     @classmethod
     def named(cls, name: str) -> Strategy:
-        """Make a strategy from a name such as ``planned``, ``plain+bf16``, ``packed+curriculum``.
-
-        Args:
-            name: A kind; then an order or a precision or both, each after a plus.
+        """Make a strategy from a kind, then an order, a precision or both, joined by plus signs.
 
         Raises:
             StrategyError: If a part is unknown.
@@ -164,9 +161,7 @@ class Strategy:
 
     def preparation(self, task: Task) -> float:
         """Return the seconds it took to compute the scores of the order."""
-        if isinstance(self.order, str) and self.order.partition(":")[0] in _SCORED:
-            return task.difficulty(self.order.partition(":")[2] or None)[1]
-        return 0.0
+        return task.difficulty(self._parts[2] or None)[1] if self._parts[0] in _SCORED else 0.0
 
     def collate(self, task: Task, layout: Layout) -> Collate:
         """Return the function that makes batches of samples in the planned shapes.
@@ -194,6 +189,11 @@ class Strategy:
                 f"{type(task.collate).__name__}: make it a PadCollator."
             )
         return dataclasses.replace(task.collate, **asked)
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        """The order's name, a colon, and the name of its difficulty; empty where it has none."""
+        return self.order.partition(":") if isinstance(self.order, str) else ("", "", "")
 
     def _batching(self, task: Task) -> Batching:
         options = dict(self.options)
@@ -228,7 +228,7 @@ class Strategy:
     def _order(self, task: Task, seed: int) -> Order:
         if not isinstance(self.order, str):
             return self.order
-        kind, _, name = self.order.partition(":")
+        kind, _, name = self._parts
         if kind not in _SCORED:
             return Sequential() if kind == "sequential" else Shuffle()
         order = Curriculum(
@@ -247,11 +247,7 @@ class Strategy:
 
 
 def safe_batch_size(task: Task, max_tokens: int, multiple: int = 1) -> int:
-    """Return how many samples fit a budget when all are as long as the longest.
-
-    Raises:
-        BudgetError: If not even one does.
-    """
+    """Return how many samples fit a budget when all are as long as the longest; at least one."""
     longest = -(-task.sizes.reshape(len(task.sizes), -1).max(axis=0).astype(int) // multiple)
     tokens = int(longest.sum()) * multiple
     if tokens > max_tokens:
@@ -263,14 +259,10 @@ def safe_batch_size(task: Task, max_tokens: int, multiple: int = 1) -> int:
 
 
 def parse_strategies(text: str) -> list[Strategy]:
-    """Read names separated by commas, or the TOML file of that name.
+    """Read names separated by commas, such as ``"plain, planned+bf16"``, or a TOML file.
 
     Raises:
         StrategyError: If a name is unknown or repeated, or there is none.
-
-    Example:
-        >>> [each.name for each in parse_strategies("plain, planned+bf16")]
-        ['plain', 'planned+bf16']
     """
     if text.endswith(".toml"):
         return read_strategies(text)

@@ -39,9 +39,6 @@ def warm_up_then_decay(progress: float) -> float:
     A linear rise, then an inverse square root, which does not depend on where the run ends: an arm
     may train a little longer than planned (Vaswani et al., *Attention Is All You Need*, 2017).
 
-    Args:
-        progress: The share of the run that is done; above 1 in a longer run.
-
     Example:
         >>> [round(warm_up_then_decay(progress), 2) for progress in (0.1, 0.2, 0.8)]
         [0.5, 1.0, 0.5]
@@ -204,11 +201,7 @@ class Task:
         return 1.0 if self.better == "lower" else -1.0
 
     def as_metric(self, returned: Any) -> float:
-        """Convert what `evaluate` returned to a number.
-
-        Raises:
-            TaskError: If it is not one.
-        """
+        """Convert what `evaluate` returned to a number; raise `TaskError` if it is none."""
         try:
             return float(returned)
         except (TypeError, ValueError, RuntimeError):
@@ -226,14 +219,11 @@ class Task:
         """Return the same job with a share of its tokens: fewer epochs, or a part of one.
 
         The short run goes through the whole schedule of the learning rate and the whole pacing of a
-        curriculum. The time that scores took is charged in proportion.
-
-        Args:
-            share: Above 0, up to 1.
-            seed: Of the random part of the samples, where less than an epoch is left.
+        curriculum. The time that scores took is charged in proportion. Where less than an epoch is
+        left, it has a random part of the samples.
 
         Raises:
-            TaskError: If the share is out of range.
+            TaskError: If the share is not above 0 and at most 1.
         """
         if not 0 < share <= 1:
             raise TaskError(f"shortened({share}): expected a share above 0, up to 1.")
@@ -258,11 +248,10 @@ class Task:
     def difficulty(self, name: str | None = None) -> tuple[npt.ArrayLike, float]:
         """Return scores, float[n], and the seconds that computing them took.
 
-        Args:
-            name: One of `difficulties`; None is the first, or lengths if there is none.
+        Without a name, these are the first of `difficulties`, or lengths if there are none.
 
         Raises:
-            TaskError: If there is none of that name.
+            TaskError: If there are none of that name.
         """
         if name is None:
             name = next(iter(self.difficulties), "length")

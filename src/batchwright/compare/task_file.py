@@ -46,9 +46,6 @@ def errors_of_task(path: Path | str) -> Iterator[None]:
     """Turn an error in a task's own code into one line with its place.
 
     Errors that did not pass through the task, or a module beside it, stay as they are.
-
-    Raises:
-        TaskError: If the task's code fails, or ends the process.
     """
     try:
         yield
