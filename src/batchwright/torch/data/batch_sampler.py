@@ -86,6 +86,7 @@ class PlanBatchSampler:
         return self._num_batches(self.world_size)
 
     def __iter__(self) -> "PlanIterator":
+        """Begin an epoch, or go on where the loaded state says."""
         return PlanIterator(self._begin, self._state, self._end)
 
     def __repr__(self) -> str:

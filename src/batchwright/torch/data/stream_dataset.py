@@ -44,29 +44,23 @@ class StreamDataset(IterableDataset[Any]):
     With torchdata's `StatefulDataLoader` a resumed run gets the identical rest, under the same
     number of workers. In a plain `DataLoader` without workers, `state_dict` says where the loop is.
 
+    `batching`, `length`, `seed`, `accumulate` and `last` are as in `batchwright.stream`, `rank` and
+    `world_size` as in `PlanBatchSampler`.
+
     Args:
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
             any other iterable. The same samples on every rank: a stream that is split by rank
             already is refused. Its own `set_epoch`, if it has one, is called as each pass begins.
-        batching: How samples become batches; see `batchwright.stream`.
-        length: ``sample → length``, or a tuple of one for each column; None is `len`.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
             or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does; with
             several columns, the sequences of a tuple, one for each.
         collate: Makes one value of the samples of a batch, in the worker: `PadCollator`,
             `PackCollator`. None yields lists, which the loader's ``collate_fn`` may take.
         buffer_size: Samples to hold, in each worker.
-        seed: Zero or larger.
-        accumulate: Batches of one update on each rank.
-        rank: This process, from 0. None: what `torch.distributed` says once it is initialised,
-            else 0.
-        world_size: Ranks that share each update. None: as `rank`.
         presharded: Whether each worker iterates over its own part already, as with an
             `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
             streams say themselves, else no; any other `IterableDataset` with workers requires it.
             ``"workers"`` says that ranks do not split it, which True leaves open.
-        last: What becomes of samples at the end that fill no whole update; see
-            `batchwright.stream`.
 
     Attributes:
         epoch: The epoch of the next iterator.
