@@ -21,6 +21,8 @@ from batchwright.torch.data.trees import leaves_of
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 """Where launchers say how many processes they started."""
 
+_HUGGING_FACE = "datasets.IterableDataset"
+
 _DEPTH = 16
 """Streams looked at inside of one another."""
 
@@ -84,29 +86,26 @@ def _launched(name: str) -> int:
 def splits_by_worker(samples: object) -> bool | None:
     """Check whether a stream gives each worker its own part. None: it does not say."""
     for inside in _inside(samples):
-        if _is_hugging_face(inside):
-            return True
-        names = _stages(inside)
-        if names:
-            return "split_by_worker" in names
+        stages = _stages(inside)
+        if stages:
+            return bool({"split_by_worker", _HUGGING_FACE} & stages)
     return None
 
 
 def check_not_split_by_rank(samples: object, world_size: int, presharded: object) -> None:
     """Raise `PlanError` if a stream gives each rank its own part, or may well do so."""
     for inside in _inside(samples):
-        distributed_over = getattr(getattr(inside, "_distributed", None), "world_size", 1)
-        if _is_hugging_face(inside):
+        stages = _stages(inside)
+        if _HUGGING_FACE in stages:
+            parts = getattr(getattr(inside, "_distributed", None), "world_size", 1)
             others = distributed.get_world_size() if _is_initialised() else _launched("WORLD_SIZE")
-            if distributed_over > 1 and max(world_size, others) > 1:
+            if parts > 1 and max(world_size, others) > 1:
                 raise _split("datasets.distributed.split_dataset_by_node")
-            return
-        names = _stages(inside)
-        if world_size > 1 and "split_by_node" in names:
+        elif world_size > 1 and "split_by_node" in stages:
             raise _split("nodesplitter=split_by_node")
-        if world_size > 1 and any("resampled" in name.lower() for name in names):
+        elif world_size > 1 and any("resampled" in name.lower() for name in stages):
             raise _split("resampled=True")
-        if names:
+        if stages:
             return
     if presharded is True and world_size > 1 and isinstance(samples, IterableDataset):
         raise PlanError(
@@ -188,21 +187,18 @@ def _inside(samples: object) -> Iterator[object]:
         inside = getattr(inside, "dataset", None)
 
 
-def _is_hugging_face(samples: object) -> bool:
-    return any(
-        each.__module__.startswith("datasets.") and each.__name__ == "IterableDataset"
-        for each in type(samples).__mro__
-    )
-
-
-def _stages(samples: object) -> list[str]:
-    """List the names of a WebDataset's stages."""
+def _stages(samples: object) -> set[str]:
+    """Return the names of a WebDataset's stages, or that of Hugging Face's streams; else none."""
+    kinds = type(samples).__mro__
+    streams = (each.__module__ for each in kinds if each.__name__ == "IterableDataset")
+    if any(module.startswith("datasets.") for module in streams):
+        return {_HUGGING_FACE}
     pipeline = getattr(samples, "pipeline", None)
     if not isinstance(pipeline, list) or not isinstance(samples, IterableDataset):
-        return []
-    names = []
+        return set()
+    names: set[str] = set()
     for stage in pipeline:
-        names.append(type(stage).__name__)
+        names.add(type(stage).__name__)
         parts = (stage, getattr(stage, "f", None), getattr(stage, "func", None))
-        names.extend(str(getattr(each, "__name__", "")) for each in parts)
+        names.update(str(getattr(each, "__name__", "")) for each in parts)
     return names
