@@ -240,11 +240,11 @@ def _count(batch: Any, *, in_use: bool) -> float:
     if name in LABEL_NAMES:
         return _labels(fields[name], fields, name_of("batch", batch, name))
     if name is not None:
-        values, shape = _numbers(fields[name]), ["rows", "length"][: 1 + (name != "lengths")]
-        if values is None or values.ndim != len(shape):
-            path = name_of("batch", batch, name)
-            raise LossError(f"{path} is no tensor [{', '.join(shape)}]: {_WEIGH}")
-        return float((values if name == "lengths" else values != 0).sum())
+        values, are_lengths = _numbers(fields[name]), name == "lengths"
+        if values is None or values.ndim != (1 if are_lengths else 2):
+            shape = "[rows]" if are_lengths else "[rows, length]"
+            raise LossError(f"{name_of('batch', batch, name)} is no tensor {shape}: {_WEIGH}")
+        return float((values if are_lengths else values != 0).sum())
     last = [*fields][-1] if fields and isinstance(batch, tuple | list) else None
     if last is not None and is_array(fields[last]):
         return _labels(fields[last], {}, name_of("batch", batch, last), in_use=in_use)
