@@ -149,6 +149,7 @@ OPTIONS = [
     ("compare", "--target", "nan"),
     ("compare", "--target", "inf"),
     ("compare", "--seeds", "nan"),
+    ("compare", "--seeds", "9999999999"),
     ("compare", "--seed", "-1"),
     ("compare", "--evaluations", "0"),
     ("compare", "--threads", "0"),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Time that trials of a TASK may take.",
     show_default="120, or 5 % of a longer run",
 )
-@options.number(
+@options.count(
     "--updates",
     help="Updates of each strategy in a trial, instead of --seconds.",
 )

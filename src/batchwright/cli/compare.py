@@ -37,8 +37,8 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
     metavar="NAMES|FILE",
     help="Names separated by commas, or a TOML file; the others are compared with the first.",
 )
-@options.number("--seeds", help="Runs.", show_default="3, or 1 with --quick")
-@options.number("--seed", "first_seed", least=0, default=0, help="The first.")
+@options.count("--seeds", help="Runs.", show_default="3, or 1 with --quick")
+@options.number("--seed", "first_seed", least=0, most=2**63 - 1, default=0, help="The first.")
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option(
@@ -48,7 +48,7 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
     help="Value of the metric to reach.",
     show_default="the final one of the first strategy",
 )
-@options.number("--evaluations", default=10, help="During a run.")
+@options.count("--evaluations", default=10, help="During a run.")
 @options.threads
 @click.option(
     "-o",
@@ -99,13 +99,13 @@ def compare(
 
     outputs = {"--output": path, "--output (its state)": state_path(path), "--html": html}
     check_outputs(outputs, [task, strategies if Path(strategies or "").is_file() else None])
-    last_seed = first_seed + (seeds or (1 if quick else 3)) - 1
+    runs = seeds or (1 if quick else 3)
     asked = _asked(
         task,
         strategies,
         null=null,
         quick=quick,
-        seeds=tuple(range(first_seed, last_seed + 1)),
+        seeds=tuple(range(first_seed, first_seed + runs)),
         settings=Settings(evaluations=evaluations, target=target),
     )
     comparison = _earlier(path, asked, restart=restart)

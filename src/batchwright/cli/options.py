@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MOST = 2**63 - 1
+_MOST = 10**6  # ranks × slots × updates is exact, and so many runs can be listed
 
 
 class StrictCommand(click.Command):
@@ -50,12 +50,14 @@ class _WholeNumber(click.IntRange):
         return ""
 
 
-_COUNT = _WholeNumber(1, _MOST)
+def number(*names: str, least: int = 1, most: int = 2**53, **more: Any) -> Callable[[F], F]:
+    """Return an option that takes a whole number; other arguments are those of `click.option`."""
+    return click.option(*names, type=_WholeNumber(least, most), metavar="N", **more)
 
 
-def number(*names: str, help: str, least: int = 1, **more: Any) -> Callable[[F], F]:  # noqa: A002
-    """Return an option that takes a whole number; arguments are those of `click.option`."""
-    return click.option(*names, type=_WholeNumber(least, _MOST), metavar="N", help=help, **more)
+def count(*names: str, **more: Any) -> Callable[[F], F]:
+    """Return an option that takes a number of ranks, batches, runs and the like."""
+    return number(*names, most=_MOST, **more)
 
 
 def finite(text: str) -> float:
@@ -87,7 +89,7 @@ def mixing(text: str) -> str | int:
     if text in {"stratified", "update"}:
         return text
     try:
-        return int(_COUNT(text))
+        return int(_WholeNumber(1, _MOST)(text))
     except click.BadParameter:
         raise click.BadParameter(
             f"{text!r} is not 'stratified', 'update', or a number of updates."
@@ -184,4 +186,4 @@ html_output = click.option(
     help="Also write one HTML page.",
 )
 json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-threads = number("--threads", help="Of torch.", show_default="all, at most 8")
+threads = count("--threads", help="Of torch.", show_default="all, at most 8")

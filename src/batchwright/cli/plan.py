@@ -29,7 +29,7 @@ _SETTINGS = {
 @options.number("--pack", help="Rows packed to N tokens, without padding.")
 @options.number("--batch-size", help="Batches of N samples, whatever their lengths.")
 @options.number("--max-samples", help="At most N samples in a batch.")
-@options.number(
+@options.count(
     "--pad-to-multiple-of",
     help="Round rows up to multiples of N; with --pack, each sample in them.",
 )
@@ -52,10 +52,10 @@ _SETTINGS = {
     help="In what sequence samples come.",
 )
 @options.number("--window", help="Shuffle only inside windows of N samples.")
-@options.number("--seed", least=0, default=0, help="Seed of the random numbers.")
+@options.number("--seed", least=0, most=2**63 - 1, default=0, help="Seed of the random numbers.")
 @options.number("--epoch", least=0, default=0, help="Epoch to plan, from 0.")
-@options.number("--world-size", help="Ranks that share an update.", default=1)
-@options.number("--accumulate", help="Batches of an update on each rank; 1 without --step-tokens.")
+@options.count("--world-size", help="Ranks that share an update.", default=1)
+@options.count("--accumulate", help="Batches of an update on each rank; 1 without --step-tokens.")
 @options.number("--step-tokens", help="Tokens of an update: determines --accumulate.")
 @click.option(
     "--cost",
