@@ -28,5 +28,11 @@ Batch: TypeAlias = Any
 """A batch as the user's collate function makes it: a tensor, or a dict, tuple or dataclass of row
 fields."""
 
+Sample: TypeAlias = Any
+"""A sample as the user's data set returns it."""
+
+Field: TypeAlias = Any
+"""What a sample or a batch has under one name: a tensor, an array, a number, a list."""
+
 State: TypeAlias = dict[str, Any]
 """What `state_dict` returns: strings, numbers, lists and arrays."""

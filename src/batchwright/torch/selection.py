@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.data.rows import count_rows, select_rows
 from batchwright.torch.update.passes import evaluating, untouched
+from batchwright.typing import Batch, Field
 
 LossesOf: TypeAlias = Callable[[Any, Any], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""
@@ -36,7 +37,7 @@ Selected: TypeAlias = tuple[Any, Tensor]
 """A smaller batch, and int64[k], its rows in the larger one."""
 
 
-def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "large"]) -> Selected:
+def select(batch: Batch, scores: Tensor, *, keep: Keep, by: Literal["small", "large"]) -> Selected:
     """Keep the rows of a batch with the smallest or the largest scores, in their order.
 
     Of equal scores the first rows are kept. A score that is not finite is never selected, even if
@@ -71,7 +72,7 @@ def select(batch: Any, scores: Tensor, *, keep: Keep, by: Literal["small", "larg
 
 
 def sample_losses(
-    model: Module, losses_of: LossesOf, batch: Any, *, training: bool = False
+    model: Module, losses_of: LossesOf, batch: Batch, *, training: bool = False
 ) -> Tensor:
     """Score the rows of a batch, float[rows], by a forward pass without a gradient.
 
@@ -106,7 +107,7 @@ def sample_losses(
     return _scores_of(batch, losses)
 
 
-def top_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> Selected:
+def top_loss(model: Module, losses_of: LossesOf, batch: Batch, *, keep: Keep) -> Selected:
     """Keep the rows with the largest losses: online hard example mining.
 
     For clean data: where labels are wrong, those are the rows that it keeps. Arguments, results
@@ -117,7 +118,7 @@ def top_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> S
     return select(batch, sample_losses(model, losses_of, batch), keep=keep, by="large")
 
 
-def small_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) -> Selected:
+def small_loss(model: Module, losses_of: LossesOf, batch: Batch, *, keep: Keep) -> Selected:
     """Keep the rows with the smallest losses: where labels are wrong, mostly the right ones.
 
     Keep all at first, as `batchwright.pacing.keep_rate` does. In Co-teaching, each of two models
@@ -135,7 +136,7 @@ def small_loss(model: Module, losses_of: LossesOf, batch: Any, *, keep: Keep) ->
 
 
 def rho(
-    model: Module, losses_of: LossesOf, batch: Any, irreducible: Tensor, *, keep: Keep
+    model: Module, losses_of: LossesOf, batch: Batch, irreducible: Tensor, *, keep: Keep
 ) -> Selected:
     """Keep the rows whose loss can be reduced the most: RHO-LOSS.
 
@@ -156,7 +157,7 @@ def rho(
 
 
 def importance(
-    batch: Any, scores: Tensor, *, keep: Keep, generator: torch.Generator
+    batch: Batch, scores: Tensor, *, keep: Keep, generator: torch.Generator
 ) -> tuple[Any, Tensor, Tensor]:
     """Draw rows in proportion to their scores, with weights that keep the gradient unbiased.
 
@@ -233,7 +234,7 @@ def pays(scores: Tensor, *, keep: Keep, forward_share: float = 1 / 3) -> bool:
     return gain > 1 + forward_share * scores.numel() / count
 
 
-def _scores_of(batch: Any, scores: Any, *, name: str = "scores") -> Tensor:
+def _scores_of(batch: Batch, scores: Field, *, name: str = "scores") -> Tensor:
     """Return scores as float32 or wider without a gradient; raise unless there is one a row."""
     try:
         rows = count_rows(batch)

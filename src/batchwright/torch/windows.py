@@ -18,7 +18,7 @@ from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_
 from batchwright.torch.data.rows import is_array
 from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
 from batchwright.torch.data.trees import name_of, parts_of
-from batchwright.typing import FloatArray
+from batchwright.typing import Batch, Field, FloatArray
 
 _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
 
@@ -122,7 +122,7 @@ def _nothing() -> float:
     return math.ulp(0.0) if ready and distributed.get_world_size() > 1 else 0.0
 
 
-def _number(weight: Any) -> float:
+def _number(weight: Field) -> float:
     try:
         number = float(weight)
     except (TypeError, ValueError, RuntimeError):
@@ -159,7 +159,7 @@ def _weight_everywhere(
     return course.weight(first, count, weights)
 
 
-def label_count(batch: Any) -> float:
+def label_count(batch: Batch) -> float:
     """Count what a loss sums over: labels that are not ignored.
 
     - Integers: those that are not -100.
@@ -200,11 +200,11 @@ class LabelCounter:
     def __init__(self, *, in_use: bool = False) -> None:
         self._in_use = in_use
 
-    def look(self, batches: Iterable[Any]) -> None:
+    def look(self, batches: Iterable[Batch]) -> None:
         """See whether labels are padded with -100 in some batches."""
         self._in_use = self._in_use or any(map(_ignores_labels, batches))
 
-    def __call__(self, batch: Any) -> float:
+    def __call__(self, batch: Batch) -> float:
         """Count the labels of a batch."""
         self.look([batch])
         return _count(batch, in_use=self._in_use)
@@ -223,14 +223,14 @@ def _counter_of(loader: Any) -> LabelCounter:
         return counter
 
 
-def _ignores_labels(batch: Any) -> bool:
+def _ignores_labels(batch: Batch) -> bool:
     labels = _numbers(batch[-1]) if isinstance(batch, tuple | list) and batch else None
     if labels is None or not is_whole(labels.dtype) or labels.dtype == torch.bool:
         return False
     return labels.ndim > 1 and bool((labels == LABEL_IGNORE).any())
 
 
-def _count(batch: Any, *, in_use: bool) -> float:
+def _count(batch: Batch, *, in_use: bool) -> float:
     if isinstance(batch, Tensor) and batch.ndim:
         return float(batch.shape[0])
     fields = parts_of(batch) or {}
@@ -251,7 +251,7 @@ def _count(batch: Any, *, in_use: bool) -> float:
     raise LossError(f"it is unknown what a batch of type {type(batch).__name__} weighs: {_WEIGH}")
 
 
-def _labels(labels: Any, fields: Mapping[Any, Any], path: str, *, in_use: bool = True) -> float:
+def _labels(labels: Field, fields: Mapping[Any, Field], path: str, *, in_use: bool = True) -> float:
     """Count labels, given the other fields of a batch that has names."""
     values = _numbers(labels)
     if values is None or not values.ndim:
@@ -287,7 +287,7 @@ def _labels(labels: Any, fields: Mapping[Any, Any], path: str, *, in_use: bool =
     return counted if inside is None else min(counted, inside)
 
 
-def _is_like_another(labels: Tensor, fields: Mapping[Any, Any]) -> bool:
+def _is_like_another(labels: Tensor, fields: Mapping[Any, Field]) -> bool:
     """Check whether another field has the rows and the length of the labels: one a token."""
     for name, other in fields.items():
         if name not in LABEL_NAMES and is_array(other):
@@ -298,7 +298,7 @@ def _is_like_another(labels: Tensor, fields: Mapping[Any, Any]) -> bool:
     return False
 
 
-def _inside(labels: Tensor, fields: Mapping[Any, Any]) -> float | None:
+def _inside(labels: Tensor, fields: Mapping[Any, Field]) -> float | None:
     """Count the labels that are no padding by the batch's mask or lengths; None without these."""
     each = labels[0, 0].numel() if labels.numel() else 1
     mask, lengths = (_numbers(fields.get(name)) for name in ("attention_mask", "lengths"))
@@ -309,7 +309,7 @@ def _inside(labels: Tensor, fields: Mapping[Any, Any]) -> float | None:
     return None
 
 
-def _numbers(value: Any) -> Tensor | None:
+def _numbers(value: Field) -> Tensor | None:
     """Return numbers as a tensor; None for anything else."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.as_tensor(value.astype(np.int64) if value.dtype.kind == "u" else value)

@@ -22,6 +22,7 @@ from batchwright.torch.data.plan_source import PlannerSource, as_source
 from batchwright.torch.data.ranks import given_place, placed
 from batchwright.torch.data.resume import Course, Position, chart, read_position
 from batchwright.torch.data.samples import Piece, PieceDataset
+from batchwright.typing import State
 
 Batch: TypeAlias = list[int] | list[Piece]
 """One batch: sample indices, or pieces of samples where the plan splits long ones."""
@@ -272,7 +273,7 @@ class PlanIterator(Iterator[Batch]):
         self._taken += 1
         return _entries(course.plan, batch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return where the iterator is: less than 1 KB, which JSON can keep."""
         return self._state(self._course, self._taken)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from batchwright.errors import UpdateError
 from batchwright.torch.data.trees import like, name_of, parts_of
+from batchwright.typing import Batch, Field
 
 # Names, each after the title of its row where a batch has several: encoder_cu_seq_lens.
 _EDGES = re.compile(r"(?:(.*)_)?cu_seq_?lens?(?:_[qk])?")
@@ -50,7 +51,7 @@ class _Layout:
         at = len(edges) - 1 - edges[::-1].index(self.place)
         return edges[: at + 1], [edge - self.place for edge in edges[at:]]
 
-    def along(self, value: Any) -> int | None:
+    def along(self, value: Field) -> int | None:
         """Return the dimension of a field that its tokens lie along."""
         shape = tuple(getattr(value, "shape", ()))
         if shape[:2] == (1, self.tokens):
@@ -60,7 +61,7 @@ class _Layout:
         return 0 if shape[:1] == (self.tokens,) and self.tokens > 1 else None
 
 
-def is_packed(batch: Any) -> bool:
+def is_packed(batch: Batch) -> bool:
     """Check whether a batch is one row that says where its documents begin and end.
 
     Example:
@@ -70,7 +71,7 @@ def is_packed(batch: Any) -> bool:
     return bool(_layouts(_named(batch)))
 
 
-def cut_documents(batch: Any) -> tuple[Any, Any] | None:
+def cut_documents(batch: Batch) -> tuple[Field, Field] | None:
     """Cut a packed batch in two between documents, near the middle.
 
     Both parts are packed like the batch, and their tensors share memory with it. A gap stays with
@@ -120,13 +121,13 @@ def cut_documents(batch: Any) -> tuple[Any, Any] | None:
     return like(batch, parts[0]), like(batch, parts[1])
 
 
-def _named(batch: Any) -> dict[Any, Any]:
+def _named(batch: Batch) -> dict[Any, Field]:
     """Return the fields of a batch by name; none if they have no names."""
     fields = None if isinstance(batch, Tensor) else parts_of(batch)
     return fields if fields and all(isinstance(name, str) for name in fields) else {}
 
 
-def _layouts(fields: Mapping[str, Any]) -> dict[str, _Layout]:
+def _layouts(fields: Mapping[str, Field]) -> dict[str, _Layout]:
     """Return the rows of a packed batch by title; none if it is not packed."""
     found: dict[str, _Layout] = {}
     for name, value in fields.items():
@@ -152,7 +153,7 @@ def _layouts(fields: Mapping[str, Any]) -> dict[str, _Layout]:
 
 
 def _rows_named(
-    fields: Mapping[str, Any], pattern: re.Pattern[str]
+    fields: Mapping[str, Field], pattern: re.Pattern[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield integers [1, T] of such a name, with their title."""
     for name, value in fields.items():
@@ -162,7 +163,7 @@ def _rows_named(
             yield match[1] or "", value
 
 
-def _with_ids(fields: Mapping[str, Any], title: str, layout: _Layout) -> _Layout:
+def _with_ids(fields: Mapping[str, Field], title: str, layout: _Layout) -> _Layout:
     for name, value in fields.items():
         match = _IDS.fullmatch(name)
         own = match and (match[1] or "") == title and isinstance(value, Tensor)
@@ -185,7 +186,7 @@ def _of_positions(positions: Tensor) -> _Layout | None:
     return _Layout([0, *(again.nonzero().flatten() + 1).tolist(), positions.numel()])
 
 
-def _titles(fields: Mapping[str, Any], titles: list[str]) -> dict[str, list[str]]:
+def _titles(fields: Mapping[str, Field], titles: list[str]) -> dict[str, list[str]]:
     """Return the rows that each field may belong to.
 
     `PackCollator` puts the fields of a row before what it says of the row.
@@ -204,7 +205,7 @@ def _titles(fields: Mapping[str, Any], titles: list[str]) -> dict[str, list[str]
     return belongs | dict.fromkeys(waiting, titles)
 
 
-def _cut_field(name: str, value: Any, rows: list[_Layout], path: str) -> tuple[Any, Any]:
+def _cut_field(name: str, value: Field, rows: list[_Layout], path: str) -> tuple[Field, Field]:
     """Cut a field that may belong to some rows."""
     of_length = [each for each in rows if each.along(value) is not None]
     cut = (of_length or rows)[0]
@@ -231,14 +232,14 @@ def _cut_field(name: str, value: Any, rows: list[_Layout], path: str) -> tuple[A
     )
 
 
-def _entries(value: Any) -> int | None:
+def _entries(value: Field) -> int | None:
     """Count what a tensor, array or list holds; 0 if it has no dimensions."""
     if hasattr(value, "ndim"):
         return int(value.shape[0]) if value.ndim else 0
     return len(value) if isinstance(value, list | tuple) else None
 
 
-def _cut_tokens(name: str, value: Any, cut: _Layout) -> tuple[Any, Any]:
+def _cut_tokens(name: str, value: Field, cut: _Layout) -> tuple[Field, Field]:
     place, along = cut.place, cut.along(value)
     if along == 0:
         first, second = value[:place], value[place:]

@@ -28,7 +28,7 @@ from batchwright.torch.data.samples import (
     fitting,
     stacked,
 )
-from batchwright.typing import IntArray, IntoLengths
+from batchwright.typing import Batch, Field, IntArray, IntoLengths, Sample
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ImageCollator:
             shapes = checked_shapes(self.shapes, "ImageCollator", "(height, width)", columns=2)
             object.__setattr__(self, "shapes", shapes)
 
-    def __call__(self, samples: Sequence[Any]) -> Any:
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate the samples of one batch."""
         fields = columns_of(samples)
         padding = Padding.of(self.pad, list(fields), "ImageCollator")
@@ -171,7 +171,7 @@ class PatchCollator:
         if isinstance(checked_pads(self.pad, "PatchCollator"), dict):
             raise BudgetError(f"PatchCollator(pad={self.pad!r}): expected one number.")
 
-    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Collate the samples of one batch."""
         fields = columns_of(samples)
         name, *others = _image_fields(fields, self.image, "PatchCollator")
@@ -183,7 +183,7 @@ class PatchCollator:
         patches, places = zip(*map(self._patches, images), strict=True)
         lengths = np.array([len(each) for each in patches], dtype=np.int64)
         row = PackedRow.of(lengths, self.align, self.capacity, kind="image")
-        batch: dict[str, Any] = {
+        batch: dict[str, Field] = {
             "patches": row.laid_out(torch.cat(patches), self.pad, name),
             "coordinates": row.laid_out(torch.cat(places), 0, "coordinates"),
             "segment_ids": row.owners(),
@@ -241,7 +241,7 @@ def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> 
 
 def _image_fields(
     fields: Mapping[Any, Sequence[Any]], named: Name | Sequence[Name] | None, owner: str
-) -> list[Any]:
+) -> list[Field]:
     """Return the fields that hold images: those named, else those of three dimensions."""
     if named is None:
         images = {
@@ -263,7 +263,7 @@ def _image_fields(
     return names
 
 
-def _images_of(values: Sequence[Any], name: Name) -> list[Tensor]:
+def _images_of(values: Sequence[Field], name: Name) -> list[Tensor]:
     """Return images [..., height, width] as tensors that differ in height and width only."""
     images: list[Tensor] = []
     for row, value in enumerate(values):

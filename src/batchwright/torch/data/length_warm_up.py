@@ -18,6 +18,7 @@ from batchwright.pacing import LengthPacing
 from batchwright.torch.data.rows import Reading
 from batchwright.torch.data.samples import LABEL_IGNORE, Name, Padding, PadValue, checked_pads
 from batchwright.torch.data.trees import like, parts_of, tensors_of
+from batchwright.typing import Batch, Field
 
 STATE_VERSION = 1
 _COUNTS = ("tokens", "tokens_cut", "total_tokens", "length")
@@ -106,7 +107,7 @@ class LengthWarmUp:
         """The longest row allowed at present."""
         return self._length_at(self.tokens)
 
-    def __call__(self, batch: Any) -> Any:
+    def __call__(self, batch: Batch) -> Batch:
         """Return a batch of the same kind, with rows of at most the present length. O(cells)."""
         fields = _fields_of(batch)
         named = self._name_of_lengths(fields)
@@ -171,7 +172,7 @@ class LengthWarmUp:
             )
         return length
 
-    def _name_of_lengths(self, fields: Mapping[Any, Any]) -> Name | None:
+    def _name_of_lengths(self, fields: Mapping[Any, Field]) -> Name | None:
         if self._lengths is None:
             # A mask first: it says on which side of a row the padding is.
             names = ("attention_mask", "lengths")
@@ -183,7 +184,7 @@ class LengthWarmUp:
             )
         return self._lengths
 
-    def _pads(self, fields: Mapping[Any, Any], lengths: Name | None) -> Mapping[Any, PadValue]:
+    def _pads(self, fields: Mapping[Any, Field], lengths: Name | None) -> Mapping[Any, PadValue]:
         cut = [name for name in fields if _is_cut(fields[name]) and name != lengths]
         if self._pad is None and 0 in fields and len(cut) > 1:
             raise BudgetError(
@@ -219,7 +220,7 @@ class LengthWarmUp:
         return rows, ((begins[rows] + first)[:, None] + steps).where(inside, 0), inside
 
 
-def _fields_of(batch: Any) -> dict[Any, Any]:
+def _fields_of(batch: Batch) -> dict[Any, Field]:
     """Return the fields of a batch by name or position; raise unless they are of one shape."""
     fields = None if isinstance(batch, Tensor) else parts_of(batch)
     if fields is None or isinstance(batch, tuple):
@@ -248,7 +249,7 @@ def _fields_of(batch: Any) -> dict[Any, Any]:
     return fields
 
 
-def _has_rows(value: Any, rows: int) -> bool:
+def _has_rows(value: Field, rows: int) -> bool:
     """Check whether rows of a field that is no tensor can be repeated."""
     try:
         Reading(rows).take({"field": value}, None)
@@ -257,11 +258,11 @@ def _has_rows(value: Any, rows: int) -> bool:
     return True
 
 
-def _is_cut(value: Any) -> bool:
+def _is_cut(value: Field) -> bool:
     return isinstance(value, Tensor) and value.ndim > 1
 
 
-def _real(fields: Mapping[Any, Any], lengths: Name | None) -> Tensor:
+def _real(fields: Mapping[Any, Field], lengths: Name | None) -> Tensor:
     """Return where tokens are, bool[rows, length]."""
     first: Tensor = next(value for value in fields.values() if _is_cut(value))
     if lengths is None:

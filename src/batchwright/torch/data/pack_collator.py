@@ -24,7 +24,7 @@ from batchwright.torch.data.samples import (
     has_length,
     limit_of,
 )
-from batchwright.typing import IntArray
+from batchwright.typing import Field, IntArray, Sample
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class PackCollator:
                     "as many as there are rows."
                 )
 
-    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         if self.columns is not None:
@@ -144,7 +144,7 @@ class PackCollator:
         names = ["input_ids", *([] if own is None else [own]), *pads]
         flat, lengths = self._flattened(columns, names)
         row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
-        batch: dict[str, Any] = {
+        batch: dict[str, Field] = {
             "input_ids": row.laid_out(flat["input_ids"], pads.get("input_ids", 0), "input_ids"),
             "position_ids": row.positions() + self.position_ids_start,
         }
@@ -195,7 +195,7 @@ class PackCollator:
                 title: PackedRow.of(row.lengths, self.align, int(row.edges[-1]), every_gap=True)
                 for title, row in rows.items()
             }
-        batch: dict[str, Any] = {}
+        batch: dict[str, Field] = {}
         for title, row in rows.items():
             for name, flat in fields[title].items():
                 batch[name] = row.laid_out(flat, pads.get(name, 0), name)
@@ -207,7 +207,7 @@ class PackCollator:
             }
         return batch
 
-    def _pads(self, names: Iterable[str]) -> dict[Any, Any]:
+    def _pads(self, names: Iterable[str]) -> dict[Any, Field]:
         return dict(self.pad) if isinstance(self.pad, Mapping) else dict.fromkeys(names, self.pad)
 
     def _labels(self, columns: Mapping[Any, Sequence[Any]]) -> str | None:

@@ -28,7 +28,7 @@ from batchwright.torch.data.samples import (
     limit_of,
     stacked,
 )
-from batchwright.typing import IntArray
+from batchwright.typing import Batch, Field, IntArray, Sample
 
 _Flat: TypeAlias = tuple[Tensor, IntArray]
 """The concatenated rows of a field, [total, …], and the length of each."""
@@ -145,7 +145,7 @@ class PadCollator:
         widths = {int(np.size(length)) for _, length in self.shapes or ()}
         return widths | ({len(self.max_length)} if isinstance(self.max_length, tuple) else set())
 
-    def __call__(self, samples: Sequence[Any]) -> Any:
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         padding = Padding.of(self.pad, list(columns), "PadCollator")
@@ -207,7 +207,7 @@ class PadCollator:
         column_of = {name: -1 if each is None else each for name, each in self.columns.items()}
         return dict(sorted(column_of.items(), key=lambda item: item[1] < 0))
 
-    def _sequences(self, laid_out: Mapping[Any, _Flat]) -> list[Any]:
+    def _sequences(self, laid_out: Mapping[Any, _Flat]) -> list[Field]:
         """Return the fields that are rounded, cut and brought into shape."""
         if self.sequences is not None:
             for name in self.sequences:

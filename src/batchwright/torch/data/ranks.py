@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.utils.data import IterableDataset
 
 from batchwright.errors import PlanError
 from batchwright.torch.data.trees import leaves_of
+from batchwright.typing import Field
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 """Where launchers say how many processes they started."""
@@ -164,7 +164,7 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
             return
 
 
-def content_hash(value: Any) -> int:
+def content_hash(value: Field) -> int:
     """Hash the first numbers and texts in a value, whatever holds them."""
     total = 0
     for leaf in islice(leaves_of(value), _LEAVES):

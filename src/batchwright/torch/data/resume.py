@@ -20,7 +20,7 @@ from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.torch.data.plan_source import PlanSource
-from batchwright.typing import FloatArray, Last
+from batchwright.typing import Field, FloatArray, Last
 
 STATE_VERSION = 2
 
@@ -39,7 +39,7 @@ class Leg(NamedTuple):
     last: Last = "short"  # how what the leg before left was shared
     fit: Fit | None = None  # what its batches keep, if that differs from the leg before
 
-    def described(self) -> list[Any]:
+    def described(self) -> list[Field]:
         """Return the leg as JSON can keep it."""
         numbers = [self.world_size, self.accumulate, self.consumed]
         if self.fit is not None:

@@ -30,6 +30,7 @@ from batchwright.torch.data.trees import (
     parts_of,
     tensors_of,
 )
+from batchwright.typing import Batch, Field
 
 Rows: TypeAlias = slice | Sequence[int] | Tensor
 """Rows of a batch: a slice, or their numbers in any order, repeated ones allowed."""
@@ -40,7 +41,7 @@ Split: TypeAlias = Callable[[Any], tuple[Any, Any]]
 _ADVICE = "Pass split= to the update for batches of this kind, or leave the field out."
 
 
-def halves(batch: Any) -> tuple[Any, Any]:
+def halves(batch: Batch) -> tuple[Field, Field]:
     """Cut a batch in two along its rows; one packed row, between two documents.
 
     The parts are of the same kind, and their tensors share memory with the batch.
@@ -68,7 +69,7 @@ def halves(batch: Any) -> tuple[Any, Any]:
 def checked(split: Split) -> Split:
     """Make a user's split raise `UpdateError` for errors, and for parts as large as the batch."""
 
-    def cut(batch: Any) -> tuple[Any, Any]:
+    def cut(batch: Batch) -> tuple[Field, Field]:
         try:
             first, second = split(batch)
         except UpdateError:
@@ -83,12 +84,12 @@ def checked(split: Split) -> Split:
     return cut
 
 
-def _size(batch: Any) -> int | None:
+def _size(batch: Batch) -> int | None:
     tensors = tensors_of(batch)
     return sum(each.numel() for each in tensors) if tensors else num_rows(batch)
 
 
-def num_rows(batch: Any) -> int | None:
+def num_rows(batch: Batch) -> int | None:
     """Return how many rows a batch has; None where `count_rows` raises."""
     try:
         return count_rows(batch)
@@ -96,7 +97,7 @@ def num_rows(batch: Any) -> int | None:
         return None
 
 
-def count_rows(batch: Any) -> int:
+def count_rows(batch: Batch) -> int:
     """Count the rows of a batch. A packed one, as `PackCollator` makes it, has one.
 
     Raises:
@@ -115,7 +116,7 @@ many in dimension 0. Pass split= to the update for batches of this kind, or leav
     return reading.rows
 
 
-def select_rows(batch: Any, rows: Rows) -> Any:
+def select_rows(batch: Batch, rows: Rows) -> Batch:
     """Take rows of a batch; with a slice, tensors share memory with it.
 
     Raises:
@@ -138,7 +139,7 @@ class _Node(NamedTuple):
     """A value in a batch, its path in errors, and its name in what holds it."""
 
     path: str
-    value: Any
+    value: Field
     structures: bool = False  # a tuple, or in a list, as a DataLoader makes it: may well be fields
     name: Any = None
     is_batch: bool = False
@@ -152,7 +153,7 @@ class Reading:
     in_lists: bool = False
 
     @staticmethod
-    def of(batch: Any) -> "Reading":
+    def of(batch: Batch) -> "Reading":
         """Count the rows."""
         fields = list(_fields(_Node("batch", batch, is_batch=True)))
         arrays = [(each.path, each.value.shape[0]) for each in fields if is_array(each.value)]
@@ -171,13 +172,13 @@ class Reading:
             )
         return Reading(arrays[0][1]) if arrays else _of_lists(sequences)
 
-    def take(self, batch: Any, rows: Rows | None) -> Any:
+    def take(self, batch: Batch, rows: Rows | None) -> Field:
         """Take rows of a batch. None: only check that this is possible, and return the batch."""
         if rows is not None and not isinstance(rows, slice):
             rows = _checked(rows, self.rows)
         return self._taken(_Node("batch", batch, is_batch=True), rows)
 
-    def _taken(self, node: _Node, rows: slice | list[int] | None) -> Any:
+    def _taken(self, node: _Node, rows: slice | list[int] | None) -> Field:
         kind = self._kind(node)
         if kind == "fields":
             made = {each.name: self._taken(each, rows) for each in _parts(node)}
@@ -279,7 +280,7 @@ def _checked(rows: Sequence[int] | Tensor, size: int) -> list[int]:
     )
 
 
-def _rows_of(node: _Node, rows: slice | list[int]) -> Any:
+def _rows_of(node: _Node, rows: slice | list[int]) -> Field:
     """Take rows of a tensor, array, list or tuple."""
     value, path = node.value, node.path
     if isinstance(value, np.ndarray):
@@ -359,13 +360,13 @@ def _rows_as_fields(node: _Node) -> set[int]:
     return {size for size in sizes if _fits_as_fields(value, size)}
 
 
-def _fits_as_fields(value: Any, rows: int) -> bool:
+def _fits_as_fields(value: Field, rows: int) -> bool:
     """Check whether everything in a list or tuple may be a field of so many rows."""
     has_rows = bool(_arrays_of(value) or _lengths_of(value))
     return has_rows and all(_fits(each, rows) for each in value)
 
 
-def _fits(value: Any, rows: int) -> bool:
+def _fits(value: Field, rows: int) -> bool:
     if is_array(value):
         return bool(value.shape[0] == rows)
     if _is_sequence(value) and len(value) == rows:
@@ -374,22 +375,22 @@ def _fits(value: Any, rows: int) -> bool:
     return _is_plain(value) if parts is None else all(_fits(each, rows) for each in parts.values())
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: Field) -> bool:
     """Check whether a value is a tensor or array of at least one dimension."""
     return isinstance(value, Tensor | np.ndarray) and value.ndim > 0
 
 
-def _is_container(value: Any) -> bool:
+def _is_container(value: Field) -> bool:
     return parts_of(value) is not None and not isinstance(value, PackedSequence | torch.Size)
 
 
-def _is_sequence(value: Any) -> bool:
+def _is_sequence(value: Field) -> bool:
     """Check whether a value is a list or tuple whose entries have no names."""
     is_one = isinstance(value, list | tuple) and not is_named_tuple(value)
     return is_one and not isinstance(value, torch.Size)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Field) -> bool:
     """Check whether a value belongs to a batch as a whole: it has no rows."""
     known = (str, bytes, Number, np.generic, Enum, os.PathLike, torch.Size)
     if value is None or isinstance(value, known):
@@ -403,32 +404,32 @@ def _is_plain(value: Any) -> bool:
     return not any(is_array(part) or parts_of(part) is not None for part in held)
 
 
-def _is_plain_throughout(value: Any) -> bool:
+def _is_plain_throughout(value: Field) -> bool:
     return all(map(_is_plain, leaves_of(value)))
 
 
-def _arrays_of(value: Any) -> list[Any]:
+def _arrays_of(value: Field) -> list[Field]:
     return [each for each in leaves_of(value) if is_array(each)]
 
 
-def _sizes_of(value: Any) -> set[int]:
+def _sizes_of(value: Field) -> set[int]:
     """Return the sizes of dimension 0 of the arrays in a value."""
     return {each.shape[0] for each in _arrays_of(value)}
 
 
-def _lengths_of(value: Any) -> set[int]:
+def _lengths_of(value: Field) -> set[int]:
     """Return the lengths of the lists and tuples in a value."""
     parts = (parts_of(value) or {}).values() if _is_container(value) else ()
     lengths = {len(each) for each in parts if _is_sequence(each)}
     return lengths.union(*map(_lengths_of, parts))
 
 
-def _is_of_arrays(value: Any) -> bool:
+def _is_of_arrays(value: Field) -> bool:
     """Check whether a list or tuple holds only arrays, or lists and tuples of them."""
     return all(is_array(each) or (_is_sequence(each) and _is_of_arrays(each)) for each in value)
 
 
-def _kinds_of(value: Any) -> set[str]:
+def _kinds_of(value: Field) -> set[str]:
     """Return what the entries of a list or tuple are."""
     kinds = set()
     for each in value:
@@ -441,11 +442,11 @@ def _kinds_of(value: Any) -> set[str]:
     return kinds
 
 
-def _have_three_dimensions(value: Any) -> bool:
+def _have_three_dimensions(value: Field) -> bool:
     return all(each.ndim == 3 for each in _arrays_of(value))
 
 
-def _are_images(value: Any) -> bool:
+def _are_images(value: Field) -> bool:
     """Check whether the arrays [channels, height, width] differ in both height and width."""
     arrays = _arrays_of(value)
     differ = (len({each.shape[side] for each in arrays}) > 1 for side in (1, 2))

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
 from batchwright.layout import Shape
-from batchwright.typing import IntArray
+from batchwright.typing import Field, IntArray, Sample
 
 Name: TypeAlias = str | int
 """A field of a sample: its key in a dict, its position in a tuple."""
@@ -31,12 +31,12 @@ MEANT: dict[Any, PadValue] = {**dict.fromkeys(LABEL_NAMES, LABEL_IGNORE), "atten
 """Fields whose padding has a meaning: no token's value would do."""
 
 
-def has_length(value: Any) -> bool:
+def has_length(value: Field) -> bool:
     """Check whether a value is a list, or an array or tensor of at least one dimension."""
     return isinstance(value, list) or getattr(value, "ndim", 0) > 0
 
 
-def columns_of(samples: Sequence[Any]) -> dict[Any, list[Any]]:
+def columns_of(samples: Sequence[Sample]) -> dict[Any, list[Any]]:
     """Turn samples (dicts, tuples, or single sequences) into columns: field → its values."""
     if not samples:
         raise LengthsError("there is no sample to collate, expected a batch of at least one.")
@@ -66,7 +66,7 @@ def columns_of(samples: Sequence[Any]) -> dict[Any, list[Any]]:
     return columns
 
 
-def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
+def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
     """Concatenate the rows of a field: a tensor [total, …], and int64[rows], their lengths.
 
     Integers become int64, as embeddings and losses expect them, and lists of floats torch's
@@ -95,7 +95,7 @@ def flattened(rows: Sequence[Any], name: Name) -> tuple[Tensor, IntArray]:
     return flat, lengths
 
 
-def _tensor(values: Any, *, of_python: bool = False) -> Tensor:
+def _tensor(values: Field, *, of_python: bool = False) -> Tensor:
     """Return a tensor: of integers as int64, of Python's floats as torch's default type."""
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "iufbc":
@@ -151,7 +151,7 @@ def fitting(
     )
 
 
-def stacked(rows: Sequence[Any], name: Name) -> Any:
+def stacked(rows: Sequence[Field], name: Name) -> Field:
     """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
 
     Several shapes are an error: what a batch holds must not depend on which samples meet in it.
@@ -172,7 +172,7 @@ def stacked(rows: Sequence[Any], name: Name) -> Any:
     return _tensor(array, of_python=all(type(row) in {int, float} for row in rows))
 
 
-def checked_pads(given: Any, owner: str) -> Any:
+def checked_pads(given: Any, owner: str) -> Field:
     """Return padding as a number, or a dict of numbers by name or position."""
     if _is_number(given):
         return given
@@ -189,7 +189,7 @@ def checked_pads(given: Any, owner: str) -> Any:
     return dict(values or {})
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Field) -> bool:
     return isinstance(value, Real | np.bool_)
 
 
@@ -240,7 +240,7 @@ class Padding:
             return value
         return False
 
-    def filled_up(self, field: Any, empty: int, name: Name) -> Any:
+    def filled_up(self, field: Field, empty: int, name: Name) -> Field:
         """Append empty rows to a field."""
         if not isinstance(field, Tensor):
             raise ColumnNotFoundError(
@@ -252,7 +252,7 @@ class Padding:
         return torch.cat([field.to(rows.dtype), rows])
 
 
-def chosen_field(name: Any, fields: Mapping[Any, Any], option: str, kind: str) -> Any:
+def chosen_field(name: Any, fields: Mapping[Any, Field], option: str, kind: str) -> Field:
     """Return the field that an option names; True is the first."""
     if name is True and fields:
         return next(iter(fields))
@@ -263,7 +263,7 @@ def chosen_field(name: Any, fields: Mapping[Any, Any], option: str, kind: str) -
     return name
 
 
-def assembled(first: Any, batch: Mapping[Any, Any], extras: Mapping[str, Tensor]) -> Any:
+def assembled(first: Any, batch: Mapping[Any, Any], extras: Mapping[str, Tensor]) -> Field:
     """Return a batch, and what is added to it, as the first sample holds its fields.
 
     A key that samples already have is theirs. A tuple gets the extras at its end; a single field
@@ -326,13 +326,13 @@ class PieceDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, piece: IntoPiece) -> Any:
+    def __getitem__(self, piece: IntoPiece) -> Field:
         """Return a piece of a sample; a plain index gives the whole sample."""
         if not isinstance(piece, tuple):
             return self.dataset[piece]
         return self._cut(self.dataset[piece[0]], Piece(*piece))
 
-    def __getitems__(self, pieces: Sequence[IntoPiece]) -> list[Any]:
+    def __getitems__(self, pieces: Sequence[IntoPiece]) -> list[Field]:
         """Return the pieces of a batch, by the other data set's `__getitems__` if it has one."""
         if not hasattr(self.dataset, "__getitems__"):
             return [self[piece] for piece in pieces]
@@ -343,14 +343,14 @@ class PieceDataset(Dataset[Any]):
             for sample, each in samples
         ]
 
-    def _cut(self, sample: Any, piece: Piece) -> Any:
+    def _cut(self, sample: Sample, piece: Piece) -> Field:
         if isinstance(sample, Mapping):
             return self._cut_fields(dict(sample), piece)
         fields = sample if isinstance(sample, tuple) else (sample,)
         made = tuple(self._cut_fields(dict(enumerate(fields)), piece).values())
         return made if isinstance(sample, tuple) else made[0]
 
-    def _cut_fields(self, sample: dict[Any, Any], piece: Piece) -> dict[Any, Any]:
+    def _cut_fields(self, sample: dict[Any, Any], piece: Piece) -> dict[Any, Field]:
         names = self.fields
         if names is None:
             sizes = {name: len(value) for name, value in sample.items() if has_length(value)}

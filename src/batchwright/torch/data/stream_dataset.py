@@ -27,7 +27,7 @@ from batchwright.torch.data.ranks import (
     splits_by_worker,
 )
 from batchwright.torch.data.samples import Piece, PieceDataset
-from batchwright.typing import Last
+from batchwright.typing import Field, Last, Sample, State
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
@@ -136,7 +136,7 @@ class StreamDataset(IterableDataset[Any]):
             self._compare()  # workers cannot ask other ranks
         self._shared[:] = torch.tensor([number, self._shared[_Shared.IN_WORKERS], 1, 0, 0, 0, 0, 0])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Field]:
         """Begin the epoch, or go on where the loaded state says."""
         worker = get_worker_info()
         in_worker = worker is not None
@@ -160,7 +160,7 @@ class StreamDataset(IterableDataset[Any]):
         # Not `here` itself: a loader that finds a state in both would keep it twice.
         return self._batches(here, epoch)
 
-    def _batches(self, here: BatchStream, epoch: int) -> Iterator[Any]:
+    def _batches(self, here: BatchStream, epoch: int) -> Iterator[Field]:
         worker = get_worker_info()
         has_compared = worker is not None and worker.id > 0
         for batch in here:
@@ -220,7 +220,7 @@ class StreamDataset(IterableDataset[Any]):
                 stacklevel=3,
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return where the last pass is: a few KB, which JSON can keep.
 
         Raises:
@@ -310,7 +310,7 @@ class _Iterated:
     def __init__(self, samples: IterableDataset[Any]) -> None:
         self._samples = samples
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Field]:
         return iter(self._samples)
 
     @property
@@ -323,7 +323,7 @@ def _shared(values: Tensor) -> Tensor:
     return values.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _cut(sample: Any, start: Any, stop: Any) -> Any:
+def _cut(sample: Sample, start: Any, stop: Any) -> Field:
     if isinstance(start, tuple):
         return slice_of(sample, start, stop)
     return PieceDataset([sample])[Piece(0, start, stop)]

@@ -14,9 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from batchwright.errors import UpdateError
+from batchwright.typing import Field
 
 
-def parts_of(value: Any) -> dict[Any, Any] | None:
+def parts_of(value: Field) -> dict[Any, Field] | None:
     """Return what a mapping, dataclass, tuple or list holds, by name or position; else None.
 
     Example:
@@ -33,12 +34,12 @@ def parts_of(value: Any) -> dict[Any, Any] | None:
     return dict(enumerate(value)) if isinstance(value, tuple | list) else None
 
 
-def is_named_tuple(value: Any) -> bool:
+def is_named_tuple(value: Field) -> bool:
     """Check whether a value is a named tuple."""
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
-def leaves_of(value: Any) -> Iterator[Any]:
+def leaves_of(value: Field) -> Iterator[Field]:
     """Yield everything in a value that holds no parts, tensors and arrays included."""
     parts = None if isinstance(value, Tensor | np.ndarray) else parts_of(value)
     if parts is None:
@@ -48,12 +49,12 @@ def leaves_of(value: Any) -> Iterator[Any]:
             yield from leaves_of(part)
 
 
-def tensors_of(value: Any) -> list[Tensor]:
+def tensors_of(value: Field) -> list[Tensor]:
     """Return all tensors in a value, at any depth."""
     return [each for each in leaves_of(value) if isinstance(each, Tensor)]
 
 
-def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+def mapped(value: Field, function: Callable[[Tensor], Any]) -> Field:
     """Apply a function to every tensor in a value, at any depth."""
     if isinstance(value, Tensor):
         return function(value)
@@ -63,13 +64,13 @@ def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
     return like(value, {name: mapped(part, function) for name, part in parts.items()}, None)
 
 
-def name_of(path: str, value: Any, name: Any) -> str:
+def name_of(path: str, value: Field, name: Any) -> str:
     """Name a part of a value as code would: ``batch['x']``, ``batch.x``."""
     by_name = is_named_tuple(value) or dataclasses.is_dataclass(value)
     return f"{path}.{name}" if by_name and not isinstance(value, Mapping) else f"{path}[{name!r}]"
 
 
-def like(value: Any, parts: Mapping[Any, Any], path: str | None = "batch") -> Any:
+def like(value: Field, parts: Mapping[Any, Field], path: str | None = "batch") -> Field:
     """Rebuild what `parts_of` took apart from other parts, by the same names or positions.
 
     Returns an object of the same class if one can be made of the parts, else a dict, tuple or list.
@@ -92,13 +93,13 @@ def like(value: Any, parts: Mapping[Any, Any], path: str | None = "batch") -> An
     return base(parts.values()) if made is None else made
 
 
-def _updated(made: Any, parts: Mapping[Any, Any]) -> Any:
+def _updated(made: Any, parts: Mapping[Any, Field]) -> Field:
     for name, part in parts.items():
         made[name] = part
     return made
 
 
-def _first_good(makers: list[Callable[[], Any]], parts: Mapping[Any, Any]) -> Any:
+def _first_good(makers: list[Callable[[], Any]], parts: Mapping[Any, Field]) -> Field:
     """Return the first object that holds exactly the parts; None if there is none."""
     for make in makers:
         try:
@@ -112,7 +113,7 @@ def _first_good(makers: list[Callable[[], Any]], parts: Mapping[Any, Any]) -> An
     return None
 
 
-def _dataclass_like(value: Any, parts: Mapping[Any, Any], path: str | None) -> Any:
+def _dataclass_like(value: Field, parts: Mapping[Any, Field], path: str | None) -> Field:
     """Copy a dataclass, frozen or not, without running its `__post_init__` again."""
     made = copy.copy(value)
     others = [each for each in getattr(made, "__dict__", {}) if each not in parts]

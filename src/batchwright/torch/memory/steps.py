@@ -22,6 +22,7 @@ from batchwright.torch.data.trees import mapped, tensors_of
 from batchwright.torch.memory.ledger import Ledger, Phase, Timeline, rounded, storages
 from batchwright.torch.update.loss_functions import LossSum, refuse_other_losses
 from batchwright.torch.update.out_of_memory import is_out_of_memory
+from batchwright.typing import Batch
 
 MakeBatch: TypeAlias = Callable[[int, int], Any]
 """``(rows, length) → a batch of that shape``, of any values that the model takes."""
@@ -91,7 +92,7 @@ class Task:
             )
         return batch
 
-    def step(self, batch: Any, *, entering: Callable[[Phase], None] = lambda _: None) -> None:
+    def step(self, batch: Batch, *, entering: Callable[[Phase], None] = lambda _: None) -> None:
         """Run a batch forward and backward, and step the optimizers.
 
         Calls `entering` with each phase before it begins. Raises LossError if the loss is not a
