@@ -10,7 +10,6 @@ from batchwright.torch.audit.report import AuditReport, LayerAudit, worst_layers
 from batchwright.torch.memory.steps import Task as Step
 from batchwright.torch.memory.steps import can_measure, real_steps
 from batchwright.torch.update.modes import policy_for
-from batchwright.torch.update.passes import untouched
 
 UPDATES = 3
 """Updates that are audited, unless they take too long."""
@@ -47,7 +46,7 @@ def _peak(arm: Arm, batch: Any) -> int:
         policy.autocast,
         accumulates=arm.planner.accumulate > 1,
     )
-    with untouched(arm.model), real_steps(step, 1) as run:
+    with real_steps(step, 1) as run:
         return run.state.total + run(1, 1)
 
 

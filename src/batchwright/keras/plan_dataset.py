@@ -90,12 +90,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return len(self._plans)
 
     def __getitem__(self, batch: int) -> Any:
-        """Fetch one batch of the present epoch.
-
-        Raises:
-            IndexError: If there is no such batch.
-            PlanError: In `fit`, if batches are asked for out of order.
-        """
+        """Fetch one batch of the present epoch; in `fit`, PlanError if it is out of order."""
         number = operator.index(batch)
         if number < 0:
             number += len(self)
@@ -131,11 +126,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return self._batches.plan
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; `callback` does that in `fit`.
-
-        Raises:
-            PlanError: If it is not an integer of at least 0.
-        """
+        """Choose the epoch; `callback` does that in `fit`."""
         number = epoch_number(epoch)
         if number != self._epoch:
             self._begin(number)
@@ -146,18 +137,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return EpochCallback(self)
 
     def for_fit(self) -> Any:
-        """Return what `fit`, `evaluate` and `predict` take on the present backend.
-
-        On TensorFlow it is a `tf.data.Dataset`, by `plan_tf_dataset`; else this data set.
-        """
+        """Return what `fit` takes: on TensorFlow, `plan_tf_dataset` of it; else this data set."""
         return plan_tf_dataset(self) if keras.backend.backend() == "tensorflow" else self
 
     def extremes(self) -> tuple[Any, Any]:
-        """Fetch two batches whose padded shapes differ as much as possible.
-
-        Of a planner, the shortest and the longest sample, each alone; of a plan, the batches with
-        the fewest and the most samples.
-        """
+        """Fetch the shortest and the longest sample; of a plan, its smallest and largest batch."""
         plan = self.plan
         if isinstance(self._plans, Planner):
             lengths = self._plans.lengths
@@ -169,11 +153,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return batches[0], batches[1]
 
     def on_epoch_begin(self) -> None:
-        """Start checking the order of batches; called by Keras.
-
-        Raises:
-            PlanError: On the TensorFlow backend.
-        """
+        """Start checking the order of batches; called by Keras."""
         if keras.backend.backend() == "tensorflow":
             raise PlanError(
                 "the TensorFlow backend takes the shapes of a PyDataset's first two batches for "

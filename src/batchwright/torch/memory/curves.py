@@ -9,7 +9,6 @@ over positions, the highest moment of each phase takes its place.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._measuring import nonnegative_fit
 from batchwright.torch.memory.ledger import Allocation, Timeline, kinds_of
 from batchwright.typing import FloatArray, IntArray
 
@@ -27,7 +27,6 @@ Terms: TypeAlias = tuple[float, float, float]
 _LIFTS = 16
 _CLOSE = 1e-4
 _LIFTED = 0.5  # what is too low by more than this is lifted by a constant
-_ENOUGH = 1e-10  # another term has to lower the sum of squared relative errors by this much
 _LARGEST = 5
 _LENGTHS = 3
 _SMALL = 0.1  # peaks below this share of the largest say nothing about large batches
@@ -92,27 +91,13 @@ class Curve:
     ) -> Curve:
         """Fit a curve by least squares of the errors relative to `scale`, by default `bytes_`.
 
-        Of curves that fit equally well, the one with the fewest terms is chosen. All 63 sets of
-        terms are tried.
+        Of curves that fit equally well, the one with the fewest terms is chosen.
         """
         values = np.asarray(bytes_, dtype=np.float64)
         over = np.maximum(values if scale is None else np.asarray(scale, dtype=np.float64), 1.0)
         powers = np.vander(np.asarray(lengths, dtype=np.float64), 3, increasing=True)
         powers = np.concatenate([powers, np.asarray(rows)[:, None] * powers], axis=1)
-        columns = powers / over[:, None]
-        target = values / over
-        size = np.linalg.norm(columns, axis=0)  # brings 1 and B·L² to the same order
-        best, least = np.zeros(6), float(target @ target)
-        for many in range(1, 7):
-            for terms in map(list, itertools.combinations(range(6), many)):
-                found = np.linalg.lstsq(columns[:, terms] / size[terms], target, rcond=None)[0]
-                if (found < 0).any():
-                    continue
-                error = target - columns[:, terms] @ (found / size[terms])
-                if error @ error < least - _ENOUGH:
-                    best, least = np.zeros(6), float(error @ error)
-                    best[terms] = found / size[terms]
-        return _curve(best)
+        return _curve(nonnegative_fit(powers / over[:, None], values / over))
 
     @classmethod
     def above(cls, rows: npt.ArrayLike, lengths: npt.ArrayLike, bytes_: npt.ArrayLike) -> Curve:
@@ -148,15 +133,11 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a step that is its peak for some shapes.
+    """A moment of a step that is its peak for some shapes."""
 
-    The curve counts bytes above the state. It has no parts, by kind, where only totals are known.
-    The tensors are the largest at the largest shape that was tried.
-    """
-
-    curve: Curve
-    parts: tuple[tuple[str, Curve], ...] = ()
-    tensors: tuple[Tensors, ...] = ()
+    curve: Curve  # bytes above the state
+    parts: tuple[tuple[str, Curve], ...] = ()  # by kind; empty where only totals are known
+    tensors: tuple[Tensors, ...] = ()  # the largest, at the largest shape that was tried
 
 
 def height(moments: Sequence[Moment], rows: npt.ArrayLike, lengths: npt.ArrayLike) -> FloatArray:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch.nn import functional
 
+from batchwright._format import mebibytes
 from batchwright.torch.memory.curves import Moment, Tensors, height
 from batchwright.torch.memory.steps import StateBytes
 
-_UNIT = 2**20
 _SHOWN = 0.001
 
 _CURES: Mapping[str, str] = {
@@ -71,9 +71,9 @@ class Explanation:
 
     def __str__(self) -> str:
         """List the parts, the largest tensors, and what lowers the largest part."""
-        lines = [f"{self.rows} × {self.length}: {_text(self.peak)} at the peak of a step"]
+        lines = [f"{self.rows} × {self.length}: {mebibytes(self.peak)} MiB at the peak of a step"]
         lines += [
-            f"  {each.name:<17} {_text(each.bytes):>13} {each.share:6.1%}"
+            f"  {each.name:<17} {mebibytes(each.bytes):>9} MiB {each.share:6.1%}"
             for each in self.parts
             if each.share >= _SHOWN
         ]
@@ -116,7 +116,3 @@ def explained(
     ]
     parts.sort(key=lambda each: -each.bytes)
     return Explanation(rows, length, round(peak), tuple(parts), highest.tensors)
-
-
-def _text(bytes_: int) -> str:
-    return f"{bytes_ / _UNIT:,.1f} MiB"

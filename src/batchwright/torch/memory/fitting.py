@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from batchwright._measuring import spread
 from batchwright.errors import BatchwrightError, BudgetError
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.curves import (
@@ -24,6 +25,7 @@ from batchwright.torch.memory.steps import (
     can_measure,
     real_steps,
 )
+from batchwright.torch.update.loss_functions import modules_of
 from batchwright.torch.update.passes import untouched
 from batchwright.typing import IntArray
 
@@ -46,17 +48,15 @@ class Probe:
 class Findings:
     """What is known of the memory of a task.
 
-    The peak of a step above the state is the maximum of the moments, fitted to the probes, times
-    `ratio`: the largest measured ÷ predicted in the confirmations. `reason` is why steps were
-    measured; None if they were predicted.
+    The peak of a step above the state is the maximum of the moments, times the ratio.
     """
 
     state: StateBytes
     moments: tuple[Moment, ...]
-    probes: tuple[Probe, ...]
+    probes: tuple[Probe, ...]  # what the moments were fitted to
     confirmations: tuple[Probe, ...] = ()
-    ratio: float = 1.0
-    reason: str | None = None
+    ratio: float = 1.0  # the largest measured ÷ predicted in the confirmations
+    reason: str | None = None  # why steps were measured; None: they were predicted
 
 
 def find(
@@ -66,7 +66,7 @@ def find(
 
     The lengths are int64[d], distinct and ascending. For the options see `MemoryModel.fit`.
     """
-    with untouched(task.model):
+    with untouched(task.model, *modules_of(task.loss_sum)):
         _check_growth(task, lengths)
         try:
             run = FakeStep(task, int(lengths[0]))
@@ -142,7 +142,7 @@ def _fake_steps(
         step = steps[rows, length] = run(rows, length)
         return abs(float(height(before, rows, length)) / step.peak - 1) if before else np.inf
 
-    grid = _grid(lengths, 4)
+    grid = spread(lengths, 4).tolist()
     for rows, place in ((2, 0), (2, -1), (4, 0), (3, -1)):
         tried(rows, grid[place])
     # Strides and pools round up: what is just above a round length may take much more.
@@ -186,7 +186,7 @@ def growing_peaks(
                 "limit, or drop what is longer."
             )
         length = int(within[-1])
-    for length in _grid(lengths, 3):
+    for length in spread(lengths, 3).tolist():
         rows = 1
         while (factor := min(_FULL * capacity / peak(rows, length), _GROWTH)) > 1.1:
             if int(rows * factor) == rows:
@@ -219,10 +219,3 @@ def _check_growth(task: Task, lengths: IntArray) -> None:
             f"make_batch(2, {longest}) returned {many} elements and make_batch(2, {shortest}) "
             f"{few}; expected more for longer rows. Is the length, its second argument, used?"
         )
-
-
-def _grid(lengths: IntArray, points: int) -> list[int]:
-    """Choose lengths from the shortest to the longest, about evenly spaced in their logarithm."""
-    wanted = np.geomspace(lengths[0], lengths[-1], points)
-    near = np.searchsorted(lengths, wanted * (1 - 1e-9))
-    return sorted({int(length) for length in lengths[np.minimum(near, lengths.size - 1)]})

@@ -34,17 +34,12 @@ class Allocation:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """What a step allocated and freed, in order.
-
-    Events are int64[e]: ``i + 1`` where allocation `i` is made, ``-(i + 1)`` where it is freed.
-    `class_sizes` are those that a log-softmax was taken over, as cross-entropy does over classes;
-    `score_sizes` those that a softmax was taken over, as attention does over keys.
-    """
+    """What a step allocated and freed, in order."""
 
     allocations: tuple[Allocation, ...]
-    events: IntArray
-    class_sizes: frozenset[int]
-    score_sizes: frozenset[int]
+    events: IntArray  # int64[e], i + 1 where allocation i is made, -(i + 1) where it is freed
+    class_sizes: frozenset[int]  # of log-softmaxes, as cross-entropy takes over classes
+    score_sizes: frozenset[int]  # of softmaxes, as attention takes over keys
 
     @cached_property
     def levels(self) -> IntArray:

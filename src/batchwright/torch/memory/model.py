@@ -73,16 +73,10 @@ class MemoryModel:
     Guarantees that budgets keep `margin` of a step's bytes free, beyond the largest ratio of
     measured to predicted bytes in confirming steps. Holds neither the model nor a tensor.
 
-    Attributes:
-        findings: The evidence: state, curves, the shapes that were tried, confirming steps.
-        shortest: The shortest length that it was fitted for.
-        longest: The longest.
-        limit: The bytes that it was fitted for.
-        margin: Share of a step's bytes that budgets keep free.
-        device: The type of device that it was fitted on.
+    It was fitted for lengths from `shortest` to `longest` up to `limit` bytes on a type of device.
     """
 
-    findings: Findings = field(repr=False)
+    findings: Findings = field(repr=False)  # state, curves, shapes tried, confirming steps
     _: KW_ONLY
     shortest: int
     longest: int
@@ -111,10 +105,10 @@ class MemoryModel:
         Runs the step on fake tensors, which have shapes and no memory, at about ten shapes that
         fill the limit; each takes as long as the model's Python code. Two real steps, at half of
         the limit and below all of it, then measure what kernels take for themselves. Where a step
-        needs to see values, real steps that grow towards the limit are measured instead.
+        needs to see values, real steps that grow towards the limit are measured instead. They run
+        on the model's own device, and keep a copy of parameters and states on the CPU.
 
-        Model, optimizers and random states stay as they were. Real steps run on the model's own
-        device, and keep a copy of parameters and states on the CPU.
+        Model, optimizers and random states stay as they were.
 
         Args:
             model: The model, on the device that it will be trained on, not wrapped for several
@@ -269,7 +263,13 @@ class MemoryModel:
 
     def _fitting(self, lengths: IntArray, limit: int | None) -> IntArray:
         """Return how many rows of each length fit, at least 1."""
-        limit = self._checked(limit)
+        limit = self.limit if limit is None else limit
+        check_positive("limit", limit=limit)
+        if limit > self.limit:
+            raise BudgetError(
+                f"limit={limit:,} is above {self.limit:,}, which this was fitted for. Fit again "
+                "with that limit: above it, another moment of the step may be the peak."
+            )
         self._check_length(int(lengths.max()))
         rows = self._rows(limit, np.maximum(lengths, self.shortest))
         if rows.min() < 1:
@@ -289,17 +289,6 @@ class MemoryModel:
         capacity = (limit - self.state_bytes) / ((1 + self.margin) * self.findings.ratio)
         rows: FloatArray = np.floor(rows_within(self.findings.moments, capacity, lengths))
         return rows
-
-    def _checked(self, limit: int | None) -> int:
-        if limit is None:
-            return self.limit
-        check_positive("limit", limit=limit)
-        if limit > self.limit:
-            raise BudgetError(
-                f"limit={limit:,} is above {self.limit:,}, which this was fitted for. Fit again "
-                "with that limit: above it, another moment of the step may be the peak."
-            )
-        return limit
 
     def _check_length(self, length: int) -> None:
         if length > self.longest:

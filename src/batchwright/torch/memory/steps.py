@@ -20,8 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 from batchwright.errors import BudgetError
 from batchwright.torch.data.trees import mapped, tensors_of
 from batchwright.torch.memory.ledger import Ledger, Phase, Timeline, rounded, storages
-from batchwright.torch.update.loss_functions import LossSum, refuse_other_losses
+from batchwright.torch.update.loss_functions import LossSum, modules_of, refuse_other_losses
 from batchwright.torch.update.out_of_memory import is_out_of_memory
+from batchwright.torch.update.passes import untouched
 from batchwright.typing import Batch
 
 MakeBatch: TypeAlias = Callable[[int, int], Any]
@@ -249,7 +250,7 @@ class RealStep:
 
 @contextmanager
 def real_steps(task: Task, length: int) -> Iterator[RealStep]:
-    """Run real steps on a copy that shares the task's tensors; restore their values afterwards.
+    """Run real steps on a copy that shares the task's tensors; restore everything afterwards.
 
     The device needs no second set of parameters and states: their values are kept on the CPU.
     """
@@ -258,13 +259,14 @@ def real_steps(task: Task, length: int) -> Iterator[RealStep]:
     tensors = {id(each): each for each in held}
     values = [(each, each.detach().to("cpu", copy=True)) for each in tensors.values()]
     twin = _copied(task, {key: _alias(tensor) for key, tensor in tensors.items()})
-    try:
-        yield RealStep(twin, length)
-    finally:
-        twin.clear()
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
+    with untouched(task.model, *modules_of(task.loss_sum)):
+        try:
+            yield RealStep(twin, length)
+        finally:
+            twin.clear()
+            with torch.no_grad():
+                for tensor, value in values:
+                    tensor.copy_(value)
 
 
 def can_measure(device: torch.device) -> bool:

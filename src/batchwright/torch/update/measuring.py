@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 
 import numpy as np
 import torch
 
-from batchwright._measuring import medians, quickest
+from batchwright._measuring import medians, nonnegative_fit, quickest, spread
 from batchwright.checks import check_positive
 from batchwright.costs import CostModel
 from batchwright.errors import BudgetError, PrecisionError
@@ -224,7 +223,7 @@ def fit_cost(
         raise BudgetError(
             f"max_tokens={max_tokens} is below one row of the longest length, {longest}."
         )
-    tried = _spread(np.unique(known).astype(np.int64), points)
+    tried = spread(np.unique(known).astype(np.int64), points)
     rows = max_tokens // tried
     batches = []
     for many, length in zip(rows.tolist(), tried.tolist(), strict=True):
@@ -241,28 +240,9 @@ def fit_cost(
 
 def fitted(lengths: FloatArray, seconds: FloatArray) -> tuple[float, float, float]:
     """Fit ``a + b·L + c·L²`` with coefficients of at least 0, by least relative squares."""
-    terms = np.stack([np.ones_like(lengths), lengths, lengths**2], axis=1) / seconds[:, None]
-    best, least = np.zeros(3), np.inf
-    for chosen in (each for count in (1, 2, 3) for each in combinations(range(3), count)):
-        part = terms[:, chosen]
-        scale = np.linalg.norm(part, axis=0)
-        solution, *_ = np.linalg.lstsq(part / scale, np.ones(lengths.size), rcond=None)
-        values = np.zeros(3)
-        values[list(chosen)] = solution / scale
-        error = float(np.square(terms @ values - 1).sum())
-        # A further term has to lower the error.
-        if (values >= 0).all() and error < 0.999 * least - 1e-15:
-            best, least = values, error
-    return float(best[0]), float(best[1]), float(best[2])
-
-
-def _spread(distinct: IntArray, points: int) -> IntArray:
-    """Return those of the sorted lengths that are nearest to a geometric series over them."""
-    wanted = np.geomspace(distinct[0], distinct[-1], points)
-    above = np.searchsorted(distinct, wanted).clip(1, max(1, distinct.size - 1))
-    neighbours = distinct[np.stack([above - 1, above.clip(max=distinct.size - 1)])]
-    nearest = np.abs(neighbours - wanted).argmin(axis=0)
-    return np.unique(np.take_along_axis(neighbours, nearest[None], axis=0))
+    terms = np.vander(lengths, 3, increasing=True) / seconds[:, None]
+    a, b, c = nonnegative_fit(terms, np.ones(lengths.size)).tolist()
+    return a, b, c
 
 
 def _least_seconds(
