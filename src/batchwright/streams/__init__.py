@@ -1,6 +1,5 @@
 """Streams: samples whose length is only known when they arrive, batched over a bounded buffer."""
 
-from batchwright.streams.batch_stream import BatchStream
-from batchwright.streams.streaming import stream
+from batchwright.streams.batch_stream import BatchStream, stream
 
 __all__ = ["BatchStream", "stream"]

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import base64
 import binascii
-import operator
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchwright._states import opened, sealed
+from batchwright._states import built, fits, opened, sealed
 from batchwright.errors import PlanMismatchError
-from batchwright.plans import Plan
-from batchwright.streams.buffer import Bounds, Buffer
+from batchwright.streams.intake import Bounds, Buffer
 from batchwright.typing import IntArray, Last
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchwright.plans import Plan
 
 STATE_VERSION = 2
 
-_OWNER, _HOW = "a stream", "state_dict()"
-
 _MOST = 1 << 53
 _MOST_PLACES = 1 << 32  # what a state may ask to be unpacked: it may come from a damaged file
+_SEED_BITS = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Settings:
     """What a stream was batched by when a window of it was planned.
 
     Attributes:
-        batching: The batching, if it is one of ours. None: the user's own.
+        batching: The batching, described. None: the user's own.
         buffer_size: Samples to hold.
         last: What becomes of samples at the end that fill no whole update.
     """
 
-    batching: Mapping[str, Any] | None
+    batching: dict[str, Any] | None
     buffer_size: int
     last: Last
 
@@ -82,9 +82,7 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """Write the position down, as JSON can keep it."""
-        fields = {field.name: getattr(self, field.name) for field in dataclass_fields(self)}
-        settings = {field.name: getattr(self.settings, field.name) for field in _SETTINGS}
-        return sealed({**fields, "settings": settings}, version=STATE_VERSION)
+        return sealed(asdict(self), version=STATE_VERSION)
 
     @property
     def places(self) -> IntArray:
@@ -101,31 +99,22 @@ class Position:
 
 
 def packed_places(places: IntArray, read: int) -> tuple[int, str]:
-    """Write down which samples are held: a bit for each since the oldest, compressed.
-
-    Args:
-        places: int64[k], ascending, below `read`.
-        read: Samples read.
-
-    Returns:
-        The oldest place, and the text: a few KB for 20,000 samples.
-    """
+    """Write down ascending places below `read`: the first, and a bit for each since, compressed."""
     first = int(places[0]) if places.size else read
     bits = np.zeros(read - first, dtype=np.uint8)
     bits[places - first] = 1
     return first, base64.b64encode(zlib.compress(np.packbits(bits).tobytes())).decode("ascii")
 
 
-def pieces_left(buffer: Buffer) -> dict[int, list[tuple[int, int]]] | None:
+def pieces_left(buffer: Buffer) -> Bounds | None:
     """List the pieces that are left of samples of which some are gone."""
     places, counts = np.unique(buffer.places, return_counts=True)
     held = counts[np.searchsorted(places, buffer.places)]
-    partial = np.flatnonzero(held < buffer.pieces)
-    left: dict[int, list[tuple[int, int]]] = {}
-    for entry in partial.tolist():
-        start = int(buffer.starts[entry])
+    left: Bounds = {}
+    for entry in np.flatnonzero(held < buffer.pieces).tolist():
+        place, start = int(buffer.places[entry]), int(buffer.starts[entry])
         piece = (start, start + int(buffer.lengths[entry]))
-        left.setdefault(int(buffer.places[entry]), []).append(piece)
+        left[place] = (*left.get(place, ()), piece)
     return left or None
 
 
@@ -139,33 +128,21 @@ def checksum(plan: Plan, buffer: Buffer) -> int:
 
 
 def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
-    """Check a state against the stream that it is to be used with.
-
-    Args:
-        state: What `Position.state` wrote, perhaps by way of JSON.
-        expected: The beginning of that stream.
-
-    Returns:
-        The position in it.
+    """Check a state against the beginning of the stream that it is to be used with.
 
     Raises:
-        PlanMismatchError: If it is no state, of another format, seed, epoch or part.
+        PlanMismatchError: If it is no state, or of another format, seed, epoch or part.
     """
-    names = [field.name for field in dataclass_fields(Position)]
-    fields = opened(state, names, owner=_OWNER, version=STATE_VERSION, how=_HOW)
+    names = [field.name for field in fields(Position)]
+    given = opened(state, names, owner="a stream", version=STATE_VERSION, how="state_dict()")
+    if not fits(given, Position, bits=_SEED_BITS):
+        raise _changed("it has values of other types")
     try:
-        position = Position(
-            **{
-                **fields,
-                "shard": tuple(fields["shard"]),
-                "settings": Settings(**fields["settings"]),
-                "pieces": _bounds(fields["pieces"]),
-            }
-        )
-    except (AttributeError, TypeError, ValueError) as error:
+        position: Position = built(given, Position)
+    except ValueError as error:  # a place of pieces that is no number
         raise _changed(f"it cannot be read ({error})") from error
-    if not _makes_sense(position):
-        raise _changed("its numbers are none that a stream writes")
+    if not _is_in_range(position):
+        raise _changed("its numbers are out of range")
     if position.shard != expected.shard:
         raise PlanMismatchError(
             f"the state is of part {position.shard[0]} of {position.shard[1]} of the stream, "
@@ -173,58 +150,28 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
             "of workers."
         )
     for name in ("seed", "epoch"):
-        given, ours = getattr(position, name), getattr(expected, name)
-        if given != ours:
+        then, now = getattr(position, name), getattr(expected, name)
+        if then != now:
             raise PlanMismatchError(
-                f"the state was saved with {name}={given!r}, now {name}={ours!r}. Use {given!r}."
+                f"the state was saved with {name}={then!r}, now {name}={now!r}. Use {then!r}."
             )
     return position
 
 
-def _makes_sense(position: Position) -> bool:
-    """Say whether all values are of their types and within their ranges."""
-    settings, shard = position.settings, position.shard
-    if len(shard) != 2 or type(settings.buffer_size) is not int:
-        return False
-    most_places = max(1 << 20, 1024 * settings.buffer_size)  # samples do not wait as long
-    counts = (
-        position.seed,
-        position.epoch,
-        position.window,
-        position.read,
-        position.first,
-        position.emitted,
-        shard[0],
-    )
-    sizes = (position.world_size, position.accumulate, settings.buffer_size, shard[-1])
-    texts_and_flags = {type(position.is_last), type(position.ended), type(position.held)}
+def _is_in_range(at: Position) -> bool:
+    (index, count), buffer_size = at.shard, at.settings.buffer_size
+    most_places = max(1 << 20, 1024 * buffer_size)  # no sample waits longer
     return (
-        all(type(number) is int and number >= 0 for number in counts)
-        and all(type(size) is int and 0 < size < _MOST for size in sizes)
-        and max(position.window, position.read, position.emitted) < _MOST
-        and position.world_size * position.accumulate <= settings.buffer_size
-        and shard[0] < shard[1]
-        and 0 <= position.read - position.first < min(_MOST_PLACES, most_places)
-        and type(position.held) is str
-        and texts_and_flags == {bool, str}
-        and position.emitted % position.world_size == 0
-        and (position.batches is None or type(position.batches) is int)
-        and settings.last in ("short", "drop", "repeat")
-        and (settings.batching is None or isinstance(settings.batching, dict))
+        min(at.seed, at.epoch, at.window, at.read, at.first, at.emitted, index) >= 0
+        and min(at.world_size, at.accumulate, buffer_size, count) > 0
+        and max(at.window, at.read, at.emitted, buffer_size, count) < _MOST
+        and at.world_size * at.accumulate <= buffer_size
+        and index < count
+        and 0 <= at.read - at.first < min(_MOST_PLACES, most_places)
+        and at.emitted % at.world_size == 0
+        and all(isinstance(place, int) for place in at.pieces or ())  # else beyond 64 bits
     )
-
-
-def _bounds(given: Mapping[str, Any] | None) -> Bounds | None:
-    if given is None:
-        return None
-    return {
-        int(place): [(operator.index(start), operator.index(stop)) for start, stop in pieces]
-        for place, pieces in given.items()
-    }
 
 
 def _changed(what: str) -> PlanMismatchError:
     return PlanMismatchError(f"the state was changed after it was saved: {what}.")
-
-
-_SETTINGS = dataclass_fields(Settings)

@@ -30,45 +30,39 @@ def plan_window(
     overdue: npt.NDArray[np.bool_],
     draw: Draw,
 ) -> Plan:
-    """Plan what is buffered, and choose about half of the updates to emit.
+    """Plan what is buffered, lengths int64[k] or [k, c], and choose half of the updates to emit.
 
-    All of the buffer is cut into batches and arranged in updates as an epoch would be: each update
-    is one random batch of every length stratum. A random half of the updates is emitted. What
-    stays is a fair sample of the buffer, is planned again with what arrives next, and so mixes
-    with it; the batch that was only filled with what was left over is among what stays.
-
-    Args:
-        lengths: int64[k] or [k, c], tokens, none above the budget.
-        batching: How samples become batches.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        overdue: bool[k], what has waited so long that its update is emitted first.
-        draw: The window's generators.
+    The whole buffer is cut into batches and arranged in updates as an epoch would be: each update
+    is one random batch of every length stratum. A random half of the updates is emitted, those
+    with overdue samples, bool[k], first. What stays is a fair sample of the buffer, and is planned
+    again with what arrives next; the batch that took what was left over is among what stays.
 
     Returns:
-        A plan over the buffer's entries of whole updates, at least one. What is not in it stays:
-        at least one entry for each batch of an update, so that the stream can end after it.
-        Where the buffer is too small for that, batches are split. O(k log k).
+        A plan over the buffer's entries of whole updates, at least one. At least one entry for
+        each batch of an update stays, so that the stream can end after it. Where the buffer is too
+        small for that, batches are split. O(k log k).
     """
-    shares = {"world_size": world_size, "accumulate": accumulate}
     update = world_size * accumulate
-    pools = Pools.one(np.arange(len(lengths)))
-    asked = Request(pools, lengths, draw(0), update)
-    needed = batching.count(asked)
-    draft = batching.draft(replace(asked, rng=draw(1), num_batches=needed))
+    asked, needed = _asked(lengths, batching, update, draw)
+
+    def half(draft: Draft, whole: int, late: npt.NDArray[np.bool_]) -> Plan:
+        places = _arranged(draft, whole, world_size, accumulate, draw)
+        return Plan(draft.indices, draft.offsets).take(_half(places, late, update, draw))
+
+    draft = batching.draft(replace(asked, num_batches=needed))
     late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
-    whole = draft.offsets.size - 1
+    whole = len(draft)
     if draft.pools is not None and draft.pools.size == 2 and not late[-1]:
         whole -= 1  # the last batch of a sort took what was left over
     if whole >= update:
-        plan = _half(draft, whole, late=late, **shares, draw=draw)
+        plan = half(draft, whole, late)
         if len(lengths) - plan.indices.size >= update:
             return plan
     two = 2 * update
     draft = batching.draft(replace(asked, rng=draw(1), num_batches=two))
-    draft = draft.split_to(max(two, draft.offsets.size - 1))
+    draft = draft.split_to(max(two, len(draft)))
     late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
-    return _half(draft, draft.offsets.size - 1, late=late, **shares, draw=draw)
+    return half(draft, len(draft), late)
 
 
 def plan_rest(
@@ -82,60 +76,46 @@ def plan_rest(
 ) -> Plan | None:
     """Plan all that is left when the stream has ended.
 
-    Args:
-        lengths: int64[k] or [k, c], tokens, none above the budget.
-        batching: How samples become batches.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        last: What becomes of entries that fill no whole update, in batches of one.
-        draw: The window's generators.
-
     Returns:
         A plan of every entry, of whole updates, reached by making batches smaller. Where there
-        are too few entries for that, `last` decides. None: it leaves nothing. O(k log k).
+        are too few entries for that, `last` decides; None if it leaves nothing. O(k log k).
     """
-    pools = Pools.one(np.arange(len(lengths)))
     update = world_size * accumulate
-    asked = Request(pools, lengths, draw(0), update)
-    needed = batching.count(asked)
+    asked, needed = _asked(lengths, batching, update, draw)
     for multiple in (update, world_size) if last == "short" else (update,):
         target = min(-(-needed // multiple) * multiple, len(lengths))
         draft = batching.draft(replace(asked, rng=draw(1), num_batches=target))
-        target = -(-(draft.offsets.size - 1) // multiple) * multiple
+        target = -(-len(draft) // multiple) * multiple
         if target <= len(lengths):
             draft = draft.split_to(target)
             places = _arranged(draft, target, world_size, accumulate, draw)
             return Plan(draft.indices, draft.offsets).take(places)
-    singles = Plan(shuffled(pools.members, draw(2)), np.arange(len(lengths) + 1))
+    singles = Plan(shuffled(asked.pools.members, draw(2)), np.arange(len(lengths) + 1))
     return share(singles, world_size, accumulate, 0, last=last, warn=False)
 
 
-def _half(
-    draft: Draft,
-    whole: int,
-    *,
-    late: npt.NDArray[np.bool_],
-    world_size: int,
-    accumulate: int,
-    draw: Draw,
-) -> Plan:
-    """Deal the first `whole` batches to updates, and take a random half of those."""
-    update = world_size * accumulate
-    places = _arranged(draft, whole, world_size, accumulate, draw)
-    num_updates = whole // update
+def _asked(lengths: IntArray, batching: Batching, update: int, draw: Draw) -> tuple[Request, int]:
+    """Return the request for a draft of the buffer, and how many batches it needs."""
+    asked = Request(Pools.one(np.arange(len(lengths))), lengths, draw(0), update)
+    needed = batching.count(asked)
+    return replace(asked, rng=draw(1)), needed
+
+
+def _half(places: IntArray, late: npt.NDArray[np.bool_], update: int, draw: Draw) -> IntArray:
+    """Choose half of the updates that arranged batches make, those with late ones first."""
+    num_updates = places.size // update
     body, tail = places[: num_updates * update], places[num_updates * update :]
     late_tail = tail[late[tail]]
     body[np.flatnonzero(~late[body])[: late_tail.size]] = late_tail[: np.count_nonzero(~late[body])]
     updates = body.reshape(num_updates, update)
     is_late = late[updates].any(axis=1)
     emitted = max(1, num_updates // 2, min(int(is_late.sum()), num_updates - 1))
-    # Late ones first, else at random.
     ranked = np.lexsort((random_bits(draw(3), num_updates), ~is_late))
-    chosen = np.sort(ranked[:emitted])
-    return Plan(draft.indices, draft.offsets).take(updates[chosen].ravel())
+    return updates[np.sort(ranked[:emitted])].ravel()
 
 
 def _arranged(draft: Draft, count: int, world_size: int, accumulate: int, draw: Draw) -> IntArray:
+    """Arrange the first `count` batches in updates."""
     return arranged(
         count,
         None if draft.pools is None else np.minimum(draft.pools, count),

@@ -16,8 +16,7 @@ from batchwright.batching.custom import BatchingFunction
 from batchwright.checks import MOST_EPOCHS, epoch_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
-from batchwright.streams.buffer import Cut, Measure, slice_of
-from batchwright.streams.source import Samples
+from batchwright.streams.intake import Cut, Measure, Samples, slice_of
 from batchwright.torch.data.ranks import (
     check_not_split_by_rank,
     compare_ranks,
