@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.draft import Draft, Oversize, Request
+from batchwright.batching.cuts import in_multiples
+from batchwright.batching.draft import Draft, Oversize, Request, layout_within, single
 from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
@@ -109,11 +110,7 @@ class Buckets:
             return self._with_rows(np.asarray(self.edges, dtype=np.int64))
         if lengths.ndim == 2:
             return self._shapes_of_pairs(lengths)
-        if self._caps is not None:
-            raise BudgetError(
-                f"Buckets(max_tokens={self.max_tokens}) has a budget for each of several columns, "
-                "and lengths are [n]. Give one number, or lengths [n, k]."
-            )
+        single("Buckets(max_tokens", self.max_tokens)
         values, counts = counted(self._within_budget(lengths))
         padded, place = np.unique(self._bare_layout.rounded(values), return_inverse=True)
         merged = np.bincount(place, weights=counts).astype(np.int64)
@@ -160,13 +157,11 @@ class Buckets:
 
     @property
     def _bare_layout(self) -> Layout:
-        return Layout(
-            "padded",
-            None if isinstance(self.max_tokens, tuple) else self.max_tokens,
-            self.max_samples,
-            self.pad_to_multiple_of,
+        return layout_within(
+            self.max_tokens,
+            max_samples=self.max_samples,
+            multiple=self.pad_to_multiple_of,
             area=self.area,
-            caps=self._caps,
         )
 
     def _layout_for(self, request: Request) -> tuple[Layout, IntArray]:
@@ -179,8 +174,7 @@ class Buckets:
         bare = self._bare_layout
         # One column is several of which there is one.
         rows = np.maximum(bare.rows_allowed(edges if edges.ndim == 2 else edges[:, None]), 1)
-        whole = rows // self.batch_size_multiple_of * self.batch_size_multiple_of
-        rows = np.where(whole > 0, whole, rows)
+        rows = in_multiples(rows, self.batch_size_multiple_of)
         lengths = edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
         shapes = zip(rows.tolist(), lengths, strict=True)
         if edges.ndim == 1:

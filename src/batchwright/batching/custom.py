@@ -98,11 +98,9 @@ def as_batching(batching: Batching | BatchingFunction) -> Batching:
 
 
 def described(batching: Batching) -> dict[str, Any] | None:
-    """Describe a batching by plain values, for a state that JSON can keep.
+    """Describe a batching for a state: its name, and the settings that differ from their defaults.
 
-    Returns:
-        Its name and the settings that differ from their defaults. None: it is not one of ours,
-        or holds a function.
+    None: it is not one of ours, or holds a function.
 
     Example:
         >>> described(TokenBudget(4_096, mixing=3))

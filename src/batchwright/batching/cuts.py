@@ -45,8 +45,6 @@ class RowLimit:
 
     def padded(self, lengths: IntArray) -> IntArray:
         """Round lengths up as rows lie in memory, int64[m]."""
-        if self.pad_to_multiple_of == 1:
-            return lengths
         return -(-lengths // self.pad_to_multiple_of) * self.pad_to_multiple_of
 
     def __call__(self, lengths: IntArray, *, max_tokens: int | None = None) -> IntArray:
@@ -57,23 +55,20 @@ class RowLimit:
             rows = np.minimum(rows, self.max_samples(padded))
         elif self.max_samples is not None:
             rows = np.minimum(rows, self.max_samples)
-        if self.batch_size_multiple_of > 1:
-            whole = rows // self.batch_size_multiple_of * self.batch_size_multiple_of
-            rows = np.where(whole > 0, whole, rows)
-        return rows
+        return in_multiples(rows, self.batch_size_multiple_of)
+
+
+def in_multiples(rows: IntArray, multiple: int) -> IntArray:
+    """Round numbers of rows down to a multiple, where they are not below it."""
+    return rows - np.where(rows < multiple, 0, rows % multiple)
 
 
 def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
     """Cut length-sorted samples into batches, given only how many samples have each length.
 
-    From the longest on, each batch takes as many rows as its first, longest sample allows.
-
-    Args:
-        counts: int64[r], samples of each distinct length, from long to short.
-        rows: int64[r], how many rows of that length make a batch.
-
-    Returns:
-        int64[b], samples in each batch. O(r) steps, whatever the number of samples.
+    From the longest on, each batch takes as many rows as its first, longest sample allows. Takes
+    the counts of distinct lengths from long to short, and how many rows of each make a batch,
+    int64[r]; returns the samples in each batch, int64[b], in O(r) steps.
 
     Example:
         >>> cut_runs(np.array([3, 4]), np.array([2, 5]))
@@ -99,14 +94,10 @@ def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
 def fit_runs(
     lengths: IntArray, counts: IntArray, limit: RowLimit, *, num_batches: int, rounds: int = 16
 ) -> IntArray | None:
-    """Cut length-sorted samples into at most a number of batches, all about equally full.
+    """Cut length-sorted samples into at most `num_batches`, all about equally full.
 
-    Lowers the budget as far as the number allows: all batches become a little smaller, instead of
-    a few being halved later.
-
-    Returns:
-        int64[b], samples in each batch, b ≤ `num_batches`; None if the budget needs more.
-        O(rounds · r) for r distinct lengths, from long to short, with the counts of each.
+    The budget is lowered as far as the number allows: all batches become a little smaller, instead
+    of a few being halved later. None if the budget needs more batches.
 
     Example:
         >>> fit_runs(np.array([10]), np.array([9]), RowLimit(50), num_batches=3)
@@ -131,20 +122,13 @@ def fit_runs(
 
 
 def cut_sequence(
-    lengths: IntArray,
-    rows_allowed: Callable[[IntArray], IntArray],
-    *,
-    batch_size_multiple_of: int = 1,
+    lengths: IntArray, rows_allowed: Callable[[IntArray], IntArray], multiple: int = 1
 ) -> IntArray:
     """Cut a sequence into padded batches without changing it: as many rows as fit, each time.
 
-    Args:
-        lengths: int64[m] or [m, k], in the sequence to keep; each alone fits.
-        rows_allowed: Longest lengths → rows that fit, int64[...], never more for longer ones.
-        batch_size_multiple_of: Batches larger than this hold a multiple of it.
-
-    Returns:
-        int64[b], samples in each batch. O(m), with a few vector operations for each batch.
+    Takes lengths int64[m] or [m, k], each of which fits alone, and the rows that fit for a longest
+    length, never more for a longer one. Batches larger than `multiple` hold a multiple of it.
+    Returns the samples in each batch, int64[b].
 
     Example:
         >>> cut_sequence(np.array([1, 1, 4, 1, 1]), RowLimit(4))
@@ -162,18 +146,15 @@ def cut_sequence(
         else:
             allowed = rows_allowed(np.maximum.accumulate(lengths[position:stop], axis=0))
         size = int(np.count_nonzero(allowed >= np.arange(1, allowed.size + 1)))
-        if batch_size_multiple_of < size:
-            size -= size % batch_size_multiple_of
+        if multiple < size:
+            size -= size % multiple
         sizes.append(size)
         position += size
     return np.array(sizes, dtype=np.int64)
 
 
 def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
-    """Estimate how many batches a random sequence needs in windows of so many, uneven ones too.
-
-    A window is as many consecutive samples, lengths int64[m], as fill its batches. O(m).
-    """
+    """Estimate how many batches a random sequence needs in windows of so many, uneven ones too."""
     volume = _volume(lengths, limit)
     # A full window ends before a long sample, with which the next begins: fill some in a row.
     held: list[float] = []
@@ -198,13 +179,11 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
 def cut_in_windows(
     lengths: IntArray, limit: RowLimit, window: int, *, num_batches: int
 ) -> tuple[IntArray, IntArray] | None:
-    """Cut a random sequence into exactly a number of batches, window by window.
+    """Cut a random sequence into exactly `num_batches`, window by window.
 
-    Returns:
-        Samples in each batch, int64[num_batches], where the samples of a window are sorted
-        from long to short; and where windows begin and end, int64[w + 1], in batches. If the last
-        windows do not hold what is left, as many as it takes become one; None if not even one
-        window of everything holds it. O(m log m).
+    Returns the samples in each batch, int64[b], where those of a window are sorted from long to
+    short; and where windows begin and end, int64[w + 1], in batches. If the last windows do not
+    hold what is left, as many as it takes become one; None if even a single one does not.
     """
     edges = [*range(0, num_batches, window), num_batches]
     volume = _volume(lengths, limit)
@@ -221,10 +200,20 @@ def cut_in_windows(
             stop = _filled(lengths, limit, quota, start, stop)
             cut = _fitted(lengths[start:stop], limit, quota)
         if cut is None:
-            return _with_one_tail(lengths, limit, edges, starts, sizes)
+            break
         sizes.append(cut)
         start = stop
-    return np.concatenate(sizes), np.array(edges)
+    else:
+        return np.concatenate(sizes), np.array(edges)
+    merged = 2  # join the last 2, 4, 8 … windows until they hold what is left
+    while merged < 2 * len(starts):
+        first = max(len(starts) - merged, 0)
+        cut = _fitted(lengths[starts[first] :], limit, num_batches - edges[first])
+        if cut is not None:
+            kept = [*edges[: first + 1], num_batches]
+            return np.concatenate([*sizes[:first], cut]), np.array(kept)
+        merged *= 2
+    return None
 
 
 def _with_one_tail(
@@ -256,8 +245,8 @@ def _filled(lengths: IntArray, limit: RowLimit, window: int, start: int, stop: i
     fits, too_far = min(start + window, stop), stop + 1
     while too_far - fits > 1 + (stop - start) // 100:
         middle = (fits + too_far) // 2
-        _, counts, rows = _runs(lengths[start:middle], limit)
-        if cut_runs(counts, rows).size > window:
+        values, counts = _runs(lengths[start:middle])
+        if cut_runs(counts, limit(values)).size > window:
             too_far = middle
         else:
             fits = middle
@@ -268,16 +257,13 @@ def _fitted(lengths: IntArray, limit: RowLimit, quota: int) -> IntArray | None:
     """Cut one window into exactly its quota of batches; None if it cannot be."""
     if lengths.size < quota:
         return None
-    values, counts, _ = _runs(lengths, limit)
-    sizes = fit_runs(values, counts, limit, num_batches=quota, rounds=6)
-    if sizes is None:
-        return None
-    return np.diff(split_offsets(offsets_of(sizes), quota))
+    sizes = fit_runs(*_runs(lengths), limit, num_batches=quota, rounds=6)
+    return None if sizes is None else np.diff(split_offsets(offsets_of(sizes), quota))
 
 
-def _runs(lengths: IntArray, limit: RowLimit) -> tuple[IntArray, IntArray, IntArray]:
+def _runs(lengths: IntArray) -> tuple[IntArray, IntArray]:
     values, counts = np.unique(lengths, return_counts=True)
-    return values[::-1], counts[::-1], limit(values[::-1])
+    return values[::-1], counts[::-1]
 
 
 def cut_strips(
@@ -285,8 +271,7 @@ def cut_strips(
     members: IntArray,
     layout: Layout,
     rng: np.random.Generator,
-    *,
-    batch_size_multiple_of: int = 1,
+    multiple: int,
 ) -> tuple[IntArray, IntArray]:
     """Rearrange samples of several lengths, and cut them with little padding in every column.
 
@@ -295,16 +280,7 @@ def cut_strips(
     sorted by how its columns differ, every other one in reverse. The number of batches of each
     strip is tried out: wide strips let the longest column vary, narrow ones the others.
 
-    Args:
-        lengths: integer[n, k], of every sample; each alone fits.
-        members: int64[m], the samples to cut.
-        layout: The budget.
-        rng: For ties, and for the width of the first strip.
-        batch_size_multiple_of: Batches larger than this hold a multiple of it.
-
-    Returns:
-        int64[m], the samples, batch after batch; int64[b], samples in each. O(m log m), with a
-        loop over batches.
+    Returns the samples, batch after batch, int64[m]; and how many are in each, int64[b].
     """
     order = shuffled(members, rng)
     columns = lengths[order].astype(np.int64, copy=False)
@@ -313,14 +289,6 @@ def cut_strips(
     order, columns, scaled = order[by_longest], columns[by_longest], scaled[by_longest]
     difference = scaled[:, 0] - scaled[:, 1:].mean(axis=1)
     filled = np.cumsum(1.0 / layout.rows_allowed(columns))  # batches, were there no padding
-
-    def cut(places: IntArray) -> tuple[IntArray, FloatArray]:
-        sizes = cut_sequence(
-            columns[places], layout.rows_allowed, batch_size_multiple_of=batch_size_multiple_of
-        )
-        starts = np.cumsum(sizes) - sizes
-        longest = layout.rounded(np.maximum.reduceat(columns[places], starts))
-        return sizes, np.asarray(layout.areas(longest) * sizes, dtype=np.float64)
 
     parts, all_sizes = [], []
     waiting = np.empty(0, dtype=np.int64)
@@ -332,18 +300,21 @@ def cut_strips(
         # Every epoch has other strips, and so other batches.
         jitter = max(jitter, 0.75 + 0.5 * float(random_bits(rng, 1)[0] >> np.uint64(11)) / 2**53)
         best: tuple[float, int, IntArray, IntArray] | None = None
-        for choice in range(_STRIPS.size) if around is None else _near(around):
+        first, last = (0, _STRIPS.size) if around is None else (max(around - 1, 0), around + 2)
+        for choice in range(first, min(last, _STRIPS.size)):
             wanted = done + _STRIPS[choice] * jitter - held
             stop = min(max(int(np.searchsorted(filled, wanted)), position), order.size)
             places = np.concatenate((waiting, np.arange(position, stop)))
             if not places.size:
                 continue
             places = places[np.argsort(direction * difference[places], kind="stable")]
-            sizes, padded = cut(places)
+            sizes = cut_sequence(columns[places], layout.rows_allowed, multiple)
             if stop < order.size and sizes.size > 1:  # the last batch may still grow
-                sizes, padded = sizes[:-1], padded[:-1]
-            real = float(layout.areas(columns[places[: int(sizes.sum())]]).sum())
-            ratio = float(padded.sum()) / real
+                sizes = sizes[:-1]
+            held_now = columns[places[: int(sizes.sum())]]
+            longest = np.maximum.reduceat(held_now, np.cumsum(sizes) - sizes)
+            padded = layout.areas(layout.rounded(longest)).astype(np.float64) * sizes
+            ratio = float(padded.sum()) / float(layout.areas(held_now).sum())
             if best is None or ratio < best[0]:
                 best = (ratio, choice, places, sizes)
                 ahead = stop
@@ -358,7 +329,3 @@ def cut_strips(
         all_sizes.append(sizes)
         waiting, position, direction, jitter = places[taken:], ahead, -direction, 0.0
     return order[np.concatenate(parts)], np.concatenate(all_sizes)
-
-
-def _near(choice: int) -> range:
-    return range(max(choice - 1, 0), min(choice + 2, _STRIPS.size))

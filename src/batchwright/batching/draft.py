@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
@@ -124,11 +125,9 @@ class Draft:
         return draft, self.indices[~here]
 
     def split_to(self, num_batches: int, *, weights: FloatArray | None = None) -> Draft:
-        """Split batches until there are `num_batches`, each staying in its pool.
+        """Split batches, the heaviest or largest first, until there are `num_batches`.
 
-        Args:
-            num_batches: How many to end with, at least as many as there are.
-            weights: float64[b], the heaviest are split first. None: the largest.
+        Each stays in its pool.
 
         Raises:
             PlanError: If there are fewer samples than batches asked for.
@@ -144,6 +143,26 @@ class Draft:
             pools=None if pools is None else np.searchsorted(offsets, self.offsets[pools]),
             keys=None if self.keys is None else self.keys[parents],
         )
+
+
+def layout_within(budget: int | tuple[int, ...], **settings: Any) -> Layout:
+    """Return a layout with a budget, or with one for each of several columns."""
+    one, each = (None, budget) if isinstance(budget, tuple) else (budget, None)
+    return Layout(budget=one, caps=each, **settings)
+
+
+def single(owner: str, budget: int | tuple[int, ...]) -> int:
+    """Return the budget for lengths [n].
+
+    Raises:
+        BudgetError: If there is one for each of several columns.
+    """
+    if isinstance(budget, tuple):
+        raise BudgetError(
+            f"{owner}={budget}) has a budget for each of several columns, and lengths are [n]. "
+            "Give one number, or lengths [n, k]."
+        )
+    return budget
 
 
 def offsets_of(sizes: npt.ArrayLike) -> IntArray:

@@ -33,15 +33,7 @@ def best_edges(values: IntArray, counts: IntArray, num_shapes: int) -> IntArray:
     """Choose lengths so that padding every sample to the next one adds the fewest tokens.
 
     Guarantees the least padding of any choice of so many lengths. Dynamic programming over the
-    distinct lengths; the best last cut only moves up, which saves looking at most of them.
-
-    Args:
-        values: int64[r], distinct lengths, rising.
-        counts: int64[r], samples of each.
-        num_shapes: How many lengths to choose.
-
-    Returns:
-        int64[k], rising; the last is the longest length. O(k · r log r).
+    distinct lengths, int64[r] rising: O(k · r log r), as the best last cut only moves up.
 
     Example:
         >>> best_edges(np.array([1, 2, 9, 10]), np.array([5, 5, 1, 1]), 2)
@@ -57,13 +49,10 @@ def best_edges(values: IntArray, counts: IntArray, num_shapes: int) -> IntArray:
     last_cuts = np.zeros((num_shapes, size + 1), dtype=np.int64)
     for shape in range(1, num_shapes):
         cost, last_cuts[shape] = _one_more(cost, totals, longest)
-    edges, end = [], size
-    for shape in range(num_shapes - 1, -1, -1):
-        edges.append(int(values[end - 1]))
-        end = int(last_cuts[shape, end])
-        if not end:
-            break
-    return np.array(edges[::-1], dtype=np.int64)
+    ends = [size]
+    for shape in range(num_shapes - 1, 0, -1):
+        ends.append(int(last_cuts[shape, ends[-1]]))
+    return values[[end - 1 for end in reversed(ends) if end]]
 
 
 def _one_more(
@@ -102,24 +91,19 @@ def _one_more(
 def best_pairs(
     pairs: IntArray, num_shapes: int, area: Callable[[IntArray], FloatArray]
 ) -> IntArray | None:
-    """Choose padded shapes for samples of two lengths, so that they take the least area.
+    """Choose padded shapes for samples of two lengths, int64[n, 2], that take the least area.
 
     One column is cut into ranges, and each range is cut in the other column on its own: that
     fits source and target, or height and width, better than a grid. How many shapes a range gets,
     and which column is cut first, is tried out.
 
     Guarantees the least area of all such choices where a column has at most 48 distinct lengths;
-    else ranges are chosen among 48 candidates, dense where samples are.
-
-    Args:
-        pairs: int64[n, 2], the lengths, as padded.
-        num_shapes: How many shapes there may be.
-        area: What padded lengths int64[..., 2] take, float64[...]; it grows with both. Infinity
-            where no batch has room for them.
+    else ranges are chosen among 48 candidates, dense where samples are. `area` of padded lengths
+    grows with both, and is infinite where no batch has room for them. O(n + k m³) for k shapes
+    and m ≤ 48 candidates.
 
     Returns:
         int64[s, 2], at most `num_shapes`. None where so few are not found to hold all samples.
-        O(n + k m³) for k shapes and m ≤ 48 candidates.
 
     Example:
         >>> pairs = np.array([[9, 2], [8, 2], [2, 9], [2, 8]])
@@ -153,10 +137,7 @@ def best_pairs(
 
 
 def _guillotine(counts: IntArray, areas: FloatArray, num_shapes: int) -> tuple[float, list[_Range]]:
-    """Cut rows into ranges and each range's columns: the least area, and the ranges.
-
-    Takes int64[m, q], samples of each pair of candidates, and float64[m, q], the area of one.
-    """
+    """Cut rows into ranges and each range's columns: the least area, and the ranges."""
     size = counts.shape[0]
     taken = _of_ranges(counts, areas, num_shapes)
     most = taken.shape[2] - 1
@@ -184,10 +165,7 @@ def _guillotine(counts: IntArray, areas: FloatArray, num_shapes: int) -> tuple[f
 
 
 def _of_ranges(counts: IntArray, areas: FloatArray, num_shapes: int) -> FloatArray:
-    """Return the least area of every range of rows: float64[m + 1, m, k + 1].
-
-    Of rows ``start`` to ``stop - 1`` in at most so many shapes at ``[stop, start, shapes]``.
-    """
+    """Return the least area at ``[stop, start, k]``: of rows `start` to `stop - 1` in at most k shapes."""
     size, width = counts.shape
     most = min(num_shapes, width)
     below = np.zeros((size + 1, width + 1))
@@ -213,8 +191,8 @@ def _of_ranges(counts: IntArray, areas: FloatArray, num_shapes: int) -> FloatArr
 def _candidates(column: IntArray) -> IntArray:
     """Choose lengths to cut at: all, or 48 such that each step between them pads about the same.
 
-    Between two edges w apart, c samples pad about c·w/2; for a given number of edges the sum is
-    least where w is proportional to one over the root of the density.
+    Edges w apart pad c samples by about c·w/2; the sum is least where w goes with one over the root
+    of the density.
     """
     values, counts = counted(column)
     if values.size <= _CANDIDATES:

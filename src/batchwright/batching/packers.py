@@ -26,17 +26,9 @@ _PART = 1 << 10
 class Fill:
     """How rows are filled: a few thousand strokes, each the same for a run of rows.
 
-    Stroke `e` puts ``times[e]`` samples of one length into each of the rows ``first[e]`` to
-    ``first[e] + rows[e] - 1``, after the ``held[e]`` samples that those hold already. Strokes
+    Stroke `e` puts ``times[e]`` samples of ``lengths[e]`` tokens into each of the rows ``first[e]``
+    to ``first[e] + rows[e] - 1``, after the ``held[e]`` samples that those hold already. Strokes
     use up the samples from long to short.
-
-    Attributes:
-        first: int64[e].
-        rows: int64[e].
-        times: int64[e].
-        held: int64[e].
-        lengths: int64[e], tokens.
-        num_rows: Rows in all.
     """
 
     first: IntArray
@@ -86,16 +78,8 @@ def best_fit_decreasing(
     """Pack samples into rows, each into the fullest row that still holds it, longest first.
 
     All samples of one length, and all rows of one free space, are handled at once, which gives
-    the same rows as one sample at a time.
-
-    Args:
-        lengths: int64[r], distinct lengths from long to short, none above the capacity.
-        counts: int64[r], samples of each.
-        capacity: Tokens of a row.
-        max_samples: The most samples in a row.
-
-    Returns:
-        The strokes that fill the rows. Near O(r log r) in practice, whatever the number of samples.
+    the same rows as one sample at a time: near O(r log r) for r distinct lengths, int64[r] from
+    long to short, none above the capacity.
 
     References:
         Krell, Kosec, Perez, Fitzgibbon, *Efficient Sequence Packing without
@@ -161,24 +145,17 @@ def pack_columns(
 ) -> IntArray:
     """Put samples of several lengths into rows that exceed no column's capacity.
 
-    No single length says how well a sample fits. As many rows as any packing needs are open from
-    the start, and each sample goes to the row that it leaves most evenly filled: a row whose source
-    is full while half of its target is free can take nothing more. Where that needs more rows, best
-    fit is tried too, which is better where few samples fill a row: each sample goes where the
-    squares of what is left free, as shares of the capacities, have the smallest sum.
+    As many rows as any packing needs are open from the start, and each sample goes to the row that
+    it leaves most evenly filled: a row whose source is full while half of its target is free can
+    take nothing more. Where that needs more rows, best fit is tried too, which is better where few
+    samples fill a row: each sample goes where the squares of what is left free, as shares of the
+    capacities, have the smallest sum.
 
     Guarantees at most as many rows as best-fit decreasing needs, up to 2,047 rows. More samples
     are divided into parts that are packed on their own, in the way that was better for the first.
 
-    Args:
-        rows: int64[m, k], what each sample takes in each column, sorted from large to small;
-            none exceeds the capacities.
-        capacities: int64[k].
-        max_samples: The most samples in a row: one more column, of which each takes 1.
-
-    Returns:
-        int64[m], the row of each sample, from 0. A loop over the distinct tuples of a part, each a
-        few vector operations over its at most 2,047 rows.
+    Takes int64[m, k], from large to small, and returns the row of each sample, int64[m]: a loop
+    over the distinct tuples of a part, each a few vector operations over its rows.
 
     References:
         Panigrahy, Talwar, Uyeda, Wieder, *Heuristics for Vector Bin Packing*, 2011 (the scores
@@ -214,8 +191,7 @@ def pack_columns(
 def rows_of(placed: IntArray, ids: IntArray) -> tuple[IntArray, IntArray]:
     """Put samples, int64[m] from large to small, into the rows that `pack_columns` gave them.
 
-    Returns:
-        int64[m], the samples, row after row; int64[r], samples in each.
+    Returns the samples, row after row, int64[m]; and how many are in each, int64[r].
     """
     sizes = np.bincount(placed)
     begins = np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -228,15 +204,7 @@ def rows_of(placed: IntArray, ids: IntArray) -> tuple[IntArray, IntArray]:
 def next_fit(
     rows: IntArray, capacities: int | IntArray, *, max_samples: int | None = None
 ) -> IntArray:
-    """Cut a sequence into rows without changing it.
-
-    Args:
-        rows: int64[m] or [m, k], what each sample takes, none above the capacity.
-        capacities: Of a row; int64[k] of several columns.
-        max_samples: The most samples in a row.
-
-    Returns:
-        int64[b + 1], where rows begin and end. O(b · k · log m).
+    """Cut a sequence, int64[m] or [m, k], into rows without changing it; return where they end.
 
     Example:
         >>> next_fit(np.array([6, 4, 3, 7]), 10).tolist()

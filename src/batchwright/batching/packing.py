@@ -7,7 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from batchwright.batching.draft import Draft, Oversize, Request, probed_count
+from batchwright.batching.draft import (
+    Draft,
+    Oversize,
+    Request,
+    layout_within,
+    probed_count,
+    single,
+)
 from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
 from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
@@ -72,9 +79,9 @@ class Packing:
     @property
     def layout(self) -> Layout:
         """Samples one after the other within the capacity."""
-        if isinstance(self.capacity, tuple):
-            return Layout("packed", None, self.max_samples, self.align, caps=self.capacity)
-        return Layout("packed", self.capacity, self.max_samples, self.align)
+        return layout_within(
+            self.capacity, kind="packed", max_samples=self.max_samples, multiple=self.align
+        )
 
     def count(self, request: Request) -> int:
         """Return how many rows the pools need."""
@@ -108,14 +115,9 @@ class Packing:
 
     def _rows(self, lengths: LengthArray) -> LengthArray:
         """Return what samples take of a row: in each column, or of one capacity together."""
-        if isinstance(self.capacity, tuple):
-            if lengths.ndim == 1:
-                raise BudgetError(
-                    f"Packing(capacity={self.capacity}) has a capacity for each of several "
-                    "columns, and lengths are [n]. Give one number, or lengths [n, k]."
-                )
-            return lengths
         if lengths.ndim == 1:
+            single("Packing(capacity", self.capacity)
+        if lengths.ndim == 1 or isinstance(self.capacity, tuple):
             return lengths
         return self.layout.areas(self.layout.rounded(lengths.astype(np.int64, copy=False)))
 

@@ -17,7 +17,15 @@ from batchwright.batching.cuts import (
     cut_strips,
     fit_runs,
 )
-from batchwright.batching.draft import Draft, Oversize, Request, offsets_of, probed_count
+from batchwright.batching.draft import (
+    Draft,
+    Oversize,
+    Request,
+    layout_within,
+    offsets_of,
+    probed_count,
+    single,
+)
 from batchwright.checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
@@ -76,10 +84,8 @@ class TokenBudget:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        object.__setattr__(
-            self, "max_tokens", budgets("TokenBudget", "max_tokens", self.max_tokens)
-        )
-        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+        given = budgets("TokenBudget", "max_tokens", self.max_tokens)
+        object.__setattr__(self, "max_tokens", given)
         check_choice("TokenBudget", "area", self.area, ("sum", "product"))
         keep_whole(self, "pad_to_multiple_of", "batch_size_multiple_of")
         if isinstance(self.max_samples, type) or not callable(self.max_samples):
@@ -94,7 +100,7 @@ class TokenBudget:
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
         else:
             keep_whole(self, "mixing")
-        if self.pad_to_multiple_of > min(caps):
+        if self.pad_to_multiple_of > (min(given) if isinstance(given, tuple) else given):
             raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
                 f"{self.pad_to_multiple_of}): not even one row fits. Raise max_tokens."
@@ -103,25 +109,17 @@ class TokenBudget:
     @property
     def layout(self) -> Layout:
         """Padded rows within the budget."""
-        caps = self.max_tokens if isinstance(self.max_tokens, tuple) else None
-        return Layout(
-            "padded",
-            None if isinstance(self.max_tokens, tuple) else self.max_tokens,
-            None if callable(self.max_samples) else self.max_samples,
-            self.pad_to_multiple_of,
+        return layout_within(
+            self.max_tokens,
+            max_samples=None if callable(self.max_samples) else self.max_samples,
+            multiple=self.pad_to_multiple_of,
             area=self.area,
-            caps=caps,
         )
 
     @property
     def _limit(self) -> RowLimit:
-        if isinstance(self.max_tokens, tuple):
-            raise BudgetError(
-                f"TokenBudget(max_tokens={self.max_tokens}) has a budget for each of several "
-                "columns, and lengths are [n]. Give one number, or lengths [n, k]."
-            )
         return RowLimit(
-            self.max_tokens,
+            single("TokenBudget(max_tokens", self.max_tokens),
             self.max_samples,
             self.pad_to_multiple_of,
             self.batch_size_multiple_of,
@@ -184,21 +182,14 @@ class TokenBudget:
     def _in_sequence(self, request: Request) -> Draft:
         sequence = request.pools.sequence(request.rng)
         lengths = request.lengths[sequence].astype(np.int64, copy=False)
-        sizes = cut_sequence(
-            lengths,
-            self._limit if lengths.ndim == 1 else self.layout.rows_allowed,
-            batch_size_multiple_of=self.batch_size_multiple_of,
-        )
+        allowed = self._limit if lengths.ndim == 1 else self.layout.rows_allowed
+        sizes = cut_sequence(lengths, allowed, self.batch_size_multiple_of)
         return Draft.of_sequence(request, sequence, offsets_of(sizes))
 
     def _in_strips(self, request: Request) -> Draft:
         lengths, layout, multiple = request.lengths, self.layout, self.batch_size_multiple_of
-        draft = Draft.of_pools(
-            [
-                cut_strips(lengths, pool, layout, request.rng, batch_size_multiple_of=multiple)
-                for pool in request.pools
-            ]
-        )
+        parts = [cut_strips(lengths, pool, layout, request.rng, multiple) for pool in request.pools]
+        draft = Draft.of_pools(parts)
         longest = np.maximum.reduceat(lengths[draft.indices].astype(np.int64), draft.offsets[:-1])
         return replace(draft, keys=logs(layout.areas(longest).astype(np.float64)))
 
