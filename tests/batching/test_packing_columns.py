@@ -253,5 +253,5 @@ def test_settings_that_make_no_sense_are_refused():
         bw.Packing((16, 4), align=8)
     with pytest.raises(bw.BudgetError, match="one capacity, or one for each column"):
         bw.plan([[1, 2]], batching=bw.Packing((5, 5, 5)))
-    with pytest.raises(bw.BudgetError, match="a capacity for each of several columns"):
+    with pytest.raises(bw.BudgetError, match="a budget for each of several columns"):
         bw.plan([1, 2], batching=bw.Packing((5, 5)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,9 +23,9 @@ from batchwright.typing import FloatArray, IntArray, LengthArray
 class Buckets:
     """Pad to a few lengths, each with a fixed number of rows: at most `num_shapes` shapes.
 
-    Samples of a bucket are padded to the same length. The lengths are those with the least padding
-    for that number of shapes, found from the data. A batch that is short of samples is filled with
-    empty rows: ``PadCollator(shapes=plan.layout.shapes)`` does that.
+    The lengths are those with the least padding for that number of shapes, found from the data. A
+    batch that is short of samples is filled with empty rows by
+    ``PadCollator(shapes=plan.layout.shapes)``.
 
     Samples may have two lengths, [n, 2]: source and target, or height and width. A shape is then
     (rows, (length, length)), and a sample goes where it takes the least of a batch, among the
@@ -47,9 +47,6 @@ class Buckets:
             ``"truncate"``.
         area: What a row of several columns takes: the ``"sum"`` of its lengths, or their
             ``"product"``: the cells of an image of height × width.
-
-    Raises:
-        BudgetError: If a setting is out of range.
 
     Example:
         >>> import batchwright as bw
@@ -73,7 +70,6 @@ class Buckets:
     area: Literal["sum", "product"] = "sum"
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         object.__setattr__(self, "max_tokens", budgets("Buckets", "max_tokens", self.max_tokens))
         keep_whole(
             self,
@@ -152,10 +148,6 @@ class Buckets:
         return replace(Draft.of_pools(parts), keys=keys, shapes=layout.shapes)
 
     @property
-    def _caps(self) -> tuple[int, ...] | None:
-        return self.max_tokens if isinstance(self.max_tokens, tuple) else None
-
-    @property
     def _bare_layout(self) -> Layout:
         return layout_within(
             self.max_tokens,
@@ -175,8 +167,7 @@ class Buckets:
         # One column is several of which there is one.
         rows = np.maximum(bare.rows_allowed(edges if edges.ndim == 2 else edges[:, None]), 1)
         rows = in_multiples(rows, self.batch_size_multiple_of)
-        lengths = edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
-        shapes = zip(rows.tolist(), lengths, strict=True)
+        shapes = zip(rows.tolist(), _plain(edges), strict=True)
         if edges.ndim == 1:
             return tuple(shapes)
         return tuple(sorted(shapes, key=lambda shape: preference(bare, shape)))
@@ -224,32 +215,31 @@ class Buckets:
             edges = np.asarray(given if isinstance(given, str | np.ndarray) else list(given))
         except (TypeError, ValueError):
             edges = np.empty(0)
-        whole = edges.size and edges.dtype.kind in "iu" and (edges >= 1).all()
-        if edges.ndim == 2 and edges.shape[1] > 1:
-            distinct = whole and len({tuple(each) for each in edges.tolist()}) == len(edges)
-            if not distinct or (self._caps is not None and len(self._caps) != edges.shape[1]):
-                raise BudgetError(
-                    f"{shown}: expected distinct tuples of whole numbers of at least 1, one for "
-                    f"each column, for max_tokens={self.max_tokens}."
-                )
+        caps, is_several = self._bare_layout.caps, edges.ndim == 2 and edges.shape[1] > 1
+        is_valid: Any = edges.size and edges.dtype.kind in "iu" and (edges >= 1).all()
+        if is_several:
+            expected = "distinct tuples of whole numbers of at least 1, one for each column, for "
+            is_valid = is_valid and len(caps or edges[0]) == edges.shape[1]
+            is_valid = is_valid and len(np.unique(edges, axis=0)) == len(edges)
         else:
-            rising = whole and edges.ndim == 1 and (np.diff(edges, prepend=0) > 0).all()
-            if not rising or self._caps is not None or edges[-1] > self.max_tokens:
-                raise BudgetError(
-                    f"{shown}: expected rising whole numbers of at least 1, the last at most "
-                    f"max_tokens={self.max_tokens}."
-                )
-        if (edges % self.pad_to_multiple_of).any():
-            raise BudgetError(
-                f"{shown}: expected multiples of pad_to_multiple_of={self.pad_to_multiple_of}."
-            )
-        if edges.ndim == 2 and not self._bare_layout.rows_allowed(edges).all():
-            raise BudgetError(
-                f"{shown}: expected each within max_tokens={self.max_tokens}"
-                + (f" as the {self.area} of its lengths." if self._caps is None else ".")
-            )
-        plain = edges.tolist()
-        return tuple(plain) if edges.ndim == 1 else tuple(tuple(each) for each in plain)
+            expected = "rising whole numbers of at least 1, the last at most "
+            is_valid = is_valid and edges.ndim == 1 and caps is None
+            is_valid = is_valid and (np.diff(edges, prepend=0) > 0).all()
+            is_valid = is_valid and edges[-1] <= self.max_tokens
+        expected += f"max_tokens={self.max_tokens}"
+        if is_valid and (edges % self.pad_to_multiple_of).any():
+            is_valid, expected = False, f"multiples of pad_to_multiple_of={self.pad_to_multiple_of}"
+        if is_valid and is_several and not self._bare_layout.rows_allowed(edges).all():
+            sums = f" as the {self.area} of its lengths" if caps is None else ""
+            is_valid, expected = False, f"each within max_tokens={self.max_tokens}{sums}"
+        if not is_valid:
+            raise BudgetError(f"{shown}: expected {expected}.")
+        return tuple(_plain(edges))
+
+
+def _plain(edges: IntArray) -> list[Any]:
+    """Return lengths as numbers, or as tuples of them."""
+    return edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
 
 
 def _bucket(lengths: LengthArray, layout: Layout) -> IntArray:

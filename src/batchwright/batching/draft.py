@@ -24,23 +24,16 @@ _DRAWS = 4
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The epoch, or the window of a stream, that a batching is to cut into batches.
-
-    Attributes:
-        pools: The samples.
-        lengths: integer[n], of every sample, none above the budget.
-        rng: Where random sequences come from.
-        multiple: Batches of one update, over all ranks.
-        num_batches: How many batches to aim at. The caller splits batches where there are fewer,
-            and asks again with another `rng` where there are more.
-        kept: What the batching made for the same lengths before.
-    """
+    """The epoch, or the window of a stream, that a batching is to cut into batches."""
 
     pools: Pools
-    lengths: LengthArray
-    rng: np.random.Generator
-    multiple: int = 1
+    lengths: LengthArray  # integer[n], of every sample, none above the budget
+    rng: np.random.Generator  # where random sequences come from
+    multiple: int = 1  # batches of one update, over all ranks
+    # How many batches to aim at. The caller splits batches where there are fewer, and asks again
+    # with another `rng` where there are more.
     num_batches: int = 0
+    # What the batching made for the same lengths before.
     kept: Kept = field(default_factory=lambda: Kept(4))
 
 
@@ -73,22 +66,17 @@ class Batching(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """Batches before they are arranged in updates.
+    """Batches before they are arranged in updates."""
 
-    Attributes:
-        indices: int64[m], sample indices, batch after batch.
-        offsets: int64[b + 1], where batches begin and end.
-        pools: int64[p + 1], offsets over *batches*: those of one pool may change places. None:
-            their sequence is binding.
-        keys: float64[b], about the token-weighted mean log-length of each batch
-            (`lengths.logs`), by which updates are mixed. None: the batches are random samples.
-        shapes: The only shapes that batches take; see `Layout`. None: any.
-    """
-
-    indices: IntArray
-    offsets: IntArray
+    indices: IntArray  # int64[m], sample indices, batch after batch
+    offsets: IntArray  # int64[b + 1], where batches begin and end
+    # int64[p + 1], offsets over *batches*: those of one pool may change places. None: their
+    # sequence is binding.
     pools: IntArray | None = None
+    # float64[b], about the token-weighted mean log-length of each batch (`lengths.logs`), by which
+    # updates are mixed. None: the batches are random samples.
     keys: FloatArray | None = None
+    # The only shapes that batches take; see `Layout`. None: any.
     shapes: tuple[Shape, ...] | None = None
 
     @classmethod
@@ -106,7 +94,6 @@ class Draft:
         return cls(members, offsets_of(np.concatenate(sizes)), borders)
 
     def __len__(self) -> int:
-        """Count the batches."""
         return self.offsets.size - 1
 
     def without(self, batches: IntArray) -> tuple[Draft, IntArray]:

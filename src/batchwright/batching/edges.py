@@ -1,7 +1,6 @@
 """Where to cut lengths, or pairs of them, into a few shapes so that the least is padded."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +14,8 @@ _THINNED = 4096
 """Distinct lengths up to which the last edges are chosen among all of them."""
 
 
-class _Range(NamedTuple):
-    """Candidates `start` to `stop - 1` of the first column, and how many shapes they get."""
-
-    start: int
-    stop: int
-    num_shapes: int
+_Range = tuple[int, int, int]
+"""Candidates `start` to `stop - 1` of a column, and how many shapes they get."""
 
 
 def counted(lengths: LengthArray) -> tuple[IntArray, IntArray]:
@@ -117,20 +112,20 @@ def best_pairs(
     counts = np.bincount(places[0] * size[1] + places[1], minlength=size[0] * size[1])
     counts = counts.reshape(size)
     areas = area(np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1))
-    taken, ranges = _guillotine(counts, areas, num_shapes)
-    turned, turned_ranges = _guillotine(counts.T, areas.T, num_shapes)
-    first = int(turned < taken)
-    ranges = turned_ranges if first else ranges
+    found = [_guillotine(*each, num_shapes) for each in ((counts, areas), (counts.T, areas.T))]
+    first = int(found[1][0] < found[0][0])
+    ranges = found[first][1]
     if not ranges:
         return None
-    range_of = np.repeat(np.arange(len(ranges)), [each.stop - each.start for each in ranges])
+    range_of = np.repeat(np.arange(len(ranges)), [stop - start for start, stop, _ in ranges])
     of_sample = range_of.astype(np.uint8)[places[first]]  # NumPy sorts 8 bits by radix
     ordered = columns[1 - first][np.argsort(of_sample, kind="stable")]
-    stops = np.cumsum(np.bincount(of_sample, minlength=len(ranges))).tolist()
+    stops = np.cumsum(np.bincount(of_sample, minlength=len(ranges)))
     shapes = []
-    for each, start, stop in zip(ranges, [0, *stops[:-1]], stops, strict=True):
-        longest = int(edges[first][each.stop - 1])
-        cuts = best_edges(*_thinned(ordered[start:stop]), each.num_shapes)
+    parts = np.split(ordered, stops[:-1])
+    for (_, stop, many), part in zip(ranges, parts, strict=True):
+        longest = int(edges[first][stop - 1])
+        cuts = best_edges(*_thinned(part), many)
         shape = np.stack((np.full_like(cuts, longest), cuts), axis=1)
         shapes.append(shape if first == 0 else shape[:, ::-1])
     return np.concatenate(shapes)
@@ -159,13 +154,13 @@ def _guillotine(counts: IntArray, areas: FloatArray, num_shapes: int) -> tuple[f
     stop, left = size, num_shapes
     while stop and np.isfinite(best[size, num_shapes]):
         start, many = came_from[stop, left].tolist()
-        ranges.append(_Range(start, stop, many))
+        ranges.append((start, stop, many))
         stop, left = start, left - many
     return float(best[size, num_shapes]), ranges[::-1]
 
 
 def _of_ranges(counts: IntArray, areas: FloatArray, num_shapes: int) -> FloatArray:
-    """Return the least area at ``[stop, start, k]``: of rows `start` to `stop - 1` in at most k shapes."""
+    """Return the least area of rows `start` to `stop - 1` in at most k shapes, [stop, start, k]."""
     size, width = counts.shape
     most = min(num_shapes, width)
     below = np.zeros((size + 1, width + 1))

@@ -37,7 +37,6 @@ class FixedSize:
     pad_to_multiple_of: int = 1
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         keep_whole(self, "batch_size", "pad_to_multiple_of")
 
     @property

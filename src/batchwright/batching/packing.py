@@ -66,7 +66,6 @@ class Packing:
     oversize: Oversize = "error"
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         object.__setattr__(self, "capacity", budgets("Packing", "capacity", self.capacity))
         keep_whole(self, "align", optional=("max_samples",))
         check_choice("Packing", "method", self.method, ("best_fit", "next_fit"))

@@ -83,7 +83,6 @@ class TokenBudget:
     area: Literal["sum", "product"] = "sum"
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         given = budgets("TokenBudget", "max_tokens", self.max_tokens)
         object.__setattr__(self, "max_tokens", given)
         check_choice("TokenBudget", "area", self.area, ("sum", "product"))
@@ -157,8 +156,11 @@ class TokenBudget:
             cut = cut_in_windows(ordered, self._limit, window, num_batches=target)
             if cut is not None:
                 return self._sorted(request, sequence, *cut)
-        pooled = [runs(lengths, pool) for pool in pools]
-        cuts = [self._cut(*run, target, len(pooled)) for run in pooled]
+        limit, pooled = self._limit, [runs(lengths, pool) for pool in pools]
+        cuts = [cut_runs(counts, limit(values)) for values, counts in pooled]
+        if len(pooled) == 1:
+            fitted = fit_runs(*pooled[0], limit, num_batches=target)
+            cuts = cuts if fitted is None else [fitted]
         borders = offsets_of([cut.size for cut in cuts])
         return self._sorted(request, pools.members, np.concatenate(cuts), borders)
 
@@ -192,13 +194,6 @@ class TokenBudget:
         draft = Draft.of_pools(parts)
         longest = np.maximum.reduceat(lengths[draft.indices].astype(np.int64), draft.offsets[:-1])
         return replace(draft, keys=logs(layout.areas(longest).astype(np.float64)))
-
-    def _cut(self, values: IntArray, counts: IntArray, target: int, num_pools: int) -> IntArray:
-        if num_pools == 1:
-            fitted = fit_runs(values, counts, self._limit, num_batches=target)
-            if fitted is not None:
-                return fitted
-        return cut_runs(counts, self._limit(values))
 
     def _sorted(
         self, request: Request, members: IntArray, sizes: IntArray, borders: IntArray

@@ -12,7 +12,7 @@ from batchwright.errors import PlanError
 from batchwright.order.draws import Strata
 from batchwright.order.loss_table import LossTable
 from batchwright.order.pools import Pools
-from batchwright.order.scores import as_groups, refuse_other_data
+from batchwright.order.scores import as_groups, keep_positive, refuse_other_data
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 
@@ -35,9 +35,6 @@ class SelfPaced:
         reserve: Share of an epoch that goes to those left out.
         groups: [n], leave out within each group (class) instead of over all, so that a hard class
             is not left out as a whole.
-
-    Raises:
-        PlanError: If a setting is out of range.
         ScoresError: If groups are not one for each sample.
 
     Example:
@@ -63,18 +60,12 @@ class SelfPaced:
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         _check_table(self, self.table)
+        is_share = "a share of 0 or more, below 1"
         for name in ("noise_rate", "reserve"):
-            keep_number(
-                self,
-                name,
-                lambda share: 0 <= share < 1,
-                "a share of 0 or more, below 1",
-                error=PlanError,
-            )
+            keep_number(self, name, lambda share: 0 <= share < 1, is_share, error=PlanError)
         keep_whole(self, "warm_up", error=PlanError)
-        keep_number(self, "epochs", lambda epochs: epochs > 0, "a positive number", error=PlanError)
+        keep_positive(self, "epochs")
         if self.groups is not None:
             groups = as_groups(self.groups, name="groups")
             refuse_other_data(groups.size, self.table.losses.size, name="groups")
@@ -126,9 +117,6 @@ class UnbiasedDropping:
         until: The first epoch that is a plain shuffle again: 85 % of the run is a common choice.
         warm_up: Epochs of all samples first.
 
-    Raises:
-        PlanError: If a setting is out of range.
-
     Example:
         >>> table = LossTable(4)
         >>> order = UnbiasedDropping(table, drop=0.5, until=9)
@@ -150,7 +138,6 @@ class UnbiasedDropping:
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         _check_table(self, self.table)
         is_share = "a share between 0 and 1"
         keep_number(self, "drop", lambda share: 0 < share < 1, is_share, error=PlanError)

@@ -13,7 +13,7 @@ from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whol
 from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
-from batchwright.order.scores import as_scores, refuse_other_data
+from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
 from batchwright.seeding import generator, ranked, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 _MOST_STRATA = 1024
 _SOFT_STRATA = 64
 _MOST_PROBES = 64
-_NUMBERS = (
-    ("epochs", lambda value: 0 < value <= MOST_EPOCHS, "a positive number, at most 2**32"),
-    ("softness", lambda value: 0 <= value < np.inf, "a finite number of at least 0"),
-)
 _CHOICES = {
     "direction": ("easy", "hard"),
     "unit": ("tokens", "samples"),
@@ -90,7 +86,6 @@ class Curriculum:
     _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         object.__setattr__(self, "difficulty", as_scores(self.difficulty, name="difficulty"))
         try:
             low, high = (float(rank) for rank in self.band)
@@ -101,8 +96,9 @@ class Curriculum:
                 f"Curriculum(band={self.band!r:.60}): expected (low, high) within 0 to 1."
             )
         object.__setattr__(self, "band", (low, high))
-        for name, accepts, expected in _NUMBERS:
-            keep_number(self, name, accepts, expected, error=PlanError)
+        keep_positive(self, "epochs", most=MOST_EPOCHS)
+        is_finite = "a finite number of at least 0"
+        keep_number(self, "softness", lambda value: 0 <= value < np.inf, is_finite, error=PlanError)
         keep_whole(self, "parts", error=PlanError)
         for name, choices in _CHOICES.items():
             check_choice("Curriculum", name, getattr(self, name), choices, error=PlanError)
@@ -135,7 +131,10 @@ class Curriculum:
 
     def eligible(self, progress: npt.ArrayLike) -> IntArray:
         """Return how many samples are eligible at some progress, int64[m]."""
-        paced = self._paced(np.asarray(progress, dtype=np.float64))
+        from batchwright.pacing import root  # only curricula need it
+
+        pacing = root() if self.pacing is None else self.pacing
+        paced = pacing(np.minimum(np.asarray(progress, dtype=np.float64), 1.0))
         try:
             shares = np.asarray(paced, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -178,14 +177,6 @@ class Curriculum:
         everyone = ranked(scores, generator(0, "ties"))
         low, high = (round(share * scores.size) for share in self.band)
         return everyone[low : max(high, low + 1)]
-
-    def _paced(self, progress: FloatArray) -> FloatArray:
-        pacing = self.pacing
-        if pacing is None:
-            from batchwright.pacing import root  # only curricula need it
-
-            pacing = root()
-        return pacing(np.minimum(progress, 1.0))
 
     def _borders(self) -> IntArray:
         """Return where cohorts end: samples that become eligible together are a stratum."""

@@ -15,8 +15,7 @@ from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 Weights = Callable[[float], FloatArray]
-"""Progress, from 0, where 1 is the horizon → float64[k], how often members of each stratum are
-drawn; any scale."""
+"""Progress, 1 at the horizon → float64[k], how often members of each stratum are drawn."""
 
 STRETCH = 1 << 10
 """Epochs that are drawn one by one, at most."""
@@ -29,19 +28,12 @@ _TOGETHER = 1 << 10
 
 
 def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Round a pool's target counts, and carry the error to the next pool.
+    """Round a pool's target counts, float64[k], and carry what is owed to the next pool.
 
     Guarantees that no count is negative, that over all pools so far they add up to the rounded
     sum of the targets, and that each stratum stays less than one sample away from its target, as
-    long as targets drift rather than jump back and forth. (Error diffusion; rounding cumulated
-    targets instead gives negative numbers now and then.)
-
-    Args:
-        target: float64[k], how many samples of each stratum the pool should have; at least 0.
-        owed: float64[k], target minus count, summed over all pools before.
-
-    Returns:
-        int64[k], the counts, and float64[k], what is owed after them. O(k log k).
+    long as targets drift rather than jump. (Error diffusion; rounding cumulated targets instead
+    gives negative numbers now and then.)
 
     Example:
         >>> owed = np.zeros(3)
@@ -67,10 +59,7 @@ def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatAr
 
 
 def filled(shares: FloatArray, size: float, available: FloatArray) -> FloatArray:
-    """Divide a size by shares, none above what is available; the others take the rest.
-
-    Returns:
-        float64[k], adding up to `size`, or to what is available of those with a share. O(k²).
+    """Divide a size by shares, float64[k], none above what is available; the others take the rest.
 
     Example:
         >>> filled(np.array([1.0, 1.0, 2.0]), 8.0, np.array([9.0, 1.0, 9.0])).round(2)
@@ -106,19 +95,10 @@ class Strata:
     A stratum is drawn from in *passes*: each is a random sequence of all its members, and the
     next begins where one ends, also from epoch to epoch. So no member is drawn twice before
     every other was drawn once, whatever the numbers.
-
-    Attributes:
-        members: int64[m], sample indices, stratum after stratum.
-        offsets: int64[k + 1], where strata begin and end.
-
-    Example:
-        >>> strata = Strata.by(np.array([7, 3, 7, 7]))
-        >>> [stratum.tolist() for stratum in strata.each()]
-        [[1], [0, 2, 3]]
     """
 
-    members: IntArray
-    offsets: IntArray
+    members: IntArray  # int64[m], sample indices, stratum after stratum
+    offsets: IntArray  # int64[k + 1], where strata begin and end
 
     @classmethod
     def by(cls, labels: npt.ArrayLike) -> Self:
@@ -129,7 +109,6 @@ class Strata:
         return cls(members, np.concatenate(([0], np.cumsum(sizes))))
 
     def __len__(self) -> int:
-        """Count the strata."""
         return self.offsets.size - 1
 
     @property
@@ -150,17 +129,10 @@ class Strata:
     def draw(
         self, counts: IntArray, *, seed: int, drawn: IntArray | None = None, epoch: int = 0
     ) -> Pools:
-        """Draw pools.
+        """Draw pools, each with `counts`, int64[p, k], of each stratum, in random order.
 
-        Args:
-            counts: int64[p, k], how many of each stratum come into each pool.
-            seed: Which passes.
-            drawn: int64[k], how many were drawn from each before. None: none.
-            epoch: Which epoch, where passes do not go on from epoch to epoch.
-
-        Returns:
-            The pools, the members of each in random order within their strata. O(m log m), with
-            a loop over strata, not over samples.
+        Passes go on after what was `drawn` before, int64[k], or are those of an `epoch` alone.
+        O(m log m), with a loop over strata, not over samples.
 
         Raises:
             PlanError: If an empty stratum is to be drawn from.
@@ -189,12 +161,15 @@ class Strata:
         passes = max(1, _TOGETHER // own.size)
         block = passes * own.size
         first = start // block
-        parts = [
-            _passes(own, passes, generator(seed, "passes", epoch, stratum, number))
-            for number in range(first, -(-stop // block))
-        ]
-        stream = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return stream[start - first * block : stop - first * block]
+        parts = []
+        for number in range(first, -(-stop // block)):
+            rng = generator(seed, "passes", epoch, stratum, number)
+            if passes == 1:
+                parts.append(shuffled(own, rng))
+            else:
+                keys = random_bits(rng, block).reshape(passes, own.size)
+                parts.append(own[keys.argsort(axis=1)].ravel())
+        return np.concatenate(parts)[start - first * block : stop - first * block]
 
 
 @dataclass(eq=False)
@@ -205,26 +180,16 @@ class Draws:
     numbers whose error never grows: over the whole run, every stratum is less than a sample away
     from its target at the end of each part. From epoch 1,024 on, the epochs before the last
     multiple of 1,024 are added up in 128 steps: a schedule that still changes then is followed as
-    closely as these steps are.
-
-    The counts before the last epoch are remembered, from which the next one goes on.
-
-    Attributes:
-        strata: The samples, in groups.
-        weights: How much of each group, over training.
-        horizon: Epochs after which progress is 1.
-        size: Of an epoch: samples, or tokens.
-        sizes: float64[k], of a sample of each stratum, in the same unit; ones for samples.
-        parts: Into which an epoch is cut.
-        max_passes: How often a member may be drawn over the whole run. None: any number.
+    closely as these steps are. The counts before the last epoch are kept for the next.
     """
 
     strata: Strata
-    weights: Weights
-    horizon: float
-    size: float
-    sizes: FloatArray
-    parts: int
+    weights: Weights  # how much of each group, over training
+    horizon: float  # epochs after which progress is 1
+    size: float  # of an epoch: samples, or tokens
+    sizes: FloatArray  # float64[k], of a sample of each stratum, in the same unit; ones for samples
+    parts: int  # into which an epoch is cut
+    # How often a member may be drawn over the whole run. None: any number.
     max_passes: float | None = None
     _last: tuple[int, IntArray, FloatArray] | None = field(default=None, init=False, repr=False)
 
@@ -240,9 +205,8 @@ class Draws:
     def plan(self, epoch: int) -> tuple[IntArray, IntArray, FloatArray]:
         """Return what was drawn before, and the counts and weights of each part of an epoch.
 
-        Returns:
-            int64[k], int64[parts, k] and float64[parts, k]. At most 1,024 · parts · k steps, for
-            what is owed is carried from part to part; epoch after epoch, parts · k.
+        int64[k], int64[parts, k] and float64[parts, k], in at most 1,024 · parts · k steps; in
+        parts · k, if the epoch before was asked for last.
         """
         stretch = epoch - epoch % STRETCH
         if self._last is not None and stretch <= self._last[0] <= epoch:
@@ -257,14 +221,10 @@ class Draws:
         return drawn, counts, weights
 
     def targets(self, epoch: int) -> FloatArray:
-        """Return how many samples of each stratum the parts of an epoch aim at.
-
-        Where `max_passes` binds, what is left of a stratum. float64[parts, k].
-        """
+        """Return how many samples of each stratum each part aims at, float64[parts, k]."""
         drawn, counts, weights = self.plan(epoch)
         taken = drawn + np.cumsum(counts, axis=0) - counts
-        pairs = zip(weights, taken, strict=True)
-        return np.stack([self._target(each, before) for each, before in pairs])
+        return np.stack(list(map(self._target, weights, taken)))
 
     def _until(self, epoch: int) -> tuple[IntArray, FloatArray]:
         """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
@@ -272,7 +232,7 @@ class Draws:
         together = epoch // _STEPS
         for step in range(_STEPS if together else 0):
             weights = self._weights((step + 0.5) * together / self.horizon)
-            target += self._target(weights, target, parts=self.parts * together)
+            target += self._target(weights, target, self.parts * together)
         return apportioned(target, np.zeros(len(self.strata)))
 
     def _epoch(
@@ -297,7 +257,7 @@ class Draws:
         return array
 
     def _target(
-        self, weights: FloatArray, drawn: IntArray | FloatArray, *, parts: int = 1
+        self, weights: FloatArray, drawn: IntArray | FloatArray, parts: int = 1
     ) -> FloatArray:
         """Return how many samples of each stratum some parts with the same weights aim at."""
         shares = np.where(self.strata.sizes > 0, weights, 0.0)
@@ -314,10 +274,3 @@ class Draws:
                 "this epoch. Raise max_epochs, or train for fewer."
             )
         return target
-
-
-def _passes(members: IntArray, passes: int, rng: np.random.Generator) -> IntArray:
-    if passes == 1:
-        return shuffled(members, rng)
-    keys = random_bits(rng, passes * members.size).reshape(passes, members.size)
-    return members[keys.argsort(axis=1)].ravel()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array, state_integer
+from batchwright.checks import real_number, whole_number
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray
 
@@ -50,9 +51,6 @@ class LossTable:
         recorded: int64[n], when each was recorded last, in calls of `record`; 0 where never.
         pending: Losses that are buffered and not yet recorded; no epoch may begin meanwhile.
 
-    Raises:
-        ScoresError: If a setting is out of range.
-
     Example:
         >>> table = LossTable(3)
         >>> table.record([2, 0, 2], [1.0, 5.0, 3.0])
@@ -61,17 +59,17 @@ class LossTable:
     """
 
     def __init__(self, num_samples: int, *, smoothing: float = 0.0) -> None:
-        is_count = isinstance(num_samples, int | np.integer) and num_samples >= 1
-        is_count = is_count and not isinstance(num_samples, bool)
-        is_share = isinstance(smoothing, int | float | np.number) and 0 <= smoothing < 1
-        if not is_count or not is_share:
-            raise ScoresError(
-                f"LossTable({num_samples!r}, smoothing={smoothing!r}): expected at least 1 sample, "
-                "and a smoothing of 0 or more, below 1."
-            )
+        num_samples = whole_number("LossTable", "num_samples", num_samples, error=ScoresError)
+        self.smoothing = real_number(
+            "LossTable",
+            "smoothing",
+            smoothing,
+            accepts=lambda share: 0 <= share < 1,
+            expected="a share of 0 or more, below 1",
+            error=ScoresError,
+        )
         self.losses: LossArray = np.full(num_samples, np.nan, dtype=np.float32)
         self.recorded: IntArray = np.zeros(num_samples, dtype=np.int64)
-        self.smoothing = smoothing
         self.pending = 0
         self._calls = 0
         self._cut: Cut | None = None
@@ -106,12 +104,8 @@ class LossTable:
             self._write(samples, values)
 
     def _write(self, samples: IntArray, values: FloatArray) -> None:
-        order = np.argsort(samples, kind="stable")
-        ordered = samples[order]
-        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-        sums = np.add.reduceat(values[order], starts)
-        means = sums / np.diff(np.append(starts, ordered.size))
-        own = ordered[starts]
+        own, place = np.unique(samples, return_inverse=True)
+        means = np.bincount(place, weights=values) / np.bincount(place)
         old = self.losses[own].astype(np.float64)
         kept = np.where(np.isnan(old), 0.0, self.smoothing)
         new = kept * np.nan_to_num(old) + (1 - kept) * means
@@ -141,9 +135,8 @@ class LossTable:
 
         A sample that has never been seen is as old as the table.
         """
-        ages: FloatArray = np.percentile(
-            self._calls - self.recorded, np.asarray(percentiles, dtype=np.float64)
-        )
+        wanted = np.asarray(percentiles, dtype=np.float64)
+        ages: FloatArray = np.percentile(self._calls - self.recorded, wanted)
         return ages
 
     def save(self, path: str | Path) -> None:

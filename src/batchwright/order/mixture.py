@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
+from batchwright.checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright.errors import PlanError, ScoresError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
-from batchwright.order.scores import as_groups, as_weights, refuse_other_data
+from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 Schedule = Sequence[tuple[float, Mapping[Any, float]]] | Callable[[float], Mapping[Any, float]]
@@ -70,31 +70,21 @@ class Mixture:
     unit: Literal["tokens", "samples"] = "samples"
     max_epochs: float | None = None
     _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
-    _names: tuple[Any, ...] = field(default=(), init=False, repr=False)
+    names: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the settings, and the weights at both ends of the schedule."""
         labels = as_groups(self.groups, name="groups")
         object.__setattr__(self, "groups", labels)
-        object.__setattr__(self, "_names", tuple(np.unique(labels).tolist()))
+        object.__setattr__(self, "names", tuple(np.unique(labels).tolist()))
         given = [self.weights, self.temperature, self.schedule]
         if sum(each is not None for each in given) != 1:
             raise PlanError("Mixture: give one of weights, temperature and schedule.")
         keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
         check_choice("Mixture", "unit", self.unit, ("samples", "tokens"), error=PlanError)
-        is_number = "a positive number"
-        keep_number(
-            self,
-            "epochs",
-            lambda epochs: 0 < epochs <= MOST_EPOCHS,
-            f"{is_number}, at most 2**32",
-            error=PlanError,
-        )
-        for name in ("temperature", "max_epochs"):
-            if getattr(self, name) is not None:
-                keep_number(self, name, lambda value: value > 0, is_number, error=PlanError)
+        keep_positive(self, "epochs", most=MOST_EPOCHS)
+        keep_positive(self, optional=("temperature", "max_epochs"))
         if callable(self.schedule):
             if isinstance(self.schedule, type) or not takes(self.schedule, 0.0):
                 raise PlanError(
@@ -116,24 +106,19 @@ class Mixture:
         last = 1 if self.schedule is None else int(np.ceil(self.epochs))
         return probes_until(last + _PROBES - 1, 2 * _PROBES)
 
-    @property
-    def names(self) -> tuple[Any, ...]:
-        """The groups, in the sequence of `shares`."""
-        return self._names
-
     def shares(self, progress: float) -> FloatArray:
         """Return the share of each group at some progress, float64[k], adding up to 1."""
         weights = self._weights(progress)
         if not isinstance(weights, Mapping):
             raise PlanError(f"Mixture: weights are {weights!r:.60}, expected group → share.")
-        unknown = set(weights) - set(self._names)
+        unknown = set(weights) - set(self.names)
         if unknown:
             raise ScoresError(
                 f"weights name {sorted(map(str, unknown))}, which no sample belongs to. There are "
-                f"{list(self._names)[:20]}."
+                f"{list(self.names)[:20]}."
             )
-        listed = np.array([weights.get(name, 0.0) for name in self._names])
-        shares = as_weights(listed, name=f"weights of groups {list(self._names)[:20]}")
+        listed = np.array([weights.get(name, 0.0) for name in self.names])
+        shares = as_weights(listed, name=f"weights of groups {list(self.names)[:20]}")
         shares /= shares.sum()
         return shares
 
@@ -164,7 +149,7 @@ class Mixture:
         if self.temperature is not None:
             _, sizes = np.unique(np.asarray(self.groups), return_counts=True)
             powers = (sizes / sizes.max()) ** (1 / self.temperature)
-            return dict(zip(self._names, powers.tolist(), strict=True))
+            return dict(zip(self.names, powers.tolist(), strict=True))
         assert self.schedule is not None  # noqa: S101 (one of the three was given)
         if callable(self.schedule):
             return self.schedule(min(progress, 1.0))
@@ -215,12 +200,9 @@ class ClassBalanced:
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
         keep_whole(self, "after", least=0, error=PlanError)
-        keep_number(
-            self, "temperature", lambda value: value > 0, "a positive number", error=PlanError
-        )
+        keep_positive(self, "temperature")
         mixture = Mixture(
             as_groups(self.labels, name="labels"),
             temperature=self.temperature,

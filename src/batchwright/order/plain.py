@@ -54,7 +54,6 @@ class Shuffle:
     probes = (0,)
 
     def __post_init__(self) -> None:
-        """Check the window."""
         keep_whole(self, optional=("window",), error=PlanError)
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
@@ -95,7 +94,6 @@ class Blocks:
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
         try:
             sizes = np.asarray(self.sizes)
         except ValueError:  # rows of different lengths

@@ -23,10 +23,9 @@ _PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
 class Kept:
     """The last few results that epochs share, such as the packing of a histogram.
 
-    This is the only state that planning keeps, and no plan depends on it: packing the same
-    histogram again, or drawing a thousand epochs to reach the next, takes seconds. An order keeps
-    what it made of the last lengths, a planner what its batching made. Pickles and copies are
-    empty.
+    This is the only state that planning keeps. No plan depends on it: without it, packing the same
+    histogram again, or drawing the epochs before the next, would take seconds. An order keeps what
+    it made of the last lengths, a planner what its batching made. Pickles and copies are empty.
     """
 
     def __init__(self, most: int) -> None:
@@ -35,14 +34,11 @@ class Kept:
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return the value of a key, made if it is not there."""
-        value: _T
-        try:
-            value = self._values[key]
-        except KeyError:
-            value = make()
-            while len(self._values) >= self._most:
-                self._values.pop(next(iter(self._values)), None)
-            self._values[key] = value
+        values = self._values
+        if key not in values:
+            values = dict([*values.items(), (key, make())][-self._most :])
+            self._values = values
+        value: _T = values[key]
         return value
 
     def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
@@ -53,17 +49,8 @@ class Kept:
 class Pools:
     """The samples of one epoch, and how far a batching may move them.
 
-    Pools come in sequence. The samples of one pool are in no particular sequence, so a batching
-    may sort them by length or shuffle them: the order keeps its meaning, and padding still goes.
-
-    Attributes:
-        members: int64[m], sample indices, pool after pool.
-        offsets: int64[p + 1], where pools begin and end. None: the sequence of `members` is
-            binding, and batches are consecutive runs of it.
-        eligible: Samples that the members of a pool were drawn from, for the pool where they are
-            fewest. None: nothing was drawn, every sample comes once.
-        may_defer: Whether the epoch may leave out the last few samples of each pool, should it
-            need more batches than every other epoch. Only for orders that draw.
+    Pools come in sequence. The samples of one pool are in no particular sequence: a batching may
+    sort them by length, or shuffle them.
 
     Example:
         >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
@@ -71,9 +58,15 @@ class Pools:
         [[0, 1], [2, 3]]
     """
 
-    members: IntArray
+    members: IntArray  # int64[m], sample indices, pool after pool
+    # int64[p + 1], where pools begin and end. None: the sequence of `members` is binding, and
+    # batches are consecutive runs of it.
     offsets: IntArray | None
+    # Samples that the members of a pool were drawn from, for the pool where they are fewest. None:
+    # nothing was drawn, every sample comes once.
     eligible: int | None = None
+    # Whether the epoch may leave out the last few samples of each pool, should it need more
+    # batches than every other epoch. Only for orders that draw.
     may_defer: bool = False
 
     @classmethod
@@ -82,7 +75,6 @@ class Pools:
         return cls(members, np.array([0, members.size]))
 
     def __iter__(self) -> Iterator[IntArray]:
-        """Iterate over the pools as int64 arrays; a binding sequence is one."""
         edges = [0, self.members.size] if self.offsets is None else self.offsets.tolist()
         return (self.members[a:b] for a, b in pairwise(edges))
 
@@ -111,11 +103,9 @@ class Pools:
         return replace(self, members=members, offsets=offsets)
 
     def without(self, share: float, *, at_least: int) -> tuple[Pools, IntArray]:
-        """Leave out the last samples of each pool; return those left out, too, int64[r].
+        """Leave out a share of each pool, its last samples; return those left out, too, int64[r].
 
-        Args:
-            share: Of each pool, between 0 and 1; at least one sample of it stays.
-            at_least: How many samples stay in all.
+        At least one sample of each pool stays, and `at_least` in all.
         """
         offsets = np.array([0, self.members.size]) if self.offsets is None else self.offsets
         sizes = np.diff(offsets)
@@ -155,16 +145,10 @@ class Order(Protocol):
 
 
 class Variation(NamedTuple):
-    """How the epochs of an order differ.
-
-    Attributes:
-        probes: The epochs to count.
-        is_declared: Whether the order names them itself.
-        varies: Whether others may need more batches than any of those.
-    """
+    """Which epochs of an order to count, and whether others may need more batches."""
 
     probes: tuple[int, ...]
-    is_declared: bool
+    is_declared: bool  # the order names the probes itself
     varies: bool
 
 
@@ -191,23 +175,15 @@ def as_order(order: Order) -> Order:
 
 
 def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool = False) -> Pools:
-    """Check what an order returned.
-
-    Args:
-        ordered: Pools, or int64[m] for a binding sequence.
-        num_samples: How many samples there are.
-        may_be_empty: Whether they may hold no sample.
+    """Check what an order returned: pools, or int64[m] for a binding sequence.
 
     Raises:
         PlanError: If they are empty, out of range, or not integers.
     """
-    if isinstance(ordered, Pools):
-        pools = ordered
-    else:
-        try:
-            pools = Pools(np.asarray(ordered), None)
-        except (TypeError, ValueError) as error:
-            raise PlanError(f"the order returned no array of sample indices ({error}).") from error
+    try:
+        pools = ordered if isinstance(ordered, Pools) else Pools(np.asarray(ordered), None)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"the order returned no array of sample indices ({error}).") from error
     members = np.asarray(pools.members)
     if may_be_empty and members.ndim == 1 and not members.size:
         return Pools(np.empty(0, dtype=np.int64), None)

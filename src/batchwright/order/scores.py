@@ -5,8 +5,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.errors import ScoresError
+from batchwright.checks import keep_number
+from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray
+
+
+def keep_positive(
+    instance: Any, *names: str, optional: tuple[str, ...] = (), most: float = np.inf
+) -> None:
+    """Check numbers above 0 of a frozen dataclass; those in `optional` may be None."""
+    expected = "a positive number" + ("" if most == np.inf else f", at most {most:,.0f}")
+    for name in (*names, *optional):
+        if getattr(instance, name) is not None or name not in optional:
+            keep_number(instance, name, lambda n: 0 < n <= most, expected, error=PlanError)
 
 
 def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:

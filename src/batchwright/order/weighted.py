@@ -52,7 +52,6 @@ class Weighted:
     varies = True
 
     def __post_init__(self) -> None:
-        """Check the weights."""
         weights = as_weights(self.weights, name="weights")
         object.__setattr__(self, "weights", weights)
         keep_whole(self, optional=("num_samples",), error=ScoresError)

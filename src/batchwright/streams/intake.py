@@ -138,21 +138,13 @@ class Source:
 
 
 class Buffer(NamedTuple):
-    """Samples, or pieces of them, none above the budget.
+    """Samples, or pieces of them, none above the budget."""
 
-    Attributes:
-        places: int64[k], ascending: place of each one's sample in this part of the stream.
-        starts: int64[k], where in its sample a piece begins.
-        pieces: int64[k], in how many its sample was split.
-        lengths: int64[k], tokens; or int64[k, c], those of several columns.
-        samples: object[k].
-    """
-
-    places: IntArray
-    starts: IntArray
-    pieces: IntArray
-    lengths: IntArray
-    samples: npt.NDArray[np.object_]
+    places: IntArray  # int64[k], ascending: place of each one's sample in this part of the stream
+    starts: IntArray  # int64[k], where in its sample a piece begins
+    pieces: IntArray  # int64[k], in how many its sample was split
+    lengths: IntArray  # int64[k], tokens; or int64[k, c], those of several columns
+    samples: npt.NDArray[np.object_]  # object[k]
 
     @classmethod
     def empty(cls) -> Buffer:
@@ -184,20 +176,13 @@ class Buffer(NamedTuple):
 
 @dataclass(eq=False)
 class Intake:
-    """Measures samples as they arrive, and applies the policy for those above the budget.
+    """Measures samples as they arrive, and applies the policy for those above the budget."""
 
-    Attributes:
-        batching: The budget and the policy.
-        length: ``sample → length``, or several: one for each column.
-        cut: Cuts samples that are truncated or split.
-        shard: The part of the stream, for the numbers in errors.
-        num_columns: How many lengths the first sample had, and all have to have. None: none came.
-    """
-
-    batching: Batching
-    length: Measure
-    cut: Cut
-    shard: Shard
+    batching: Batching  # the budget and the policy
+    length: Measure  # ``sample → length``, or several: one for each column
+    cut: Cut  # cuts samples that are truncated or split
+    shard: Shard  # the part of the stream, for the numbers in errors
+    # How many lengths the first sample had, and all have to have. None: none came.
     num_columns: int | None = None
 
     def __call__(self, samples: list[Any], places: IntArray) -> tuple[Buffer, IntArray]:

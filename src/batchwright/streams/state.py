@@ -29,56 +29,32 @@ _SEED_BITS = 1 << 13
 
 @dataclass(frozen=True)
 class Settings:
-    """What a stream was batched by when a window of it was planned.
+    """What a stream was batched by when a window of it was planned."""
 
-    Attributes:
-        batching: The batching, described. None: the user's own.
-        buffer_size: Samples to hold.
-        last: What becomes of samples at the end that fill no whole update.
-    """
-
-    batching: dict[str, Any] | None
-    buffer_size: int
-    last: Last
+    batching: dict[str, Any] | None  # the batching, described. None: the user's own.
+    buffer_size: int  # samples to hold
+    last: Last  # what becomes of samples at the end that fill no whole update
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a stream.
-
-    Attributes:
-        seed: The stream's seed.
-        epoch: The epoch.
-        shard: Number of this part of the stream, and how many there are.
-        settings: What it is batched by.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        window: Number of the window.
-        read: Samples of this part that were read when the window was planned.
-        first: Place of the oldest of them that was held.
-        held: Which were held from there to `read`: bits, compressed, as text.
-        pieces: The pieces held, of samples of which some pieces are gone.
-        emitted: Batches of the window that were emitted, over all ranks.
-        is_last: Whether the stream had ended.
-        ended: Whether nothing is left.
-        batches: Hash of the window's batches. None: nothing was planned yet.
-    """
+    """A place in a stream."""
 
     seed: int
     epoch: int
-    shard: tuple[int, int]
+    shard: tuple[int, int]  # number of this part of the stream, and how many there are
     settings: Settings
     world_size: int
-    accumulate: int
-    window: int = 0
-    read: int = 0
-    first: int = 0
-    held: str = ""
-    pieces: Bounds | None = None
-    emitted: int = 0
-    is_last: bool = False
-    ended: bool = False
-    batches: int | None = None
+    accumulate: int  # batches of an update on each rank
+    window: int = 0  # number of the window
+    read: int = 0  # samples of this part that were read when the window was planned
+    first: int = 0  # place of the oldest of them that was held
+    held: str = ""  # which were held from there to `read`: bits, compressed, as text
+    pieces: Bounds | None = None  # the pieces held, of samples of which some pieces are gone
+    emitted: int = 0  # batches of the window that were emitted, over all ranks
+    is_last: bool = False  # whether the stream had ended
+    ended: bool = False  # whether nothing is left
+    batches: int | None = None  # hash of the window's batches. None: nothing was planned yet.
 
     def state(self) -> dict[str, Any]:
         """Write the position down, as JSON can keep it."""
