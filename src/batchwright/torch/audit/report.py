@@ -1,25 +1,20 @@
 """What an audit saw, layer by layer, and what to do about it."""
 
-import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from batchwright._format import number, percent, plural
-from batchwright.errors import MissingExtraError, PrecisionError
+from batchwright._format import number, percent, plural, printable
+from batchwright.errors import PrecisionError
 from batchwright.torch.audit.exponents import FORMATS, Exponents
 from batchwright.torch.update.modes import MODES
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _FEW = 0.25  # up to this share of the layers is kept in fp32; beyond, bf16 is the simpler choice
 _LOST = 0.1  # fewer lost updates need no advice: in fp32, next to none are lost
 _FIRST_SCALE = 16  # torch.amp.GradScaler starts at 2^16
 _NAMED = 6
 _ROWS = 60
-_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -36,17 +31,14 @@ class LostUpdates:
         return lost / max(self.due, 1)
 
     def __add__(self, other: "LostUpdates") -> "LostUpdates":
-        names = {**self.lost_in, **other.lost_in}
-        both = {name: self.lost_in.get(name, 0) + other.lost_in.get(name, 0) for name in names}
-        return LostUpdates(self.due + other.due, self.lost + other.lost, both)
+        lost_in = Counter(self.lost_in)
+        lost_in.update(other.lost_in)  # keeps zeros, which + would drop
+        return LostUpdates(self.due + other.due, self.lost + other.lost, dict(lost_in))
 
 
 @dataclass(frozen=True)
 class LayerAudit:
-    """One layer: a module without children, or with parameters of its own.
-
-    Gradients are of the loss before scaling. Those of parameters are sums over rows, and larger.
-    """
+    """One layer: a module without children, or with its own parameters; gradients unscaled."""
 
     name: str  # as in `named_modules`
     kind: str  # the module's class
@@ -100,71 +92,45 @@ class AuditReport:
         return [*_on_values(self), *_on_range(self, mode), *_on_updates(self, mode)]
 
     def keep_in_fp32(self, mode: str | None = None) -> tuple[str, ...]:
-        """Name the layers to exclude from autocasting, for a mode as in `advice`.
-
-        Empty if there are none; or so many that ``"bf16"`` is the better choice.
-        """
+        """Name the layers to exclude from autocasting; none if so many that bf16 is better."""
         mode = self._judged(mode)
-        return _exceptions(_Fp16(_layers_in(self, mode))) if mode.startswith("fp16") else ()
+        return _Fp16(_layers_in(self, mode)).exceptions if mode.startswith("fp16") else ()
 
-    def table(self, mode: str | None = None) -> "Table":
-        """Return a table that rich prints, for a mode as in `advice`.
+    def table(self, mode: str | None = None) -> str:
+        """Return a row of shares for each layer as text, for a mode as in `advice`.
 
         Zeros are a share of all values, the rest shares of those that are not zero.
-
-        Raises:
-            MissingExtraError: If rich is not installed.
         """
-        try:
-            from rich import box
-            from rich.table import Table
-            from rich.text import Text
-        except ImportError as error:
-            raise MissingExtraError(
-                "The table of an audit needs the package rich, which is not installed. "
-                "Run: pip install 'batchwright[cli]', or use dataclasses.asdict(report)."
-            ) from error
         mode = self._judged(mode)
         half = "fp16" if mode.startswith("fp16") else "bf16"
         scale = self._judged_scale(mode)
         how = "as kept" if half in self.mode else f"as {half} would keep them"
         scaled = f", gradients at a loss scale of {number(scale)}" if half == "fp16" else ""
-        out = Table(
-            title=f"Audit of {plural(self.updates, 'update')} in {self.mode}: values {how}{scaled}",
-            title_justify="left",
-            pad_edge=False,
-            box=box.SIMPLE_HEAD,
-        )
-        out.add_column("layer", overflow="fold")
-        for group in ("forward", "backward"):
-            for heading in (f"{group}\nzero", "\nflushed", "\nsubn.", "\nover"):
-                out.add_column(heading, justify="right", no_wrap=True)
-        for heading in ("updates\nlost", "\nif bf16"):
-            out.add_column(heading, justify="right", no_wrap=True)
+        rows: list[tuple[str, ...]] = [
+            ("", "forward", "", "", "", "backward", "", "", "", "updates", ""),
+            ("layer", *(2 * ("zero", "flushed", "subn.", "over")), "lost", "if bf16"),
+        ]
         shown = worst_layers(self.layers, half, scale)
         for layer in shown:
-            figures = [
+            shares = [
                 percent(share) if seen.total else ""
                 for seen, by in ((layer.activations, 1.0), (layer.gradients, scale))
                 for share in vars(seen.shares(FORMATS[half], by)).values()
             ]
             lost = (layer.lost.share(), layer.lost.share("bf16"))
-            figures += [percent(share) if layer.lost.due else "" for share in lost]
-            out.add_row(Text(layer.name), *map(Text, figures))
+            shares += [percent(share) if layer.lost.due else "" for share in lost]
+            rows.append((printable(layer.name), *shares))
+        lines = [f"Audit of {plural(self.updates, 'update')} in {self.mode}: values {how}{scaled}"]
+        first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        for name, *cells in rows:
+            aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+            lines.append("  ".join(["", name.ljust(first), *aligned]).rstrip())
         if rest := len(self.layers) - len(shown):
-            out.caption = f"and {plural(rest, 'layer')} with smaller errors"
-        return out
-
-    def __rich__(self) -> "Table":
-        return self.table()
+            lines.append(f"  and {plural(rest, 'layer')} with smaller errors")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
-        table = self.table()
-        from rich.console import Console
-
-        page = io.StringIO()
-        Console(file=page, width=_WIDTH, color_system=None).print(table)
-        return page.getvalue() + "".join(f"- {sentence}\n" for sentence in self.advice())
+        return "\n- ".join([self.table(), *self.advice()])
 
     def _judged(self, mode: str | None) -> str:
         if mode is None:
@@ -233,11 +199,8 @@ class _Fp16:
         misfits = [[each for each, powers in ranges if scale not in powers] for scale in scales]
         self.apart = min(misfits, key=len, default=list(layers))
         self.misfits = [*self.large, *self.small, *self.apart]
-
-
-def _exceptions(found: _Fp16) -> tuple[str, ...]:
-    names = tuple(layer.name for layer in found.layers if layer in found.misfits)
-    return names if len(names) <= _FEW * len(found.layers) else ()
+        names = tuple(layer.name for layer in layers if layer in self.misfits)
+        self.exceptions = names if len(names) <= _FEW * len(layers) else ()
 
 
 def _on_values(report: AuditReport) -> Iterator[str]:
@@ -273,7 +236,7 @@ def _on_range(report: AuditReport, mode: str) -> Iterator[str]:
     if not mode.startswith("fp16"):
         return
     found = _Fp16(_layers_in(report, mode))
-    layers, keeps_some = found.layers, bool(_exceptions(found))
+    layers, keeps_some = found.layers, bool(found.exceptions)
 
     def of(some: Sequence[LayerAudit]) -> str:
         return f"{number(len(some))} of {plural(len(layers), 'layer')}"
