@@ -46,6 +46,13 @@ class StrictCommand(click.Command):
 class _WholeNumber(click.IntRange):
     """A whole number; help texts leave out its range, which is wide."""
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Name the range in errors, from which `_describe_range` leaves it out, too."""
+        number = int(click.INT.convert(value, param, ctx))
+        if not self.min <= number <= self.max:  # type: ignore[operator]  # both are given
+            self.fail(f"{number} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        return number
+
     def _describe_range(self) -> str:
         return ""
 
