@@ -139,7 +139,7 @@ def test_errors_at_the_ends():
 
 
 def fp16_gradient_error(model, batch, scale):
-    """How far the gradients of half floats really are off: those of the worst parameter."""
+    """How far the gradients of fp16 really are off: those of the worst parameter."""
     exact = copy.deepcopy(model)
     (square_loss(exact, batch) / len(batch[0])).backward()
     half = copy.deepcopy(model)
@@ -152,7 +152,7 @@ def fp16_gradient_error(model, batch, scale):
     )
 
 
-def test_shrinking_signals_need_brain_floats():
+def test_shrinking_signals_need_bf16():
     model, batch = tanh_net(16, gain=0.25), batch_for()
     report = audited(copy.deepcopy(model), batch)
     lost_forward, apart = report.advice()
@@ -164,7 +164,7 @@ def test_shrinking_signals_need_brain_floats():
     assert last.shares(FORMATS["fp16"]).flushed > 0.9
     assert last.shares(FORMATS["bf16"]).flushed == 0
     assert report.advice("bf16") == []
-    # True: no scale gives half floats a gradient.
+    # True: no scale gives fp16 a gradient.
     assert min(fp16_gradient_error(model, batch, 2.0**power) for power in range(8, 33, 8)) > 0.5
 
 
@@ -174,7 +174,7 @@ def test_calm_signals_need_no_advice():
     assert report.advice() == report.advice("bf16") == report.advice("tf32") == []
     low, high = report.suiting_scales
     assert low <= 2.0**16 <= high
-    # True: half floats are as good as brain floats at the ends of the range that is told ...
+    # True: fp16 is as good as bf16 at the ends of the range that is reported ...
     for scale in (low, 2.0**16, high):
         assert fp16_gradient_error(model, batch, scale) < 0.01
     # ... and not far outside of it.
@@ -182,7 +182,7 @@ def test_calm_signals_need_no_advice():
     assert not fp16_gradient_error(model, batch, high * 2**6) < 0.01
 
 
-def test_small_gradients_need_a_scale_that_is_told():
+def test_small_gradients_need_the_scale_that_is_advised():
     def tiny(model, batch):
         return square_loss(model, batch) * 2.0**-36
 
@@ -194,10 +194,10 @@ def test_small_gradients_need_a_scale_that_is_told():
     assert report.mode == "fp16"
     dead = report.advice()
     assert any("are zero in fp16 at a loss scale of 64" in sentence for sentence in dead)
-    told = eval(before.partition("init_scale=")[2].partition(")")[0])  # noqa: S307
-    scaler = torch.amp.GradScaler("cpu", init_scale=told)
+    advised = eval(before.partition("init_scale=")[2].partition(")")[0])  # noqa: S307
+    scaler = torch.amp.GradScaler("cpu", init_scale=advised)
     report = audited(tanh_net(4, gain=1.0), batch, loss=tiny, mode="fp16", scaler=scaler)
-    assert report.loss_scale == told
+    assert report.loss_scale == advised
     assert report.advice() == []
 
 
@@ -211,7 +211,7 @@ def test_a_scale_in_use_that_is_too_small():
 
 
 class Loud(torch.nn.Module):
-    """Half floats have no room for what the second layer gives; the last brings it back."""
+    """The output of the second layer overflows in fp16; the last layer normalizes it."""
 
     def __init__(self, layers=6):
         super().__init__()
@@ -259,16 +259,16 @@ def test_infinities_are_found_where_they_begin():
 # -- updates ----------------------------------------------------------------------------------
 
 
-def test_updates_are_lost_in_brain_floats_and_not_in_single_floats():
+def test_updates_are_lost_in_bf16_and_not_in_fp32():
     batch, rate = batch_for(), 1e-3
     plain = tanh_net(3, gain=1.0)
     report = audited(copy.deepcopy(plain), batch, rate=rate)
     assert report.mode == "fp32"
     assert all(layer.lost.share() < 0.05 for layer in report.layers)
     assert report.advice() == []
-    (foretold,) = report.advice("bf16-true")
-    assert "of the updates are lost with parameters in bf16" in foretold
-    assert 'Precision("bf16")' in foretold
+    (predicted,) = report.advice("bf16-true")
+    assert "of the updates are lost with parameters in bf16" in predicted
+    assert 'Precision("bf16")' in predicted
 
     brain = Precision("bf16-true").prepare(copy.deepcopy(plain))
     before = copy.deepcopy(brain)
@@ -287,9 +287,9 @@ def test_updates_are_lost_in_brain_floats_and_not_in_single_floats():
         ]
         assert layer.lost.lost == pytest.approx(sum(own), abs=2)  # all of them had a gradient
         if own:
-            told = next(each for each in report.layers if each.name == layer.name)
+            layer_before = next(each for each in report.layers if each.name == layer.name)
             assert layer.lost.share() > 0.5
-            assert told.lost.share("bf16") == pytest.approx(layer.lost.share(), abs=0.05)
+            assert layer_before.lost.share("bf16") == pytest.approx(layer.lost.share(), abs=0.05)
 
 
 def test_large_updates_are_not_lost():
@@ -360,8 +360,8 @@ def hook_count(model, optimizer):
 def test_only_every_nth_update_is_looked_at():
     model, batch = tanh_net(2, gain=1.0), batch_for()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    told = []
-    with Audit(model, optimizer, every=3, tell=told.append) as audit:
+    reports = []
+    with Audit(model, optimizer, every=3, tell=reports.append) as audit:
         for number in range(1, 8):
             assert hook_count(model, optimizer) == (4 if number % 3 == 0 else 0, 2)
             square_loss(model, batch).backward()
@@ -369,7 +369,7 @@ def test_only_every_nth_update_is_looked_at():
     assert hook_count(model, optimizer) == (0, 0)
     report = audit.report()
     assert (report.passed, report.updates) == (7, 2)
-    assert [each.updates for each in told] == [1, 2]
+    assert [each.updates for each in reports] == [1, 2]
     assert {layer.activations.total for layer in report.layers} == {2 * 64 * 48}
     assert {layer.gradients.total for layer in report.layers} == {2 * 64 * 48}
     assert report.layers[0].updates.total == 2 * (48 * 48 + 48)
@@ -471,12 +471,12 @@ def test_the_loss_scale_is_taken_out():
     assert powers(plain) == powers(scaled)
 
 
-def test_an_audit_in_fp32_foretells_what_fp16_flushes():
+def test_an_audit_in_fp32_predicts_what_fp16_flushes():
     model, batch = tanh_net(8, gain=0.25), batch_for()
-    foretold = audited(copy.deepcopy(model), batch)
+    predicted = audited(copy.deepcopy(model), batch)
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     seen = audited(copy.deepcopy(model), batch, mode="fp16", scaler=scaler)
-    for before, after in zip(foretold.layers, seen.layers, strict=True):
+    for before, after in zip(predicted.layers, seen.layers, strict=True):
         assert after.activations_in == "fp16"
         shares = before.gradients.shares(FORMATS["fp16"])
         zero = after.gradients.zeros / after.gradients.total
