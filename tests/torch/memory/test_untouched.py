@@ -109,6 +109,20 @@ def test_a_failing_step_leaves_the_model_as_it_was():
     assert not optimizer.state
 
 
+def test_a_module_that_only_the_loss_uses_is_not_changed():
+    model, teacher = Transformer(width=16, layers=1), nn.BatchNorm1d(VOCABULARY)
+
+    def loss_sum(inner, batch):
+        logits = inner(batch[0]).flatten(0, 1)
+        return (logits - teacher(logits)).square().sum()
+
+    before = copy.deepcopy(teacher.state_dict())
+    memory = fitted(model, loss_sum=loss_sum)
+    assert len(memory.findings.confirmations) == 2  # steps that ran for real
+    torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+    assert all(each.grad is None for each in teacher.parameters())
+
+
 @pytest.mark.slow
 def test_a_model_in_evaluation_mode_is_fitted_as_it_trains():
     training = fitted(Transformer(width=32, layers=1), confirm=False)
