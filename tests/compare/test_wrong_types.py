@@ -152,6 +152,7 @@ OPTIONS = [
     ("compare", "--seeds", "9999999999"),
     ("compare", "--seed", "-1"),
     ("compare", "--evaluations", "0"),
+    ("compare", "--evaluations", "1000000000"),
     ("compare", "--threads", "0"),
     ("compare", "--strategies", "--json"),
     ("compare", "--html", "--json"),

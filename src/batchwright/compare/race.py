@@ -4,13 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from batchwright.checks import keep_whole
 from batchwright.compare.arm import Arm, Evaluation, Spent
 from batchwright.compare.probes import audited, peak_bytes
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
+from batchwright.errors import TaskError
 
 DENSE_SHARE = 1 / 3
 """The dense limit only has to show its speed: it trains this share of a run."""
+
+MOST_EVALUATIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Settings:
     longer: float = 0.25
     target: float | None = None
     peaks: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the number of evaluations."""
+        keep_whole(self, "evaluations", most=MOST_EVALUATIONS, error=TaskError)
 
 
 @dataclass(frozen=True)
