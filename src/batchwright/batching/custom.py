@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from batchwright.checks import takes
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.plans import Plan
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import IntArray, LengthArray, State
 
 BatchingFunction: TypeAlias = Callable[[IntArray, LengthArray, "np.random.Generator"], Plan]
 """``(order, lengths, rng) → Plan``: order int64[m], lengths integer[n]."""
@@ -97,7 +97,7 @@ def as_batching(batching: Batching | BatchingFunction) -> Batching:
     return Custom(batching)
 
 
-def described(batching: Batching) -> dict[str, Any] | None:
+def described(batching: Batching) -> State | None:
     """Describe a batching for a state: its name, and the settings that differ from their defaults.
 
     None: it is not one of ours, or holds a function.
@@ -120,7 +120,7 @@ def described(batching: Batching) -> dict[str, Any] | None:
     return {"kind": name, **{key: _plain(value) for key, value in settings.items()}}
 
 
-def rebuilt(description: Mapping[str, Any]) -> Batching:
+def rebuilt(description: State) -> Batching:
     """Make the batching that `described` wrote down, without executing code.
 
     Raises:

@@ -208,9 +208,9 @@ class Draws:
         int64[k], int64[parts, k] and float64[parts, k], in at most 1,024 · parts · k steps; in
         parts · k, if the epoch before was asked for last.
         """
-        stretch = epoch - epoch % STRETCH
-        if self._last is not None and stretch <= self._last[0] <= epoch:
-            start, drawn, owed = self._last
+        stretch, last = epoch - epoch % STRETCH, self._last  # read once: threads may share this
+        if last is not None and stretch <= last[0] <= epoch:
+            start, drawn, owed = last
         else:
             start, (drawn, owed) = stretch, self._until(stretch)
         for each in range(start, epoch):

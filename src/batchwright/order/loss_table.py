@@ -13,7 +13,7 @@ from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array, state_integer
 from batchwright.checks import real_number, whole_number
 from batchwright.errors import PlanError, ScoresError
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +176,7 @@ class LossTable:
         except ScoresError as error:
             raise ScoresError(f"{path}: {error}") from error
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return what an exact resume needs: the table, and the cut of the present epoch."""
         state = {"losses": self.losses.copy(), "recorded": self.recorded.copy()}
         if self._cut is not None:

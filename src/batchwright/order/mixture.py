@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,11 @@ from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
-Schedule = Sequence[tuple[float, Mapping[Any, float]]] | Callable[[float], Mapping[Any, float]]
+Group: TypeAlias = Any
+"""A group as users name it: an integer or a string."""
+
+Stages: TypeAlias = Sequence[tuple[float, Mapping[Group, float]]]
+Schedule: TypeAlias = Stages | Callable[[float], Mapping[Group, float]]
 """Weights at some progress each, linear in between; or a function of progress."""
 
 _PROBES = 8
@@ -61,7 +65,7 @@ class Mixture:
 
     groups: npt.ArrayLike = field(repr=False)
     _: KW_ONLY
-    weights: Mapping[Any, float] | None = None
+    weights: Mapping[Group, float] | None = None
     temperature: float | None = None
     schedule: Schedule | None = None
     epochs: float = 1.0
@@ -70,7 +74,7 @@ class Mixture:
     unit: Literal["tokens", "samples"] = "samples"
     max_epochs: float | None = None
     _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
-    names: tuple[Any, ...] = field(default=(), init=False, repr=False)
+    names: tuple[Group, ...] = field(default=(), init=False, repr=False)
 
     varies = True
 
@@ -143,7 +147,7 @@ class Mixture:
             max_passes=self.max_epochs,
         )
 
-    def _weights(self, progress: float) -> Mapping[Any, float]:
+    def _weights(self, progress: float) -> Mapping[Group, float]:
         if self.weights is not None:
             return self.weights
         if self.temperature is not None:
@@ -224,7 +228,7 @@ class ClassBalanced:
         return np.concatenate(([0], later)) if self.after else later
 
 
-def _stages(schedule: Any) -> tuple[tuple[float, Mapping[Any, float]], ...]:
+def _stages(schedule: Stages) -> tuple[tuple[float, Mapping[Group, float]], ...]:
     try:
         stages = tuple((time, weights) for time, weights in schedule)
         times = [float(time) for time, _ in stages]
@@ -240,6 +244,6 @@ def _stages(schedule: Any) -> tuple[tuple[float, Mapping[Any, float]], ...]:
     return tuple((time, weights) for time, (_, weights) in zip(times, stages, strict=True))
 
 
-def _normalised(stage: Mapping[Any, float]) -> dict[Any, float]:
+def _normalised(stage: Mapping[Group, float]) -> dict[Group, float]:
     values = as_weights(list(stage.values()), name=f"weights of {list(stage)[:20]}")
     return dict(zip(stage, (values / values.sum()).tolist(), strict=True))

@@ -38,7 +38,7 @@ from batchwright.streams.state import (
     read_position,
 )
 from batchwright.streams.window import plan_rest, plan_window
-from batchwright.typing import IntArray, Last
+from batchwright.typing import IntArray, Last, Sample, State
 
 _PATIENCE = 8
 """Buffers that may be read after a sample before it is emitted first."""
@@ -200,7 +200,7 @@ class _Arguments:
             )
 
 
-class BatchStream(Iterator[list[Any]]):
+class BatchStream(Iterator[list[Sample]]):
     """One pass over a stream, made by `stream`.
 
     Attributes:
@@ -227,18 +227,18 @@ class BatchStream(Iterator[list[Any]]):
         self._room = 0  # samples that may be read while the window is emitted
         self._keeps = False  # what was emitted: it is repeated
         self.dropped: list[int] = []
-        self.opening: list[Any] = []
+        self.opening: list[Sample] = []
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         """Pickle the arguments and the position: what is held is read again."""
         return {"given": self._given, "at": self.state_dict(), "dropped": self.dropped}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         self.__init__(state["given"])  # type: ignore[misc]
         self.load_state_dict(state["at"])
         self.dropped = list(state["dropped"])
 
-    def __next__(self) -> list[Any]:
+    def __next__(self) -> list[Sample]:
         """Return this rank's next batch.
 
         Raises:
@@ -258,7 +258,7 @@ class BatchStream(Iterator[list[Any]]):
             raise StopIteration
         return batch
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return the position: a few KB, which JSON can keep, the same on every rank.
 
         It holds no samples, only their numbers. Save it at the end of an update.
@@ -283,7 +283,7 @@ class BatchStream(Iterator[list[Any]]):
         position = read_position(state, expected=self._start)
         self._loaded = position if position.ended or position.batches is not None else None
 
-    def _next_batch(self) -> list[Any] | None:
+    def _next_batch(self) -> list[Sample] | None:
         if self._loaded is not None and not self._loaded.ended:
             self._resume(self._loaded)
         if (self._loaded or self._now).ended:
@@ -293,7 +293,7 @@ class BatchStream(Iterator[list[Any]]):
                 return None
         plan, emitted, world_size = self._plan, self._now.emitted, self._now.world_size
         self._read_ahead(int(plan.offsets[emitted]) / plan.indices.size)
-        batch: list[Any] = self._held.samples[plan[emitted + self._given.rank]].tolist()
+        batch: list[Sample] = self._held.samples[plan[emitted + self._given.rank]].tolist()
         for place in range(emitted, emitted + world_size):
             if not self._keeps:
                 self._held.samples[plan[place]] = None  # of all ranks: not needed again

@@ -14,15 +14,15 @@ from batchwright.batching import Batching
 from batchwright.errors import BudgetError, LengthsError, PlanMismatchError, SourceError
 from batchwright.lengths import as_lengths
 from batchwright.oversize import check_columns, fit_items
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, Sample
 
-Samples: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
+Samples: TypeAlias = Iterable[Sample] | Callable[[int], Iterable[Sample]]
 """A sequence, anything else to iterate over, or a function ``start → iterator``."""
 
-Cut: TypeAlias = Callable[[Any, Any, Any], Any]
+Cut: TypeAlias = Callable[[Sample, Any, Any], Sample]
 """``(sample, start, stop) → sample``: its tokens from `start` up to `stop`, tuples of columns."""
 
-Measure: TypeAlias = Callable[[Any], int | tuple[int, ...]]
+Measure: TypeAlias = Callable[[Sample], int | tuple[int, ...]]
 """``sample → length``, or a tuple of lengths: one for each column."""
 
 Bounds: TypeAlias = dict[int, tuple[tuple[int, int], ...]]
@@ -81,11 +81,11 @@ class Source:
                 f"samples is {type(samples).__name__}, expected a sequence, something to iterate "
                 "over, or a function start → iterator."
             )
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[Sample] | None = None
         self.position = 0
         self.ended = False
 
-    def read(self, count: int) -> list[Any]:
+    def read(self, count: int) -> list[Sample]:
         """Read up to `count` samples: fewer only at the end."""
         if self.ended or count < 1:
             return []
@@ -97,7 +97,7 @@ class Source:
         self.ended = len(samples) < count
         return samples
 
-    def read_again(self, places: IntArray, position: int) -> list[Any]:
+    def read_again(self, places: IntArray, position: int) -> list[Sample]:
         """Read the samples at ascending places, int64[k], once more, and go on at `position`.
 
         A sequence is indexed; a function is read from the first of them, others from the beginning.
@@ -127,7 +127,7 @@ class Source:
         self.position = position
         return samples
 
-    def _open(self, place: int) -> Iterator[Any]:
+    def _open(self, place: int) -> Iterator[Sample]:
         start, step = self._shard.number(place), self._shard.count
         if self._is_indexed:
             numbers = range(start, len(self._samples), step)  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ class Intake:
     # How many lengths the first sample had, and all have to have. None: none came.
     num_columns: int | None = None
 
-    def __call__(self, samples: list[Any], places: IntArray) -> tuple[Buffer, IntArray]:
+    def __call__(self, samples: list[Sample], places: IntArray) -> tuple[Buffer, IntArray]:
         """Take in samples at places int64[k] in this part of the stream.
 
         Returns:
@@ -223,7 +223,7 @@ class Intake:
         return fitted, none
 
     def again(
-        self, samples: list[Any], places: IntArray, pieces: Bounds | None
+        self, samples: list[Sample], places: IntArray, pieces: Bounds | None
     ) -> tuple[Buffer, IntArray]:
         """Take in whole samples once more, of some of which only some pieces are left.
 
@@ -243,7 +243,7 @@ class Intake:
         both = held.joined(parts)
         return both.take(np.lexsort((both.starts, both.places))), gone
 
-    def _parts(self, sample: Any, place: int, bounds: tuple[tuple[int, int], ...]) -> Buffer:
+    def _parts(self, sample: Sample, place: int, bounds: tuple[tuple[int, int], ...]) -> Buffer:
         """Cut the pieces that are left out of a sample."""
         size = int(self._measure([sample], np.array([place])).max())
         if not bounds or not all(0 <= start < stop <= size for start, stop in bounds):
@@ -267,7 +267,7 @@ class Intake:
         one = lengths.ndim == 1 and layout.kind == "packed"
         return ("drop", "split", "truncate") if one else ("drop", "truncate")
 
-    def _measure(self, samples: list[Any], places: IntArray) -> IntArray:
+    def _measure(self, samples: list[Sample], places: IntArray) -> IntArray:
         values = [self.length(sample) for sample in samples]
         if self.num_columns is None:
             self.num_columns = _num_columns(values[0])
@@ -315,7 +315,7 @@ class Intake:
         )
 
 
-def _objects(samples: list[Any]) -> npt.NDArray[np.object_]:
+def _objects(samples: list[Sample]) -> npt.NDArray[np.object_]:
     held = np.empty(len(samples), dtype=np.object_)
     for place, sample in enumerate(samples):  # at once, NumPy would make arrays of lists
         held[place] = sample
@@ -329,7 +329,7 @@ def _no_such_pieces(place: int) -> PlanMismatchError:
     )
 
 
-def slice_of(sample: Any, start: Any, stop: Any) -> Any:
+def slice_of(sample: Sample, start: Any, stop: Any) -> Sample:
     """Cut a sample that is one sequence, or a tuple of one for each column.
 
     Raises:
@@ -347,7 +347,7 @@ def slice_of(sample: Any, start: Any, stop: Any) -> Any:
         ) from error
 
 
-def size_of(sample: Any) -> int:
+def size_of(sample: Sample) -> int:
     """Measure a sample that is one sequence.
 
     Raises:

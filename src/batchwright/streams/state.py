@@ -13,7 +13,7 @@ import numpy as np
 from batchwright._states import built, fits, opened, sealed
 from batchwright.errors import PlanMismatchError
 from batchwright.streams.intake import Bounds, Buffer
-from batchwright.typing import IntArray, Last
+from batchwright.typing import IntArray, Last, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Position:
     ended: bool = False  # whether nothing is left
     batches: int | None = None  # hash of the window's batches. None: nothing was planned yet.
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Write the position down, as JSON can keep it."""
         return sealed(asdict(self), version=STATE_VERSION)
 
