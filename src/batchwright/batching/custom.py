@@ -106,6 +106,8 @@ def described(batching: Batching) -> State | None:
         >>> described(TokenBudget(4_096, mixing=3))
         {'kind': 'TokenBudget', 'max_tokens': 4096, 'mixing': 3}
     """
+    import json  # here, so that `import batchwright` stays quick
+
     name = type(batching).__name__
     if _KINDS.get(name) is not type(batching):
         return None
@@ -115,9 +117,10 @@ def described(batching: Batching) -> State | None:
         if field.init
     }
     settings = {key: value for key, (value, default) in values.items() if value != default}
-    if any(callable(value) for value in settings.values()):
+    try:
+        return {"kind": name, **json.loads(json.dumps(settings))}
+    except TypeError:  # a function
         return None
-    return {"kind": name, **{key: _plain(value) for key, value in settings.items()}}
 
 
 def rebuilt(description: State) -> Batching:
@@ -139,13 +142,6 @@ def rebuilt(description: State) -> Batching:
             f"({error}). Resume with the version of batchwright that saved it."
         ) from error
     return batching
-
-
-def _plain(value: Any) -> Any:
-    """Turn tuples into lists, and whole numbers of NumPy into Python's, as JSON does."""
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, bool | str | int) else value.item()
 
 
 def _tuples(value: Any) -> Any:
