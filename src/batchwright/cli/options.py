@@ -43,18 +43,20 @@ class StrictCommand(click.Command):
         return rest
 
 
-class _WholeNumber(click.IntRange):
-    """A whole number; help texts leave out its range, which is wide."""
+class _WholeNumber(click.ParamType):
+    """A whole number in a range, which help texts leave out (`click.IntRange` shows it)."""
+
+    name = "integer"
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Name the range in errors, from which `_describe_range` leaves it out, too."""
+        """Parse a number."""
         number = int(click.INT.convert(value, param, ctx))
-        if not self.min <= number <= self.max:  # type: ignore[operator]  # both are given
-            self.fail(f"{number} is not in the range {self.min}<=x<={self.max}.", param, ctx)
+        if not self._least <= number <= self._most:
+            self.fail(f"{number} is not in the range {self._least}<=x<={self._most}.", param, ctx)
         return number
-
-    def _describe_range(self) -> str:
-        return ""
 
 
 def number(*names: str, least: int = 1, most: int = 2**53, **more: Any) -> Callable[[F], F]:
