@@ -43,7 +43,7 @@ class StrictCommand(click.Command):
         return rest
 
 
-class _WholeNumber(click.ParamType):
+class _WholeNumber(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
     """A whole number in a range, which help texts leave out (`click.IntRange` shows it)."""
 
     name = "integer"
