@@ -26,38 +26,23 @@ _NEIGHBOURS = 64
 
 @dataclass
 class Spent:
-    """What an arm has spent on training.
+    """What an arm has spent on training."""
 
-    Attributes:
-        seconds: Making batches, forward, backward, optimizer; and computing scores before.
-        tokens: Real tokens trained on.
-        padded_tokens: The same with padding.
-        worst_batch: Tokens of the largest batch, with padding.
-        updates: Optimizer steps, skipped ones included.
-        batches: Batches trained on.
-    """
-
-    seconds: float = 0.0
-    tokens: int = 0
-    padded_tokens: int = 0
-    worst_batch: int = 0
-    updates: int = 0
+    seconds: float = 0.0  # of training, making batches included; and of computing scores
+    tokens: int = 0  # real tokens trained on
+    padded_tokens: int = 0  # the same with padding
+    worst_batch: int = 0  # tokens of the largest batch, with padding
+    updates: int = 0  # optimizer steps, skipped ones included
     batches: int = 0
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metric of an arm at one moment.
+    """The metric of an arm at one moment."""
 
-    Attributes:
-        tokens: Real tokens trained on until then.
-        seconds: Of its own training until then.
-        metric: What the task's `evaluate` returned.
-    """
-
-    tokens: int
-    seconds: float
-    metric: float
+    tokens: int  # real tokens trained on until then
+    seconds: float  # of its own training until then
+    metric: float  # what the task's `evaluate` returned
 
 
 class Arm:

@@ -32,23 +32,16 @@ _COVERED = ("eligible", "draws", "drawn", "deferred", "seen", "most", "effective
 class Comparison:
     """What has been measured, and what is left.
 
-    Attributes:
-        seeds: Of the runs.
-        runs: The outcomes of each finished seed.
-        unfinished: The outcomes of the seed in progress; empty if there is none.
-        state: To resume that seed. None: it starts again.
-        modes: Name of a strategy → the precision that was measured for it.
-        plans: Name of a strategy → its plans: see `planned_facts`.
-        audits: Name of a strategy in half precision → what that loses: see `probes.audited`.
+    `modes`, `plans` and `audits` are by name of the strategy.
     """
 
-    seeds: tuple[int, ...]
-    runs: list[list[Outcome]] = field(default_factory=list)
-    unfinished: list[Outcome] = field(default_factory=list)
-    state: dict[str, Any] | None = None
-    modes: dict[str, str] = field(default_factory=dict)
-    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    audits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...]  # of the runs
+    runs: list[list[Outcome]] = field(default_factory=list)  # the outcomes of each finished seed
+    unfinished: list[Outcome] = field(default_factory=list)  # of the seed in progress
+    state: dict[str, Any] | None = None  # to resume that seed. None: it starts again
+    modes: dict[str, str] = field(default_factory=dict)  # precision of each strategy
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `planned_facts`
+    audits: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `audited`
 
     @property
     def is_complete(self) -> bool:

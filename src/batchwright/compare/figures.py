@@ -24,19 +24,12 @@ _RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds, with its interval.
+    """A mean over seeds, with its interval."""
 
-    Attributes:
-        mean: Geometric for ratios, arithmetic for differences.
-        low: Lower end of the mean's 95 % interval, by Student's t. None: of one seed only.
-        high: The upper one.
-        values: Of each seed.
-    """
-
-    mean: float
-    low: float | None
+    mean: float  # geometric for ratios, arithmetic for differences
+    low: float | None  # of the mean's 95 % interval, by Student's t. None: of one seed
     high: float | None
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # of each seed
 
 
 class Reached(NamedTuple):
@@ -48,47 +41,26 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A strategy over all seeds, beside the first one.
+    """A strategy over all seeds, beside the first one."""
 
-    Attributes:
-        name: Of the strategy, or ``"dense limit"``.
-        precision: The precision it trained in.
-        tokens_per_second: Real tokens, mean.
-        speed: The same over the first strategy's.
-        of_limit: The same over the dense limit's. None: there is none.
-        padding: The share of computed tokens that is padding.
-        dispersion: How unlike each other its updates are in length: see `PlanStats`.
-        worst_batch: Tokens of the largest batch, padding included, over the budget.
-        peak_bytes: Memory of its largest batch, mean. None: unknown.
-        memory: The same over the first strategy's.
-        updates: Optimizer steps.
-        seconds: Of a run, mean.
-        metric: At the end of a run, mean. None: not measured, not finite, or a run failed.
-        gain: How much better that is than the first strategy's; above 0 is better.
-        time: Seconds until the target over the first strategy's. None: some run never reached it.
-        tokens: The same in tokens.
-        never: Runs that never reached the target.
-        failed: Runs whose loss became NaN or infinite.
-    """
-
-    name: str
+    name: str  # of the strategy, or ``"dense limit"``
     precision: str
-    tokens_per_second: float
-    speed: Interval
-    of_limit: Interval | None
-    padding: float
-    dispersion: float | None
-    worst_batch: float
-    peak_bytes: float | None
-    memory: Interval | None
-    updates: int
-    seconds: float
-    metric: float | None
-    gain: Interval | None
-    time: Interval | None
-    tokens: Interval | None
-    never: int
-    failed: int
+    tokens_per_second: float  # real tokens, mean
+    speed: Interval  # the same over the first strategy's
+    of_limit: Interval | None  # the same over the dense limit's. None: there is none
+    padding: float  # the share of computed tokens that is padding
+    dispersion: float | None  # how unlike each other its updates are in length: see `PlanStats`
+    worst_batch: float  # tokens of the largest batch, padding included, over the budget
+    peak_bytes: float | None  # memory of its largest batch, mean. None: unknown
+    memory: Interval | None  # the same over the first strategy's
+    updates: int  # optimizer steps
+    seconds: float  # of a run, mean
+    metric: float | None  # at the end of a run, mean. None: not measured, or not finite
+    gain: Interval | None  # how much better that is than the first strategy's; above 0 is better
+    time: Interval | None  # until the target, over the first strategy's. None: never, in some run
+    tokens: Interval | None  # the same in tokens
+    never: int  # runs that never reached the target
+    failed: int  # runs whose loss became NaN or infinite
 
 
 def summarize(

@@ -41,27 +41,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of an arm in a run.
+    """The result of an arm in a run."""
 
-    Attributes:
-        name: Of the strategy, or ``"dense limit"``.
-        precision: The precision it trained in.
-        spent: In the run, whose tokens are the same for all arms.
-        metric: At the end of the run. None: not there yet, or the loss became NaN or infinite.
-        evaluations: In sequence, those of a longer run included.
-        dispersion: How unlike each other its updates are in length: see `PlanStats`.
-        peak_bytes: Memory of its largest batch. None: unknown.
-        failed_after: The update after which its loss was NaN or infinite. None: it was not.
-    """
-
-    name: str
+    name: str  # of the strategy, or ``"dense limit"``
     precision: str
-    spent: Spent
-    metric: float | None
-    evaluations: tuple[Evaluation, ...]
-    dispersion: float | None
-    peak_bytes: int | None
-    failed_after: int | None = None
+    spent: Spent  # in the run, whose tokens are the same for all arms
+    metric: float | None  # at the end of the run. None: not there yet, or it failed
+    evaluations: tuple[Evaluation, ...]  # in sequence, those of a longer run included
+    dispersion: float | None  # how unlike each other its updates are in length: see `PlanStats`
+    peak_bytes: int | None  # memory of its largest batch. None: unknown
+    failed_after: int | None = None  # the update whose loss was NaN or infinite
 
 
 class Race:
