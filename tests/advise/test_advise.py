@@ -190,9 +190,9 @@ def test_the_loop_that_is_advised_trains():
 def test_the_command_advises_on_lengths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("lengths.npy", LENGTHS)
-    told = invoke("advise", "lengths.npy", "--max-tokens", "8000", "--json")
-    assert told.exit_code == 0
-    result = json.loads(told.stdout)
+    done = invoke("advise", "lengths.npy", "--max-tokens", "8000", "--json")
+    assert done.exit_code == 0
+    result = json.loads(done.stdout)
     assert {each["verdict"] for each in result["advice"]} <= {"use", "do not use", "cannot tell"}
     text = invoke("advise", "lengths.npy", "--framework", "keras").stdout
     assert "assumed: --max-tokens" in text
@@ -234,10 +234,10 @@ def test_the_command_tries_a_task(tmp_path, monkeypatch):
 
     make_smaller(tmp_path / "mine.py")
     install(monkeypatch)
-    told = invoke("advise", "mine.py", "--quick", "--updates", "3", "--json")
-    assert told.exit_code == 0, told.stderr
-    assert "A trial takes at most 3 updates of each strategy" in told.stderr
-    result = json.loads(told.stdout)
+    done = invoke("advise", "mine.py", "--quick", "--updates", "3", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "A trial takes at most 3 updates of each strategy" in done.stderr
+    result = json.loads(done.stdout)
     speeds = {each["name"]: each["speed"]["ratio"] for each in result["trials"]}
     assert speeds["plain"] == 1
     assert speeds["planned"] > 1.2

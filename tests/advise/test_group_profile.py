@@ -41,7 +41,7 @@ def test_what_a_mixture_would_draw_is_what_the_mixture_draws():
         assert each.tempered_epochs == pytest.approx(share / each.share, rel=0.02)
 
 
-def test_of_many_groups_ten_are_told_and_the_smallest():
+def test_of_many_groups_ten_and_the_smallest_are_listed():
     names = np.concatenate([np.full(50 - k, k) for k in range(30)])
     profile = profile_groups(names, np.ones((names.size, 2), int))
     assert [each.name for each in profile.largest] == [str(k) for k in range(10)]

@@ -59,7 +59,7 @@ def test_wrong_labels_of_digits_are_estimated(digits):
 
 
 @pytest.mark.parametrize("pixels", [[20], [20, 36], [20, 36, 28, 42, 10], [*range(12, 60, 5)]])
-def test_features_that_tell_too_little_make_no_noise(digits, pixels):
+def test_weak_features_make_no_noise(digits, pixels):
     # All labels are right. A teacher that sees a few pixels is often wrong: that is not noise.
     images, truth = digits
     noise = profile_labels(truth, features=images[:, pixels]).noise
@@ -103,7 +103,7 @@ def test_classes_that_overlap_are_not_noise():
             assert not (noise.is_trusted and noise.low > 0.05)
 
 
-def test_features_that_tell_nothing_are_not_trusted(digits):
+def test_estimates_from_random_features_are_not_trusted(digits):
     _, truth = digits
     guesses = np.random.default_rng(0).normal(size=(truth.size, 5))
     noise = profile_labels(truth, features=guesses).noise
@@ -121,7 +121,7 @@ def test_of_few_samples_noise_is_not_estimated(digits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("same", ["", "!?", "the same words in each"])
-def test_texts_that_are_all_alike_tell_nothing(same):
+def test_estimates_from_equal_texts_are_not_trusted(same):
     pytest.importorskip("sklearn")
     noise = profile_labels(np.arange(400) % 3, features=[same] * 400).noise
     assert not noise.is_trusted
@@ -179,7 +179,7 @@ def test_of_many_and_wide_samples_a_part_is_looked_at():
     assert dense_features(wide, np.arange(200)).shape == (200, MOST_FEATURES)
 
 
-def test_without_scikit_learn_texts_tell_no_noise_but_classes(monkeypatch):
+def test_without_scikit_learn_classes_are_counted(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "sklearn", None)

@@ -35,7 +35,7 @@ def found(ratio, low=None, high=None, *, least=None, most=None):
 
 
 @pytest.mark.parametrize("higher", [False, True])
-def test_the_same_metrics_in_half_the_time_are_twice_as_soon(higher):
+def test_the_same_metrics_in_half_the_time_are_twice_as_fast(higher):
     task = make_task(better="higher" if higher else "lower")
     metrics = [sign * each for sign in [-1 if higher else 1] for each in (10, 8, 7, 6, 5, 4)]
     run = [outcome("first", metrics, 2.0), outcome("other", metrics, 1.0)]
@@ -121,7 +121,7 @@ def test_nothing_goes_on_after_its_seconds(monkeypatch):
     assert 2.0 < clock.now < 3.0  # an update takes less than a second, in work
 
 
-def test_what_is_too_short_to_tell_is_not_begun():
+def test_a_run_that_would_be_too_short_is_not_begun():
     task = make_task()
     tried = run_learning_trials(
         task,

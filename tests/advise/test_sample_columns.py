@@ -71,12 +71,12 @@ def test_columns_of_a_table_are_looked_at(tables, kind):
 
 
 @pytest.mark.slow
-def test_the_report_and_the_page_tell_what_was_found(tables, tmp_path):
+def test_the_report_and_the_page_show_the_profiles(tables, tmp_path):
     page = tmp_path / "page.html"
     source = str(tables / "rows.csv")
-    told = invoke("advise", source, *COLUMNS, "--html", str(page))
-    assert told.exit_code == 0, told.stderr
-    text, html = " ".join(told.stdout.split()), page.read_text(encoding="utf-8")
+    shown = invoke("advise", source, *COLUMNS, "--html", str(page))
+    assert shown.exit_code == 0, shown.stderr
+    text, html = " ".join(shown.stdout.split()), page.read_text(encoding="utf-8")
     for said in ("Labels: 3 classes of 220 to 220 samples", "Duplicates: 60 of the 660 samples"):
         assert said in text
         assert said in html
@@ -115,16 +115,16 @@ def test_each_column_can_be_given_alone(tables):
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(tables, args, said):
-    told = invoke("advise", str(tables / args[0]), *args[1:])
-    assert told.exit_code == 2
-    assert said in told.stderr
-    assert told.stderr.count("\n") == 1
+    shown = invoke("advise", str(tables / args[0]), *args[1:])
+    assert shown.exit_code == 2
+    assert said in shown.stderr
+    assert shown.stderr.count("\n") == 1
 
 
 def test_options_of_a_source_are_not_of_a_task():
-    told = invoke("advise", "no.py", "--labels", "label")
-    assert told.exit_code == 2
-    assert "A TASK has its own" in told.stderr
+    shown = invoke("advise", "no.py", "--labels", "label")
+    assert shown.exit_code == 2
+    assert "A TASK has its own" in shown.stderr
 
 
 @pytest.mark.slow
@@ -155,9 +155,9 @@ def test_several_columns_of_lengths_are_several_columns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = ["source,target", *(f"{1 + n % 7},{2 + n % 11}" for n in range(200))]
     (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
-    told = invoke("advise", "pairs.csv", "--length", "source,target", "--json")
-    assert told.exit_code == 0, told.stderr
-    columns = json.loads(told.stdout)["data"]["columns"]
+    shown = invoke("advise", "pairs.csv", "--length", "source,target", "--json")
+    assert shown.exit_code == 0, shown.stderr
+    columns = json.loads(shown.stdout)["data"]["columns"]
     assert [each["longest"] for each in columns] == [7, 12]
     assert "By columns" in invoke("advise", "pairs.csv", "--length", "source,target").stdout
     wrong = invoke("advise", "pairs.csv", "--length", "source,nowhere")

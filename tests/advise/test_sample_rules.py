@@ -64,7 +64,7 @@ def labels_with(**estimate):
         (
             {"is_trusted": False, "doubt": "too weak", "high": 0.9},
             "cannot tell",
-            "It cannot be told how many labels are wrong: too weak.",
+            "How many labels are wrong cannot be estimated: too weak.",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_what_is_published_is_what_the_study_found():
     assert stopped / whole == pytest.approx(3 / 5, abs=0.05)
 
 
-def test_contradicting_labels_are_told_and_keep_no_from_being_said(data):
+def test_contradicting_labels_are_reported_and_leave_the_verdict_open(data):
     samples = ["same"] * 40 + [f"other {k}" for k in range(360)]
     duplicates = profile_duplicates(samples, labels=LABELS)
     assert duplicates.num_contradicting == 30

@@ -1,4 +1,4 @@
-"""Advice on a real task: its price is told first, and it says no where no is the answer.
+"""Advice on a real task: its price is announced first, and it advises against what does not help.
 
 Seconds are counted in work (`tests.work_clock`), so that what is found is the same on any machine.
 """
@@ -32,7 +32,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(scope="module")
 def found():
-    """What is found out about a narrow net, and when its price was told."""
+    """What is found out about a narrow net, and when its price was announced."""
     task = make_task(num_samples=2_000, max_tokens=200, step_tokens=800, epochs=2)
     events = []
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -40,21 +40,21 @@ def found():
         found = examine_task(
             task,
             seconds=300.0,
-            tell=lambda price: events.append(("told", price)),
+            announce=lambda price: events.append(("price", price)),
             watch=lambda what, share: events.append((what, share)),
         )
     return found, events
 
 
 @pytest.mark.slow
-def test_the_price_is_told_before_trials_and_kept(found):
-    told, events = found
+def test_the_price_is_announced_before_trials_and_kept(found):
+    seen, events = found
     names = [name for name, _ in events]
-    assert names.index("told") < names.index("trying speed")
+    assert names.index("price") < names.index("trying speed")
     assert "trying other updates" in names
-    assert told.price.seconds == 300.0
-    assert told.price.is_given
-    assert told.seconds < 300.0 + UPDATE  # one that is under way is ended
+    assert seen.price.seconds == 300.0
+    assert seen.price.is_given
+    assert seen.seconds < 300.0 + UPDATE  # one that is under way is ended
 
 
 @pytest.mark.slow

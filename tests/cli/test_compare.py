@@ -203,16 +203,16 @@ def interrupted(stop_at, *args):
 
 @pytest.mark.slow
 def test_an_interrupt_before_training_leaves_nothing(here):
-    told = interrupted(0, "task.py", "--quick", "--strategies", "plain", "-o", "r.json")
-    assert told == (130, "batchwright: interrupted\n")
+    ended = interrupted(0, "task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    assert ended == (130, "batchwright: interrupted\n")
     assert not Path("r.json").exists()
 
 
 @pytest.mark.slow
 def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(here):
     options = ("task.py", "--quick", "--strategies", "plain,planned", "-o", "r.json")
-    told = interrupted(700, *options)
-    assert told == (130, "batchwright: interrupted; the same command goes on with r.json.\n")
+    ended = interrupted(700, *options)
+    assert ended == (130, "batchwright: interrupted; the same command goes on with r.json.\n")
     result = json.loads(Path("r.json").read_text())
     assert not result["complete"]
     assert Path("r.json.state").exists()
@@ -263,7 +263,7 @@ def test_a_state_that_is_cut_short_costs_that_seed_only(here):
 
 
 @pytest.mark.slow
-def test_a_twin_is_told_to_be_one(here):
+def test_a_twin_is_recognised(here):
     write("task.py")
     code, out, _ = run("task.py", "--null", "--seeds", "2", "--strategies", "planned")
     assert code == 0
@@ -288,7 +288,7 @@ def test_a_twin_is_told_to_be_one(here):
         (TASK, ("--seeds", "0"), "0 is not in the range 1<=x<="),
     ],
 )
-def test_what_is_bad_is_told_in_a_line_before_long_work_starts(here, text, args, said):
+def test_bad_input_is_refused_in_a_line_before_long_work_starts(here, text, args, said):
     write("task.py", text, epochs=10**9)  # training it would never end
     code, out, err = run("task.py", *args)
     assert (code, out) == (2, "")
@@ -321,7 +321,7 @@ task = dataclasses.replace(task, loss_sum=late)
         ("raise SystemExit('bye')", "late called sys.exit()."),
     ],
 )
-def test_a_task_that_fails_in_the_middle_is_told_with_the_line(here, fail, said):
+def test_a_task_that_fails_in_the_middle_is_reported_with_the_line(here, fail, said):
     text = TASK + LATE.replace("FAIL", fail)
     write("task.py", text)
     code, out, err = run("task.py", "--seeds", "1", "--strategies", "plain")
@@ -336,7 +336,7 @@ def test_a_task_that_fails_in_the_middle_is_told_with_the_line(here, fail, said)
 FORWARD = "        return self.decide(self.embed(tokens).sum(1))"
 
 
-def test_a_task_that_is_not_there_is_told(here):
+def test_a_missing_task_is_refused(here):
     result = invoke("compare", "no.py")
     assert result.exit_code == 2
     assert "no.py: there is no such file" in result.stderr

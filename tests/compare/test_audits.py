@@ -20,7 +20,7 @@ def comparison_of(task, *names):
 
 
 @pytest.mark.slow
-def test_only_half_precision_is_audited_and_layers_are_told(task):
+def test_only_half_precision_is_audited_layer_by_layer(task):
     result = comparison_of(task, "plain", "planned+bf16")
     assert list(result.audits) == ["planned+bf16"]
     audit = result.audits["planned+bf16"]

@@ -123,7 +123,7 @@ def test_where_higher_is_better_a_gain_is_upwards():
 
 
 @pytest.mark.parametrize("change", [{"metric": "3"}, {"speed": 1.0}, {"never": None}])
-def test_a_summary_of_wrong_types_is_refused_behind_a_valid_checksum(tmp_path, change):
+def test_a_summary_of_wrong_types_is_refused_despite_a_valid_checksum(tmp_path, change):
     task = make_task()
     runs = [[outcome("plain", 10.0, [5.0, 3.0]), outcome("planned", 5.0, [5.0, 3.0])]]
     result = result_file.written(Comparison((0,), runs), task, {}, Settings())

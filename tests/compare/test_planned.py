@@ -50,7 +50,7 @@ def test_pacing_is_the_order_s_own_and_coverage_that_of_the_library():
 
 
 @pytest.mark.slow
-def test_long_runs_are_told_in_few_points():
+def test_long_runs_are_described_by_few_points():
     task = make_task(num_samples=3_000, epochs=60)
     covered = facts_of(task, "planned+curriculum")["coverage"]
     assert len(covered["epochs"]) == POINTS

@@ -139,7 +139,7 @@ def test_a_race_goes_on_where_it_was(task, turns, tmp_path):
         assert one.spent.worst_batch == other.spent.worst_batch
 
 
-def test_an_arm_that_is_behind_goes_on_for_a_while():
+def test_an_arm_that_has_not_reached_the_target_trains_longer():
     run = race(make_task(), ("planned", "grouped"), target=-1.0, longer=0.5)
     for _ in run.turns():
         pass

@@ -119,7 +119,7 @@ def test_buckets_need_a_collator_that_pads(task):
         strategy.collate(make_task(collate=list), layout)
 
 
-def test_a_sample_that_alone_is_over_the_budget_is_told():
+def test_a_sample_over_the_budget_is_refused():
     task = make_task(max_tokens=30)
     with pytest.raises(BudgetError, match="more than max_tokens=30"):
         Strategy.named("plain").planner(task, seed=0)

@@ -1,4 +1,4 @@
-"""Each way in which a task can be wrong is told in a line, before long work starts."""
+"""Each way in which a task can be wrong is refused in a line, before long work starts."""
 
 import math
 
@@ -58,20 +58,20 @@ class Silent:
         ({"weigh": lambda batch: "many"}, "weigh returned 'many'"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line(changes, said):
+def test_a_wrong_task_is_refused_in_a_line(changes, said):
     with pytest.raises(TaskError) as caught:
         check_task(make_task(**changes))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_lengths_of_other_samples_are_told():
+def test_lengths_of_other_samples_are_refused():
     task = make_task()
     with pytest.raises(TaskError, match="lengths do not match the samples"):
         check_task(make_task(lengths=task.sizes[::-1]))
 
 
-def test_batches_that_are_all_padded_alike_are_told():
+def test_batches_padded_to_one_length_are_refused():
     task = make_task()
 
     def to_forty(samples):

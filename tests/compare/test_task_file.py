@@ -50,13 +50,13 @@ def test_modules_beside_the_file_can_be_imported(tmp_path):
         (GOOD.replace("in words[300:]]", "in words]"), "expected one for each"),
     ],
 )
-def test_a_bad_file_is_told_in_a_line_that_names_it(tmp_path, text, said):
+def test_a_bad_file_is_refused_in_a_line_that_names_it(tmp_path, text, said):
     with pytest.raises(TaskError) as caught:
         load_task(written(tmp_path, text), quick=True)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(TaskNotFoundError, match=r"no\.py: there is no such file"):
         load_task(tmp_path / "no.py")

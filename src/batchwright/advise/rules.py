@@ -358,7 +358,7 @@ def label_noise(evidence: Evidence) -> Advice:
     if noise.high < LITTLE and not contradicting:
         return _avoid(f"{why} There is little to leave out.")
     if not noise.is_trusted:
-        most = "It cannot be told how many labels are wrong"
+        most = "How many labels are wrong cannot be estimated"
         if noise.high < UNCLEAR:
             none = "" if contradicting else ", perhaps none"
             most = f"At most {noise.high:.0%} of the labels are wrong{none}"

@@ -108,20 +108,20 @@ def examine_task(
     seconds: float | None = None,
     updates: int | None = None,
     seed: int = 0,
-    tell: Callable[[Price], None] = lambda _: None,
+    announce: Callable[[Price], None] = lambda _: None,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> Found:
     """Profile a task's data, machine and model, and run its trials.
 
-    Guarantees that trials begin only after `tell` was called with their price, and that no update
-    begins after their time limit.
+    Guarantees that trials begin only after `announce` was called with their price, and that no
+    update begins after their time limit.
 
     Args:
         task: The task.
         seconds: Limit of the trials. None: the larger of 2 minutes and a twentieth of the run.
         updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
         seed: Of weights and batches.
-        tell: Called with the price, before trials begin.
+        announce: Called with the price, before trials begin.
         watch: Called with the name of the present step, and the share of it that is done.
 
     Raises:
@@ -138,7 +138,7 @@ def examine_task(
     check_task(task)
     samples = profile_task_samples(task, seed=seed, watch=watch)
     price = price_trials(task, seconds=seconds, updates=updates)
-    tell(price)
+    announce(price)
     started = time.perf_counter()
     limit = math.inf if price.seconds is None else price.seconds
     model = None

@@ -155,7 +155,7 @@ def _of_task(
         click.echo(str(price), err=True)
 
     with errors_of_task(path), live_status() as watch:
-        return examine_task(task, seconds=seconds, updates=updates, tell=announce, watch=watch)
+        return examine_task(task, seconds=seconds, updates=updates, announce=announce, watch=watch)
 
 
 def _advised(
