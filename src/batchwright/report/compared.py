@@ -107,7 +107,7 @@ def sentences(result: Facts) -> list[str]:
         return ["No run is complete yet: these are speeds so far."]
     others = _strategies(result)[1:]
     said = [_sentence(each, result) for each in others]
-    if slow := [each["name"] for each in others if shows_no_gain(each)]:
+    if slow := [each["name"] for each in others if _shows_no_gain(each)]:
         said.append(f"Not shown to reach {_target(result)} sooner: {', '.join(slow)}.")
     if len(result["runs"]) < 2:
         said.append("One run of one seed: small differences may be chance. For more runs: --seeds.")
@@ -155,7 +155,7 @@ def _sentence(each: Facts, result: Facts) -> str:
     return f"{said}; it does not reach {_target(result)}{some}."
 
 
-def shows_no_gain(each: Facts) -> bool:
+def _shows_no_gain(each: Facts) -> bool:
     """Return whether a strategy is not shown to reach the target sooner than the first one."""
     if each["time"] is None:
         return True
