@@ -6,7 +6,6 @@ To add a rule, write a function here and add it to `RULES`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
 
 from batchwright._format import mebibytes, percent
 from batchwright.advise.advice import WORTH, Advice, Gain
@@ -44,7 +43,7 @@ _CURRICULUM_GAIN = Gain(
 )
 
 _NOT_TRIED = "there was no time, or the metric did not improve"
-_METRIC = "the metric: run batchwright compare"
+_METRIC = "the metric (run batchwright compare)"
 _ALL_EQUAL = "All samples have the same length: there is no padding to save."
 _VARLEN = "attention kernels for variable lengths"
 
@@ -72,9 +71,6 @@ class Evidence:
     labels: LabelProfile | None = None
     duplicates: Duplicates | None = None
     groups: GroupProfile | None = None
-
-
-Rule: TypeAlias = Callable[[Evidence], Advice]
 
 
 def advise(evidence: Evidence) -> list[Advice]:
@@ -136,17 +132,19 @@ def mixed_precision(evidence: Evidence) -> Advice:
         return Advice("", verdict, why, gain, settings, _METRIC, strategy=best)
     if evidence.hardware is None:
         return _unclear("Without torch, this machine cannot be measured.", _HALF_PRECISION_GAIN)
-    listed = ", ".join(
-        f"{1 / ratio:.2f} of the time of fp32 in {name} at width {width:,}"
-        for name, ratios in evidence.hardware.speed_over_fp32.items()
-        for width, ratio in ratios.items()
+    listed = "; ".join(
+        f"{name} is "
+        + ", ".join(
+            f"{ratio:.2f} times as fast at width {width:,}" for width, ratio in found.items()
+        )
+        for name, found in evidence.hardware.speed_over_fp32.items()
     )
     why = (
-        f"On this {evidence.hardware.device}, matrix products take {listed}. Which width counts "
-        "depends on your model."
+        f"Matrix products on this {evidence.hardware.device}, compared with fp32: {listed}. Which "
+        "width counts depends on your model."
     )
     settings = {"precision": 'Precision("auto")'}
-    untested = "your model: run batchwright advise on a task"
+    untested = "your model (run batchwright advise on a task)"
     return _unclear(why, _HALF_PRECISION_GAIN, settings, untested)
 
 
@@ -213,7 +211,7 @@ def curriculum(evidence: Evidence) -> Advice:
         if noise is not None and noise.is_trusted and noise.low >= MUCH:
             why += f" About {noise.rate:.0%} of the labels are wrong here, and hard to learn."
             settings = {"order": "Curriculum(difficulty.out_of_fold(features, labels).loss)"}
-            untested = "the metric: run batchwright compare, with such scores as difficulties"
+            untested = "the metric (run batchwright compare, with such scores as difficulties)"
             return _unclear(why, None, settings, untested)
         untested = "your own scores" + ("" if noise else "; how many labels are wrong")
         return _avoid(why, _CURRICULUM_GAIN, untested=untested)
@@ -221,8 +219,8 @@ def curriculum(evidence: Evidence) -> Advice:
     settings = {"order": f"Curriculum({name}, epochs=EPOCHS / 2)"}
     strategy = f"curriculum:{name}"
     untested = (
-        "whether a set that grows in random order does as well: run batchwright compare "
-        f"--strategies planned,planned+{strategy},planned+control:{name}"
+        "whether a set that grows in random order does as well (run batchwright compare "
+        f"--strategies planned,planned+{strategy},planned+control:{name})"
     )
     trial = evidence.learning.get("curriculum")
     if trial is None:
@@ -264,7 +262,7 @@ def tokens_per_update(evidence: Evidence) -> Advice:
             f"{position.dispersion:.2f} here; a plain shuffle has 1."
         )
     settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
-    untested = "the loss at equal time: run batchwright advise on a task"
+    untested = "the loss at equal time (run batchwright advise on a task)"
     return _unclear(why, None, settings, untested)
 
 
@@ -302,7 +300,7 @@ def memory_budget(evidence: Evidence) -> Advice:
     data, model = evidence.data, evidence.model
     if model is None or model.memory is None:
         why = "What fits into memory depends on the model."
-        untested = "the memory of a step: run batchwright advise on a task, or MemoryModel.fit"
+        untested = "the memory of a step (run batchwright advise on a task, or MemoryModel.fit)"
         reasons = [] if model is None else [x for x in model.unknown if x.startswith("memory: ")]
         if reasons:
             why = f"The memory of a step is unknown: {reasons[0].removeprefix('memory: ')}"
@@ -326,7 +324,9 @@ def memory_budget(evidence: Evidence) -> Advice:
         "Larger batches help only until the device is busy; smaller ones mix updates better."
     )
     is_more = memory.max_tokens / data.max_tokens >= WORTH
-    untested = "the speed of larger batches: run batchwright compare, with max_tokens in a strategy"
+    untested = (
+        "the speed of larger batches (run batchwright compare, with max_tokens in a strategy)"
+    )
     return (_unclear if is_more else _avoid)(why, untested=untested)
 
 
@@ -465,7 +465,7 @@ def mixture(evidence: Evidence) -> Advice:
     return _unclear(why, None, settings, "your metric, for each group")
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[[Evidence], Advice]] = {
     "dynamic batching": dynamic_batching,
     "mixed precision": mixed_precision,
     "packing": packing,
