@@ -1,3 +1,4 @@
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.batching import buckets, packing
 from batchwright.batching.draft import offsets_of
 from batchwright.batching.packers import best_fit_decreasing, next_fit
 from batchwright.lengths import runs
@@ -104,3 +106,28 @@ def test_packing_is_global_not_by_the_thousand():
 def test_a_short_sample_longer_than_everything_left():
     assert len(bw.plan([1], batching=bw.Packing(1))) == 1
     assert len(bw.plan([3, 3, 3], batching=bw.Packing(5))) == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "batching", "columns"),
+    [
+        (packing, "best_fit_decreasing", bw.Packing(100), 1),
+        (packing, "pack_columns", bw.Packing((100, 100)), 2),
+        (buckets, "best_edges", bw.Buckets(3, max_tokens=100), 1),
+        (buckets, "best_pairs", bw.Buckets(3, max_tokens=200), 2),
+    ],
+)
+def test_what_all_epochs_share_is_found_once_by_a_planner(
+    monkeypatch, module, name, batching, columns
+):
+    found = getattr(module, name)
+    calls = []
+    monkeypatch.setattr(module, name, lambda *args, **kw: calls.append(1) or found(*args, **kw))
+    lengths = np.random.default_rng(0).integers(1, 40, (300, columns))
+    planner = bw.Planner(lengths if columns > 1 else lengths[:, 0], batching=batching)
+    digests = [planner(epoch).digest() for epoch in range(3)]
+    assert len(calls) == 1
+    # A copy in another process has to find it again, and finds the same.
+    copy = pickle.loads(pickle.dumps(planner))  # noqa: S301
+    assert [copy(epoch).digest() for epoch in range(3)] == digests
+    assert len(calls) == 2

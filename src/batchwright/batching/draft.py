@@ -88,10 +88,10 @@ class Draft:
     @classmethod
     def of_pools(cls, parts: Sequence[tuple[IntArray, IntArray]]) -> Draft:
         """Join the batches of each pool: int64[m], its samples; int64[b], samples in each."""
-        members = np.concatenate([each for each, _ in parts])
-        sizes = [each for _, each in parts]
+        members, sizes = [each for each, _ in parts], [each for _, each in parts]
+        joined = members[0] if len(members) == 1 else np.concatenate(members)  # no second copy
         borders = offsets_of([each.size for each in sizes])
-        return cls(members, offsets_of(np.concatenate(sizes)), borders)
+        return cls(joined, offsets_of(np.concatenate(sizes)), borders)
 
     def __len__(self) -> int:
         return self.offsets.size - 1

@@ -49,6 +49,9 @@ class Mixture:
         max_epochs: How often a sample may be drawn over the whole run; where a group is used up,
             the others are drawn more often. None: any number.
 
+    Attributes:
+        names: The groups, in the sequence of `shares`.
+
     Raises:
         ScoresError: If weights are negative, NaN, all 0, or of unknown groups; if groups are not
             one for each sample.
