@@ -43,7 +43,7 @@ def test_every_stroke_stays_in_its_row(lengths, capacity, max_samples):
     fill = best_fit_decreasing(values, counts, capacity, max_samples=max_samples)
     offsets = offsets_of(fill.sizes())
     ordered = np.argsort(-lengths.astype(int), kind="stable")
-    out = fill.hand_out(ordered)
+    out = fill.assigned(ordered)
     assert sorted(out.tolist()) == list(range(lengths.size))
     for start, stop in pairwise(offsets.tolist()):
         assert stop > start

@@ -50,7 +50,7 @@ class Fill:
         """Return the samples in each row, int64[num_rows]."""
         return np.rint(self.per_row(np.ones(self.first.size))).astype(np.int64)
 
-    def hand_out(self, ids: IntArray) -> IntArray:
+    def assigned(self, ids: IntArray) -> IntArray:
         """Put samples, int64[m] from long to short, into their rows: row after row, int64[m]."""
         sizes = self.sizes()
         begins = np.cumsum(sizes) - sizes

@@ -143,7 +143,7 @@ class Packing:
         start = 0
         for pool in pools:
             fill = self._fill(request, lengths, pool)
-            parts.append((fill.hand_out(ids[start : start + pool.size]), fill.sizes()))
+            parts.append((fill.assigned(ids[start : start + pool.size]), fill.sizes()))
             tokens = fill.lengths.astype(np.float64)
             keys.append(fill.per_row(tokens * logs(tokens)) / fill.per_row(tokens))
             start += pool.size

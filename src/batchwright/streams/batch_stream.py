@@ -328,7 +328,7 @@ class BatchStream(Iterator[list[Sample]]):
         if shares == (self._given.world_size, self._given.accumulate) and then == now:
             self._begin(plan)
             return
-        # What is left of the window is planned anew, with the next samples.
+        # What is left of the window is planned again with the next samples.
         if position.emitted:
             self._held = self._held.without(plan[: position.emitted].indices)
         if batching is not self._batching:  # under the budget there is now

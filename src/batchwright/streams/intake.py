@@ -26,7 +26,7 @@ Measure: TypeAlias = Callable[[Sample], int | tuple[int, ...]]
 """``sample → length``, or a tuple of lengths: one for each column."""
 
 Bounds: TypeAlias = dict[int, tuple[tuple[int, int], ...]]
-"""Place → (start, stop) of the pieces held, of samples of which some pieces are gone."""
+"""Place → (start, stop) of the pieces held, of samples that were emitted in part."""
 
 _DEPTH = 16
 """Streams looked at inside of one another."""
@@ -182,7 +182,7 @@ class Intake:
     length: Measure  # ``sample → length``, or several: one for each column
     cut: Cut  # cuts samples that are truncated or split
     shard: Shard  # the part of the stream, for the numbers in errors
-    # How many lengths the first sample had, and all have to have. None: none came.
+    # How many lengths the first sample had, and all have to have. None: before the first.
     num_columns: int | None = None
 
     def __call__(self, samples: list[Sample], places: IntArray) -> tuple[Buffer, IntArray]:
@@ -256,7 +256,7 @@ class Intake:
         ]
         held = _objects([self.cut(sample, start, stop) for start, stop in cuts])
         starts, stops = np.array(cuts, dtype=np.int64).T
-        several = np.full(len(cuts), len(cuts) + 1)  # more than there are: some are gone
+        several = np.full(len(cuts), len(cuts) + 1)  # more than are held: some were emitted
         return Buffer(np.full(len(cuts), place), starts, several, stops - starts, held)
 
     def _ways(self, lengths: IntArray) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Position:
     read: int = 0  # samples of this part that were read when the window was planned
     first: int = 0  # place of the oldest of them that was held
     held: str = ""  # which were held from there to `read`: bits, compressed, as text
-    pieces: Bounds | None = None  # the pieces held, of samples of which some pieces are gone
+    pieces: Bounds | None = None  # the pieces held, of samples that were emitted in part
     emitted: int = 0  # batches of the window that were emitted, over all ranks
     is_last: bool = False  # whether the stream had ended
     ended: bool = False  # whether nothing is left
@@ -83,7 +83,7 @@ def packed_places(places: IntArray, read: int) -> tuple[int, str]:
 
 
 def pieces_left(buffer: Buffer) -> Bounds | None:
-    """List the pieces that are left of samples of which some are gone."""
+    """List the pieces that are left of samples that were emitted in part."""
     places, counts = np.unique(buffer.places, return_counts=True)
     held = counts[np.searchsorted(places, buffer.places)]
     left: Bounds = {}
