@@ -137,3 +137,34 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(SourceError, match="not a regular file"):
         sources.lengths(tmp_path / "pipe.csv")
+
+
+@pytest.mark.parametrize("last", ["null", " null", "\tnull\n", "[1]", "3"])
+def test_a_line_that_is_no_object_is_refused_wherever_blocks_end(tmp_path, last: str) -> None:
+    # The last line without a newline is a block of its own.
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"length": 3}\n' * 3 + last)
+    with pytest.raises(SourceError, match="line 4: expected an object") as caught:
+        read(path)
+    assert_one_clear_line(caught.value, path)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("|V0", (-1,)), ("<i8", (-3,)), ("|S0", (4,))])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_an_impossible_npy_header(tmp_path, dtype: str, shape, version) -> None:
+    path = tmp_path / "a.npy"
+    header = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    size = len(header).to_bytes(2 if version == (1, 0) else 4, "little")
+    path.write_bytes(b"\x93NUMPY" + bytes(version) + size + header + bytes(64))
+    with pytest.raises(SourceError) as caught:
+        read(path)
+    assert_one_clear_line(caught.value, path)
+
+
+def test_signalling_numbers_that_are_no_lengths(tmp_path) -> None:
+    path = tmp_path / "a.npy"
+    values = np.ones(3, np.longdouble)
+    values.view(np.uint8)[:10] = [1, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x7F]  # a signalling NaN
+    np.save(path, values)
+    with pytest.raises(BatchwrightError, match="not an integer of 64 bits"):
+        read(path)

@@ -110,6 +110,19 @@ def _stream_batches(path: Path, options: pa.ipc.IpcReadOptions) -> Batches:
             )
 
 
+def _check_header(path: Path) -> None:
+    """Refuse a `.npy` header on which NumPy divides by zero and ends the process."""
+    with path.open("rb") as file:
+        first = npy_format.read_magic(file) == (1, 0)
+        read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if not dtype.itemsize or min(shape, default=0) < 0:
+        raise SourceError(
+            f"{path} holds an array of shape {shape} and type {dtype}; expected one length per "
+            "sample, [n]."
+        )
+
+
 def npy(path: Path) -> Columns:
     """Open a `.npy` file: a vector, or a vector of records whose fields are the columns.
 
@@ -119,6 +132,7 @@ def npy(path: Path) -> Columns:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about a header that is not quite right
         try:
+            _check_header(path)
             array = npy_format.open_memmap(path, mode="r")  # compares size and header
         except ValueError as error:
             if "Python objects" not in str(error):

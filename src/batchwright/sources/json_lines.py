@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchwright._format import one_line
 from batchwright.errors import SourceError
 from batchwright.sources.blocks import row_blocks
@@ -97,6 +99,8 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
 
 def _read_block(block: bytes, column: str, type_: pa.DataType) -> pa.Array[Any] | None:
     """Parse one column of a block at full speed; return None where that fails."""
+    if not _is_all_objects(block):
+        return None
     import pyarrow as pa
     import pyarrow.json as pa_json
 
@@ -111,6 +115,14 @@ def _read_block(block: bytes, column: str, type_: pa.DataType) -> pa.Array[Any] 
         return checked(rows.column(column).combine_chunks())
     except Exception:  # noqa: BLE001 -- the slow reader says what is wrong, and in which line
         return None
+
+
+def _is_all_objects(block: bytes) -> bool:
+    """Return whether every line begins as an object does; Arrow crashes on a lone ``null``."""
+    characters = np.frombuffer(block, np.uint8)
+    after_newlines = np.flatnonzero(characters[:-1] == ord("\n")) + 1
+    begins = characters[np.append(0, after_newlines)] if characters.size else characters
+    return bool(np.isin(begins, (ord("{"), ord("\n"))).all())
 
 
 def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) -> pa.Array[Any]:

@@ -170,8 +170,8 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
         numbers, whole = values, values < np.uint64(_LIMIT)
     else:
         # NaN and infinity fail the comparison too: neither is below the limit.
-        numbers = values.astype(np.float64)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            numbers = values.astype(np.float64)
             whole = (np.abs(numbers) < _LIMIT) & (np.trunc(numbers) == numbers)
     if not whole.all():
         first = int(np.argmin(whole))
