@@ -11,7 +11,7 @@ from tests.test_imports import MODULES, part
 # From the ground up: a part imports its own floor and those below. Private modules and what is
 # named nowhere else are the ground floor: errors, types, checks, files.
 FLOORS = [
-    {"errors", "typing", "checks", "seeding"},
+    {"errors", "typing"},
     {
         *("costs", "epochs", "layout", "lengths", "oversize", "pacing", "plan_file", "planner"),
         *("plans", "refitting", "sharding", "updates", "order", "batching", "stats", ""),

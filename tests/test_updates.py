@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.seeding import generator
+from batchwright._random import generator
 from batchwright.updates import arranged
 
 LENGTHS = np.clip(np.rint(np.random.default_rng(0).lognormal(5.5, 0.9, 60_000)), 1, 2048).astype(

@@ -9,7 +9,7 @@ from heapq import heapify, heapreplace
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import real_number, whole_number
+from batchwright._checks import real_number, whole_number
 from batchwright.errors import BudgetError, PlanError
 from batchwright.order.scores import as_weights
 from batchwright.typing import FloatArray, IntArray

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batchwright._random import generator, random_bits, shuffled
 from batchwright.batching import Batching, Draft, Request
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.order import Order, Pools, as_pools
 from batchwright.order.pools import Kept, variation
 from batchwright.oversize import Items
-from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import IntArray, LengthArray
 
 _ATTEMPTS = 64

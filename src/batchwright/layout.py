@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import budgets, check_choice, keep_whole, takes
+from batchwright._checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.lengths import MOST_TOKENS, refuse_uncountable, sums_of_batches
 from batchwright.typing import Cost, FloatArray, IntArray, LengthArray

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import BLOCK
 from batchwright.errors import LengthsError
-from batchwright.seeding import BLOCK
 from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted

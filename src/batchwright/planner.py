@@ -6,9 +6,10 @@ import warnings
 
 import numpy as np
 
+from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
+from batchwright._random import generator, shuffled
 from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
-from batchwright.checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, check_cost
@@ -16,7 +17,6 @@ from batchwright.lengths import as_lengths, fingerprint, totals
 from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
-from batchwright.seeding import generator, shuffled
 from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, Last, LengthArray
 from batchwright.updates import arranged, num_batches
 

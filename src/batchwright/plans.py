@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_choice, keep_whole, whole_number
+from batchwright._checks import check_choice, keep_whole, whole_number
+from batchwright._random import BLOCK
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
-from batchwright.seeding import BLOCK
 from batchwright.typing import IntArray, IntoLengths, Last
 
 if TYPE_CHECKING:

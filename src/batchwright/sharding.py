@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from batchwright.checks import whole_number
+from batchwright._checks import whole_number
 from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, Last

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from batchwright._random import random_bits
 from batchwright.errors import PlanError
 from batchwright.lengths import logs
-from batchwright.seeding import random_bits
 from batchwright.typing import FloatArray, IntArray, Last
 
 _EVEN = 1.04

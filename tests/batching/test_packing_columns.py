@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright._random import generator
 from batchwright.batching import Request
 from batchwright.batching.packers import next_fit, pack_columns
 from batchwright.order import Pools
-from batchwright.seeding import generator
 from tests import reference, strategies
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright._random import generator
 from batchwright.batching.cuts import RowLimit, count_in_windows, cut_in_windows
-from batchwright.seeding import generator
 from tests import reference, strategies
 
 LENGTHS = np.clip(np.rint(np.random.default_rng(0).lognormal(5.5, 0.9, 40_000)), 1, 2048).astype(

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright._random import generator
 from batchwright.order import Pools, as_pools
-from batchwright.seeding import generator
 from tests import strategies
 
 

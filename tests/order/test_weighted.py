@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright._random import generator
 from batchwright.order.weighted import _exponentials
-from batchwright.seeding import generator
 
 weight_lists = st.lists(st.floats(0, 100), min_size=2, max_size=40).filter(lambda w: sum(w) > 1e-3)
 

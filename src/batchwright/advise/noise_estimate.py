@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import generator
 from batchwright.advise.duplicates import check_one_for_each
 from batchwright.difficulty import OutOfFold, out_of_fold
 from batchwright.errors import MissingExtraError, ScoresError
-from batchwright.seeding import generator
 from batchwright.typing import FloatArray, IntArray
 
 MOST_SAMPLES = 4_000

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from batchwright._checks import budgets, check_choice, keep_whole
+from batchwright._random import shuffled
 from batchwright.batching.cuts import in_multiples
 from batchwright.batching.draft import Draft, Oversize, Request, layout_within, single
 from batchwright.batching.edges import best_edges, best_pairs, counted
-from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Shape, preference
 from batchwright.lengths import logs
-from batchwright.seeding import shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 

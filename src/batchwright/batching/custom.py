@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from batchwright._checks import takes
 from batchwright.batching.buckets import Buckets
 from batchwright.batching.draft import Batching, Draft, Oversize, Request, probed_count
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
-from batchwright.checks import takes
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError
 from batchwright.layout import Layout
 from batchwright.plans import Plan

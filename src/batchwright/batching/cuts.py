@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from batchwright._random import random_bits, shuffled
 from batchwright.batching.draft import offsets_of
 from batchwright.layout import Layout
-from batchwright.seeding import random_bits, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 from batchwright.updates import split_offsets
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchwright._checks import keep_whole
 from batchwright.batching.draft import Draft, Oversize, Request
-from batchwright.checks import keep_whole
 from batchwright.layout import Layout
 from batchwright.lengths import totals
 

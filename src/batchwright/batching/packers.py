@@ -12,8 +12,8 @@ from itertools import chain
 
 import numpy as np
 
+from batchwright._random import BLOCK
 from batchwright.lengths import refuse_uncountable
-from batchwright.seeding import BLOCK
 from batchwright.typing import FloatArray, IntArray
 
 _Rows = tuple[int, int, int]  # first row, number of rows, samples in each

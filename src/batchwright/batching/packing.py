@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from batchwright._checks import budgets, check_choice, keep_whole
+from batchwright._random import shuffled, sorted_by_length
 from batchwright.batching.draft import (
     Draft,
     Oversize,
@@ -16,11 +18,9 @@ from batchwright.batching.draft import (
     single,
 )
 from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
-from batchwright.checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import MOST_TOKENS, fingerprint, logs, runs
-from batchwright.seeding import shuffled, sorted_by_length
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from batchwright._checks import budgets, check_choice, keep_whole, takes
+from batchwright._random import sorted_by_length
 from batchwright.batching.cuts import (
     MaxSamples,
     RowLimit,
@@ -26,11 +28,9 @@ from batchwright.batching.draft import (
     probed_count,
     single,
 )
-from batchwright.checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.lengths import logs, runs
-from batchwright.seeding import sorted_by_length
 from batchwright.typing import IntArray
 
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from batchwright._random import generator
 from batchwright.compare.arm import Evaluation
 from batchwright.compare.race import Outcome
 from batchwright.compare.strategy import DENSE
 from batchwright.compare.task import Task
 from batchwright.errors import MissingExtraError
-from batchwright.seeding import generator
 from batchwright.typing import FloatArray
 
 LEVEL = 0.95

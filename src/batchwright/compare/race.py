@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from batchwright.checks import keep_whole
+from batchwright._checks import keep_whole
 from batchwright.compare.arm import Arm, Evaluation, Spent
 from batchwright.compare.probes import audited, peak_bytes
 from batchwright.compare.strategy import Strategy

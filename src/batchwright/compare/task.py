@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Subset
 
+from batchwright._checks import check_choice, keep_whole
 from batchwright._format import one_line
-from batchwright.checks import check_choice, keep_whole
+from batchwright._random import generator
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
-from batchwright.seeding import generator
 from batchwright.torch.update.loss_functions import LossSum
 from batchwright.typing import IntoLengths, LengthArray
 

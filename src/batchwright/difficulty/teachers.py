@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import generator, shuffled
 from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
 from batchwright.errors import MissingExtraError, ScoresError
-from batchwright.seeding import generator, shuffled
 from batchwright.typing import FloatArray, IntArray
 
 Teacher: TypeAlias = Callable[[Any, IntArray, Any], npt.ArrayLike]

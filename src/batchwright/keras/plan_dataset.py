@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import epoch_number, whole_number
+from batchwright._checks import epoch_number, whole_number
 from batchwright.errors import LossError, MissingExtraError, PlanError
 from batchwright.keras.epoch_batches import EpochBatches, Fetch
 from batchwright.keras.weights import mean_weight, require_sums

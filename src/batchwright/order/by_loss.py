@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import keep_number, keep_whole
+from batchwright._checks import keep_number, keep_whole
 from batchwright.errors import PlanError
 from batchwright.order.draws import Strata
 from batchwright.order.loss_table import LossTable

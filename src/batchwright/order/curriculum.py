@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
+from batchwright._checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
+from batchwright._random import generator, ranked, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
-from batchwright.seeding import generator, ranked, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import generator, random_bits, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.seeding import generator, random_bits, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 Weights = Callable[[float], FloatArray]

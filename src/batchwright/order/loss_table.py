@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._checks import real_number, whole_number
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array, state_integer
-from batchwright.checks import real_number, whole_number
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray, IntArray, State
 

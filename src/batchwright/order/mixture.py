@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import MOST_EPOCHS, check_choice, keep_whole, takes
+from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright.errors import PlanError, ScoresError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools

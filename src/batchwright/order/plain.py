@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from batchwright.checks import keep_whole
+from batchwright._checks import keep_whole
+from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.seeding import generator, shuffled
 from batchwright.typing import IntArray, LengthArray
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import takes
+from batchwright._checks import takes
+from batchwright._random import shuffled
 from batchwright.errors import PlanError
-from batchwright.seeding import shuffled
 from batchwright.typing import IntArray, LengthArray
 
 _T = TypeVar("_T")

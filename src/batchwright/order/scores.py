@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import keep_number
+from batchwright._checks import keep_number
 from batchwright.errors import PlanError, ScoresError
 from batchwright.typing import FloatArray
 

@@ -8,11 +8,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import check_flag, keep_whole
+from batchwright._checks import check_flag, keep_whole
+from batchwright._random import BLOCK, generator, random_bits, shuffled
 from batchwright.errors import ScoresError
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_weights, refuse_other_data
-from batchwright.seeding import BLOCK, generator, random_bits, shuffled
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 

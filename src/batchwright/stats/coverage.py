@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.checks import whole_number
+from batchwright._checks import whole_number
 from batchwright.errors import PlanError
 from batchwright.lengths import total_of, totals
 from batchwright.order.scores import as_groups, refuse_other_data

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from batchwright._checks import whole_number
 from batchwright.batching import TokenBudget
-from batchwright.checks import whole_number
 from batchwright.errors import BudgetError, PlanError
 from batchwright.planner import Planner
 from batchwright.typing import IntoLengths

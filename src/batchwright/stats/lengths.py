@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchwright.seeding import BLOCK
+from batchwright._random import BLOCK
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 _BINS = 64

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from batchwright._checks import check_choice, whole_number
+from batchwright._random import generator
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching, described, rebuilt
-from batchwright.checks import check_choice, whole_number
 from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
 from batchwright.plans import Plan
-from batchwright.seeding import generator
 from batchwright.sharding import warn_of_repeats
 from batchwright.streams.intake import (
     Buffer,

@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import random_bits, shuffled
 from batchwright.batching import Batching, Draft, Request
 from batchwright.order import Pools
 from batchwright.plans import Plan
-from batchwright.seeding import random_bits, shuffled
 from batchwright.sharding import share
 from batchwright.typing import IntArray, Last
 from batchwright.updates import arranged

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Subset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from batchwright.checks import epoch_number
+from batchwright._checks import epoch_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.planner import Planner
 from batchwright.plans import Plan

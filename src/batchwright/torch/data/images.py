@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from batchwright.checks import check_positive, keep_whole
+from batchwright._checks import check_positive, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.layout import Shape
 from batchwright.lengths import as_lengths

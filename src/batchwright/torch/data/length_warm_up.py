@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchwright.checks import check_positive
+from batchwright._checks import check_positive
 from batchwright.errors import (
     BudgetError,
     ColumnNotFoundError,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from batchwright.checks import budgets, keep_whole
+from batchwright._checks import budgets, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.torch.data.samples import (
     LABEL_IGNORE,

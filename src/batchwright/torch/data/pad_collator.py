@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchwright.checks import budgets, check_choice, keep_whole
+from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError
 from batchwright.layout import Shape
 from batchwright.torch.data.samples import (

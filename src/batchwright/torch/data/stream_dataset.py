@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from batchwright._checks import MOST_EPOCHS, epoch_number
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
-from batchwright.checks import MOST_EPOCHS, epoch_number
 from batchwright.errors import PlanError, PlanMismatchError
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.intake import Cut, Measure, Samples, slice_of

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchwright._checks import check_positive
 from batchwright.batching import TokenBudget
-from batchwright.checks import check_positive
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
 from batchwright.torch.memory.curves import Curve, height, rows_within

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from batchwright._checks import check_positive
 from batchwright._measuring import medians, nonnegative_fit, quickest, spread
-from batchwright.checks import check_positive
 from batchwright.costs import CostModel
 from batchwright.errors import BudgetError, PrecisionError
 from batchwright.lengths import as_lengths

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.seeding import generator, ranked, shuffled, sorted_by_length
+from batchwright._random import generator, ranked, shuffled, sorted_by_length
 from tests import strategies
 
 
