@@ -8,6 +8,7 @@ from batchwright.advise.advice import Advice
 from batchwright.advise.data_profile import DataProfile
 
 FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
+"""What `snippet` writes code for."""
 
 _LOOP = """\
 import batchwright as bw
