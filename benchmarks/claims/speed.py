@@ -19,6 +19,7 @@ from benchmarks.timing import COUNTING_ARGSORT, PERMUTATION, import_times, in_tu
 PLAN = "plan"
 
 ROUNDS = 7
+IMPORT_ROUNDS = 15
 
 
 def planning(samples: Samples) -> Iterator[Claim]:
@@ -77,7 +78,7 @@ def packing_documents(samples: Samples) -> Iterator[Claim]:
 
 def importing(_: Samples) -> Iterator[Claim]:
     """Import batchwright, and NumPy alone."""
-    times = import_times(("numpy", "batchwright"), rounds=15)
+    times = import_times(("numpy", "batchwright"), rounds=IMPORT_ROUNDS)
     ratio = times.ratio("batchwright", "numpy")
     yield Claim(
         "import batchwright",

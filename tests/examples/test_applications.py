@@ -29,21 +29,24 @@ class Part:
     Args:
         share: Of its tokens.
         strategies: Of its strategies.
+        loss: Of a few samples in the end, at most; 1 before training. Between that and what is
+            reached lies at least a quarter of what the loss falls by.
         chance: The metric of a model that does not look at its input. None: it takes longer to
             get better than that, and only the loss has to fall.
     """
 
     share: float
     strategies: tuple[str, ...]
+    loss: float
     chance: float | None = None
 
 
 PARTS = {
-    "translation": Part(0.16, ("plain", "planned"), math.log(2_048)),
-    "text_classification": Part(0.2, ("plain", "planned+curriculum")),
-    "language_model": Part(0.16, ("plain", "planned"), math.log(1_024)),
-    "vision_transformer": Part(0.3, ("plain", "planned"), 0.2),
-    "speech_recognition": Part(0.4, ("plain", "planned", "planned+curriculum")),
+    "translation": Part(0.16, ("plain", "planned"), 0.925, math.log(2_048)),
+    "text_classification": Part(0.2, ("plain", "planned+curriculum"), 0.84),
+    "language_model": Part(0.16, ("plain", "planned"), 0.915, math.log(1_024)),
+    "vision_transformer": Part(0.3, ("plain", "planned"), 0.925, 0.2),
+    "speech_recognition": Part(0.4, ("plain", "planned+curriculum"), 0.5),
 }
 
 
@@ -62,7 +65,7 @@ def with_losses(task: Task, losses: list[float]) -> Task:
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_of_the_small_form_learns(name, monkeypatch, one_thread, library):
     monkeypatch.setattr(language_model, "functions", lambda: library)
-    few = partial(speech_recognition.prepare, num_syllables=200)
+    few = partial(speech_recognition.prepare, num_syllables=120)
     monkeypatch.setattr(speech_recognition, "prepare", few)
     part, example = PARTS[name], importlib.import_module(name)
     try:
@@ -76,7 +79,7 @@ def test_a_part_of_the_small_form_learns(name, monkeypatch, one_thread, library)
     measured = compare(task, part.strategies, seeds=(0,), settings=settings)
     before, *after = losses
     assert len(after) == len(part.strategies)
-    assert max(after) < 0.95 * before
+    assert max(after) < part.loss * before
     summary = summarize(measured.runs, task)
     first, *others = summary
     for each in summary:

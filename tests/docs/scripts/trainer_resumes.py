@@ -52,7 +52,6 @@ def trainer() -> PlannedTrainer:
         output_dir="trained",
         num_train_epochs=EPOCHS,
         gradient_accumulation_steps=2,
-        save_steps=1,
         remove_unused_columns=False,
         report_to="none",
         use_cpu=True,
@@ -67,15 +66,15 @@ def trainer() -> PlannedTrainer:
 
 def check() -> None:
     whole = trainer()
-    whole.train()
     rank, ranks = whole.args.process_index, whole.args.world_size
     planner = PLANNER.resized(ranks)
     batches = [batch for epoch in range(EPOCHS) for batch in planner(epoch).shard(rank, ranks)]
-    planned = np.concatenate(batches).tolist()
-    assert planned == SEEN, "another order than the plan's"
-
     updates = len(batches) // 2
     middle = updates // EPOCHS + 1  # one update into the second epoch
+    whole.args.save_steps = middle
+    whole.train()
+    planned = np.concatenate(batches).tolist()
+    assert planned == SEEN, "another order than the plan's"
     assert whole.state.global_step == updates > middle + 1
     SEEN.clear()
     trainer().train(resume_from_checkpoint=f"trained/checkpoint-{middle}")
