@@ -32,6 +32,7 @@ from tests.stress import saved_files, sources
 SECONDS = 10
 MOST_SECONDS = 300  # by the clock, however busy the machine is
 MEGABYTES = 1024
+IMPORTED = 300  # of a process that has imported what commands need
 ALLOCATED = 4 << 30  # what is only asked for counts, too
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
@@ -104,13 +105,20 @@ def _limit() -> None:
 def _in_a_fork(case, folder: Path) -> Ended:
     """Run a case in a copy of this process, which has imported everything already."""
     out, err = folder / ".out", folder / ".err"
+    own = _resident_megabytes() - IMPORTED  # of a test's process, what it does with other tests
     child = os.fork()
     if child == 0:
         _as_child(case.run, folder, out, err)
     usage, status, stuck = _waited(child)
     code = os.waitstatus_to_exitcode(status)
     seconds = usage.ru_utime + usage.ru_stime
-    return Ended(code, out.read_bytes(), err.read_bytes(), seconds, usage.ru_maxrss >> 10, stuck)
+    megabytes = (usage.ru_maxrss >> 10) - max(0, own)
+    return Ended(code, out.read_bytes(), err.read_bytes(), seconds, megabytes, stuck)
+
+
+def _resident_megabytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() >> 20
 
 
 def _as_child(run: Callable[[], int], folder: Path, out: Path, err: Path) -> None:
