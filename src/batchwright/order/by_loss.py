@@ -35,6 +35,8 @@ class SelfPaced:
         reserve: Share of an epoch that goes to those left out.
         groups: [n], leave out within each group (class) instead of over all, so that a hard class
             is not left out as a whole.
+
+    Raises:
         ScoresError: If groups are not one for each sample.
 
     Example:
