@@ -105,7 +105,7 @@ def _limit() -> None:
 def _in_a_fork(case, folder: Path) -> Ended:
     """Run a case in a copy of this process, which has imported everything already."""
     out, err = folder / ".out", folder / ".err"
-    own = _resident_megabytes() - IMPORTED  # of a test's process, what it does with other tests
+    own = _own_megabytes() - IMPORTED  # of a test's process, what it does with other tests
     child = os.fork()
     if child == 0:
         _as_child(case.run, folder, out, err)
@@ -116,9 +116,10 @@ def _in_a_fork(case, folder: Path) -> Ended:
     return Ended(code, out.read_bytes(), err.read_bytes(), seconds, megabytes, stuck)
 
 
-def _resident_megabytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() >> 20
+def _own_megabytes() -> int:
+    """Return what a fork inherits: memory that is no part of a mapped file."""
+    _, resident, shared = Path("/proc/self/statm").read_text(encoding="ascii").split()[:3]
+    return (int(resident) - int(shared)) * resource.getpagesize() >> 20
 
 
 def _as_child(run: Callable[[], int], folder: Path, out: Path, err: Path) -> None:
