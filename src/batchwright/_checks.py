@@ -27,7 +27,7 @@ def epoch_number(epoch: object) -> int:
         3
     """
     try:
-        number = operator.index(epoch)  # type: ignore[arg-type]
+        number = operator.index(epoch)  # type: ignore[arg-type]  # others raise
     except TypeError:
         number = -1
     if not 0 <= number <= MOST_EPOCHS:
@@ -65,7 +65,7 @@ def whole_number(
         batchwright.errors.BudgetError: Packing(capacity=0): expected an integer of at least 1.
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # others raise
     except TypeError:
         number = None
     if number is None or not least <= number <= most:

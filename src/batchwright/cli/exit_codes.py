@@ -12,4 +12,4 @@ INTERRUPTED = 130
 def complain(line: str) -> None:
     """Print a line on standard error, in whatever encoding that has."""
     if sys.stderr is not None:  # closed: `2>&-`
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)  # noqa: T201 -- the command prints

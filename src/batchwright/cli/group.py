@@ -27,7 +27,7 @@ class OneLineGroup(click.Group):
     its traceback.
     """
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # returns a code
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

@@ -155,7 +155,7 @@ class ShardFolder:
             remove_unfinished(self.path)
             if not manifest.exists():
                 if next(self.path.glob(SHARDS), None) is not None:
-                    raise ScoresError(  # noqa: TRY301
+                    raise ScoresError(  # noqa: TRY301 -- handled below
                         f"{self.path} has shards but no {MANIFEST}. Choose another folder."
                     )
                 text = json.dumps(wanted, indent=2) + "\n"
