@@ -113,13 +113,18 @@ def precision(facts: Facts) -> str:
     gradient = "gradient of 48 samples cut into batches at random, fp32"
     exact = found[gradient, "relative error to one batch of everything"]
     means = found[gradient, "the same, of the mean of the batches' means"]
-    told = (
-        f"Over 100 random cuts of one window into batches, the update's gradient is at most "
-        f"{exact:.0e} off the one of a single batch; the usual mean of the batches' means is "
-        f"{means:.0%} off in the median. "
-        f"{kept} claims about the update are kept, {lost} missed."
+    missed = "; ".join(
+        f"{each['subject']}: {each['figure']:.2g} {each['unit']}, claimed {each['target']}"
+        for each in facts["claims"]
+        if each["verdict"] == "missed"
     )
-    return f"{table(head, rows)}\n\n{told} {source('precision', facts)}"
+    summary = (
+        f"Over 100 random cuts of one update into batches, its gradient differs by at most "
+        f"{exact:.0e} from that of a single batch; the usual mean of the batches' means differs by "
+        f"{means:.0%} in the median. "
+        f"{kept} claims about the update are kept, {lost} missed{f' ({missed})' if missed else ''}."
+    )
+    return f"{table(head, rows)}\n\n{summary} {source('precision', facts)}"
 
 
 def memory(facts: Facts) -> str:
