@@ -51,9 +51,9 @@ def load_table(path):
 
 
 KINDS = {
-    "plan": (a_plan, bw.Plan.load, bw.PlanFileError),
-    "loss table": (a_table, load_table, bw.ScoresError),
-    "dynamics": (dynamics_of, Dynamics.load, bw.ScoresError),
+    "plan": (a_plan, bw.Plan.load, bw.errors.PlanError),
+    "loss table": (a_table, load_table, bw.errors.LengthsError),
+    "dynamics": (dynamics_of, Dynamics.load, bw.errors.LengthsError),
 }
 
 
@@ -213,7 +213,7 @@ def test_a_plan_that_was_made_up_is_one_clear_error(tmp_path):
     path = tmp_path / "crafted.safetensors"
     for edits in WRONG:
         crafted(path, **edits)
-        with pytest.raises(bw.PlanFileError, match=r"crafted\.safetensors: ") as error:
+        with pytest.raises(bw.errors.PlanError, match=r"crafted\.safetensors: ") as error:
             pytest.fail(f"{str(edits)[:80]} is read as {bw.Plan.load(path)}")
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 1000

@@ -79,15 +79,15 @@ def test_a_cost_model_as_a_budget_and_as_a_cost():
 
 
 def test_bad_input():
-    with pytest.raises(bw.PlanError, match="2 samples for 3 parts"):
+    with pytest.raises(bw.errors.PlanError, match="2 samples for 3 parts"):
         bw.balance([1, 2], 3)
-    with pytest.raises(bw.PlanError, match="3 samples cannot be shared equally among 2"):
+    with pytest.raises(bw.errors.PlanError, match="3 samples cannot be shared equally among 2"):
         bw.balance([1, 2, 3], 2, equal_counts=True)
-    with pytest.raises(bw.ScoresError, match=r"costs\[1\] is nan"):
+    with pytest.raises(bw.errors.LengthsError, match=r"costs\[1\] is nan"):
         bw.balance([1, np.nan], 1)
-    with pytest.raises(bw.BudgetError, match="not all of them 0"):
+    with pytest.raises(bw.errors.BudgetError, match="not all of them 0"):
         bw.CostModel()
-    with pytest.raises(bw.BudgetError, match="coefficients of at least 0"):
+    with pytest.raises(bw.errors.BudgetError, match="coefficients of at least 0"):
         bw.CostModel(b=-1)
-    with pytest.raises(bw.BudgetError, match="positive limit"):
+    with pytest.raises(bw.errors.BudgetError, match="positive limit"):
         bw.CostModel(b=1).rows_within(0)

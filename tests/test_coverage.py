@@ -68,7 +68,7 @@ def test_a_curriculum_tells_its_progress_and_who_is_eligible():
 
 def test_bad_input():
     planner = bw.Planner(LENGTHS, batching=bw.FixedSize(10))
-    with pytest.raises(bw.PlanError, match="no epoch"):
+    with pytest.raises(bw.errors.PlanError, match="no epoch"):
         bw.coverage(planner, epochs=0)
-    with pytest.raises(bw.ScoresError, match="groups has 2 entries for 300 samples"):
+    with pytest.raises(bw.errors.LengthsError, match="groups has 2 entries for 300 samples"):
         bw.coverage(planner, groups=[0, 1])

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import batchwright as bw
 from batchwright.cli.group import batchwright
+from batchwright.stats.dial import DialPosition
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 0.9, 4000), 1, 600).astype(int)
 
@@ -42,7 +43,7 @@ def test_wide_windows_do_not_waste_batches():
 
 def test_positions_that_cannot_be_planned_are_left_out():
     positions = bw.mixing_dial([5] * 9, bw.TokenBudget(10), accumulate=8)
-    assert all(isinstance(each, bw.DialPosition) for each in positions)
+    assert all(isinstance(each, DialPosition) for each in positions)
 
 
 def test_a_dial_without_positions_is_told_so(tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ def test_inspect_prices_the_dial_of_a_saved_plan(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(bw.BudgetError, match=r"expected TokenBudget"):
+    with pytest.raises(bw.errors.BudgetError, match=r"expected TokenBudget"):
         bw.mixing_dial(LENGTHS, bw.Packing(1500))
-    with pytest.raises(bw.BudgetError, match="epochs=0"):
+    with pytest.raises(bw.errors.BudgetError, match="epochs=0"):
         bw.mixing_dial(LENGTHS, bw.TokenBudget(1500), epochs=0)

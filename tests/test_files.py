@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from batchwright._files import remove_unfinished, replacing, write_bytes
-from batchwright.errors import PlanFileError, ScoresError
+from batchwright.errors import LengthsError, PlanError
 from tests.patience import PATIENCE
 
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
@@ -29,7 +29,7 @@ def run(code, *args, **options):
     """Run code in a process of its own."""
     begin = "import os, signal, sys, time\nfrom pathlib import Path\n"
     begin += "from batchwright._files import replacing, write_bytes\n"
-    begin += "from batchwright.errors import PlanFileError\n"
+    begin += "from batchwright.errors import PlanError\n"
     return subprocess.Popen(
         [sys.executable, "-c", begin + code, *map(str, args)],
         env=os.environ | {"PYTHONPATH": SOURCE},
@@ -42,7 +42,7 @@ def run(code, *args, **options):
 
 def killed_writer(folder, name="file"):
     """Kill a process in the middle of writing a file."""
-    code = "with replacing(sys.argv[1], PlanFileError) as unfinished:\n"
+    code = "with replacing(sys.argv[1], PlanError) as unfinished:\n"
     code += "    unfinished.write_bytes(b'half'); print(flush=True); time.sleep(600)"
     process = run(code, folder / name)
     process.stdout.readline()
@@ -53,11 +53,11 @@ def killed_writer(folder, name="file"):
 def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with replacing(path, PlanFileError) as unfinished:
+    with replacing(path, PlanError) as unfinished:
         unfinished.write_bytes(b"ne")
         assert path.read_bytes() == b"old"
         assert unfinished.parent == tmp_path
-    write_bytes(str(path), path.read_bytes() + b"w", PlanFileError)
+    write_bytes(str(path), path.read_bytes() + b"w", PlanError)
     assert path.read_bytes() == b"new"
     assert names(tmp_path) == ["file"]
 
@@ -68,7 +68,7 @@ def test_whatever_is_raised_leaves_the_old_file_and_no_other(tmp_path, raised):
     path.write_bytes(b"old")
 
     def fail():
-        with replacing(path, PlanFileError) as unfinished:
+        with replacing(path, PlanError) as unfinished:
             unfinished.write_bytes(b"new")
             raise raised
 
@@ -84,7 +84,7 @@ def test_any_number_of_threads_write_the_same_file(tmp_path):
     def write(letter):
         try:
             for _ in range(100):
-                write_bytes(path, letter * 1000, PlanFileError)
+                write_bytes(path, letter * 1000, PlanError)
                 assert len(set(path.read_bytes())) == 1
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
@@ -102,7 +102,7 @@ def test_any_number_of_threads_write_the_same_file(tmp_path):
 def test_any_number_of_processes_write_the_same_file(tmp_path):
     path = tmp_path / "file"
     code = "for _ in range(300):\n"
-    code += "    write_bytes(sys.argv[1], sys.argv[2].encode() * 1000, PlanFileError)\n"
+    code += "    write_bytes(sys.argv[1], sys.argv[2].encode() * 1000, PlanError)\n"
     code += "    content = Path(sys.argv[1]).read_bytes()\n"
     code += "    assert len(content) == 1000 and len(set(content)) == 1"
     processes = [run(code, path, each) for each in "abc"]
@@ -115,14 +115,14 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     killed_writer(tmp_path)
     (left,) = names(tmp_path)
     assert left.startswith(".batchwright-")
-    write_bytes(tmp_path / "other", b"whole", PlanFileError)
+    write_bytes(tmp_path / "other", b"whole", PlanError)
     assert names(tmp_path) == ["other"]
 
 
 def test_what_another_writer_has_begun_is_not_removed(tmp_path):
-    with replacing(tmp_path / "slow", PlanFileError) as unfinished:
+    with replacing(tmp_path / "slow", PlanError) as unfinished:
         os.utime(unfinished, (0, 0))  # of long ago, by its time
-        write_bytes(tmp_path / "quick", b"quick", PlanFileError)
+        write_bytes(tmp_path / "quick", b"quick", PlanError)
         remove_unfinished(tmp_path)
         unfinished.write_bytes(b"slow")
     assert names(tmp_path) == ["quick", "slow"]
@@ -144,7 +144,7 @@ def test_a_new_file_gets_the_users_umask(tmp_path):
         path = tmp_path / f"{umask:o}"
         before = os.umask(umask)
         try:
-            write_bytes(path, b"", PlanFileError)
+            write_bytes(path, b"", PlanError)
         finally:
             os.umask(before)
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
@@ -154,7 +154,7 @@ def test_an_existing_file_keeps_its_permissions(tmp_path):
     path = tmp_path / "file"
     path.touch()
     path.chmod(0o640)
-    write_bytes(path, b"new", PlanFileError)
+    write_bytes(path, b"new", PlanError)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert path.read_bytes() == b"new"
 
@@ -165,20 +165,20 @@ def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):
     hop.symlink_to("there/file")
     link.symlink_to(hop)
     for content in (b"made", b"replaced"):
-        write_bytes(link, content, PlanFileError)
+        write_bytes(link, content, PlanError)
         assert link.is_symlink()
         assert (tmp_path / "there" / "file").read_bytes() == content
     assert names(tmp_path / "there") == ["file"]
     hop.unlink()
     hop.symlink_to(link)
-    with pytest.raises(PlanFileError, match="symbolic links"):
-        write_bytes(link, b"", PlanFileError)
+    with pytest.raises(PlanError, match="symbolic links"):
+        write_bytes(link, b"", PlanError)
 
 
 def test_the_path_is_that_of_the_beginning(tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
-    with replacing("file", PlanFileError) as unfinished:
+    with replacing("file", PlanError) as unfinished:
         monkeypatch.chdir(tmp_path / "other")
         unfinished.write_bytes(b"whole")
     assert names(tmp_path) == ["file", "other"]
@@ -186,7 +186,7 @@ def test_the_path_is_that_of_the_beginning(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["x" * 255, "ä ü\n\t'\"$%", "-o", os.fsdecode(b"\xff\xfe")])
 def test_names_may_be_odd(tmp_path, name):
-    write_bytes(tmp_path / name, b"whole", PlanFileError)
+    write_bytes(tmp_path / name, b"whole", PlanError)
     assert names(tmp_path) == [name]
 
 
@@ -204,8 +204,8 @@ def test_names_may_be_odd(tmp_path, name):
 def test_where_no_file_can_be_is_one_clear_error(tmp_path, name, reason):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(ScoresError, match=f"cannot be written .*{reason}") as error:
-        write_bytes(tmp_path / name, b"", ScoresError)
+    with pytest.raises(LengthsError, match=f"cannot be written .*{reason}") as error:
+        write_bytes(tmp_path / name, b"", LengthsError)
     assert "\n" not in str(error.value)
     assert names(tmp_path) == ["file", "folder"]
 
@@ -223,8 +223,8 @@ def reachable():
 def test_what_is_read_only_is_not_replaced(reachable):
     code = "os.geteuid() or (os.setgid(65534), os.setuid(65534))\n"
     code += "for each in sys.argv[1:]:\n"
-    code += "    try: write_bytes(each, b'new', PlanFileError)\n"
-    code += "    except PlanFileError as error: print(error)"
+    code += "    try: write_bytes(each, b'new', PlanError)\n"
+    code += "    except PlanError as error: print(error)"
     open_folder, closed = reachable / "open", reachable / "closed"
     open_folder.mkdir()
     open_folder.chmod(0o777)
@@ -247,7 +247,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()
-    write_bytes(pipe, b"through", PlanFileError)
+    write_bytes(pipe, b"through", PlanError)
     reader.join()
     assert received == [b"through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -256,11 +256,11 @@ def test_a_pipe_is_written_to_and_stays(tmp_path):
 @pytest.mark.parametrize("redirected", [False, True])
 def test_standard_output_is_written_to_in_its_turn(tmp_path, redirected):
     code = "print('before', flush=True)\n"
-    code += "write_bytes('/dev/stdout', b'between ', PlanFileError)\nprint('after')"
+    code += "write_bytes('/dev/stdout', b'between ', PlanError)\nprint('after')"
     path = tmp_path / "out"
     if redirected:
         command = [sys.executable, "-c", "from batchwright._files import write_bytes\n" + code]
-        command[-1] = "from batchwright.errors import PlanFileError\n" + command[-1]
+        command[-1] = "from batchwright.errors import PlanError\n" + command[-1]
         with path.open("wb") as file:
             subprocess.run(
                 command, stdout=file, env=os.environ | {"PYTHONPATH": SOURCE}, check=True
@@ -274,9 +274,9 @@ def test_standard_output_is_written_to_in_its_turn(tmp_path, redirected):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
 def test_a_full_device_says_so():
-    with pytest.raises(PlanFileError, match=r"No space left on device\). Free some space"):
-        write_bytes("/dev/full", b"too much", PlanFileError)
-    write_bytes(os.devnull, b"gone", PlanFileError)
+    with pytest.raises(PlanError, match=r"No space left on device\). Free some space"):
+        write_bytes("/dev/full", b"too much", PlanError)
+    write_bytes(os.devnull, b"gone", PlanError)
     assert not Path(os.devnull).is_file()
 
 
@@ -294,22 +294,22 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_keeps_the_old_file_and_nothing_else(small_disk):
     path = small_disk / "file"
-    write_bytes(path, b"old", PlanFileError)
-    with pytest.raises(PlanFileError, match="No space left on device"):
-        write_bytes(path, bytes(1 << 20), PlanFileError)
+    write_bytes(path, b"old", PlanError)
+    with pytest.raises(PlanError, match="No space left on device"):
+        write_bytes(path, bytes(1 << 20), PlanError)
     assert path.read_bytes() == b"old"
     assert names(small_disk) == ["file"]
     (small_disk / "filler").write_bytes(bytes(60 << 10))
-    with pytest.raises(PlanFileError, match="No space left on device"):
-        write_bytes(path, bytes(8 << 10), PlanFileError)
+    with pytest.raises(PlanError, match="No space left on device"):
+        write_bytes(path, bytes(8 << 10), PlanError)
     assert path.read_bytes() == b"old"
 
 
 def test_a_limit_on_the_size_of_files_keeps_the_old_one(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    code = "try: write_bytes(sys.argv[1], bytes(1 << 20), PlanFileError)\n"
-    code += "except PlanFileError as error: print(error)"
+    code = "try: write_bytes(sys.argv[1], bytes(1 << 20), PlanError)\n"
+    code += "except PlanError as error: print(error)"
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -321,7 +321,7 @@ def test_a_limit_on_the_size_of_files_keeps_the_old_one(tmp_path):
 
 
 def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path):
-    code = "with replacing(sys.argv[1], PlanFileError) as unfinished:\n"
+    code = "with replacing(sys.argv[1], PlanError) as unfinished:\n"
     code += "    unfinished.write_bytes(b'half'); print(flush=True); time.sleep(600)"
     process = run(code, tmp_path / "file")
     process.stdout.readline()

@@ -37,7 +37,7 @@ def test_nothing_lost_nothing_twice(job, epoch):
 def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, epoch):
     try:
         planner = job.planner()
-    except (bw.BudgetError, bw.PlanError) as error:
+    except (bw.errors.BudgetError, bw.errors.PlanError) as error:
         assert re.search("longest sample|all .* exceed|cannot fill one update", str(error))
         return
     plan = planner(epoch)
@@ -71,7 +71,7 @@ def test_what_was_removed_is_listed_and_every_token_of_the_rest_is_there(job, ep
 def test_never_over_budget(job, epoch):
     try:
         planner = job.planner()
-    except (bw.BudgetError, bw.PlanError):
+    except (bw.errors.BudgetError, bw.errors.PlanError):
         return
     plan = planner(epoch)
     layout = plan.layout

@@ -30,7 +30,7 @@ from tests import strategies
 )
 def test_bad_lengths_name_the_first_and_the_way_out(given_lengths, said):
     for plan in (as_lengths, lambda lengths: bw.plan(lengths, max_tokens=100)):
-        with pytest.raises(bw.LengthsError, match=said) as caught:
+        with pytest.raises(bw.errors.LengthsError, match=said) as caught:
             plan(given_lengths)
         assert isinstance(caught.value, ValueError)
         assert "\n" not in str(caught.value)

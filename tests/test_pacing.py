@@ -179,7 +179,7 @@ BAD = [
 
 def test_a_bad_setting_is_named():
     for make, settings, expected in BAD:
-        with pytest.raises(bw.PlanError, match=expected) as caught:
+        with pytest.raises(bw.errors.PlanError, match=expected) as caught:
             make(**settings)
         assert any(f"{value!r}" in str(caught.value) for value in settings.values())
 
@@ -188,7 +188,7 @@ def test_a_bad_setting_is_named():
 def test_progress_that_is_none_is_refused(at):
     makes = [pacing.root(), pacing.constant(), pacing.single_step(), pacing.keep_rate(0.2)]
     for function in [*makes, pacing.baby_step(), pacing.length_warm_up(8, 64)]:
-        with pytest.raises(bw.PlanError, match="progress"):
+        with pytest.raises(bw.errors.PlanError, match="progress"):
             function(at)
 
 

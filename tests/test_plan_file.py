@@ -21,7 +21,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 100, 300)
 def test_round_trip(tmp_path_factory, job, epoch):
     try:
         plan = job.planner()(epoch)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         return
     path = tmp_path_factory.mktemp("plans") / "plan.safetensors"
     plan.save(path)
@@ -45,7 +45,7 @@ def test_a_file_cut_anywhere_is_refused(saved, tmp_path):
     cut = tmp_path / "cut.safetensors"
     for size in sorted({*range(0, len(whole), 97), 0, 1, 8, 9, len(whole) - 1}):
         cut.write_bytes(whole[:size])
-        with pytest.raises(bw.PlanFileError, match=r"cut\.safetensors: "):
+        with pytest.raises(bw.errors.PlanError, match=r"cut\.safetensors: "):
             bw.Plan.load(cut)
 
 
@@ -61,7 +61,7 @@ def test_a_byte_changed_anywhere_is_refused(saved, tmp_path):
         changed.write_bytes(content)
         try:
             loaded = bw.Plan.load(changed)
-        except bw.PlanFileError as error:
+        except bw.errors.PlanError as error:
             assert "changed.safetensors: " in str(error)
             assert "\n" not in str(error)
         else:  # white space in the header: nothing that is read
@@ -76,16 +76,16 @@ def test_a_plan_with_a_valid_shape_but_changed_numbers_is_refused(saved, tmp_pat
     path = tmp_path / "forged.safetensors"
     arrays = {"indices": plan.indices[::-1].copy(), "offsets": plan.offsets}
     save_file(arrays | {"dropped.oversize": plan.dropped["oversize"]}, path, metadata=metadata)
-    with pytest.raises(bw.PlanFileError, match="changed after it was saved"):
+    with pytest.raises(bw.errors.PlanError, match="changed after it was saved"):
         bw.Plan.load(path)
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(bw.PlanFileError, match="no such file"):
+    with pytest.raises(bw.errors.PlanError, match="no such file"):
         bw.Plan.load(tmp_path / "nothing.safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros(3)}, other)
-    with pytest.raises(bw.PlanFileError, match="not a plan"):
+    with pytest.raises(bw.errors.PlanError, match="not a plan"):
         bw.Plan.load(other)
     later = tmp_path / "later.safetensors"
     save_file(
@@ -93,9 +93,9 @@ def test_other_files_are_refused(tmp_path):
         later,
         metadata={"format": "batchwright-plan", "format_version": "99"},
     )
-    with pytest.raises(bw.PlanFileError, match="a plan of format 99"):
+    with pytest.raises(bw.errors.PlanError, match="a plan of format 99"):
         bw.Plan.load(later)
-    with pytest.raises(bw.PlanFileError, match="cannot be written"):
+    with pytest.raises(bw.errors.PlanError, match="cannot be written"):
         bw.plan([1, 2], max_tokens=4).save(tmp_path / "no" / "folder.safetensors")
 
 
@@ -103,7 +103,7 @@ def test_a_pickle_is_not_opened(tmp_path):
     path = tmp_path / "plan.safetensors"
     np.save(path.with_suffix(".npy"), np.array([{"a": 1}], dtype=object), allow_pickle=True)
     path.with_suffix(".npy").rename(path)
-    with pytest.raises(bw.PlanFileError):
+    with pytest.raises(bw.errors.PlanError):
         bw.Plan.load(path)
 
 
@@ -148,7 +148,7 @@ def test_impossible_values_are_refused_though_the_digest_is_right(tmp_path, chan
     metadata["digest"] = hashlib.sha256(told.encode()).hexdigest()
     path = tmp_path / "crafted.safetensors"
     save_file(arrays, path, metadata=metadata)
-    with pytest.raises(bw.PlanFileError, match=said):
+    with pytest.raises(bw.errors.PlanError, match=said):
         bw.Plan.load(path)
 
 
@@ -164,5 +164,5 @@ def test_odd_values_that_are_possible_can_be_measured():
     assert stats.max_batch_tokens == 10
     assert stats.lower_bound == 3
     beyond = bw.Plan(np.array([0]), np.array([0, 1]), starts=np.array([9]))
-    with pytest.raises(bw.PlanMismatchError, match="after the end of a sample"):
+    with pytest.raises(bw.errors.PlanError, match="after the end of a sample"):
         beyond.stats([5])

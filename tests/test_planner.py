@@ -86,7 +86,7 @@ def test_resizing_keeps_the_tokens_of_an_update():
     ],
 )
 def test_bad_settings(options, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         bw.plan([5, 3, 2, 8], **options)
 
 
@@ -104,23 +104,25 @@ def test_bad_settings(options, said):
     ],
 )
 def test_bad_batchings(make, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         make()
 
 
 def test_a_sample_above_the_budget_is_named_with_the_ways_out():
     with pytest.raises(
-        bw.BudgetError,
+        bw.errors.BudgetError,
         match=r"max_tokens=600 is smaller than the longest sample \(index 2, 700 tokens; 1 of 3 "
         r'.* Raise max_tokens to 700, or choose oversize="drop" or "truncate"',
     ):
         bw.plan([5, 600, 700], max_tokens=600)
-    with pytest.raises(bw.BudgetError, match=r'(?s)capacity=600 .*"drop", "split" or "truncate"'):
+    with pytest.raises(
+        bw.errors.BudgetError, match=r'(?s)capacity=600 .*"drop", "split" or "truncate"'
+    ):
         bw.plan([5, 600, 700], batching=bw.Packing(600))
-    with pytest.raises(bw.BudgetError, match="all 2 samples exceed"):
+    with pytest.raises(bw.errors.BudgetError, match="all 2 samples exceed"):
         bw.plan([50, 60], batching=bw.TokenBudget(10, oversize="drop"))
     # The multiple counts: 597 tokens are 600 as they lie in memory.
-    with pytest.raises(bw.BudgetError, match="Raise max_tokens to 600"):
+    with pytest.raises(bw.errors.BudgetError, match="Raise max_tokens to 600"):
         bw.plan([5, 597], batching=bw.TokenBudget(598, pad_to_multiple_of=8))
 
 
@@ -128,9 +130,9 @@ def test_a_function_that_loses_samples_is_refused():
     def lossy(order, lengths, rng):
         return bw.Plan(order[:-1], np.array([0, order.size - 1]))
 
-    with pytest.raises(bw.PlanError, match="put 3 samples into batches, expected the 4"):
+    with pytest.raises(bw.errors.PlanError, match="put 3 samples into batches, expected the 4"):
         bw.plan([5, 3, 2, 8], batching=lossy)
-    with pytest.raises(bw.PlanError, match="returned list, expected a Plan"):
+    with pytest.raises(bw.errors.PlanError, match="returned list, expected a Plan"):
         bw.plan([5, 3, 2, 8], batching=lambda *_: [])
 
 
@@ -140,9 +142,9 @@ def test_an_order_of_the_users_own_is_a_binding_sequence():
 
     plan = bw.plan([5, 3, 2, 8], batching=bw.FixedSize(2), order=longest_first)
     assert plan.indices.tolist() == [3, 0, 1, 2]
-    with pytest.raises(bw.PlanError, match="samples 0 to 9, there are 0 to 3"):
+    with pytest.raises(bw.errors.PlanError, match="samples 0 to 9, there are 0 to 3"):
         bw.plan([5, 3, 2, 8], batching=bw.FixedSize(2), order=lambda *_, **__: np.array([0, 9]))
-    with pytest.raises(bw.PlanError, match="expected at least one"):
+    with pytest.raises(bw.errors.PlanError, match="expected at least one"):
         bw.plan([5, 3, 2, 8], batching=bw.FixedSize(2), order=lambda *_, **__: np.array([]))
 
 
@@ -186,7 +188,7 @@ def test_a_batching_that_never_fits_says_so():
     planner = bw.Planner(LENGTHS[:100], batching=growing)
     planner(0)
     calls = 9
-    with pytest.raises(bw.PlanError, match="more than the 25 batches .* pure function"):
+    with pytest.raises(bw.errors.PlanError, match="more than the 25 batches .* pure function"):
         planner(1)
 
 

@@ -67,12 +67,12 @@ def test_streams_differ_by_seed_purpose_and_epoch():
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "x", None])
 def test_bad_seeds(seed):
-    with pytest.raises(bw.PlanError, match="seed"):
+    with pytest.raises(bw.errors.PlanError, match="seed"):
         bw.plan([1, 2], max_tokens=5, seed=seed)
 
 
 def test_bad_epochs():
-    with pytest.raises(bw.PlanError, match="epoch"):
+    with pytest.raises(bw.errors.PlanError, match="epoch"):
         bw.plan([1, 2], max_tokens=5, epoch=-1)
 
 

@@ -67,7 +67,7 @@ def test_the_rest_is_left_out_by_name_another_in_each_epoch():
 
 
 def test_nothing_would_remain():
-    with pytest.raises(bw.PlanError, match="3 samples cannot fill one update of 4 batches"):
+    with pytest.raises(bw.errors.PlanError, match="3 samples cannot fill one update of 4 batches"):
         planner("drop", [5, 6, 7], world_size=2, accumulate=2)
 
 
@@ -120,7 +120,7 @@ def test_the_policy_survives_a_resize():
 
 @pytest.mark.parametrize("last", ["longest", None, True, bw.Shuffle])
 def test_an_unknown_policy(last):
-    with pytest.raises(bw.BudgetError, match="expected one of 'short', 'drop', 'repeat'"):
+    with pytest.raises(bw.errors.BudgetError, match="expected one of 'short', 'drop', 'repeat'"):
         planner(last)
 
 
@@ -165,7 +165,7 @@ def test_a_plan_remembers_its_policy(tmp_path):
 )
 def test_an_update_of_any_size_is_planned_at_once_or_refused(batching, world, accumulate, last):
     planner = None
-    with warnings.catch_warnings(), contextlib.suppress(bw.PlanError):
+    with warnings.catch_warnings(), contextlib.suppress(bw.errors.PlanError):
         warnings.simplefilter("ignore")
         planner = bw.Planner(
             [3, 1, 4, 1, 5],
@@ -180,7 +180,7 @@ def test_an_update_of_any_size_is_planned_at_once_or_refused(batching, world, ac
 
 
 def test_far_more_repeats_than_samples_are_refused():
-    with pytest.raises(bw.PlanError, match="5 samples cannot fill 8000000 batches"):
+    with pytest.raises(bw.errors.PlanError, match="5 samples cannot fill 8000000 batches"):
         bw.Planner(
             np.ones(5, int),
             batching=bw.FixedSize(1),
@@ -207,5 +207,5 @@ def test_a_later_epoch_without_samples_is_filled_with_others(nothing, last):
     def never(lengths, *, seed, epoch):
         return nothing
 
-    with pytest.raises(bw.PlanError, match="at least one sample"):
+    with pytest.raises(bw.errors.PlanError, match="at least one sample"):
         bw.Planner([4] * 30, batching=bw.TokenBudget(20), order=never)

@@ -46,7 +46,7 @@ def test_equalize_gives_the_next_multiple(offsets, multiple):
     plan = bw.Plan(np.arange(int(offsets[-1])), offsets)
     target = -(-len(plan) // multiple) * multiple
     if target > plan.indices.size:
-        with pytest.raises(bw.PlanError, match="cannot fill"):
+        with pytest.raises(bw.errors.PlanError, match="cannot fill"):
             bw.equalize(plan, multiple_of=multiple)
         return
     even = bw.equalize(plan, multiple_of=multiple)
@@ -58,7 +58,7 @@ def test_equalize_gives_the_next_multiple(offsets, multiple):
 def test_equalize_to_a_number():
     plan = bw.Plan(np.arange(6), np.array([0, 6]))
     assert len(bw.equalize(plan, num_batches=4, multiple_of=2)) == 4
-    with pytest.raises(bw.PlanError, match="not a multiple of 2"):
+    with pytest.raises(bw.errors.PlanError, match="not a multiple of 2"):
         bw.equalize(plan, num_batches=3, multiple_of=2)
-    with pytest.raises(bw.PlanError, match="by splitting"):
+    with pytest.raises(bw.errors.PlanError, match="by splitting"):
         bw.equalize(bw.equalize(plan, num_batches=4), num_batches=2)

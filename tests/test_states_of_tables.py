@@ -94,7 +94,7 @@ def test_an_edited_state_of_losses_is_refused_and_changes_nothing():
     table = a_table()
     before = repr(state_of(table))
     for wrong, state in WRONG_TABLES.items():
-        with pytest.raises(bw.ScoresError, match="not a state of LossTable") as error:
+        with pytest.raises(bw.errors.LengthsError, match="not a state of LossTable") as error:
             pytest.fail(f"{wrong}: {table.load_state_dict(state)}")
         assert "\n" not in str(error.value)
         assert repr(state_of(table)) == before, wrong
@@ -135,7 +135,7 @@ def test_an_edited_state_of_dynamics_is_refused_and_changes_nothing():
     dynamics = Dynamics(5, decay=0.8)
     before = repr(state_of(dynamics))
     for wrong, state in WRONG_DYNAMICS.items():
-        with pytest.raises(bw.ScoresError, match="state") as error:
+        with pytest.raises(bw.errors.LengthsError, match="state") as error:
             pytest.fail(f"{wrong}: {dynamics.load_state_dict(state)}")
         assert "\n" not in str(error.value)
         assert repr(state_of(dynamics)) == before, wrong
@@ -159,13 +159,13 @@ def test_a_state_is_a_copy():
 
 @pytest.mark.parametrize("indices", [[0.7, 1.2], [True, False], ["0", "1"], [None, 1]])
 def test_indices_of_losses_are_whole_numbers(indices):
-    with pytest.raises(bw.ScoresError, match="indices"):
+    with pytest.raises(bw.errors.LengthsError, match="indices"):
         bw.LossTable(3).record(indices, [1.0, 2.0])
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "3", None, True])
 def test_sizes_are_whole_numbers(size):
-    with pytest.raises(bw.ScoresError, match=r"LossTable\("):
+    with pytest.raises(bw.errors.LengthsError, match=r"LossTable\("):
         bw.LossTable(size)
 
 

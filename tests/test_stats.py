@@ -17,7 +17,7 @@ from tests.strategies import jobs
 def test_every_figure_against_the_slow_way(job, epoch):
     try:
         plan = job.planner()(epoch)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         return
     stats = plan.stats(job.lengths)
     layout = plan.layout

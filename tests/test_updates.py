@@ -131,5 +131,5 @@ def test_a_cost_of_the_users_own():
     ids=["name", "shape", "negative", "nan"],
 )
 def test_bad_costs(cost, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         bw.plan([5, 3, 2, 8], max_tokens=8, world_size=2, cost=cost)

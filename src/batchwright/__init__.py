@@ -3,30 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchwright import errors
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.costs import CostModel, balance
-from batchwright.errors import (
-    BatchwrightError,
-    BudgetError,
-    ColumnNotFoundError,
-    LengthsError,
-    LossError,
-    LossScaleError,
-    MissingExtraError,
-    PlanError,
-    PlanFileError,
-    PlanMismatchError,
-    PlotError,
-    PrecisionError,
-    ResultFileError,
-    ScoresError,
-    SourceError,
-    SourceNotFoundError,
-    StrategyError,
-    TaskError,
-    TaskNotFoundError,
-    UpdateError,
-)
+from batchwright.errors import BatchwrightError
 from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner, plan
 from batchwright.plans import Plan
@@ -45,70 +25,48 @@ if TYPE_CHECKING:
         UnbiasedDropping,
         Weighted,
     )
-    from batchwright.stats.coverage import Coverage, coverage
-    from batchwright.stats.dial import DialPosition, mixing_dial
-    from batchwright.streams import BatchStream, stream
+    from batchwright.sources import read_lengths
+    from batchwright.stats.coverage import coverage
+    from batchwright.stats.dial import mixing_dial
+    from batchwright.streams import stream
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
-    "BatchStream",
     "BatchwrightError",
     "Blocks",
     "Buckets",
-    "BudgetError",
     "ClassBalanced",
-    "ColumnNotFoundError",
     "CostModel",
-    "Coverage",
     "Curriculum",
-    "DialPosition",
     "FixedSize",
-    "LengthsError",
-    "LossError",
-    "LossScaleError",
     "LossTable",
-    "MissingExtraError",
     "Mixture",
     "Packing",
     "Plan",
-    "PlanError",
-    "PlanFileError",
-    "PlanMismatchError",
     "PlanStats",
     "Planner",
-    "PlotError",
-    "PrecisionError",
-    "ResultFileError",
-    "ScoresError",
     "SelfPaced",
     "Sequential",
     "Shuffle",
-    "SourceError",
-    "SourceNotFoundError",
-    "StrategyError",
-    "TaskError",
-    "TaskNotFoundError",
     "TokenBudget",
     "UnbiasedDropping",
-    "UpdateError",
     "Weighted",
     "balance",
     "coverage",
     "equalize",
+    "errors",
     "mixing_dial",
     "pacing",
     "plan",
+    "read_lengths",
     "stream",
 ]
 
 _WHEN_ASKED = {
-    "BatchStream": "streams",
     "Blocks": "order",
     "ClassBalanced": "order",
-    "Coverage": "stats.coverage",
     "Curriculum": "order",
-    "DialPosition": "stats.dial",
     "LossTable": "order",
     "Mixture": "order",
     "SelfPaced": "order",
@@ -117,6 +75,7 @@ _WHEN_ASKED = {
     "coverage": "stats.coverage",
     "mixing_dial": "stats.dial",
     "pacing": "pacing",
+    "read_lengths": "sources",
     "stream": "streams",
 }
 """What few programs need: imported when it is first used, so that the rest is there at once."""
@@ -127,3 +86,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'batchwright' has no attribute {name!r}")
     module = import_module(f"batchwright.{_WHEN_ASKED[name]}")
     return module if name == _WHEN_ASKED[name] else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

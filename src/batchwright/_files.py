@@ -54,9 +54,9 @@ def replacing(
         The path of an empty file in the same folder. Write into it; do not replace it.
 
     Example:
-        >>> from batchwright.errors import PlanFileError
+        >>> from batchwright.errors import PlanError
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with replacing(f"{folder}/note.txt", PlanFileError) as unfinished:
+        ...     with replacing(f"{folder}/note.txt", PlanError) as unfinished:
         ...         _ = unfinished.write_text("done")
         ...     Path(folder, "note.txt").read_text()
         'done'

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._format import one_line
-from batchwright.errors import PlanMismatchError, ScoresError
+from batchwright.errors import LengthsError, PlanError
 
 INTEGER_BITS = 63  # NumPy has to count with them
 
@@ -152,28 +152,28 @@ def opened(
         how: What returns such a state, for messages.
 
     Raises:
-        PlanMismatchError: It is not such a state, has another format, or was changed.
+        PlanError: It is not such a state, has another format, or was changed.
     """
     load = f"Load what {how} returned."
     if not isinstance(state, Mapping):
-        raise PlanMismatchError(f"not a state of {owner}: got {type(state).__name__}. {load}")
+        raise PlanError(f"not a state of {owner}: got {type(state).__name__}. {load}")
     given, expected = set(state), {*names, "version", _CHECKSUM}
     if state.get("version", version) != version and (given == expected or not expected <= given):
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state has format {state['version']!r}, this version reads {version}. Resume with "
             "the version of batchwright that saved it."
         )
     if given != expected:
         differ = {"without": sorted(expected - given), "with": sorted(map(str, given - expected))}
         wrong = " and ".join(f"{word} {which}" for word, which in differ.items() if which)
-        raise PlanMismatchError(f"not a state of {owner}: it is {wrong}. {load}")
+        raise PlanError(f"not a state of {owner}: it is {wrong}. {load}")
     try:
         plain: dict[str, Any] = _plain({name: state[name] for name in state if name != _CHECKSUM})
         same = state[_CHECKSUM] == _checksum(plain)
     except (TypeError, ValueError, OverflowError, RecursionError):
         same = False
     if same is not True:
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state of {owner} was changed after it was saved: its checksum does not match. "
             f"{load}"
         )
@@ -201,7 +201,7 @@ def _checksum(fields: Mapping[str, Any]) -> str:
 
 
 def check_keys(state: Any, names: Collection[str], owner: str) -> None:
-    """Raise ScoresError unless a state of `owner` is a mapping of exactly these keys."""
+    """Raise LengthsError unless a state of `owner` is a mapping of exactly these keys."""
     if not isinstance(state, Mapping):
         _refuse(owner, f"a {type(state).__name__}, expected a dict")
     if missing := [name for name in names if name not in state]:
@@ -216,7 +216,7 @@ def state_array(
     """Copy one array of a state, which a checkpoint may have made a tensor or a list.
 
     Raises:
-        ScoresError: It is not dtype[size], or holds a number that `dtype` cannot represent.
+        LengthsError: It is not dtype[size], or holds a number that `dtype` cannot represent.
     """
     wanted = np.dtype(dtype)
     given = _as_array(state[name])
@@ -234,7 +234,7 @@ def state_array(
 
 
 def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
-    """Read one integer of a state, from 0 to 2⁶³ − 1, or raise ScoresError."""
+    """Read one integer of a state, from 0 to 2⁶³ − 1, or raise LengthsError."""
     value = state[name]
     given = _as_array(value)
     if given.size != 1 or given.dtype.kind not in "iu" or not 0 <= given.item() < 2**63:
@@ -245,14 +245,14 @@ def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
 
 
 def check_that(holds: Any, wrong: str, owner: str) -> None:
-    """Raise ScoresError unless a condition holds, for one number or for every sample."""
+    """Raise LengthsError unless a condition holds, for one number or for every sample."""
     each = np.asarray(holds)
     if not each.all():
         _refuse(owner, wrong + (f" for sample {int(np.argmin(each))}" if each.ndim else ""))
 
 
 def _refuse(owner: str, wrong: str, of: str = "") -> NoReturn:
-    raise ScoresError(f"not a state of {owner}: {wrong}. Load what state_dict() returned{of}.")
+    raise LengthsError(f"not a state of {owner}: {wrong}. Load what state_dict() returned{of}.")
 
 
 def _as_array(value: Any) -> npt.NDArray[Any]:

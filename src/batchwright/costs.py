@@ -114,7 +114,7 @@ def balance(costs: npt.ArrayLike, parts: int, *, equal_counts: bool = False) -> 
 
     Raises:
         PlanError: If there are fewer samples than parts, or they cannot be shared equally.
-        ScoresError: If a cost is negative, NaN or infinite.
+        LengthsError: If a cost is negative, NaN or infinite.
 
     Example:
         >>> part = balance([7, 5, 4, 4, 2, 2], 2)

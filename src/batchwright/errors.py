@@ -5,11 +5,11 @@ Every message says what was given, what was expected, and what to do about it.
 
 
 class BatchwrightError(Exception):
-    """The root of the family: catch this to catch every error that is ours."""
+    """The root of the family: catch this to catch every error of Batchwright."""
 
 
 class LengthsError(BatchwrightError, ValueError):
-    """Lengths that no plan can be made of: NaN, zero, negative, fractional, of a wrong shape."""
+    """Lengths, scores, weights or groups that cannot be used: NaN, negative, too few."""
 
 
 class BudgetError(BatchwrightError, ValueError):
@@ -17,23 +17,15 @@ class BudgetError(BatchwrightError, ValueError):
 
 
 class PlanError(BatchwrightError, ValueError):
-    """Arrays that are no plan, or a plan that cannot be made as asked."""
-
-
-class PlanMismatchError(PlanError):
-    """A plan or a state used with lengths, or a world, that it was not made for."""
-
-
-class PlanFileError(PlanError):
-    """A plan file that is truncated, changed, or no plan at all."""
+    """A plan, a plan file or a state that is damaged, or was made for other lengths."""
 
 
 class SourceError(BatchwrightError, ValueError):
-    """A source of lengths that cannot be read."""
+    """A file or data set that cannot be read, or a file that cannot be written."""
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
-    """A source that is not there."""
+    """A file that does not exist."""
 
 
 class ColumnNotFoundError(SourceError, KeyError):
@@ -43,45 +35,21 @@ class ColumnNotFoundError(SourceError, KeyError):
     __str__ = Exception.__str__
 
 
-class PlotError(BatchwrightError, ValueError):
-    """A plot that cannot be drawn: of another format, of nothing, or where no file can be."""
+class PrecisionError(BatchwrightError, ValueError):
+    """A precision that the device does not support, or that ranks do not agree on."""
 
 
-class ScoresError(BatchwrightError, ValueError):
-    """Scores, weights or groups that no order can be made of: NaN, negative, too few."""
+class LossError(BatchwrightError, ValueError):
+    """A loss that is not a sum over the rows of the batch, or an update of weight zero."""
+
+
+class UpdateError(BatchwrightError, RuntimeError):
+    """An update that cannot be made: gradients that are never finite, a rank that failed."""
+
+
+class TaskError(BatchwrightError, ValueError):
+    """A task that cannot be trained as described, or a strategy that it does not allow."""
 
 
 class MissingExtraError(BatchwrightError, ImportError):
     """An optional dependency that is not installed."""
-
-
-class PrecisionError(BatchwrightError, ValueError):
-    """A precision that the device cannot do, or that processes do not agree on."""
-
-
-class LossError(BatchwrightError, ValueError):
-    """A loss that is no sum over the batch, or a window that weighs nothing."""
-
-
-class LossScaleError(BatchwrightError, ArithmeticError):
-    """A loss scale that sank to its floor: gradients are not finite, whatever the scale."""
-
-
-class UpdateError(BatchwrightError, RuntimeError):
-    """An update that cannot be made: a batch that cannot be split, a rank that failed."""
-
-
-class TaskError(BatchwrightError, ValueError):
-    """A task that cannot be trained as it is described."""
-
-
-class TaskNotFoundError(TaskError, FileNotFoundError):
-    """A task file that is not there."""
-
-
-class StrategyError(BatchwrightError, ValueError):
-    """A strategy that is unknown, or that a task does not allow."""
-
-
-class ResultFileError(BatchwrightError, ValueError):
-    """A file of results that cannot be read or written, or that belongs to something else."""

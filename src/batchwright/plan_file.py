@@ -13,7 +13,7 @@ import numpy as np
 from batchwright._array_file import Arrays, Kind, load_arrays, save_arrays
 from batchwright._format import one_line
 from batchwright._states import INTEGER_BITS, fits, parsed
-from batchwright.errors import PlanError, PlanFileError
+from batchwright.errors import PlanError
 from batchwright.layout import Layout
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def save_plan(plan: "Plan", path: str | Path) -> None:
         path: Where to write; an existing file is replaced once the new one is whole.
 
     Raises:
-        PlanFileError: If the file cannot be written.
+        PlanError: If the file cannot be written.
     """
     arrays = {"indices": plan.indices, "offsets": plan.offsets}
     if plan.starts is not None:
@@ -55,7 +55,7 @@ def save_plan(plan: "Plan", path: str | Path) -> None:
         "origin": json.dumps(dataclasses.asdict(plan.origin), default=operator.index),
     }
     metadata["digest"] = _digest(plan, metadata)
-    save_arrays(path, arrays, metadata, PlanFileError)
+    save_arrays(path, arrays, metadata, PlanError)
 
 
 def load_plan(path: str | Path, plan_of: type["Plan"], origin_of: type["Origin"]) -> "Plan":
@@ -70,17 +70,17 @@ def load_plan(path: str | Path, plan_of: type["Plan"], origin_of: type["Origin"]
         The plan, equal to the one saved.
 
     Raises:
-        PlanFileError: If the file is missing, truncated, changed, of a later format, or no plan.
+        PlanError: If the file is missing, truncated, changed, of a later format, or no plan.
     """
-    arrays, metadata = load_arrays(path, _KIND, PlanFileError)
+    arrays, metadata = load_arrays(path, _KIND, PlanError)
     try:
         plan = _plan(arrays, metadata, plan_of, origin_of)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise PlanFileError(
+        raise PlanError(
             f"{path}: changed or damaged ({one_line(error, 300)}). Plan again."
         ) from error
     if metadata.get("digest") != _digest(plan, metadata):
-        raise PlanFileError(f"{path}: its bytes were changed after it was saved. Plan again.")
+        raise PlanError(f"{path}: its bytes were changed after it was saved. Plan again.")
     return plan
 
 

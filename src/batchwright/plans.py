@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from batchwright._checks import check_choice, keep_whole, whole_number
 from batchwright._random import BLOCK
-from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint
 from batchwright.typing import IntArray, IntoLengths, Last
@@ -271,7 +271,7 @@ class Plan:
             int64[m] or [m, k], tokens.
 
         Raises:
-            PlanMismatchError: If the plan was made for other lengths.
+            PlanError: If the plan was made for other lengths.
         """
         array = as_lengths(lengths, columns=True)
         self.check_made_for(len(array), fingerprint(array))
@@ -281,7 +281,7 @@ class Plan:
         if self.layout.max_length is not None:
             entries = np.minimum(entries, self.layout.max_length)
         if entries.size and int(entries.min()) < 1:
-            raise PlanMismatchError("the plan has pieces that begin after the end of a sample.")
+            raise PlanError("the plan has pieces that begin after the end of a sample.")
         return entries
 
     def check_made_for(self, num_samples: int, hashed: str | None) -> None:
@@ -292,21 +292,19 @@ class Plan:
             hashed: Their fingerprint.
 
         Raises:
-            PlanMismatchError: Saying what differs.
+            PlanError: Saying what differs.
         """
         origin = self.origin
         if origin.num_samples is None and int(self.indices.max()) >= num_samples:
             largest = int(self.indices.max())
-            raise PlanMismatchError(
-                f"the plan uses sample {largest}, but there are {num_samples} lengths."
-            )
+            raise PlanError(f"the plan uses sample {largest}, but there are {num_samples} lengths.")
         if origin.num_samples is not None and origin.num_samples != num_samples:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the plan was made for {origin.num_samples} lengths, got {num_samples}. "
                 "Pass the lengths it was made for, or plan again."
             )
         if origin.fingerprint is not None and origin.fingerprint != hashed:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the plan was made for other lengths (fingerprint {origin.fingerprint}, got "
                 f"{hashed}). Pass the lengths it was made for, in the same order, or plan again."
             )
@@ -321,7 +319,7 @@ class Plan:
             Every number of the guarantees. O(m).
 
         Raises:
-            PlanMismatchError: If the plan was made for other lengths.
+            PlanError: If the plan was made for other lengths.
 
         Example:
             >>> Plan(np.array([0, 1, 2]), np.array([0, 2, 3])).stats([3, 1, 2]).efficiency

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.errors import BudgetError, PlanMismatchError
+from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray
@@ -49,7 +49,7 @@ class Fit:
         """Make one of what `described` returned.
 
         Raises:
-            PlanMismatchError: If the description makes no sense.
+            PlanError: If the description makes no sense.
         """
         try:
             settings = dict(description)
@@ -59,11 +59,9 @@ class Fit:
                     settings[name] = _tuples(settings[name])
             fit = cls(Layout(**settings), splits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PlanMismatchError(
-                f"the state has no valid budget: {description!r} ({error})."
-            ) from error
+            raise PlanError(f"the state has no valid budget: {description!r} ({error}).") from error
         if type(splits) is not bool:
-            raise PlanMismatchError(f"the state says splits={splits!r}, expected true or false.")
+            raise PlanError(f"the state says splits={splits!r}, expected true or false.")
         return fit
 
 
@@ -136,7 +134,7 @@ def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
 def _part_size(size: object, limit: int | None) -> int:
     """Return the length of the largest equal parts of a piece that fit."""
     if not isinstance(size, int):
-        raise PlanMismatchError(f"pieces of {size!r} tokens cannot be read.")
+        raise PlanError(f"pieces of {size!r} tokens cannot be read.")
     if limit is None or size <= limit:
         return size
     for parts in range(-(-size // limit), _MOST_PARTS + 1):

@@ -144,7 +144,7 @@ def test_looking_stops_when_the_time_is_over(monkeypatch):
     ],
 )
 def test_what_cannot_be_compared_is_refused(samples, options, said):
-    with pytest.raises(bw.errors.ScoresError, match=said):
+    with pytest.raises(bw.errors.LengthsError, match=said):
         profile_duplicates(samples, **options)
 
 

@@ -52,9 +52,9 @@ def test_of_many_groups_ten_and_the_smallest_are_listed():
 @pytest.mark.parametrize(
     ("groups", "error", "said"),
     [
-        (["a"], bw.errors.ScoresError, "groups are 1 for 3 samples"),
-        (["a", "b", "c"], bw.errors.ScoresError, "these are not groups"),
-        (["a", None, "a"], bw.errors.ScoresError, r"groups\[1\] is missing"),
+        (["a"], bw.errors.LengthsError, "groups are 1 for 3 samples"),
+        (["a", "b", "c"], bw.errors.LengthsError, "these are not groups"),
+        (["a", None, "a"], bw.errors.LengthsError, r"groups\[1\] is missing"),
     ],
 )
 def test_what_are_no_groups_is_refused(groups, error, said):

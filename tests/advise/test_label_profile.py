@@ -214,7 +214,7 @@ def test_of_one_class_there_is_nothing_to_tell():
     ],
 )
 def test_what_are_no_labels_or_features_is_refused(labels, features, said):
-    with pytest.raises(bw.errors.ScoresError, match=said):
+    with pytest.raises(bw.errors.LengthsError, match=said):
         profile_labels(labels, features=features)
 
 

@@ -90,7 +90,7 @@ def test_every_guarantee_holds(lengths, batching, world, order, epoch):
             accumulate=world[1],
             last="drop",
         )
-    except bw.PlanError as error:
+    except bw.errors.PlanError as error:
         assert "samples cannot fill" in str(error)
         return
     plan = planner(epoch)
@@ -125,7 +125,7 @@ def test_edges_of_the_users_own():
     plan = bw.plan(lengths, batching=batching)
     assert plan.layout.shapes == ((4, 8), (2, 16))
     assert sorted(map(len, plan)) in ([1, 2, 3], [1, 1, 1, 3])
-    with pytest.raises(bw.BudgetError, match="the last edge=16 is smaller than the longest"):
+    with pytest.raises(bw.errors.BudgetError, match="the last edge=16 is smaller than the longest"):
         bw.plan([17, 3], batching=batching)
     dropped = bw.plan([17, 3], batching=bw.Buckets(edges=[8, 16], max_tokens=32, oversize="drop"))
     assert dropped.dropped["oversize"].tolist() == [0]
@@ -169,11 +169,11 @@ def test_a_curriculum_keeps_the_shapes():
     ],
 )
 def test_bad_settings(settings_, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         bw.Buckets(**settings_)
 
 
 def test_a_binding_sequence_is_refused():
     batching = bw.Buckets(2, max_tokens=32)
-    with pytest.raises(bw.BudgetError, match="the order binds their sequence"):
+    with pytest.raises(bw.errors.BudgetError, match="the order binds their sequence"):
         bw.plan([3, 10, 7, 16], batching=batching, order=bw.Sequential())

@@ -188,7 +188,7 @@ def test_every_guarantee_holds(lengths, batching, world, order, cost, epoch):
             cost=cost,
             last="drop",
         )
-    except bw.PlanError as error:
+    except bw.errors.PlanError as error:
         assert "samples cannot fill" in str(error)
         return
     plan = planner(epoch)
@@ -259,7 +259,7 @@ def test_samples_above_the_budget_are_dropped_and_the_rest_is_planned(
     alone = [within_budget((1, row), batching) for row in padded]
     try:
         plan = bw.plan(lengths, batching=batching)
-    except bw.BudgetError as error:
+    except bw.errors.BudgetError as error:
         if any(alone):
             assert "found no so few shapes" in str(error)
             fitting = [tuple(row) for row, fits in zip(padded, alone, strict=True) if fits]
@@ -282,7 +282,7 @@ def test_edges_of_the_users_own():
     plan = bw.plan(lengths, batching=batching)
     assert plan.layout.shapes == ((4, (8, 8)), (3, (4, 16)), (2, (16, 16)))
     assert sorted(sorted(batch.tolist()) for batch in plan) == [[0, 2, 4], [1, 3], [5]]
-    with pytest.raises(bw.BudgetError, match=r"index 1: columns of \[17, 1\]"):
+    with pytest.raises(bw.errors.BudgetError, match=r"index 1: columns of \[17, 1\]"):
         bw.plan([[3, 3], [17, 1]], batching=batching)
     dropped = bw.plan(
         [[17, 1], [3, 3]], batching=bw.Buckets(edges=edges, max_tokens=64, oversize="drop")
@@ -328,7 +328,7 @@ def test_shapes_found_for_what_hardly_fits():
     lengths = np.array([[64, 4], [4, 64], [16, 16], [60, 3], [3, 60]])
     plan = bw.plan(lengths, batching=bw.Buckets(3, max_tokens=256, area="product"))
     assert {shape for _, shape in plan.layout.shapes} == {(64, 4), (4, 64), (16, 16)}
-    with pytest.raises(bw.BudgetError, match="found no so few shapes within the budget"):
+    with pytest.raises(bw.errors.BudgetError, match="found no so few shapes within the budget"):
         bw.plan(lengths, batching=bw.Buckets(2, max_tokens=256, area="product"))
 
 
@@ -358,7 +358,7 @@ def test_a_curriculum_keeps_the_shapes():
     ],
 )
 def test_bad_settings(settings_, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         bw.Buckets(**settings_)
 
 
@@ -373,7 +373,7 @@ def test_bad_settings(settings_, said):
     ],
 )
 def test_columns_that_do_not_suit_the_settings(lengths, batching, said):
-    with pytest.raises(bw.BudgetError, match=said):
+    with pytest.raises(bw.errors.BudgetError, match=said):
         bw.plan(lengths, batching=batching)
 
 
@@ -403,11 +403,13 @@ def test_columns_that_do_not_suit_the_settings(lengths, batching, said):
     ids=str,
 )
 def test_shapes_that_make_no_sense_are_refused(shapes):
-    with pytest.raises(bw.BudgetError, match="shapes="):
+    with pytest.raises(bw.errors.BudgetError, match="shapes="):
         Layout("padded", 32, shapes=shapes)
 
 
 def test_a_sample_that_no_edge_holds_is_told_of_the_edges() -> None:
     batching = bw.Buckets(max_tokens=100, edges=[(4, 4), (8, 6)])
-    with pytest.raises(bw.BudgetError, match=r"edges=.*too small for 1 of 2 .*index 1: .*\[9, 2\]"):
+    with pytest.raises(
+        bw.errors.BudgetError, match=r"edges=.*too small for 1 of 2 .*index 1: .*\[9, 2\]"
+    ):
         bw.plan([[3, 3], [9, 2]], batching=batching)

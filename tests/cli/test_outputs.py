@@ -201,7 +201,7 @@ def test_standard_output_may_be_the_output(here):
 @pytest.mark.slow
 def test_results_of_compare_are_refused_if_a_bit_was_changed(here):
     from batchwright.compare.result_file import load
-    from batchwright.errors import ResultFileError
+    from batchwright.errors import SourceError
 
     command = ("compare", "task.py", "--quick", "--strategies", "plain", "-o", "r.json")
     assert invoke(*command).exit_code == 0
@@ -215,7 +215,7 @@ def test_results_of_compare_are_refused_if_a_bit_was_changed(here):
         path.write_bytes(changed)
         try:
             assert load(path)[0] == result
-        except ResultFileError as error:
+        except SourceError as error:
             assert "\n" not in str(error)
     result = invoke(*command)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

@@ -14,7 +14,7 @@ from batchwright.compare.comparison import Comparison
 from batchwright.compare.figures import difference, ratio, reached, summarize
 from batchwright.compare.race import Outcome, Settings
 from batchwright.compare.strategy import DENSE
-from batchwright.errors import ResultFileError
+from batchwright.errors import SourceError
 from batchwright.report.compared import learning_section
 from tests.compare.conftest import make_task
 
@@ -131,5 +131,5 @@ def test_a_summary_of_wrong_types_is_refused_despite_a_valid_checksum(tmp_path, 
     assert result_file.load(tmp_path / "r.json")[0]["summary"] == result["summary"]
     result["summary"][1] |= change
     result_file.save(tmp_path / "r.json", result, None)
-    with pytest.raises(ResultFileError, match="wrong types"):
+    with pytest.raises(SourceError, match="wrong types"):
         result_file.load(tmp_path / "r.json")

@@ -16,7 +16,7 @@ from batchwright.compare.strategy import (
     read_strategies,
     safe_batch_size,
 )
-from batchwright.errors import BudgetError, StrategyError
+from batchwright.errors import BudgetError, TaskError
 from tests.compare.conftest import make_task
 
 PADDED = ["plain", "grouped", "planned", "buckets"]
@@ -96,26 +96,26 @@ def test_names_say_everything():
     ],
 )
 def test_a_name_that_says_nothing_is_refused(name, said):
-    with pytest.raises(StrategyError, match=said):
+    with pytest.raises(TaskError, match=said):
         Strategy.named(name)
 
 
 def test_an_option_that_a_batching_does_not_have_is_refused(task):
-    with pytest.raises(StrategyError, match="'mine'.*colour"):
+    with pytest.raises(TaskError, match="'mine'.*colour"):
         Strategy("mine", options={"colour": 1}).planner(task, seed=0)
 
 
 def test_packing_needs_a_collator_of_its_own(task):
     strategy = Strategy.named("packed")
     layout = strategy.planner(task, seed=0)(0).layout
-    with pytest.raises(StrategyError, match="collate_packed"):
+    with pytest.raises(TaskError, match="collate_packed"):
         strategy.collate(task, layout)
 
 
 def test_buckets_need_a_collator_that_pads(task):
     strategy = Strategy.named("buckets")
     layout = strategy.planner(task, seed=0)(0).layout
-    with pytest.raises(StrategyError, match="make it a PadCollator"):
+    with pytest.raises(TaskError, match="make it a PadCollator"):
         strategy.collate(make_task(collate=list), layout)
 
 
@@ -156,18 +156,18 @@ def test_strategies_of_the_users_own_come_from_a_file(task, tmp_path):
 def test_a_file_that_says_something_else_is_refused(tmp_path, text, said):
     file = tmp_path / "mine.toml"
     file.write_text(text)
-    with pytest.raises(StrategyError, match=said):
+    with pytest.raises(TaskError, match=said):
         read_strategies(file)
 
 
 def test_a_strategy_is_there_once():
-    with pytest.raises(StrategyError, match="'plain' is there twice"):
+    with pytest.raises(TaskError, match="'plain' is there twice"):
         parse_strategies("plain,plain")
-    with pytest.raises(StrategyError, match="no strategies"):
+    with pytest.raises(TaskError, match="no strategies"):
         parse_strategies(",")
 
 
 def test_a_pipe_is_no_file_of_strategies(tmp_path):
     os.mkfifo(tmp_path / "a.toml")  # reading it would wait for ever
-    with pytest.raises(StrategyError, match="no regular file"):
+    with pytest.raises(TaskError, match="no regular file"):
         read_strategies(tmp_path / "a.toml")

@@ -6,7 +6,7 @@ import pytest
 
 from batchwright.cli.compare import TEMPLATE
 from batchwright.compare import Task, load_task
-from batchwright.errors import TaskError, TaskNotFoundError
+from batchwright.errors import SourceNotFoundError, TaskError
 
 GOOD = TEMPLATE.read_text(encoding="utf-8")
 
@@ -58,5 +58,5 @@ def test_a_bad_file_is_refused_in_a_line_that_names_it(tmp_path, text, said):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(TaskNotFoundError, match=r"no\.py: there is no such file"):
+    with pytest.raises(SourceNotFoundError, match=r"no\.py: there is no such file"):
         load_task(tmp_path / "no.py")

@@ -4,7 +4,7 @@ import pytest
 
 from batchwright.compare import Strategy, load_task
 from batchwright.compare.strategy import parse_strategies, read_strategies
-from batchwright.errors import BatchwrightError, StrategyError, TaskError
+from batchwright.errors import BatchwrightError, TaskError
 from tests.cli.command import invoke
 from tests.cli.test_compare import TASK, write
 from tests.compare.conftest import make_task
@@ -67,17 +67,17 @@ def test_a_setting_of_a_wrong_type_is_refused(setting, tmp_path):
 def test_a_file_of_another_shape_is_refused(text, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text, "utf-8")
-    with pytest.raises(StrategyError, match=r"mine\.toml|named") as caught:
+    with pytest.raises(TaskError, match=r"mine\.toml|named") as caught:
         read_strategies(path)
     assert "\n" not in str(caught.value)
     path.write_bytes(b"\xff\xfe[a]")
-    with pytest.raises(StrategyError, match="cannot be read"):
+    with pytest.raises(TaskError, match="cannot be read"):
         read_strategies(path)
 
 
 @pytest.mark.parametrize("names", ["", " ", ",", "plain+", "plain++bf16", "plain+curriculum:", "x"])
 def test_names_that_are_none_are_refused(names):
-    with pytest.raises(StrategyError):
+    with pytest.raises(TaskError):
         parse_strategies(names)
 
 
@@ -95,7 +95,7 @@ def test_names_that_are_none_are_refused(names):
     ],
 )
 def test_a_strategy_of_wrong_types_is_refused(settings):
-    with pytest.raises(StrategyError):
+    with pytest.raises(TaskError):
         Strategy(**{"name": "mine"} | settings)
 
 

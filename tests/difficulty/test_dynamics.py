@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import Dynamics
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 
 CLASSES = 3
 FIGURES = (
@@ -151,9 +151,9 @@ def test_tensors_on_the_cpu_are_taken():
     half = Dynamics(3)
     half.record(indices, logits.softmax(1).half(), labels)
     assert np.allclose(half.confidence, dynamics.confidence, atol=1e-2)
-    with pytest.raises(ScoresError, match="float"):
+    with pytest.raises(LengthsError, match="float"):
         dynamics.record(indices, logits.bfloat16(), labels, logits=True)
-    with pytest.raises(ScoresError, match="detach"):
+    with pytest.raises(LengthsError, match="detach"):
         dynamics.record(indices, logits.requires_grad_(), labels, logits=True)
 
 
@@ -176,7 +176,7 @@ def test_tensors_on_the_cpu_are_taken():
 )
 def test_a_batch_that_does_not_fit_is_refused_and_changes_nothing(indices, outputs, labels, logits):
     dynamics = Dynamics(2)
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         dynamics.record(indices, outputs, labels, logits=logits)
     assert dynamics.count.tolist() == [0, 0]
 
@@ -184,23 +184,23 @@ def test_a_batch_that_does_not_fit_is_refused_and_changes_nothing(indices, outpu
 def test_states_and_files_of_something_else_are_refused(tmp_path):
     dynamics = Dynamics(3)
     for other in (Dynamics(4), Dynamics(3, decay=0.5)):
-        with pytest.raises(ScoresError):
+        with pytest.raises(LengthsError):
             dynamics.merge(other)
-        with pytest.raises(ScoresError):
+        with pytest.raises(LengthsError):
             dynamics.load_state_dict(other.state_dict())
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         dynamics.load_state_dict({})
     for arguments in ({"num_samples": 0}, {"num_samples": 3, "decay": 1.0}):
-        with pytest.raises(ScoresError):
+        with pytest.raises(LengthsError):
             Dynamics(**arguments)
     path = tmp_path / "run.safetensors"
-    with pytest.raises(ScoresError, match="no such file"):
+    with pytest.raises(LengthsError, match="no such file"):
         Dynamics.load(path)
     dynamics.save(path)
     whole = path.read_bytes()
     for size in (0, 7, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(ScoresError):
+        with pytest.raises(LengthsError):
             Dynamics.load(path)
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         dynamics.save(tmp_path / "missing" / "run.safetensors")

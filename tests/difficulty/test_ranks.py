@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import combined, percentiles
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 
 SCORES = st.lists(st.integers(-5, 5) | st.floats(-1e9, 1e9), min_size=1, max_size=60)
 
@@ -67,14 +67,14 @@ def test_a_mean_is_weighted():
     ],
 )
 def test_scores_that_cannot_be_ranked_are_named(scores, words):
-    with pytest.raises(ScoresError) as raised:
+    with pytest.raises(LengthsError) as raised:
         percentiles(scores)
     assert [word for word in words if word not in str(raised.value)] == []
 
 
 @pytest.mark.parametrize("groups", [[1], np.array([{}, 1], dtype=object)])
 def test_groups_that_do_not_fit_are_refused(groups):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         percentiles([1, 2], groups=groups)
 
 
@@ -91,5 +91,5 @@ def test_groups_that_do_not_fit_are_refused(groups):
     ],
 )
 def test_what_cannot_be_combined_is_refused(scores, options):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         combined(scores, **options)

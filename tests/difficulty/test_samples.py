@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import compression, length, rarity, word_counts
-from batchwright.errors import LengthsError, ScoresError
+from batchwright.errors import LengthsError
 
 TOKENS = st.lists(st.lists(st.integers(0, 9) | st.just(2**40), max_size=8), min_size=1, max_size=20)
 TEXTS = st.lists(st.text("ab c\t\n\u2003é", max_size=12), min_size=1, max_size=20)
@@ -95,16 +95,16 @@ def test_length_is_the_length():
     ],
 )
 def test_what_has_no_rarity_is_refused(args, options):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         rarity(*args, **options)
 
 
 @pytest.mark.parametrize("texts", ["one text", [], ["a", None]])
 def test_what_cannot_be_compressed_is_refused(texts):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         compression(texts)
 
 
 def test_a_level_that_zlib_does_not_have_is_refused():
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         compression(["a"], level=0)

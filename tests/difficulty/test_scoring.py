@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from batchwright.difficulty import compression, score
 from batchwright.difficulty.shards import Column
-from batchwright.errors import MissingExtraError, ScoresError, SourceError, SourceNotFoundError
+from batchwright.errors import LengthsError, MissingExtraError, SourceError, SourceNotFoundError
 from tests.difficulty.killed import SAMPLES, SHARD_SIZE
 from tests.patience import PATIENCE
 
@@ -118,17 +118,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         (samples, square, {"fingerprint": "another model"}, "fingerprint"),
     ]
     for data, metric, options, word in others:
-        with pytest.raises(ScoresError, match=word):
+        with pytest.raises(LengthsError, match=word):
             score(data, metric, folder=folder, **({"shard_size": 3} | options))
     (folder / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ScoresError, match="not a folder of scores"):
+    with pytest.raises(LengthsError, match="not a folder of scores"):
         score(samples, square, shard_size=3, folder=folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(ScoresError, match="no manifest"):
+    with pytest.raises(LengthsError, match="no manifest"):
         score(samples, square, shard_size=3, folder=folder)
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ScoresError, match="file"):
+    with pytest.raises(LengthsError, match="file"):
         score(samples, square, folder=file)
 
 
@@ -175,7 +175,7 @@ def test_partial_metrics_and_functions_of_one_name_are_told_apart(tmp_path):
         return np.asarray(part) - np.asarray(part).size
 
     score([1.0, 2.0], first, folder=tmp_path)
-    with pytest.raises(ScoresError, match="metric"):
+    with pytest.raises(LengthsError, match="metric"):
         score([1.0, 2.0], metric, folder=tmp_path)
     level = functools.partial(compression, level=1)
     assert score(["aaa" * 9], level, folder=tmp_path / "other")[0] < 1
@@ -193,7 +193,7 @@ def test_partial_metrics_and_functions_of_one_name_are_told_apart(tmp_path):
     ids=range(5),
 )
 def test_a_metric_that_gives_no_number_is_named(metric, words):
-    with pytest.raises(ScoresError) as raised:
+    with pytest.raises(LengthsError) as raised:
         score(list(range(6)), metric, shard_size=3)
     assert [word for word in words if word not in str(raised.value)] == []
 
@@ -211,7 +211,7 @@ def test_a_metric_that_gives_no_number_is_named(metric, words):
     ids=range(6),
 )
 def test_what_cannot_be_scored_is_refused(source, options):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         score(source, square, **options)
 
 
@@ -249,7 +249,7 @@ def test_texts_of_files_are_scored_as_texts(suffix, shard_size, tmp_path):
     (folder / "shard-00000000.npy").unlink()
     assert np.array_equal(score(path, compression, shard_size=shard_size, folder=folder), scores)
     write(path, [*TEXTS, "one more"])
-    with pytest.raises(ScoresError, match="data"):
+    with pytest.raises(LengthsError, match="data"):
         score(path, compression, shard_size=shard_size, folder=folder)
 
 
@@ -264,7 +264,7 @@ def test_numbers_and_lists_of_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("null.jsonl", '{"text": "a"}\n{"text": null}\n', ScoresError),
+        ("null.jsonl", '{"text": "a"}\n{"text": null}\n', LengthsError),
         ("cut.jsonl", '{"text": "a"}\n{"te', SourceError),
         ("empty.txt", "", SourceError),
         ("binary.txt", b"\xff\xfe\x00", SourceError),
@@ -317,7 +317,7 @@ def test_ray_gives_the_same_scores(tmp_path):
 def test_of_a_file_too_the_sample_is_named_by_its_row(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(TEXTS), encoding="utf-8")
-    with pytest.raises(ScoresError, match="sample 5 "):
+    with pytest.raises(LengthsError, match="sample 5 "):
         score(path, lambda part: [np.inf if x == "last" else 1 for x in part], shard_size=2)
 
 

@@ -6,7 +6,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.ensemble import RandomForestClassifier
 
 from batchwright.difficulty import noise_rate, out_of_fold
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 
 
 def with_noise(labels, rate, seed):
@@ -147,7 +147,7 @@ def test_a_class_of_one_sample_has_a_loss():
     ],
 )
 def test_what_no_teacher_can_judge_is_refused(features, labels, options):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         out_of_fold(features, labels, **options)
 
 
@@ -163,7 +163,7 @@ def test_what_no_teacher_can_judge_is_refused(features, labels, options):
     ],
 )
 def test_rates_of_what_is_no_distribution_are_refused(probabilities, labels):
-    with pytest.raises(ScoresError):
+    with pytest.raises(LengthsError):
         noise_rate(probabilities, labels)
 
 

@@ -46,11 +46,11 @@ def test_a_plan_reads_each_block_within_one_stretch():
 
 
 def test_bad_input():
-    with pytest.raises(bw.PlanError, match="at least 1 sample"):
+    with pytest.raises(bw.errors.PlanError, match="at least 1 sample"):
         bw.Blocks([3, 0])
-    with pytest.raises(bw.PlanError, match="at least 1 sample"):
+    with pytest.raises(bw.errors.PlanError, match="at least 1 sample"):
         bw.Blocks(2.5)
-    with pytest.raises(bw.PlanError, match="open_blocks=0"):
+    with pytest.raises(bw.errors.PlanError, match="open_blocks=0"):
         bw.Blocks(3, open_blocks=0)
-    with pytest.raises(bw.PlanError, match="blocks hold 5 samples, there are 6"):
+    with pytest.raises(bw.errors.PlanError, match="blocks hold 5 samples, there are 6"):
         bw.Blocks([2, 3])(np.ones(6, dtype=int), seed=0, epoch=0)

@@ -152,7 +152,7 @@ def test_every_epoch_of_a_curriculum_has_the_same_number_of_batches(lengths, bat
             accumulate=world[1],
             last="repeat",
         )
-    except bw.PlanError as error:
+    except bw.errors.PlanError as error:
         assert "draws from" in str(error)
         return
     for epoch in range(6):
@@ -176,24 +176,26 @@ def test_padding_still_goes():
 
 
 def test_bad_input():
-    with pytest.raises(bw.ScoresError, match=r"difficulty\[1\] is nan, and 1 of 3"):
+    with pytest.raises(bw.errors.LengthsError, match=r"difficulty\[1\] is nan, and 1 of 3"):
         bw.Curriculum([0.0, np.nan, 1.0])
-    with pytest.raises(bw.ScoresError, match="shape"):
+    with pytest.raises(bw.errors.LengthsError, match="shape"):
         bw.Curriculum([[0.0, 1.0]])
-    with pytest.raises(bw.ScoresError, match="cannot be read as numbers"):
+    with pytest.raises(bw.errors.LengthsError, match="cannot be read as numbers"):
         bw.Curriculum(["easy", "hard"])
-    with pytest.raises(bw.ScoresError, match="difficulty has 3 entries for 1,000 samples"):
+    with pytest.raises(bw.errors.LengthsError, match="difficulty has 3 entries for 1,000 samples"):
         bw.Curriculum([1, 2, 3])(ONES, seed=0, epoch=0)
-    with pytest.raises(bw.PlanError, match="band"):
+    with pytest.raises(bw.errors.PlanError, match="band"):
         bw.Curriculum([1, 2], band=(0.5, 0.5))
-    with pytest.raises(bw.PlanError, match="epochs=0"):
+    with pytest.raises(bw.errors.PlanError, match="epochs=0"):
         bw.Curriculum([1, 2], epochs=0)
     for wrong in (lambda progress: 0 * progress, lambda progress: progress + np.nan):
-        with pytest.raises(bw.PlanError, match="expected above 0, at most 1"):
+        with pytest.raises(bw.errors.PlanError, match="expected above 0, at most 1"):
             bw.Curriculum([1, 2], pacing=wrong)(ONES[:2], seed=0, epoch=0)
 
 
 def test_a_pacing_that_never_fills_a_batch_is_refused():
     order = bw.Curriculum(scores(1000), pacing=pacing.constant(share=0.01))
-    with pytest.raises(bw.PlanError, match="draws from 10 samples at first, fewer than the 3"):
+    with pytest.raises(
+        bw.errors.PlanError, match="draws from 10 samples at first, fewer than the 3"
+    ):
         bw.Planner(ONES, batching=bw.FixedSize(32), order=order)

@@ -91,7 +91,7 @@ def test_no_sample_is_drawn_more_often_than_allowed_and_others_make_up_for_it():
     assert counts.sum() == 1200
     assert counts[GROUPS == "fr"].sum() == 500
     assert counts[GROUPS == "de"].sum() == 600
-    with pytest.raises(bw.PlanError, match="2 times over: nothing is left"):
+    with pytest.raises(bw.errors.PlanError, match="2 times over: nothing is left"):
         order(ONES, seed=0, epoch=12)
 
 
@@ -125,19 +125,19 @@ def test_planned_counts_are_constant_and_updates_mixed():
 
 
 def test_bad_input():
-    with pytest.raises(bw.ScoresError, match="weights name \\['es'\\], which no sample"):
+    with pytest.raises(bw.errors.LengthsError, match="weights name \\['es'\\], which no sample"):
         bw.Mixture(GROUPS, weights={"es": 1})
-    with pytest.raises(bw.ScoresError, match="all 0"):
+    with pytest.raises(bw.errors.LengthsError, match="all 0"):
         bw.Mixture(GROUPS, weights={"de": 0})
-    with pytest.raises(bw.ScoresError, match="expected at least 0"):
+    with pytest.raises(bw.errors.LengthsError, match="expected at least 0"):
         bw.Mixture(GROUPS, weights={"de": -1, "ko": 3})
-    with pytest.raises(bw.PlanError, match="give one of weights, temperature and schedule"):
+    with pytest.raises(bw.errors.PlanError, match="give one of weights, temperature and schedule"):
         bw.Mixture(GROUPS)
-    with pytest.raises(bw.PlanError, match="expected rising numbers"):
+    with pytest.raises(bw.errors.PlanError, match="expected rising numbers"):
         bw.Mixture(GROUPS, schedule=[(1, {"de": 1}), (0, {"ko": 1})])
-    with pytest.raises(bw.PlanError, match="temperature=0"):
+    with pytest.raises(bw.errors.PlanError, match="temperature=0"):
         bw.Mixture(GROUPS, temperature=0)
-    with pytest.raises(bw.ScoresError, match="groups has 1,000 entries for 3 samples"):
+    with pytest.raises(bw.errors.LengthsError, match="groups has 1,000 entries for 3 samples"):
         bw.Mixture(GROUPS, temperature=1)(ONES[:3], seed=0, epoch=0)
 
 

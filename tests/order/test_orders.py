@@ -38,12 +38,12 @@ def test_a_shuffle_moves_samples():
 
 
 def test_a_window_holds_a_sample():
-    with pytest.raises(bw.PlanError, match="window=0"):
+    with pytest.raises(bw.errors.PlanError, match="window=0"):
         bw.Shuffle(window=0)
 
 
 def test_pools_are_checked_against_the_samples():
-    with pytest.raises(bw.PlanError, match="samples -1 to 2, there are 0 to 2"):
+    with pytest.raises(bw.errors.PlanError, match="samples -1 to 2, there are 0 to 2"):
         as_pools(Pools(np.array([-1, 2]), None), 3)
-    with pytest.raises(bw.PlanError, match="expected at least one sample"):
+    with pytest.raises(bw.errors.PlanError, match="expected at least one sample"):
         as_pools(np.array([0.5]), 3)

@@ -75,17 +75,17 @@ def test_a_table_is_saved_beside_a_checkpoint(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["losses.safetensors"]
     path.write_bytes(path.read_bytes()[:-5])
     for wrong in (path, tmp_path / "nowhere"):
-        with pytest.raises(bw.ScoresError, match="truncated|no such file"):
+        with pytest.raises(bw.errors.LengthsError, match="truncated|no such file"):
             other.load(wrong)
     table.save(path)
-    with pytest.raises(bw.ScoresError, match=r"float32\[3\], expected float32\[4\]"):
+    with pytest.raises(bw.errors.LengthsError, match=r"float32\[3\], expected float32\[4\]"):
         bw.LossTable(4).load(path)
 
 
 def test_losses_that_are_not_shared_yet_stop_the_next_epoch():
     table = table_of([1.0, 2.0])
     table.pending = 7
-    with pytest.raises(bw.PlanError, match="7 losses have not been shared"):
+    with pytest.raises(bw.errors.PlanError, match="7 losses have not been shared"):
         table.cut(1)
 
 
@@ -188,23 +188,25 @@ def test_unbiased_dropping_begins_and_ends_with_everything():
 
 def test_bad_input():
     table = bw.LossTable(3)
-    with pytest.raises(bw.ScoresError, match="2 indices for 1 losses"):
+    with pytest.raises(bw.errors.LengthsError, match="2 indices for 1 losses"):
         table.record([0, 1], [1.0])
-    with pytest.raises(bw.ScoresError, match="samples 0 to 3, there are 0 to 2"):
+    with pytest.raises(bw.errors.LengthsError, match="samples 0 to 3, there are 0 to 2"):
         table.record([0, 3], [1.0, 1.0])
-    with pytest.raises(bw.ScoresError, match=r"float32\[4\], expected float32\[3\]"):
+    with pytest.raises(bw.errors.LengthsError, match=r"float32\[4\], expected float32\[3\]"):
         table.load_state_dict(bw.LossTable(4).state_dict())
-    with pytest.raises(bw.ScoresError, match="not a state of LossTable"):
+    with pytest.raises(bw.errors.LengthsError, match="not a state of LossTable"):
         table.load_state_dict({"losses": [1.0]})
-    with pytest.raises(bw.ScoresError, match="smoothing=1"):
+    with pytest.raises(bw.errors.LengthsError, match="smoothing=1"):
         bw.LossTable(3, smoothing=1)
-    with pytest.raises(bw.PlanError, match="noise_rate=1"):
+    with pytest.raises(bw.errors.PlanError, match="noise_rate=1"):
         bw.SelfPaced(table, noise_rate=1)
-    with pytest.raises(bw.PlanError, match="warm_up=0"):
+    with pytest.raises(bw.errors.PlanError, match="warm_up=0"):
         bw.SelfPaced(table, noise_rate=0.2, warm_up=0)
-    with pytest.raises(bw.ScoresError, match="groups has 2 entries for 3 samples"):
+    with pytest.raises(bw.errors.LengthsError, match="groups has 2 entries for 3 samples"):
         bw.SelfPaced(table, noise_rate=0.2, groups=[0, 1])
-    with pytest.raises(bw.ScoresError, match="the loss table has 3 entries for 1,000 samples"):
+    with pytest.raises(
+        bw.errors.LengthsError, match="the loss table has 3 entries for 1,000 samples"
+    ):
         bw.SelfPaced(table, noise_rate=0.2)(ONES, seed=0, epoch=0)
-    with pytest.raises(bw.PlanError, match="drop=1"):
+    with pytest.raises(bw.errors.PlanError, match="drop=1"):
         bw.UnbiasedDropping(table, drop=1, until=3)

@@ -75,7 +75,7 @@ def test_a_stratum_larger_than_a_block_is_shuffled_pass_by_pass():
 
 
 def test_an_empty_stratum_cannot_be_drawn_from():
-    with pytest.raises(bw.PlanError, match="empty stratum"):
+    with pytest.raises(bw.errors.PlanError, match="empty stratum"):
         strata_of([3, 0]).draw(np.array([[1, 1]]), seed=0)
 
 

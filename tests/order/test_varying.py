@@ -122,7 +122,7 @@ def test_what_is_wrong_in_a_later_epoch_is_said_at_once():
     def order(lengths, *, seed, epoch):
         return np.array([lengths.size if epoch == 2 else 0])
 
-    with pytest.raises(bw.PlanError, match="samples 2000 to 2000, there are 0 to 1999"):
+    with pytest.raises(bw.errors.PlanError, match="samples 2000 to 2000, there are 0 to 1999"):
         bw.Planner(LENGTHS, batching=bw.FixedSize(10), order=order)
 
 
@@ -162,7 +162,9 @@ def test_draws_of_which_some_exceed_the_budget(order, mixing):
 def test_an_order_that_draws_only_what_exceeds_the_budget():
     order = bw.Curriculum(-np.arange(40.0), pacing=bw.pacing.constant(share=0.1), epochs=3)
     batching = bw.TokenBudget(30, oversize="drop")
-    with pytest.raises(bw.PlanError, match="epoch 0 would hold no sample: all that the order"):
+    with pytest.raises(
+        bw.errors.PlanError, match="epoch 0 would hold no sample: all that the order"
+    ):
         bw.Planner(np.arange(1, 41), batching=batching, order=order)
 
 
@@ -183,7 +185,7 @@ def test_pools_that_are_none(offsets):
     def order(lengths, *, seed, epoch):
         return Pools(np.arange(4), np.array(offsets))
 
-    with pytest.raises(bw.PlanError, match="pools with offsets"):
+    with pytest.raises(bw.errors.PlanError, match="pools with offsets"):
         bw.plan([1, 2, 3, 4], max_tokens=9, order=order)
 
 

@@ -126,13 +126,13 @@ def test_planned():
 
 
 def test_bad_input():
-    with pytest.raises(bw.ScoresError, match=r"weights\[1\] is -1"):
+    with pytest.raises(bw.errors.LengthsError, match=r"weights\[1\] is -1"):
         bw.Weighted([1, -1])
-    with pytest.raises(bw.ScoresError, match="weights are all 0"):
+    with pytest.raises(bw.errors.LengthsError, match="weights are all 0"):
         bw.Weighted([0, 0])
-    with pytest.raises(bw.ScoresError, match=r"weights\[0\] is inf"):
+    with pytest.raises(bw.errors.LengthsError, match=r"weights\[0\] is inf"):
         bw.Weighted([np.inf, 1])
-    with pytest.raises(bw.ScoresError, match="2 draws without replacement from 1 samples"):
+    with pytest.raises(bw.errors.LengthsError, match="2 draws without replacement from 1 samples"):
         bw.Weighted([1, 0], replacement=False)
-    with pytest.raises(bw.ScoresError, match="num_samples=0"):
+    with pytest.raises(bw.errors.LengthsError, match="num_samples=0"):
         bw.Weighted([1, 1], num_samples=0)

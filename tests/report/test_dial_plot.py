@@ -18,13 +18,14 @@ from batchwright.cli.group import batchwright
 from batchwright.errors import MissingExtraError
 from batchwright.report import plot_dial
 from batchwright.report.dial_plot import dial_figure
+from batchwright.stats.dial import DialPosition
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 0.9, 4000), 1, 600).astype(int)
 DIAL = bw.mixing_dial(LENGTHS, bw.TokenBudget(1500), accumulate=8, epochs=1)
 
 
 def position(mixing, efficiency, dispersion):
-    return bw.DialPosition(mixing, 8, 80, efficiency, dispersion)
+    return DialPosition(mixing, 8, 80, efficiency, dispersion)
 
 
 def parsed(path):
@@ -136,11 +137,11 @@ def test_a_plot_opens_no_window_and_loads_no_pyplot(tmp_path):
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path):
-    with pytest.raises(bw.PlotError, match=r"'dial\.jpeg'.*\.svg, \.png or \.pdf"):
+    with pytest.raises(bw.errors.SourceError, match=r"'dial\.jpeg'.*\.svg, \.png or \.pdf"):
         plot_dial(DIAL, "dial.jpeg")
-    with pytest.raises(bw.PlotError, match="no positions"):
+    with pytest.raises(bw.errors.SourceError, match="no positions"):
         plot_dial((), tmp_path / "dial.svg")
-    with pytest.raises(bw.PlotError, match="nowhere"):
+    with pytest.raises(bw.errors.SourceError, match="nowhere"):
         plot_dial(DIAL, tmp_path / "nowhere" / "dial.svg")
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +165,7 @@ def test_inspect_draws_the_dial_that_it_prints(tmp_path):
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["plot"] == drawn
-    again = [bw.DialPosition(**each) for each in facts["dial"]]
+    again = [DialPosition(**each) for each in facts["dial"]]
     plot_dial(again, tmp_path / "again.svg")
     assert Path(drawn).read_bytes() == (tmp_path / "again.svg").read_bytes()
     text = CliRunner().invoke(batchwright, ["inspect", *files, *options])

@@ -38,7 +38,7 @@ def rows_of(text):
 def test_any_plan_fits_any_terminal(job, width, glyphs):
     try:
         plan = job.planner()(0)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         reject()
     width = fitting(width)
     for facts in (plan_facts(plan, job.lengths), PlanFacts(file_facts(plan))):

@@ -51,7 +51,7 @@ def test_rows_wherever_blocks_end(tmp_path, monkeypatch, rows, end, block) -> No
     (tmp_path / "a.csv").write_text(text.getvalue(), newline="")
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", block)
     for k, column in enumerate("ab"):
-        found = sources.lengths(
+        found = sources.read_lengths(
             tmp_path / "a.csv", column=column, measure="characters", cache=False
         )
         assert found.tolist() == [len(row[k]) for row in rows]
@@ -70,7 +70,9 @@ def test_any_rows_are_those_of_the_parser(tmp_path, monkeypatch, text, block) ->
     for size in (1 << 20, block):
         monkeypatch.setattr(blocks, "_BLOCK_BYTES", size)
         try:
-            found.append(sources.lengths(tmp_path / "a.csv", measure="bytes", cache=False).tolist())
+            found.append(
+                sources.read_lengths(tmp_path / "a.csv", measure="bytes", cache=False).tolist()
+            )
         except SourceError as error:
             found.append("closed" if "never closed" in str(error) else "refused")
     assert found[0] == found[1]
@@ -81,10 +83,10 @@ def test_any_rows_are_those_of_the_parser(tmp_path, monkeypatch, text, block) ->
 def test_one_line_without_end(tmp_path, suffix: str) -> None:
     line = b"a" * (33 << 20)
     kinds = (
-        ("a.jsonl", b'{"length": "' + line, sources.lengths),
-        ("a.csv", b"length\n" + line, sources.lengths),
-        ("b.csv", b'length\n"' + line, sources.lengths),
-        ("c.csv", line, sources.lengths),
+        ("a.jsonl", b'{"length": "' + line, sources.read_lengths),
+        ("a.csv", b"length\n" + line, sources.read_lengths),
+        ("b.csv", b'length\n"' + line, sources.read_lengths),
+        ("c.csv", line, sources.read_lengths),
         ("a.txt", line, lambda path: score(path, count)),
     )
     # What unpacks a file does not know its kind.
@@ -102,7 +104,9 @@ def test_long_lines_are_read(tmp_path, monkeypatch, size: int) -> None:
     (tmp_path / "a.csv").write_text("".join(f"{text}\n" for text in ["text", *texts]))
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
     for name in ("a.csv", "a.jsonl"):
-        assert sources.lengths(tmp_path / name, measure="bytes").tolist() == list(map(len, texts))
+        assert sources.read_lengths(tmp_path / name, measure="bytes").tolist() == list(
+            map(len, texts)
+        )
 
 
 @pytest.mark.parametrize("suffix", CODECS[1:])
@@ -112,10 +116,10 @@ def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch, suffix: str)
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1 << 16)
     path = write(tmp_path / f"a.csv{suffix}", b"length\n" + b"512\n" * (1 << 20))
     with pytest.raises(SourceError, match="unpacks to more than 1 MiB"):
-        sources.lengths(path)
+        sources.read_lengths(path)
     random = np.random.default_rng(0).integers(1, 10**9, 1 << 18)
     path = write(tmp_path / f"b.csv{suffix}", "\n".join(["n", *map(str, random)]).encode())
-    assert sources.lengths(path).tolist() == random.tolist()
+    assert sources.read_lengths(path).tolist() == random.tolist()
 
 
 ERRORS = """
@@ -124,7 +128,7 @@ from batchwright import sources
 for path in sys.argv[1:]:
     for _ in range(3):
         try:
-            sources.lengths(path, column="length", cache=False)
+            sources.read_lengths(path, column="length", cache=False)
         except ValueError as error:
             print(type(error).__name__)
 print("alive")
@@ -162,17 +166,17 @@ def test_errors_count_rows_through_blocks(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
     (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 5000 + "1\n")
     with pytest.raises(SourceError, match="Row #5002: Expected 2 columns, got 1"):
-        sources.lengths(tmp_path / "a.csv", column="a")
+        sources.read_lengths(tmp_path / "a.csv", column="a")
     (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 5000 + "x,2\n")
     with pytest.raises(SourceError, match="row 5,000 of 'a'"):
-        sources.lengths(tmp_path / "a.csv", column="a")
+        sources.read_lengths(tmp_path / "a.csv", column="a")
 
 
 def test_a_column_that_stands_twice_and_one_beside_it(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("a,b,a\n1,2,3\n")
-    assert sources.lengths(tmp_path / "a.csv", column="b").tolist() == [2]
+    assert sources.read_lengths(tmp_path / "a.csv", column="b").tolist() == [2]
     with pytest.raises(SourceError, match="2 columns named 'a'"):
-        sources.lengths(tmp_path / "a.csv", column="a")
+        sources.read_lengths(tmp_path / "a.csv", column="a")
 
 
 def test_text_with_a_byte_order_mark_and_carriage_returns(tmp_path) -> None:
@@ -180,7 +184,7 @@ def test_text_with_a_byte_order_mark_and_carriage_returns(tmp_path) -> None:
     assert score(tmp_path / "a.txt", count).tolist() == [2, 2, 0]
     (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfn\r\n\x001\r\n")
     with pytest.raises((SourceError, LengthsError), match="row 0"):
-        sources.lengths(tmp_path / "b.csv")
+        sources.read_lengths(tmp_path / "b.csv")
 
 
 @pytest.mark.slow
@@ -192,12 +196,12 @@ def test_rows_without_end(tmp_path, monkeypatch, name: str) -> None:
     values = np.ones(10_000_000, dtype=np.int8)
     if name == "a.npy":
         np.save(path, values)
-        assert len(sources.lengths(path)) == len(values)
+        assert len(sources.read_lengths(path)) == len(values)
         return
     if name == "a.parquet":
         pq.write_table(pa.table({"length": values}), path)
     else:
         write(path, b"1\n" * len(values))
-    read = {"a.txt.gz": lambda: score(path, count), "a.parquet": lambda: sources.lengths(path)}
+    read = {"a.txt.gz": lambda: score(path, count), "a.parquet": lambda: sources.read_lengths(path)}
     with pytest.raises(SourceError, match="unpacks to more than .* rows"):
-        read.get(name, lambda: sources.lengths(path, column="1"))()
+        read.get(name, lambda: sources.read_lengths(path, column="1"))()

@@ -32,7 +32,7 @@ needs_casts_of_views = pytest.mark.skipif(
     ids=lambda array: str(array.type),
 )
 def test_text_in_any_encoding(write, array, writer: str) -> None:
-    lengths = sources.lengths(write(writer, {"text": array}), measure="bytes")
+    lengths = sources.read_lengths(write(writer, {"text": array}), measure="bytes")
     assert lengths.tolist() == [len(value) for value in ENCODED]
 
 
@@ -48,25 +48,25 @@ def test_text_in_any_encoding(write, array, writer: str) -> None:
 )
 def test_lists_in_any_encoding(write, type_, item) -> None:
     array = pa.array([[item] * k for k in (3, 0, 1)], type_)
-    assert sources.lengths(write("data.arrow", {"tokens": array})).tolist() == [3, 0, 1]
+    assert sources.read_lengths(write("data.arrow", {"tokens": array})).tolist() == [3, 0, 1]
 
 
 def test_lists_of_fixed_size(write) -> None:
     array = pa.array([[1, 2], [3, 4]], pa.list_(pa.int8(), 2))
-    assert sources.lengths(write("data.parquet", {"tokens": array})).tolist() == [2, 2]
+    assert sources.read_lengths(write("data.parquet", {"tokens": array})).tolist() == [2, 2]
 
 
 def test_decimals_and_half_floats(write) -> None:
     decimals = pa.array([3, 4], pa.int64()).cast(pa.decimal128(21, 2))
-    assert sources.lengths(write("data.parquet", {"length": decimals})).tolist() == [3, 4]
+    assert sources.read_lengths(write("data.parquet", {"length": decimals})).tolist() == [3, 4]
     halves = np.array([3, 4], dtype=np.float16)
-    assert sources.lengths(write("data.parquet", {"length": halves})).tolist() == [3, 4]
+    assert sources.read_lengths(write("data.parquet", {"length": halves})).tolist() == [3, 4]
 
 
 @pytest.mark.skipif(not hasattr(pa, "json_"), reason="pyarrow < 19 has no JSON type")
 def test_extension_types_are_their_storage(write) -> None:
     array = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}', "[]"]))
-    lengths = sources.lengths(write("data.arrow", {"text": array}), measure="characters")
+    lengths = sources.read_lengths(write("data.arrow", {"text": array}), measure="characters")
     assert lengths.tolist() == [8, 2]
 
 
@@ -81,12 +81,12 @@ def test_extension_types_are_their_storage(write) -> None:
 )
 def test_other_types_are_refused(write, values) -> None:
     with pytest.raises(SourceError, match="expected integers, text or lists"):
-        sources.lengths(write("data.parquet", {"length": values}))
+        sources.read_lengths(write("data.parquet", {"length": values}))
 
 
 def test_feather_as_pyarrow_writes_it(tmp_path) -> None:
     feather.write_feather(pa.table({"length": [1, 2, 3]}), tmp_path / "a.feather")
-    assert sources.lengths(tmp_path / "a.feather").tolist() == [1, 2, 3]
+    assert sources.read_lengths(tmp_path / "a.feather").tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
@@ -95,18 +95,18 @@ def test_compressed_streams(tmp_path, codec: str) -> None:
     options = pa.ipc.IpcWriteOptions(compression=codec)
     with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema, options=options) as writer:
         writer.write_table(table)
-    assert sources.lengths(tmp_path / "a.arrow").tolist() == list(range(100))
+    assert sources.read_lengths(tmp_path / "a.arrow").tolist() == list(range(100))
 
 
 def test_columns_with_dots_in_their_names(write) -> None:
     columns = {"a": [[1], [2, 3]], "a.b": [7, 8], "c": [{"d": 1}, {"d": 2}]}
     path = write("data.parquet", columns)
-    assert sources.lengths(path, column="a.b").tolist() == [7, 8]
-    assert sources.lengths(path, column="a").tolist() == [1, 2]
+    assert sources.read_lengths(path, column="a.b").tolist() == [7, 8]
+    assert sources.read_lengths(path, column="a").tolist() == [1, 2]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path) -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["length", "length"])
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(SourceError, match="2 columns named 'length'"):
-        sources.lengths(tmp_path / "a.parquet", column="length")
+        sources.read_lengths(tmp_path / "a.parquet", column="length")

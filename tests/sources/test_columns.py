@@ -33,7 +33,7 @@ def test_what_is_not_clear_is_asked(names: list[str]) -> None:
 def test_an_unknown_column_is_answered_with_the_nearest(write, name: str) -> None:
     path = write(name, {"text": ["a"], "length": [1]})
     with pytest.raises(ColumnNotFoundError, match="Did you mean 'length'") as caught:
-        sources.lengths(path, column="length_")
+        sources.read_lengths(path, column="length_")
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "It has 'text', 'length'." in message
@@ -42,7 +42,7 @@ def test_an_unknown_column_is_answered_with_the_nearest(write, name: str) -> Non
 
 def test_an_unknown_column_of_an_array(write) -> None:
     with pytest.raises(ColumnNotFoundError, match="no column 'length'"):
-        sources.lengths(write("data.npy", {"length": [1]}), column="length")
+        sources.read_lengths(write("data.npy", {"length": [1]}), column="length")
 
 
 def test_of_hundreds_of_columns_twenty_are_listed() -> None:

@@ -20,7 +20,7 @@ COLUMNS = {"length": list(range(100, 130)), "text": [f"{'to be ' * i}é" for i i
 
 
 def read(path, **options) -> list[int]:
-    return sources.lengths(path, cache=False, **options).tolist()
+    return sources.read_lengths(path, cache=False, **options).tolist()
 
 
 def assert_one_clear_line(error: BaseException, path) -> None:
@@ -33,7 +33,7 @@ def assert_one_clear_line(error: BaseException, path) -> None:
 @pytest.mark.parametrize("name", ["missing.parquet", "missing", "missing/", "a/b.csv"])
 def test_a_missing_file(tmp_path, name: str) -> None:
     with pytest.raises(SourceNotFoundError, match="no file or directory") as caught:
-        sources.lengths(tmp_path / name)
+        sources.read_lengths(tmp_path / name)
     assert isinstance(caught.value, FileNotFoundError)
     assert str(tmp_path / name) in str(caught.value)
 
@@ -42,21 +42,21 @@ def test_a_missing_file(tmp_path, name: str) -> None:
 def test_an_unknown_kind_lists_the_known_ones(tmp_path, name: str) -> None:
     (tmp_path / name).write_text("1\n")
     with pytest.raises(SourceError, match="unknown kind") as caught:
-        sources.lengths(tmp_path / name)
+        sources.read_lengths(tmp_path / name)
     assert all(suffix in str(caught.value) for suffix in SUFFIXES)
 
 
 @pytest.mark.parametrize("source", [None, 5, [1, 2], np.arange(3), b"data.csv"])
 def test_what_is_no_source(source) -> None:
     with pytest.raises(SourceError, match="pass a path or a datasets\\.Dataset"):
-        sources.lengths(source)
+        sources.read_lengths(source)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_an_empty_file(tmp_path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(SourceError, match="is empty: it has 0 bytes"):
-        sources.lengths(tmp_path / name)
+        sources.read_lengths(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -65,7 +65,7 @@ def test_a_file_without_rows(write, name: str) -> None:
     with pytest.raises(
         SourceError, match="no rows" if "json" not in name else "is empty|no columns"
     ):
-        sources.lengths(path)
+        sources.read_lengths(path)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -73,7 +73,7 @@ def test_something_else_under_the_suffix(tmp_path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(SourceError) as caught:
-        sources.lengths(path, column=None if name.endswith(".npy") else "length")
+        sources.read_lengths(path, column=None if name.endswith(".npy") else "length")
     assert_one_clear_line(caught.value, path)
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_refused_or_read_without_a_crash(write, name: str) -> 
         path.write_bytes(damaged.tobytes())
         for options in ({"column": "length"}, {"column": "text", "measure": "words"}):
             try:
-                sources.lengths(path, cache=False, **options)
+                sources.read_lengths(path, cache=False, **options)
             except BatchwrightError as error:
                 assert_one_clear_line(error, path)
 
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_refused_or_read_without_a_crash(write, name: str) -> 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(SourceError, match="not a regular file"):
-        sources.lengths(tmp_path / "pipe.csv")
+        sources.read_lengths(tmp_path / "pipe.csv")
 
 
 @pytest.mark.parametrize("last", ["null", " null", "\tnull\n", "[1]", "3"])

@@ -15,7 +15,7 @@ from batchwright.sources import blocks
 def read(tmp_path, text: str | bytes, name: str = "data.csv", **options):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return sources.lengths(path, **options).tolist()
+    return sources.read_lengths(path, **options).tolist()
 
 
 @pytest.mark.parametrize("text", ["n\n1\n2\n", "n\r\n1\r\n2", '\ufeff"n"\n 1\n"2"\n'])
@@ -126,5 +126,5 @@ def test_a_column_named_by_a_number_can_be_asked_for(tmp_path) -> None:
 def test_any_text_that_pyarrow_writes(tmp_path, texts: list[str], wide: bool) -> None:
     columns = {"text": texts} | ({"id": list(range(len(texts)))} if wide else {})
     pa_csv.write_csv(pa.table(columns), tmp_path / "a.csv")
-    lengths = sources.lengths(tmp_path / "a.csv", measure="characters", cache=False)
+    lengths = sources.read_lengths(tmp_path / "a.csv", measure="characters", cache=False)
     assert lengths.tolist() == [len(text) for text in texts]

@@ -24,14 +24,14 @@ def test_pyarrow(write, name: str, request) -> None:
     path = write(name, {"length": [1]})
     request.getfixturevalue("without_pyarrow")
     with pytest.raises(MissingExtraError, match=r"pip install 'batchwright\[sources\]'") as caught:
-        sources.lengths(path)
+        sources.read_lengths(path)
     assert "pyarrow" in str(caught.value)
     assert isinstance(caught.value, ImportError)
 
 
 def test_npy_needs_nothing(tmp_path, without_pyarrow) -> None:
     np.save(tmp_path / "a.npy", np.array([1.0, 2.0]))
-    assert sources.lengths(tmp_path / "a.npy").tolist() == [1, 2]
+    assert sources.read_lengths(tmp_path / "a.npy").tolist() == [1, 2]
 
 
 def test_tokenizers(write, tmp_path, monkeypatch) -> None:
@@ -39,7 +39,7 @@ def test_tokenizers(write, tmp_path, monkeypatch) -> None:
     path = write("data.csv", {"text": ["a"]})
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'batchwright\[sources\]'"):
-        sources.lengths(path, tokenizer=tmp_path)
+        sources.read_lengths(path, tokenizer=tmp_path)
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:

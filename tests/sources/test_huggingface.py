@@ -35,11 +35,11 @@ def dataset():
 
 
 def check(source, rows: list[int]) -> None:
-    lengths = sources.lengths(source)
+    lengths = sources.read_lengths(source)
     assert lengths.dtype == "int32"
     assert lengths.tolist() == [row + 1 for row in rows]
-    assert sources.lengths(source, column="input_ids").tolist() == [row % 7 for row in rows]
-    words = sources.lengths(source, measure="words")
+    assert sources.read_lengths(source, column="input_ids").tolist() == [row % 7 for row in rows]
+    words = sources.read_lengths(source, measure="words")
     assert words.tolist() == [len(TEXTS[row].split()) for row in rows]
 
 
@@ -88,7 +88,7 @@ def test_saved_is_read_without_the_package(dataset, tmp_path) -> None:
     code = (
         "import sys; sys.modules['datasets'] = None\n"
         "from batchwright import sources\n"
-        "print(sources.lengths(sys.argv[1]).sum())"
+        "print(sources.read_lengths(sys.argv[1]).sum())"
     )
     done = subprocess.run(
         [
@@ -105,40 +105,40 @@ def test_saved_is_read_without_the_package(dataset, tmp_path) -> None:
 
 
 def test_what_was_measured_is_cached_by_the_contents(dataset, cache_directory, monkeypatch) -> None:
-    first = sources.lengths(dataset, measure="words")
+    first = sources.read_lengths(dataset, measure="words")
     assert len(list(cache_directory.iterdir())) == 1
     with monkeypatch.context() as patch:
         patch.setattr(datasets.Dataset, "iter", None)
-        assert sources.lengths(dataset, measure="words").tolist() == first.tolist()
+        assert sources.read_lengths(dataset, measure="words").tolist() == first.tolist()
     changed = dataset.map(lambda _: {"text": "one"})
-    assert set(sources.lengths(changed, measure="words").tolist()) == {1}
-    assert sources.lengths(dataset.select([8]), measure="words").tolist() == [first[8]]
+    assert set(sources.read_lengths(changed, measure="words").tolist()) == {1}
+    assert sources.read_lengths(dataset.select([8]), measure="words").tolist() == [first[8]]
 
 
 def test_splits_are_named(dataset, tmp_path) -> None:
     splits = datasets.DatasetDict(train=dataset, test=dataset.select([0]))
     with pytest.raises(SourceError, match="Pass one of them: 'train', 'test'"):
-        sources.lengths(splits)
+        sources.read_lengths(splits)
     splits.save_to_disk(tmp_path / "saved")
     with pytest.raises(SourceError, match="its directories: 'test', 'train'"):
-        sources.lengths(tmp_path / "saved")
+        sources.read_lengths(tmp_path / "saved")
     check(tmp_path / "saved" / "train", list(range(60)))
 
 
 @pytest.mark.slow  # where torch is installed, making one imports it
 def test_a_stream_is_refused(dataset) -> None:
     with pytest.raises(SourceError, match="no fixed number of rows"):
-        sources.lengths(dataset.to_iterable_dataset())
+        sources.read_lengths(dataset.to_iterable_dataset())
 
 
 def test_bad_rows_and_columns(dataset) -> None:
     with pytest.raises(ColumnNotFoundError, match="the Dataset has no column 'length_'"):
-        sources.lengths(dataset, column="length_")
+        sources.read_lengths(dataset, column="length_")
     holes = datasets.Dataset.from_dict({"text": ["a"] * 9000 + [None]})
     with pytest.raises(LengthsError, match=r"the Dataset: row 9,000 of 'text' .* is null"):
-        sources.lengths(holes, measure="words")
+        sources.read_lengths(holes, measure="words")
     with pytest.raises(SourceError, match="no rows"):
-        sources.lengths(dataset.select([]))
+        sources.read_lengths(dataset.select([]))
 
 
 def test_saved_and_damaged(dataset, tmp_path) -> None:
@@ -149,16 +149,16 @@ def test_saved_and_damaged(dataset, tmp_path) -> None:
     whole = (tmp_path / "saved" / shard).read_bytes()
     (tmp_path / "saved" / shard).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match=shard):
-        sources.lengths(tmp_path / "saved")
+        sources.read_lengths(tmp_path / "saved")
     (tmp_path / "saved" / shard).unlink()
     with pytest.raises(SourceNotFoundError, match=f"not complete: there is no file .*{shard}"):
-        sources.lengths(tmp_path / "saved")
+        sources.read_lengths(tmp_path / "saved")
 
     for damaged in (content[:20], "{}", "[]", json.dumps({"_data_files": [{}]}), ""):
         state.write_text(damaged)
         with pytest.raises(SourceError, match=r"saved"):
-            sources.lengths(tmp_path / "saved")
+            sources.read_lengths(tmp_path / "saved")
     state.write_text(json.dumps({"_data_files": []}))
     with pytest.raises(SourceError, match="no rows"):
-        sources.lengths(tmp_path / "saved")
+        sources.read_lengths(tmp_path / "saved")
     shutil.rmtree(tmp_path / "saved")

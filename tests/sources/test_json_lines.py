@@ -12,7 +12,7 @@ from batchwright.sources import blocks, json_lines
 def read(tmp_path, text: str | bytes, **options):
     path = tmp_path / "data.jsonl"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return sources.lengths(path, **options).tolist()
+    return sources.read_lengths(path, **options).tolist()
 
 
 def test_blank_lines_byte_order_mark_and_no_last_newline(tmp_path) -> None:

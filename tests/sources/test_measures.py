@@ -72,19 +72,19 @@ def test_a_measure_that_does_not_fit_is_refused(write, name) -> None:
         ([3.0], "items", "holds numbers"),
     ):
         with pytest.raises(SourceError, match=message):
-            sources.lengths(write(name, {"c": values}), measure=asked)
+            sources.read_lengths(write(name, {"c": values}), measure=asked)
 
 
 def test_binary_columns_are_measured_in_bytes(write) -> None:
     path = write("data.parquet", {"audio": [b"abc", b"", b"\xff"]})
-    assert sources.lengths(path, measure="bytes").tolist() == [3, 0, 1]
+    assert sources.read_lengths(path, measure="bytes").tolist() == [3, 0, 1]
     with pytest.raises(SourceError, match=r"holds binary: say how.*measure='bytes'"):
-        sources.lengths(path)
+        sources.read_lengths(path)
 
 
 def test_an_unknown_measure_lists_those_that_there_are(tmp_path) -> None:
     with pytest.raises(SourceError) as caught:
-        sources.lengths(tmp_path / "missing.csv", measure="letters")
+        sources.read_lengths(tmp_path / "missing.csv", measure="letters")
     assert all(repr(name) in str(caught.value) for name in MEASURES)
 
 
@@ -102,7 +102,7 @@ def test_the_first_null_is_named(write, name: str) -> None:
         row = 0 if column == "nothing" else 1
         asked = "words" if column == "texts" else None
         with pytest.raises(LengthsError, match=f"row {row} of '{column}' .* is null"):
-            sources.lengths(path, column=column, measure=asked)
+            sources.read_lengths(path, column=column, measure=asked)
 
 
 @pytest.mark.parametrize("name", COLUMNS_ONCE)
@@ -112,10 +112,10 @@ def test_the_first_number_that_is_not_whole_is_named(write, name: str) -> None:
         values[20] = bad
         said = f"row 20 of 'score' .* is {re.escape(f'{bad:g}')}"
         with pytest.raises(LengthsError, match=said):
-            sources.lengths(write(name, {"score": values}))
+            sources.read_lengths(write(name, {"score": values}))
 
 
 def test_zero_and_negative_lengths_are_handed_on(write) -> None:
-    assert sources.lengths(write("data.csv", {"n": [0, -1, 2]})).tolist() == [0, -1, 2]
+    assert sources.read_lengths(write("data.csv", {"n": [0, -1, 2]})).tolist() == [0, -1, 2]
     path = write("data.parquet", {"text": ["", "a"]})
-    assert sources.lengths(path, measure="words").tolist() == [0, 1]
+    assert sources.read_lengths(path, measure="words").tolist() == [0, 1]

@@ -22,7 +22,7 @@ from batchwright import sources
 import pyarrow.parquet, pyarrow.csv, pyarrow.json, pyarrow.compute
 pyarrow.set_cpu_count(2)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-n = sources.lengths(sys.argv[1], column=sys.argv[2], measure=sys.argv[3] or None, cache=False)
+n = sources.read_lengths(sys.argv[1], column=sys.argv[2], measure=sys.argv[3] or None, cache=False)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(len(n), int(n.sum()), (after - before) // 1024)
 """

@@ -14,7 +14,7 @@ def test_lengths_outlive_their_file(tmp_path, dtype) -> None:
     column = values["length"] if values.dtype.names else values
     column[:] = np.arange(5000)
     np.save(path, values)
-    lengths = sources.lengths(path)
+    lengths = sources.read_lengths(path)
     mapped = np.lib.format.open_memmap(path, mode="r+")
     mapped[:] = 0
     mapped.flush()
@@ -25,9 +25,9 @@ def test_lengths_outlive_their_file(tmp_path, dtype) -> None:
 
 def test_whole_floats_and_foreign_byte_order(tmp_path) -> None:
     np.save(tmp_path / "a.npy", np.array([3.0, 4.0], dtype=np.float32))
-    assert sources.lengths(tmp_path / "a.npy").tolist() == [3, 4]
+    assert sources.read_lengths(tmp_path / "a.npy").tolist() == [3, 4]
     np.save(tmp_path / "b.npy", np.array([3, 400], dtype=">i4"))
-    lengths = sources.lengths(tmp_path / "b.npy")
+    lengths = sources.read_lengths(tmp_path / "b.npy")
     assert lengths.dtype == np.int32
     assert lengths.tolist() == [3, 400]
 
@@ -35,8 +35,8 @@ def test_whole_floats_and_foreign_byte_order(tmp_path) -> None:
 def test_fields_are_columns(tmp_path) -> None:
     records = np.array([(1, 5), (2, 6)], dtype=[("id", "i8"), ("num_frames", "i4")])
     np.save(tmp_path / "a.npy", records)
-    assert sources.lengths(tmp_path / "a.npy").tolist() == [5, 6]
-    assert sources.lengths(tmp_path / "a.npy", column="id").tolist() == [1, 2]
+    assert sources.read_lengths(tmp_path / "a.npy").tolist() == [5, 6]
+    assert sources.read_lengths(tmp_path / "a.npy", column="id").tolist() == [1, 2]
 
 
 def test_objects_are_refused_without_running_them(tmp_path) -> None:
@@ -46,7 +46,7 @@ def test_objects_are_refused_without_running_them(tmp_path) -> None:
 
     np.save(tmp_path / "a.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     with pytest.raises(SourceError, match="Python objects"):
-        sources.lengths(tmp_path / "a.npy")
+        sources.read_lengths(tmp_path / "a.npy")
     assert not (tmp_path / "sprung").exists()
 
 
@@ -63,7 +63,7 @@ def test_objects_are_refused_without_running_them(tmp_path) -> None:
 def test_what_is_no_vector_of_integers_is_refused(tmp_path, array, message) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(SourceError, match=message):
-        sources.lengths(tmp_path / "a.npy")
+        sources.read_lengths(tmp_path / "a.npy")
 
 
 def test_a_bad_row_is_named_also_far_into_the_file(tmp_path) -> None:
@@ -71,4 +71,4 @@ def test_a_bad_row_is_named_also_far_into_the_file(tmp_path) -> None:
     values[2_200_000] = 1.5
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(LengthsError, match=r"row 2,200,000 of .* is 1\.5"):
-        sources.lengths(tmp_path / "a.npy")
+        sources.read_lengths(tmp_path / "a.npy")

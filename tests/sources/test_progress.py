@@ -24,7 +24,7 @@ if not {seconds}:
 def tokenizer(texts):
     time.sleep({seconds})
     return [1] * len(texts)
-n = sources.lengths(sys.argv[1], measure="tokens", tokenizer=tokenizer, progress={progress}).sum()
+n = sources.read_lengths(sys.argv[1], measure="tokens", tokenizer=tokenizer, progress={progress}).sum()
 print(n)
 """
 
@@ -83,9 +83,9 @@ def test_it_can_be_forced(write) -> None:
 def test_it_is_not_shown_where_there_is_no_terminal(write, capfd) -> None:
     pytest.importorskip("rich")
     path = write("data.parquet", {"text": ["a"] * 5000})
-    sources.lengths(path, measure="words")
+    sources.read_lengths(path, measure="words")
     assert capfd.readouterr() == ("", "")
-    sources.lengths(path, measure="words", cache=False, progress=True)
+    sources.read_lengths(path, measure="words", cache=False, progress=True)
     output, errors = capfd.readouterr()
     assert output == ""
     assert "Reading data.parquet" in errors
@@ -106,7 +106,7 @@ def test_the_fraction_grows_to_one(write, name, monkeypatch) -> None:
     from batchwright.sources import read
 
     monkeypatch.setattr(read, "progress_bar", lambda *_, **__: Recorder())
-    sources.lengths(path, tokenizer=lambda texts: [2] * len(texts))
+    sources.read_lengths(path, tokenizer=lambda texts: [2] * len(texts))
     assert len(seen) > 4
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)

@@ -57,23 +57,23 @@ def test_a_file_a_directory_and_an_object_count_the_same(
     assert max(expected) > 64  # longer than what it truncates and pads to
     assert expected[1] == 2  # <s> </s>
     for given in (str(saved), saved, saved.parent, tokenizer):
-        lengths = sources.lengths(path, tokenizer=given, cache=False)
+        lengths = sources.read_lengths(path, tokenizer=given, cache=False)
         assert lengths.dtype == np.int64
         assert lengths.tolist() == expected
-    asked = sources.lengths(path, column="text", measure="tokens", tokenizer=saved)
+    asked = sources.read_lengths(path, column="text", measure="tokens", tokenizer=saved)
     assert asked.tolist() == expected
 
 
 def test_the_object_that_was_given_is_not_changed(write, tokenizer) -> None:
     before = tokenizer.to_str()
-    sources.lengths(write("data.csv", {"text": TEXTS}), tokenizer=tokenizer)
+    sources.read_lengths(write("data.csv", {"text": TEXTS}), tokenizer=tokenizer)
     assert tokenizer.to_str() == before
     assert len(tokenizer.encode(TEXTS[3]).ids) == 64
 
 
 def test_many_batches_keep_their_order(write, saved, tokenizer) -> None:
     texts = ["to be " * (i % 11) for i in range(5000)]
-    lengths = sources.lengths(write("data.parquet", {"text": texts}), tokenizer=saved)
+    lengths = sources.read_lengths(write("data.parquet", {"text": texts}), tokenizer=saved)
     by_remainder = lengths[:11].tolist()
     assert lengths.tolist() == [by_remainder[i % 11] for i in range(5000)]
     assert len(set(by_remainder)) == 11
@@ -84,16 +84,16 @@ def test_a_tokenizer_of_transformers(write, saved, expected) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(saved))
     path = write("data.parquet", {"text": TEXTS})
-    assert sources.lengths(path, tokenizer=tokenizer).tolist() == expected
+    assert sources.read_lengths(path, tokenizer=tokenizer).tolist() == expected
     tokenizer.save_pretrained(saved.parent / "saved")
-    found = sources.lengths(path, tokenizer=saved.parent / "saved", cache=False)
+    found = sources.read_lengths(path, tokenizer=saved.parent / "saved", cache=False)
     assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("convert", [list, np.array, tuple])
 def test_a_function_counts_as_it_likes(write, convert) -> None:
     path = write("data.parquet", {"text": TEXTS})
-    lengths = sources.lengths(path, tokenizer=lambda texts: convert([len(t) for t in texts]))
+    lengths = sources.read_lengths(path, tokenizer=lambda texts: convert([len(t) for t in texts]))
     assert lengths.tolist() == [len(text) for text in TEXTS]
 
 
@@ -103,7 +103,7 @@ def test_a_function_counts_as_it_likes(write, convert) -> None:
 )
 def test_what_a_function_may_not_return(write, result) -> None:
     with pytest.raises(SourceError, match=r"The tokenizer function returned .* for 5 texts"):
-        sources.lengths(write("data.parquet", {"text": TEXTS}), tokenizer=lambda _: result)
+        sources.read_lengths(write("data.parquet", {"text": TEXTS}), tokenizer=lambda _: result)
 
 
 def test_an_error_in_a_function_is_its_own(write) -> None:
@@ -111,7 +111,7 @@ def test_an_error_in_a_function_is_its_own(write) -> None:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match=r"^mine$") as caught:
-        sources.lengths(write("data.parquet", {"text": TEXTS}), tokenizer=fail)
+        sources.read_lengths(write("data.parquet", {"text": TEXTS}), tokenizer=fail)
     assert not isinstance(caught.value, SourceError)
 
 
@@ -125,7 +125,7 @@ def test_an_error_in_a_function_is_its_own(write) -> None:
 )
 def test_what_is_no_tokenizer(write, tokenizer, error, message) -> None:
     with pytest.raises(error, match=message):
-        sources.lengths(write("data.parquet", {"text": TEXTS}), tokenizer=tokenizer)
+        sources.read_lengths(write("data.parquet", {"text": TEXTS}), tokenizer=tokenizer)
 
 
 def test_damaged_tokenizers(write, saved) -> None:
@@ -136,13 +136,13 @@ def test_damaged_tokenizers(write, saved) -> None:
         with pytest.raises(
             SourceError, match=r"tokenizer\.json cannot be read as a tokenizer"
         ) as caught:
-            sources.lengths(path, tokenizer=saved)
+            sources.read_lengths(path, tokenizer=saved)
         assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_and_another_measure_contradict(write, saved) -> None:
     path = write("data.parquet", {"text": TEXTS})
     with pytest.raises(SourceError, match="goes with measure='tokens', not with 'words'"):
-        sources.lengths(path, measure="words", tokenizer=saved)
+        sources.read_lengths(path, measure="words", tokenizer=saved)
     with pytest.raises(SourceError, match="measure='tokens' needs a tokenizer"):
-        sources.lengths(path, measure="tokens")
+        sources.read_lengths(path, measure="tokens")

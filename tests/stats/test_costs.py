@@ -18,7 +18,7 @@ from tests.strategies import jobs
 def test_costs_are_summed_as_ranks_would(job):
     try:
         plan = job.planner()(0)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         reject()
     if len(plan) % (job.world_size * job.accumulate):  # a short last update has no such rows
         reject()

@@ -17,7 +17,7 @@ from tests.strategies import Job, jobs, lengths
 def planned(job: Job) -> bw.Plan:
     try:
         return job.planner()(0)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         reject()
 
 
@@ -112,5 +112,5 @@ def test_waste_of_padded_batches_counts_what_is_padding():
 
 
 def test_other_lengths_are_refused():
-    with pytest.raises(bw.PlanMismatchError, match="made for"):
+    with pytest.raises(bw.errors.PlanError, match="made for"):
         plan_facts(bw.plan([4, 2], max_tokens=8), [4, 3])

@@ -32,7 +32,7 @@ def shapes_of(plan, lengths):
 def test_shapes_are_counted_as_one_would_count_them(job):
     try:
         plan = job.planner()(0)
-    except (bw.PlanError, bw.BudgetError):
+    except (bw.errors.PlanError, bw.errors.BudgetError):
         reject()
     facts = shape_stats(plan, job.lengths)
     assert built(json.loads(json.dumps(asdict(facts), allow_nan=False)), ShapeStats) == facts

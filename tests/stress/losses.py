@@ -207,10 +207,10 @@ def run_case(seed):
         try:
             with precision.update(model, optimizer, weight=rows) as update:
                 update.backward(loss_sum, batch)
-        except bw.LossError:
+        except bw.errors.LossError:
             assert kinds is MEANS, "a loss that is no mean was refused as one"
             return "mean: refused"
-        except bw.UpdateError as error:
+        except bw.errors.UpdateError as error:
             assert fits < rows, f"refused where all rows fit: {error}"
             assert kinds is not SUMS or statistics, f"a sum was refused: {error}"
             return f"{'mean' if kinds is MEANS else 'no sum'}: refused to split"

@@ -174,7 +174,12 @@ class Case:
         try:
             with mode:
                 update = self.update(loss_sum)
-        except (InjectedError, KeyboardInterrupt, torch.OutOfMemoryError, bw.UpdateError) as error:
+        except (
+            InjectedError,
+            KeyboardInterrupt,
+            torch.OutOfMemoryError,
+            bw.errors.UpdateError,
+        ) as error:
             assert all(each.grad is None for each in self.local.parameters())
             return type(error).__name__
         assert update.applied

@@ -502,9 +502,14 @@ def test_the_report_is_text_and_json():
 
 def test_bad_arguments():
     model = tanh_net(1, gain=1.0)
-    with pytest.raises(bw.PrecisionError, match="expected at least 1"):
+    with pytest.raises(bw.errors.PrecisionError, match="expected at least 1"):
         Audit(model, every=0)
-    with pytest.raises(bw.PrecisionError, match="expected a precision or a scaler, got both"):
+    with pytest.raises(
+        bw.errors.PrecisionError, match="expected a precision or a scaler, got both"
+    ):
         Audit(model, precision=Precision("fp16"), scaler=torch.amp.GradScaler("cpu"))
-    with Audit(model) as audit, pytest.raises(bw.PrecisionError, match="expected one of fp32"):
+    with (
+        Audit(model) as audit,
+        pytest.raises(bw.errors.PrecisionError, match="expected one of fp32"),
+    ):
         audit.report().advice("fp8")

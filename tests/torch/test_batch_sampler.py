@@ -183,20 +183,20 @@ def test_without_a_distributed_job_there_is_one_rank(planner):
     ],
 )
 def test_a_place_that_makes_no_sense_is_refused(planner, placed, told):
-    with pytest.raises(bw.PlanError, match=told):
+    with pytest.raises(bw.errors.PlanError, match=told):
         PlanBatchSampler(planner, **placed)
 
 
 @pytest.mark.parametrize("plans", [[[0, 1], [2]], np.arange(3), lambda epoch: epoch, None])
 def test_what_is_no_plan_is_refused(plans):
-    with pytest.raises(bw.PlanError, match=r"expected a Planner .* or a Plan"):
+    with pytest.raises(bw.errors.PlanError, match=r"expected a Planner .* or a Plan"):
         PlanBatchSampler(plans)
 
 
 @pytest.mark.parametrize("epoch", [-1, 1.5, "1", None])
 def test_an_epoch_that_is_none_is_refused(planner, epoch):
     sampler = PlanBatchSampler(planner)
-    with pytest.raises(bw.PlanError, match="expected an integer of at least 0"):
+    with pytest.raises(bw.errors.PlanError, match="expected an integer of at least 0"):
         sampler.set_epoch(epoch)
 
 

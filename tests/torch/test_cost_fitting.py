@@ -71,9 +71,9 @@ def test_bad_input():
     def loss_sum(model, batch):
         return model(batch).sum()
 
-    with pytest.raises(bw.BudgetError, match="below one row of the longest length, 50"):
+    with pytest.raises(bw.errors.BudgetError, match="below one row of the longest length, 50"):
         fit_cost(model, loss_sum, lambda *_: None, lengths=[3, 50], max_tokens=40)
-    with pytest.raises(bw.BudgetError, match="made a batch of 7 rows"):
+    with pytest.raises(bw.errors.BudgetError, match="made a batch of 7 rows"):
         fit_cost(model, loss_sum, lambda *_: torch.ones(7, 2), lengths=[2, 4], max_tokens=40)
-    with pytest.raises(bw.BudgetError, match="rounds=0"):
+    with pytest.raises(bw.errors.BudgetError, match="rounds=0"):
         fit_cost(model, loss_sum, lambda *_: None, lengths=[2], max_tokens=40, rounds=0)

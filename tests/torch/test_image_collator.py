@@ -88,7 +88,9 @@ def test_maps_of_labels_are_padded_with_what_the_loss_ignores():
     assert given["labels"].dtype == torch.uint8
     assert given["labels"][0, 2].tolist() == [255] * 3
     # Fields that are not named are stacked. What a batch holds does not depend on the samples.
-    with pytest.raises(bw.LengthsError, match=r"'labels' is of the shapes \[\[2, 3\], \[3, 2\]\]"):
+    with pytest.raises(
+        bw.errors.LengthsError, match=r"'labels' is of the shapes \[\[2, 3\], \[3, 2\]\]"
+    ):
         ImageCollator(images="image")(samples)
     for each in samples:
         each["labels"] = [each["labels"]]
@@ -150,21 +152,41 @@ def test_photographs_in_batches_of_a_budget():
 @pytest.mark.parametrize(
     ("options", "samples", "error", "said"),
     [
-        ({}, [], bw.LengthsError, "no sample"),
-        ({}, [{"a": 1}], bw.ColumnNotFoundError, "none of the fields .'a'. .* holds images"),
-        ({"images": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.ColumnNotFoundError, "in 'b'"),
-        ({"images": "a"}, [{"a": 3}], bw.LengthsError, "sample 0 of the batch is int"),
-        ({}, [torch.ones(3, 2, 2), torch.ones(1, 2, 2)], bw.LengthsError, "height and width only"),
-        ({}, [torch.ones(3, 2, 2), torch.ones(3, 2, 2).int()], bw.LengthsError, "sample 1 .*int32"),
-        ({}, [torch.ones(3, 2, 0)], bw.LengthsError, "at least one pixel"),
-        ({"mask": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.ColumnNotFoundError, "mask='b'"),
-        ({"pad": {"b": 1}}, [{"a": torch.ones(1, 1, 1)}], bw.ColumnNotFoundError, "names 'b'"),
-        ({"shapes": [(1, (4, 4))]}, [torch.ones(3, 5, 2)], bw.BudgetError, "up to 5 × 2 pixels"),
-        ({"shapes": [(1, (4, 4))]}, [torch.ones(3, 2, 2)] * 2, bw.BudgetError, "2 images"),
+        ({}, [], bw.errors.LengthsError, "no sample"),
+        ({}, [{"a": 1}], bw.errors.ColumnNotFoundError, "none of the fields .'a'. .* holds images"),
+        ({"images": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.errors.ColumnNotFoundError, "in 'b'"),
+        ({"images": "a"}, [{"a": 3}], bw.errors.LengthsError, "sample 0 of the batch is int"),
+        (
+            {},
+            [torch.ones(3, 2, 2), torch.ones(1, 2, 2)],
+            bw.errors.LengthsError,
+            "height and width only",
+        ),
+        (
+            {},
+            [torch.ones(3, 2, 2), torch.ones(3, 2, 2).int()],
+            bw.errors.LengthsError,
+            "sample 1 .*int32",
+        ),
+        ({}, [torch.ones(3, 2, 0)], bw.errors.LengthsError, "at least one pixel"),
+        ({"mask": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.errors.ColumnNotFoundError, "mask='b'"),
+        (
+            {"pad": {"b": 1}},
+            [{"a": torch.ones(1, 1, 1)}],
+            bw.errors.ColumnNotFoundError,
+            "names 'b'",
+        ),
+        (
+            {"shapes": [(1, (4, 4))]},
+            [torch.ones(3, 5, 2)],
+            bw.errors.BudgetError,
+            "up to 5 × 2 pixels",
+        ),
+        ({"shapes": [(1, (4, 4))]}, [torch.ones(3, 2, 2)] * 2, bw.errors.BudgetError, "2 images"),
         (
             {"shapes": [(2, (4, 4))]},
             [{"a": torch.ones(3, 2, 2), "t": "x"}],
-            bw.ColumnNotFoundError,
+            bw.errors.ColumnNotFoundError,
             "ImageCollator.*'t' holds no numbers",
         ),
     ],
@@ -179,7 +201,7 @@ def test_what_cannot_be_padded_is_named(options, samples, error, said):
     [{"pad_to_multiple_of": 0}, {"shapes": []}, {"shapes": [(2, 8)]}, {"shapes": [(2, (8, 8, 8))]}],
 )
 def test_settings_that_make_no_sense_are_refused(options):
-    with pytest.raises(bw.BudgetError, match="expected"):
+    with pytest.raises(bw.errors.BudgetError, match="expected"):
         ImageCollator(**options)
 
 

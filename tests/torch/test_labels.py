@@ -142,7 +142,7 @@ BOXES = [{"boxes": torch.ones(2, 4)}]
     ],
 )
 def test_what_is_not_known_is_refused_and_names_the_way_out(batch, told):
-    with pytest.raises(bw.LossError, match=told) as refused:
+    with pytest.raises(bw.errors.LossError, match=told) as refused:
         next(windows([batch], accumulate=1))
     assert "ass weigh=" in str(refused.value)
     assert next(windows([batch], accumulate=1, weigh=lambda _: 3)).tokens == 3
@@ -150,9 +150,9 @@ def test_what_is_not_known_is_refused_and_names_the_way_out(batch, told):
 
 @pytest.mark.parametrize("weight", [None, "x", -1, float("nan"), torch.ones(2)], ids=repr)
 def test_weights_are_numbers(weight):
-    with pytest.raises(bw.LossError, match="weigh returned"):
+    with pytest.raises(bw.errors.LossError, match="weigh returned"):
         next(windows([torch.ones(2)], accumulate=1, weigh=lambda _: weight))
-    with pytest.raises(bw.LossError, match="expected a function from a batch"):
+    with pytest.raises(bw.errors.LossError, match="expected a function from a batch"):
         next(windows([torch.ones(2)], accumulate=1, weigh=3))
 
 
@@ -166,7 +166,7 @@ def test_labels_of_images_of_a_fixed_shape_are_ignored_where_there_is_no_image()
 def test_matrices_in_tuples_count_once_it_is_known_how_they_are_padded():
     full, padded = (torch.ones(2, 3, dtype=torch.long) for _ in range(2))
     padded[0, 1:] = -100
-    with pytest.raises(bw.LossError, match="nothing says what pads it in a tuple"):
+    with pytest.raises(bw.errors.LossError, match="nothing says what pads it in a tuple"):
         next(windows([(full, full), (full, padded)], accumulate=1))
     assert next(windows([(full, full), (full, padded)], accumulate=2)).tokens == 10
     loader = torch.utils.data.DataLoader([0, 1], collate_fn=lambda _: (full, batches.pop(0)))
@@ -180,5 +180,5 @@ def test_a_collator_that_pads_with_what_is_ignored_says_so():
     loader = torch.utils.data.DataLoader(samples, collate_fn=PadCollator((0, -100)))
     assert [window.tokens for window in windows(loader, accumulate=1)] == [2, 2]
     loader = torch.utils.data.DataLoader(samples, collate_fn=PadCollator())
-    with pytest.raises(bw.LossError, match="nothing says what pads it in a tuple"):
+    with pytest.raises(bw.errors.LossError, match="nothing says what pads it in a tuple"):
         next(windows(loader, accumulate=1))

@@ -88,5 +88,5 @@ def test_a_resume_with_other_scores_is_refused():
     scores = np.random.default_rng(1).random(300)
     state = sampler(scores).state_after(4)
     sampler(scores).load_state_dict(state)
-    with pytest.raises(bw.PlanMismatchError, match="order"):
+    with pytest.raises(bw.errors.PlanError, match="order"):
         sampler(scores[::-1]).load_state_dict(state)

@@ -160,7 +160,7 @@ def test_a_half_without_labels_says_nothing():
         update.backward(cross_entropy("mean"), (X[:4], labels[:4]))
     assert update.applied
     with (
-        pytest.raises(bw.LossError, match="looks like a mean"),
+        pytest.raises(bw.errors.LossError, match="looks like a mean"),
         precision.update(model, optimizer, weight=4) as update,
     ):
         update.backward(cross_entropy("mean"), (X[:4], Y[:4]))
@@ -274,7 +274,7 @@ def test_only_a_sum_is_split(loss_sum, said, seen_before):
         assert update().splits == 1
         return
     for _ in range(2):
-        with pytest.raises(bw.UpdateError, match=said):
+        with pytest.raises(bw.errors.UpdateError, match=said):
             update()
         assert all(each.grad is None for each in model.parameters())
     fits = 99
@@ -290,7 +290,7 @@ def test_what_is_not_known_is_not_split():
         raise torch.OutOfMemoryError
 
     with (
-        pytest.raises(bw.UpdateError, match="not known whether loss_sum is a sum"),
+        pytest.raises(bw.errors.UpdateError, match="not known whether loss_sum is a sum"),
         precision.update(model, optimizer, weight=16) as update,
     ):
         update.backward(never_in_parts, (X, Y))
@@ -325,7 +325,7 @@ def test_each_loss_function_is_looked_at_once_however_often_it_is_made():
     assert [each for each in calls if each == 16] == [16] * 3
     assert len(calls) == 3 + 3
     with (
-        pytest.raises(bw.LossError, match="looks like a mean"),
+        pytest.raises(bw.errors.LossError, match="looks like a mean"),
         precision.update(model, optimizer, weight=16) as update,
     ):
         update.backward(cross_entropy("mean"), (X, Y))
@@ -453,7 +453,7 @@ def test_live_losses_of_passes_that_do_not_count_are_forgotten():
         live.record(torch.arange(2), torch.ones(2))
     assert len(records) == 2
     assert live.pending == 0
-    with pytest.raises(bw.ScoresError, match="2 indices for 1 losses"):
+    with pytest.raises(bw.errors.LengthsError, match="2 indices for 1 losses"):
         live.record([0, 1], torch.ones(1))
 
 

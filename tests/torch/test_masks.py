@@ -169,7 +169,7 @@ def test_both_masks_are_what_a_plain_loop_says(ids, causal):
 @pytest.mark.parametrize("ids", [torch.zeros(3), torch.zeros(1, 3), torch.zeros(1, 1, 3).int()])
 def test_what_are_no_ids_is_refused(ids):
     for make in (document_mask, document_block_mask):
-        with pytest.raises(bw.LengthsError, match=r"expected integers \[batch, T\]"):
+        with pytest.raises(bw.errors.LengthsError, match=r"expected integers \[batch, T\]"):
             make(ids)
 
 

@@ -129,23 +129,28 @@ def test_long_documents_are_cut_as_a_truncating_plan_expects():
 @pytest.mark.parametrize(
     ("collate", "samples", "error", "told"),
     [
-        (PackCollator(), [], bw.LengthsError, "no sample"),
-        (PackCollator(), [{"tokens": [1]}], bw.ColumnNotFoundError, "expected 'input_ids'"),
-        (PackCollator(), [([1], [2])], bw.ColumnNotFoundError, "expected 'input_ids'"),
-        (PackCollator(), [[1], []], bw.LengthsError, "sample 1 .* empty"),
+        (PackCollator(), [], bw.errors.LengthsError, "no sample"),
+        (PackCollator(), [{"tokens": [1]}], bw.errors.ColumnNotFoundError, "expected 'input_ids'"),
+        (PackCollator(), [([1], [2])], bw.errors.ColumnNotFoundError, "expected 'input_ids'"),
+        (PackCollator(), [[1], []], bw.errors.LengthsError, "sample 1 .* empty"),
         (
             PackCollator(),
             [{"input_ids": [1, 2], "labels": [1]}],
-            bw.LengthsError,
+            bw.errors.LengthsError,
             "sample 0 .* 1 entries in 'labels' for 2",
         ),
         (
             PackCollator(capacity=4, align=2),
             [{"input_ids": [1]}, {"input_ids": [1, 2, 3]}],
-            bw.BudgetError,
+            bw.errors.BudgetError,
             "take 6 tokens .* capacity=4",
         ),
-        (PackCollator(pad={"x": 1}), [{"input_ids": [1]}], bw.ColumnNotFoundError, "names 'x'"),
+        (
+            PackCollator(pad={"x": 1}),
+            [{"input_ids": [1]}],
+            bw.errors.ColumnNotFoundError,
+            "names 'x'",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_named(collate, samples, error, told):
@@ -155,7 +160,7 @@ def test_what_cannot_be_packed_is_named(collate, samples, error, told):
 
 @pytest.mark.parametrize("settings", [{"align": 0}, {"capacity": 0}, {"max_length": 0}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
+    with pytest.raises(bw.errors.BudgetError, match="expected an integer of at least 1"):
         PackCollator(**settings)
 
 
@@ -196,7 +201,7 @@ def test_rows_of_a_plan_have_one_shape_and_every_token(align, oversize):
     ],
 )
 def test_options_of_other_types_are_refused_when_it_is_made(options, told):
-    with pytest.raises(bw.BudgetError, match=told):
+    with pytest.raises(bw.errors.BudgetError, match=told):
         PackCollator(**options)
 
 

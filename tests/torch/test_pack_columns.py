@@ -259,32 +259,37 @@ BOTH = {"input_ids": "encoder", "labels": "decoder"}
 @pytest.mark.parametrize(
     ("collate", "samples", "error", "told"),
     [
-        (PackCollator(columns=BOTH), [], bw.LengthsError, "no sample"),
-        (PackCollator(columns=BOTH), [{"input_ids": [1]}], bw.ColumnNotFoundError, "'labels'"),
-        (PackCollator(columns=BOTH), [([1], [2], [3])], bw.ColumnNotFoundError, "3 fields"),
-        (PackCollator(columns=BOTH), [[1, 2]], bw.ColumnNotFoundError, "1 fields"),
+        (PackCollator(columns=BOTH), [], bw.errors.LengthsError, "no sample"),
+        (
+            PackCollator(columns=BOTH),
+            [{"input_ids": [1]}],
+            bw.errors.ColumnNotFoundError,
+            "'labels'",
+        ),
+        (PackCollator(columns=BOTH), [([1], [2], [3])], bw.errors.ColumnNotFoundError, "3 fields"),
+        (PackCollator(columns=BOTH), [[1, 2]], bw.errors.ColumnNotFoundError, "1 fields"),
         (
             PackCollator(columns=BOTH, pad={"weight": 0}),
             [PAIR | {"weight": [1.0]}],
-            bw.ColumnNotFoundError,
+            bw.errors.ColumnNotFoundError,
             "names 'weight'",
         ),
         (
             PackCollator(columns=BOTH),
             [PAIR, PAIR | {"labels": []}],
-            bw.LengthsError,
+            bw.errors.LengthsError,
             "sample 1 .* each decoder document",
         ),
         (
             PackCollator(columns=COLUMNS),
             [PAIR | {"decoder_input_ids": [1, 2]}],
-            bw.LengthsError,
+            bw.errors.LengthsError,
             "1 entries in 'labels' for 2 in 'decoder_input_ids'",
         ),
         (
             PackCollator(columns=BOTH, capacity=(3, 9)),
             [PAIR, PAIR],
-            bw.BudgetError,
+            bw.errors.BudgetError,
             "2 encoder documents take 4 tokens .* capacity=3",
         ),
     ],
@@ -306,7 +311,7 @@ def test_what_cannot_be_packed_is_named(collate, samples, error, told):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(bw.BudgetError, match="expected"):
+    with pytest.raises(bw.errors.BudgetError, match="expected"):
         PackCollator(**settings)
 
 

@@ -169,18 +169,53 @@ def test_mappings_of_any_kind_are_dicts():
 @pytest.mark.parametrize(
     ("collate", "samples", "error", "told"),
     [
-        (PadCollator(), [], bw.LengthsError, "no sample"),
-        (PadCollator({"label": 1}), [{"labels": [1]}], bw.ColumnNotFoundError, "names 'label'"),
-        (PadCollator(), [{"a": [1]}, {"b": [1]}], bw.ColumnNotFoundError, "sample 1 .* field 'a'"),
-        (PadCollator(), [([1], [2]), ([1],)], bw.ColumnNotFoundError, "sample 1 .* no field 1"),
-        (PadCollator(), [{"a": [1]}, ([1],)], bw.LengthsError, "sample 1 .* is a tuple, the first"),
-        (PadCollator(), [{"a": [1]}, {"a": 1}], bw.LengthsError, "'a' of sample 1 .* a int"),
-        (PadCollator(), [{"a": ["x"]}], bw.LengthsError, "field 'a' cannot be laid out"),
-        (PadCollator(), [[[1, 2], [3]]], bw.LengthsError, "field 0 cannot be laid out"),
-        (PadCollator(), [np.ones((1, 2)), np.ones((1, 3))], bw.LengthsError, r"\[1, 2\], \[1, 3\]"),
-        (PadCollator(lengths="x"), [{"a": [1]}], bw.ColumnNotFoundError, r"lengths='x'.*\['a'\]"),
-        (PadCollator(lengths=True), [{"a": 1}], bw.ColumnNotFoundError, "lengths=True"),
-        (PadCollator(attention_mask=2), [([1], [2])], bw.ColumnNotFoundError, "attention_mask=2"),
+        (PadCollator(), [], bw.errors.LengthsError, "no sample"),
+        (
+            PadCollator({"label": 1}),
+            [{"labels": [1]}],
+            bw.errors.ColumnNotFoundError,
+            "names 'label'",
+        ),
+        (
+            PadCollator(),
+            [{"a": [1]}, {"b": [1]}],
+            bw.errors.ColumnNotFoundError,
+            "sample 1 .* field 'a'",
+        ),
+        (
+            PadCollator(),
+            [([1], [2]), ([1],)],
+            bw.errors.ColumnNotFoundError,
+            "sample 1 .* no field 1",
+        ),
+        (
+            PadCollator(),
+            [{"a": [1]}, ([1],)],
+            bw.errors.LengthsError,
+            "sample 1 .* is a tuple, the first",
+        ),
+        (PadCollator(), [{"a": [1]}, {"a": 1}], bw.errors.LengthsError, "'a' of sample 1 .* a int"),
+        (PadCollator(), [{"a": ["x"]}], bw.errors.LengthsError, "field 'a' cannot be laid out"),
+        (PadCollator(), [[[1, 2], [3]]], bw.errors.LengthsError, "field 0 cannot be laid out"),
+        (
+            PadCollator(),
+            [np.ones((1, 2)), np.ones((1, 3))],
+            bw.errors.LengthsError,
+            r"\[1, 2\], \[1, 3\]",
+        ),
+        (
+            PadCollator(lengths="x"),
+            [{"a": [1]}],
+            bw.errors.ColumnNotFoundError,
+            r"lengths='x'.*\['a'\]",
+        ),
+        (PadCollator(lengths=True), [{"a": 1}], bw.errors.ColumnNotFoundError, "lengths=True"),
+        (
+            PadCollator(attention_mask=2),
+            [([1], [2])],
+            bw.errors.ColumnNotFoundError,
+            "attention_mask=2",
+        ),
     ],
 )
 def test_what_cannot_be_collated_is_named(collate, samples, error, told):
@@ -190,7 +225,7 @@ def test_what_cannot_be_collated_is_named(collate, samples, error, told):
 
 @pytest.mark.parametrize("settings", [{"pad_to_multiple_of": 0}, {"max_length": 0}])
 def test_settings_that_make_no_sense_are_refused(settings):
-    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
+    with pytest.raises(bw.errors.BudgetError, match="expected an integer of at least 1"):
         PadCollator(**settings)
 
 
@@ -262,7 +297,7 @@ def test_what_comes_out_does_not_depend_on_the_samples_that_meet(
 
 def test_fields_are_named_where_their_type_does_not_say_what_they_are():
     samples = [{"x": torch.ones(n, 1), "labels": torch.zeros(n), "bag": [1, 0]} for n in (3, 9)]
-    with pytest.raises(bw.ColumnNotFoundError, match=r"sequences=\['x', 'bag', 'labels'\]"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match=r"sequences=\['x', 'bag', 'labels'\]"):
         PadCollator(pad_to_multiple_of=8)(samples)
     batch = PadCollator(pad_to_multiple_of=8, sequences=["x", "labels"])(samples)
     assert {name: list(value.shape[1:]) for name, value in batch.items()} == {
@@ -271,10 +306,10 @@ def test_fields_are_named_where_their_type_does_not_say_what_they_are():
         "bag": [2],
     }
     assert PadCollator(pad_to_multiple_of=8, sequences="x")(samples)["labels"].shape == (2, 9)
-    with pytest.raises(bw.ColumnNotFoundError, match="'y' is no sequence of the samples"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="'y' is no sequence of the samples"):
         PadCollator(sequences=["y"])(samples)
     video = [{"video": torch.ones(n, 3, 2, 2)} for n in (2, 3)]
-    with pytest.raises(bw.ColumnNotFoundError, match="Name those that are to be rounded"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="Name those that are to be rounded"):
         PadCollator(max_length=2)(video)
     assert PadCollator(max_length=2, sequences=["video"])(video)["video"].shape[1] == 2
     assert PadCollator(lengths=True)(video)["lengths"].tolist() == [2, 3]
@@ -327,7 +362,7 @@ def test_each_column_is_cut_to_its_own_length(limits):
     assert tuple(value.shape[1] for value in batch.values()) == (*limits, 4)
     pairs = PadCollator(max_length=limits)([([1] * 5, [2] * 5)])
     assert tuple(value.shape[1] for value in pairs) == limits
-    with pytest.raises(bw.ColumnNotFoundError, match="Say which belongs to which"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="Say which belongs to which"):
         PadCollator(max_length=(1, 2, 3))([([1] * 5, [2] * 5)])
 
 
@@ -356,13 +391,13 @@ def test_each_column_is_cut_to_its_own_length(limits):
     ],
 )
 def test_options_of_other_types_are_refused_when_it_is_made(options, told):
-    with pytest.raises(bw.BudgetError, match=told):
+    with pytest.raises(bw.errors.BudgetError, match=told):
         PadCollator(**options)
 
 
 def test_padding_that_whole_numbers_cannot_hold_is_refused():
     for pad in (float("nan"), 0.5, float("inf")):
-        with pytest.raises(bw.LengthsError, match="'ids' holds whole numbers"):
+        with pytest.raises(bw.errors.LengthsError, match="'ids' holds whole numbers"):
             PadCollator(pad)([{"ids": [1]}])
     assert PadCollator(np.int64(3))([[1, 2], [1]]).tolist() == [[1, 2], [1, 3]]
 

@@ -47,11 +47,11 @@ def test_a_loader_gives_only_the_planned_shapes_and_every_token():
 def test_what_fits_into_no_shape_is_refused():
     collate = PadCollator(shapes=[(2, 8)])
     assert collate([torch.ones(3)]).shape == (2, 8)
-    with pytest.raises(bw.BudgetError, match="1 samples of up to 9 tokens fit into none"):
+    with pytest.raises(bw.errors.BudgetError, match="1 samples of up to 9 tokens fit into none"):
         collate([torch.ones(9)])
-    with pytest.raises(bw.BudgetError, match="3 samples of up to 2 tokens fit into none"):
+    with pytest.raises(bw.errors.BudgetError, match="3 samples of up to 2 tokens fit into none"):
         collate([torch.ones(2)] * 3)
-    with pytest.raises(bw.ColumnNotFoundError, match="'text' holds no numbers"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="'text' holds no numbers"):
         collate([{"ids": torch.ones(3), "text": "a"}])
 
 
@@ -115,13 +115,15 @@ def test_sequences_take_the_columns_in_their_sequence_or_those_that_are_named():
 
 def test_columns_that_nobody_can_guess_are_refused():
     three = [{"input_ids": [1], "attention_mask": [1], "labels": [1, 2]}]
-    with pytest.raises(bw.ColumnNotFoundError, match="Say which belongs to which"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="Say which belongs to which"):
         PadCollator(shapes=[(2, (4, 4))])(three)
-    with pytest.raises(bw.ColumnNotFoundError, match="Name all of them"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="Name all of them"):
         PadCollator(shapes=[(2, (4, 4))], columns={"input_ids": 0, "labels": 1})(three)
-    with pytest.raises(bw.ColumnNotFoundError, match="Name all of them"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="Name all of them"):
         PadCollator(shapes=[(2, 4)], columns={"tokens": 0})(three)
-    with pytest.raises(bw.BudgetError, match="1 samples of up to 1 and 9 tokens fit into none"):
+    with pytest.raises(
+        bw.errors.BudgetError, match="1 samples of up to 1 and 9 tokens fit into none"
+    ):
         PadCollator(shapes=[(2, (4, 4))])([([1], [1] * 9)])
     for settings in (
         {"columns": {"input_ids": 1}, "shapes": [(2, 4)]},
@@ -130,5 +132,5 @@ def test_columns_that_nobody_can_guess_are_refused():
         {"shapes": [(2, (4, 4)), (2, 8)]},
         {"shapes": []},
     ):
-        with pytest.raises(bw.BudgetError, match="expected"):
+        with pytest.raises(bw.errors.BudgetError, match="expected"):
             PadCollator(**settings)

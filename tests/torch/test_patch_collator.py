@@ -180,29 +180,39 @@ def test_photographs_through_a_loader_have_one_shape_and_every_patch(align):
 @pytest.mark.parametrize(
     ("options", "samples", "error", "said"),
     [
-        ({}, [], bw.LengthsError, "no sample"),
-        ({}, [{"a": 1}], bw.ColumnNotFoundError, "holds images"),
-        ({"image": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.ColumnNotFoundError, "in 'b'"),
-        ({"image": "a"}, [{"a": torch.ones(2, 2)}], bw.LengthsError, "channels, height, width"),
+        ({}, [], bw.errors.LengthsError, "no sample"),
+        ({}, [{"a": 1}], bw.errors.ColumnNotFoundError, "holds images"),
+        ({"image": "b"}, [{"a": torch.ones(1, 1, 1)}], bw.errors.ColumnNotFoundError, "in 'b'"),
+        (
+            {"image": "a"},
+            [{"a": torch.ones(2, 2)}],
+            bw.errors.LengthsError,
+            "channels, height, width",
+        ),
         (
             {},
             [{"a": torch.ones(1, 1, 1), "b": torch.ones(1, 1, 1)}],
-            bw.ColumnNotFoundError,
+            bw.errors.ColumnNotFoundError,
             "all hold images. Name one",
         ),
-        ({}, [torch.ones(3, 2, 2), torch.ones(1, 2, 2)], bw.LengthsError, "height and width only"),
-        ({}, [torch.ones(3, 0, 2)], bw.LengthsError, "at least one pixel"),
-        ({}, [(torch.ones(1, 1, 1), 1, 2)], bw.ColumnNotFoundError, "tuples of 3 fields"),
+        (
+            {},
+            [torch.ones(3, 2, 2), torch.ones(1, 2, 2)],
+            bw.errors.LengthsError,
+            "height and width only",
+        ),
+        ({}, [torch.ones(3, 0, 2)], bw.errors.LengthsError, "at least one pixel"),
+        ({}, [(torch.ones(1, 1, 1), 1, 2)], bw.errors.ColumnNotFoundError, "tuples of 3 fields"),
         (
             {},
             [{"a": torch.ones(1, 1, 1), "sizes": 1}],
-            bw.ColumnNotFoundError,
+            bw.errors.ColumnNotFoundError,
             "'sizes'.* Rename them",
         ),
         (
             {"capacity": 4},
             [torch.ones(1, 4, 4), torch.ones(1, 1, 1)],
-            bw.BudgetError,
+            bw.errors.BudgetError,
             "2 images take 5 tokens .* capacity=4",
         ),
     ],
@@ -214,17 +224,17 @@ def test_what_cannot_be_packed_is_named(options, samples, error, said):
 
 @pytest.mark.parametrize("options", [{"patch_size": 0}, {"capacity": 0}, {"align": 0}])
 def test_settings_that_make_no_sense_are_refused(options):
-    with pytest.raises(bw.BudgetError, match="expected an integer of at least 1"):
+    with pytest.raises(bw.errors.BudgetError, match="expected an integer of at least 1"):
         PatchCollator(**{"patch_size": 2} | options)
 
 
 def test_counts_of_patches():
     assert patch_counts(np.array([16, 17], np.uint16), [1, 32], 16).tolist() == [1, 4]
-    with pytest.raises(bw.LengthsError, match="2 heights for 1 widths"):
+    with pytest.raises(bw.errors.LengthsError, match="2 heights for 1 widths"):
         patch_counts([3, 4], [3], 2)
-    with pytest.raises(bw.LengthsError, match=r"lengths\[0\] is 0"):
+    with pytest.raises(bw.errors.LengthsError, match=r"lengths\[0\] is 0"):
         patch_counts([0], [3], 2)
-    with pytest.raises(bw.BudgetError, match="patch_size=0"):
+    with pytest.raises(bw.errors.BudgetError, match="patch_size=0"):
         patch_counts([3], [3], 0)
 
 

@@ -61,16 +61,18 @@ def test_tuples_stay_tuples_and_frames_are_cut_along_time():
 
 def test_fields_to_cut_can_be_named():
     sample = {"input_ids": [1, 2, 3, 4], "topics": [0.5, 0.5]}
-    with pytest.raises(bw.LengthsError, match=r"sample 0 has fields of different lengths.*fields="):
+    with pytest.raises(
+        bw.errors.LengthsError, match=r"sample 0 has fields of different lengths.*fields="
+    ):
         PieceDataset([sample])[Piece(0, 2, 4)]
     part = PieceDataset([sample], fields=["input_ids"])[Piece(0, 2, 4)]
     assert part == {"input_ids": [3, 4], "topics": [0.5, 0.5]}
-    with pytest.raises(bw.ColumnNotFoundError, match="no field 'tokens', it has"):
+    with pytest.raises(bw.errors.ColumnNotFoundError, match="no field 'tokens', it has"):
         PieceDataset([sample], fields=["tokens"])[Piece(0, 2, 4)]
 
 
 def test_a_piece_behind_the_end_is_refused():
-    with pytest.raises(bw.PlanMismatchError, match=r"sample 0 has 4 tokens .* begins at 4"):
+    with pytest.raises(bw.errors.PlanError, match=r"sample 0 has 4 tokens .* begins at 4"):
         PieceDataset([[1, 2, 3, 4]])[Piece(0, 4, 8)]
 
 

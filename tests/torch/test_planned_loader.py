@@ -41,12 +41,12 @@ def test_a_planned_loader_passes():
     ],
 )
 def test_other_loaders_are_refused(loader, said):
-    with pytest.raises(bw.PlanError, match=said):
+    with pytest.raises(bw.errors.PlanError, match=said):
         planned_sampler(loader)
 
 
 def test_batches_that_are_dealt_out_twice_are_refused():
-    with pytest.raises(bw.PlanError, match="already shared among 2 ranks"):
+    with pytest.raises(bw.errors.PlanError, match="already shared among 2 ranks"):
         planned_sampler(DataLoader(DATA, batch_sampler=DealtAgain(sampler(rank=0, world_size=2))))
     once = sampler(rank=0, world_size=1)
     assert planned_sampler(DataLoader(DATA, batch_sampler=DealtAgain(once))) is once

@@ -67,7 +67,7 @@ def test_what_is_left_is_the_rest_of_the_same_stream(name, epoch, share, worlds,
         sampler.load_state_dict(state)
         try:
             left.append(list(sampler))
-        except bw.PlanError as error:  # fewer samples are left than there are ranks
+        except bw.errors.PlanError as error:  # fewer samples are left than there are ranks
             assert "cannot share them equally" in str(error)
             return
     assert len({len(batches) for batches in left}) == 1

@@ -299,7 +299,7 @@ def test_an_evaluation_between_updates_of_shards(shards):
 
 def test_a_sinking_scale_of_shards_names_the_layers(shards):
     for name, message in shards("sinking_scale"):
-        assert name == "LossScaleError"
+        assert name == "UpdateError"
         assert "embed.weight, mix.weight" in message
 
 

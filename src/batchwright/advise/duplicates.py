@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths, totals
 from batchwright.typing import IntArray, IntoLengths
 
@@ -65,7 +65,7 @@ def profile_duplicates(
             not compared.
 
     Raises:
-        ScoresError: If there are no samples, a sample has no bytes to compare, or there is not one
+        LengthsError: If there are no samples, a sample has no bytes to compare, or there is not one
             label or length for each sample.
 
     Source:
@@ -78,7 +78,7 @@ def profile_duplicates(
     """
     size = len(samples)
     if not size:
-        raise ScoresError("there are no samples to compare.")
+        raise LengthsError("there are no samples to compare.")
     sizes = None if lengths is None else totals(as_lengths(lengths, columns=True))
     classes = None if labels is None else encode(labels, "labels").codes
     for name, given in (("lengths", sizes), ("labels", classes)):
@@ -116,7 +116,7 @@ def first_of_each(samples: Any) -> IntArray:
         int64[m], increasing: `Planner(lengths[kept])` plans them, and its sample i is `kept[i]`.
 
     Raises:
-        ScoresError: If a sample has no bytes to compare.
+        LengthsError: If a sample has no bytes to compare.
 
     Example:
         >>> first_of_each(["a", "b", "a", "c"])
@@ -147,7 +147,7 @@ def encode(values: Any, name: str) -> Encoding:
         name: The name in messages.
 
     Raises:
-        ScoresError: If a value is missing or not hashable, or the shape is not [n].
+        LengthsError: If a value is missing or not hashable, or the shape is not [n].
 
     Example:
         >>> encode(["de", "ko", "de"], "groups").codes
@@ -160,7 +160,7 @@ def encode(values: Any, name: str) -> Encoding:
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         array = np.asarray(values)
         if array.ndim != 1:
-            raise ScoresError(f"{name} have shape {list(array.shape)}, expected one per sample.")
+            raise LengthsError(f"{name} have shape {list(array.shape)}, expected one per sample.")
         if array.dtype.kind != "O":
             found, inverse = np.unique(array, return_inverse=True)
             codes = inverse.astype(np.int64)
@@ -171,7 +171,7 @@ def encode(values: Any, name: str) -> Encoding:
     try:
         numbers: dict[Hashable, int] = dict.fromkeys(values, 0)
     except TypeError as error:
-        raise ScoresError(f"{name} must be numbers or texts: {error}.") from error
+        raise LengthsError(f"{name} must be numbers or texts: {error}.") from error
     listed = list(numbers)
     numbers.update(zip(listed, range(len(listed)), strict=True))
     codes = np.fromiter(map(numbers.__getitem__, values), np.int64, count=len(values))
@@ -180,23 +180,23 @@ def encode(values: Any, name: str) -> Encoding:
 
 
 def check_one_for_each(name: str, given: int, size: int) -> None:
-    """Raise `ScoresError` unless a column has one value for each sample."""
+    """Raise `LengthsError` unless a column has one value for each sample."""
     if given != size:
-        raise ScoresError(f"{name} are {given:,} for {size:,} samples: expected one each.")
+        raise LengthsError(f"{name} are {given:,} for {size:,} samples: expected one each.")
 
 
 def _check_present(distinct: list[Any], codes: IntArray, name: str) -> None:
     for code, value in enumerate(distinct):
         if value is None or value != value:  # noqa: PLR0124 -- is NaN
             index = int(np.argmax(codes == code))
-            raise ScoresError(f"{name}[{index}] is missing: fill it, or leave the sample out.")
+            raise LengthsError(f"{name}[{index}] is missing: fill it, or leave the sample out.")
 
 
 def _encoded_column(column: Any, name: str) -> tuple[IntArray, Any]:
     """Encode a column of `pyarrow`, without making Python objects of its values."""
     if column.null_count:
         index = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise ScoresError(f"{name}[{index}] is missing: fill it, or leave the sample out.")
+        raise LengthsError(f"{name}[{index}] is missing: fill it, or leave the sample out.")
     encoded = column.dictionary_encode()
     if hasattr(encoded, "combine_chunks"):
         encoded = encoded.combine_chunks()
@@ -283,7 +283,7 @@ def _as_bytes(part: Any, index: int) -> tuple[str, bytes]:
         return type(part).__name__, str(part).encode()
     array = _as_array(part)
     if array.dtype.kind == "O":
-        raise ScoresError(
+        raise LengthsError(
             f"sample {index} holds {type(part).__name__}, which cannot be compared: expected "
             "tensors, arrays, texts, numbers, or dictionaries, tuples and lists of these."
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from batchwright._random import generator
 from batchwright.advise.duplicates import check_one_for_each
 from batchwright.difficulty import OutOfFold, out_of_fold
-from batchwright.errors import MissingExtraError, ScoresError
+from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray
 
 MOST_SAMPLES = 4_000
@@ -74,7 +74,7 @@ def estimate_noise(
         seed: Of the random part, and of the folds.
 
     Raises:
-        ScoresError: If there is not one row of features for each sample, or one is not finite.
+        LengthsError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
     """
     check_one_for_each("features", len(features), codes.size)
@@ -89,7 +89,7 @@ def estimate_noise(
         labels = codes[part]
         counts = np.bincount(labels)
         if np.count_nonzero(counts) < 2:
-            raise ScoresError("the random part of the labels has one class only: give more labels.")
+            raise LengthsError("the random part of the labels has only one class: give more.")
         known = out_of_fold(dense, labels, seed=seed)
     agrees = known.predicted == labels
     majority = float(counts.max() / labels.size)
@@ -159,18 +159,18 @@ def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArra
     try:
         array = np.asarray(features)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ScoresError(
+        raise LengthsError(
             "features cannot be read as an array: expected numbers of the same shape for each "
             "sample, or texts."
         ) from error
     if array.dtype.kind not in "buif":
-        raise ScoresError(f"features are of type {array.dtype}: expected numbers or texts.")
+        raise LengthsError(f"features are of type {array.dtype}: expected numbers or texts.")
     flat = array[part].reshape(len(part), -1)
     flat = flat[:, :: -(-flat.shape[1] // _WIDEST)].astype(np.float64)
     finite = np.isfinite(flat).all(axis=1)
     if not finite.all():
         index = int(part[int(np.argmin(finite))])
-        raise ScoresError(f"features[{index}] has values that are NaN or infinite: fill them.")
+        raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
     if flat.shape[1] <= MOST_FEATURES:
         return flat
     width = min(MOST_FEATURES, len(flat))

@@ -17,7 +17,7 @@ from batchwright.advise.duplicates import (
     profile_duplicates,
 )
 from batchwright.advise.noise_estimate import FEWEST_SAMPLES, NoiseEstimate, estimate_noise
-from batchwright.errors import MissingExtraError, ScoresError
+from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.lengths import as_lengths, totals
 from batchwright.order import Mixture
 from batchwright.typing import FloatArray, IntoLengths
@@ -98,7 +98,7 @@ def profile_samples(
     `profile_duplicates` for samples. `watch` is called with the name of each step.
 
     Raises:
-        ScoresError: If labels are not classes, or a column has not one value for each sample.
+        LengthsError: If labels are not classes, or a column has not one value for each sample.
 
     Example:
         >>> found = profile_samples([1, 2, 2], samples=["a", "b c", "b c"])
@@ -125,7 +125,7 @@ def profile_task_samples(
     Samples that cannot be compared, such as objects of your own class, have no profile.
 
     Raises:
-        ScoresError: If its labels are not classes, or its groups not groups.
+        LengthsError: If its labels are not classes, or its groups not groups.
     """
     found = profile_samples(
         task.sizes,
@@ -136,7 +136,7 @@ def profile_task_samples(
         watch=watch,
     )
     watch("looking for duplicates", 0.0)
-    with suppress(ScoresError):  # labels and lengths are known to fit
+    with suppress(LengthsError):  # labels and lengths are known to fit
         found["duplicates"] = profile_duplicates(
             task.samples, lengths=task.sizes, labels=task.labels
         )
@@ -156,7 +156,7 @@ def profile_labels(labels: Any, *, features: Any = None, seed: int = 0) -> Label
         The profile. Counting takes a second for 10⁷ labels, the estimate some seconds.
 
     Raises:
-        ScoresError: If labels are not classes (continuous targets, or nearly one per sample), if
+        LengthsError: If labels are not classes (continuous targets, or nearly one per sample), if
             one is missing, or if features do not fit.
 
     Source:
@@ -194,7 +194,7 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
         lengths: integer[n] or integer[n, k], tokens.
 
     Raises:
-        ScoresError: If there is not one group for each sample, or each sample is its own group.
+        LengthsError: If there is not one group for each sample, or each sample is its own group.
         LengthsError: If lengths are not positive integers.
 
     Source:
@@ -211,7 +211,7 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
     check_one_for_each("groups", encoding.codes.size, sizes.size)
     counts = encoding.counts
     if sizes.size > 1 and counts.size == sizes.size:
-        raise ScoresError(
+        raise LengthsError(
             f"groups hold {counts.size:,} distinct values for {sizes.size:,} samples: these are "
             "not groups. Name the column of sources, languages or speakers."
         )
@@ -268,17 +268,17 @@ def _noise(encoding: Encoding, features: Any, seed: int) -> tuple[NoiseEstimate 
 def _check_classes(encoding: Encoding) -> None:
     size, values = encoding.codes.size, encoding.values
     if not size:
-        raise ScoresError("labels are empty: expected a class for each sample.")
+        raise LengthsError("labels are empty: expected a class for each sample.")
     if "" in values:
         index = int(np.argmax(encoding.codes == values.index("")))
-        raise ScoresError(f"labels[{index}] is empty: fill it, or leave the sample out.")
+        raise LengthsError(f"labels[{index}] is empty: fill it, or leave the sample out.")
     if len(values) > _FEW_VALUES and any(map(_has_fraction, values)):
-        raise ScoresError(
+        raise LengthsError(
             f"labels hold {len(values):,} distinct numbers with fractions: these are continuous "
             "targets, not class labels. Leave them out."
         )
     if len(values) > max(_FEW_VALUES, size / 2):
-        raise ScoresError(
+        raise LengthsError(
             f"labels hold {len(values):,} distinct values for {size:,} samples: these are not "
             "class labels. Leave them out, or name the column of the classes."
         )

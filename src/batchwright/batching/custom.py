@@ -15,7 +15,7 @@ from batchwright.batching.draft import Batching, Draft, Oversize, Request, probe
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
-from batchwright.errors import BudgetError, PlanError, PlanMismatchError
+from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray, State
@@ -127,7 +127,7 @@ def rebuilt(description: State) -> Batching:
     """Make the batching that `described` wrote down, without executing code.
 
     Raises:
-        PlanMismatchError: If there is no such batching.
+        PlanError: If there is no such batching.
 
     Example:
         >>> rebuilt({"kind": "FixedSize", "batch_size": 8})
@@ -137,7 +137,7 @@ def rebuilt(description: State) -> Batching:
         settings = {name: _tuples(value) for name, value in description.items()}
         batching: Batching = _KINDS[settings.pop("kind")](**settings)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state names the batching {description!r}, which this version does not have "
             f"({error}). Resume with the version of batchwright that saved it."
         ) from error

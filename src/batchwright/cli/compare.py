@@ -18,7 +18,7 @@ from batchwright.cli import options
 from batchwright.cli.exit_codes import INTERRUPTED
 from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
 from batchwright.cli.progress import StopError, Watch, interruptible, live_bars, status
-from batchwright.errors import MissingExtraError, ResultFileError, TaskError
+from batchwright.errors import MissingExtraError, SourceError, TaskError
 
 if TYPE_CHECKING:
     from batchwright.compare import Comparison, Settings, Strategy, Task
@@ -208,7 +208,7 @@ def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
     """Return what was measured before; the seeds may differ in number from then.
 
     Raises:
-        ResultFileError: If the file holds the result of another comparison.
+        SourceError: If the file holds the result of another comparison.
     """
     from batchwright.compare import Comparison
     from batchwright.compare.result_file import load
@@ -221,7 +221,7 @@ def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
     if comparison.seeds[:done] != asked.seeds[:done]:
         differing.append("seeds")
     if differing:
-        raise ResultFileError(
+        raise SourceError(
             f"{path} holds the result of another comparison (other {', '.join(differing)}). Name "
             "another --output, or measure anew with --restart."
         )

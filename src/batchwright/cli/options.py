@@ -124,7 +124,7 @@ class Reading:
         if not source:
             raise click.UsageError("SOURCE is empty; expected a file of lengths, or of a column.")
         start = time.perf_counter()
-        lengths = sources.lengths(
+        lengths = sources.read_lengths(
             source,
             column=self.length,
             measure=self.measure,

@@ -15,7 +15,7 @@ import click
 
 from batchwright._files import check_writable, write_bytes
 from batchwright._format import all_printable
-from batchwright.errors import ResultFileError
+from batchwright.errors import SourceError
 from batchwright.sources.files import FORMATS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check_outputs(
 
     Raises:
         UsageError: A file is an input or the output of another option, perhaps through a link.
-        ResultFileError: A file cannot be written.
+        SourceError: A file cannot be written.
     """
     taken = [place for name in inputs if name for place in _files_of(Path(name))]
     for option, name in outputs.items():
@@ -55,12 +55,12 @@ def check_writable_as(option: str, path: Path) -> None:
     """Check that a file can be written, and name the option if it cannot.
 
     Raises:
-        ResultFileError: It cannot be written.
+        SourceError: It cannot be written.
     """
     try:
-        check_writable(path, ResultFileError)
-    except ResultFileError as error:
-        raise ResultFileError(f"{option} {error}") from error
+        check_writable(path, SourceError)
+    except SourceError as error:
+        raise SourceError(f"{option} {error}") from error
 
 
 def _files_of(name: Path) -> list[Path]:
@@ -83,9 +83,9 @@ def write_page(path: Path, text: str) -> None:
     """Write a page, whole or not at all.
 
     Raises:
-        ResultFileError: It cannot be written.
+        SourceError: It cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", "replace"), ResultFileError)
+    write_bytes(path, text.encode("utf-8", "replace"), SourceError)
 
 
 def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:

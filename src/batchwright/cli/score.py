@@ -18,7 +18,7 @@ from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.scoring import SHARD_SIZE, score_shards
 from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.sources.measures import Measure, measure_of, measured
 from batchwright.sources.progress import progress_bar
 
@@ -111,7 +111,7 @@ def score(
     if ranked or within is not None:
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)
-    write_npy(output, scores, ScoresError)
+    write_npy(output, scores, LengthsError)
     done = Scored(
         source=click.format_filename(source),
         by=by,

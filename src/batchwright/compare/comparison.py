@@ -77,7 +77,7 @@ def compare(
         The same object as `resume`, or a new one.
 
     Raises:
-        StrategyError: If the task does not allow a strategy.
+        TaskError: If the task does not allow a strategy.
         BudgetError: If a sample alone exceeds the task's budget.
     """
     made = [each if isinstance(each, Strategy) else Strategy.named(each) for each in strategies]

@@ -25,7 +25,7 @@ from batchwright.compare.figures import Summary, summarize
 from batchwright.compare.race import Outcome, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
-from batchwright.errors import ResultFileError
+from batchwright.errors import SourceError
 from batchwright.lengths import fingerprint
 
 FORMAT = 2
@@ -100,14 +100,14 @@ def save(path: Path, result: Result, state: dict[str, Any] | None) -> None:
     """Write a result, and the state needed to resume it, atomically.
 
     Raises:
-        ResultFileError: If a file cannot be written.
+        SourceError: If a file cannot be written.
     """
     sealed = result | {_CHECKSUM: _checksum(result)}
     text = json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     beside = state_path(path)
     if state is not None:
         _save_state(beside, result, state)
-    write_bytes(path, text.encode("utf-8", "surrogatepass"), ResultFileError)
+    write_bytes(path, text.encode("utf-8", "surrogatepass"), SourceError)
     if state is None:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
@@ -117,7 +117,7 @@ def load(path: Path) -> tuple[Result, Comparison]:
     """Read a result, and the comparison to resume.
 
     Raises:
-        ResultFileError: If it is not a result, or was changed after it was saved.
+        SourceError: If it is not a result, or was changed after it was saved.
     """
     result = _read(path)
     try:
@@ -132,7 +132,7 @@ def load(path: Path) -> tuple[Result, Comparison]:
         if not fits(result["summary"], tuple[Summary, ...]):
             raise TypeError("the summary has values of wrong types")  # noqa: TRY301
     except (ValueError, KeyError, TypeError) as error:
-        raise ResultFileError(_no_result(path, error)) from error
+        raise SourceError(_no_result(path, error)) from error
     if not comparison.is_complete:
         comparison.state = _state(path, result)
     if comparison.state is None:
@@ -143,20 +143,20 @@ def load(path: Path) -> tuple[Result, Comparison]:
 def _read(path: Path) -> Result:
     """Read the file, and check that it is unchanged."""
     if path.exists() and not path.is_file():
-        raise ResultFileError(f"{path} is no regular file. Name another --output.")
+        raise SourceError(f"{path} is no regular file. Name another --output.")
     try:
         result = parsed(path.read_bytes().decode("utf-8", "surrogatepass"))
         version = result["format"]
     except OSError as error:
-        raise ResultFileError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise SourceError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ResultFileError(_no_result(path, error)) from error
+        raise SourceError(_no_result(path, error)) from error
     if version != FORMAT:
-        raise ResultFileError(
+        raise SourceError(
             f"{path} has format {one_line(version, 40)}, this version reads {FORMAT}. {_ADVICE}"
         )
     if result.pop(_CHECKSUM, None) != _checksum(result):
-        raise ResultFileError(f"{path} was changed after it was saved. {_ADVICE}")
+        raise SourceError(f"{path} was changed after it was saved. {_ADVICE}")
     return dict(result)
 
 
@@ -183,7 +183,7 @@ def _save_state(path: Path, result: Result, state: dict[str, Any]) -> None:
     written = io.BytesIO()
     torch.save({"of": _key(result), "state": state}, written)
     content = written.getvalue()
-    write_bytes(path, hashlib.sha256(content).digest() + content, ResultFileError)
+    write_bytes(path, hashlib.sha256(content).digest() + content, SourceError)
 
 
 def _state(path: Path, result: Result) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from batchwright._format import one_line
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.compare.task import LARGEST, Collate, Task
-from batchwright.errors import BudgetError, StrategyError
+from batchwright.errors import BudgetError, TaskError
 from batchwright.layout import Layout
 from batchwright.order import Curriculum, Order, Sequential, Shuffle
 from batchwright.planner import Planner
@@ -87,7 +87,7 @@ class Strategy:
             ``max_tokens`` or ``step_tokens`` in place of the task's.
 
     Raises:
-        StrategyError: If a name is unknown, or a value has the wrong type.
+        TaskError: If a name is unknown, or a value has the wrong type.
 
     Example:
         >>> Strategy.named("planned+curriculum:length+bf16").order
@@ -104,7 +104,7 @@ class Strategy:
     def __post_init__(self) -> None:
         """Check the names."""
         if not isinstance(self.name, str) or not self.name.strip() or self.name == DENSE:
-            raise StrategyError(
+            raise TaskError(
                 f"a strategy was named {self.name!r}: expected text that is not empty, and not "
                 f"{DENSE!r}, the name of the arm without padding."
             )
@@ -114,14 +114,14 @@ class Strategy:
             kind, colon, scores = self._parts
             self._check("order", kind, ORDERS)
             if colon and (kind not in _SCORED or not scores):
-                raise StrategyError(
+                raise TaskError(
                     f"strategy {self.name!r}: order {self.order!r}, expected a curriculum before "
                     "the colon and a difficulty of the task after it, or no colon."
                 )
         elif isinstance(self.order, type) or not callable(self.order):
             self._check("order", self.order, ORDERS)
         if not isinstance(self.options, Mapping):
-            raise StrategyError(
+            raise TaskError(
                 f"strategy {self.name!r}: options={self.options!r}, expected a dictionary."
             )
 
@@ -130,14 +130,14 @@ class Strategy:
         """Make a strategy from a kind, then an order, a precision or both, joined by plus signs.
 
         Raises:
-            StrategyError: If a part is unknown.
+            TaskError: If a part is unknown.
         """
         kind, *others = name.split("+")
         settings: dict[str, Any] = {"kind": kind}
         for part in others:
             what = "order" if part.partition(":")[0] in ORDERS else "precision"
             if what in settings or (what == "precision" and part not in PRECISIONS):
-                raise StrategyError(
+                raise TaskError(
                     f"strategy {name!r}: {part!r} is no order ({', '.join(ORDERS)}) and no "
                     f"precision ({', '.join(PRECISIONS)}), or there are two of a kind."
                 )
@@ -148,7 +148,7 @@ class Strategy:
         """Make the planner of a run.
 
         Raises:
-            StrategyError: If an option is unknown, or the task has no such difficulty.
+            TaskError: If an option is unknown, or the task has no such difficulty.
             BudgetError: If a sample alone exceeds the budget.
         """
         return Planner(
@@ -167,11 +167,11 @@ class Strategy:
         """Return the function that makes batches of samples in the planned shapes.
 
         Raises:
-            StrategyError: If the task's own function cannot do that.
+            TaskError: If the task's own function cannot do that.
         """
         if layout.kind == "packed":
             if task.collate_packed is None:
-                raise StrategyError(
+                raise TaskError(
                     f"strategy {self.name!r} packs rows, and the task has no collate_packed: give "
                     "it a PackCollator, and a loss_sum that takes its batches."
                 )
@@ -184,7 +184,7 @@ class Strategy:
         if not asked:
             return task.collate
         if not isinstance(task.collate, PadCollator):
-            raise StrategyError(
+            raise TaskError(
                 f"strategy {self.name!r} needs a collate with {', '.join(asked)}; the task's is a "
                 f"{type(task.collate).__name__}: make it a PadCollator."
             )
@@ -214,7 +214,7 @@ class Strategy:
                 rows = safe_batch_size(task, budget, options.get("pad_to_multiple_of", 1))
             return (FixedSize if self.kind == "plain" else LengthGrouped)(rows, **options)
         except TypeError as error:
-            raise StrategyError(f"strategy {self.name!r}: {error}.") from error
+            raise TaskError(f"strategy {self.name!r}: {error}.") from error
 
     def _rounding(self, task: Task) -> int:
         """Return the multiple that rows are padded to, which helps only where lengths vary."""
@@ -241,7 +241,7 @@ class Strategy:
     def _check(self, what: str, value: object, known: Mapping[str, str]) -> None:
         if not isinstance(value, str) or value not in known:
             listed = ", ".join(known)
-            raise StrategyError(
+            raise TaskError(
                 f"strategy {self.name!r}: there is no {what} {value!r}, expected one of {listed}."
             )
 
@@ -262,16 +262,16 @@ def parse_strategies(text: str) -> list[Strategy]:
     """Read names separated by commas, such as ``"plain, planned+bf16"``, or a TOML file.
 
     Raises:
-        StrategyError: If a name is unknown or repeated, or there is none.
+        TaskError: If a name is unknown or repeated, or there is none.
     """
     if text.endswith(".toml"):
         return read_strategies(text)
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise StrategyError("there are no strategies. Expected at least one, such as plain.")
+        raise TaskError("there are no strategies. Expected at least one, such as plain.")
     for name in names:
         if names.count(name) > 1:
-            raise StrategyError(f"strategy {name!r} is there twice. Give each its own name.")
+            raise TaskError(f"strategy {name!r} is there twice. Give each its own name.")
     return [Strategy.named(name) for name in names]
 
 
@@ -282,7 +282,7 @@ def read_strategies(path: Path | str) -> list[Strategy]:
     option of the Batching.
 
     Raises:
-        StrategyError: If the file cannot be read, or a setting is unknown.
+        TaskError: If the file cannot be read, or a setting is unknown.
 
     Example:
         >>> import tempfile
@@ -293,23 +293,23 @@ def read_strategies(path: Path | str) -> list[Strategy]:
         {'mixing': 'update'}
     """
     if Path(path).exists() and not Path(path).is_file():
-        raise StrategyError(f"{path} is no regular file. Expected a TOML file.")
+        raise TaskError(f"{path} is no regular file. Expected a TOML file.")
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise StrategyError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise TaskError(f"{path} cannot be read ({error.strerror or error}).") from error
     except ValueError as error:  # no TOML, no UTF-8, or a name that no file has
-        raise StrategyError(f"{path} cannot be read: {one_line(error)}.") from error
+        raise TaskError(f"{path} cannot be read: {one_line(error)}.") from error
     except RecursionError:
-        raise StrategyError(f"{path} cannot be read: it is nested too deep.") from None
+        raise TaskError(f"{path} cannot be read: it is nested too deep.") from None
     if not tables:
-        raise StrategyError(f"{path} has no strategies. Expected tables, such as [planned].")
+        raise TaskError(f"{path} has no strategies. Expected tables, such as [planned].")
     return [_from_table(name, table, path) for name, table in tables.items()]
 
 
 def _from_table(name: str, table: Any, path: Path | str) -> Strategy:
     if not isinstance(table, dict):
-        raise StrategyError(
+        raise TaskError(
             f"{path}: {name} is {_shown(table)}, no table: expected [{name}] and settings below."
         )
     for key, value in table.items():
@@ -317,9 +317,7 @@ def _from_table(name: str, table: Any, path: Path | str) -> Strategy:
     settings = {key: table[key] for key in _FIELDS if key in table}
     options = {key: value for key, value in table.items() if key not in _FIELDS}
     if not isinstance(settings.get("order", ""), str):
-        raise StrategyError(
-            f"{path}: order of [{name}] is {_shown(settings['order'])}, expected text."
-        )
+        raise TaskError(f"{path}: order of [{name}] is {_shown(settings['order'])}, expected text.")
     if "kind" not in table:
         base = Strategy.named(name)
         settings = {key: settings.get(key, getattr(base, key)) for key in _FIELDS}
@@ -334,7 +332,7 @@ def _check_value(value: Any, where: str, depth: int = 0) -> None:
         return
     is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
     if not (is_number or isinstance(value, str)):
-        raise StrategyError(
+        raise TaskError(
             f"{where} is {_shown(value)}: expected text, a number of at most 2^53, true or false, "
             "or a list of these."
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchwright.compare.task import Task
-from batchwright.errors import BatchwrightError, TaskError, TaskNotFoundError
+from batchwright.errors import BatchwrightError, SourceNotFoundError, TaskError
 
 
 def load_task(path: Path | str, *, quick: bool = False) -> Task:
@@ -21,12 +21,12 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
         quick: Passed to ``task`` if that is a function with this argument: a small form of the job.
 
     Raises:
-        TaskNotFoundError: If there is no such file.
+        SourceNotFoundError: If there is no such file.
         TaskError: If the file fails, or describes no task.
     """
     file = Path(path)
     if not file.is_file():
-        raise TaskNotFoundError(f"{path}: there is no such file. Expected a Python file: a task.")
+        raise SourceNotFoundError(f"{path}: there is no such file. Expected a Python file: a task.")
     folder = str(file.resolve().parent)
     sys.path.insert(0, folder)
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._format import one_line
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.typing import FloatArray
 
 SMALLEST = 1e-12
@@ -19,7 +19,7 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ScoresError(
+        raise LengthsError(
             f"{name} cannot be read as an array ({one_line(error)}). Pass numbers; for a tensor, "
             "tensor.detach().float().cpu()."
         ) from error
@@ -29,7 +29,7 @@ def as_labels(labels: Any, size: int) -> npt.NDArray[np.integer[Any]]:
     """Read one integer per sample."""
     array = as_array(labels, "labels")
     if array.shape != (size,) or array.dtype.kind not in "iu":
-        raise ScoresError(
+        raise LengthsError(
             f"labels are {array.dtype}{list(array.shape)}, expected one class, an integer, for "
             f"each of {size} samples."
         )
@@ -40,7 +40,7 @@ def as_probabilities(values: Any, name: str) -> FloatArray:
     """Read float[n, k] in which every row is a distribution, within the precision of float16."""
     array = as_array(values, name)
     if array.ndim != 2 or array.dtype.kind != "f":
-        raise ScoresError(
+        raise LengthsError(
             f"{name} are {array.dtype}{list(array.shape)}, expected float[n, k]: a row per sample, "
             "a column per class."
         )
@@ -49,7 +49,7 @@ def as_probabilities(values: Any, name: str) -> FloatArray:
         good = (p >= 0).all(axis=1) & (np.abs(p.sum(axis=1) - 1) < 1e-2)
     if not good.all():
         index = int(np.argmin(good))
-        raise ScoresError(
+        raise LengthsError(
             f"{name}[{index}] is not a distribution: its least value is {p[index].min():.4g}, its "
             f"sum {p[index].sum():.4g}. Expected probabilities; of logits, pass their softmax."
         )
@@ -62,6 +62,6 @@ def check_types(texts: Sequence[Any], *types: type) -> None:
         return
     index = next(k for k, text in enumerate(texts) if not isinstance(text, types))
     expected = " or ".join(each.__name__ for each in types)
-    raise ScoresError(
+    raise LengthsError(
         f"texts[{index}] is of type {type(texts[index]).__name__}, expected {expected}."
     )

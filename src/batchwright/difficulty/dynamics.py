@@ -13,7 +13,7 @@ from batchwright._array_file import Kind, check_seal, load_arrays, save_arrays, 
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
 from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.typing import FloatArray, IntArray
 
 COLUMNS: dict[str, type[np.generic]] = {
@@ -46,7 +46,7 @@ class Dynamics:
         decay: The share of an older loss that `ema_loss` keeps with every new one.
 
     Raises:
-        ScoresError: There are no samples, or the decay is not in [0, 1).
+        LengthsError: There are no samples, or the decay is not in [0, 1).
 
     Source:
         Swayamdipta et al., 2020, arXiv:2009.10795 (`confidence`, `variability`, `correctness`);
@@ -65,9 +65,9 @@ class Dynamics:
 
     def __init__(self, num_samples: int, *, decay: float = 0.9) -> None:
         if not isinstance(num_samples, int | np.integer) or num_samples < 1:
-            raise ScoresError(f"Dynamics(num_samples={num_samples!r}): expected at least 1.")
+            raise LengthsError(f"Dynamics(num_samples={num_samples!r}): expected at least 1.")
         if not 0 <= decay < 1:
-            raise ScoresError(f"Dynamics(decay={decay!r}): expected a share from 0 to below 1.")
+            raise LengthsError(f"Dynamics(decay={decay!r}): expected a share from 0 to below 1.")
         self.decay = float(decay)
         self._columns = {name: np.zeros(num_samples, dtype) for name, dtype in COLUMNS.items()}
         self._columns["first"][:] = self._columns["last"][:] = -1
@@ -140,18 +140,18 @@ class Dynamics:
             logits: Whether `outputs` are logits.
 
         Raises:
-            ScoresError: Indices or labels do not fit, or outputs are not finite or not
+            LengthsError: Indices or labels do not fit, or outputs are not finite or not
                 distributions. Nothing was recorded then.
         """
         members = as_array(indices, "indices")
         if members.ndim != 1 or (members.size and members.dtype.kind not in "iu"):
-            raise ScoresError(
+            raise LengthsError(
                 f"indices are {members.dtype}{list(members.shape)}, expected integer[m]."
             )
         if not members.size:
             return
         if members.min() < 0 or members.max() >= self.num_samples:
-            raise ScoresError(
+            raise LengthsError(
                 f"indices are {members.min()} to {members.max()}, samples 0 to "
                 f"{self.num_samples - 1}."
             )
@@ -165,10 +165,10 @@ class Dynamics:
         Shards and ranks may record for themselves, and be merged at the end of an epoch.
 
         Raises:
-            ScoresError: The other has another number of samples, or another decay.
+            LengthsError: The other has another number of samples, or another decay.
         """
         if (other.num_samples, other.decay) != (self.num_samples, self.decay):
-            raise ScoresError(
+            raise LengthsError(
                 f"Dynamics of {other.num_samples} samples with decay {other.decay} cannot be "
                 f"merged into those of {self.num_samples} with {self.decay}."
             )
@@ -184,13 +184,13 @@ class Dynamics:
         """Replace everything by what `state_dict` returned, which a checkpoint may have converted.
 
         Raises:
-            ScoresError: The state is of other samples, of another decay, or none. Nothing changed
+            LengthsError: The state is of other samples, of another decay, or none. Nothing changed
                 then.
         """
         check_keys(state, [*COLUMNS, "decay"], _OWNER)
         decay = state_array(state, "decay", np.float64, 1, _OWNER).tolist()
         if decay != [self.decay]:
-            raise ScoresError(f"the state has decay {decay[0]}, expected {self.decay}.")
+            raise LengthsError(f"the state has decay {decay[0]}, expected {self.decay}.")
         size = self.num_samples
         loaded = {name: state_array(state, name, COLUMNS[name], size, _OWNER) for name in COLUMNS}
         _check_columns(loaded)
@@ -200,27 +200,27 @@ class Dynamics:
         """Write a safetensors file, whole or not at all.
 
         Raises:
-            ScoresError: The file cannot be written.
+            LengthsError: The file cannot be written.
         """
         state = self.state_dict()
-        save_arrays(path, state, sealed(state, _KIND.metadata), ScoresError)
+        save_arrays(path, state, sealed(state, _KIND.metadata), LengthsError)
 
     @classmethod
     def load(cls, path: str | Path) -> Dynamics:
         """Read what `save` wrote. Reading never executes code.
 
         Raises:
-            ScoresError: The file is missing, truncated, changed, or another kind of file.
+            LengthsError: The file is missing, truncated, changed, or another kind of file.
         """
-        state, metadata = load_arrays(path, _KIND, ScoresError)
-        check_seal(path, state, metadata, _KIND, ScoresError)
+        state, metadata = load_arrays(path, _KIND, LengthsError)
+        check_seal(path, state, metadata, _KIND, LengthsError)
         try:
             check_keys(state, [*COLUMNS, "decay"], _OWNER)
             decay = state_array(state, "decay", np.float64, 1, _OWNER)
             dynamics = cls(state["count"].size, decay=float(decay[0]))
             dynamics.load_state_dict(state)
-        except ScoresError as error:
-            raise ScoresError(f"{path}: {error}") from error
+        except LengthsError as error:
+            raise LengthsError(f"{path}: {error}") from error
         return dynamics
 
     def _seen(self, values: npt.NDArray[Any]) -> FloatArray:
@@ -290,7 +290,7 @@ def _rows(
     if is_logits:
         z = as_array(outputs, "logits").astype(np.float64)
         if z.ndim != 2 or not np.isfinite(z).all():
-            raise ScoresError(f"logits have shape {list(z.shape)} or are not finite: float[m, k].")
+            raise LengthsError(f"logits have shape {list(z.shape)} or are not finite: float[m, k].")
         log_p = z - z.max(axis=1, keepdims=True)
         log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
         p = np.exp(log_p)
@@ -299,7 +299,7 @@ def _rows(
         log_p = np.log(np.maximum(p, SMALLEST))
     size, num_classes = p.shape
     if size != labels.size or num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
-        raise ScoresError(
+        raise LengthsError(
             f"outputs have shape {[size, num_classes]}, for {labels.size} labels from "
             f"{labels.min()} to {labels.max()}: expected a row for each, a column per class."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.difficulty.arrays import as_array
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.order.scores import as_scores, refuse_other_data
 from batchwright.typing import FloatArray, IntArray
 
@@ -26,7 +26,7 @@ def percentiles(scores: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -
             None ranks all together.
 
     Raises:
-        ScoresError: A score is NaN or infinite, or groups are not one per sample.
+        LengthsError: A score is NaN or infinite, or groups are not one per sample.
 
     Example:
         >>> percentiles([10, 30, 20, 20])
@@ -72,7 +72,7 @@ def combined(
         groups: [n], as `percentiles` takes them.
 
     Raises:
-        ScoresError: There are no scores, they differ in number, one is not finite, or weights do
+        LengthsError: There are no scores, they differ in number, one is not finite, or weights do
             not fit.
 
     Source:
@@ -83,11 +83,11 @@ def combined(
         array([0.625, 0.375, 0.625, 0.875])
     """
     if not scores:
-        raise ScoresError("combined() got no scores, expected at least one measure.")
+        raise LengthsError("combined() got no scores, expected at least one measure.")
     if how not in {"max", "mean"}:
-        raise ScoresError(f"combined(how={how!r}): expected 'max' or 'mean'.")
+        raise LengthsError(f"combined(how={how!r}): expected 'max' or 'mean'.")
     if how == "max" and weights is not None:
-        raise ScoresError("combined(how='max') has no weights: the hardest measure counts.")
+        raise LengthsError("combined(how='max') has no weights: the hardest measure counts.")
     columns = {name: as_scores(values, name=name) for name, values in scores.items()}
     size = next(iter(columns.values())).size
     for name, column in columns.items():
@@ -97,10 +97,10 @@ def combined(
         return reduce(np.maximum, ranks.values())
     weights = dict.fromkeys(ranks, 1.0) if weights is None else weights
     if set(weights) != set(ranks):
-        raise ScoresError(f"weights are for {sorted(weights)}, scores are {sorted(ranks)}.")
+        raise LengthsError(f"weights are for {sorted(weights)}, scores are {sorted(ranks)}.")
     shares = np.array([weights[name] for name in ranks], dtype=np.float64)
     if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() == 0:
-        raise ScoresError(
+        raise LengthsError(
             f"weights are {dict(weights)}, expected numbers of at least 0, not all 0."
         )
     mean: FloatArray = np.average(list(ranks.values()), axis=0, weights=shares)
@@ -112,11 +112,11 @@ def _codes(groups: npt.ArrayLike | None, size: int) -> IntArray:
         return np.zeros(size, dtype=np.int64)
     array = as_array(groups, "groups")
     if array.shape != (size,):
-        raise ScoresError(
+        raise LengthsError(
             f"groups have shape {list(array.shape)}, expected one for each of {size}."
         )
     try:
         _, codes = np.unique(array, return_inverse=True)
     except TypeError as error:
-        raise ScoresError(f"groups cannot be sorted ({error}). Pass numbers or text.") from error
+        raise LengthsError(f"groups cannot be sorted ({error}). Pass numbers or text.") from error
     return codes.astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.difficulty.arrays import as_array, check_types
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths
 from batchwright.typing import FloatArray, IntArray, IntoLengths
 
@@ -58,7 +58,7 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
         level: The zlib level, from 1 (fast) to 9.
 
     Raises:
-        ScoresError: There are no texts, or one of them is neither text nor bytes.
+        LengthsError: There are no texts, or one of them is neither text nor bytes.
 
     Source:
         Zhang et al., "Beyond random sampling", 2025, arXiv:2506.11300.
@@ -69,9 +69,9 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
         True
     """
     if level not in range(1, 10):
-        raise ScoresError(f"compression(level={level!r}): expected a level from 1 to 9.")
+        raise LengthsError(f"compression(level={level!r}): expected a level from 1 to 9.")
     if isinstance(texts, str | bytes) or not len(texts):
-        raise ScoresError("compression takes a list of texts, and at least one.")
+        raise LengthsError("compression takes a list of texts, and at least one.")
     check_types(texts, str, bytes)
 
     def ratio(text: str | bytes) -> float:
@@ -106,7 +106,7 @@ def rarity(
         pattern: Regular expression of a word, for texts. None: split at white space.
 
     Raises:
-        ScoresError: Tokens are not integers of at least 0, or offsets do not fit them.
+        LengthsError: Tokens are not integers of at least 0, or offsets do not fit them.
 
     Source:
         Platanios et al., "Competence-based curriculum learning", 2019, arXiv:1903.09848.
@@ -121,7 +121,7 @@ def rarity(
         flat, edges, counts = _words(tokens, counts, pattern)
     else:
         if pattern is not None:
-            raise ScoresError("rarity(pattern=…) goes with texts, not with token ids.")
+            raise LengthsError("rarity(pattern=…) goes with texts, not with token ids.")
         flat, edges = _flat(tokens, offsets)
     flat, occurring = _occurrences(flat, counts)
     if not flat.size:
@@ -141,7 +141,7 @@ def word_counts(batches: Iterable[Sequence[str]], *, pattern: str | None = None)
         pattern: Regular expression of a word; None: split at white space.
 
     Raises:
-        ScoresError: The pattern is not a regular expression.
+        LengthsError: The pattern is not a regular expression.
 
     Example:
         >>> word_counts([["the cat", "the dog"], ["the the"]])
@@ -156,7 +156,7 @@ def word_counts(batches: Iterable[Sequence[str]], *, pattern: str | None = None)
 
 def _is_text(tokens: Any) -> bool:
     if isinstance(tokens, str | bytes):
-        raise ScoresError("rarity takes a list of texts, got one text.")
+        raise LengthsError("rarity takes a list of texts, got one text.")
     if isinstance(tokens, np.ndarray):
         return tokens.dtype.kind in "UT"
     return len(tokens) > 0 and isinstance(tokens[0], str)
@@ -173,7 +173,7 @@ def _words(
     if counts is None:
         counts = Counter(chain.from_iterable(words))
     if not isinstance(counts, Mapping):
-        raise ScoresError("rarity(counts=…) of texts: expected word → count, see word_counts.")
+        raise LengthsError("rarity(counts=…) of texts: expected word → count, see word_counts.")
     ids = {word: k for k, word in enumerate(counts)}
     known = map(ids.get, chain.from_iterable(words), repeat(len(ids)))
     return np.fromiter(known, np.int64, int(edges[-1])), edges, list(counts.values())
@@ -185,9 +185,9 @@ def _splitter(pattern: str | None) -> Callable[[str], list[str]]:
     try:
         word = re.compile(pattern)
     except re.error as error:
-        raise ScoresError(f"pattern={pattern!r} is not a regular expression: {error}.") from error
+        raise LengthsError(f"pattern={pattern!r} is not a regular expression: {error}.") from error
     if word.groups > 1:
-        raise ScoresError(f"pattern={pattern!r} has {word.groups} groups; use (?:…) for them.")
+        raise LengthsError(f"pattern={pattern!r} has {word.groups} groups; use (?:…) for them.")
     return word.findall
 
 
@@ -199,10 +199,10 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
     """Return token ids one after another, and where samples begin."""
     if offsets is None:
         if isinstance(tokens, np.ndarray) and tokens.dtype != object and tokens.ndim == 1:
-            raise ScoresError("rarity of flat tokens needs offsets, [n + 1]: where samples begin.")
+            raise LengthsError("rarity of flat tokens needs offsets, [n + 1]: where samples begin.")
         samples = [as_array(sample, f"tokens[{k}]") for k, sample in enumerate(tokens)]
         if not samples or any(sample.ndim != 1 for sample in samples):
-            raise ScoresError(
+            raise LengthsError(
                 "tokens: expected at least one sample, each a list of token ids, [l]."
             )
         filled = [sample for sample in samples if sample.size]  # an empty list has floats
@@ -211,14 +211,14 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
     else:
         flat, edges = as_array(tokens, "tokens"), as_array(offsets, "offsets")
     if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iu"):
-        raise ScoresError(
+        raise LengthsError(
             f"tokens are {flat.dtype}{list(flat.shape)}, expected token ids, integers."
         )
     if flat.size and flat.min() < 0:
-        raise ScoresError(f"tokens[{int(flat.argmin())}] is {flat.min()}, expected at least 0.")
+        raise LengthsError(f"tokens[{int(flat.argmin())}] is {flat.min()}, expected at least 0.")
     is_integer = edges.ndim == 1 and edges.size > 1 and edges.dtype.kind in "iu"
     if not is_integer or [edges[0], edges[-1]] != [0, flat.size] or (edges[1:] < edges[:-1]).any():
-        raise ScoresError(
+        raise LengthsError(
             f"offsets do not fit {flat.size} tokens: expected n + 1 integers that never fall, from "
             f"0 to {flat.size}."
         )
@@ -238,7 +238,7 @@ def _occurrences(
         return flat, np.bincount(flat.astype(np.int64, copy=False)).astype(np.float64)
     given = as_array(counts, "counts")
     if given.ndim != 1 or given.dtype.kind not in "iuf" or not (given >= 0).all():
-        raise ScoresError(
+        raise LengthsError(
             "rarity(counts=…): expected a count of at least 0 for each id, or each word."
         )
     return np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)

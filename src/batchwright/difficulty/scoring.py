@@ -20,7 +20,7 @@ from batchwright.difficulty.shards import (
     metric_name,
     slices,
 )
-from batchwright.errors import MissingExtraError, ScoresError
+from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.typing import FloatArray
 
@@ -65,7 +65,7 @@ def score(
             terminal and scoring takes more than a second.
 
     Raises:
-        ScoresError: The metric returned something else than a finite number for each sample, the
+        LengthsError: The metric returned something else than a finite number for each sample, the
             folder is of something else, or there are no samples.
         SourceError: The file cannot be read.
         MissingExtraError: `backend="ray"` without Ray.
@@ -75,14 +75,14 @@ def score(
         array([2., 1., 4.])
     """
     if not isinstance(shard_size, int) or shard_size < 1:
-        raise ScoresError(f"score(shard_size={shard_size!r}): expected an integer of at least 1.")
+        raise LengthsError(f"score(shard_size={shard_size!r}): expected an integer of at least 1.")
     if backend not in {"local", "ray"}:
-        raise ScoresError(f"score(backend={backend!r}): expected 'local' or 'ray'.")
+        raise LengthsError(f"score(backend={backend!r}): expected 'local' or 'ray'.")
     facts = {"metric": metric_name(metric), "fingerprint": fingerprint, "shard_size": shard_size}
     with progress_bar("Scoring", show=progress) as advance:
         if isinstance(source, str | os.PathLike):
             if backend == "ray":
-                raise ScoresError(
+                raise LengthsError(
                     "score(backend='ray') takes samples, not a path: read them first, or score the "
                     "file with backend='local'."
                 )
@@ -93,14 +93,14 @@ def score(
             shards = partial(data.shards, shard_size)
             return score_shards(shards, lambda rows: metric(as_batch(rows)), kept, advance)
         if column is not None:
-            raise ScoresError(f"score(column={column!r}) goes with a path.")
+            raise LengthsError(f"score(column={column!r}) goes with a path.")
         if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
-            raise ScoresError(
+            raise LengthsError(
                 f"a {type(source).__name__} cannot be sliced: pass a list, an array or a dataset "
                 "of known length."
             )
         if not len(source):
-            raise ScoresError("the source is empty, expected at least one sample.")
+            raise LengthsError("the source is empty, expected at least one sample.")
         kept = None if folder is None else ShardFolder(folder, facts | data_facts(source))
         if backend == "ray":
             shards = partial(_answers_of_ray, source, metric, shard_size)
@@ -124,7 +124,7 @@ def score_shards(
             if kept is not None:
                 kept.save(shard.number, scores)
         elif scores.size != shard.num_rows:
-            raise ScoresError(
+            raise LengthsError(
                 f"shard {shard.number} was kept with {scores.size} scores, it has "
                 f"{shard.num_rows} rows. Remove the folder."
             )
@@ -170,7 +170,7 @@ def _checked(answer: npt.ArrayLike, shard: Shard) -> FloatArray:
     first, size = shard.first, shard.num_rows
     array = as_array(answer, "the metric's answer")
     if array.shape != (size,) or array.dtype.kind not in "buif":
-        raise ScoresError(
+        raise LengthsError(
             f"the metric returned {array.dtype}{list(array.shape)} for samples {first} to "
             f"{first + size - 1}, expected a number for each, float[{size}]."
         )
@@ -178,7 +178,7 @@ def _checked(answer: npt.ArrayLike, shard: Shard) -> FloatArray:
     finite = np.isfinite(scores)
     if not finite.all():
         index = int(np.argmin(finite))
-        raise ScoresError(
+        raise LengthsError(
             f"the metric's score of sample {first + index} is {scores[index]}, but every score "
             "must be a finite number."
         )

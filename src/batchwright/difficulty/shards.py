@@ -15,7 +15,7 @@ from batchwright._array_file import read_checked_npy, write_checked_npy
 from batchwright._files import remove_unfinished, write_bytes
 from batchwright._format import one_line
 from batchwright._states import parsed
-from batchwright.errors import ScoresError, SourceError
+from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import source_of
 from batchwright.sources.table import Place, Values, first_null, kind_of, type_of
 from batchwright.typing import FloatArray
@@ -58,7 +58,7 @@ class Column:
 
     Args:
         source: The path.
-        column: Its name; None: found by name, as `sources.lengths` does.
+        column: Its name; None: found by name, as `sources.read_lengths` does.
         measure: What will be measured of it, for finding the column. None: numbers, or lists.
     """
 
@@ -83,14 +83,14 @@ class Column:
 
         Raises:
             SourceError: The source has no rows, or is damaged.
-            ScoresError: A row is null.
+            LengthsError: A row is null.
         """
         number, held, rows, fraction = 0, [], 0, 0.0
         measure = self._measure
         batches = self._source.rows(self._column, measure=measure, parse_numbers=measure is None)
         for values, place, fraction in batches:
             if (null := first_null(values)) is not None:
-                raise ScoresError(
+                raise LengthsError(
                     f"{place.row(null)} is null. Every sample needs a score: fill or filter it."
                 )
             start = 0
@@ -143,7 +143,7 @@ class ShardFolder:
     A shard is there whole or not at all. The folder is made where it is missing.
 
     Raises:
-        ScoresError: The folder is of something else, or cannot be written.
+        LengthsError: The folder is of something else, or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
@@ -155,22 +155,22 @@ class ShardFolder:
             remove_unfinished(self.path)
             if not manifest.exists():
                 if next(self.path.glob(SHARDS), None) is not None:
-                    raise ScoresError(  # noqa: TRY301 -- handled below
+                    raise LengthsError(  # noqa: TRY301 -- handled below
                         f"{self.path} has shards but no {MANIFEST}. Choose another folder."
                     )
                 text = json.dumps(wanted, indent=2) + "\n"
-                write_bytes(manifest, text.encode(), ScoresError)
+                write_bytes(manifest, text.encode(), LengthsError)
             found = dict(parsed(manifest.read_bytes()))
-        except ScoresError:
+        except LengthsError:
             raise
         except (OSError, ValueError, TypeError) as error:
-            raise ScoresError(
+            raise LengthsError(
                 f"{self.path} is not a folder of scores: {one_line(error)}."
             ) from error
         for name in [*wanted, *found]:
             there, here = found.get(name), wanted.get(name)
             if there != here:
-                raise ScoresError(
+                raise LengthsError(
                     f"{self.path} holds scores of something else: {name} is "
                     f"{one_line(json.dumps(there), 60)} there, {one_line(json.dumps(here), 60)} "
                     "here. Choose another folder, or remove it."
@@ -189,11 +189,11 @@ class ShardFolder:
         """Keep the scores of a shard, whole or not at all.
 
         Raises:
-            ScoresError: The disk is full or read-only.
+            LengthsError: The disk is full or read-only.
         """
         # Looking for what killed writers left takes longer with every shard: once is enough.
         file = self.path / f"shard-{number:08d}.npy"
-        write_checked_npy(file, scores, ScoresError, tidy=False)
+        write_checked_npy(file, scores, LengthsError, tidy=False)
 
 
 def data_facts(source: Sequence[Any]) -> dict[str, Any]:

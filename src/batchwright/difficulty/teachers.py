@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchwright._random import generator, shuffled
 from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
-from batchwright.errors import MissingExtraError, ScoresError
+from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray
 
 Teacher: TypeAlias = Callable[[Any, IntArray, Any], npt.ArrayLike]
@@ -98,7 +98,7 @@ def out_of_fold(
             where labels are classes from 0 to k - 1. None: the built-in one.
 
     Raises:
-        ScoresError: Features are not finite or not [n, d], there is one class only, or the
+        LengthsError: Features are not finite or not [n, d], there is one class only, or the
             teacher's answer is not a distribution.
         MissingExtraError: The built-in teacher is used, and scikit-learn is not installed.
 
@@ -120,9 +120,9 @@ def out_of_fold(
     classes, codes = np.unique(as_labels(labels, size), return_inverse=True)
     codes = codes.astype(np.int64)
     if classes.size < 2:
-        raise ScoresError(f"labels hold {classes.size} class, expected at least 2.")
+        raise LengthsError(f"labels hold {classes.size} class, expected at least 2.")
     if not isinstance(folds, int) or not 2 <= folds <= size:
-        raise ScoresError(f"out_of_fold(folds={folds!r}): expected 2 to {size}, the samples.")
+        raise LengthsError(f"out_of_fold(folds={folds!r}): expected 2 to {size}, the samples.")
     fold = _folds(codes, folds, seed)
     if teacher is None:
         probabilities = _of_logistic_regression(_features(features, size), codes, fold)
@@ -161,7 +161,7 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
         labels: integer[n], classes from 0 to k - 1.
 
     Raises:
-        ScoresError: The probabilities are not distributions, or labels do not fit.
+        LengthsError: The probabilities are not distributions, or labels do not fit.
 
     Source:
         Anchor points and the noise channel: Liu and Tao, 2014, arXiv:1411.7718; Patrini et al.,
@@ -181,11 +181,11 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
     size, num_classes = p.shape
     y = as_labels(labels, size)
     if size == 0 or num_classes < 2:
-        raise ScoresError(
+        raise LengthsError(
             f"probabilities have shape {list(p.shape)}, expected at least one row, two columns."
         )
     if y.min() < 0 or y.max() >= num_classes:
-        raise ScoresError(
+        raise LengthsError(
             f"labels are {y.min()} to {y.max()}, probabilities are of classes 0 to "
             f"{num_classes - 1}."
         )
@@ -228,7 +228,7 @@ def _log_likelihood(
 def _features(features: npt.ArrayLike, size: int) -> FloatArray:
     array = as_array(features, "features")
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
-        raise ScoresError(
+        raise LengthsError(
             f"features are {array.dtype}{list(array.shape)}, expected float[n, d]: a row per "
             "sample. Flatten images; of text, take embeddings."
         )
@@ -236,13 +236,13 @@ def _features(features: npt.ArrayLike, size: int) -> FloatArray:
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         index = int(np.argmin(finite))
-        raise ScoresError(f"features[{index}] has values that are NaN or infinite: fill them.")
+        raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
     return array.astype(np.float64, copy=False)
 
 
 def _check_rows(features: Any, size: int) -> None:
     if len(features) != size:
-        raise ScoresError(f"features have {len(features)} rows for {size} labels.")
+        raise LengthsError(f"features have {len(features)} rows for {size} labels.")
 
 
 def _folds(codes: IntArray, folds: int, seed: int) -> IntArray:
@@ -264,7 +264,7 @@ def _of_teacher(teacher: Teacher, features: Any, codes: IntArray, fold: IntArray
             "the teacher's probabilities",
         )
         if answer.shape != (outside.size, num_classes):
-            raise ScoresError(
+            raise LengthsError(
                 f"the teacher returned probabilities of shape {list(answer.shape)}, expected "
                 f"{[outside.size, num_classes]}: a row per test sample, a column per class."
             )

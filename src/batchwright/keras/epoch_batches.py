@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.keras.weights import MeanWeight, scaled
 from batchwright.plans import Plan
 
@@ -94,7 +94,7 @@ class EpochBatches:
         if np.ndim(sample_weight) != 2 or self.plan.starts is not None or not isinstance(most, int):
             return
         if np.asarray(sample_weight)[:, most:].any():
-            raise PlanMismatchError(
+            raise PlanError(
                 f"batch {number} has rows of {np.shape(sample_weight)[1]} tokens, but the plan "
                 f'truncates samples to {most} (oversize="truncate"): it would exceed the budget. '
                 "Truncate them in fetch, to plan.layout.max_length."

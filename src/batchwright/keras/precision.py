@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from batchwright._measuring import medians, quickest
-from batchwright.errors import LossScaleError, PrecisionError
+from batchwright.errors import PrecisionError, UpdateError
 
 Mode: TypeAlias = Literal["fp32", "bf16", "fp16"]
 """Single precision, or mixed bfloat16 or float16 with variables in single precision."""
@@ -193,13 +193,13 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
             waits for the device.
 
     Raises:
-        LossScaleError: In `fit`, if the scale is below the floor, or the loss is not scaled.
+        UpdateError: In `fit`, if the scale is below the floor, or the loss is not scaled.
     """
 
     def __init__(self, floor: float = 1.0, *, every: int = 32) -> None:
         super().__init__()
         if not floor > 0 or every < 1:
-            raise LossScaleError(
+            raise UpdateError(
                 f"floor={floor}, every={every}: expected a scale above 0, and at least 1 batch."
             )
         self._floor, self._every, self._seen = floor, every, 0
@@ -210,7 +210,7 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
         is_half = self.model.dtype_policy.name == "mixed_float16"
         is_scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
         if is_half and not is_scaled:
-            raise LossScaleError(
+            raise UpdateError(
                 "the model computes in mixed float16, but its loss is not scaled: small "
                 "gradients become zero. Compile it with auto_scale_loss=True."
             )
@@ -229,7 +229,7 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
             return
         scale = _value(self.model, optimizer.dynamic_scale)
         if scale < self._floor:
-            raise LossScaleError(
+            raise UpdateError(
                 f"the loss scale fell to {scale:g}, below {self._floor:g}, with "
                 f"{applied_updates(self.model)} updates applied: gradients are not finite even at "
                 'that scale. Look for NaN in the data, lower the learning rate, or use "bf16".'

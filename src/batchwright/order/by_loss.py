@@ -37,7 +37,7 @@ class SelfPaced:
             is not left out as a whole.
 
     Raises:
-        ScoresError: If groups are not one for each sample.
+        LengthsError: If groups are not one for each sample.
 
     Example:
         >>> table = LossTable(4)

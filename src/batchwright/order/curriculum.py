@@ -57,7 +57,7 @@ class Curriculum:
             fifth.
 
     Raises:
-        ScoresError: If a difficulty is NaN or infinite.
+        LengthsError: If a difficulty is NaN or infinite.
         PlanError: If a setting is out of range.
 
     Example:

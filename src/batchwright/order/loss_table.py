@@ -12,7 +12,7 @@ import numpy.typing as npt
 from batchwright._checks import real_number, whole_number
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array, state_integer
-from batchwright.errors import PlanError, ScoresError
+from batchwright.errors import LengthsError, PlanError
 from batchwright.typing import FloatArray, IntArray, State
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class LossTable:
     """
 
     def __init__(self, num_samples: int, *, smoothing: float = 0.0) -> None:
-        num_samples = whole_number("LossTable", "num_samples", num_samples, error=ScoresError)
+        num_samples = whole_number("LossTable", "num_samples", num_samples, error=LengthsError)
         self.smoothing = real_number(
             "LossTable",
             "smoothing",
             smoothing,
             accepts=lambda share: 0 <= share < 1,
             expected="a share of 0 or more, below 1",
-            error=ScoresError,
+            error=LengthsError,
         )
         self.losses: LossArray = np.full(num_samples, np.nan, dtype=np.float32)
         self.recorded: IntArray = np.zeros(num_samples, dtype=np.int64)
@@ -82,19 +82,19 @@ class LossTable:
         those of passes that do not count are discarded.
 
         Raises:
-            ScoresError: If the two differ in number, or an index is out of range.
+            LengthsError: If the two differ in number, or an index is out of range.
         """
         given = np.asarray(indices)
         if given.size and given.dtype.kind not in "iu":
-            raise ScoresError(f"indices are {given.dtype}, expected integers.")
+            raise LengthsError(f"indices are {given.dtype}, expected integers.")
         samples = given.astype(np.int64).ravel()
         values = np.asarray(losses, dtype=np.float64).ravel()
         if samples.size != values.size:
-            raise ScoresError(f"{samples.size} indices for {values.size} losses.")
+            raise LengthsError(f"{samples.size} indices for {values.size} losses.")
         if not samples.size:
             return
         if samples.min() < 0 or samples.max() >= self.losses.size:
-            raise ScoresError(
+            raise LengthsError(
                 f"losses of samples {samples.min()} to {samples.max()}, there are 0 to "
                 f"{self.losses.size - 1}."
             )
@@ -143,7 +143,7 @@ class LossTable:
         """Write the state as a safetensors file; an existing one is replaced atomically.
 
         Raises:
-            ScoresError: If the file cannot be written.
+            LengthsError: If the file cannot be written.
         """
         import json  # here, so that `import batchwright` stays quick
 
@@ -153,28 +153,28 @@ class LossTable:
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         numbers = {name: value for name, value in state.items() if name not in arrays}
         metadata = _file_kind().metadata | {"numbers": json.dumps(numbers)}
-        save_arrays(path, arrays, sealed(arrays, metadata), ScoresError)
+        save_arrays(path, arrays, sealed(arrays, metadata), LengthsError)
 
     def load(self, path: str | Path) -> None:
         """Load a file that `save` wrote. Reading never executes code.
 
         Raises:
-            ScoresError: If it is another file, was changed, or is of another number of samples.
+            LengthsError: If it is another file, was changed, or is of another number of samples.
         """
         from batchwright._array_file import check_seal, load_arrays
         from batchwright._states import parsed
 
         kind = _file_kind()
-        arrays, metadata = load_arrays(path, kind, ScoresError)
-        check_seal(path, arrays, metadata, kind, ScoresError)
+        arrays, metadata = load_arrays(path, kind, LengthsError)
+        check_seal(path, arrays, metadata, kind, LengthsError)
         try:
             state = dict(parsed(metadata.get("numbers", ""))) | arrays
         except (TypeError, ValueError) as error:
-            raise ScoresError(f"{path}: damaged. {kind.made_by}") from error
+            raise LengthsError(f"{path}: damaged. {kind.made_by}") from error
         try:
             self.load_state_dict(state)
-        except ScoresError as error:
-            raise ScoresError(f"{path}: {error}") from error
+        except LengthsError as error:
+            raise LengthsError(f"{path}: {error}") from error
 
     def state_dict(self) -> State:
         """Return what an exact resume needs: the table, and the cut of the present epoch."""
@@ -188,7 +188,7 @@ class LossTable:
         """Load a state, also where a checkpoint turned its arrays into tensors or lists.
 
         Raises:
-            ScoresError: If it is of another number of samples, a key is missing, or its values
+            LengthsError: If it is of another number of samples, a key is missing, or its values
                 contradict each other. The table is unchanged then.
         """
         has_cut = isinstance(state, Mapping) and state.get("cut") is not None

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
-from batchwright.errors import PlanError, ScoresError
+from batchwright.errors import LengthsError, PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
@@ -53,7 +53,7 @@ class Mixture:
         names: The groups, in the sequence of `shares`.
 
     Raises:
-        ScoresError: If weights are negative, NaN, all 0, or of unknown groups; if groups are not
+        LengthsError: If weights are negative, NaN, all 0, or of unknown groups; if groups are not
             one for each sample.
         PlanError: If a setting is out of range.
 
@@ -120,7 +120,7 @@ class Mixture:
             raise PlanError(f"Mixture: weights are {weights!r:.60}, expected group → share.")
         unknown = set(weights) - set(self.names)
         if unknown:
-            raise ScoresError(
+            raise LengthsError(
                 f"weights name {sorted(map(str, unknown))}, which no sample belongs to. There are "
                 f"{list(self.names)[:20]}."
             )
@@ -184,7 +184,7 @@ class ClassBalanced:
         parts: Into which an epoch is cut; shares are exact at the end of each.
 
     Raises:
-        ScoresError: If labels are not [n].
+        LengthsError: If labels are not [n].
         PlanError: If a setting is out of range.
 
     Example:

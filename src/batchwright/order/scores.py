@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import keep_number
-from batchwright.errors import PlanError, ScoresError
+from batchwright.errors import LengthsError, PlanError
 from batchwright.typing import FloatArray
 
 
@@ -24,7 +24,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
     """Return a copy of one finite number per sample, float64[n].
 
     Raises:
-        ScoresError: Naming the first sample whose number is NaN or infinite; or the shape.
+        LengthsError: Naming the first sample whose number is NaN or infinite; or the shape.
 
     Example:
         >>> as_scores([1, 2.5], name="difficulty")
@@ -33,15 +33,15 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ScoresError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
+        raise LengthsError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
     if array.ndim != 1 or not array.size:
-        raise ScoresError(
+        raise LengthsError(
             f"{name} has shape {list(array.shape)}, expected [n]: one number per sample."
         )
     bad = ~np.isfinite(array)
     if bad.any():
         index = int(np.argmax(bad))
-        raise ScoresError(
+        raise LengthsError(
             f"{name}[{index}] is {array[index]}, and {int(bad.sum())} of {array.size} are not "
             "finite. Score those samples, or give them the largest score there is."
         )
@@ -52,14 +52,14 @@ def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
     """Return a copy of one finite number of at least 0 per sample or group, not all of them 0.
 
     Raises:
-        ScoresError: Naming the first that is negative, NaN or infinite; or that all are 0.
+        LengthsError: Naming the first that is negative, NaN or infinite; or that all are 0.
     """
     array = as_scores(values, name=name)
     if (array < 0).any():
         index = int(np.argmax(array < 0))
-        raise ScoresError(f"{name}[{index}] is {array[index]}, expected at least 0.")
+        raise LengthsError(f"{name}[{index}] is {array[index]}, expected at least 0.")
     if not array.any():
-        raise ScoresError(f"{name} are all 0: nothing would ever be drawn.")
+        raise LengthsError(f"{name} are all 0: nothing would ever be drawn.")
     return array
 
 
@@ -67,20 +67,20 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
     """Return a copy of one group (class, source) per sample, integers or names that can be sorted.
 
     Raises:
-        ScoresError: Naming the first sample without a group (None, NaN); or the shape.
+        LengthsError: Naming the first sample without a group (None, NaN); or the shape.
 
     Example:
         >>> as_groups(["de", None], name="groups")
         Traceback (most recent call last):
-        batchwright.errors.ScoresError: groups[1] is None: give every sample a group, an integer
+        batchwright.errors.LengthsError: groups[1] is None: give every sample a group, an integer
         or a name.
     """
     try:
         array = np.array(values)
     except (TypeError, ValueError) as error:
-        raise ScoresError(f"{name} cannot be read as an array ({error}). Give [n].") from error
+        raise LengthsError(f"{name} cannot be read as an array ({error}). Give [n].") from error
     if array.ndim != 1 or not array.size:
-        raise ScoresError(f"{name} have shape {list(array.shape)}, expected [n]: one per sample.")
+        raise LengthsError(f"{name} have shape {list(array.shape)}, expected [n]: one per sample.")
     absent = np.zeros(array.size, dtype=np.bool_)
     if array.dtype.kind == "f":
         absent = np.isnan(array)
@@ -88,23 +88,23 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
         absent = np.array([each is None or each != each for each in array])  # noqa: PLR0124
     if absent.any():
         index = int(np.argmax(absent))
-        raise ScoresError(
+        raise LengthsError(
             f"{name}[{index}] is {array[index]}: give every sample a group, an integer or a name."
         )
     if array.dtype.kind == "O":
         try:
             np.unique(array)
         except TypeError as error:
-            raise ScoresError(
+            raise LengthsError(
                 f"{name} cannot be sorted ({error}): give integers or names."
             ) from error
     return array
 
 
 def refuse_other_data(num_scores: int, num_samples: int, *, name: str) -> None:
-    """Raise ScoresError unless there is one value for each sample."""
+    """Raise LengthsError unless there is one value for each sample."""
     if num_scores != num_samples:
-        raise ScoresError(
+        raise LengthsError(
             f"{name} has {num_scores:,} entries for {num_samples:,} samples. Give one for each, "
             "in the sequence of the data."
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from batchwright._checks import check_flag, keep_whole
 from batchwright._random import BLOCK, generator, random_bits, shuffled
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_weights, refuse_other_data
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -30,7 +30,7 @@ class Weighted:
         replacement: Whether a sample may be drawn more than once an epoch.
 
     Raises:
-        ScoresError: If a weight is negative, NaN or infinite, if all are 0, or if without
+        LengthsError: If a weight is negative, NaN or infinite, if all are 0, or if without
             replacement there are fewer positive ones than draws.
 
     Example:
@@ -54,11 +54,11 @@ class Weighted:
     def __post_init__(self) -> None:
         weights = as_weights(self.weights, name="weights")
         object.__setattr__(self, "weights", weights)
-        keep_whole(self, optional=("num_samples",), error=ScoresError)
-        check_flag(self, "replacement", error=ScoresError)
+        keep_whole(self, optional=("num_samples",), error=LengthsError)
+        check_flag(self, "replacement", error=LengthsError)
         positive = int(np.count_nonzero(weights))
         if not self.replacement and self._draws > positive:
-            raise ScoresError(
+            raise LengthsError(
                 f"{self._draws} draws without replacement from {positive} samples with a positive "
                 "weight. Draw fewer: num_samples=, or replacement=True."
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchwright._files import write_bytes
-from batchwright.errors import MissingExtraError, PlotError
+from batchwright.errors import MissingExtraError, SourceError
 from batchwright.stats.dial import DialPosition
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: Without matplotlib.
-        PlotError: If the file's name has another suffix, the dial has no positions, or the file
+        SourceError: If the file's name has another suffix, the dial has no positions, or the file
             cannot be written.
 
     Example:
@@ -74,18 +74,18 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
     """
     kind = plot_format(path)
     if not dial:
-        raise PlotError(
+        raise SourceError(
             "plot_dial of no positions: expected what mixing_dial returns, at least one. "
             "Smaller batches or more samples make positions that can be planned."
         )
-    write_bytes(path, rendered(lambda: dial_figure(dial), kind, extra="plots"), PlotError)
+    write_bytes(path, rendered(lambda: dial_figure(dial), kind, extra="plots"), SourceError)
 
 
 def plot_format(path: str | PathLike[str]) -> str:
     """Return the format that a file's name asks for.
 
     Raises:
-        PlotError: If it is none of `FORMATS`.
+        SourceError: If it is none of `FORMATS`.
 
     Example:
         >>> plot_format("figures/dial.SVG")
@@ -93,7 +93,7 @@ def plot_format(path: str | PathLike[str]) -> str:
     """
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in FORMATS:
-        raise PlotError(
+        raise SourceError(
             f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf, which "
             "says how to draw it."
         )

@@ -191,7 +191,7 @@ def column_values(
     r"""Read a column that holds no lengths: labels, groups, texts. It is held in memory.
 
     Args:
-        source: As `batchwright.sources.lengths` takes it.
+        source: As `batchwright.sources.read_lengths` takes it.
         column: Which column.
         text: Refuse anything but text.
 

@@ -1,4 +1,4 @@
-"""`lengths`: one length per sample, from whatever holds the data."""
+"""`read_lengths`: one length per sample, from whatever holds the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLOW = frozenset({"words", "tokens"})
 """Measures that take longer than reading what they measure."""
 
 
-def lengths(
+def read_lengths(
     source: str | os.PathLike[str] | datasets.Dataset,
     *,
     column: str | None = None,
@@ -82,7 +82,7 @@ def lengths(
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     path = pathlib.Path(directory, "corpus.csv")
         ...     _ = path.write_text("id,text\n1,to be or not\n2,to be\n")
-        ...     lengths(path, measure="words", cache=False)
+        ...     read_lengths(path, measure="words", cache=False)
         array([4, 2])
     """
     how = measure_of(measure, tokenizer)

@@ -50,7 +50,7 @@ def step_costs(plan: Plan, lengths: IntoLengths) -> StepCosts:
         lengths: integer[n] or [n, k], the lengths it was made for.
 
     Raises:
-        PlanMismatchError: If the plan was made for other lengths.
+        PlanError: If the plan was made for other lengths.
 
     Example:
         >>> import batchwright as bw

@@ -105,7 +105,7 @@ def coverage(
 
     Raises:
         PlanError: If there is no epoch.
-        ScoresError: If groups are not one for each sample.
+        LengthsError: If groups are not one for each sample.
 
     Example:
         >>> import batchwright as bw

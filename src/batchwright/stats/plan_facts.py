@@ -166,7 +166,7 @@ def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
         lengths: integer[n], the lengths it was made for.
 
     Raises:
-        PlanMismatchError: If the plan was made for other lengths.
+        PlanError: If the plan was made for other lengths.
 
     Example:
         >>> import batchwright as bw
@@ -189,7 +189,7 @@ def inspected_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
         lengths: integer[n], the lengths it was made for.
 
     Raises:
-        PlanMismatchError: If the plan was made for other lengths.
+        PlanError: If the plan was made for other lengths.
     """
     array = as_lengths(lengths)
     facts = plan_facts(plan, array)

@@ -96,7 +96,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         Its figures. O(m).
 
     Raises:
-        PlanMismatchError: If the plan was made for other lengths.
+        PlanError: If the plan was made for other lengths.
     """
     original = as_lengths(lengths, columns=True)
     columns = plan.entry_lengths(original)

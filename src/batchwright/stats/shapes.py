@@ -59,7 +59,7 @@ def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
         lengths: integer[n] or [n, k], the lengths it was made for.
 
     Raises:
-        PlanMismatchError: If the plan was made for other lengths.
+        PlanError: If the plan was made for other lengths.
 
     Example:
         >>> import batchwright as bw

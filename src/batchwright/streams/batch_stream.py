@@ -15,7 +15,7 @@ from batchwright._checks import check_choice, whole_number
 from batchwright._random import generator
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching, described, rebuilt
-from batchwright.errors import BudgetError, PlanError, PlanMismatchError, SourceError
+from batchwright.errors import BudgetError, PlanError, SourceError
 from batchwright.plans import Plan
 from batchwright.sharding import warn_of_repeats
 from batchwright.streams.intake import (
@@ -274,7 +274,7 @@ class BatchStream(Iterator[list[Sample]]):
         follows, in other batches.
 
         Raises:
-            PlanMismatchError: If it is no state, or one of another seed, epoch or part. When read:
+            PlanError: If it is no state, or one of another seed, epoch or part. When read:
                 if the samples or the settings are not those it was saved with.
             PlanError: If this pass has begun.
         """
@@ -313,11 +313,11 @@ class BatchStream(Iterator[list[Sample]]):
         intake = replace(self._intake, batching=batching)
         self._held, _ = intake.again(samples, places, position.pieces)
         if not self._held.places.size:
-            raise PlanMismatchError("the state says that nothing was held in the middle of a pass.")
+            raise PlanError("the state says that nothing was held in the middle of a pass.")
         plan = self._planned(position, batching)
         hashed = None if plan is None else checksum(plan, self._held)
         if plan is None or hashed != position.batches or position.emitted > len(plan):
-            raise PlanMismatchError(
+            raise PlanError(
                 f"window {position.window} of the stream is another one than when the state was "
                 "saved. Resume with the samples and the length= that the pass began with, and with "
                 "the same batching if it is a function of yours."

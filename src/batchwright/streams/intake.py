@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.batching import Batching
-from batchwright.errors import BudgetError, LengthsError, PlanMismatchError, SourceError
+from batchwright.errors import BudgetError, LengthsError, PlanError, SourceError
 from batchwright.lengths import as_lengths
 from batchwright.oversize import check_columns, fit_items
 from batchwright.typing import IntArray, Sample
@@ -103,7 +103,7 @@ class Source:
         A sequence is indexed; a function is read from the first of them, others from the beginning.
 
         Raises:
-            PlanMismatchError: If the source has fewer samples than that.
+            PlanError: If the source has fewer samples than that.
         """
         _set_epoch(self._samples, self._epoch)
         if self._is_indexed:
@@ -119,7 +119,7 @@ class Source:
             past = islice(self._iterator, position - first)
             samples = list(compress(past, chosen.tolist()))
         if len(samples) < places.size:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the state was saved after sample {self._shard.number(position - 1)} of the "
                 "stream, which now has fewer. Resume with the same samples; an iterator must "
                 "be a new one, at its beginning."
@@ -230,7 +230,7 @@ class Intake:
         Pieces above the budget are cut further.
 
         Raises:
-            PlanMismatchError: If a sample does not have such pieces.
+            PlanError: If a sample does not have such pieces.
         """
         if not pieces:
             return self(samples, places)
@@ -322,8 +322,8 @@ def _objects(samples: list[Sample]) -> npt.NDArray[np.object_]:
     return held
 
 
-def _no_such_pieces(place: int) -> PlanMismatchError:
-    return PlanMismatchError(
+def _no_such_pieces(place: int) -> PlanError:
+    return PlanError(
         f"the state holds pieces of the sample at place {place} that it does not have. Resume with "
         "the samples and the length= that the pass began with."
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchwright._states import built, fits, opened, sealed
-from batchwright.errors import PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.streams.intake import Bounds, Buffer
 from batchwright.typing import IntArray, Last, State
 
@@ -107,7 +107,7 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
     """Check a state against the beginning of the stream that it is to be used with.
 
     Raises:
-        PlanMismatchError: If it is no state, or of another format, seed, epoch or part.
+        PlanError: If it is no state, or of another format, seed, epoch or part.
     """
     names = [field.name for field in fields(Position)]
     given = opened(state, names, owner="a stream", version=STATE_VERSION, how="state_dict()")
@@ -120,7 +120,7 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
     if not _is_in_range(position):
         raise _changed("its numbers are out of range")
     if position.shard != expected.shard:
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state is of part {position.shard[0]} of {position.shard[1]} of the stream, "
             f"this is part {expected.shard[0]} of {expected.shard[1]}. Resume with the same number "
             "of workers."
@@ -128,7 +128,7 @@ def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
     for name in ("seed", "epoch"):
         then, now = getattr(position, name), getattr(expected, name)
         if then != now:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the state was saved with {name}={then!r}, now {name}={now!r}. Use {then!r}."
             )
     return position
@@ -149,5 +149,5 @@ def _is_in_range(at: Position) -> bool:
     )
 
 
-def _changed(what: str) -> PlanMismatchError:
-    return PlanMismatchError(f"the state was changed after it was saved: {what}.")
+def _changed(what: str) -> PlanError:
+    return PlanError(f"the state was changed after it was saved: {what}.")

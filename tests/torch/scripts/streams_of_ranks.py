@@ -71,7 +71,7 @@ def main():
                 found["seen"].append([index for batch in sampler for index in batch])
             else:
                 go()
-        except bw.PlanError as error:
+        except bw.errors.PlanError as error:
             found["error"] = str(error)
         finally:
             # Ranks that end apart would take the meeting place from one another.

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from batchwright._checks import epoch_number
-from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
 from batchwright.torch.data.pack_collator import PackCollator
@@ -177,7 +177,7 @@ class PlanBatchSampler:
                 batched by a function of your own.
 
         Raises:
-            PlanMismatchError: If it is of other lengths, seed or settings, or no state.
+            PlanError: If it is of other lengths, seed or settings, or no state.
             BudgetError: If half-seen samples that were split cannot be cut to the new budget.
         """
         began = None if planned_by is None else as_source(planned_by)
@@ -303,7 +303,7 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
     Raises:
         PlanError: If the loader draws its batches from something else, or shards again what the
             plan has already shared among ranks.
-        PlanMismatchError: If the data set or the collator does not fit the plan.
+        PlanError: If the data set or the collator does not fit the plan.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -337,7 +337,7 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
 
 
 def check_loader(plan: Plan, dataset: Any, collate_fn: Any) -> None:
-    """Raise `PlanMismatchError` unless a data set and a collator do what a plan expects."""
+    """Raise `PlanError` unless a data set and a collator do what a plan expects."""
     _check_size(plan, dataset)
     if plan.starts is not None:
         _check_pieces(dataset)
@@ -359,7 +359,7 @@ def _check_size(plan: Plan, dataset: Any) -> None:
         if planned is not None and planned < size
         else "Some that the plan asks for do not exist"
     )
-    raise PlanMismatchError(
+    raise PlanError(
         f"the plan was made for {count}, and the {type(dataset).__name__} has {size} samples. "
         f"{consequence}: plan with one length for each sample, after every filter; to train on "
         "a part, give the loader a torch.utils.data.Subset."
@@ -374,7 +374,7 @@ def _check_pieces(dataset: Any) -> None:
         if isinstance(inside, Subset):  # looks numbers up, and knows no pieces
             break
         inside = getattr(inside, "dataset", None)
-    raise PlanMismatchError(
+    raise PlanError(
         f'the plan splits long samples (oversize="split"), and a {type(dataset).__name__} gives '
         "whole ones. Wrap it: PieceDataset(dataset). A data set of your own that takes a Piece "
         "says so: takes_pieces = True."
@@ -392,7 +392,7 @@ def _check_cuts(planned: int | tuple[int, ...], collate_fn: Any) -> None:
     bounds = zip(cuts, most, strict=False)
     if any((math.inf if cut is None else cut) > bound for cut, bound in bounds):
         name = type(collate_fn).__name__
-        raise PlanMismatchError(
+        raise PlanError(
             f'the plan truncates samples to {planned} tokens (oversize="truncate"), and '
             f"{name}(max_length={given}) does not: batches would exceed the budget. Give it "
             f"{name}(max_length={planned}), or planner(0).layout.max_length."

@@ -11,7 +11,7 @@ from batchwright.errors import (
     BudgetError,
     ColumnNotFoundError,
     LengthsError,
-    PlanMismatchError,
+    PlanError,
     UpdateError,
 )
 from batchwright.pacing import LengthPacing
@@ -145,18 +145,18 @@ class LengthWarmUp:
         """Go on where a state was saved; the world may be of another size.
 
         Raises:
-            PlanMismatchError: If it is no state, or of another pacing or `total_tokens`.
+            PlanError: If it is no state, or of another pacing or `total_tokens`.
         """
         known = isinstance(state, Mapping) and state.get("version") == STATE_VERSION
         values = [state.get(name) for name in _COUNTS] if known else []
         if not known or not all(type(value) is int and value >= 0 for value in values):
-            raise PlanMismatchError(
+            raise PlanError(
                 f"no state of LengthWarmUp: {state!r}. Load what state_dict() returned, in format "
                 f"{STATE_VERSION}: whole numbers by the names {', '.join(_COUNTS)}."
             )
         length = self._length_at(state["tokens"])
         if (state["total_tokens"], state["length"]) != (self.total_tokens, length):
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the state was saved with total_tokens={state['total_tokens']} at length "
                 f"{state['length']}; here total_tokens={self.total_tokens}, and the length would "
                 f"be {length}. Resume with the pacing and total_tokens that the run began with."

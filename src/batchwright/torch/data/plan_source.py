@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchwright.batching.custom import described, rebuilt
-from batchwright.errors import BatchwrightError, PlanError, PlanMismatchError
+from batchwright.errors import BatchwrightError, PlanError
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 from batchwright.sharding import share
@@ -52,20 +52,19 @@ class PlannerSource:
         """
         if settings == self.settings or not settings or settings.get("batching") is None:
             return self
+        batching = rebuilt(settings["batching"])
         try:
             planner = Planner(
                 self._planner.lengths,
-                batching=rebuilt(settings["batching"]),
+                batching=batching,
                 order=self._planner.order,
                 seed=self._planner.seed,
                 step_tokens=settings["step_tokens"],
                 cost=self._planner.cost,
                 last=settings["last"],
             )
-        except PlanMismatchError:
-            raise
         except (BatchwrightError, KeyError) as error:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the state was planned from {settings!r}, and these lengths cannot be: {error}"
             ) from error
         return PlannerSource(planner)

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from batchwright._states import opened, sealed
-from batchwright.errors import PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
@@ -143,7 +143,7 @@ def read_position(
         planned_by: The plans that the state's epoch began with. None: found by the state itself.
 
     Raises:
-        PlanMismatchError: If it is no state, or of other lengths, seed or settings.
+        PlanError: If it is no state, or of other lengths, seed or settings.
     """
     fields = opened(state, _NAMES, owner=_OWNER, version=STATE_VERSION, how=_HOW)
     epoch, legs = fields["epoch"], _legs(fields["legs"])
@@ -162,12 +162,12 @@ def read_position(
         (plans.fingerprint, source.fingerprint),
     ):
         if given != ours:
-            raise PlanMismatchError(
+            raise PlanError(
                 f"the state was saved with other lengths (fingerprint {given}, now {ours}). Resume "
                 "with the same data in the same order, or start over."
             )
     if fields["seed"] != plans.seed:
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state was saved with seed={fields['seed']!r}, now seed={plans.seed}. Use "
             f"{fields['seed']!r}, or pass what the run began with: load_state_dict(state, "
             "planned_by=Planner(…))."
@@ -188,7 +188,7 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     O(b log b) with b batches.
 
     Raises:
-        PlanMismatchError: If the position is not one of these plans.
+        PlanError: If the position is not one of these plans.
         BudgetError: If pieces of samples cannot be cut to the new budget.
     """
     epoch, legs, begun = position.epoch, position.legs, position.begun
@@ -221,7 +221,7 @@ def _first_plan(epoch: int, first: Leg, begun: Beginning) -> Plan:
     """Make the plan again that an epoch began with."""
     plan = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
     if len(plan) != begun.num_batches or plan.digest() != begun.digest:
-        raise PlanMismatchError(
+        raise PlanError(
             f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
             f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
             f"{first.accumulate}; the same now gives {len(plan)} (digest {plan.digest()[:8]}). "
@@ -235,7 +235,7 @@ def _first_plan(epoch: int, first: Leg, begun: Beginning) -> Plan:
 def _planned(plan: Plan | None, leg: Leg, *, left: int = 0) -> Plan:
     """Return the plan of a leg; raise if it lacks the batches that were consumed and are left."""
     if plan is None or leg.consumed + left > len(plan):
-        raise PlanMismatchError(
+        raise PlanError(
             f"the state says that {leg.world_size} ranks consumed {leg.consumed} batches where "
             f"there were {0 if plan is None else len(plan)}. It was changed after it was saved."
         )
@@ -248,7 +248,7 @@ def _shared_again(
     """Return what the ranks of a leg share of what is left."""
     if leg.fit is not None:
         if source.lengths is None:
-            raise PlanMismatchError(
+            raise PlanError(
                 "the rest of the epoch is to keep another budget, and a Plan holds no lengths for "
                 "that. Resume with a sampler of a Planner."
             )
@@ -291,8 +291,8 @@ def _is_count(number: object) -> bool:
     return type(number) is int and number >= 0
 
 
-def _changed(what: str) -> PlanMismatchError:
-    return PlanMismatchError(
+def _changed(what: str) -> PlanError:
+    return PlanError(
         f"the state says {what}; expected whole numbers, and legs of [world_size, accumulate, "
         "batches consumed by all ranks]. It was changed after it was saved."
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanMismatchError
+from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanError
 from batchwright.layout import Shape
 from batchwright.typing import Field, IntArray, Sample
 
@@ -308,7 +308,7 @@ class PieceDataset(Dataset[Any]):
 
     Raises:
         LengthsError: When read, if fields to cut differ in length and `fields` was not given.
-        PlanMismatchError: When read, if a piece begins after its sample's end.
+        PlanError: When read, if a piece begins after its sample's end.
         ColumnNotFoundError: When read, if a sample lacks one of `fields`.
 
     Example:
@@ -367,7 +367,7 @@ class PieceDataset(Dataset[Any]):
                     "Correct PieceDataset(fields=…)."
                 )
             if piece.start >= len(sample[name]):
-                raise PlanMismatchError(
+                raise PlanError(
                     f"sample {piece.sample} has {len(sample[name])} tokens in {name!r}, the plan "
                     f"asks for a piece that begins at {piece.start}. Plan with the lengths of "
                     "this data."

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from batchwright._checks import MOST_EPOCHS, epoch_number
 from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
-from batchwright.errors import PlanError, PlanMismatchError
+from batchwright.errors import PlanError
 from batchwright.streams import BatchStream, stream
 from batchwright.streams.intake import Cut, Measure, Samples, slice_of
 from batchwright.torch.data.ranks import (
@@ -243,13 +243,11 @@ class StreamDataset(IterableDataset[Any]):
         not emitted follows, in other batches.
 
         Raises:
-            PlanMismatchError: If it is no state, or one of another seed or number of workers.
+            PlanError: If it is no state, or one of another seed or number of workers.
         """
         epoch = state.get("epoch") if isinstance(state, Mapping) else None
         if type(epoch) is not int or not 0 <= epoch <= MOST_EPOCHS:
-            raise PlanMismatchError(
-                "not a state of a StreamDataset. Load what state_dict() returned."
-            )
+            raise PlanError("not a state of a StreamDataset. Load what state_dict() returned.")
         self._stream(epoch).load_state_dict(state)  # refuses what does not fit
         if not (state.get("ended") and self._shared[_Shared.IS_SET]):
             self._shared[_Shared.EPOCH] = epoch

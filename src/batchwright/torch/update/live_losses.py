@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from batchwright._records import keep_back
-from batchwright.errors import ScoresError
+from batchwright.errors import LengthsError
 from batchwright.order import LossTable
 from batchwright.typing import IntArray
 
@@ -70,13 +70,13 @@ class LiveLosses:
             losses: float[m], their losses.
 
         Raises:
-            ScoresError: If the two differ in number.
+            LengthsError: If the two differ in number.
         """
         samples = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else indices
         members = np.array(samples, dtype=np.int64).ravel()
         values = losses.detach().flatten().float()
         if members.size != values.numel():
-            raise ScoresError(f"{members.size} indices for {values.numel()} losses.")
+            raise LengthsError(f"{members.size} indices for {values.numel()} losses.")
         if keep_back(self, lambda: self._add(members, values)):
             return
         self._add(members, values)

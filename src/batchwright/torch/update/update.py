@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from batchwright._records import Record, kept_back
-from batchwright.errors import LossError, LossScaleError, PrecisionError, UpdateError
+from batchwright.errors import LossError, PrecisionError, UpdateError
 from batchwright.torch.data.rows import Split, checked, halves
 from batchwright.torch.update.live_losses import LiveLosses
 from batchwright.torch.update.loss_check import LossFindings, Trial
@@ -153,7 +153,7 @@ class Session:
         if self.below:
             what = f"the loss scale sank to {scale:g}, below its floor of {self.loss_scale_floor:g}"
             cure = 'use Precision("bf16"), which has the range'
-        raise LossScaleError(
+        raise UpdateError(
             f"{what}: gradients are not finite, in: {_not_finite(update.ranks.model)}. Look there "
             f"for a division by zero or an overflow, or {cure}."
         )
