@@ -72,8 +72,11 @@ def test_resizing_keeps_the_tokens_of_an_update():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "give either max_tokens or batching"),
-        ({"max_tokens": 9, "batching": bw.FixedSize(2)}, "give either max_tokens or batching"),
+        ({}, "give either max_tokens or batching, got neither"),
+        (
+            {"max_tokens": 9, "batching": bw.FixedSize(2)},
+            "give either max_tokens or batching, got both",
+        ),
         ({"max_tokens": 9, "accumulate": 2, "step_tokens": 50}, "Give one"),
         ({"max_tokens": 9, "world_size": 0}, "world_size=0: expected an integer of at least 1"),
         ({"max_tokens": 9, "accumulate": 1.5}, "accumulate=1.5"),
@@ -86,8 +89,15 @@ def test_resizing_keeps_the_tokens_of_an_update():
     ],
 )
 def test_bad_settings(options, said):
-    with pytest.raises(bw.errors.BudgetError, match=said):
-        bw.plan([5, 3, 2, 8], **options)
+    for planning in (bw.plan, bw.Planner):
+        with pytest.raises(bw.errors.BudgetError, match=said):
+            planning([5, 3, 2, 8], **options)
+
+
+def test_max_tokens_is_short_for_a_token_budget():
+    short = bw.Planner(LENGTHS, max_tokens=4096, accumulate=2)
+    assert short(3) == bw.Planner(LENGTHS, batching=bw.TokenBudget(4096), accumulate=2)(3)
+    assert short.batching == bw.TokenBudget(4096)
 
 
 @pytest.mark.parametrize(

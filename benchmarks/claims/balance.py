@@ -87,7 +87,7 @@ def quadratic(samples: Samples) -> Iterator[Claim]:
 def _padded(lengths: np.ndarray, world_size: int, cost: str | None) -> Seen | None:
     if _too_few(lengths, 16_384, world_size):
         return None
-    plan = bw.plan(lengths, batching=bw.TokenBudget(16_384), world_size=world_size, cost=cost)
+    plan = bw.plan(lengths, max_tokens=16_384, world_size=world_size, cost=cost)
     stats = plan.stats(lengths)
     imbalance = rank_imbalance(plan, tokens_laid_out(plan, lengths), world_size)
     return Seen(imbalance, stats.imbalance_padded, stats)

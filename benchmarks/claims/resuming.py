@@ -17,7 +17,7 @@ REPEATS = 5
 def resuming(samples: Samples) -> Iterator[Claim]:
     """Resume a plan of 10⁷ samples anywhere: slice it, and read a rank's next batch."""
     lengths = TEXT.draw(samples(10_000_000))
-    plan = bw.plan(lengths, batching=bw.TokenBudget(16_384), world_size=RANKS)
+    plan = bw.plan(lengths, max_tokens=16_384, world_size=RANKS)
     steps = len(plan) // RANKS
     positions = np.unique(np.linspace(0, steps - 1, POSITIONS).astype(np.int64)) * RANKS
     milliseconds, right = [], True

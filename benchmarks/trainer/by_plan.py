@@ -25,7 +25,7 @@ def train(setting: Setting, arm: str, turns: Turns) -> None:
     job = prepare(setting)
     planner = bw.Planner(
         job.lengths,
-        batching=bw.TokenBudget(setting.max_tokens),
+        max_tokens=setting.max_tokens,
         step_tokens=setting.step_tokens,
         seed=setting.seed,
     )

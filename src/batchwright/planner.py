@@ -1,8 +1,8 @@
 """From lengths to plans: one for each epoch, all with the same number of batches."""
 
 import copy
-import dataclasses
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,12 +12,12 @@ from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
-from batchwright.layout import Layout, check_cost
+from batchwright.layout import check_cost
 from batchwright.lengths import as_lengths, fingerprint, totals
 from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
-from batchwright.typing import Cost, FloatArray, IntArray, IntoLengths, Last, LengthArray
+from batchwright.typing import Cost, FloatArray, IntoLengths, Last, LengthArray
 from batchwright.updates import arranged, num_batches
 
 
@@ -32,6 +32,7 @@ class Planner:
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); or integer[n, k],
             several: source and target, height and width.
+        max_tokens: Short for ``batching=TokenBudget(max_tokens)``.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or any
             function ``(order, lengths, rng) → Plan``.
         order: Which samples, in what sequence.
@@ -54,13 +55,13 @@ class Planner:
 
     Raises:
         LengthsError: If the lengths are not positive whole numbers, [n].
-        BudgetError: If a sample alone exceeds the budget and no policy was chosen, or settings
-            contradict one another.
+        BudgetError: If neither or both of `max_tokens` and `batching` are given, a sample alone
+            exceeds the budget and no policy was chosen, or settings contradict one another.
         PlanError: If an order is none, would hold no sample, or too few for one update under
             ``last="drop"``.
 
     Example:
-        >>> planner = Planner([5, 3, 8, 2, 7, 1], batching=TokenBudget(10), world_size=2)
+        >>> planner = Planner([5, 3, 8, 2, 7, 1], max_tokens=10, world_size=2)
         >>> len(planner), len(planner(0)), len(planner(1))
         (4, 4, 4)
     """
@@ -69,7 +70,8 @@ class Planner:
         self,
         lengths: IntoLengths,
         *,
-        batching: Batching | BatchingFunction,
+        max_tokens: int | None = None,
+        batching: Batching | BatchingFunction | None = None,
         order: Order | None = None,
         seed: int = 0,
         world_size: int = 1,
@@ -78,6 +80,14 @@ class Planner:
         cost: Cost | None = None,
         last: Last = "short",
     ) -> None:
+        if max_tokens is not None and batching is None:
+            batching = TokenBudget(max_tokens)
+        elif max_tokens is not None or batching is None:
+            given = "neither" if batching is None else "both"
+            raise BudgetError(
+                f"give either max_tokens or batching, got {given}. For example, "
+                "Planner(lengths, max_tokens=16_384)."
+            )
         if step_tokens is not None and accumulate is not None:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
@@ -219,20 +229,22 @@ class Planner:
         self._has_warned = True
 
     def _arranged(self, laid: Laid, epoch: int) -> Plan:
-        draft = laid.draft
-        layout = dataclasses.replace(self.batching.layout, max_length=self._items.max_length)
+        draft, items, left_out = laid.draft, self._items, laid.deferred[:0]
+        layout = replace(self.batching.layout, max_length=items.max_length)
         if draft.shapes is not None:
-            layout = dataclasses.replace(layout, shapes=draft.shapes)
+            layout = replace(layout, shapes=draft.shapes)
 
         def costs_of(draft: Draft) -> FloatArray | None:
             if self.cost is None:
                 return None
-            lengths = self._items.lengths[draft.indices].astype(np.int64, copy=False)
+            lengths = items.lengths[draft.indices].astype(np.int64, copy=False)
             return layout.batch_costs(lengths, draft.offsets, self.cost)
 
-        left_out = laid.deferred[:0]
-        if len(draft) > len(self):
-            draft, left_out = draft.without(self._outside_updates(draft, epoch))
+        if len(draft) > len(self):  # at random, or the last of a sequence
+            order = np.arange(len(draft))
+            if draft.pools is not None:
+                order = shuffled(order, generator(self.seed, "last", epoch))
+            draft, left_out = draft.without(order[len(self) :])
         if len(draft) < len(self):
             draft = draft.split_to(len(self), weights=costs_of(draft))
         places = arranged(
@@ -244,46 +256,29 @@ class Planner:
             accumulate=self.accumulate,
             rng=generator(self.seed, "deal", epoch),
         )
-        dropped = {"deferred": laid.deferred, "last": left_out}
-        return self._plan(draft, layout, epoch, dropped, laid.repeated).take(places)
-
-    def _outside_updates(self, draft: Draft, epoch: int) -> IntArray:
-        """Choose the batches that fill no update: at random, or the last of a sequence."""
-        order = np.arange(len(draft))
-        if draft.pools is not None:
-            order = shuffled(order, generator(self.seed, "last", epoch))
-        return order[len(self) :]
-
-    def _plan(
-        self,
-        draft: Draft,
-        layout: Layout,
-        epoch: int,
-        dropped: dict[str, IntArray],
-        repeated: IntArray,
-    ) -> Plan:
-        indices, starts = self._items.samples(draft.indices)
-        reasons = {"oversize": self._items.dropped} | {
-            reason: self._items.samples(items)[0] for reason, items in dropped.items()
+        indices, starts = items.samples(draft.indices)
+        dropped = {
+            "oversize": items.dropped,
+            "deferred": items.samples(laid.deferred)[0],
+            "last": items.samples(left_out)[0],
         }
-        origin = Origin(
-            self.num_samples,
-            self._fingerprint,
-            self.seed,
-            epoch,
-            self.world_size,
-            self.accumulate,
-            self.last,
-        )
         return Plan(
             indices,
             draft.offsets,
             starts,
-            {reason: samples for reason, samples in reasons.items() if samples.size},
+            {reason: samples for reason, samples in dropped.items() if samples.size},
             layout,
-            origin,
-            self._items.samples(repeated)[0],
-        )
+            Origin(
+                self.num_samples,
+                self._fingerprint,
+                self.seed,
+                epoch,
+                self.world_size,
+                self.accumulate,
+                self.last,
+            ),
+            items.samples(laid.repeated)[0],
+        ).take(places)
 
 
 def is_alike(planner: Planner, plan: Plan) -> bool:
@@ -295,7 +290,7 @@ def is_alike(planner: Planner, plan: Plan) -> bool:
 
     Example:
         >>> from batchwright.order import Sequential
-        >>> planner = Planner([5, 3, 8], batching=TokenBudget(10), order=Sequential())
+        >>> planner = Planner([5, 3, 8], max_tokens=10, order=Sequential())
         >>> is_alike(planner, planner(0))
         True
     """
@@ -345,14 +340,10 @@ def plan(
         >>> plan([5, 3, 8, 2, 7, 1], max_tokens=10).stats([5, 3, 8, 2, 7, 1]).max_batch_tokens
         10
     """
-    if (max_tokens is None) == (batching is None):
-        raise BudgetError(
-            "give either max_tokens or batching: plan(lengths, max_tokens=16_384), or "
-            "plan(lengths, batching=Packing(8_192))."
-        )
     planner = Planner(
         lengths,
-        batching=TokenBudget(max_tokens) if batching is None else batching,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        batching=batching,
         order=order,
         seed=seed,
         world_size=world_size,

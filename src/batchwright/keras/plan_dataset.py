@@ -53,8 +53,8 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         LossError: If weights are not finite numbers of at least 0, one per sample.
 
     Example:
-        >>> from batchwright import Planner, TokenBudget
-        >>> planner = Planner([2, 1, 2], batching=TokenBudget(4))
+        >>> from batchwright import Planner
+        >>> planner = Planner([2, 1, 2], max_tokens=4)
         >>> def fetch(indices):
         ...     return indices, indices, np.ones(indices.size)
         >>> dataset = PlanDataset(planner, fetch)

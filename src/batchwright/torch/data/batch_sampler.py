@@ -59,8 +59,8 @@ class PlanBatchSampler:
         PlanError: If `plans` is neither, or rank and world size are invalid.
 
     Example:
-        >>> from batchwright import Planner, TokenBudget
-        >>> planner = Planner([5, 3, 8, 2, 7, 1], batching=TokenBudget(10))
+        >>> from batchwright import Planner
+        >>> planner = Planner([5, 3, 8, 2, 7, 1], max_tokens=10)
         >>> sampler = PlanBatchSampler(planner, rank=0, world_size=2)
         >>> len(sampler), len(list(sampler))
         (2, 2)
