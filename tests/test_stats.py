@@ -1,3 +1,4 @@
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -93,3 +94,14 @@ def test_rank_imbalance_against_the_slow_way(world_size, accumulate, costs):
     assert rank_imbalance(np.array(costs), world_size, accumulate) == pytest.approx(
         reference.imbalance(costs, world_size, accumulate)
     )
+
+
+def test_the_figures_print_as_a_table_of_their_names():
+    batching = bw.TokenBudget(10, oversize="drop")
+    stats = bw.plan([5, 3, 8, 2, 7, 1, 30], batching=batching).stats([5, 3, 8, 2, 7, 1, 30])
+    rows = dict(line.split(maxsplit=1) for line in str(stats).splitlines())
+    assert list(rows) == [field.name for field in fields(stats)]
+    assert rows["num_tokens"] == "26"
+    assert rows["efficiency"] == "89.7 %"
+    assert rows["dropped_by_reason"] == "oversize 1"
+    assert len({len(line) for line in str(stats).splitlines()}) == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchwright._format import percent
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, sums_of_batches, total_of
 from batchwright.typing import Cost, IntArray, IntoLengths
@@ -83,6 +84,22 @@ class PlanStats:
     accumulate: int = 1
     seed: int = 0
     epoch: int = 0
+
+    def __str__(self) -> str:
+        """Lay the figures out as a table, one a line."""
+        rows = {each.name: _shown(each.name, getattr(self, each.name)) for each in fields(self)}
+        left, right = (max(map(len, column)) for column in (rows, rows.values()))
+        return "\n".join(f"{name:<{left}}  {figure:>{right}}" for name, figure in rows.items())
+
+
+def _shown(name: str, figure: float | dict[str, int] | None) -> str:
+    if figure is None or figure == {}:
+        return "none"
+    if isinstance(figure, dict):
+        return ", ".join(f"{reason} {count:,}" for reason, count in figure.items())
+    if name in {"efficiency", "fill", "gap"}:
+        return percent(figure)
+    return f"{figure:,}" if isinstance(figure, int) else f"{figure:,.3f}"
 
 
 def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
