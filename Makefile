@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Run the demonstration
-	$(BIN)/batchwright compare examples/translation.py --quick --restart -o build/demo.json
+	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart -o build/demo.json
 
 # Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
 # examples in every run; elsewhere on new ones each time.

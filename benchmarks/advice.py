@@ -53,7 +53,7 @@ def main(*, seconds: float | None, only: tuple[str, ...], output: Path | None) -
 
 def advice_on(name: str, seconds: float | None) -> Facts:
     """Ask for advice on an application, in a process of its own."""
-    command = ["advise", f"examples/{name}.py", "--threads", "1", "--json"]
+    command = ["advise", f"examples/applications/{name}.py", "--threads", "1", "--json"]
     command += [] if seconds is None else ["--seconds", f"{seconds:g}"]
     return _batchwright(command)
 
@@ -91,7 +91,8 @@ def whole_runs(name: str, row: Facts, tokens: int) -> Facts:
         f'kind = "{strategy.kind}"\norder = "{strategy.order}"\nprecision = "{strategy.precision}"'
     )
     file.write_text(f"[plain]\n[advised]\n{made}\nstep_tokens = {tokens}\n", encoding="utf-8")
-    command = ["compare", f"examples/{name}.py", "--strategies", str(file), "--threads", "1"]
+    task = f"examples/applications/{name}.py"
+    command = ["compare", task, "--strategies", str(file), "--threads", "1"]
     result = _batchwright([*command, "--restart", "-o", str(file.with_suffix(".json")), "--json"])
     time = next(each for each in result["summary"] if each["name"] == "advised")["time"]
     best = row["best_time"]["mean"]

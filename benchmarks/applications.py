@@ -36,7 +36,8 @@ def main(*, only: tuple[str, ...], seeds: int, restart: bool) -> None:
     for name in only or APPLICATIONS:
         result = RESULTS / "applications" / f"{name}.json"
         result.parent.mkdir(parents=True, exist_ok=True)
-        command = ["compare", f"examples/{name}.py", "--seeds", str(seeds), "--threads", "1"]
+        task = f"examples/applications/{name}.py"
+        command = ["compare", task, "--seeds", str(seeds), "--threads", "1"]
         command += ["--output", str(result), *(["--restart"] if restart else [])]
         done = subprocess.run(
             [sys.executable, "-m", "batchwright", *command], cwd=machine.REPOSITORY, check=False

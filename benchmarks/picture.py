@@ -37,7 +37,7 @@ def picture(facts: Facts) -> str:
     """Draw the validation loss against seconds of training, a line for each seed.
 
     Args:
-        facts: The result of `batchwright compare examples/translation.py`.
+        facts: The result of `batchwright compare examples/applications/translation.py`.
 
     Returns:
         SVG without a ground of its own, for light pages and dark ones.

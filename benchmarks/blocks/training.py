@@ -168,7 +168,7 @@ def curricula(facts: Facts) -> str:
     helps = any(arms[name]["gains"]["planned"]["low"] > 0 for name in ("short first", "easy first"))
     told = (
         "Accuracy and gains in points, with 95 % intervals over pairs of seeds. On recorded speech "
-        "(`python examples/speech_curriculum.py`) a curriculum gains "
+        "(`python examples/studies/speech_curriculum.py`) a curriculum gains "
         f"{'something' if helps else 'nothing that seeds can tell'}: {gains}."
     )
     return f"{table(head, rows)}\n\n{told} {source('noisy_digits', facts)}"

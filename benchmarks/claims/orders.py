@@ -154,7 +154,7 @@ def _rate(sizes: np.ndarray, chance: np.ndarray, draws: int) -> float:
 
 
 def _demo_lengths() -> np.ndarray:
-    examples = str(machine.REPOSITORY / "examples")
+    examples = str(machine.REPOSITORY / "examples" / "applications")
     sys.path.insert(0, examples)
     try:
         from language_model import prepare

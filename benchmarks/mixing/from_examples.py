@@ -4,7 +4,7 @@ import sys
 
 from benchmarks import machine
 
-EXAMPLES = str(machine.REPOSITORY / "examples")
+EXAMPLES = str(machine.REPOSITORY / "examples" / "applications")
 
 sys.path.insert(0, EXAMPLES)
 try:

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from benchmarks.length_sets import TEXT, LogNormal
-from examples.python_functions import functions
+from examples.applications.python_functions import functions
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, ...]
 
 
 class Job(Protocol):
-    """A training job of the examples: see `examples/language_model.py`."""
+    """A training job of the examples: see `examples/applications/language_model.py`."""
 
     samples: Sequence[Sample]
     lengths: np.ndarray

@@ -45,7 +45,7 @@ class ArmProcess:
         self.arm = arm
         self.evaluations: list[dict[str, float]] = []
         self.clock: dict[str, float] = {}
-        folders = (machine.REPOSITORY / name for name in ("src", "examples", "."))
+        folders = (machine.REPOSITORY / name for name in ("src", "examples/applications", "."))
         quiet = {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
         self._log = log
         self._process = subprocess.Popen(

@@ -72,7 +72,7 @@ def test_pages_have_blocks_of_every_kind() -> None:
         ("python", "unknown_name\n"),
         ("python", "assert 1 > 2\n"),
         ("bash", "batchwright plan lengths.npy --max-token 5\n"),
-        ("bash", "batchwright compare examples/translation.py --swift\n"),
+        ("bash", "batchwright compare examples/applications/translation.py --swift\n"),
         ("bash", "python -m benchmarks.planning --quickly\n"),
         ("bash", "pip install 'batchwright[tea]'\n"),
         ("bash", "brew tea\n"),
@@ -107,6 +107,6 @@ def test_what_is_not_run_has_a_reason_that_is_needed() -> None:
 
 
 def test_options_are_looked_up_as_words() -> None:
-    checked(["batchwright", "compare", "examples/translation.py", "--seeds", "3"])
+    checked(["batchwright", "compare", "examples/applications/translation.py", "--seeds", "3"])
     with pytest.raises(AssertionError, match="--seed-s"):
-        checked(["batchwright", "compare", "examples/translation.py", "--seed-s"])
+        checked(["batchwright", "compare", "examples/applications/translation.py", "--seed-s"])

@@ -103,7 +103,13 @@ def test_the_command_runs_the_small_form(tmp_path):
     file = tmp_path / "result.json"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "batchwright", "compare", "examples/image_classification.py"),
+            *(
+                sys.executable,
+                "-m",
+                "batchwright",
+                "compare",
+                "examples/applications/image_classification.py",
+            ),
             *("--quick", "--json", "--output", str(file)),
         ],
         cwd=REPOSITORY,
@@ -133,4 +139,4 @@ def test_each_application_is_trained_here():
 
 @pytest.mark.slow
 def test_the_form_in_full_is_a_task_too():
-    check_task(load_task(REPOSITORY / "examples" / "image_classification.py"))
+    check_task(load_task(REPOSITORY / "examples" / "applications" / "image_classification.py"))

@@ -19,7 +19,7 @@ from curriculum_command import Experiment, command
 from batchwright.errors import SourceError, SourceNotFoundError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLES = REPOSITORY / "examples"
+EXAMPLES = REPOSITORY / "examples" / "studies"
 
 
 def test_noise_is_symmetric_seeded_and_exact():

@@ -16,6 +16,7 @@ import precision_command
 import pytest
 import torch
 import vision_transformer
+import vit_mixed_precision
 from language_model import GPT
 from precision_parity import Experiment, learning_rate_at, parity, timing
 from rich.console import Console
@@ -25,7 +26,7 @@ from batchwright.torch import Precision
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLES = REPOSITORY / "examples"
+EXAMPLES = REPOSITORY / "examples" / "studies"
 
 FALLING = np.linspace(4.0, 2.0, 10)
 
@@ -154,7 +155,7 @@ def test_guessing_by_frequency_is_what_it_says():
 
 @pytest.mark.slow
 def test_a_missing_package_is_one_line():
-    script = str(EXAMPLES / "vision_transformer.py")
+    script = str(EXAMPLES / "vit_mixed_precision.py")
     code = (
         "import runpy, sys; sys.modules['sklearn'] = None; "
         f"sys.path.insert(0, {str(EXAMPLES)!r}); sys.argv = [{script!r}, '--quick']; "
@@ -170,9 +171,12 @@ def test_a_missing_package_is_one_line():
 
 def smaller(name: str, *, quick: bool, seed: int) -> Experiment:
     """Make the experiment of an example, of a narrower model: bf16 is slow on many processors."""
-    module = {"vision_transformer": vision_transformer, "gpt_mixed_precision": gpt_mixed_precision}
+    module = {
+        "vit_mixed_precision": vit_mixed_precision,
+        "gpt_mixed_precision": gpt_mixed_precision,
+    }
     whole = module[name].experiment(quick=quick, seed=seed)
-    if name == "vision_transformer":
+    if name == "vit_mixed_precision":
         job = replace(whole.job, width=32, layers=2, learning_rate=4e-3)
         return replace(whole, job=job, epochs=3, num_evaluations=3)
     samples = whole.job.samples[:600]
@@ -183,7 +187,7 @@ def smaller(name: str, *, quick: bool, seed: int) -> Experiment:
 @pytest.mark.slow
 def test_over_several_seeds_the_verdict_is_computed():
     pytest.importorskip("sklearn")
-    short = smaller("vision_transformer", quick=True, seed=0)
+    short = smaller("vit_mixed_precision", quick=True, seed=0)
     short = replace(short, epochs=1, num_evaluations=2, modes=("fp32", "bf16"))
     result = precision_command.run(short, range(2), Console(quiet=True))
     fp32, bf16 = result["results"]
@@ -199,11 +203,11 @@ def test_over_several_seeds_the_verdict_is_computed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vision_transformer", "gpt_mixed_precision"])
+@pytest.mark.parametrize("name", ["vit_mixed_precision", "gpt_mixed_precision"])
 def test_the_quick_form_learns_and_tells_its_figures(
     name, tmp_path, monkeypatch, one_thread, library
 ):
-    if name == "vision_transformer":
+    if name == "vit_mixed_precision":
         pytest.importorskip("sklearn")
     monkeypatch.setattr(language_model, "functions", lambda: library)
     output = tmp_path / "result.json"
@@ -225,7 +229,7 @@ def test_the_quick_form_learns_and_tells_its_figures(
         assert each["parity"]["per_seed"][0] < 0.2
         assert each["parity"]["agrees"] is None
         assert each["timing"]["ratio"] > 0
-        if name == "vision_transformer":
+        if name == "vit_mixed_precision":
             assert each["accuracies"][0] > 0.5
     (evidence,) = auto["evidence"]
     assert evidence["trials"][0]["mode"] == "fp32"

@@ -333,7 +333,7 @@ def memory_budget(evidence: Evidence) -> Advice:
 def label_noise(evidence: Evidence) -> Advice:
     """Leave out the largest losses: where a fifth of the labels or more is wrong.
 
-    Source: `python examples/noisy_digits.py` (its results: benchmarks/results/noisy_digits.json):
+    Source: `python examples/studies/noisy_digits.py` (benchmarks/results/noisy_digits.json):
     with 40 % of labels wrong, self-paced sampling gains 9.7 points of accuracy over plain
     shuffling, of which early stopping gains 6.0; with none, it gains nothing. Han et al.,
     *Co-teaching*, 2018, arXiv:1804.06872.

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[1] / "build" / "data"
+DATA = Path(__file__).resolve().parents[2] / "build" / "data"
 
 
 class NoPackageError(OSError):

@@ -1,29 +1,19 @@
-"""Train a small Vision Transformer on real handwritten digits, in several precisions.
+"""Train a small Vision Transformer on real handwritten digits.
 
-    python examples/vision_transformer.py              three seeds
-    python examples/vision_transformer.py --quick      one seed, a shorter run
-    python examples/vision_transformer.py --json FILE  also write all figures
-
-It trains in fp32, in bf16, and in whatever Precision("auto") measures to be the quickest here, on
-the same batches in turns, and says how much time each takes and whether they learn alike.
-
-    batchwright compare examples/vision_transformer.py           the same job among others
+batchwright compare examples/applications/vision_transformer.py    three seeds
+batchwright compare examples/applications/vision_transformer.py --quick    one
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from precision_command import command
-from precision_parity import Experiment
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, unfold
 from torch.utils.data import default_collate
 
-import batchwright as bw
 from batchwright.compare import Task
 from batchwright.errors import MissingExtraError
 
@@ -162,18 +152,6 @@ def prepare(*, num_validation: int = 360, seed: int = 0) -> Job:
     return Job(samples[num_validation:], samples[:num_validation], seed=seed)
 
 
-def experiment(*, quick: bool, seed: int) -> Experiment:
-    """Say what is trained, how long, and in which batches: 64 images an update."""
-    job = prepare(seed=seed)
-    return Experiment(
-        job,
-        batching=bw.FixedSize(64),
-        epochs=5 if quick else 12,
-        baseline=math.log(10),
-        accuracy=job.accuracy,
-    )
-
-
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`: 64 images an update."""
     job = prepare()
@@ -199,7 +177,3 @@ def task(*, quick: bool = False) -> Task:
         features=torch.stack([image for image, _ in job.samples]),
         strategies=["plain", "plain+bf16", "plain+auto", "planned"],
     )
-
-
-if __name__ == "__main__":
-    command(experiment, "vision_transformer", __doc__)

@@ -1,7 +1,7 @@
 """A training job: classify words by their definitions in a dictionary.
 
-    batchwright compare examples/text_classification.py            three seeds
-    batchwright compare examples/text_classification.py --quick    one, in under two minutes
+    batchwright compare examples/applications/text_classification.py            three seeds
+    batchwright compare examples/applications/text_classification.py --quick    one
 
 The glosses are WordNet's, of 45 kinds (animal, feeling, motion, ...), from one word to eighty. They
 come in a Debian package (6.5 MB), which `apt-get` fetches when it is first needed.

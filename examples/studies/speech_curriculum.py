@@ -1,8 +1,8 @@
 """Recognize speakers by their recorded speech, in dynamic batches and with a curriculum.
 
-    python examples/speech_curriculum.py              ten seeds
-    python examples/speech_curriculum.py --quick      two seeds, fewer epochs
-    python examples/speech_curriculum.py --json FILE  also write all figures
+    python examples/studies/speech_curriculum.py              ten seeds
+    python examples/studies/speech_curriculum.py --quick      two seeds, fewer epochs
+    python examples/studies/speech_curriculum.py --json FILE  also write all figures
 
 Utterances have 7 to 29 frames. All arms train on as many frames and begin with the same weights.
 The speech is downloaded once (6 MB) with pip; see curriculum_vowels.py.

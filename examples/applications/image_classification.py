@@ -1,7 +1,7 @@
 """A training job: read handwritten digits though many of their labels are wrong.
 
-    batchwright compare examples/image_classification.py            three seeds
-    batchwright compare examples/image_classification.py --quick    one, in under a minute
+    batchwright compare examples/applications/image_classification.py            three seeds
+    batchwright compare examples/applications/image_classification.py --quick    one
 
 What a curriculum is for: 40 % of the labels are wrong, and its scores, the loss of teachers that
 did not see a sample, are high for those. `control` has the curriculum's pacing over samples in

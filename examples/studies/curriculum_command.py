@@ -107,9 +107,8 @@ def command(
             further = "".join(
                 f" --{key} {value:g}" for key, values in chosen.items() for value in values
             )
-            called = (
-                f"python examples/{name}.py{form}{further} --seeds {len(several)} --seed {seed}"
-            )
+            called = f"python examples/studies/{name}.py{form}{further}"
+            called += f" --seeds {len(several)} --seed {seed}"
             whole = {
                 "command": called,
                 **circumstances,

@@ -1,7 +1,7 @@
 """A training job: write down recorded Mandarin syllables, sound by sound and with their tone.
 
-    batchwright compare examples/speech_recognition.py            three seeds
-    batchwright compare examples/speech_recognition.py --quick    one, in under two minutes
+    batchwright compare examples/applications/speech_recognition.py            three seeds
+    batchwright compare examples/applications/speech_recognition.py --quick    one
 
 Two speakers say 1,200 syllables, 0.1 to 0.6 seconds each. A recurrent network reads frames of
 10 ms, and learns by CTC, which needs no alignment. A tenth of the syllables is never trained on, by

@@ -1,7 +1,7 @@
 """A training job: a small Transformer learns to translate English help pages into German.
 
-    batchwright compare examples/translation.py            three seeds
-    batchwright compare examples/translation.py --quick    one, in under two minutes
+    batchwright compare examples/applications/translation.py            three seeds
+    batchwright compare examples/applications/translation.py --quick    one
 
 Each sample has two lengths, of source and target, and a batch is padded in both. The text comes in
 two Debian packages (13 MB), which `apt-get` fetches when it is first needed: see

@@ -3,8 +3,8 @@
 The job says what is trained, on what, and how well: samples and their lengths, model, optimizer,
 summed loss, evaluation. It does not know how samples become batches; whoever trains decides that.
 
-    batchwright compare examples/language_model.py            three seeds
-    batchwright compare examples/language_model.py --quick    one, in under two minutes
+    batchwright compare examples/applications/language_model.py            three seeds
+    batchwright compare examples/applications/language_model.py --quick    one
 
 The text is that of Python's own library: nothing is fetched.
 """

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from batchwright.errors import BatchwrightError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class MakeExperiment(Protocol):
@@ -53,7 +53,7 @@ def command(make: MakeExperiment, name: str, text: str | None) -> None:
         result = run(experiment, several, console)
         if output is not None:
             form = " --quick" if quick else ""
-            called = f"python examples/{name}.py{form} --seeds {len(several)} --seed {seed}"
+            called = f"python examples/studies/{name}.py{form} --seeds {len(several)} --seed {seed}"
             whole = {"command": called, **circumstances, **result}
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -1,22 +1,26 @@
 """Train a small GPT on Python's own library, in several precisions.
 
-    python examples/gpt_mixed_precision.py              three seeds
-    python examples/gpt_mixed_precision.py --quick      one seed, a shorter run
-    python examples/gpt_mixed_precision.py --json FILE  also write all figures
+    python examples/studies/gpt_mixed_precision.py              three seeds
+    python examples/studies/gpt_mixed_precision.py --quick      one seed, a shorter run
+    python examples/studies/gpt_mixed_precision.py --json FILE  also write all figures
 
 It trains in fp32, in bf16, and in whatever Precision("auto") measures to be the quickest here, on
 the same batches in turns, and says how much time each takes and whether they learn alike. An
 update is several batches of rows of like length, planned within a memory budget.
 """
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-import language_model
 import torch
 from precision_command import command
 from precision_parity import Experiment
 
 import batchwright as bw
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "applications"))
+import language_model
 
 ROUNDING = 16
 """Rows are padded to multiples of this, so that shapes recur; see `language_model.Job`."""

@@ -1,9 +1,9 @@
 """Classify handwritten digits although many of their labels are wrong: what a curriculum is for.
 
-    python examples/noisy_digits.py              ten seeds, 40 % wrong labels, and none
-    python examples/noisy_digits.py --quick      two seeds, a third of the updates
-    python examples/noisy_digits.py --noise 0.2  any other share; more than once for several
-    python examples/noisy_digits.py --json FILE  also write all figures
+    python examples/studies/noisy_digits.py              ten seeds, 40 % wrong labels, and none
+    python examples/studies/noisy_digits.py --quick      two seeds, a third of the updates
+    python examples/studies/noisy_digits.py --noise 0.2  any other share; more than once for several
+    python examples/studies/noisy_digits.py --json FILE  also write all figures
 
 All arms take as many updates and begin with the same weights. The control to beat is not a plain
 shuffle, which memorizes wrong labels, but one that stops in time. Settings were looked at on
