@@ -67,22 +67,6 @@ def test_the_eligible_are_drawn_equally_often():
         assert set(np.bincount(order(ONES, seed=0, epoch=epoch).members).tolist()) <= {0, 1, 2}
 
 
-def test_one_pass_admits_only_the_newest():
-    order = bw.Curriculum(
-        scores(1000),
-        pacing=pacing.baby_step(bins=4),
-        epochs=1,
-        parts=4,
-        admit="newest",
-        unit="samples",
-    )
-    ranked = np.argsort(scores(1000))
-    pools = list(order(ONES, seed=0, epoch=0))
-    for number, pool in enumerate(pools):
-        expected = ranked[250 * number : 250 * (number + 1)]
-        assert np.array_equal(np.sort(pool), np.sort(expected))
-
-
 def test_a_band_leaves_out_both_ends_for_good():
     order = bw.Curriculum(scores(1000), epochs=2, band=(0.1, 0.8))
     rank = np.argsort(np.argsort(scores(1000)))
@@ -91,18 +75,6 @@ def test_a_band_leaves_out_both_ends_for_good():
         assert rank[drawn].min() >= 100
         assert rank[drawn].max() < 800
     assert drawn.size == 700
-
-
-def test_soft_admission_prefers_the_easy_and_excludes_nobody():
-    order = bw.Curriculum(
-        scores(1000), pacing=pacing.constant(share=0.5), epochs=50, softness=0.1, unit="samples"
-    )
-    times = sum(
-        np.bincount(order(ONES, seed=0, epoch=each).members, minlength=1000) for each in range(50)
-    )
-    ranked = times[np.argsort(scores(1000))]
-    assert ranked[:100].mean() > 1.8 * ranked[500:520].mean() > ranked[-100:].mean() * 10
-    assert ranked[480:520].mean() == pytest.approx(ranked[:100].mean() / 2, rel=0.1)
 
 
 def test_the_control_has_the_same_sizes_and_other_samples():

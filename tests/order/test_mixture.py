@@ -83,18 +83,6 @@ def test_temperature(temperature, shares):
     assert order.shares(0).tolist() == pytest.approx(shares, abs=2e-4)
 
 
-def test_no_sample_is_drawn_more_often_than_allowed_and_others_make_up_for_it():
-    order = bw.Mixture(GROUPS, weights={"de": 1, "fr": 1, "ko": 2}, num_samples=200, max_epochs=2)
-    counts = times(order, 6)
-    assert counts.max() <= 2
-    assert counts[GROUPS == "ko"].sum() == 100
-    assert counts.sum() == 1200
-    assert counts[GROUPS == "fr"].sum() == 500
-    assert counts[GROUPS == "de"].sum() == 600
-    with pytest.raises(bw.errors.PlanError, match="2 times over: nothing is left"):
-        order(ONES, seed=0, epoch=12)
-
-
 def test_shares_of_tokens():
     lengths = np.where(GROUPS == "ko", 90, 10)
     order = bw.Mixture(GROUPS, weights={"de": 1, "ko": 1}, unit="tokens")
@@ -194,11 +182,6 @@ def test_passes_go_on_far_ahead():
         own = counts[name == GROUPS]
         assert own.max() - own.min() <= 2
         assert own.sum() == pytest.approx(5000 / 3, abs=2)
-
-
-def test_few_draws_in_many_parts_with_a_cap():
-    order = bw.Mixture(GROUPS, temperature=1.0, num_samples=3, parts=8, max_epochs=2)
-    assert times(order, 10).sum() == 30
 
 
 def test_an_epoch_is_never_empty():

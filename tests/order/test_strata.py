@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.order.draws import Strata, apportioned, filled
+from batchwright.order.draws import Strata, apportioned
 
 sizes_of_strata = st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any)
 
@@ -96,22 +96,3 @@ def test_counts_stay_within_one_sample_of_targets_that_drift(ends, size, steps):
         assert counts.sum() == size
         assert (counts >= 0).all()
         assert np.abs(realised - target).max() < 1
-
-
-@given(
-    shares=st.lists(st.floats(0, 10), min_size=1, max_size=8).filter(lambda each: sum(each) > 0),
-    data=st.data(),
-    size=st.floats(0.5, 100),
-)
-def test_filling_keeps_the_caps_and_the_proportions_of_those_below(shares, data, size):
-    shares = np.array(shares)
-    room = st.lists(st.floats(0, 50), min_size=shares.size, max_size=shares.size)
-    available = np.array(data.draw(room))
-    result = filled(shares, size, available)
-    assert (result <= available + 1e-9).all()
-    assert (result[shares == 0] == 0).all()
-    assert result.sum() == pytest.approx(min(size, available[shares > 0].sum()), abs=1e-6)
-    below = (shares > 1e-3) & (result < available - 1e-6)
-    if below.any():
-        factors = result[below] / shares[below]
-        assert factors.max() - factors.min() <= 1e-6 * max(1.0, factors.max())

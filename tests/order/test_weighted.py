@@ -68,20 +68,6 @@ def test_without_replacement_nobody_comes_twice(weights, seed, data):
     assert (np.array(weights)[members] > 0).all()
 
 
-@pytest.mark.parametrize("replacement", [True, False])
-def test_loss_weights_undo_the_weighting(replacement):
-    weights = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    losses = np.array([7.0, 1.0, 4.0, 2.0, 9.0])
-    order = bw.Weighted(weights, num_samples=3, replacement=replacement)
-    means = []
-    for epoch in range(8000):
-        members = order(lengths_of(weights), seed=0, epoch=epoch).members
-        factors = order.loss_weights(seed=0, epoch=epoch)
-        means.append((losses * factors)[members].mean())
-    error = np.std(means) / np.sqrt(len(means))
-    assert abs(np.mean(means) - losses.mean()) < 4 * error
-
-
 def test_exponential_numbers_are_exponential_and_exact():
     drawn = _exponentials(generator(0, "x"), 200_000)
     uniform = np.exp(-drawn)

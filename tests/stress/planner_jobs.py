@@ -210,8 +210,6 @@ def _order(rng, lengths, batching):  # noqa: C901, PLR0911, PLR0912 (a kind each
                 parts=parts,
                 direction=str(rng.choice(["easy", "hard"])),
                 unit=str(rng.choice(["samples", "tokens"])),
-                admit=str(rng.choice(["all", "all", "newest"])),
-                softness=float(rng.choice([0, 0, 0.2])),
                 band=(0.0, 1.0) if rng.random() < 0.8 else (0.2, 0.7),
             ),
             None,

@@ -304,7 +304,6 @@ def _use(made):
         return
     order = bw.SelfPaced(made, noise_rate=0.2)
     bw.Planner(np.arange(1, made.losses.size + 1), batching=bw.FixedSize(1), order=order)(1)
-    made.ages()
     made.record([0], [1.0])
 
 

@@ -26,8 +26,7 @@ def live(order, **options):
 
 ORDERS = {
     "curriculum": lambda: bw.Curriculum(SCORES, pacing=pacing.root(start=0.2), epochs=3),
-    "soft": lambda: bw.Curriculum(SCORES, softness=0.1, epochs=2.5),
-    "one-pass": lambda: bw.Curriculum(SCORES, admit="newest", epochs=2, band=(0, 0.9)),
+    "band": lambda: bw.Curriculum(SCORES, epochs=2.5, band=(0, 0.9)),
     "mixture": lambda: bw.Mixture(GROUPS, schedule=[(0, {0: 1}), (1, {1: 1, 2: 2})], epochs=3),
     "balanced": lambda: bw.ClassBalanced(GROUPS, after=1),
     "weighted": lambda: bw.Weighted(SCORES),

@@ -1,7 +1,7 @@
 """Orders: which samples an epoch visits, and in what sequence."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchwright.order.plain import Blocks, Sequential, Shuffle
 from batchwright.order.pools import Order, Pools, as_order, as_pools
@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from batchwright.order.loss_table import LossTable
     from batchwright.order.mixture import ClassBalanced, Mixture
     from batchwright.order.weighted import Weighted
+
+_LAZY = {
+    "ClassBalanced": "mixture",
+    "Curriculum": "curriculum",
+    "LossTable": "loss_table",
+    "Mixture": "mixture",
+    "SelfPaced": "by_loss",
+    "UnbiasedDropping": "by_loss",
+    "Weighted": "weighted",
+}
+"""Orders that draw, imported when they are first used: `import batchwright` stays quick."""
 
 __all__ = [
     "Blocks",
@@ -30,19 +41,8 @@ __all__ = [
     "as_pools",
 ]
 
-_LAZY = {
-    "ClassBalanced": "mixture",
-    "Curriculum": "curriculum",
-    "LossTable": "loss_table",
-    "Mixture": "mixture",
-    "SelfPaced": "by_loss",
-    "UnbiasedDropping": "by_loss",
-    "Weighted": "weighted",
-}
-"""Orders that draw, imported when they are first used: `import batchwright` stays quick."""
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'batchwright.order' has no attribute {name!r}")
     return getattr(import_module(f"batchwright.order.{_LAZY[name]}"), name)

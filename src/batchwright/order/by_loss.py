@@ -22,9 +22,8 @@ class SelfPaced:
 
     The share that is kept falls from 1 to ``1 - noise_rate`` and stays there. Epochs keep their
     size in tokens: what is left is drawn in passes. A small reserve goes to the samples left out
-    whose losses are the oldest, so that they are judged again.
-
-    A pure function of seed, epoch, and the table's cut for that epoch.
+    whose losses are the oldest, so that they are judged again. A pure function of seed, epoch, and
+    the table's cut for that epoch.
 
     Args:
         table: Where live losses are recorded.
@@ -89,10 +88,8 @@ class SelfPaced:
     def split(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the samples kept in an epoch, and those left out, the oldest losses first."""
         cut = self.table.cut(epoch)
-        if self.groups is None:
-            groups = np.zeros(cut.losses.size, dtype=np.int64)
-        else:
-            groups = np.unique(np.asarray(self.groups), return_inverse=True)[1].ravel()
+        given = np.zeros(cut.losses.size) if self.groups is None else np.asarray(self.groups)
+        groups = np.unique(given, return_inverse=True)[1]
         share = 1 - self.noise_rate * min(1.0, (epoch - self.warm_up + 1) / self.epochs)
         # Samples never seen come first: they are kept.
         losses = np.where(np.isnan(cut.losses), -np.inf, cut.losses)
@@ -101,8 +98,9 @@ class SelfPaced:
         place = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         most = np.maximum(np.round(np.round(share * sizes, 6)), 1)
         is_kept = place < np.repeat(most, sizes)
-        kept, left_out = np.sort(order[is_kept]), np.sort(order[~is_kept])
-        return kept, left_out[np.argsort(cut.recorded[left_out], kind="stable")]
+        left_out = np.sort(order[~is_kept])
+        oldest_first = np.argsort(cut.recorded[left_out], kind="stable")
+        return np.sort(order[is_kept]), left_out[oldest_first]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +139,8 @@ class UnbiasedDropping:
 
     def __post_init__(self) -> None:
         _check_table(self, self.table)
-        is_share = "a share between 0 and 1"
-        keep_number(self, "drop", lambda share: 0 < share < 1, is_share, error=PlanError)
+        between = "a share between 0 and 1"
+        keep_number(self, "drop", lambda share: 0 < share < 1, between, error=PlanError)
         keep_whole(self, "warm_up", "until", error=PlanError)
         if self.until < self.warm_up:
             raise PlanError(

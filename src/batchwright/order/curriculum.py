@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from batchwright._checks import MOST_EPOCHS, check_choice, keep_number, keep_whole, takes
+from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright._random import generator, ranked, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
     from batchwright.pacing import Pacing
 
 _MOST_STRATA = 1024
-_SOFT_STRATA = 64
 _MOST_PROBES = 64
-_CHOICES = {
-    "direction": ("easy", "hard"),
-    "unit": ("tokens", "samples"),
-    "admit": ("all", "newest"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,9 +44,6 @@ class Curriculum:
             the pacing more closely, fewer pad less.
         direction: ``"easy"`` samples first, or ``"hard"`` ones (the anti-curriculum).
         unit: What progress and epochs are measured in.
-        admit: ``"all"`` eligible samples are drawn, or only the ``"newest"`` (one-pass).
-        softness: 0 admits at a threshold. Above 0, samples near it are drawn with a probability
-            that falls over about this share of the ranks.
         band: The ranks, from 0 to 1, that are ever drawn: ``(0, 0.8)`` leaves out the hardest
             fifth.
 
@@ -80,8 +71,6 @@ class Curriculum:
     parts: int = 4
     direction: Literal["easy", "hard"] = "easy"
     unit: Literal["tokens", "samples"] = "tokens"
-    admit: Literal["all", "newest"] = "all"
-    softness: float = 0.0
     band: tuple[float, float] = (0.0, 1.0)
     _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
 
@@ -97,11 +86,9 @@ class Curriculum:
             )
         object.__setattr__(self, "band", (low, high))
         keep_positive(self, "epochs", most=MOST_EPOCHS)
-        is_finite = "a finite number of at least 0"
-        keep_number(self, "softness", lambda value: 0 <= value < np.inf, is_finite, error=PlanError)
         keep_whole(self, "parts", error=PlanError)
-        for name, choices in _CHOICES.items():
-            check_choice("Curriculum", name, getattr(self, name), choices, error=PlanError)
+        check_choice("Curriculum", "direction", self.direction, ("easy", "hard"), PlanError)
+        check_choice("Curriculum", "unit", self.unit, ("tokens", "samples"), PlanError)
         pacing = self.pacing
         is_function = callable(pacing) and not isinstance(pacing, type) and takes(pacing, 0.0)
         if pacing is not None and not is_function:
@@ -154,14 +141,23 @@ class Curriculum:
         return self._kept.get(id(lengths), lambda: (lengths, self._draws(lengths)))[1]
 
     def _draws(self, lengths: LengthArray) -> Draws:
-        borders = self._borders()
-        strata = Strata(self._ranked, borders)
+        size, steps = self._ranked.size, int(np.ceil(self.epochs)) * self.parts
+        # Cohorts: samples that become eligible together are a stratum.
+        progress = np.unique(np.linspace(0, steps, min(steps, _MOST_STRATA) + 1).astype(int))
+        reached = self.eligible((progress[:-1] + 0.5) / self.parts / self.epochs)
+        strata = Strata(self._ranked, np.unique([0, *reached, size]))
+
+        def weights(progress: float) -> FloatArray:
+            admitted = strata.offsets[1:] <= int(self.eligible(progress))
+            admitted[0] = True
+            return np.where(admitted, strata.sizes.astype(np.float64), 0.0)
+
         in_tokens = self.unit == "tokens"
         return Draws(
             strata,
-            lambda progress: self._weights(progress, borders),
+            weights,
             horizon=self.epochs,
-            size=float(lengths[self._ranked].sum(dtype=np.float64) if in_tokens else borders[-1]),
+            size=float(lengths[self._ranked].sum(dtype=np.float64) if in_tokens else size),
             sizes=strata.mean_lengths(lengths) if in_tokens else np.ones(len(strata)),
             parts=self.parts,
         )
@@ -177,29 +173,3 @@ class Curriculum:
         everyone = ranked(scores, generator(0, "ties"))
         low, high = (round(share * scores.size) for share in self.band)
         return everyone[low : max(high, low + 1)]
-
-    def _borders(self) -> IntArray:
-        """Return where cohorts end: samples that become eligible together are a stratum."""
-        size = self._ranked.size
-        if self.softness:
-            borders = np.linspace(0, size, min(_SOFT_STRATA, size) + 1).round()
-        else:
-            steps = int(np.ceil(self.epochs)) * self.parts
-            progress = np.unique(np.linspace(0, steps, min(steps, _MOST_STRATA) + 1).astype(int))
-            reached = self.eligible((progress[:-1] + 0.5) / self.parts / self.epochs)
-            borders = np.concatenate(([0], reached, [size]))
-        return np.unique(borders.astype(np.int64))
-
-    def _weights(self, progress: float, borders: IntArray) -> FloatArray:
-        sizes = np.diff(borders).astype(np.float64)
-        reached = int(self.eligible(progress))
-        if self.softness:
-            middles = (borders[1:] + borders[:-1]) / 2
-            below = (reached - middles) / (self.softness * self._ranked.size)
-            sizes /= 1.0 + np.exp(np.round(-below, 9).clip(-50, 50))
-            return sizes
-        admitted = borders[1:] <= reached
-        admitted[0] = True
-        if self.admit == "newest":
-            admitted[: int(np.flatnonzero(admitted)[-1])] = False
-        return np.where(admitted, sizes, 0.0)

@@ -14,9 +14,6 @@ from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
-Weights = Callable[[float], FloatArray]
-"""Progress, 1 at the horizon → float64[k], how often members of each stratum are drawn."""
-
 STRETCH = 1 << 10
 """Epochs that are drawn one by one, at most."""
 
@@ -45,40 +42,15 @@ def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatAr
         [0 0 2]
     """
     due = owed + target
-    size = max(0, round(float(due.sum())))
     counts = np.maximum(np.floor(due + 1e-9), 0.0)
-    short = size - int(counts.sum())
+    short = max(0, round(float(due.sum()))) - int(counts.sum())
     if short > 0:
         # Largest first; of equals the first stratum, on any machine.
-        most = np.argsort(counts - due, kind="stable")
-        counts[most[:short]] += 1
+        counts[np.argsort(counts - due, kind="stable")[:short]] += 1
     elif short < 0:
         least = np.argsort(np.where(counts > 0, due - counts, np.inf), kind="stable")
         counts[least[:-short]] -= 1
     return counts.astype(np.int64), due - counts
-
-
-def filled(shares: FloatArray, size: float, available: FloatArray) -> FloatArray:
-    """Divide a size by shares, float64[k], none above what is available; the others take the rest.
-
-    Example:
-        >>> filled(np.array([1.0, 1.0, 2.0]), 8.0, np.array([9.0, 1.0, 9.0])).round(2)
-        array([2.33, 1.  , 4.67])
-    """
-    free = shares > 0
-    result = np.zeros_like(shares)
-    left = float(size)
-    while left > 1e-12 and free.any():
-        part = np.where(free, shares, 0.0)
-        part /= part.max()
-        part *= left / part.sum()
-        over = free & (part >= available - 1e-12)
-        if not over.any():
-            return result + part
-        result[over] = available[over]
-        left -= float(available[over].sum())
-        free &= ~over
-    return result
 
 
 def probes_until(last: int, most: int) -> IntArray:
@@ -104,9 +76,8 @@ class Strata:
     def by(cls, labels: npt.ArrayLike) -> Self:
         """Make a stratum of each distinct label, in the sequence of labels. O(n log n)."""
         _, codes = np.unique(np.asarray(labels), return_inverse=True)
-        sizes = np.bincount(codes.ravel())
-        members = np.argsort(codes.ravel(), kind="stable").astype(np.int64, copy=False)
-        return cls(members, np.concatenate(([0], np.cumsum(sizes))))
+        members = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
+        return cls(members, np.concatenate(([0], np.cumsum(np.bincount(codes)))))
 
     def __len__(self) -> int:
         return self.offsets.size - 1
@@ -133,9 +104,6 @@ class Strata:
 
         Passes go on after what was `drawn` before, int64[k], or are those of an `epoch` alone.
         O(m log m), with a loop over strata, not over samples.
-
-        Raises:
-            PlanError: If an empty stratum is to be drawn from.
         """
         pools, totals = counts.sum(axis=1), counts.sum(axis=0)
         if (totals[self.sizes == 0] > 0).any():
@@ -144,16 +112,14 @@ class Strata:
         # Where each stratum's part of each pool begins.
         begins = ends[:-1, None] + np.cumsum(counts, axis=1) - counts
         members = np.empty(int(ends[-1]), dtype=np.int64)
-        first = np.zeros_like(totals) if drawn is None else drawn
         for stratum in np.flatnonzero(totals).tolist():
-            start = int(first[stratum])
+            start = 0 if drawn is None else int(drawn[stratum])
             stream = self._stream(stratum, start, start + int(totals[stratum]), seed, epoch)
             of_pool = counts[:, stratum]
             shifts = begins[:, stratum] - (np.cumsum(of_pool) - of_pool)
             members[np.arange(stream.size) + np.repeat(shifts, of_pool)] = stream
-        eligible = ((counts > 0) @ self.sizes)[pools > 0].min()
-        offsets = ends[np.concatenate(([True], pools > 0))]
-        return Pools(members, offsets, eligible=int(eligible), may_defer=True)
+        eligible = int(((counts > 0) @ self.sizes)[pools > 0].min())
+        return Pools(members, np.unique(ends), eligible, may_defer=True)
 
     def _stream(self, stratum: int, start: int, stop: int, seed: int, epoch: int) -> IntArray:
         """Return draws `start` to `stop` from a stratum's endless passes."""
@@ -184,13 +150,11 @@ class Draws:
     """
 
     strata: Strata
-    weights: Weights  # how much of each group, over training
+    weights: Callable[[float], FloatArray]  # progress, 1 at the horizon → float64[k]
     horizon: float  # epochs after which progress is 1
     size: float  # of an epoch: samples, or tokens
     sizes: FloatArray  # float64[k], of a sample of each stratum, in the same unit; ones for samples
     parts: int  # into which an epoch is cut
-    # How often a member may be drawn over the whole run. None: any number.
-    max_passes: float | None = None
     _last: tuple[int, IntArray, FloatArray] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *, seed: int, epoch: int) -> Pools:
@@ -212,39 +176,29 @@ class Draws:
         if last is not None and stretch <= last[0] <= epoch:
             start, drawn, owed = last
         else:
-            start, (drawn, owed) = stretch, self._until(stretch)
+            start, together = stretch, stretch // _STEPS
+            middles = (np.arange(_STEPS if together else 0) + 0.5) * together / self.horizon
+            target = np.zeros(len(self.strata))
+            for progress in middles.tolist():
+                target += self._target(self._weights(progress), self.parts * together)
+            drawn, owed = apportioned(target, np.zeros(len(self.strata)))
         for each in range(start, epoch):
-            counts, _, owed = self._epoch(each, drawn, owed)
+            counts, _, owed = self._epoch(each, owed)
             drawn = drawn + counts.sum(axis=0)
         self._last = (epoch, drawn, owed)
-        counts, weights, _ = self._epoch(epoch, drawn, owed)
+        counts, weights, _ = self._epoch(epoch, owed)
         return drawn, counts, weights
 
     def targets(self, epoch: int) -> FloatArray:
         """Return how many samples of each stratum each part aims at, float64[parts, k]."""
-        drawn, counts, weights = self.plan(epoch)
-        taken = drawn + np.cumsum(counts, axis=0) - counts
-        return np.stack(list(map(self._target, weights, taken)))
+        return np.stack([self._target(weights) for weights in self.plan(epoch)[2]])
 
-    def _until(self, epoch: int) -> tuple[IntArray, FloatArray]:
-        """Return what was drawn before an epoch, a multiple of 1,024, and what is owed."""
-        target = np.zeros(len(self.strata))
-        together = epoch // _STEPS
-        for step in range(_STEPS if together else 0):
-            weights = self._weights((step + 0.5) * together / self.horizon)
-            target += self._target(weights, target, self.parts * together)
-        return apportioned(target, np.zeros(len(self.strata)))
-
-    def _epoch(
-        self, epoch: int, drawn: IntArray, owed: FloatArray
-    ) -> tuple[IntArray, FloatArray, FloatArray]:
-        counts = np.empty((self.parts, len(self.strata)), dtype=np.int64)
-        weights = np.empty(counts.shape)
+    def _epoch(self, epoch: int, owed: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
         middles = (epoch + (np.arange(self.parts) + 0.5) / self.parts) / self.horizon
-        for part, progress in enumerate(middles.tolist()):
-            weights[part] = self._weights(progress)
-            counts[part], owed = apportioned(self._target(weights[part], drawn), owed)
-            drawn = drawn + counts[part]
+        weights = np.stack([self._weights(progress) for progress in middles.tolist()])
+        counts = np.empty(weights.shape, dtype=np.int64)
+        for part in range(self.parts):
+            counts[part], owed = apportioned(self._target(weights[part]), owed)
         return counts, weights, owed
 
     def _weights(self, progress: float) -> FloatArray:
@@ -256,21 +210,11 @@ class Draws:
             )
         return array
 
-    def _target(
-        self, weights: FloatArray, drawn: IntArray | FloatArray, parts: int = 1
-    ) -> FloatArray:
+    def _target(self, weights: FloatArray, parts: int = 1) -> FloatArray:
         """Return how many samples of each stratum some parts with the same weights aim at."""
         shares = np.where(self.strata.sizes > 0, weights, 0.0)
         shares = shares / shares.sum()
-        samples = parts * (self.size / self.parts / float((shares * self.sizes).sum()))
-        wanted: FloatArray = shares * samples
-        if self.max_passes is None:
-            return wanted
-        left = np.maximum(self.max_passes * self.strata.sizes - drawn, 0.0)
-        target = filled(shares, samples, left)
-        if target.sum() < min(0.5, samples / 2):
-            raise PlanError(
-                f"every source has been drawn {self.max_passes:g} times over: nothing is left for "
-                "this epoch. Raise max_epochs, or train for fewer."
-            )
+        target: FloatArray = shares * (
+            parts * (self.size / self.parts / float((shares * self.sizes).sum()))
+        )
         return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -59,14 +59,10 @@ class LossTable:
     """
 
     def __init__(self, num_samples: int, *, smoothing: float = 0.0) -> None:
-        num_samples = whole_number("LossTable", "num_samples", num_samples, error=LengthsError)
+        num_samples = whole_number(_OWNER, "num_samples", num_samples, error=LengthsError)
+        expected = "a share of 0 or more, below 1"
         self.smoothing = real_number(
-            "LossTable",
-            "smoothing",
-            smoothing,
-            accepts=lambda share: 0 <= share < 1,
-            expected="a share of 0 or more, below 1",
-            error=LengthsError,
+            _OWNER, "smoothing", smoothing, accepts=_is_share, expected=expected, error=LengthsError
         )
         self.losses: LossArray = np.full(num_samples, np.nan, dtype=np.float32)
         self.recorded: IntArray = np.zeros(num_samples, dtype=np.int64)
@@ -130,28 +126,14 @@ class LossTable:
             self._cut = Cut(epoch, self.losses.copy(), self.recorded.copy())
         return self._cut
 
-    def ages(self, percentiles: npt.ArrayLike = (50, 90, 100)) -> FloatArray:
-        """Return percentiles of the losses' ages, float64[q]: calls of `record` since each.
-
-        A sample that has never been seen is as old as the table.
-        """
-        wanted = np.asarray(percentiles, dtype=np.float64)
-        ages: FloatArray = np.percentile(self._calls - self.recorded, wanted)
-        return ages
-
     def save(self, path: str | Path) -> None:
-        """Write the state as a safetensors file; an existing one is replaced atomically.
-
-        Raises:
-            LengthsError: If the file cannot be written.
-        """
+        """Write the state as a safetensors file; an existing one is replaced atomically."""
         import json  # here, so that `import batchwright` stays quick
 
         from batchwright._array_file import save_arrays, sealed
 
-        state = self.state_dict()
-        arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        numbers = {name: value for name, value in state.items() if name not in arrays}
+        arrays = self.state_dict()
+        numbers = {name: arrays.pop(name) for name in ("calls", "cut")}
         metadata = _file_kind().metadata | {"numbers": json.dumps(numbers)}
         save_arrays(path, arrays, sealed(arrays, metadata), LengthsError)
 
@@ -184,7 +166,7 @@ class LossTable:
             state["cut_recorded"] = self._cut.recorded.copy()
         return {"calls": self._calls, "cut": self._cut and self._cut.epoch, **state}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Load a state, also where a checkpoint turned its arrays into tensors or lists.
 
         Raises:
@@ -201,16 +183,14 @@ class LossTable:
         if has_cut:
             before, when = self._columns(state, "cut_losses", "cut_recorded")
             check_that(when <= recorded, "'cut_recorded' is after 'recorded'", _OWNER)
-            is_same = np.isnan(before) | (before == losses) | (when < recorded)
-            check_that(
-                is_same, "'cut_losses' is not 'losses', which has not changed since,", _OWNER
-            )
+            same = np.isnan(before) | (before == losses) | (when < recorded)
+            check_that(same, "'cut_losses' is not 'losses', which has not changed since,", _OWNER)
             cut = Cut(state_integer(state, "cut", _OWNER), before, when)
         self.losses, self.recorded = losses, recorded
         self._calls, self._cut = calls, cut
 
     def _columns(
-        self, state: Mapping[str, Any], losses: str, recorded: str
+        self, state: Mapping[str, object], losses: str, recorded: str
     ) -> tuple[LossArray, IntArray]:
         values = state_array(state, losses, np.float32, self.losses.size, _OWNER)
         when = state_array(state, recorded, np.int64, self.losses.size, _OWNER)
@@ -218,6 +198,10 @@ class LossTable:
         check_that(when >= 0, f"{recorded!r} is negative", _OWNER)
         check_that((when == 0) == np.isnan(values), f"{losses!r} contradicts {recorded!r}", _OWNER)
         return values, when
+
+
+def _is_share(number: float) -> bool:
+    return 0 <= number < 1
 
 
 def _file_kind() -> Kind:

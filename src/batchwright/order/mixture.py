@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,10 @@ from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
-Group: TypeAlias = Any
-"""A group as users name it: an integer or a string."""
+Shares: TypeAlias = Mapping[Hashable, float]
+"""Group, an integer or a string → share of the draws."""
 
-Stages: TypeAlias = Sequence[tuple[float, Mapping[Group, float]]]
-Schedule: TypeAlias = Stages | Callable[[float], Mapping[Group, float]]
+Schedule: TypeAlias = Sequence[tuple[float, Shares]] | Callable[[float], Shares]
 """Weights at some progress each, linear in between; or a function of progress."""
 
 _PROBES = 8
@@ -46,8 +45,6 @@ class Mixture:
         parts: Into which an epoch is cut: samples are rearranged only inside a part, and shares
             are exact at the end of each.
         unit: What shares are of: ``"samples"``, or ``"tokens"``.
-        max_epochs: How often a sample may be drawn over the whole run; where a group is used up,
-            the others are drawn more often. None: any number.
 
     Attributes:
         names: The groups, in the sequence of `shares`.
@@ -68,40 +65,53 @@ class Mixture:
 
     groups: npt.ArrayLike = field(repr=False)
     _: KW_ONLY
-    weights: Mapping[Group, float] | None = None
+    weights: Shares | None = None
     temperature: float | None = None
     schedule: Schedule | None = None
     epochs: float = 1.0
     num_samples: int | None = None
     parts: int = 8
     unit: Literal["tokens", "samples"] = "samples"
-    max_epochs: float | None = None
     _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
-    names: tuple[Group, ...] = field(default=(), init=False, repr=False)
+    names: tuple[Hashable, ...] = field(default=(), init=False, repr=False)
+    _times: list[float] = field(default_factory=list, init=False, repr=False)
+    _stages: list[FloatArray] = field(default_factory=list, init=False, repr=False)
 
     varies = True
 
     def __post_init__(self) -> None:
         labels = as_groups(self.groups, name="groups")
+        names, sizes = np.unique(labels, return_counts=True)
         object.__setattr__(self, "groups", labels)
-        object.__setattr__(self, "names", tuple(np.unique(labels).tolist()))
+        object.__setattr__(self, "names", tuple(names.tolist()))
         given = [self.weights, self.temperature, self.schedule]
         if sum(each is not None for each in given) != 1:
             raise PlanError("Mixture: give one of weights, temperature and schedule.")
         keep_whole(self, "parts", optional=("num_samples",), error=PlanError)
         check_choice("Mixture", "unit", self.unit, ("samples", "tokens"), error=PlanError)
         keep_positive(self, "epochs", most=MOST_EPOCHS)
-        keep_positive(self, optional=("temperature", "max_epochs"))
-        if callable(self.schedule):
-            if isinstance(self.schedule, type) or not takes(self.schedule, 0.0):
-                raise PlanError(
-                    f"Mixture(schedule={self.schedule!r:.60}): expected a function of progress, or "
-                    "[(progress, weights), …]."
-                )
-        elif self.schedule is not None:
-            object.__setattr__(self, "schedule", _stages(self.schedule))
-        for progress in (0.0, 1.0):
-            self.shares(progress)
+        keep_positive(self, optional=("temperature",))
+        schedule = self.schedule
+        if callable(schedule):
+            if isinstance(schedule, type) or not takes(schedule, 0.0):
+                raise self._no_schedule()
+            self.shares(0.0)
+            self.shares(1.0)
+            return
+        if self.temperature is not None:
+            powers = (sizes / sizes.max()) ** (1 / self.temperature)
+            schedule = [(0.0, dict(zip(self.names, powers.tolist(), strict=True)))]
+        elif self.weights is not None:
+            schedule = [(0.0, self.weights)]
+        try:
+            stages = [(float(time), weights) for time, weights in schedule or ()]
+        except (TypeError, ValueError):
+            raise self._no_schedule() from None
+        times = [time for time, _ in stages]
+        if not times or sorted(times) != times or not np.isfinite(times).all():
+            raise self._no_schedule()
+        object.__setattr__(self, "_times", times)
+        object.__setattr__(self, "_stages", [self._normalised(weights) for _, weights in stages])
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
@@ -115,17 +125,12 @@ class Mixture:
 
     def shares(self, progress: float) -> FloatArray:
         """Return the share of each group at some progress, float64[k], adding up to 1."""
-        weights = self._weights(progress)
-        if not isinstance(weights, Mapping):
-            raise PlanError(f"Mixture: weights are {weights!r:.60}, expected group → share.")
-        unknown = set(weights) - set(self.names)
-        if unknown:
-            raise LengthsError(
-                f"weights name {sorted(map(str, unknown))}, which no sample belongs to. There are "
-                f"{list(self.names)[:20]}."
-            )
-        listed = np.array([weights.get(name, 0.0) for name in self.names])
-        shares = as_weights(listed, name=f"weights of groups {list(self.names)[:20]}")
+        if callable(self.schedule):
+            return self._normalised(self.schedule(min(progress, 1.0)))
+        if len(self._stages) == 1:
+            return self._stages[0]
+        columns = np.transpose(self._stages)
+        shares = np.array([np.interp(progress, self._times, column) for column in columns])
         shares /= shares.sum()
         return shares
 
@@ -147,25 +152,26 @@ class Mixture:
             size=float(samples) * (float(lengths.mean()) if in_tokens else 1.0),
             sizes=sizes,
             parts=self.parts,
-            max_passes=self.max_epochs,
         )
 
-    def _weights(self, progress: float) -> Mapping[Group, float]:
-        if self.weights is not None:
-            return self.weights
-        if self.temperature is not None:
-            _, sizes = np.unique(np.asarray(self.groups), return_counts=True)
-            powers = (sizes / sizes.max()) ** (1 / self.temperature)
-            return dict(zip(self.names, powers.tolist(), strict=True))
-        assert self.schedule is not None  # noqa: S101 (one of the three was given)
-        if callable(self.schedule):
-            return self.schedule(min(progress, 1.0))
-        times = [time for time, _ in self.schedule]
-        stages = [_normalised(stage) for _, stage in self.schedule]
-        return {
-            name: float(np.interp(progress, times, [stage.get(name, 0.0) for stage in stages]))
-            for name in set().union(*stages)
-        }
+    def _normalised(self, weights: Shares) -> FloatArray:
+        if not isinstance(weights, Mapping):
+            raise PlanError(f"Mixture: weights are {weights!r:.60}, expected group → share.")
+        if unknown := set(weights) - set(self.names):
+            raise LengthsError(
+                f"weights name {sorted(map(str, unknown))}, which no sample belongs to. There are "
+                f"{list(self.names)[:20]}."
+            )
+        listed = [weights.get(name, 0.0) for name in self.names]
+        shares = as_weights(listed, name=f"weights of groups {list(self.names)[:20]}")
+        shares /= shares.sum()
+        return shares
+
+    def _no_schedule(self) -> PlanError:
+        return PlanError(
+            f"Mixture(schedule={self.schedule!r:.60}): expected rising numbers, each with its "
+            "weights: [(0.0, {…}), (1.0, {…})]; or a function of progress."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,24 +235,3 @@ class ClassBalanced:
         """The epochs to count."""
         later = self.mixture.probes + self.after
         return np.concatenate(([0], later)) if self.after else later
-
-
-def _stages(schedule: Stages) -> tuple[tuple[float, Mapping[Group, float]], ...]:
-    try:
-        stages = tuple((time, weights) for time, weights in schedule)
-        times = [float(time) for time, _ in stages]
-    except (TypeError, ValueError):
-        stages, times = (), []
-    if not all(isinstance(weights, Mapping) for _, weights in stages):
-        stages, times = (), []
-    if not times or sorted(times) != times or not np.isfinite(times).all():
-        raise PlanError(
-            f"Mixture(schedule={schedule!r:.60}) at progress {times}: expected rising numbers, "
-            "each with its weights: [(0.0, {…}), (1.0, {…})]."
-        )
-    return tuple((time, weights) for time, (_, weights) in zip(times, stages, strict=True))
-
-
-def _normalised(stage: Mapping[Group, float]) -> dict[Group, float]:
-    values = as_weights(list(stage.values()), name=f"weights of {list(stage)[:20]}")
-    return dict(zip(stage, (values / values.sum()).tolist(), strict=True))

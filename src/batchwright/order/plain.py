@@ -11,14 +11,12 @@ from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import LengthArray
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """Visit samples in the sequence of the data set: 0, 1, 2 and so on.
-
-    The sequence is binding: batches are consecutive runs of it, and stay in it.
+    """Visit samples in the sequence of the data set, which batches keep.
 
     Example:
         >>> Sequential()(np.array([3, 5, 2]), seed=0, epoch=0).members
@@ -37,9 +35,8 @@ class Shuffle:
     """Visit every sample once an epoch, in random order.
 
     Args:
-        window: Shuffle only inside consecutive windows of this many samples, the windows in
-            sequence: for data whose rough sequence matters, or that is read from far away.
-            None shuffles all.
+        window: Shuffle only inside consecutive windows of this many samples: for data whose rough
+            sequence matters, or that is read from far away. None shuffles all.
 
     Raises:
         PlanError: If the window is less than 1.
@@ -67,9 +64,9 @@ class Shuffle:
 class Blocks:
     """Visit blocks of neighbouring samples in random sequence, a few of them at a time.
 
-    An epoch reads every block once. Samples are mixed, and sorted by length if the batching does
-    so, only among the blocks that are open together: at most `open_blocks` have to be in memory
-    at once, or twice that while one group follows another.
+    An epoch reads every block once. Samples are mixed only among the blocks that are open
+    together: at most `open_blocks` have to be in memory at once, or twice that while one group
+    follows another.
 
     Args:
         sizes: Samples of each block (shard, file, row group), in the sequence of the data; or one
@@ -106,20 +103,17 @@ class Blocks:
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples, a pool for each group of blocks. O(n)."""
-        edges = self._edges(lengths.size)
+        if isinstance(self.sizes, int):
+            edges = np.append(np.arange(0, lengths.size, self.sizes), lengths.size)
+        else:
+            edges = np.concatenate(([0], np.cumsum(self.sizes)))
+        if edges[-1] != lengths.size:
+            raise PlanError(
+                f"blocks hold {edges[-1]:,} samples, there are {lengths.size:,}. Give the size of "
+                "every block, in the sequence of the data."
+            )
         order = shuffled(np.arange(edges.size - 1), generator(seed, "blocks", epoch))
         sizes = np.diff(edges)[order]
         ends = np.concatenate(([0], np.cumsum(sizes)))
         members = np.repeat(edges[order] - ends[:-1], sizes) + np.arange(lengths.size)
         return Pools(members, np.append(ends[: -1 : self.open_blocks], lengths.size))
-
-    def _edges(self, num_samples: int) -> IntArray:
-        if isinstance(self.sizes, int):
-            return np.append(np.arange(0, num_samples, self.sizes), num_samples)
-        edges = np.concatenate(([0], np.cumsum(self.sizes)))
-        if edges[-1] != num_samples:
-            raise PlanError(
-                f"blocks hold {edges[-1]:,} samples, there are {num_samples:,}. Give the size of "
-                "every block, in the sequence of the data."
-            )
-        return edges

@@ -21,11 +21,10 @@ _PROBES = (0, 1, 2, 3, 5, 10, 30, 100)
 
 
 class Kept:
-    """The last few results that epochs share, such as the packing of a histogram.
+    """The last few results that epochs share: the only state that planning keeps.
 
-    This is the only state that planning keeps. No plan depends on it: without it, packing the same
-    histogram again, or drawing the epochs before the next, would take seconds. An order keeps what
-    it made of the last lengths, a planner what its batching made. Pickles and copies are empty.
+    No plan depends on it. Without it, packing the same histogram again, or drawing the epochs
+    before the next, would take seconds. Pickles and copies are empty.
     """
 
     def __init__(self, most: int) -> None:
@@ -34,10 +33,9 @@ class Kept:
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return the value of a key, made if it is not there."""
-        values = self._values
+        values = self._values  # read once: threads may share this
         if key not in values:
-            values = dict([*values.items(), (key, make())][-self._most :])
-            self._values = values
+            self._values = values = dict([*values.items(), (key, make())][-self._most :])
         value: _T = values[key]
         return value
 
@@ -49,8 +47,7 @@ class Kept:
 class Pools:
     """The samples of one epoch, and how far a batching may move them.
 
-    Pools come in sequence. The samples of one pool are in no particular sequence: a batching may
-    sort them by length, or shuffle them.
+    Pools come in sequence. A batching may sort or shuffle the samples of one pool.
 
     Example:
         >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
@@ -59,11 +56,9 @@ class Pools:
     """
 
     members: IntArray  # int64[m], sample indices, pool after pool
-    # int64[p + 1], where pools begin and end. None: the sequence of `members` is binding, and
-    # batches are consecutive runs of it.
+    # int64[p + 1], where pools begin and end. None: the sequence of `members` is binding.
     offsets: IntArray | None
-    # Samples that the members of a pool were drawn from, for the pool where they are fewest. None:
-    # nothing was drawn, every sample comes once.
+    # Samples that the members of a pool were drawn from, where they are fewest. None: not drawn.
     eligible: int | None = None
     # Whether the epoch may leave out the last few samples of each pool, should it need more
     # batches than every other epoch. Only for orders that draw.
@@ -96,10 +91,9 @@ class Pools:
 
     def with_more(self, added: IntArray) -> Pools:
         """Add samples, int64[r], to the last pool."""
-        members = np.concatenate((self.members, added))
-        offsets = self.offsets
+        members, offsets = np.concatenate((self.members, added)), self.offsets
         if offsets is not None:
-            offsets = np.unique(np.concatenate(([0], offsets[:-1], [members.size])))
+            offsets = np.unique([0, *offsets[:-1], members.size])
         return replace(self, members=members, offsets=offsets)
 
     def without(self, share: float, *, at_least: int) -> tuple[Pools, IntArray]:
@@ -118,8 +112,9 @@ class Pools:
     def evenly_spaced(self, count: int) -> tuple[Pools, IntArray]:
         """Keep some samples, evenly spaced over all pools; return those left out, too."""
         size = self.members.size
+        count = min(count, size)
         stay = np.zeros(size, dtype=np.bool_)
-        stay[np.arange(min(count, size)) * size // min(count, size)] = True
+        stay[np.arange(count) * size // count] = True
         return self._parted(stay)
 
     def _parted(self, stay: npt.NDArray[np.bool_]) -> tuple[Pools, IntArray]:
@@ -136,7 +131,7 @@ class Order(Protocol):
 
     An order whose epochs hold different samples may have two attributes: `probes`, the epochs
     that are counted to find a number of batches for all (``(0,)`` where all are alike), and
-    `varies`, whether others may need more than any of those; see `variation`.
+    `varies`, whether others may need more than any of those.
     """
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
@@ -161,11 +156,7 @@ def variation(order: Order) -> Variation:
 
 
 def as_order(order: Order) -> Order:
-    """Return an order as it is.
-
-    Raises:
-        PlanError: If it is a word, a class, or a function of other arguments.
-    """
+    """Return an order as it is; raise PlanError if it is none, such as a word or a class."""
     if isinstance(order, type) or not callable(order) or not takes(order, None, seed=0, epoch=0):
         raise PlanError(
             f"order={order!r}: expected Shuffle(), Sequential(), another order, or a function "
@@ -175,11 +166,7 @@ def as_order(order: Order) -> Order:
 
 
 def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool = False) -> Pools:
-    """Check what an order returned: pools, or int64[m] for a binding sequence.
-
-    Raises:
-        PlanError: If they are empty, out of range, or not integers.
-    """
+    """Return pools of what an order returned; raise PlanError unless they hold sample indices."""
     try:
         pools = ordered if isinstance(ordered, Pools) else Pools(np.asarray(ordered), None)
     except (TypeError, ValueError) as error:
@@ -197,8 +184,9 @@ def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool 
         raise PlanError(
             f"the order returned samples {low} to {high}, there are 0 to {num_samples - 1}."
         )
-    offsets = None if pools.offsets is None else np.asarray(pools.offsets)
+    offsets = pools.offsets
     if offsets is not None:
+        offsets = np.asarray(offsets)
         is_list = offsets.ndim == 1 and offsets.size > 1 and offsets.dtype.kind in "iu"
         spans = is_list and offsets[0] == 0 and offsets[-1] == members.size
         if not spans or (offsets[1:] < offsets[:-1]).any():
@@ -206,7 +194,5 @@ def as_pools(ordered: Pools | IntArray, num_samples: int, *, may_be_empty: bool 
                 f"the order returned pools with offsets {offsets!r:.60}, expected rising "
                 f"integers from 0 to {members.size}."
             )
-        if (offsets[1:] == offsets[:-1]).any():  # drop empty pools
-            offsets = np.unique(offsets)
-        offsets = offsets.astype(np.int64, copy=False)
+        offsets = np.unique(offsets).astype(np.int64, copy=False)  # without empty pools
     return replace(pools, members=members.astype(np.int64, copy=False), offsets=offsets)

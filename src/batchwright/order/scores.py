@@ -1,7 +1,5 @@
 """Checks of what users give for each sample: difficulty, weights, groups."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +9,7 @@ from batchwright.typing import FloatArray
 
 
 def keep_positive(
-    instance: Any, *names: str, optional: tuple[str, ...] = (), most: float = np.inf
+    instance: object, *names: str, optional: tuple[str, ...] = (), most: float = np.inf
 ) -> None:
     """Check numbers above 0 of a frozen dataclass; those in `optional` may be None."""
     expected = "a positive number" + ("" if most == np.inf else f", at most {most:,.0f}")
@@ -21,10 +19,7 @@ def keep_positive(
 
 
 def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
-    """Return a copy of one finite number per sample, float64[n].
-
-    Raises:
-        LengthsError: Naming the first sample whose number is NaN or infinite; or the shape.
+    """Return a copy of one finite number per sample, float64[n], or raise LengthsError.
 
     Example:
         >>> as_scores([1, 2.5], name="difficulty")
@@ -34,10 +29,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise LengthsError(f"{name} cannot be read as numbers ({error}). Give float[n].") from error
-    if array.ndim != 1 or not array.size:
-        raise LengthsError(
-            f"{name} has shape {list(array.shape)}, expected [n]: one number per sample."
-        )
+    _check_shape(array, name)
     bad = ~np.isfinite(array)
     if bad.any():
         index = int(np.argmax(bad))
@@ -49,11 +41,7 @@ def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
 
 
 def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
-    """Return a copy of one finite number of at least 0 per sample or group, not all of them 0.
-
-    Raises:
-        LengthsError: Naming the first that is negative, NaN or infinite; or that all are 0.
-    """
+    """Return scores of at least 0, not all of them 0, or raise LengthsError."""
     array = as_scores(values, name=name)
     if (array < 0).any():
         index = int(np.argmax(array < 0))
@@ -63,11 +51,8 @@ def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
     return array
 
 
-def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
-    """Return a copy of one group (class, source) per sample, integers or names that can be sorted.
-
-    Raises:
-        LengthsError: Naming the first sample without a group (None, NaN); or the shape.
+def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[np.generic]:
+    """Return a copy of one group (class, source) per sample, or raise LengthsError.
 
     Example:
         >>> as_groups(["de", None], name="groups")
@@ -79,25 +64,18 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[Any]:
         array = np.array(values)
     except (TypeError, ValueError) as error:
         raise LengthsError(f"{name} cannot be read as an array ({error}). Give [n].") from error
-    if array.ndim != 1 or not array.size:
-        raise LengthsError(f"{name} have shape {list(array.shape)}, expected [n]: one per sample.")
-    absent = np.zeros(array.size, dtype=np.bool_)
-    if array.dtype.kind == "f":
-        absent = np.isnan(array)
-    elif array.dtype.kind == "O":  # only NaN differs from itself
-        absent = np.array([each is None or each != each for each in array])  # noqa: PLR0124
-    if absent.any():
-        index = int(np.argmax(absent))
-        raise LengthsError(
-            f"{name}[{index}] is {array[index]}: give every sample a group, an integer or a name."
-        )
-    if array.dtype.kind == "O":
-        try:
+    _check_shape(array, name)
+    if array.dtype.kind in "fO":
+        for index, group in enumerate(array.tolist()):
+            if group is None or group != group:  # noqa: PLR0124 -- NaN
+                raise LengthsError(
+                    f"{name}[{index}] is {group}: give every sample a group, an integer or a name."
+                )
+    try:
+        if array.dtype.kind == "O":
             np.unique(array)
-        except TypeError as error:
-            raise LengthsError(
-                f"{name} cannot be sorted ({error}): give integers or names."
-            ) from error
+    except TypeError as error:
+        raise LengthsError(f"{name} cannot be sorted ({error}): give integers or names.") from error
     return array
 
 
@@ -108,3 +86,8 @@ def refuse_other_data(num_scores: int, num_samples: int, *, name: str) -> None:
             f"{name} has {num_scores:,} entries for {num_samples:,} samples. Give one for each, "
             "in the sequence of the data."
         )
+
+
+def _check_shape(array: npt.NDArray[np.generic], name: str) -> None:
+    if array.ndim != 1 or not array.size:
+        raise LengthsError(f"{name} has shape {list(array.shape)}, expected [n]: one per sample.")

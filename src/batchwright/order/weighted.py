@@ -38,9 +38,7 @@ class Weighted:
         >>> np.bincount(order(np.array([5, 5, 5, 5]), seed=0, epoch=0).members).tolist()
         [2, 2, 4]
 
-    Source: P. S. Efraimidis, P. G. Spirakis, *Weighted Random Sampling with a Reservoir*, 2006;
-    loss weights without replacement: E. Cohen, H. Kaplan, *Summarizing Data using Bottom-k
-    Sketches*, 2007.
+    Source: P. S. Efraimidis, P. G. Spirakis, *Weighted Random Sampling with a Reservoir*, 2006.
     """
 
     weights: npt.ArrayLike = field(repr=False)
@@ -56,89 +54,52 @@ class Weighted:
         object.__setattr__(self, "weights", weights)
         keep_whole(self, optional=("num_samples",), error=LengthsError)
         check_flag(self, "replacement", error=LengthsError)
-        positive = int(np.count_nonzero(weights))
-        if not self.replacement and self._draws > positive:
+        draws, positive = self.num_samples or weights.size, np.count_nonzero(weights)
+        if not self.replacement and draws > positive:
             raise LengthsError(
-                f"{self._draws} draws without replacement from {positive} samples with a positive "
+                f"{draws} draws without replacement from {positive} samples with a positive "
                 "weight. Draw fewer: num_samples=, or replacement=True."
             )
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch, in one pool. O(n)."""
-        refuse_other_data(self._weights.size, lengths.size, name="weights")
-        rng = generator(seed, "weighted", epoch)
-        if self.replacement:
-            members = self._systematic(rng)
-        else:
-            members, _ = self._smallest_keys(rng)
-        eligible = int(np.count_nonzero(self._weights))
-        return Pools(members, np.array([0, members.size]), eligible, may_defer=True)
-
-    def loss_weights(self, *, seed: int, epoch: int) -> FloatArray:
-        """Return the factor of each sample's loss that undoes the weighting, float64[n].
-
-        The expected mean over the draws of an epoch is then the mean over all samples with a
-        positive weight; those with weight 0 have the factor 0.
-
-        Args:
-            seed: The planner's seed.
-            epoch: The epoch of the draws.
-        """
-        weights, draws = self._weights, self._draws
-        positive = int(np.count_nonzero(weights))
-        if self.replacement:
-            chance = draws * (weights / weights.sum())
-        else:
-            _, threshold = self._smallest_keys(generator(seed, "weighted", epoch))
-            rates = weights / weights.max()
-            chance = np.where(np.isinf(threshold), 1.0, -np.expm1(-rates * threshold))
-        undone: FloatArray = np.zeros_like(weights)
-        np.divide(draws / positive, chance, out=undone, where=(weights > 0))
-        return undone
-
-    @property
-    def _weights(self) -> FloatArray:
-        return cast("FloatArray", self.weights)
-
-    @property
-    def _draws(self) -> int:
-        return self._weights.size if self.num_samples is None else self.num_samples
-
-    def _systematic(self, rng: np.random.Generator) -> IntArray:
-        order = shuffled(np.flatnonzero(self._weights > 0), rng)
-        weights = self._weights[order]
-        # One start for all: sample i is drawn once for each whole number in its stretch.
-        ends = _sums(weights)
-        ends *= self._draws / ends[-1]
-        start = float(random_bits(rng, 1)[0] >> np.uint64(11)) / 2**53
-        marks = np.floor(ends + start).astype(np.int64)
-        marks[-1] = self._draws  # also where the sum was rounded
-        return np.repeat(order, np.diff(marks, prepend=0))
-
-    def _smallest_keys(self, rng: np.random.Generator) -> tuple[IntArray, float]:
-        """Draw exponential keys of rate weight; return the smallest, and the next one's key."""
-        weights, draws = self._weights, self._draws
-        keys = np.full(weights.size, np.inf)
+        weights = cast("FloatArray", self.weights)
+        refuse_other_data(weights.size, lengths.size, name="weights")
+        draw = _systematic if self.replacement else _smallest_keys
         positive = np.flatnonzero(weights > 0)
-        # A weight below the smallest normal number would make a key that is no number.
-        rates = np.maximum(weights[positive] / weights.max(), 1e-290)
-        keys[positive] = _exponentials(rng, positive.size) / rates
-        if draws == positive.size:
-            return shuffled(positive, rng), float("inf")
-        order = np.argpartition(keys, draws)
-        # Sorted first: the sequence that a partition leaves is not specified.
-        return shuffled(np.sort(order[:draws]), rng), float(keys[order[draws]])
+        draws = self.num_samples or weights.size
+        members = draw(weights, positive, draws, generator(seed, "weighted", epoch))
+        return Pools(members, np.array([0, members.size]), positive.size, may_defer=True)
 
 
-def _sums(values: FloatArray) -> FloatArray:
-    """Cumulate block by block, so that rounding does not grow with the number of values."""
-    sums = np.empty_like(values)
+def _systematic(
+    weights: FloatArray, positive: IntArray, draws: int, rng: np.random.Generator
+) -> IntArray:
+    """Draw sample i once for each whole number in its stretch, after one random start for all."""
+    order = shuffled(positive, rng)
+    ends = weights[order]
     total = 0.0
-    for start in range(0, values.size, BLOCK):
-        block = np.cumsum(values[start : start + BLOCK])
-        sums[start : start + BLOCK] = total + block
+    for start in range(0, ends.size, BLOCK):  # rounding does not grow with the number of values
+        block = np.cumsum(ends[start : start + BLOCK])
+        ends[start : start + BLOCK] = total + block
         total += float(block[-1])
-    return sums
+    ends *= draws / ends[-1]
+    begin = float(random_bits(rng, 1)[0] >> np.uint64(11)) / 2**53
+    marks = np.floor(ends + begin).astype(np.int64)
+    marks[-1] = draws  # also where the sum was rounded
+    return np.repeat(order, np.diff(marks, prepend=0))
+
+
+def _smallest_keys(
+    weights: FloatArray, positive: IntArray, draws: int, rng: np.random.Generator
+) -> IntArray:
+    """Draw the samples with the smallest exponential keys of rate weight."""
+    # A weight below the smallest normal number would make a key that is no number.
+    rates = np.maximum(weights[positive] / weights.max(), 1e-290)
+    keys = _exponentials(rng, positive.size) / rates
+    if draws < positive.size:  # sorted: the sequence that a partition leaves is not specified
+        positive = positive[np.sort(np.argpartition(keys, draws)[:draws])]
+    return shuffled(positive, rng)
 
 
 def _exponentials(rng: np.random.Generator, size: int) -> FloatArray:
