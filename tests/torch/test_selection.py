@@ -1,6 +1,5 @@
-"""Selection inside a batch: the right rows, no trace of scoring them, no bias from drawing them."""
+"""Selection inside a batch: the right rows, no trace of scoring them."""
 
-import itertools
 import math
 from fractions import Fraction
 from typing import NamedTuple
@@ -15,17 +14,7 @@ from torch.nn import functional
 import batchwright.pacing
 from batchwright.errors import LossError
 from batchwright.torch import Precision
-from batchwright.torch.selection import (
-    _chances,
-    _drawn,
-    importance,
-    pays,
-    rho,
-    sample_losses,
-    select,
-    small_loss,
-    top_loss,
-)
+from batchwright.torch.selection import sample_losses, select, small_loss, top_loss
 from batchwright.torch.update.gradient_check import flat_gradient
 
 NAN, INF = math.nan, math.inf
@@ -146,21 +135,14 @@ def test_kinds_of_batches_stay_what_they_are():
 def test_keep_out_of_range_is_refused(keep):
     scores = torch.arange(4.0)
     message = r"keep=.* of 4 rows: expected an integer from 1 to 4, or a share"
-    generator = torch.Generator()
     with pytest.raises(LossError, match=message):
         select(scores, scores, keep=keep, by="small")
-    with pytest.raises(LossError, match=message):
-        importance(scores, scores, keep=keep, generator=generator)
-    with pytest.raises(LossError, match=message):
-        pays(scores, keep=keep)
 
 
 def test_scores_that_tell_nothing_are_refused():
     batch = torch.zeros(3, 2)
     with pytest.raises(LossError, match="none of 3 scores is finite"):
         select(batch, torch.tensor([NAN, NAN, INF]), keep=1, by="small")
-    with pytest.raises(LossError, match="none of 3 scores is finite"):
-        importance(batch, torch.full((3,), NAN), keep=1, generator=torch.Generator())
     for scores, given_ in (
         (torch.zeros(4), r"\[4\]"),
         (torch.zeros(3, 2), r"\[3, 2\]"),
@@ -171,12 +153,10 @@ def test_scores_that_tell_nothing_are_refused():
             select(batch, scores, keep=1, by="small")
         with pytest.raises(LossError, match=r'reduction="none"'):
             sample_losses(torch.nn.Identity(), lambda _model, _batch, it=scores: it, batch)
-    with pytest.raises(LossError, match=r"irreducible are \[4\]"):
-        rho(torch.nn.Identity(), identity, torch.zeros(3), torch.zeros(4), keep=1)
     for nothing in ("text", torch.zeros(0), {"a": torch.zeros(2), "b": torch.zeros(3)}):
         with pytest.raises(LossError, match="no rows to choose from"):
             select(nothing, torch.zeros(0), keep=1, by="small")
-    with pytest.raises(LossError, match='expected "small" or "large"'):
+    with pytest.raises(LossError, match="expected one of 'small', 'large'"):
         select(batch, torch.zeros(3), keep=1, by="largest")
 
 
@@ -190,9 +170,8 @@ def traces(model):
     )
 
 
-@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
-def test_scoring_leaves_no_trace(training, fails):
+def test_scoring_leaves_no_trace(fails):
     torch.manual_seed(0)
     model, batch = Noisy(), classification()
     model.drop.eval()  # a module that is not in the mode of the others
@@ -208,9 +187,9 @@ def test_scoring_leaves_no_trace(training, fails):
     before = traces(model)
     if fails:
         with pytest.raises(RuntimeError, match="on the way"):
-            sample_losses(model, losses_of, batch, training=training)
+            sample_losses(model, losses_of, batch)
     else:
-        losses = sample_losses(model, losses_of, batch, training=training)
+        losses = sample_losses(model, losses_of, batch)
         assert not losses.requires_grad
     after = traces(model)
     assert all(map(torch.equal, after[0], before[0]))
@@ -218,16 +197,11 @@ def test_scoring_leaves_no_trace(training, fails):
     assert torch.equal(after[4], before[4])
 
 
-def test_dropout_is_off_unless_asked_for():
+def test_dropout_is_off():
     torch.manual_seed(0)
     model, batch = Noisy(), classification()
     expected = cross_entropy(model.eval(), batch)
     torch.testing.assert_close(sample_losses(model.train(), cross_entropy, batch), expected)
-    dropped = sample_losses(model, cross_entropy, batch, training=True)
-    again = sample_losses(model, cross_entropy, batch, training=True)
-    assert torch.equal(dropped, again)  # the random state was put back
-    torch.testing.assert_close(dropped, cross_entropy(model, batch))
-    assert not torch.allclose(dropped, expected)
 
 
 def test_half_precision_losses_are_widened():
@@ -247,20 +221,13 @@ def test_the_wrappers_choose_by_what_they_say():
     torch.manual_seed(0)
     model, batch = Noisy().eval(), classification()
     losses = cross_entropy(model, batch).tolist()
-    irreducible = torch.rand(12, generator=torch.Generator().manual_seed(3))
-    reducible = [loss - floor for loss, floor in zip(losses, irreducible.tolist(), strict=True)]
     for (chosen, rows), expected in (
         (top_loss(model, cross_entropy, batch, keep=5), rows_by_hand(losses, 5, "large")),
         (small_loss(model, cross_entropy, batch, keep=5), rows_by_hand(losses, 5, "small")),
-        (
-            rho(model, cross_entropy, batch, irreducible, keep=0.25),
-            rows_by_hand(reducible, 3, "large"),
-        ),
     ):
         assert rows.tolist() == expected
         assert torch.equal(chosen["x"], batch["x"][expected])
         assert torch.equal(chosen["y"], batch["y"][expected])
-    assert rows_by_hand(reducible, 3, "large") != rows_by_hand(losses, 3, "large")
 
 
 @pytest.mark.parametrize(("progress", "kept"), [(0.0, 12), (0.5, 9), (1.0, 7)])
@@ -281,122 +248,3 @@ def test_an_update_takes_the_chosen_rows():
         flat_gradient(model), torch.cat([each.flatten() for each in expected]).double(),
         check_dtype=False,
     )  # fmt: skip
-
-
-@given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any), data=st.data())
-def test_importance_sampling_is_unbiased_over_all_outcomes(scores, data):
-    """Every outcome of two draws, each as often as it comes, with the weights that it gets."""
-    losses = [data.draw(st.integers(-9, 9)) if score else 0 for score in scores]
-    total = sum(scores)
-    grid = (torch.arange(total, dtype=torch.float64) + 0.5) / total
-    rows = _drawn(_chances(torch.tensor(scores)), grid).tolist()
-    # Of `total` equally likely numbers, each row gets as many as its score.
-    assert [rows.count(row) for row in range(len(scores))] == scores
-    weights = dict(seen_weights(torch.tensor(scores, dtype=torch.float64)))
-    assert weights.keys() == {row for row, score in enumerate(scores) if score}
-    outcomes = [
-        sum(weights[row] * losses[row] for row in drawn) / 2
-        for drawn in itertools.product(rows, repeat=2)
-    ]
-    assert sum(outcomes) / len(outcomes) == pytest.approx(sum(losses) / len(losses), abs=1e-12)
-
-
-def seen_weights(scores):
-    """Draw until every row with a score was seen, and tell its weight."""
-    possible = {row for row, score in enumerate(scores.tolist()) if score > 0}
-    generator = torch.Generator().manual_seed(0)
-    seen = set()
-    while {row for row, _ in seen} != possible:
-        _, rows, weights = importance(scores, scores, keep=1.0, generator=generator)
-        seen |= set(zip(rows.tolist(), weights.tolist(), strict=True))
-    assert len(seen) == len(possible)
-    return seen
-
-
-def test_rows_that_are_no_candidates_do_not_count():
-    scores = torch.tensor([1.0, NAN, 3.0, INF, 0.0])
-    assert dict(seen_weights(torch.nan_to_num(scores, nan=0.0, posinf=0.0)))[0] == pytest.approx(
-        0.8
-    )
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        _, rows, weights = importance(scores, scores, keep=5, generator=generator)
-        # Three candidates, probabilities 1/4 and 3/4.
-        expected = torch.tensor([4 / 3, NAN, 4 / 9, NAN, NAN])[rows]
-        torch.testing.assert_close(weights, expected)
-
-
-def test_scores_of_zero_are_drawn_alike_if_there_are_no_others():
-    batch, generator = torch.arange(3), torch.Generator().manual_seed(0)
-    drawn = [importance(batch, torch.zeros(3), keep=3, generator=generator) for _ in range(9)]
-    assert {row for _, rows, _ in drawn for row in rows.tolist()} == {0, 1, 2}
-    assert all((weights == 1).all() for _, _, weights in drawn)
-
-
-@given(scale=st.sampled_from((1e-300, 1e-30, 1.0, 1e30, 1e300)))
-def test_the_scale_of_scores_does_not_matter(scale):
-    scores = torch.tensor([1.0, 2.0, 0.0, 5.0], dtype=torch.float64)
-    one, other = (
-        importance(scores, each, keep=4, generator=torch.Generator().manual_seed(5))
-        for each in (scores, scores * scale)
-    )
-    assert torch.equal(one[1], other[1])
-    torch.testing.assert_close(one[2], other[2])
-
-
-def test_the_last_bound_is_never_passed():
-    chances = _chances(torch.tensor([0.1, 0.7, 0.2, 0.0]))
-    largest = torch.tensor([1 - 2**-53, 0.0], dtype=torch.float64)
-    assert _drawn(chances, largest).tolist() == [2, 0]
-    first_is_zero = _chances(torch.tensor([0.0, 1.0]))
-    assert _drawn(first_is_zero, largest).tolist() == [1, 1]
-
-
-def test_only_the_given_generator_is_read():
-    scores = torch.rand(50, generator=torch.Generator().manual_seed(2))
-    before = torch.get_rng_state()
-    drawn = [
-        importance(scores, scores, keep=20, generator=torch.Generator().manual_seed(seed))[
-            1
-        ].tolist()
-        for seed in (7, 7, 8)
-    ]
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_negative_scores_are_refused():
-    scores = torch.tensor([1.0, -2.0])
-    with pytest.raises(LossError, match="a score of -2: expected 0 or more"):
-        importance(scores, scores, keep=1, generator=torch.Generator())
-    with pytest.raises(LossError, match="a score of -2"):
-        pays(scores, keep=1)
-
-
-@given(
-    scores=st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any),
-    data=st.data(),
-    third=st.integers(0, 6),
-)
-def test_it_pays_where_the_saved_rows_cost_more_than_the_forward_pass(scores, data, third):
-    """The source's own form of τ: (1 − ‖p − u‖² ÷ ‖p‖²)^−½, in fractions."""
-    keep = data.draw(st.integers(1, len(scores)))
-    size, total = len(scores), sum(scores)
-    p = [Fraction(score, total) for score in scores]
-    distance = sum((each - Fraction(1, size)) ** 2 for each in p)
-    tau_squared = 1 / (1 - distance / sum(each**2 for each in p))
-    threshold = 1 + Fraction(third, 3) * size / keep
-    if abs(tau_squared - threshold**2) > Fraction(1, 10**9):
-        worth = pays(torch.tensor(scores), keep=keep, forward_share=third / 3)
-        assert worth == (tau_squared > threshold**2)
-
-
-def test_what_a_forward_pass_costs_has_to_be_a_cost():
-    for share in (-0.1, NAN, INF):
-        with pytest.raises(LossError, match="forward_share"):
-            pays(torch.ones(4), keep=2, forward_share=share)
-    spread = torch.tensor([9.0] + 15 * [0.1])
-    assert pays(spread, keep=8)
-    assert not pays(spread, keep=8, forward_share=2.0)
-    assert not pays(spread, keep=1)
-    assert pays(torch.cat((spread, torch.tensor([NAN]))), keep=8)
