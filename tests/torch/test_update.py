@@ -18,6 +18,7 @@ from batchwright.torch import (
     windows,
 )
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
+from batchwright.torch.update.out_of_memory import PATIENCE
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
 
@@ -189,7 +190,7 @@ def test_a_size_that_did_not_fit_is_split_beforehand_and_grows_back():
     _, second = gradient_of(model, [large], precision)
     assert (first.retries, first.splits) == (1, 1)
     assert (second.retries, second.splits) == (0, 1)
-    for _ in range(precision.limit.patience):
+    for _ in range(PATIENCE):
         _, later = gradient_of(model, [large], precision)
     assert later.splits == 0
 
@@ -359,7 +360,7 @@ def test_an_exact_resume():
 
 def test_autocast_of_the_users_own():
     model = make()
-    precision = Precision(autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    precision = Precision(lambda: torch.autocast("cpu", dtype=torch.bfloat16))
     gradient, update = gradient_of(model, cut(SAMPLES, [8, 8]), precision)
     expected = reference_gradient(model, SAMPLES)
     assert 1e-6 < relative_error(gradient, expected) < 0.05
@@ -396,7 +397,7 @@ def test_learning_rates_scale_with_the_weight_of_the_update(rule, moved):
     ("loss", "said"),
     [
         (torch.tensor(1.0), "got a loss, expected a function and a batch"),
-        ("loss", "got 'loss', expected loss_sum"),
+        ("loss", "got 'loss', expected a function"),
         (lambda: torch.tensor(1.0), "cannot be called as loss_sum"),
         (lambda m, x: m(x).square().mean(), "looks like a mean"),
         (lambda m, x: m(x).square(), r"returned \[4, 1\], expected a tensor of one number"),
@@ -434,8 +435,10 @@ def test_bad_weights(weight):
 def test_bad_precisions():
     with pytest.raises(bw.errors.PrecisionError, match="fp8"):
         Precision("fp8")
-    with pytest.raises(bw.errors.PrecisionError, match="either a mode or autocast"):
-        Precision("bf16", autocast=torch.no_grad)
+    with pytest.raises(TypeError, match="precision"):
+        Precision()
+    with pytest.raises(bw.errors.PrecisionError, match="None.*expected one of 'auto', 'fp32'"):
+        Precision(None)
     with pytest.raises(bw.errors.PrecisionError, match="TensorFloat-32 is a format of CUDA GPUs"):
         gradient_of(make(), cut(SAMPLES, [8]), Precision("tf32"))
 

@@ -121,7 +121,7 @@ def test_memory_that_runs_out_on_some_ranks_changes_no_gradient(copies):
 
 
 OWN_ERROR = {
-    "no function": ("LossError", "got 3, expected loss_sum"),
+    "no function": ("LossError", "got 3, expected a function"),
     "at first": ("KeyError", "mine"),
     "after backward": ("KeyError", "mine"),
     "at the second batch": ("KeyError", "mine"),

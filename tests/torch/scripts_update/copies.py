@@ -323,7 +323,7 @@ def precisions(rank):
         return error or given.mode
 
     def own():
-        return Precision(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+        return Precision(lambda: torch.autocast("cpu", torch.bfloat16))
 
     model = wrapped(make())
     batch = padded(SAMPLES)
@@ -444,7 +444,7 @@ def exchanging(rank):
         update_of(ddp, [batch], precision, loss=loss)
         errors.append(relative_error(flat_gradient(model), expected))
     (found,) = precision.findings._found.values()
-    auto = caught(partial(update_of, ddp, [batch], Precision(), loss=loss))
+    auto = caught(partial(update_of, ddp, [batch], Precision("auto"), loss=loss))
     return {"errors": errors, "kind": found.kind, "auto": auto}
 
 

@@ -20,18 +20,12 @@ class GradientErrors:
     """Relative errors of a window's gradient, by how its batches are averaged.
 
     Each is the norm of the difference to the exact gradient, over the norm of that.
-
-    Attributes:
-        mean_of_means: Each batch's mean loss, averaged over batches: what most loops do.
-        by_samples: Each batch's mean loss, weighted by its samples.
-        exact: The sum of the loss over the sum of the weights, batch after batch.
-        present: Of the loop that was given. None: none was.
     """
 
-    mean_of_means: float
-    by_samples: float
-    exact: float
-    present: float | None = None
+    mean_of_means: float  # each batch's mean loss, averaged over batches: what most loops do
+    by_samples: float  # each batch's mean loss, weighted by its samples
+    exact: float  # the sum of the loss over the sum of the weights, batch after batch
+    present: float | None = None  # of the loop that was given; None: none was
 
 
 def check_gradient(

@@ -18,14 +18,13 @@ from batchwright.typing import IntArray
 class LiveLosses:
     """Collects losses while training, and shares them among ranks every so many batches.
 
-    Each rank buffers what it sees. Then all ranks exchange their buffers by one gather, and
-    record the same losses in the same order: their tables stay equal, bit for bit, and so do
-    the plans that are made from them.
+    Ranks exchange what they buffer by one gather, and record the same losses in the same order:
+    their tables stay equal, bit for bit, and so do the plans that are made from them.
 
     `record` may be called inside a loss function that `Update.backward` runs: losses count
-    once the update is made. Those of passes that check the loss, measure a precision, or ran out
-    of memory are dropped, and ranks exchange at the end of an update, at the same time. Outside
-    of updates every rank has to call `record` equally often.
+    once the update is made, and ranks exchange at its end. Those of passes that check the loss,
+    measure a precision, or ran out of memory are dropped. Outside of updates every rank has to
+    call `record` equally often.
 
     Call `sync` at the end of an epoch; the next one does not begin before.
 
@@ -63,11 +62,7 @@ class LiveLosses:
         return self._batches + batches >= self.every
 
     def record(self, indices: npt.ArrayLike | torch.Tensor, losses: torch.Tensor) -> None:
-        """Record the losses of a batch; nothing waits for the device until they are shared.
-
-        Args:
-            indices: int[m], the samples.
-            losses: float[m], their losses.
+        """Record float[m] losses of int[m] samples; nothing waits for the device until `sync`.
 
         Raises:
             LengthsError: If the two differ in number.
@@ -90,38 +85,17 @@ class LiveLosses:
 
     def sync(self) -> None:
         """Exchange what is buffered, and record it: on every rank, at the same time."""
-        indices = np.concatenate(self._indices) if self._indices else np.empty(0, dtype=np.int64)
-        losses = torch.cat(self._losses).cpu() if self._losses else torch.empty(0)
+        indices = np.concatenate([np.empty(0, dtype=np.int64), *self._indices])
+        losses = torch.cat(self._losses).cpu().numpy() if self._losses else np.empty(0, np.float32)
         self._batches, self._indices, self._losses = 0, [], []
         if distributed.is_available() and distributed.is_initialized():
-            indices, losses = self._gathered(torch.from_numpy(indices), losses)
+            everyone: list[Any] = [None] * distributed.get_world_size(self._group)
+            distributed.all_gather_object(everyone, (indices, losses), group=self._group)
+            indices, losses = (np.concatenate(parts) for parts in zip(*everyone, strict=True))
         self.table.pending = 0
-        self.table.record(indices, losses.numpy())
+        self.table.record(indices, losses)
 
     def _add(self, members: IntArray, values: torch.Tensor) -> None:
         self._indices.append(members)
         self._losses.append(values)
         self.table.pending = self.pending
-
-    def _gathered(
-        self, indices: torch.Tensor, losses: torch.Tensor
-    ) -> tuple[IntArray, torch.Tensor]:
-        """Return the entries of all ranks, rank after rank."""
-        on_cpu = distributed.get_backend(self._group) == "gloo"
-        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-        sizes = torch.zeros(
-            distributed.get_world_size(self._group), dtype=torch.int64, device=device
-        )
-        sizes[distributed.get_rank(self._group)] = indices.numel()
-        distributed.all_reduce(sizes, group=self._group)
-        counts = sizes.tolist()
-        # Indices and losses in one message; the losses' bits, so that nothing is rounded.
-        sent = torch.zeros(2, max(counts), dtype=torch.int64, device=device)
-        sent[0, : indices.numel()] = indices.to(sent.device)
-        sent[1, : indices.numel()] = losses.view(torch.int32).long().to(sent.device)
-        received = [torch.empty_like(sent) for _ in counts]
-        if max(counts):
-            distributed.all_gather(received, sent, group=self._group)
-        pairs = zip(received, counts, strict=True)
-        parts = torch.cat([part[:, :count].cpu() for part, count in pairs], dim=1)
-        return parts[0].numpy(), parts[1].int().view(torch.float32)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,11 +34,12 @@ from batchwright.torch.update.passes import (
 from batchwright.typing import Batch
 
 _COMPARED = 1 << 22  # parameters, about, whose gradients are compared at most
-_EXACT, _NEAR, _ROUNDED = 1e-5, 1e-3, 5e-2
-"""How far a sum may be from the parts' sum, relative to their size, and a mean from their mean; and
-either in 16 bits. Rounding in fp32 makes less than 1e-6 in networks of dozens of layers."""
 
-_WHOLE = 1e-4  # the same for the losses of a whole batch, which sum up more numbers
+# How far a sum may be from the parts' sum, relative to their size; the same for the losses of a
+# whole batch, which add up more numbers; a mean from their mean; and each of them in 16 bits.
+# Rounding in fp32 makes less than 1e-6 in networks of dozens of layers.
+_EXACT, _WHOLE, _NEAR, _ROUNDED = 1e-5, 1e-4, 1e-3, 5e-2
+
 _TRIES = 8  # batches on which a loss is tried until it is known what it is
 _MOST = 32  # loss functions distinguished by what they hold; further ones are by their code
 _IF_A_SUM = "Pass check_loss=False to Precision if it is a sum."
@@ -51,17 +52,14 @@ _Cut: TypeAlias = tuple[Batch, Batch, Batch]
 class Finding:
     """What is known of a loss.
 
-    Attributes:
-        kind: ``"sum"``: parts of a batch add up to the whole. ``"mean"``: the whole lies between
-            its parts. ``"coupled"``: the loss of a row depends on other rows. ``"no mean"``:
-            losses add up; gradients were not compared. ``"unknown"``: it could not be found out.
-        detail: The figures, or why it is unknown.
-        error: What the check itself ran into.
+    ``"sum"``: parts of a batch add up to the whole. ``"no mean"``: their losses do; gradients were
+    not compared. ``"mean"``: the whole lies between its parts. ``"coupled"``: the loss of a row
+    depends on other rows. ``"unknown"``: it could not be found out.
     """
 
     kind: Literal["sum", "no mean", "mean", "coupled", "unknown"]
-    detail: str = ""
-    error: Exception | None = None
+    detail: str = ""  # the figures, or why it is unknown
+    error: Exception | None = None  # what the check itself ran into
 
 
 _NO_MEMORY = Finding("unknown", "there was no memory to check it")
@@ -153,11 +151,8 @@ class LossFindings:
         return found
 
 
-class _Pass(NamedTuple):
-    """A loss, and what is compared: its gradient as one vector, or the loss itself."""
-
-    loss: torch.Tensor
-    compared: torch.Tensor
+_Pass: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""A loss, and what is compared: its gradient as one vector, or the loss itself."""
 
 
 class _Passes:
@@ -169,7 +164,7 @@ class _Passes:
         # A compiled model would compile again for these shapes.
         self._model = getattr(trial.model, "_orig_mod", trial.model)
         self._rounds = _rounds(self._model, trial.policy)
-        self._fixed: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._fixed: Callable[[], AbstractContextManager[object]] = nullcontext
         self._made: dict[int, _Pass] = {}  # by part: one cut's half is the next one's whole
         self._parameters = _smallest_parameters(self._model)
         self._grad = True
@@ -187,7 +182,7 @@ class _Passes:
             self._state.restore()
             with self._fixed(), torch.set_grad_enabled(self._grad):
                 self._made[id(part)] = self._pass(part)
-            if self._fixed is nullcontext and self._state.random.generators.moved():
+            if self._fixed is nullcontext and self._state.random.moved():
                 self._fixed = FixedRandomness
                 self._made.clear()
                 return self.compare(cut, exact=exact)
@@ -204,23 +199,23 @@ class _Passes:
             loss = self.trial.loss_sum(self._model, batch)
         value = loss.detach().double()
         if not self._parameters:
-            return _Pass(value, value)
+            return value, value
         refuse_other_losses(loss)
         # Not `backward`: that would add to gradients, and run hooks that step an optimizer.
         gradients = torch.autograd.grad(
             loss.float(), self._parameters, allow_unused=True, materialize_grads=True
         )
         dense = [each.to_dense().to(loss.device).float().flatten() for each in gradients]
-        return _Pass(value, torch.cat(dense).detach())
+        return value, torch.cat(dense).detach()
 
 
 def _compared(passes: Sequence[_Pass], *, rounds: bool = False, exact: float = _EXACT) -> Finding:
     """Say what a loss is, from passes over some rows and over their two halves."""
-    losses = [float(each.loss) for each in passes]
+    losses = [float(loss) for loss, _ in passes]
     figures = f"two halves give {losses[1]:.4g} and {losses[2]:.4g}, the whole {losses[0]:.4g}"
     if not all(map(math.isfinite, losses)):
         return Finding("unknown", f"the losses are not finite: {figures}")
-    whole, first, second = (each.compared for each in passes)
+    whole, first, second = (compared for _, compared in passes)
     sizes = [_norm(each) for each in (whole, first, second)]
     near = (_ROUNDED if rounds else _NEAR) * sum(sizes)
     is_sum = _norm(whole - first - second) <= (_ROUNDED if rounds else exact) * sum(sizes)
@@ -263,23 +258,19 @@ def _few_rows(trial: Trial) -> list[_Cut]:
     wrong on single rows. A batch of one row is doubled: sums double with it, and means do not.
     """
     cuts: list[_Cut] = []
-    halves = [trial.batch]
-    while True:
-        tried = (_cut(trial.split, each) for each in halves)
-        cut = next((each for each in tried if each is not None), None)
-        if cut is None:
-            break
+    cut = _cut(trial, trial.batch)
+    while cut is not None:
         cuts.append(cut)
-        halves = [*cut[1:]]
+        cut = _cut(trial, cut[1]) or _cut(trial, cut[2])
     if not cuts and num_rows(trial.batch) == 1:
         with suppress(UpdateError):  # of one packed document
             cuts.append((select_rows(trial.batch, [0, 0]), trial.batch, trial.batch))
     return cuts[-2:]
 
 
-def _cut(split: Split, batch: Batch) -> _Cut | None:
+def _cut(trial: Trial, batch: Batch) -> _Cut | None:
     try:
-        return (batch, *split(batch))
+        return (batch, *trial.split(batch))
     except UpdateError:
         return None
 
@@ -340,11 +331,11 @@ def _all_losses(passes: _Passes) -> Finding:
     The finding is often unknown, as for losses that take gradients inside.
     """
     passes.compare_losses(grad=False)
-    cut = _cut(passes.trial.split, passes.trial.batch)
+    cut = _cut(passes.trial, passes.trial.batch)
     while cut is not None:
         for found in passes.compare_what_fits(cut, exact=_WHOLE):
             return found
-        cut = _cut(passes.trial.split, cut[1])
+        cut = _cut(passes.trial, cut[1])
     return _NO_MEMORY
 
 

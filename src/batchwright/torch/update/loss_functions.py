@@ -19,14 +19,12 @@ LossSum: TypeAlias = Callable[[Any, Batch], torch.Tensor]
 
 def refuse_other_functions(loss_sum: object) -> None:
     """Raise unless an object can be called as ``loss_sum(model, batch)``."""
-    if isinstance(loss_sum, torch.Tensor):
-        raise LossError(
-            "update.backward got a loss, expected a function and a batch: "
-            "update.backward(loss_sum, batch), with loss_sum(model, batch) → the sum of the loss. "
-            "Only then can the batch be split and run again."
-        )
     if not callable(loss_sum):
-        raise LossError(f"update.backward got {loss_sum!r}, expected loss_sum(model, batch).")
+        given = "a loss" if isinstance(loss_sum, torch.Tensor) else repr(loss_sum)
+        raise LossError(
+            f"update.backward got {given}, expected a function and a batch: loss_sum(model, batch) "
+            "→ the sum of the loss. Only then can the batch be split and run again."
+        )
     try:
         inspect.signature(loss_sum).bind(None, None)
     except TypeError as error:
@@ -52,8 +50,8 @@ def refuse_other_losses(loss: object) -> None:
 
 def modules_of(loss_sum: LossSum) -> list[torch.nn.Module]:
     """Return the modules that a loss function uses besides the model."""
-    held: list[Any] = []
-    waiting: list[Any] = [loss_sum]
+    held: list[object] = []
+    waiting: list[object] = [loss_sum]
     while waiting:
         value = waiting.pop()
         held.append(value)
@@ -80,7 +78,7 @@ def identity(loss_sum: LossSum) -> tuple[Hashable, Hashable]:
     return getattr(function, "__code__", kind), _parts(loss_sum, 3)
 
 
-def _held(value: Any) -> list[Any]:
+def _held(value: object) -> list[object]:
     """Return what a callable holds: arguments, attributes, closed-over variables."""
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords, *value.keywords.values()]
@@ -96,7 +94,7 @@ def _held(value: Any) -> list[Any]:
     return held
 
 
-def _parts(value: Any, depth: int) -> Hashable:
+def _parts(value: object, depth: int) -> Hashable:
     """Return what distinguishes a value from others of its code or class."""
     kind: Hashable = cast("Hashable", type(value))
     if value is None or isinstance(
@@ -106,7 +104,7 @@ def _parts(value: Any, depth: int) -> Hashable:
         return same
     if not depth or isinstance(value, torch.Tensor):
         return kind
-    held: list[Any]
+    held: list[object]
     if isinstance(value, tuple):
         held = [*value]
     elif isinstance(value, torch.nn.Module):

@@ -19,45 +19,28 @@ from batchwright.torch.data.rows import Split, num_rows
 from batchwright.torch.update.loss_functions import LossSum, modules_of, refuse_other_functions
 from batchwright.torch.update.modes import Mode, policy_for, ruled_out
 from batchwright.torch.update.out_of_memory import on_what_fits
-from batchwright.torch.update.passes import (
-    ExchangeError,
-    refused_exchange,
-    untouched,
-)
+from batchwright.torch.update.passes import ExchangeError, refused_exchange, untouched
 from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.typing import Batch, FloatArray, IntArray, IntoLengths
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured of one mode.
-
-    Attributes:
-        mode: The mode.
-        seconds: Median of a step: forward and backward.
-        ratio: Median over rounds of its time over that of the first mode, in the same round.
-        peak_bytes: Largest memory of a step; None on a CPU.
-        gradient_error: Norm of its gradient minus the first mode's, over the norm of that.
-    """
+    """What was measured of one mode."""
 
     mode: Mode
-    seconds: float
-    ratio: float
-    peak_bytes: int | None
-    gradient_error: float
+    seconds: float  # median of a step: forward and backward
+    ratio: float  # median over rounds of its time over that of the first mode in the same round
+    peak_bytes: int | None  # largest memory of a step; None on a CPU
+    gradient_error: float  # of its gradient's direction, against the first mode's
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a precision was chosen.
+    """Why a precision was chosen."""
 
-    Attributes:
-        trials: What was measured, the simplest mode first.
-        ruled_out: Mode → why it was not tried.
-    """
-
-    trials: tuple[Trial, ...]
-    ruled_out: dict[str, str] = field(default_factory=dict)
+    trials: tuple[Trial, ...]  # the simplest mode first
+    ruled_out: dict[str, str] = field(default_factory=dict)  # mode → why it was not tried
 
     @property
     def choice(self) -> Mode:
@@ -65,6 +48,11 @@ class Evidence:
         first, *others = self.trials
         finite = [each for each in others if np.isfinite(each.gradient_error)]
         return quickest({each.mode: each.ratio for each in (first, *finite)})
+
+    def __str__(self) -> str:
+        measured = [f"{each.mode} {1e3 * each.seconds:.3g} ms" for each in self.trials]
+        not_tried = f"; not tried: {', '.join(self.ruled_out)}" if self.ruled_out else ""
+        return f"a step took {', '.join(measured)}{not_tried}."
 
 
 def measured(
@@ -138,6 +126,10 @@ def _step(
     return _seconds(run, device), torch.accelerator.max_memory_allocated()
 
 
+def _pass(model: torch.nn.Module, loss_sum: LossSum, batch: Batch) -> None:
+    torch.autograd.backward(loss_sum(model, batch))
+
+
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize()
@@ -158,21 +150,13 @@ def _direction(model: torch.nn.Module) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCost:
-    """A cost model, and what it was fitted to.
+    """A cost model, and what it was fitted to."""
 
-    Attributes:
-        cost: Seconds of a row of some length, forward and backward.
-        lengths: int64[p], the lengths that were tried.
-        rows: int64[p], rows of each.
-        seconds: float64[p], of a step of each: the least of some rounds.
-        error: Largest relative error of the model at those points.
-    """
-
-    cost: CostModel
-    lengths: IntArray
-    rows: IntArray
-    seconds: FloatArray
-    error: float
+    cost: CostModel  # seconds of a row of some length, forward and backward
+    lengths: IntArray  # int64[p], the lengths that were tried
+    rows: IntArray  # int64[p], rows of each
+    seconds: FloatArray  # float64[p], of a step of each: the least of some rounds
+    error: float  # largest relative error of the model at those points
 
 
 def fit_cost(
@@ -188,8 +172,7 @@ def fit_cost(
     """Measure what rows of different lengths cost, and fit ``a + b·L + c·L²``.
 
     Each length is tried in a batch that fills the budget, as in training. Lengths take turns, and
-    the quickest step of each counts, which other work on the machine has slowed down the least.
-    The model is left as it was.
+    the quickest step of each counts. The model is left as it was.
 
     Args:
         model: The model, on the device where it is trained.
@@ -217,13 +200,12 @@ def fit_cost(
         True
     """
     check_positive("fit_cost", max_tokens=max_tokens, points=points, rounds=rounds)
-    known = as_lengths(lengths)
-    longest = int(known.max())
-    if longest > max_tokens:
+    known = np.unique(as_lengths(lengths)).astype(np.int64)
+    if known[-1] > max_tokens:
         raise BudgetError(
-            f"max_tokens={max_tokens} is below one row of the longest length, {longest}."
+            f"max_tokens={max_tokens} is below one row of the longest length, {known[-1]}."
         )
-    tried = spread(np.unique(known).astype(np.int64), points)
+    tried = spread(known, points)
     rows = max_tokens // tried
     batches = []
     for many, length in zip(rows.tolist(), tried.tolist(), strict=True):
@@ -231,7 +213,14 @@ def fit_cost(
         found = num_rows(batches[-1])
         if found not in {None, many}:
             raise BudgetError(f"make_batch({many}, …) made a batch of {found} rows.")
-    seconds = _least_seconds(model, loss_sum, batches, rounds)
+    seconds = np.full(tried.size, np.inf)
+    with untouched(model, *modules_of(loss_sum)):
+        for turn in range(rounds + 1):
+            for place, batch in enumerate(batches):
+                taken = _seconds(partial(_pass, model, loss_sum, batch), device_of(model))
+                model.zero_grad(set_to_none=True)
+                if turn:
+                    seconds[place] = min(seconds[place], taken)
     per_row = seconds / rows
     cost = CostModel(*fitted(tried.astype(np.float64), per_row))
     error = float(np.abs(cost(tried) / per_row - 1).max())
@@ -243,22 +232,3 @@ def fitted(lengths: FloatArray, seconds: FloatArray) -> tuple[float, float, floa
     terms = np.vander(lengths, 3, increasing=True) / seconds[:, None]
     a, b, c = nonnegative_fit(terms, np.ones(lengths.size)).tolist()
     return a, b, c
-
-
-def _least_seconds(
-    model: torch.nn.Module, loss_sum: LossSum, batches: list[Batch], rounds: int
-) -> FloatArray:
-    device = device_of(model)
-    least = np.full(len(batches), np.inf)
-
-    def run(batch: Batch) -> None:
-        torch.autograd.backward(loss_sum(model, batch))
-
-    with untouched(model, *modules_of(loss_sum)):
-        for turn in range(rounds + 1):
-            for number, batch in enumerate(batches):
-                taken = _seconds(partial(run, batch), device)
-                if turn:
-                    least[number] = min(least[number], taken)
-                model.zero_grad(set_to_none=True)
-    return least

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -21,22 +21,15 @@ _CASTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _NAMES = (*MODES, "custom", "auto")
 _WITH_BATCH, _WITHOUT_BATCH, _FAILED = range(3)
 
-
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """One way to compute, ready for use.
+    """One way to compute, ready for use."""
 
-    Attributes:
-        name: The mode's, or ``"custom"``.
-        autocast: Makes the context of a forward pass.
-        scaler: Scales the loss.
-    """
-
-    name: str
-    autocast: Callable[[], AbstractContextManager[Any]]
+    name: str  # the mode's, or "custom"
+    autocast: Callable[[], AbstractContextManager[object]]  # the context of a forward pass
     scaler: torch.amp.GradScaler
 
 
@@ -45,8 +38,8 @@ def policy_for(
 ) -> Policy:
     """Make the policy of a mode. Casting and scaling are `torch.amp`'s."""
     device = model if isinstance(model, torch.device) else device_of(model)
-    reason = ruled_out(mode, device) if mode != "fp16" else None  # slow, but it computes
-    if reason is not None:
+    reason = ruled_out(mode, device)
+    if reason is not None and mode != "fp16":  # slow, but it computes
         raise PrecisionError(f'Precision("{mode}") on {device.type}: {reason}')
     if mode == "bf16-true" and isinstance(model, torch.nn.Module):
         types = {each.dtype for each in model.parameters() if each.is_floating_point()}
@@ -55,7 +48,7 @@ def policy_for(
                 f'Precision("bf16-true"): the parameters are {types}. Call '
                 "precision.prepare(model) before making the optimizer."
             )
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     if mode in _CASTS:
         autocast = partial(torch.autocast, device.type, dtype=_CASTS[mode])
     elif mode == "tf32":
@@ -93,11 +86,7 @@ def _tensor_float() -> Iterator[None]:
 def agreed(
     ranks: Ranks, given: str, *, measure: Callable[[], Mode] | None, failed: bool = False
 ) -> str | None:
-    """Agree on one mode for all ranks.
-
-    Every rank has to call this once, also one that has failed or has no batch to measure on: the
-    others wait.
-    """
+    """Agree on one mode for all ranks; one that failed or has no batch has to call this too."""
     chosen, error = given, None
     # Passes through shards need every rank; of copies the others wait for rank 0.
     if given == "auto" and measure is not None and (ranks.rank == 0 or ranks.kind == "shards"):

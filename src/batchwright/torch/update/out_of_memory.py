@@ -1,10 +1,9 @@
 """Running out of memory: how to recognize it, what to free, which batch sizes to avoid later."""
 
-import dataclasses
 import gc
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,6 +15,11 @@ from batchwright.torch.data.trees import tensors_of
 from batchwright.typing import Batch
 
 T = TypeVar("T")
+
+PATIENCE = 100
+"""Updates in which memory does not run out, after which the limit grows."""
+
+_GROWTH = 1.1
 
 _DEVICES = r"(CUDA|CUBLAS|CUDNN|HIP|ROCM|XPU|MPS|NPU|HPU|NCCL)"
 _MESSAGES = re.compile(
@@ -82,13 +86,7 @@ def on_what_fits(run: Callable[[Batch], T], batch: Batch, *, split: Split) -> T:
 class SizeLimit:
     """The batch size that recently ran out of memory: batches as large are split beforehand.
 
-    Memory may become free again, so the limit grows slowly.
-
-    Attributes:
-        tokens: Batches of this many tokens or more are split. None: no batch is.
-        clean: Updates since memory last ran out.
-        patience: Clean updates after which the limit grows.
-        growth: The factor by which it grows.
+    Memory may become free again: after 100 clean updates the limit grows by a tenth.
 
     Example:
         >>> limit = SizeLimit().lowered(torch.zeros(10, 100))
@@ -96,10 +94,8 @@ class SizeLimit:
         (True, False)
     """
 
-    tokens: float | None = None
-    clean: int = 0
-    patience: int = 100
-    growth: float = 1.1
+    tokens: float | None = None  # batches of so many or more are split; None: no batch is
+    clean: int = 0  # updates since memory last ran out
 
     def excludes(self, batch: Batch) -> bool:
         """Return whether to split a batch before it is tried."""
@@ -109,17 +105,15 @@ class SizeLimit:
         """Return the limit after this batch ran out of memory."""
         tokens = float(_tokens_of(batch))
         lowest = tokens if self.tokens is None else min(self.tokens, tokens)
-        return dataclasses.replace(self, tokens=lowest, clean=0)
+        return SizeLimit(lowest)
 
     def after_update(self, retries: int) -> "SizeLimit":
         """Return the limit after an update that started again so many times."""
         if self.tokens is None:
             return self
-        if retries:
-            return dataclasses.replace(self, clean=0)
-        if self.clean + 1 < self.patience:
-            return dataclasses.replace(self, clean=self.clean + 1)
-        return dataclasses.replace(self, clean=0, tokens=self.tokens * self.growth)
+        if self.clean + 1 < PATIENCE:
+            return replace(self, clean=0 if retries else self.clean + 1)
+        return SizeLimit(self.tokens if retries else self.tokens * _GROWTH)
 
 
 def _tokens_of(batch: Batch) -> int:

@@ -6,7 +6,7 @@ import random
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -46,31 +46,22 @@ class TorchRandomState:
 
     def moved(self) -> bool:
         """Return whether numbers have been drawn since."""
-        now = self.capture(self.devices)
-        pairs = zip(
-            (self.cpu, *self.devices.values()), (now.cpu, *now.devices.values()), strict=True
-        )
-        return not all(torch.equal(then, present) for then, present in pairs)
+        now = TorchRandomState.capture(self.devices)
+        same = (torch.equal(state, now.devices[device]) for device, state in self.devices.items())
+        return not (torch.equal(self.cpu, now.cpu) and all(same))
 
 
 @dataclass(frozen=True, eq=False)
-class RandomState:
-    """The states of all global generators that a pass may draw from."""
+class RandomState(TorchRandomState):
+    """The states of all global generators that a pass may draw from, Python's and NumPy's too."""
 
-    generators: TorchRandomState
-    python: Any
-    numpy: Any
-
-    @classmethod
-    def capture(cls, devices: Iterable[torch.device]) -> Self:
-        """Copy the present states."""
-        # NumPy's global generator is the user's; here it is only read.
-        numpy = np.random.get_state()  # noqa: NPY002
-        return cls(TorchRandomState.capture(devices), random.getstate(), numpy)
+    # NumPy's global generator is the user's; here it is only read.
+    numpy: Any = field(default_factory=np.random.get_state)
+    python: Any = field(default_factory=random.getstate)
 
     def restore(self) -> None:
         """Put the copied states back."""
-        self.generators.restore()
+        super().restore()
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
 
@@ -142,10 +133,9 @@ class PassState:
 
 
 class PassTrace:
-    """The buffers and devices of a model, and which of the buffers passes change.
+    """The buffers of a model, and which of them passes change, learned from the first pass.
 
-    That is learned from the first pass: copying masks and tables before every update would cost
-    more than the update.
+    Copying masks and tables before every update would cost more than the update.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -188,14 +178,14 @@ def untouched(*modules: torch.nn.Module) -> Iterator[PassState]:
     """
     states = [PassTrace(each).capture() for each in dict.fromkeys(modules)]
     parameters = dict.fromkeys(each for module in modules for each in module.parameters())
-    gradients = [(each, each.grad) for each in parameters]
+    gradients = {each: each.grad for each in parameters}
     for parameter in parameters:
         parameter.grad = None
     try:
         with kept_back(on_trial=True):
             yield states[0]
     finally:
-        for parameter, gradient in gradients:
+        for parameter, gradient in gradients.items():
             parameter.grad = gradient
         for state in reversed(states):
             state.restore()
@@ -261,13 +251,10 @@ class FixedRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         schema = func._schema  # noqa: SLF001 (there is no other way to a schema)
         name = schema.name.removeprefix("aten::")
         dropout = {"dropout_p", "dropout", "p"} if name == "native_dropout" else _DROPOUT
-        for place, argument in enumerate(schema.arguments):
-            if argument.name not in dropout:
-                continue
-            if place < len(args):
-                args = (*args[:place], 0.0, *args[place + 1 :])
-            elif argument.name in kwargs:
-                kwargs[argument.name] = 0.0
+        names = [argument.name for argument in schema.arguments]
+        given = dict(zip(names, args, strict=False)) | kwargs
+        args = tuple(0.0 if name in dropout else given[name] for name in names[: len(args)])
+        kwargs |= dict.fromkeys(kwargs.keys() & dropout, 0.0)
         drawn = func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return drawn
@@ -276,7 +263,7 @@ class FixedRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not name.startswith(_DRAWS):
             return drawn
         one = name.startswith("bernoulli")
-        low = _lowest(schema.arguments, args, kwargs)
+        low = int(given.get("low", given.get("from")) or 0)
         return tree_map_only(
             torch.Tensor,
             lambda each: each.fill_(1 if one else 0.5 if each.is_floating_point() else low),
@@ -289,14 +276,6 @@ _DRAWS = (
     *("bernoulli", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "normal"),
     *("poisson", "rand", "uniform"),
 )
-
-
-def _lowest(arguments: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the smallest integer that a draw may give."""
-    for place, argument in enumerate(arguments):
-        if argument.name in {"low", "from"}:
-            return int((args[place] if place < len(args) else kwargs.get(argument.name)) or 0)
-    return 0
 
 
 def _version(tensor: torch.Tensor) -> int:

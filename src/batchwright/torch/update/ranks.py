@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from weakref import WeakSet
 
 import torch
@@ -16,8 +16,6 @@ from torch.utils._pytree import tree_map_only
 from batchwright.errors import UpdateError
 
 _BUCKET = 25 << 20  # bytes reduced at once: as many as in DistributedDataParallel
-
-_DENSE = "Make the embedding with sparse=False."
 
 _INTERRUPTED: WeakSet[torch.nn.Module] = WeakSet()
 """Models that cannot be trained further: shards left in the middle of a pass, unequal copies."""
@@ -30,21 +28,16 @@ _Parameters: TypeAlias = Sequence[torch.nn.Parameter]
 class Ranks:
     """The ranks that train one model together. Made by `ranks_of`.
 
-    Attributes:
-        model: The model, without a DistributedDataParallel around it: passes send nothing.
-        kind: What a rank holds. ``"one"``: this process trains alone. ``"copies"``: all of the
-            model; gradients have to be summed. ``"shards"``: a part of each parameter;
-            backward averages gradients over ranks by itself.
-        rank: This rank.
-        size: The number of ranks.
-        wrapper: The DistributedDataParallel around the model.
+    What a rank holds is its `kind`. ``"one"``: this process trains alone. ``"copies"``: all of the
+    model; gradients have to be summed. ``"shards"``: a part of each parameter; backward averages
+    gradients over ranks by itself.
     """
 
-    model: torch.nn.Module
+    model: torch.nn.Module  # without a DistributedDataParallel around it: passes send nothing
     kind: Literal["one", "copies", "shards"] = "one"
     rank: int = 0
     size: int = 1
-    wrapper: DistributedDataParallel | None = None
+    wrapper: DistributedDataParallel | None = None  # around the model
 
     @property
     def group(self) -> Any:
@@ -53,15 +46,12 @@ class Ranks:
 
     def summed(self, values: Sequence[float]) -> list[float]:
         """Sum numbers over all ranks, by one small all-reduce; each rank gives as many."""
-        numbers = [float(value) for value in values]
-        if self.kind == "one":
-            return numbers
-        # gloo reduces on the CPU, others where the model is.
-        on_cpu = distributed.get_backend(self.group) == "gloo"
-        device = torch.device("cpu") if on_cpu else device_of(self.model)
-        tensor = torch.tensor(numbers, dtype=torch.float64).to(device)
-        distributed.all_reduce(tensor, group=self.group)
-        return [float(value) for value in tensor.tolist()]
+        tensor = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        if self.kind != "one":
+            if distributed.get_backend(self.group) != "gloo":  # which reduces on the CPU
+                tensor = tensor.to(device_of(self.model))
+            distributed.all_reduce(tensor, group=self.group)
+        return cast("list[float]", tensor.tolist())
 
     def gathered(self, values: Sequence[float]) -> list[list[float]]:
         """Return the numbers of every rank; each gives as many, all finite."""
@@ -111,8 +101,10 @@ class Ranks:
 
     def without(self, failed: float) -> UpdateError:
         """Make the error of a rank that cannot go on because others failed."""
-        what = f"{int(failed)} of {self.size} ranks failed in this update; none has stepped"
-        return UpdateError(f"{what}. See their messages.")
+        return UpdateError(
+            f"{int(failed)} of {self.size} ranks failed in this update; none has stepped. See "
+            "their messages."
+        )
 
     def global_rank(self, rank: int) -> int:
         """Return the number of one of these ranks among all processes."""
@@ -140,7 +132,7 @@ class Reduction:
             if sparse not in {0, some}:
                 raise UpdateError(
                     f"a gradient of shape {list(parameter.shape)} is sparse on some ranks and "
-                    f"dense on others. {_DENSE}"
+                    "dense on others. Make the embedding with sparse=False."
                 )
             gradient = parameter.grad
             if sparse:
@@ -164,7 +156,10 @@ class Reduction:
         """
         group = self._ranks.group
         if self._sparse and distributed.get_backend(group) != "gloo":
-            raise UpdateError(f"only gloo can sum sparse gradients over ranks. {_DENSE}")
+            raise UpdateError(
+                "only gloo can sum sparse gradients over ranks. Make the embedding with "
+                "sparse=False."
+            )
         problems: list[BaseException] = []
 
         @contextmanager
@@ -210,21 +205,18 @@ def _no_rows(parameter: torch.nn.Parameter) -> torch.Tensor:
 def _messages(gradients: Sequence[torch.Tensor]) -> Iterator[_Message]:
     """Group gradients of one type and device up to `_BUCKET` bytes."""
     groups: dict[tuple[torch.dtype, torch.device], list[list[torch.Tensor]]] = {}
-    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     for gradient in gradients:
-        key = (gradient.dtype, gradient.device)
-        if sizes.get(key, _BUCKET) >= _BUCKET:
-            groups.setdefault(key, []).append([])
-            sizes[key] = 0
-        groups[key][-1].append(gradient)
-        sizes[key] += gradient.nbytes
+        buckets = groups.setdefault((gradient.dtype, gradient.device), [])
+        if not buckets or sum(each.nbytes for each in buckets[-1]) >= _BUCKET:
+            buckets.append([])
+        buckets[-1].append(gradient)
     for (dtype, device), buckets in groups.items():
-        as_it_lies = [len(bucket) == 1 and bucket[0].is_contiguous() for bucket in buckets]
         lengths = [[gradient.numel() for gradient in bucket] for bucket in buckets]
-        copied = [sum(each) for each, lies in zip(lengths, as_it_lies, strict=True) if not lies]
+        alone = [len(bucket) == 1 and bucket[0].is_contiguous() for bucket in buckets]
+        copied = [sum(each) for each, is_alone in zip(lengths, alone, strict=True) if not is_alone]
         buffer = torch.empty(max(copied, default=0), dtype=dtype, device=device)  # serves all
-        for bucket, parts, lies in zip(buckets, lengths, as_it_lies, strict=True):
-            if lies:
+        for bucket, parts, is_alone in zip(buckets, lengths, alone, strict=True):
+            if is_alone:
                 yield bucket[0], []
                 continue
             sent = buffer[: sum(parts)]
@@ -236,26 +228,24 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
     """Return the ranks that train a model together, and what each holds."""
     if not distributed.is_available() or not distributed.is_initialized():
         return Ranks(model)
+    if (model.module if isinstance(model, DistributedDataParallel) else model) in _INTERRUPTED:
+        raise UpdateError(
+            "an error cut off an earlier update of this model: its copies differ, or parts of its "
+            "gradients are missing. Make the model anew, from a checkpoint."
+        )
     if isinstance(model, DistributedDataParallel):
         _refuse_settings(model)
-        if model.module in _INTERRUPTED:
-            raise UpdateError(
-                "an earlier update failed on some ranks, and left their copies of the model "
-                "different. Start again from a checkpoint."
-            )
         group = model.process_group
         size, rank = distributed.get_world_size(group), distributed.get_rank(group)
         return Ranks(model.module, "copies" if size > 1 else "one", rank, size, model)
     _refuse_wrappers_inside(model)
-    fully_sharded = _imported("torch.distributed.fsdp", "FSDPModule")
-    parts = [module for module in model.modules() if isinstance(module, fully_sharded)]
+    parts: list[Any] = [
+        module
+        for module in model.modules()
+        if _is_a(module, "torch.distributed.fsdp", "FSDPModule")
+    ]
     if not parts and not any(_is_sharded(parameter) for parameter in model.parameters()):
         return Ranks(model)
-    if model in _INTERRUPTED:
-        raise UpdateError(
-            "an error cut off an earlier pass through this sharded model: gradients would be "
-            "missing. Make the model anew, from a checkpoint."
-        )
     for part in parts:
         part.reshard()  # an evaluation leaves the outermost parameters whole
     _refuse_other_shards(model, by_fully_shard=bool(parts))
@@ -267,13 +257,13 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return next((each.device for each in model.parameters()), torch.device("cpu"))
 
 
-def _imported(module: str, name: str) -> Any:
-    """Return a class of torch's; nothing is an instance of it before its module is imported."""
-    return getattr(sys.modules.get(module), name, ())
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Return whether a value is of a class of torch's, whose module may not be imported."""
+    return isinstance(value, getattr(sys.modules.get(module), name, ()))
 
 
 def _is_sharded(parameter: torch.Tensor) -> bool:
-    return isinstance(parameter, _imported("torch.distributed.tensor", "DTensor"))
+    return _is_a(parameter, "torch.distributed.tensor", "DTensor")
 
 
 def _refuse_settings(wrapper: DistributedDataParallel) -> None:
@@ -298,9 +288,8 @@ def _refuse_settings(wrapper: DistributedDataParallel) -> None:
 
 
 def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
-    older = _imported("torch.distributed.fsdp", "FullyShardedDataParallel")
     for module in model.modules():
-        if isinstance(module, older):
+        if _is_a(module, "torch.distributed.fsdp", "FullyShardedDataParallel"):
             raise UpdateError(
                 "FullyShardedDataParallel keeps no gradient per parameter. Use "
                 "torch.distributed.fsdp.fully_shard."
@@ -324,8 +313,8 @@ def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> Non
         )
     if not by_fully_shard:
         raise UpdateError(
-            "the parameters are DTensors that fully_shard did not make: their gradients may or may "
-            "not be averages over ranks. Use fully_shard or DistributedDataParallel."
+            "the parameters are DTensors that fully_shard did not make. Use fully_shard or "
+            "DistributedDataParallel."
         )
     world_size = distributed.get_world_size()
     sharded: list[tuple[str, Any]] = [(name, each) for name, each in named if _is_sharded(each)]

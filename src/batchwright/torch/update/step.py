@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from batchwright._checks import check_choice
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.update.ranks import Ranks, Reduction
 
@@ -37,68 +38,49 @@ def scaled_by_weight(
         >>> scaled_by_weight(1000, "linear")(500), scaled_by_weight(1000)(4000)
         (0.5, 2.0)
     """
-    powers = {"linear": 1.0, "sqrt": 0.5}
-    if rule not in powers:
-        raise LossError(f'rule={rule!r}: expected "linear" or "sqrt".')
+    check_choice("scaled_by_weight", "rule", rule, ("linear", "sqrt"), LossError)
     if not 0 < reference < math.inf:
         raise LossError(f"reference={reference!r}: expected a positive number of tokens.")
-    return lambda weight: float((weight / reference) ** powers[rule])
-
-
-def checked_clip(clip: Any) -> float | None:
-    """Return the norm to clip to, as a number."""
-    try:
-        norm = None if clip is None else float(clip)
-    except (TypeError, ValueError, RuntimeError):
-        norm = math.nan
-    if norm is None or norm > 0:
-        return norm
-    raise UpdateError(f"clip={clip!r}: expected a norm above 0; None does not clip.")
+    power = 1.0 if rule == "linear" else 0.5
+    return lambda weight: float((weight / reference) ** power)
 
 
 def stepping(
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizers to step; of one that accelerate has prepared, the one inside."""
-    single = hasattr(optimizer, "step")
-    several: list[Any] = [optimizer] if single else list(optimizer)  # type: ignore[arg-type]
-    return [_supported(each) for each in several]
+    several = [optimizer] if hasattr(optimizer, "step") else [*optimizer]
+    several = [_inside(each) for each in several]
+    for each in several:
+        if not callable(getattr(each, "step", None)):
+            raise UpdateError(f"got {each!r}, expected an optimizer, or several of them.")
+        kind: Any = type(each)
+        if _runs_the_model(kind):
+            raise UpdateError(
+                f"{kind.__name__} runs the model by itself, from a closure, which would "
+                "bypass batches, ranks and precision. Use an optimizer whose step needs none."
+            )
+    return several
 
 
-def _supported(optimizer: Any) -> torch.optim.Optimizer:
-    if type(optimizer).__module__.startswith("accelerate."):
-        optimizer = _unwrapped(optimizer)
-    if not callable(getattr(optimizer, "step", None)):
-        raise UpdateError(f"got {optimizer!r}, expected an optimizer, or several of them.")
-    kind: Any = type(optimizer)
-    if _runs_the_model(kind):
+def _inside(optimizer: Any) -> torch.optim.Optimizer:
+    """Return the optimizer inside one that accelerate has prepared; any other as it is."""
+    kind = type(optimizer)
+    if not kind.__module__.startswith("accelerate."):
+        return cast("torch.optim.Optimizer", optimizer)
+    reason = None
+    if kind.__name__ != "AcceleratedOptimizer":
+        reason = f"a {kind.__name__} of accelerate steps by itself: prepare model and optimizer"
+    elif (steps := optimizer.gradient_state.num_steps) > 1:
+        reason = f"Accelerator(gradient_accumulation_steps={steps}) leaves out steps: prepare it"
+    elif optimizer.scaler is not None:
+        reason = 'Accelerator(mixed_precision="fp16") scales gradients by itself: prepare it'
+    if reason is not None:
         raise UpdateError(
-            f"{kind.__name__} runs the model by itself, from a closure, which would bypass "
-            "batches, ranks and precision. Use an optimizer whose step needs none."
+            f"{reason} without. The planner's accumulate says how many batches an update has, and "
+            'Precision("fp16") scales.'
         )
-    return cast("torch.optim.Optimizer", optimizer)
-
-
-def _unwrapped(wrapper: Any) -> Any:
-    """Return the optimizer that accelerate has prepared."""
-    if type(wrapper).__name__ != "AcceleratedOptimizer":
-        raise UpdateError(
-            f"a {type(wrapper).__name__} of accelerate steps by itself, and an update cannot. "
-            "Prepare the model and the optimizer without it."
-        )
-    steps = wrapper.gradient_state.num_steps
-    if steps > 1:
-        raise UpdateError(
-            f"an optimizer prepared by Accelerator(gradient_accumulation_steps={steps}) steps once "
-            f"in {steps} updates. Leave that out: the planner's accumulate says how many batches "
-            "an update has."
-        )
-    if wrapper.scaler is not None:
-        raise UpdateError(
-            'an optimizer prepared by Accelerator(mixed_precision="fp16") scales gradients by '
-            'itself. Leave that out, and give the precision here: Precision("fp16").'
-        )
-    return wrapper.optimizer
+    return cast("torch.optim.Optimizer", optimizer.optimizer)
 
 
 @functools.cache
@@ -124,10 +106,12 @@ class Step:
         self._ranks = ranks
         self._optimizers = optimizers
         self._groups = [group for each in optimizers for group in each.param_groups]
+        self._optimized = list(
+            dict.fromkeys(each for group in self._groups for each in group["params"])
+        )
         self._summed: list[torch.nn.Parameter] = []
         if ranks.kind == "copies":  # the parameters of the model and of its optimizers, each once
-            optimized = (each for group in self._groups for each in group["params"])
-            self._summed = [*dict.fromkeys(chain(ranks.model.parameters(), optimized))]
+            self._summed = [*dict.fromkeys(chain(ranks.model.parameters(), self._optimized))]
         self._held: list[float] = []
 
     def agree(self, numbers: Sequence[float], problem: BaseException | None) -> list[float]:
@@ -149,16 +133,12 @@ class Step:
         clip: float | None,
         learning_rate_factor: float,
     ) -> tuple[float, bool]:
-        """Reduce, unscale, clip and step."""
+        """Reduce, unscale, clip and step; return the norm, and whether the optimizers stepped."""
         problem = self._reduce()
         rates = [group["lr"] for group in self._groups]
         known = [len(optimizer.state) for optimizer in self._optimizers]
         scale = scaler.get_scale()
-        parameters = [
-            each for group in self._groups for each in group["params"] if each.grad is not None
-        ]
-        if len(self._optimizers) > 1:  # each once, though several have it
-            parameters = [*dict.fromkeys(parameters)]
+        parameters = [each for each in self._optimized if each.grad is not None]
         norm, applied = math.nan, False
         try:
             if problem is None:
@@ -203,18 +183,16 @@ class Step:
     def _norm(
         self, parameters: Sequence[torch.nn.Parameter], scaler: torch.amp.GradScaler
     ) -> float:
-        for parameter in filter(_is_sparse, parameters):
-            parameter.grad = cast("torch.Tensor", parameter.grad).coalesce()
-        seen: set[torch.nn.Parameter] = set()
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+        total = sum(len(group["params"]) for group in self._groups)
+        if scaler.is_enabled() and total > len(self._optimized):
+            raise UpdateError(
+                "a parameter belongs to several optimizers, and would be unscaled once for each. "
+                'Use Precision("bf16"), or leave the parameter to one optimizer.'
+            )
         for optimizer in self._optimizers:
-            if scaler.is_enabled() and len(self._optimizers) > 1:
-                own = {each for group in optimizer.param_groups for each in group["params"]}
-                if not seen.isdisjoint(own):
-                    raise UpdateError(
-                        "a parameter belongs to several optimizers, and would be unscaled once for "
-                        'each. Use Precision("bf16"), or leave the parameter to one optimizer.'
-                    )
-                seen |= own
             scaler.unscale_(optimizer)
         norm = get_total_norm([_values(each) for each in parameters])
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
@@ -223,15 +201,7 @@ class Step:
         scaled = rates if factor == 1.0 else [rate * factor for rate in rates]
         self._set_rates(scaled)
         for optimizer in self._optimizers:
-            try:
-                optimizer.step()
-            except (TypeError, AssertionError) as error:
-                if "closure" not in str(error):
-                    raise
-                raise UpdateError(
-                    f"{type(optimizer).__name__}.step() asks for a closure ({error}), to run the "
-                    "model by itself. An update does not support that."
-                ) from error
+            optimizer.step()
         if factor == 1.0:
             return
         for group, rate, given in zip(self._groups, rates, scaled, strict=True):
@@ -248,14 +218,11 @@ class Step:
 def _clip(parameters: Sequence[torch.nn.Parameter], clip: float | None, norm: float) -> None:
     if clip is None or norm <= clip:
         return
-    dense = [each for each in parameters if not _is_sparse(each)]
+    sparse = [each for each in parameters if each.grad is not None and each.grad.is_sparse]
+    dense = [each for each in parameters if each.grad is not None and not each.grad.is_sparse]
     clip_grads_with_norm_(dense, clip, torch.tensor(norm))
-    for parameter in filter(_is_sparse, parameters):
+    for parameter in sparse:
         _values(parameter).mul_(clip / (norm + 1e-6))
-
-
-def _is_sparse(parameter: torch.nn.Parameter) -> bool:
-    return parameter.grad is not None and parameter.grad.is_sparse
 
 
 def _values(parameter: torch.nn.Parameter) -> torch.Tensor:

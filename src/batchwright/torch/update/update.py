@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, cast
 from weakref import WeakKeyDictionary
 
@@ -32,14 +32,16 @@ from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
 from batchwright.typing import Batch, State
 
+_LOGGER = logging.getLogger("batchwright")
+
 # Updates in a row that were not applied, after which a run ends.
 _BELOW_FLOOR = 3  # with the loss scale below its floor
 _IN_A_ROW = 10  # without a loss scale
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Session:
-    """What the updates of one `Precision` share."""
+    """What the updates of one `Precision` share: its base class."""
 
     mode: str | None  # None: to be measured; "custom": of the user's own policy
     policy: Policy | None
@@ -51,7 +53,7 @@ class Session:
     applied: int = 0
     skipped: int = 0
     below: int = 0  # updates in a row with the loss scale below its floor
-    loaded: dict[str, Any] | None = None  # state of the scaler that is to be made
+    loaded: State | None = None  # state of the scaler that is to be made
 
     def __post_init__(self) -> None:
         self._in_a_row = 0  # updates that were not applied, without a loss scale
@@ -62,7 +64,7 @@ class Session:
     def __getstate__(self) -> State:
         """Leave out what belongs to this process: the policy is made again."""
         policy = self.policy if self.mode == "custom" else None
-        kept: dict[str, Any] = {
+        kept: State = {
             "loaded": self.scaler_state(),
             "policy": policy,
             "_agreed": 0,
@@ -95,19 +97,20 @@ class Session:
 
     def agree(
         self, ranks: Ranks, measure: Callable[[], Mode] | None, *, failed: bool = False
-    ) -> Policy | None:
+    ) -> None:
         """Agree on a policy with the other ranks, once; see `agreed`."""
         if self._agreed < ranks.size:
             mode = agreed(ranks, self.mode or "auto", measure=measure, failed=failed)
             if mode is None:
-                return None
+                return
+            if self.mode is None and ranks.rank == 0:
+                _LOGGER.warning('Precision("auto") chose %s: %s', mode, self.evidence)
             self._agreed, self.mode = ranks.size, mode
         if self.policy is None and self.mode is not None and not failed:
             self.policy = policy_for(cast("Mode", self.mode), ranks.model, self.scaler)
             self.load_scaler(self.loaded)
-        return self.policy
 
-    def measure(
+    def measured(
         self, ranks: Ranks, loss_sum: LossSum, batch: Batch, split: Split, **options: Any
     ) -> Mode:
         """Choose a mode by a few steps of each on this batch."""
@@ -153,20 +156,17 @@ class Session:
         if self.below:
             what = f"the loss scale sank to {scale:g}, below its floor of {self.loss_scale_floor:g}"
             cure = 'use Precision("bf16"), which has the range'
+        names = [
+            name
+            for name, parameter in update.ranks.model.named_parameters()
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+        ]
+        shown = ", ".join(names[:8]) or "no parameter (the loss itself)"
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         raise UpdateError(
-            f"{what}: gradients are not finite, in: {_not_finite(update.ranks.model)}. Look there "
-            f"for a division by zero or an overflow, or {cure}."
+            f"{what}: gradients are not finite, in: {shown}{more}. Look there for a division by "
+            f"zero or an overflow, or {cure}."
         )
-
-
-def _not_finite(model: torch.nn.Module) -> str:
-    names = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
-    ]
-    shown = ", ".join(names[:8]) or "no parameter (the loss itself)"
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(eq=False)
@@ -184,7 +184,7 @@ class Update:
 
     Made by `Precision.update`. The gradient that the optimizer sees is the one of the global
     mean: the sum of the loss over all batches and ranks, divided by the sum of the weights,
-    however samples fell into batches. A batch that does not fit into memory is split, and the
+    however samples fell into batches. If a batch does not fit into memory, it is split and the
     whole update starts again: nothing is lost, nothing counts twice.
 
     After an error no rank has stepped, or all have the same parameters; learning rates and the
@@ -220,8 +220,7 @@ class Update:
         self._pieces: list[_Piece] = []
         self._done = self._batches = 0
         self._sum: torch.Tensor | None = None
-        self._policy: Policy | None = None
-        self._asked = False
+        self._asked = False  # whether the ranks have agreed on a policy in this update
         self._unfinished: BaseException | None = None
         self._model = self.ranks.model
         self._cut: Split = halves if self.split is None else checked(self.split)
@@ -248,39 +247,36 @@ class Update:
         """
         if self._unfinished is not None:
             raise self._unfinished
-        if not self.weight:
-            refuse_other_functions(loss_sum)
-            return
         try:
-            self._backward(loss_sum, batch)
+            if self.weight:
+                self._backward(loss_sum, batch)
+            else:
+                refuse_other_functions(loss_sum)
         except BaseException as error:
             self._unfinished = error
             raise
 
     def _backward(self, loss_sum: LossSum, batch: Batch) -> None:
-        if self._policy is None:
+        if not self._asked:
             if not self.session.has_agreed(self.ranks):
                 refuse_other_functions(loss_sum)
             self._asked = True
-            measure = partial(self.session.measure, self.ranks, loss_sum, batch, self._cut)
-            self._policy = self.session.agree(self.ranks, measure)
+            measure = partial(self.session.measured, self.ranks, loss_sum, batch, self._cut)
+            self.session.agree(self.ranks, measure)
         for module in modules_of(loss_sum):
             if module not in self._states:
                 self._states[module] = self.session.capture(module)
         self._pieces += [_Piece(loss_sum, part) for part in self._fitting(loss_sum, batch)]
         while self._done < len(self._pieces):
-            if not self._run(self._pieces[self._done]):
+            if self._run(self._pieces[self._done]):
+                self._done += 1
+            else:
                 self._make_room()
         self._batches += 1
         if self.ranks.kind != "shards":  # they pass forward together; one may have a single row
             self.session.findings.check(self._trial(loss_sum, batch))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Reduce, unscale, check, clip and step; or, after an error, clear on all ranks."""
         problem = error
         if error is None and self._unfinished is not None:
@@ -310,9 +306,10 @@ class Update:
         total = 0.0
         try:
             if self.ranks.kind == "copies" and not self._asked:  # others have asked, and wait
-                self._policy = self.session.agree(self.ranks, None, failed=problem is not None)
-                if self._policy is not None:  # have the scaler make its tensors
-                    self._policy.scaler.scale(torch.zeros((), device=device_of(self._model)))
+                self.session.agree(self.ranks, None, failed=problem is not None)
+                if self.session.policy is not None:  # have the scaler make its tensors
+                    zero = torch.zeros((), device=device_of(self._model))
+                    self.session.policy.scaler.scale(zero)
             total = 0.0 if self._sum is None else float(self._sum)
         except BaseException as raised:  # noqa: BLE001 (raised below, once the other ranks know)
             problem = problem or raised
@@ -332,12 +329,10 @@ class Update:
             )
         if problem is not None:
             raise problem
-        assert self._policy is not None  # noqa: S101 (some rank has had a batch)
         self.loss = total / self.weight
-        scaler = self._policy.scaler
-        self.scale = float(scaler.get_scale())
+        self.scale = self.session.loss_scale
         self.grad_norm, self.applied = step(
-            scaler,
+            self._policy.scaler,
             finite=math.isfinite(self.loss),
             clip=self.clip,
             learning_rate_factor=self.learning_rate_factor,
@@ -350,16 +345,14 @@ class Update:
 
     def _run(self, piece: _Piece) -> bool:
         """Run one piece; return whether it fitted."""
-        policy = self._policy
-        assert policy is not None  # noqa: S101 (set by the first call of backward)
         try:
-            with kept_back() as piece.records, policy.autocast():
+            with kept_back() as piece.records, self._policy.autocast():
                 loss = piece.loss_sum(self._model, piece.batch)
             refuse_other_losses(loss)
             divided = loss.float() / self.weight
             if self.ranks.kind == "shards":
                 divided = divided * self.ranks.size  # they average over ranks
-            torch.autograd.backward(policy.scaler.scale(divided))
+            torch.autograd.backward(self._policy.scaler.scale(divided))
             value = loss.detach().double()
             self._sum = value if self._sum is None else self._sum + value
         except Exception as error:
@@ -368,7 +361,6 @@ class Update:
             if not is_out_of_memory(error):
                 raise
         else:
-            self._done += 1
             return True
         return False  # outside of the handler: the traceback kept the tensors alive
 
@@ -415,8 +407,12 @@ class Update:
         return parts
 
     def _trial(self, loss_sum: LossSum, batch: Batch) -> Trial:
-        assert self._policy is not None  # noqa: S101 (set by the first call of backward)
         return Trial(loss_sum, self._model, batch, self._cut, self._policy)
+
+    @property
+    def _policy(self) -> Policy:
+        assert self.session.policy is not None  # noqa: S101 (some rank has had a batch)
+        return self.session.policy
 
     def _clear(self) -> None:
         for optimizer in self.optimizers:
