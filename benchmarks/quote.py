@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
-from benchmarks.blocks.applications import advice, application, applications
+from benchmarks.blocks.applications import advice, application, applications, headline
 from benchmarks.blocks.planner import claims, planning
 from benchmarks.blocks.training import (
     beside_trainer,
@@ -34,6 +34,7 @@ Facts = Mapping[str, Any]
 BLOCKS: dict[str, Callable[[Facts], str]] = {
     "applications/translation": application,
     "applications": applications,
+    "headline": headline,
     "trainer": beside_trainer,
     "mixing": mixing,
     "static_shapes": static_shapes,
@@ -104,7 +105,7 @@ def main(arguments: list[str]) -> int:
 
 def _facts(name: str, results: Path) -> Facts | None:
     """Read what a block is filled from; None: it was not measured."""
-    if name == "applications":
+    if name in {"applications", "headline"}:
         files = {each: results / "applications" / f"{each}.json" for each in APPLICATIONS}
         return {
             each: json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from benchmarks.picture import PICTURE, RESULT, STRATEGIES, main, picture
+from benchmarks.picture import PARTS, PICTURE, PIPELINE, RESULT, STRATEGIES, main, picture
 
 FACTS = json.loads(RESULT.read_text(encoding="utf-8"))
 
@@ -24,13 +24,17 @@ def test_another_result_makes_another_picture():
     assert picture(changed) != picture(FACTS)
 
 
-def test_it_is_a_file_that_shows_a_line_for_each_seed_and_strategy():
+def test_it_shows_a_line_and_a_band_for_each_strategy():
     text = PICTURE.read_text(encoding="utf-8")
-    root = ET.fromstring(text)  # noqa: S314 (ours)
-    assert root.tag.endswith("svg")
-    shown = "".join(root.itertext())
-    for title, _ in STRATEGIES.values():
-        assert title in shown
+    shown = "".join(ET.fromstring(text).itertext())  # noqa: S314 (ours)
     for title, colour in STRATEGIES.values():
-        lines = re.findall(rf'clip-path="[^"]+" style="fill: none; stroke: {colour}', text)
-        assert len(lines) >= len(FACTS["runs"]), title
+        assert title in shown
+        line = rf'clip-path="[^"]+" style="fill: none; stroke: {colour}; stroke-width: 1.6'
+        assert len(re.findall(line, text)) == 1
+        assert f"fill: {colour}; fill-opacity: 0.2" in text
+
+
+def test_the_pipeline_shows_every_part_in_order():
+    shown = "".join(ET.fromstring(PIPELINE.read_text(encoding="utf-8")).itertext())  # noqa: S314
+    places = [shown.index(name) for name, _ in PARTS]
+    assert places == sorted(places)
