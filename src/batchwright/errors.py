@@ -3,6 +3,21 @@
 Every message says what was given, what was expected, and what to do about it.
 """
 
+__all__ = [
+    "BatchwrightError",
+    "BudgetError",
+    "ColumnNotFoundError",
+    "LengthsError",
+    "LossError",
+    "MissingExtraError",
+    "PlanError",
+    "PrecisionError",
+    "SourceError",
+    "SourceNotFoundError",
+    "TaskError",
+    "UpdateError",
+]
+
 
 class BatchwrightError(Exception):
     """The root of the family: catch this to catch every error of Batchwright."""

@@ -1,22 +1,38 @@
-"""The API page has every public module, and so every public name."""
+"""The API pages have every public name, and no other."""
 
 import importlib
 
+import batchwright as bw
 from tests.docs.blocks import ROOT
-from tests.test_imports import MODULES, part
 
-# What users call by its file or its command, and what has no names of its own.
-WITHOUT_A_PAGE = {"cli", "batching", "order", "report", "stats", "streams"}
+# The folders whose `__init__` lists public names; of the others, the public names are those of bw.
+PACKAGES = ("torch", "keras", "difficulty", "compare", "advise", "pacing", "errors", "torch.selection")
 
 
-def test_every_public_module_is_on_the_page():
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    listed = {line.removeprefix("::: ") for line in page.splitlines() if line.startswith("::: ")}
-    packages = {
-        name
-        for name, path in MODULES.items()
-        if path.name == "__init__.py" and name.count(".") <= 1 and part(name) not in WITHOUT_A_PAGE
-    }
-    assert packages <= listed
-    for name in listed - {"batchwright.torch.windows.windows", "batchwright.torch.selection"}:
-        assert importlib.import_module(name).__all__
+def listed() -> set[str]:
+    lines = (
+        line
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for line in page.read_text("utf-8").splitlines()
+    )
+    return {line.removeprefix("::: ") for line in lines if line.startswith("::: ")}
+
+
+def test_every_public_name_is_on_a_page():
+    pages = listed()
+    assert {f"batchwright.{name}" for name in PACKAGES} <= pages
+    assert {f"batchwright.{name}" for name in bw.__all__ if not name.endswith("Error")} <= pages
+
+
+def test_every_entry_of_a_page_exists():
+    for entry in listed():
+        module, _, name = entry.rpartition(".")
+        if entry.removeprefix("batchwright.") in PACKAGES:
+            assert importlib.import_module(entry).__all__
+        else:
+            assert getattr(importlib.import_module(module), name) is not None
+
+
+def test_there_are_at_most_thirty_public_names():
+    assert len(bw.__all__) <= 30
+    assert set(dir(bw)) == {*bw.__all__, "__version__"}
