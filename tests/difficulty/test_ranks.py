@@ -48,10 +48,8 @@ def test_the_largest_rank_is_the_intersection_of_what_each_measure_admits(data, 
     assert np.array_equal(both, (percentiles(one) <= admitted) & (percentiles(two) <= admitted))
 
 
-def test_a_mean_is_weighted():
+def test_a_mean_is_that_of_the_ranks():
     one, two = [1, 2, 3], [3, 1, 2]
-    mean = combined({"one": one, "two": two}, how="mean", weights={"one": 3, "two": 1})
-    assert np.allclose(mean, (3 * percentiles(one) + percentiles(two)) / 4)
     plain = combined({"one": one, "two": two}, how="mean")
     assert np.allclose(plain, (percentiles(one) + percentiles(two)) / 2)
 
@@ -84,10 +82,6 @@ def test_groups_that_do_not_fit_are_refused(groups):
         ({}, {}),
         ({"a": [1, 2], "b": [1]}, {}),
         ({"a": [1]}, {"how": "least"}),
-        ({"a": [1]}, {"weights": {"a": 1}}),
-        ({"a": [1]}, {"how": "mean", "weights": {"b": 1}}),
-        ({"a": [1]}, {"how": "mean", "weights": {"a": 0}}),
-        ({"a": [1]}, {"how": "mean", "weights": {"a": -1}}),
     ],
 )
 def test_what_cannot_be_combined_is_refused(scores, options):

@@ -1,7 +1,6 @@
 """Length, rarity and compression against slow and obvious versions."""
 
 import math
-import re
 import zlib
 from collections import Counter
 
@@ -34,16 +33,11 @@ def test_rarity_of_token_ids(samples, mean):
     assert np.allclose(rarity([np.array(s, dtype=np.int64) for s in samples], mean=mean), expected)
 
 
-@given(TEXTS, st.booleans(), st.sampled_from([None, r"\w", r"a+|c"]))
-def test_rarity_of_texts(texts, mean, pattern):
-    words = [text.split() if pattern is None else re.findall(pattern, text) for text in texts]
-    assert np.allclose(rarity(texts, mean=mean, pattern=pattern), slow_rarity(words, mean))
-    assert np.allclose(rarity(np.array(texts), mean=mean), slow_rarity(map_split(texts), mean))
-
-
-def map_split(texts):
-    # NumPy drops what is behind the last character that is not NUL; there is none here.
-    return [text.split() for text in texts]
+@given(TEXTS, st.booleans())
+def test_rarity_of_texts(texts, mean):
+    expected = slow_rarity([text.split() for text in texts], mean)
+    assert np.allclose(rarity(texts, mean=mean), expected)
+    assert np.allclose(rarity(np.array(texts), mean=mean), expected)
 
 
 @given(TEXTS, st.integers(1, 7))
@@ -80,8 +74,6 @@ def test_length_is_the_length():
     [
         (["one text"], {}),
         ([["a", 3]], {}),
-        ([["a"]], {"pattern": "("}),
-        ([["a"]], {"pattern": "(a)(b)"}),
         ([["a"]], {"counts": [1, 2]}),
         ([[]], {}),
         ([np.array([1, 2])], {}),
@@ -90,7 +82,6 @@ def test_length_is_the_length():
         ([[1, 2], [0.0, 2.0]], {}),
         ([[1, -2], [0, 2]], {}),
         ([[1.5, 2], [0, 2]], {}),
-        ([[1, 2], [0, 2]], {"pattern": "a"}),
         ([[1, 2], [0, 2]], {"counts": [-1, 2]}),
     ],
 )
@@ -103,8 +94,3 @@ def test_what_has_no_rarity_is_refused(args, options):
 def test_what_cannot_be_compressed_is_refused(texts):
     with pytest.raises(LengthsError):
         compression(texts)
-
-
-def test_a_level_that_zlib_does_not_have_is_refused():
-    with pytest.raises(LengthsError):
-        compression(["a"], level=0)

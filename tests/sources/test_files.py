@@ -42,7 +42,7 @@ def test_a_bad_row_is_named_with_its_shard(tmp_path) -> None:
 def test_several_kinds_are_refused(tmp_path) -> None:
     np.save(tmp_path / "a.npy", np.arange(3))
     (tmp_path / "b.csv").write_text("n\n1\n")
-    with pytest.raises(SourceError, match=r"several kinds \(\.csv, \.npy\)"):
+    with pytest.raises(SourceError, match=r"several kinds \(\.npy, CSV\)"):
         sources.read_lengths(tmp_path)
 
 

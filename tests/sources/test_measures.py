@@ -65,10 +65,14 @@ def test_many_pieces_keep_their_order() -> None:
 @pytest.mark.parametrize("name", TYPES_ONCE)
 def test_a_measure_that_does_not_fit_is_refused(write, name) -> None:
     for values, asked, message in (
-        (["a b"], None, "holds text: say how.*'characters' or 'words' or 'bytes' or 'tokens'"),
-        (["a b"], "items", "holds text: expected measure=.*got 'items'"),
-        ([[1, 2]], "words", "holds lists: expected measure='items', got 'words'"),
-        ([3], "words", "holds numbers.*Leave out measure='words'"),
+        (
+            ["a b"],
+            None,
+            "holds text: pass .*'characters' or 'words' or 'bytes' or 'tokens', not None",
+        ),
+        (["a b"], "items", "holds text: pass measure=.*not 'items'"),
+        ([[1, 2]], "words", "holds lists: pass measure=None or 'items', not 'words'"),
+        ([3], "words", "holds numbers: pass measure=None, not 'words'"),
         ([3.0], "items", "holds numbers"),
     ):
         with pytest.raises(SourceError, match=message):
@@ -78,7 +82,7 @@ def test_a_measure_that_does_not_fit_is_refused(write, name) -> None:
 def test_binary_columns_are_measured_in_bytes(write) -> None:
     path = write("data.parquet", {"audio": [b"abc", b"", b"\xff"]})
     assert sources.read_lengths(path, measure="bytes").tolist() == [3, 0, 1]
-    with pytest.raises(SourceError, match=r"holds binary: say how.*measure='bytes'"):
+    with pytest.raises(SourceError, match=r"holds binary: pass measure='bytes'"):
         sources.read_lengths(path)
 
 

@@ -1,20 +1,18 @@
 """Arrays as users bring them, read or refused in one sentence."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from batchwright._format import one_line
 from batchwright.errors import LengthsError
-from batchwright.typing import FloatArray
+from batchwright.typing import Field, FloatArray, LengthArray
 
 SMALLEST = 1e-12
 """Smaller probabilities are taken for this."""
 
 
-def as_array(values: Any, name: str) -> npt.NDArray[Any]:
+def as_array(values: Field, name: str) -> np.ndarray:
     """Read anything that NumPy can read: a list, an array, a tensor on the CPU."""
     try:
         return np.asarray(values)
@@ -25,7 +23,7 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
         ) from error
 
 
-def as_labels(labels: Any, size: int) -> npt.NDArray[np.integer[Any]]:
+def as_labels(labels: Field, size: int) -> LengthArray:
     """Read one integer per sample."""
     array = as_array(labels, "labels")
     if array.shape != (size,) or array.dtype.kind not in "iu":
@@ -36,7 +34,7 @@ def as_labels(labels: Any, size: int) -> npt.NDArray[np.integer[Any]]:
     return array
 
 
-def as_probabilities(values: Any, name: str) -> FloatArray:
+def as_probabilities(values: Field, name: str) -> FloatArray:
     """Read float[n, k] in which every row is a distribution, within the precision of float16."""
     array = as_array(values, name)
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -56,12 +54,23 @@ def as_probabilities(values: Any, name: str) -> FloatArray:
     return p
 
 
-def check_types(texts: Sequence[Any], *types: type) -> None:
+def check_classes(labels: LengthArray, shape: tuple[int, ...]) -> None:
+    """Raise unless labels are classes, 0 to k - 1, of the rows of probabilities [n, k]."""
+    rows, classes = shape
+    fits = rows == labels.size > 0 and classes > 1
+    if not fits or labels.min() < 0 or labels.max() >= classes:
+        found = f"{labels.min()} to {labels.max()}" if labels.size else "none"
+        raise LengthsError(
+            f"probabilities have shape {[rows, classes]}, for {labels.size} labels ({found}): "
+            "expected a row for each label, and a column for each class, two or more."
+        )
+
+
+def check_types(texts: Sequence[object], *types: type) -> None:
     """Raise, naming the first, unless every sample is of one of a few types."""
-    if all(issubclass(found, types) for found in set(map(type, texts))):
-        return
-    index = next(k for k, text in enumerate(texts) if not isinstance(text, types))
-    expected = " or ".join(each.__name__ for each in types)
-    raise LengthsError(
-        f"texts[{index}] is of type {type(texts[index]).__name__}, expected {expected}."
-    )
+    for index, text in enumerate(texts):
+        if not isinstance(text, types):
+            expected = " or ".join(each.__name__ for each in types)
+            raise LengthsError(
+                f"texts[{index}] is of type {type(text).__name__}, expected {expected}."
+            )

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._array_file import Kind, check_seal, load_arrays, save_arrays, sealed
+from batchwright._checks import whole_number
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
-from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
+from batchwright.difficulty.arrays import (
+    SMALLEST,
+    as_array,
+    as_labels,
+    as_probabilities,
+    check_classes,
+)
 from batchwright.errors import LengthsError
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, LengthArray, State
 
 COLUMNS: dict[str, type[np.generic]] = {
     **dict.fromkeys(("count", "confidence", "spread", "correct", "forgotten"), np.float32),
@@ -29,9 +36,8 @@ _OWNER = "Dynamics"
 _KIND = Kind(
     "batchwright-dynamics", "2", "training dynamics", "Make such a file with Dynamics.save."
 )
-_HUNDREDTH = 1e-2
 
-_Columns = dict[str, npt.NDArray[Any]]
+_Columns: TypeAlias = dict[str, np.ndarray]
 
 
 class Dynamics:
@@ -64,12 +70,11 @@ class Dynamics:
     """
 
     def __init__(self, num_samples: int, *, decay: float = 0.9) -> None:
-        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
-            raise LengthsError(f"Dynamics(num_samples={num_samples!r}): expected at least 1.")
+        size = whole_number("Dynamics", "num_samples", num_samples, error=LengthsError)
         if not 0 <= decay < 1:
             raise LengthsError(f"Dynamics(decay={decay!r}): expected a share from 0 to below 1.")
         self.decay = float(decay)
-        self._columns = {name: np.zeros(num_samples, dtype) for name, dtype in COLUMNS.items()}
+        self._columns = {name: np.zeros(size, dtype) for name, dtype in COLUMNS.items()}
         self._columns["first"][:] = self._columns["last"][:] = -1
 
     @property
@@ -156,8 +161,18 @@ class Dynamics:
                 f"{self.num_samples - 1}."
             )
         rows = _rows(outputs, as_labels(labels, members.size), self.decay, is_logits=logits)
-        if not keep_back(self, lambda: self._write(members, rows)):
-            self._write(members, rows)
+
+        def write() -> None:
+            """Append each row to the history of its sample, in the order of the batch."""
+            order = np.argsort(members, kind="stable")
+            ordered = members[order]
+            occurrence = np.arange(members.size) - np.searchsorted(ordered, ordered)
+            for k in range(int(occurrence.max()) + 1):  # mostly once: samples seldom come twice
+                own = order[occurrence == k]
+                self._append(members[own], {name: values[own] for name, values in rows.items()})
+
+        if not keep_back(self, write):
+            write()
 
     def merge(self, other: Dynamics) -> None:
         """Add what another recorded, as if it had been recorded here, after what is here.
@@ -175,12 +190,12 @@ class Dynamics:
         members = np.flatnonzero(other._columns["count"])
         self._append(members, {name: c[members] for name, c in other._columns.items()})
 
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+    def state_dict(self) -> State:
         """Return copies of all arrays, by name."""
         state = {name: column.copy() for name, column in self._columns.items()}
         return state | {"decay": np.array([self.decay])}
 
-    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Replace everything by what `state_dict` returned, which a checkpoint may have converted.
 
         Raises:
@@ -188,9 +203,8 @@ class Dynamics:
                 then.
         """
         check_keys(state, [*COLUMNS, "decay"], _OWNER)
-        decay = state_array(state, "decay", np.float64, 1, _OWNER).tolist()
-        if decay != [self.decay]:
-            raise LengthsError(f"the state has decay {decay[0]}, expected {self.decay}.")
+        decay = state_array(state, "decay", np.float64, 1, _OWNER)
+        check_that(decay == self.decay, f"its decay is not {self.decay}", _OWNER)
         size = self.num_samples
         loaded = {name: state_array(state, name, COLUMNS[name], size, _OWNER) for name in COLUMNS}
         _check_columns(loaded)
@@ -216,30 +230,20 @@ class Dynamics:
         check_seal(path, state, metadata, _KIND, LengthsError)
         try:
             check_keys(state, [*COLUMNS, "decay"], _OWNER)
-            decay = state_array(state, "decay", np.float64, 1, _OWNER)
-            dynamics = cls(state["count"].size, decay=float(decay[0]))
+            dynamics = cls(state["count"].size, decay=state["decay"].item())
             dynamics.load_state_dict(state)
-        except LengthsError as error:
+        except ValueError as error:
             raise LengthsError(f"{path}: {error}") from error
         return dynamics
 
-    def _seen(self, values: npt.NDArray[Any]) -> FloatArray:
+    def _seen(self, values: np.ndarray) -> FloatArray:
         return np.where(self._columns["count"] > 0, values.astype(np.float64), np.nan)
 
     def _mean(self, name: str) -> FloatArray:
         count = np.maximum(self._columns["count"].astype(np.float64), 1)
         return self._seen(self._columns[name] / count)
 
-    def _write(self, members: npt.NDArray[Any], rows: _Columns) -> None:
-        """Append each row to the history of its sample, in the order of the batch."""
-        order = np.argsort(members, kind="stable")
-        ordered = members[order]
-        occurrence = np.arange(members.size) - np.searchsorted(ordered, ordered)
-        for k in range(int(occurrence.max()) + 1):  # mostly once: samples seldom come twice
-            own = order[occurrence == k]
-            self._append(members[own], {name: values[own] for name, values in rows.items()})
-
-    def _append(self, members: npt.NDArray[Any], new: _Columns) -> None:
+    def _append(self, members: np.ndarray, new: _Columns) -> None:
         """Append histories of distinct samples to theirs.
 
         Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample variance",
@@ -268,23 +272,23 @@ def _check_columns(columns: _Columns) -> None:
     seen = count > 0
     for name, values in columns.items():
         if name in {"first", "last"}:
-            contradicts = np.where(seen, values >> 1 != 0, values != -1)
+            fits = np.where(seen, values >> 1 == 0, values == -1)
         else:
             check_that(np.isfinite(values), f"{name!r} is not finite", _OWNER)
-            contradicts = ~seen & (values != 0)
-        check_that(~contradicts, f"{name!r} contradicts 'count'", _OWNER)
+            fits = seen | (values == 0)
+        check_that(fits, f"{name!r} contradicts 'count'", _OWNER)
     for name in ("count", "correct", "forgotten"):
         values = columns[name]
-        check_that((values >= 0) & (values == np.floor(values)), f"{name!r} is not a count", _OWNER)
-        check_that(values <= count, "'count' is too small", _OWNER)
+        whole = (values >= 0) & (values == np.floor(values)) & (values <= count)
+        check_that(whole, f"{name!r} is not a count, or above 'count'", _OWNER)
     # Rows of float16 may add up to a hundredth more than 1.
-    check_that((share >= 0) & (share <= 1 + _HUNDREDTH), "'confidence' is not a share", _OWNER)
+    check_that((share >= 0) & (share <= 1.01), "'confidence' is not a share", _OWNER)
     for name in ("spread", "error"):
         check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
 
 
 def _rows(
-    outputs: npt.ArrayLike, labels: npt.NDArray[Any], decay: float, *, is_logits: bool
+    outputs: npt.ArrayLike, labels: LengthArray, decay: float, *, is_logits: bool
 ) -> _Columns:
     """Return the history that each row of a batch is by itself."""
     if is_logits:
@@ -297,24 +301,19 @@ def _rows(
     else:
         p = as_probabilities(outputs, "outputs")
         log_p = np.log(np.maximum(p, SMALLEST))
-    size, num_classes = p.shape
-    if size != labels.size or num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
-        raise LengthsError(
-            f"outputs have shape {[size, num_classes]}, for {labels.size} labels from "
-            f"{labels.min()} to {labels.max()}: expected a row for each, a column per class."
-        )
-    rows = np.arange(size)
+    check_classes(labels, p.shape)
+    rows = np.arange(labels.size)
     of_label, others = log_p[rows, labels], log_p.copy()
     others[rows, labels] = -np.inf
     miss = p.copy()
     miss[rows, labels] -= 1
     right = p.argmax(axis=1) == labels
     return {
-        "count": np.ones(size),
+        "count": np.ones(labels.size),
         "confidence": p[rows, labels],
-        "spread": np.zeros(size),
+        "spread": np.zeros(labels.size),
         "correct": right,
-        "forgotten": np.zeros(size),
+        "forgotten": np.zeros(labels.size),
         # A margin of logits is one of log-probabilities: softmax shifts all of them alike.
         "margin": of_label - others.max(axis=1),
         "error": np.linalg.norm(miss, axis=1),

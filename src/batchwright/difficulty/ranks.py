@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.difficulty.arrays import as_array
+from batchwright._checks import check_choice
 from batchwright.errors import LengthsError
-from batchwright.order.scores import as_scores, refuse_other_data
-from batchwright.typing import FloatArray, IntArray
+from batchwright.order.scores import as_groups, as_scores, refuse_other_data
+from batchwright.typing import FloatArray
 
 
 def percentiles(scores: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> FloatArray:
@@ -35,20 +35,18 @@ def percentiles(scores: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -
         array([0.25, 0.75, 0.25, 0.75])
     """
     values = as_scores(scores, name="scores")
-    group = _codes(groups, values.size)
-    order = np.lexsort((values, group))
-    ordered, ordered_group = values[order], group[order]
-    new_group = np.r_[True, ordered_group[1:] != ordered_group[:-1]]
-    new_run = new_group | np.r_[True, ordered[1:] != ordered[:-1]]
-
-    group_edges = np.append(np.flatnonzero(new_group), values.size)
-    run_edges = np.append(np.flatnonzero(new_run), values.size)
-    # Counted from 0, a run of equal scores from place a to b has average rank (a + b + 1) / 2.
-    middle = (run_edges[:-1] + run_edges[1:]) / 2
-    of_run = np.cumsum(new_run) - 1
-    of_group = np.cumsum(new_group) - 1
-    ranks = np.empty(values.size)
-    ranks[order] = (middle[of_run] - group_edges[of_group]) / np.diff(group_edges)[of_group]
+    group = np.zeros(values.size, dtype=np.int64)
+    if groups is not None:
+        given = as_groups(groups, name="groups")
+        refuse_other_data(given.size, values.size, name="groups")
+        group = np.unique(given, return_inverse=True)[1]
+    value = np.unique(values, return_inverse=True)[1]
+    # Sorted by group and value, equal scores stand beside each other.
+    _, run, counts = np.unique(group * values.size + value, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    sizes = np.bincount(group)
+    before = np.cumsum(sizes) - sizes
+    ranks: FloatArray = (middle[run] - before[group]) / sizes[group]
     return ranks
 
 
@@ -56,24 +54,21 @@ def combined(
     scores: Mapping[str, npt.ArrayLike],
     *,
     how: Literal["max", "mean"] = "max",
-    weights: Mapping[str, float] | None = None,
     groups: npt.ArrayLike | None = None,
 ) -> FloatArray:
     """Combine several measures into one, by their percentile ranks.
 
     With ``how="max"`` a sample is as hard as the hardest measure says: the samples up to a
-    difficulty d are those that every measure ranks up to d. With ``how="mean"``, a weighted mean.
-    The result lies between 0 and 1, but is not ranked again.
+    difficulty d are those that every measure ranks up to d. With ``how="mean"``, the mean of the
+    ranks. The result lies between 0 and 1, but is not ranked again.
 
     Args:
         scores: Name → number[n].
         how: "max" or "mean".
-        weights: Name → weight, for a mean; None weighs all alike.
         groups: [n], as `percentiles` takes them.
 
     Raises:
-        LengthsError: There are no scores, they differ in number, one is not finite, or weights do
-            not fit.
+        LengthsError: There are no scores, they differ in number, or one is not finite.
 
     Source:
         The intersection: Li et al., "DeepSpeed Data Efficiency", 2022, arXiv:2212.03597.
@@ -82,41 +77,15 @@ def combined(
         >>> combined({"length": [1, 2, 3, 4], "rarity": [5, 1, 2, 9]})
         array([0.625, 0.375, 0.625, 0.875])
     """
+    check_choice("combined", "how", how, ("max", "mean"), LengthsError)
     if not scores:
         raise LengthsError("combined() got no scores, expected at least one measure.")
-    if how not in {"max", "mean"}:
-        raise LengthsError(f"combined(how={how!r}): expected 'max' or 'mean'.")
-    if how == "max" and weights is not None:
-        raise LengthsError("combined(how='max') has no weights: the hardest measure counts.")
     columns = {name: as_scores(values, name=name) for name, values in scores.items()}
     size = next(iter(columns.values())).size
     for name, column in columns.items():
         refuse_other_data(column.size, size, name=name)
-    ranks = {name: percentiles(column, groups=groups) for name, column in columns.items()}
+    ranks = [percentiles(column, groups=groups) for column in columns.values()]
     if how == "max":
-        return reduce(np.maximum, ranks.values())
-    weights = dict.fromkeys(ranks, 1.0) if weights is None else weights
-    if set(weights) != set(ranks):
-        raise LengthsError(f"weights are for {sorted(weights)}, scores are {sorted(ranks)}.")
-    shares = np.array([weights[name] for name in ranks], dtype=np.float64)
-    if not np.isfinite(shares).all() or shares.min() < 0 or shares.sum() == 0:
-        raise LengthsError(
-            f"weights are {dict(weights)}, expected numbers of at least 0, not all 0."
-        )
-    mean: FloatArray = np.average(list(ranks.values()), axis=0, weights=shares)
+        return reduce(np.maximum, ranks)
+    mean: FloatArray = np.mean(ranks, axis=0)
     return mean
-
-
-def _codes(groups: npt.ArrayLike | None, size: int) -> IntArray:
-    if groups is None:
-        return np.zeros(size, dtype=np.int64)
-    array = as_array(groups, "groups")
-    if array.shape != (size,):
-        raise LengthsError(
-            f"groups have shape {list(array.shape)}, expected one for each of {size}."
-        )
-    try:
-        _, codes = np.unique(array, return_inverse=True)
-    except TypeError as error:
-        raise LengthsError(f"groups cannot be sorted ({error}). Pass numbers or text.") from error
-    return codes.astype(np.int64)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from batchwright.difficulty.arrays import as_array, check_types
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths
-from batchwright.typing import FloatArray, IntArray, IntoLengths
+from batchwright.typing import Field, FloatArray, IntArray, IntoLengths
 
 _DENSE = 1 << 22
 """Token ids up to here are counted in a table, however many there are."""
@@ -46,7 +45,7 @@ def length(lengths: IntoLengths) -> FloatArray:
     return as_lengths(lengths).astype(np.float64)
 
 
-def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> FloatArray:
+def compression(texts: Sequence[str] | Sequence[bytes]) -> FloatArray:
     """Score each text by its compressed size over its size: repetition is easy.
 
     ``len(zlib(x)) / len(x)``, in bytes of UTF-8. Texts of a few words score above 1, because
@@ -55,7 +54,6 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
 
     Args:
         texts: n texts, or n byte strings.
-        level: The zlib level, from 1 (fast) to 9.
 
     Raises:
         LengthsError: There are no texts, or one of them is neither text nor bytes.
@@ -68,8 +66,6 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
         >>> bool(easy < 0.2 < hard)
         True
     """
-    if level not in range(1, 10):
-        raise LengthsError(f"compression(level={level!r}): expected a level from 1 to 9.")
     if isinstance(texts, str | bytes) or not len(texts):
         raise LengthsError("compression takes a list of texts, and at least one.")
     check_types(texts, str, bytes)
@@ -77,18 +73,17 @@ def compression(texts: Sequence[str] | Sequence[bytes], *, level: int = 6) -> Fl
     def ratio(text: str | bytes) -> float:
         # "surrogatepass": a text that JSON escaped badly is still a text.
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-        return len(zlib.compress(data, level)) / len(data) if data else 0.0
+        return len(zlib.compress(data)) / len(data) if data else 0.0
 
     return np.fromiter(map(ratio, texts), dtype=np.float64, count=len(texts))
 
 
 def rarity(
-    tokens: npt.ArrayLike | Sequence[Any],
+    tokens: npt.ArrayLike | Sequence[npt.ArrayLike],
     offsets: npt.ArrayLike | None = None,
     *,
     mean: bool = False,
     counts: Counts | None = None,
-    pattern: str | None = None,
 ) -> FloatArray:
     r"""Score each sample by how rare its tokens are in the data: ``−Σ ln p(w)``, in nats.
 
@@ -97,13 +92,13 @@ def rarity(
 
     Args:
         tokens: integer[t], the token ids of all samples one after another, with `offsets`; or a
-            list of n arrays of token ids; or a list of n texts, whose words are counted.
+            list of n arrays of token ids; or a list of n texts, whose words are counted as
+            `str.split` finds them.
         offsets: integer[n + 1], where samples begin and end in flat tokens.
         mean: Divide each sum by the number of tokens.
         counts: How often each token occurs, where these samples are a part of the data: integer[v]
             by token id, or word → count, as from `word_counts`. A token that is missing counts as
             1. None: counted here.
-        pattern: Regular expression of a word, for texts. None: split at white space.
 
     Raises:
         LengthsError: Tokens are not integers of at least 0, or offsets do not fit them.
@@ -117,85 +112,75 @@ def rarity(
         >>> rarity([0, 1, 0, 2, 0, 0], [0, 2, 4, 6], mean=True).round(2)
         array([1.1 , 1.1 , 0.41])
     """
-    if offsets is None and _is_text(tokens):
-        flat, edges, counts = _words(tokens, counts, pattern)
-    else:
-        if pattern is not None:
-            raise LengthsError("rarity(pattern=…) goes with texts, not with token ids.")
+    texts = None if offsets is not None else _texts(tokens)
+    if texts is None:
         flat, edges = _flat(tokens, offsets)
-    flat, occurring = _occurrences(flat, counts)
-    if not flat.size:
-        return np.zeros(edges.size - 1)
-    surprise = np.log(occurring.sum()) - np.log(np.maximum(occurring, 1))
+    else:
+        flat, edges, counts = _words(texts, counts)
     sizes = np.diff(edges)
+    if not flat.size:
+        return np.zeros(sizes.size)
+    if counts is None:
+        if int(flat.max()) >= max(_DENSE, 4 * flat.size):
+            flat = np.unique(flat, return_inverse=True)[1]
+        occurring = np.bincount(flat.astype(np.int64, copy=False)).astype(np.float64)
+    else:
+        given = as_array(counts, "counts")
+        if given.ndim != 1 or given.dtype.kind not in "iuf" or not (given >= 0).all():
+            raise LengthsError(
+                "rarity(counts=…): expected a count of at least 0 for each id, or each word."
+            )
+        # Tokens without a count share one more id.
+        flat, occurring = np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)
+    surprise = np.log(occurring.sum()) - np.log(np.maximum(occurring, 1))
     samples = np.repeat(np.arange(sizes.size), sizes)
-    sums: FloatArray = np.bincount(samples, surprise[flat], sizes.size).astype(np.float64)
+    sums: FloatArray = np.bincount(samples, surprise[flat], sizes.size)
     return sums / np.maximum(sizes, 1) if mean else sums
 
 
-def word_counts(batches: Iterable[Sequence[str]], *, pattern: str | None = None) -> Counter[str]:
+def word_counts(batches: Iterable[Sequence[str]]) -> Counter[str]:
     """Count how often each word occurs in batches of texts, as `rarity` takes `counts`.
-
-    Args:
-        batches: Batches of texts.
-        pattern: Regular expression of a word; None: split at white space.
-
-    Raises:
-        LengthsError: The pattern is not a regular expression.
 
     Example:
         >>> word_counts([["the cat", "the dog"], ["the the"]])
         Counter({'the': 4, 'cat': 1, 'dog': 1})
     """
-    split = _splitter(pattern)
     counts: Counter[str] = Counter()
     for texts in batches:
-        counts.update(chain.from_iterable(map(split, texts)))
+        counts.update(chain.from_iterable(map(str.split, texts)))
     return counts
 
 
-def _is_text(tokens: Any) -> bool:
+def _texts(tokens: object) -> list[str] | None:
+    """Return texts as a list; None of token ids."""
     if isinstance(tokens, str | bytes):
         raise LengthsError("rarity takes a list of texts, got one text.")
-    if isinstance(tokens, np.ndarray):
-        return tokens.dtype.kind in "UT"
-    return len(tokens) > 0 and isinstance(tokens[0], str)
+    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "UT":
+        tokens = tokens.tolist()
+    if not isinstance(tokens, Sequence) or not tokens or not isinstance(tokens[0], str):
+        return None
+    check_types(tokens, str)
+    return list(tokens)
 
 
-def _words(
-    tokens: Any, counts: Counts | None, pattern: str | None
-) -> tuple[IntArray, IntArray, list[int]]:
+def _words(texts: list[str], counts: Counts | None) -> tuple[IntArray, IntArray, list[int]]:
     """Return ids of words, where samples begin, and the count of each id that has one."""
-    texts = tokens.tolist() if isinstance(tokens, np.ndarray) else tokens
-    check_types(texts, str)
-    words = list(map(_splitter(pattern), texts))
-    edges = _edges(words)
+    words = list(map(str.split, texts))
     if counts is None:
         counts = Counter(chain.from_iterable(words))
     if not isinstance(counts, Mapping):
         raise LengthsError("rarity(counts=…) of texts: expected word → count, see word_counts.")
     ids = {word: k for k, word in enumerate(counts)}
     known = map(ids.get, chain.from_iterable(words), repeat(len(ids)))
+    edges = _edges(words)
     return np.fromiter(known, np.int64, int(edges[-1])), edges, list(counts.values())
 
 
-def _splitter(pattern: str | None) -> Callable[[str], list[str]]:
-    if pattern is None:
-        return str.split
-    try:
-        word = re.compile(pattern)
-    except re.error as error:
-        raise LengthsError(f"pattern={pattern!r} is not a regular expression: {error}.") from error
-    if word.groups > 1:
-        raise LengthsError(f"pattern={pattern!r} has {word.groups} groups; use (?:…) for them.")
-    return word.findall
-
-
-def _edges(samples: Sequence[Any]) -> IntArray:
+def _edges(samples: Sequence[Sequence[str]] | Sequence[np.ndarray]) -> IntArray:
     return np.cumsum([0, *map(len, samples)], dtype=np.int64)
 
 
-def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any], IntArray]:
+def _flat(tokens: Field, offsets: npt.ArrayLike | None) -> tuple[np.ndarray, IntArray]:
     """Return token ids one after another, and where samples begin."""
     if offsets is None:
         if isinstance(tokens, np.ndarray) and tokens.dtype != object and tokens.ndim == 1:
@@ -210,12 +195,11 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
         edges = _edges(samples)
     else:
         flat, edges = as_array(tokens, "tokens"), as_array(offsets, "offsets")
-    if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iu"):
+    if flat.ndim != 1 or (flat.size and (flat.dtype.kind not in "iu" or flat.min() < 0)):
         raise LengthsError(
-            f"tokens are {flat.dtype}{list(flat.shape)}, expected token ids, integers."
+            f"tokens are {flat.dtype}{list(flat.shape)}, expected token ids: integers of at least "
+            "0, one after another."
         )
-    if flat.size and flat.min() < 0:
-        raise LengthsError(f"tokens[{int(flat.argmin())}] is {flat.min()}, expected at least 0.")
     is_integer = edges.ndim == 1 and edges.size > 1 and edges.dtype.kind in "iu"
     if not is_integer or [edges[0], edges[-1]] != [0, flat.size] or (edges[1:] < edges[:-1]).any():
         raise LengthsError(
@@ -223,22 +207,3 @@ def _flat(tokens: Any, offsets: npt.ArrayLike | None) -> tuple[npt.NDArray[Any],
             f"0 to {flat.size}."
         )
     return flat, edges.astype(np.int64)
-
-
-def _occurrences(
-    flat: npt.NDArray[Any], counts: Counts | None
-) -> tuple[npt.NDArray[Any], FloatArray]:
-    """Return ids, and how often each of them occurs. Ids without a count share the last one."""
-    if not flat.size:
-        return flat, np.zeros(1)
-    if counts is None:
-        if int(flat.max()) >= max(_DENSE, 4 * flat.size):
-            _, ids, found = np.unique(flat, return_inverse=True, return_counts=True)
-            return ids, found.astype(np.float64)
-        return flat, np.bincount(flat.astype(np.int64, copy=False)).astype(np.float64)
-    given = as_array(counts, "counts")
-    if given.ndim != 1 or given.dtype.kind not in "iuf" or not (given >= 0).all():
-        raise LengthsError(
-            "rarity(counts=…): expected a count of at least 0 for each id, or each word."
-        )
-    return np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._checks import check_choice, whole_number
 from batchwright.difficulty.arrays import as_array
 from batchwright.difficulty.shards import (
     Column,
@@ -22,16 +23,16 @@ from batchwright.difficulty.shards import (
 )
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.sources.progress import Advance, progress_bar
-from batchwright.typing import FloatArray
+from batchwright.typing import Batch, FloatArray, Sample
 
-Metric: TypeAlias = Callable[[Any], npt.ArrayLike]
+Metric: TypeAlias = Callable[[Batch], npt.ArrayLike]
 """From m samples to float[m]."""
 
 SHARD_SIZE = 1 << 16
 
 
 def score(
-    source: str | os.PathLike[str] | Sequence[Any],
+    source: str | os.PathLike[str] | Sequence[Sample],
     metric: Metric,
     *,
     shard_size: int = SHARD_SIZE,
@@ -60,7 +61,7 @@ def score(
             its content, a metric by its name and code.
         column: Which column of a file; None: the only one, or `text`.
         backend: "local" scores in this process, "ray" with Ray Data, on the cluster that
-            `ray.init` connected to, or on this machine.
+            `ray.init` connected to, or on this machine; not for paths.
         progress: Show a progress bar on standard error: True, False, or None for where that is a
             terminal and scoring takes more than a second.
 
@@ -74,38 +75,33 @@ def score(
         >>> score(["aa", "b", "cccc"], lambda texts: [len(text) for text in texts], shard_size=2)
         array([2., 1., 4.])
     """
-    if not isinstance(shard_size, int) or shard_size < 1:
-        raise LengthsError(f"score(shard_size={shard_size!r}): expected an integer of at least 1.")
-    if backend not in {"local", "ray"}:
-        raise LengthsError(f"score(backend={backend!r}): expected 'local' or 'ray'.")
-    facts = {"metric": metric_name(metric), "fingerprint": fingerprint, "shard_size": shard_size}
-    with progress_bar("Scoring", show=progress) as advance:
-        if isinstance(source, str | os.PathLike):
-            if backend == "ray":
-                raise LengthsError(
-                    "score(backend='ray') takes samples, not a path: read them first, or score the "
-                    "file with backend='local'."
-                )
-            data = Column(source, column)
-            kept = (
-                None if folder is None else ShardFolder(folder, facts | {"data": data.identity()})
-            )
-            shards = partial(data.shards, shard_size)
-            return score_shards(shards, lambda rows: metric(as_batch(rows)), kept, advance)
+    size = whole_number("score", "shard_size", shard_size, error=LengthsError)
+    check_choice("score", "backend", backend, ("local", "ray"), LengthsError)
+    facts: dict[str, object] = {"metric": metric_name(metric), "fingerprint": fingerprint}
+    facts["shard_size"] = size
+    shards: Callable[[Container[int]], Iterator[Shard]]
+    answers = metric
+    if isinstance(source, str | os.PathLike):
+        if backend == "ray":
+            raise LengthsError("score(backend='ray') takes samples, not a path: read them first.")
+        data = Column(source, column)
+        shards, answers = partial(data.shards, size), lambda rows: metric(as_batch(rows))
+        facts |= {} if folder is None else {"data": data.identity()}
+    else:
         if column is not None:
             raise LengthsError(f"score(column={column!r}) goes with a path.")
-        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or not len(source):
             raise LengthsError(
-                f"a {type(source).__name__} cannot be sliced: pass a list, an array or a dataset "
-                "of known length."
+                f"a {type(source).__name__} cannot be sliced, or is empty: pass a list, an array "
+                "or a dataset of at least one sample."
             )
-        if not len(source):
-            raise LengthsError("the source is empty, expected at least one sample.")
-        kept = None if folder is None else ShardFolder(folder, facts | data_facts(source))
+        shards = partial(slices, source, size)
         if backend == "ray":
-            shards = partial(_answers_of_ray, source, metric, shard_size)
-            return score_shards(shards, lambda answer: answer, kept, advance)
-        return score_shards(partial(slices, source, shard_size), metric, kept, advance)
+            shards, answers = partial(_answers_of_ray, source, metric, size), lambda scores: scores
+        facts |= {} if folder is None else data_facts(source)
+    kept = None if folder is None else ShardFolder(folder, facts)
+    with progress_bar("Scoring", show=progress) as advance:
+        return score_shards(shards, answers, kept, advance)
 
 
 def score_shards(
@@ -134,7 +130,7 @@ def score_shards(
 
 
 def _answers_of_ray(
-    source: Sequence[Any], metric: Metric, size: int, skip: Container[int]
+    source: Sequence[Sample], metric: Metric, size: int, skip: Container[int]
 ) -> Iterator[Shard]:
     """Yield shards with the metric's answers for samples, as workers finish them."""
     try:
@@ -145,24 +141,21 @@ def _answers_of_ray(
             "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
             "or leave it at 'local'."
         ) from error
-    missing: dict[int, Shard] = {}
-    for shard in slices(source, size, skip=range(len(source))):
-        if shard.number in skip:
-            yield shard
-        else:
-            missing[shard.number] = shard
-    if not missing:
+    shards = list(slices(source, size, skip=range(len(source))))
+    yield from (shard for shard in shards if shard.number in skip)
+    rows = [{"number": shard.number} for shard in shards if shard.number not in skip]
+    if not rows:
         return
     shared = ray.put(source)  # once; workers take their slices from there
 
-    def answer(row: dict[str, int]) -> dict[str, Any]:
-        samples = ray.get(shared)[row["first"] : row["first"] + size]
+    def answer(row: dict[str, int]) -> dict[str, int | np.ndarray]:
+        first = row["number"] * size
+        samples = ray.get(shared)[first : first + size]
         return {"number": row["number"], "scores": np.asarray(metric(samples), np.float64)}
 
-    rows = [{"number": shard.number, "first": shard.first} for shard in missing.values()]
     scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
     for done, row in enumerate(scored.iter_rows(), 1):
-        shard = missing[int(row["number"])]
+        shard = shards[int(row["number"])]
         yield shard._replace(samples=np.asarray(row["scores"]), fraction=done / len(rows))
 
 

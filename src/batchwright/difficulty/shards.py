@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright._array_file import read_checked_npy, write_checked_npy
 from batchwright._files import remove_unfinished, write_bytes
@@ -18,7 +19,7 @@ from batchwright._states import parsed
 from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import source_of
 from batchwright.sources.table import Place, Values, first_null, kind_of, type_of
-from batchwright.typing import FloatArray
+from batchwright.typing import Batch, FloatArray, Sample
 
 MANIFEST = "manifest.json"
 SHARDS = "shard-*.npy"
@@ -40,12 +41,12 @@ class Shard(NamedTuple):
 
     number: int
     first: int
-    samples: Any
+    samples: Batch
     num_rows: int
     fraction: float
 
 
-def slices(source: Sequence[Any], size: int, skip: Container[int] = ()) -> Iterator[Shard]:
+def slices(source: Sequence[Sample], size: int, skip: Container[int] = ()) -> Iterator[Shard]:
     """Slice samples into shards of `size`; skipped ones have None."""
     for number, start in enumerate(range(0, len(source), size)):
         stop = min(start + size, len(source))
@@ -74,7 +75,7 @@ class Column:
         self._measure = measure
         self.name = self._source.name
 
-    def identity(self) -> list[Any]:
+    def identity(self) -> list[object]:
         """Return what distinguishes the content and this column from others."""
         return [self._source.content(), self._column]
 
@@ -86,9 +87,7 @@ class Column:
             LengthsError: A row is null.
         """
         number, held, rows, fraction = 0, [], 0, 0.0
-        measure = self._measure
-        batches = self._source.rows(self._column, measure=measure, parse_numbers=measure is None)
-        for values, place, fraction in batches:
+        for values, place, fraction in self._source.rows(self._column, measure=self._measure):
             if (null := first_null(values)) is not None:
                 raise LengthsError(
                     f"{place.row(null)} is null. Every sample needs a score: fill or filter it."
@@ -106,11 +105,9 @@ class Column:
                     number, held, rows = number + 1, [], 0
         if rows:
             yield Shard(number, number * size, held, rows, fraction)
-        elif number == 0:
-            raise SourceError(f"{self.name} has no rows.")
 
 
-def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
+def as_batch(pieces: list[tuple[Values, Place]]) -> Batch:
     """Return the rows of a shard as a metric takes them.
 
     That is list[str] of text, list[bytes] of binary, a list of lists, or number[m].
@@ -118,7 +115,7 @@ def as_batch(pieces: list[tuple[Values, Place]]) -> Any:
     Raises:
         SourceError: The column holds something else.
     """
-    batch: list[Any] = []
+    batch: list[object] = []
     arrays: list[np.ndarray] = []
     for values, place in pieces:
         kind = kind_of(values)
@@ -146,18 +143,14 @@ class ShardFolder:
         LengthsError: The folder is of something else, or cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], facts: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike[str], facts: Mapping[str, object]) -> None:
         self.path = Path(path)
         manifest = self.path / MANIFEST
-        wanted: dict[str, Any] = json.loads(json.dumps(_FORMAT | dict(facts)))
+        wanted = json.loads(json.dumps(_FORMAT | dict(facts)))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.path)
-            if not manifest.exists():
-                if next(self.path.glob(SHARDS), None) is not None:
-                    raise LengthsError(  # noqa: TRY301 -- handled below
-                        f"{self.path} has shards but no {MANIFEST}. Choose another folder."
-                    )
+            if not manifest.exists() and next(self.path.glob(SHARDS), None) is None:
                 text = json.dumps(wanted, indent=2) + "\n"
                 write_bytes(manifest, text.encode(), LengthsError)
             found = dict(parsed(manifest.read_bytes()))
@@ -165,7 +158,7 @@ class ShardFolder:
             raise
         except (OSError, ValueError, TypeError) as error:
             raise LengthsError(
-                f"{self.path} is not a folder of scores: {one_line(error)}."
+                f"{self.path} is not a folder of scores: {one_line(error)}. Choose another folder."
             ) from error
         for name in [*wanted, *found]:
             there, here = found.get(name), wanted.get(name)
@@ -196,7 +189,7 @@ class ShardFolder:
         write_checked_npy(file, scores, LengthsError, tidy=False)
 
 
-def data_facts(source: Sequence[Any]) -> dict[str, Any]:
+def data_facts(source: Sequence[Sample]) -> dict[str, object]:
     """Return how many rows there are, and a hash of some of them."""
     size = len(source)
     digest = hashlib.sha256()
@@ -205,7 +198,7 @@ def data_facts(source: Sequence[Any]) -> dict[str, Any]:
     return {"num_samples": size, "data": digest.hexdigest()[:32]}
 
 
-def metric_name(metric: Any) -> str:
+def metric_name(metric: Callable[[Batch], npt.ArrayLike]) -> str:
     """Return the name of a metric, with a hash of its code where it has any."""
     function = getattr(metric, "func", metric)  # of a functools.partial
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -216,7 +209,7 @@ def metric_name(metric: Any) -> str:
     return f"{name}#{hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:12]}"
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Sample) -> bytes:
     """Write a row out so that equal rows have equal bytes in every process."""
     match value:
         case str() | bytes() | int() | float() | bool() | None:

@@ -4,17 +4,23 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._random import generator, shuffled
-from batchwright.difficulty.arrays import SMALLEST, as_array, as_labels, as_probabilities
+from batchwright.difficulty.arrays import (
+    SMALLEST,
+    as_array,
+    as_labels,
+    as_probabilities,
+    check_classes,
+)
 from batchwright.errors import LengthsError, MissingExtraError
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import Field, FloatArray, IntArray, LengthArray
 
-Teacher: TypeAlias = Callable[[Any, IntArray, Any], npt.ArrayLike]
+Teacher: TypeAlias = Callable[[Field, IntArray, Field], npt.ArrayLike]
 """From training features, their labels (int64, from 0 to k - 1) and test features to
 probabilities, float[m, k], of the test samples."""
 
@@ -48,9 +54,9 @@ class OutOfFold:
     """
 
     loss: FloatArray
-    predicted: npt.NDArray[np.integer[Any]]
+    predicted: LengthArray
     probabilities: FloatArray
-    classes: npt.NDArray[np.integer[Any]]
+    classes: LengthArray
     noise_rate: float
     noise_interval: tuple[float, float]
     disagreement: float
@@ -123,13 +129,20 @@ def out_of_fold(
         raise LengthsError(f"labels hold {classes.size} class, expected at least 2.")
     if not isinstance(folds, int) or not 2 <= folds <= size:
         raise LengthsError(f"out_of_fold(folds={folds!r}): expected 2 to {size}, the samples.")
-    fold = _folds(codes, folds, seed)
+    # Samples of one class are assigned in turn.
+    order = shuffled(np.arange(size), generator(seed, "out of fold"))
+    order = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(size, dtype=np.int64)
+    fold[order] = np.arange(size) % folds
+    is_selectable = hasattr(features, "__getitem__") and hasattr(features, "shape")
+    rows: Field = features if teacher and is_selectable else as_array(features, "features")
     if teacher is None:
-        probabilities = _of_logistic_regression(_features(features, size), codes, fold)
+        _check_features(rows)
+    if len(rows) != size:
+        raise LengthsError(f"features have {len(rows)} rows for {size} labels.")
+    if teacher is None:
+        probabilities = _of_logistic_regression(rows.astype(np.float64, copy=False), codes, fold)
     else:
-        is_selectable = hasattr(features, "__getitem__") and hasattr(features, "shape")
-        rows: Any = features if is_selectable else as_array(features, "features")
-        _check_rows(rows, size)
         probabilities = _of_teacher(teacher, rows, codes, fold)
     estimate = noise_rate(probabilities, codes)
     return OutOfFold(
@@ -180,15 +193,7 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
     p = as_probabilities(probabilities, "probabilities")
     size, num_classes = p.shape
     y = as_labels(labels, size)
-    if size == 0 or num_classes < 2:
-        raise LengthsError(
-            f"probabilities have shape {list(p.shape)}, expected at least one row, two columns."
-        )
-    if y.min() < 0 or y.max() >= num_classes:
-        raise LengthsError(
-            f"labels are {y.min()} to {y.max()}, probabilities are of classes 0 to "
-            f"{num_classes - 1}."
-        )
+    check_classes(y, p.shape)
     agrees = p.argmax(axis=1) == y
     odds = np.log(np.maximum(p, SMALLEST))
     odds -= odds.max(axis=1, keepdims=True)
@@ -225,36 +230,19 @@ def _log_likelihood(
     return total
 
 
-def _features(features: npt.ArrayLike, size: int) -> FloatArray:
-    array = as_array(features, "features")
+def _check_features(array: np.ndarray) -> None:
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
         raise LengthsError(
             f"features are {array.dtype}{list(array.shape)}, expected float[n, d]: a row per "
             "sample. Flatten images; of text, take embeddings."
         )
-    _check_rows(array, size)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         index = int(np.argmin(finite))
         raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
-    return array.astype(np.float64, copy=False)
 
 
-def _check_rows(features: Any, size: int) -> None:
-    if len(features) != size:
-        raise LengthsError(f"features have {len(features)} rows for {size} labels.")
-
-
-def _folds(codes: IntArray, folds: int, seed: int) -> IntArray:
-    """Assign samples to folds at random, those of one class in turn. int64[n]."""
-    order = shuffled(np.arange(codes.size), generator(seed, "out of fold"))
-    order = order[np.argsort(codes[order], kind="stable")]
-    fold = np.empty(codes.size, dtype=np.int64)
-    fold[order] = np.arange(codes.size) % folds
-    return fold
-
-
-def _of_teacher(teacher: Teacher, features: Any, codes: IntArray, fold: IntArray) -> FloatArray:
+def _of_teacher(teacher: Teacher, features: Field, codes: IntArray, fold: IntArray) -> FloatArray:
     num_classes = int(codes.max()) + 1
     probabilities = np.empty((codes.size, num_classes))
     for k in range(fold.max() + 1):

@@ -11,7 +11,7 @@ from batchwright.errors import SourceError
 from batchwright.sources.table import Columns, native_file
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from batchwright.sources.table import Array
 
 Blocks: TypeAlias = Generator[tuple[bytes, float], None, None]
 """Bytes in order, each piece with the fraction of the file that has been read."""
@@ -39,19 +39,13 @@ def end_of_lines(data: bytes) -> int:
 def row_blocks(
     path: Path, end_of_rows: Callable[[bytes], int] = end_of_lines, *, size: int | None = None
 ) -> Blocks:
-    """Read whole rows, decompressed as the suffix says, without a byte order mark.
+    """Read whole rows, about `size` bytes at a time, unpacked and without a byte order mark.
 
-    Args:
-        path: The file.
-        end_of_rows: Finds where the last whole row ends, in data that begins with a row.
-        size: About how many bytes to read at a time.
-
-    Yields:
-        Rows. What follows the last mark of a row's end comes by itself, with fraction 1.
+    `end_of_rows` finds where the last whole row ends in data that begins with a row. What follows
+    the last one comes by itself, with fraction 1.
 
     Raises:
-        SourceError: The file cannot be read, has a row of more than 16 MiB, or unpacks to far
-            more than its size.
+        SourceError: A row has more than 16 MiB, or the file unpacks to far more than its size.
     """
     rest = b""
     for data, fraction in _unpacked(path, size or _BLOCK_BYTES):
@@ -101,11 +95,11 @@ def lines(path: Path) -> Columns:
     )
 
 
-def _lines_of(block: bytes) -> pa.Array[Any]:
+def _lines_of(block: bytes) -> Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r")
     split: Any = pc.split_pattern(pa.array([rows]), "\n")
-    texts: pa.Array[Any] = split.flatten().cast(pa.string())  # which refuses invalid UTF-8
+    texts: Array = split.flatten().cast(pa.string())  # which refuses invalid UTF-8
     return texts

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from batchwright._array_file import read_checked_npy, write_checked_npy
+from batchwright._array_file import write_checked_npy
 from batchwright.errors import SourceError
 
 _FORMAT = 3
@@ -43,15 +43,19 @@ def place(*, cache: bool | str | os.PathLike[str]) -> Path | None:
 
 def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
     """Return the suffixes and a hash of each file; None where one cannot be read."""
+
+    def hashed(file: Path) -> tuple[str, str]:
+        if not file.is_file():  # a pipe would wait
+            raise FileNotFoundError(file)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "blake2b").hexdigest()
+        return "".join(file.suffixes[-2:]).lower(), digest
+
     try:
         with ThreadPoolExecutor() as pool:
-            hashes = list(pool.map(_hash, files))
+            return list(pool.map(hashed, files))
     except OSError:
         return None
-    return [
-        ("".join(file.suffixes[-2:]).lower(), digest)
-        for file, digest in zip(files, hashes, strict=True)
-    ]
 
 
 def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
@@ -63,40 +67,24 @@ def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
     return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in facts]
 
 
-def key(*facts: object) -> str:
-    """Return the name of a result, from everything it depends on, as values that JSON can write."""
+def entry(directory: Path, *facts: object) -> Path:
+    """Return the file of a result, from everything it depends on, as values for JSON."""
     text = json.dumps([_FORMAT, *facts], ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return directory / f"lengths-{key}.npy"
 
 
-def load(directory: Path, key: str) -> np.ndarray | None:
-    """Return the lengths kept under `key`; None where there are none, or damaged ones."""
-    return read_checked_npy(_file(directory, key))
-
-
-def save(directory: Path, key: str, lengths: np.ndarray) -> None:
-    """Keep `lengths` under `key`, whole or not at all; warn where the disk does not allow it."""
-    file = _file(directory, key)
+def save(file: Path, lengths: np.ndarray) -> None:
+    """Keep lengths, whole or not at all; warn where the disk does not allow it."""
     if file.exists() and not file.is_file():  # a pipe would wait
         return
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_checked_npy(file, lengths, SourceError)
     except (OSError, SourceError) as error:
         warnings.warn(
-            f"The lengths could not be kept in {directory}: {error} They are read again next "
+            f"The lengths could not be kept in {file.parent}: {error} They are read again next "
             "time. Pass cache=False, or another directory.",
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _file(directory: Path, key: str) -> Path:
-    return directory / f"lengths-{key}.npy"
-
-
-def _hash(file: Path) -> str:
-    if not file.is_file():  # a pipe would wait
-        raise FileNotFoundError(file)
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "blake2b").hexdigest()

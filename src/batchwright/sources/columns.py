@@ -15,7 +15,18 @@ from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
 from batchwright.sources import cache, files
 from batchwright.sources.measures import numbers_of_text
-from batchwright.sources.table import Batches, Place, Table, Values, checked, kind_of, type_of
+from batchwright.sources.table import (
+    Batches,
+    Place,
+    Table,
+    Values,
+    checked,
+    kind_of,
+    plain,
+    reading,
+    type_of,
+)
+from batchwright.typing import Field
 
 if TYPE_CHECKING:
     import datasets
@@ -28,6 +39,7 @@ ITEM_COLUMNS = ("input_ids",)
 TEXT_COLUMNS = ("text",)
 
 _DATASET_ROWS = 4096
+_MOST_LISTED = 20
 
 
 class Source(NamedTuple):
@@ -48,36 +60,51 @@ class Source(NamedTuple):
     state: Callable[[], object]
 
     def rows(
-        self, column: str | None, *, measure: str | None = None, parse_numbers: bool = False
+        self, column: str | None, *, measure: str | None
     ) -> Iterator[tuple[Values, Place, float]]:
-        """Read one column of all tables.
+        """Read one column of all tables, without its encodings and without empty batches.
 
         Args:
             column: Its name; None: found by name, as `choose` does.
-            measure: What will be measured of it, for `choose`.
-            parse_numbers: Whether text of a file without types is read as numbers.
+            measure: What will be measured of it. None: numbers, which a CSV holds as text.
 
         Yields:
             Rows, where they come from, and the fraction of the source that has been read.
+
+        Raises:
+            SourceError: A file is damaged, has too many rows for its size, or there are none.
         """
+        place = None
         for number, open_table in enumerate(self.tables):
             table = open_table()
             column = choose(table.columns, column, source=table.name, measure=measure)
-            row = 0
-            for values, fraction in table.rows(column):
+            batches, row = table.batches(column), 0
+            while True:
+                with reading(table.name, table.kind):
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    values, fraction = plain(batch[0]), batch[1]
+                if row + len(values) > table.most_rows:
+                    raise SourceError(
+                        f"{table.name} unpacks to more than {table.most_rows:,} rows, the most "
+                        "that are read from a file of its size."
+                    )
+                if not len(values):
+                    continue
                 place = Place(table.name, column, row)
-                if parse_numbers and not table.typed:
-                    values = numbers_of_text(values, place)  # noqa: PLW2901
+                if measure is None and not table.typed:
+                    values = numbers_of_text(values, place)
                 yield values, place, (number + fraction) / len(self.tables)
                 row += len(values)
+        if place is None:
+            raise SourceError(f"{self.name} has no rows.")
 
 
-def source_of(given: Any, *, lines: bool = False) -> Source:
-    """Find out what a path or a dataset stands for.
+def source_of(given: object, *, lines: bool = False) -> Source:
+    """Find out what a path, a pattern or a `datasets.Dataset` stands for.
 
-    Args:
-        given: A path, a pattern, or a `datasets.Dataset`.
-        lines: Whether a `.txt` is taken, in which every line is a sample.
+    With `lines`, also a `.txt` is taken, in which every line is a sample.
     """
     if type(given).__module__.partition(".")[0] == "datasets":
         return _live(given)
@@ -88,10 +115,11 @@ def source_of(given: Any, *, lines: bool = False) -> Source:
         )
     path = Path(given)
     paths = files.files_of(path)
+    formats = map(files.format_of, paths)
     return Source(
         str(path),
         [partial(files.open_file, each, lines=lines) for each in paths],
-        all(map(files.is_columnar, paths)),
+        all(format_ is not None and format_.columnar for format_ in formats),
         partial(cache.contents, paths),
         partial(cache.state, paths),
     )
@@ -143,80 +171,52 @@ def choose(
         >>> choose(["id", "num_tokens"], None, source="corpus.parquet")
         'num_tokens'
     """
-    if column is None:
-        column = _default(names, source, measure)
-    if column not in names:
-        nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ColumnNotFoundError(f"{source} has no column {column!r}.{hint} {_listed(names)}")
-    if names.count(column) > 1:
-        raise SourceError(
-            f"{source} has {names.count(column)} columns named {column!r}. Rename all but one."
-        )
-    return column
-
-
-def _default(names: Sequence[str], source: str, measure: str | None) -> str:
-    if names and all(name.strip().isdecimal() for name in names):
+    if column is None and names and all(name.strip().isdecimal() for name in names):
         raise SourceError(
             f"{source}: the columns are named {names[0]!r} …, so its first line may be no header. "
             "Put the columns' names in the first line, or say which column to take."
         )
-    if len(names) == 1:
-        return names[0]
-    if measure is None:
-        tiers = [LENGTH_COLUMNS, ITEM_COLUMNS]
-    else:
-        tiers = [ITEM_COLUMNS if measure == "items" else TEXT_COLUMNS]
-    for tier in tiers:
-        known = [name for name in names if name in tier]
-        if len(known) == 1:
-            return known[0]
-        if known:
-            break  # two columns that could be meant
-    raise SourceError(f"{source}: say which column to take the lengths from. {_listed(names)}")
-
-
-def _listed(names: Sequence[str], limit: int = 20) -> str:
-    if not names:
-        return "It has no columns."
-    shown = ", ".join(repr(name) for name in names[:limit])
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"It has {shown}{more}."
+    if column is None:
+        items = [name for name in names if name in ITEM_COLUMNS]
+        lengths = [name for name in names if name in LENGTH_COLUMNS]
+        texts = [name for name in names if name in TEXT_COLUMNS]
+        known = {None: lengths or items, "items": items}.get(measure, texts)
+        found = names if len(names) == 1 else known
+        column = found[0] if len(found) == 1 else None
+    if column is not None and names.count(column) == 1:
+        return column
+    shown = ", ".join(map(repr, names[:_MOST_LISTED])) or "no columns"
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    listed = f"It has {shown}{more}."
+    if column is None:
+        raise SourceError(f"{source}: say which column to take the lengths from. {listed}")
+    if column in names:
+        raise SourceError(
+            f"{source} has {names.count(column)} columns named {column!r}. Rename all but one."
+        )
+    nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ColumnNotFoundError(f"{source} has no column {column!r}.{hint} {listed}")
 
 
 def column_values(
     source: str | os.PathLike[str] | datasets.Dataset, column: str, *, text: bool = False
-) -> Any:
-    r"""Read a column that holds no lengths: labels, groups, texts. It is held in memory.
+) -> Field:
+    """Read a column that holds no lengths: labels, groups, or, where asked for, only text.
 
-    Args:
-        source: As `batchwright.sources.read_lengths` takes it.
-        column: Which column.
-        text: Refuse anything but text.
-
-    Returns:
-        [n]: a chunked array of `pyarrow`; of a `.npy`, an array. A CSV holds text only.
+    It is held in memory: [n], a chunked array of `pyarrow`, or, of a `.npy`, an array of NumPy.
 
     Raises:
         ColumnNotFoundError: There is no such column.
         SourceError: The source cannot be read; or the column holds lists, or no text where text
             was asked for.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     path = pathlib.Path(directory, "corpus.csv")
-        ...     _ = path.write_text("text,label\nto be,yes\nor not,no\n")
-        ...     column_values(path, "label").to_pylist()
-        ['yes', 'no']
     """
     found = source_of(source)
     pieces: list[Any] = []
-    for values, place, _ in found.rows(column):
-        kind = kind_of(values)
-        if isinstance(values, np.ndarray) and values.dtype.kind == "U":
-            kind = "text"
+    values: Any
+    for values, place, _ in found.rows(column, measure="characters"):
+        is_array = isinstance(values, np.ndarray)
+        kind = "text" if is_array and values.dtype.kind == "U" else kind_of(values)
         if text and kind not in {"text", None}:
             raise SourceError(f"{place} is of type {type_of(values)}; expected a column of text.")
         if kind in {"lists", "binary"}:
@@ -224,29 +224,18 @@ def column_values(
                 f"{place} is of type {type_of(values)}; expected integers or text, one value for "
                 "each sample."
             )
-        pieces.append(values)
-    if not pieces:
-        raise SourceError(f"{found.name} has no rows.")
+        # Offsets of 32 bits end at 2 GiB of text.
+        pieces.append(values.cast("large_string") if kind == "text" and not is_array else values)
     if isinstance(pieces[0], np.ndarray):
         return np.concatenate(pieces)
-    return _chunked(pieces, f"{found.name}: {column!r}")
-
-
-def _chunked(pieces: list[Any], where: str) -> Any:
-    """Join batches of one type, or of several that one type can hold."""
     import pyarrow as pa
 
-    # Offsets of 32 bits end at 2 GiB of text.
-    tables = [
-        pa.table(
-            [piece.cast(pa.large_string()) if pa.types.is_string(piece.type) else piece], ["x"]
-        )
-        for piece in pieces
-    ]
+    tables = [pa.table([piece], ["x"]) for piece in pieces]
     try:
         return pa.concat_tables(tables, promote_options="permissive").column(0)
     except pa.ArrowException as error:
-        types = ", ".join(sorted({str(table.column(0).type) for table in tables}))
+        types = ", ".join(sorted({str(piece.type) for piece in pieces}))
         raise SourceError(
-            f"{where} is of several types, {types}: expected one. Write the files again."
+            f"{found.name}: {column!r} is of several types, {types}: expected one. Write the files "
+            "again."
         ) from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import blocks, columnar, delimited
+from batchwright.sources import blocks, columnar
+from batchwright.sources.delimited import delimited
 from batchwright.sources.json_lines import json_lines
 from batchwright.sources.table import Columns, Table, reading
 
@@ -43,13 +45,12 @@ FORMATS = {
     ".ipc": _ARROW,
     ".jsonl": _JSON,
     ".ndjson": _JSON,
-    ".csv": Format("CSV", delimited.csv, typed=False),
-    ".tsv": Format("TSV", delimited.tsv, typed=False),
+    ".csv": Format("CSV", delimited, typed=False),
+    ".tsv": Format("TSV", partial(delimited, delimiter=b"\t"), typed=False),
 }
 """A new format is one function and one line here."""
 
 _KNOWN = ", ".join(FORMATS)
-_DESCRIPTIONS = ("state.json", "dataset_dict.json")  # what `datasets.save_to_disk` writes
 
 # How many rows are believed: so many, or so many for each byte, whichever is more. Where all
 # lengths are equal, Parquet keeps a million rows in a hundred bytes.
@@ -69,27 +70,26 @@ def files_of(source: Path) -> list[Path]:
         SourceError: A directory holds several kinds.
     """
     with reading(str(source), "a source"):
-        exists, entries = source.exists(), list(source.iterdir()) if source.is_dir() else None
-        if not exists and glob.has_magic(str(source)):
+        if source.is_dir():
+            if (source / "dataset_dict.json").is_file():
+                splits = sorted(path.parent.name for path in source.glob("*/state.json"))
+                raise SourceError(
+                    f"{source} holds splits, which are planned one by one. Name one of its "
+                    f"directories: {', '.join(map(repr, splits))}."
+                )
+            if (source / "state.json").is_file():
+                return _files_of_saved_dataset(source)
+            return _shards(list(source.iterdir()), source)
+        if source.exists():
+            return [source]
+        if glob.has_magic(str(source)):
             matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-            entries = [Path(name) for name in matches]
-        is_saved = any((source / name).is_file() for name in _DESCRIPTIONS)
-    if is_saved:
-        with reading(str(source), "a saved dataset"):
-            return _files_of_saved_dataset(source)
-    if entries is not None:
-        return _shards(entries, str(source))
-    if exists:
-        return [source]
+            return _shards([Path(name) for name in matches], source)
     raise SourceNotFoundError(f"There is no file or directory {source}.")
 
 
 def open_file(path: Path, *, lines: bool = False) -> Table:
-    """Open one file as what its suffix says.
-
-    Args:
-        path: The file.
-        lines: Whether a `.txt` is taken, in which every line is a sample.
+    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line.
 
     Raises:
         SourceNotFoundError: The file is gone.
@@ -97,8 +97,7 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
     """
     with reading(str(path), "a file"):
         size = path.stat().st_size
-    suffix = _suffix(path)
-    format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
+    format_ = format_of(path, lines=lines)
     if format_ is None:
         raise SourceError(
             f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
@@ -114,70 +113,52 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
     return Table(str(path), format_.kind, columns, batches, format_.typed, most_rows)
 
 
-def is_columnar(path: Path) -> bool:
-    """Return whether one column of a file is read by itself, and needs no parsing."""
-    format_ = FORMATS.get(_suffix(path))
-    return format_ is not None and format_.columnar
-
-
-def _suffix(path: Path) -> str:
-    """Return the suffix of the format, without a codec's; "" where the two do not go together."""
+def format_of(path: Path, *, lines: bool = False) -> Format | None:
+    """Return the format that a suffix stands for, perhaps with that of a codec after it."""
     suffix = path.suffix.lower()
-    if suffix not in blocks.CODECS:
-        return suffix
-    inner = Path(path.stem).suffix.lower()
-    format_ = _LINES if inner == ".txt" else FORMATS.get(inner)
-    return "" if format_ is None or format_.columnar else inner
+    packed = suffix in blocks.CODECS
+    if packed:
+        suffix = Path(path.stem).suffix.lower()
+    format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
+    return None if packed and format_ is not None and format_.columnar else format_
 
 
-def _shards(candidates: list[Path], source: str) -> list[Path]:
+def _shards(candidates: list[Path], source: Path) -> list[Path]:
     # Writers leave files such as _SUCCESS, .part-0.crc and README.md beside the shards.
-    files = sorted(
-        path
-        for path in candidates
-        if _suffix(path) in FORMATS and not path.name.startswith((".", "_")) and path.is_file()
-    )
+    files = {
+        path: format_
+        for path in sorted(candidates)
+        if (format_ := format_of(path)) and not path.name.startswith((".", "_")) and path.is_file()
+    }
     if not files:
         raise SourceNotFoundError(f"{source} holds no file of a known kind: {_KNOWN}.")
-    kinds = sorted({_suffix(path) for path in files})
-    if len({FORMATS[kind] for kind in kinds}) > 1:
-        example = Path(source, f"*{kinds[0]}") if Path(source).is_dir() else f"*{kinds[0]}"
+    if len(set(files.values())) > 1:
+        kinds = sorted({format_.kind for format_ in files.values()})
         raise SourceError(
-            f"{source} holds files of several kinds ({', '.join(kinds)}). "
-            f"Name one kind with a pattern, for instance '{example}'."
+            f"{source} holds files of several kinds ({', '.join(kinds)}). Name one kind with a "
+            "pattern such as '*.parquet'."
         )
-    return files
+    return list(files)
 
 
 def _files_of_saved_dataset(directory: Path) -> list[Path]:
-    """Return the Arrow files of a saved dataset, in the order of its rows."""
-    if (directory / "dataset_dict.json").is_file():
-        names = sorted(path.parent.name for path in directory.glob("*/state.json"))
-        raise SourceError(
-            f"{directory} holds splits, which are planned one by one. Name one of its "
-            f"directories: {', '.join(map(repr, names))}."
-        )
+    """Return the Arrow files that `datasets.save_to_disk` wrote, in the order of the rows."""
     description = directory / "state.json"
-    state = json.loads(description.read_bytes())
-    entries = state.get("_data_files") if isinstance(state, dict) else None
-    if not isinstance(entries, list):
-        raise SourceError(f"{description} names no data files.")
-    if not entries:
-        raise SourceError(f"{directory} has no rows.")
-    files: list[Any] = [
-        entry.get("filename") if isinstance(entry, dict) else entry for entry in entries
-    ]
-    for name in files:
+    with reading(str(directory), "a saved dataset"):
+        state = json.loads(description.read_bytes())
+        names = [entry["filename"] for entry in state["_data_files"]]
         # A path elsewhere is refused: everything a dataset saves is in its directory.
-        if not isinstance(name, str) or name in {"", ".", ".."} or Path(name).name != name:
-            raise SourceError(
-                f"{description} names {one_line(repr(name), 80)} as a data file; expected the name "
-                "of a file beside it."
-            )
+        elsewhere = [name for name in names if Path(name).name != name]
+    if not names:
+        raise SourceError(f"{directory} has no rows.")
+    if elsewhere or len(set(names)) < len(names):
+        raise SourceError(
+            f"{description} names {one_line(repr(elsewhere or names), 80)} as data files; expected "
+            "names of files beside it, each once."
+        )
+    for name in names:
         if not (directory / name).is_file():
             raise SourceNotFoundError(
                 f"{directory} is not complete: there is no file {directory / name}."
             )
-    if len(set(files)) < len(files):
-        raise SourceError(f"{description} names a data file twice.")
-    return [directory / name for name in files]
+    return [directory / name for name in names]

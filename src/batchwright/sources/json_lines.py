@@ -18,6 +18,8 @@ from batchwright.sources.table import Batches, Columns, checked, kind_of, readin
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchwright.sources.table import Array
+
 _PARSE_BYTES = 2 << 20  # by one thread at a time
 
 # The columns, and the type of the one that is read, are found in the lines within both limits.
@@ -36,23 +38,21 @@ _KINDS = {
 
 
 def json_lines(path: Path) -> Columns:
-    """Open a file of JSON lines. Its columns are the keys in the first thousand lines.
-
-    Raises:
-        SourceError: One of those lines is not a JSON object.
-    """
+    """Open a file of JSON lines. Its columns are the keys in the first thousand lines."""
     name = str(path)
-    head = _head(path)
+    with contextlib.closing(row_blocks(path, size=_HEAD_BYTES)) as first:
+        block, _ = next(first, (b"", 1.0))
+    head = block.split(b"\n", _HEAD_LINES)[:_HEAD_LINES]
     columns = tuple(dict.fromkeys(key for _, row in _rows(head, 1, name) for key in row))
 
     def batches(column: str) -> Batches:
-        expected = _column(_rows(head, 1, name), column, name)
+        expected = _column(_rows(head, 1, name), column)
         first_line = 1
         for block, fraction in row_blocks(path):
             array = _read_block(block, column, expected.type)
             if array is None:
                 # Split at newlines only: splitlines would also split where JSON allows it.
-                array = _column(_rows(block.split(b"\n"), first_line, name), column, name)
+                array = _column(_rows(block.split(b"\n"), first_line, name), column)
                 if kind_of(array) == kind_of(expected) == "numbers":
                     expected = array  # integers so far, floats from here on
             yield array, fraction
@@ -61,49 +61,40 @@ def json_lines(path: Path) -> Columns:
     return columns, batches
 
 
-def _head(path: Path) -> list[bytes]:
-    with contextlib.closing(row_blocks(path, size=_HEAD_BYTES)) as first:
-        block, _ = next(first, (b"", 1.0))
-    lines = block[:_HEAD_BYTES].split(b"\n", _HEAD_LINES)
-    if len(block) > _HEAD_BYTES or len(lines) > _HEAD_LINES:
-        # The last piece is cut off. The first line is read whole, however long it is.
-        lines = lines[:-1] or [block.partition(b"\n")[0]]
-    return lines
-
-
-def _rows(lines: Iterable[bytes], first: int, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Parse lines that are not blank; yield each with its number."""
+def _rows(lines: Iterable[bytes], first: int, name: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Parse lines that are not blank; yield each with where it is."""
     for number, line in enumerate(lines, first):
-        if line.strip():
-            yield number, _parsed(line, f"{name}, line {number:,}")
-
-
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    with reading(where, "JSON"):
-        try:
-            value = json.loads(line.decode())
-        except json.JSONDecodeError as error:
+        if not line.strip():
+            continue
+        where = f"{name}, line {number:,}"
+        with reading(where, "JSON"):
+            try:
+                value = json.loads(line.decode())
+            except json.JSONDecodeError as error:
+                raise SourceError(
+                    f"{where}: not valid JSON: {error.msg} at column {error.colno}. "
+                    "The line may be cut off."
+                ) from error
+            except UnicodeDecodeError as error:
+                raise SourceError(f"{where}: not valid UTF-8: {error.reason}.") from error
+        if not isinstance(value, dict):
             raise SourceError(
-                f"{where}: not valid JSON: {error.msg} at column {error.colno}. "
-                "The line may be cut off."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{where}: not valid UTF-8: {error.reason}.") from error
-    if not isinstance(value, dict):
-        raise SourceError(
-            f'{where}: expected an object such as {{"length": 12}}, found '
-            f"{one_line(line.decode(), 40)}"
-        )
-    return value
+                f'{where}: expected an object such as {{"length": 12}}, found '
+                f"{one_line(line.decode(), 40)}"
+            )
+        yield where, value
 
 
-def _read_block(block: bytes, column: str, type_: pa.DataType) -> pa.Array[Any] | None:
+def _read_block(block: bytes, column: str, type_: pa.DataType) -> Array | None:
     """Parse one column of a block at full speed; return None where that fails."""
-    if not _is_all_objects(block):
-        return None
     import pyarrow as pa
     import pyarrow.json as pa_json
 
+    # Arrow crashes on a lone `null`: every line has to begin as an object does.
+    characters = np.frombuffer(block, np.uint8)
+    begins = np.append(0, np.flatnonzero(characters[:-1] == ord("\n")) + 1)
+    if not np.isin(characters[begins], (ord("{"), ord("\n"))).all():
+        return None
     data: Any = pa.BufferReader(block)
     schema = pa.schema([(column, type_)])
     try:
@@ -117,35 +108,24 @@ def _read_block(block: bytes, column: str, type_: pa.DataType) -> pa.Array[Any] 
         return None
 
 
-def _is_all_objects(block: bytes) -> bool:
-    """Return whether every line begins as an object does; Arrow crashes on a lone ``null``."""
-    characters = np.frombuffer(block, np.uint8)
-    after_newlines = np.flatnonzero(characters[:-1] == ord("\n")) + 1
-    begins = characters[np.append(0, after_newlines)] if characters.size else characters
-    return bool(np.isin(begins, (ord("{"), ord("\n"))).all())
-
-
-def _column(rows: Iterable[tuple[int, dict[str, Any]]], column: str, name: str) -> pa.Array[Any]:
+def _column(rows: Iterable[tuple[str, dict[str, object]]], column: str) -> Array:
     """Collect one column of parsed lines; refuse one that changes its kind."""
+    import pyarrow as pa
+
     values: list[Any] = []
     kind: str | None = None
-    for number, row in rows:
+    for where, row in rows:
         value = row.get(column)
         found = _KINDS[type(value)]
         if kind is not None and found is not None and found != kind:
-            raise SourceError(
-                f"{name}, line {number:,}: {column!r} is {found} here, but {kind} before."
-            )
+            raise SourceError(f"{where}: {column!r} is {found} here, but {kind} before.")
         kind = kind or found
         values.append(value)
-    import pyarrow as pa
-
-    array: pa.Array[Any]
     if kind == "a list":
         with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
-            array = pa.array(values)
-            return array
+            lists: Array = pa.array(values)
+            return lists
         # Lists of items of several types have no Arrow type, and how many there are is enough.
         values = [None if value is None else [None] * len(value) for value in values]
-    array = pa.array(values)
+    array: Array = pa.array(values)
     return array

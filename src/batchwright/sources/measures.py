@@ -26,12 +26,12 @@ from batchwright.sources.table import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from batchwright.sources.table import Array
 
 TEXT_MEASURES = ("characters", "words", "bytes", "tokens")
 MEASURES = (*TEXT_MEASURES, "items")
 
-_FITTING: dict[Kind, tuple[str | None, ...]] = {
+_FITTING: dict[Kind | None, tuple[str | None, ...]] = {
     "numbers": (None,),
     "text": TEXT_MEASURES,
     "lists": (None, "items"),
@@ -48,18 +48,21 @@ Tokenizer: TypeAlias = "str | os.PathLike[str] | Callable[[list[str]], Any] | An
 """A tokenizer.json or a directory with one; a tokenizer of `tokenizers` or `transformers`; or a
 function from a list of texts to the number of tokens of each."""
 
+CountTokens: TypeAlias = Callable[[list[str]], np.ndarray]
+"""From k texts to int64[k]."""
+
 
 class Measure(NamedTuple):
     """How a column becomes lengths.
 
     Attributes:
         name: One of `MEASURES`; None: numbers are lengths, and the items of lists are counted.
-        count_tokens: From k texts to int64[k], for `"tokens"`.
+        count_tokens: For `"tokens"`.
         key: Identifies the tokenizer's content; None for a function, which has none.
     """
 
     name: str | None = None
-    count_tokens: Callable[[list[str]], np.ndarray] | None = None
+    count_tokens: CountTokens | None = None
     key: str | None = None
 
 
@@ -99,48 +102,30 @@ def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndar
             f"{place.row(null)} is null. Every sample needs a length: fill or filter it."
         )
     kind = kind_of(values)
-    _check_measure(values, kind, measure.name, place)
-    if kind == "numbers":
-        if not isinstance(values, np.ndarray):
-            # A copy, so that neither a batch nor a mapped file is kept alive.
-            values = np.array(values.to_numpy(zero_copy_only=False))
-        yield _whole_numbers(values, place)
-        return
-    size = _rows_at_a_time(values, measure)
-    for start in range(0, len(values), size):
-        piece: Any = values[start : start + size]
-        if measure.count_tokens is not None:
-            yield measure.count_tokens(piece.to_pylist())
-        else:
-            yield _counted(piece, measure.name or "items")
-
-
-def _check_measure(values: Values, kind: Kind | None, asked: str | None, place: Place) -> None:
-    fitting = _FITTING.get(kind or "other")
+    fitting = _FITTING.get(kind)
     if fitting is None:
         raise SourceError(
             f"{place} is of type {type_of(values)}; expected integers, text or lists."
         )
-    if asked in fitting:
-        return
-    if kind == "numbers":
-        raise SourceError(
-            f"{place} holds numbers, which are lengths as they are. Leave out measure={asked!r}, "
-            "or name a column of text or lists."
-        )
-    measures = " or ".join(repr(name) for name in fitting if name)
-    if asked is None:
-        raise SourceError(f"{place} holds {kind}: say how to measure it, measure={measures}.")
-    raise SourceError(f"{place} holds {kind}: expected measure={measures}, got {asked!r}.")
-
-
-def _rows_at_a_time(values: Any, measure: Measure) -> int:
-    # A batch may be a whole file: pieces bound the memory, and let the bar move.
-    if measure.count_tokens is not None:
-        return _TOKENIZED_ROWS
-    if measure.name == "words":
-        return int(max(1, len(values) * _WORDS_BYTES // max(1, values.nbytes)))
-    return len(values)
+    if measure.name not in fitting:
+        expected = " or ".join(map(repr, fitting))
+        raise SourceError(f"{place} holds {kind}: pass measure={expected}, not {measure.name!r}.")
+    if isinstance(values, np.ndarray):
+        yield _whole_numbers(values, place)
+    elif kind == "numbers":
+        # A copy, so that neither a batch nor a mapped file is kept alive.
+        yield _whole_numbers(np.array(values.to_numpy(zero_copy_only=False)), place)
+    elif measure.count_tokens is not None:
+        for start in range(0, len(values), _TOKENIZED_ROWS):
+            texts: Any = values[start : start + _TOKENIZED_ROWS]
+            yield measure.count_tokens(texts.to_pylist())
+    else:
+        # A batch may be a whole file: pieces bound the memory of a list of words.
+        size = len(values)
+        if measure.name == "words":
+            size = max(1, size * _WORDS_BYTES // max(1, values.nbytes))
+        for start in range(0, len(values), size):
+            yield _counted(values[start : start + size], measure.name or "items")
 
 
 def _counted(values: Any, name: str) -> np.ndarray:
@@ -182,7 +167,7 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
+def numbers_of_text(values: Values, place: Place) -> Array:
     """Read numbers from text, as a file without types holds them.
 
     Raises:
@@ -192,37 +177,37 @@ def numbers_of_text(values: Any, place: Place) -> pa.Array[Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = pc.utf8_trim_whitespace(values)
-    # In pieces: Arrow goes on after a text that is not a number, and is slow with each.
-    starts = range(0, max(1, len(values)), _CAST_ROWS)
-    pieces = [values.slice(start, _CAST_ROWS) for start in starts]
-    for type_ in (pa.int64(), pa.float64()):
+    text: Any = values
+    texts = pc.utf8_trim_whitespace(text)
+
+    def cast(start: int, size: int, type_: pa.DataType) -> Any:
         with contextlib.suppress(pa.ArrowInvalid):
-            return pa.concat_arrays([pc.cast(piece, type_) for piece in pieces])
-    for start, piece in zip(starts, pieces, strict=True):
-        for row, text in enumerate(piece.to_pylist(), start):
-            if not text:
-                raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
-            if not _is_number(text):
-                raise SourceError(
-                    f"{place.row(row)} is {one_line(repr(text), 60)}, which is not a number. "
-                    "If the column is text, say how to measure it, for instance as 'characters'."
-                )
-    raise SourceError(f"{place} is not all numbers.")
+            return pc.cast(texts.slice(start, size), type_)
+        return None
+
+    # In pieces: Arrow goes on after a text that is not a number, and is slow with each.
+    starts = range(0, len(texts), _CAST_ROWS)
+    for type_ in (pa.int64(), pa.float64()):
+        pieces = []
+        for start in starts:
+            piece = cast(start, _CAST_ROWS, type_)
+            if piece is None:
+                break
+            pieces.append(piece)
+        else:
+            return pa.concat_arrays(pieces)
+    row = next(k for k in range(start, len(texts)) if cast(k, 1, pa.float64()) is None)
+    found = texts[row].as_py()
+    if not found:
+        raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
+    raise SourceError(
+        f"{place.row(row)} is {one_line(repr(found), 60)}, which is not a number. "
+        "If the column is text, say how to measure it, for instance as 'characters'."
+    )
 
 
-def _is_number(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        float(text)
-        return "_" not in text  # which only Python allows
-    return False
-
-
-def _tokenization(tokenizer: Tokenizer) -> tuple[Callable[[list[str]], np.ndarray], str | None]:
-    """Return what counts tokens, and a key of its content.
-
-    Truncation and padding are off. A tokenizer object is copied, not changed.
-    """
+def _tokenization(tokenizer: Tokenizer) -> tuple[CountTokens, str | None]:
+    """Return what counts tokens, and a key of its content."""
     if isinstance(tokenizer, str | os.PathLike):
         path = Path(tokenizer)
         file = path / "tokenizer.json" if path.is_dir() else path
@@ -236,7 +221,7 @@ def _tokenization(tokenizer: Tokenizer) -> tuple[Callable[[list[str]], np.ndarra
         return _of_json(content, str(file))
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(inner, "to_str") and hasattr(inner, "encode_batch"):
-        return _of_json(inner.to_str().encode(), "the tokenizer")
+        return _of_json(inner.to_str().encode(), "the tokenizer")  # a copy, which is changed below
     if callable(tokenizer):
         return _of_function(tokenizer), None
     raise SourceError(
@@ -245,7 +230,7 @@ def _tokenization(tokenizer: Tokenizer) -> tuple[Callable[[list[str]], np.ndarra
     )
 
 
-def _of_json(content: bytes, name: str) -> tuple[Callable[[list[str]], np.ndarray], str]:
+def _of_json(content: bytes, name: str) -> tuple[CountTokens, str]:
     @cache  # loaded only when needed: for a cached result, the key is enough
     def loaded() -> Any:
         with reading(name, "a tokenizer"):
@@ -269,7 +254,7 @@ def _of_json(content: bytes, name: str) -> tuple[Callable[[list[str]], np.ndarra
     return count, f"{library}-{hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 
-def _of_function(function: Callable[[list[str]], Any]) -> Callable[[list[str]], np.ndarray]:
+def _of_function(function: Callable[[list[str]], object]) -> CountTokens:
     def count(texts: list[str]) -> np.ndarray:
         result = function(texts)
         try:

@@ -21,18 +21,13 @@ _PATIENCE_SECONDS = 1.0
 def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Advance]:
     """Show a bar while the block runs, and remove it from a terminal afterwards.
 
-    Args:
-        description: What is being done.
-        show: True shows the bar at once, False never. None shows it where standard error is a
-            terminal, after the first second, if `rich` is installed.
-
-    Yields:
-        A function to call with the fraction done, from 0 to 1.
+    With `show=True` the bar is there at once, with False never. With None it is shown where
+    standard error is a terminal, after the first second, if `rich` is installed.
 
     Raises:
         MissingExtraError: `show=True` without `rich`.
     """
-    if show is False or (show is None and not sys.stderr.isatty()):
+    if not (sys.stderr.isatty() if show is None else show):
         yield lambda _: None
         return
     try:
@@ -46,7 +41,6 @@ def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Adva
             "A progress bar needs the package rich, which is not installed. "
             "Run: pip install 'batchwright[sources]', or pass progress=False."
         ) from error
-
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}", markup=False),  # a path may hold brackets

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchwright._array_file import read_checked_npy
 from batchwright.errors import SourceError
 from batchwright.sources import cache as kept
 from batchwright.sources.columns import Source, source_of
@@ -36,8 +37,8 @@ def read_lengths(
     Every row has exactly one length in the result, or there is an error: rows are never skipped,
     and a truncated file is refused wherever its format shows it. Reading never executes code from
     a file, and holds a few batches of one column in memory besides the result. Overwriting the
-    files later does not change the result. Lengths of zero and negative integers are returned as
-    they are; planning refuses them.
+    files later does not change the result. Zero and negative integers are returned as they are;
+    planning refuses them.
 
     Sizes that suggest damage are refused: a row of a text format of more than 16 MiB; text that
     unpacks to more than 64 MiB and 200 times the size of its file; more than 8 million rows and
@@ -88,21 +89,20 @@ def read_lengths(
     how = measure_of(measure, tokenizer)
     found = source_of(source)
     folder = kept.place(cache=cache)
-    before, key = found.state(), ""
+    before, file = found.state(), None
     # Where hashing the content takes as long as measuring it, nothing is kept.
     worth = how.name in _SLOW or not found.columnar
     if folder is not None and worth and (how.count_tokens is None or how.key):
         content = found.content()
         if content is not None:
-            key = kept.key(content, column, how.name, how.key)
-            result = kept.load(folder, key)
-            if result is not None:
+            file = kept.entry(folder, content, column, how.name, how.key)
+            if (result := read_checked_npy(file)) is not None:
                 return result
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
         result = _read(found, column, how, advance)
     # A file that was changed during reading must not be kept under its former content.
-    if folder and key and found.state() == before:
-        kept.save(folder, key, result)
+    if file is not None and found.state() == before:
+        kept.save(file, result)
     return result
 
 
@@ -110,8 +110,7 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
     pieces: list[np.ndarray] = []
     kind: str | None = None
     before = 0.0
-    rows = source.rows(column, measure=measure.name, parse_numbers=measure.name is None)
-    for values, place, fraction in rows:
+    for values, place, fraction in source.rows(column, measure=measure.name):
         found = kind_of(values)
         if kind is not None and found is not None and found != kind:
             raise SourceError(f"{place.row(0)} holds {found}, but the rows before it hold {kind}.")
@@ -123,18 +122,11 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
             advance(before + (fraction - before) * done / len(values))
         before = fraction
     advance(1.0)
-    if not pieces:
-        raise SourceError(f"{source.name} has no rows.")
-    return _joined(pieces)
-
-
-def _joined(pieces: list[np.ndarray]) -> np.ndarray:
-    """Join the pieces, releasing each when it is copied. The list is emptied."""
     if len(pieces) == 1:
-        return pieces.pop()
-    joined = np.empty(sum(map(len, pieces)), np.result_type(*{piece.dtype for piece in pieces}))
-    stop = len(joined)
-    while pieces:
+        return pieces[0]
+    stop = sum(map(len, pieces))
+    joined = np.empty(stop, np.result_type(*{piece.dtype for piece in pieces}))
+    while pieces:  # each is released when it is copied
         piece = pieces.pop()
         joined[stop - len(piece) : stop] = piece
         stop -= len(piece)

@@ -21,7 +21,9 @@ from batchwright.errors import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Values: TypeAlias = "np.ndarray | pa.Array[Any]"
+    Array: TypeAlias = pa.Array[Any]
+
+Values: TypeAlias = "np.ndarray | Array"
 """Consecutive rows of one column."""
 
 Batches: TypeAlias = Iterator[tuple[Values, float]]
@@ -31,6 +33,13 @@ Columns: TypeAlias = tuple[tuple[str, ...], Callable[[str], Batches]]
 """The names of columns in order, and what reads one of them from the first row to the last."""
 
 Kind: TypeAlias = Literal["numbers", "text", "lists", "binary", "other"]
+
+_KINDS: dict[Kind, tuple[str, ...]] = {
+    "numbers": ("integer", "floating"),
+    "text": ("string", "large_string"),
+    "binary": ("binary", "large_binary", "fixed_size_binary"),
+    "lists": ("list", "large_list", "fixed_size_list", "list_view", "large_list_view"),
+}
 
 
 class Table(NamedTuple):
@@ -51,28 +60,6 @@ class Table(NamedTuple):
     batches: Callable[[str], Batches]
     typed: bool = True
     most_rows: int = 2**63 - 1
-
-    def rows(self, column: str) -> Batches:
-        """Read a column without its encodings and without empty batches.
-
-        Raises:
-            SourceError: The file is damaged, or there are more than `most_rows`.
-        """
-        rows, batches = 0, self.batches(column)
-        while True:
-            with reading(self.name, self.kind):
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                values, fraction = _plain(batch[0]), batch[1]
-            rows += len(values)
-            if rows > self.most_rows:
-                raise SourceError(
-                    f"{self.name} unpacks to more than {self.most_rows:,} rows, the most that are "
-                    "read from a file of its size."
-                )
-            if len(values):
-                yield values, fraction
 
 
 class Place(NamedTuple):
@@ -125,7 +112,7 @@ def native_file(path: Path) -> pa.NativeFile:
     return pa.OSFile(name, "rb")
 
 
-def checked(values: pa.Array[Any]) -> pa.Array[Any]:
+def checked(values: Array) -> Array:
     """Check every offset and every byte of UTF-8: kernels trust them, and read out of bounds."""
     values.validate(full=True)
     return values
@@ -135,22 +122,14 @@ def kind_of(values: Values) -> Kind | None:
     """Return what values are, or None where all of them are null."""
     if isinstance(values, np.ndarray):
         return "numbers" if values.dtype.kind in "iuf" else "other"
-    import pyarrow as pa
+    from pyarrow import types
 
-    types, type_ = pa.types, values.type
-    if types.is_null(type_):
+    if types.is_null(values.type):
         return None
-    if types.is_integer(type_) or types.is_floating(type_):
-        return "numbers"
-    tests: dict[Kind, tuple[Callable[[pa.DataType], bool], ...]] = {
-        "text": (types.is_string, types.is_large_string),
-        "binary": (types.is_binary, types.is_large_binary, types.is_fixed_size_binary),
-        "lists": (
-            *(types.is_list, types.is_large_list, types.is_fixed_size_list),
-            *(types.is_list_view, types.is_large_list_view),
-        ),
-    }
-    return next((kind for kind, are in tests.items() if any(is_(type_) for is_ in are)), "other")
+    for kind, names in _KINDS.items():
+        if any(getattr(types, f"is_{name}")(values.type) for name in names):
+            return kind
+    return "other"
 
 
 def type_of(values: Values) -> str:
@@ -165,7 +144,7 @@ def first_null(values: Values) -> int | None:
     return int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
 
 
-def _plain(values: Values) -> Values:
+def plain(values: Values) -> Values:
     """Undo the encodings that kernels do not take: dictionaries, views, extensions, decimals."""
     if isinstance(values, np.ndarray):
         return values
@@ -183,5 +162,5 @@ def _plain(values: Values) -> Values:
     ):
         if is_encoded(array.type):
             array = array.cast(type_)
-    plain: Values = array
-    return plain
+    decoded: Values = array
+    return decoded
