@@ -149,16 +149,13 @@ class Dynamics:
                 distributions. Nothing was recorded then.
         """
         members = as_array(indices, "indices")
-        if members.ndim != 1 or (members.size and members.dtype.kind not in "iu"):
-            raise LengthsError(
-                f"indices are {members.dtype}{list(members.shape)}, expected integer[m]."
-            )
         if not members.size:
             return
-        if members.min() < 0 or members.max() >= self.num_samples:
+        is_integer = members.ndim == 1 and members.dtype.kind in "iu"
+        if not is_integer or members.min() < 0 or members.max() >= self.num_samples:
             raise LengthsError(
-                f"indices are {members.min()} to {members.max()}, samples 0 to "
-                f"{self.num_samples - 1}."
+                f"indices are {members.dtype}{list(members.shape)} from {members.min()} to "
+                f"{members.max()}, expected integer[m], samples 0 to {self.num_samples - 1}."
             )
         rows = _rows(outputs, as_labels(labels, members.size), self.decay, is_logits=logits)
 
@@ -268,23 +265,16 @@ class Dynamics:
 
 def _check_columns(columns: _Columns) -> None:
     """Raise unless `record` can have made these columns."""
-    count, share = columns["count"], columns["confidence"]
-    seen = count > 0
-    for name, values in columns.items():
-        if name in {"first", "last"}:
-            fits = np.where(seen, values >> 1 == 0, values == -1)
-        else:
-            check_that(np.isfinite(values), f"{name!r} is not finite", _OWNER)
-            fits = seen | (values == 0)
-        check_that(fits, f"{name!r} contradicts 'count'", _OWNER)
-    for name in ("count", "correct", "forgotten"):
-        values = columns[name]
-        whole = (values >= 0) & (values == np.floor(values)) & (values <= count)
-        check_that(whole, f"{name!r} is not a count, or above 'count'", _OWNER)
+    count = columns["count"]
     # Rows of float16 may add up to a hundredth more than 1.
-    check_that((share >= 0) & (share <= 1.01), "'confidence' is not a share", _OWNER)
-    for name in ("spread", "error"):
-        check_that(columns[name] >= 0, f"{name!r} is negative", _OWNER)
+    largest = {"confidence": 1.01, "correct": count, "forgotten": count, "first": 1, "last": 1}
+    for name, values in columns.items():
+        least = -np.inf if name in {"margin", "loss"} else 0
+        fits = np.isfinite(values) & (values >= least) & (values <= largest.get(name, np.inf))
+        if name in {"count", "correct", "forgotten"}:
+            fits &= values == np.floor(values)
+        unseen = -1 if name in {"first", "last"} else 0
+        check_that(np.where(count > 0, fits, values == unseen), f"{name!r} cannot be so", _OWNER)
 
 
 def _rows(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from batchwright.difficulty.arrays import as_array, check_types
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths
-from batchwright.typing import Field, FloatArray, IntArray, IntoLengths
+from batchwright.typing import FloatArray, IntoLengths
 
 _DENSE = 1 << 22
 """Token ids up to here are counted in a table, however many there are."""
@@ -79,8 +79,7 @@ def compression(texts: Sequence[str] | Sequence[bytes]) -> FloatArray:
 
 
 def rarity(
-    tokens: npt.ArrayLike | Sequence[npt.ArrayLike],
-    offsets: npt.ArrayLike | None = None,
+    samples: Sequence[str] | Sequence[npt.ArrayLike],
     *,
     mean: bool = False,
     counts: Counts | None = None,
@@ -91,17 +90,15 @@ def rarity(
     length; the mean is not. A sample without tokens scores 0.
 
     Args:
-        tokens: integer[t], the token ids of all samples one after another, with `offsets`; or a
-            list of n arrays of token ids; or a list of n texts, whose words are counted as
-            `str.split` finds them.
-        offsets: integer[n + 1], where samples begin and end in flat tokens.
+        samples: n texts, whose words are counted as `str.split` finds them, or n arrays of token
+            ids, integer[l].
         mean: Divide each sum by the number of tokens.
-        counts: How often each token occurs, where these samples are a part of the data: integer[v]
-            by token id, or word → count, as from `word_counts`. A token that is missing counts as
-            1. None: counted here.
+        counts: How often each token occurs, where these samples are a part of the data: word →
+            count, as from `word_counts`, or integer[v] by token id. A token that is missing counts
+            as 1. None: counted here.
 
     Raises:
-        LengthsError: Tokens are not integers of at least 0, or offsets do not fit them.
+        LengthsError: There are no samples, or tokens are not integers of at least 0.
 
     Source:
         Platanios et al., "Competence-based curriculum learning", 2019, arXiv:1903.09848.
@@ -109,33 +106,50 @@ def rarity(
     Example:
         >>> rarity(["the cat", "the dog", "the the"], mean=True).round(2)
         array([1.1 , 1.1 , 0.41])
-        >>> rarity([0, 1, 0, 2, 0, 0], [0, 2, 4, 6], mean=True).round(2)
+        >>> rarity([[0, 1], [0, 2], [0, 0]], mean=True).round(2)
         array([1.1 , 1.1 , 0.41])
     """
-    texts = None if offsets is not None else _texts(tokens)
-    if texts is None:
-        flat, edges = _flat(tokens, offsets)
+    if isinstance(samples, str | bytes) or not len(samples):
+        raise LengthsError("rarity takes a list of texts or of arrays of ids, and at least one.")
+    tokens: Sequence[Sequence[str] | np.ndarray]
+    if isinstance(samples[0], str):
+        check_types(samples, str)
+        tokens = words = [str(text).split() for text in samples]
+        counts = Counter(chain.from_iterable(words)) if counts is None else counts
+        if not isinstance(counts, Mapping):
+            raise LengthsError("rarity(counts=…) of texts: expected word → count, see word_counts.")
+        ids = {word: k for k, word in enumerate(counts)}
+        known = map(ids.get, chain.from_iterable(words), repeat(len(ids)))
+        flat = np.fromiter(known, np.int64)
+        counts = list(counts.values())
     else:
-        flat, edges, counts = _words(texts, counts)
-    sizes = np.diff(edges)
+        tokens = arrays = [as_array(each, f"samples[{k}]") for k, each in enumerate(samples)]
+        filled = [each for each in arrays if each.size]  # an empty list has floats
+        good = all(
+            each.ndim == 1 and each.dtype.kind in "iu" and each.min() >= 0 for each in filled
+        )
+        if not good:
+            raise LengthsError(
+                "samples: expected a list of token ids, integers of at least 0, each."
+            )
+        flat = np.concatenate([np.zeros(0, np.int64), *filled]).astype(np.int64)
+    sizes = np.fromiter(map(len, tokens), np.int64, len(tokens))
     if not flat.size:
         return np.zeros(sizes.size)
     if counts is None:
         if int(flat.max()) >= max(_DENSE, 4 * flat.size):
             flat = np.unique(flat, return_inverse=True)[1]
-        occurring = np.bincount(flat.astype(np.int64, copy=False)).astype(np.float64)
-    else:
-        given = as_array(counts, "counts")
-        if given.ndim != 1 or given.dtype.kind not in "iuf" or not (given >= 0).all():
-            raise LengthsError(
-                "rarity(counts=…): expected a count of at least 0 for each id, or each word."
-            )
-        # Tokens without a count share one more id.
-        flat, occurring = np.minimum(flat, given.size), np.append(given.astype(np.float64), 0.0)
+        counts = np.bincount(flat)
+    occurring = as_array(counts, "counts")
+    if occurring.ndim != 1 or occurring.dtype.kind not in "iuf" or not (occurring >= 0).all():
+        raise LengthsError(
+            "rarity(counts=…): expected a count of at least 0 for each id, or each word."
+        )
+    # Tokens without a count share one more id.
+    flat, occurring = np.minimum(flat, occurring.size), np.append(occurring, 0.0)
     surprise = np.log(occurring.sum()) - np.log(np.maximum(occurring, 1))
-    samples = np.repeat(np.arange(sizes.size), sizes)
-    sums: FloatArray = np.bincount(samples, surprise[flat], sizes.size)
-    return sums / np.maximum(sizes, 1) if mean else sums
+    sums = np.bincount(np.repeat(np.arange(sizes.size), sizes), surprise[flat], sizes.size)
+    return np.asarray(sums / np.maximum(sizes, 1) if mean else sums, np.float64)
 
 
 def word_counts(batches: Iterable[Sequence[str]]) -> Counter[str]:
@@ -149,61 +163,3 @@ def word_counts(batches: Iterable[Sequence[str]]) -> Counter[str]:
     for texts in batches:
         counts.update(chain.from_iterable(map(str.split, texts)))
     return counts
-
-
-def _texts(tokens: object) -> list[str] | None:
-    """Return texts as a list; None of token ids."""
-    if isinstance(tokens, str | bytes):
-        raise LengthsError("rarity takes a list of texts, got one text.")
-    if isinstance(tokens, np.ndarray) and tokens.dtype.kind in "UT":
-        tokens = tokens.tolist()
-    if not isinstance(tokens, Sequence) or not tokens or not isinstance(tokens[0], str):
-        return None
-    check_types(tokens, str)
-    return list(tokens)
-
-
-def _words(texts: list[str], counts: Counts | None) -> tuple[IntArray, IntArray, list[int]]:
-    """Return ids of words, where samples begin, and the count of each id that has one."""
-    words = list(map(str.split, texts))
-    if counts is None:
-        counts = Counter(chain.from_iterable(words))
-    if not isinstance(counts, Mapping):
-        raise LengthsError("rarity(counts=…) of texts: expected word → count, see word_counts.")
-    ids = {word: k for k, word in enumerate(counts)}
-    known = map(ids.get, chain.from_iterable(words), repeat(len(ids)))
-    edges = _edges(words)
-    return np.fromiter(known, np.int64, int(edges[-1])), edges, list(counts.values())
-
-
-def _edges(samples: Sequence[Sequence[str]] | Sequence[np.ndarray]) -> IntArray:
-    return np.cumsum([0, *map(len, samples)], dtype=np.int64)
-
-
-def _flat(tokens: Field, offsets: npt.ArrayLike | None) -> tuple[np.ndarray, IntArray]:
-    """Return token ids one after another, and where samples begin."""
-    if offsets is None:
-        if isinstance(tokens, np.ndarray) and tokens.dtype != object and tokens.ndim == 1:
-            raise LengthsError("rarity of flat tokens needs offsets, [n + 1]: where samples begin.")
-        samples = [as_array(sample, f"tokens[{k}]") for k, sample in enumerate(tokens)]
-        if not samples or any(sample.ndim != 1 for sample in samples):
-            raise LengthsError(
-                "tokens: expected at least one sample, each a list of token ids, [l]."
-            )
-        filled = [sample for sample in samples if sample.size]  # an empty list has floats
-        flat = np.concatenate(filled) if filled else np.empty(0, dtype=np.int64)
-        edges = _edges(samples)
-    else:
-        flat, edges = as_array(tokens, "tokens"), as_array(offsets, "offsets")
-    if flat.ndim != 1 or (flat.size and (flat.dtype.kind not in "iu" or flat.min() < 0)):
-        raise LengthsError(
-            f"tokens are {flat.dtype}{list(flat.shape)}, expected token ids: integers of at least "
-            "0, one after another."
-        )
-    is_integer = edges.ndim == 1 and edges.size > 1 and edges.dtype.kind in "iu"
-    if not is_integer or [edges[0], edges[-1]] != [0, flat.size] or (edges[1:] < edges[:-1]).any():
-        raise LengthsError(
-            f"offsets do not fit {flat.size} tokens: expected n + 1 integers that never fall, from "
-            f"0 to {flat.size}."
-        )
-    return flat, edges.astype(np.int64)

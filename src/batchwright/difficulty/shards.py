@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,23 +116,22 @@ def as_batch(pieces: list[tuple[Values, Place]]) -> Batch:
     Raises:
         SourceError: The column holds something else.
     """
-    batch: list[object] = []
-    arrays: list[np.ndarray] = []
+    parts: list[Batch] = []
     for values, place in pieces:
         kind = kind_of(values)
         if isinstance(values, np.ndarray):
-            arrays.append(values)
+            parts.append(values)
         elif kind == "numbers":
-            arrays.append(values.to_numpy(zero_copy_only=False))
+            parts.append(values.to_numpy(zero_copy_only=False))
         elif kind in {"text", "binary", "lists"}:
-            batch += values.to_pylist()
+            parts.append(values.to_pylist())
         else:
             raise SourceError(
                 f"{place} is of type {type_of(values)}; expected text, numbers or lists."
             )
-    if batch and arrays:
-        raise SourceError(f"{pieces[-1][1].row(0)} has another type than the rows before it.")
-    return np.concatenate(arrays) if arrays else batch
+        if type(parts[-1]) is not type(parts[0]):
+            raise SourceError(f"{place.row(0)} has another type than the rows before it.")
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*chain(*parts)]
 
 
 class ShardFolder:

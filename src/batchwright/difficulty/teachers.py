@@ -1,14 +1,12 @@
 """Difficulty by the loss of teachers that did not see the sample, and how many labels are wrong."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._checks import whole_number
 from batchwright._random import generator, shuffled
 from batchwright.difficulty.arrays import (
     SMALLEST,
@@ -18,14 +16,10 @@ from batchwright.difficulty.arrays import (
     check_classes,
 )
 from batchwright.errors import LengthsError, MissingExtraError
-from batchwright.typing import Field, FloatArray, IntArray, LengthArray
-
-Teacher: TypeAlias = Callable[[Field, IntArray, Field], npt.ArrayLike]
-"""From training features, their labels (int64, from 0 to k - 1) and test features to
-probabilities, float[m, k], of the test samples."""
+from batchwright.typing import FloatArray, IntArray, LengthArray
 
 _RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-"""Penalties that are tried, from strong to weak. Noisy labels need strong ones."""
+"""Penalties to try, from strong to weak. Noisy labels need strong ones."""
 
 _CLIP = 5.0
 """Standard deviations at which a feature is cut off: rare pixels, outliers."""
@@ -81,32 +75,24 @@ class NoiseRate:
 
 
 def out_of_fold(
-    features: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    *,
-    folds: int = 5,
-    seed: int = 0,
-    teacher: Teacher | None = None,
+    features: npt.ArrayLike, labels: npt.ArrayLike, *, folds: int = 5, seed: int = 0
 ) -> OutOfFold:
     """Score each sample by the loss of a teacher that was trained on the other folds.
 
     Samples are assigned to folds at random, the classes evenly. The same arguments give the same
-    scores. The built-in teacher is scikit-learn's multinomial logistic regression on standardized
-    features; its penalty is the one of six with the least loss out of fold.
+    scores. The teacher is scikit-learn's multinomial logistic regression on standardized features;
+    its penalty is the one of six with the least loss out of fold. Of another teacher, pass the
+    probabilities out of fold to `noise_rate`.
 
     Args:
-        features: float[n, d]. With a teacher of your own, anything with n rows that an array of
-            indices can select.
+        features: float[n, d].
         labels: integer[n].
         folds: How many parts; the teacher is trained on all but one of them.
         seed: Determines which samples share a fold.
-        teacher: ``(train features, train labels, test features) → probabilities float[m, k]``,
-            where labels are classes from 0 to k - 1. None: the built-in one.
 
     Raises:
-        LengthsError: Features are not finite or not [n, d], there is one class only, or the
-            teacher's answer is not a distribution.
-        MissingExtraError: The built-in teacher is used, and scikit-learn is not installed.
+        LengthsError: Features are not finite or not [n, d], or there is one class only.
+        MissingExtraError: scikit-learn is not installed.
 
     Source:
         Northcutt, Jiang, Chuang, "Confident learning", 2019, arXiv:1911.00068, for predictions out
@@ -127,26 +113,36 @@ def out_of_fold(
     codes = codes.astype(np.int64)
     if classes.size < 2:
         raise LengthsError(f"labels hold {classes.size} class, expected at least 2.")
-    if not isinstance(folds, int) or not 2 <= folds <= size:
-        raise LengthsError(f"out_of_fold(folds={folds!r}): expected 2 to {size}, the samples.")
+    whole_number("out_of_fold", "folds", folds, least=2, most=size, error=LengthsError)
+    rows = as_array(features, "features")
+    if rows.ndim != 2 or len(rows) != size or not rows.size or rows.dtype.kind not in "buif":
+        raise LengthsError(
+            f"features are {rows.dtype}{list(rows.shape)}, expected float[{size}, d]: a row per "
+            "label. Flatten images; of text, take embeddings."
+        )
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
+    rows = rows.astype(np.float64, copy=False)
     # Samples of one class are assigned in turn.
     order = shuffled(np.arange(size), generator(seed, "out of fold"))
     order = order[np.argsort(codes[order], kind="stable")]
     fold = np.empty(size, dtype=np.int64)
     fold[order] = np.arange(size) % folds
-    is_selectable = hasattr(features, "__getitem__") and hasattr(features, "shape")
-    rows: Field = features if teacher and is_selectable else as_array(features, "features")
-    if teacher is None:
-        _check_features(rows)
-    if len(rows) != size:
-        raise LengthsError(f"features have {len(rows)} rows for {size} labels.")
-    if teacher is None:
-        probabilities = _of_logistic_regression(rows.astype(np.float64, copy=False), codes, fold)
-    else:
-        probabilities = _of_teacher(teacher, rows, codes, fold)
+    probabilities, loss = np.empty((size, classes.size)), np.full(size, np.inf)
+    for ridge in _RIDGES:
+        tried = np.empty_like(probabilities)
+        for k in range(folds):
+            known, asked = fold != k, fold == k
+            tried[asked] = _predicted(rows[known], codes[known], rows[asked], ridge, classes.size)
+        own = -np.log(np.clip(tried[np.arange(size), codes], SMALLEST, 1.0))
+        if own.mean() >= loss.mean():
+            break  # weaker penalties only fit noise
+        probabilities, loss = tried, own
     estimate = noise_rate(probabilities, codes)
     return OutOfFold(
-        loss=_loss(probabilities, codes),
+        loss=loss,
         predicted=classes[probabilities.argmax(axis=1)],
         probabilities=probabilities,
         classes=classes,
@@ -191,9 +187,9 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
         True
     """
     p = as_probabilities(probabilities, "probabilities")
-    size, num_classes = p.shape
-    y = as_labels(labels, size)
+    y = as_labels(labels, len(p))
     check_classes(y, p.shape)
+    num_classes = p.shape[1]
     agrees = p.argmax(axis=1) == y
     odds = np.log(np.maximum(p, SMALLEST))
     odds -= odds.max(axis=1, keepdims=True)
@@ -230,59 +226,20 @@ def _log_likelihood(
     return total
 
 
-def _check_features(array: np.ndarray) -> None:
-    if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
-        raise LengthsError(
-            f"features are {array.dtype}{list(array.shape)}, expected float[n, d]: a row per "
-            "sample. Flatten images; of text, take embeddings."
-        )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
-
-
-def _of_teacher(teacher: Teacher, features: Field, codes: IntArray, fold: IntArray) -> FloatArray:
-    num_classes = int(codes.max()) + 1
-    probabilities = np.empty((codes.size, num_classes))
-    for k in range(fold.max() + 1):
-        inside, outside = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        answer = as_probabilities(
-            teacher(features[inside], codes[inside], features[outside]),
-            "the teacher's probabilities",
-        )
-        if answer.shape != (outside.size, num_classes):
-            raise LengthsError(
-                f"the teacher returned probabilities of shape {list(answer.shape)}, expected "
-                f"{[outside.size, num_classes]}: a row per test sample, a column per class."
-            )
-        probabilities[outside] = answer
-    return probabilities
-
-
-def _of_logistic_regression(features: FloatArray, codes: IntArray, fold: IntArray) -> FloatArray:
-    best, least = np.empty((0, 0)), np.inf
-    for ridge in _RIDGES:
-        teacher = partial(_logistic_regression, ridge=ridge, num_classes=int(codes.max()) + 1)
-        probabilities = _of_teacher(teacher, features, codes, fold)
-        loss = float(_loss(probabilities, codes).mean())
-        if loss >= least:
-            break  # weaker penalties only fit noise
-        best, least = probabilities, loss
-    return best
-
-
-def _logistic_regression(
-    features: FloatArray, codes: IntArray, test: FloatArray, *, ridge: float, num_classes: int
+def _predicted(
+    features: FloatArray, codes: IntArray, test: FloatArray, ridge: float, num_classes: int
 ) -> FloatArray:
-    """The built-in teacher: minimizes the mean cross-entropy plus ``ridge / 2 · ‖slopes‖²``."""
+    """Return the probabilities of test samples under logistic regression on the others.
+
+    It minimizes the mean cross-entropy plus ``ridge / 2 · ‖slopes‖²``.
+    """
     try:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise MissingExtraError(
-            "out_of_fold's own teacher needs scikit-learn, which is not installed. Run: "
-            "pip install 'batchwright[advise]', or pass a teacher."
+            "out_of_fold needs scikit-learn, which is not installed. Run: "
+            "pip install 'batchwright[advise]'"
         ) from error
     mean, scale = features.mean(axis=0), features.std(axis=0)
     # Rounding leaves some 1e-16 of the mean where a feature is constant.
@@ -302,9 +259,3 @@ def _logistic_regression(
         warnings.simplefilter("ignore", ConvergenceWarning)
         result[:, seen] = rest * model.fit(train, codes).predict_proba(test)
     return result
-
-
-def _loss(probabilities: FloatArray, codes: IntArray) -> FloatArray:
-    of_label = probabilities[np.arange(codes.size), codes]
-    loss: FloatArray = -np.log(np.clip(of_label, SMALLEST, 1.0))
-    return loss

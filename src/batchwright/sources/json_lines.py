@@ -26,16 +26,6 @@ _PARSE_BYTES = 2 << 20  # by one thread at a time
 _HEAD_LINES = 1000
 _HEAD_BYTES = 4 << 20
 
-_KINDS = {
-    type(None): None,
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
-
 
 def json_lines(path: Path) -> Columns:
     """Open a file of JSON lines. Its columns are the keys in the first thousand lines."""
@@ -116,12 +106,14 @@ def _column(rows: Iterable[tuple[str, dict[str, object]]], column: str) -> Array
     kind: str | None = None
     for where, row in rows:
         value = row.get(column)
-        found = _KINDS[type(value)]
-        if kind is not None and found is not None and found != kind:
-            raise SourceError(f"{where}: {column!r} is {found} here, but {kind} before.")
-        kind = kind or found
         values.append(value)
-    if kind == "a list":
+        if value is None:
+            continue
+        found = "number" if type(value) in {int, float} else type(value).__name__
+        if kind not in {None, found}:
+            raise SourceError(f"{where}: {column!r} is a {found} here, but a {kind} before.")
+        kind = found
+    if kind == "list":
         with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
             lists: Array = pa.array(values)
             return lists

@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -208,65 +207,54 @@ def numbers_of_text(values: Values, place: Place) -> Array:
 
 def _tokenization(tokenizer: Tokenizer) -> tuple[CountTokens, str | None]:
     """Return what counts tokens, and a key of its content."""
+    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    name = "the tokenizer"
     if isinstance(tokenizer, str | os.PathLike):
         path = Path(tokenizer)
         file = path / "tokenizer.json" if path.is_dir() else path
+        name = str(file)
         if not file.is_file():
             raise SourceNotFoundError(
                 f"There is no tokenizer at {file}. Pass the path of a tokenizer.json; "
                 "tokenizer.save_pretrained(directory) of transformers writes one."
             )
-        with reading(str(file), "a tokenizer"):
-            content = file.read_bytes()
-        return _of_json(content, str(file))
-    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if hasattr(inner, "to_str") and hasattr(inner, "encode_batch"):
-        return _of_json(inner.to_str().encode(), "the tokenizer")  # a copy, which is changed below
-    if callable(tokenizer):
-        return _of_function(tokenizer), None
-    raise SourceError(
-        f"tokenizer={one_line(repr(tokenizer), 80)} is not a tokenizer: pass the path of a "
-        "tokenizer.json, or a function from a list of texts to a list of lengths."
-    )
-
-
-def _of_json(content: bytes, name: str) -> tuple[CountTokens, str]:
-    @cache  # loaded only when needed: for a cached result, the key is enough
-    def loaded() -> Any:
         with reading(name, "a tokenizer"):
-            from tokenizers import Tokenizer as FastTokenizer
+            content = file.read_bytes()
+    elif hasattr(inner, "to_str") and hasattr(inner, "encode_batch"):
+        content = inner.to_str().encode()  # a copy: the settings below are not the user's
+    elif callable(tokenizer):
+        return partial(_counts_of, tokenizer), None
+    else:
+        raise SourceError(
+            f"tokenizer={one_line(repr(tokenizer), 80)} is not a tokenizer: pass the path of a "
+            "tokenizer.json, or a function from a list of texts to a list of lengths."
+        )
+    with reading(name, "a tokenizer"):
+        import tokenizers
 
-            tokenizer = FastTokenizer.from_buffer(content)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
+        loaded = tokenizers.Tokenizer.from_buffer(content)
+    loaded.no_truncation()
+    loaded.no_padding()
 
     def count(texts: list[str]) -> np.ndarray:
-        tokenizer = loaded()
         with reading(name, "a tokenizer"):
-            encodings = tokenizer.encode_batch_fast(texts)
+            encodings = loaded.encode_batch_fast(texts)
         return np.fromiter(map(len, encodings), dtype=np.int64, count=len(texts))
 
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return count, f"{tokenizers.__version__}-{digest}"
+
+
+def _counts_of(function: Callable[[list[str]], object], texts: list[str]) -> np.ndarray:
+    result = function(texts)
     try:
-        library = version("tokenizers")
-    except PackageNotFoundError:
-        library = "none"
-    return count, f"{library}-{hashlib.blake2b(content, digest_size=16).hexdigest()}"
-
-
-def _of_function(function: Callable[[list[str]], object]) -> CountTokens:
-    def count(texts: list[str]) -> np.ndarray:
-        result = function(texts)
-        try:
-            counts = np.asarray(result)
-        except ValueError:
-            counts = np.empty(0)
-        if counts.shape != (len(texts),) or counts.dtype.kind not in "iu" or counts.min() < 0:
-            raise SourceError(
-                f"The tokenizer function returned {one_line(repr(result), 80)} for {len(texts):,} "
-                "texts; expected the number of tokens of each, as a list of as many integers. For "
-                "a function that returns ids: lambda texts: [len(ids) for ids in tokenize(texts)]"
-            )
-        return counts.astype(np.int64)
-
-    return count
+        counts = np.asarray(result)
+    except ValueError:
+        counts = np.empty(0)
+    if counts.shape != (len(texts),) or counts.dtype.kind not in "iu" or counts.min() < 0:
+        raise SourceError(
+            f"The tokenizer function returned {one_line(repr(result), 80)} for {len(texts):,} "
+            "texts; expected the number of tokens of each, as a list of as many integers. For "
+            "a function that returns ids: lambda texts: [len(ids) for ids in tokenize(texts)]"
+        )
+    return counts.astype(np.int64)
