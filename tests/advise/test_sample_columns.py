@@ -108,7 +108,7 @@ def test_each_column_can_be_given_alone(tables):
             ("rows.jsonl", "--length", "text", "--measure", "words", "--text", "price"),
             "is of type double; expected a column of text",
         ),
-        (("rows.csv", "--measure", "words", "--labels", "price"), "continuous targets"),
+        (("rows.csv", "--measure", "words", "--labels", "price"), "with fractions: these are not class labels"),
         (("rows.csv", "--measure", "words", "--labels", "text"), "these are not class labels"),
         (("lengths.npy", "--labels", "label"), "has no column 'label'"),
         (("lengths.npy", "--text", "values"), "expected a column of text"),
@@ -129,13 +129,17 @@ def test_options_of_a_source_are_not_of_a_task():
 
 @pytest.mark.slow
 def test_a_task_is_asked_for_its_labels_and_samples():
-    from batchwright.advise.sample_profiles import profile_task_samples
+    from batchwright.advise import profile_samples
     from tests.compare.conftest import make_task
+
+    def of_task(task):
+        known = {name: getattr(task, name) for name in ("labels", "groups", "samples", "features")}
+        return profile_samples(task.sizes, **known)
 
     labels = np.arange(240) % 2
     features = np.random.default_rng(0).normal(size=(240, 2)) + 6 * labels[:, None]
     task = make_task(labels=labels, features=lambda: features, groups=["a"] * 200 + ["b"] * 40)
-    found = profile_task_samples(task)
+    found = of_task(task)
     assert found["labels"].noise.high < 0.05
     assert found["duplicates"].num_samples == 240
     assert found["groups"].num_groups == 2
@@ -147,7 +151,7 @@ def test_a_task_is_asked_for_its_labels_and_samples():
         def __getitem__(self, index):
             return self
 
-    found = profile_task_samples(make_task(samples=Own()))
+    found = of_task(make_task(samples=Own()))
     assert found == {"labels": None, "duplicates": None, "groups": None}
 
 

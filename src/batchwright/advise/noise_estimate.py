@@ -1,9 +1,11 @@
 """How many labels are wrong, and whether that can be estimated at all."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,12 @@ from batchwright.advise.duplicates import check_one_for_each
 from batchwright.difficulty import OutOfFold, out_of_fold
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import spmatrix
+
+Features: TypeAlias = npt.ArrayLike | Sequence[str]
+"""Numbers of each sample, float[n, ...], or n texts."""
 
 MOST_SAMPLES = 4_000
 """Samples of the random part at most; fewer where there are many classes."""
@@ -58,7 +66,7 @@ class NoiseEstimate:
 
 
 def estimate_noise(
-    features: Any, codes: IntArray, num_classes: int, *, seed: int = 0
+    features: Features, codes: IntArray, num_classes: int, *, seed: int = 0
 ) -> NoiseEstimate:
     """Estimate what share of labels is wrong, from teachers that did not see them.
 
@@ -77,47 +85,40 @@ def estimate_noise(
         LengthsError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
     """
-    check_one_for_each("features", len(features), codes.size)
-    size = min(codes.size, MOST_SAMPLES)
-    part = np.sort(generator(seed, "label noise").permutation(codes.size)[:size])
+    check_one_for_each("features", features, codes.size)
+    drawn = generator(seed, "label noise").permutation(codes.size)[:MOST_SAMPLES]
+    part = np.sort(drawn)
     with _one_thread():
         dense = dense_features(features, part, seed=seed)
         fitting = max(FEWEST_SAMPLES, _MOST_NUMBERS // (dense.shape[1] * num_classes))
-        if size > fitting:
-            kept = np.sort(generator(seed, "fewer samples").permutation(size)[:fitting])
-            part, dense = part[kept], dense[kept]
-        labels = codes[part]
-        counts = np.bincount(labels)
-        if np.count_nonzero(counts) < 2:
+        kept = np.isin(part, drawn[:fitting])
+        labels = codes[part[kept]]
+        if np.ptp(labels) == 0:
             raise LengthsError("the random part of the labels has only one class: give more.")
-        known = out_of_fold(dense, labels, seed=seed)
-    agrees = known.predicted == labels
-    majority = float(counts.max() / labels.size)
-    doubt = _doubt(known, agrees, majority)
+        known = out_of_fold(dense[kept], labels, seed=seed)
+    majority = float(np.bincount(labels).max() / labels.size)
+    doubt = _doubt(known, labels, majority)
     return NoiseEstimate(
         known.noise_rate,
         *known.noise_interval,
         num_samples=labels.size,
-        accuracy=float(agrees.mean()),
+        accuracy=1 - known.disagreement,
         majority=majority,
         is_trusted=not doubt,
         doubt=doubt,
     )
 
 
-def _doubt(known: OutOfFold, agrees: npt.NDArray[np.bool_], majority: float) -> str:
+def _doubt(known: OutOfFold, labels: IntArray, majority: float) -> str:
     """Return why the estimate is not to be trusted; empty if it is."""
-    accuracy = float(agrees.mean())
-    chance = 2 * np.sqrt(majority * (1 - majority) / agrees.size)
-    if accuracy <= majority + chance:
+    agrees = known.predicted == labels
+    accuracy = agrees.mean()
+    chance = 2 * np.sqrt(majority * (1 - majority) / labels.size)
+    gain = max(chance, _LEAST_GAIN * (1 - majority))
+    if accuracy < _LEAST_ACCURACY or accuracy - majority < gain:
         return (
-            f"a linear model predicts {accuracy:.0%} of the labels, no better than always naming "
-            f"the largest class ({majority:.0%}), so these features contain too little information"
-        )
-    if accuracy < _LEAST_ACCURACY or accuracy - majority < _LEAST_GAIN * (1 - majority):
-        return (
-            f"a linear model predicts only {accuracy:.0%} of the labels (the largest class has "
-            f"{majority:.0%}), so these features contain too little information"
+            f"a linear model predicts {accuracy:.0%} of the labels, and the largest class has "
+            f"{majority:.0%}, so these features contain too little information"
         )
     surest = np.argsort(-known.probabilities.max(axis=1), kind="stable")
     first, second, _ = np.array_split(agrees[surest], 3)
@@ -134,15 +135,18 @@ def _doubt(known: OutOfFold, agrees: npt.NDArray[np.bool_], majority: float) -> 
 def _one_thread() -> Iterator[None]:
     """Keep linear algebra on one thread: on a busy CPU, more took up to 15 times as long."""
     try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
+        import sklearn  # noqa: F401
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
+    except ImportError as error:
+        raise MissingExtraError(
+            "Estimating label noise needs scikit-learn, which is not installed. Run: "
+            "pip install 'batchwright[advise]'."
+        ) from error
     with threadpool_limits(1):
         yield
 
 
-def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArray:
+def dense_features(features: Features, part: IntArray, *, seed: int = 0) -> FloatArray:
     """Return at most `MOST_FEATURES` numbers for each sample of a part.
 
     Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
@@ -155,76 +159,56 @@ def dense_features(features: Any, part: IntArray, *, seed: int = 0) -> FloatArra
     """
     texts = _texts(features, part)
     if texts is not None:
-        return _of_texts(texts, seed)
-    try:
-        array = np.asarray(features)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise LengthsError(
-            "features cannot be read as an array: expected numbers of the same shape for each "
-            "sample, or texts."
-        ) from error
-    if array.dtype.kind not in "buif":
-        raise LengthsError(f"features are of type {array.dtype}: expected numbers or texts.")
-    flat = array[part].reshape(len(part), -1)
-    flat = flat[:, :: -(-flat.shape[1] // _WIDEST)].astype(np.float64)
-    finite = np.isfinite(flat).all(axis=1)
-    if not finite.all():
-        index = int(part[int(np.argmin(finite))])
-        raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
-    if flat.shape[1] <= MOST_FEATURES:
-        return flat
-    width = min(MOST_FEATURES, len(flat))
-    return _projected(_sklearn().decomposition.PCA, flat, width, seed, svd_solver="randomized")
+        wide = _word_counts(texts)
+    else:
+        try:
+            array = np.asarray(features)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise LengthsError(
+                "features cannot be read as an array: expected numbers of the same shape for each "
+                "sample, or texts."
+            ) from error
+        if array.dtype.kind not in "buif":
+            raise LengthsError(f"features are of type {array.dtype}: expected numbers or texts.")
+        flat = array[part].reshape(len(part), -1)
+        flat = flat[:, :: -(-flat.shape[1] // _WIDEST)].astype(np.float64)
+        finite = np.isfinite(flat).all(axis=1)
+        if not finite.all():
+            index = int(part[int(np.argmin(finite))])
+            raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
+        if flat.shape[1] <= MOST_FEATURES:
+            return flat
+        wide = flat - flat.mean(axis=0)
+    from sklearn.decomposition import TruncatedSVD
+
+    axes = TruncatedSVD(min(MOST_FEATURES, len(part) - 1), random_state=seed)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal samples have no variance
+        dense: FloatArray = axes.fit_transform(wide)
+    return dense
 
 
-def _texts(features: Any, part: IntArray) -> list[str] | None:
+def _texts(features: Features, part: IntArray) -> list[str] | None:
     """Return the texts of a part; None if features are not texts."""
     if hasattr(features, "to_pylist"):
         values = features.take(part).to_pylist()
     elif isinstance(features, Sequence):
         values = [features[index] for index in part.tolist()]
-    elif isinstance(features, np.ndarray) and features.dtype.kind in "OU":
-        values = features[part].tolist()
     else:
-        return None
+        values = np.asarray(features)[part].tolist()
     return values if all(isinstance(value, str) for value in values) else None
 
 
-def _of_texts(texts: list[str], seed: int) -> FloatArray:
-    library = _sklearn()
+def _word_counts(texts: list[str]) -> spmatrix:
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
     characters, spaces = sum(map(len, texts)), sum(each.count(" ") for each in texts)
-    # In Chinese, Japanese or a genome, what stands between spaces is not a word.
-    kind = "word" if characters < _LONGEST_WORDS * max(spaces, len(texts)) else "char"
-    counts = library.feature_extraction.text.HashingVectorizer(
-        analyzer=kind,
+    counts = HashingVectorizer(
+        # In Chinese, Japanese or a genome, what stands between spaces is not a word.
+        analyzer="word" if characters < _LONGEST_WORDS * max(spaces, len(texts)) else "char",
         token_pattern=_WORD,
         ngram_range=(1, 2),
         n_features=_BUCKETS,
         alternate_sign=False,
         norm=None,
     ).transform(texts)
-    if not counts.nnz:
-        return np.zeros((len(texts), 1))
-    weighted = library.feature_extraction.text.TfidfTransformer(sublinear_tf=True).fit_transform(
-        counts
-    )
-    width = min(MOST_FEATURES, len(texts) - 1)
-    return _projected(library.decomposition.TruncatedSVD, weighted, width, seed, n_iter=3)
-
-
-def _projected(method: Any, values: Any, width: int, seed: int, **options: Any) -> FloatArray:
-    with np.errstate(divide="ignore", invalid="ignore"):  # equal samples have no variance
-        axes: FloatArray = method(width, random_state=seed, **options).fit_transform(values)
-    return axes
-
-
-def _sklearn() -> Any:
-    try:
-        import sklearn.decomposition
-        import sklearn.feature_extraction.text
-    except ImportError as error:
-        raise MissingExtraError(
-            "Estimating label noise from texts or wide features needs scikit-learn, which is not "
-            "installed. Run: pip install 'batchwright[advise]'."
-        ) from error
-    return sklearn
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)

@@ -1,29 +1,29 @@
 """What is known of samples beyond their lengths: labels, groups and duplicates."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright.advise.duplicates import (
     Duplicates,
-    Encoding,
     check_one_for_each,
     encode,
     profile_duplicates,
 )
-from batchwright.advise.noise_estimate import FEWEST_SAMPLES, NoiseEstimate, estimate_noise
+from batchwright.advise.noise_estimate import (
+    FEWEST_SAMPLES,
+    Features,
+    NoiseEstimate,
+    estimate_noise,
+)
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.lengths import as_lengths, totals
 from batchwright.order import Mixture
-from batchwright.typing import FloatArray, IntoLengths
-
-if TYPE_CHECKING:
-    from batchwright.compare import Task
+from batchwright.typing import FloatArray, IntArray, IntoLengths, Sample
 
 MOST_GROUPS = 10
 """Groups that are listed."""
@@ -85,17 +85,18 @@ class SampleProfiles(TypedDict):
 def profile_samples(
     lengths: IntoLengths,
     *,
-    labels: Any = None,
-    groups: Any = None,
-    samples: Any = None,
-    features: Any = None,
+    labels: object = None,
+    groups: object = None,
+    samples: Sequence[Sample] | npt.ArrayLike | None = None,
+    features: Features | Callable[[], Features] | None = None,
     seed: int = 0,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> SampleProfiles:
-    """Profile everything that is given.
+    """Profile everything that is given; half a minute at most.
 
     See `profile_labels` for labels and features, `profile_groups` for groups, and
-    `profile_duplicates` for samples. `watch` is called with the name of each step.
+    `profile_duplicates` for samples. Samples that cannot be compared, such as objects of your own
+    class, have no profile. `watch` is called with the name of each step.
 
     Raises:
         LengthsError: If labels are not classes, or a column has not one value for each sample.
@@ -105,55 +106,38 @@ def profile_samples(
         >>> found["duplicates"].num_repeated, found["labels"]
         (1, None)
     """
+    sizes = as_lengths(lengths, columns=True)
+    for name, given in (("labels", labels), ("samples", samples)):
+        if given is not None:
+            check_one_for_each(name, given, len(sizes))
     found = SampleProfiles(labels=None, duplicates=None, groups=None)
     if groups is not None:
-        found["groups"] = profile_groups(groups, lengths)
-    if samples is not None:
-        watch("looking for duplicates", 0.0)
-        found["duplicates"] = profile_duplicates(samples, lengths=lengths, labels=labels)
+        found["groups"] = profile_groups(groups, sizes)
     if labels is not None:
         watch("looking at labels", 0.0)
         found["labels"] = profile_labels(labels, features=features, seed=seed)
+    if samples is not None:
+        watch("looking for duplicates", 0.0)
+        with suppress(LengthsError):  # all else was checked
+            found["duplicates"] = profile_duplicates(samples, lengths=sizes, labels=labels)
     return found
 
 
-def profile_task_samples(
-    task: Task, *, seed: int = 0, watch: Callable[[str, float], None] = lambda *_: None
-) -> SampleProfiles:
-    """Profile the samples, labels and groups of a task; half a minute at most.
-
-    Samples that cannot be compared, such as objects of your own class, have no profile.
-
-    Raises:
-        LengthsError: If its labels are not classes, or its groups not groups.
-    """
-    found = profile_samples(
-        task.sizes,
-        labels=task.labels,
-        groups=task.groups,
-        features=task.features,
-        seed=seed,
-        watch=watch,
-    )
-    watch("looking for duplicates", 0.0)
-    with suppress(LengthsError):  # labels and lengths are known to fit
-        found["duplicates"] = profile_duplicates(
-            task.samples, lengths=task.sizes, labels=task.labels
-        )
-    return found
-
-
-def profile_labels(labels: Any, *, features: Any = None, seed: int = 0) -> LabelProfile:
+def profile_labels(
+    labels: object,
+    *,
+    features: Features | Callable[[], Features] | None = None,
+    seed: int = 0,
+) -> LabelProfile:
     """Count classes, and estimate how many labels are wrong.
+
+    Counting takes a second for 10⁷ labels, the estimate some seconds.
 
     Args:
         labels: [n], the class of each sample: integers or names.
         features: Numbers of each sample, float[n, ...], or n texts, or a function that returns
             them. None: label noise is not estimated.
         seed: Of the random part that noise is estimated from.
-
-    Returns:
-        The profile. Counting takes a second for 10⁷ labels, the estimate some seconds.
 
     Raises:
         LengthsError: If labels are not classes (continuous targets, or nearly one per sample), if
@@ -168,23 +152,35 @@ def profile_labels(labels: Any, *, features: Any = None, seed: int = 0) -> Label
         >>> profile.num_classes, profile.imbalance, round(profile.effective_classes, 2)
         (2, 3.0, 1.75)
     """
-    encoding = encode(labels, "labels")
-    _check_classes(encoding)
-    counts = encoding.counts
-    noise, unknown = _noise(encoding, features, seed)
+    codes, values = encode(labels, "labels")
+    size, num_classes = codes.size, len(values)
+    if not size:
+        raise LengthsError("labels are empty: expected a class for each sample.")
+    if "" in values:
+        index = int(np.argmax(codes == values.index("")))
+        raise LengthsError(f"labels[{index}] is empty: fill it, or leave the sample out.")
+    is_continuous = num_classes > _FEW_VALUES and any(map(_has_fraction, values))
+    if is_continuous or num_classes > max(_FEW_VALUES, size / 2):
+        raise LengthsError(
+            f"labels hold {num_classes:,} distinct values for {size:,} samples"
+            f"{', with fractions' if is_continuous else ''}: these are not class labels. Leave "
+            "them out, or name the column of the classes."
+        )
+    counts = np.bincount(codes)
+    noise, unknown = _noise(codes, num_classes, features, seed)
     return LabelProfile(
-        num_samples=encoding.codes.size,
-        num_classes=counts.size,
+        num_samples=size,
+        num_classes=num_classes,
         largest=int(counts.max()),
         smallest=int(counts.min()),
         imbalance=float(counts.max() / counts.min()),
-        effective_classes=_effective_number(counts / counts.sum()),
+        effective_classes=_effective_number(counts / size),
         noise=noise,
         noise_unknown=unknown,
     )
 
 
-def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
+def profile_groups(groups: object, lengths: IntoLengths) -> GroupProfile:
     """Compute the shares of the groups that samples come from.
 
     Takes a second or two for 10⁷ samples.
@@ -195,7 +191,6 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
 
     Raises:
         LengthsError: If there is not one group for each sample, or each sample is its own group.
-        LengthsError: If lengths are not positive integers.
 
     Source:
         Temperature: Arivazhagan et al., *Massively Multilingual Neural Machine Translation in the
@@ -206,23 +201,22 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
         >>> [(each.name, each.share, each.token_share) for each in profile.largest]
         [('de', 0.75, 0.5), ('ko', 0.25, 0.5)]
     """
-    encoding = encode(groups, "groups")
+    codes, values = encode(groups, "groups")
+    names = [str(value) for value in values]
     sizes = totals(as_lengths(lengths, columns=True)).astype(np.float64)
-    check_one_for_each("groups", encoding.codes.size, sizes.size)
-    counts = encoding.counts
-    if sizes.size > 1 and counts.size == sizes.size:
+    check_one_for_each("groups", codes, sizes.size)
+    if 1 < sizes.size == len(names):
         raise LengthsError(
-            f"groups hold {counts.size:,} distinct values for {sizes.size:,} samples: these are "
+            f"groups hold {len(names):,} distinct values for {sizes.size:,} samples: these are "
             "not groups. Name the column of sources, languages or speakers."
         )
-    tokens = np.bincount(encoding.codes, weights=sizes)
-    # Over codes, not over names: the names of groups make no difference.
-    tempered = Mixture(encoding.codes, temperature=TEMPERATURE).shares(0.0)
-    shares = counts / counts.sum()
-
-    def group(code: int) -> Group:
-        return Group(
-            name=str(encoding.values[code])[:_LONGEST_NAME],
+    counts, tokens = np.bincount(codes), np.bincount(codes, weights=sizes)
+    shares = counts / sizes.size
+    tempered = Mixture(codes, temperature=TEMPERATURE).shares(0.0)
+    ordered = sorted(range(len(names)), key=lambda code: (-counts[code], names[code]))
+    listed = [
+        Group(
+            name=names[code][:_LONGEST_NAME],
             num_samples=int(counts[code]),
             share=float(shares[code]),
             token_share=float(tokens[code] / tokens.sum()),
@@ -230,15 +224,14 @@ def profile_groups(groups: Any, lengths: IntoLengths) -> GroupProfile:
             tempered_share=float(tempered[code]),
             tempered_epochs=float(tempered[code] / shares[code]),
         )
-
-    names = np.array([str(value) for value in encoding.values])
-    ordered = np.lexsort((names, -counts)).tolist()
+        for code in [*ordered[:MOST_GROUPS], ordered[-1]]
+    ]
     return GroupProfile(
         num_samples=sizes.size,
-        num_groups=counts.size,
+        num_groups=len(names),
         effective_groups=_effective_number(shares),
-        largest=tuple(group(code) for code in ordered[:MOST_GROUPS]),
-        smallest=group(ordered[-1]),
+        largest=tuple(listed[:-1]),
+        smallest=listed[-1],
         temperature=TEMPERATURE,
     )
 
@@ -247,46 +240,29 @@ def _effective_number(shares: FloatArray) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _noise(encoding: Encoding, features: Any, seed: int) -> tuple[NoiseEstimate | None, str]:
+def _noise(
+    codes: IntArray,
+    num_classes: int,
+    features: Features | Callable[[], Features] | None,
+    seed: int,
+) -> tuple[NoiseEstimate | None, str]:
     """Return the estimate, or why there is none."""
-    if len(encoding.values) < 2:
+    if num_classes < 2:
         return None, "there is one class only"
     if features is None:
         return None, "no features or texts were given to predict labels from"
-    if encoding.codes.size < FEWEST_SAMPLES:
-        return (
-            None,
-            f"{encoding.codes.size} samples are too few; an estimate needs {FEWEST_SAMPLES}",
-        )
+    if codes.size < FEWEST_SAMPLES:
+        return None, f"{codes.size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
     try:
         given = features() if callable(features) else features
-        return estimate_noise(given, encoding.codes, len(encoding.values), seed=seed), ""
+        return estimate_noise(given, codes, num_classes, seed=seed), ""
     except MissingExtraError as error:
         return None, str(error).rstrip(".")
 
 
-def _check_classes(encoding: Encoding) -> None:
-    size, values = encoding.codes.size, encoding.values
-    if not size:
-        raise LengthsError("labels are empty: expected a class for each sample.")
-    if "" in values:
-        index = int(np.argmax(encoding.codes == values.index("")))
-        raise LengthsError(f"labels[{index}] is empty: fill it, or leave the sample out.")
-    if len(values) > _FEW_VALUES and any(map(_has_fraction, values)):
-        raise LengthsError(
-            f"labels hold {len(values):,} distinct numbers with fractions: these are continuous "
-            "targets, not class labels. Leave them out."
-        )
-    if len(values) > max(_FEW_VALUES, size / 2):
-        raise LengthsError(
-            f"labels hold {len(values):,} distinct values for {size:,} samples: these are not "
-            "class labels. Leave them out, or name the column of the classes."
-        )
-
-
-def _has_fraction(value: Any) -> bool:
+def _has_fraction(value: object) -> bool:
     try:
-        number = float(value)
+        number = float(value)  # type: ignore[arg-type]  # others raise
     except (TypeError, ValueError):
         return False
     return np.isfinite(number) and not number.is_integer()

@@ -14,7 +14,7 @@ from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
 from batchwright.advise.machine import profile_hardware, profile_model
 from batchwright.advise.rules import Evidence, advise
-from batchwright.advise.sample_profiles import profile_task_samples
+from batchwright.advise.sample_profiles import profile_samples
 from batchwright.advise.trials import LearningTrial, can_learn, run_learning_trials, run_trials
 from batchwright.errors import TaskError
 
@@ -136,7 +136,8 @@ def examine_task(
     hardware = profile_hardware()
     watch("checking the task", 0.0)
     check_task(task)
-    samples = profile_task_samples(task, seed=seed, watch=watch)
+    known = {name: getattr(task, name) for name in ("labels", "groups", "samples", "features")}
+    samples = profile_samples(task.sizes, **known, seed=seed, watch=watch)
     price = price_trials(task, seconds=seconds, updates=updates)
     announce(price)
     started = time.perf_counter()
