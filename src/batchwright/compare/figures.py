@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright._random import generator
 from batchwright.compare.arm import Evaluation
@@ -14,11 +14,9 @@ from batchwright.compare.race import Outcome
 from batchwright.compare.strategy import DENSE
 from batchwright.compare.task import Task
 from batchwright.errors import MissingExtraError
-from batchwright.typing import FloatArray
 
 LEVEL = 0.95
 
-_ROUNDING = 1e-12
 _RESAMPLES = 2_000
 
 
@@ -30,13 +28,6 @@ class Interval:
     low: float | None  # of the mean's 95 % interval, by Student's t. None: of one seed
     high: float | None
     values: tuple[float, ...]  # of each seed
-
-
-class Reached(NamedTuple):
-    """When a metric was first reached, interpolated between evaluations."""
-
-    seconds: float
-    tokens: float
 
 
 @dataclass(frozen=True)
@@ -79,23 +70,24 @@ def summarize(
 
 def reached(
     evaluations: Sequence[Evaluation], target: float, *, sign: float = 1.0
-) -> Reached | None:
-    """Return when a metric was first reached; None if never. `sign` is -1 where higher is better.
+) -> Evaluation | None:
+    """Return when a metric was first reached, interpolated between evaluations; None if never.
+
+    `sign` is -1 where higher is better.
 
     Example:
         >>> reached([Evaluation(0, 0.0, 5.0), Evaluation(100, 10.0, 4.0)], 4.5)
-        Reached(seconds=5.0, tokens=50.0)
+        Evaluation(tokens=50, seconds=5.0, metric=4.5)
     """
     before: Evaluation | None = None
     for each in evaluations:
         if math.isfinite(each.metric) and sign * each.metric <= sign * target:
             if before is None or not math.isfinite(before.metric):
-                return Reached(each.seconds, float(each.tokens))
+                return each
             share = (before.metric - target) / (before.metric - each.metric)
-            return Reached(
-                before.seconds + share * (each.seconds - before.seconds),
-                before.tokens + share * (each.tokens - before.tokens),
-            )
+            tokens = before.tokens + share * (each.tokens - before.tokens)
+            seconds = before.seconds + share * (each.seconds - before.seconds)
+            return Evaluation(round(tokens), seconds, target)
         before = each
     return None
 
@@ -109,20 +101,32 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
         >>> ratio([2.0, 8.0], [1.0, 2.0]).mean
         2.83
     """
-    logs = _interval(np.log(values) - np.log(others))
-    low = None if logs.low is None else float(np.exp(logs.low))
-    high = None if logs.high is None else float(np.exp(logs.high))
-    return Interval(float(np.exp(logs.mean)), low, high, tuple(np.exp(logs.values).tolist()))
+    logs = difference(np.log(values), np.log(others))
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return Interval(math.exp(logs.mean), low, high, tuple(np.exp(logs.values).tolist()))
 
 
-def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """Compare figures seed by seed: their mean difference.
+def difference(values: npt.ArrayLike, others: npt.ArrayLike) -> Interval:
+    """Compare figures seed by seed: their mean difference, with Student's interval.
 
     Example:
         >>> difference([2.0, 4.0], [1.0, 2.0]).mean
         1.5
     """
-    return _interval(np.asarray(values) - np.asarray(others))
+    found = np.asarray(values, dtype=np.float64) - np.asarray(others)
+    mean, kept = float(found.mean()), tuple(found.tolist())
+    if found.size < 2:
+        return Interval(mean, None, None, kept)
+    try:
+        from scipy.special import stdtrit
+    except ImportError as error:
+        raise MissingExtraError(
+            "Intervals need the package scipy, which is not installed. "
+            "Run: pip install 'batchwright[compare]'."
+        ) from error
+    errors = stdtrit(found.size - 1, (1 + LEVEL) / 2)  # standard errors to each side
+    half = float(errors * found.std(ddof=1) / math.sqrt(found.size))
+    return Interval(mean, mean - half, mean + half, kept)
 
 
 def ratio_of_sums(values: Sequence[float], others: Sequence[float]) -> Interval:
@@ -132,49 +136,15 @@ def ratio_of_sums(values: Sequence[float], others: Sequence[float]) -> Interval:
         >>> ratio_of_sums([2.0, 1.0, 3.0], [1.0, 0.5, 1.5]).mean
         2.0
     """
-    top, bottom = np.asarray(values, dtype=float), np.asarray(others, dtype=float)
-    mean, ratios = float(top.sum() / bottom.sum()), top / bottom
-    if (sure := _without_spread(mean, ratios)) is not None:
-        return sure
-    test = _statistics().bootstrap(
-        (top, bottom),
-        lambda above, below, axis: above.sum(axis=axis) / below.sum(axis=axis),
-        paired=True,
-        n_resamples=_RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=generator(0, "intervals of sums"),
-    )
-    found = test.confidence_interval
-    return Interval(mean, float(found.low), float(found.high), tuple(ratios.tolist()))
-
-
-def _interval(values: FloatArray) -> Interval:
-    mean = float(values.mean())
-    if (sure := _without_spread(mean, values)) is not None:
-        return sure
-    low, high = _statistics().ttest_1samp(values, 0).confidence_interval(LEVEL)
-    return Interval(mean, float(low), float(high), tuple(values.tolist()))
-
-
-def _without_spread(mean: float, values: FloatArray) -> Interval | None:
-    """Return the interval of one value, or of equal ones, for which scipy has no number."""
-    kept = tuple(values.tolist())
-    if values.size < 2:
+    pairs = np.array([values, others], dtype=np.float64)
+    mean, kept = float(np.divide(*pairs.sum(axis=1))), tuple(np.divide(*pairs).tolist())
+    if len(kept) < 2:
         return Interval(mean, None, None, kept)
-    is_equal = np.ptp(values) <= _ROUNDING * np.abs(values).max()
-    return Interval(mean, mean, mean, kept) if is_equal else None
-
-
-def _statistics() -> Any:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingExtraError(
-            "Intervals need the package scipy, which is not installed. "
-            "Run: pip install 'batchwright[compare]'."
-        ) from error
-    return stats
+    drawn = generator(0, "intervals of sums").integers(len(kept), size=(_RESAMPLES, len(kept)))
+    low, high = np.quantile(
+        np.divide(*pairs[:, drawn].sum(axis=2)), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]
+    )
+    return Interval(mean, float(low), float(high), kept)
 
 
 def _summary(
@@ -183,56 +153,42 @@ def _summary(
     own, first = [run[place] for run in runs], [run[0] for run in runs]
     limits = [each for run in runs for each in run if each.name == DENSE]
     is_dense = own[0].name == DENSE
-    arrivals = [pair for run in runs if (pair := _arrivals(run, place, task, target)) is not None]
-    timed = [(mine, theirs) for mine, theirs in arrivals if mine is not None and theirs is not None]
-    has_times = len(timed) == len(runs) and min(each.seconds for pair in timed for each in pair) > 0
-    metrics, first_metrics = _finite(own), _finite(first)
-    has_metric = len(metrics) == len(first_metrics) == len(runs) and not is_dense
-    peaks = [each.peak_bytes for each in own if each.peak_bytes is not None]
-    first_peaks = [each.peak_bytes for each in first if each.peak_bytes is not None]
-    has_peaks = len(peaks) == len(first_peaks) == len(runs)
-    speeds = _speeds(own)
-    computed = sum(each.spent.padded_tokens for each in own)
+    tokens, speeds = sum(each.spent.tokens for each in own), _speeds(own)
+    metrics = np.array([[each.metric for each in of] for of in (own, first)], dtype=np.float64)
+    has_metric = not is_dense and bool(np.isfinite(metrics).all())
+    peaks = np.array([[each.peak_bytes for each in of] for of in (own, first)], dtype=np.float64)
+    has_peaks = bool(np.isfinite(peaks).all())
+    arrivals = [[], []]  # of this arm and of the first one, in runs that have a target
+    for mine, theirs in zip(own, first, strict=True):
+        wanted = theirs.metric if target is None else target
+        if wanted is not None and not is_dense:
+            for found, each in zip(arrivals, (mine, theirs), strict=True):
+                found.append(reached(each.evaluations, wanted, sign=task.sign))
+    seconds, spent = (
+        np.array([[getattr(each, what, None) for each in of] for of in arrivals], dtype=np.float64)
+        for what in ("seconds", "tokens")
+    )
+    has_times = seconds.shape[1] == len(runs) and bool((seconds > 0).all())
     return Summary(
         name=own[0].name,
         precision=own[0].precision,
         tokens_per_second=fmean(speeds),
         speed=ratio(speeds, _speeds(first)),
         of_limit=ratio(speeds, _speeds(limits)) if limits else None,
-        padding=1 - sum(each.spent.tokens for each in own) / computed,
+        padding=1 - tokens / sum(each.spent.padded_tokens for each in own),
         dispersion=own[0].dispersion,
         worst_batch=max(each.spent.worst_batch for each in own) / task.max_tokens,
-        peak_bytes=fmean(peaks) if has_peaks else None,
-        memory=ratio(peaks, first_peaks) if has_peaks else None,
+        peak_bytes=float(peaks[0].mean()) if has_peaks else None,
+        memory=ratio(*peaks) if has_peaks else None,
         updates=own[0].spent.updates,
         seconds=fmean(each.spent.seconds for each in own),
-        metric=fmean(metrics) if has_metric else None,
-        gain=difference(*(-task.sign * np.array([metrics, first_metrics]))) if has_metric else None,
-        time=ratio(*_columns(timed, "seconds")) if has_times else None,
-        tokens=ratio(*_columns(timed, "tokens")) if has_times else None,
-        never=0 if is_dense else len(runs) - sum(mine is not None for mine, _ in arrivals),
+        metric=float(metrics[0].mean()) if has_metric else None,
+        gain=difference(*(-task.sign * metrics)) if has_metric else None,
+        time=ratio(*seconds) if has_times else None,
+        tokens=ratio(*spent) if has_times else None,
+        never=0 if is_dense else len(runs) - int(np.isfinite(seconds[0]).sum()),
         failed=sum(each.failed_after is not None for each in own),
     )
-
-
-def _arrivals(
-    run: Sequence[Outcome], place: int, task: Task, target: float | None
-) -> tuple[Reached | None, Reached | None] | None:
-    """Return when an arm and the first one reached the target. None: there is no target."""
-    wanted = run[0].metric if target is None else target
-    if wanted is None or run[place].name == DENSE:
-        return None
-    mine, theirs = (reached(run[each].evaluations, wanted, sign=task.sign) for each in (place, 0))
-    return mine, theirs
-
-
-def _columns(timed: Sequence[tuple[Reached, Reached]], what: str) -> tuple[list[float], ...]:
-    return tuple([getattr(pair[side], what) for pair in timed] for side in (0, 1))
-
-
-def _finite(outcomes: Sequence[Outcome]) -> list[float]:
-    metrics = [each.metric for each in outcomes if each.metric is not None]
-    return [each for each in metrics if math.isfinite(each)]
 
 
 def _speeds(outcomes: Sequence[Outcome]) -> list[float]:
