@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from batchwright._checks import check_choice
 from batchwright._format import one_line
 from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
-from batchwright.compare.task import LARGEST, Collate, Task
-from batchwright.errors import BudgetError, TaskError
-from batchwright.layout import Layout
+from batchwright.errors import BatchwrightError, BudgetError, TaskError
 from batchwright.order import Curriculum, Order, Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.torch.data.pad_collator import PadCollator
 
+if TYPE_CHECKING:
+    from batchwright.compare.task import Collate, Task
+    from batchwright.layout import Layout
+
 Kind: TypeAlias = Literal["plain", "grouped", "planned", "packed", "buckets"]
+"""Shuffled, as many samples per batch as fit when all are the longest; as many, sorted by length
+within every 50 batches, as trainers do; `TokenBudget`; `Packing`; `Buckets` of eight shapes."""
 
-KINDS: dict[str, str] = {
-    "plain": "shuffled, as many samples per batch as fit when all are the longest",
-    "grouped": "as many, sorted by length within every 50 batches, as trainers do",
-    "planned": "TokenBudget: sorted once, cut at the budget, updates mixed",
-    "packed": "Packing: rows filled without padding (needs collate_packed)",
-    "buckets": "Buckets: at most eight padded shapes",
-}
-
-ORDERS: dict[str, str] = {
-    "shuffle": "every sample once per epoch",
-    "sequential": "as they are stored",
-    "curriculum": "easy samples first, by the task's first difficulty, or the one named",
-    "anticurriculum": "hard samples first",
-    "control": "the curriculum's pacing over samples in random order",
-}
-
-PRECISIONS: dict[str, str] = {
-    "fp32": "single precision",
-    "tf32": "products of fewer bits, on GPUs that have them",
-    "bf16": "bfloat16 products, fp32 weights",
-    "fp16": "half precision products with a scaled loss, fp32 weights",
-    "auto": "the one measured to be fastest here",
-}
+KINDS = get_args(Kind)
+ORDERS = ("shuffle", "sequential", "curriculum", "anticurriculum", "control")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "auto")
 
 DENSE = "dense limit"
 """Name of the arm without padding, in the shapes of the strongest batching."""
@@ -66,7 +50,6 @@ ROUNDS = 8
 
 _SCORED = {"curriculum", "anticurriculum", "control"}
 _FIELDS = ("kind", "order", "precision")
-_DEEPEST = 2  # lists of lists: shapes of several columns
 
 
 @dataclass(frozen=True)
@@ -79,7 +62,7 @@ class Strategy:
 
     Args:
         name: The name shown in tables.
-        kind: How samples become batches: see `KINDS`.
+        kind: How samples become batches: see `Kind`.
         order: One of `ORDERS`, a curriculum with the name of its difficulty after a colon, or an
             Order.
         precision: One of `PRECISIONS`.
@@ -104,26 +87,20 @@ class Strategy:
     def __post_init__(self) -> None:
         """Check the names."""
         if not isinstance(self.name, str) or not self.name.strip() or self.name == DENSE:
+            raise TaskError(f"Strategy({self.name!r}): expected a name other than {DENSE!r}.")
+        owner = f"Strategy {self.name!r}"
+        check_choice(owner, "kind", self.kind, KINDS, error=TaskError)
+        check_choice(owner, "precision", self.precision, PRECISIONS, error=TaskError)
+        kind, colon, scores = self._parts
+        if isinstance(self.order, str | type) or not callable(self.order):
+            check_choice(owner, "order", kind or self.order, ORDERS, error=TaskError)
+        if colon and (kind not in _SCORED or not scores):
             raise TaskError(
-                f"a strategy was named {self.name!r}: expected text that is not empty, and not "
-                f"{DENSE!r}, the name of the arm without padding."
+                f"{owner}(order={self.order!r}): expected a curriculum before the colon and a "
+                "difficulty of the task after it, or no colon."
             )
-        self._check("kind", self.kind, KINDS)
-        self._check("precision", self.precision, PRECISIONS)
-        if isinstance(self.order, str):
-            kind, colon, scores = self._parts
-            self._check("order", kind, ORDERS)
-            if colon and (kind not in _SCORED or not scores):
-                raise TaskError(
-                    f"strategy {self.name!r}: order {self.order!r}, expected a curriculum before "
-                    "the colon and a difficulty of the task after it, or no colon."
-                )
-        elif isinstance(self.order, type) or not callable(self.order):
-            self._check("order", self.order, ORDERS)
         if not isinstance(self.options, Mapping):
-            raise TaskError(
-                f"strategy {self.name!r}: options={self.options!r}, expected a dictionary."
-            )
+            raise TaskError(f"{owner}(options={self.options!r}): expected a dictionary.")
 
     @classmethod
     def named(cls, name: str) -> Strategy:
@@ -133,7 +110,7 @@ class Strategy:
             TaskError: If a part is unknown.
         """
         kind, *others = name.split("+")
-        settings: dict[str, Any] = {"kind": kind}
+        settings = {"kind": kind}
         for part in others:
             what = "order" if part.partition(":")[0] in ORDERS else "precision"
             if what in settings or (what == "precision" and part not in PRECISIONS):
@@ -142,7 +119,7 @@ class Strategy:
                     f"precision ({', '.join(PRECISIONS)}), or there are two of a kind."
                 )
             settings[what] = part
-        return cls(name, **settings)
+        return cls(name, **settings)  # type: ignore[arg-type]  # a str, which is checked
 
     def planner(self, task: Task, *, seed: int) -> Planner:
         """Make the planner of a run.
@@ -151,13 +128,18 @@ class Strategy:
             TaskError: If an option is unknown, or the task has no such difficulty.
             BudgetError: If a sample alone exceeds the budget.
         """
-        return Planner(
-            task.sizes,
-            batching=self._batching(task),
-            order=self._order(task, seed),
-            step_tokens=self.options.get("step_tokens", task.step_tokens),
-            seed=seed,
-        )
+        try:
+            return Planner(
+                task.sizes,
+                batching=self._batching(task),
+                order=self._order(task, seed),
+                step_tokens=self.options.get("step_tokens", task.step_tokens),
+                seed=seed,
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, BatchwrightError):
+                raise
+            raise TaskError(f"strategy {self.name!r}: {error}.") from error
 
     def preparation(self, task: Task) -> float:
         """Return the seconds it took to compute the scores of the order."""
@@ -176,19 +158,16 @@ class Strategy:
                     "it a PackCollator, and a loss_sum that takes its batches."
                 )
             return task.collate_packed
-        asked: dict[str, Any] = {}
-        if layout.multiple > 1:
-            asked["pad_to_multiple_of"] = layout.multiple
-        if layout.shapes is not None:
-            asked["shapes"] = layout.shapes
-        if not asked:
+        if layout.multiple == 1 and layout.shapes is None:
             return task.collate
         if not isinstance(task.collate, PadCollator):
             raise TaskError(
-                f"strategy {self.name!r} needs a collate with {', '.join(asked)}; the task's is a "
+                f"strategy {self.name!r} pads to planned shapes, and the task's collate is a "
                 f"{type(task.collate).__name__}: make it a PadCollator."
             )
-        return dataclasses.replace(task.collate, **asked)
+        multiple = layout.multiple if layout.multiple > 1 else task.collate.pad_to_multiple_of
+        shapes = task.collate.shapes if layout.shapes is None else layout.shapes
+        return dataclasses.replace(task.collate, pad_to_multiple_of=multiple, shapes=shapes)
 
     @property
     def _parts(self) -> tuple[str, str, str]:
@@ -199,24 +178,20 @@ class Strategy:
         options = dict(self.options)
         budget = options.pop("max_tokens", task.max_tokens)
         options.pop("step_tokens", None)
-        rounding = self._rounding(task)
-        if rounding > 1:
-            options.setdefault("pad_to_multiple_of", rounding)
-        try:
-            if self.kind == "planned":
-                return TokenBudget(budget, **options)
-            if self.kind == "packed":
-                return Packing(budget, **options)
-            if self.kind == "buckets":
-                return Buckets(options.pop("num_shapes", 8), max_tokens=budget, **options)
-            rows = options.pop("batch_size", None)
-            if rows is None:
-                rows = safe_batch_size(task, budget, options.get("pad_to_multiple_of", 1))
-            return (FixedSize if self.kind == "plain" else LengthGrouped)(rows, **options)
-        except TypeError as error:
-            raise TaskError(f"strategy {self.name!r}: {error}.") from error
+        if (multiple := self._multiple(task)) > 1:
+            options.setdefault("pad_to_multiple_of", multiple)
+        if self.kind == "planned":
+            return TokenBudget(budget, **options)
+        if self.kind == "packed":
+            return Packing(budget, **options)
+        if self.kind == "buckets":
+            return Buckets(options.pop("num_shapes", 8), max_tokens=budget, **options)
+        if "batch_size" not in options:
+            multiple = options.get("pad_to_multiple_of", 1)
+            options["batch_size"] = safe_batch_size(task, budget, multiple)
+        return (FixedSize if self.kind == "plain" else LengthGrouped)(**options)
 
-    def _rounding(self, task: Task) -> int:
+    def _multiple(self, task: Task) -> int:
         """Return the multiple that rows are padded to, which helps only where lengths vary."""
         is_asked = self.precision not in {"fp32", "tf32"} and self.kind not in {"packed", "buckets"}
         can = isinstance(task.collate, PadCollator) and task.collate.pad_to_multiple_of == 1
@@ -237,13 +212,6 @@ class Strategy:
             direction="hard" if kind == "anticurriculum" else "easy",
         )
         return order.control(seed) if kind == "control" else order
-
-    def _check(self, what: str, value: object, known: Mapping[str, str]) -> None:
-        if not isinstance(value, str) or value not in known:
-            listed = ", ".join(known)
-            raise TaskError(
-                f"strategy {self.name!r}: there is no {what} {value!r}, expected one of {listed}."
-            )
 
 
 def safe_batch_size(task: Task, max_tokens: int, multiple: int = 1) -> int:
@@ -269,9 +237,8 @@ def parse_strategies(text: str) -> list[Strategy]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise TaskError("there are no strategies. Expected at least one, such as plain.")
-    for name in names:
-        if names.count(name) > 1:
-            raise TaskError(f"strategy {name!r} is there twice. Give each its own name.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TaskError(f"strategy {twice[0]!r} is there twice. Give each its own name.")
     return [Strategy.named(name) for name in names]
 
 
@@ -296,49 +263,15 @@ def read_strategies(path: Path | str) -> list[Strategy]:
         raise TaskError(f"{path} is no regular file. Expected a TOML file.")
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TaskError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:  # no TOML, no UTF-8, or a name that no file has
+    except (OSError, ValueError, RecursionError) as error:
         raise TaskError(f"{path} cannot be read: {one_line(error)}.") from error
-    except RecursionError:
-        raise TaskError(f"{path} cannot be read: it is nested too deep.") from None
-    if not tables:
-        raise TaskError(f"{path} has no strategies. Expected tables, such as [planned].")
-    return [_from_table(name, table, path) for name, table in tables.items()]
-
-
-def _from_table(name: str, table: Any, path: Path | str) -> Strategy:
-    if not isinstance(table, dict):
-        raise TaskError(
-            f"{path}: {name} is {_shown(table)}, no table: expected [{name}] and settings below."
-        )
-    for key, value in table.items():
-        _check_value(value, f"{path}: {key} of [{name}]")
-    settings = {key: table[key] for key in _FIELDS if key in table}
-    options = {key: value for key, value in table.items() if key not in _FIELDS}
-    if not isinstance(settings.get("order", ""), str):
-        raise TaskError(f"{path}: order of [{name}] is {_shown(settings['order'])}, expected text.")
-    if "kind" not in table:
-        base = Strategy.named(name)
-        settings = {key: settings.get(key, getattr(base, key)) for key in _FIELDS}
-    return Strategy(name, **settings, options=options)
-
-
-def _check_value(value: Any, where: str, depth: int = 0) -> None:
-    """Raise unless a setting is text, a number that is not too large, or a list of these."""
-    if isinstance(value, list) and depth < _DEEPEST:
-        for each in value:
-            _check_value(each, where, depth + 1)
-        return
-    is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
-    if not (is_number or isinstance(value, str)):
-        raise TaskError(
-            f"{where} is {_shown(value)}: expected text, a number of at most 2^53, true or false, "
-            "or a list of these."
-        )
-
-
-def _shown(value: Any) -> str:
-    """Show a value, or the type of one that may be nested too deep to be shown."""
-    is_nested = isinstance(value, dict | list)
-    return f"of type {type(value).__name__}" if is_nested else one_line(repr(value), 60)
+    if not tables or not all(isinstance(each, dict) for each in tables.values()):
+        raise TaskError(f"{path}: expected a table for each strategy, such as [planned].")
+    found = []
+    for name, table in tables.items():
+        settings = {key: table.pop(key) for key in _FIELDS if key in table}
+        if "kind" not in settings:
+            base = Strategy.named(name)
+            settings = {key: getattr(base, key) for key in _FIELDS} | settings
+        found.append(Strategy(name, **settings, options=table))
+    return found
