@@ -67,7 +67,7 @@ def test_a_setting_of_a_wrong_type_is_refused(setting, tmp_path):
 def test_a_file_of_another_shape_is_refused(text, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(text, "utf-8")
-    with pytest.raises(TaskError, match=r"mine\.toml|expected a name|'deep'") as caught:
+    with pytest.raises(TaskError, match=r"mine\.toml|expected a name|'deep'|kind='a'") as caught:
         read_strategies(path)[0].planner(make_task(), seed=0)
     assert "\n" not in str(caught.value)
     path.write_bytes(b"\xff\xfe[a]")
