@@ -279,7 +279,7 @@ def test_a_twin_is_recognised(here):
         (TASK.replace("lengths=lengths", "lengths=lengths[:-1]"), (), "has 399 for 400"),
         (TASK.replace("lengths=lengths", "lengths=lengths[::-1]"), (), "lengths do not match"),
         (TASK.replace(".sum(1))", ".sum(1) * float('nan'))"), (), "loss_sum returned nan"),
-        (TASK.replace("    loss_sum=loss_sum,\n", ""), (), "is without 'loss_sum'"),
+        (TASK.replace("    loss_sum=loss_sum,\n", ""), (), "argument: 'loss_sum'"),
         (TASK.replace("max_tokens=80", "max_tokens=20"), (), "max_tokens=20"),
         (TASK, ("--strategies", "plan"), "there is no kind 'plan'"),
         (TASK, ("--strategies", "packed"), "collate_packed"),

@@ -133,7 +133,7 @@ def test_a_task_file_that_ends_the_process_is_refused(tmp_path):
     for text, said in [
         ("import sys\nsys.exit(0)\n", r"line 2: it called sys\.exit"),
         ("raise SystemExit\n", r"line 1: it called sys\.exit"),
-        ("def task():\n    exit()\n", r"line 2: task\(\) called sys\.exit"),
+        ("def task():\n    exit()\n", r"line 2: task called sys\.exit"),
         ("\x00", "it failed with"),
         ("(" * 500, "it failed with"),
         ("x = 1\n", "defines no `task`"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import Any, Literal, TypeAlias
@@ -28,6 +28,8 @@ Difficulty: TypeAlias = npt.ArrayLike | Callable[[], npt.ArrayLike]
 """float[n], higher is harder; or a function that computes it when it is first needed."""
 
 LARGEST = 2**53  # as of a length
+
+_FUNCTIONS = ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule")
 
 WARM_UP = 0.2
 """Share of a run in which the default learning rate rises."""
@@ -68,9 +70,8 @@ class Task:
         step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
             mixes batches of short and of long samples.
         epochs: Passes over the samples.
-        weigh: ``batch → what its loss sums over``, a number. None counts ``batch["labels"]`` that
-            are not -100, or one label per row at the end of a tuple: see
-            `batchwright.torch.windows.label_count`.
+        weigh: ``batch → what its loss sums over``. None counts ``batch["labels"]`` that are not
+            -100, or one label per row at the end of a tuple.
         schedule: Share of the run → share of the learning rate.
         clip: The largest norm of a gradient. None: no limit.
         metric: What `evaluate` returns, in words.
@@ -81,11 +82,10 @@ class Task:
             time is charged to the strategies that use them.
         strategies: Names of the strategies to compare by default.
         device: Where to train. None: on the GPU if there is one.
-        labels: [n], the class of each sample, an integer or a name. `advise` looks at this and the
-            next two; training never does.
-        groups: [n], where each sample comes from: a source, a language, a speaker.
-        features: Numbers of each sample, float[n, ...], or n texts, from which `advise` estimates
-            how many labels are wrong; or a function that returns them when they are needed.
+        labels: [n], the class of each sample, for `advise`.
+        groups: [n], where each sample comes from, for `advise`: a source, a language, a speaker.
+        features: Numbers of each sample, float[n, ...], or n texts, or a function that returns
+            them, from which `advise` estimates how many labels are wrong.
 
     Raises:
         TaskError: If an argument has the wrong type.
@@ -135,55 +135,44 @@ class Task:
 
     def __post_init__(self) -> None:
         """Check what can be checked without training."""
-        for name in ("collate", "model", "optimizer", "loss_sum", "evaluate", "schedule"):
-            self._check(name, callable(getattr(self, name)), "a function")
-        for name in ("weigh", "collate_packed"):
-            value = getattr(self, name)
-            self._check(name, value is None or callable(value), "a function, or None")
         check_choice("Task", "better", self.better, ("lower", "higher"))
         keep_whole(self, "max_tokens", "step_tokens", "epochs", most=LARGEST)
-        self._check("metric", isinstance(self.metric, str) and self.metric.strip(), "words")
-        is_number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
-        is_norm = self.clip is None or (is_number and self.clip > 0)
-        self._check("clip", is_norm, "a number above 0, or None")
-        scored, chosen = self.difficulties, self.strategies
-        is_named = isinstance(scored, Mapping) and _are_texts(scored)
-        self._check("difficulties", is_named, "a dictionary: names and scores")
-        is_list = isinstance(chosen, Sequence) and not isinstance(chosen, str)
-        is_listed = chosen is None or (is_list and _are_texts(chosen))
-        self._check("strategies", is_listed, "a list of names, or None")
-        self._check_device()
+        clip, scores, names = self.clip, self.difficulties, self.strategies
+        is_norm = isinstance(clip, int | float) and not isinstance(clip, bool) and clip > 0
+        is_scored = isinstance(scores, Mapping) and _are_texts(scores)
+        is_list = isinstance(names, list | tuple) and _are_texts(names)
         is_sequence = hasattr(self.samples, "__len__") and hasattr(self.samples, "__getitem__")
-        self._check("samples", is_sequence, "a sequence: a length, and an index")
-        given = [1] * len(self.samples) if self.lengths is None else self.lengths
-        lengths = as_lengths(given, columns=True)
-        object.__setattr__(self, "lengths", lengths)
-        self._check_one_for_each("lengths", lengths)
-        for name in ("labels", "groups", "features"):
-            self._check_one_for_each(name, getattr(self, name))
-
-    def _check(self, name: str, is_right: object, expected: str) -> None:
-        if not is_right:
-            given = one_line(repr(getattr(self, name)), 60)
-            raise TaskError(f"Task({name}={given}): expected {expected}.")
-
-    def _check_device(self) -> None:
+        checks: list[tuple[str, object, str]] = [
+            ("metric", isinstance(self.metric, str) and self.metric.strip(), "words"),
+            ("clip", clip is None or is_norm, "a number above 0, or None"),
+            ("difficulties", is_scored, "a dictionary: names and scores"),
+            ("strategies", names is None or is_list, "a list of names, or None"),
+            ("samples", is_sequence, "a sequence: a length, and an index"),
+            *((name, callable(getattr(self, name)), "a function") for name in _FUNCTIONS),
+        ]
+        for name in ("weigh", "collate_packed"):
+            value = getattr(self, name)
+            checks += [(name, value is None or callable(value), "a function, or None")]
         try:
             self.place()
-        except (RuntimeError, TypeError) as error:
-            raise TaskError(
-                f"Task(device={self.device!r}): expected a device of torch, such as 'cpu', or None."
-            ) from error
-
-    def _check_one_for_each(self, name: str, values: Any) -> None:
-        if values is None or (name == "features" and callable(values)):
-            return
-        if not hasattr(values, "__len__") or len(values) != len(self.samples):
+        except (RuntimeError, TypeError):
+            checks.append(("device", False, "a device of torch, such as 'cpu', or None"))
+        for name, is_right, expected in checks:
+            if not is_right:
+                given = one_line(repr(getattr(self, name)), 60)
+                raise TaskError(f"Task({name}={given}): expected {expected}.")
+        size = len(self.samples)
+        lengths = [1] * size if self.lengths is None else self.lengths
+        object.__setattr__(self, "lengths", as_lengths(lengths, columns=True))
+        for name in ("lengths", "labels", "groups", "features"):
+            values = getattr(self, name)
+            if values is None or (name == "features" and callable(values)):
+                continue
             found = f"{len(values):,}" if hasattr(values, "__len__") else type(values).__name__
-            raise TaskError(
-                f"Task({name}=…) has {found} for {len(self.samples):,} samples, expected one for "
-                "each."
-            )
+            if found != f"{size:,}":
+                raise TaskError(
+                    f"Task({name}=…) has {found} for {size:,} samples, expected one for each."
+                )
 
     @property
     def sizes(self) -> LengthArray:
@@ -200,10 +189,10 @@ class Task:
         """The factor that makes a lower metric the better one."""
         return 1.0 if self.better == "lower" else -1.0
 
-    def as_metric(self, returned: Any) -> float:
+    def as_metric(self, returned: object) -> float:
         """Convert what `evaluate` returned to a number; raise `TaskError` if it is none."""
         try:
-            return float(returned)
+            return float(returned)  # type: ignore[arg-type]  # others raise
         except (TypeError, ValueError, RuntimeError):
             raise TaskError(
                 f"evaluate returned {type(returned).__name__}, expected a number: {self.metric}."
@@ -269,5 +258,5 @@ class Task:
         return self._scores[name]
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: Iterable[object]) -> bool:
     return all(isinstance(each, str) for each in values)

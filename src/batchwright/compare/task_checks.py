@@ -1,8 +1,7 @@
 """Checks of a task before long work starts."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from batchwright.torch.update.loss_check import LossFindings, Trial
 from batchwright.torch.update.loss_functions import refuse_other_functions, refuse_other_losses
 from batchwright.torch.update.modes import policy_for
 from batchwright.torch.windows import LabelCounter
+from batchwright.typing import Batch, Field, LengthArray
 
 _PROBES = 8
 
@@ -33,61 +33,63 @@ def check_task(task: Task) -> None:
     before = torch.random.get_rng_state()
     try:
         _check_lengths(task)
-        model = _model(task)
-        batch = moved(_called("collate", task.collate, _typical(task)), task.place())
+        torch.manual_seed(0)
+        model = _called("model", task.model)
+        if not isinstance(model, torch.nn.Module):
+            raise TaskError(f"model returned {type(model).__name__}, expected a torch.nn.Module.")
+        model.to(task.place())
+        # A few samples around the median length, of different lengths if there are some.
+        order = np.argsort(totals(task.sizes), kind="stable")
+        places = np.linspace(0.2, 0.8, _ROWS) * (len(order) - 1)
+        samples = [task.samples[index] for index in order[places.astype(int)].tolist()]
+        batch = moved(_called("collate", task.collate, samples), task.place())
         _check_weight(task, batch)
         _check_loss(task, model, batch)
         _check_step(task, model, batch)
-        _check_metric(task, model)
-        share = _called("schedule", task.schedule, 0.5)
-        if not isinstance(share, int | float) or not math.isfinite(share):
-            raise TaskError(
-                f"schedule returned {share!r} in the middle of the run, expected a share of the "
-                "learning rate."
-            )
+        model.eval()
+        with torch.no_grad():
+            metric = task.as_metric(_called("evaluate", task.evaluate, model))
+        _check_number("evaluate", metric)
+        _check_number("schedule", _called("schedule", task.schedule, 0.5))
     finally:
         torch.random.set_rng_state(before)
 
 
-def _called(name: str, function: Any, *arguments: Any) -> Any:
+def _called(name: str, function: Callable[..., Field], *arguments: object) -> Field:
     try:
         return function(*arguments)
-    except BatchwrightError as error:
-        raise TaskError(f"{name}: {error}") from error
     except Exception as error:
-        raise TaskError(f"{name} failed with {type(error).__name__}: {error}") from error
+        ours = isinstance(error, BatchwrightError)
+        said = ":" if ours else f" failed with {type(error).__name__}:"
+        raise TaskError(f"{name}{said} {error}") from error
 
 
-def _typical(task: Task) -> list[Any]:
-    """Return a few samples around the median length, of different lengths if there are some."""
-    sizes = totals(task.sizes)
-    order = np.argsort(sizes, kind="stable")
-    places = np.linspace(0.2, 0.8, _ROWS) * (len(order) - 1)
-    return [task.samples[index] for index in order[places.astype(int)].tolist()]
+def _check_number(name: str, value: object, *, least: float = -math.inf) -> None:
+    """Check that a function returned a finite number above some other."""
+    if not isinstance(value, int | float) or not least < value < math.inf:
+        above = "" if least == -math.inf else f" above {least:g}"
+        raise TaskError(f"{name} returned {value!r:.60}, expected a finite number{above}.")
 
 
 def _check_lengths(task: Task) -> None:
     """Check that batches of single samples grow with their lengths."""
-    lengths = task.sizes.reshape(len(task.sizes), -1)
-    for column in range(lengths.shape[1]):
-        sizes = lengths[:, column]
+    columns = task.sizes.reshape(len(task.sizes), -1).T
+    for column, sizes in enumerate(columns):
         order = np.argsort(sizes, kind="stable")
-        probes = np.unique(order[np.linspace(0, len(order) - 1, _PROBES).astype(int)])
-        probes = probes[np.argsort(sizes[probes], kind="stable")]
+        probes = order[np.unique(np.linspace(0, len(order) - 1, _PROBES).astype(int))].tolist()
         if sizes[probes[0]] == sizes[probes[-1]]:
             continue
         shapes = []
-        for index in probes.tolist():
+        for index in probes:
             batch = _called("collate", task.collate, [task.samples[index]])
             shapes.append([tuple(each.shape) for each in tensors_of(batch)])
-        if not _some_dimension_grows(shapes, sizes[probes].tolist()):
-            last, first = int(probes[-1]), int(probes[0])
-            of = f", column {column}," if lengths.shape[1] > 1 else ""
+        if not _some_dimension_grows(shapes, sizes[probes]):
             found = [
-                f"sample {index} has length {sizes[index]} and makes a batch of "
-                f"{', '.join(str(list(each)) for each in shape)}"
-                for index, shape in ((first, shapes[0]), (last, shapes[-1]))
+                f"sample {probes[place]} has length {sizes[probes[place]]} and makes a batch of "
+                f"{', '.join(str(list(each)) for each in shapes[place])}"
+                for place in (0, -1)
             ]
+            of = f", column {column}," if len(columns) > 1 else ""
             raise TaskError(
                 f"lengths{of} do not match the samples: {'; '.join(found)}. Expected a dimension "
                 "that grows with the length: are lengths in the sequence of the samples, and does "
@@ -96,64 +98,42 @@ def _check_lengths(task: Task) -> None:
 
 
 def _some_dimension_grows(
-    shapes: Sequence[Sequence[tuple[int, ...]]], lengths: Sequence[int]
+    shapes: Sequence[Sequence[tuple[int, ...]]], lengths: LengthArray
 ) -> bool:
     if len({tuple(map(len, each)) for each in shapes}) > 1:
         return True  # tensors of varying number or rank cannot be compared
-    longer = np.diff(lengths)
     sizes = np.array([sum(each, ()) for each in shapes])  # a row per sample, all its dimensions
-    steps = np.diff(sizes, axis=0)
-    follows = ((steps >= 0) & ((longer > 0)[:, None] | (steps == 0))).all(axis=0)
+    is_longer, steps = np.diff(lengths)[:, None] > 0, np.diff(sizes, axis=0)
+    follows = ((steps >= 0) & (is_longer | (steps == 0))).all(axis=0)
     return bool((follows & (sizes[0] < sizes[-1])).any())
 
 
-def _model(task: Task) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = _called("model", task.model)
-    if not isinstance(model, torch.nn.Module):
-        raise TaskError(f"model returned {type(model).__name__}, expected a torch.nn.Module.")
-    return model.to(task.place())
+def _check_weight(task: Task, batch: Batch) -> None:
+    weigh = task.weigh
+    if weigh is None:
+        # A counter of labels has to see padding first: the shortest sample with the longest.
+        sizes = totals(task.sizes)
+        ends = [task.samples[int(end)] for end in (np.argmin(sizes), np.argmax(sizes))]
+        weigh = LabelCounter(in_use=bool(sizes.min() == sizes.max()))
+        weigh.look([_called("collate", task.collate, ends)])
+    name = "weigh=None" if task.weigh is None else "weigh"
+    _check_number(name, _called(name, weigh, batch), least=0)
 
 
-def _check_weight(task: Task, batch: Any) -> None:
-    name, weigh = ("weigh", task.weigh) if task.weigh else ("weigh=None", _counter(task))
-    weight = _called(name, weigh, batch)
-    if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise TaskError(
-            f"weigh returned {weight!r} for a batch of {_ROWS} samples, expected a positive "
-            "number: what the loss sums over."
-        )
-
-
-def _counter(task: Task) -> LabelCounter:
-    """Return a counter of labels that has seen padding: the shortest sample with the longest."""
-    sizes = totals(task.sizes)
-    ends = [task.samples[int(end)] for end in (np.argmin(sizes), np.argmax(sizes))]
-    counter = LabelCounter(in_use=bool(sizes.min() == sizes.max()))
-    counter.look([_called("collate", task.collate, ends)])
-    return counter
-
-
-def _check_loss(task: Task, model: torch.nn.Module, batch: Any) -> None:
+def _check_loss(task: Task, model: torch.nn.Module, batch: Batch) -> None:
     try:
         refuse_other_functions(task.loss_sum)
         loss = _called("loss_sum", task.loss_sum, model, batch)
         refuse_other_losses(loss)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TaskError(
-                f"loss_sum returned {value} for the first batch, of a model with new weights. "
-                "Expected a number: look for a logarithm of 0, a division by 0, or an overflow."
-            )
-        policy = policy_for("fp32", task.place())
-        trial = Trial(task.loss_sum, model, batch, halves, policy)
+        _check_number("loss_sum", float(loss.detach()))
+        trial = Trial(task.loss_sum, model, batch, halves, policy_for("fp32", task.place()))
         LossFindings().check(trial)
     except LossError as error:
         said = str(error).replace(", or pass check_loss=False to Precision if this is right", "")
         raise TaskError(said) from error
 
 
-def _check_step(task: Task, model: torch.nn.Module, batch: Any) -> None:
+def _check_step(task: Task, model: torch.nn.Module, batch: Batch) -> None:
     optimizer = _called("optimizer", task.optimizer, model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
@@ -167,11 +147,3 @@ def _check_step(task: Task, model: torch.nn.Module, batch: Any) -> None:
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             raise TaskError(f"the gradient of {name} is not finite at the first batch.")
-
-
-def _check_metric(task: Task, model: torch.nn.Module) -> None:
-    model.eval()
-    with torch.no_grad():
-        value = task.as_metric(_called("evaluate", task.evaluate, model))
-    if not math.isfinite(value):
-        raise TaskError(f"evaluate returned {value} for a model with new weights.")
