@@ -80,7 +80,7 @@ def test_verdicts_ask_more_of_one_run(trial, verdict):
 
 @pytest.mark.parametrize(("seconds", "fixed"), [(1.0, 0.0), (50.0, 2.0), (500.0, 2.0)])
 def test_what_is_planned_fits_into_the_seconds(seconds, fixed):
-    seeds, share = _plan(seconds, [20.0, 20.0], fixed / 11)
+    seeds, share = _plan(seconds, 40.0, fixed)
     assert 0 <= share <= 1
     assert seeds * (share * 40.0 + fixed) <= max(seconds, seeds * fixed) + 1e-9
 
@@ -95,7 +95,7 @@ def test_short_runs_are_run_in_turns_and_leave_no_trace():
         task,
         [Strategy.named(each) for each in names],
         updates=30,
-        run_seconds=[2.0, 2.0],
+        run_seconds=2.0,
         evaluation_seconds=0.001,
         watch=seen.append,
     )
@@ -114,7 +114,7 @@ def test_nothing_goes_on_after_its_seconds(monkeypatch):
         task,
         [Strategy.named("plain"), Strategy.named("planned")],
         seconds=2.0,
-        run_seconds=[1.0, 1.0],  # a run takes much longer
+        run_seconds=1.0,  # a run takes much longer
         evaluation_seconds=0.001,
     )
     assert trials == []
@@ -127,7 +127,7 @@ def test_a_run_that_would_be_too_short_is_not_begun():
         task,
         [Strategy.named("plain"), Strategy.named("planned")],
         seconds=1.0,
-        run_seconds=[100.0, 100.0],
+        run_seconds=100.0,
         evaluation_seconds=0.0,
     )
     assert tried == []

@@ -108,7 +108,10 @@ def test_each_column_can_be_given_alone(tables):
             ("rows.jsonl", "--length", "text", "--measure", "words", "--text", "price"),
             "is of type double; expected a column of text",
         ),
-        (("rows.csv", "--measure", "words", "--labels", "price"), "with fractions: these are not class labels"),
+        (
+            ("rows.csv", "--measure", "words", "--labels", "price"),
+            "with fractions: these are not class labels",
+        ),
         (("rows.csv", "--measure", "words", "--labels", "text"), "these are not class labels"),
         (("lengths.npy", "--labels", "label"), "has no column 'label'"),
         (("lengths.npy", "--text", "values"), "expected a column of text"),

@@ -1,10 +1,11 @@
 """Samples that occur more than once, byte for byte."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from batchwright.typing import Field, IntArray, IntoLengths, Sample
 
 SECONDS = 10.0
 """How long samples are fetched one by one."""
+
+Column: TypeAlias = Any
+"""One value for each sample: an array, a list, a column of `pyarrow`, a data set."""
 
 _PROBES = 100  # samples in which the label is looked for
 
@@ -38,10 +42,10 @@ class Duplicates:
 
 
 def profile_duplicates(
-    samples: Sequence[Sample] | npt.ArrayLike,
+    samples: Column,
     *,
     lengths: IntoLengths | None = None,
-    labels: object = None,
+    labels: Column = None,
     seconds: float = SECONDS,
 ) -> Duplicates:
     """Count exact duplicates.
@@ -71,7 +75,7 @@ def profile_duplicates(
         >>> profile_duplicates(["a", "b", "a", "a"], labels=[0, 1, 0, 1]).num_contradicting
         1
     """
-    size = len(samples)  # type: ignore[arg-type]  # what has none is no sequence
+    size = len(samples)
     if not size:
         raise LengthsError("there are no samples to compare.")
     sizes = None if lengths is None else totals(as_lengths(lengths, columns=True))
@@ -104,7 +108,7 @@ def profile_duplicates(
     )
 
 
-def first_of_each(samples: Sequence[Sample] | npt.ArrayLike) -> IntArray:
+def first_of_each(samples: Column) -> IntArray:
     """Return the samples that are not equal to an earlier one: those that deduplication keeps.
 
     Args:
@@ -125,7 +129,7 @@ def first_of_each(samples: Sequence[Sample] | npt.ArrayLike) -> IntArray:
     return kept
 
 
-def encode(values: object, name: str) -> tuple[IntArray, list[object]]:
+def encode(values: Column, name: str) -> tuple[IntArray, list[object]]:
     """Number the distinct values of a column from 0 to k - 1, in tenths of a second a million.
 
     Args:
@@ -164,26 +168,26 @@ def encode(values: object, name: str) -> tuple[IntArray, list[object]]:
     return codes, distinct
 
 
-def check_one_for_each(name: str, given: Sequence[object] | IntArray, size: int) -> None:
+def check_one_for_each(name: str, given: Column, size: int) -> None:
     """Raise `LengthsError` unless a column has one value for each sample."""
     if len(given) != size:
         raise LengthsError(f"{name} are {len(given):,} for {size:,} samples: expected one each.")
 
 
-def _codes(samples: Sequence[Sample] | npt.ArrayLike, labels: object, seconds: float) -> IntArray:
+def _codes(samples: Column, labels: Column, seconds: float) -> IntArray:
     """Number the distinct samples, int64[m]; m is less than n if the time runs out."""
-    given: object = samples
+    given = samples
     if isinstance(given, np.ndarray) and given.dtype.kind in "US":
         given = given.tolist()
     if isinstance(given, np.ndarray) and given.dtype.kind != "O":
         given = list(map(np.ndarray.tobytes, given.reshape(len(given), -1)))
     elif not hasattr(given, "dictionary_encode"):
         are_texts = isinstance(given, list | tuple) and set(map(type, given)) == {str}
-        given = given if are_texts else _digests(given, labels, seconds)  # type: ignore[arg-type]
+        given = given if are_texts else _digests(given, labels, seconds)
     return encode(given, "samples")[0]
 
 
-def _digests(samples: Sequence[Sample], labels: object, seconds: float) -> list[bytes]:
+def _digests(samples: Column, labels: Column, seconds: float) -> list[bytes]:
     """Hash each sample but its label, from the first on, until the time runs out; at least one."""
     probed = [] if labels is None else np.asarray(labels)[:_PROBES].tolist()
     # Where all of the first samples have their label.
@@ -212,12 +216,11 @@ def _parts(sample: Sample) -> dict[Hashable, Field]:
 
 def _digest(value: Field, index: int) -> bytes:
     """Hash a value of any depth. All hashes are as long, so those of its parts can be joined."""
-    kind, parts = type(value).__name__, None
+    parts: Iterable[Field] | None = None
+    kind, data = type(value).__name__, b""
     if isinstance(value, Mapping):
-        kind, parts = (
-            "dict",
-            chain.from_iterable(sorted(value.items(), key=lambda item: repr(item[0]))),
-        )
+        items = sorted(value.items(), key=lambda item: repr(item[0]))
+        kind, parts = "dict", chain.from_iterable(items)
     elif isinstance(value, str | bytes):
         data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     elif isinstance(value, list) and set(map(type, value)) <= {int, float}:
@@ -252,5 +255,6 @@ def _as_array(part: Field) -> npt.NDArray[np.generic] | None:
 
 def _is_number(part: Field, label: object) -> bool:
     array = None if isinstance(part, str | bytes) else _as_array(part)
-    is_one = array is not None and array.ndim == 0 and array.dtype.kind in "buif"
-    return is_one and array.item() == label
+    if array is None or array.ndim or array.dtype.kind not in "buif":
+        return False
+    return bool(array.item() == label)

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from batchwright._random import generator
-from batchwright.advise.duplicates import check_one_for_each
+from batchwright.advise.duplicates import Column, check_one_for_each
 from batchwright.difficulty import OutOfFold, out_of_fold
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
-
-Features: TypeAlias = npt.ArrayLike | Sequence[str]
-"""Numbers of each sample, float[n, ...], or n texts."""
 
 MOST_SAMPLES = 4_000
 """Samples of the random part at most; fewer where there are many classes."""
@@ -66,7 +62,7 @@ class NoiseEstimate:
 
 
 def estimate_noise(
-    features: Features, codes: IntArray, num_classes: int, *, seed: int = 0
+    features: Column, codes: IntArray, num_classes: int, *, seed: int = 0
 ) -> NoiseEstimate:
     """Estimate what share of labels is wrong, from teachers that did not see them.
 
@@ -146,7 +142,7 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def dense_features(features: Features, part: IntArray, *, seed: int = 0) -> FloatArray:
+def dense_features(features: Column, part: IntArray, *, seed: int = 0) -> FloatArray:
     """Return at most `MOST_FEATURES` numbers for each sample of a part.
 
     Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
@@ -187,7 +183,7 @@ def dense_features(features: Features, part: IntArray, *, seed: int = 0) -> Floa
     return dense
 
 
-def _texts(features: Features, part: IntArray) -> list[str] | None:
+def _texts(features: Column, part: IntArray) -> list[str] | None:
     """Return the texts of a part; None if features are not texts."""
     if hasattr(features, "to_pylist"):
         values = features.take(part).to_pylist()

@@ -45,7 +45,6 @@ _CURRICULUM_GAIN = Gain(
 _NOT_TRIED = "there was no time, or the metric did not improve"
 _METRIC = "the metric (run batchwright compare)"
 _ALL_EQUAL = "All samples have the same length: there is no padding to save."
-_VARLEN = "attention kernels for variable lengths"
 
 # `advise` adds the technique.
 _use = partial(Advice, "", "use")
@@ -79,9 +78,9 @@ def advise(evidence: Evidence) -> list[Advice]:
         replace(rule(evidence), technique=technique, rule=rule.__name__)
         for technique, rule in RULES.items()
     ]
-    order = {"use": 0, "cannot tell": 1, "do not use": 2}
+    order = ("use", "cannot tell", "do not use")
     return sorted(
-        given, key=lambda each: (order[each.verdict], -each.gain.ratio if each.gain else 0.0)
+        given, key=lambda each: (order.index(each.verdict), -each.gain.ratio if each.gain else 0.0)
     )
 
 
@@ -95,14 +94,13 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         return _avoid(_ALL_EQUAL)
     why = (
         f"Random batches within {data.max_tokens:,} tokens are {_padding(data, 'plain')} padding, "
-        f"planned batches {_padding(data, 'planned')}. Sorting by length within megabatches, as "
-        f"trainers do, leaves {_padding(data, 'grouped')}."
+        f"planned batches {_padding(data, 'planned')}, batches grouped by length as trainers do "
+        f"{_padding(data, 'grouped')}."
     )
     gain, untested = _denser(data, "planned", "plain"), "the speed of your model"
-    trial = evidence.trials.get("planned")
-    if trial is not None:
+    if trial := evidence.trials.get("planned"):
         gain, untested = trial.speed, _METRIC
-        why += f" On your task, planned batches train {trial.speed.ratio:.2f} times as fast."
+        why += f" On your task, planned batches train {gain.ratio:.2f} times as fast."
     settings = {"batching": f"TokenBudget({data.max_tokens})"}
     return Advice("", gain.verdict, why, gain, settings, untested, strategy="planned")
 
@@ -122,30 +120,24 @@ def mixed_precision(evidence: Evidence) -> Advice:
     }
     if gains:
         best = max(gains, key=lambda precision: gains[precision].ratio)
-        listed = ", ".join(
-            f"{precision} is {gain.ratio:.2f} times as fast as fp32"
-            for precision, gain in gains.items()
-        )
         gain, verdict = gains[best], gains[best].verdict
-        why = f"Measured on updates of your task, in turns: {listed}."
+        listed = (f"{name} is {each.ratio:.2f} times as fast" for name, each in gains.items())
+        why = f"Measured on updates of your task, beside fp32: {', '.join(listed)}."
         settings = {"precision": f'Precision("{best if verdict == "use" else "fp32"}")'}
         return Advice("", verdict, why, gain, settings, _METRIC, strategy=best)
     if evidence.hardware is None:
         return _unclear("Without torch, this machine cannot be measured.", _HALF_PRECISION_GAIN)
-    listed = "; ".join(
-        f"{name} is "
-        + ", ".join(
-            f"{ratio:.2f} times as fast at width {width:,}" for width, ratio in found.items()
-        )
+    listed = (
+        f"{name} is {ratio:.2f} times as fast at width {width:,}"
         for name, found in evidence.hardware.speed_over_fp32.items()
+        for width, ratio in found.items()
     )
     why = (
-        f"Matrix products on this {evidence.hardware.device}, compared with fp32: {listed}. Which "
-        "width counts depends on your model."
+        f"Of matrix products on this {evidence.hardware.device}, compared with fp32, "
+        f"{', '.join(listed)}. Which width counts depends on your model."
     )
-    settings = {"precision": 'Precision("auto")'}
     untested = "your model (run batchwright advise on a task)"
-    return _unclear(why, _HALF_PRECISION_GAIN, settings, untested)
+    return _unclear(why, _HALF_PRECISION_GAIN, {"precision": 'Precision("auto")'}, untested)
 
 
 def packing(evidence: Evidence) -> Advice:
@@ -168,11 +160,10 @@ def packing(evidence: Evidence) -> Advice:
     if evidence.hardware is not None and evidence.hardware.device == "cpu":
         why += " On a CPU, attention over packed rows needs a dense mask, which costs more."
         return _avoid(why, gain)
-    settings = {"batching": f"Packing({data.max_tokens})"}
-    if gain.ratio > WORTH:
-        return _unclear(why, gain, settings, _VARLEN)
     why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
-    return _avoid(why, gain, settings, _VARLEN)
+    says = _unclear if gain.ratio > WORTH else _avoid
+    untested = "attention kernels for variable lengths"
+    return says(why, gain, {"batching": f"Packing({data.max_tokens})"}, untested)
 
 
 def static_shapes(evidence: Evidence) -> Advice:
@@ -224,19 +215,13 @@ def curriculum(evidence: Evidence) -> Advice:
     )
     trial = evidence.learning.get("curriculum")
     if trial is None:
-        scores = ", ".join(evidence.difficulties)
-        why += f" Your task has scores ({scores}), but they could not be tried: {_NOT_TRIED}."
+        why += f" The scores of your task ({name}) could not be tried: {_NOT_TRIED}."
         return _unclear(why, _CURRICULUM_GAIN, settings, untested)
-    verdict = trial.verdict
-    runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
-    why = (
-        f"Easy samples first, by {name}, in {runs} over {trial.share:.0%} of your training: "
-        f"{_times_as_fast(trial)}."
-    )
-    if verdict == "cannot tell":
+    why = f"Easy samples first, by {name}, compared with your order: {_sooner(trial)}."
+    if trial.verdict == "cannot tell":
         why += " Seeds differ by as much: allow more --seconds for more runs."
-    settings = {} if verdict == "do not use" else settings
-    return Advice("", verdict, why, trial.sooner, settings, untested, strategy=strategy)
+    settings = {} if trial.verdict == "do not use" else settings
+    return Advice("", trial.verdict, why, trial.sooner, settings, untested, strategy=strategy)
 
 
 def tokens_per_update(evidence: Evidence) -> Advice:
@@ -247,46 +232,33 @@ def tokens_per_update(evidence: Evidence) -> Advice:
     same tokens, more than any batching gains. With a task: short runs of it, with its own learning
     rate.
     """
-    data = evidence.data
-    if evidence.learning and evidence.step_tokens is not None:
-        return _tried_tokens(evidence, evidence.step_tokens)
-    why = (
-        "Tokens per update are a setting of the optimizer, not of memory. Keep the number that "
-        f"your learning rate was tuned for. If you can choose, take {BATCHES} batches per update "
-        "or more: they mix lengths at least as evenly as a plain shuffle."
-    )
-    position = next((each for each in data.dial if each.mixing == "stratified"), None)
-    if position is not None:
-        why += (
-            f" With {BATCHES}, the length mix of updates has a dispersion of "
-            f"{position.dispersion:.2f} here; a plain shuffle has 1."
+    data, given = evidence.data, evidence.step_tokens
+    if not evidence.learning or given is None:
+        why = (
+            "Tokens per update are a setting of the optimizer, not of memory. Keep the number that "
+            f"your learning rate was tuned for. If you can choose, take {BATCHES} batches per "
+            "update or more: they mix lengths at least as evenly as a plain shuffle."
         )
-    settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
-    untested = "the loss at equal time (run batchwright advise on a task)"
-    return _unclear(why, None, settings, untested)
-
-
-def _tried_tokens(evidence: Evidence, step_tokens: int) -> Advice:
-    sizes = {"half": step_tokens // 2, "twice": 2 * step_tokens}
-    trials = {name: evidence.learning[name] for name in sizes if name in evidence.learning}
+        for position in data.dial:
+            if position.mixing == "stratified":
+                why += (
+                    f" Here their dispersion is {position.dispersion:.2f}; a plain shuffle has 1."
+                )
+        settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
+        untested = "the loss at equal time (run batchwright advise on a task)"
+        return _unclear(why, None, settings, untested)
+    sizes = {"half": given // 2, "twice": 2 * given}
+    trials = {sizes[name]: evidence.learning[name] for name in sizes if name in evidence.learning}
     if not trials:
-        why = f"Other numbers than {step_tokens:,} could not be tried: {_NOT_TRIED}."
-        return _unclear(why)
-    best = max(trials, key=lambda name: trials[name].sooner.ratio)
-    verdicts = {name: trial.verdict for name, trial in trials.items()}
-    listed = "; ".join(
-        f"with {sizes[name]:,}, {_times_as_fast(trial)}" for name, trial in trials.items()
-    )
-    why = (
-        f"Compared with your {step_tokens:,} tokens per update, in short runs over "
-        f"{trials[best].share:.0%} of your training: {listed}."
-    )
+        return _unclear(f"Other numbers than {given:,} could not be tried: {_NOT_TRIED}.")
+    best = max(trials, key=lambda size: trials[size].sooner.ratio)
+    listed = "; ".join(f"with {size:,}, {_sooner(trial)}" for size, trial in trials.items())
+    why = f"Compared with your {given:,} tokens per update: {listed}."
     untested = "other learning rates, which should be tuned together with it"
-    if verdicts[best] == "use":
-        settings = {"step_tokens": str(sizes[best])}
-        return _use(why, trials[best].sooner, settings, untested)
-    says = _avoid if set(verdicts.values()) == {"do not use"} else _unclear
-    return says(why, trials[best].sooner, untested=untested)
+    if trials[best].verdict == "use":
+        return _use(why, trials[best].sooner, {"step_tokens": str(best)}, untested)
+    is_no_use = all(trial.verdict == "do not use" for trial in trials.values())
+    return (_avoid if is_no_use else _unclear)(why, trials[best].sooner, untested=untested)
 
 
 def memory_budget(evidence: Evidence) -> Advice:
@@ -300,13 +272,11 @@ def memory_budget(evidence: Evidence) -> Advice:
     data, model = evidence.data, evidence.model
     if model is None or model.memory is None:
         why = "What fits into memory depends on the model."
+        if model is not None:
+            why += "".join(f" Unknown: {each}." for each in model.unknown if "memory" in each)
+            if model.peak_bytes is not None:
+                why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
         untested = "the memory of a step (run batchwright advise on a task, or MemoryModel.fit)"
-        reasons = [] if model is None else [x for x in model.unknown if x.startswith("memory: ")]
-        if reasons:
-            why = f"The memory of a step is unknown: {reasons[0].removeprefix('memory: ')}"
-            why += "" if why.endswith(".") else "."
-        if model is not None and model.peak_bytes is not None:
-            why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
         return _unclear(why, untested=untested)
     memory = model.memory
     peak = max(size for _, _, size in memory.shapes)
@@ -315,19 +285,17 @@ def memory_budget(evidence: Evidence) -> Advice:
         f"Batches of {data.max_tokens:,} tokens take up to {mebibytes(peak)} MiB, of which "
         f"{mebibytes(memory.state_bytes)} MiB are always in use. {share:.0%} of the peak is {name}."
     )
-    if cure:
-        why += f" To reduce it: {cure}."
-    if memory.max_tokens is None or memory.max_tokens <= data.max_tokens:
+    why += f" To reduce it: {cure}." if cure else ""
+    if memory.max_tokens is None or memory.max_tokens < WORTH * data.max_tokens:
         return _avoid(why)
     why += (
         f" Batches of {memory.max_tokens:,} tokens would fit into {mebibytes(memory.limit)} MiB. "
         "Larger batches help only until the device is busy; smaller ones mix updates better."
     )
-    is_more = memory.max_tokens / data.max_tokens >= WORTH
     untested = (
         "the speed of larger batches (run batchwright compare, with max_tokens in a strategy)"
     )
-    return (_unclear if is_more else _avoid)(why, untested=untested)
+    return _unclear(why, untested=untested)
 
 
 def label_noise(evidence: Evidence) -> Advice:
@@ -338,12 +306,11 @@ def label_noise(evidence: Evidence) -> Advice:
     shuffling, of which early stopping gains 6.0; with none, it gains nothing. Han et al.,
     *Co-teaching*, 2018, arXiv:1804.06872.
     """
-    labels, found = evidence.labels, evidence.duplicates
-    contradicting = ""
-    if found is not None and found.num_contradicting:
+    labels, known, contradicting = evidence.labels, evidence.duplicates, ""
+    if known is not None and known.num_contradicting:
         contradicting = (
-            f" Equal samples have different labels: at least {found.num_contradicting:,} of "
-            f"{found.num_samples:,} ({found.num_contradicting / found.num_samples:.1%}) are wrong."
+            f" Equal samples have different labels: at least {known.num_contradicting:,} of "
+            f"{known.num_samples:,} ({known.num_contradicting / known.num_samples:.1%}) are wrong."
         )
     if labels is None or labels.noise is None:
         reason = "no labels were given" if labels is None else labels.noise_unknown
@@ -389,17 +356,15 @@ def class_balance(evidence: Evidence) -> Advice:
         return _unclear("No labels were given: class balance is unknown.", untested="the labels")
     if labels.num_classes == 1:
         return _avoid("There is one class.")
-    if labels.imbalance < EVEN:
-        why = (
-            f"The {labels.num_classes:,} classes are balanced: {labels.smallest:,} to "
-            f"{labels.largest:,} samples each."
-        )
-        return _avoid(why)
     why = (
         f"The largest of {labels.num_classes:,} classes has {labels.imbalance:,.1f} times the "
-        f"samples of the smallest ({labels.largest:,} and {labels.smallest:,}). Balanced sampling "
-        "can help if your metric counts all classes alike (macro averages). Accuracy on data of "
-        "the original distribution usually falls."
+        f"samples of the smallest ({labels.largest:,} and {labels.smallest:,})."
+    )
+    if labels.imbalance < EVEN:
+        return _avoid(why)
+    why += (
+        " Balanced sampling can help if your metric counts all classes alike (macro averages). "
+        "Accuracy on data of the original distribution usually falls."
     )
     settings = {"order": "ClassBalanced(labels, temperature=2, after=4 * EPOCHS // 5)"}
     return _unclear(why, None, settings, "your metric")
@@ -414,29 +379,21 @@ def duplicates(evidence: Evidence) -> Advice:
     found = evidence.duplicates
     if found is None:
         return _unclear("The samples themselves were not compared.", untested="the samples")
-    part = "" if found.is_complete else " that were compared"
-    if not found.num_repeated:
-        why = f"None of the {found.num_samples:,} samples{part} is a duplicate."
-        untested = "near duplicates" if found.is_complete else "near duplicates; the other samples"
-        return _avoid(why, untested=untested)
     saved, what = found.share, "samples"
     if found.token_share is not None:
         saved, what = found.token_share, "tokens"
+    part = "" if found.is_complete else " that were compared"
     why = (
         f"{found.num_repeated:,} of {found.num_samples:,} samples{part} are duplicates of an "
-        f"earlier one: {saved:.1%} of the {what}. The most frequent sample occurs "
-        f"{found.largest:,} times."
+        f"earlier one: {saved:.1%} of the {what}."
     )
     if found.num_contradicting:
-        why += (
-            " Equal samples have different labels: at least "
-            f"{found.num_contradicting:,} labels are wrong."
-        )
+        why += f" At least {found.num_contradicting:,} labels of equal samples are wrong."
+    untested = "near duplicates; whether validation data contain some of these samples"
     of = f"the distinct {what} per epoch"
     gain = Gain(1 / (1 - saved), None, None, of, "computed from the plan")
-    untested = "near duplicates; whether validation data contain some of these samples"
     if gain.ratio < WORTH:
-        return _avoid(why, gain, untested=untested)
+        return _avoid(why, gain if found.num_repeated else None, untested=untested)
     settings = {"lengths": "lengths[kept], where kept = first_of_each(samples)"}
     return _use(why, gain, settings, untested)
 
@@ -490,8 +447,9 @@ def _denser(data: DataProfile, kind: str, other: str) -> Gain:
     return Gain(ratio, None, None, "the share of real tokens", "computed from the plan")
 
 
-def _times_as_fast(trial: LearningTrial) -> str:
+def _sooner(trial: LearningTrial) -> str:
+    runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
     return (
         f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
-        f"{trial.most:.2f} along the way)"
+        f"{trial.most:.2f} along the way), in {runs} over {trial.share:.0%} of your training"
     )

@@ -1,14 +1,14 @@
 """What is known of samples beyond their lengths: labels, groups and duplicates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from batchwright.advise.duplicates import (
+    Column,
     Duplicates,
     check_one_for_each,
     encode,
@@ -16,14 +16,13 @@ from batchwright.advise.duplicates import (
 )
 from batchwright.advise.noise_estimate import (
     FEWEST_SAMPLES,
-    Features,
     NoiseEstimate,
     estimate_noise,
 )
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.lengths import as_lengths, totals
 from batchwright.order import Mixture
-from batchwright.typing import FloatArray, IntArray, IntoLengths, Sample
+from batchwright.typing import FloatArray, IntArray, IntoLengths
 
 MOST_GROUPS = 10
 """Groups that are listed."""
@@ -85,10 +84,10 @@ class SampleProfiles(TypedDict):
 def profile_samples(
     lengths: IntoLengths,
     *,
-    labels: object = None,
-    groups: object = None,
-    samples: Sequence[Sample] | npt.ArrayLike | None = None,
-    features: Features | Callable[[], Features] | None = None,
+    labels: Column = None,
+    groups: Column = None,
+    samples: Column = None,
+    features: Column = None,
     seed: int = 0,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> SampleProfiles:
@@ -124,9 +123,9 @@ def profile_samples(
 
 
 def profile_labels(
-    labels: object,
+    labels: Column,
     *,
-    features: Features | Callable[[], Features] | None = None,
+    features: Column = None,
     seed: int = 0,
 ) -> LabelProfile:
     """Count classes, and estimate how many labels are wrong.
@@ -180,7 +179,7 @@ def profile_labels(
     )
 
 
-def profile_groups(groups: object, lengths: IntoLengths) -> GroupProfile:
+def profile_groups(groups: Column, lengths: IntoLengths) -> GroupProfile:
     """Compute the shares of the groups that samples come from.
 
     Takes a second or two for 10⁷ samples.
@@ -243,7 +242,7 @@ def _effective_number(shares: FloatArray) -> float:
 def _noise(
     codes: IntArray,
     num_classes: int,
-    features: Features | Callable[[], Features] | None,
+    features: Column,
     seed: int,
 ) -> tuple[NoiseEstimate | None, str]:
     """Return the estimate, or why there is none."""

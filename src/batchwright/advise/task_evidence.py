@@ -10,12 +10,14 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+from batchwright._checks import real_number, whole_number
+from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
 from batchwright.advise.machine import profile_hardware, profile_model
 from batchwright.advise.rules import Evidence, advise
 from batchwright.advise.sample_profiles import profile_samples
-from batchwright.advise.trials import LearningTrial, can_learn, run_learning_trials, run_trials
+from batchwright.advise.trials import LearningTrial, run_learning_trials, run_trials
 from batchwright.errors import TaskError
 
 if TYPE_CHECKING:
@@ -32,9 +34,7 @@ _SPEED = 0.15  # share of the limit for trials of speed, after the look at the m
 _LOOK = 0.25  # the model is looked at if that is expected to take at most this share
 _LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 
-_ORDER = 0.7
-"""Share of what is left for a curriculum, where the task has scores. It gets all, if the rest were
-too little for other trials."""
+_ORDER = 0.7  # of what is left for a curriculum, where the task has scores
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ class Price:
 
     def __str__(self) -> str:
         """Return it as a sentence or two."""
-        rounded = (
-            f"{self.run_seconds:,.0f}" if self.run_seconds >= 10 else f"{self.run_seconds:.2g}"
-        )
-        run = f"A run in plain batches takes about {rounded} s here."
+        run = f"A run in plain batches takes about {number(self.run_seconds)} s here."
         if self.seconds is None:
             return f"{run} A trial takes at most {self.updates:,} updates of each strategy."
         why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
@@ -77,10 +74,13 @@ def price_trials(task: Task, *, seconds: float | None = None, updates: int | Non
     """
     if seconds is not None and updates is not None:
         raise TaskError("trials are limited by seconds or by updates: give only one of them.")
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise TaskError(f"seconds={seconds}: expected a positive number.")
-    if updates is not None and updates < 1:
-        raise TaskError(f"updates={updates}: expected a positive integer.")
+    if seconds is not None:
+        accepts, expected = lambda limit: 0 < limit < math.inf, "a positive number"
+        real_number(
+            "trials", "seconds", seconds, accepts=accepts, expected=expected, error=TaskError
+        )
+    if updates is not None:
+        whole_number("trials", "updates", updates, error=TaskError)
     from batchwright.compare import Strategy
     from batchwright.compare.arm import Arm
 
@@ -113,19 +113,16 @@ def examine_task(
 ) -> Found:
     """Profile a task's data, machine and model, and run its trials.
 
-    Guarantees that trials begin only after `announce` was called with their price, and that no
-    update begins after their time limit.
-
     Args:
         task: The task.
-        seconds: Limit of the trials. None: the larger of 2 minutes and a twentieth of the run.
-        updates: Of each strategy in a trial, in place of seconds: the same trials on any machine.
-        seed: Of weights and batches.
-        announce: Called with the price, before trials begin.
-        watch: Called with the name of the present step, and the share of it that is done.
+        seconds: Time limit of the trials. None: `SECONDS`, or `SHARE` of a longer run.
+        updates: Updates of each strategy in a trial, instead of a time limit.
+        seed: Of weights, batches and random parts.
+        announce: Called with the price before the trials.
+        watch: Called with what is under way, and the share of it that is done.
 
     Raises:
-        TaskError: If the task is invalid, or both seconds and updates are given.
+        TaskError: If the task fails, or the limits are not positive.
         BudgetError: If a sample alone exceeds its budget.
     """
     from batchwright.compare import Strategy, check_task
@@ -155,7 +152,7 @@ def examine_task(
         [Strategy.named(name) for name in names],
         seconds=_SPEED * limit,
         at_most=started + limit - time.perf_counter(),
-        updates=price.updates,
+        updates=updates,
         seed=seed,
         watch=partial(watch, "trying speed"),
     )
@@ -168,67 +165,43 @@ def examine_task(
         step_tokens=task.step_tokens,
         **samples,
     )
-    if trials:  # else updates are too slow for trials of learning
-        learning = _learning(
-            task, evidence, price, deadline=started + limit, seed=seed, watch=watch
-        )
-        evidence = replace(evidence, learning=learning)
-    return Found(evidence, price, time.perf_counter() - started)
-
-
-def _learning(
-    task: Task,
-    evidence: Evidence,
-    price: Price,
-    *,
-    deadline: float,
-    seed: int,
-    watch: Callable[[str, float], None],
-) -> dict[str, LearningTrial]:
-    """Try variations of the strategy that the trials of speed advise."""
-    from batchwright.compare import Strategy
-
-    base = Strategy.named(configuration(advise(evidence)))
-    expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
     learning: dict[str, LearningTrial] = {}
-    waiting = _variations(task, base)
-    while waiting:
-        said, others = waiting.pop(0)
-        left = deadline - time.perf_counter()
-        evaluation = price.evaluation_seconds
-        if price.updates is None:
-            spared = (1 - _ORDER) * left
-            sizes = [1 + len(each) for _, each in waiting]
-            if any(can_learn(spared, [expected] * size, evaluation) for size in sizes):
-                left -= spared
+    # Where updates are too slow for trials of speed, they are for others, too.
+    variations = _variations(task, evidence) if trials else []
+    for said, (base, *others), share in variations:
+        expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
         done = run_learning_trials(
             task,
-            [base, *others.values()],
-            seconds=left,
-            run_seconds=[expected] * (1 + len(others)),
-            evaluation_seconds=evaluation,
-            updates=price.updates,
+            [base, *others],
+            seconds=share * (started + limit - time.perf_counter()),
+            run_seconds=expected,
+            evaluation_seconds=price.evaluation_seconds,
+            updates=updates,
             seed=seed,
             watch=partial(watch, said),
         )
-        names = {strategy.name: name for name, strategy in others.items()}
-        learning |= {names[each.name]: each for each in done}
-    return learning
+        learning |= {each.name: each for each in done}
+    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
 
 
-def _variations(task: Task, base: Strategy) -> list[tuple[str, dict[str, Strategy]]]:
-    """Return the variations of a strategy in words and as strategies, the most important first."""
+def _variations(task: Task, evidence: Evidence) -> list[tuple[str, list[Strategy], float]]:
+    """Return trials, the most important first: what is tried, the strategies, and a share of time.
+
+    The first strategy is the one that trials of speed advise, the others are variations of it.
+    """
     from batchwright.compare import Strategy
 
-    found: list[tuple[str, dict[str, Strategy]]] = []
+    base = Strategy.named(configuration(advise(evidence)))
+    found = []
     if task.difficulties:
-        eased = Strategy.named(f"{base.name}+curriculum:{next(iter(task.difficulties))}")
-        found.append(("trying an order", {"curriculum": eased}))
+        order = f"curriculum:{next(iter(task.difficulties))}"
+        found.append(
+            ("trying an order", [base, replace(base, name="curriculum", order=order)], _ORDER)
+        )
     sizes = {"twice": 2 * task.step_tokens}
     if task.step_tokens >= 2 * task.max_tokens:
-        sizes = {"half": task.step_tokens // 2, **sizes}
-    others = {
-        name: replace(base, name=f"{name} the tokens", options={"step_tokens": size})
-        for name, size in sizes.items()
-    }
-    return [*found, ("trying other updates", others)]
+        sizes["half"] = task.step_tokens // 2
+    others = [
+        replace(base, name=name, options={"step_tokens": size}) for name, size in sizes.items()
+    ]
+    return [*found, ("trying other updates", [base, *others], 1.0)]

@@ -149,17 +149,12 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
     return Gain(over.mean, over.low, over.high, "the real tokens per second")
 
 
-def can_learn(seconds: float, run_seconds: Sequence[float], evaluation_seconds: float) -> bool:
-    """Return whether there is time for a third of a run of each strategy."""
-    return _plan(seconds, run_seconds, evaluation_seconds)[1] >= LEAST_SHARE
-
-
 def run_learning_trials(
     task: Task,
     strategies: Sequence[Strategy],
     *,
     seconds: float = math.inf,
-    run_seconds: Sequence[float],
+    run_seconds: float,
     evaluation_seconds: float,
     updates: int | None = None,
     seed: int = 0,
@@ -176,7 +171,9 @@ def run_learning_trials(
     from batchwright.compare.race import Race, Settings
 
     if updates is None:
-        seeds, share = _plan(seconds, run_seconds, evaluation_seconds)
+        # Arms begin with the same weights, which are evaluated once.
+        fixed = evaluation_seconds * (len(strategies) * _EVALUATIONS + 1)
+        seeds, share = _plan(seconds, run_seconds * len(strategies), fixed)
     else:
         planner = strategies[0].planner(task, seed=seed)
         of_run = task.epochs * -(-len(planner) // planner.accumulate)
@@ -187,12 +184,11 @@ def run_learning_trials(
     settings = Settings(evaluations=_EVALUATIONS, longer=0.0, peaks=False)
     modes = {each.name: each.precision for each in strategies if each.precision != "auto"}
     runs: list[list[Outcome]] = []
-    for place in range(seeds):
-        own = seed + place
+    for own in range(seed, seed + seeds):
         short = task.shortened(share, seed=own)
         race = Race(short, strategies, seed=own, settings=settings, modes=modes, dense=False)
         for _ in race.turns():
-            watch((place + race.share_done()) / seeds)
+            watch((len(runs) + race.share_done()) / seeds)
             if time.perf_counter() > deadline:
                 break
         if not all(arm.progress >= _ENOUGH or arm.has_failed for arm in race.arms):
@@ -202,22 +198,20 @@ def run_learning_trials(
     return [each for each in found if each is not None]
 
 
-def _plan(
-    seconds: float, run_seconds: Sequence[float], evaluation_seconds: float
-) -> tuple[int, float]:
-    """Return how many seeds there is time for, and for which share of a run each.
+def _plan(seconds: float, run: float, fixed: float) -> tuple[int, float]:
+    """Return how many seeds there is time for, and for which share of their runs.
+
+    A seed's runs take `run` seconds if they are whole, and `fixed` whatever their share.
 
     Example:
-        >>> _plan(100.0, [20.0, 20.0], 0.0), _plan(40.0, [20.0, 20.0], 0.0)
+        >>> _plan(100.0, 40.0, 0.0), _plan(40.0, 40.0, 0.0)
         ((3, 0.75), (1, 0.9))
     """
-    available, run = seconds * _SPARE, sum(run_seconds)
-    # Evaluations of a seed; arms begin with the same weights, which are evaluated once.
-    fixed = evaluation_seconds * (len(run_seconds) * _EVALUATIONS + 1)
-    several = (available / SEEDS - fixed) / run
-    if several >= LEAST_SHARE:
-        return SEEDS, min(1.0, several)
-    return 1, max(0.0, min(1.0, (available - fixed) / run))
+    for seeds in (SEEDS, 1):
+        share = (seconds * _SPARE / seeds - fixed) / run
+        if share >= LEAST_SHARE:
+            return seeds, min(1.0, share)
+    return 1, 0.0
 
 
 def _learning_trial(

@@ -158,7 +158,10 @@ def _summary(
     has_metric = not is_dense and bool(np.isfinite(metrics).all())
     peaks = np.array([[each.peak_bytes for each in of] for of in (own, first)], dtype=np.float64)
     has_peaks = bool(np.isfinite(peaks).all())
-    arrivals = [[], []]  # of this arm and of the first one, in runs that have a target
+    arrivals: list[list[Evaluation | None]] = [
+        [],
+        [],
+    ]  # of this arm and of the first one, in runs that have a target
     for mine, theirs in zip(own, first, strict=True):
         wanted = theirs.metric if target is None else target
         if wanted is not None and not is_dense:
