@@ -53,7 +53,7 @@ def test_a_dial_without_positions_is_told_so(tmp_path, monkeypatch):
     files = [str(tmp_path / "plan.safetensors"), str(tmp_path / "lengths.npy")]
     result = CliRunner().invoke(batchwright, ["inspect", *files, "--dial"])
     assert result.exit_code == 0
-    assert "no position can be planned" in " ".join(result.output.split())
+    assert "No position can be planned" in " ".join(result.output.split())
 
 
 def test_inspect_prices_the_dial_of_a_saved_plan(tmp_path):

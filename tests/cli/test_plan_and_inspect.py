@@ -75,7 +75,7 @@ def test_text_and_json_say_the_same():
         f"lower bound {number(facts['lower_bound'])}",
         f"dispersion {number(facts['dispersion'])}",
         f"rank imbalance {facts['imbalance_padded']:.3f}",
-        f"{percent(facts['waste']['plain_batches'])} padding",
+        f"plain batches {percent(facts['waste']['plain_batches'])}",
     ):
         assert told in text
 

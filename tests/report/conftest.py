@@ -34,7 +34,8 @@ def told(*args):
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory):
     """A folder of pages NAME.html, and beside each what --json printed: NAME.json."""
-    from batchwright.report.compared import compared_page
+    from batchwright.report.compared import compared_report
+    from batchwright.report.sections import page
 
     folder = tmp_path_factory.mktemp("pages")
     lengths = str(folder / "lengths.npy")
@@ -49,7 +50,9 @@ def pages(tmp_path_factory):
     (folder / "advise.json").write_text(advice)
     # A result of an earlier version, without what strategies plan.
     result = (RESULTS / "translation.json").read_text(encoding="utf-8")
-    (folder / "earlier.html").write_text(compared_page(json.loads(result)), encoding="utf-8")
+    (folder / "earlier.html").write_text(
+        page(compared_report(json.loads(result))), encoding="utf-8"
+    )
     (folder / "earlier.json").write_text(result)
     return folder
 

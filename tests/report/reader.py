@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from batchwright import advise
 from batchwright._states import built
 from batchwright.report.advised import Advised
-from batchwright.report.rows import PlanView
+from batchwright.report.inspected import PlanView
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.plan_facts import FileFacts, Inspected, Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats

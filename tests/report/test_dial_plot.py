@@ -17,7 +17,7 @@ import batchwright as bw
 from batchwright.cli.group import batchwright
 from batchwright.errors import MissingExtraError
 from batchwright.report import plot_dial
-from batchwright.report.dial_plot import dial_figure
+from batchwright.report.plots import dial_figure
 from batchwright.stats.dial import DialPosition
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 0.9, 4000), 1, 600).astype(int)
@@ -104,7 +104,7 @@ def test_a_pdf_is_one(tmp_path):
 )
 def test_labels_are_inside_and_apart(dial):
     figure, boxes = labels_of(dial)
-    named = ", ".join(boxes).split(", ")
+    named = ",\n".join(boxes).split(",\n")
     assert sorted(named) == sorted(str(each.mixing) for each in dial)
     for box in boxes.values():
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1

@@ -12,17 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from batchwright._format import all_printable, one_line, printable
-from batchwright.cli.output import print_on, report_console
-from batchwright.report.advised import advice_report, advised_page
-from batchwright.report.compared import (
-    compared_page,
-    learning_section,
-    sentences,
-    speed_section,
-    table,
-)
+from batchwright._format import one_line, printable
+from batchwright.cli.output import deliver
+from batchwright.report.advised import advised_report
+from batchwright.report.compared import compared_report
+from batchwright.report.sections import Report, Section, page
+from batchwright.report.text import print_sections
 from tests.cli.command import invoke
 from tests.report.conftest import RESULTS
 from tests.report.reader import advised_of
@@ -73,14 +70,11 @@ def drawn_texts(page):
     return found
 
 
-def on_a_terminal(*parts):
-    """Print parts on a terminal that is wide enough for any name."""
-    page = io.StringIO()
-    console = report_console(page)
-    console.width = 10_000
-    for part in parts:
-        console.print(part)
-    return page.getvalue()
+def on_a_terminal(report):
+    """Print a report on a terminal that is wide enough for any name."""
+    screen = io.StringIO()
+    print_sections(Console(file=screen, width=10_000, emoji=False), report.printed)
+    return screen.getvalue()
 
 
 def controls(text):
@@ -108,18 +102,17 @@ def renamed(result, new):
 @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 def test_names_of_a_comparison_are_shown_as_they_are(new):
     result, strategies = renamed(RESULT, new)
-    shown = all_printable(result)
-    terminal = on_a_terminal(
-        table(speed_section(shown)), table(learning_section(shown)), *sentences(shown)
-    )
+    report = compared_report(result)
+    terminal = on_a_terminal(report)
     assert controls(terminal) == set()
-    page = compared_page(result)
-    assert controls(page) == set()
-    parsed = Text(page)
+    html = page(report)
+    assert controls(html) == set()
+    parsed = Text(html)
     assert parsed.tags.count("script") == 1
     assert "b" not in parsed.tags
-    assert json.loads(parsed.scripts) == result
-    drawn = drawn_texts(page)
+    assert json.loads(parsed.scripts) == report.facts
+    assert report.facts.items() >= result.items()
+    drawn = drawn_texts(html)
     for name in strategies:
         assert printable(name) in terminal
         assert printable(name) in parsed.text
@@ -138,11 +131,10 @@ def test_names_of_advice_are_shown_as_they_are(advice, new):
     for each in result["advice"]:
         each["why"] += new[0]
         each["untested"] = new[1]
-    found = advised_of(result)
-    terminal = on_a_terminal(advice_report(all_printable(found)))
-    page = advised_page(found)
-    parsed = Text(page)
-    assert controls(terminal) | controls(page) == set()
+    report = advised_report(advised_of(result))
+    terminal, html = on_a_terminal(report), page(report)
+    parsed = Text(html)
+    assert controls(terminal) | controls(html) == set()
     assert json.loads(parsed.scripts) == result
     assert parsed.tags.count("script") == 1
     together = "".join(terminal.split())
@@ -181,7 +173,7 @@ def file_name(name):
 def test_names_of_files_and_columns_are_shown_as_they_are(tmp_path, name):
     stem = file_name(name)
     rows, lengths = tmp_path / f"{stem}.jsonl", tmp_path / f"{stem}.npy"
-    plan, page = tmp_path / f"{stem}.plan", tmp_path / "page.html"
+    plan, html = tmp_path / f"{stem}.plan", tmp_path / "page.html"
     words = [{name: "word " * (1 + k % 7), "id": k} for k in range(40)]
     rows.write_text("\n".join(map(json.dumps, words)), encoding="utf-8")
     np.save(lengths, np.arange(1, 41))
@@ -189,7 +181,7 @@ def test_names_of_files_and_columns_are_shown_as_they_are(tmp_path, name):
     commands = [
         ("plan", str(lengths), "--max-tokens", "64", "-o", str(plan)),
         ("plan", str(lengths), "--max-tokens", "8"),
-        ("inspect", str(plan), str(lengths), "--html", str(page)),
+        ("inspect", str(plan), str(lengths), "--html", str(html)),
         ("score", str(rows), "--by", "compression", "-o", str(tmp_path / f"{stem}.s"), *column),
         ("score", str(rows), "--by", "compression", "-o", str(tmp_path / "s"), "--column", "id"),
         ("advise", str(rows), f"--length={name}", "--measure", "words", "--no-cache"),
@@ -205,7 +197,7 @@ def test_names_of_files_and_columns_are_shown_as_they_are(tmp_path, name):
         codes.append(done.exit_code)
     assert codes[:4] == [0, 2, 0, 0 if column else 2]
     assert codes[4:] == [2, 0, 2, 2, 0, 2], codes
-    parsed = Text(page.read_text(encoding="utf-8"))
+    parsed = Text(html.read_text(encoding="utf-8"))
     assert printable(Path(plan).name) in parsed.text
     assert "b" not in parsed.tags
     for path in (lengths, rows, plan):
@@ -219,6 +211,7 @@ def test_characters_that_an_encoding_lacks_are_replaced(monkeypatch):
 
     stream = Ascii(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", stream)
-    print_on(report_console(stream), "naïve – ×")
+    report = Report("", "", {}, [], [Section(sentences=["naïve – ×"])])
+    deliver(report, as_json=False)
     stream.flush()
-    assert stream.buffer.getvalue() == b"na?ve ? ?\n"
+    assert stream.buffer.getvalue().strip() == b"na?ve - x"

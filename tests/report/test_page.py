@@ -5,23 +5,22 @@ import json
 import numpy as np
 
 import batchwright as bw
-from batchwright.report.inspected import inspected_page
-from batchwright.report.page import Card, Section, page
-from batchwright.report.rows import PlanView
+from batchwright.report.inspected import PlanView, plan_report
+from batchwright.report.sections import Card, Report, Section, page
 from batchwright.stats.plan_facts import inspected_facts
 from tests.report.reader import facts_of, read
 
 
 def test_whatever_is_written_is_escaped():
     mean = "</script><script>alert(1)</script>&"
-    section = Section(mean, [mean], [Card("use", mean, mean)], [{mean: mean}], code=mean)
-    html = page(mean, [section], {"mean": mean})
+    section = Section(mean, [mean], [Card("use", mean, mean)], [{mean: mean}], code=[mean])
+    html = page(Report(mean, mean, {"mean": mean}, [section], []))
     assert read(html).tags.count("script") == 1
     assert facts_of(html) == {"mean": mean}
 
 
 def test_what_is_empty_is_left_out():
-    html = page("Title", [Section("Only a heading")], {})
+    html = page(Report("Title", "", {}, [Section("Only a heading")], []))
     tags = read(html).tags
     assert not {"table", "figure", "ul", "pre", "h3"} & set(tags)
 
@@ -30,7 +29,8 @@ def test_a_plan_with_a_strange_name_makes_a_page():
     lengths = np.array([5, 3, 8, 2])
     facts = inspected_facts(bw.plan(lengths, max_tokens=16), lengths)
     view = PlanView(facts, plan="a/<b>&.plan", unit="<words>")
-    reader = read(inspected_page(view))
+    html = page(plan_report(view))
+    reader = read(html)
     assert reader.tags.count("b") == 0
     assert "Plan <b>&.plan" in reader.text
-    assert facts_of(inspected_page(view)) == json.loads(json.dumps(view.as_json()))
+    assert facts_of(html) == json.loads(json.dumps(view.as_json()))

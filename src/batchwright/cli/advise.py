@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchwright._format import all_printable, printable_lines
 from batchwright.cli import options
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
+from batchwright.cli.output import check_outputs, deliver, print_json
 from batchwright.cli.progress import live_status, status
 
 if TYPE_CHECKING:
-    from batchwright.advise import Evidence, Found, Price
-    from batchwright.report.advised import Advised
+    from batchwright.advise import Evidence, Found
 
 
-@click.command("advise", cls=options.StrictCommand)
+@click.command("advise")
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @options.reading
 @click.option("--labels", metavar="COLUMN", help="Column that holds the classes.")
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 @options.number("--max-tokens", help="Budget of a batch.")
 @click.option(
     "--seconds",
-    type=options.at_least_a_second,
+    type=click.FloatRange(min=1),
     metavar="S",
     help="Time that trials of a TASK may take.",
     show_default="120, or 5 % of a longer run",
@@ -85,36 +82,29 @@ def advise(
     check_outputs({"--html": html}, [source, reading.tokenizer])
     if seconds is not None and updates is not None:
         raise click.UsageError("--seconds and --updates both limit trials: give one.")
+    columns = {"labels": labels, "groups": groups, "samples": text}
+    price, spent = None, 0.0
     if source.endswith(".py"):
-        if reading != options.Reading():
+        if reading != options.Reading() or any(columns.values()):
             raise click.UsageError(
-                "--length, --measure, --tokenizer and --no-cache are for a SOURCE, not a TASK."
-            )
-        if (labels, groups, text) != (None, None, None):
-            raise click.UsageError(
-                "--labels, --groups and --text are columns of a SOURCE. A TASK has its own: "
-                "Task(labels=…, groups=…, features=…)."
+                "--length, --measure, --tokenizer, --no-cache, --labels, --groups and --text are "
+                "for a SOURCE. A TASK has its own: Task(labels=…, groups=…, features=…)."
             )
         import_torch(threads)
         tried = _of_task(source, max_tokens, seconds, updates, quick=quick)
-        found = _advised(tried.evidence, framework, price=tried.price, seconds_spent=tried.seconds)
+        evidence, price, spent = tried.evidence, tried.price, tried.seconds
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
             reading = replace(reading, length=text)
-        columns = {"labels": labels, "groups": groups, "samples": text}
-        found = _advised(_of_source(source, reading, columns, max_tokens), framework)
-    if html is not None:
-        from batchwright.report.advised import advised_page
+        evidence = _of_source(source, reading, columns, max_tokens)
+    from batchwright.advise import advise as ask
+    from batchwright.advise import configuration, snippet
+    from batchwright.report.advised import Advised, advised_report
 
-        write_page(html, advised_page(found))
-    if as_json:
-        print_json(found.as_json())
-        return
-    from batchwright.report.advised import advice_report
-
-    print_on(report_console(sys.stdout), advice_report(all_printable(found)))
-    pasted = printable_lines(found.snippet)
-    click.echo(f"\nTo paste; what only you know is in capitals:\n\n{pasted}", nl=False)
+    advice = ask(evidence)
+    code = snippet(advice, evidence.data, framework)
+    found = Advised(evidence, tuple(advice), configuration(advice), code, price, spent)
+    deliver(advised_report(found), as_json=as_json, html=html)
 
 
 def _of_source(
@@ -151,23 +141,14 @@ def _of_task(
     if max_tokens is not None:
         task = replace(task, max_tokens=max_tokens)
 
-    def announce(price: Price) -> None:
-        click.echo(str(price), err=True)
-
     with errors_of_task(path), live_status() as watch:
-        return examine_task(task, seconds=seconds, updates=updates, announce=announce, watch=watch)
-
-
-def _advised(
-    evidence: Evidence, framework: str, *, price: Price | None = None, seconds_spent: float = 0.0
-) -> Advised:
-    from batchwright.advise import advise as ask
-    from batchwright.advise import configuration, snippet
-    from batchwright.report.advised import Advised
-
-    advice = ask(evidence)
-    code = snippet(advice, evidence.data, framework)
-    return Advised(evidence, tuple(advice), configuration(advice), code, price, seconds_spent)
+        return examine_task(
+            task,
+            seconds=seconds,
+            updates=updates,
+            announce=lambda price: click.echo(str(price), err=True),
+            watch=watch,
+        )
 
 
 def _list_rules(*, as_json: bool) -> None:

@@ -5,32 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from batchwright._files import write_bytes
-from batchwright._format import all_printable, printable
+from batchwright._format import printable
 from batchwright.cli import options
 from batchwright.cli.exit_codes import INTERRUPTED
-from batchwright.cli.output import check_outputs, print_json, print_on, report_console, write_page
-from batchwright.cli.progress import StopError, Watch, interruptible, live_bars, status
+from batchwright.cli.output import check_outputs, deliver
+from batchwright.cli.progress import StopError, Watch, interruptible, live_status, status
 from batchwright.errors import MissingExtraError, SourceError, TaskError
+from batchwright.report.compared import TWIN, compared_report
 
 if TYPE_CHECKING:
-    from batchwright.compare import Comparison, Settings, Strategy, Task
+    from batchwright.compare import Comparison, Strategy, Task
 
 _USUAL = ("plain", "grouped", "planned", "planned+auto")
-_TWIN = "its own twin"
 _MOST_THREADS = 8  # more rarely help models that are small enough to be compared
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 
 
-@click.command("compare", cls=options.StrictCommand)
+@click.command("compare")
 @click.argument("task")
 @click.option(
     "--strategies",
@@ -94,35 +93,52 @@ def compare(
     if path.exists() and not path.is_file():
         raise click.UsageError(f"--output {path}: results are read again; expected a regular file.")
     import_torch(threads)
-    from batchwright.compare import Settings
-    from batchwright.compare.result_file import load, state_path
+    from batchwright.compare import Settings, check_task
+    from batchwright.compare import compare as run
+    from batchwright.compare.result_file import (
+        circumstances,
+        described,
+        load,
+        save,
+        state_path,
+        written,
+    )
+    from batchwright.compare.task_file import errors_of_task
 
     outputs = {"--output": path, "--output (its state)": state_path(path), "--html": html}
     check_outputs(outputs, [task, strategies if Path(strategies or "").is_file() else None])
-    runs = seeds or (1 if quick else 3)
-    asked = _asked(
-        task,
-        strategies,
-        null=null,
-        quick=quick,
-        seeds=tuple(range(first_seed, first_seed + runs)),
-        settings=Settings(evaluations=evaluations, target=target),
-    )
-    comparison = _earlier(path, asked, restart=restart)
-    was_complete, said = comparison.is_complete, f"Wrote {path}."
+    machine, settings = circumstances(), Settings(evaluations=evaluations, target=target)
+    job, chosen = _chosen(task, strategies, null=null, quick=quick)
+    about = described(job, task, chosen, settings, quick=quick)
+    runs = range(first_seed, first_seed + (seeds or (1 if quick else 3)))
+    comparison = _earlier(path, tuple(runs), about, restart=restart)
+    said = f"Wrote {path}."
     if comparison.runs or comparison.state:
         said = f"Went on from {path}, and wrote it."
-    if not was_complete:
-        _run(asked, comparison, path)
-    result, _ = load(path)
-    if was_complete:
-        date = result["machine"]["date"]
+    if comparison.is_complete:
+        date = load(path)[0]["machine"]["date"]
         said = f"Measured on {date}, and read from {path}; --restart measures anew."
-    if html is not None and result["summary"]:
-        from batchwright.report.compared import compared_page
+    else:
+        about = {"command": _command(), **about, "machine": machine}
 
-        write_page(html, compared_page(result))
-    _show(result, as_json=as_json, null=null)
+        def keep() -> None:
+            save(path, written(comparison, job, about, settings), comparison.state)
+
+        with errors_of_task(task), status("checking the task"):
+            check_task(job)
+        with (
+            errors_of_task(task),
+            interruptible() as interrupted,
+            live_status() as show,
+            contextlib.suppress(StopError),
+        ):
+            watch = Watch(show, keep, interrupted)
+            run(job, chosen, seeds=runs, settings=settings, watch=watch, resume=comparison)
+        keep()
+    result, _ = load(path)
+    has_figures = bool(result["summary"])
+    report = compared_report(result)
+    deliver(report, as_json=as_json, html=html if has_figures else None, wide=True)
     if not as_json:
         click.echo(f"\n{printable(said)}")
     if not comparison.is_complete:
@@ -146,26 +162,6 @@ def _command() -> str:
     return shlex.join(words)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is to be compared."""
-
-    path: str
-    task: Task
-    strategies: list[Strategy]
-    seeds: tuple[int, ...]
-    settings: Settings
-    about: dict[str, Any]
-    machine: dict[str, Any]
-
-    def save(self, comparison: Comparison, path: Path) -> None:
-        """Save a result, and what going on with it takes."""
-        from batchwright.compare.result_file import save, written
-
-        about = {"command": _command(), **self.about, "machine": self.machine}
-        save(path, written(comparison, self.task, about, self.settings), comparison.state)
-
-
 def import_torch(threads: int | None = None) -> None:
     """Import torch, with the settings that it reads on import, and set its threads."""
     # A thread that waits for more than microseconds lets others have its core.
@@ -179,32 +175,26 @@ def import_torch(threads: int | None = None) -> None:
     torch.set_num_threads(threads or min(_MOST_THREADS, torch.get_num_threads()))
 
 
-def _asked(
-    path: str,
-    names: str | None,
-    *,
-    null: bool,
-    quick: bool,
-    seeds: tuple[int, ...],
-    settings: Settings,
-) -> _Asked:
+def _chosen(
+    path: str, names: str | None, *, null: bool, quick: bool
+) -> tuple[Task, list[Strategy]]:
+    """Read the task, and the strategies to compare."""
     from batchwright.compare import load_task
-    from batchwright.compare.result_file import circumstances, described
     from batchwright.compare.strategy import parse_strategies
 
-    machine = circumstances()
     chosen = None if names is None else parse_strategies(names)
     with status("reading the task"):
         task = load_task(path, quick=quick)
     if chosen is None:
         chosen = parse_strategies(",".join(task.strategies or _USUAL))
     if null:
-        chosen = [chosen[0], replace(chosen[0], name=_TWIN)]
-    about = described(task, path, chosen, settings, quick=quick)
-    return _Asked(path, task, chosen, seeds, settings, about, machine)
+        chosen = [chosen[0], replace(chosen[0], name=TWIN)]
+    return task, chosen
 
 
-def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
+def _earlier(
+    path: Path, seeds: tuple[int, ...], about: dict[str, object], *, restart: bool
+) -> Comparison:
     """Return what was measured before; the seeds may differ in number from then.
 
     Raises:
@@ -214,76 +204,22 @@ def _earlier(path: Path, asked: _Asked, *, restart: bool) -> Comparison:
     from batchwright.compare.result_file import load
 
     if restart or not path.exists():
-        return Comparison(asked.seeds)
+        return Comparison(seeds)
     earlier, comparison = load(path)
-    differing = [name for name, value in asked.about.items() if earlier.get(name) != value]
+    differing = [name for name, value in about.items() if earlier.get(name) != value]
     done = len(comparison.runs)
-    if comparison.seeds[:done] != asked.seeds[:done]:
+    if comparison.seeds[:done] != seeds[:done]:
         differing.append("seeds")
     if differing:
         raise SourceError(
             f"{path} holds the result of another comparison (other {', '.join(differing)}). Name "
             "another --output, or measure anew with --restart."
         )
-    comparison.seeds = asked.seeds
+    comparison.seeds = seeds
     return comparison
 
 
-def _run(asked: _Asked, comparison: Comparison, path: Path) -> None:
-    """Measure what is left, and save it."""
-    from batchwright.compare import check_task, compare
-    from batchwright.compare.task_file import errors_of_task
-
-    with errors_of_task(asked.path), status("checking the task"):
-        check_task(asked.task)
-
-    keep = partial(asked.save, comparison, path)
-    with (
-        errors_of_task(asked.path),
-        interruptible() as interrupted,
-        live_bars() as bars,
-        contextlib.suppress(StopError),
-    ):
-        compare(
-            asked.task,
-            asked.strategies,
-            seeds=asked.seeds,
-            settings=asked.settings,
-            watch=Watch(bars, keep, interrupted),
-            resume=comparison,
-        )
-    keep()
-
-
-def _show(result: dict[str, Any], *, as_json: bool, null: bool) -> None:
-    from batchwright.report.compared import (
-        learning_section,
-        null_sentence,
-        sentences,
-        speed_section,
-        table,
-    )
-
-    def said(of: dict[str, Any]) -> list[str]:
-        if not of["summary"]:
-            return []
-        return [null_sentence(of)] if null else sentences(of)
-
-    if as_json:
-        print_json(result | {"said": said(result)})
-        return
-    if not result["summary"]:
-        return
-    console = report_console()
-    if not console.is_terminal:
-        console.width = 130
-    shown = all_printable(result)
-    print_on(console, "", table(speed_section(shown)), "", table(learning_section(shown)))
-    for sentence in said(shown):
-        print_on(console, "", sentence)
-
-
-@click.command("new-task", cls=options.StrictCommand)
+@click.command("new-task")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 def new_task(path: Path) -> None:
     """Write a training job to begin with into the file PATH.

@@ -2,7 +2,6 @@
 
 import errno
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -21,35 +20,25 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class OneLineGroup(click.Group):
-    """A group of commands whose failures are one line on standard error, and an exit code.
+    """A group of commands whose expected failures are one line on standard error, and a code.
 
-    Expected failures are bad input, an interrupt, a full disk. Anything else is a defect, and keeps
-    its traceback.
+    Bad input, an interrupt, a full disk. Anything else is a defect, and keeps its traceback.
     """
 
-    def main(  # type: ignore[override]  # returns a code
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002 -- click's signature
-        **extra: Any,
-    ) -> int:
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> int:  # type: ignore[override]
         """Run a command line; return its exit code, or exit with it in standalone mode."""
         code, line = DONE, None
         before = warnings.showwarning
         warnings.showwarning = _on_one_line
         try:
-            exited = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            exited = super().main(*args, standalone_mode=False, **extra)  # type: ignore[call-overload]
             code = exited if isinstance(exited, int) else DONE
         except click.UsageError as error:
-            help_of = error.ctx.command_path if error.ctx is not None else prog_name
+            help_of = self.name if error.ctx is None else error.ctx.command_path
             said = error.format_message()
             stop = "" if said.endswith((".", "?")) else "."
             code, line = BAD_INPUT, f"{said}{stop} Try '{help_of} --help'."
-        except click.ClickException as error:
-            code, line = BAD_INPUT, error.format_message()
-        except BatchwrightError as error:
+        except (click.ClickException, BatchwrightError) as error:
             code, line = BAD_INPUT, str(error)
         except (click.Abort, _Interrupted):
             code, line = INTERRUPTED, "interrupted"
@@ -76,7 +65,7 @@ class OneLineGroup(click.Group):
             raise _Interrupted from None
 
 
-def _on_one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+def _on_one_line(message: Warning | str, *_: object, **__: object) -> None:
     complain(f"batchwright: warning: {one_line(message)}")
 
 

@@ -7,10 +7,10 @@ import click
 
 from batchwright.batching import TokenBudget
 from batchwright.cli import options
-from batchwright.cli.output import check_outputs, print_plan, write_page
+from batchwright.cli.output import check_outputs, deliver
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
-from batchwright.report.rows import PlanView
+from batchwright.report.inspected import PlanView, plan_report
 from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
@@ -19,7 +19,7 @@ _MOST_DIALLED = 1_000_000
 """Samples for which a page shows the dial unasked: its eighteen plans take seconds."""
 
 
-@click.command("inspect", cls=options.StrictCommand)
+@click.command("inspect")
 @click.argument("plan")
 @click.argument("source", required=False)
 @options.reading
@@ -40,9 +40,9 @@ def inspect(
     """Show a saved PLAN.
 
     Without SOURCE, show what the file alone knows; with the SOURCE that the plan was made for,
-    every figure that `batchwright plan` shows. --dial adds the mixing dial: padding beside how
-    unlike updates are, for batches of this budget, updates of this size, and each mixing; --plot
-    draws it. --html writes all of it as a page, with the dial of up to a million samples.
+    also what to do first, padding, shapes and costs. --dial adds the mixing dial: padding beside
+    how unlike updates are, for batches of this budget, updates of this size, and each mixing;
+    --plot draws it. --html writes a page, with the dial of up to a million samples.
     """
     if source is None and reading != options.Reading():
         raise click.UsageError(
@@ -72,11 +72,7 @@ def inspect(
     if plot is not None:
         plot_dial(view.facts.dial or (), plot)
         view = replace(view, more={"plot": click.format_filename(plot)})
-    if html is not None:
-        from batchwright.report.inspected import inspected_page
-
-        write_page(html, inspected_page(view))
-    print_plan(view, as_json=as_json)
+    deliver(plan_report(view), as_json=as_json, html=html)
 
 
 def _has_dial(plan: Plan) -> bool:

@@ -6,17 +6,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import wraps
-from importlib.util import find_spec
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
 
 from batchwright import sources
-from batchwright.cli.output import check_writable_as
-from batchwright.errors import MissingExtraError
 from batchwright.sources.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -25,22 +22,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST = 10**6  # ranks × slots × updates is exact, and so many runs can be listed
-
-
-class StrictCommand(click.Command):
-    """A command that never takes an option for the value of another, as in ``--html --json``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words of a command line."""
-        rest = super().parse_args(ctx, args)
-        options = {name for each in self.params for name in each.opts if name.startswith("-")}
-        for each in self.params:
-            value = ctx.params.get(each.name or "")
-            if str(value) in options and isinstance(each, click.Option):
-                raise click.UsageError(
-                    f"{each.opts[-1]} needs a value, and {value} is an option.", ctx
-                )
-        return rest
 
 
 class _WholeNumber(click.ParamType):  # type: ignore[type-arg]  # not generic in click 8.1
@@ -64,27 +45,15 @@ def number(*names: str, least: int = 1, most: int = 2**53, **more: Any) -> Calla
     return click.option(*names, type=_WholeNumber(least, most), metavar="N", **more)
 
 
-def count(*names: str, **more: Any) -> Callable[[F], F]:
-    """Return an option that takes a number of ranks, batches, runs and the like."""
-    return number(*names, most=_MOST, **more)
+count = partial(number, most=_MOST)
+"""Return an option that takes a number of ranks, batches, runs and the like."""
 
 
 def finite(text: str) -> float:
     """Parse a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(click.FLOAT(text))
     if not math.isfinite(value):
         raise click.BadParameter(f"{text!r} is not a finite number.")
-    return value
-
-
-def at_least_a_second(text: str) -> float:
-    """Parse a time."""
-    value = finite(text)
-    if value < 1:
-        raise click.BadParameter(f"{text} is less than 1.")
     return value
 
 
@@ -151,47 +120,24 @@ measure = click.option(
     help="What to count in the column, of texts or of lists of items.",
 )
 
-_READING = (
-    click.option("--length", metavar="COLUMN", help="Column that holds the lengths."),
-    measure,
-    tokenizer,
-    click.option("--no-cache", is_flag=True, help="Do not keep what was measured."),
-)
 
-
-def reading(command: F) -> F:
+def reading(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `Reading`, which the command gets as its argument `reading`."""
 
     @wraps(command)
-    def with_reading(**given: Any) -> Any:
+    def decorated(**given: Any) -> None:
         values = Reading(**{each.name: given.pop(each.name) for each in fields(Reading)})
-        return command(reading=values, **given)
+        command(reading=values, **given)
 
-    decorated = cast("F", with_reading)
-    for option in reversed(_READING):
-        decorated = option(decorated)
-    return decorated
-
-
-def _checked_page(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a page that could not be written, before anything is measured."""
-    if path is None or context.resilient_parsing:
-        return path
-    check_writable_as("--html", path)
-    for package in ("jinja2", "matplotlib"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"A page needs the package {package}, which is not installed. "
-                "Run: pip install 'batchwright[report]'."
-            )
-    return path
+    length = click.option("--length", metavar="COLUMN", help="Column that holds the lengths.")
+    no_cache = click.option("--no-cache", is_flag=True, help="Do not keep what was measured.")
+    return length(measure(tokenizer(no_cache(decorated))))
 
 
 html_output = click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    callback=_checked_page,
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Also write one HTML page.",
 )
 json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

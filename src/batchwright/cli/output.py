@@ -1,4 +1,4 @@
-"""What commands write: JSON, reports, pages, and checks that no output overwrites an input."""
+"""What commands write: reports, JSON and pages; checks that no output overwrites an input."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from batchwright._files import check_writable, write_bytes
-from batchwright._format import all_printable
 from batchwright.errors import SourceError
+from batchwright.report.sections import Report, import_page_packages, page
 from batchwright.sources.files import FORMATS
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from batchwright.report.rows import PlanView
 
 _READ = frozenset({*FORMATS, ".txt", ".json"})
 """Suffixes of the files that are read from a folder."""
+
+_NARROWEST, _WIDEST = 60, 96
 
 
 def check_outputs(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Refuse, before any work, to write over what the command reads or writes otherwise.
+    """Refuse, before any work, outputs that could not be written, or that are read or written too.
 
     Args:
         outputs: Option → the file that it names, if it was given.
@@ -39,28 +35,24 @@ def check_outputs(
     Raises:
         UsageError: A file is an input or the output of another option, perhaps through a link.
         SourceError: A file cannot be written.
+        MissingExtraError: There is an output `--html`, and what makes pages is not installed.
     """
     taken = [place for name in inputs if name for place in _files_of(Path(name))]
     for option, name in outputs.items():
         if name is None:
             continue
         path = Path(name)
-        check_writable_as(option, path)
+        if str(name).startswith("-"):
+            raise click.UsageError(f"{option} needs the name of a file, got {name}.")
+        try:
+            check_writable(path, SourceError)
+        except SourceError as error:
+            raise SourceError(f"{option} {error}") from error
         if any(_is_same(path, each) for each in taken):
             raise click.UsageError(f"{option} {path} is used by this command: name another file.")
         taken.append(path)
-
-
-def check_writable_as(option: str, path: Path) -> None:
-    """Check that a file can be written, and name the option if it cannot.
-
-    Raises:
-        SourceError: It cannot be written.
-    """
-    try:
-        check_writable(path, SourceError)
-    except SourceError as error:
-        raise SourceError(f"{option} {error}") from error
+    if outputs.get("--html") is not None:
+        import_page_packages()
 
 
 def _files_of(name: Path) -> list[Path]:
@@ -79,47 +71,33 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all.
-
-    Raises:
-        SourceError: It cannot be written.
-    """
-    write_bytes(path, text.encode("utf-8", "replace"), SourceError)
-
-
-def report_console(file: TextIO | None = None, *, stderr: bool = False) -> Console:
-    """Make a console that prints text as it is: brackets and colons in names are no markup."""
-    from rich.console import Console
-
-    return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
 def print_json(value: object) -> None:
     """Print a value as one line of JSON."""
     click.echo(json.dumps(value, allow_nan=False))
 
 
-def print_plan(view: PlanView, *, as_json: bool) -> None:
-    """Print a plan as one line of JSON, or as a report."""
+def deliver(report: Report, *, as_json: bool, html: Path | None = None, wide: bool = False) -> None:
+    """Write a report as a page, if one is asked for, and print it as JSON or as text.
+
+    Raises:
+        SourceError: The page cannot be written.
+    """
+    if html is not None:
+        write_bytes(html, page(report).encode("utf-8", "replace"), SourceError)
     if as_json:
-        print_json(view.as_json())
+        print_json(report.facts)
         return
-    from batchwright.report.rows import glyphs_for
-    from batchwright.report.text import fitting, plan_report
+    from rich.console import Console
 
-    console = report_console(sys.stdout or io.StringIO())
-    console.width = fitting(console.width)
-    glyphs = glyphs_for(console.encoding)
-    print_on(console, plan_report(all_printable(view), glyphs=glyphs, width=console.width))
+    from batchwright.report.text import encodable, print_sections
 
-
-def print_on(console: Console, *parts: RenderableType) -> None:
-    """Print a report on a console; characters that its encoding lacks are replaced."""
+    # Brackets and colons in names are no markup.
+    file = sys.stdout or io.StringIO()
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    console.width = min(max(console.width, _NARROWEST), _WIDEST)
+    if wide and not console.is_terminal:
+        console.width = 130
     with console.capture() as captured:
-        for part in parts:
-            console.print(part)
-    encoding = console.encoding
-    text = captured.get().encode(encoding, "replace").decode(encoding)
+        print_sections(console, report.printed)
     # rich has decided on colours: it looks at the terminal, NO_COLOR and FORCE_COLOR.
-    click.echo(text, nl=False, color=True)
+    click.echo(encodable(captured.get(), console.encoding), nl=False, color=True)

@@ -8,22 +8,21 @@ import click
 
 from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
 from batchwright.cli import options
-from batchwright.cli.output import check_outputs, print_plan
+from batchwright.cli.output import check_outputs, deliver
 from batchwright.order import Order, Sequential, Shuffle
 from batchwright.planner import Planner
-from batchwright.report.rows import PlanView
+from batchwright.report.inspected import PlanView, plan_report
 from batchwright.stats.plan_facts import plan_facts
-from batchwright.typing import Cost
 
-_SETTINGS = {
-    "max_tokens": ("max_samples", "pad_to_multiple_of", "mixing", "oversize"),
-    "pack": ("max_samples", "pad_to_multiple_of", "oversize"),
-    "batch_size": ("pad_to_multiple_of",),
+_BATCHINGS = {
+    "max_tokens": (TokenBudget, {"max_samples", "pad_to_multiple_of", "mixing", "oversize"}),
+    "pack": (Packing, {"max_samples", "pad_to_multiple_of", "oversize"}),
+    "batch_size": (FixedSize, {"pad_to_multiple_of"}),
 }
-"""Option that names a batching → the options it takes."""
+"""Option → the batching that it names, and the options that go with it."""
 
 
-@click.command("plan", cls=options.StrictCommand)
+@click.command("plan")
 @click.argument("source")
 @options.number("--max-tokens", help="Padded batches of at most N tokens.")
 @options.number("--pack", help="Rows packed to N tokens, without padding.")
@@ -71,36 +70,23 @@ def plan(
     reading: options.Reading,
     output: str | None,
     as_json: bool,
-    seed: int,
     epoch: int,
-    world_size: int,
-    accumulate: int | None,
-    step_tokens: int | None,
-    cost: Cost | None,
-    **composing: Any,
+    **given: Any,
 ) -> None:
     """Plan the batches of one epoch over the lengths in SOURCE.
 
     SOURCE holds one length per sample, or a column to measure: .npy, .parquet, .arrow, .jsonl
     or .csv. Give one of --max-tokens, --pack and --batch-size.
     """
-    if accumulate is not None and step_tokens is not None:
+    if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
-    order, batching = _order(composing), _batching(composing)
+    order, batching = _order(given), _batching(given)
     check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
-    planner = Planner(
-        lengths,
-        batching=batching,
-        order=order,
-        seed=seed,
-        world_size=world_size,
-        accumulate=accumulate,
-        step_tokens=step_tokens,
-        cost=cost,
-    )
-    planned = planner(epoch)
+    names = ("seed", "world_size", "accumulate", "step_tokens", "cost")
+    settings = {name: given[name] for name in names}
+    planned = Planner(lengths, batching=batching, order=order, **settings)(epoch)
     seconds = time.perf_counter() - start
     if output is not None:
         planned.save(output)
@@ -114,35 +100,32 @@ def plan(
         more={
             "batching": _described(batching),
             "order": _described(order),
-            "step_tokens": step_tokens,
-            "cost": cost,
+            "step_tokens": given["step_tokens"],
+            "cost": given["cost"],
         },
     )
-    print_plan(view, as_json=as_json)
+    deliver(plan_report(view), as_json=as_json)
 
 
 def _batching(given: dict[str, Any]) -> Batching:
     """Make the batching that the options name; refuse options that it does not have."""
-    named = [name for name in _SETTINGS if given[name] is not None]
+    named = [name for name in _BATCHINGS if given[name] is not None]
     if len(named) != 1:
         flags = " and ".join(map(_flag, named)) or "no budget"
         raise click.UsageError(f"give one of --max-tokens, --pack and --batch-size, got {flags}.")
     (name,) = named
-    settings = {
-        other: given[other] for other in _SETTINGS["max_tokens"] if given[other] is not None
-    }
+    kind, takes = _BATCHINGS[name]
+    others = ("max_samples", "pad_to_multiple_of", "mixing", "oversize")
+    settings = {other: given[other] for other in others if given[other] is not None}
     for other in settings:
-        if other not in _SETTINGS[name]:
+        if other not in takes:
             raise click.UsageError(f"{_flag(other)} does not go with {_flag(name)}.")
-    if name == "batch_size":
-        return FixedSize(given[name], **settings)
-    if name == "pack":
-        if "pad_to_multiple_of" in settings:
-            settings["align"] = settings.pop("pad_to_multiple_of")
-        return Packing(given[name], **settings)
-    if settings.get("oversize") == "split":
+    if name == "pack" and "pad_to_multiple_of" in settings:
+        settings["align"] = settings.pop("pad_to_multiple_of")
+    if name == "max_tokens" and settings.get("oversize") == "split":
         raise click.UsageError("--oversize split goes with --pack; a padded row cannot be cut.")
-    return TokenBudget(given[name], **settings)
+    made: Batching = kind(given[name], **settings)
+    return made
 
 
 def _order(given: dict[str, Any]) -> Order:

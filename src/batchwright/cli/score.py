@@ -41,7 +41,7 @@ class Scored:
     seconds: float
 
 
-@click.command("score", cls=options.StrictCommand)
+@click.command("score")
 @click.argument("source")
 @click.option(
     "--by",

@@ -1,8 +1,5 @@
-"""Views of typed facts: for a terminal, as HTML, as plots.
+"""Views of typed facts: reports for a terminal and as HTML, and plots."""
 
-`text` needs rich and is imported by name; `plot_dial` needs matplotlib when it is called.
-"""
-
-from batchwright.report.dial_plot import plot_dial, plot_format
+from batchwright.report.plots import plot_dial, plot_format
 
 __all__ = ["plot_dial", "plot_format"]

@@ -1,17 +1,15 @@
-"""What `advise` found: a value, its sentences for a terminal, and its page."""
+"""What `advise` found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchwright._format import interval, mebibytes, number, one_line, percent, plural
-from batchwright.report.page import Card, Section, dial_section, length_plots, page, waste_plots
+from batchwright.report.sections import Card, Report, Section, dial_section, drawable
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
-
     from batchwright.advise import (
         Advice,
         DataProfile,
@@ -33,7 +31,6 @@ _KINDS = {
     "packed": "packed rows",
     "buckets": "8 shapes (Buckets)",
 }
-_STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold yellow"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Advised:
     price: Price | None = None  # what trials might take; None: there is no task
     seconds_spent: float = 0.0  # what they took
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return what `--json` prints."""
         facts = asdict(self)
         evidence = facts.pop("evidence")
@@ -58,30 +55,28 @@ class Advised:
         return {**evidence, **facts, "trials": list(evidence["trials"].values())}
 
 
-def advice_report(found: Advised) -> Group:
-    """Lay out the advice for rich to print: what is known, then a paragraph for each technique."""
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.text import Text
-
-    evidence = found.evidence
+def advised_report(found: Advised) -> Report:
+    """Describe advice: a card for each technique, code to paste, and what is known."""
+    evidence, dial = found.evidence, found.evidence.data.dial
     known = [
-        *_data_sentences(evidence.data),
-        *_hardware_sentences(evidence.hardware),
-        *_sample_sentences(evidence),
-        *_model_sentences(evidence.model),
-        *_price_sentences(found),
+        _data(evidence.data),
+        *_samples(evidence),
+        *([dial_section(dial, note="Updates of 8 batches.")] if dial else []),
+        *_speed(found),
+        *_learning(evidence.learning),
+        *_model(evidence.model),
+        *_machine(evidence.hardware),
     ]
-    parts: list[RenderableType] = [Text(), *map(Text, known)]
-    for each in found.advice:
-        heading = Text.assemble(
-            (f"{each.verdict:12}", _STYLES[each.verdict]), (each.technique, "bold")
-        )
-        parts += [Text(), heading, Padding(Text(_paragraph(each)), (0, 0, 0, 12))]
+    cards = [Card(each.verdict, each.technique, _paragraph(each)) for each in found.advice]
+    note = ""
     if evidence.trials:
         command = f"batchwright compare TASK --strategies plain,{found.strategy}"
-        parts += [Text(), Text(f"To compare them in whole runs: {command}")]
-    return Group(*parts)
+        note = f"To compare them in whole runs: {command}"
+    last = "What only you know is in capitals."
+    code = Section("To paste", code=found.snippet.splitlines(), note=last)
+    advice = [Section("Advice", cards=cards, note=note), code]
+    title, sections = "What to use here", [*advice, *known]
+    return Report(title, "", found.as_json(), sections, [*known, *advice])
 
 
 def _paragraph(advice: Advice) -> str:
@@ -101,9 +96,7 @@ def _gain_interval(gain: Gain) -> str:
     return interval(gain.ratio, gain.low, gain.high)
 
 
-def _model_sentences(model: ModelProfile | None) -> list[str]:
-    if model is None:
-        return []
+def _model_sentences(model: ModelProfile) -> list[str]:
     said = f"A model of {number(model.parameters)} parameters."
     cost, memory = model.cost, model.memory
     if cost is not None:
@@ -129,31 +122,7 @@ def _price_sentences(found: Advised) -> Iterator[str]:
         yield f"{said}; a run in plain batches takes {run} s here."
 
 
-def _sample_sentences(evidence: Evidence) -> Iterator[str]:
-    if evidence.labels is not None:
-        yield _of_labels(evidence.labels)
-    if evidence.duplicates is not None:
-        yield _of_duplicates(evidence.duplicates)
-    if evidence.groups is not None:
-        yield group_sentence(evidence.groups)
-
-
-def _data_sentences(data: DataProfile) -> Iterator[str]:
-    assumed = "" if data.is_given else ", assumed: --max-tokens"
-    yield (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: half are "
-        f"at most {number(data.median)} long, the longest {number(data.longest)}. "
-        f"Batches of {number(data.max_tokens)} tokens{assumed}."
-    )
-    if len(data.columns) > 1:
-        columns = (
-            f"half are at most {number(each.median)} long, the longest {number(each.longest)}"
-            for each in data.columns
-        )
-        yield f"By columns: {'; '.join(columns)}."
-
-
-def _hardware_sentences(hardware: Hardware | None) -> Iterator[str]:
+def _machine(hardware: Hardware | None) -> Iterator[Section]:
     if hardware is None:
         return
     known = [hardware.name]
@@ -161,14 +130,13 @@ def _hardware_sentences(hardware: Hardware | None) -> Iterator[str]:
         known.append(plural(hardware.cores, "core"))
     if hardware.memory_bytes is not None:
         known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
-    speeds = "; ".join(
-        f"{name} is "
-        + ", ".join(
-            f"{ratio:.2f} × as fast at width {number(width)}" for width, ratio in each.items()
-        )
+    rows = [
+        {"type": name}
+        | {f"at width {number(width)}": f"{ratio:.2f}" for width, ratio in each.items()}
         for name, each in hardware.speed_over_fp32.items()
-    )
-    yield f"Machine: {hardware.device} ({', '.join(known)}). Beside fp32, {speeds}."
+    ]
+    said = f"{hardware.device} ({', '.join(known)})."
+    yield Section("The machine", sentences=[said], rows=rows, note="Speed of products over fp32.")
 
 
 def _of_labels(labels: LabelProfile) -> str:
@@ -217,63 +185,53 @@ def group_sentence(groups: GroupProfile) -> str:
     )
 
 
-def advised_page(found: Advised) -> str:
-    """Write the page of advice, as HTML.
-
-    Raises:
-        MissingExtraError: Without jinja2 or matplotlib.
-    """
-    evidence, data = found.evidence, found.evidence.data
-    machine = list(_hardware_sentences(evidence.hardware))
-    cards = [Card(each.verdict, each.technique, _paragraph(each)) for each in found.advice]
-    sections = [
-        Section(cards=cards),
-        Section("To paste", code=found.snippet, note="What only you know is in capitals."),
-        _data(data),
-        *_samples(evidence),
-        *([dial_section(data.dial, note="Updates of 8 batches.")] if data.dial else []),
-        *_speed(found),
-        *_learning(evidence.learning),
-        *_model(evidence.model),
-        *([Section("The machine", sentences=machine)] if machine else []),
-    ]
-    about = (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens; batches of "
-        f"{number(data.max_tokens)} tokens."
-    )
-    return page("What to use here", sections, found.as_json(), about=about)
-
-
 def _data(data: DataProfile) -> Section:
-    padding = {
-        label: 1 - data.efficiency[kind]
+    rows = [
+        {"": label, "padding": percent(1 - data.efficiency[kind])}
         for kind, label in _KINDS.items()
         if kind in data.efficiency
-    }
-    plots = [*length_plots(data.histogram, unit="tokens"), *waste_plots(padding)]
-    return Section("The data", sentences=list(_data_sentences(data)), plots=plots)
+    ]
+    bars = [data.efficiency[kind] for kind in _KINDS if kind in data.efficiency]
+    assumed = "" if data.is_given else ", assumed: --max-tokens"
+    known = (
+        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: half are "
+        f"at most {number(data.median)} long, the longest {number(data.longest)}. "
+        f"Batches of {number(data.max_tokens)} tokens{assumed}."
+    )
+    said = [known]
+    if len(data.columns) > 1:
+        columns = (
+            f"half are at most {number(each.median)} long, the longest {number(each.longest)}"
+            for each in data.columns
+        )
+        said.append(f"By columns: {'; '.join(columns)}.")
+    histogram = drawable(data.histogram)
+    return Section("The data", sentences=said, rows=rows, bars=bars, histogram=histogram)
 
 
 def _samples(evidence: Evidence) -> Iterator[Section]:
-    sentences, groups = list(_sample_sentences(evidence)), evidence.groups
-    if groups is None:
-        if sentences:
-            yield Section("The samples", sentences=sentences)
-        return
-    rows = [
-        {
-            "group": one_line(each.name),
-            "samples": number(each.num_samples),
-            "of samples": percent(each.share),
-            "of tokens": percent(each.token_share),
-            "mean length": number(each.mean_length),
-            f"of draws at temperature {groups.temperature:g}": percent(each.tempered_share),
-        }
-        for each in groups.largest
-    ]
-    left_out = groups.num_groups - len(rows)
-    note = f"{plural(left_out, 'group')} more, all smaller." if left_out else ""
-    yield Section("The samples", sentences=sentences, rows=rows, note=note)
+    groups, said, rows, note = evidence.groups, [], [], ""
+    if evidence.labels is not None:
+        said.append(_of_labels(evidence.labels))
+    if evidence.duplicates is not None:
+        said.append(_of_duplicates(evidence.duplicates))
+    if groups is not None:
+        said.append(group_sentence(groups))
+        rows = [
+            {
+                "group": one_line(each.name),
+                "samples": number(each.num_samples),
+                "of samples": percent(each.share),
+                "of tokens": percent(each.token_share),
+                "mean length": number(each.mean_length),
+                f"of draws at temperature {groups.temperature:g}": percent(each.tempered_share),
+            }
+            for each in groups.largest
+        ]
+        if left_out := groups.num_groups - len(rows):
+            note = f"{plural(left_out, 'group')} more, all smaller."
+    if said:
+        yield Section("The samples", sentences=said, rows=rows, note=note)
 
 
 def _speed(found: Advised) -> Iterator[Section]:
@@ -349,4 +307,4 @@ def _model(model: ModelProfile | None) -> Iterator[Section]:
             {peak: name, "share": percent(share), "how to reduce it": cure or ""}
             for name, share, cure in memory.parts
         ]
-        yield Section(rows=parts, note=note, is_wrapped=True)
+        yield Section(rows=parts, note=note)

@@ -1,20 +1,15 @@
-"""What a comparison of strategies says: tables and sentences for a terminal, and a page."""
-
-from __future__ import annotations
+"""What a comparison of strategies says."""
 
 from collections.abc import Iterator, Mapping
-from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import Any
 
 from batchwright import _format
 from batchwright._format import number, percent, plural
 from batchwright._states import built
-from batchwright.report.page import DOTS, Section, page, shape_plots, waste_plots
 from batchwright.report.plots import Curve, curves
+from batchwright.report.sections import DOTS, Report, Section, shape_plots
 from batchwright.stats.shapes import ShapeStats
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Facts = Mapping[str, Any]
 """What ``compare --json`` prints, or a part of it. Older results lack `plans` and `audits`."""
@@ -27,12 +22,44 @@ EQUAL = 1e-9
 
 DENSE = "dense limit"
 
-_HEADING = 16  # characters of a line of a heading
+TWIN = "its own twin"
+
 _BEGINNING = 2  # evaluations whose values would hide all later differences
 _SHARES = ("zero", "flushed", "subnormal", "overflowed")
 
 
-def speed_section(result: Facts) -> Section:
+def compared_report(result: Facts) -> Report:
+    """Describe a comparison."""
+    said = sentences(result)
+    facts = {**result, "said": said}
+    if not result["summary"]:
+        return Report("", "", facts, [], [])
+    plans, machine = result.get("plans", {}), result["machine"]
+    data = (
+        f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
+        f"{plural(result['epochs'], 'epoch')}; batches of at most "
+        f"{number(result['max_tokens'])} tokens, updates of about {number(result['step_tokens'])}."
+    )
+    device = (
+        f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {result['device']}; torch "
+        f"{machine['torch']}, {machine['date']}."
+    )
+    names = ", ".join(each["name"] for each in result["strategies"])
+    about = f"{names}: the same model, data, memory budget, tokens per update and first weights."
+    results, tables = Section("Results", sentences=said), [_speed(result), learning_section(result)]
+    sections = [
+        results,
+        *tables,
+        _learning_curves(result),
+        *([_batches(plans)] if plans else []),
+        *_drawn(plans),
+        *(_audit(name, each) for name, each in result.get("audits", {}).items()),
+        Section("How it was measured", sentences=[data, device], code=[result["command"]]),
+    ]
+    return Report(f"{result['task']}, compared", about, facts, sections, [*tables, results])
+
+
+def _speed(result: Facts) -> Section:
     """Show what each strategy does with its time and memory."""
     runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
     rows = [
@@ -79,30 +106,12 @@ def learning_section(result: Facts) -> Section:
     return Section(title, rows=rows, note=note)
 
 
-def table(section: Section) -> Table:
-    """Lay out the table of a section for rich to print."""
-    from rich.table import Table
-
-    laid_out = Table(
-        title=section.title,
-        caption=section.note,
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
-    )
-    for place, heading in enumerate(section.rows[0] if section.rows else ()):
-        justify: Literal["left", "right"] = "right" if place else "left"
-        narrow = "\n".join(wrap(heading, _HEADING))
-        laid_out.add_column(narrow, justify=justify, no_wrap=True, vertical="bottom")
-    for row in section.rows:
-        laid_out.add_row(*row.values())
-    return laid_out
-
-
 def sentences(result: Facts) -> list[str]:
     """Say in words what the figures show, also where a strategy does worse."""
+    if not result["summary"]:
+        return []
+    if [each["name"] for each in result["summary"][1:2]] == [TWIN]:
+        return [_of_twins(*result["summary"][:2])]
     if not result["runs"]:
         return ["No run is complete yet: these are speeds so far."]
     others = _strategies(result)[1:]
@@ -114,18 +123,15 @@ def sentences(result: Facts) -> list[str]:
     return said
 
 
-def null_sentence(result: Facts) -> str:
+def _of_twins(first: Facts, twin: Facts) -> str:
     """Say whether a strategy and its own twin measure the same, as they should."""
-    first, twin = result["summary"][:2]
     speed = twin["speed"]
     near = abs(speed["mean"] - 1) < WORTH_SAYING
+    is_known = speed["low"] is not None
     held = f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1"
-    if speed["low"] is None:
-        held += " in one run"
-    else:
-        contains = "contains" if _includes(speed, 1.0) else "does not contain"
-        held += f", and its interval {contains} 1"
-    passed = near and (speed["low"] is None or _includes(speed, 1.0))
+    contains = "contains" if _includes(speed, 1.0) else "does not contain"
+    held += f", and its interval {contains} 1" if is_known else " in one run"
+    passed = near and (not is_known or _includes(speed, 1.0))
     verdict = "passed" if passed else "failed: the machine has other load, or runs are too short"
     return (
         f"Self-check {verdict}. {first['name']} and {twin['name']} are the same: the ratio of "
@@ -214,37 +220,6 @@ def _includes(figure: Facts, value: float) -> bool:
     return figure["low"] is not None and bool(figure["low"] <= value <= figure["high"])
 
 
-def compared_page(result: Facts) -> str:
-    """Write the page of a comparison, as HTML.
-
-    Raises:
-        MissingExtraError: Without jinja2 or matplotlib.
-    """
-    plans, machine = result.get("plans", {}), result["machine"]
-    data = (
-        f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
-        f"{plural(result['epochs'], 'epoch')}; batches of at most "
-        f"{number(result['max_tokens'])} tokens, updates of about {number(result['step_tokens'])}."
-    )
-    device = (
-        f"{machine['cpu']}, {plural(result['threads'], 'thread')}, {result['device']}; torch "
-        f"{machine['torch']}, {machine['date']}."
-    )
-    sections = [
-        Section("Results", sentences=sentences(result)),
-        speed_section(result),
-        learning_section(result),
-        _learning_curves(result),
-        _batches(result, plans),
-        *_drawn(plans),
-        *(_audit(name, each) for name, each in result.get("audits", {}).items()),
-        Section("How it was measured", sentences=[data, device], code=result["command"]),
-    ]
-    names = ", ".join(each["name"] for each in result["strategies"])
-    about = f"{names}: the same model, data, memory budget, tokens per update and first weights."
-    return page(f"{result['task']}, compared", sections, result, about=about)
-
-
 def _learning_curves(result: Facts) -> Section:
     """Draw the metric against time and against tokens, a line for each run."""
     runs = result["runs"] or [result["unfinished"]]
@@ -260,15 +235,14 @@ def _learning_curves(result: Facts) -> Section:
             seen = [one for one in each["evaluations"] if one["metric"] is not None]
             points = [one[what] for one in seen], [one["metric"] for one in seen]
             lines[each["name"]].append(points)
-        drawn = curves(title, lines, across=across, up=result["metric"], skipped=_BEGINNING)
-        plots.append(drawn)
+        names = {"across": across, "up": result["metric"]}
+        plots.append(partial(curves, title, lines, **names, skipped=_BEGINNING))
     note = "A line for each run; values before and early in training may lie outside."
     return Section(plots=plots, note=note)
 
 
-def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
+def _batches(plans: Mapping[str, Facts]) -> Section:
     """Show what the batches of each strategy pad, what shapes they have and what steps cost."""
-    padding = {each["name"]: each["padding"] for each in _strategies(result)}
     rows = [
         {
             "": name,
@@ -283,12 +257,12 @@ def _batches(result: Facts, plans: Mapping[str, Facts]) -> Section:
         for name, each in plans.items()
     ]
     shapes = {name: built(each["shapes_of_batches"], ShapeStats) for name, each in plans.items()}
-    shape_dots = shape_plots(shapes, before="Batch shapes: ")
-    note = "Of the first epoch of the first seed." if rows else ""
-    if shape_dots:
+    plots = shape_plots(shapes, before="Batch shapes: ")
+    note = "Of the first epoch of the first seed."
+    if plots:
         note += f" Rows against length, one plot for strategies with equal shapes. {DOTS}"
-    plots = [*waste_plots(padding), *shape_dots]
-    return Section("Batches", rows=rows, plots=plots, note=note)
+    bars = [1 - each["padding"] for each in plans.values()]
+    return Section("Batches", rows=rows, bars=bars, plots=plots, note=note)
 
 
 def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
@@ -314,9 +288,11 @@ def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
     plots = []
     if paced:
         lines = {name: [(each["progress"], each["eligible"])] for name, each in paced.items()}
-        plots.append(curves("Pacing", lines, across="share of the run", up="share eligible"))
+        plots.append(
+            partial(curves, "Pacing", lines, across="share of the run", up="share eligible")
+        )
     if seen:
-        plots.append(curves("Coverage", seen, across="epochs", up="share seen so far"))
+        plots.append(partial(curves, "Coverage", seen, across="epochs", up="share seen so far"))
     note = (
         "Over the run, of the first seed. Effective samples: equally frequent samples whose mean "
         "would vary as much. Strategies that are not listed see every sample once an epoch."

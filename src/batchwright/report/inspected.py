@@ -1,34 +1,25 @@
-"""What `inspect` says of a plan: what to do first, and its page."""
+"""What `plan` and `inspect` show of a plan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from batchwright._format import number, percent, plural
-from batchwright.report.page import (
+from batchwright._format import duration, number, percent, plural
+from batchwright.layout import Layout
+from batchwright.report.plots import band
+from batchwright.report.sections import (
     DOTS,
+    Report,
     Section,
     dial_section,
-    length_plots,
-    page,
+    drawable,
     shape_plots,
-    waste_plots,
-)
-from batchwright.report.plots import band
-from batchwright.report.rows import (
-    SUMMARY,
-    UNICODE,
-    PlanView,
-    control_line,
-    layout_line,
-    plan_rows,
-    waste_of,
 )
 from batchwright.stats.costs import StepCosts
-from batchwright.stats.dial import DialPosition
-from batchwright.stats.lengths import LengthStats
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
-from batchwright.stats.shapes import Shape, ShapeStats
+from batchwright.stats.shapes import ShapeStats
 
 PADDING = 0.05
 """Less padding than this is not mentioned."""
@@ -41,6 +32,59 @@ IMBALANCE = 1.03
 
 UNLIKE = 2.0
 """Updates more dispersed than this are called unlike one another."""
+
+_EVEN, _UNEVEN = 0.9, 1.1
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What `plan` and `inspect` show."""
+
+    facts: PlanFacts  # of the plan
+    unit: str = "tokens"  # what lengths count
+    source: str | None = None  # name of the source of lengths
+    plan: str | None = None  # name of the plan's file
+    seconds: float | None = None  # that planning took
+    seconds_reading: float | None = None  # that reading the lengths took
+    more: Mapping[str, object] = field(default_factory=dict)  # other keys of the JSON
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `--json` prints."""
+        timings = {"seconds": self.seconds, "seconds_reading": self.seconds_reading}
+        return {
+            "plan": self.plan,
+            "source": self.source,
+            "unit": self.unit,
+            **self.more,
+            **self.facts.as_json(),
+            **{name: value for name, value in timings.items() if value is not None},
+        }
+
+
+def plan_report(view: PlanView) -> Report:
+    """Describe a plan; if it was inspected, with what to do first, shapes and costs."""
+    facts, unit, file = view.facts, view.unit, view.facts.file
+    measured, inspected = facts.measured, facts.inspected
+    sections = []
+    if inspected is not None or measured is None:
+        sections.append(Section("What to do first", sentences=first_steps(facts, unit)))
+    if measured is not None:
+        sections += [_lengths(view, measured), _waste(facts, measured, unit)]
+    if inspected is not None:
+        sections.append(_shapes(inspected.shapes_of_batches, unit))
+    if facts.dial is not None:
+        ranks, slots = plural(file.world_size, "rank"), plural(file.accumulate, "batch")
+        sections.append(dial_section(facts.dial, note=f"Updates of {ranks} × {slots}."))
+    if inspected is not None:
+        sections += _costs(inspected.step_costs, unit)
+    if inspected is not None or measured is None:
+        sections.append(_coverage(facts))
+    layout = layout_line(file.layout, unit)
+    rows = [{"": label, " ": figure, "  ": note} for label, figure, note in _figures(view)]
+    name = Path(view.plan or "").name
+    sections.append(Section(f"Plan {name}", sentences=[layout], rows=rows))
+    about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: {layout}."
+    return Report(f"Plan {name}", about, view.as_json(), sections, sections)
 
 
 def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
@@ -65,11 +109,10 @@ def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
 def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
     """Name first what is never trained on, which is worse than waste."""
     file, dropped = facts.file, facts.file.dropped_by_reason
-    if file.dropped or file.absent:
-        counted = {reason: plural(count, "sample") for reason, count in dropped.items() if count}
-        parts = [f"{samples} dropped ({reason})" for reason, samples in counted.items()]
-        if file.absent:
-            parts.append(f"{plural(file.absent, 'sample')} in no batch")
+    parts = [f"{plural(n, 'sample')} dropped ({reason})" for reason, n in dropped.items() if n]
+    if file.absent:
+        parts.append(f"{plural(file.absent, 'sample')} in no batch")
+    if parts:
         cure = ""
         if "oversize" in dropped:
             cure = " Raise the budget, or cut longer samples: --oversize truncate."
@@ -89,7 +132,7 @@ def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
 
 
 def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
-    waste, layout = measured.waste.plan, facts.file.layout
+    waste, layout, within = measured.waste.plan, facts.file.layout, facts.within_budget
     if waste < PADDING:
         return
     if layout.kind == "packed":
@@ -98,16 +141,18 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
             "nearly as long as a row. Longer rows pack better."
         )
         return
-    budgeted = facts.within_budget
-    if better := _better_position(facts, measured):
+    most = max(UNLIKE, measured.stats.dispersion)
+    mixed = [each for each in facts.dial or () if each.dispersion <= most]
+    better = max(mixed, key=lambda each: each.efficiency, default=None)
+    if better is not None and 1 - better.efficiency < LESS * waste:
         cure = (
             f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
             f"dispersion of {better.dispersion:.2f}."
         )
-    elif budgeted is not None and budgeted.padding < LESS * waste:
+    elif within is not None and within.padding < LESS * waste:
         cure = (
             "Batches within a budget instead of a fixed size would leave "
-            f"{percent(budgeted.padding)}: --max-tokens {budgeted.max_tokens}."
+            f"{percent(within.padding)}: --max-tokens {within.max_tokens}."
         )
     elif layout.shapes is not None:
         cure = "More shapes reduce it."
@@ -116,17 +161,6 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
     else:
         cure = "More samples a batch reduce it, or --pack if the model supports packed rows."
     yield f"{percent(waste)} of what is computed is padding. {cure}"
-
-
-def _better_position(facts: PlanFacts, measured: Measured) -> DialPosition | None:
-    """Return the position of the dial that pads least, if that is far less and it mixes well."""
-    positions = [
-        each
-        for each in facts.dial or ()
-        if 1 - each.efficiency < LESS * measured.waste.plan
-        and each.dispersion <= max(UNLIKE, measured.stats.dispersion)
-    ]
-    return max(positions, key=lambda each: each.efficiency, default=None)
 
 
 def _unlike(stats: PlanStats) -> Iterator[str]:
@@ -160,55 +194,34 @@ def _waiting(stats: PlanStats) -> Iterator[str]:
         )
 
 
-def inspected_page(view: PlanView) -> str:
-    """Write the page of a saved plan, as HTML.
-
-    Raises:
-        MissingExtraError: Without jinja2 or matplotlib.
-    """
-    facts, unit, file = view.facts, view.unit, view.facts.file
-    sections = [Section("What to do first", sentences=first_steps(facts, unit))]
-    if facts.measured is not None:
-        sections += [_lengths(facts.measured.lengths, unit), _waste(facts, facts.measured, unit)]
-    if facts.inspected is not None:
-        sections.append(_shapes(facts.inspected.shapes_of_batches, unit))
-    if facts.dial:
-        ranks, slots = plural(file.world_size, "rank"), plural(file.accumulate, "batch")
-        sections.append(dial_section(facts.dial, note=f"Updates of {ranks} × {slots}."))
-    if facts.inspected is not None:
-        sections += _costs(facts.inspected.step_costs, unit)
-    figures = [
-        {"": row.label, " ": row.figure, "what it means": row.note}
-        for group in plan_rows(view, UNICODE)
-        for row in group
-    ]
-    sections += [_coverage(facts), Section("The plan in figures", rows=figures, is_wrapped=True)]
-    about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: "
-    return page(
-        f"Plan {Path(view.plan or '').name}",
-        sections,
-        view.as_json(),
-        about=f"{about}{layout_line(file.layout, unit)}.",
-    )
-
-
-def _lengths(lengths: LengthStats, unit: str) -> Section:
-    plots = length_plots(lengths.histogram, unit=unit)
-    row = {"samples": number(lengths.num_samples), unit: number(lengths.num_tokens)}
-    row |= {name: number(getattr(lengths, name)) for name in SUMMARY}
-    note = "" if plots else "All samples are equally long."
-    return Section("Lengths", rows=[row], plots=plots, note=note)
+def _lengths(view: PlanView, measured: Measured) -> Section:
+    lengths = measured.lengths
+    row = {"samples": number(lengths.num_samples), view.unit: number(lengths.num_tokens)}
+    for name in ("min", "median", "mean", "p95", "max"):
+        row[name] = number(getattr(lengths, name))
+    histogram = drawable(lengths.histogram)
+    note = "" if histogram else "All samples are equally long."
+    title = f"Lengths of {view.source}" if view.source else "Lengths"
+    return Section(title, rows=[row], histogram=histogram, unit=view.unit, note=note)
 
 
 def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
     """Show what a plan wastes, beside other batches in the same memory."""
-    kinds, note = waste_of(facts, measured), control_line(facts, measured, unit)
+    waste, plain, within = measured.waste, measured.plain_batches, facts.within_budget
+    kinds, note = [("this plan", waste.plan, facts.file.num_batches)], ""
+    if plain is not None and waste.plain_batches is not None:
+        kinds.append(("plain batches", waste.plain_batches, plain.num_batches))
+        samples = plural(plain.batch_size, "random sample")
+        note = f"Plain batches hold {samples}, the most that always fit."
+    if within is not None:
+        kinds.append(("within a budget", within.padding, within.num_batches))
+        most = f"{number(within.max_tokens)} {unit}"
+        note = f"Within a budget: batches of at most {most}, the size of the largest here."
     rows = [
         {"": name, facts.wasted: percent(share), "batches": number(count)}
         for name, share, count in kinds
     ]
-    plots = waste_plots({name: share for name, share, _ in kinds}, what=facts.wasted)
-    return Section("Waste", rows=rows, plots=plots, note=note)
+    return Section("Waste", rows=rows, bars=[1 - share for _, share, _ in kinds], note=note)
 
 
 def _shapes(shapes: ShapeStats, unit: str) -> Section:
@@ -217,24 +230,18 @@ def _shapes(shapes: ShapeStats, unit: str) -> Section:
     if shapes.distinct > len(shapes.commonest):
         note += f", the {number(len(shapes.commonest))} commonest are listed"
     plots = shape_plots({"Batch shapes": shapes}, unit=unit)
-    rows = [
-        {
-            "row length" if is_packed else "rows × length": _shape(each, is_packed=is_packed),
-            "batches": number(each.batches),
-            "of all": percent(each.share),
-            "samples": number(each.samples),
-            "padding": percent(each.padding),
-        }
-        for each in shapes.commonest
-    ]
+    rows = []
+    for each in shapes.commonest:
+        columns = (each.length,) if isinstance(each.length, int) else each.length
+        length = " + ".join(map(number, columns))
+        shape = {"row length": length}
+        if not is_packed:
+            shape = {"rows × length": f"{number(each.rows)} × {length}"}
+        share, padding = percent(each.share), percent(each.padding)
+        counts = {"batches": number(each.batches), "of all": share, "samples": number(each.samples)}
+        rows.append(shape | counts | {"padding": padding})
     note = f"{note}. {DOTS}" if plots else f"{note}."
     return Section("Batch shapes", rows=rows, plots=plots, note=note)
-
-
-def _shape(shape: Shape, *, is_packed: bool) -> str:
-    columns = (shape.length,) if isinstance(shape.length, int) else shape.length
-    length = " + ".join(map(number, columns))
-    return length if is_packed else f"{number(shape.rows)} × {length}"
 
 
 def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
@@ -249,47 +256,126 @@ def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
         note += " Waiting: for the slowest rank, if time follows padded tokens."
     plots = []
     if costs.num_steps > 1:
-        note += " The line is the mean, the band goes from the least to the most"
+        note += " Plotted: the mean, and the least to the most"
         note += " of ranks." if costs.steps_a_point == 1 else " of ranks and steps."
-        curve = costs.curve
-        values = (curve.step, curve.mean, curve.least, curve.most)
-        plots.append(band("Cost per step", *values, across="step", up=f"padded {unit} a rank"))
+        up = f"padded {unit} a rank"
+        plots.append(partial(band, "Cost per step", costs.curve, up=up))
     yield Section("Cost per rank and step", rows=[row], plots=plots, note=note)
     if costs.per_rank is not None and costs.world_size > 1:
         total = f"padded {unit} of the epoch"
-        yield Section(
-            rows=[
-                {"rank": str(rank), total: number(cost)} for rank, cost in enumerate(costs.per_rank)
-            ]
-        )
+        ranks_of = enumerate(costs.per_rank)
+        yield Section(rows=[{"rank": str(rank), total: number(cost)} for rank, cost in ranks_of])
 
 
 def _coverage(facts: PlanFacts) -> Section:
     """Show how often an epoch holds each sample, and what it leaves out, with the reason."""
     file, coverage = facts.file, facts.file.coverage
-    rows = [
-        (_times(each.times, is_last=each.times == coverage.most), each.samples, each.share)
-        for each in coverage.times
-    ]
-    dropped = file.dropped_by_reason.items()
-    rows += [(f"dropped: {reason}", count, None) for reason, count in dropped]
-    cut = {"truncated": facts.truncated, "split": facts.split}
-    rows += [(name, count, None) for name, count in cut.items() if count]
-    if coverage.num_lengths is None:
-        note = "The file does not say how many samples the data have."
-    else:
+    rows = []
+    for each in coverage.times:
+        said = {0: "in no batch", 1: "once"}.get(each.times, f"{number(each.times)} times")
+        if each.times == coverage.most:
+            said += " or more"
+        share = "" if each.share is None else percent(each.share)
+        rows.append({"": said, "samples": number(each.samples), "of all": share})
+    left_out = {f"dropped: {reason}": n for reason, n in file.dropped_by_reason.items()}
+    for name, count in (left_out | {"truncated": facts.truncated, "split": facts.split}).items():
+        if count or name in left_out:
+            rows.append({"": name, "samples": number(count), "of all": ""})
+    note = "The file does not say how many samples the data have."
+    if coverage.num_lengths is not None:
         note = f"Of {plural(coverage.num_lengths, 'sample')}."
     if file.dropped:
         note += " Dropped ones are among those in no batch."
-    shown = [
-        {"": name, "samples": number(count), "of all": "" if share is None else percent(share)}
-        for name, count, share in rows
+    return Section("Coverage", rows=rows, note=note)
+
+
+def layout_line(layout: Layout, unit: str) -> str:
+    """Describe how batches lie in memory.
+
+    Example:
+        >>> layout_line(Layout("packed", 8192, multiple=16), "tokens")
+        'rows packed to 8,192 tokens, samples rounded up to multiples of 16'
+    """
+    budget = layout.budget if layout.caps is None else layout.caps
+    is_packed = layout.kind == "packed"
+    words = ["packed rows" if is_packed else "padded batches"]
+    if budget is not None:
+        what = "rows packed to" if is_packed else "padded batches of at most"
+        words = [f"{what} {_numbers(budget)} {unit}"]
+    if layout.max_samples is not None:
+        words.append(f"at most {plural(layout.max_samples, 'sample')} each")
+    if layout.multiple > 1:
+        what = "samples" if is_packed else "rows"
+        words.append(f"{what} rounded up to multiples of {number(layout.multiple)}")
+    if layout.max_length is not None:
+        words.append(f"longer samples cut to {_numbers(layout.max_length)}")
+    return ", ".join(words)
+
+
+def _figures(view: PlanView) -> Iterator[tuple[str, str, str]]:
+    """Yield the figures of a plan: what each is called, its value, and what it means."""
+    file, measured = view.facts.file, view.facts.measured
+    each = f"{plural(file.world_size, 'rank')} × {plural(file.accumulate, 'batch')}"
+    std, most = number(file.samples_per_batch_std), number(file.samples_per_batch_max)
+    yield "batches", number(file.num_batches), f"of {plural(file.num_samples, 'sample')}"
+    yield "updates", number(file.num_steps), f"of {each} each"
+    yield "samples a batch", number(file.samples_per_batch_mean), f"std {std}, at most {most}"
+    if measured is not None:
+        kind = "row length" if file.layout.kind == "packed" else "batch shape"
+        yield "shapes", number(measured.stats.shapes), f"distinct {kind}s"
+        yield from _measured_figures(measured.stats, view.unit)
+    limit = _numbers(file.layout.max_length or 0)
+    reasons = {"oversize": "longer than the budget"}
+    lost = [
+        *(("dropped", n, reasons.get(why, why)) for why, n in file.dropped_by_reason.items()),
+        ("absent", file.absent or 0, "samples in no batch"),
+        ("repeated", file.repeated, "samples beyond their first time"),
+        ("truncated", view.facts.truncated, f"samples, to {limit}"),
+        ("split", view.facts.split, f"samples, into pieces of {limit}"),
     ]
-    return Section("Coverage", rows=shown, note=note)
+    yield from ((label, number(count), note) for label, count, note in lost if count)
+    if file.absent is not None and not any(count for _, count, _ in lost):
+        yield "dropped", "0", "every sample is in the plan, exactly once"
+    yield "seed", str(file.seed), f"epoch {file.epoch}"
+    if measured is None and file.num_lengths is not None:
+        yield "made for", number(file.num_lengths), f"lengths of fingerprint {file.fingerprint}"
+    if view.seconds is not None:
+        reading = f"and {duration(view.seconds_reading or 0)} to read the lengths"
+        yield "planned in", duration(view.seconds), reading
 
 
-def _times(times: int, *, is_last: bool) -> str:
-    if times == 0:
-        return "in no batch"
-    said = "once" if times == 1 else f"{number(times)} times"
-    return f"{said} or more" if is_last else said
+def _measured_figures(stats: PlanStats, unit: str) -> Iterator[tuple[str, str, str]]:
+    real = f"{number(stats.num_tokens)} of {number(stats.padded_tokens)} {unit} are real"
+    largest = f"{unit}, padding included"
+    if stats.budget is not None:
+        share = percent(stats.max_batch_tokens / stats.budget)
+        largest = f"{unit}, {share} of the budget of {number(stats.budget)}"
+    more = stats.num_batches - stats.lower_bound
+    gap = "no plan of these samples has fewer batches"
+    if more:
+        gap = f"batches at least; this plan has {number(more)} more ({percent(stats.gap)})"
+    yield "efficiency", percent(stats.efficiency), real
+    yield "largest batch", number(stats.max_batch_tokens), largest
+    if stats.fill is not None:
+        yield "fill", percent(stats.fill), "of the budget, on average"
+    yield "lower bound", number(stats.lower_bound), gap
+    yield (
+        "update size",
+        number(stats.step_tokens_mean),
+        f"{unit}, std {number(stats.step_tokens_std)}",
+    )
+    mix = "as even as a plain shuffle, which is 1"
+    if stats.num_steps == 1:
+        mix = "a single update: nothing to compare"
+    elif stats.dispersion < _EVEN:
+        mix = "more even than a plain shuffle, which is 1"
+    elif stats.dispersion > _UNEVEN:
+        mix = "less even than a plain shuffle, which is 1; more batches an update mix better"
+    yield "dispersion", number(stats.dispersion), mix
+    if stats.world_size > 1:
+        note = f"slowest over mean rank; {stats.imbalance_quadratic:.3f} in squared lengths"
+        yield "rank imbalance", f"{stats.imbalance_padded:.3f}", note
+
+
+def _numbers(values: int | Sequence[int]) -> str:
+    return number(values) if isinstance(values, int) else " and ".join(map(number, values))

@@ -1,25 +1,24 @@
-"""Plots for pages: SVG that is legible on a light page and on a dark one."""
+"""Plots: SVG for pages, and files of the mixing dial; legible on light pages and on dark ones."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from hashlib import sha256
 from html import escape
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import numpy as np
 
-from batchwright._format import one_line, percent, printable
-from batchwright.report.dial_plot import (
-    BLUE,
-    FONT_POINTS,
-    GREY,
-    dial_figure,
-    drawn_in_grey,
-    rendered,
-)
+from batchwright._files import write_bytes
+from batchwright._format import one_line, printable
+from batchwright.errors import MissingExtraError, SourceError
+from batchwright.stats.costs import CostCurve
 from batchwright.stats.dial import DialPosition
 
 if TYPE_CHECKING:
@@ -31,8 +30,21 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+FORMATS = ("svg", "png", "pdf")
+
 # What is grey takes the page's own colour of quiet text; the others are seen on light and dark.
+GREY, BLUE = "#777777", "#2f81f7"
 COLOURS = (GREY, "#d97706", BLUE, "#16a34a", "#c026d3", "#dc2626", "#0891b2", "#a16207")
+
+# Whatever the user has set. Text stays text, with a $ in it too; the bytes are reproducible.
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "batchwright",
+    "text.parse_math": False,
+    "text.usetex": False,
+    "font.size": 10,
+    "savefig.dpi": 150,
+}
 
 # As wide as a phone, so that letters there are hardly smaller than on a large screen.
 _WIDTH, _HEIGHT = 4.6, 3.0
@@ -42,9 +54,106 @@ _LARGEST_DOT = 260.0
 _SMALLEST_DOT = 6.0
 _ROOM = 1.5
 _LEAST_DECADE = 12.0
+_LEAST_DISPERSION = 1e-3
+"""Smaller dispersions are drawn here, as 0 has no logarithm."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Places and heights."""
+
+
+def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
+    """Draw the positions of the mixing dial into a file: efficiency against dispersion.
+
+    Guarantees a labelled point for each position (equal ones share one), a transparent background
+    and greys that are legible on light and dark pages, text as text in an SVG, and the same bytes
+    for the same dial, whatever has been set in matplotlib. If drawing fails, the file stays as it
+    was.
+
+    Args:
+        dial: What `mixing_dial` returns.
+        path: The file, ``.svg``, ``.png`` or ``.pdf``; replaced if it exists.
+
+    Raises:
+        MissingExtraError: Without matplotlib.
+        SourceError: If the file's name has another suffix, the dial has no positions, or the file
+            cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> dial = [DialPosition("stratified", 8, 90, 0.99, 0.2)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot_dial(dial, f"{folder}/dial.svg")
+        ...     "stratified" in Path(folder, "dial.svg").read_text(encoding="utf-8")
+        True
+    """
+    kind = plot_format(path)
+    if not dial:
+        raise SourceError(
+            "plot_dial of no positions: expected what mixing_dial returns, at least one. "
+            "Smaller batches or more samples make positions that can be planned."
+        )
+    drawn = _rendered(partial(dial_figure, dial), kind, extra="plots")
+    write_bytes(path, drawn, SourceError)
+
+
+def plot_format(path: str | PathLike[str]) -> str:
+    """Return the format that a file's name asks for.
+
+    Raises:
+        SourceError: If it is none of `FORMATS`.
+
+    Example:
+        >>> plot_format("figures/dial.SVG")
+        'svg'
+    """
+    kind = Path(path).suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise SourceError(
+            f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf, which "
+            "says how to draw it."
+        )
+    return kind
+
+
+def dial_figure(dial: Sequence[DialPosition]) -> Figure:
+    """Draw the positions of the dial, at least one, as a figure of matplotlib."""
+    return _figure("Mixing dial", lambda axes: _draw_dial(axes, dial), (7.0, 4.2))
+
+
+def _rendered(make: Callable[[], Figure], kind: str, *, extra: str) -> bytes:
+    """Draw a figure with the default settings of matplotlib, and return the file's content."""
+    try:
+        from matplotlib import style
+    except ImportError as error:
+        raise MissingExtraError(
+            "A plot needs the package matplotlib, which is not installed. "
+            f"Run: pip install 'batchwright[{extra}]'."
+        ) from error
+    content = BytesIO()
+    when = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        # Of letters that the font lacks, which a browser has; of plots too narrow for long names.
+        warnings.simplefilter("ignore", UserWarning)
+        make().savefig(content, format=kind, transparent=True, metadata=when)
+    return content.getvalue()
+
+
+def _figure(title: str, draw: Callable[[Axes], None], inches: tuple[float, float]) -> Figure:
+    """Draw on axes whose title, grid and ticks are grey."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(one_line(title, _WIDEST_LABEL), color=GREY, fontsize=11)
+    axes.tick_params(which="both", color=GREY, labelcolor=GREY)
+    axes.grid(visible=True, color=GREY, alpha=0.2, linewidth=0.5)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=5)
+    return figure
 
 
 def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, P], str]:
@@ -56,17 +165,9 @@ def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[st
     @wraps(draw)
     def plot(title: str, /, *args: P.args, **kwargs: P.kwargs) -> str:
         def make() -> Figure:
-            from matplotlib.figure import Figure
+            return _figure(title, lambda axes: draw(axes, *args, **kwargs), (_WIDTH, _HEIGHT))
 
-            figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-            axes = figure.add_subplot()
-            draw(axes, *args, **kwargs)
-            drawn_in_grey(axes, _label_of(title))
-            if axes.get_xscale() == "linear":
-                axes.locator_params(axis="x", nbins=5)
-            return figure
-
-        return _inline(rendered(make, "svg", extra="report").decode(), title)
+        return _inline(_rendered(make, "svg", extra="report").decode(), title)
 
     return plot
 
@@ -90,24 +191,16 @@ def curves(
         margin = 0.06 * (high - low) or 1.0
         axes.set_ylim(low - margin, high + margin)
     _name_axes(axes, across, up)
-    _legend(axes, named)
-
-
-@_plot
-def bars(axes: Axes, values: Mapping[str, float], *, across: str) -> None:
-    """Draw a horizontal bar for each share, its value beside it."""
-    from matplotlib.ticker import PercentFormatter
-
-    _set_height(axes, 1.2 + 0.3 * len(values))
-    names = list(values)[::-1]
-    places = range(len(names))
-    drawn = axes.barh(places, [values[name] for name in names], color=BLUE, height=0.6)
-    axes.set_yticks(places, [_label_of(name) for name in names])
-    texts = [percent(values[name]) for name in names]
-    axes.bar_label(drawn, texts, padding=4, color=GREY, fontsize=FONT_POINTS)
-    axes.set_xlim(0, max(1e-3, *values.values()) * 1.25)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(_label_of(across), color=GREY)
+    # Names below the plot. As labels, those that begin with _ would be left out.
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # noqa: S101 -- axes are in a figure
+    figure.set_size_inches(_WIDTH, _HEIGHT + _LEGEND_LINE * len(named))
+    places_of = [f"line {place}" for place in range(len(named))]
+    legend = figure.legend(
+        list(named.values()), places_of, loc="outside lower left", frameon=False, labelcolor=GREY
+    )
+    for text, name in zip(legend.get_texts(), named, strict=True):
+        text.set_text(one_line(name, _WIDEST_LABEL))
 
 
 @_plot
@@ -135,53 +228,45 @@ def dots(axes: Axes, points: Sequence[tuple[float, float, int]], *, across: str,
 
 
 @_plot
-def band(
-    axes: Axes,
-    xs: Sequence[float],
-    middle: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    *,
-    across: str,
-    up: str,
-) -> None:
-    """Draw a line between a least and a most."""
-    axes.fill_between(xs, low, high, color=BLUE, alpha=0.3, linewidth=0)
-    axes.plot(xs, middle, color=BLUE, linewidth=1.4)
-    axes.set_ylim(0, max(high) * 1.1)
-    _name_axes(axes, across, up)
+def band(axes: Axes, costs: CostCurve, *, up: str) -> None:
+    """Draw the mean cost of steps between the least and the most."""
+    axes.fill_between(costs.step, costs.least, costs.most, color=BLUE, alpha=0.3, linewidth=0)
+    axes.plot(costs.step, costs.mean, color=BLUE, linewidth=1.4)
+    axes.set_ylim(0, max(costs.most) * 1.1)
+    _name_axes(axes, "step", up)
 
 
-def dial_points(positions: Sequence[DialPosition]) -> str:
-    """Draw the positions of the mixing dial, at least one."""
-    inches = (_WIDTH, _HEIGHT + 0.4)
-    drawn = rendered(lambda: dial_figure(positions, inches=inches), "svg", extra="report")
-    return _inline(drawn.decode(), "Mixing dial")
+def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> None:
+    """Draw a point for each position of the dial; labels are on the right, from top to bottom."""
+    from matplotlib.ticker import PercentFormatter
+
+    labels: dict[tuple[float, float], list[str]] = {}
+    for each in dial:
+        place = (each.efficiency, max(each.dispersion, _LEAST_DISPERSION))
+        labels.setdefault(place, []).append(str(each.mixing))
+    ys, xs = (np.array(values) for values in zip(*labels, strict=True))
+    margin = max(0.12 * np.ptp(ys), 0.01)
+    axes.set_xscale("log")
+    axes.set_xlim(*_with_room(np.append(xs, 1.0)))  # a plain shuffle stays in sight
+    axes.set_ylim(ys.min() - margin, min(ys.max() + margin, 1.0))
+    axes.axvline(1.0, color=GREY, linestyle=":", linewidth=1.0)
+    axes.plot(xs, ys, linestyle="none", marker="o", color=BLUE, clip_on=False)
+    for rank, (y, x) in enumerate(sorted(labels, reverse=True)):
+        axes.annotate(
+            ",\n".join(labels[y, x]),
+            (x, y),
+            xytext=(1.05, 1 - (rank + 0.5) / len(labels)),
+            textcoords="axes fraction",
+            verticalalignment="center",
+            color=GREY,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+        )
+    shuffle = "dispersion of updates (1: plain shuffle)"
+    _name_axes(axes, shuffle, "efficiency (real ÷ padded tokens)")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _set_height(axes: Axes, inches: float) -> None:
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # noqa: S101 -- axes are in a figure
-    figure.set_size_inches(_WIDTH, inches)
-
-
-def _label_of(name: object) -> str:
-    return one_line(name, _WIDEST_LABEL)
-
-
-def _legend(axes: Axes, named: Mapping[str, Artist]) -> None:
-    """List names below the plot. As labels, names that begin with _ would be left out."""
-    _set_height(axes, _HEIGHT + _LEGEND_LINE * len(named))
-    drawn = axes.figure.legend(
-        list(named.values()),
-        [f"line {place}" for place in range(len(named))],
-        loc="outside lower left",
-        frameon=False,
-        labelcolor=GREY,
-        fontsize=FONT_POINTS,
-    )
-    for text, name in zip(drawn.get_texts(), named, strict=True):
-        text.set_text(_label_of(name))
+dial_points = _plot(_draw_dial)
 
 
 def _name_axes(axes: Axes, across: str, up: str) -> None:
@@ -195,8 +280,8 @@ def _name_axes(axes: Axes, across: str, up: str) -> None:
                 axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes.set_xlabel(_label_of(across), color=GREY)
-    axes.set_ylabel(_label_of(up), color=GREY)
+    axes.set_xlabel(one_line(across, _WIDEST_LABEL), color=GREY)
+    axes.set_ylabel(one_line(up, _WIDEST_LABEL), color=GREY)
 
 
 def _with_room(values: FloatArray) -> tuple[float, float]:

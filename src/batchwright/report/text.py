@@ -1,176 +1,153 @@
-"""The report of a plan for a terminal."""
+"""Reports in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchwright._format import number, one_line, percent, plural, short
-from batchwright.report.rows import (
-    SUMMARY,
-    Glyphs,
-    PlanView,
-    Row,
-    control_line,
-    dial_row,
-    layout_line,
-    plan_rows,
-    waste_of,
-)
-from batchwright.stats.dial import DialPosition
-from batchwright.stats.lengths import Histogram, LengthStats
-from batchwright.stats.plan_facts import Measured, PlanFacts
+from batchwright._format import all_printable, short
+from batchwright.report.sections import Section
+from batchwright.stats.lengths import Histogram
+from batchwright.typing import FloatArray
 
-_WIDEST = 96
-_NARROWEST = 60
-_MARGIN = 2
+_RISING = " ▁▂▃▄▅▆▇█"  # cells from empty to full, filled from below
+_FILLING = " ▏▎▍▌▋▊▉█"  # filled from the left
+_REST = "░"  # the part of a bar that is not filled
+
+_ASCII = str.maketrans(
+    {
+        **dict.fromkeys("▁▂▃░", "."),
+        **dict.fromkeys("▄▅▆▇▏▎▍▌▋▊▉", ":"),
+    }
+    | {"█": "#", "×": "x", "–": "-", "÷": "/", "·": "-", "…": "~", "µ": "u", "²": "2"}
+)
+
 _CURVE_ROWS = 5
 _SHORTEST_BAR = 8
-_DIAL_BAR = 24
+_HEADING = 16  # characters of a line of a heading
 _GAP = 2
+_STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold yellow"}
 
 
-def fitting(width: int) -> int:
-    """Return how wide a report is in a terminal of `width` columns: from 60 to 96."""
-    return min(max(width, _NARROWEST), _WIDEST)
+def encodable(text: str, encoding: str) -> str:
+    """Replace what an encoding lacks: what we draw with by ASCII, and other characters by ``?``.
 
-
-def plan_report(view: PlanView, *, glyphs: Glyphs, width: int) -> RenderableType:
-    """Lay out the report of a plan, for rich to print.
-
-    Args:
-        view: What to show.
-        glyphs: The characters to draw with.
-        width: Columns, at least 60.
+    Example:
+        >>> encodable("██▌░ 2 × naïve", "ascii"), encodable("2 × naïve", "latin-1")
+        ('##:. 2 x na?ve', '2 × naïve')
     """
-    facts = view.facts
-    parts: list[RenderableType] = []
-    if facts.measured is not None:
-        inner = width - 2 * _MARGIN
-        parts = [
-            _title("Lengths", view.source or ""),
-            *_lengths(facts.measured.lengths, view.unit, inner),
-            *_curve(facts.measured.lengths.histogram, glyphs, inner),
-            Text(),
-            _title("Waste", control_line(facts, facts.measured, view.unit)),
-            _waste(facts, facts.measured, glyphs, inner),
-            Text(),
-        ]
-    named = [view.plan] if view.plan else []
-    about = f" {glyphs.dot} ".join([*named, layout_line(facts.file.layout, view.unit)])
-    parts += [_title("Plan", about), _rows(plan_rows(view, glyphs))]
-    if facts.dial is not None:
-        parts += [Text(), _title("Mixing dial", "efficiency, and how unlike updates are")]
-        parts.append(_dial(facts.dial, glyphs))
-    return Padding(Group(*parts), (1, _MARGIN))
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
-def _dial(positions: Sequence[DialPosition], glyphs: Glyphs) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    table.add_column("mixing", no_wrap=True)
-    table.add_column("padding", justify="right")
-    table.add_column("")
-    table.add_column("dispersion", justify="right")
-    table.add_column("batches", justify="right")
-    most = max((1 - each.efficiency for each in positions), default=0.0)
-    for each in positions:
-        drawn, _ = glyphs.bar((1 - each.efficiency) / most if most else 0.0, _DIAL_BAR)
-        mixing, padding, dispersion, batches = dial_row(each).values()
-        table.add_row(mixing, padding, Text(drawn, style="yellow"), dispersion, batches)
-    table.caption = "dispersion: 1 is a plain shuffle, less is more even"
-    if not positions:
-        table.caption = "no position can be planned: there are too few samples for such updates"
-    table.caption_justify = "left"
-    return table
+def bar(share: float, width: int) -> tuple[str, str]:
+    """Draw a share as a bar of `width` characters: the filled part, and the rest.
+
+    Only a share of 1 fills all of it, and only a share of 0 nothing.
+
+    Example:
+        >>> bar(0.75, 8)
+        ('██████', '░░')
+    """
+    fine = len(_FILLING) - 1
+    filled = int(share * width * fine)
+    if 0 < share < 1:
+        filled = min(max(filled, 1), width * fine - 1)
+    whole, part = divmod(filled, fine)
+    drawn = _FILLING[-1] * whole + (_FILLING[part] if part else "")
+    return drawn, _REST * (width - len(drawn))
 
 
-def _title(word: str, about: str) -> Text:
-    return Text.assemble(
-        (word, "bold cyan"), "  " if about else "", one_line(about), overflow="fold"
-    )
+def curve(heights: FloatArray, rows: int) -> list[str]:
+    """Draw heights from 0 to 1 as columns, in lines from the top; only 0 is left empty.
 
-
-def _lengths(summary: LengthStats, unit: str, width: int) -> list[Table]:
-    columns = [
-        ("samples", number(summary.num_samples)),
-        (unit, number(summary.num_tokens)),
-        *((name, number(getattr(summary, name))) for name in SUMMARY),
-    ]
-    if sum(max(map(len, column)) + _GAP for column in columns) - _GAP > width:
-        return [_figures(columns[:2]), _figures(columns[2:])]
-    return [_figures(columns)]
-
-
-def _figures(columns: list[tuple[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    for name, _ in columns:
-        table.add_column(name, justify="right", overflow="fold")
-    table.add_row(*(figure for _, figure in columns), style="bold")
-    return table
-
-
-def _curve(histogram: Histogram, glyphs: Glyphs, width: int) -> list[Text]:
-    if histogram.edges[-1] - histogram.edges[0] == 1:
-        return []  # all samples are equally long
-    lines = glyphs.curve(histogram.heights(width), _CURVE_ROWS)
+    Example:
+        >>> import numpy as np
+        >>> curve(np.array([0.0, 0.5, 1.0]), 2)
+        ['  █', ' ██']
+    """
+    fine = len(_RISING) - 1
+    filled = [max(round(height * rows * fine), height > 0) for height in heights.tolist()]
     return [
-        *(Text(line, style="cyan", no_wrap=True) for line in lines),
-        Text(_axis(histogram, width), style="dim", no_wrap=True),
+        "".join(_RISING[min(max(level - row * fine, 0), fine)] for level in filled)
+        for row in reversed(range(rows))
     ]
+
+
+def print_sections(console: Console, sections: Sequence[Section]) -> None:
+    """Print sections, as wide as the console. Names of files and the like are made `printable`."""
+    for section in all_printable(list(sections)):
+        console.print()
+        if section.title:
+            console.print(Text(section.title, "bold cyan", overflow="fold"))
+        for sentence in section.sentences:
+            console.print(Text(sentence, overflow="fold"))
+        for card in section.cards:
+            heading = (f"{card.verdict:12}", _STYLES[card.verdict]), (card.technique, "bold")
+            console.print(Text.assemble(*heading))
+            console.print(Padding(Text(card.text, overflow="fold"), (0, 0, 1, 12)))
+        if section.rows:
+            console.print(_table(section, console.width))
+        if section.histogram is not None:
+            for line in curve(section.histogram.heights(console.width), _CURVE_ROWS):
+                console.print(Text(line, "cyan"))
+            console.print(Text(_axis(section.histogram, console.width), "dim"))
+        for line in section.code:
+            console.print(Text(line), soft_wrap=True)
+        if section.note:
+            console.print(Text(section.note, "dim", overflow="fold"))
+
+
+def _table(section: Section, width: int) -> Table:
+    rows, bars = section.rows, section.bars
+    if len(rows) == 1 and _widths(rows) > width:
+        rows = [{"": name, " ": cell} for name, cell in rows[0].items()]
+    headings = list(rows[0])
+    has_header = any(map(str.strip, headings))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=has_header)
+    for place, heading in enumerate(headings):
+        is_text = place == 0 or (not has_header and place > 1)
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        narrow = Text("\n".join(wrap(heading, _HEADING)))
+        table.add_column(narrow, justify=justify, overflow="fold", vertical="top")
+    room = width - _widths(rows) - _GAP
+    if bars and room >= _SHORTEST_BAR:
+        table.add_column()
+    for row, share in zip(rows, bars or [0.0] * len(rows), strict=True):
+        real, rest = bar(share, max(room, 0))
+        drawn = Text.assemble((real, "cyan"), (rest, "dim"))
+        table.add_row(*map(Text, row.values()), *[drawn] * (len(table.columns) - len(row)))
+    return table
+
+
+def _widths(rows: Sequence[Mapping[str, str]]) -> int:
+    """Return the characters of a table's columns and of the gaps between them."""
+    widest = [
+        max(len(cell) for cell in (*wrap(heading, _HEADING), *(row[heading] for row in rows)))
+        for heading in rows[0]
+    ]
+    return sum(widest) + _GAP * (len(widest) - 1)
 
 
 def _axis(histogram: Histogram, width: int) -> str:
     """Write round lengths below the curve, as many as there is room for."""
     first, last = histogram.edges[0], histogram.edges[-1] - 1
     powers = [10**exponent for exponent in range(len(str(last)))]
-    for factors in ((1, 2, 5), (1,)):
-        ticks = [factor * power for power in powers for factor in factors]
-        labels = [
-            (min(int(histogram.position(tick) * width), width - len(short(tick))), short(tick))
-            for tick in ticks
-            if first <= tick <= last
-        ]
-        ends = [place + len(label) for place, label in labels]
-        if all(end < place for end, (place, _) in zip(ends, labels[1:], strict=False)):
-            break
-    line = ""
-    for place, label in labels:
-        if not line or place > len(line):
-            line = line.ljust(place) + label
-    return line
-
-
-def _waste(facts: PlanFacts, measured: Measured, glyphs: Glyphs, width: int) -> Table:
-    bars = waste_of(facts, measured)
-    columns = [
-        [name for name, _, _ in bars],
-        [f"{percent(share)} {facts.wasted}" for _, share, _ in bars],
-        [plural(count, "batch") for _, _, count in bars],
-    ]
-    room = width - sum(max(map(len, column)) + _GAP for column in columns)
-    if room < _SHORTEST_BAR:
-        room += max(map(len, columns.pop())) + _GAP
-    table = Table.grid(padding=(0, _GAP, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    for (_, share, _), (name, *notes) in zip(bars, zip(*columns, strict=True), strict=True):
-        real, rest = glyphs.bar(1 - share, room)
-        table.add_row(name, Text.assemble((real, "cyan"), (rest, "dim")), *notes)
-    return table
-
-
-def _rows(groups: list[list[Row]]) -> Table:
-    table = Table.grid(padding=(0, _GAP, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True, style="bold")
-    table.add_column(overflow="fold", style="dim")
-    for group in groups:
-        if group is not groups[0]:
-            table.add_row()
-        for row in group:
-            table.add_row(*(Text(one_line(part)) for part in row))
-    return table
+    ticks = [factor * power for power in powers for factor in (1, 2, 5)]
+    # Powers of ten come first: they are written where there is no room for all.
+    line = [" "] * width
+    for tick in sorted(ticks, key=lambda tick: not str(tick).startswith("1")):
+        if first <= tick <= last:
+            label = short(tick)
+            place = min(int(histogram.position(tick) * width), width - len(label))
+            around = line[max(place - 1, 0) : place + len(label) + 1]
+            if set(around) == {" "}:
+                line[place : place + len(label)] = label
+    return "".join(line)

@@ -1,0 +1,164 @@
+"""A report is a list of sections; `page` renders it as HTML, `text.print_sections` as text."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+from batchwright._format import all_printable, number, percent
+from batchwright.errors import MissingExtraError
+from batchwright.report.plots import dial_points, dots, steps
+from batchwright.stats.dial import DialPosition
+from batchwright.stats.lengths import Histogram
+from batchwright.stats.shapes import ShapeStats
+
+Plot = Callable[[], str]
+"""Draws an SVG."""
+
+DOTS = "A dot is larger where more batches have about that shape."
+
+_FEW_SHAPES = 3
+"""Fewer shapes are shown by a table alone."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A piece of advice: its verdict, the technique, and the reason."""
+
+    verdict: str
+    technique: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report; what is empty is left out."""
+
+    title: str = ""
+    sentences: Sequence[str] = ()
+    cards: Sequence[Card] = ()
+    rows: Sequence[Mapping[str, str]] = ()  # a table: heading → cell, the same headings in each row
+    bars: Sequence[float] = ()  # the share of each row, from 0 to 1
+    histogram: Histogram | None = None
+    unit: str = "tokens"  # of the histogram
+    plots: Sequence[Plot] = ()  # of pages only
+    code: Sequence[str] = ()  # lines to paste
+    note: str = ""  # in small print
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command shows."""
+
+    title: str
+    about: str  # below the title
+    facts: Mapping[str, object]  # what `--json` prints
+    sections: Sequence[Section]  # of the page
+    printed: Sequence[Section]  # in a terminal
+
+
+def import_page_packages() -> None:
+    """Import what pages need; raise `MissingExtraError` where that is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib as mpl  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"A page needs the package {error.name}, which is not installed. "
+            "Run: pip install 'batchwright[report]'."
+        ) from error
+
+
+def page(report: Report) -> str:
+    """Write a report as a page that loads nothing, and is legible on a phone and in the dark.
+
+    Guarantees that text is escaped and `printable`, and that the facts are in the page, as JSON in
+    the element ``#facts``.
+
+    Raises:
+        MissingExtraError: Without jinja2 or matplotlib.
+
+    Example:
+        >>> section = Section(sentences=["a < b"])
+        >>> "<li>a &lt; b</li>" in page(Report("Title", "", {}, [section], []))
+        True
+    """
+    import_page_packages()
+    from jinja2 import Environment, StrictUndefined
+
+    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(
+        title=all_printable(report.title),
+        about=all_printable(report.about),
+        sections=all_printable(list(report.sections)),
+        # Inside of a script only its end tag has to be escaped.
+        facts=json.dumps(report.facts, allow_nan=False).replace("<", "\\u003c"),
+        steps=steps,
+    )
+
+
+def drawable(histogram: Histogram) -> Histogram | None:
+    """Return a histogram, unless all lengths are equal."""
+    return None if histogram.edges[-1] - histogram.edges[0] == 1 else histogram
+
+
+def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
+    """Show the positions of the mixing dial; `note` describes the updates."""
+    if not positions:
+        note = "No position can be planned: there are too few samples for such updates."
+    rows = [
+        {
+            "mixing": str(each.mixing),
+            "padding": percent(1 - each.efficiency),
+            "dispersion": f"{each.dispersion:.2f}",
+            "batches": number(each.num_batches),
+        }
+        for each in positions
+    ]
+    return Section(
+        "Mixing dial",
+        rows=rows,
+        bars=[each.efficiency for each in positions],
+        plots=[partial(dial_points, "Mixing dial", positions)] if positions else [],
+        note=f"{note} Dispersion: 1 is a plain shuffle, less is more even.",
+    )
+
+
+def shape_plots(
+    plans: Mapping[str, ShapeStats], *, unit: str = "tokens", before: str = ""
+) -> list[Plot]:
+    """Draw rows against length: the more batches, the larger the dot.
+
+    Args:
+        plans: Title → its shapes. Equal ones are drawn once, few ones not at all.
+        unit: What lengths count.
+        before: Words before each title.
+    """
+    alike: list[tuple[ShapeStats, list[str]]] = []
+    for title, shapes in plans.items():
+        known = next((titles for each, titles in alike if each == shapes), None)
+        if known is not None:
+            known.append(title)
+        elif shapes.distinct >= _FEW_SHAPES:
+            alike.append((shapes, [title]))
+    plots: list[Plot] = []
+    for shapes, (first, *others) in alike:
+        grid = shapes.grid
+        points = [
+            (_middle(grid.lengths, across), _middle(grid.rows, up), count)
+            for across, up, count in grid.cells
+        ]
+        names = ", ".join([first, *others])
+        if len(others) > 1:
+            names = f"{first} and {len(others)} others"
+        up = "samples" if shapes.kind == "packed" else "rows"
+        plots.append(partial(dots, before + names, points, across=f"{unit} of a row", up=up))
+    return plots
+
+
+def _middle(edges: Sequence[int], place: int) -> float:
+    """Return the middle of a bin on a logarithmic axis."""
+    return sqrt(edges[place] * (edges[place + 1] - 1))
