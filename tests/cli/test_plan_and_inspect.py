@@ -1,6 +1,7 @@
 """What the command says of a plan is what the plan is, in JSON and in text, saved or not."""
 
 import json
+import re
 
 import pytest
 
@@ -66,7 +67,8 @@ def test_a_process_prints_one_json_object_and_nothing_else():
 
 def test_text_and_json_say_the_same():
     facts = facts_of(*BUDGET, "--world-size", "2")
-    text = " ".join(invoke(*BUDGET, "--world-size", "2").stdout.split())
+    without_bars = re.sub("[█▏▎▍▌▋▊▉░]+", "", invoke(*BUDGET, "--world-size", "2").stdout)
+    text = " ".join(without_bars.split())
     for told in (
         f"batches {number(facts['num_batches'])} of 2,000 samples",
         f"efficiency {percent(facts['efficiency'])}",

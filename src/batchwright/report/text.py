@@ -109,6 +109,7 @@ def _table(section: Section, width: int) -> Table:
     rows, bars = section.rows, section.bars
     if len(rows) == 1 and _widths(rows) > width:
         rows = [{"": name, " ": cell} for name, cell in rows[0].items()]
+    room = width - _widths(rows) - _GAP
     headings = list(rows[0])
     has_header = any(map(str.strip, headings))
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=has_header)
@@ -116,14 +117,15 @@ def _table(section: Section, width: int) -> Table:
         is_text = place == 0 or (not has_header and place > 1)
         justify: Literal["left", "right"] = "left" if is_text else "right"
         narrow = Text("\n".join(wrap(heading, _HEADING)))
-        table.add_column(narrow, justify=justify, overflow="fold", vertical="top")
-    room = width - _widths(rows) - _GAP
-    if bars and room >= _SHORTEST_BAR:
-        table.add_column()
+        table.add_column(narrow, justify=justify, overflow="fold")
+        if place == 0 and bars and room >= _SHORTEST_BAR:
+            table.add_column()
     for row, share in zip(rows, bars or [0.0] * len(rows), strict=True):
-        real, rest = bar(share, max(room, 0))
-        drawn = Text.assemble((real, "cyan"), (rest, "dim"))
-        table.add_row(*map(Text, row.values()), *[drawn] * (len(table.columns) - len(row)))
+        cells = [Text(cell) for cell in row.values()]
+        if len(table.columns) > len(cells):
+            real, rest = bar(share, room)
+            cells.insert(1, Text.assemble((real, "cyan"), (rest, "dim")))
+        table.add_row(*cells)
     return table
 
 
