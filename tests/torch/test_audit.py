@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import batchwright as bw
 from batchwright.torch import Precision
 from batchwright.torch.audit import Audit
-from batchwright.torch.audit.exponents import FORMATS, Exponents, Format
+from batchwright.torch.audit.exponents import FORMATS, Exponents
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -109,9 +109,10 @@ def test_every_type_is_counted_alike(dtype):
 
 
 def test_formats_are_torchs():
-    assert FORMATS["bf16"] == Format("bf16", digits=7, normal=-126, least=-134, most=128)
     for name, dtype in DTYPES.items():
         limits = FORMATS[name]
+        assert 2.0**limits.normal == torch.finfo(dtype).smallest_normal
+        assert 2.0**-limits.digits == torch.finfo(dtype).eps
         assert torch.tensor(1.01 * 2.0**limits.least, dtype=torch.float64).to(dtype) != 0
         assert torch.tensor(0.99 * 2.0**limits.least, dtype=torch.float64).to(dtype) == 0
         assert torch.tensor(2.0**limits.most, dtype=torch.float64).to(dtype).isinf()
@@ -156,9 +157,9 @@ def test_shrinking_signals_need_bf16():
     model, batch = tanh_net(16, gain=0.25), batch_for()
     report = audited(copy.deepcopy(model), batch)
     lost_forward, apart = report.advice()
-    assert "as this is lost forward: use bf16" in lost_forward
+    assert "as this is lost forward (" in lost_forward
+    assert lost_forward.endswith("): use bf16.")
     assert "No single loss scale suits the gradients of all layers in fp16" in apart
-    assert report.keep_in_fp32() == ()
     assert all(math.isnan(scale) for scale in report.suiting_scales)
     last = report.layers[-1].activations
     assert last.shares(FORMATS["fp16"]).flushed > 0.9
@@ -207,7 +208,7 @@ def test_a_scale_in_use_that_is_too_small():
 
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     report = audited(tanh_net(4, gain=1.0), batch_for(), loss=small, mode="fp16", scaler=scaler)
-    assert any("A loss scale of 2 leaves gradients too small" in each for each in report.advice())
+    assert any("A loss scale of 2^1 leaves gradients too small" in each for each in report.advice())
 
 
 class Loud(torch.nn.Module):
@@ -227,7 +228,6 @@ class Loud(torch.nn.Module):
 
 def test_a_layer_that_overflows_is_named():
     report = audited(Loud(), batch_for())
-    assert report.keep_in_fp32() == ("loud",)
     (said,) = report.advice()
     assert "fp16 ends at 65,504, and the output of layer loud is larger (1 of 8 layers)" in said
     assert "keep loud in fp32, or use bf16" in said
@@ -301,7 +301,7 @@ def test_steps_that_were_skipped_count_as_none():
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     scaler = torch.amp.GradScaler("cpu")
-    with Audit(model, optimizer, every=1, scaler=scaler) as audit:
+    with Audit(model, optimizer, every=1, precision=scaler) as audit:
         scaler.scale(model(torch.full((2, 4), math.inf)).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -360,8 +360,7 @@ def hook_count(model, optimizer):
 def test_only_every_nth_update_is_looked_at():
     model, batch = tanh_net(2, gain=1.0), batch_for()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    reports = []
-    with Audit(model, optimizer, every=3, tell=reports.append) as audit:
+    with Audit(model, optimizer, every=3) as audit:
         for number in range(1, 8):
             assert hook_count(model, optimizer) == (4 if number % 3 == 0 else 0, 2)
             square_loss(model, batch).backward()
@@ -369,12 +368,9 @@ def test_only_every_nth_update_is_looked_at():
     assert hook_count(model, optimizer) == (0, 0)
     report = audit.report()
     assert (report.passed, report.updates) == (7, 2)
-    assert [each.updates for each in reports] == [1, 2]
     assert {layer.activations.total for layer in report.layers} == {2 * 64 * 48}
     assert {layer.gradients.total for layer in report.layers} == {2 * 64 * 48}
     assert report.layers[0].updates.total == 2 * (48 * 48 + 48)
-    audit.clear()
-    assert audit.report().layers[0].activations.total == 0
 
 
 def test_nothing_seen_is_not_nothing_found():
@@ -502,14 +498,10 @@ def test_the_report_is_text_and_json():
 
 def test_bad_arguments():
     model = tanh_net(1, gain=1.0)
-    with pytest.raises(bw.errors.PrecisionError, match="expected at least 1"):
+    with pytest.raises(bw.errors.PrecisionError, match="expected an integer of at least 1"):
         Audit(model, every=0)
-    with pytest.raises(
-        bw.errors.PrecisionError, match="expected a precision or a scaler, got both"
-    ):
-        Audit(model, precision=Precision("fp16"), scaler=torch.amp.GradScaler("cpu"))
     with (
         Audit(model) as audit,
-        pytest.raises(bw.errors.PrecisionError, match="expected one of fp32"),
+        pytest.raises(bw.errors.PrecisionError, match="expected one of 'fp32'"),
     ):
         audit.report().advice("fp8")

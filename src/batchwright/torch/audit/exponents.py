@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,29 +17,16 @@ _BINS = _FIRST + _MOST - _LEAST + 1
 _SCALES = np.arange(-40, 100)  # loss scales to choose from, as powers of two
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """The range of a floating point format, in powers of two."""
 
-    name: str
     digits: int  # binary digits after the leading one
     normal: int  # below this power, values are subnormal: they keep fewer digits
     least: int  # below this power, values become zero
     most: int  # from this power on, values overflow
 
-    @classmethod
-    def of(cls, name: str, dtype: torch.dtype) -> "Format":
-        """Read the limits of a torch type."""
-        limits = torch.finfo(dtype)
-        digits, normal = -round(math.log2(limits.eps)), round(math.log2(limits.smallest_normal))
-        # From half of the smallest subnormal on, values are rounded up to it.
-        return cls(name, digits, normal, normal - digits - 1, math.frexp(limits.max)[1])
 
-
-FORMATS = {
-    name: Format.of(name, dtype)
-    for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16))
-}
+FORMATS = {"fp16": Format(10, -14, -25, 16), "bf16": Format(7, -126, -134, 128)}
 
 
 @dataclass(frozen=True)
@@ -98,21 +86,16 @@ class Exponents:
         return Shares(zero, flushed / others, subnormal / others, overflowed / others)
 
     def error(self, kept: Format, scale: float = 1.0) -> float:
-        """Estimate the relative error of the values in a format: one figure for all that is lost.
+        """Estimate the error of the values in a format, relative to the root of their mean square.
 
-        It is the root of the mean squared error over that of the mean square, so small values
-        beside large ones matter little. Infinite where a value overflows; 0 without values.
+        Infinite where a value overflows; 0 without values.
         """
         if self.not_finite:
             return math.inf
         return float(_relative_errors(*self._scaled(scale), kept))
 
     def suiting_scales(self) -> range:
-        """Return the loss scales, as powers of two, at which fp16 is no further off than bf16.
-
-        Values that were not finite are ignored: at the scale they had, the step was skipped. Empty
-        if no scale suits, as the values are spread too wide.
-        """
+        """Return the loss scales, as powers of two, at which fp16 is no further off than bf16."""
         powers, counts = self._scaled(1.0)
         fp16 = _relative_errors(powers + _SCALES[:, None], counts, FORMATS["fp16"])
         suiting = _SCALES[fp16 <= _relative_errors(powers, counts, FORMATS["bf16"])].tolist()

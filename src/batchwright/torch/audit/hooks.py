@@ -1,14 +1,16 @@
 """Hooks that count, in every N-th update, what half precision loses in each layer."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from batchwright._checks import whole_number
 from batchwright._records import on_trial
 from batchwright.errors import PrecisionError
 from batchwright.torch.audit.exponents import Exponents, count_bins
@@ -16,37 +18,27 @@ from batchwright.torch.audit.report import AuditReport, LayerAudit, LostUpdates
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.precision import Precision
 
-_NAMES = {
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.float32: "fp32",
-    torch.float64: "fp64",
-}
-_HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_HALVES = (torch.float16, torch.bfloat16)
+_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 class Audit:
     """Audits every N-th update: activations, their gradients, changes of parameters.
 
-    Values are counted by their power of two. So an audit in fp32 or bf16 shows what fp16 would
-    lose at any loss scale, and keeps values that were zero apart from those that become zero. In
-    fp16 itself the two look alike.
-
-    Guarantees that nothing that is computed changes. Between the updates it audits, only the
-    optimizer's step has a hook. Under DistributedDataParallel each rank sees its own batches; under
-    FSDP its own shards, and no gradients of parameters.
+    Values are counted by their power of two: an audit in fp32 or bf16 shows what fp16 would lose
+    at any loss scale. Nothing that is computed changes. Under DistributedDataParallel each rank
+    sees its own batches; under FSDP its own shards, and no gradients of parameters.
 
     Args:
         model: The model.
         optimizer: The optimizer, or several; the last one counts updates. Skipped steps do not
             count. None: every pass is audited, until `close`.
         every: Audit each N-th update, the N-th first.
-        precision: The precision of the updates, to divide the loss scale out of the gradients.
-        scaler: The same, in a loop without `Precision`.
-        tell: Called with the report after each audited update, such as `print`.
+        precision: The precision of the updates, to divide the loss scale out of the gradients; in
+            a loop without `Precision`, its `torch.amp.GradScaler`.
 
     Raises:
-        PrecisionError: If `every` is less than 1, or both `precision` and `scaler` are given.
+        PrecisionError: If `every` is less than 1.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
@@ -67,21 +59,20 @@ class Audit:
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
         *,
         every: int = 100,
-        precision: Precision | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-        tell: Callable[[AuditReport], object] | None = None,
+        precision: Precision | torch.amp.GradScaler | None = None,
     ) -> None:
-        if every < 1:
-            raise PrecisionError(f"Audit(every={every}): expected at least 1.")
-        if precision is not None and scaler is not None:
-            raise PrecisionError("Audit: expected a precision or a scaler, got both.")
+        whole_number("Audit", "every", every, error=PrecisionError)
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self._optimizers = list(several or [])
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
-        self._every, self._precision, self._scaler, self._tell = every, precision, scaler, tell
+        self._every, self._precision = every, precision
         self._looking: list[RemovableHandle] = []
         self._before: dict[torch.nn.Parameter, torch.Tensor] = {}
-        self.clear()
+        self._bins: dict[tuple[str, str], torch.Tensor] = {}
+        self._formats: dict[str, str] = {}
+        self._lost: dict[str, LostUpdates] = {}
+        self._scale = 1.0
+        self._updates = self._passed = 0
         self._counting = [
             handle
             for each in self._optimizers
@@ -106,39 +97,27 @@ class Audit:
             handle.remove()
         self._counting.clear()
 
-    def clear(self) -> None:
-        """Forget what was counted."""
-        self._bins: dict[tuple[str, str], torch.Tensor] = {}
-        self._formats: dict[str, str] = {}
-        self._lost: dict[str, LostUpdates] = {}
-        self._scale = 1.0
-        self._updates = self._passed = 0
-
     def report(self) -> AuditReport:
-        """Return what was counted since the beginning, or since `clear`."""
+        """Return what was counted since the beginning."""
         modules = dict(_layers(self._model))
         called = [name for name in self._formats if name in modules]
-        names = dict.fromkeys([*called, *modules])
-        layers = tuple(self._layer(name, modules[name]) for name in names)
-        return AuditReport(layers, self._updates, self._passed, self._scale)
-
-    def _layer(self, name: str, module: torch.nn.Module) -> LayerAudit:
-        def seen(what: str) -> Exponents:
-            bins = self._bins.get((name, what))
-            return Exponents() if bins is None else Exponents.of_bins(bins)
-
-        own = next(module.parameters(recurse=False), None)
-        return LayerAudit(
-            name or "model",
-            type(module).__name__,
-            self._formats.get(name),
-            None if own is None else _name_of(own),
-            activations=seen("activations"),
-            gradients=seen("gradients"),
-            parameter_gradients=seen("parameter_gradients"),
-            updates=seen("updates"),
-            lost=self._lost.get(name, LostUpdates()),
-        )
+        layers = []
+        for name in dict.fromkeys([*called, *modules]):
+            own = next(modules[name].parameters(recurse=False), None)
+            layer = LayerAudit(
+                name or "model",
+                type(modules[name]).__name__,
+                self._formats.get(name),
+                None if own is None else _name_of(own),
+                lost=self._lost.get(name, LostUpdates()),
+            )
+            seen = {
+                what: Exponents.of_bins(bins)
+                for (layer_name, what), bins in self._bins.items()
+                if layer_name == name
+            }
+            layers.append(replace(layer, **seen))
+        return AuditReport(tuple(layers), self._updates, self._passed, self._scale)
 
     def _look(self) -> None:
         self._looking = [
@@ -157,7 +136,7 @@ class Audit:
         self._looking.clear()
         self._before.clear()
 
-    def _forward(self, name: str, module: torch.nn.Module, inputs: object, output: Any) -> None:
+    def _forward(self, name: str, module: torch.nn.Module, inputs: object, output: object) -> None:
         if on_trial() or not torch.is_grad_enabled():
             return  # passes that measure, check or evaluate belong to no update
         for tensor in tensors_of(output):
@@ -171,13 +150,11 @@ class Audit:
 
     def _backward(self, name: str, what: str, gradient: torch.Tensor) -> None:
         if self._looking and not on_trial():
-            self._scale = self._loss_scale()
+            if isinstance(self._precision, Precision):
+                self._scale = self._precision.loss_scale
+            elif self._precision is not None:
+                self._scale = float(self._precision.get_scale())
             self._count(name, what, gradient, scale=self._scale)
-
-    def _loss_scale(self) -> float:
-        if self._precision is not None:
-            return self._precision.loss_scale
-        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
     def _count(self, name: str, what: str, values: torch.Tensor, *, scale: float = 1.0) -> None:
         bins = count_bins(_local(values), scale=scale)
@@ -201,8 +178,6 @@ class Audit:
         if self._looking:
             self._updates += 1
             self._look_away()
-            if self._tell is not None:
-                self._tell(self.report())
         if (self._passed + 1) % self._every == 0:
             self._look()
 
@@ -217,13 +192,12 @@ class Audit:
         change = after - before
         self._count(name, "updates", change)
         due = (change != 0) | (_gradient(parameter) != 0)
-        lost_in = {}
-        if parameter.dtype not in _HALVES.values():
-            for kept, dtype in _HALVES.items():
+        stays = [change == 0] * 3  # as it is kept, in fp16, in bf16
+        if parameter.dtype not in _HALVES:
+            for place, dtype in enumerate(_HALVES, start=1):
                 rounded = before.to(dtype)
-                stays = (rounded.to(change.dtype) + change).to(dtype) == rounded
-                lost_in[kept] = int((stays & due).sum())
-        seen = LostUpdates(int(due.sum()), int((due & (change == 0)).sum()), lost_in)
+                stays[place] = (rounded.to(change.dtype) + change).to(dtype) == rounded
+        seen = LostUpdates(int(due.sum()), *(int((due & each).sum()) for each in stays))
         self._lost[name] = self._lost.get(name, LostUpdates()) + seen
 
 

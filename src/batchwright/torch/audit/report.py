@@ -1,10 +1,10 @@
 """What an audit saw, layer by layer, and what to do about it."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, field
 
+from batchwright._checks import check_choice
 from batchwright._format import number, percent, plural, printable
 from batchwright.errors import PrecisionError
 from batchwright.torch.audit.exponents import FORMATS, Exponents
@@ -23,17 +23,16 @@ class LostUpdates:
 
     due: int = 0  # elements with a gradient or a change
     lost: int = 0  # of these, the ones that did not change
-    lost_in: Mapping[str, int] = field(default_factory=dict)  # or would not, in other formats
+    in_fp16: int = 0  # or would not, were the parameters in this format
+    in_bf16: int = 0
 
     def share(self, kept: str | None = None) -> float:
         """Return the share that was lost; or would have been, in another format."""
-        lost = self.lost if kept is None else self.lost_in.get(kept, self.lost)
+        lost = {None: self.lost, "fp16": self.in_fp16, "bf16": self.in_bf16}[kept]
         return lost / max(self.due, 1)
 
     def __add__(self, other: "LostUpdates") -> "LostUpdates":
-        lost_in = Counter(self.lost_in)
-        lost_in.update(other.lost_in)  # keeps zeros, which + would drop
-        return LostUpdates(self.due + other.due, self.lost + other.lost, dict(lost_in))
+        return LostUpdates(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,10 @@ class AuditReport:
     @property
     def mode(self) -> str:
         """The precision that was in use: ``"fp32"``, ``"bf16"``, ``"fp16"``, ``"bf16-true"``."""
-        parameters = {layer.parameters_in for layer in self.layers}
-        activations = {layer.activations_in for layer in self.layers}
         for half in ("fp16", "bf16"):
-            if half in parameters:
+            if any(layer.parameters_in == half for layer in self.layers):
                 return f"{half}-true"
-            if half in activations:
+            if any(layer.activations_in == half for layer in self.layers):
                 return half
         return "fp32"
 
@@ -88,23 +85,20 @@ class AuditReport:
         Raises:
             PrecisionError: If there is no such mode.
         """
-        mode = self._judged(mode)
+        if mode is None:
+            mode = "fp16" if self.mode == "fp32" else self.mode
+        else:
+            check_choice("advice", "mode", mode, MODES, PrecisionError)
         return [*_on_values(self), *_on_range(self, mode), *_on_updates(self, mode)]
 
-    def keep_in_fp32(self, mode: str | None = None) -> tuple[str, ...]:
-        """Name the layers to exclude from autocasting; none if so many that bf16 is better."""
-        mode = self._judged(mode)
-        return _Fp16(_layers_in(self, mode)).exceptions if mode.startswith("fp16") else ()
-
-    def table(self, mode: str | None = None) -> str:
-        """Return a row of shares for each layer as text, for a mode as in `advice`.
-
-        Zeros are a share of all values, the rest shares of those that are not zero.
-        """
-        mode = self._judged(mode)
-        half = "fp16" if mode.startswith("fp16") else "bf16"
-        scale = self._judged_scale(mode)
-        how = "as kept" if half in self.mode else f"as {half} would keep them"
+    def __str__(self) -> str:
+        """Show a row of shares for each layer: of all values, then of those that are not zero."""
+        half = "bf16" if self.mode.startswith("bf16") else "fp16"
+        scale = self.loss_scale
+        if self.mode == "fp32":  # one that would suit
+            powers = _suiting(_layers_in(self, half)) or range(_FIRST_SCALE, _FIRST_SCALE + 1)
+            scale = 2.0 ** min(max(_FIRST_SCALE, powers[0]), powers[-1])
+        how = f"as {half} would keep them" if self.mode == "fp32" else "as kept"
         scaled = f", gradients at a loss scale of {number(scale)}" if half == "fp16" else ""
         rows: list[tuple[str, ...]] = [
             ("", "forward", "", "", "", "backward", "", "", "", "updates", ""),
@@ -127,24 +121,7 @@ class AuditReport:
             lines.append("  ".join(["", name.ljust(first), *aligned]).rstrip())
         if rest := len(self.layers) - len(shown):
             lines.append(f"  and {plural(rest, 'layer')} with smaller errors")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return "\n- ".join([self.table(), *self.advice()])
-
-    def _judged(self, mode: str | None) -> str:
-        if mode is None:
-            return "fp16" if self.mode == "fp32" else self.mode
-        if mode not in MODES:
-            raise PrecisionError(f"advice({mode!r}): expected one of {', '.join(MODES)}.")
-        return mode
-
-    def _judged_scale(self, mode: str) -> float:
-        """Return the scale in use; before a switch to fp16, one that suits."""
-        if self.mode == mode or mode != "fp16":
-            return self.loss_scale
-        powers = _suiting(_layers_in(self, mode)) or range(_FIRST_SCALE, _FIRST_SCALE + 1)
-        return 2.0 ** min(max(_FIRST_SCALE, powers[0]), powers[-1])
+        return "\n- ".join(["\n".join(lines), *self.advice()])
 
 
 def worst_layers(layers: Sequence[LayerAudit], half: str, scale: float) -> list[LayerAudit]:
@@ -161,46 +138,17 @@ def worst_layers(layers: Sequence[LayerAudit], half: str, scale: float) -> list[
 
 def _layers_in(report: AuditReport, mode: str) -> list[LayerAudit]:
     """Return the layers that a mode computes in half precision."""
-    in_use = report.mode == mode
-    return [
-        layer
-        for layer in report.layers
-        if layer.activations_in is not None and (not in_use or layer.activations_in in mode)
-    ]
+    called = [layer for layer in report.layers if layer.activations_in is not None]
+    if report.mode != mode:
+        return called
+    return [layer for layer in called if str(layer.activations_in) in mode]
 
 
 def _suiting(layers: Sequence[LayerAudit]) -> range:
     """Return the loss scales that suit all gradients of these layers, as powers of two."""
     gradients = [seen for each in layers for seen in (each.gradients, each.parameter_gradients)]
-    ranges = [seen.suiting_scales() for seen in gradients]
-    if not ranges:
-        return range(0)
+    ranges = [seen.suiting_scales() for seen in gradients] or [range(0)]
     return range(max(each.start for each in ranges), min(each.stop for each in ranges))
-
-
-class _Fp16:
-    """Layers that fp16 does not suit."""
-
-    def __init__(self, layers: Sequence[LayerAudit]) -> None:
-        fp16, bf16 = FORMATS["fp16"], FORMATS["bf16"]
-        self.layers = layers
-        self.large = [
-            each for each in layers if max(each.activations.powers, default=-math.inf) >= fp16.most
-        ]
-        # Their output is further off in fp16 than in bf16.
-        self.small = [
-            each
-            for each in layers
-            if each.activations.error(bf16) < each.activations.error(fp16) < math.inf
-        ]
-        # The fewest layers without which one loss scale suits all.
-        ranges = [(each, _suiting([each])) for each in layers]
-        scales = sorted({power for _, powers in ranges for power in powers})
-        misfits = [[each for each, powers in ranges if scale not in powers] for scale in scales]
-        self.apart = min(misfits, key=len, default=list(layers))
-        self.misfits = [*self.large, *self.small, *self.apart]
-        names = tuple(layer.name for layer in layers if layer in self.misfits)
-        self.exceptions = names if len(names) <= _FEW * len(layers) else ()
 
 
 def _on_values(report: AuditReport) -> Iterator[str]:
@@ -235,27 +183,33 @@ def _on_range(report: AuditReport, mode: str) -> Iterator[str]:
     """Say what the range of fp16 loses, and how to avoid that."""
     if not mode.startswith("fp16"):
         return
-    found = _Fp16(_layers_in(report, mode))
-    layers, keeps_some = found.layers, bool(found.exceptions)
-
-    def of(some: Sequence[LayerAudit]) -> str:
-        return f"{number(len(some))} of {plural(len(layers), 'layer')}"
+    layers, fp16, bf16 = _layers_in(report, mode), FORMATS["fp16"], FORMATS["bf16"]
+    large = [each for each in layers if max(each.activations.powers, default=-200) >= fp16.most]
+    errors = [(each, each.activations.error(fp16)) for each in layers]
+    small = [each for each, error in errors if each.activations.error(bf16) < error < math.inf]
+    # The fewest layers without which one loss scale suits all.
+    ranges = [(each, _suiting([each])) for each in layers]
+    scales = {power for _, powers in ranges for power in powers}
+    misfits = [[each for each, powers in ranges if scale not in powers] for scale in sorted(scales)]
+    apart = min(misfits, key=len, default=layers)
+    names = {each.name for each in (*large, *small, *apart)}
+    few = len(names) <= _FEW * len(layers)
 
     def cure(some: Sequence[LayerAudit]) -> str:
-        return f"keep {_names(some)} in fp32, or use bf16" if keeps_some else "use bf16"
+        use = f"keep {_names(some)} in fp32, or use bf16" if few else "use bf16"
+        return f"({number(len(some))} of {plural(len(layers), 'layer')}): {use}."
 
-    if found.large:
+    if large:
         yield (
-            f"fp16 ends at 65,504, and the output of layer {found.large[0].name} is larger "
-            f"({of(found.large)}): {cure(found.large)}."
+            f"fp16 ends at 65,504, and the output of layer {large[0].name} is larger {cure(large)}"
         )
-    if found.small:
-        worst = max(found.small, key=lambda layer: layer.activations.error(FORMATS["fp16"]))
-        shares = worst.activations.shares(FORMATS["fp16"])
+    if small:
+        worst = max(small, key=lambda layer: layer.activations.error(fp16))
+        shares = worst.activations.shares(fp16)
         yield (
             f"In fp16, {percent(shares.flushed + shares.subnormal)} of the output of layer "
-            f"{worst.name} is too small to keep all digits ({of(found.small)}). No loss scale "
-            f"helps, as this is lost forward: {cure(found.small)}."
+            f"{worst.name} is too small to keep all digits, which no loss scale helps, as this is "
+            f"lost forward {cure(small)}"
         )
     if mode != "fp16":
         return
@@ -267,13 +221,10 @@ def _on_range(report: AuditReport, mode: str) -> Iterator[str]:
             f"{number(report.loss_scale)}. Audit an update in fp32 or bf16 to see how small they "
             "are."
         )
-    if found.apart:
-        yield (
-            "No single loss scale suits the gradients of all layers in fp16 "
-            f"({of(found.apart)} need others): {cure(found.apart)}."
-        )
-    if keeps_some or not found.misfits:
-        fitting = [each for each in layers if each not in found.misfits and each.gradients.powers]
+    if apart:
+        yield f"No single loss scale suits the gradients of all layers in fp16 {cure(apart)}"
+    if few:
+        fitting = [each for each in layers if each.name not in names and each.gradients.powers]
         yield from _on_scale(report, _suiting(fitting))
 
 
@@ -281,16 +232,15 @@ def _on_scale(report: AuditReport, powers: range) -> Iterator[str]:
     """Say which loss scale to set, if the one in use or the usual one is far off."""
     if not powers:
         return
-    low, high = 2.0 ** powers[0], 2.0 ** powers[-1]
-    middle = powers[(len(powers) - 1) // 2]
-    is_low = report.loss_scale < low if report.mode == "fp16" else powers[0] > _FIRST_SCALE
-    if high < 1:
-        yield f"Gradients are too large for fp16, by a factor of {_scale(1 / high)}: use bf16."
-    elif is_low:
-        given = _scale(report.loss_scale if report.mode == "fp16" else 2.0**_FIRST_SCALE)
+    least, most = (f"2^{power}" for power in (powers[0], powers[-1]))
+    scale = report.loss_scale if report.mode == "fp16" else 2.0**_FIRST_SCALE
+    if powers[-1] < 0:
+        yield f"Gradients are too large for fp16, by a factor of 2^{-powers[-1]}: use bf16."
+    elif scale < 2.0 ** powers[0]:
         yield (
-            f"A loss scale of {given} leaves gradients too small for fp16; one between "
-            f"{_scale(low)} and {_scale(high)} suits: GradScaler(init_scale=2.0**{middle})."
+            f"A loss scale of 2^{math.log2(scale):.0f} leaves gradients too small for fp16; one "
+            f"between {least} and {most} suits: "
+            f"GradScaler(init_scale=2.0**{powers[(len(powers) - 1) // 2]})."
         )
 
 
@@ -316,7 +266,3 @@ def _names(layers: Sequence[LayerAudit]) -> str:
     shown = ", ".join(layer.name for layer in layers[:_NAMED])
     more = len(layers) - _NAMED
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _scale(scale: float) -> str:
-    return number(scale) if 1 <= scale < 2**10 else f"2^{round(math.log2(scale))}"
