@@ -259,7 +259,6 @@ def row(case: Case, *, shapes: int, advance: Callable[[], None] = lambda: None) 
         advance()
     rows, length = memory.max_batch(memory.longest), memory.longest
     errors = [step.error for step in steps]
-    curve = memory.curve
     return {
         "case": case.name,
         "how": memory.how,
@@ -267,9 +266,6 @@ def row(case: Case, *, shapes: int, advance: Callable[[], None] = lambda: None) 
         "state_bytes": memory.state_bytes,
         "probes": len(memory.findings.probes),
         "seconds": round(seconds, 2),
-        "a": round(curve.a),
-        "b": round(curve.b, 1),
-        "c": round(curve.c, 2),
         "ratio": round(memory.findings.ratio, 4),
         "margin": memory.margin,
         "max_tokens": memory.max_tokens(),
@@ -290,7 +286,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
     out.add_column("network")
     for heading in ("found by", "s", "ratio", "mean error", "most under", "most over"):
         out.add_column(heading, justify="right", no_wrap=True)
-    out.add_column("b, c", justify="right")
     out.add_column("most of it")
     for each in rows:
         out.add_row(
@@ -299,7 +294,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{each['seconds']:.1f}",
             f"{each['ratio']:.3f}",
             *(f"{each[name]:.2%}" for name in ("mean_error", "most_under", "most_over")),
-            f"{each['b']:,.0f}, {each['c']:.1f}",
             each["dominant"],
         )
     return out

@@ -91,7 +91,7 @@ def test_a_model_that_cannot_be_copied(model):
 @pytest.mark.parametrize("name", ["peak", "explain"])
 def test_shapes_that_are_none(model, name):
     memory = fitted(model, confirm=False)
-    with pytest.raises(BudgetError, match=f"{name}\\(rows=0\\)"):
+    with pytest.raises(BudgetError, match=r"\(rows=0\)"):
         getattr(memory, name)(0, 5)
     with pytest.raises(BudgetError, match="max_batch"):
         memory.max_batch(0)

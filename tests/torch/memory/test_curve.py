@@ -4,33 +4,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.errors import BudgetError
-from batchwright.torch.memory import Curve, RowsByLength
+from batchwright.torch.memory import RowsByLength
+from batchwright.torch.memory.curves import fit, fit_above, heights, rows_within
 
 ROWS = np.array([2, 2, 3, 4, 9, 20, 45, 80, 6, 30])
 LENGTHS = np.array([16, 256, 256, 16, 120, 60, 30, 16, 200, 40])
 
-terms = st.tuples(*[st.sampled_from([0.0, 1.0, 7.0, 250.0])] * 3)
+curves = st.tuples(*[st.sampled_from([0.0, 1.0, 7.0, 250.0])] * 6)
 
 
-@given(terms, terms)
-def test_a_curve_is_found_again_from_its_values(fixed, per_row):
-    curve = Curve(fixed, per_row)
-    found = Curve.fit(ROWS, LENGTHS, curve(ROWS, LENGTHS))
+@given(curves)
+def test_a_curve_is_found_again_from_its_values(curve):
+    values = heights([curve], ROWS, LENGTHS)
+    found = fit(ROWS, LENGTHS, values, values)
     unseen = np.array([5, 17, 64]), np.array([100, 33, 20])
-    np.testing.assert_allclose(found(*unseen), curve(*unseen), rtol=2e-4, atol=1.0)
+    np.testing.assert_allclose(
+        heights([found], *unseen), heights([curve], *unseen), rtol=2e-4, atol=1.0
+    )
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=10, max_size=10))
 def test_a_curve_above_is_above_all_values(values):
-    curve = Curve.above(ROWS, LENGTHS, values)
-    assert (curve(ROWS, LENGTHS) >= np.array(values) * (1 - 1e-9)).all()
+    curve = fit_above(ROWS, LENGTHS, values)
+    assert (heights([curve], ROWS, LENGTHS) >= np.array(values) * (1 - 1e-9)).all()
 
 
-@given(terms, terms)
-def test_a_curve_above_values_of_a_curve_is_that_curve(fixed, per_row):
-    values = Curve(fixed, per_row)(ROWS, LENGTHS)
-    above = Curve.above(ROWS, LENGTHS, values)
-    np.testing.assert_allclose(above(ROWS, LENGTHS), values, rtol=3e-4, atol=1.1)
+@given(curves)
+def test_a_curve_above_values_of_a_curve_is_that_curve(curve):
+    values = heights([curve], ROWS, LENGTHS)
+    above = fit_above(ROWS, LENGTHS, values)
+    np.testing.assert_allclose(heights([above], ROWS, LENGTHS), values, rtol=3e-4, atol=1.1)
 
 
 def test_where_lengths_are_rounded_up_only_what_is_too_low_is_lifted():
@@ -38,9 +41,9 @@ def test_where_lengths_are_rounded_up_only_what_is_too_low_is_lifted():
         return rows * (-(-lengths // 8) * 8.0) ** 2
 
     lengths = np.array([65, 104, 168, 255, 66, 105, 161, 241])
-    curve = Curve.above(ROWS[:8], lengths, taken(ROWS[:8], lengths))
+    curve = fit_above(ROWS[:8], lengths, taken(ROWS[:8], lengths))
     unseen = np.arange(65, 256)
-    over = curve(1, unseen) / taken(1, unseen) - 1
+    over = heights([curve], 1, unseen) / taken(1, unseen) - 1
     assert over.min() > -0.01
     assert over[unseen % 8 == 0].max() < 0.25  # a factor for all of them would have to be 1.22
     assert over[unseen > 200].mean() < 0.05
@@ -48,29 +51,26 @@ def test_where_lengths_are_rounded_up_only_what_is_too_low_is_lifted():
 
 @given(st.lists(st.integers(1, 10**9), min_size=10, max_size=10))
 def test_no_term_is_ever_negative_so_bytes_never_fall(values):
-    curve = Curve.fit(ROWS, LENGTHS, values)
-    assert min(*curve.fixed, *curve.per_row) >= 0
+    curve = fit(ROWS, LENGTHS, values, values)
+    assert min(curve) >= 0
     grid = np.arange(1, 300)
-    assert (np.diff(curve(7, grid)) >= 0).all()
-    assert (np.diff(curve(grid, 7)) >= 0).all()
+    assert (np.diff(heights([curve], 7, grid)) >= 0).all()
+    assert (np.diff(heights([curve], grid, 7)) >= 0).all()
 
 
-@given(terms, terms, st.integers(1, 10**6), st.integers(1, 500))
-def test_rows_within_a_capacity_are_the_most_that_keep_it(fixed, per_row, capacity, length):
-    curve = Curve(fixed, per_row)
-    rows = float(curve.rows_within(capacity, length))
-    if curve(1, length) == curve(0, length):
-        assert rows == np.inf or curve(0, length) >= capacity
-        return
-    whole = np.floor(rows)
-    assert whole == 0 or curve(whole, length) <= capacity * (1 + 1e-9)
-    assert curve(whole + 1, length) >= capacity * (1 - 1e-9)
+@given(st.lists(curves, min_size=1, max_size=3), st.integers(1, 10**6), st.integers(1, 500))
+def test_rows_within_a_capacity_are_the_most_that_keep_it(several, capacity, length):
+    rows = float(rows_within(several, capacity, length))
 
+    def taken(rows):
+        return heights(several, rows, length)
 
-def test_the_terms_have_the_names_of_the_formula():
-    curve = Curve((5.0, 0.0, 0.0), (0.0, 3.0, 2.0))
-    rows, length = 4, 10
-    assert curve(rows, length) == curve.a + curve.b * rows * length + curve.c * rows * length**2
+    if taken(10**12) == taken(0):
+        assert rows == np.inf or taken(0) >= capacity
+    elif taken(0) < capacity:
+        whole = np.floor(rows)
+        assert whole == 0 or taken(whole) <= capacity * (1 + 1e-9)
+        assert taken(whole + 1) >= capacity * (1 - 1e-9)
 
 
 def test_a_table_of_rows_refuses_lengths_beyond_it():

@@ -67,7 +67,7 @@ def test_a_large_vocabulary_is_named_as_logits():
     assert explanation.dominant.name == "logits"
     assert explanation.dominant.share > 0.5
     assert "cross_entropy" in explanation.dominant.cure
-    assert any(2_000 in each.shape for each in explanation.tensors)
+    assert any("2000" in each for each in explanation.tensors)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_kept_scores_are_named_and_fused_attention_cures_them():
     assert fused.peak(1, 512) < 0.6 * kept.peak(1, 512)
 
 
-def test_a_fused_call_that_falls_back_is_told_from_one_that_is_missing():
+def test_a_fused_call_that_falls_back_is_named():
     def loss_sum(model, batch):
         query = model(batch).unsqueeze(1)
         mixed = functional.scaled_dot_product_attention(query, query, query, dropout_p=0.1)
@@ -111,7 +111,7 @@ def test_a_fused_call_that_falls_back_is_told_from_one_that_is_missing():
     )
     most = memory.explain(4, 128).dominant
     assert most.name == "attention scores"
-    assert "fell back" in most.cure
+    assert "fall back" in most.cure
 
 
 @pytest.mark.slow

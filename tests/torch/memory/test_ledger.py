@@ -83,6 +83,6 @@ def test_what_saved_tensors_keep_alive_counts_until_they_are_freed():
         ledger.phase = "backward"
         loss.backward()
     line = ledger.timeline()
-    live = [line.allocations[index] for index in line.live(line.levels.size - 1)]
+    live = line.live(line.levels.size - 1)
     assert sorted(each.bytes for each in live) == [4, 1024, 1024]  # loss, weight, gradient
     assert {each.op for each in live} >= {"zeros", "sum"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -111,7 +111,7 @@ class Audit:
                 None if own is None else _name_of(own),
                 lost=self._lost.get(name, LostUpdates()),
             )
-            seen = {
+            seen: dict[str, Any] = {
                 what: Exponents.of_bins(bins)
                 for (layer_name, what), bins in self._bins.items()
                 if layer_name == name

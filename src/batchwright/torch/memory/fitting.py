@@ -1,7 +1,6 @@
 """From a task to what is known of its memory: predicted and confirmed, or measured."""
 
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,20 +10,15 @@ from batchwright._measuring import spread
 from batchwright.errors import BatchwrightError, BudgetError
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.memory.curves import (
-    Moment,
-    height,
-    moments_of,
-    moments_through,
+    Curve,
+    Shape,
+    curves_of,
+    curves_through,
+    heights,
     rows_within,
 )
 from batchwright.torch.memory.ledger import Timeline
-from batchwright.torch.memory.steps import (
-    FakeStep,
-    StateBytes,
-    Task,
-    can_measure,
-    real_steps,
-)
+from batchwright.torch.memory.steps import FakeStep, StateBytes, Task, can_measure, real_steps
 from batchwright.torch.update.loss_functions import modules_of
 from batchwright.torch.update.passes import untouched
 from batchwright.typing import IntArray
@@ -32,6 +26,7 @@ from batchwright.typing import IntArray
 _EXACT = 0.005  # once predictions are this close to the step they predict, no more are tried
 _GROWTH = 8.0
 _FULL = 0.9
+_LARGEST = 3
 
 
 @dataclass(frozen=True)
@@ -42,18 +37,17 @@ class Probe:
     length: int
     predicted: int
     measured: int | None = None
+    parts: tuple[tuple[str, int], ...] = ()  # what is live at the peak: what for, and bytes
+    tensors: tuple[str, ...] = ()  # the largest of that
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of the memory of a task.
-
-    The peak of a step above the state is the maximum of the moments, times the ratio.
-    """
+    """What is known of the memory of a task: peaks above the state are curves times a ratio."""
 
     state: StateBytes
-    moments: tuple[Moment, ...]
-    probes: tuple[Probe, ...]  # what the moments were fitted to
+    curves: tuple[Curve, ...]
+    probes: tuple[Probe, ...]  # what the curves were fitted to
     confirmations: tuple[Probe, ...] = ()
     ratio: float = 1.0  # the largest measured ÷ predicted in the confirmations
     reason: str | None = None  # why steps were measured; None: they were predicted
@@ -71,8 +65,8 @@ def find(
         try:
             run = FakeStep(task, int(lengths[0]))
             steps = _fake_steps(run, lengths, capacity=_room(limit, run.state))
-            probes = (Probe(*shape, each.peak) for shape, each in steps.items())
-            found = Findings(run.state, moments_of(steps), tuple(probes))
+            probes = tuple(_probe(shape, each) for shape, each in steps.items())
+            found = Findings(run.state, curves_of(steps), probes)
             if not confirm or not can_measure(task.device):
                 return found
             capacity = _room(limit, run.state) / (1 + margin)
@@ -82,26 +76,29 @@ def find(
         except Exception as error:  # models that need values raise anything
             message = (str(error).strip() or "no message").splitlines()[0]
             reason = f"fake tensors cannot run this step ({type(error).__name__}: {message})"
-            if not measure:
-                raise BudgetError(f"{reason}.") from error
-            if not can_measure(task.device):
-                raise BudgetError(
-                    f"{reason}, and {task.device.type} does not report how much memory it has "
-                    "allocated. Fit on the CPU."
-                ) from error
-            return _measured(task, lengths, limit, reason)
+            if not measure or not can_measure(task.device):
+                raise BudgetError(f"{reason}, and real steps are not measured here.") from error
+        with real_steps(task, int(lengths[0])) as real:
+            capacity = _room(limit, real.state)
+            peaks = growing_peaks(real, lengths, capacity=capacity)
+            curves = curves_through(peaks, small=capacity / 8)
+            probes = tuple(
+                Probe(*shape, int(heights(curves, *shape)), peak) for shape, peak in peaks.items()
+            )
+            return Findings(real.state, curves, probes, reason=reason)
 
 
-def _measured(task: Task, lengths: IntArray, limit: int, reason: str) -> Findings:
-    with real_steps(task, int(lengths[0])) as run:
-        capacity = _room(limit, run.state)
-        peaks = growing_peaks(run, lengths, capacity=capacity)
-        moments = moments_through(peaks, small=capacity / 8)
-        probes = (
-            Probe(*shape, int(float(height(moments, *shape))), peak)
-            for shape, peak in peaks.items()
-        )
-        return Findings(run.state, moments, tuple(probes), reason=reason)
+def _probe(shape: Shape, step: Timeline) -> Probe:
+    """Say what a step held at its peak."""
+    live = step.live(int(step.levels.argmax()))
+    parts: Counter[str] = Counter()
+    same: Counter[str] = Counter()
+    for each in live:
+        parts[step.kind(each)] += each.bytes
+        same[str(each)] += each.bytes
+    number = Counter(map(str, live))
+    largest = (f"{number[name]} of {name}" for name, _ in same.most_common(_LARGEST))
+    return Probe(*shape, step.peak, None, tuple(parts.items()), tuple(largest))
 
 
 def _confirmed(
@@ -111,10 +108,8 @@ def _confirmed(
     shortest, longest = int(lengths[0]), int(lengths[-1])
     with real_steps(task, shortest) as run:
         for length, share in ((longest, 0.5), (shortest, 1.0)):
-            room = capacity / found.ratio
-            rows = int(float(rows_within(found.moments, share * room, length)))
-            if not rows:
-                rows = int(float(rows_within(found.moments, room, length)) >= 1)
+            most = float(rows_within(found.curves, capacity / found.ratio, length))
+            rows = int(share * most) or int(most >= 1)
             if rows:
                 # The step itself predicts more exactly than the curve through all of them.
                 probe = Probe(rows, length, fake(rows, length).peak, run(rows, length))
@@ -126,21 +121,21 @@ def _confirmed(
 
 def _fake_steps(
     run: Callable[[int, int], Timeline], lengths: IntArray, *, capacity: float
-) -> dict[tuple[int, int], Timeline]:
+) -> dict[Shape, Timeline]:
     """Run fake steps of shapes that fill a capacity, at lengths from short to long.
 
     Small batches peak elsewhere than large ones: a fit to them is a fifth too low at the budget.
     So each shape predicted to fill it is tried, and improves the next prediction: 8 to 16 steps.
     """
-    steps: dict[tuple[int, int], Timeline] = {}
+    steps: dict[Shape, Timeline] = {}
 
     def tried(rows: int, length: int) -> float:
         """Try a shape; return the relative error of its prediction."""
         if (rows, length) in steps:
             return 0.0
-        before = moments_of(steps, explained=False) if steps else ()
+        before = curves_of(steps) if steps else ()
         step = steps[rows, length] = run(rows, length)
-        return abs(float(height(before, rows, length)) / step.peak - 1) if before else np.inf
+        return abs(float(heights(before, rows, length)) / step.peak - 1) if before else np.inf
 
     grid = spread(lengths, 4).tolist()
     for rows, place in ((2, 0), (2, -1), (4, 0), (3, -1)):
@@ -151,8 +146,7 @@ def _fake_steps(
     for share, tries in ((1.0, grid), (0.5, grid), (0.75, odd)):
         errors = []
         for length in tries[::-1]:
-            moments = moments_of(steps, explained=False)
-            most = min(float(rows_within(moments, share * capacity, length)), 2**31)
+            most = min(float(rows_within(curves_of(steps), share * capacity, length)), 2**31)
             errors.append(tried(max(1, int(most)), length))
         if max(errors) < _EXACT:
             break
@@ -161,14 +155,14 @@ def _fake_steps(
 
 def growing_peaks(
     run: Callable[[int, int], int], lengths: IntArray, *, capacity: float
-) -> dict[tuple[int, int], int]:
+) -> dict[Shape, int]:
     """Run real steps that grow towards a capacity, and never above it.
 
     k times the rows take at most k times as much, and rows k times as long at most k² times. Each
     step is made as large as that allows: single rows from short to long, then more and more rows
     of three lengths. Returns rows and length → peak.
     """
-    peaks: dict[tuple[int, int], int] = {}
+    peaks: dict[Shape, int] = {}
 
     def peak(rows: int, length: int) -> int:
         if (rows, length) not in peaks:
@@ -208,13 +202,11 @@ def _room(limit: int, state: StateBytes) -> float:
 def _check_growth(task: Task, lengths: IntArray) -> None:
     """Raise if batches do not grow with their length."""
     shortest, longest = int(lengths[0]), int(lengths[-1])
-    if shortest == longest:
-        return
     few, many = (
         sum(tensor.numel() for tensor in tensors_of(task.batch(2, length)))
         for length in (shortest, longest)
     )
-    if few >= many:
+    if shortest < longest and few >= many:
         raise BudgetError(
             f"make_batch(2, {longest}) returned {many} elements and make_batch(2, {shortest}) "
             f"{few}; expected more for longer rows. Is the length, its second argument, used?"

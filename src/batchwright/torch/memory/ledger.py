@@ -5,10 +5,10 @@ peaks. Here the whole step is kept, so that steps of several shapes can be compa
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ Phase: TypeAlias = Literal["batch", "forward", "backward", "optimizer"]
 """Where in a step something happens."""
 
 
-@dataclass(frozen=True)
-class Allocation:
+class Allocation(NamedTuple):
     """A storage allocated during a step: by which operator, when, and how large after rounding."""
 
     op: str
@@ -31,6 +30,10 @@ class Allocation:
     dtype: torch.dtype
     bytes: int
 
+    def __str__(self) -> str:
+        shape = " × ".join(map(str, self.shape)) or "scalar"
+        return f"{self.op}: {str(self.dtype).removeprefix('torch.')} {shape}"
+
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
@@ -38,8 +41,9 @@ class Timeline:
 
     allocations: tuple[Allocation, ...]
     events: IntArray  # int64[e], i + 1 where allocation i is made, -(i + 1) where it is freed
-    class_sizes: frozenset[int]  # of log-softmaxes, as cross-entropy takes over classes
-    score_sizes: frozenset[int]  # of softmaxes, as attention takes over keys
+    weights: frozenset[tuple[int, ...]] = frozenset()  # shapes of parameters
+    classes: frozenset[int] = frozenset()  # sizes of log-softmaxes, as cross-entropy takes them
+    keys: frozenset[int] = frozenset()  # sizes of softmaxes, as attention takes over keys
 
     @cached_property
     def levels(self) -> IntArray:
@@ -49,7 +53,7 @@ class Timeline:
         return levels
 
     @cached_property
-    def moments(self) -> dict[Phase, int]:
+    def moments(self) -> Mapping[Phase, int]:
         """Phase → the event after which it holds the most; one of them is the peak."""
         births = np.flatnonzero(self.events > 0)  # a phase is never highest after a free
         phases = np.array([each.phase for each in self.allocations])
@@ -61,12 +65,26 @@ class Timeline:
         """The most bytes allocated at once, above what was there before the step."""
         return int(self.levels.max())
 
-    def live(self, moment: int) -> IntArray:
-        """Return the indices of the allocations that are live after an event, int64[m]."""
+    def live(self, moment: int) -> list[Allocation]:
+        """Return the allocations that are live after an event."""
         alive = np.zeros(len(self.allocations), dtype=np.int64)
         past = self.events[: moment + 1]
         np.add.at(alive, np.abs(past) - 1, np.sign(past))
-        return np.flatnonzero(alive)
+        return [self.allocations[index] for index in np.flatnonzero(alive)]
+
+    def kind(self, made: Allocation) -> str:
+        """Return what an allocation is for."""
+        backward = made.phase == "backward"
+        if made.phase in {"batch", "optimizer"}:
+            return "batch" if made.phase == "batch" else "optimizer step"
+        if made.shape in self.weights and (backward or made.op == "_to_copy"):
+            return "gradients" if backward else "copies of weights"
+        if not self.classes.isdisjoint(made.shape[1:]):
+            return "logits"
+        *_, queries, keys = (0, 0, *made.shape)
+        if len(made.shape) > 2 and queries == keys and keys in self.keys:
+            return "attention scores"
+        return "backward pass" if backward else "activations"
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -82,11 +100,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._granule = granule
-        self._known: dict[int, int] = {}
+        self._known: dict[int, int] = {}  # storage → its allocation; -1: there before
         self._allocations: list[Allocation] = []
         self._events: list[int] = []
         self._classes: set[int] = set()
-        self._scores: set[int] = set()
+        self._keys: set[int] = set()
 
     def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
         """Ignore tensors that were there before the step."""
@@ -112,25 +130,25 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._events.append(index + 1)
                 weakref.finalize(storage, self._freed, key, index).atexit = False
 
-    def timeline(self) -> Timeline:
-        """Return what was recorded so far."""
+    def timeline(self, weights: Iterable[torch.Tensor] = ()) -> Timeline:
+        """Return what was recorded so far, in a step of a model with some parameters."""
         return Timeline(
             tuple(self._allocations),
             np.array(self._events, dtype=np.int64),
+            frozenset(tuple(each.shape) for each in weights),
             frozenset(self._classes),
-            frozenset(self._scores),
+            frozenset(self._keys),
         )
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run an operator and record what it returns."""
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if name == "_log_softmax":
-            self._classes.add(args[0].shape[args[1]])
-        elif name in {"_softmax", "_safe_softmax"}:
-            self._scores.add(args[0].shape[args[1]])
+        if name in {"_log_softmax", "_softmax", "_safe_softmax"}:
+            sizes = self._classes if name == "_log_softmax" else self._keys
+            sizes.add(args[0].shape[args[1]])
         self.enter(tensors_of(result), name)
         return result
 
@@ -159,36 +177,3 @@ def storages(
 def rounded(size: int, granule: int) -> int:
     """Round a size up to a multiple of a granule."""
     return -(-size // granule) * granule
-
-
-def kinds_of(timelines: Sequence[Timeline]) -> list[str]:
-    """Return what each allocation is for, given the same step at several shapes.
-
-    A coincidence at one shape, such as a width that equals the length, is none at the others.
-    """
-    classes = frozenset.intersection(*(each.class_sizes for each in timelines))
-    scores = [each.score_sizes for each in timelines]
-    alike = zip(*(each.allocations for each in timelines), strict=True)
-    return [_kind(same, classes, scores) for same in alike]
-
-
-def _kind(
-    same: Sequence[Allocation], classes: frozenset[int], scores: Sequence[frozenset[int]]
-) -> str:
-    phase = same[0].phase
-    if phase == "batch":
-        return "batch"
-    if phase == "optimizer":
-        return "optimizer step"
-    if len({each.bytes for each in same}) == 1 and len(same) > 1:
-        return "gradients" if phase == "backward" else "copies of weights"
-    if all(any(size in each.shape for size in classes) for each in same):
-        return "logits"
-    if all(_is_score(each.shape, sizes) for each, sizes in zip(same, scores, strict=True)):
-        return "attention scores"
-    return "activations" if phase == "forward" else "backward pass"
-
-
-def _is_score(shape: tuple[int, ...], sizes: frozenset[int]) -> bool:
-    """Return whether a shape ends in queries × keys, over which a softmax was taken."""
-    return len(shape) > 2 and shape[-1] == shape[-2] and shape[-1] in sizes

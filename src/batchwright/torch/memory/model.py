@@ -4,22 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from batchwright._checks import check_positive
+from batchwright._format import mebibytes
 from batchwright.batching import TokenBudget
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
-from batchwright.torch.memory.curves import Curve, height, rows_within
-from batchwright.torch.memory.explanation import Explanation, explained
-from batchwright.torch.memory.fitting import Findings, find
+from batchwright.torch.memory.curves import heights, rows_within
+from batchwright.torch.memory.fitting import Findings, Probe, find
 from batchwright.torch.memory.steps import Autocast, MakeBatch, Task
 from batchwright.torch.update.loss_functions import LossSum
-from batchwright.typing import FloatArray, IntArray, IntoLengths
+from batchwright.typing import IntArray, IntoLengths
+
+_SHOWN = 0.001
+
+_CURES = {
+    "logits": (
+        "torch.nn.functional.linear_cross_entropy(hidden, weight, targets, reduction='sum', "
+        "options=torch.nn.LinearCrossEntropyOptions()) in place of the last layer and "
+        "cross_entropy: it never holds the logits of all tokens"
+        if hasattr(functional, "linear_cross_entropy")
+        else "the last layer and cross_entropy over chunks of tokens, each inside "
+        "torch.utils.checkpoint.checkpoint; newer releases of torch have "
+        "torch.nn.functional.linear_cross_entropy"
+    ),
+    "attention scores": (
+        "torch.nn.functional.scaled_dot_product_attention, whose kernels keep no scores; dropout "
+        "in attention, a mask or a type can make it fall back to one that does"
+    ),
+    "activations": "torch.utils.checkpoint.checkpoint around each layer, or autocast to bfloat16",
+    "backward pass": "torch.utils.checkpoint.checkpoint around smaller parts, or smaller batches",
+    "copies of weights": "parameters in the type that autocast would cast them to",
+    "gradients": "fewer parameters with requires_grad, or gradients sharded over ranks",
+    "optimizer step": "the optimizer with fused=True, or foreach=False: no temporary copies",
+    "optimizer state": "an optimizer that keeps less, or states sharded over ranks",
+    "parameters": "parameters in bfloat16, or sharded over ranks",
+}
+
+
+class Part(NamedTuple):
+    """Some of the bytes of a peak: their number, their share of it, and what lowers them."""
+
+    name: str
+    bytes: int
+    share: float
+    cure: str | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the peak of a step consists of: parts by use and the largest tensors, largest first.
+
+    The peak is in bytes, state included. Shares and tensors are those of the most similar step
+    that was tried.
+    """
+
+    rows: int
+    length: int
+    peak: int
+    parts: tuple[Part, ...]
+    tensors: tuple[str, ...]
+
+    @property
+    def dominant(self) -> Part:
+        """The largest part."""
+        return self.parts[0]
+
+    def __str__(self) -> str:
+        """List the parts, the largest tensors, and what lowers the largest part."""
+        lines = [f"{self.rows} × {self.length}: {mebibytes(self.peak)} MiB at the peak of a step"]
+        lines += [
+            f"  {each.name:<17} {mebibytes(each.bytes):>9} MiB {each.share:6.1%}"
+            for each in self.parts
+            if each.share >= _SHOWN
+        ]
+        lines += [f"  e.g. {each}" for each in self.tensors]
+        if self.dominant.cure is not None:
+            lines.append(f"  to lower {self.dominant.name}, use {self.dominant.cure}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,13 +109,7 @@ class RowsByLength:
     def __call__(self, lengths: npt.ArrayLike) -> IntArray:
         """Return the most rows for each length."""
         asked = as_lengths(lengths)
-        longest = self.rows.size - 1
-        if int(asked.max()) > longest:
-            raise BudgetError(
-                f"length {int(asked.max())} is above {longest}, the longest that the memory model "
-                "was fitted for. Fit it with such lengths, rounded up if rows are padded to a "
-                "multiple."
-            )
+        _check_length(int(asked.max()), self.rows.size - 1)
         most: IntArray = self.rows[asked]
         return most
 
@@ -103,12 +165,11 @@ class MemoryModel:
         """Fit a memory model to a training step.
 
         Runs the step on fake tensors, which have shapes and no memory, at about ten shapes that
-        fill the limit; each takes as long as the model's Python code. Two real steps, at half of
-        the limit and below all of it, then measure what kernels take for themselves. Where a step
-        needs to see values, real steps that grow towards the limit are measured instead. They run
-        on the model's own device, and keep a copy of parameters and states on the CPU.
-
-        Model, optimizers and random states stay as they were.
+        fill the limit. Two real steps, at half of the limit and below all of it, then measure
+        what kernels take for themselves. Where a step needs to see values, real steps that grow
+        towards the limit are measured instead. They run on the model's own device, and keep a
+        copy of parameters and states on the CPU. Model, optimizers and random states stay as they
+        were.
 
         Args:
             model: The model, on the device that it will be trained on, not wrapped for several
@@ -178,14 +239,6 @@ class MemoryModel:
         """Bytes held throughout training."""
         return self.findings.state.total
 
-    @property
-    def curve(self) -> Curve:
-        """The curve that is highest for the longest rows at the limit: ``a``, ``b``, ``c``."""
-        rows = max(1.0, float(self._rows(self.limit, self.longest)))
-        curves = (each.curve for each in self.findings.moments)
-        highest = max(curves, key=lambda curve: curve(rows, self.longest))
-        return highest.scaled(self.findings.ratio)
-
     def peak(self, rows: int, length: int) -> int:
         """Predict the peak of a step of some rows and padded length, in bytes, without the margin.
 
@@ -193,106 +246,98 @@ class MemoryModel:
             BudgetError: If the length is above the longest that was fitted.
         """
         check_positive("peak", rows=rows, length=length)
-        self._check_length(length)
-        step = self.findings.ratio * float(height(self.findings.moments, rows, length))
+        _check_length(length, self.longest)
+        step = self.findings.ratio * float(heights(self.findings.curves, rows, length))
         return self.state_bytes + int(np.ceil(step))
 
-    def max_batch(self, length: int, limit: int | None = None) -> int:
+    def max_batch(self, length: int) -> int:
         """Return how many rows of a padded length fit, at least 1.
 
-        Args:
-            length: The length. One below the shortest that was fitted counts as the shortest.
-            limit: Bytes that training may take, state included. None: the fitted limit.
+        Lengths below the shortest that was fitted count as the shortest.
 
         Raises:
-            BudgetError: If not even one row fits, naming what takes the most; if the limit or the
-                length is above what was fitted.
+            BudgetError: If the length is above the longest that was fitted; if not even one row
+                fits, naming what takes the most.
         """
         check_positive("max_batch", length=length)
-        return int(self._fitting(np.array([length]), limit)[0])
+        return int(self._fitting(np.array([length]))[0])
 
-    def rows_by_length(
-        self, limit: int | None = None, *, longest: int | None = None
-    ) -> RowsByLength:
+    def rows_by_length(self) -> RowsByLength:
         """Return how many rows fit for every length up to the longest: `max_batch`, as a table."""
-        longest = self.longest if longest is None else longest
-        check_positive("rows_by_length", longest=longest)
-        rows = self._fitting(np.arange(1, longest + 1), limit)
+        rows = self._fitting(np.arange(1, self.longest + 1))
         return RowsByLength(np.concatenate([rows[:1], rows]))
 
-    def max_tokens(self, limit: int | None = None, *, longest: int | None = None) -> int:
+    def max_tokens(self) -> int:
         """Return the largest budget of padded tokens that is safe for rows of every length.
 
-        Args:
-            limit: See `max_batch`.
-            longest: The longest row there will be. Where attention keeps its scores, shorter rows
-                leave room for more tokens. None: the longest that was fitted.
-
         Raises:
-            BudgetError: See `max_batch`; or if no single budget suits all lengths.
+            BudgetError: If no single budget suits all lengths.
         """
-        longest = self.longest if longest is None else longest
-        check_positive("max_tokens", longest=longest)
-        lengths = np.arange(min(self.shortest, longest), longest + 1)
+        lengths = np.arange(self.shortest, self.longest + 1)
         # A budget T allows T // L rows: raise it until some length would get a row too many.
-        budget = int(((self._fitting(lengths, limit) + 1) * lengths).min()) - 1
-        if budget < longest:
+        budget = int(((self._fitting(lengths) + 1) * lengths).min()) - 1
+        if budget < self.longest:
             raise BudgetError(
-                f"no single budget of tokens suits lengths from {lengths[0]} to {longest}: rows of "
-                f"the shortest allow {budget:,} tokens. Use token_budget, or max_batch per length."
+                f"no single budget of tokens suits lengths from {self.shortest} to {self.longest}: "
+                f"rows of the shortest allow {budget:,} tokens. Use token_budget, or max_batch per "
+                "length."
             )
         return budget
 
-    def token_budget(
-        self, limit: int | None = None, *, longest: int | None = None, **options: Any
-    ) -> TokenBudget:
+    def token_budget(self, **options: Any) -> TokenBudget:
         """Return a batching that keeps within the limit, with a budget for every length.
 
         Short rows may hold more tokens than long ones: it is ``TokenBudget(rows.max_tokens,
-        max_samples=rows, **options)`` with ``rows = rows_by_length(limit, longest=longest)``.
+        max_samples=rows, **options)`` with ``rows = rows_by_length()``.
         """
-        rows = self.rows_by_length(limit, longest=longest)
+        rows = self.rows_by_length()
         return TokenBudget(rows.max_tokens, max_samples=rows, **options)
 
     def explain(self, rows: int, length: int) -> Explanation:
         """Say what the peak of a step consists of, and what lowers it. Print it to read it."""
-        check_positive("explain", rows=rows, length=length)
-        self._check_length(length)
-        found = self.findings
-        return explained(found.moments, found.state, found.ratio, rows, length)
+        peak, ratio = self.peak(rows, length), max(self.findings.ratio, 1.0)
 
-    def _fitting(self, lengths: IntArray, limit: int | None) -> IntArray:
-        """Return how many rows of each length fit, at least 1."""
-        limit = self.limit if limit is None else limit
-        check_positive("limit", limit=limit)
-        if limit > self.limit:
-            raise BudgetError(
-                f"limit={limit:,} is above {self.limit:,}, which this was fitted for. Fit again "
-                "with that limit: above it, another moment of the step may be the peak."
-            )
-        self._check_length(int(lengths.max()))
-        rows = self._rows(limit, np.maximum(lengths, self.shortest))
+        def unlike(probe: Probe) -> float:
+            tokens = np.log(probe.rows * probe.length / (rows * length))
+            return float(abs(tokens) + abs(np.log(probe.length / length)))
+
+        probe = min(self.findings.probes, key=unlike)
+        parts = dict(probe.parts) or {"the step": 1}
+        step = (peak - self.state_bytes) / ratio
+        sizes = {name: step * size / sum(parts.values()) for name, size in parts.items()}
+        sizes["kernel workspace"] = step * (ratio - 1.0)
+        names = ("parameters", "buffers", "gradients", "optimizer state")
+        for name, size in zip(names, self.findings.state, strict=True):
+            sizes[name] = sizes.get(name, 0.0) + size
+        found = [
+            Part(name, round(size), size / peak, _CURES.get(name))
+            for name, size in sizes.items()
+            if round(size)
+        ]
+        found.sort(key=lambda part: -part.bytes)
+        return Explanation(rows, length, peak, tuple(found), probe.tensors)
+
+    def _fitting(self, lengths: IntArray) -> IntArray:
+        """Return how many rows of each length fit beside state and margin, at least 1."""
+        _check_length(int(lengths.max()), self.longest)
+        capacity = (self.limit - self.state_bytes) / ((1 + self.margin) * self.findings.ratio)
+        rows = rows_within(self.findings.curves, capacity, np.maximum(lengths, self.shortest))
         if rows.min() < 1:
             length = int(lengths[int(rows.argmin())])
             explanation = self.explain(1, length)
             most = explanation.dominant
             cure = "" if most.cure is None else f" To lower it, use {most.cure}."
             raise BudgetError(
-                f"limit={limit:,} bytes is below one row of length {length}, which takes "
+                f"limit={self.limit:,} bytes is below one row of length {length}, which takes "
                 f"{explanation.peak:,} and a margin of {self.margin:.0%} of the step. Most of it "
                 f"is {most.name} ({most.share:.0%}).{cure}"
             )
         return np.minimum(rows, 2.0**53).astype(np.int64)
 
-    def _rows(self, limit: int, lengths: npt.ArrayLike) -> FloatArray:
-        """Return how many whole rows fit beside state and margin."""
-        capacity = (limit - self.state_bytes) / ((1 + self.margin) * self.findings.ratio)
-        rows: FloatArray = np.floor(rows_within(self.findings.moments, capacity, lengths))
-        return rows
 
-    def _check_length(self, length: int) -> None:
-        if length > self.longest:
-            raise BudgetError(
-                f"length {length} is above {self.longest}, the longest that this was fitted for. "
-                "Fit again with such lengths."
-            )
+def _check_length(length: int, longest: int) -> None:
+    if length > longest:
+        raise BudgetError(
+            f"length {length} is above {longest}, the longest that the memory model was fitted "
+            "for. Fit it with such lengths, rounded up if rows are padded to a multiple."
+        )

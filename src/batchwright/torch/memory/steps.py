@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,32 +25,28 @@ from batchwright.torch.update.out_of_memory import is_out_of_memory
 from batchwright.torch.update.passes import untouched
 from batchwright.typing import Batch
 
-MakeBatch: TypeAlias = Callable[[int, int], Any]
+MakeBatch: TypeAlias = Callable[[int, int], Batch]
 """``(rows, length) → a batch of that shape``, of any values that the model takes."""
 
-Autocast: TypeAlias = torch.dtype | Callable[[], AbstractContextManager[Any]] | None
+Autocast: TypeAlias = torch.dtype | Callable[[], AbstractContextManager[object]] | None
 """What the forward pass runs in: `torch.autocast` to a type, any other context, or nothing."""
 
 _CUDA_GRANULE = 512
 _LOG_LEVEL = "KINETO_LOG_LEVEL"
 
 
-@dataclass(frozen=True)
-class StateBytes:
-    """Bytes held throughout training.
-
-    Gradients count if they stay over several batches of an update; else the step allocates them.
-    """
+class StateBytes(NamedTuple):
+    """Bytes held throughout training."""
 
     parameters: int
     buffers: int
-    gradients: int
+    gradients: int  # that stay over several batches of an update; else the step allocates them
     optimizer: int
 
     @property
     def total(self) -> int:
         """Their sum."""
-        return self.parameters + self.buffers + self.gradients + self.optimizer
+        return sum(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +77,7 @@ class Task:
         """The multiple that the device's allocator rounds sizes up to."""
         return _CUDA_GRANULE if self.device.type == "cuda" else 1
 
-    def batch(self, rows: int, length: int) -> Any:
+    def batch(self, rows: int, length: int) -> Batch:
         """Make a batch, and check that some tensor in it has that many rows."""
         batch = self.make_batch(rows, length)
         shapes = [list(tensor.shape) for tensor in tensors_of(batch)]
@@ -94,13 +90,14 @@ class Task:
         return batch
 
     def step(self, batch: Batch, *, entering: Callable[[Phase], None] = lambda _: None) -> None:
-        """Run a batch forward and backward, and step the optimizers.
-
-        Calls `entering` with each phase before it begins. Raises LossError if the loss is not a
-        scalar with a gradient.
-        """
+        """Run a batch forward and backward, and step; call `entering` with each phase before."""
         entering("forward")
-        with self._context():
+        context: AbstractContextManager[object] = nullcontext()
+        if isinstance(self.autocast, torch.dtype):
+            context = torch.autocast(self.device.type, dtype=self.autocast)
+        elif self.autocast is not None:
+            context = self.autocast()
+        with context:
             loss = self.loss_sum(self.model, batch)
         refuse_other_losses(loss)
         entering("backward")
@@ -143,20 +140,12 @@ class Task:
 
         return StateBytes(*map(total, self.tensors()))
 
-    def _context(self) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        if isinstance(self.autocast, torch.dtype):
-            return torch.autocast(self.device.type, dtype=self.autocast)
-        return self.autocast()
-
 
 class FakeStep:
     """Runs a task on fake tensors: any shape takes the same time, and no memory.
 
-    Fake tensors run through the operators that real ones would, so what is allocated between
-    kernels is exact. What a kernel allocates for itself is not seen. A model that needs values
-    raises an error of its own kind.
+    What is allocated between kernels is exact. What a kernel allocates for itself is not seen. A
+    model that needs values raises an error of its own kind.
     """
 
     def __init__(self, task: Task, length: int) -> None:
@@ -190,7 +179,7 @@ class FakeStep:
         finally:
             if collects:
                 gc.enable()
-        return ledger.timeline()
+        return ledger.timeline(self._task.model.parameters())
 
     def _fake(self, batch: object) -> object:
         return mapped(batch, lambda each: self._mode.from_tensor(each, static_shapes=True))
@@ -278,7 +267,13 @@ def _copied(task: Task, memo: dict[int, Any]) -> Task:
     """Copy a task, in training mode."""
     try:
         model = copy.deepcopy(task.model, memo)
-        optimizers = tuple(_optimizer_copy(each, memo) for each in task.optimizers)
+        optimizers = copy.deepcopy(task.optimizers, memo)
+        # Optimizers are copied without the attributes that subclasses add. Callables stay with the
+        # original: hooks, and a `step` wrapped by a scheduler.
+        for optimizer, twin in zip(task.optimizers, optimizers, strict=True):
+            for name, value in vars(optimizer).items():
+                if name not in vars(twin) and not callable(value):
+                    setattr(twin, name, copy.deepcopy(value, memo))
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise BudgetError(
             f"the model or its optimizer cannot be copied ({error}). Pass the plain module, before "
@@ -287,18 +282,6 @@ def _copied(task: Task, memo: dict[int, Any]) -> Task:
     if not model.training:
         model.train()
     return dataclasses.replace(task, model=model, optimizers=optimizers)
-
-
-def _optimizer_copy(
-    optimizer: torch.optim.Optimizer, memo: dict[int, Any]
-) -> torch.optim.Optimizer:
-    twin = copy.deepcopy(optimizer, memo)
-    # Optimizers are copied without the attributes that subclasses add. Callables stay with the
-    # original: hooks, and a `step` wrapped by a scheduler.
-    for name, value in vars(optimizer).items():
-        if name not in vars(twin) and not callable(value):
-            setattr(twin, name, copy.deepcopy(value, memo))
-    return twin
 
 
 def _alias(tensor: torch.Tensor) -> torch.Tensor:
