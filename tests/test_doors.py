@@ -8,7 +8,7 @@ import pytest
 
 import batchwright as bw
 from batchwright.errors import BatchwrightError
-from batchwright.layout import Layout
+from batchwright.layout import layout_of
 from batchwright.plans import Origin
 
 LENGTHS = [5, 3, 8, 2, 7, 1, 4, 6]
@@ -67,7 +67,7 @@ DOORS = {
         bw.mixing_dial,
         {"lengths": LENGTHS, "batching": bw.TokenBudget(20), "epochs": 1},
     ),
-    "Layout": (Layout, {"kind": "padded", "budget": 20}),
+    "layout_of": (layout_of, {"kind": "padded", "budget": 20}),
     "Origin": (Origin, {"num_samples": 8}),
 }
 MORE = {
@@ -90,7 +90,7 @@ MORE = {
     "balance": "equal_counts",
     "coverage": "groups",
     "mixing_dial": "world_size accumulate step_tokens seed positions",
-    "Layout": "max_samples multiple max_length shapes area caps",
+    "layout_of": "max_samples multiple max_length shapes area caps",
     "Origin": "fingerprint seed epoch world_size accumulate last",
 }
 PLANNED = (bw.Weighted, bw.Curriculum, bw.Mixture, bw.Blocks, bw.SelfPaced, bw.UnbiasedDropping)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import batchwright as bw
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.plans import Origin
 from tests.strategies import jobs
 
@@ -126,7 +126,7 @@ def test_a_pickle_is_not_opened(tmp_path):
         ({"origin": {"accumulate": -1}}, "accumulate=-1"),
         ({"origin": {"num_samples": "few"}}, "num_samples='few'"),
         ({"origin": {"num_samples": 2}}, "samples 0 to 2, for 2 lengths"),
-        ({"origin": {"colour": "red"}}, "has no 'colour'"),
+        ({"origin": {"colour": "red"}}, "colour='red'. is unknown"),
         ({"starts": [0, 0, -1]}, r"starts\[2\] is -1"),
         ({"indices": [0, -1, 2]}, r"indices\[1\] is -1"),
     ],
@@ -138,7 +138,7 @@ def test_impossible_values_are_refused_though_the_digest_is_right(tmp_path, chan
     metadata = {
         "format": "batchwright-plan",
         "format_version": "1",
-        "layout": json.dumps({"kind": "packed"} | changes.get("layout", {})),
+        "layout": json.dumps({"kind": "padded"} | changes.get("layout", {})),
         "origin": json.dumps({"num_samples": 3} | changes.get("origin", {})),
     }
     # A plan has no negative numbers, and so no digest of them: it is refused before that is read.
@@ -157,7 +157,7 @@ def test_odd_values_that_are_possible_can_be_measured():
     plan = bw.Plan(
         np.array([0, 1, 2]),
         np.array([0, 2, 3]),
-        layout=Layout("padded", budget=2),
+        layout=Padded(2),
         origin=Origin(world_size=2**62),
     )
     stats = plan.stats([5, 3, 4])

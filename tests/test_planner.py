@@ -121,15 +121,15 @@ def test_bad_batchings(make, said):
 def test_a_sample_above_the_budget_is_named_with_the_ways_out():
     with pytest.raises(
         bw.errors.BudgetError,
-        match=r"max_tokens=600 is smaller than the longest sample \(index 2, 700 tokens; 1 of 3 "
-        r'.* Raise max_tokens to 700, or choose oversize="drop" or "truncate"',
+        match=r"max_tokens=600 is too small for 1 of 3 samples \(index 2: 700 tokens as laid out\). "
+        "Raise it, or choose oversize='drop' or 'truncate'",
     ):
         bw.plan([5, 600, 700], max_tokens=600)
     with pytest.raises(
-        bw.errors.BudgetError, match=r'(?s)capacity=600 .*"drop", "split" or "truncate"'
+        bw.errors.BudgetError, match="capacity=600 .*'drop' or 'truncate' or 'split'"
     ):
         bw.plan([5, 600, 700], batching=bw.Packing(600))
-    with pytest.raises(bw.errors.BudgetError, match="all 2 samples exceed"):
+    with pytest.raises(bw.errors.BudgetError, match="too small for 2 of 2 samples"):
         bw.plan([50, 60], batching=bw.TokenBudget(10, oversize="drop"))
     # The multiple counts: 597 tokens are 600 as they lie in memory.
     with pytest.raises(bw.errors.BudgetError, match="Raise max_tokens to 600"):

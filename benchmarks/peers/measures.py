@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 import batchwright as bw
-from batchwright.layout import Layout
+from batchwright.layout import Packed, Padded
 from batchwright.plans import Origin
 from benchmarks.peers.roster import UPDATE, Kind
 from benchmarks.plain_measures import dispersion_beside_shuffles, tokens_laid_out
@@ -65,5 +65,5 @@ def _plan(indices: np.ndarray, offsets: np.ndarray, known: np.ndarray, kind: Kin
     """Make a plan of what is there: without entries that are no sample, or batches of none."""
     kept = np.concatenate(([0], np.cumsum(known)))[offsets]
     kept = kept[np.append(True, np.diff(kept) > 0)]
-    layout = Layout("padded" if kind == "padded" else "packed")
+    layout = Padded() if kind == "padded" else Packed()
     return bw.Plan(indices[known], kept, layout=layout, origin=Origin(accumulate=UPDATE))

@@ -64,43 +64,57 @@ class Items:
 def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
     """Apply the policy for samples that alone exceed the budget.
 
+    Samples of several columns can be truncated only where each column has its own limit.
+
     Returns:
         Items, none of which exceeds the budget. Nothing is copied where no sample does.
 
     Raises:
         BudgetError: Naming the longest sample, its length and the ways out, under the policy
-            ``"error"``; or if every sample would be dropped.
+            ``"error"``, or if the policy cannot be applied.
 
     Example:
-        >>> items = fit_items(np.array([3, 25]), Layout("packed", 10), "split")
+        >>> from batchwright.layout import Packed
+        >>> items = fit_items(np.array([3, 25]), Packed(10), "split")
+        >>> from batchwright.layout import Packed
         >>> items.lengths.tolist(), items.first.tolist()
         ([3, 10, 10, 5], [0, 1, 4])
     """
     if lengths.ndim == 2:
-        return _fit_columns(lengths, layout, oversize)
-    limit = layout.longest_row
-    if limit is None:
+        check_columns(layout, lengths.shape[1])
+    fits = layout.fits(lengths)
+    if fits.all():
         return Items(lengths)
-    if int(lengths.max()) <= limit:
-        return Items(lengths)
-    if oversize == "error":
-        raise BudgetError(_too_long(lengths, layout, limit))
-    if oversize == "drop":
-        dropped = np.flatnonzero(lengths > limit)
-        if dropped.size == lengths.size:
-            raise BudgetError(
-                f"all {lengths.size} samples exceed the budget of {limit} tokens. Raise it."
-            )
-        return Items(lengths, dropped=dropped)
-    if oversize == "truncate":
+    limit = layout.longest_row if lengths.ndim == 1 else layout.longest_columns
+    if oversize == "drop" and fits.any():
+        return Items(lengths, dropped=np.flatnonzero(~fits))
+    if oversize == "truncate" and limit is not None:
         return Items(np.minimum(lengths, limit), max_length=limit)
+    if oversize == "split" and isinstance(limit, int):
+        return _split(lengths, limit)
+    index = int(np.argmax(lengths) if lengths.ndim == 1 else np.argmin(fits))
+    padded = layout.rounded(lengths[[index]].astype(np.int64))
+    name, given = layout.setting, repr(layout.limits)
+    if layout.shapes is not None:  # edges were given
+        name, given = "edges", repr([length for _, length in layout.shapes])
+    ways = ["drop"] if limit is None else ["drop", "truncate"]
+    if layout.kind == "packed" and lengths.ndim == 1:
+        ways.append("split")
+    raise BudgetError(
+        f"{name}={given:.80} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
+        f"samples (index {index}: {padded[0].tolist()} tokens as laid out). Raise it, or choose "
+        f"oversize={' or '.join(map(repr, ways))}."
+    )
+
+
+def _split(lengths: LengthArray, limit: int) -> Items:
     whole = lengths.astype(np.int64)
     pieces = -(-whole // limit)
     if pieces.sum(dtype=np.float64) > _MOST_PIECES:
         index = int(np.argmax(lengths))
         raise BudgetError(
-            f"capacity={layout.budget} would split the samples into {pieces.sum(dtype=float):.3g} "
-            f"pieces (index {index} has {int(lengths[index])} tokens). Raise it, or choose "
+            f"capacity={limit} would split the samples into {pieces.sum(dtype=float):.3g} pieces "
+            f"(index {index} has {int(lengths[index])} tokens). Raise it, or choose "
             'oversize="drop" or "truncate".'
         )
     first = np.concatenate(([0], np.cumsum(pieces)))
@@ -116,56 +130,10 @@ def check_columns(layout: Layout, num_columns: int) -> None:
         BudgetError: If it has a limit for each of another number of columns.
     """
     if layout.caps is not None and len(layout.caps) != num_columns:
-        padded = layout.kind == "padded"
-        name, one = ("max_tokens", "one budget") if padded else ("capacity", "one capacity")
         raise BudgetError(
-            f"{name}={layout.caps} for lengths of {num_columns} columns: expected {one}, or one "
-            "for each column."
+            f"{layout.setting}={layout.caps} for lengths of {num_columns} columns: expected one "
+            "budget, or one for each column."
         )
-
-
-def _fit_columns(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items:
-    """Apply the policy to samples of several columns.
-
-    Samples can be truncated only where each column has its own limit.
-    """
-    check_columns(layout, lengths.shape[1])
-    fits = layout.fits(lengths)
-    if fits.all():
-        return Items(lengths)
-    if oversize == "drop" and fits.any():
-        return Items(lengths, dropped=np.flatnonzero(~fits))
-    longest = layout.longest_columns
-    if oversize == "truncate" and longest is not None:
-        cut = np.minimum(lengths.astype(np.int64, copy=False), np.array(longest))
-        return Items(cut, max_length=longest)
-    index = int(np.argmin(fits))
-    name = "max_tokens" if layout.kind == "padded" else "capacity"
-    budget: object = layout.budget if layout.caps is None else layout.caps
-    if layout.shapes is not None:  # edges were given
-        name, budget = "edges", [length for _, length in layout.shapes]
-    ways = '"drop"' if longest is None else '"drop" or "truncate"'
-    raise BudgetError(
-        f"{name}={budget} is too small for {np.count_nonzero(~fits)} of {len(lengths)} samples "
-        f"(index {index}: columns of {lengths[index].tolist()}). Raise it, or choose oversize="
-        f"{ways}; or cut the columns yourself."
-    )
-
-
-def _too_long(lengths: LengthArray, layout: Layout, limit: int) -> str:
-    index = int(np.argmax(lengths))
-    many = int(np.count_nonzero(lengths > limit))
-    padded = layout.kind == "padded"
-    name, ways = ("max_tokens", "") if padded else ("capacity", ', "split"')
-    given = layout.budget
-    if layout.shapes is not None:
-        name, given = "the last edge", limit
-    return (
-        f"{name}={given} is smaller than the longest sample (index {index}, "
-        f"{int(lengths[index])} tokens; {many} of {lengths.size} are too long). Raise {name} to "
-        f'{-(-int(lengths[index]) // layout.multiple) * layout.multiple}, or choose oversize="drop"'
-        f'{ways} or "truncate".'
-    )
 
 
 def _shrunk(offsets: IntArray | None, keep: np.ndarray) -> IntArray | None:

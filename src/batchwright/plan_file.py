@@ -14,7 +14,7 @@ from batchwright._array_file import Arrays, Kind, load_arrays, save_arrays
 from batchwright._format import one_line
 from batchwright._states import INTEGER_BITS, fits, parsed
 from batchwright.errors import PlanError
-from batchwright.layout import Layout
+from batchwright.layout import Padded, layout_of
 
 if TYPE_CHECKING:
     from batchwright.plans import Origin, Plan
@@ -51,7 +51,7 @@ def save_plan(plan: "Plan", path: str | Path) -> None:
         arrays["repeated"] = plan.repeated
     arrays |= {_DROPPED + reason: indices for reason, indices in plan.dropped.items()}
     metadata = _KIND.metadata | {
-        "layout": json.dumps(dataclasses.asdict(plan.layout), default=operator.index),
+        "layout": json.dumps(plan.layout.described(), default=operator.index),
         "origin": json.dumps(dataclasses.asdict(plan.origin), default=operator.index),
     }
     metadata["digest"] = _digest(plan, metadata)
@@ -99,8 +99,10 @@ def _plan(
             for name, array in arrays.items()
             if name.startswith(_DROPPED)
         },
-        layout=_checked(metadata["layout"], Layout),
-        origin=_checked(metadata["origin"], origin_of),
+        layout=layout_of(
+            **_checked("Layout", metadata["layout"], get_type_hints(Padded) | {"kind": str})
+        ),
+        origin=origin_of(**_checked("Origin", metadata["origin"], get_type_hints(origin_of))),
         repeated=arrays.get("repeated", np.empty(0, dtype=np.int64)),
     )
     for name in arrays:
@@ -118,24 +120,19 @@ def _plan(
     return plan
 
 
-def _checked(text: str, of: type[Any]) -> Any:
-    """Make a layout or an origin of JSON that anybody may have written."""
+def _checked(name: str, text: str, types: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the settings of a layout or an origin from JSON that anybody may have written."""
     if len(text) > _LONGEST_TEXT:
-        raise PlanError(f"{of.__name__} of {len(text)} characters")
+        raise PlanError(f"{name} of {len(text)} characters")
     given = parsed(text)
     if not isinstance(given, dict):
-        raise PlanError(
-            f"{of.__name__} is {one_line(repr(given), _LONGEST_VALUE)}, expected an object"
-        )
-    annotations = get_type_hints(of)
-    for name, value in given.items():
-        if name not in annotations:
-            raise PlanError(f"{of.__name__} has no {one_line(repr(name), _LONGEST_VALUE)}")
-        bits = _SEED_BITS if name == "seed" else INTEGER_BITS
-        if not fits(value, annotations[name], bits=bits):
-            shown = one_line(repr(value), _LONGEST_VALUE)
-            raise PlanError(f"{of.__name__}({name}={shown}) is of a wrong type or too large")
-    return of(**given)
+        raise PlanError(f"{name} is {one_line(repr(given), _LONGEST_VALUE)}, expected an object")
+    for key, value in given.items():
+        bits = _SEED_BITS if key == "seed" else INTEGER_BITS
+        if key not in types or not fits(value, types[key], bits=bits):
+            shown = f"{one_line(key, _LONGEST_VALUE)}={one_line(repr(value), _LONGEST_VALUE)}"
+            raise PlanError(f"{name}({shown}) is unknown, of a wrong type or too large")
+    return given
 
 
 def _digest(plan: "Plan", metadata: Mapping[str, str]) -> str:

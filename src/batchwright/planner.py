@@ -12,7 +12,7 @@ from batchwright.batching import Batching, Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
-from batchwright.layout import check_cost
+from batchwright.layout import Padded, check_cost
 from batchwright.lengths import as_lengths, fingerprint, totals
 from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
@@ -231,7 +231,7 @@ class Planner:
     def _arranged(self, laid: Laid, epoch: int) -> Plan:
         draft, items, left_out = laid.draft, self._items, laid.deferred[:0]
         layout = replace(self.batching.layout, max_length=items.max_length)
-        if draft.shapes is not None:
+        if isinstance(layout, Padded) and draft.shapes is not None:
             layout = replace(layout, shapes=draft.shapes)
 
         def costs_of(draft: Draft) -> FloatArray | None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from batchwright._checks import check_choice, keep_whole, whole_number
 from batchwright._random import BLOCK
 from batchwright.errors import PlanError
-from batchwright.layout import Layout
+from batchwright.layout import Layout, Padded
 from batchwright.lengths import as_lengths, fingerprint
 from batchwright.typing import IntArray, IntoLengths, Last
 
@@ -89,7 +89,7 @@ class Plan:
     offsets: IntArray
     starts: IntArray | None = None
     dropped: Mapping[str, IntArray] = field(default_factory=dict)
-    layout: Layout = field(default_factory=Layout)
+    layout: Layout = field(default_factory=Padded)
     origin: Origin = field(default_factory=Origin)
     repeated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import BudgetError, PlanError
-from batchwright.layout import Layout
+from batchwright.layout import Layout, Padded, layout_of
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray
 
@@ -37,12 +37,9 @@ class Fit:
 
     def described(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, for JSON."""
-        fields = {
-            field.name: getattr(self.layout, field.name) for field in dataclasses.fields(Layout)
-        }
-        bare = dataclasses.asdict(Layout())
-        kept = {name: value for name, value in fields.items() if value != bare[name]}
-        return {"splits": self.splits, **kept}
+        bare = Padded().described()
+        settings = self.layout.described().items()
+        return {"splits": self.splits} | {k: v for k, v in settings if v != bare[k]}
 
     @classmethod
     def rebuilt(cls, description: Mapping[str, Any]) -> "Fit":
@@ -57,7 +54,7 @@ class Fit:
             for name in ("caps", "shapes", "max_length"):
                 if isinstance(settings.get(name), list):
                     settings[name] = _tuples(settings[name])
-            fit = cls(Layout(**settings), splits)
+            fit = cls(layout_of(**settings), splits)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"the state has no valid budget: {description!r} ({error}).") from error
         if type(splits) is not bool:
@@ -84,7 +81,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
 
     Example:
         >>> plan = Plan(np.arange(4), np.array([0, 4]))
-        >>> [b.tolist() for b in refitted(plan, np.full(4, 5), Fit(Layout(budget=10), False))]
+        >>> [b.tolist() for b in refitted(plan, np.full(4, 5), Fit(Padded(10), False))]
         [[0, 1], [2, 3]]
     """
     pieces = _pieces(plan, lengths, fit)
@@ -97,7 +94,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
         dropped = np.union1d(pieces.dropped.get("oversize", gone[:0]), gone)
         pieces = dataclasses.replace(kept, dropped={**pieces.dropped, "oversize": dropped})
     entries, offsets = _entry_lengths(pieces, lengths), pieces.offsets
-    while (large := _too_large(fit.layout, entries, offsets) & (np.diff(offsets) > 1)).any():
+    while (large := fit.layout.too_large(entries, offsets) & (np.diff(offsets) > 1)).any():
         chosen = np.flatnonzero(large)
         middles = (offsets[chosen] + offsets[chosen + 1]) >> 1
         offsets = np.insert(offsets, chosen + 1, middles)
@@ -163,30 +160,6 @@ def _without(plan: Plan, gone: npt.NDArray[np.bool_]) -> Plan | None:
     starts = None if plan.starts is None else plan.starts[~gone]
     offsets = np.unique(kept[plan.offsets])
     return dataclasses.replace(plan, indices=plan.indices[~gone], offsets=offsets, starts=starts)
-
-
-def _too_large(layout: Layout, lengths: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
-    """Say which batches exceed the budget, or hold more samples or rows than there may be."""
-    sizes = np.diff(offsets)
-    large = np.zeros(sizes.size, dtype=np.bool_)
-    if layout.max_samples is not None:
-        large |= sizes > layout.max_samples
-    padded = layout.rounded(lengths)
-    if layout.kind == "packed":
-        if layout.caps is not None:
-            large |= (np.add.reduceat(padded, offsets[:-1]) > np.array(layout.caps)).any(axis=-1)
-        elif layout.budget is not None:
-            large |= layout.batch_tokens(lengths, offsets) > layout.budget
-        return large
-    longest = np.maximum.reduceat(padded, offsets[:-1])
-    if lengths.ndim == 2:
-        return large | (sizes > layout.rows_allowed(longest))
-    if layout.budget is not None:
-        large |= sizes > layout.budget // longest
-    if layout.shapes is not None:
-        rows = np.array([rows for rows, _ in layout.shapes])
-        large |= sizes > rows[layout.shape_of(longest)]
-    return large
 
 
 def _tuples(value: Any) -> Any:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.layout import Layout
+from batchwright.layout import Packed, Padded
 from benchmarks import plain_measures
 from benchmarks.length_sets import DOCUMENTS, TEXT
 
 LENGTHS = np.array([5, 3, 8, 2])
-PLAN = bw.Plan(np.array([2, 0, 1, 3]), np.array([0, 2, 4]), layout=Layout("padded", 16))
+PLAN = bw.Plan(np.array([2, 0, 1, 3]), np.array([0, 2, 4]), layout=Padded(16))
 
 
 def test_tokens_of_padded_and_packed_batches() -> None:
-    packed = dataclasses.replace(PLAN, layout=Layout("packed", 16))
+    packed = dataclasses.replace(PLAN, layout=Packed(16))
     assert plain_measures.tokens_laid_out(PLAN, LENGTHS).tolist() == [16, 6]
     assert plain_measures.tokens_laid_out(packed, LENGTHS).tolist() == [13, 5]
     assert plain_measures.squares_laid_out(packed, LENGTHS).tolist() == [89, 13]
@@ -29,7 +29,7 @@ def test_a_sample_lost_repeated_or_unknown_is_seen(indices: list[int]) -> None:
 
 
 def test_a_token_lost_or_repeated_is_seen() -> None:
-    layout = Layout("packed", 4, max_length=4)
+    layout = Packed(4, max_length=4)
     whole = bw.Plan(
         np.array([0, 1, 0]), np.array([0, 1, 3]), starts=np.array([0, 0, 4]), layout=layout
     )

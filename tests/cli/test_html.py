@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.layout import Layout
+from batchwright.layout import Packed, Padded
 from batchwright.plans import Origin
 from batchwright.report.inspected import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
@@ -47,11 +47,11 @@ def test_only_padded_batches_within_a_budget_have_a_dial(tmp_path):
         bw.plan(LENGTHS, batching=bw.FixedSize(LENGTHS.size)),
         bw.Plan(np.array([4, 0, 4]), np.array([0, 2, 3])),
         bw.plan(LENGTHS, max_tokens=2_048, world_size=2).shard(0, 2),
-        bw.Plan(np.array([4, 0]), np.array([0, 1, 2]), layout=Layout("packed")),
+        bw.Plan(np.array([4, 0]), np.array([0, 1, 2]), layout=Packed()),
         bw.Plan(
             np.array([4, 0]),
             np.array([0, 1, 2]),
-            layout=Layout(budget=2_048),
+            layout=Padded(2_048),
             origin=Origin(world_size=2**40, accumulate=2**20),
         ),
     ],

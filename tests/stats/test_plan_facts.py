@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, reject
 
 import batchwright as bw
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.stats.lengths import length_stats
 from batchwright.stats.plan_facts import Waste, file_facts, plain_batches, plan_facts
 from tests.strategies import Job, jobs, lengths
@@ -81,7 +81,7 @@ def test_the_summary_is_what_numpy_says(lengths):
 
 @given(lengths=lengths())
 def test_plain_batches_are_the_largest_that_always_fit(lengths):
-    layout = Layout("padded", budget=130, multiple=8)
+    layout = Padded(130, multiple=8)
     facts = plain_batches(lengths.astype(np.int64), layout, seed=0)
     assert facts is not None
     longest = -(-int(lengths.max()) // 8) * 8
@@ -97,7 +97,7 @@ def test_without_a_budget_there_is_nothing_to_compare_with():
     facts = plan_facts(bw.plan([3, 5, 2], batching=bw.FixedSize(2)), [3, 5, 2])
     assert facts.measured.plain_batches is None
     assert facts.measured.waste == Waste(1 - facts.measured.stats.efficiency, None)
-    assert plain_batches(np.array([9]), Layout(budget=8), seed=0) is None
+    assert plain_batches(np.array([9]), Padded(8), seed=0) is None
 
 
 def test_waste_of_packed_rows_counts_what_is_empty():

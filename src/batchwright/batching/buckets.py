@@ -14,7 +14,7 @@ from batchwright.batching.cuts import in_multiples
 from batchwright.batching.draft import Draft, Oversize, Request, layout_within, single
 from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout, Shape, preference
+from batchwright.layout import Padded, Shape, preference
 from batchwright.lengths import logs
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -85,7 +85,7 @@ class Buckets:
             object.__setattr__(self, "edges", self._checked(self.edges))
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Padded:
         """Padded rows within the budget; without `edges`, shapes depend on the lengths."""
         bare = self._bare_layout
         if self.edges is None:
@@ -143,33 +143,30 @@ class Buckets:
             full[np.cumsum(many)[many > 0] - 1] -= (many * rows - sizes)[many > 0]
             parts.append((mixed[np.argsort(narrow, kind="stable")], full))
         edges = np.array([length for _, length in layout.shapes or ()])
-        areas = edges if edges.ndim == 1 else layout.areas(edges)
-        keys = logs(areas[np.concatenate(buckets)].astype(np.float64))
+        keys = logs(layout.areas(edges)[np.concatenate(buckets)].astype(np.float64))
         return replace(Draft.of_pools(parts), keys=keys, shapes=layout.shapes)
 
     @property
-    def _bare_layout(self) -> Layout:
+    def _bare_layout(self) -> Padded:
         return layout_within(
+            Padded,
             self.max_tokens,
             max_samples=self.max_samples,
             multiple=self.pad_to_multiple_of,
             area=self.area,
         )
 
-    def _layout_for(self, request: Request) -> tuple[Layout, IntArray]:
+    def _layout_for(self, request: Request) -> tuple[Padded, IntArray]:
         """Return the layout with its shapes, found once for the lengths; and the rows of each."""
         shapes = request.kept.get("shapes", lambda: self.shapes(request.lengths))
         return replace(self._bare_layout, shapes=shapes), np.array([rows for rows, _ in shapes])
 
     def _with_rows(self, edges: IntArray) -> tuple[Shape, ...]:
-        """Give each edge, int64[s] or [s, k], its rows, and sort them as `Layout` wants them."""
+        """Give each edge, int64[s] or [s, k], its rows, and sort them as `Padded` wants them."""
         bare = self._bare_layout
-        # One column is several of which there is one.
-        rows = np.maximum(bare.rows_allowed(edges if edges.ndim == 2 else edges[:, None]), 1)
+        rows = np.maximum(bare.rows_allowed(edges), 1)
         rows = in_multiples(rows, self.batch_size_multiple_of)
         shapes = zip(rows.tolist(), _plain(edges), strict=True)
-        if edges.ndim == 1:
-            return tuple(shapes)
         return tuple(sorted(shapes, key=lambda shape: preference(bare, shape)))
 
     def _within_budget(self, lengths: LengthArray) -> LengthArray:
@@ -242,5 +239,5 @@ def _plain(edges: IntArray) -> list[Any]:
     return edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
 
 
-def _bucket(lengths: LengthArray, layout: Layout) -> IntArray:
+def _bucket(lengths: LengthArray, layout: Padded) -> IntArray:
     return layout.shape_of(lengths.astype(np.int64, copy=False))

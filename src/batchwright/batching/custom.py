@@ -16,7 +16,7 @@ from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
 from batchwright.errors import BudgetError, PlanError
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.plans import Plan
 from batchwright.typing import IntArray, LengthArray, State
 
@@ -50,9 +50,9 @@ class Custom:
     function: BatchingFunction
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Padded:
         """Padded rows without a budget."""
-        return Layout()
+        return Padded()
 
     @property
     def oversize(self) -> Oversize:

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchwright._random import random_bits, shuffled
 from batchwright.batching.draft import offsets_of
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.typing import FloatArray, IntArray, LengthArray
 from batchwright.updates import split_offsets
 
@@ -133,7 +133,7 @@ def cut_sequence(
     Example:
         >>> cut_sequence(np.array([1, 1, 4, 1, 1]), RowLimit(4))
         array([2, 1, 2])
-        >>> cut_sequence(np.array([[2, 3], [3, 2], [9, 9]]), Layout(budget=18).rows_allowed)
+        >>> cut_sequence(np.array([[2, 3], [3, 2], [9, 9]]), Padded(budget=18).rows_allowed)
         array([2, 1])
     """
     most = rows_allowed(lengths)
@@ -269,7 +269,7 @@ def _runs(lengths: IntArray) -> tuple[IntArray, IntArray]:
 def cut_strips(
     lengths: LengthArray,
     members: IntArray,
-    layout: Layout,
+    layout: Padded,
     rng: np.random.Generator,
     multiple: int,
 ) -> tuple[IntArray, IntArray]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout, Shape
+from batchwright.layout import Layout, Packed, Padded, Shape
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -20,6 +20,8 @@ Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 """What becomes of a sample that alone exceeds the budget."""
 
 _DRAWS = 4
+
+_Layout = TypeVar("_Layout", Padded, Packed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +134,10 @@ class Draft:
         )
 
 
-def layout_within(budget: int | tuple[int, ...], **settings: Any) -> Layout:
+def layout_within(of: type[_Layout], budget: int | tuple[int, ...], **settings: Any) -> _Layout:
     """Return a layout with a budget, or with one for each of several columns."""
     one, each = (None, budget) if isinstance(budget, tuple) else (budget, None)
-    return Layout(budget=one, caps=each, **settings)
+    return of(budget=one, caps=each, **settings)
 
 
 def single(owner: str, budget: int | tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from batchwright._checks import keep_whole
 from batchwright.batching.draft import Draft, Oversize, Request
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.lengths import totals
 
 MEGABATCH = 50
@@ -40,9 +40,9 @@ class FixedSize:
         keep_whole(self, "batch_size", "pad_to_multiple_of")
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Padded:
         """Padded rows, a limited number of them."""
-        return Layout(max_samples=self.batch_size, multiple=self.pad_to_multiple_of)
+        return Padded(max_samples=self.batch_size, multiple=self.pad_to_multiple_of)
 
     @property
     def oversize(self) -> Oversize:

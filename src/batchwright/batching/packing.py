@@ -19,7 +19,7 @@ from batchwright.batching.draft import (
 )
 from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout
+from batchwright.layout import Packed
 from batchwright.lengths import MOST_TOKENS, fingerprint, logs, runs
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -76,10 +76,10 @@ class Packing:
             )
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Packed:
         """Samples one after the other within the capacity."""
         return layout_within(
-            self.capacity, kind="packed", max_samples=self.max_samples, multiple=self.align
+            Packed, self.capacity, max_samples=self.max_samples, multiple=self.align
         )
 
     def count(self, request: Request) -> int:

@@ -29,7 +29,7 @@ from batchwright.batching.draft import (
     single,
 )
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout
+from batchwright.layout import Padded
 from batchwright.lengths import logs, runs
 from batchwright.typing import IntArray
 
@@ -106,9 +106,10 @@ class TokenBudget:
             )
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Padded:
         """Padded rows within the budget."""
         return layout_within(
+            Padded,
             self.max_tokens,
             max_samples=None if callable(self.max_samples) else self.max_samples,
             multiple=self.pad_to_multiple_of,

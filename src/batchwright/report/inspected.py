@@ -293,10 +293,11 @@ def layout_line(layout: Layout, unit: str) -> str:
     """Describe how batches lie in memory.
 
     Example:
-        >>> layout_line(Layout("packed", 8192, multiple=16), "tokens")
+        >>> from batchwright.layout import Packed
+        >>> layout_line(Packed(8192, multiple=16), "tokens")
         'rows packed to 8,192 tokens, samples rounded up to multiples of 16'
     """
-    budget = layout.budget if layout.caps is None else layout.caps
+    budget = layout.limits
     is_packed = layout.kind == "packed"
     words = ["packed rows" if is_packed else "padded batches"]
     if budget is not None:

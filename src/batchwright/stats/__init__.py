@@ -4,8 +4,7 @@ from batchwright.stats.plan_stats import (
     PlanStats,
     count_distinct,
     dispersion,
-    lower_bound,
     plan_stats,
 )
 
-__all__ = ["PlanStats", "count_distinct", "dispersion", "lower_bound", "plan_stats"]
+__all__ = ["PlanStats", "count_distinct", "dispersion", "plan_stats"]

@@ -147,7 +147,7 @@ class PlanFacts:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures under the ``--json`` keys."""
-        facts = asdict(self.file)
+        facts = asdict(self.file) | {"layout": self.file.layout.described()}
         if self.measured is not None:
             measured = asdict(self.measured)
             facts |= measured.pop("stats") | measured
@@ -281,7 +281,8 @@ def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> PlainBatch
         None without a budget, or where a sample exceeds it.
 
     Example:
-        >>> plain_batches(np.array([2, 2, 4, 4]), Layout(budget=8), seed=0).batch_size
+        >>> from batchwright.layout import Padded
+        >>> plain_batches(np.array([2, 2, 4, 4]), Padded(8), seed=0).batch_size
         2
     """
     if layout.budget is None:

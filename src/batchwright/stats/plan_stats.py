@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchwright._format import percent
-from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, sums_of_batches, total_of
 from batchwright.typing import Cost, IntArray, IntoLengths
 from batchwright.updates import rank_imbalance
@@ -118,14 +117,15 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
     original = as_lengths(lengths, columns=True)
     columns = plan.entry_lengths(original)
     offsets, layout, origin = plan.offsets, plan.layout, plan.origin
-    laid_out = layout.batch_tokens(columns, offsets)
-    entries = columns if columns.ndim == 1 else layout.areas(columns)
+    laid_out, entries = layout.batch_tokens(columns, offsets), layout.areas(columns)
     tokens = sums_of_batches(entries, offsets)
     update = origin.world_size * origin.accumulate
     steps = np.append(np.arange(0, len(plan), update), len(plan))
     step_tokens = np.add.reduceat(tokens.astype(np.float64), steps[:-1])
     num_tokens, padded_tokens = total_of(tokens), total_of(laid_out)
-    bound, budget = lower_bound(columns, layout), _budget(layout)
+    bound, budget = layout.lower_bound(columns), layout.budget
+    if layout.caps is not None and layout.area == "sum":  # no row takes more
+        budget = sum(layout.caps)
     cut = 0
     pieces = 0
     if layout.max_length is not None:
@@ -152,7 +152,7 @@ def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
         fill=None if budget is None else float(laid_out.mean() / budget),
         lower_bound=bound,
         gap=len(plan) / bound - 1,
-        shapes=_shapes(plan, columns, laid_out),
+        shapes=count_distinct(*np.column_stack(layout.shapes_of(columns, offsets)).T),
         samples_per_batch_mean=float(plan.sizes.mean()),
         samples_per_batch_std=float(plan.sizes.std()),
         samples_per_batch_max=int(plan.sizes.max()),
@@ -208,57 +208,6 @@ def dispersion(entries: IntArray, steps: IntArray) -> float:
     return float(((means - mean) ** 2).sum() / expected.sum())
 
 
-def lower_bound(entries: IntArray, layout: Layout) -> int:
-    """Bound from below the batches that any plan of these samples needs.
-
-    A padded batch whose longest row allows k rows holds at most k samples, so each sample takes
-    at least the k-th part of a batch; a packed one holds at most its capacity, in every column
-    that has one.
-
-    Args:
-        entries: int64[m] or [m, k], length of each sample.
-        layout: The budget.
-
-    Returns:
-        At least 1.
-
-    Example:
-        >>> lower_bound(np.array([6, 6, 4]), Layout("packed", 10))
-        2
-        >>> lower_bound(np.array([6, 6, 4]), Layout("padded", 10))
-        3
-    """
-    rows = layout.rounded(entries)
-    bounds = [1]
-    if layout.max_samples is not None:
-        bounds.append(-(-len(entries) // layout.max_samples))
-    if layout.kind == "packed" and layout.caps is not None:
-        columns = zip(rows.T, layout.caps, strict=True)
-        bounds += [-(-total_of(column) // cap) for column, cap in columns]
-        return max(bounds)
-    if layout.kind == "packed" and rows.ndim == 2:
-        rows = layout.areas(rows)
-    elif entries.ndim == 2:
-        shares = 1 / np.maximum(layout.rows_allowed(entries), 1)
-        return max(*bounds, int(np.ceil(shares.sum() * (1 - 1e-12) - 1e-9)))
-    if layout.budget is not None and layout.kind == "packed":
-        bounds.append(-(-total_of(rows) // layout.budget))
-    elif layout.budget is not None:
-        most = np.maximum(layout.budget // rows, 1)
-        if layout.max_samples is not None:
-            most = np.minimum(most, layout.max_samples)
-        # Sums of k k-ths may come out a hair above a whole number.
-        bounds.append(int(np.ceil((1 / most).sum() * (1 - 1e-12) - 1e-9)))
-    return max(bounds)
-
-
-def _budget(layout: Layout) -> int | None:
-    """Return what a batch may hold in all columns: none of their areas is larger than the sum."""
-    if layout.caps is None or layout.area == "product":
-        return layout.budget
-    return sum(layout.caps)
-
-
 def count_distinct(*columns: IntArray) -> int:
     """Count the rows that differ, of columns of integers. O(n log n).
 
@@ -288,13 +237,3 @@ def _distinct(plan: Plan) -> int:
     if plan.starts is None:
         return count_distinct(plan.indices)
     return count_distinct(plan.indices, plan.starts)
-
-
-def _shapes(plan: Plan, entries: IntArray, laid_out: IntArray) -> int:
-    if plan.layout.kind == "packed" and plan.layout.caps is not None:
-        rows = np.add.reduceat(plan.layout.rounded(entries), plan.offsets[:-1])
-        return count_distinct(*rows.T)
-    if plan.layout.kind == "packed":
-        return count_distinct(laid_out)
-    shapes = np.column_stack(plan.layout.padded_rows(entries, plan.offsets))
-    return count_distinct(*shapes.T)

@@ -69,15 +69,8 @@ def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
     """
     entries, layout = plan.entry_lengths(lengths), plan.layout
     laid_out = layout.batch_tokens(entries, plan.offsets)
-    areas = entries if entries.ndim == 1 else layout.areas(entries)
-    real = np.add.reduceat(areas, plan.offsets[:-1])
-    if layout.kind == "packed":
-        rows = np.ones_like(laid_out)
-        longest = laid_out
-        if layout.caps is not None:
-            longest = np.add.reduceat(layout.rounded(entries), plan.offsets[:-1])
-    else:
-        rows, longest = layout.padded_rows(entries, plan.offsets)
+    real = np.add.reduceat(layout.areas(entries), plan.offsets[:-1])
+    rows, longest = layout.shapes_of(entries, plan.offsets)
     shapes = np.column_stack((rows, longest))
     _, first, of, batches = np.unique(
         _keys(shapes), return_index=True, return_inverse=True, return_counts=True
@@ -85,7 +78,6 @@ def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
     shapes = shapes[first]
     samples = np.bincount(of, plan.sizes)
     padding = 1 - np.bincount(of, real) / np.bincount(of, laid_out)
-    row_lengths = longest if longest.ndim == 1 else layout.areas(longest)
     return ShapeStats(
         kind=layout.kind,
         distinct=len(shapes),
@@ -100,7 +92,7 @@ def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
             )
             for each in np.argsort(-batches, kind="stable")[:COMMONEST].tolist()
         ),
-        grid=_grid(row_lengths, plan.sizes if layout.kind == "packed" else rows),
+        grid=_grid(layout.areas(longest), plan.sizes if layout.kind == "packed" else rows),
     )
 
 
