@@ -94,7 +94,7 @@ def test_every_token_is_there_once_with_its_label(sizes, length, pad, multiple):
     assert {name: value.dtype for name, value in made.items()} == {
         name: value.dtype for name, value in batch.items()
     }
-    assert (warm_up.tokens, warm_up.tokens_cut) == (2 * sum(sizes), 0)
+    assert warm_up.tokens == 2 * sum(sizes)
     if batch["input_ids"].shape[1] > length:
         by_hand = [pieces_by_hand(size, length) for size in sizes]
         assert sorted(made["lengths"].tolist()) == sorted(sum(by_hand, []))
@@ -112,24 +112,6 @@ def test_tokens_stay_in_sequence(sizes, length):
     batch = PadCollator(attention_mask=True)(samples_of(sizes))
     made = LengthWarmUp(constant(length), total_tokens=9)(batch)
     assert made["input_ids"][made["attention_mask"] == 1].tolist() == [*range(1, sum(sizes) + 1)]
-
-
-@given(sizes=sizes, length=lengths)
-def test_truncation_keeps_the_beginnings_and_counts_the_rest(sizes, length):
-    samples = samples_of(sizes)
-    batch = PadCollator(attention_mask=True, lengths=True)(samples)
-    warm_up = LengthWarmUp(constant(length), total_tokens=9, world_size=3, truncate=True)
-    made = warm_up(batch)
-    kept = [
-        {"input_ids": each["input_ids"][:length], "labels": each["labels"][:length]}
-        for each in samples
-    ]
-    assert pairs_in(made) == pairs_by_hand(kept)
-    assert made["lengths"].tolist() == [min(size, length) for size in sizes]
-    assert made["input_ids"].shape[1] <= length
-    assert warm_up.tokens == 3 * sum(min(size, length) for size in sizes)
-    assert warm_up.tokens_cut == 3 * sum(max(0, size - length) for size in sizes)
-    assert warm_up.tokens + warm_up.tokens_cut == 3 * sum(sizes)
 
 
 @given(data=st.data(), length=lengths)
@@ -175,13 +157,14 @@ def test_kinds_of_batches_stay_what_they_are(length):
     )
     assert type(named) is Pair
     assert named.labels[named.labels != -100].tolist() == [*range(1, 21)]
-    made = LengthWarmUp(constant(length), total_tokens=100, lengths=1)(
+    made = LengthWarmUp(constant(length), total_tokens=100)(
         [tokens, torch.tensor([10, 3]), ["a", "b"], 0.5, torch.tensor(2)]
     )
     assert isinstance(made, list)
     assert made[3:] == [0.5, torch.tensor(2)]
-    assert made[2] == {4: ["a", "a", "a", "b"], 5: ["a", "a", "b"], 100: ["a", "b"]}[length]
-    assert sum(made[1].tolist()) == 13
+    pieces = -(-10 // length)
+    assert made[2] == ["a"] * pieces + ["b"] * pieces
+    assert made[1].tolist() == [10] * pieces + [3] * pieces
 
 
 def test_more_dimensions_are_cut_with_the_rest():
@@ -212,18 +195,18 @@ def test_lengths_grow_with_the_tokens_of_all_ranks():
 
 
 @given(
-    sizes=st.lists(sizes, min_size=2, max_size=8), stop=st.integers(0, 8), truncate=st.booleans()
+    sizes=st.lists(sizes, min_size=2, max_size=8), stop=st.integers(0, 8)
 )
-def test_a_resumed_run_cuts_as_if_it_had_not_stopped(sizes, stop, truncate):
+def test_a_resumed_run_cuts_as_if_it_had_not_stopped(sizes, stop):
     pacing = batchwright.pacing.length_warm_up(2, 30, step=2, reach=0.7)
     total = sum(map(sum, sizes))
     collate = PadCollator(attention_mask=True)
     batches = [collate(samples_of(each)) for each in sizes]
-    through = LengthWarmUp(pacing, total_tokens=total, truncate=truncate)
+    through = LengthWarmUp(pacing, total_tokens=total)
     expected = [through(batch) for batch in batches]
-    before = LengthWarmUp(pacing, total_tokens=total, truncate=truncate)
+    before = LengthWarmUp(pacing, total_tokens=total)
     made = [before(batch) for batch in batches[:stop]]
-    after = LengthWarmUp(pacing, total_tokens=total, truncate=truncate)
+    after = LengthWarmUp(pacing, total_tokens=total)
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
     made += [after(batch) for batch in batches[stop:]]
     for one, other in zip(made, expected, strict=True):
@@ -278,23 +261,18 @@ def test_settings_that_make_no_sense_are_refused():
             LengthWarmUp(constant(4), **{"total_tokens": 9, name: 0})
     with pytest.raises(BudgetError, match="length of 0 after 0 tokens"):
         LengthWarmUp(constant(0), total_tokens=9)(TOKENS)
-    with pytest.raises(ColumnNotFoundError, match="lengths='sizes'"):
-        LengthWarmUp(constant(4), total_tokens=9, lengths="sizes")({"input_ids": TOKENS})
     with pytest.raises(ColumnNotFoundError, match="'label'"):
         LengthWarmUp(constant(4), total_tokens=9, pad={"label": 1})({"input_ids": TOKENS})
 
 
-def test_a_mask_of_any_name_is_padded_as_a_mask_and_lengths_follow_it():
+def test_lengths_follow_a_mask_that_says_otherwise():
     tokens = torch.arange(1, 11).reshape(1, 10)
     mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 0, 0]])
-    made = LengthWarmUp(constant(3), total_tokens=9, lengths=1, pad=5)((tokens, mask))
-    assert [value.tolist() for value in made] == [[[4, 5, 5], [6, 7, 8]], [[1, 1, 0], [1, 1, 1]]]
     batch = {"input_ids": tokens, "attention_mask": mask, "lengths": torch.tensor([10])}
-    named = LengthWarmUp(constant(3), total_tokens=9, lengths="attention_mask")(batch)
-    assert named["lengths"].tolist() == [2, 3]
-    cut = LengthWarmUp(constant(3), total_tokens=9, lengths="attention_mask", truncate=True)
-    assert cut(batch)["input_ids"].tolist() == [[4, 5, 6]]  # tokens, not the padding before them
-    assert cut.tokens_cut == 2
+    made = LengthWarmUp(constant(3), total_tokens=9, pad=5)(batch)
+    assert made["input_ids"].tolist() == [[4, 5, 5], [6, 7, 8]]
+    assert made["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert made["lengths"].tolist() == [2, 3]
 
 
 def test_an_epoch_of_a_planned_loader_keeps_its_tokens_and_its_gradient():

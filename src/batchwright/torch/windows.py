@@ -1,11 +1,9 @@
 """The batches of one update, and what they weigh: the labels that their loss sums over."""
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, distributed
 
+from batchwright._checks import whole_number
 from batchwright.errors import LossError
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
 from batchwright.torch.data.rows import is_array
 from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
-from batchwright.torch.data.trees import name_of, parts_of
+from batchwright.torch.data.trees import Parts, name_of, parts_of
 from batchwright.typing import Batch, Field, FloatArray
 
 _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
@@ -35,11 +34,11 @@ class Window:
         global_tokens: What the batches of all ranks weigh. None: unknown without communication.
     """
 
-    batches: tuple[Any, ...]
+    batches: tuple[Batch, ...]
     tokens: float
     global_tokens: float | None = None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -47,10 +46,10 @@ class Window:
 
 
 def windows(
-    loader: Iterable[Any],
+    loader: Iterable[Batch],
     *,
     accumulate: int | None = None,
-    weigh: Callable[[Any], float] | None = None,
+    weigh: Callable[[Batch], float] | None = None,
     sample_weights: npt.ArrayLike | None = None,
 ) -> Iterator[Window]:
     """Group the batches of a loader into updates. The last window holds what is left.
@@ -78,7 +77,7 @@ def windows(
         ...  for window in windows([{"labels": each} for each in labels], accumulate=2)]
         [(2, 3.0), (1, 2.0)]
     """
-    sampler: Any = getattr(loader, "batch_sampler", None)
+    sampler: object = getattr(loader, "batch_sampler", None)
     if accumulate is None:
         accumulate = getattr(sampler, "accumulate", None)
     if accumulate is None:
@@ -86,40 +85,32 @@ def windows(
             "windows needs the number of batches of an update: pass accumulate=, or a "
             "DataLoader with a PlanBatchSampler."
         )
-    try:
-        size = operator.index(accumulate)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise LossError(f"accumulate={accumulate!r}: expected an integer of at least 1.")
+    size = whole_number("windows", "accumulate", accumulate, error=LossError)
     if weigh is not None and not callable(weigh):
         raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
     counter = _counter_of(loader)
+    planned = sampler if isinstance(sampler, PlanBatchSampler) else None
     weights = None if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
-    if weights is not None and not isinstance(sampler, PlanBatchSampler):
+    if weights is not None and planned is None:
         raise LossError(
             f"sample_weights need a DataLoader with a PlanBatchSampler, got {type(loader).__name__}"
             ". Without one, ranks add their weights up: leave them out."
         )
-    batches, done = iter(loader), 0
-    watches = isinstance(sampler, PlanBatchSampler)
+    several = distributed.is_available() and distributed.is_initialized()
+    several = several and distributed.get_world_size() > 1
+    nothing = math.ulp(0.0) if several else 0.0
+    batches, done, watches = iter(loader), 0, True
     while taken := tuple(islice(batches, size)):
-        if watches:
-            watches = not any(warn_if_over_budget(sampler.course, batch) for batch in taken)
+        if planned is not None and watches:
+            watches = not any(warn_if_over_budget(planned.course, batch) for batch in taken)
         if weigh is None:
             counter.look(taken)
-        tokens = sum(_number((weigh or counter)(batch)) for batch in taken) or _nothing()
+        tokens = sum(_number((weigh or counter)(batch)) for batch in taken) or nothing
         everywhere = None
-        if weights is not None:
-            everywhere = _weight_everywhere(sampler, weights, done, len(taken), tokens)
+        if planned is not None and weights is not None:
+            everywhere = _weight_everywhere(planned, weights, done, len(taken), tokens)
         yield Window(taken, tokens, everywhere)
         done += len(taken)
-
-
-def _nothing() -> float:
-    """Return what a window without tokens weighs: see `Window`."""
-    ready = distributed.is_available() and distributed.is_initialized()
-    return math.ulp(0.0) if ready and distributed.get_world_size() > 1 else 0.0
 
 
 def _number(weight: Field) -> float:
@@ -149,14 +140,16 @@ def _weight_everywhere(
             f"{weights.size} sample_weights for a plan {samples}: expected one for each sample of "
             "the data."
         )
-    own = course.weight(first, count, weights, rank=sampler.rank)
+    step = course.world_size
+    begin, end = course.start + first * step, course.start + (first + count) * step
+    own = float(weights[course.plan[begin + sampler.rank : end : step].indices].sum())
     if abs(own - tokens) > 1e-6 * max(own, tokens):
         raise LossError(
             f"by sample_weights the window weighs {own:g} on this rank, but its batches weigh "
             f"{tokens:g}. Give what each sample's loss sums over (a loss of the next token: one "
             "less than the length), and weigh= if batches hold no labels."
         )
-    return course.weight(first, count, weights)
+    return float(weights[course.plan[begin:end].indices].sum())
 
 
 def label_count(batch: Batch) -> float:
@@ -210,11 +203,11 @@ class LabelCounter:
         return _count(batch, in_use=self._in_use)
 
 
-_COUNTERS: WeakKeyDictionary[Any, LabelCounter] = WeakKeyDictionary()
+_COUNTERS: WeakKeyDictionary[object, LabelCounter] = WeakKeyDictionary()
 """What is known of the labels of each loader, from one epoch to the next."""
 
 
-def _counter_of(loader: Any) -> LabelCounter:
+def _counter_of(loader: object) -> LabelCounter:
     pads = getattr(getattr(loader, "collate_fn", None), "pad", None)
     counter = LabelCounter(in_use=isinstance(pads, Mapping) and LABEL_IGNORE in pads.values())
     try:
@@ -234,9 +227,8 @@ def _count(batch: Batch, *, in_use: bool) -> float:
     if isinstance(batch, Tensor) and batch.ndim:
         return float(batch.shape[0])
     fields = parts_of(batch) or {}
-    name = next(
-        (name for name in (*LABEL_NAMES, "lengths", "attention_mask") if name in fields), None
-    )
+    named = (*LABEL_NAMES, "lengths", "attention_mask")
+    name = next((each for each in named if each in fields), None)
     if name in LABEL_NAMES:
         return _labels(fields[name], fields, name_of("batch", batch, name))
     if name is not None:
@@ -245,35 +237,38 @@ def _count(batch: Batch, *, in_use: bool) -> float:
             shape = "[rows]" if are_lengths else "[rows, length]"
             raise LossError(f"{name_of('batch', batch, name)} is no tensor {shape}: {_WEIGH}")
         return float((values if are_lengths else values != 0).sum())
-    last = [*fields][-1] if fields and isinstance(batch, tuple | list) else None
-    if last is not None and is_array(fields[last]):
-        return _labels(fields[last], {}, name_of("batch", batch, last), in_use=in_use)
+    if isinstance(batch, tuple | list) and batch and is_array(batch[-1]):
+        path = name_of("batch", batch, [*fields][-1])
+        return _labels(batch[-1], {}, path, in_use=in_use)
     raise LossError(f"it is unknown what a batch of type {type(batch).__name__} weighs: {_WEIGH}")
 
 
-def _labels(labels: Field, fields: Mapping[Any, Field], path: str, *, in_use: bool = True) -> float:
+def _labels(labels: Field, fields: Parts, path: str, *, in_use: bool = True) -> float:
     """Count labels, given the other fields of a batch that has names."""
     values = _numbers(labels)
     if values is None or not values.ndim:
         kind = "a tensor without rows" if values is not None else f"of type {type(labels).__name__}"
         raise LossError(f"{path} is {kind}, expected a tensor of labels: {_WEIGH}")
     given = f"{path} is {values.dtype}{list(values.shape)}"
+    counted = float((values != LABEL_IGNORE).sum())
     if values.numel() == values.shape[0]:
-        return float((values != LABEL_IGNORE).sum())
+        return counted
     if is_whole(values.dtype) and values.dtype != torch.bool:
-        both = torch.stack(((values == LABEL_IGNORE).sum(), (values < 0).sum()))
-        ignored, negative = both.tolist()
-        if not ignored and not in_use:
+        if counted == values.numel() and not in_use:
             why = "without -100, and nothing says what pads it in a tuple"
             raise LossError(f"{given} {why}: {_WEIGH}")
-        if negative > ignored:
+        if counted > int((values >= 0).sum()):
             raise LossError(
                 f"{given} and holds negative numbers other than {LABEL_IGNORE}: do these count? "
                 f"{_WEIGH.capitalize()}"
             )
-        return float(values.numel() - ignored)
-    like_another = _is_like_another(values, fields)
-    inside = _inside(values, fields) if like_another else None
+        return counted
+    is_one_a_token = any(
+        _is_one_a_token(values, other)
+        for name, other in fields.items()
+        if name not in LABEL_NAMES and is_array(other)
+    )
+    inside = _inside(values, fields) if is_one_a_token else None
     if values.dtype == torch.bool:
         if inside is None:
             raise LossError(
@@ -281,24 +276,18 @@ def _labels(labels: Field, fields: Mapping[Any, Field], path: str, *, in_use: bo
                 f"the attention_mask of the labels (as PadCollator(lengths=…) does), or {_WEIGH}"
             )
         return inside
-    if not like_another:
+    if not is_one_a_token:
         raise LossError(f"{given}: does each entry count, or each row? {_WEIGH.capitalize()}")
-    counted = float((values != LABEL_IGNORE).sum())
     return counted if inside is None else min(counted, inside)
 
 
-def _is_like_another(labels: Tensor, fields: Mapping[Any, Field]) -> bool:
-    """Check whether another field has the rows and the length of the labels: one a token."""
-    for name, other in fields.items():
-        if name not in LABEL_NAMES and is_array(other):
-            shape = tuple(other.shape)
-            tokens = len(shape) in {2, 3} and shape[:2] == tuple(labels.shape[:2])
-            if tokens or shape == tuple(labels.shape):
-                return True
-    return False
+def _is_one_a_token(labels: Tensor, other: Field) -> bool:
+    """Check whether a field has the rows and the length of the labels."""
+    same = other.ndim in {2, 3} and tuple(other.shape[:2]) == tuple(labels.shape[:2])
+    return same or tuple(other.shape) == tuple(labels.shape)
 
 
-def _inside(labels: Tensor, fields: Mapping[Any, Field]) -> float | None:
+def _inside(labels: Tensor, fields: Parts) -> float | None:
     """Count the labels that are no padding by the batch's mask or lengths; None without these."""
     each = labels[0, 0].numel() if labels.numel() else 1
     mask, lengths = (_numbers(fields.get(name)) for name in ("attention_mask", "lengths"))

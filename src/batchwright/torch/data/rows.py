@@ -10,10 +10,9 @@ that can be read in two ways, or in none, is refused with the field's name: then
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from numbers import Number
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -22,20 +21,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from batchwright.errors import UpdateError
 from batchwright.torch.data.documents import cut_documents, is_packed
-from batchwright.torch.data.trees import (
-    is_named_tuple,
-    leaves_of,
-    like,
-    name_of,
-    parts_of,
-    tensors_of,
-)
+from batchwright.torch.data.trees import is_named_tuple, leaves_of, like, name_of, parts_of, tensors_of
 from batchwright.typing import Batch, Field
 
 Rows: TypeAlias = slice | Sequence[int] | Tensor
 """Rows of a batch: a slice, or their numbers in any order, repeated ones allowed."""
 
-Split: TypeAlias = Callable[[Any], tuple[Any, Any]]
+Split: TypeAlias = Callable[[Batch], tuple[Batch, Batch]]
 """Cuts a batch in two: batch → (first half, second half)."""
 
 _ADVICE = "Pass split= to the update for batches of this kind, or leave the field out."
@@ -76,17 +68,16 @@ def checked(split: Split) -> Split:
             raise
         except Exception as error:
             raise UpdateError(f"split= raised {type(error).__name__}: {error}") from error
-        whole = _size(batch)
-        if whole is not None and whole in {_size(first), _size(second)}:
+        whole = size(batch)
+        if whole is not None and whole in {size(first), size(second)}:
             raise UpdateError("split= returned a part that is no smaller than the batch.")
         return first, second
 
+    def size(batch: Batch) -> int | None:
+        tensors = tensors_of(batch)
+        return sum(each.numel() for each in tensors) if tensors else num_rows(batch)
+
     return cut
-
-
-def _size(batch: Batch) -> int | None:
-    tensors = tensors_of(batch)
-    return sum(each.numel() for each in tensors) if tensors else num_rows(batch)
 
 
 def num_rows(batch: Batch) -> int | None:
@@ -111,7 +102,7 @@ many in dimension 0. Pass split= to the update for batches of this kind, or leav
     """
     if is_packed(batch):
         return 1
-    reading = Reading.of(batch)
+    reading = _reading_of(batch)
     reading.take(batch, None)
     return reading.rows
 
@@ -131,8 +122,7 @@ def select_rows(batch: Batch, rows: Rows) -> Batch:
         if numbers == [0]:
             return batch
         raise UpdateError(f"rows {rows!r} of a packed batch: it is one row, and stays whole.")
-    reading = Reading.of(batch)
-    return reading.take(batch, rows)
+    return _reading_of(batch).take(batch, rows)
 
 
 class _Node(NamedTuple):
@@ -140,37 +130,16 @@ class _Node(NamedTuple):
 
     path: str
     value: Field
-    structures: bool = False  # a tuple, or in a list, as a DataLoader makes it: may well be fields
-    name: Any = None
+    is_structure: bool = False  # a tuple, or in a list, as a DataLoader makes it: may be fields
+    name: Field = None
     is_batch: bool = False
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """How a batch is read: its number of rows, and whether only lists have them."""
 
     rows: int
     in_lists: bool = False
-
-    @staticmethod
-    def of(batch: Batch) -> "Reading":
-        """Count the rows."""
-        fields = list(_fields(_Node("batch", batch, is_batch=True)))
-        arrays = [(each.path, each.value.shape[0]) for each in fields if is_array(each.value)]
-        for path, rows in arrays:
-            if rows != arrays[0][1]:
-                raise UpdateError(
-                    f"{arrays[0][0]} has {arrays[0][1]} rows and {path} has {rows}: expected as "
-                    f"many in dimension 0. {_ADVICE}"
-                )
-        sequences = [each for each in fields if _is_sequence(each.value)]
-        if not arrays and not sequences:
-            raise UpdateError(
-                f"a batch of type {type(batch).__name__} has no rows: expected a tensor, or a "
-                "dict, tuple or dataclass of tensors with the rows in dimension 0, and of lists "
-                "with one entry a row. Pass split= to the update for any other kind."
-            )
-        return Reading(arrays[0][1]) if arrays else _of_lists(sequences)
 
     def take(self, batch: Batch, rows: Rows | None) -> Field:
         """Take rows of a batch. None: only check that this is possible, and return the batch."""
@@ -192,44 +161,37 @@ class Reading:
             return "fields"
         if is_array(value):
             return "rows"
+        given = f"{node.path} is a {type(value).__name__}"
         if not _is_sequence(value):
             if _is_plain(value):
                 return "whole"
             raise UpdateError(
-                f"{node.path} is a {type(value).__name__}, and its rows are unknown: expected a "
-                f"tensor, an array, or a list with one entry a row. {_ADVICE}"
+                f"{given}, and its rows are unknown: expected a tensor, an array, or a list with "
+                f"one entry a row. {_ADVICE}"
             )
-        if _fits_as_fields(value, self.rows):
-            return self._kind_of_square(node) if len(value) == self.rows else "fields"
+        if _may_be_fields(value, self.rows):
+            return "fields" if len(value) != self.rows else self._kind_of_square(node)
         if len(value) == self.rows:
             return "rows"
         several = len(value) > self.rows > 1 and len(value) % self.rows == 0
         if _is_plain_throughout(value) and not several:
             return "whole"
         raise UpdateError(
-            f"{node.path} is a {type(value).__name__} of {len(value)} for {self.rows} rows: "
-            f"expected one entry a row. {_ADVICE}"
+            f"{given} of {len(value)} for {self.rows} rows: expected one entry a row. {_ADVICE}"
         )
 
     def _kind_of_square(self, node: _Node) -> Literal["rows", "fields"]:
         """Decide whether as many fields as there are rows are fields, or one entry a row."""
-        value, kinds, structures = node.value, _kinds_of(node.value), node.structures
-        if "plain" in kinds or ("none" in kinds and not structures):
+        kinds = _kinds_of(node.value)
+        if "plain" in kinds or not (node.is_structure or _is_of_arrays(node.value)):
             return "rows"
         kinds -= {"none"}
-        if len(kinds) > 1 or (structures and kinds <= {"list", "tuple"}):
-            return "fields"
-        images = _have_three_dimensions(value)
-        if (self.in_lists and (images or not structures)) or not (
-            structures or _is_of_arrays(value)
-        ):
-            return "rows"
-        may_be_channels = self.rows in {3, 4} and images
-        typed = {(type(each), each.dtype, each.ndim) for each in _arrays_of(value)}
-        in_tensors = structures and not self.in_lists
-        if kinds != {"mapping"} and (len(typed) > 1 or (in_tensors and not may_be_channels)):
-            return "fields"
-        if self.rows == 1 or (may_be_channels and _are_images(value)):
+        if node.is_structure:
+            may_be_images = self.rows in {3, 4} and _have_three_dimensions(node.value)
+            stacked = kinds == {"array"} and not self.in_lists and not may_be_images
+            if len(kinds) > 1 or kinds <= {"list", "tuple"} or stacked:
+                return "fields"
+        elif self.in_lists or self.rows == 1:
             return "rows"
         raise UpdateError(
             f"{node.path} holds {self.rows} fields of {self.rows} rows: has it one entry a row, or "
@@ -237,24 +199,36 @@ class Reading:
         )
 
 
-def _of_lists(sequences: list[_Node]) -> Reading:
+def _reading_of(batch: Batch) -> Reading:
+    fields = list(_fields(_Node("batch", batch, is_batch=True)))
+    arrays = [(each.path, each.value.shape[0]) for each in fields if is_array(each.value)]
+    for path, rows in arrays:
+        if rows != arrays[0][1]:
+            raise UpdateError(
+                f"{arrays[0][0]} has {arrays[0][1]} rows and {path} has {rows}: expected as "
+                f"many in dimension 0. {_ADVICE}"
+            )
+    if arrays:
+        return Reading(arrays[0][1])
+    sequences = [each for each in fields if _is_sequence(each.value)]
+    if not sequences:
+        raise UpdateError(
+            f"a batch of type {type(batch).__name__} has no rows: expected a tensor, or a dict, "
+            "tuple or dataclass of tensors with the rows in dimension 0, and of lists with one "
+            "entry a row. Pass split= to the update for any other kind."
+        )
+    return Reading(_rows_of_lists(sequences), in_lists=True)
+
+
+def _rows_of_lists(sequences: list[_Node]) -> int:
     """Count the rows of a batch in which no field is a tensor."""
     filled = [each for each in sequences if len(each.value)]
     counting = [each for each in filled if not _is_plain_throughout(each.value)] or filled
     if not counting:
-        return Reading(0, in_lists=True)
-    as_rows = {len(each.value) for each in counting}
+        return 0
     possible = set.intersection(*({len(each.value)} | _rows_as_fields(each) for each in counting))
-    images = (
-        each
-        for each in counting
-        if all(is_array(entry) or entry is None for entry in each.value)
-        and _have_three_dimensions(each.value)
-    )
-    if len(as_rows) == 1 and any(_are_images(each.value) or not each.structures for each in images):
-        possible = as_rows
     if len(possible) == 1:
-        return Reading(possible.pop(), in_lists=True)
+        return possible.pop()
     first = counting[0]
     if possible:
         raise UpdateError(
@@ -282,23 +256,20 @@ def _checked(rows: Sequence[int] | Tensor, size: int) -> list[int]:
 
 def _rows_of(node: _Node, rows: slice | list[int]) -> Field:
     """Take rows of a tensor, array, list or tuple."""
-    value, path = node.value, node.path
-    if isinstance(value, np.ndarray):
-        return value[rows]
+    value = node.value
     strided = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
-    if strided and isinstance(rows, slice):
+    if isinstance(value, np.ndarray) or (strided and isinstance(rows, slice)):
         return value[rows]
     size = value.shape[0] if isinstance(value, Tensor) else len(value)
     numbers = list(range(size))[rows] if isinstance(rows, slice) else rows
     if not isinstance(value, Tensor):
-        return like(value, dict(enumerate(value[number] for number in numbers)), path)
+        return like(value, dict(enumerate(value[number] for number in numbers)), node.path)
     if value.is_nested:
         kept = value.unbind()
-        return torch.nested.as_nested_tensor(
-            [kept[number] for number in numbers], layout=value.layout
-        )
+        chosen = [kept[number] for number in numbers]
+        return torch.nested.as_nested_tensor(chosen, layout=value.layout)
     if value.layout not in {torch.strided, torch.sparse_coo}:
-        raise UpdateError(f"{path} is of layout {value.layout}, and cannot be cut. {_ADVICE}")
+        raise UpdateError(f"{node.path} is of layout {value.layout}, and cannot be cut. {_ADVICE}")
     return value.index_select(0, torch.tensor(numbers, dtype=torch.int64, device=value.device))
 
 
@@ -313,8 +284,9 @@ def _fields(node: _Node) -> Iterator[_Node]:
 def _parts(node: _Node) -> Iterator[_Node]:
     within = isinstance(node.value, list)
     for name, part in (parts_of(node.value) or {}).items():
-        structures = isinstance(part, tuple) or within
-        yield _Node(name_of(node.path, node.value, name), part, structures, name)
+        yield _Node(
+            name_of(node.path, node.value, name), part, within or isinstance(part, tuple), name
+        )
 
 
 def _is_field(node: _Node) -> bool:
@@ -327,41 +299,42 @@ def _is_field(node: _Node) -> bool:
         return not _is_container(value)
     kinds = _kinds_of(value)
     mixed = len(kinds - {"none"}) > 1 or kinds == {"none", "mapping"}
-    return not (node.structures and mixed)
+    return not (node.is_structure and mixed)
 
 
-def _holds_rows(batch: list[Any]) -> bool:
+def _holds_rows(batch: list[Field]) -> bool:
     """Check whether a list that is the batch holds rows, and not fields."""
-    ambiguous = UpdateError(
-        f"a batch that is a list of {len(batch)}: are these rows, or fields? Let collate_fn return "
-        "a dict or a tuple of fields, or pass split= to the update."
-    )
-    if any(map(is_array, batch)):
-        if all(map(is_array, batch)) and _have_three_dimensions(batch):
-            raise ambiguous  # images, or frames of a batch
-        return False
-    if not any(map(_is_sequence, batch)):
-        if len(_sizes_of(batch)) == 1 and not _are_images(batch):
-            raise ambiguous  # dicts of fields, or samples that happen to be equally long
-        return True
-    if not all(map(_is_sequence, batch)):
-        return False
-    if len({len(each) for each in batch}) > 1 or all(len(_kinds_of(each)) > 1 for each in batch):
-        return True
-    raise ambiguous
+    arrays, sequences = list(map(is_array, batch)), list(map(_is_sequence, batch))
+    if any(arrays):
+        holds, unclear = False, all(arrays) and _have_three_dimensions(batch)  # images, or frames
+    elif not any(sequences):  # dicts of fields, or samples that happen to be equally long
+        sizes = {each.shape[0] for each in _arrays_of(batch)}
+        holds, unclear = True, len(sizes) == 1 and not _are_images(batch)
+    else:
+        holds = all(sequences)
+        lengths = {len(each) for each in batch} if holds else set()
+        unclear = len(lengths) == 1 and not all(len(_kinds_of(each)) > 1 for each in batch)
+    if unclear:
+        raise UpdateError(
+            f"a batch that is a list of {len(batch)}: are these rows, or fields? Let collate_fn "
+            "return a dict or a tuple of fields, or pass split= to the update."
+        )
+    return holds
 
 
 def _rows_as_fields(node: _Node) -> set[int]:
     """Return how many rows a list or tuple may have if it holds fields."""
     value = node.value
-    if not node.structures and not _is_of_arrays(value):
+    if not node.is_structure and not _is_of_arrays(value):
         return set()
-    sizes = _sizes_of(value) | _lengths_of(value)
-    return {size for size in sizes if _fits_as_fields(value, size)}
+    sizes = {each.shape[0] for each in _arrays_of(value)} | _lengths_of(value)
+    return {size for size in sizes if _may_be_fields(value, size)}
 
 
-def _fits_as_fields(value: Field, rows: int) -> bool:
+def _may_be_fields(value: Field, rows: int) -> bool:
     """Check whether everything in a list or tuple may be a field of so many rows."""
+    if _kinds_of(value) <= {"array", "none"} and _are_images(value):
+        return False
     has_rows = bool(_arrays_of(value) or _lengths_of(value))
     return has_rows and all(_fits(each, rows) for each in value)
 
@@ -412,11 +385,6 @@ def _arrays_of(value: Field) -> list[Field]:
     return [each for each in leaves_of(value) if is_array(each)]
 
 
-def _sizes_of(value: Field) -> set[int]:
-    """Return the sizes of dimension 0 of the arrays in a value."""
-    return {each.shape[0] for each in _arrays_of(value)}
-
-
 def _lengths_of(value: Field) -> set[int]:
     """Return the lengths of the lists and tuples in a value."""
     parts = (parts_of(value) or {}).values() if _is_container(value) else ()
@@ -448,6 +416,6 @@ def _have_three_dimensions(value: Field) -> bool:
 
 def _are_images(value: Field) -> bool:
     """Check whether the arrays [channels, height, width] differ in both height and width."""
-    arrays = _arrays_of(value)
-    differ = (len({each.shape[side] for each in arrays}) > 1 for side in (1, 2))
-    return all(each.ndim == 3 for each in arrays) and all(differ)
+    sides = [each.shape[1:] for each in _arrays_of(value) if each.ndim == 3]
+    differ = all(len(set(side)) > 1 for side in zip(*sides, strict=True))
+    return bool(sides) and differ and _have_three_dimensions(value)

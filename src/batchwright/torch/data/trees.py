@@ -4,11 +4,13 @@
 unless each class is registered.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -16,8 +18,11 @@ from torch import Tensor
 from batchwright.errors import UpdateError
 from batchwright.typing import Field
 
+Parts: TypeAlias = dict[Field, Field]
+"""What a value holds, by name or position."""
 
-def parts_of(value: Field) -> dict[Any, Field] | None:
+
+def parts_of(value: Field) -> Parts | None:
     """Return what a mapping, dataclass, tuple or list holds, by name or position; else None.
 
     Example:
@@ -34,7 +39,7 @@ def parts_of(value: Field) -> dict[Any, Field] | None:
     return dict(enumerate(value)) if isinstance(value, tuple | list) else None
 
 
-def is_named_tuple(value: Field) -> bool:
+def is_named_tuple(value: object) -> bool:
     """Check whether a value is a named tuple."""
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
@@ -54,7 +59,7 @@ def tensors_of(value: Field) -> list[Tensor]:
     return [each for each in leaves_of(value) if isinstance(each, Tensor)]
 
 
-def mapped(value: Field, function: Callable[[Tensor], Any]) -> Field:
+def mapped(value: Field, function: Callable[[Tensor], Field]) -> Field:
     """Apply a function to every tensor in a value, at any depth."""
     if isinstance(value, Tensor):
         return function(value)
@@ -64,56 +69,40 @@ def mapped(value: Field, function: Callable[[Tensor], Any]) -> Field:
     return like(value, {name: mapped(part, function) for name, part in parts.items()}, None)
 
 
-def name_of(path: str, value: Field, name: Any) -> str:
+def name_of(path: str, value: Field, name: object) -> str:
     """Name a part of a value as code would: ``batch['x']``, ``batch.x``."""
     by_name = is_named_tuple(value) or dataclasses.is_dataclass(value)
     return f"{path}.{name}" if by_name and not isinstance(value, Mapping) else f"{path}[{name!r}]"
 
 
-def like(value: Field, parts: Mapping[Any, Field], path: str | None = "batch") -> Field:
+def like(value: Field, parts: Parts, path: str | None = "batch") -> Field:
     """Rebuild what `parts_of` took apart from other parts, by the same names or positions.
 
     Returns an object of the same class if one can be made of the parts, else a dict, tuple or list.
     `path` is the name of `value` in errors; with None a dataclass keeps its other attributes.
     """
-    kind = type(value)
-    if isinstance(value, Mapping):
-        # A copy of a dict keeps attributes such as default_factory; others may share their items.
-        makers = [lambda: _updated(copy.copy(value), parts), lambda: kind(parts)]
-        made = None
-        if kind is not dict:
-            made = _first_good(makers if isinstance(value, dict) else makers[::-1], parts)
-        return dict(parts) if made is None else made
-    if dataclasses.is_dataclass(value):
-        return _dataclass_like(value, parts, path)
     if is_named_tuple(value):
         return value._make(parts.values())
-    base = tuple if isinstance(value, tuple) else list
-    made = None if kind is base else _first_good([lambda: kind(parts.values())], parts)
-    return base(parts.values()) if made is None else made
-
-
-def _updated(made: Any, parts: Mapping[Any, Field]) -> Field:
-    for name, part in parts.items():
-        made[name] = part
-    return made
-
-
-def _first_good(makers: list[Callable[[], Any]], parts: Mapping[Any, Field]) -> Field:
-    """Return the first object that holds exactly the parts; None if there is none."""
-    for make in makers:
-        try:
-            made = make()
-            held = parts_of(made)
-        except Exception:  # noqa: BLE001, S112 (a class of the user's: whatever it raises)
-            continue
-        whole = held is not None and held.keys() == parts.keys()
-        if held and whole and all(held[name] is part for name, part in parts.items()):
+    if not isinstance(value, Mapping | tuple | list):
+        return _dataclass_like(value, parts, path)
+    if isinstance(value, Mapping):
+        plain: Field = dict(parts)
+    else:
+        plain = tuple(parts.values()) if isinstance(value, tuple) else list(parts.values())
+    with contextlib.suppress(Exception):  # a class of the user's may raise anything
+        if isinstance(value, dict | UserDict):
+            made = copy.copy(value)  # with attributes such as default_factory
+            for name, part in parts.items():
+                made[name] = part
+        else:
+            made = type(value)(plain)
+        held = parts_of(made) or {}
+        if held.keys() == parts.keys() and all(held[name] is parts[name] for name in parts):
             return made
-    return None
+    return plain
 
 
-def _dataclass_like(value: Field, parts: Mapping[Any, Field], path: str | None) -> Field:
+def _dataclass_like(value: Field, parts: Parts, path: str | None) -> Field:
     """Copy a dataclass, frozen or not, without running its `__post_init__` again."""
     made = copy.copy(value)
     others = [each for each in getattr(made, "__dict__", {}) if each not in parts]
