@@ -6,7 +6,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch.utils.data import Subset
@@ -18,13 +18,13 @@ from batchwright.planner import Planner
 from batchwright.plans import Plan
 from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
-from batchwright.torch.data.plan_source import PlannerSource, as_source
+from batchwright.torch.data.plan_source import as_source
 from batchwright.torch.data.ranks import given_place, placed
 from batchwright.torch.data.resume import Course, Position, chart, read_position
 from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.typing import State
 
-Batch: TypeAlias = list[int] | list[Piece]
+Entries: TypeAlias = list[int] | list[Piece]
 """One batch: sample indices, or pieces of samples where the plan splits long ones."""
 
 _DEPTH = 16
@@ -84,7 +84,8 @@ class PlanBatchSampler:
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
-        return self._num_batches(self.world_size)
+        world_size = self.world_size
+        return self._source.num_batches(world_size) // world_size
 
     def __iter__(self) -> "PlanIterator":
         """Begin an epoch, or go on where the loaded state says."""
@@ -93,8 +94,8 @@ class PlanBatchSampler:
     def __repr__(self) -> str:
         rank, world_size = placed(self._given, "")
         return (
-            f"PlanBatchSampler({self._num_batches(world_size)} batches an epoch, epoch "
-            f"{self.epoch}, rank {rank} of {world_size})"
+            f"PlanBatchSampler({self._source.num_batches(world_size) // world_size} batches an "
+            f"epoch, epoch {self.epoch}, rank {rank} of {world_size})"
         )
 
     @property
@@ -110,12 +111,12 @@ class PlanBatchSampler:
     @property
     def rank(self) -> int:
         """This process, from 0."""
-        return self._placed()[0]
+        return placed(self._given, "PlanBatchSampler")[0]  # ranks may be known only later
 
     @property
     def world_size(self) -> int:
         """Processes that share the epoch."""
-        return self._placed()[1]
+        return placed(self._given, "PlanBatchSampler")[1]
 
     @property
     def course(self) -> Course | None:
@@ -139,7 +140,7 @@ class PlanBatchSampler:
         self.epoch = epoch_number(epoch)
         self._passes, self._is_spent = 0, False
 
-    def state_after(self, consumed: int) -> dict[str, Any]:
+    def state_after(self, consumed: int) -> State:
         """Return where the run is when the training loop has consumed some batches.
 
         Args:
@@ -153,7 +154,7 @@ class PlanBatchSampler:
         course = self._course
         moved_on = course is not None and course.epoch != self.epoch and not consumed
         if course is None or self._loaded is not None or moved_on:
-            course = self._chart(self._next_position())
+            course = chart(self._source, self._upcoming(), self.world_size)
         try:
             batches = operator.index(consumed)
         except TypeError:
@@ -165,9 +166,7 @@ class PlanBatchSampler:
             )
         return self._state(course, batches)
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], *, planned_by: Planner | Plan | None = None
-    ) -> None:
+    def load_state_dict(self, state: State, *, planned_by: Planner | Plan | None = None) -> None:
         """Make the next iterator go on where a state was saved, in that state's epoch.
 
         Args:
@@ -183,43 +182,46 @@ class PlanBatchSampler:
         began = None if planned_by is None else as_source(planned_by)
         position = read_position(state, self._source, began)
         if position.legs:
-            self._chart(position)
+            chart(self._source, position, self.world_size)  # refuses what does not fit
         self._loaded = position
         self.epoch = position.epoch
         self._passes, self._is_spent = 0, False
 
-    def _placed(self) -> tuple[int, int]:
-        """Return rank and world size as they are now: ranks may be known only later."""
-        return placed(self._given, "PlanBatchSampler")
-
-    def _num_batches(self, world_size: int) -> int:
-        return self._source.num_batches(world_size) // world_size
-
-    def _next_position(self) -> Position:
+    def _upcoming(self) -> Position:
+        """Return where the next iterator begins."""
         if self._loaded is not None and self._loaded.epoch == self.epoch:
             return self._loaded
         return Position(self.epoch)
 
-    def _chart(self, position: Position, *, warn: bool = False) -> Course:
-        return chart(self._source, position, self.world_size, warn=warn)
-
-    def _state(self, course: Course | None, taken: int) -> dict[str, Any]:
+    def _state(self, course: Course | None, taken: int) -> State:
         """Return the state after some batches; without a course, that of the next iterator."""
-        position = self._next_position() if course is None else course.after(taken)
+        position = self._upcoming() if course is None else course.after(taken)
         return position.state(self._source)
 
-    def _begin(self, state: Mapping[str, Any] | None = None) -> tuple[Course, int]:
+    def _begin(self, state: State | None = None) -> tuple[Course, int]:
         """Bind an iterator to what is left of an epoch; return that, and the rank."""
-        upcoming = self._next_position() if state is None else read_position(state, self._source)
+        source = self._source
+        position = self._upcoming() if state is None else read_position(state, source)
         self._course = None  # frees the last plan before the next is made
-        course = self._chart(upcoming, warn=True)
+        course = chart(source, position, self.world_size, warn=True)
         self._course, self._loaded = course, None
         if course.plan is not None and (loader := _loader_in_use(self)) is not None:
             check_loader(course.plan, *loader)
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch
         if course.known is None:
-            self._warn_if_repeated(course)
+            # A first look at a batch or two does not count; nor epochs that are all alike, as in
+            # validation.
+            repeated = (self._is_spent or self._passes > 1) and not self._has_warned
+            if repeated and course.plan is not None:
+                self._has_warned = True
+                if not source.is_alike(course.plan):
+                    warnings.warn(
+                        f"epoch {self.epoch} is repeated, with the same batches. Call "
+                        "sampler.set_epoch(epoch) before each epoch; or, where the same batches "
+                        "are wanted, make the sampler of one plan: PlanBatchSampler(planner(0)).",
+                        stacklevel=3,
+                    )
             self._passes += 1
         return course, self.rank
 
@@ -227,23 +229,8 @@ class PlanBatchSampler:
         """Take note that an iterator came to its end."""
         self._is_spent = self._is_spent or course.epoch == self.epoch
 
-    def _warn_if_repeated(self, course: Course) -> None:
-        """Warn if the epoch is repeated. A first look at a batch or two does not count."""
-        source, repeated = self._source, self._is_spent or self._passes > 1
-        if not repeated or self._has_warned or not isinstance(source, PlannerSource):
-            return
-        self._has_warned = True
-        # Where all epochs are alike, as in validation, nothing was forgotten.
-        if course.plan is not None and not source.is_alike(course.plan):
-            warnings.warn(
-                f"epoch {self.epoch} is repeated, with the same batches. Call "
-                "sampler.set_epoch(epoch) before each epoch; or, where the same batches are "
-                "wanted, make the sampler of one plan: PlanBatchSampler(planner(0)).",
-                stacklevel=3,
-            )
 
-
-class PlanIterator(Iterator[Batch]):
+class PlanIterator(Iterator[Entries]):
     """Goes through one rank's batches of one epoch.
 
     Its state says what was *taken* from the iterator, in batches of all ranks together. A loader
@@ -252,8 +239,8 @@ class PlanIterator(Iterator[Batch]):
 
     def __init__(
         self,
-        begin: Callable[[Mapping[str, Any] | None], tuple[Course, int]],
-        state: Callable[[Course | None, int], dict[str, Any]],
+        begin: Callable[[State | None], tuple[Course, int]],
+        state: Callable[[Course | None, int], State],
         end: Callable[[Course], None],
     ) -> None:
         self._begin, self._state, self._end = begin, state, end
@@ -261,39 +248,35 @@ class PlanIterator(Iterator[Batch]):
         self._rank = 0
         self._taken = 0
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Entries:
         """Return the next batch, as plain integers: data sets expect them."""
         if self._course is None:
             self._course, self._rank = self._begin(None)
-        course = self._course
-        if course.plan is None or self._taken >= len(course):
+        course, plan = self._course, self._course.plan
+        if plan is None or self._taken >= len(course):
             self._end(course)
             raise StopIteration
         batch = course.start + self._taken * course.world_size + self._rank
         self._taken += 1
-        return _entries(course.plan, batch)
+        entries: list[int] = plan[batch].tolist()
+        if plan.starts is None:
+            return entries
+        starts = plan.starts[plan.offsets[batch] : plan.offsets[batch + 1]].tolist()
+        size = plan.layout.max_length
+        ends = [None if size is None else start + size for start in starts]
+        return list(map(Piece, entries, starts, ends))
 
     def state_dict(self) -> State:
         """Return where the iterator is: less than 1 KB, which JSON can keep."""
         return self._state(self._course, self._taken)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where a state was saved; see `PlanBatchSampler.load_state_dict`."""
         self._course, self._rank = self._begin(state)
         self._taken = 0
 
 
-def _entries(plan: Plan, batch: int) -> Batch:
-    entries: list[int] = plan[batch].tolist()
-    if plan.starts is None:
-        return entries
-    starts = plan.starts[plan.offsets[batch] : plan.offsets[batch + 1]].tolist()
-    size = plan.layout.max_length
-    ends = [None if size is None else start + size for start in starts]
-    return list(map(Piece, entries, starts, ends))
-
-
-def planned_sampler(loader: Any) -> PlanBatchSampler:
+def planned_sampler(loader: object) -> PlanBatchSampler:
     """Return the sampler of a loader; raise if the loader would ignore its plan.
 
     Trainers shuffle by themselves, replace samplers, or shard batches a second time, without a
@@ -336,52 +319,48 @@ def planned_sampler(loader: Any) -> PlanBatchSampler:
     return sampler
 
 
-def check_loader(plan: Plan, dataset: Any, collate_fn: Any) -> None:
+def check_loader(plan: Plan, dataset: object, collate_fn: object) -> None:
     """Raise `PlanError` unless a data set and a collator do what a plan expects."""
-    _check_size(plan, dataset)
+    try:
+        size = len(dataset)  # type: ignore[arg-type]  # may not have one
+    except Exception:  # noqa: BLE001 (a data set may say in any way that it does not know)
+        size = None
+    planned = plan.origin.num_samples
+    fits = planned == size if planned is not None else size is None or plan.indices.max() < size
+    if size is not None and not fits:
+        count = f"{planned} lengths" if planned is not None else f"sample {plan.indices.max()}"
+        consequence = (
+            "The rest would never be seen"
+            if planned is not None and planned < size
+            else "Some that the plan asks for do not exist"
+        )
+        raise PlanError(
+            f"the plan was made for {count}, and the {type(dataset).__name__} has {size} samples. "
+            f"{consequence}: plan with one length for each sample, after every filter; to train on "
+            "a part, give the loader a torch.utils.data.Subset."
+        )
     if plan.starts is not None:
-        _check_pieces(dataset)
+        if not _takes_pieces(dataset):
+            raise PlanError(
+                f'the plan splits long samples (oversize="split"), and a {type(dataset).__name__} '
+                "gives whole ones. Wrap it: PieceDataset(dataset). A data set of your own that "
+                "takes a Piece says so: takes_pieces = True."
+            )
     elif plan.layout.max_length is not None:
         _check_cuts(plan.layout.max_length, collate_fn)
 
 
-def _check_size(plan: Plan, dataset: Any) -> None:
-    try:
-        size = len(dataset)
-    except Exception:  # noqa: BLE001 (a data set may say in any way that it does not know)
-        return
-    planned = plan.origin.num_samples
-    if planned == size or (planned is None and int(plan.indices.max()) < size):
-        return
-    count = f"{planned} lengths" if planned is not None else f"sample {plan.indices.max()}"
-    consequence = (
-        "The rest would never be seen"
-        if planned is not None and planned < size
-        else "Some that the plan asks for do not exist"
-    )
-    raise PlanError(
-        f"the plan was made for {count}, and the {type(dataset).__name__} has {size} samples. "
-        f"{consequence}: plan with one length for each sample, after every filter; to train on "
-        "a part, give the loader a torch.utils.data.Subset."
-    )
-
-
-def _check_pieces(dataset: Any) -> None:
-    inside = dataset
+def _takes_pieces(dataset: object) -> bool:
     for _ in range(_DEPTH):
-        if isinstance(inside, PieceDataset) or getattr(inside, "takes_pieces", False) is True:
-            return
-        if isinstance(inside, Subset):  # looks numbers up, and knows no pieces
-            break
-        inside = getattr(inside, "dataset", None)
-    raise PlanError(
-        f'the plan splits long samples (oversize="split"), and a {type(dataset).__name__} gives '
-        "whole ones. Wrap it: PieceDataset(dataset). A data set of your own that takes a Piece "
-        "says so: takes_pieces = True."
-    )
+        if isinstance(dataset, PieceDataset) or getattr(dataset, "takes_pieces", False) is True:
+            return True
+        if isinstance(dataset, Subset):  # looks numbers up, and knows no pieces
+            return False
+        dataset = getattr(dataset, "dataset", None)
+    return False
 
 
-def _check_cuts(planned: int | tuple[int, ...], collate_fn: Any) -> None:
+def _check_cuts(planned: int | tuple[int, ...], collate_fn: object) -> None:
     while isinstance(collate_fn, functools.partial):
         collate_fn = collate_fn.func
     if not isinstance(collate_fn, PadCollator | PackCollator):
@@ -399,7 +378,7 @@ def _check_cuts(planned: int | tuple[int, ...], collate_fn: Any) -> None:
         )
 
 
-def _loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
+def _loader_in_use(sampler: object) -> tuple[object, object] | None:
     """Return data set and collator of the loader that is asking a sampler for a batch, if any.
 
     A `DataLoader` gives nothing of itself to its batch sampler, so look for it among the callers.
@@ -408,7 +387,7 @@ def _loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
     for _ in range(_DEPTH):
         if frame is None:
             break
-        caller: Any = frame.f_locals.get("self")
+        caller = frame.f_locals.get("self")
         if isinstance(caller, _BaseDataLoaderIter):
             outer = getattr(caller, "_index_sampler", None)
             for _ in range(_DEPTH):
@@ -419,7 +398,7 @@ def _loader_in_use(sampler: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
+def warn_if_over_budget(course: Course | None, batch: object) -> bool:
     """Warn if the token ids of a batch take more than the plan's budget; return whether they do.
 
     Only integers [rows, tokens] of a dict, tuple or tensor are checked: it is unknown here what
@@ -428,16 +407,15 @@ def warn_if_over_budget(course: Course | None, batch: Any) -> bool:
     budget = None if course is None or course.plan is None else course.plan.layout.budget
     if budget is None:
         return False
-    fields = batch if isinstance(batch, Mapping) else {"batch": batch}
     if isinstance(batch, tuple | list):
-        fields = dict(enumerate(batch))
-    for name, value in fields.items():
+        batch = dict(enumerate(batch))
+    for name, value in batch.items() if isinstance(batch, Mapping) else [("batch", batch)]:
         if not isinstance(value, torch.Tensor) or value.ndim != 2 or value.is_floating_point():
             continue
-        if value.numel() > budget:
-            rows, tokens = value.shape
+        rows, tokens = value.shape
+        if rows * tokens > budget:
             warnings.warn(
-                f"a batch has {rows} × {tokens} = {value.numel()} tokens in {name!r}, and the plan "
+                f"a batch has {rows} × {tokens} = {rows * tokens} tokens in {name!r}, and the plan "
                 f"a budget of {budget}. Plan with the lengths that samples have when they are "
                 "collated, and give the collator the plan's settings: "
                 "max_length=plan.layout.max_length where samples are truncated, and the planner's "

@@ -1,18 +1,17 @@
 """Where a sampler's plans come from: a planner, or one plan for every epoch."""
 
-from __future__ import annotations
-
 import operator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
 from batchwright.sharding import share
+from batchwright.typing import Last, LengthArray
 
-if TYPE_CHECKING:
-    from batchwright.typing import Last, LengthArray
+Settings: TypeAlias = dict[str, Any]
+"""What a state says of its planner: batching, step_tokens and last."""
 
 
 class PlannerSource:
@@ -25,32 +24,24 @@ class PlannerSource:
         self.seed = operator.index(planner.seed)
         self.fingerprint: str | None = planner.fingerprint
         self.last: Last = planner.last
-        tokens = None if planner.step_tokens is None else int(planner.step_tokens)
-        self.settings: dict[str, Any] | None = {
+        self.lengths: LengthArray | None = planner.lengths
+        self.settings: Settings | None = {
             "batching": described(planner.batching),
-            "step_tokens": tokens,
+            "step_tokens": None if planner.step_tokens is None else int(planner.step_tokens),
             "last": planner.last,
         }
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type, tuple[Planner]]:
         """Go to another process, where plans are made again."""
-        return {"_planner": self._planner}
+        return type(self), (self._planner,)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_planner"])  # type: ignore[misc]
-
-    @property
-    def lengths(self) -> LengthArray | None:
-        """The planner's lengths."""
-        return self._planner.lengths
-
-    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+    def rebuilt(self, settings: Settings | None) -> "PlanSource":
         """Return the source that a state with these settings was planned by.
 
         Where the settings do not say everything (a batching of the user's), it is this one: the
         hash of the plan decides.
         """
-        if settings == self.settings or not settings or settings.get("batching") is None:
+        if settings == self.settings or settings is None or settings["batching"] is None:
             return self
         batching = rebuilt(settings["batching"])
         try:
@@ -63,7 +54,7 @@ class PlannerSource:
                 cost=self._planner.cost,
                 last=settings["last"],
             )
-        except (BatchwrightError, KeyError) as error:
+        except BatchwrightError as error:
             raise PlanError(
                 f"the state was planned from {settings!r}, and these lengths cannot be: {error}"
             ) from error
@@ -104,7 +95,7 @@ class FixedSource:
     """Gives the same plan for every epoch, split where ranks need equal counts."""
 
     lengths: LengthArray | None = None
-    settings: dict[str, Any] | None = None
+    settings: Settings | None = None
     last: Last = "short"  # loses nothing: a plan does not know its planner's policy
 
     def __init__(self, plan: Plan) -> None:
@@ -113,7 +104,7 @@ class FixedSource:
         self.seed = operator.index(plan.origin.seed)
         self.fingerprint = plan.origin.fingerprint
 
-    def rebuilt(self, settings: dict[str, Any] | None) -> PlanSource:
+    def rebuilt(self, settings: Settings | None) -> "PlanSource":
         """Return this source: the hash of the plan decides."""
         return self
 
@@ -126,11 +117,7 @@ class FixedSource:
         return len(self.plan(0, world_size, self.accumulate(world_size)))
 
     def plan(
-        self,
-        epoch: int,
-        world_size: int,
-        accumulate: int,
-        num_batches: int | None = None,
+        self, epoch: int, world_size: int, accumulate: int, num_batches: int | None = None
     ) -> Plan:
         """Return the plan; see `PlannerSource.plan`."""
         if self._plan.origin.is_shard and world_size > 1:
@@ -141,15 +128,14 @@ class FixedSource:
             )
         key = (world_size, accumulate)
         if self._split is None or self._split[0] != key:
-            shared = share(self._plan, world_size, accumulate, epoch, last=self.last)
-            if shared is None:
-                raise PlanError(
-                    f"a plan of {self._plan.indices.size} samples leaves nothing for "
-                    f"{world_size} ranks × {accumulate} batches under last={self.last!r}. Use "
-                    "fewer ranks, or another policy."
-                )
+            shared = share(self._plan, world_size, accumulate, epoch, last="short")
+            assert shared is not None  # noqa: S101 (only "drop" leaves nothing)
             self._split = (key, shared)
         return self._split[1]
+
+    def is_alike(self, plan: Plan) -> bool:
+        """Every epoch has the same plan."""
+        return True
 
 
 PlanSource: TypeAlias = PlannerSource | FixedSource

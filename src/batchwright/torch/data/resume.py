@@ -6,28 +6,48 @@ keep the present budget, in equal counts for the present ranks. So a position is
 many of its batches all ranks together consumed; the rest is computed from that, never replayed.
 """
 
-from __future__ import annotations
-
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from batchwright._states import opened, sealed
+from batchwright._states import fits, opened, sealed
 from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.torch.data.plan_source import PlanSource
-from batchwright.typing import Field, FloatArray, Last
+from batchwright.typing import Field, Last, State
 
 STATE_VERSION = 2
 
 _MOST_BATCHES = 1 << 24  # of an update: a state may come from a damaged file
 
-_OWNER, _HOW = "PlanBatchSampler", "iter(sampler).state_dict() or sampler.state_after(…)"
-_NAMES = ("epoch", "seed", "fingerprint", "settings", "num_batches", "plan", "legs")
+_SavedLeg: TypeAlias = (
+    tuple[int, int, int] | tuple[int, int, int, Last] | tuple[int, int, int, Last, dict[str, Any]]
+)
+
+
+@dataclass(frozen=True)
+class _SavedSettings:
+    batching: dict[str, Any] | None
+    step_tokens: int | None
+    last: Last
+
+
+@dataclass(frozen=True)
+class _SavedState:
+    """What a state holds, as `opened` returns it."""
+
+    epoch: int
+    seed: Any
+    fingerprint: Any
+    settings: _SavedSettings | None
+    num_batches: int | None
+    plan: str | None
+    legs: tuple[_SavedLeg, ...]
 
 
 class Leg(NamedTuple):
@@ -41,10 +61,9 @@ class Leg(NamedTuple):
 
     def described(self) -> list[Field]:
         """Return the leg as JSON can keep it."""
-        numbers = [self.world_size, self.accumulate, self.consumed]
         if self.fit is not None:
-            return [*numbers, self.last, self.fit.described()]
-        return numbers if self.last == "short" else [*numbers, self.last]
+            return [*self[:4], self.fit.described()]
+        return [*self[: 3 if self.last == "short" else 4]]
 
 
 class Beginning(NamedTuple):
@@ -63,7 +82,7 @@ class Position:
     legs: tuple[Leg, ...] = ()
     begun: Beginning | None = None
 
-    def state(self, source: PlanSource) -> dict[str, Any]:
+    def state(self, source: PlanSource) -> State:
         """Return the position as JSON can keep it; `source` makes the plans of the run."""
         plans = source if self.begun is None else self.begun.source
         fields = {
@@ -110,20 +129,6 @@ class Course:
             return self.known
         return Beginning(self.source, len(self.plan), self.plan.digest())
 
-    def weight(
-        self, first: int, count: int, sample_weights: FloatArray, *, rank: int | None = None
-    ) -> float:
-        """Sum the weights of the samples in `count` batches of each rank, from batch `first` on.
-
-        With a rank, of that rank's batches only. O(samples in these batches).
-        """
-        if self.plan is None:
-            return 0.0
-        begin = self.start + first * self.world_size
-        end = begin + count * self.world_size
-        step = 1 if rank is None else self.world_size
-        return float(sample_weights[self.plan[begin + (rank or 0) : end : step].indices].sum())
-
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
         done = self.start + consumed * self.world_size
@@ -135,27 +140,28 @@ class Course:
 def read_position(
     state: Mapping[str, Any], source: PlanSource, planned_by: PlanSource | None = None
 ) -> Position:
-    """Check a state against the plans it is to be used with, and return its position.
+    """Check a state, perhaps out of JSON, against the plans of a run, and return its position.
 
-    Args:
-        state: What `Position.state` returned, perhaps by way of JSON.
-        source: The plans.
-        planned_by: The plans that the state's epoch began with. None: found by the state itself.
+    `planned_by` makes the plan that the state's epoch began with. None: found by the state itself.
 
     Raises:
         PlanError: If it is no state, or of other lengths, seed or settings.
     """
-    fields = opened(state, _NAMES, owner=_OWNER, version=STATE_VERSION, how=_HOW)
-    epoch, legs = fields["epoch"], _legs(fields["legs"])
-    num_batches, digest = fields["num_batches"], fields["plan"]
-    has_begun = bool(legs)
-    if (
-        not _is_count(epoch)
-        or not _are_settings(fields["settings"])
-        or has_begun != (num_batches is not None)
-        or (has_begun and not (_is_count(num_batches) and isinstance(digest, str)))
-    ):
-        raise _changed(f"epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}")
+    fields = opened(
+        state,
+        [field.name for field in dataclasses.fields(_SavedState)],
+        owner="PlanBatchSampler",
+        version=STATE_VERSION,
+        how="iter(sampler).state_dict() or sampler.state_after(…)",
+    )
+    epoch, num_batches, digest = fields["epoch"], fields["num_batches"], fields["plan"]
+    legs = _legs(fields["legs"]) if fits(fields, _SavedState) else None
+    if legs is None or epoch < 0 or len({bool(legs), num_batches is not None, bool(digest)}) > 1:
+        raise PlanError(
+            f"the state says epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}; "
+            "expected whole numbers, and legs of [world_size, accumulate, batches consumed by all "
+            "ranks]. It was changed after it was saved."
+        )
     plans = source if planned_by is None else planned_by
     for given, ours in (
         (fields["fingerprint"], plans.fingerprint),
@@ -172,11 +178,24 @@ def read_position(
             f"{fields['seed']!r}, or pass what the run began with: load_state_dict(state, "
             "planned_by=Planner(…))."
         )
-    if not has_begun:
+    if not legs:
         return Position(epoch)
     if planned_by is None:
         plans = source.rebuilt(fields["settings"])
     return Position(epoch, legs, Beginning(plans, num_batches, digest))
+
+
+def _legs(given: list[list[Field]]) -> tuple[Leg, ...] | None:
+    """Read saved legs; None if their numbers cannot be."""
+    for number, (world_size, accumulate, consumed, *others) in enumerate(given):
+        if (
+            min(world_size, accumulate, consumed) < 1
+            or consumed % world_size
+            or world_size * accumulate > _MOST_BATCHES
+            or (others and not number)
+        ):
+            return None
+    return tuple(Leg(*each[:4], *map(Fit.rebuilt, each[4:])) for each in given)
 
 
 def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool = False) -> Course:
@@ -196,8 +215,19 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     if begun is None:
         whole = source.plan(epoch, world_size, accumulate)
         return Course(epoch, Leg(world_size, accumulate, 0), whole, source)
-    plan: Plan | None = _first_plan(epoch, legs[0], begun)
-    fit = Fit.of(plan)  # type: ignore[arg-type]
+    first = legs[0]
+    began = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
+    if len(began) != begun.num_batches or began.digest() != begun.digest:
+        raise PlanError(
+            f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
+            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
+            f"{first.accumulate}; the same now gives {len(began)} (digest {began.digest()[:8]}). "
+            "Resume with the order, cost and batching that the run began with; to go on with "
+            "others, pass what it began with: load_state_dict(state, planned_by=Planner(…)); or "
+            f"begin the next epoch: set_epoch({epoch + 1})."
+        )
+    plan: Plan | None = began
+    fit = Fit.of(began)
     for leg, following in pairwise(legs):
         rest = _planned(plan, leg, left=1)[leg.consumed :]
         plan = _shared_again(source, rest, following, epoch)
@@ -211,25 +241,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
         return Course(epoch, last, plan, source, legs[:-1], begun)
     leg = Leg(world_size, accumulate, 0, source.last, new)
-    shared = None
-    if last.consumed < len(plan):
-        shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
+    rest = plan[last.consumed :] if last.consumed < len(plan) else None
+    shared = None if rest is None else _shared_again(source, rest, leg, epoch, warn=warn)
     return Course(epoch, leg, shared, source, legs, begun)
-
-
-def _first_plan(epoch: int, first: Leg, begun: Beginning) -> Plan:
-    """Make the plan again that an epoch began with."""
-    plan = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
-    if len(plan) != begun.num_batches or plan.digest() != begun.digest:
-        raise PlanError(
-            f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
-            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
-            f"{first.accumulate}; the same now gives {len(plan)} (digest {plan.digest()[:8]}). "
-            "Resume with the order, cost and batching that the run began with; to go on with "
-            "others, pass what it began with: load_state_dict(state, planned_by=Planner(…)); or "
-            f"begin the next epoch: set_epoch({epoch + 1})."
-        )
-    return plan
 
 
 def _planned(plan: Plan | None, leg: Leg, *, left: int = 0) -> Plan:
@@ -246,6 +260,7 @@ def _shared_again(
     source: PlanSource, rest: Plan, leg: Leg, epoch: int, *, warn: bool = False
 ) -> Plan | None:
     """Return what the ranks of a leg share of what is left."""
+    fitted: Plan | None = rest
     if leg.fit is not None:
         if source.lengths is None:
             raise PlanError(
@@ -253,46 +268,6 @@ def _shared_again(
                 "that. Resume with a sampler of a Planner."
             )
         fitted = refitted(rest, source.lengths, leg.fit)
-        if fitted is None:
-            return None
-        rest = fitted
-    return share(rest, leg.world_size, leg.accumulate, epoch, last=leg.last, warn=warn)
-
-
-def _legs(given: object) -> tuple[Leg, ...]:
-    legs: list[Leg] = []
-    for each in given if isinstance(given, list) else [None]:
-        entries: list[Any] = each if isinstance(each, list) else []
-        numbers = entries[:3]
-        if (
-            not 3 <= len(entries) <= 5
-            or not all(map(_is_count, numbers))
-            or not min(numbers)
-            or numbers[2] % numbers[0]
-            or numbers[0] * numbers[1] > _MOST_BATCHES
-            or not {*map(str, entries[3:4])} <= {"short", "drop", "repeat"}
-            or (len(entries) > 3 and not legs)
-        ):
-            raise _changed(f"legs {given!r}")
-        legs.append(Leg(*numbers, *entries[3:4], *map(Fit.rebuilt, entries[4:])))
-    return tuple(legs)
-
-
-def _are_settings(given: object) -> bool:
-    if not isinstance(given, dict):
-        return given is None
-    batching = given.get("batching")
-    return set(given) == {"batching", "step_tokens", "last"} and (
-        batching is None or isinstance(batching, dict)
-    )
-
-
-def _is_count(number: object) -> bool:
-    return type(number) is int and number >= 0
-
-
-def _changed(what: str) -> PlanError:
-    return PlanError(
-        f"the state says {what}; expected whole numbers, and legs of [world_size, accumulate, "
-        "batches consumed by all ranks]. It was changed after it was saved."
-    )
+    if fitted is None:
+        return None
+    return share(fitted, leg.world_size, leg.accumulate, epoch, last=leg.last, warn=warn)

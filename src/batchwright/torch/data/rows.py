@@ -21,7 +21,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from batchwright.errors import UpdateError
 from batchwright.torch.data.documents import cut_documents, is_packed
-from batchwright.torch.data.trees import is_named_tuple, leaves_of, like, name_of, parts_of, tensors_of
+from batchwright.torch.data.trees import (
+    is_named_tuple,
+    leaves_of,
+    like,
+    name_of,
+    parts_of,
+    tensors_of,
+)
 from batchwright.typing import Batch, Field
 
 Rows: TypeAlias = slice | Sequence[int] | Tensor
