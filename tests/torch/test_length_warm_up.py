@@ -194,9 +194,7 @@ def test_lengths_grow_with_the_tokens_of_all_ranks():
     assert warm_up.progress == pytest.approx(1.2)
 
 
-@given(
-    sizes=st.lists(sizes, min_size=2, max_size=8), stop=st.integers(0, 8)
-)
+@given(sizes=st.lists(sizes, min_size=2, max_size=8), stop=st.integers(0, 8))
 def test_a_resumed_run_cuts_as_if_it_had_not_stopped(sizes, stop):
     pacing = batchwright.pacing.length_warm_up(2, 30, step=2, reach=0.7)
     total = sum(map(sum, sizes))

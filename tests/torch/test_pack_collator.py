@@ -97,8 +97,8 @@ def test_labels_may_have_another_name_or_be_left_out():
     samples = [{"input_ids": [1, 2, 3], "targets": [4, 5, 6]}]
     assert PackCollator(labels="targets")(samples)["labels"].tolist() == [[-100, 5, 6]]
     assert "labels" not in PackCollator(labels=None)(samples)
-    ignored = PackCollator(label_ignore=-1, capacity=4)(samples)
-    assert ignored["labels"].tolist() == [[-1, 2, 3, -1]]
+    filled = PackCollator(capacity=4)(samples)
+    assert filled["labels"].tolist() == [[-100, 2, 3, -100]]
 
 
 def test_masks_and_other_fields_are_left_out_unless_named():
@@ -149,7 +149,7 @@ def test_long_documents_are_cut_as_a_truncating_plan_expects():
             PackCollator(pad={"x": 1}),
             [{"input_ids": [1]}],
             bw.errors.ColumnNotFoundError,
-            "names 'x'",
+            "expected 'x'",
         ),
     ],
 )
@@ -196,7 +196,6 @@ def test_rows_of_a_plan_have_one_shape_and_every_token(align, oversize):
         ({"capacity": "9"}, "capacity='9'"),
         ({"max_length": 2.5}, "max_length=2.5"),
         ({"align": None}, "align=None"),
-        ({"label_ignore": None}, "label_ignore=None"),
         ({"position_ids_start": "2"}, "position_ids_start='2'"),
     ],
 )

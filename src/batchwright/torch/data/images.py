@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from batchwright.layout import Shape
 from batchwright.lengths import as_lengths
 from batchwright.torch.data.pack_collator import PackedRow
 from batchwright.torch.data.samples import (
+    Columns,
     Name,
     Padding,
     Pads,
@@ -36,8 +36,8 @@ class ImageCollator:
     """Pads the images of a batch to the largest height and width, and stacks everything else.
 
     Images are arrays or tensors [channels, height, width], padded at the bottom and on the right.
-    Plan with lengths [n, 2] of heights and widths: ``TokenBudget(…, area="product")``, or
-    ``Buckets(…, area="product")`` for few shapes.
+    Plan with lengths [n, 2] of heights and widths: ``TokenBudget(…, area="product")`` or
+    ``Buckets(…, area="product")``.
 
     Args:
         pad: Padding, as in `PadCollator`.
@@ -81,32 +81,24 @@ class ImageCollator:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate the samples of one batch."""
-        fields = columns_of(samples)
-        padding = Padding.of(self.pad, list(fields), "ImageCollator")
-        names = _image_fields(fields, self.images, "ImageCollator")
-        images = {name: _images_of(fields[name], name) for name in names}
-        sizes = {
-            name: np.array([image.shape[-2:] for image in each], dtype=np.int64)
-            for name, each in images.items()
-        }
+        columns = columns_of(samples)
+        padding = Padding.of(self.pad, list(columns), "ImageCollator")
+        images = _images_in(columns, self.images, "ImageCollator")
+        sizes = {name: np.array([each.shape[-2:] for each in images[name]]) for name in images}
         rows, shape = None, None
         if self.shapes is not None:
             largest = np.max([each.max(axis=0) for each in sizes.values()], axis=0)
             given = f"{len(samples)} images of up to {largest[0]} × {largest[1]} pixels"
             rows, shape = fitting(self.shapes, len(samples), largest, given)
-        batch: dict[Any, Any] = {}
-        for name, values in fields.items():
-            if name in images:
-                first, multiple = images[name][0], self.pad_to_multiple_of
-                largest = (-(-sizes[name].max(axis=0) // multiple) * multiple).tolist()
-                size = (len(values), *first.shape[:-2], *(shape or largest))
-                batch[name] = filled(size, padding.for_field(name, first.dtype), first.dtype, name)
-                for row, image in enumerate(images[name]):
-                    batch[name][row, ..., : image.shape[-2], : image.shape[-1]] = image
-            else:
-                batch[name] = stacked(values, name)
-            if rows is not None:
-                batch[name] = padding.filled_up(batch[name], rows - len(samples), name)
+        padded: dict[Name, Tensor] = {}
+        for name, values in images.items():
+            first, multiple = values[0], self.pad_to_multiple_of
+            sides = shape or (-(-sizes[name].max(axis=0) // multiple) * multiple).tolist()
+            size = (len(values), *first.shape[:-2], *sides)
+            padded[name] = filled(size, padding.for_field(name, first.dtype), first.dtype, name)
+            for row, image in enumerate(values):
+                padded[name][row, ..., : image.shape[-2], : image.shape[-1]] = image
+        batch = padding.batch(columns, padded, rows)
         extras: dict[str, Tensor] = {}
         if self.mask is not False:
             chosen = chosen_field(self.mask, images, "ImageCollator(mask", "images")
@@ -171,15 +163,16 @@ class PatchCollator:
         if isinstance(checked_pads(self.pad, "PatchCollator"), dict):
             raise BudgetError(f"PatchCollator(pad={self.pad!r}): expected one number.")
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Field]:
         """Collate the samples of one batch."""
         fields = columns_of(samples)
-        name, *others = _image_fields(fields, self.image, "PatchCollator")
-        if others:
+        found = _images_in(fields, self.image, "PatchCollator")
+        if len(found) > 1:
             raise ColumnNotFoundError(
-                f"the fields {[name, *others]} of the samples all hold images. Name one: image=…."
+                f"the fields {list(found)} of the samples all hold images. Name one: image=…."
             )
-        images = _images_of(fields.pop(name), name)
+        name, images = found.popitem()
+        del fields[name]
         patches, places = zip(*map(self._patches, images), strict=True)
         lengths = np.array([len(each) for each in patches], dtype=np.int64)
         row = PackedRow.of(lengths, self.align, self.capacity, kind="image")
@@ -202,7 +195,7 @@ class PatchCollator:
             raise ColumnNotFoundError(
                 f"samples have the fields {sorted(taken)}, which PatchCollator adds. Rename them."
             )
-        return batch | {name: stacked(values, name) for name, values in fields.items()}
+        return batch | {str(name): stacked(values, name) for name, values in fields.items()}
 
     def _patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Cut an image [c, h, w] into patches [rows · columns, c · p²], with their coordinates."""
@@ -239,49 +232,47 @@ def patch_counts(heights: IntoLengths, widths: IntoLengths, patch_size: int) -> 
     return counts
 
 
-def _image_fields(
-    fields: Mapping[Any, Sequence[Any]], named: Name | Sequence[Name] | None, owner: str
-) -> list[Field]:
-    """Return the fields that hold images: those named, else those of three dimensions."""
+def _images_in(
+    columns: Columns, named: Name | Sequence[Name] | None, owner: str
+) -> dict[Name, list[Tensor]]:
+    """Return the images [..., height, width] of the fields named, else of those of 3 dimensions."""
     if named is None:
-        images = {
-            name: all(getattr(value, "ndim", 0) == 3 for value in values)
-            for name, values in fields.items()
-        }
-        if not any(images.values()):
-            raise ColumnNotFoundError(
-                f"none of the fields {list(fields)} of the samples holds images in all of them, "
-                "expected arrays or tensors [channels, height, width]."
-            )
-        return [name for name in images if images[name]]
-    names = [named] if isinstance(named, str | int) else list(named)
+        names = [
+            name
+            for name, values in columns.items()
+            if all(getattr(value, "ndim", 0) == 3 for value in values)
+        ]
+    else:
+        names = [named] if isinstance(named, str | int) else list(named)
+    if not names:
+        raise ColumnNotFoundError(
+            f"none of the fields {list(columns)} of the samples holds images in all of them, "
+            "expected arrays or tensors [channels, height, width]."
+        )
+    found: dict[Name, list[Tensor]] = {}
     for name in names:
-        if name not in fields:
+        if name not in columns:
             raise ColumnNotFoundError(
-                f"{owner} looks for images in {name!r}, samples have the fields {list(fields)}."
+                f"{owner} looks for images in {name!r}, samples have the fields {list(columns)}."
             )
-    return names
+        images = found[name] = [_image(value) for value in columns[name]]
+        for row, image in enumerate(images):
+            expected, first = "[channels, height, width] with at least one pixel", images[0]
+            good = isinstance(image, Tensor) and image.ndim > 1 and all(image.shape)
+            if good and (image.shape[:-2], image.dtype) != (first.shape[:-2], first.dtype):
+                good, expected = False, f"{first.dtype}{list(first.shape)} like the first"
+            if not good:
+                given = type(image).__name__
+                if hasattr(image, "shape"):
+                    given = f"{image.dtype}{list(image.shape)}"
+                raise LengthsError(
+                    f"field {name!r} of sample {row} of the batch is {given}, expected an array or "
+                    f"tensor {expected}. Images may differ in height and width only."
+                )
+    return found
 
 
-def _images_of(values: Sequence[Field], name: Name) -> list[Tensor]:
-    """Return images [..., height, width] as tensors that differ in height and width only."""
-    images: list[Tensor] = []
-    for row, value in enumerate(values):
-        image = value
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            image = torch.from_numpy(np.ascontiguousarray(value))
-        if not isinstance(image, Tensor) or image.ndim < 2 or not all(image.shape):
-            given = list(value.shape) if hasattr(value, "shape") else type(value).__name__
-            raise LengthsError(
-                f"field {name!r} of sample {row} of the batch is {given}, expected an array or "
-                "tensor [channels, height, width] with at least one pixel."
-            )
-        images.append(image)
-        first = images[0]
-        if image.shape[:-2] != first.shape[:-2] or image.dtype != first.dtype:
-            raise LengthsError(
-                f"field {name!r} of sample {row} of the batch is {image.dtype}"
-                f"{list(image.shape)}, the first {first.dtype}{list(first.shape)}. Images may "
-                "differ in height and width only."
-            )
-    return images
+def _image(value: Field) -> Field:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return value

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError
 from batchwright.torch.data.samples import (
     LABEL_IGNORE,
     LABEL_NAMES,
+    Columns,
     Name,
     Pads,
     PadValue,
@@ -24,6 +24,7 @@ from batchwright.torch.data.samples import (
     has_length,
     limit_of,
 )
+from batchwright.torch.data.trees import Parts
 from batchwright.typing import Field, IntArray, Sample
 
 
@@ -54,7 +55,6 @@ class PackCollator:
     Args:
         labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
             a token. Where samples have none, the tokens are the labels. None: no labels.
-        label_ignore: The label of tokens that no loss is computed for.
         columns: Field → name of its row, in the order of the lengths' columns and of tuples:
             ``{"input_ids": "encoder", "labels": "decoder"}``. None: everything lies in one row.
         capacity: Fill the row up to this, for fixed shapes; with several rows, one for each. None:
@@ -87,7 +87,6 @@ class PackCollator:
 
     _: KW_ONLY
     labels: str | None = "labels"
-    label_ignore: int = LABEL_IGNORE
     columns: Mapping[str, str] | None = None
     capacity: int | tuple[int, ...] | None = None
     align: int = 1
@@ -99,11 +98,7 @@ class PackCollator:
         keep = object.__setattr__
         keep(self, "pad", checked_pads(self.pad, "PackCollator"))
         keep_whole(self, "align")
-        for name in ("label_ignore", "position_ids_start"):
-            if not isinstance(getattr(self, name), int | np.integer):
-                raise BudgetError(
-                    f"PackCollator({name}={getattr(self, name)!r}): expected an integer."
-                )
+        keep_whole(self, "position_ids_start", least=0)
         if self.columns is not None:
             if not isinstance(self.columns, Mapping):
                 raise BudgetError(
@@ -123,35 +118,34 @@ class PackCollator:
                     "as many as there are rows."
                 )
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Field]:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         if self.columns is not None:
             return self._in_rows(columns, self.columns)
         if not isinstance(samples[0], Mapping) and len(columns) == 1:
             columns = {"input_ids": columns[0]}
-        if "input_ids" not in columns:
-            raise ColumnNotFoundError(
-                f"samples have the fields {list(columns)}, expected 'input_ids'."
-            )
-        pads = self._pads(["input_ids"])
-        for name in pads:
+        pads: Parts = dict(self.pad) if isinstance(self.pad, dict) else {"input_ids": self.pad}
+        for name in ("input_ids", *pads):
             if name not in columns:
                 raise ColumnNotFoundError(
-                    f"PackCollator(pad=…) names {name!r}, samples have {list(columns)}."
+                    f"samples have the fields {list(columns)}, expected {name!r}: PackCollator "
+                    "takes 'input_ids' and the fields that pad= names."
                 )
-        own = self._labels(columns)
-        names = ["input_ids", *([] if own is None else [own]), *pads]
-        flat, lengths = self._flattened(columns, names)
+        own = self.labels
+        if own not in columns:
+            names = LABEL_NAMES if own == "labels" else ()
+            having = (each for each in names if all(map(has_length, columns.get(each, [None]))))
+            own = next(having, None)
+        flat, lengths = self._flattened(columns, ["input_ids", *([own] if own else []), *pads])
         row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
         batch: dict[str, Field] = {
             "input_ids": row.laid_out(flat["input_ids"], pads.get("input_ids", 0), "input_ids"),
             "position_ids": row.positions() + self.position_ids_start,
         }
         if self.labels is not None:
-            targets = flat["input_ids" if own is None else own]
-            batch["labels"] = row.laid_out(targets, self.label_ignore, own or "labels")
-            batch["labels"][0, row.begins] = self.label_ignore
+            batch["labels"] = row.laid_out(flat[own or "input_ids"], LABEL_IGNORE, own or "labels")
+            batch["labels"][0, row.begins] = LABEL_IGNORE
         for name, value in pads.items():
             if name not in {"input_ids", self.labels}:
                 batch[name] = row.laid_out(flat[name], value, name)
@@ -164,7 +158,7 @@ class PackCollator:
             "document_ids": row.owners(),
         }
 
-    def _in_rows(self, columns: dict[Any, list[Any]], row_of: Mapping[str, str]) -> dict[str, Any]:
+    def _in_rows(self, columns: Columns, row_of: Mapping[str, str]) -> dict[str, Field]:
         """Lay fields out in the rows that they belong to."""
         if 0 in columns:  # tuples, or single sequences
             if len(columns) != len(row_of):
@@ -173,10 +167,12 @@ class PackCollator:
                     f"{list(row_of)}: expected as many."
                 )
             columns = dict(zip(row_of, columns.values(), strict=True))
-        pads = self._pads(row_of)
+        pads: Parts = dict.fromkeys(row_of, self.pad)
+        if isinstance(self.pad, dict):
+            pads = dict(self.pad)
         if self.labels is not None and self.labels in row_of:
-            pads[self.labels] = self.label_ignore
-        for names, option in ((row_of, "columns"), (pads, "pad")):
+            pads[self.labels] = LABEL_IGNORE
+        for option, names in (("columns", row_of), ("pad", pads)):
             for name in names:
                 if name not in columns or name not in row_of:
                     raise ColumnNotFoundError(
@@ -190,13 +186,12 @@ class PackCollator:
             fields[title], lengths = self._flattened(columns, own, number)
             capacity, kind = limit_of(self.capacity, number), f"{title} document"
             rows[title] = PackedRow.of(lengths, self.align, capacity, kind=kind)
-        if any(row.ids.size > row.lengths.size for row in rows.values()):
-            rows = {
-                title: PackedRow.of(row.lengths, self.align, int(row.edges[-1]), every_gap=True)
-                for title, row in rows.items()
-            }
+        every_gap = any(row.ids.size > row.lengths.size for row in rows.values())
         batch: dict[str, Field] = {}
-        for title, row in rows.items():
+        for title, packed in rows.items():
+            row = packed
+            if every_gap:  # as many segments in each row
+                row = PackedRow.of(row.lengths, self.align, int(row.edges[-1]), every_gap=True)
             for name, flat in fields[title].items():
                 batch[name] = row.laid_out(flat, pads.get(name, 0), name)
             batch |= {
@@ -207,20 +202,8 @@ class PackCollator:
             }
         return batch
 
-    def _pads(self, names: Iterable[str]) -> dict[Any, Field]:
-        return dict(self.pad) if isinstance(self.pad, Mapping) else dict.fromkeys(names, self.pad)
-
-    def _labels(self, columns: Mapping[Any, Sequence[Any]]) -> str | None:
-        """Return the field of the labels; None if there is none."""
-        if self.labels is None or self.labels in columns:
-            return self.labels
-        names = LABEL_NAMES if self.labels == "labels" else ()
-        return next(
-            (name for name in names if all(map(has_length, columns.get(name, [None])))), None
-        )
-
     def _flattened(
-        self, columns: Mapping[Any, Sequence[Any]], names: Iterable[str], number: int = 0
+        self, columns: Columns, names: Iterable[str], number: int = 0
     ) -> tuple[dict[str, Tensor], IntArray]:
         """Concatenate the fields of a row, cut to its maximum; raise if their lengths differ."""
         flat: dict[str, Tensor] = {}
@@ -277,10 +260,9 @@ class PackedRow:
                 f"capacity={capacity}. Plan with Packing({capacity}, align={align}), and with "
                 "the lengths of this data."
             )
-        begins = np.concatenate(([0], ends[:-1]))
+        begins = np.append(0, ends[:-1])
         # Item, gap, item, gap …
-        edges = np.stack((begins, begins + lengths), axis=1).ravel()
-        edges = np.append(edges, width if capacity is None else capacity)
+        edges = np.append(np.stack((begins, begins + lengths), axis=1), capacity or width)
         ids = np.stack((np.arange(lengths.size), np.full(lengths.size, -1)), axis=1).ravel()
         kept = (np.diff(edges) > 0) | every_gap
         return PackedRow(lengths, begins, np.append(edges[:-1][kept], edges[-1]), ids[kept])

@@ -1,8 +1,8 @@
 """Batches as rows, padded to the longest."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,12 +26,11 @@ from batchwright.torch.data.samples import (
     has_length,
     is_whole,
     limit_of,
-    stacked,
 )
 from batchwright.typing import Batch, Field, IntArray, Sample
 
-_Flat: TypeAlias = tuple[Tensor, IntArray]
-"""The concatenated rows of a field, [total, …], and the length of each."""
+_Flat: TypeAlias = Mapping[Name, tuple[Tensor, IntArray]]
+"""Field → its concatenated rows, [total, …], and the length of each."""
 
 
 @dataclass(frozen=True)
@@ -43,43 +42,40 @@ class PadCollator:
     its first. Numbers are stacked, anything else (a string, None) stays a list. Integers become
     int64; other types stay.
 
-    `pad_to_multiple_of`, `max_length` and `shapes` are for tokens and frames, not for what has a
-    fixed size. By their type, these are lists of integers or booleans, everything
-    [length, features], and otherwise a sample's only sequence, or the first if it has one dimension
-    and no other is one of these. So floats of one dimension (an embedding, several labels a sample)
-    and images beside tokens keep their size. Where this is wrong, pass `sequences`.
+    `pad_to_multiple_of`, `max_length` and `shapes` are for tokens and frames: by their type these
+    are lists of integers or booleans, everything [length, features], and otherwise a sample's only
+    sequence, or the first if it has one dimension and no other is one of these. Other fields, such
+    as an embedding or an image, keep their size. Where this is wrong, pass `sequences`.
 
     Args:
         pad: Padding: one value for all, a mapping by name, or for tuples one value for each
-            position. Fields not named get 0. Unless they are named, labels (`labels`, `label`,
+            position. Fields not named get 0; unless they are named, labels (`labels`, `label`,
             `label_ids`) get -100, which torch's `cross_entropy` leaves out, an `attention_mask` 0
             and booleans False. As no boolean says that it is padding, give a batch of these
             `lengths` or an `attention_mask`.
-        side: Where padding goes: ``"right"``, or ``"left"`` as models that generate expect it, in
-            all fields and the attention mask. Positions are then ``attention_mask.cumsum(1) - 1``.
+        side: Where padding goes, in all fields: ``"right"``, or ``"left"`` as models that generate
+            expect it. Positions are then ``attention_mask.cumsum(1) - 1``.
         pad_to_multiple_of: Rows are padded to a multiple of this, as in `TokenBudget`.
         max_length: Longer sequences are cut, as a plan with ``oversize="truncate"`` expects:
             ``plan.layout.max_length``. With several columns, a length for each.
         shapes: (rows, length) of the only shapes there may be: ``plan.layout.shapes`` of
             `Buckets`. Sequences are padded to the first that fits the longest of them, and empty
-            rows fill the batch up: padding in sequences, -100 in labels, else 0. With several
-            columns (rows, (length, length)): each sequence is padded to its own.
-        columns: Which of the lengths of a shape, or of `max_length`, each sequence takes, by name
-            or position: ``{"input_ids": 0, "labels": 1}``; None for one that is padded to its own
-            longest. Without it, all take the only length, or the first takes the first, and so on.
-        sequences: The fields, by name or position, that are rounded, cut and brought into shape;
-            others are only padded where they differ. None: by their type, as above.
+            rows fill the batch up. With several columns (rows, (length, length)).
+        columns: Which column of the lengths each sequence takes, for several of them in `shapes` or
+            `max_length`: ``{"input_ids": 0, "labels": 1}``; None for one that is padded to its own
+            longest. Without it, the first takes the first, and so on.
+        sequences: The fields, by name or position, that are rounded, cut and brought into shape.
+            None: by their type, as above.
         attention_mask: Add int64[batch, length], 1 at tokens and 0 at padding, of the field so
             named; True is the first such sequence.
-        lengths: Add int64[batch], the tokens of each row, of the field so named; True is the
-            first such sequence.
+        lengths: Add int64[batch], the tokens of each row, of the field so named, as above.
 
     Returns:
         When called with samples: a dict, tuple or tensor, like a sample. `attention_mask` and
         `lengths` are further keys, unless samples have these, or the last of a tuple. O(tokens).
 
     Raises:
-        BudgetError: If a setting is invalid.
+        BudgetError: If a setting is invalid; when called, if samples fit into no shape.
         LengthsError: When called, if samples are not of one kind.
         ColumnNotFoundError: When called, if samples lack a field, or one named here, or have
             sequences of which it is unknown what to pad them to.
@@ -101,6 +97,7 @@ class PadCollator:
     sequences: Collection[Name] | None = None
     attention_mask: bool | Name = False
     lengths: bool | Name = False
+    _num_columns: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         keep = object.__setattr__  # as plain dicts and tuples, which can be pickled
@@ -120,12 +117,12 @@ class PadCollator:
             keep(self, "sequences", (given,) if isinstance(given, str | int) else tuple(given))
         if self.shapes is not None:
             keep(self, "shapes", checked_shapes(self.shapes, "PadCollator", "length"))
-        widths = self._widths()
+        widths = {int(np.size(length)) for _, length in self.shapes or ()}
+        widths |= {len(self.max_length)} if isinstance(self.max_length, tuple) else set()
+        bounds = f"shapes={self.shapes}, max_length={self.max_length}"
         if len(widths) > 1:
-            raise BudgetError(
-                f"PadCollator(shapes={self.shapes}, max_length={self.max_length}): expected as "
-                "many columns in all of them."
-            )
+            raise BudgetError(f"PadCollator({bounds}): expected as many columns in all of them.")
+        keep(self, "_num_columns", max(widths, default=0))
         if self.columns is None:
             return
         if not isinstance(self.columns, Mapping):
@@ -134,145 +131,124 @@ class PadCollator:
             )
         keep(self, "columns", dict(self.columns))
         named = {each for each in self.columns.values() if each is not None}
-        if widths and named != set(range(max(widths))):
+        if widths and named != set(range(self._num_columns)):
             raise BudgetError(
-                f"PadCollator(columns={self.columns}): expected each column of shapes="
-                f"{self.shapes} and max_length={self.max_length} from 0 on, and no other."
+                f"PadCollator(columns={self.columns}, {bounds}): expected each column from 0 on, "
+                "and no other."
             )
-
-    def _widths(self) -> set[int]:
-        """Return the numbers of columns in shapes and maximums."""
-        widths = {int(np.size(length)) for _, length in self.shapes or ()}
-        return widths | ({len(self.max_length)} if isinstance(self.max_length, tuple) else set())
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         padding = Padding.of(self.pad, list(columns), "PadCollator")
         rows_of = {name: rows for name, rows in columns.items() if any(map(has_length, rows))}
-        laid_out = {name: flattened(rows, name) for name, rows in rows_of.items()}
-        column_of = self._columns(laid_out)
+        flat = {name: flattened(rows, name) for name, rows in rows_of.items()}
+        column_of = self._columns(flat)
         for name, column in column_of.items():
             limit = limit_of(self.max_length, column)
-            if limit is not None and laid_out[name][1].max() > limit:
-                laid_out[name] = flattened([row[:limit] for row in rows_of[name]], name)
-        num_rows, widths = self._shape(laid_out, column_of, len(samples))
-        empty = 0 if num_rows is None else num_rows - len(samples)
-        batch: dict[Any, Any] = {}
-        lengths: dict[Any, Tensor] = {}
-        for name, rows in columns.items():
-            if name in laid_out:
-                flat, sizes = laid_out[name]
-                shape = (len(sizes), widths[name], *flat.shape[1:])
-                padded = filled(shape, padding.for_field(name, flat.dtype), flat.dtype, name)
-                inside = self._inside(torch.from_numpy(sizes), widths[name])
-                padded[inside] = flat.to(padded.dtype)
-                batch[name] = padded
-                lengths[name] = torch.from_numpy(np.append(sizes, np.zeros(empty, np.int64)))
-            else:
-                batch[name] = stacked(rows, name)
-            if num_rows is not None:
-                batch[name] = padding.filled_up(batch[name], empty, name)
+            if limit is not None and flat[name][1].max() > limit:
+                flat[name] = flattened([row[:limit] for row in rows_of[name]], name)
+        rows, widths = self._shape(flat, column_of, len(samples))
+        padded: dict[Name, Tensor] = {}
+        for name, (values, sizes) in flat.items():
+            shape = (len(sizes), widths[name], *values.shape[1:])
+            made = filled(shape, padding.for_field(name, values.dtype), values.dtype, name)
+            made[self._inside(sizes, widths[name])] = values.to(made.dtype)
+            padded[name] = made
+        batch = padding.batch(columns, padded, rows)
         extras: dict[str, Tensor] = {}
         for option in ("attention_mask", "lengths"):
             named = getattr(self, option)
             if named is not False:
                 named = next(iter(column_of), True) if named is True else named
-                chosen = chosen_field(named, lengths, f"PadCollator({option}", "sequences")
-                extras[option] = lengths[chosen]
-                if option == "attention_mask":
-                    inside = self._inside(lengths[chosen], batch[chosen].shape[1])
-                    extras[option] = inside.to(torch.int64)
+                chosen = chosen_field(named, padded, f"PadCollator({option}", "sequences")
+                sizes = np.zeros(len(batch[chosen]), dtype=np.int64)
+                sizes[: len(samples)] = flat[chosen][1]
+                inside = self._inside(sizes, widths[chosen])
+                mask = option == "attention_mask"
+                extras[option] = inside.to(torch.int64) if mask else torch.from_numpy(sizes)
         return assembled(samples[0], batch, extras)
 
-    def _columns(self, laid_out: Mapping[Any, _Flat]) -> dict[Any, int]:
-        """Return the column of the lengths that each sequence takes; -1 for its own longest."""
-        names = self._sequences(laid_out)
-        num_columns = max(self._widths(), default=0)
+    def _columns(self, flat: _Flat) -> dict[Name, int | None]:
+        """Return the column of the lengths that each sequence takes; None for its own longest."""
+        names, num_columns = self._sequences(flat), self._num_columns
         if not num_columns or (self.columns is None and num_columns == 1):
             return dict.fromkeys(names, 0)
         if self.columns is None:
-            names = names if len(names) == num_columns else list(laid_out)
+            names = names if len(names) == num_columns else list(flat)
             if len(names) != num_columns:
                 raise ColumnNotFoundError(
                     f"samples have the sequences {names}, and shapes or max_length {num_columns} "
                     "columns. Say which belongs to which: columns={name: column, …}."
                 )
             return {name: column for column, name in enumerate(names)}
-        if not set(names) <= set(self.columns) <= set(laid_out):
+        if not set(names) <= set(self.columns) <= set(flat):
             raise ColumnNotFoundError(
                 f"PadCollator(columns={self.columns}): samples have the sequences {names}. Name "
                 "all of them and nothing else; None is for one padded to its own longest."
             )
-        column_of = {name: -1 if each is None else each for name, each in self.columns.items()}
-        return dict(sorted(column_of.items(), key=lambda item: item[1] < 0))
+        return dict(sorted(self.columns.items(), key=lambda item: item[1] is None))
 
-    def _sequences(self, laid_out: Mapping[Any, _Flat]) -> list[Field]:
+    def _sequences(self, flat: _Flat) -> list[Name]:
         """Return the fields that are rounded, cut and brought into shape."""
         if self.sequences is not None:
             for name in self.sequences:
-                if name not in laid_out:
+                if name not in flat:
                     raise ColumnNotFoundError(
                         f"PadCollator(sequences={self.sequences}): {name!r} is no sequence of the "
-                        f"samples, they have {list(laid_out)}. Name those."
+                        f"samples, they have {list(flat)}. Name those."
                     )
-            return [name for name in laid_out if name in self.sequences]
-        flat = {name: values for name, (values, _) in laid_out.items() if values.ndim <= 2}
-        first = next(iter(flat), None)
+            return [name for name in flat if name in self.sequences]
+        first = next((name for name, (values, _) in flat.items() if values.ndim <= 2), None)
         named = [each for each in (self.attention_mask, self.lengths) if not isinstance(each, bool)]
-        names = [
+        names: list[Field] = [
             name
-            for name in laid_out
+            for name, (values, _) in flat.items()
             if name in named
-            or (
-                name in flat
-                and (name == first or flat[name].ndim == 2 or is_whole(flat[name].dtype))
-            )
+            or name == first
+            or values.ndim == 2
+            or (values.ndim == 1 and is_whole(values.dtype))
         ]
-        if self.pad_to_multiple_of > 1 or self.max_length is not None or self.shapes is not None:
-            self._refuse_doubt(laid_out, names)
-        return names
-
-    def _refuse_doubt(self, laid_out: Mapping[Any, _Flat], names: list[Any]) -> None:
-        """Raise if a field that keeps its size is as long as a sequence after all."""
-        if laid_out and not names:
+        if self.pad_to_multiple_of == 1 and self.max_length is None and self.shapes is None:
+            return names
+        if flat and not names:
             raise ColumnNotFoundError(
-                f"none of the fields {list(laid_out)} is a sequence of tokens or frames by its "
+                f"none of the fields {list(flat)} is a sequence of tokens or frames by its "
                 "type. Name those that are to be rounded, cut or brought into shape: "
                 "PadCollator(sequences=[…]), or [] if there is none."
             )
         known = {*names, *(self.columns or ())}
-        for name, (values, sizes) in laid_out.items():
-            for other in names:
-                as_long = np.array_equal(sizes, laid_out[other][1])
-                if name not in known and as_long and sizes.min() < sizes.max():
+        for name, (values, sizes) in flat.items():
+            for other in () if name in known else names:
+                if sizes.min() < sizes.max() and np.array_equal(sizes, flat[other][1]):
                     raise ColumnNotFoundError(
                         f"field {name!r} is as long as {other!r} in each sample, but {values.dtype}"
                         f" of {values.ndim} dimensions keep their size. Name what is rounded, cut "
                         f"and brought into shape: PadCollator(sequences={[*names, name]})."
                     )
+        return names
 
     def _shape(
-        self, laid_out: Mapping[Any, _Flat], column_of: Mapping[Any, int], num_samples: int
-    ) -> tuple[int | None, dict[Any, int]]:
+        self, flat: _Flat, column_of: Mapping[Name, int | None], num_samples: int
+    ) -> tuple[int | None, dict[Name, int]]:
         """Return the rows of the batch, if they are fixed, and the width of each field."""
-        widths = {name: max(1, int(sizes.max())) for name, (_, sizes) in laid_out.items()}
+        widths = {name: max(1, int(sizes.max())) for name, (_, sizes) in flat.items()}
         if self.shapes is None:
             multiple = self.pad_to_multiple_of
-            return None, widths | {
-                name: -(-widths[name] // multiple) * multiple for name in column_of
-            }
-        longest = np.zeros(max(self._widths()), dtype=np.int64)
+            for name in column_of:
+                widths[name] = -(-widths[name] // multiple) * multiple
+            return None, widths
+        longest = np.zeros(self._num_columns, dtype=np.int64)
         for name, column in column_of.items():
-            if column >= 0:
-                longest[column] = max(longest[column], laid_out[name][1].max())
+            if column is not None:
+                longest[column] = max(longest[column], flat[name][1].max())
         given = f"{num_samples} samples of up to {' and '.join(map(str, longest))} tokens"
         rows, lengths = fitting(self.shapes, num_samples, longest, given)
-        return rows, widths | {name: lengths[each] for name, each in column_of.items() if each >= 0}
+        for name, column in column_of.items():
+            widths[name] = widths[name] if column is None else lengths[column]
+        return rows, widths
 
-    def _inside(self, lengths: Tensor, width: int) -> Tensor:
+    def _inside(self, sizes: IntArray, width: int) -> Tensor:
         """Return where tokens are, bool[rows, width]."""
-        places = torch.arange(width)
-        if self.side == "left":
-            return places >= width - lengths[:, None]
-        return places < lengths[:, None]
+        places, lengths = torch.arange(width), torch.from_numpy(sizes)[:, None]
+        return places >= width - lengths if self.side == "left" else places < lengths

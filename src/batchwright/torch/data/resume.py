@@ -241,8 +241,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
         return Course(epoch, last, plan, source, legs[:-1], begun)
     leg = Leg(world_size, accumulate, 0, source.last, new)
-    rest = plan[last.consumed :] if last.consumed < len(plan) else None
-    shared = None if rest is None else _shared_again(source, rest, leg, epoch, warn=warn)
+    shared = None
+    if last.consumed < len(plan):
+        shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
     return Course(epoch, leg, shared, source, legs, begun)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +12,17 @@ from torch.utils.data import Dataset
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanError
 from batchwright.layout import Shape
-from batchwright.typing import Field, IntArray, Sample
+from batchwright.torch.data.trees import Parts
+from batchwright.typing import Batch, Field, IntArray, Sample
 
 Name: TypeAlias = str | int
 """A field of a sample: its key in a dict, its position in a tuple."""
 
+Columns: TypeAlias = dict[Name, list[Field]]
+"""The samples of a batch by field: the values of each."""
+
 PadValue: TypeAlias = float | bool
-Pads: TypeAlias = PadValue | Mapping[Any, PadValue] | Sequence[PadValue]
+Pads: TypeAlias = PadValue | Mapping[Name, PadValue] | Sequence[PadValue]
 """Padding: one value for all fields, or values by name or position."""
 
 LABEL_NAMES = ("labels", "label", "label_ids")
@@ -27,7 +31,7 @@ LABEL_NAMES = ("labels", "label", "label_ids")
 LABEL_IGNORE = -100
 """The label that torch's `cross_entropy` leaves out of the loss."""
 
-MEANT: dict[Any, PadValue] = {**dict.fromkeys(LABEL_NAMES, LABEL_IGNORE), "attention_mask": 0}
+MEANT: dict[Name, PadValue] = {**dict.fromkeys(LABEL_NAMES, LABEL_IGNORE), "attention_mask": 0}
 """Fields whose padding has a meaning: no token's value would do."""
 
 
@@ -36,34 +40,34 @@ def has_length(value: Field) -> bool:
     return isinstance(value, list) or getattr(value, "ndim", 0) > 0
 
 
-def columns_of(samples: Sequence[Sample]) -> dict[Any, list[Any]]:
-    """Turn samples (dicts, tuples, or single sequences) into columns: field → its values."""
+def columns_of(samples: Sequence[Sample]) -> Columns:
+    """Turn samples (dicts, tuples, or single sequences) into columns."""
     if not samples:
         raise LengthsError("there is no sample to collate, expected a batch of at least one.")
     first = samples[0]
-    kind: type = object
-    names: list[Any] = [0]
-    if isinstance(first, Mapping):
-        kind, names = Mapping, list(first)
-    elif isinstance(first, tuple):
-        kind, names = tuple, list(range(len(first)))
-    columns: dict[Any, list[Any]] = {name: [] for name in names}
+    kind = next((kind for kind in (Mapping, tuple) if isinstance(first, kind)), object)
+    columns: Columns = {name: [] for name in _fields_of(first)}
     for row, sample in enumerate(samples):
         if not isinstance(sample, kind):
             raise LengthsError(
                 f"sample {row} of the batch is a {type(sample).__name__}, the first is a "
                 f"{type(first).__name__}. Return samples of one kind from the data set."
             )
-        fields = sample if isinstance(sample, Mapping | tuple) else (sample,)
-        for name in names:
-            try:
-                columns[name].append(fields[name])
-            except (KeyError, IndexError) as error:
+        fields = _fields_of(sample) if kind is not object else {0: sample}
+        for name, column in columns.items():
+            if name not in fields:
                 raise ColumnNotFoundError(
                     f"sample {row} of the batch has no field {name!r}, the first sample has. "
                     "Return the same fields for every sample."
-                ) from error
+                )
+            column.append(fields[name])
     return columns
+
+
+def _fields_of(sample: Sample) -> Parts:
+    if isinstance(sample, Mapping):
+        return dict(sample)
+    return dict(enumerate(sample if isinstance(sample, tuple) else (sample,)))
 
 
 def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
@@ -112,15 +116,36 @@ def is_whole(dtype: torch.dtype) -> bool:
     return not (dtype.is_floating_point or dtype.is_complex)
 
 
-def limit_of(limits: int | tuple[int, ...] | None, column: int) -> int | None:
-    """Return the limit of a column; there is none for a negative one among several."""
+def stacked(rows: Sequence[Field], name: Name) -> Field:
+    """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
+
+    Several shapes are an error: what a batch holds must not depend on which samples meet in it.
+    """
+    if not all(isinstance(row, int | float | np.generic | np.ndarray | Tensor) for row in rows):
+        return list(rows)
+    shapes = {tuple(np.shape(row)) for row in rows}
+    if len(shapes) > 1:
+        raise LengthsError(
+            f"field {name!r} is of the shapes {sorted(map(list, shapes))} and cannot be stacked. "
+            "For one entry a sample return it inside a dict or a list, which stay as they are."
+        )
+    if all(isinstance(row, Tensor) for row in rows):
+        return _tensor(torch.stack(list(rows)))
+    array = np.asarray(rows)
+    if array.dtype.kind not in "biuf":
+        return list(rows)
+    return _tensor(array, of_python=all(type(row) in {int, float} for row in rows))
+
+
+def limit_of(limits: int | tuple[int, ...] | None, column: int | None) -> int | None:
+    """Return the limit of a column: the only one, or its own of several."""
     if isinstance(limits, tuple):
-        return limits[column] if column >= 0 else None
+        return None if column is None else limits[column]
     return limits
 
 
 def checked_shapes(
-    shapes: Any, owner: str, length: str, *, columns: int | None = None
+    shapes: Sequence[Shape], owner: str, length: str, *, columns: int | None = None
 ) -> tuple[Shape, ...]:
     """Return shapes as a tuple; raise unless they are (rows, length), of so many columns."""
     try:
@@ -151,46 +176,18 @@ def fitting(
     )
 
 
-def stacked(rows: Sequence[Field], name: Name) -> Field:
-    """Stack numbers, and arrays and tensors of one shape; leave anything else a list.
-
-    Several shapes are an error: what a batch holds must not depend on which samples meet in it.
-    """
-    if not all(isinstance(row, int | float | np.generic | np.ndarray | Tensor) for row in rows):
-        return list(rows)
-    shapes = {tuple(np.shape(row)) for row in rows}
-    if len(shapes) > 1:
-        raise LengthsError(
-            f"field {name!r} is of the shapes {sorted(map(list, shapes))} and cannot be stacked. "
-            "For one entry a sample return it inside a dict or a list, which stay as they are."
-        )
-    if all(isinstance(row, Tensor) for row in rows):
-        return _tensor(torch.stack(list(rows)))
-    array = np.asarray(rows)
-    if array.dtype.kind not in "biuf":
-        return list(rows)
-    return _tensor(array, of_python=all(type(row) in {int, float} for row in rows))
-
-
-def checked_pads(given: Any, owner: str) -> Field:
+def checked_pads(given: Pads, owner: str) -> Field:
     """Return padding as a number, or a dict of numbers by name or position."""
-    if _is_number(given):
-        return given
-    values = given if isinstance(given, Mapping) else None
     if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str | bytes):
-        values = dict(enumerate(given))
-    for name, value in ({None: given} if values is None else values).items():
-        if not _is_number(value):
-            of = "" if values is None else f" of {name!r}"
+        given = dict(enumerate(given))
+    for name, value in given.items() if isinstance(given, Mapping) else [(None, given)]:
+        if not isinstance(value, Real | np.bool_):
+            of = "" if name is None else f" of {name!r}"
             raise BudgetError(
                 f"{owner}(pad=…): the padding{of} is {value!r}, expected a number. A tokenizer "
                 "whose pad_token_id is None has none: take 0, or its eos_token_id."
             )
-    return dict(values or {})
-
-
-def _is_number(value: Field) -> bool:
-    return isinstance(value, Real | np.bool_)
+    return dict(given) if isinstance(given, Mapping) else given
 
 
 def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) -> Tensor:
@@ -210,25 +207,24 @@ def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) 
 class Padding:
     """The padding of each field of a batch, and which fields the user named."""
 
-    values: Mapping[Any, PadValue]
-    named: Mapping[Any, PadValue]
+    values: Mapping[Name, PadValue]
+    named: Mapping[Name, PadValue]
     owner: str
 
     @staticmethod
-    def of(given: Pads, names: Sequence[Any], owner: str) -> "Padding":
+    def of(given: Pads, names: Sequence[Name], owner: str) -> "Padding":
         """Return the padding of fields: one value for all but `MEANT`, or values by name."""
-        checked: Any = checked_pads(given, owner)
-        named = checked if isinstance(checked, Mapping) else {}
+        checked = checked_pads(given, owner)
+        named = checked if isinstance(checked, dict) else {}
         for name in named:
             if name not in names:
                 raise ColumnNotFoundError(
                     f"{owner}(pad=…) names {name!r}, but samples have the fields {list(names)}."
                 )
-        one = 0 if isinstance(checked, Mapping) else checked
-        values = {name: MEANT.get(name, one) for name in names}
-        return Padding(values | dict(named), named, owner)
+        one = 0 if isinstance(checked, dict) else checked
+        return Padding({name: MEANT.get(name, one) for name in names} | named, named, owner)
 
-    def for_field(self, name: Any, dtype: torch.dtype, *, one_a_row: bool = False) -> PadValue:
+    def for_field(self, name: Name, dtype: torch.dtype, *, one_a_row: bool = False) -> PadValue:
         """Return the value for a field of some type.
 
         Booleans get False, unless they are named or True is given for all: -100 would be true. Only
@@ -240,19 +236,25 @@ class Padding:
             return value
         return False
 
-    def filled_up(self, field: Field, empty: int, name: Name) -> Field:
-        """Append empty rows to a field."""
-        if not isinstance(field, Tensor):
-            raise ColumnNotFoundError(
-                f"{self.owner}(shapes=…): the field {name!r} holds no numbers, and an empty row "
-                "has nothing to put there. Leave it out of the samples."
-            )
-        pad = self.for_field(name, field.dtype, one_a_row=field.ndim == 1)
-        rows = filled((empty, *field.shape[1:]), pad, field.dtype, name)
-        return torch.cat([field.to(rows.dtype), rows])
+    def batch(self, columns: Columns, padded: Mapping[Name, Tensor], rows: int | None) -> Parts:
+        """Return padded fields and the others, stacked, all with so many rows if that is given."""
+        batch: Parts = {}
+        for name, values in columns.items():
+            field = padded[name] if name in padded else stacked(values, name)
+            if rows is not None:
+                if not isinstance(field, Tensor):
+                    raise ColumnNotFoundError(
+                        f"{self.owner}(shapes=…): the field {name!r} holds no numbers, and an "
+                        "empty row has nothing to put there. Leave it out of the samples."
+                    )
+                pad = self.for_field(name, field.dtype, one_a_row=field.ndim == 1)
+                empty = filled((rows - len(field), *field.shape[1:]), pad, field.dtype, name)
+                field = torch.cat([field.to(empty.dtype), empty])
+            batch[name] = field
+        return batch
 
 
-def chosen_field(name: Any, fields: Mapping[Any, Field], option: str, kind: str) -> Field:
+def chosen_field(name: Name, fields: Mapping[Name, Field], option: str, kind: str) -> Name:
     """Return the field that an option names; True is the first."""
     if name is True and fields:
         return next(iter(fields))
@@ -263,14 +265,14 @@ def chosen_field(name: Any, fields: Mapping[Any, Field], option: str, kind: str)
     return name
 
 
-def assembled(first: Any, batch: Mapping[Any, Any], extras: Mapping[str, Tensor]) -> Field:
+def assembled(first: Sample, batch: Parts, extras: Mapping[str, Tensor]) -> Batch:
     """Return a batch, and what is added to it, as the first sample holds its fields.
 
     A key that samples already have is theirs. A tuple gets the extras at its end; a single field
     stays by itself, or gets into a tuple with them.
     """
     if isinstance(first, Mapping):
-        return {**batch, **{name: value for name, value in extras.items() if name not in batch}}
+        return {**batch, **extras, **batch}
     if isinstance(first, tuple) or extras:
         return (*batch.values(), *extras.values())
     return batch[0]
@@ -295,7 +297,7 @@ IntoPiece: TypeAlias = Piece | tuple[int, int, int | None] | int
 """A piece, or a plain index for a whole sample."""
 
 
-class PieceDataset(Dataset[Any]):
+class PieceDataset(Dataset[Sample]):
     """Cuts pieces out of the samples of another data set.
 
     The pieces of a sample, concatenated, are the sample. Fields that are no sequences, such as a
@@ -318,7 +320,7 @@ class PieceDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, dataset: Any, *, fields: Sequence[str] | Sequence[int] | None = None
+        self, dataset: Field, *, fields: Sequence[str] | Sequence[int] | None = None
     ) -> None:
         self.dataset = dataset
         self.fields = None if fields is None else tuple(fields)
@@ -328,32 +330,23 @@ class PieceDataset(Dataset[Any]):
 
     def __getitem__(self, piece: IntoPiece) -> Field:
         """Return a piece of a sample; a plain index gives the whole sample."""
-        if not isinstance(piece, tuple):
-            return self.dataset[piece]
-        return self._cut(self.dataset[piece[0]], Piece(*piece))
+        sample = self.dataset[piece[0] if isinstance(piece, tuple) else piece]
+        return self._cut(sample, piece)
 
     def __getitems__(self, pieces: Sequence[IntoPiece]) -> list[Field]:
         """Return the pieces of a batch, by the other data set's `__getitems__` if it has one."""
         if not hasattr(self.dataset, "__getitems__"):
             return [self[piece] for piece in pieces]
         numbers = [each[0] if isinstance(each, tuple) else each for each in pieces]
-        samples = zip(self.dataset.__getitems__(numbers), pieces, strict=True)
-        return [
-            self._cut(sample, Piece(*each)) if isinstance(each, tuple) else sample
-            for sample, each in samples
-        ]
+        samples = self.dataset.__getitems__(numbers)
+        return [self._cut(*each) for each in zip(samples, pieces, strict=True)]
 
-    def _cut(self, sample: Sample, piece: Piece) -> Field:
-        if isinstance(sample, Mapping):
-            return self._cut_fields(dict(sample), piece)
-        fields = sample if isinstance(sample, tuple) else (sample,)
-        made = tuple(self._cut_fields(dict(enumerate(fields)), piece).values())
-        return made if isinstance(sample, tuple) else made[0]
-
-    def _cut_fields(self, sample: dict[Any, Any], piece: Piece) -> dict[Any, Field]:
-        names = self.fields
+    def _cut(self, sample: Sample, into: IntoPiece) -> Field:
+        if not isinstance(into, tuple):
+            return sample
+        piece, made, names = Piece(*into), _fields_of(sample), self.fields
         if names is None:
-            sizes = {name: len(value) for name, value in sample.items() if has_length(value)}
+            sizes = {name: len(value) for name, value in made.items() if has_length(value)}
             names = tuple(sizes)
             if len(set(sizes.values())) > 1:
                 raise LengthsError(
@@ -361,16 +354,16 @@ class PieceDataset(Dataset[Any]):
                     "of them to cut, PieceDataset(dataset, fields=[…])."
                 )
         for name in names:
-            if name not in sample:
+            if name not in made:
                 raise ColumnNotFoundError(
-                    f"sample {piece.sample} has no field {name!r}, it has {list(sample)}. "
+                    f"sample {piece.sample} has no field {name!r}, it has {list(made)}. "
                     "Correct PieceDataset(fields=…)."
                 )
-            if piece.start >= len(sample[name]):
+            if piece.start >= len(made[name]):
                 raise PlanError(
-                    f"sample {piece.sample} has {len(sample[name])} tokens in {name!r}, the plan "
+                    f"sample {piece.sample} has {len(made[name])} tokens in {name!r}, the plan "
                     f"asks for a piece that begins at {piece.start}. Plan with the lengths of "
                     "this data."
                 )
-            sample[name] = sample[name][piece.start : piece.stop]
-        return sample
+            made[name] = made[name][piece.start : piece.stop]
+        return assembled(sample, made, {})

@@ -90,12 +90,13 @@ def like(value: Field, parts: Parts, path: str | None = "batch") -> Field:
     else:
         plain = tuple(parts.values()) if isinstance(value, tuple) else list(parts.values())
     with contextlib.suppress(Exception):  # a class of the user's may raise anything
+        kind: Callable[[Field], Field] = type(value)
         if isinstance(value, dict | UserDict):
-            made = copy.copy(value)  # with attributes such as default_factory
+            made: Field = copy.copy(value)  # with attributes such as default_factory
             for name, part in parts.items():
                 made[name] = part
         else:
-            made = type(value)(plain)
+            made = kind(plain)
         held = parts_of(made) or {}
         if held.keys() == parts.keys() and all(held[name] is parts[name] for name in parts):
             return made
