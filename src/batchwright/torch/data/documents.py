@@ -1,16 +1,15 @@
 """Packed batches: one row of several documents, cut between two of them."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from batchwright.errors import UpdateError
-from batchwright.torch.data.trees import like, name_of, parts_of
+from batchwright.torch.data.trees import Parts, like, name_of, parts_of
 from batchwright.typing import Batch, Field
 
 # Names, each after the title of its row where a batch has several: encoder_cu_seq_lens.
@@ -23,26 +22,25 @@ _POSITIONS = re.compile(r"(?:(.*)_)?positions?(?:_ids?)?")
 
 @dataclass(frozen=True)
 class _Layout:
-    """A packed row: the edges of its segments, 0 to T, and the document of each, below 0 in gaps.
+    """A packed row: the edges of its segments, 0 to T, and where documents begin.
 
-    Once a cut is chosen: the first token and document of the second part, and how many documents.
+    Once a cut is chosen: the first token and document of the second part.
     """
 
     edges: list[int]
-    ids: list[int] | None = None
+    starts: list[int]
     place: int = 0
     document: int = 0
-    documents: int = 0
+
+    @staticmethod
+    def of(edges: list[int], ids: list[int] | None = None) -> "_Layout":
+        """Take the document of each segment, below 0 in gaps, into account."""
+        segments = zip(pairwise(edges), ids or [0] * (len(edges) - 1), strict=True)
+        return _Layout(edges, [begin for (begin, end), own in segments if end > begin and own >= 0])
 
     @property
     def tokens(self) -> int:
         return self.edges[-1]
-
-    def starts(self) -> list[int]:
-        """Return where documents begin."""
-        ids = self.ids or [0] * (len(self.edges) - 1)
-        segments = zip(pairwise(self.edges), ids, strict=True)
-        return [begin for (begin, end), own in segments if end > begin and own >= 0]
 
     def parts(self) -> tuple[list[int], list[int]]:
         """Return the edges of each part."""
@@ -71,7 +69,7 @@ def is_packed(batch: Batch) -> bool:
     return bool(_layouts(_named(batch)))
 
 
-def cut_documents(batch: Batch) -> tuple[Field, Field] | None:
+def cut_documents(batch: Batch) -> tuple[Batch, Batch] | None:
     """Cut a packed batch in two between documents, near the middle.
 
     Both parts are packed like the batch, and their tensors share memory with it. A gap stays with
@@ -98,22 +96,21 @@ def cut_documents(batch: Batch) -> tuple[Field, Field] | None:
     layouts = _layouts(fields)
     if not layouts:
         return None
-    starts = {title: layout.starts() for title, layout in layouts.items()}
-    counts = {title: len(each) for title, each in starts.items()}
-    if len({*counts.values()}) > 1:
+    counts = {title: len(layout.starts) for title, layout in layouts.items()}
+    documents = min(counts.values())
+    if documents < max(counts.values()):
         raise UpdateError(f"a packed batch cannot be cut: its rows hold {counts} documents.")
-    documents = next(iter(counts.values()))
     if documents < 2:
         return None
     middle = sum(layout.tokens for layout in layouts.values()) / 2
-    ahead = [sum(each) for each in zip(*starts.values(), strict=True)]
+    ahead = [sum(each) for each in zip(*(row.starts for row in layouts.values()), strict=True)]
     first = min(range(1, documents), key=lambda document: abs(ahead[document] - middle))
     cuts = {
-        title: _Layout(layout.edges, layout.ids, starts[title][first], first, documents)
+        title: replace(layout, place=layout.starts[first], document=first)
         for title, layout in layouts.items()
     }
     titles = _titles(fields, list(cuts))
-    parts: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+    parts: tuple[Parts, Parts] = ({}, {})
     for name, value in fields.items():
         own = [cuts[title] for title in titles[name]]
         cut = _cut_field(name, value, own, name_of("batch", batch, name))
@@ -121,72 +118,62 @@ def cut_documents(batch: Batch) -> tuple[Field, Field] | None:
     return like(batch, parts[0]), like(batch, parts[1])
 
 
-def _named(batch: Batch) -> dict[Any, Field]:
+def _named(batch: Batch) -> dict[str, Field]:
     """Return the fields of a batch by name; none if they have no names."""
     fields = None if isinstance(batch, Tensor) else parts_of(batch)
     return fields if fields and all(isinstance(name, str) for name in fields) else {}
 
 
-def _layouts(fields: Mapping[str, Field]) -> dict[str, _Layout]:
+def _layouts(fields: dict[str, Field]) -> dict[str, _Layout]:
     """Return the rows of a packed batch by title; none if it is not packed."""
     found: dict[str, _Layout] = {}
-    for name, value in fields.items():
-        match = _EDGES.fullmatch(name)
-        if match and isinstance(value, Tensor) and value.ndim == 1 and value.numel() > 1:
-            edges, title = value.tolist(), match[1] or ""
+    for title, value in _tensors(fields, _EDGES):
+        if value.ndim == 1 and value.numel() > 1:
+            edges = value.tolist()
             other = title in found and found[title].edges != edges  # queries and keys differ
             if other or edges[0] != 0 or any(a > b for a, b in pairwise(edges)):
                 return {}
-            found[title] = _Layout(edges)
+            found[title] = _Layout.of(edges)
     if found:
-        return {title: _with_ids(fields, title, layout) for title, layout in found.items()}
-    found = {title: _of_ids(value.flatten()) for title, value in _rows_named(fields, _IDS_ALONE)}
+        for title, ids in _tensors(fields, _IDS):
+            if title in found and ids.numel() == found[title].tokens > 0:
+                edges = found[title].edges
+                begins = torch.tensor(edges[:-1], device=ids.device).clamp(max=ids.numel() - 1)
+                found[title] = _Layout.of(edges, ids.flatten()[begins].tolist())
+        return found
+    for title, ids in _rows(fields, _IDS_ALONE):
+        begins = torch.cat((ids.new_ones(1).bool(), ids[1:] != ids[:-1])).nonzero().flatten()
+        found[title] = _Layout.of([*begins.tolist(), ids.numel()], ids[begins].tolist())
     masks = (value for name, value in fields.items() if name.endswith("attention_mask"))
     if found or any(getattr(value, "ndim", 0) > 1 for value in masks):
         return found
-    for title, value in _rows_named(fields, _POSITIONS):
-        layout = _of_positions(value.flatten())
-        if layout is None:
+    for title, positions in _rows(fields, _POSITIONS):
+        again = positions[1:] == positions[0]
+        counts = again | (positions[1:] == positions[:-1] + 1)
+        if not bool(counts.all()) or not bool(again.any()):
             return {}
-        found[title] = layout
+        begins = again.nonzero().flatten() + 1
+        found[title] = _Layout.of([0, *begins.tolist(), positions.numel()])
     return found
 
 
-def _rows_named(
-    fields: Mapping[str, Field], pattern: re.Pattern[str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield integers [1, T] of such a name, with their title."""
+def _tensors(fields: dict[str, Field], pattern: re.Pattern[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield tensors of such a name, with the title of their row."""
     for name, value in fields.items():
         match = pattern.fullmatch(name)
-        is_row = isinstance(value, Tensor) and value.ndim == 2 and value.shape[0] == 1
-        if match and is_row and value.numel() and value.dtype in {torch.int64, torch.int32}:
+        if match and isinstance(value, Tensor):
             yield match[1] or "", value
 
 
-def _with_ids(fields: Mapping[str, Field], title: str, layout: _Layout) -> _Layout:
-    for name, value in fields.items():
-        match = _IDS.fullmatch(name)
-        own = match and (match[1] or "") == title and isinstance(value, Tensor)
-        if own and value.numel() == layout.tokens:
-            inside = torch.tensor(layout.edges[:-1]).clamp(max=max(value.numel() - 1, 0))
-            return _Layout(layout.edges, value.flatten()[inside.to(value.device)].tolist())
-    return layout
+def _rows(fields: dict[str, Field], pattern: re.Pattern[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield integers [1, T] of such a name as [T], with their title."""
+    for title, value in _tensors(fields, pattern):
+        is_row = value.ndim == 2 and value.shape[0] == 1 and value.numel()
+        if is_row and value.dtype in {torch.int64, torch.int32}:
+            yield title, value[0]
 
 
-def _of_ids(ids: Tensor) -> _Layout:
-    begins = [0, *((ids[1:] != ids[:-1]).nonzero().flatten() + 1).tolist()]
-    return _Layout([*begins, ids.numel()], ids[torch.tensor(begins, device=ids.device)].tolist())
-
-
-def _of_positions(positions: Tensor) -> _Layout | None:
-    """Read documents from positions that count up and start again; None if they do not."""
-    again = positions[1:] == positions[0]
-    if not bool((again | (positions[1:] == positions[:-1] + 1)).all()) or not bool(again.any()):
-        return None
-    return _Layout([0, *(again.nonzero().flatten() + 1).tolist(), positions.numel()])
-
-
-def _titles(fields: Mapping[str, Field], titles: list[str]) -> dict[str, list[str]]:
+def _titles(fields: dict[str, Field], titles: list[str]) -> dict[str, list[str]]:
     """Return the rows that each field may belong to.
 
     `PackCollator` puts the fields of a row before what it says of the row.
@@ -219,24 +206,18 @@ def _cut_field(name: str, value: Field, rows: list[_Layout], path: str) -> tuple
         return made[0], made[1]
     if len({each.place for each in of_length}) == 1:
         return _cut_tokens(name, value, cut)
-    entries = _entries(value)
-    if entries == cut.documents:
+    is_sequence = isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
+    if is_sequence and len(value) == len(cut.starts):
         return value[: cut.document], value[cut.document :]
-    if value is None or entries == 0 or isinstance(value, str | bytes | int | float):
+    is_fact = value is None or isinstance(value, str | bytes | int | float)
+    if is_fact or (is_sequence and not len(value)) or getattr(value, "ndim", None) == 0:
         return value, value
-    shape = f"a tensor {list(value.shape)}" if is_tensor else f"a {type(value).__name__}"
+    given = f"a tensor {list(value.shape)}" if is_tensor else f"a {type(value).__name__}"
     raise UpdateError(
-        f"{path} is {shape} in a packed batch of {cut.tokens} tokens and {cut.documents} "
+        f"{path} is {given} in a packed batch of {cut.tokens} tokens and {len(cut.starts)} "
         "documents: expected [1, tokens, …], or one entry a document. Pass split= to the update "
         "for batches of this kind, or leave the field out."
     )
-
-
-def _entries(value: Field) -> int | None:
-    """Count what a tensor, array or list holds; 0 if it has no dimensions."""
-    if hasattr(value, "ndim"):
-        return int(value.shape[0]) if value.ndim else 0
-    return len(value) if isinstance(value, list | tuple) else None
 
 
 def _cut_tokens(name: str, value: Field, cut: _Layout) -> tuple[Field, Field]:

@@ -1,12 +1,9 @@
 """Which rank this process is, and streams that are split among ranks or workers already."""
 
-from __future__ import annotations
-
 import operator
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -61,16 +58,15 @@ def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
         return given
     if _is_initialised():
         return distributed.get_rank(), distributed.get_world_size()
-    for name in _WORLD_SIZES if owner else ():
-        if _launched(name) > 1:
-            warnings.warn(
-                f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
-                f"initialised: {owner} takes this process for the only one, and every process will "
-                "get all of the data. Call init_process_group first, or give rank= and world_size= "
-                "(rank=0, world_size=1 where each process is to have all).",
-                stacklevel=4,
-            )
-            break
+    name = next((name for name in _WORLD_SIZES if owner and _launched(name) > 1), None)
+    if name is not None:
+        warnings.warn(
+            f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
+            f"initialised: {owner} takes this process for the only one, and every process will "
+            "get all of the data. Call init_process_group first, or give rank= and world_size= "
+            "(rank=0, world_size=1 where each process is to have all).",
+            stacklevel=4,
+        )
     return 0, 1
 
 
@@ -85,43 +81,37 @@ def _launched(name: str) -> int:
 
 def splits_by_worker(samples: object) -> bool | None:
     """Check whether a stream gives each worker its own part. None: it does not say."""
-    for inside in _inside(samples):
-        stages = _stages(inside)
-        if stages:
-            return bool({"split_by_worker", _HUGGING_FACE} & stages)
-    return None
+    _, stages = _staged(samples)
+    return bool({"split_by_worker", _HUGGING_FACE} & stages) if stages else None
 
 
 def check_not_split_by_rank(samples: object, world_size: int, presharded: object) -> None:
     """Raise `PlanError` if a stream gives each rank its own part, or may well do so."""
-    for inside in _inside(samples):
-        stages = _stages(inside)
-        if _HUGGING_FACE in stages:
-            parts = getattr(getattr(inside, "_distributed", None), "world_size", 1)
-            others = distributed.get_world_size() if _is_initialised() else _launched("WORLD_SIZE")
-            if parts > 1 and max(world_size, others) > 1:
-                raise _split("datasets.distributed.split_dataset_by_node")
-        elif world_size > 1 and "split_by_node" in stages:
-            raise _split("nodesplitter=split_by_node")
-        elif world_size > 1 and any("resampled" in name.lower() for name in stages):
-            raise _split("resampled=True")
-        if stages:
-            return
-    if presharded is True and world_size > 1 and isinstance(samples, IterableDataset):
+    inside, stages = _staged(samples)
+    by = None
+    if _HUGGING_FACE in stages:
+        parts = getattr(getattr(inside, "_distributed", None), "world_size", 1)
+        others = distributed.get_world_size() if _is_initialised() else _launched("WORLD_SIZE")
+        if parts > 1 and max(world_size, others) > 1:
+            by = "datasets.distributed.split_dataset_by_node"
+    elif world_size > 1 and "split_by_node" in stages:
+        by = "nodesplitter=split_by_node"
+    elif world_size > 1 and any("resampled" in name.lower() for name in stages):
+        by = "resampled=True"
+    if by is not None:
+        raise PlanError(
+            f"the stream is split by rank already ({by}). A StreamDataset shares each update among "
+            "the ranks itself, in equal counts, and would leave each a part of its part. Give "
+            "every rank the whole stream: leave that out."
+        )
+    is_unknown = not stages and isinstance(samples, IterableDataset)
+    if is_unknown and presharded is True and world_size > 1:
         raise PlanError(
             f"presharded=True leaves open who shares the stream, and there are {world_size} ranks. "
             'If only the workers of a rank do, say presharded="workers". If each rank has its '
             "own part, give every rank the whole stream instead: updates are shared here, in "
             "equal counts."
         )
-
-
-def _split(by: str) -> PlanError:
-    return PlanError(
-        f"the stream is split by rank already ({by}). A StreamDataset shares each update among the "
-        "ranks itself, in equal counts, and would leave each a part of its part. Give every rank "
-        "the whole stream: leave that out."
-    )
 
 
 def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: int) -> None:
@@ -177,28 +167,22 @@ def content_hash(value: Field) -> int:
     return total
 
 
-def _inside(samples: object) -> Iterator[object]:
-    """Yield a stream and the data sets that it is made of."""
+def _staged(samples: object) -> tuple[object, set[str]]:
+    """Return the first of a stream and the data sets that it is made of that has stages.
+
+    These are the names of a WebDataset's stages, or that of Hugging Face's streams.
+    """
     inside: object = samples
     for _ in range(_DEPTH):
-        if inside is None:
-            return
-        yield inside
+        streams = (each for each in type(inside).__mro__ if each.__name__ == "IterableDataset")
+        if any(each.__module__.startswith("datasets.") for each in streams):
+            return inside, {_HUGGING_FACE}
+        pipeline = getattr(inside, "pipeline", None)
+        if isinstance(pipeline, list) and pipeline and isinstance(inside, IterableDataset):
+            parts = [
+                (each, getattr(each, "f", None), getattr(each, "func", None)) for each in pipeline
+            ]
+            names = {str(getattr(part, "__name__", "")) for each in parts for part in each}
+            return inside, names | {type(each).__name__ for each in pipeline}
         inside = getattr(inside, "dataset", None)
-
-
-def _stages(samples: object) -> set[str]:
-    """Return the names of a WebDataset's stages, or that of Hugging Face's streams; else none."""
-    kinds = type(samples).__mro__
-    streams = (each.__module__ for each in kinds if each.__name__ == "IterableDataset")
-    if any(module.startswith("datasets.") for module in streams):
-        return {_HUGGING_FACE}
-    pipeline = getattr(samples, "pipeline", None)
-    if not isinstance(pipeline, list) or not isinstance(samples, IterableDataset):
-        return set()
-    names: set[str] = set()
-    for stage in pipeline:
-        names.add(type(stage).__name__)
-        parts = (stage, getattr(stage, "f", None), getattr(stage, "func", None))
-        names.update(str(getattr(each, "__name__", "")) for each in parts)
-    return names
+    return samples, set()

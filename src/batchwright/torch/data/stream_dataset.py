@@ -26,12 +26,14 @@ from batchwright.torch.data.ranks import (
     splits_by_worker,
 )
 from batchwright.torch.data.samples import Piece, PieceDataset
-from batchwright.typing import Field, Last, Sample, State
+from batchwright.typing import Batch, Field, Last, Sample, State
+
+Settings: TypeAlias = dict[str, Any]
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
 
-class StreamDataset(IterableDataset[Any]):
+class StreamDataset(IterableDataset[Batch]):
     """Batches samples whose lengths are only known when they arrive, in the loader's workers.
 
     For ``DataLoader(dataset, batch_size=None)``: it yields batches. Guarantees what
@@ -51,10 +53,10 @@ class StreamDataset(IterableDataset[Any]):
             any other iterable. The same samples on every rank: a stream that is split by rank
             already is refused. Its own `set_epoch`, if it has one, is called as each pass begins.
         cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
-            or split; None cuts every sequence of a dict or tuple, as `PieceDataset` does; with
+            or split. None cuts every sequence of a dict or tuple, as `PieceDataset` does; with
             several columns, the sequences of a tuple, one for each.
         collate: Makes one value of the samples of a batch, in the worker: `PadCollator`,
-            `PackCollator`. None yields lists, which the loader's ``collate_fn`` may take.
+            `PackCollator`. None yields lists.
         buffer_size: Samples to hold, in each worker.
         presharded: Whether each worker iterates over its own part already, as with an
             `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
@@ -86,7 +88,7 @@ class StreamDataset(IterableDataset[Any]):
         batching: Batching | BatchingFunction,
         length: Measure | None = None,
         cut: Cut | None = None,
-        collate: Callable[[list[Any]], Any] | None = None,
+        collate: Callable[[list[Sample]], Batch] | None = None,
         buffer_size: int = 20_000,
         seed: int = 0,
         accumulate: int = 1,
@@ -100,7 +102,7 @@ class StreamDataset(IterableDataset[Any]):
             raise PlanError(f'presharded={presharded!r}: expected None, True, False or "workers".')
         self._original = samples
         self._samples = _Iterated(samples) if isinstance(samples, IterableDataset) else samples
-        self._options: dict[str, Any] = {
+        self._options: Settings = {
             "batching": batching,
             "length": length,
             "cut": _cut if cut is None else cut,
@@ -114,7 +116,7 @@ class StreamDataset(IterableDataset[Any]):
         # Shared with the workers, also with those that live on from epoch to epoch.
         self._shared = _shared(torch.zeros(len(_Shared), dtype=torch.int64))
         self._pass: BatchStream | None = None
-        self._loaded: Mapping[str, Any] | None = None
+        self._loaded: State | None = None
         self._stream(0)  # refuses wrong settings here, not in a worker
 
     @property
@@ -131,21 +133,19 @@ class StreamDataset(IterableDataset[Any]):
             PlanError: If it is no integer of at least 0.
         """
         number = epoch_number(epoch)
-        if self._shared[_Shared.IN_WORKERS] and self._shared[_Shared.HAS_READ]:
+        if self._shared[_Shared.IN_WORKERS]:
             self._compare()  # workers cannot ask other ranks
         self._shared[:] = torch.tensor([number, self._shared[_Shared.IN_WORKERS], 1, 0, 0, 0, 0, 0])
 
-    def __iter__(self) -> Iterator[Field]:
+    def __iter__(self) -> Iterator[Batch]:
         """Begin the epoch, or go on where the loaded state says."""
         worker = get_worker_info()
-        in_worker = worker is not None
         check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
+        self._check_iterator()
         loaded, self._loaded = self._loaded, None
-        if isinstance(self._original, Iterator) and not isinstance(self._original, IterableDataset):
-            self._check_iterator()
         # Workers load one after the other: those of an epoch stay together.
         epoch = self.epoch
-        if loaded is not None and (in_worker or loaded["epoch"] == epoch):
+        if loaded is not None and (worker is not None or loaded["epoch"] == epoch):
             epoch = loaded["epoch"]
             here = self._stream(epoch)
             here.load_state_dict(loaded)
@@ -155,17 +155,20 @@ class StreamDataset(IterableDataset[Any]):
                 self._warn_if_repeated()
                 self._shared[_Shared.BEGUN] += 1
         self._pass = here
-        self._shared[_Shared.IN_WORKERS] = in_worker
+        self._shared[_Shared.IN_WORKERS] = worker is not None
         # Not `here` itself: a loader that finds a state in both would keep it twice.
         return self._batches(here, epoch)
 
-    def _batches(self, here: BatchStream, epoch: int) -> Iterator[Field]:
+    def _batches(self, here: BatchStream, epoch: int) -> Iterator[Batch]:
         worker = get_worker_info()
         has_compared = worker is not None and worker.id > 0
         for batch in here:
             if not has_compared:
                 has_compared = True
-                self._note_opening(here)
+                if here.opening:  # what was read first, for other ranks to compare
+                    window = int(here.state_dict()["batches"])
+                    hashes = [1, window, content_hash(here.opening)]
+                    self._shared[_Shared.HAS_READ :] = torch.tensor(hashes)
                 if worker is None:
                     self._compare()
             yield batch if self._collate is None else self._collate(batch)
@@ -173,6 +176,8 @@ class StreamDataset(IterableDataset[Any]):
 
     def _check_iterator(self) -> None:
         """Refuse an iterator that workers share; warn about one that a pass has read from."""
+        if not isinstance(self._original, Iterator) or isinstance(self._original, IterableDataset):
+            return
         name, worker = type(self._original).__name__, get_worker_info()
         if worker is not None and worker.num_workers > 1 and not self._presharded:
             raise PlanError(
@@ -189,24 +194,17 @@ class StreamDataset(IterableDataset[Any]):
                 stacklevel=3,
             )
 
-    def _note_opening(self, here: BatchStream) -> None:
-        """Keep hashes of what was read first, for other ranks to compare."""
-        if here.opening:
-            window = here.state_dict()["batches"]
-            hashes = [1, int(window), content_hash(here.opening)]
-            self._shared[_Shared.HAS_READ :] = torch.tensor(hashes)
-
     def _compare(self) -> None:
         """Compare what was read first with the other ranks."""
-        _, window, opening = self._shared[_Shared.HAS_READ :].tolist()
+        has_read, window, opening = self._shared[_Shared.HAS_READ :].tolist()
         rank, world_size = self._placed()
-        if not self._shared[_Shared.HAS_READ] or world_size < 2:
+        if not has_read or world_size < 2:
             return
         self._shared[_Shared.HAS_READ] = 0
-        kind = repr({name: self._options[name] for name in ("buffer_size", "seed", "accumulate")})
-        kind += repr((self.epoch, type(self._options["batching"]).__name__))
+        kind = [self._options[name] for name in ("buffer_size", "seed", "accumulate")]
+        kind += [self.epoch, type(self._options["batching"]).__name__]
         opening = 0 if self._presharded is False else opening
-        compare_ranks(kind, rank, world_size, window, opening)
+        compare_ranks(repr(kind), rank, world_size, window, opening)
 
     def _warn_if_repeated(self) -> None:
         """Warn if the epoch is repeated. A first look at a batch or two does not count."""
@@ -235,7 +233,7 @@ class StreamDataset(IterableDataset[Any]):
         here = self._stream(self.epoch) if self._pass is None else self._pass
         return here.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Make the next iterator go on where a state was saved, in that state's epoch.
 
         A state of the end of an epoch keeps an epoch that was set: a loader that loads it after
@@ -254,11 +252,11 @@ class StreamDataset(IterableDataset[Any]):
         self._shared[[_Shared.BEGUN, _Shared.ENDED]] = 0
         self._loaded = dict(state)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         """Go to a worker: the rank is fixed on the way, as nothing there knows it."""
         return self.__dict__ | {"_given": self._placed(), "_pass": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         self.__dict__.update(state)
         _shared(self._shared)
 
@@ -304,23 +302,18 @@ class _Shared(IntEnum):
 class _Iterated:
     """Hides that an `IterableDataset` has the methods of a sequence: it only raises in them."""
 
-    def __init__(self, samples: IterableDataset[Any]) -> None:
-        self._samples = samples
+    def __init__(self, dataset: IterableDataset[Sample]) -> None:
+        self.dataset = dataset  # which may have a `set_epoch`
 
-    def __iter__(self) -> Iterator[Field]:
-        return iter(self._samples)
-
-    @property
-    def dataset(self) -> IterableDataset[Any]:
-        """The data set, which may have a `set_epoch`."""
-        return self._samples
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.dataset)
 
 
 def _shared(values: Tensor) -> Tensor:
     return values.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _cut(sample: Sample, start: Any, stop: Any) -> Field:
+def _cut(sample: Sample, start: Field, stop: Field) -> Field:
     if isinstance(start, tuple):
         return slice_of(sample, start, stop)
     return PieceDataset([sample])[Piece(0, start, stop)]
