@@ -2,30 +2,104 @@
 
 import operator
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import TypeAlias
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import epoch_number, whole_number
-from batchwright.errors import LossError, MissingExtraError, PlanError
-from batchwright.keras.epoch_batches import EpochBatches, Fetch
-from batchwright.keras.weights import mean_weight, require_sums
+from batchwright.errors import MissingExtraError, PlanError
+from batchwright.keras.weights import MeanWeight, mean_weight, require_sums, scaled
 from batchwright.planner import Planner, is_alike
 from batchwright.plans import Plan
+from batchwright.typing import Batch, Field, State
+
+Fetch: TypeAlias = Callable[..., Batch]
+"""int64[B] sample indices → ``(x, y, sample_weight)``, padded arrays with B rows. If the plan
+splits samples, it is also given int64[B] starts: where in its sample each row begins."""
+
+
+class EpochBatches:
+    """Fetches the batches of a plan by number, and the next ones ahead of time.
+
+    Others fetched ahead are dropped when a batch is asked for out of order. An error of `fetch` is
+    raised where its batch is asked for. The threads, each with one batch in work and one in store,
+    end with the object. Sample weights are divided by the mean, unless it is None.
+    """
+
+    def __init__(self, plan: Plan, fetch: Fetch, mean: MeanWeight | None, workers: int = 0) -> None:
+        self.plan, self.mean = plan, mean
+        self._fetch, self._workers = fetch, workers
+        self._pending: dict[int, Future[Batch]] = {}
+        self._lock = Lock()
+        self._threads = None
+        if workers:
+            self._threads = ThreadPoolExecutor(workers, thread_name_prefix="batchwright-fetch")
+
+    def __reduce__(self) -> tuple[type, tuple[Plan, Fetch, MeanWeight | None, int]]:
+        return type(self), (self.plan, self._fetch, self.mean, self._workers)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, number: int) -> Batch:
+        if not 0 <= number < len(self):
+            raise IndexError(f"batch {number} of an epoch of {len(self)} batches.")
+        if self._threads is None:
+            return self._fetched(number)
+        with self._lock:
+            wanted = range(number, min(number + 1 + 2 * self._workers, len(self)))
+            for stale in self._pending.keys() - set(wanted):
+                self._pending.pop(stale).cancel()
+            for each in wanted:
+                if each not in self._pending:
+                    self._pending[each] = self._threads.submit(self._fetched, each)
+            future = self._pending.pop(number)
+        return future.result()
+
+    def _fetched(self, number: int) -> Batch:
+        """Fetch a batch, and scale its weights."""
+        plan = self.plan
+        entries = [plan[number]]
+        if plan.starts is not None:
+            first = int(plan.offsets[number])
+            entries.append(plan.starts[first : first + entries[0].size])
+        batch = self._fetch(*entries)
+        if not isinstance(batch, tuple | list):
+            return batch
+        if len(batch) == 2 and self.mean is not None:
+            raise PlanError(
+                "fetch returned (x, y) without sample_weight, so padding cannot be recognized. "
+                "Return (x, y, sample_weight), with 1 where the loss counts and 0 where not; or "
+                "make the data set with exact=False."
+            )
+        if len(batch) != 3 or batch[2] is None:
+            return batch
+        x, y, sample_weight = batch
+        most = plan.layout.max_length
+        is_cut = isinstance(most, int) and plan.starts is None and np.ndim(sample_weight) == 2
+        # Columns without a weight are padding, which fetch may add to have fewer shapes.
+        if is_cut and np.asarray(sample_weight)[:, most:].any():
+            raise PlanError(
+                f"batch {number} has rows of {np.shape(sample_weight)[1]} tokens, but the plan "
+                f'truncates samples to {most} (oversize="truncate"): it would exceed the budget. '
+                "Truncate them in fetch, to plan.layout.max_length."
+            )
+        return batch if self.mean is None else (x, y, scaled(sample_weight, self.mean))
 
 
 class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
     """Gives `fit` the batches of each epoch's plan, in order.
 
     Guarantees the same number of batches in every epoch, and that every token (or sample) of an
-    epoch moves the parameters as much as any other, however its batches differ: sample weights are
-    divided by the mean weight of a batch, so that a loss reduced by ``"sum"`` is Σ weight × loss ÷
-    mean weight. This includes updates of several batches, by an optimizer whose
-    ``gradient_accumulation_steps`` are the planner's `accumulate`; with ``exact=False`` Keras takes
-    the mean of their means.
+    epoch moves the parameters as much as any other: sample weights are divided by the mean weight
+    of a batch, so that a loss reduced by ``"sum"`` is Σ weight × loss ÷ mean weight. This includes
+    updates of several batches, by an optimizer whose ``gradient_accumulation_steps`` are the
+    planner's `accumulate`.
 
     Call `fit` with ``shuffle=False``, as Keras would permute the batches otherwise, and with this
     data set's `callback`. The loss that Keras shows is averaged over batches by their rows;
@@ -40,10 +114,10 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
             the same batches every epoch.
         fetch: ``fetch(indices)`` → ``(x, y, sample_weight)``: padded NumPy arrays, with one row
             for each of int64[B] indices. The weights have exactly the shape of the loss: [B], or
-            [B, T] with 0 for padding; Keras would broadcast others along the wrong axis. JAX
-            compiles each new shape, so few of them are better. For `predict`, x alone. If the plan
-            splits samples: ``fetch(indices, starts)``.
-        exact: Scale the weights, as above. False: they stay as they are.
+            [B, T] with 0 for padding; Keras would broadcast others along the wrong axis. For
+            `predict`, x alone. If the plan splits samples: ``fetch(indices, starts)``.
+        exact: Scale the weights, as above. False: they stay as they are, and Keras takes the mean
+            of the batches' means.
         weights: float[n], the total weight of each sample in the loss. None: its length for
             weights [B, T], 1 for weights [B]. It matters only as a unit, like the learning rate.
         workers: Threads that fetch ahead of training; 0 fetches when a batch is asked for.
@@ -79,7 +153,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self.exact = exact
         self._plans = plans
         self._fetch = fetch
-        self._weights = None if weights is None else _as_weights(weights)
+        self._weights = weights
         self._threads = whole_number("PlanDataset", "workers", workers, least=0, error=PlanError)
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
         self._is_spent = False
@@ -89,7 +163,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self._plans)
 
-    def __getitem__(self, batch: int) -> Any:
+    def __getitem__(self, batch: int) -> Batch:
         """Fetch one batch of the present epoch; in `fit`, PlanError if it is out of order."""
         number = operator.index(batch)
         if number < 0:
@@ -104,7 +178,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
             self._is_spent = self._next == len(self)
         return self._batches[number]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of the present epoch, even if another is set meanwhile."""
         self._warn_if_spent()
         batches = self._batches
@@ -136,11 +210,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Make the callback that sets the epoch in `fit`, and checks how the model trains."""
         return EpochCallback(self)
 
-    def for_fit(self) -> Any:
+    def for_fit(self) -> Field:
         """Return what `fit` takes: on TensorFlow, `plan_tf_dataset` of it; else this data set."""
         return plan_tf_dataset(self) if keras.backend.backend() == "tensorflow" else self
 
-    def extremes(self) -> tuple[Any, Any]:
+    def extremes(self) -> tuple[Batch, Batch]:
         """Fetch the shortest and the longest sample; of a plan, its smallest and largest batch."""
         plan = self.plan
         if isinstance(self._plans, Planner):
@@ -167,10 +241,10 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._next = None
 
     def _begin(self, epoch: int) -> None:
-        plans = self._plans
-        plan = plans(epoch) if isinstance(plans, Planner) else plans
-        lengths = plans.lengths if isinstance(plans, Planner) else None
-        mean = mean_weight(plan, lengths=lengths, weights=self._weights) if self.exact else None
+        plan, lengths = self._plans, None
+        if isinstance(plan, Planner):
+            plan, lengths = plan(epoch), plan.lengths
+        mean = mean_weight(plan, lengths, self._weights) if self.exact else None
         self._epoch = epoch
         self._batches = EpochBatches(plan, self._fetch, mean, self._threads)
 
@@ -192,9 +266,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
 class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Sets the epoch of a `PlanDataset` when `fit` begins it; made by its `callback()`.
 
-    It uses the number that `fit` gives, so ``initial_epoch`` works. Before training it checks what
-    only the model knows: that epochs are trained whole, that an update has as many batches as
-    planned, and that the loss is a sum if the data set's weights are exact.
+    It uses the number that `fit` gives, so ``initial_epoch`` works.
 
     Raises:
         PlanError: In `fit`, if ``steps_per_epoch`` is not the number of batches, or the optimizer
@@ -206,7 +278,7 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._dataset = dataset
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: State | None = None) -> None:
         """Check the model and the settings of `fit`."""
         steps, num_batches = self.params.get("steps"), len(self._dataset)
         if steps not in {None, num_batches}:
@@ -227,20 +299,19 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._dataset.exact:
             require_sums(self.model)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: State | None = None) -> None:
         """Plan the epoch."""
         self._dataset.set_epoch(epoch)
 
 
 def plan_tf_dataset(
-    dataset: PlanDataset, *, output_signature: Any = None, prefetch: int = 1
-) -> Any:
+    dataset: PlanDataset, *, output_signature: Field = None, prefetch: int = 1
+) -> Field:
     """Convert a data set to a `tf.data.Dataset` of the same batches.
 
     From a `PyDataset` Keras takes the shapes of the first two batches for those of all, and fails
-    at the first batch that differs. Here axes may differ from batch to batch, and the number of
-    batches is known. Each pass has the batches of the epoch that the data set is in when the pass
-    begins: its `callback` sets that in `fit`.
+    at the first batch that differs. Here axes may differ from batch to batch. Each pass has the
+    batches of the epoch that the data set is in when the pass begins.
 
     Args:
         dataset: The data set.
@@ -260,7 +331,7 @@ def plan_tf_dataset(
             "Keras take a PlanDataset as it is."
         ) from error
 
-    def spec(short: Any, long: Any) -> Any:
+    def spec(short: Field, long: Field) -> Field:
         shape: list[int | None] = [None] * np.ndim(short)
         if len(shape) >= 3 and np.shape(short)[-1] == np.shape(long)[-1]:
             shape[-1] = np.shape(short)[-1]
@@ -275,13 +346,3 @@ def plan_tf_dataset(
     )
     known = tf.data.experimental.assert_cardinality(len(dataset))
     return batches.apply(known).prefetch(prefetch)
-
-
-def _as_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(weights, dtype=np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or not array.any():
-        raise LossError(
-            f"weights of shape {list(array.shape)}: expected [n], finite numbers of at least 0, "
-            "not all 0: the weight of each sample in the loss."
-        )
-    return array

@@ -4,13 +4,14 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import keras
 import numpy as np
 
 from batchwright._measuring import medians, quickest
 from batchwright.errors import PrecisionError, UpdateError
+from batchwright.typing import Field, State
 
 Mode: TypeAlias = Literal["fp32", "bf16", "fp16"]
 """Single precision, or mixed bfloat16 or float16 with variables in single precision."""
@@ -46,17 +47,14 @@ def set_precision(
     mode: Mode | Literal["auto"],
     *,
     build: Callable[[], keras.Model] | None = None,
-    batch: Sequence[Any] | None = None,
+    batch: Sequence[Field] | None = None,
     rounds: int = 4,
 ) -> Evidence:
     """Set the precision of layers made from now on, by `keras.config.set_dtype_policy`.
 
     ``"auto"`` trains a few steps in each precision, in turns, and chooses mixed precision only if
-    it is more than 3 % faster than what is simpler. The hardware alone does not decide that: on
-    the same CPU, bfloat16 can slow down a small model and speed up a large one.
-
-    A model compiled in mixed float16 scales its loss (``auto_scale_loss=True``);
-    `LossScaleFloor` watches the scale, and `applied_updates` counts what was not skipped.
+    it is more than 3 % faster than what is simpler. A model compiled in mixed float16 scales its
+    loss (``auto_scale_loss=True``); `LossScaleFloor` watches the scale.
 
     Args:
         mode: ``"fp32"``, ``"bf16"`` (mixed bfloat16), ``"fp16"`` (mixed float16), Keras' name of
@@ -99,7 +97,7 @@ def set_precision(
     return evidence
 
 
-def _measured(build: Callable[[], keras.Model], batch: Sequence[Any], rounds: int) -> Evidence:
+def _measured(build: Callable[[], keras.Model], batch: Sequence[Field], rounds: int) -> Evidence:
     """Time steps of each mode; leave the global policy and Python's random numbers as they were."""
     before, state = keras.config.dtype_policy(), random.getstate()
     ruled_out: dict[str, str] = {}
@@ -127,38 +125,32 @@ def _measured(build: Callable[[], keras.Model], batch: Sequence[Any], rounds: in
     finally:
         keras.config.set_dtype_policy(before)
         random.setstate(state)
-    first, *others = trials
     for trial in trials:
         if not np.isfinite(trial.loss):
             ruled_out[trial.mode] = f"its loss was {trial.loss} at the first step."
-    finite = [each for each in others if each.mode not in ruled_out]
-    mode = quickest({each.mode: each.ratio for each in (first, *finite)})
+    finite = [each for each in trials[1:] if each.mode not in ruled_out]
+    mode = quickest({each.mode: each.ratio for each in (trials[0], *finite)})
     return Evidence(mode, _POLICIES[mode], trials, ruled_out)
 
 
 def _timed(
-    models: Mapping[Mode, keras.Model], batch: Sequence[Any], rounds: int
+    models: Mapping[Mode, keras.Model], batch: Sequence[Field], rounds: int
 ) -> tuple[Trial, ...]:
     first, *others = models.values()
     if all(model.built for model in models.values()):
         for model in others:
             for mine, theirs in zip(model.weights, first.weights, strict=True):
                 mine.assign(keras.ops.copy(theirs.value))  # JAX gives away what it trains
-
-    def step(model: keras.Model) -> tuple[float, float]:
-        """Train on the batch; return seconds and the loss, for which Keras waits for the device."""
-        begun = time.perf_counter()
-        logs = model.train_on_batch(*batch, return_dict=True)
-        return time.perf_counter() - begun, float(logs["loss"])
-
-    # The first step compiles; in the second, the optimizer has its variables for the first time.
-    losses = {mode: step(model)[1] for mode, model in models.items()}
-    for model in models.values():
-        step(model)
+    losses: dict[Mode, float] = {}
     seconds: dict[Mode, list[float]] = {mode: [] for mode in models}
-    for _ in range(rounds):
+    # The first step compiles; in the second, the optimizer has its variables for the first time.
+    for number in range(2 + rounds):
         for mode, model in models.items():
-            seconds[mode].append(step(model)[0])
+            begun = time.perf_counter()
+            loss = float(model.train_on_batch(*batch, return_dict=True)["loss"])  # Keras waits
+            losses.setdefault(mode, loss)
+            if number > 1:
+                seconds[mode].append(time.perf_counter() - begun)
     return tuple(
         Trial(mode, 1e3 * median, ratio, losses[mode])
         for mode, (median, ratio) in medians(seconds).items()
@@ -204,7 +196,7 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
             )
         self._floor, self._every, self._seen = floor, every, 0
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: State | None = None) -> None:
         """Check that the loss of a model in mixed float16 is scaled."""
         self._seen = 0
         is_half = self.model.dtype_policy.name == "mixed_float16"
@@ -215,13 +207,13 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
                 "gradients become zero. Compile it with auto_scale_loss=True."
             )
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: State | None = None) -> None:
         """Check the scale from time to time."""
         self._seen += 1
         if self._seen % self._every == 0:
             self.on_epoch_end(0)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: State | None = None) -> None:
         """Check the scale."""
         optimizer = self.model.optimizer
         is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -236,7 +228,7 @@ class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
 
-def _value(model: keras.Model, variable: Any) -> float:
+def _value(model: keras.Model, variable: Field) -> float:
     if keras.backend.backend() == "jax":
         model.jax_state_sync()  # copies what steps changed back into the model's variables
     return float(keras.ops.convert_to_tensor(variable))

@@ -1,8 +1,7 @@
 """Sample weights and a metric that count every token of an epoch alike, in batches of any size."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -10,19 +9,15 @@ import numpy.typing as npt
 
 from batchwright.errors import LossError, PlanError
 from batchwright.plans import Plan
-from batchwright.typing import LengthArray
+from batchwright.typing import Field, LengthArray
 
-
-@dataclass(frozen=True)
-class MeanWeight:
-    """The total weight of a batch, averaged over an epoch."""
-
-    per_sample: float  # for weights float[B], one for each sample
-    per_token: float | None  # for weights float[B, T], one for each token; None: unknown
+MeanWeight: TypeAlias = tuple[float, float | None]
+"""The total weight of a batch, averaged over an epoch: for weights float[B], one for each sample,
+and float[B, T], one for each token; None: unknown."""
 
 
 def mean_weight(
-    plan: Plan, *, lengths: LengthArray | None, weights: npt.NDArray[np.float64] | None = None
+    plan: Plan, lengths: LengthArray | None, weights: npt.ArrayLike | None = None
 ) -> MeanWeight:
     """Average the total weights of an epoch's batches, over all ranks.
 
@@ -31,48 +26,51 @@ def mean_weight(
 
     Example:
         >>> plan = Plan(np.array([0, 1, 2]), np.array([0, 2, 3]))
-        >>> mean_weight(plan, lengths=np.array([5, 3, 4]))
-        MeanWeight(per_sample=1.5, per_token=6.0)
+        >>> mean_weight(plan, np.array([5, 3, 4]))
+        (1.5, 6.0)
     """
     if weights is None:
         tokens = None if lengths is None else float(plan.entry_lengths(lengths).sum()) / len(plan)
-        return MeanWeight(plan.indices.size / len(plan), tokens)
+        return plan.indices.size / len(plan), tokens
+    each = np.asarray(weights, dtype=np.float64)
+    if each.ndim != 1 or not np.isfinite(each).all() or (each < 0).any() or not each.any():
+        raise LossError(
+            f"weights of shape {list(each.shape)}: expected [n], finite numbers of at least 0, "
+            "not all 0: the weight of each sample in the loss."
+        )
     if plan.starts is not None:
         raise PlanError(
             "weights are of whole samples, but the plan splits some. Omit weights: tokens are "
             "counted from the planner's lengths."
         )
-    planned = plan.origin.num_samples
-    if int(plan.indices.max()) >= weights.size or planned not in {None, weights.size}:
-        samples = f"{planned} samples" if planned else f"sample {int(plan.indices.max())}"
+    planned, largest = plan.origin.num_samples, int(plan.indices.max())
+    if largest >= each.size or planned not in {None, each.size}:
+        samples = f"{planned} samples" if planned else f"sample {largest}"
         raise PlanError(
-            f"the plan is of {samples}, but there are {weights.size} weights. Give one for every "
+            f"the plan is of {samples}, but there are {each.size} weights. Give one for every "
             "sample."
         )
-    mean = float(weights[plan.indices].sum()) / len(plan)
-    return MeanWeight(mean, mean)
+    mean = float(each[plan.indices].sum()) / len(plan)
+    return mean, mean
 
 
-def scaled(sample_weight: Any, mean: MeanWeight) -> Any:
+def scaled(sample_weight: Field, mean: MeanWeight) -> Field:
     """Divide the weights of a batch, in any structure, by the mean weight of a batch.
 
-    The loss of a batch, reduced by ``"sum"``, is then Σ weight × loss ÷ mean weight: over an epoch
-    every token moves the parameters as much as any other, however large its batch. Only ``"sum"``
-    keeps this. ``"sum_over_batch_size"`` (Keras' default, also called ``"mean"``) divides by the
-    cells of each batch, padding included, or by the unmasked ones;
-    ``"mean_with_sample_weight"`` divides by the batch's own weights, which cancels any scale.
+    Only a loss reduced by ``"sum"`` keeps this scale: ``"sum_over_batch_size"`` (Keras' default)
+    divides by the cells of each batch, ``"mean_with_sample_weight"`` by the batch's own weights.
 
     Example:
-        >>> scaled(np.array([[1, 1, 1], [1, 0, 0]]), MeanWeight(2.0, 4.0))
+        >>> scaled(np.array([[1, 1, 1], [1, 0, 0]]), (2.0, 4.0))
         array([[0.25, 0.25, 0.25],
                [0.25, 0.  , 0.  ]], dtype=float32)
     """
 
-    def divided(values: Any) -> Any:
+    def divided(values: Field) -> Field:
         if values is None:
             return None
         array = np.asarray(values)
-        unit = mean.per_sample if array.ndim == 1 else mean.per_token
+        unit = mean[0 if array.ndim == 1 else 1]
         if unit is None:
             raise PlanError(
                 f"sample_weight{list(array.shape)} has a weight for each token, but a plan does "
@@ -101,8 +99,7 @@ class TokenMean(keras.metrics.Metric):  # type: ignore[misc]
     """The mean of a function over tokens: Σ weight × value ÷ Σ weight over all batches.
 
     Keras' own metrics first average over each row, padding included, so rows of short batches
-    count for more; and the loss it shows is averaged over batches by their rows. Pass this as one
-    of ``weighted_metrics``. The scale of weights, as `PlanDataset` sets it, cancels.
+    count for more. Pass this as one of ``weighted_metrics``. The scale of weights cancels.
 
     Args:
         function: ``(y_true, y_pred) → float[B, T]`` or ``float[B]``, such as
@@ -117,13 +114,13 @@ class TokenMean(keras.metrics.Metric):  # type: ignore[misc]
         2.0
     """
 
-    def __init__(self, function: Callable[[Any, Any], Any], name: str | None = None) -> None:
+    def __init__(self, function: Callable[[Field, Field], Field], name: str | None = None) -> None:
         super().__init__(name=name or function.__name__)
         self._function = function
         self._total = self.add_weight(name="total", initializer="zeros")
         self._weight = self.add_weight(name="weight", initializer="zeros")
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(self, y_true: Field, y_pred: Field, sample_weight: Field = None) -> None:
         """Add a batch, with weights of the shape of the function's values."""
         y_true = keras.ops.convert_to_tensor(y_true)
         y_pred = keras.ops.cast(y_pred, self.dtype)
@@ -134,6 +131,6 @@ class TokenMean(keras.metrics.Metric):  # type: ignore[misc]
         self._total.assign_add(keras.ops.sum(values * weights))
         self._weight.assign_add(keras.ops.sum(weights))
 
-    def result(self) -> Any:
+    def result(self) -> Field:
         """Return the mean so far; 0 if nothing has a weight."""
         return keras.ops.divide_no_nan(self._total, self._weight)

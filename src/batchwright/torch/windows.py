@@ -24,19 +24,15 @@ _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
 
 @dataclass(frozen=True)
 class Window:
-    """The batches of one update on this rank.
+    """The batches of one update on this rank, and what they weigh together: see `windows`.
 
-    Attributes:
-        batches: The batches.
-        tokens: What they weigh together: see `windows`. With several ranks it is at least 5e-324,
-            the smallest float, never 0: a loop that skips windows without tokens would keep its
-            rank out of an update that the others make.
-        global_tokens: What the batches of all ranks weigh. None: unknown without communication.
+    With several ranks `tokens` is at least 5e-324, the smallest float, never 0: a loop that skips
+    windows without tokens would keep its rank out of an update that the others make.
     """
 
     batches: tuple[Batch, ...]
     tokens: float
-    global_tokens: float | None = None
+    global_tokens: float | None = None  # of all ranks; None: unknown without communication
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
@@ -56,20 +52,14 @@ def windows(
 
     Args:
         loader: A `DataLoader`, or any other iterable of batches.
-        accumulate: Batches of one update on this rank. None: as the loader's `PlanBatchSampler`
-            was planned.
+        accumulate: Batches of one update on this rank. None: as the loader's plan says.
         weigh: What a batch weighs: what its loss sums over. None: its labels; see `label_count`.
         sample_weights: number[n], what the loss of each sample of the data sums over: often its
-            length. The loader's `PlanBatchSampler` then knows what the batches of all ranks
-            weigh, without communication: ``update(global_weight=window.global_tokens)``.
-
-    Yields:
-        Windows of `accumulate` batches, read on demand.
+            length. `global_tokens` is then known from the loader's plan, without communication.
 
     Raises:
-        LossError: If `accumulate` is unknown, or no integer of at least 1; if it is unknown what a
-            batch weighs; if sample weights are given without a plan of whole samples, or are not
-            what the batches weigh.
+        LossError: If `accumulate` is unknown; if it is unknown what a batch weighs; if sample
+            weights are given without a plan of whole samples, or are not what the batches weigh.
 
     Example:
         >>> labels = [torch.tensor([[1, 2]]), torch.tensor([[3, -100]]), torch.tensor([[4, 5]])]
@@ -162,9 +152,8 @@ def label_count(batch: Batch) -> float:
     - Booleans of such a shape: those that `attention_mask` or `lengths` leave.
 
     Anything else is refused, such as class probabilities, a matrix in a tuple without any -100,
-    labels padded with another negative number, and labels that are no tensor. A loss that shifts
-    labels itself sums over one less for each row, unless the first label is ignored, as
-    `PackCollator` sets it.
+    and labels padded with another negative number. A loss that shifts labels itself sums over one
+    less for each row, unless the first label is ignored, as `PackCollator` sets it.
 
     Args:
         batch: A dict, dataclass or named tuple with ``labels``, ``label`` or ``label_ids``, else

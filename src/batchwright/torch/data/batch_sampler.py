@@ -37,20 +37,17 @@ class PlanBatchSampler:
     All ranks get the same number of batches, the same in every epoch, and together they are the
     plan: rank `r` gets batches ``r, r + world_size, …``. A resumed run, also on another number of
     workers or ranks or with a smaller budget, gets exactly the samples that it had not consumed, in
-    the same global order. Nothing is replayed, and no process waits for another.
+    the same global order, without replay.
 
-    An iterator takes the epoch at its first batch. In a `DataLoader` it then also checks that the
-    data set has as many samples as there were lengths, and that pieces and truncated samples are
-    cut. With torchdata's `StatefulDataLoader` resuming needs no further code; a plain `DataLoader`
-    with workers runs ahead of the training loop: use `state_after`.
+    With torchdata's `StatefulDataLoader` resuming needs no further code; a plain `DataLoader` with
+    workers runs ahead of the training loop: use `state_after`. The data set and the collator of a
+    `DataLoader` are checked at the first batch, as by `planned_sampler`.
 
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
-            same batches every epoch. Either fits any number of ranks: a planner is resized, the
-            batches of a plan are split, or come twice, with a warning, if samples are too few.
+            same batches every epoch, split where the ranks need it.
         rank: This process, from 0. None: as `torch.distributed` says once it is initialised.
-        world_size: Processes that share the epoch, as far as they get different data. None: as
-            `rank`.
+        world_size: Processes that get different data. None: as `rank`.
 
     Attributes:
         epoch: The epoch of the next iterator.
@@ -149,7 +146,7 @@ class PlanBatchSampler:
 
         Returns:
             A few hundred bytes that JSON can keep, the same on every rank. Save it at the end
-            of an update: what was accumulated of one is not in it.
+            of an update.
         """
         course = self._course
         moved_on = course is not None and course.epoch != self.epoch and not consumed
@@ -279,14 +276,13 @@ class PlanIterator(Iterator[Entries]):
 def planned_sampler(loader: object) -> PlanBatchSampler:
     """Return the sampler of a loader; raise if the loader would ignore its plan.
 
-    Trainers shuffle by themselves, replace samplers, or shard batches a second time, without a
-    word. Call this once, on the loader as it is trained with. It also checks that the data set has
-    one sample for each length and gives pieces, or the collator cuts, as planned.
+    Call this once, on the loader as it is trained with: trainers replace samplers, or shard batches
+    a second time, without a word.
 
     Raises:
         PlanError: If the loader draws its batches from something else, or shards again what the
-            plan has already shared among ranks.
-        PlanError: If the data set or the collator does not fit the plan.
+            plan has already shared among ranks; if the data set has not one sample for each length,
+            or it or the collator does not cut samples as planned.
 
     Example:
         >>> from torch.utils.data import DataLoader

@@ -44,14 +44,9 @@ class ImageCollator:
         images: The fields that are padded, by name or position: [..., height, width]. None: all
             whose values are three-dimensional.
         pad_to_multiple_of: Sides are padded to a multiple of this, such as the size of a patch.
-        shapes: (rows, (height, width)) of the only shapes there may be: ``plan.layout.shapes`` of
-            `Buckets`. Images are padded to the first that holds them all, and empty images fill
-            the batch up.
+        shapes: (rows, (height, width)) of the only shapes there may be, as in `PadCollator`.
         mask: Add `pixel_mask`, int64[batch, height, width], 1 at pixels and 0 at padding, of the
             field so named; True is the first.
-
-    Returns:
-        When called with samples: a dict, tuple or tensor, like a sample. O(pixels).
 
     Raises:
         BudgetError: If a setting is invalid; when called, if images fit into no shape.
@@ -121,21 +116,16 @@ class PatchCollator:
     - `cu_seqlens`: int32[s + 1], where segments begin and end; `max_seqlen`: the longest.
     - `sizes`: int64[images, 2], height and width in pixels, before padding.
 
-    Segments are the images, padded to whole patches, and the gaps that alignment and capacity
-    leave: these have segment id -1 and coordinates 0. Other fields are stacked under their own
-    names; the second of a tuple (image, label) is `labels`.
+    Segments are the images, padded to whole patches, and gaps: these have segment id -1. Other
+    fields are stacked under their own names; the second of a tuple (image, label) is `labels`.
 
     Args:
         patch_size: Pixels on each side of a patch, p.
         image: The field of the images, by name or position. None: the one whose values are
             three-dimensional.
-        capacity: Fill the row up to this: the capacity of `Packing`, planned with the lengths of
-            `patch_counts`. None: as long as the images.
+        capacity: Fill the row up to this, as `Packing` planned it with `patch_counts`.
         align: Images begin at multiples of this, as in `Packing`.
         pad: What is put around images and into gaps.
-
-    Returns:
-        When called with samples, dicts, tuples or single images: a dict. O(pixels).
 
     Raises:
         BudgetError: If a setting is invalid; when called, if images exceed the capacity.

@@ -28,11 +28,10 @@ class LengthWarmUp:
     worker of a DataLoader it would not see what the others consumed. Progress is the real tokens
     returned so far ÷ `total_tokens`; each rank counts its own, times `world_size`.
 
-    Fields of [rows, length, …] are cut, and have to be of one length. Fields of one value a row,
-    and lists with one entry a row, are repeated for each piece. Positions stay those in the whole
-    row. Pieces are padded on the right. Which cells are tokens is taken from a dict's
-    ``attention_mask`` [rows, length], else from its ``lengths``, int[rows], of rows that are padded
-    on the right; without these every cell is one.
+    Fields of [rows, length, …] are cut; those of one value a row, and lists with one entry a row,
+    are repeated for each piece. Pieces are padded on the right. Which cells are tokens is taken
+    from a dict's ``attention_mask`` [rows, length], else from its ``lengths``, int[rows], of rows
+    that are padded on the right; without these every cell is one.
 
     Args:
         pacing: Progress → the longest row allowed: `batchwright.pacing.length_warm_up`.

@@ -41,24 +41,22 @@ class PackCollator:
     - `max_length_q`, `max_length_k`: the longest segment, int.
     - `document_ids`: int64[1, T], 0 for the first document; for `document_mask`.
 
-    Segments are the documents, and the gaps that alignment and capacity leave. A gap has document
-    id -1 and ignored labels, so no token of a document attends to it. An `attention_mask` of the
-    samples is left out: a mask of ones makes models attend across documents.
+    Segments are the documents, and the gaps that alignment and capacity leave: these have document
+    id -1 and ignored labels. An `attention_mask` of the samples is left out: a mask of ones makes
+    models attend across documents.
 
-    Samples of several lengths, such as a source and its target, get a row each, as a plan with
-    ``Packing((…, …))`` expects. The batch then holds the fields of `columns`, [1, T], and for each
-    row, under its name, ``encoder_position_ids``, ``encoder_document_ids``,
-    ``encoder_cu_seq_lens`` and ``encoder_max_length``. All rows have the same documents and numbers
-    of segments. Labels keep their first token, which a decoder predicts from its start token. Give
-    the decoder's input as a field: a model that shifts labels mixes documents.
+    With `columns`, as a plan with ``Packing((…, …))`` expects, the batch holds these fields,
+    [1, T], and for each row, under its name, ``encoder_position_ids``, ``encoder_document_ids``,
+    ``encoder_cu_seq_lens`` and ``encoder_max_length``, with as many segments in all rows. Labels
+    keep their first token. Give the decoder's input as a field: a model that shifts labels mixes
+    documents.
 
     Args:
-        labels: The field of the labels; `label` or `label_ids` will do as well, if samples have one
-            a token. Where samples have none, the tokens are the labels. None: no labels.
+        labels: The field of the labels, one a token; also `label` or `label_ids`. Where samples
+            have none, the tokens are the labels. None: no labels.
         columns: Field → name of its row, in the order of the lengths' columns and of tuples:
             ``{"input_ids": "encoder", "labels": "decoder"}``. None: everything lies in one row.
-        capacity: Fill the row up to this, for fixed shapes; with several rows, one for each. None:
-            as long as the documents.
+        capacity: Fill the row up to this; with several rows, one for each.
         align: Documents begin at multiples of this, as in `Packing`.
         max_length: Longer documents are cut, as a plan with ``oversize="truncate"`` expects:
             ``plan.layout.max_length``. With several rows, one for each.
@@ -67,10 +65,6 @@ class PackCollator:
         pad: What gaps hold: a value for `input_ids` (with `columns`: for all fields but the
             labels), or a mapping by name. Without `columns`, it also names the fields that are laid
             out like `input_ids`; others are left out.
-
-    Returns:
-        When called with the samples of a batch, dicts or single sequences of tokens: a dict.
-        O(tokens).
 
     Raises:
         BudgetError: If a setting is invalid; when called, if documents exceed the capacity.
@@ -302,10 +296,9 @@ def document_mask(document_ids: Tensor, *, causal: bool = True) -> Tensor:
         causal: Whether a token sees only itself and those before it.
 
     Returns:
-        bool[batch, 1, T, T], true where the query (third) may attend to the key (fourth). T²
-        memory: for long rows use `document_block_mask`, or `cu_seq_lens` with a kernel that
-        takes them. Attention that *adds* its mask, such as transformers' ``"eager"``, expects 0
-        where this is true and minus infinity elsewhere.
+        bool[batch, 1, T, T], true where the query (third) may attend to the key (fourth); T²
+        memory. Attention that *adds* its mask, such as transformers' ``"eager"``, expects 0 where
+        this is true and minus infinity elsewhere.
 
     Raises:
         LengthsError: If the ids are not [batch, T].
@@ -322,8 +315,7 @@ def document_mask(document_ids: Tensor, *, causal: bool = True) -> Tensor:
 def document_block_mask(document_ids: Tensor, *, causal: bool = True) -> BlockMask:
     """Make the mask for `flex_attention`: a token sees only its own document.
 
-    Arguments and errors are those of `document_mask`. The mask is for any number of heads, on the
-    device of the ids. Making it takes T² bytes, unless the caller compiles this function.
+    As `document_mask`, for any number of heads. Making it takes T² bytes, unless compiled.
 
     Example:
         >>> document_block_mask(torch.tensor([[0, 0, 1]])).shape

@@ -52,16 +52,14 @@ class StreamDataset(IterableDataset[Batch]):
         samples: A sequence, a function ``start → iterator`` that begins with sample `start`, or
             any other iterable. The same samples on every rank: a stream that is split by rank
             already is refused. Its own `set_epoch`, if it has one, is called as each pass begins.
-        cut: ``(sample, start, stop) → sample``, for samples above the budget that are truncated
-            or split. None cuts every sequence of a dict or tuple, as `PieceDataset` does; with
-            several columns, the sequences of a tuple, one for each.
+        cut: ``(sample, start, stop) → sample``, for samples above the budget. None cuts every
+            sequence of a dict or tuple; with several columns, those of a tuple, one for each.
         collate: Makes one value of the samples of a batch, in the worker: `PadCollator`,
             `PackCollator`. None yields lists.
         buffer_size: Samples to hold, in each worker.
-        presharded: Whether each worker iterates over its own part already, as with an
-            `IterableDataset` that asks `get_worker_info`. None: as Hugging Face's and WebDataset's
-            streams say themselves, else no; any other `IterableDataset` with workers requires it.
-            ``"workers"`` says that ranks do not split it, which True leaves open.
+        presharded: Whether each worker iterates over its own part already. None: as Hugging Face's
+            and WebDataset's streams say themselves, else no; any other `IterableDataset` with
+            workers requires it. ``"workers"`` says that ranks do not split it.
 
     Attributes:
         epoch: The epoch of the next iterator.
