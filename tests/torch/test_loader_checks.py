@@ -77,11 +77,11 @@ def loader_of(plans, dataset, collate=None, *, kind=DataLoader, **options):
 
 @pytest.mark.parametrize("kind", [DataLoader, StatefulDataLoader])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("planned", "told"), [(30, "never be seen"), (32, "do not exist")])
-def test_another_number_of_samples_than_lengths_is_refused(kind, workers, planned, told):
+@pytest.mark.parametrize("planned", [30, 32])
+def test_another_number_of_samples_than_lengths_is_refused(kind, workers, planned):
     for plans in (planner(planned), planner(planned)(0)):
         loader = loader_of(plans, Tokens(), kind=kind, num_workers=workers)
-        with pytest.raises(bw.errors.PlanError, match=f"{planned} lengths, .* 31 samples.*{told}"):
+        with pytest.raises(bw.errors.PlanError, match=f"{planned} lengths, .* 31 samples"):
             next(iter(loader))
         with pytest.raises(bw.errors.PlanError, match="31 samples"):
             planned_sampler(loader)

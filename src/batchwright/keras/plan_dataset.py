@@ -241,9 +241,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._next = None
 
     def _begin(self, epoch: int) -> None:
-        plan, lengths = self._plans, None
-        if isinstance(plan, Planner):
-            plan, lengths = plan(epoch), plan.lengths
+        plans = self._plans
+        if isinstance(plans, Planner):
+            plan, lengths = plans(epoch), plans.lengths
+        else:
+            plan, lengths = plans, None
         mean = mean_weight(plan, lengths, self._weights) if self.exact else None
         self._epoch = epoch
         self._batches = EpochBatches(plan, self._fetch, mean, self._threads)

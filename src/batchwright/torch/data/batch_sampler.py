@@ -299,15 +299,14 @@ def planned_sampler(loader: object) -> PlanBatchSampler:
         drawn = name if over is None or over is found else f"{name} over a {type(over).__name__}"
         raise PlanError(
             f"the loader draws its batches from a {drawn}, not from a plan: its order is ignored. "
-            "Give DataLoader batch_sampler=PlanBatchSampler(…); a trainer that makes loaders "
-            "itself has a method for it (get_train_dataloader, train_dataloader), and one that "
-            "replaces samplers an option (use_distributed_sampler=False)."
+            "Give DataLoader batch_sampler=PlanBatchSampler(…); of a trainer that makes loaders "
+            "or replaces samplers, see get_train_dataloader and use_distributed_sampler=False."
         )
     if sampler is not found and sampler.world_size > 1:
         raise PlanError(
             f"a {type(found).__name__} shards batches that the plan has already shared among "
-            f"{sampler.world_size} ranks: each would see a part of its part. Make the sampler with "
-            "rank=0, world_size=1, or leave the loader as it is."
+            f"{sampler.world_size} ranks. Make the sampler with rank=0, world_size=1, or leave the "
+            "loader as it is."
         )
     dataset = getattr(loader, "dataset", None)
     if dataset is not None:
@@ -325,15 +324,10 @@ def check_loader(plan: Plan, dataset: object, collate_fn: object) -> None:
     fits = planned == size if planned is not None else size is None or plan.indices.max() < size
     if size is not None and not fits:
         count = f"{planned} lengths" if planned is not None else f"sample {plan.indices.max()}"
-        consequence = (
-            "The rest would never be seen"
-            if planned is not None and planned < size
-            else "Some that the plan asks for do not exist"
-        )
         raise PlanError(
             f"the plan was made for {count}, and the {type(dataset).__name__} has {size} samples. "
-            f"{consequence}: plan with one length for each sample, after every filter; to train on "
-            "a part, give the loader a torch.utils.data.Subset."
+            "Plan with one length for each sample, after every filter; to train on a part, give "
+            "the loader a torch.utils.data.Subset."
         )
     if plan.starts is not None:
         if not _takes_pieces(dataset):
@@ -369,8 +363,7 @@ def _check_cuts(planned: int | tuple[int, ...], collate_fn: object) -> None:
         name = type(collate_fn).__name__
         raise PlanError(
             f'the plan truncates samples to {planned} tokens (oversize="truncate"), and '
-            f"{name}(max_length={given}) does not: batches would exceed the budget. Give it "
-            f"{name}(max_length={planned}), or planner(0).layout.max_length."
+            f"{name}(max_length={given}) does not. Give it {name}(max_length={planned})."
         )
 
 
@@ -413,9 +406,8 @@ def warn_if_over_budget(course: Course | None, batch: object) -> bool:
             warnings.warn(
                 f"a batch has {rows} × {tokens} = {rows * tokens} tokens in {name!r}, and the plan "
                 f"a budget of {budget}. Plan with the lengths that samples have when they are "
-                "collated, and give the collator the plan's settings: "
-                "max_length=plan.layout.max_length where samples are truncated, and the planner's "
-                "pad_to_multiple_of.",
+                "collated, and give the collator max_length=plan.layout.max_length and the "
+                "planner's pad_to_multiple_of.",
                 stacklevel=4,
             )
             return True

@@ -143,7 +143,7 @@ class LengthWarmUp:
             raise PlanError(
                 f"the state was saved with total_tokens={state['total_tokens']} at length "
                 f"{state['length']}; here total_tokens={self.total_tokens}, and the length would "
-                f"be {length}. Resume with the pacing and total_tokens that the run began with."
+                f"be {length}. Resume with the settings that the run began with."
             )
         self.tokens = state["tokens"]
 
@@ -192,8 +192,8 @@ def _fields_of(batch: Batch) -> Parts:
     first = next((name for name, value in fields.items() if _is_cut(value)), None)
     if first is None:
         raise LengthsError(
-            f"a batch of type {type(batch).__name__} has no tensor [rows, length, …] to cut: "
-            "expected one, or a dict or tuple of them, as PadCollator makes."
+            f"a batch of type {type(batch).__name__} has no tensor [rows, length, …]: expected "
+            "one, or a dict or tuple of them."
         )
     rows, length = fields[first].shape[:2]
     for name, value in fields.items():
@@ -210,8 +210,8 @@ def _fields_of(batch: Batch) -> Parts:
         if not fits:
             raise LengthsError(
                 f"field {name!r} of the batch is {given} and cannot be cut with {first!r}, {rows} "
-                f"rows of {length}. Expected [rows], [rows, length, …] or a list of rows, and an "
-                "attention_mask [rows, length]. Leave it out, or cut it after."
+                f"rows of {length}: expected [rows], [rows, length, …] (an attention_mask: "
+                "[rows, length]), or a list of rows."
             )
     return fields
 

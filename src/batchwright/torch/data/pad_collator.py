@@ -213,9 +213,8 @@ class PadCollator:
             return names
         if flat and not names:
             raise ColumnNotFoundError(
-                f"none of the fields {list(flat)} is a sequence of tokens or frames by its "
-                "type. Name those that are to be rounded, cut or brought into shape: "
-                "PadCollator(sequences=[…]), or [] if there is none."
+                f"none of the fields {list(flat)} is a sequence by its type. Name those that are "
+                "to be rounded, cut or brought into shape: PadCollator(sequences=[…])."
             )
         known = {*names, *(self.columns or ())}
         for name, (values, sizes) in flat.items():
@@ -223,8 +222,8 @@ class PadCollator:
                 if sizes.min() < sizes.max() and np.array_equal(sizes, flat[other][1]):
                     raise ColumnNotFoundError(
                         f"field {name!r} is as long as {other!r} in each sample, but {values.dtype}"
-                        f" of {values.ndim} dimensions keep their size. Name what is rounded, cut "
-                        f"and brought into shape: PadCollator(sequences={[*names, name]})."
+                        f" of {values.ndim} dimensions keep their size. Name those that do not: "
+                        f"PadCollator(sequences={[*names, name]})."
                     )
         return names
 

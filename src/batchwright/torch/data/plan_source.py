@@ -123,8 +123,8 @@ class FixedSource:
         if self._plan.origin.is_shard and world_size > 1:
             raise PlanError(
                 "the plan is one rank's part of a plan already (plan.shard), and would be shared "
-                f"again among {world_size} ranks: each would see a part of its part. Give every "
-                "rank the whole plan; or, if each has its shard, rank=0, world_size=1."
+                f"again among {world_size} ranks. Give every rank the whole plan; or, if each has "
+                "its shard, rank=0, world_size=1."
             )
         key = (world_size, accumulate)
         if self._split is None or self._split[0] != key:

@@ -63,8 +63,7 @@ def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
         warnings.warn(
             f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
             f"initialised: {owner} takes this process for the only one, and every process will "
-            "get all of the data. Call init_process_group first, or give rank= and world_size= "
-            "(rank=0, world_size=1 where each process is to have all).",
+            "get all of the data. Call init_process_group first, or give rank= and world_size=.",
             stacklevel=4,
         )
     return 0, 1
@@ -101,16 +100,14 @@ def check_not_split_by_rank(samples: object, world_size: int, presharded: object
     if by is not None:
         raise PlanError(
             f"the stream is split by rank already ({by}). A StreamDataset shares each update among "
-            "the ranks itself, in equal counts, and would leave each a part of its part. Give "
-            "every rank the whole stream: leave that out."
+            "the ranks itself, in equal counts. Give every rank the whole stream: leave that out."
         )
     is_unknown = not stages and isinstance(samples, IterableDataset)
     if is_unknown and presharded is True and world_size > 1:
         raise PlanError(
             f"presharded=True leaves open who shares the stream, and there are {world_size} ranks. "
             'If only the workers of a rank do, say presharded="workers". If each rank has its '
-            "own part, give every rank the whole stream instead: updates are shared here, in "
-            "equal counts."
+            "own part, give every rank the whole stream instead."
         )
 
 
@@ -140,15 +137,13 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
         if their_window != window:
             raise PlanError(
                 f"{ranks} read different samples: the stream is split by rank already, or comes in "
-                "another sequence on each. Give every rank the whole stream in the same sequence: "
-                "updates are shared here, in equal counts."
+                "another sequence on each. Give every rank the whole stream in the same sequence."
             )
         if their_opening != opening:
             warnings.warn(
                 f"{ranks} read samples of the same lengths that differ in what they hold. If the "
-                "stream is split by rank already, most of it is lost: give every rank the whole "
-                "stream. If samples are altered at random as they are read, say so: "
-                "presharded=False.",
+                "stream is split by rank already, give every rank the whole stream. If samples are "
+                "altered at random as they are read, say presharded=False.",
                 stacklevel=2,
             )
             return

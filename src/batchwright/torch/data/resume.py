@@ -175,8 +175,7 @@ def read_position(
     if fields["seed"] != plans.seed:
         raise PlanError(
             f"the state was saved with seed={fields['seed']!r}, now seed={plans.seed}. Use "
-            f"{fields['seed']!r}, or pass what the run began with: load_state_dict(state, "
-            "planned_by=Planner(…))."
+            f"{fields['seed']!r}, or load_state_dict(state, planned_by=Planner(…))."
         )
     if not legs:
         return Position(epoch)
@@ -222,9 +221,8 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
             f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
             f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
             f"{first.accumulate}; the same now gives {len(began)} (digest {began.digest()[:8]}). "
-            "Resume with the order, cost and batching that the run began with; to go on with "
-            "others, pass what it began with: load_state_dict(state, planned_by=Planner(…)); or "
-            f"begin the next epoch: set_epoch({epoch + 1})."
+            "Resume with the order, cost and batching that the run began with, or pass it: "
+            "load_state_dict(state, planned_by=Planner(…))."
         )
     plan: Plan | None = began
     fit = Fit.of(began)

@@ -221,8 +221,7 @@ def _reading_of(batch: Batch) -> Reading:
     if not sequences:
         raise UpdateError(
             f"a batch of type {type(batch).__name__} has no rows: expected a tensor, or a dict, "
-            "tuple or dataclass of tensors with the rows in dimension 0, and of lists with one "
-            "entry a row. Pass split= to the update for any other kind."
+            f"tuple or dataclass of tensors and lists with one entry a row. {_ADVICE}"
         )
     return Reading(_rows_of_lists(sequences), in_lists=True)
 
@@ -324,7 +323,7 @@ def _holds_rows(batch: list[Field]) -> bool:
     if unclear:
         raise UpdateError(
             f"a batch that is a list of {len(batch)}: are these rows, or fields? Let collate_fn "
-            "return a dict or a tuple of fields, or pass split= to the update."
+            "return a dict or a tuple, or pass split= to the update."
         )
     return holds
 

@@ -51,14 +51,13 @@ def columns_of(samples: Sequence[Sample]) -> Columns:
         if not isinstance(sample, kind):
             raise LengthsError(
                 f"sample {row} of the batch is a {type(sample).__name__}, the first is a "
-                f"{type(first).__name__}. Return samples of one kind from the data set."
+                f"{type(first).__name__}: expected samples of one kind."
             )
         fields = _fields_of(sample) if kind is not object else {0: sample}
         for name, column in columns.items():
             if name not in fields:
                 raise ColumnNotFoundError(
-                    f"sample {row} of the batch has no field {name!r}, the first sample has. "
-                    "Return the same fields for every sample."
+                    f"sample {row} of the batch has no field {name!r}, the first sample has."
                 )
             column.append(fields[name])
     return columns
@@ -80,7 +79,7 @@ def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
         if not has_length(value):
             raise LengthsError(
                 f"field {name!r} of sample {row} of the batch is a {type(value).__name__}, of "
-                "other samples a sequence. Return the same kind for every sample."
+                "other samples a sequence."
             )
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     filled = [row for row in rows if len(row)]  # an empty list has no type of its own
@@ -195,8 +194,7 @@ def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) 
     if is_whole(dtype):
         if not float(pad).is_integer():
             raise LengthsError(
-                f"field {name!r} holds whole numbers, and pad={pad!r} is none: name the padding of "
-                "each field, pad={name: value, …}."
+                f"field {name!r} holds whole numbers, and pad={pad!r} is none. Give one by name."
             )
         bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
         dtype = dtype if bounds[0] <= pad <= bounds[1] else torch.int64
@@ -244,8 +242,8 @@ class Padding:
             if rows is not None:
                 if not isinstance(field, Tensor):
                     raise ColumnNotFoundError(
-                        f"{self.owner}(shapes=…): the field {name!r} holds no numbers, and an "
-                        "empty row has nothing to put there. Leave it out of the samples."
+                        f"{self.owner}(shapes=…): the field {name!r} holds no numbers for empty "
+                        "rows. Leave it out of the samples."
                     )
                 pad = self.for_field(name, field.dtype, one_a_row=field.ndim == 1)
                 empty = filled((rows - len(field), *field.shape[1:]), pad, field.dtype, name)
@@ -356,14 +354,13 @@ class PieceDataset(Dataset[Sample]):
         for name in names:
             if name not in made:
                 raise ColumnNotFoundError(
-                    f"sample {piece.sample} has no field {name!r}, it has {list(made)}. "
-                    "Correct PieceDataset(fields=…)."
+                    f"PieceDataset(fields=…): sample {piece.sample} has no field {name!r}, it has "
+                    f"{list(made)}."
                 )
             if piece.start >= len(made[name]):
                 raise PlanError(
-                    f"sample {piece.sample} has {len(made[name])} tokens in {name!r}, the plan "
-                    f"asks for a piece that begins at {piece.start}. Plan with the lengths of "
-                    "this data."
+                    f"sample {piece.sample} has {len(made[name])} tokens in {name!r}, the piece "
+                    f"begins at {piece.start}. Plan with the lengths of this data."
                 )
             made[name] = made[name][piece.start : piece.stop]
         return assembled(sample, made, {})

@@ -180,15 +180,14 @@ class StreamDataset(IterableDataset[Batch]):
         if worker is not None and worker.num_workers > 1 and not self._presharded:
             raise PlanError(
                 f"the samples are an iterator ({name}), and {worker.num_workers} workers would "
-                "read from it. What it reads from, such as an open file, they share: most samples "
-                "would be lost. Give a function start → iterator that opens it, or a sequence."
+                "share what it reads from: most samples would be lost. Give a function "
+                "start → iterator that opens it, or a sequence."
             )
         before = self._pass
         if before is not None and before.opening and not before.state_dict()["ended"]:
             warnings.warn(
-                f"the samples are an iterator ({name}), and an earlier pass has read from it: what "
-                "that pass held, and did not emit, is lost. Give a function start → iterator, or "
-                "a sequence.",
+                f"the samples are an iterator ({name}): what an earlier pass read, and did not "
+                "emit, is lost. Give a function start → iterator, or a sequence.",
                 stacklevel=3,
             )
 
