@@ -188,19 +188,13 @@ def test_an_advised_order_is_written(framework):
     assert "order=" not in snippet([DYNAMIC, unsure], DATA, framework)
 
 
-def test_an_order_by_live_losses_and_a_pacing_are_written():
+def test_an_order_by_live_losses_is_written():
     code = snippet([SELF_PACED], DATA)
     assert "order=bw.SelfPaced(table, noise_rate=0.20)" in code
     assert "table = bw.LossTable(len(lengths))" in code
-    paced = {"order": "Curriculum(loss, pacing=pacing.root(p=2))"}
-    code = snippet([dataclasses.replace(EASY_FIRST, settings=paced)], DATA)
-    assert "order=bw.Curriculum(loss, pacing=bw.pacing.root(p=2))" in code
-    assert "# loss: one value" in code
 
 
-def test_advice_in_words_is_no_code():
-    words = {"order": "ClassBalanced(labels, after=…): the last epochs"}
-    assert "order=" not in snippet([dataclasses.replace(SELF_PACED, settings=words)], DATA)
+def test_tokens_per_update_are_written():
     assert "STEP_TOKENS" in snippet([DYNAMIC], DATA)
     assert "step_tokens=700" in snippet([TOKENS], DATA)
 

@@ -7,23 +7,21 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from batchwright.errors import BatchwrightError, BudgetError
 from batchwright.lengths import totals
-from batchwright.typing import IntArray
+from batchwright.typing import Batch
 
 if TYPE_CHECKING:
-    import torch
-
     from batchwright.compare import Task
     from batchwright.compare.arm import Arm
 
 T = TypeVar("T")
 
-WIDTHS = (128, 512, 2_048)
+WIDTHS: tuple[int, ...] = (128, 512, 2_048)
 """Rows and columns of the matrix products that are timed; the widest on a GPU only."""
 
 _ROUNDS = 7
@@ -91,45 +89,34 @@ def profile_hardware() -> Hardware | None:
         import torch
     except ImportError:
         return None
-    memory: int | None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
+    memory: int | None = None
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    device, widths = torch.device("cpu"), WIDTHS[:2]
+    name = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        device, widths = torch.device("cuda"), WIDTHS
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, int(properties.total_memory)
-        types = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    else:
-        name, memory = platform.processor() or platform.machine(), _system_memory()
-        types = {"bf16": torch.bfloat16}
-    widths = WIDTHS if device.type == "cuda" else WIDTHS[:2]
-    speeds = {width: _speeds(device, types, width) for width in widths}
-    by_type = {each: {width: speeds[width][each] for width in widths} for each in types}
-    return Hardware(device.type, name, memory, os.cpu_count(), by_type)
-
-
-def _speeds(device: torch.device, types: dict[str, torch.dtype], width: int) -> dict[str, float]:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    single = torch.randn(width, width, generator=generator).to(device)
-    operands = {"fp32": single} | {name: single.to(dtype) for name, dtype in types.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in operands}
-    for _ in range(_ROUNDS):
-        for name, matrix in operands.items():
-            started = time.perf_counter()
-            for _ in range(max(1, 2**27 // width**3)):
-                matrix @ matrix
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds[name].append(time.perf_counter() - started)
-    reference = np.array(seconds["fp32"])
-    return {name: float(np.median(reference / np.array(seconds[name]))) for name in types}
-
-
-def _system_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+        types["fp16"] = torch.float16
+    elif hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    speeds: dict[str, dict[int, float]] = {each: {} for each in types if each != "fp32"}
+    for width in widths:
+        generator = torch.Generator().manual_seed(0)
+        single = torch.randn(width, width, generator=generator).to(device)
+        seconds: dict[str, list[float]] = {each: [] for each in types}
+        for _ in range(_ROUNDS):
+            for each, dtype in types.items():
+                matrix = single.to(dtype)
+                started = time.perf_counter()
+                for _ in range(max(1, 2**27 // width**3)):
+                    matrix @ matrix
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds[each].append(time.perf_counter() - started)
+        for each, found in speeds.items():
+            found[width] = float(np.median(np.divide(seconds["fp32"], seconds[each])))
+    return Hardware(device.type, name, memory, os.cpu_count(), speeds)
 
 
 def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:
@@ -141,13 +128,23 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
         seed: Of the weights.
     """
     from batchwright.compare import Strategy
-    from batchwright.compare.arm import Arm
+    from batchwright.compare.arm import Arm, moved
     from batchwright.compare.probes import peak_bytes
 
     started = time.perf_counter()
     arm = Arm(task, Strategy.named("plain"), seed=seed)
-    peak = peak_bytes(arm)
-    unknown: list[str] = []
+    peak, unknown = peak_bytes(arm), []
+    limit = _UNKNOWN if memory_bytes is None else int(_SHARE_OF_DEVICE * memory_bytes)
+    if peak is not None and arm.device.type == "cpu":
+        limit = _ROOM * peak
+    order = np.argsort(totals(task.sizes), kind="stable")
+    in_order = totals(task.sizes)[order]
+
+    def batch(rows: int, length: int) -> Batch:
+        """Repeat a sample of about a length in rows."""
+        place = min(int(np.searchsorted(in_order, length)), in_order.size - 1)
+        sample = task.samples[int(order[place])]
+        return moved(task.collate([sample] * rows), task.place())
 
     def attempt(name: str, look: Callable[[], T]) -> T | None:
         try:
@@ -159,68 +156,43 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
     return ModelProfile(
         sum(each.numel() for each in arm.model.parameters() if each.requires_grad),
         peak,
-        attempt("cost", lambda: _cost(arm)),
-        attempt("memory", lambda: _memory(arm, _limit(arm, peak, memory_bytes))),
+        attempt("cost", lambda: _cost(arm, batch)),
+        attempt("memory", lambda: _memory(arm, batch, limit)),
         tuple(unknown),
         time.perf_counter() - started,
     )
 
 
-def _batches(task: Task) -> tuple[IntArray, Callable[[int, int], Any]]:
-    """Return the lengths of samples, and a function that repeats a sample of a length in rows."""
-    from batchwright.compare.arm import moved
-
-    sizes = totals(task.sizes).astype(np.int64)
-    order = np.argsort(sizes, kind="stable")
-    in_order = sizes[order]
-
-    def batch(rows: int, length: int) -> Any:
-        place = min(int(np.searchsorted(in_order, length)), in_order.size - 1)
-        sample = task.samples[int(order[place])]
-        return moved(task.collate([sample] * rows), task.place())
-
-    return sizes, batch
-
-
-def _cost(arm: Arm) -> Cost | None:
+def _cost(arm: Arm, batch: Callable[[int, int], Batch]) -> Cost | None:
     from batchwright.torch.update.measuring import fit_cost
 
-    task = arm.task
-    sizes, batch = _batches(task)
-    if sizes.min() == sizes.max():
+    task, sizes = arm.task, totals(arm.task.sizes).astype(np.int64)
+    longest = int(sizes.max())
+    if sizes.min() == longest:
         return None
     arm.model.train()
     measured = fit_cost(
-        arm.model,
-        task.loss_sum,
-        batch,
+        *(arm.model, task.loss_sum, batch),
         lengths=sizes,
         max_tokens=task.max_tokens,
         points=_LENGTHS,
         rounds=1,
     )
-    longest, cost = int(sizes.max()), measured.cost
+    cost = measured.cost
     return Cost(
-        a=cost.a,
-        b=cost.b,
-        c=cost.c,
-        error=measured.error,
+        *(cost.a, cost.b, cost.c, measured.error),
         lengths=tuple(measured.lengths.tolist()),
         seconds=tuple((measured.seconds / measured.rows).tolist()),
         quadratic=float(cost.c * longest**2 / cost([longest])[0]),
     )
 
 
-def _memory(arm: Arm, limit: int) -> Memory:
+def _memory(arm: Arm, batch: Callable[[int, int], Batch], limit: int) -> Memory:
     from batchwright.torch.memory import MemoryModel
 
-    task = arm.task
-    sizes, batch = _batches(task)
+    task, sizes = arm.task, totals(arm.task.sizes).astype(np.int64)
     memory = MemoryModel.fit(
-        arm.model,
-        arm.optimizer,
-        task.loss_sum,
-        batch,
+        *(arm.model, arm.optimizer, task.loss_sum, batch),
         lengths=sizes,
         limit=limit,
         confirm=False,
@@ -234,6 +206,7 @@ def _memory(arm: Arm, limit: int) -> Memory:
         if (rows := task.max_tokens // length)
     ]
     rows, length, _ = max(shapes, key=lambda each: each[2])
+    parts = memory.explain(rows, length).parts
     try:
         fitting = memory.max_tokens()
     except BudgetError:
@@ -241,15 +214,7 @@ def _memory(arm: Arm, limit: int) -> Memory:
     return Memory(
         state_bytes=memory.state_bytes,
         shapes=tuple(shapes),
-        parts=tuple(
-            (each.name, each.share, each.cure) for each in memory.explain(rows, length).parts
-        ),
+        parts=tuple((each.name, each.share, each.cure) for each in parts),
         limit=memory.limit,
         max_tokens=fitting,
     )
-
-
-def _limit(arm: Arm, peak: int | None, memory_bytes: int | None) -> int:
-    if peak is not None and arm.device.type == "cpu":
-        return _ROOM * peak
-    return _UNKNOWN if memory_bytes is None else int(_SHARE_OF_DEVICE * memory_bytes)

@@ -1,9 +1,5 @@
 """The advised configuration as code to paste."""
 
-import ast
-import re
-
-import batchwright
 from batchwright.advise.advice import Advice
 from batchwright.advise.data_profile import DataProfile
 
@@ -115,15 +111,11 @@ _MODES = {
 }
 """The name of each precision in the frameworks."""
 
-_TABLE = """\
+_LIVE = """\
 table = bw.LossTable(len(lengths))
 # The order depends on the losses of samples: live = batchwright.torch.LiveLosses(table), then
 # live.record(indices, losses) after each batch and live.sync() at the end of an epoch.
 """
-
-_SCORES = "# {name}: one value for each sample; for a difficulty, higher is harder.\n"
-
-_TOKENS = "other tokens per update"
 
 
 def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") -> str:
@@ -144,53 +136,26 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
         >>> "batching=bw.TokenBudget(120)" in snippet(advise(Evidence(data)), data)
         True
     """
-    used = {each.technique: each for each in advice if each.verdict == "use"}
-    batching = f"FixedSize({max(1, data.max_tokens // data.longest)})"
-    for technique in ("dynamic batching", "static shapes"):
-        if technique in used:
-            batching = str(used[technique].settings["batching"])
-    shapes = "shapes=planner(0).layout.shapes" if batching.startswith("Buckets(") else ""
-    precision = 'Precision("fp32")'
-    if "mixed precision" in used:
-        precision = str(used["mixed precision"].settings["precision"])
-    orders = (each.settings["order"] for each in used.values() if "order" in each.settings)
-    explained, order = _order(str(next(orders, "")))
-    tokens = str(used[_TOKENS].settings["step_tokens"]) if _TOKENS in used else ""
-    mode = next((each for each in _MODES if f'"{each}"' in precision), "fp32")
+    used = {"batching": f"FixedSize({max(1, data.max_tokens // data.longest)})"}
+    for each in advice:
+        for name, value in each.settings.items() if each.verdict == "use" else ():
+            if name not in used or name == "batching":  # one order, that of the largest gain
+                used[name] = str(value)
+    explained, order = "", used.get("order", "")
+    if order.startswith("SelfPaced("):
+        explained, order = _LIVE, order.replace("LossTable(num_samples)", "table")
+    elif order:
+        name = order.partition("(")[2].partition(",")[0]
+        explained = f"# {name}: one value for each sample; higher is harder.\n"
+    shapes = "shapes=planner(0).layout.shapes" if used["batching"].startswith("Buckets(") else ""
+    precision = used.get("precision", 'Precision("fp32")')
     return _TEMPLATES[framework].format(
-        batching=batching,
+        batching=used["batching"],
         collate=shapes,
         also_collate=f", {shapes}" if shapes else "",
         explained=explained,
-        order=order,
-        step_tokens=tokens if tokens.isdecimal() else "STEP_TOKENS",
+        order=f", order=bw.{order}" if order else "",
+        step_tokens=used.get("step_tokens", "STEP_TOKENS"),
         precision=precision,
-        **_MODES[mode],
+        **next((names for mode, names in _MODES.items() if mode in precision), _MODES["fp32"]),
     )
-
-
-def _order(written: str) -> tuple[str, str]:
-    """Write an advised order: lines on what it needs, and the argument; empty if there is none.
-
-    Example:
-        >>> _order("Curriculum(rarity, pacing=pacing.root(p=2))")[1]
-        ', order=bw.Curriculum(rarity, pacing=bw.pacing.root(p=2))'
-    """
-    try:
-        expression = ast.parse(written, mode="eval").body
-    except SyntaxError:  # advice in words
-        return "", ""
-    if not isinstance(expression, ast.Call):
-        return "", ""
-    code, lines = written, ""
-    if "LossTable(num_samples)" in code:
-        code, lines = code.replace("LossTable(num_samples)", "table"), _TABLE
-    names = dict.fromkeys(
-        node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)
-    )
-    for name in names:
-        if name in batchwright.__all__:
-            code = re.sub(rf"(?<![\w.]){name}\b(?!=)", f"bw.{name}", code)
-        elif name not in {"table", "EPOCHS", "lengths"}:
-            lines += _SCORES.format(name=name)
-    return lines, f", order={code}"

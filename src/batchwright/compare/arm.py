@@ -1,12 +1,10 @@
 """An arm of a comparison: a strategy that trains its own model, with its own clock."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from batchwright.torch.data.trees import mapped
 from batchwright.torch.update.passes import TorchRandomState, devices_of
 from batchwright.torch.update.precision import Precision
 from batchwright.torch.windows import LabelCounter
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import Batch, IntArray, LengthArray, State
 
 _NEIGHBOURS = 64
 
@@ -59,6 +57,8 @@ class Arm:
         self.device = task.place()
         self.planner = strategy.planner(task, seed=seed)
         self.spent = Spent(seconds=0.0 if dense else strategy.preparation(task))
+        self.ended: Spent | None = None  # what it had spent when its run ended; it may go on
+        self.peak_bytes: int | None = None  # memory of its largest batch
         self.evaluations: list[Evaluation] = []
         self.loss = math.nan
         others = torch.random.get_rng_state()
@@ -69,12 +69,10 @@ class Arm:
         self.optimizer = task.optimizer(self.model)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]  # a str
+        # The last update of an epoch may be a short one.
+        self._updates_of_epoch = -(-len(self.planner) // self.planner.accumulate)
+        self.updates_of_run = task.epochs * self._updates_of_epoch
         self._updates = self._load()
-
-    @property
-    def updates_of_run(self) -> int:
-        """Updates of the whole run."""
-        return self.task.epochs * self._updates_of_epoch
 
     @property
     def progress(self) -> float:
@@ -107,8 +105,10 @@ class Arm:
 
     def update(self) -> float:
         """Train one update, by the mean loss over all its batches; return its seconds."""
-        task, spent = self.task, self.spent
-        with self._own_random_numbers():
+        task, spent, devices = self.task, self.spent, devices_of(self.model)
+        others = TorchRandomState.capture(devices)
+        self._random.restore()
+        try:
             self.model.train()
             settle(self.device)
             started = perf_counter()
@@ -118,8 +118,7 @@ class Arm:
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * share
             # The check of the task has seen how labels are padded.
-            counter = LabelCounter(in_use=True)
-            weigh: Callable[[Any], float] = counter if task.weigh is None else task.weigh
+            weigh = LabelCounter(in_use=True) if task.weigh is None else task.weigh
             weight = float(sum(weigh(batch) for batch in batches))
             with self.precision.update(
                 self.model, self.optimizer, weight=weight, clip=task.clip
@@ -128,6 +127,9 @@ class Arm:
                     update.backward(task.loss_sum, moved(batch, self.device))
             settle(self.device)
             seconds = perf_counter() - started
+            self._random = TorchRandomState.capture(devices)
+        finally:
+            others.restore()
         # Where a loss scale was too large the step is skipped, and the loss is still valid.
         self.loss = update.loss
         spent.seconds += seconds
@@ -138,7 +140,7 @@ class Arm:
         spent.batches += padded.size
         return seconds
 
-    def evaluate(self) -> float:
+    def evaluate(self) -> None:
         """Measure the task's metric, and add it to the evaluations."""
         others = TorchRandomState.capture(devices_of(self.model))
         self.model.eval()
@@ -146,16 +148,16 @@ class Arm:
             metric = self.task.as_metric(self.task.evaluate(self.model))
         others.restore()
         self.evaluations.append(Evaluation(self.spent.tokens, self.spent.seconds, metric))
-        return metric
 
-    def largest_batches(self) -> list[Any]:
+    def largest_batches(self) -> list[Batch]:
         """Return the two largest batches of the first epoch, and the one with the longest row."""
         plan = self._plan(0)
-        rows = np.maximum.reduceat(totals(self._entries(plan)), plan.offsets[:-1])
+        sizes = totals(plan.entry_lengths(self.task.sizes))
+        rows = np.maximum.reduceat(sizes, plan.offsets[:-1])
         chosen = {*np.argsort(self._padded(plan))[-2:].tolist(), int(rows.argmax())}
         return self._batches(plan, sorted(chosen))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
         return {
             "model": self.model.state_dict(),
@@ -164,11 +166,13 @@ class Arm:
             "random": self._random.cpu,
             "random_of_devices": {str(at): state for at, state in self._random.devices.items()},
             "spent": asdict(self.spent),
+            "ended": None if self.ended is None else asdict(self.ended),
             "evaluations": [asdict(each) for each in self.evaluations],
             "loss": self.loss,
+            "peak_bytes": self.peak_bytes,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Resume from the state of an arm of the same task, strategy and seed."""
         self.choose_precision(state["precision"]["mode"])
         self.model.load_state_dict(state["model"])
@@ -177,60 +181,39 @@ class Arm:
         devices = {torch.device(at): kept for at, kept in state["random_of_devices"].items()}
         self._random = TorchRandomState(state["random"], devices)
         self.spent = Spent(**state["spent"])
+        self.ended = None if state["ended"] is None else Spent(**state["ended"])
         self.evaluations = [Evaluation(**each) for each in state["evaluations"]]
-        self.loss = state["loss"]
+        self.loss, self.peak_bytes = state["loss"], state["peak_bytes"]
         self._updates = self._load()
-
-    @property
-    def _updates_of_epoch(self) -> int:
-        return -(-len(self.planner) // self.planner.accumulate)  # the last may be a short one
-
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
-        """Draw from the arm's own random states, and restore the others afterwards."""
-        devices = devices_of(self.model)
-        others = TorchRandomState.capture(devices)
-        self._random.restore()
-        try:
-            yield
-            self._random = TorchRandomState.capture(devices)
-        finally:
-            others.restore()
 
     def _plan(self, epoch: int) -> Plan:
         plan = self.planner(epoch)
         return without_padding(plan, self.task.sizes) if self.dense else plan
 
-    def _entries(self, plan: Plan) -> IntArray:
-        return plan.entry_lengths(self.task.sizes)
-
     def _padded(self, plan: Plan) -> IntArray:
         """Return the padded tokens of each batch."""
-        return plan.layout.batch_tokens(self._entries(plan), plan.offsets)
+        return plan.layout.batch_tokens(plan.entry_lengths(self.task.sizes), plan.offsets)
 
-    def _batches(self, plan: Plan, chosen: Iterable[int]) -> list[Any]:
-        collate = self.strategy.collate(self.task, plan.layout)
-        return [
-            collate([self.task.samples[index] for index in plan[batch].tolist()])
-            for batch in chosen
-        ]
+    def _batches(self, plan: Plan, chosen: Iterable[int]) -> list[Batch]:
+        collate, samples = self.strategy.collate(self.task, plan.layout), self.task.samples
+        return [collate([samples[index] for index in plan[batch].tolist()]) for batch in chosen]
 
-    def _load(self) -> Iterator[tuple[int, IntArray, list[Any]]]:
+    def _load(self) -> Iterator[tuple[int, IntArray, list[Batch]]]:
         """Yield real tokens, padded tokens of each batch, and the batches of each update."""
         accumulate = self.planner.accumulate
         epoch, done = divmod(self.spent.updates, self._updates_of_epoch)
         for plan in map(self._plan, count(epoch)):
             padded = self._padded(plan)
-            sizes = totals(self._entries(plan)).astype(np.int64)
+            sizes = totals(plan.entry_lengths(self.task.sizes)).astype(np.int64)
             real = np.add.reduceat(sizes, plan.offsets[:-1])
             for start in range(done * accumulate, len(plan), accumulate):
-                span = range(start, min(start + accumulate, len(plan)))
-                tokens = int(real[span.start : span.stop].sum())
-                yield tokens, padded[span.start : span.stop], self._batches(plan, span)
+                own = slice(start, min(start + accumulate, len(plan)))
+                batches = self._batches(plan, range(own.start, own.stop))
+                yield int(real[own].sum()), padded[own], batches
             done = 0
 
 
-def moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Batch, device: torch.device) -> Batch:
     """Return a batch with its tensors on a device."""
     return mapped(batch, lambda tensor: tensor.to(device, non_blocking=True))
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from batchwright.compare.arm import Arm
+from batchwright.compare.probes import Facts
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -15,6 +16,7 @@ from batchwright.planner import Planner
 from batchwright.stats.costs import step_costs
 from batchwright.stats.coverage import coverage
 from batchwright.stats.shapes import shape_stats
+from batchwright.typing import State
 
 Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]
 """Called after each turn: to show it, to save, or to stop by raising."""
@@ -38,10 +40,10 @@ class Comparison:
     seeds: tuple[int, ...]  # of the runs
     runs: list[list[Outcome]] = field(default_factory=list)  # the outcomes of each finished seed
     unfinished: list[Outcome] = field(default_factory=list)  # of the seed in progress
-    state: dict[str, Any] | None = None  # to resume that seed. None: it starts again
+    state: State | None = None  # to resume that seed. None: it starts again
     modes: dict[str, str] = field(default_factory=dict)  # precision of each strategy
-    plans: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `planned_facts`
-    audits: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `audited`
+    plans: dict[str, Facts] = field(default_factory=dict)  # see `planned_facts`
+    audits: dict[str, Facts] = field(default_factory=dict)  # see `audited`
 
     @property
     def is_complete(self) -> bool:
@@ -102,7 +104,7 @@ def compare(
     return comparison
 
 
-def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any]:
+def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> Facts:
     """Describe the plans of a strategy, before anything is trained.
 
     Returns:
@@ -128,7 +130,7 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> dict[str, Any
     }
 
 
-def _pacing(planner: Planner, epochs: int) -> dict[str, Any] | None:
+def _pacing(planner: Planner, epochs: int) -> Facts | None:
     order = planner.order
     if not isinstance(order, Curriculum):
         return None
@@ -141,7 +143,7 @@ def _pacing(planner: Planner, epochs: int) -> dict[str, Any] | None:
     return {"progress": progress.tolist(), "eligible": eligible.tolist()}
 
 
-def _coverage(planner: Planner, epochs: int) -> dict[str, Any] | None:
+def _coverage(planner: Planner, epochs: int) -> Facts | None:
     draws_all = isinstance(planner.order, Shuffle | Sequential)
     if draws_all or epochs * planner.num_samples > MOST_DRAWS:
         return None

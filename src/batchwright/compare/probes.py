@@ -1,15 +1,19 @@
 """What is measured on an arm beside its training: peak memory before it, an audit after it."""
 
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from batchwright.compare.arm import Arm, moved
 from batchwright.torch.audit import Audit
 from batchwright.torch.audit.exponents import FORMATS, Exponents
-from batchwright.torch.audit.report import AuditReport, LayerAudit, worst_layers
+from batchwright.torch.audit.report import worst_layers
 from batchwright.torch.memory.steps import Task as Step
 from batchwright.torch.memory.steps import can_measure, real_steps
 from batchwright.torch.update.modes import policy_for
+from batchwright.typing import Batch
+
+Facts: TypeAlias = dict[str, Any]
+"""JSON values."""
 
 UPDATES = 3
 """Updates that are audited, unless they take too long."""
@@ -21,7 +25,7 @@ SECONDS = 10.0
 class _GivenStep(Step):
     """A step on a given batch, whatever its shape."""
 
-    def batch(self, rows: int, length: int) -> Any:
+    def batch(self, rows: int, length: int) -> Batch:
         return self.make_batch(rows, length)
 
 
@@ -33,24 +37,18 @@ def peak_bytes(arm: Arm) -> int | None:
     """
     if not can_measure(arm.device):
         return None
-    return max(_peak(arm, moved(batch, arm.device)) for batch in arm.largest_batches())
+    autocast = policy_for(arm.precision.mode, arm.device).autocast  # type: ignore[arg-type]  # chosen
+    parts = arm.model, (arm.optimizer,), arm.task.loss_sum
+    several, peaks = arm.planner.accumulate > 1, []
+    for batch in arm.largest_batches():
+        given = moved(batch, arm.device)
+        step = _GivenStep(*parts, lambda *_, given=given: given, autocast, accumulates=several)
+        with real_steps(step, 1) as run:
+            peaks.append(run.state.total + run(1, 1))
+    return max(peaks)
 
 
-def _peak(arm: Arm, batch: Any) -> int:
-    policy = policy_for(arm.precision.mode, arm.device)  # type: ignore[arg-type]  # chosen
-    step = _GivenStep(
-        arm.model,
-        (arm.optimizer,),
-        arm.task.loss_sum,
-        lambda *_: batch,
-        policy.autocast,
-        accumulates=arm.planner.accumulate > 1,
-    )
-    with real_steps(step, 1) as run:
-        return run.state.total + run(1, 1)
-
-
-def audited(arm: Arm) -> dict[str, Any] | None:
+def audited(arm: Arm) -> Facts | None:
     """Train an arm for a few more updates, and audit what its precision loses.
 
     It changes the arm's weights and what it has spent: call it after the outcome is recorded.
@@ -73,34 +71,32 @@ def audited(arm: Arm) -> dict[str, Any] | None:
                 arm.update()
                 if perf_counter() - started > SECONDS:
                     break
-        return _facts(audit.report())
+        report = audit.report()
     except RuntimeError as error:  # out of memory, most likely; the results are kept
         return {"mode": mode, "failed": f"{type(error).__name__}: {error}"}
 
-
-def _facts(report: AuditReport) -> dict[str, Any]:
     half = "fp16" if report.mode.startswith("fp16") else "bf16"
-    worst = worst_layers(report.layers, half, report.loss_scale)
-    return {
-        "mode": report.mode,
-        "updates": report.updates,
-        "loss_scale": report.loss_scale,
-        "advice": report.advice(),
-        "advice_on_fp16": report.advice("fp16") if half == "bf16" else None,
-        "num_layers": len(report.layers),
-        "layers": [_layer(each, half, report.loss_scale) for each in worst],
-    }
+    scale = report.loss_scale
 
-
-def _layer(layer: LayerAudit, half: str, scale: float) -> dict[str, Any]:
-    def shares(seen: Exponents, scale: float) -> dict[str, float] | None:
+    def shares(seen: Exponents, scale: float) -> Facts | None:
         return dict(vars(seen.shares(FORMATS[half], scale))) if seen.total else None
 
     return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "activations": shares(layer.activations, 1.0),
-        "gradients": shares(layer.gradients, scale),
-        "lost": layer.lost.share() if layer.lost.due else None,
-        "lost_in_bf16": layer.lost.share("bf16") if layer.lost.due else None,
+        "mode": report.mode,
+        "updates": report.updates,
+        "loss_scale": scale,
+        "advice": report.advice(),
+        "advice_on_fp16": report.advice("fp16") if half == "bf16" else None,
+        "num_layers": len(report.layers),
+        "layers": [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "activations": shares(layer.activations, 1.0),
+                "gradients": shares(layer.gradients, scale),
+                "lost": layer.lost.share() if layer.lost.due else None,
+                "lost_in_bf16": layer.lost.share("bf16") if layer.lost.due else None,
+            }
+            for layer in worst_layers(report.layers, half, scale)
+        ],
     }

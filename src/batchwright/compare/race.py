@@ -1,15 +1,15 @@
 """One seed of a comparison: all arms on the same task, taking turns."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from batchwright._checks import keep_whole
 from batchwright.compare.arm import Arm, Evaluation, Spent
-from batchwright.compare.probes import audited, peak_bytes
+from batchwright.compare.probes import Facts, audited, peak_bytes
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.errors import TaskError
+from batchwright.typing import State
 
 DENSE_SHARE = 1 / 3
 """The dense limit only has to show its speed: it trains this share of a run."""
@@ -82,13 +82,17 @@ class Race:
             plain = replace(best, order="shuffle", precision="fp32")
             self.arms.append(Arm(task, plain, seed=seed, dense=True))
         self._num_strategies = len(strategies)
-        self._ended: dict[str, Spent] = {}
-        self._peaks: dict[str, int | None] = {}
 
     def turns(self) -> Iterator[Arm]:
         """Train; yield each arm after its turn, so that the caller can look, save or stop."""
-        if not self.arms[0].evaluations:
-            self._begin()
+        first, *others = self.arms
+        if not first.evaluations:
+            # What a process does only once, before any arm is timed.
+            for arm in self.arms:
+                arm.peak_bytes = peak_bytes(arm) if self.settings.peaks else None
+            first.evaluate()
+            for arm in others:  # the same weights
+                arm.evaluations.append(replace(first.evaluations[0], seconds=arm.spent.seconds))
         while waiting := [arm for arm in self.arms if not self._is_done(arm)]:
             yield self._turn(min(waiting, key=self._due))
         while behind := [arm for arm in self.arms if self._is_behind(arm)]:
@@ -115,17 +119,17 @@ class Race:
             Outcome(
                 name=arm.name,
                 precision=str(arm.precision.mode),
-                spent=self._ended.get(arm.name, replace(arm.spent)),
+                spent=replace(arm.ended or arm.spent),
                 metric=None if arm.has_failed else self._metric(arm),
                 evaluations=tuple(arm.evaluations),
                 dispersion=arm.planner(0).stats(self.task.sizes).dispersion,
-                peak_bytes=self._peaks.get(arm.name),
+                peak_bytes=arm.peak_bytes,
                 failed_after=arm.spent.updates if arm.has_failed else None,
             )
             for arm in self.arms
         ]
 
-    def audits(self) -> dict[str, dict[str, Any]]:
+    def audits(self) -> dict[str, Facts]:
         """Audit the arms that trained in half precision, on a few more updates: name → facts.
 
         It changes the arms: call it after `outcomes`.
@@ -133,29 +137,14 @@ class Race:
         seen = {arm.name: audited(arm) for arm in self.arms if not arm.dense}
         return {name: facts for name, facts in seen.items() if facts is not None}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
-        return {
-            "arms": {arm.name: arm.state_dict() for arm in self.arms},
-            "ended": {name: asdict(spent) for name, spent in self._ended.items()},
-            "peaks": self._peaks,
-        }
+        return {arm.name: arm.state_dict() for arm in self.arms}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Resume from the state of a race of the same arms and seed."""
         for arm in self.arms:
-            arm.load_state_dict(state["arms"][arm.name])
-        self._ended = {name: Spent(**spent) for name, spent in state["ended"].items()}
-        self._peaks = dict(state["peaks"])
-
-    def _begin(self) -> None:
-        """Do what a process does only once before any arm is timed, and evaluate the weights."""
-        for arm in self.arms:
-            self._peaks[arm.name] = peak_bytes(arm) if self.settings.peaks else None
-        first, *others = self.arms
-        first.evaluate()
-        for arm in others:  # the same weights
-            arm.evaluations.append(replace(first.evaluations[0], seconds=arm.spent.seconds))
+            arm.load_state_dict(state[arm.name])
 
     def _turn(self, arm: Arm) -> Arm:
         arm.update()
@@ -165,8 +154,8 @@ class Race:
             arm.evaluate()
         while self._is_due(arm):  # one update may reach the places of several evaluations
             arm.evaluations.append(arm.evaluations[-1])
-        if arm.progress >= 1 and arm.name not in self._ended:
-            self._ended[arm.name] = replace(arm.spent)
+        if arm.progress >= 1 and arm.ended is None:
+            arm.ended = replace(arm.spent)
         return arm
 
     def _is_due(self, arm: Arm) -> bool:

@@ -29,6 +29,8 @@ from batchwright.typing import State
 
 FORMAT = 2
 
+_STATE = 2  # format of states: those of other formats are not resumed
+
 _CHECKSUM = "sha256"
 
 _OF_TASK = ("num_tokens", "max_tokens", "step_tokens", "epochs", "metric", "better")
@@ -188,7 +190,7 @@ def _state(path: Path, result: Result) -> State | None:
 def _key(result: Result) -> str:
     """Hash what a state belongs to: the comparison, and the seed."""
     names = ("task_sha256", "quick", "lengths", "strategies", "settings", "seeds")
-    return _hash([result[name] for name in names] + [len(result["runs"])])
+    return _hash([_STATE, len(result["runs"]), *(result[name] for name in names)])
 
 
 def _hash(value: object) -> str:
