@@ -1,6 +1,7 @@
 """Lengths: their distribution, and the padding of each kind of batches."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,9 @@ class DataProfile:
 def profile_data(
     lengths: IntoLengths, *, max_tokens: int | None = None, seed: int = 0
 ) -> DataProfile:
-    """Describe lengths, and the padding of their plans.
+    """Describe lengths, and the padding of their plans. 10⁷ lengths take a few seconds.
 
-    Of many samples a random part is planned, which pads as much as the whole or a little more. 10⁷
-    lengths take a few seconds.
+    Of many samples a random part is planned, which pads as much as the whole or a little more.
 
     Args:
         lengths: integer[n], or integer[n, k] of several columns; tokens.
@@ -85,7 +85,6 @@ def profile_data(
     """
     started = time.perf_counter()
     array = as_lengths(lengths, columns=True)
-    sizes = totals(array)
     longest = int(array.max(axis=0).sum())
     budget = ROWS * longest if max_tokens is None else max_tokens
     if longest > budget:
@@ -93,19 +92,37 @@ def profile_data(
             f"the longest sample takes {longest:,} tokens, more than max_tokens={budget:,}. "
             "Raise max_tokens, or leave out or cut longer samples."
         )
-    total = _column(sizes, seed)
+    kinds: dict[str, tuple[Batching, int]] = {
+        "grouped": (LengthGrouped(budget // longest), _MOST_PLANNED),
+        "plain": (FixedSize(budget // longest), _MOST_PLANNED),
+        "planned": (TokenBudget(budget), _MOST_PLANNED),
+        "packed": (Packing(budget), _MOST_PACKED),
+        "buckets": (Buckets(NUM_SHAPES, max_tokens=budget), _MOST_PACKED),
+    }
+    efficiency = {}
+    for name, (batching, most) in kinds.items():
+        part = _part(array, most, seed)
+        with suppress(BudgetError, PlanError):
+            efficiency[name] = plan(part, batching=batching, seed=seed).stats(part).efficiency
+    dial: tuple[DialPosition, ...] = ()
+    if array.ndim == 1:
+        part = _part(array, _MOST_DIALLED, seed)
+        with suppress(BudgetError, PlanError):
+            dial = mixing_dial(part, TokenBudget(budget), accumulate=8, seed=seed, epochs=1)
+    sizes = totals(array)
+    total, *columns = (_column(each, seed) for each in (sizes, *array.reshape(len(array), -1).T))
     return DataProfile(
         num_samples=len(array),
         num_tokens=total.num_tokens,
-        columns=tuple(_column(each, seed) for each in array.reshape(len(array), -1).T),
+        columns=tuple(columns),
         median=total.median,
         p95=total.p95,
         longest=total.longest,
         max_tokens=budget,
         is_given=max_tokens is not None,
-        efficiency=_efficiency(array, budget // longest, budget, seed),
+        efficiency=efficiency,
         histogram=histogram(sizes),
-        dial=_dial(_part(array, _MOST_DIALLED, seed), budget, seed),
+        dial=dial,
         seconds=time.perf_counter() - started,
     )
 
@@ -121,33 +138,5 @@ def _part(array: LengthArray, most: int, seed: int) -> LengthArray:
     if len(array) <= most:
         return array
     chosen = generator(seed, "advice").choice(len(array), most, replace=False, shuffle=False)
-    longest = np.atleast_1d(array.argmax(axis=0))
-    part: LengthArray = array[np.union1d(chosen, longest)]
+    part: LengthArray = array[np.union1d(chosen, array.argmax(axis=0))]
     return part
-
-
-def _efficiency(array: LengthArray, rows: int, budget: int, seed: int) -> dict[str, float]:
-    kinds: dict[str, tuple[Batching, int]] = {
-        "grouped": (LengthGrouped(rows), _MOST_PLANNED),
-        "plain": (FixedSize(rows), _MOST_PLANNED),
-        "planned": (TokenBudget(budget), _MOST_PLANNED),
-        "packed": (Packing(budget), _MOST_PACKED),
-        "buckets": (Buckets(NUM_SHAPES, max_tokens=budget), _MOST_PACKED),
-    }
-    found = {}
-    for name, (batching, most) in kinds.items():
-        part = _part(array, most, seed)
-        try:
-            found[name] = plan(part, batching=batching, seed=seed).stats(part).efficiency
-        except (BudgetError, PlanError):
-            continue
-    return found
-
-
-def _dial(lengths: LengthArray, budget: int, seed: int) -> tuple[DialPosition, ...]:
-    if lengths.ndim > 1:
-        return ()
-    try:
-        return mixing_dial(lengths, TokenBudget(budget), accumulate=8, seed=seed, epochs=1)
-    except (BudgetError, PlanError):
-        return ()

@@ -12,7 +12,6 @@ from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.order import Curriculum, Sequential, Shuffle
-from batchwright.planner import Planner
 from batchwright.stats.costs import step_costs
 from batchwright.stats.coverage import coverage
 from batchwright.stats.shapes import shape_stats
@@ -105,19 +104,17 @@ def compare(
 
 
 def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> Facts:
-    """Describe the plans of a strategy, before anything is trained.
+    """Describe the plans of a strategy as JSON values, before anything is trained.
 
-    Returns:
-        JSON values. Of the first epoch: `num_batches`, `num_steps`, `padding`, `dispersion`,
-        `shapes`, `shapes_of_batches` from `shape_stats`, and `step_costs`. Of the run: `pacing`,
-        the share of samples that is `eligible` at points of its `progress` (None: no curriculum),
-        and `coverage`: for some `epochs`, the fields of `Coverage` and `drawn`, all draws until
-        their end (None: each epoch has every sample once, or there are more than `MOST_DRAWS`).
+    Of the first epoch there are statistics; of the run, `pacing`, the share of samples that is
+    eligible at points of its progress (None: no curriculum), and `coverage`: for some epochs, the
+    fields of `Coverage` and all draws until their end (None: each epoch has every sample once, or
+    there are more than `MOST_DRAWS`).
     """
-    planner = strategy.planner(task, seed=seed)
-    plan = planner(0)
+    planner, epochs = strategy.planner(task, seed=seed), task.epochs
+    plan, order = planner(0), planner.order
     stats = plan.stats(task.sizes)
-    return {
+    facts: Facts = {
         "num_batches": stats.num_batches,
         "num_steps": stats.num_steps,
         "padding": 1 - stats.efficiency,
@@ -125,31 +122,23 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> Facts:
         "shapes": stats.shapes,
         "shapes_of_batches": asdict(shape_stats(plan, task.sizes)),
         "step_costs": asdict(step_costs(plan, task.sizes)),
-        "pacing": _pacing(planner, task.epochs),
-        "coverage": _coverage(planner, task.epochs),
+        "pacing": None,
+        "coverage": None,
     }
-
-
-def _pacing(planner: Planner, epochs: int) -> Facts | None:
-    order = planner.order
-    if not isinstance(order, Curriculum):
-        return None
-    progress = np.linspace(0, 1, POINTS + 1)
-    of_order = progress * epochs / order.epochs
-    low, high = order.band
-    paced = order.eligible(np.minimum(of_order, 1.0)) / planner.num_samples
-    # Once it is over, a curriculum is a plain shuffle of all that it ever draws from.
-    eligible = np.where(of_order < 1, paced, high - low)
-    return {"progress": progress.tolist(), "eligible": eligible.tolist()}
-
-
-def _coverage(planner: Planner, epochs: int) -> Facts | None:
-    draws_all = isinstance(planner.order, Shuffle | Sequential)
-    if draws_all or epochs * planner.num_samples > MOST_DRAWS:
-        return None
-    covered = coverage(planner, epochs=epochs)
-    facts = covered.facts() | {"drawn": np.cumsum(covered.draws).tolist()}
-    chosen = np.unique(np.linspace(0, epochs - 1, min(epochs, POINTS)).round().astype(int)).tolist()
-    return {"epochs": chosen} | {
-        name: [facts[name][epoch] for epoch in chosen] for name in _COVERED
-    }
+    if isinstance(order, Curriculum):
+        progress = np.linspace(0, 1, POINTS + 1)
+        of_order = progress * epochs / order.epochs
+        low, high = order.band
+        paced = order.eligible(np.minimum(of_order, 1.0)) / planner.num_samples
+        # Once it is over, a curriculum is a plain shuffle of all that it ever draws from.
+        eligible = np.where(of_order < 1, paced, high - low)
+        facts["pacing"] = {"progress": progress.tolist(), "eligible": eligible.tolist()}
+    draws_all = isinstance(order, Shuffle | Sequential)
+    if not draws_all and epochs * planner.num_samples <= MOST_DRAWS:
+        covered = coverage(planner, epochs=epochs)
+        found = covered.facts() | {"drawn": np.cumsum(covered.draws).tolist()}
+        chosen = np.unique(np.linspace(0, epochs - 1, min(epochs, POINTS)).round().astype(int))
+        facts["coverage"] = {"epochs": chosen.tolist()} | {
+            name: [found[name][epoch] for epoch in chosen] for name in _COVERED
+        }
+    return facts
