@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, harmonic_mean
+from statistics import fmean, geometric_mean, harmonic_mean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchwright._random import generator
 from batchwright.advise.advice import WORTH, Gain, Verdict
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _LEAST_UPDATES = 6
 _FEWEST = 3
 _EVALUATIONS = 5
 _SPARE = 0.9  # of the seconds are planned: some updates take longer than those before
+_RESAMPLES = 2_000
 _ENOUGH = 0.8  # a run that is cut short counts if this share of it is done
 
 
@@ -108,12 +110,11 @@ def run_trials(
         speeds[arm.name].append((arm.spent.tokens - tokens) / (arm.spent.seconds - spent))
         before[arm.name] = arm.spent.seconds, arm.spent.tokens
         elapsed = time.perf_counter() - started
-        fewest = min(map(len, speeds.values()))
-        watch(min(1.0, elapsed / seconds if updates is None else fewest / least))
+        number = min(map(len, speeds.values()))
+        watch(min(1.0, elapsed / seconds if updates is None else number / least))
         is_cut = elapsed > at_most
-        if is_cut or (fewest >= least and (updates is not None or elapsed > seconds)):
+        if is_cut or (number >= least and (updates is not None or elapsed > seconds)):
             break
-    number = min(map(len, speeds.values()))
     if is_cut and number < _WARM_UP + _FEWEST:
         return []
     skipped = min(_WARM_UP, number - 1)  # a whole run may be that short
@@ -143,10 +144,14 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
         >>> gain.ratio, gain.low
         (2.0, 2.0)
     """
-    from batchwright.compare.figures import ratio_of_sums
-
-    over = ratio_of_sums([1 / each for each in others], [1 / each for each in speeds])
-    return Gain(over.mean, over.low, over.high, "the real tokens per second")
+    of = "the real tokens per second"
+    seconds = 1 / np.array([others, speeds])
+    ratio, size = float(np.divide(*seconds.sum(axis=1))), len(speeds)
+    if size < 2:
+        return Gain(ratio, None, None, of)
+    drawn = generator(0, "intervals of speeds").integers(size, size=(_RESAMPLES, size))
+    low, high = np.quantile(np.divide(*seconds[:, drawn].sum(axis=2)), [0.025, 0.975])
+    return Gain(ratio, float(low), float(high), of)
 
 
 def run_learning_trials(
@@ -202,10 +207,6 @@ def _plan(seconds: float, run: float, fixed: float) -> tuple[int, float]:
     """Return how many seeds there is time for, and for which share of their runs.
 
     A seed's runs take `run` seconds if they are whole, and `fixed` whatever their share.
-
-    Example:
-        >>> _plan(100.0, 40.0, 0.0), _plan(40.0, 40.0, 0.0)
-        ((3, 0.75), (1, 0.9))
     """
     for seeds in (SEEDS, 1):
         share = (seconds * _SPARE / seeds - fixed) / run
@@ -222,11 +223,9 @@ def _learning_trial(
     ratios = [_times_as_fast(run[0], run[place], task.sign) for run in runs]
     if not runs or not all(ratios):
         return None
-    over = ratio([float(np.exp(np.log(each).mean())) for each in ratios], [1.0] * len(runs))
-    gains = []
-    for run in runs:  # where both were evaluated last: one may be ahead
-        pairs = list(zip(run[0].evaluations, run[place].evaluations, strict=False))
-        gains.append(task.sign * (pairs[-1][0].metric - pairs[-1][1].metric))
+    over = ratio([geometric_mean(each) for each in ratios], [1.0] * len(runs))
+    # Gains where both were evaluated last: one may be ahead.
+    ends = [list(zip(run[0].evaluations, run[place].evaluations, strict=False))[-1] for run in runs]
     return LearningTrial(
         name=runs[0][place].name,
         share=share,
@@ -234,7 +233,7 @@ def _learning_trial(
         sooner=Gain(over.mean, over.low, over.high, f"as fast to the same {task.metric}"),
         least=min(map(min, ratios)),
         most=max(map(max, ratios)),
-        gain=fmean(gains),
+        gain=task.sign * fmean(first.metric - other.metric for first, other in ends),
     )
 
 
@@ -250,11 +249,10 @@ def _times_as_fast(first: Outcome, other: Outcome, sign: float) -> list[float]:
     for place in (round(level * _EVALUATIONS) for level in LEVELS):
         if place >= len(best) or best[place] == best[0]:  # no better than the initial weights
             continue
-        target = float(best[place])
-        arrived = reached(first.evaluations, target, sign=sign)
-        theirs = reached(other.evaluations, target, sign=sign)
-        if arrived is None or arrived.seconds <= 0:
-            continue
-        end = other.evaluations[-1].seconds if theirs is None else theirs.seconds
-        found.append(arrived.seconds / max(end, 1e-9))
+        ours, theirs = (
+            reached(each.evaluations, float(best[place]), sign=sign) for each in (first, other)
+        )
+        if ours is not None and ours.seconds > 0:
+            end = theirs or other.evaluations[-1]
+            found.append(ours.seconds / max(end.seconds, 1e-9))
     return found

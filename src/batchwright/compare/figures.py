@@ -8,7 +8,6 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from batchwright._random import generator
 from batchwright.compare.arm import Evaluation
 from batchwright.compare.race import Outcome
 from batchwright.compare.strategy import DENSE
@@ -16,8 +15,6 @@ from batchwright.compare.task import Task
 from batchwright.errors import MissingExtraError
 
 LEVEL = 0.95
-
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -127,24 +124,6 @@ def difference(values: npt.ArrayLike, others: npt.ArrayLike) -> Interval:
     errors = stdtrit(found.size - 1, (1 + LEVEL) / 2)  # standard errors to each side
     half = float(errors * found.std(ddof=1) / math.sqrt(found.size))
     return Interval(mean, mean - half, mean + half, kept)
-
-
-def ratio_of_sums(values: Sequence[float], others: Sequence[float]) -> Interval:
-    """Compare the sums of positive figures, with a bootstrap interval over pairs.
-
-    Example:
-        >>> ratio_of_sums([2.0, 1.0, 3.0], [1.0, 0.5, 1.5]).mean
-        2.0
-    """
-    pairs = np.array([values, others], dtype=np.float64)
-    mean, kept = float(np.divide(*pairs.sum(axis=1))), tuple(np.divide(*pairs).tolist())
-    if len(kept) < 2:
-        return Interval(mean, None, None, kept)
-    drawn = generator(0, "intervals of sums").integers(len(kept), size=(_RESAMPLES, len(kept)))
-    low, high = np.quantile(
-        np.divide(*pairs[:, drawn].sum(axis=2)), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]
-    )
-    return Interval(mean, float(low), float(high), kept)
 
 
 def _summary(
