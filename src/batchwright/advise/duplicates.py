@@ -48,20 +48,15 @@ def profile_duplicates(
     labels: Column = None,
     seconds: float = SECONDS,
 ) -> Duplicates:
-    """Count exact duplicates.
-
-    Two samples are equal if their text, or their type, shape and bytes, are equal. Dictionaries and
-    tuples are compared in all their parts; one that is the sample's label is left out if labels are
-    given. Near duplicates are not found. A million texts take about a second.
+    """Count samples whose text, or type, shape and bytes, are equal. Near duplicates are not found.
 
     Args:
         samples: n texts (a list, or a column of `pyarrow`), an array [n, ...] whose rows are
             compared, or any sequence of tensors, arrays, texts, numbers, and dictionaries, tuples
-            and lists of these.
+            and lists of these. A part that is the sample's label is left out.
         lengths: integer[n] or integer[n, k], tokens.
         labels: [n], the class of each sample: integers or names.
-        seconds: Samples that have to be fetched one by one are fetched for this time; the rest is
-            not compared.
+        seconds: How long samples are fetched one by one; the rest is not compared.
 
     Raises:
         LengthsError: If there are no samples, a sample has no bytes to compare, or there is not one
@@ -109,13 +104,9 @@ def profile_duplicates(
 
 
 def first_of_each(samples: Column) -> IntArray:
-    """Return the samples that are not equal to an earlier one: those that deduplication keeps.
+    """Return the samples that are not equal to an earlier one, int64[m], increasing.
 
-    Args:
-        samples: As `profile_duplicates` takes them.
-
-    Returns:
-        int64[m], increasing: `Planner(lengths[kept])` plans them, and its sample i is `kept[i]`.
+    `Planner(lengths[kept])` plans them, and its sample i is `kept[i]`.
 
     Raises:
         LengthsError: If a sample has no bytes to compare.
@@ -130,19 +121,7 @@ def first_of_each(samples: Column) -> IntArray:
 
 
 def encode(values: Column, name: str) -> tuple[IntArray, list[object]]:
-    """Number the distinct values of a column from 0 to k - 1, in tenths of a second a million.
-
-    Args:
-        values: [n], integers, texts, or anything hashable: an array, a list, a column of `pyarrow`.
-        name: The name in messages.
-
-    Raises:
-        LengthsError: If a value is missing or not hashable, or the shape is not [n].
-
-    Example:
-        >>> encode(["de", "ko", "de"], "groups")
-        (array([0, 1, 0]), ['de', 'ko'])
-    """
+    """Number the distinct values of a column from 0 to k - 1, in tenths of a second a million."""
     if hasattr(values, "dictionary_encode"):  # of pyarrow: no Python objects for all its values
         encoded = values.dictionary_encode()
         encoded = encoded.combine_chunks() if hasattr(encoded, "chunks") else encoded

@@ -120,13 +120,7 @@ def profile_hardware() -> Hardware | None:
 
 
 def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:
-    """Time steps of a few lengths, and predict the memory of steps. Leaves random states alone.
-
-    Args:
-        task: The task.
-        memory_bytes: Of the device. None: unknown.
-        seed: Of the weights.
-    """
+    """Time steps of a few lengths, and predict the memory of steps. Leaves random states alone."""
     from batchwright.compare import Strategy
     from batchwright.compare.arm import Arm, moved
     from batchwright.compare.probes import peak_bytes

@@ -71,12 +71,6 @@ def estimate_noise(
     confidence; its own errors are not. So where agreement keeps rising with confidence, the
     estimate is not trusted. Takes some seconds, however many samples there are.
 
-    Args:
-        features: Numbers of each sample, float[n, ...], or n texts.
-        codes: int64[n], the classes, from 0 to k - 1; `FEWEST_SAMPLES` or more.
-        num_classes: k.
-        seed: Of the random part, and of the folds.
-
     Raises:
         LengthsError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
@@ -148,10 +142,6 @@ def dense_features(features: Column, part: IntArray, *, seed: int = 0) -> FloatA
     Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
     spaces, of characters (Weinberger et al., *Feature Hashing for Large Scale Multitask Learning*,
     2009, arXiv:0902.2206). Arrays are flattened. Labels are not used.
-
-    Example:
-        >>> dense_features(np.arange(24).reshape(3, 2, 4), np.array([0, 2])).shape
-        (2, 8)
     """
     texts = _texts(features, part)
     if texts is not None:

@@ -127,14 +127,10 @@ def mixed_precision(evidence: Evidence) -> Advice:
         return Advice("", verdict, why, gain, settings, _METRIC, strategy=best)
     if evidence.hardware is None:
         return _unclear("Without torch, this machine cannot be measured.", _HALF_PRECISION_GAIN)
-    listed = (
-        f"{name} is {ratio:.2f} times as fast at width {width:,}"
-        for name, found in evidence.hardware.speed_over_fp32.items()
-        for width, ratio in found.items()
-    )
+    fastest = max(max(each.values()) for each in evidence.hardware.speed_over_fp32.values())
     why = (
-        f"Of matrix products on this {evidence.hardware.device}, compared with fp32, "
-        f"{', '.join(listed)}. Which width counts depends on your model."
+        f"Matrix products are up to {fastest:.2f} times as fast as in fp32 here, wide ones more "
+        "than narrow ones: it depends on your model."
     )
     untested = "your model (run batchwright advise on a task)"
     return _unclear(why, _HALF_PRECISION_GAIN, {"precision": 'Precision("auto")'}, untested)
@@ -239,11 +235,6 @@ def tokens_per_update(evidence: Evidence) -> Advice:
             f"your learning rate was tuned for. If you can choose, take {BATCHES} batches per "
             "update or more: they mix lengths at least as evenly as a plain shuffle."
         )
-        for position in data.dial:
-            if position.mixing == "stratified":
-                why += (
-                    f" Here their dispersion is {position.dispersion:.2f}; a plain shuffle has 1."
-                )
         settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
         untested = "the loss at equal time (run batchwright advise on a task)"
         return _unclear(why, None, settings, untested)

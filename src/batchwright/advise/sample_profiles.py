@@ -180,13 +180,7 @@ def profile_labels(
 
 
 def profile_groups(groups: Column, lengths: IntoLengths) -> GroupProfile:
-    """Compute the shares of the groups that samples come from.
-
-    Takes a second or two for 10⁷ samples.
-
-    Args:
-        groups: [n], the group of each sample: integers or names.
-        lengths: integer[n] or integer[n, k], tokens.
+    """Compute the shares of the groups that samples come from: integers or names, [n].
 
     Raises:
         LengthsError: If there is not one group for each sample, or each sample is its own group.

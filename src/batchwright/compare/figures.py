@@ -54,13 +54,9 @@ class Summary:
 def summarize(
     runs: Sequence[Sequence[Outcome]], task: Task, *, target: float | None = None
 ) -> list[Summary]:
-    """Summarize runs: each strategy over all seeds, beside the first.
+    """Summarize runs of at least one seed: each strategy over all seeds, beside the first.
 
-    Args:
-        runs: For each seed, the outcome of each arm; at least one seed.
-        task: The task.
-        target: The metric whose time is measured. None: the final metric of the first arm, in each
-            run.
+    `target` is the metric whose time is measured. None: the first arm's final one, in each run.
     """
     return [_summary(place, runs, task, target) for place in range(len(runs[0]))]
 
@@ -93,10 +89,6 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
     """Compare positive figures seed by seed: their geometric mean ratio.
 
     The interval is of the mean logarithm, so that a ratio and its inverse agree.
-
-    Example:
-        >>> ratio([2.0, 8.0], [1.0, 2.0]).mean
-        2.83
     """
     logs = difference(np.log(values), np.log(others))
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
@@ -104,12 +96,7 @@ def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
 
 
 def difference(values: npt.ArrayLike, others: npt.ArrayLike) -> Interval:
-    """Compare figures seed by seed: their mean difference, with Student's interval.
-
-    Example:
-        >>> difference([2.0, 4.0], [1.0, 2.0]).mean
-        1.5
-    """
+    """Compare figures seed by seed: their mean difference, with Student's interval."""
     found = np.asarray(values, dtype=np.float64) - np.asarray(others)
     mean, kept = float(found.mean()), tuple(found.tolist())
     if found.size < 2:

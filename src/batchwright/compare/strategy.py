@@ -57,8 +57,7 @@ class Strategy:
     """One way to train a task: its batches, order and precision.
 
     Guarantees the task's memory budget and tokens per update, and so as many updates as any other
-    strategy of the task, unless its options say otherwise. (A curriculum may have one update more
-    or less in a short epoch.)
+    strategy of the task (of a curriculum, about), unless its options say otherwise.
 
     Args:
         name: The name shown in tables.

@@ -13,11 +13,9 @@ from batchwright.errors import BatchwrightError, SourceNotFoundError, TaskError
 
 
 def load_task(path: Path | str, *, quick: bool = False) -> Task:
-    """Run a Python file, and return the task that it describes.
+    """Run a Python file, which can import modules beside it, and return the task that it describes.
 
-    Args:
-        path: The file. It can import modules beside it.
-        quick: Passed to ``task`` if that is a function with this argument: a small form of the job.
+    `quick` is passed to ``task`` if that is a function with this argument: a small form of the job.
 
     Raises:
         SourceNotFoundError: If there is no such file.
