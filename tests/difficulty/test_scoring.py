@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import compression, rarity, score
-from batchwright.difficulty.shards import Column
+from batchwright.difficulty.scoring import Column
 from batchwright.errors import LengthsError, MissingExtraError, SourceError, SourceNotFoundError
 from tests.difficulty.killed import SAMPLES, SHARD_SIZE
 from tests.patience import PATIENCE
@@ -146,7 +146,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 )
 def test_data_is_known_again_from_process_to_process(samples, tmp_path):
     code = (
-        "import sys, json, numpy as np; from batchwright.difficulty.shards import data_facts;"
+        "import sys, json, numpy as np; from batchwright.difficulty.scoring import data_facts;"
         "from numpy import array; print(json.dumps(data_facts(eval(sys.argv[1]))))"
     )
     found = [

@@ -9,7 +9,7 @@ import pytest
 
 from batchwright import sources
 from batchwright.errors import SourceError
-from batchwright.sources import cache, files, read
+from batchwright.sources import files, read
 from batchwright.sources.measures import Measure
 
 from .conftest import WITH_COLUMNS
@@ -161,15 +161,15 @@ def test_it_can_be_turned_off_and_put_elsewhere(write, tmp_path, reads, cache_di
 
 def test_where_it_is(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("BATCHWRIGHT_CACHE", "/own")
-    assert cache.place(cache=True) == Path("/own")
+    assert read.cache_directory(cache=True) == Path("/own")
     monkeypatch.delenv("BATCHWRIGHT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/shared")
-    assert cache.place(cache=True) == Path("/shared/batchwright")
+    assert read.cache_directory(cache=True) == Path("/shared/batchwright")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
-    assert cache.place(cache=True) == Path("/home/someone/.cache/batchwright")
-    assert cache.place(cache=False) is None
-    assert cache.place(cache="here") == Path("here")
+    assert read.cache_directory(cache=True) == Path("/home/someone/.cache/batchwright")
+    assert read.cache_directory(cache=False) is None
+    assert read.cache_directory(cache="here") == Path("here")
 
 
 def test_a_damaged_cache_is_ignored_and_rebuilt(write, reads, cache_directory) -> None:

@@ -51,7 +51,7 @@ def test_fields_of_a_npy_are_columns(tmp_path):
     ("rows", "column", "text", "said"),
     [
         ([{"x": 1}], "y", False, "has no column 'y'"),
-        ([{"x": 1}], "x", True, "expected a column of text"),
+        ([{"x": 1}], "x", True, "expected text, one value"),
         ([{"x": [1]}], "x", False, "one value for each sample"),
     ],
 )

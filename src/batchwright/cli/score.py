@@ -16,8 +16,15 @@ from batchwright.cli import options
 from batchwright.cli.output import check_outputs, print_json
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
 from batchwright.difficulty.arrays import as_array
-from batchwright.difficulty.scoring import SHARD_SIZE, score_shards
-from batchwright.difficulty.shards import MANIFEST, SHARDS, Column, ShardFolder, as_batch
+from batchwright.difficulty.scoring import (
+    MANIFEST,
+    SHARD_SIZE,
+    SHARDS,
+    Column,
+    ShardFolder,
+    as_batch,
+    score_shards,
+)
 from batchwright.errors import LengthsError
 from batchwright.sources.measures import Measure, measure_of, measured
 from batchwright.sources.progress import progress_bar

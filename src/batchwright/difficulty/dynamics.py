@@ -160,7 +160,6 @@ class Dynamics:
         rows = _rows(outputs, as_labels(labels, members.size), self.decay, is_logits=logits)
 
         def write() -> None:
-            """Append each row to the history of its sample, in the order of the batch."""
             order = np.argsort(members, kind="stable")
             ordered = members[order]
             occurrence = np.arange(members.size) - np.searchsorted(ordered, ordered)
@@ -172,9 +171,7 @@ class Dynamics:
             write()
 
     def merge(self, other: Dynamics) -> None:
-        """Add what another recorded, as if it had been recorded here, after what is here.
-
-        Shards and ranks may record for themselves, and be merged at the end of an epoch.
+        """Add what another recorded, on another rank say, as if recorded here after what is here.
 
         Raises:
             LengthsError: The other has another number of samples, or another decay.
@@ -196,8 +193,8 @@ class Dynamics:
         """Replace everything by what `state_dict` returned, which a checkpoint may have converted.
 
         Raises:
-            LengthsError: The state is of other samples, of another decay, or none. Nothing changed
-                then.
+            LengthsError: The state is of other samples or another decay, or was edited; nothing
+                changed then.
         """
         check_keys(state, [*COLUMNS, "decay"], _OWNER)
         decay = state_array(state, "decay", np.float64, 1, _OWNER)
@@ -226,11 +223,10 @@ class Dynamics:
         state, metadata = load_arrays(path, _KIND, LengthsError)
         check_seal(path, state, metadata, _KIND, LengthsError)
         try:
-            check_keys(state, [*COLUMNS, "decay"], _OWNER)
             dynamics = cls(state["count"].size, decay=state["decay"].item())
             dynamics.load_state_dict(state)
-        except ValueError as error:
-            raise LengthsError(f"{path}: {error}") from error
+        except (KeyError, ValueError) as error:
+            raise LengthsError(f"{path}: {error}. {_KIND.made_by}") from error
         return dynamics
 
     def _seen(self, values: np.ndarray) -> FloatArray:
@@ -241,13 +237,10 @@ class Dynamics:
         return self._seen(self._columns[name] / count)
 
     def _append(self, members: np.ndarray, new: _Columns) -> None:
-        """Append histories of distinct samples to theirs.
-
-        Mean and deviations: Chan, Golub, LeVeque, "Algorithms for computing the sample variance",
-        1983.
-        """
+        """Append histories of distinct samples to theirs."""
         old = {name: column[members].astype(np.float64) for name, column in self._columns.items()}
         n, m = old["count"], new["count"].astype(np.float64)
+        # Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
         gap = new["confidence"] - old["confidence"]
         seam = (old["last"] == 1) & (new["first"] == 0)
         joined = {name: old[name] + new[name] for name in ("correct", "margin", "error")} | {

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Columns, native_file
-
-if TYPE_CHECKING:
-    from batchwright.sources.table import Array
+from batchwright.sources.table import Batches, Columns, native_file
 
 Blocks: TypeAlias = Generator[tuple[bytes, float], None, None]
 """Bytes in order, each piece with the fraction of the file that has been read."""
 
-CODECS: dict[str, Literal["gzip", "bz2", "zstd", "lz4"]] = {
-    ".gz": "gzip",
-    ".bz2": "bz2",
-    ".zst": "zstd",
-    ".lz4": "lz4",
-}
+Codec: TypeAlias = Literal["gzip", "bz2", "zstd", "lz4"]
+
+CODECS: dict[str, Codec] = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 _BLOCK_BYTES = 16 << 20
 _ROW_BYTES = 16 << 20  # a longer row is a sign of damage
@@ -43,9 +37,6 @@ def row_blocks(
 
     `end_of_rows` finds where the last whole row ends in data that begins with a row. What follows
     the last one comes by itself, with fraction 1.
-
-    Raises:
-        SourceError: A row has more than 16 MiB, or the file unpacks to far more than its size.
     """
     rest = b""
     for data, fraction in _unpacked(path, size or _BLOCK_BYTES):
@@ -90,16 +81,14 @@ def _unpacked(path: Path, size: int) -> Blocks:
 
 def lines(path: Path) -> Columns:
     """Open a text file in which every line is a sample."""
-    return ("text",), lambda _: (
-        (_lines_of(block), fraction) for block, fraction in row_blocks(path)
-    )
 
+    def batches(_: str) -> Batches:
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-def _lines_of(block: bytes) -> Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
+        for block, fraction in row_blocks(path):
+            rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r")
+            split: Any = pc.split_pattern(pa.array([rows]), "\n")
+            yield split.flatten().cast(pa.string()), fraction  # which refuses invalid UTF-8
 
-    rows = block.removesuffix(b"\n").replace(b"\r\n", b"\n").removesuffix(b"\r")
-    split: Any = pc.split_pattern(pa.array([rows]), "\n")
-    texts: Array = split.flatten().cast(pa.string())  # which refuses invalid UTF-8
-    return texts
+    return ("text",), batches

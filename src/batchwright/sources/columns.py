@@ -13,7 +13,7 @@ import numpy as np
 
 from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
-from batchwright.sources import cache, files
+from batchwright.sources import files
 from batchwright.sources.measures import numbers_of_text
 from batchwright.sources.table import (
     Batches,
@@ -43,21 +43,13 @@ _MOST_LISTED = 20
 
 
 class Source(NamedTuple):
-    """Where samples come from.
+    """Where samples come from."""
 
-    Attributes:
-        name: What messages call it.
-        tables: How to open its tables, in order.
-        columnar: Whether one column is read by itself, and needs no parsing.
-        content: Returns what identifies its content; None: nothing does.
-        state: Returns what changes while somebody writes to it.
-    """
-
-    name: str
-    tables: Sequence[Callable[[], Table]]
-    columnar: bool
-    content: Callable[[], object]
-    state: Callable[[], object]
+    name: str  # for messages
+    tables: Sequence[Callable[[], Table]]  # each is opened when it is read
+    columnar: bool  # whether one column is read by itself, and needs no parsing
+    content: Callable[[], object]  # what identifies its content; None: nothing does
+    state: Callable[[], object]  # what changes while somebody writes to it
 
     def rows(
         self, column: str | None, *, measure: str | None
@@ -70,9 +62,6 @@ class Source(NamedTuple):
 
         Yields:
             Rows, where they come from, and the fraction of the source that has been read.
-
-        Raises:
-            SourceError: A file is damaged, has too many rows for its size, or there are none.
         """
         place = None
         for number, open_table in enumerate(self.tables):
@@ -120,23 +109,18 @@ def source_of(given: object, *, lines: bool = False) -> Source:
         str(path),
         [partial(files.open_file, each, lines=lines) for each in paths],
         all(format_ is not None and format_.columnar for format_ in formats),
-        partial(cache.contents, paths),
-        partial(cache.state, paths),
+        partial(files.contents, paths),
+        partial(files.state, paths),
     )
 
 
 def _live(dataset: Any) -> Source:
     """Open a `datasets.Dataset` as selected, shuffled and filtered; its format is ignored."""
     kind = type(dataset).__name__
-    if isinstance(dataset, dict):
+    if isinstance(dataset, dict) or not hasattr(dataset, "num_rows"):
         raise SourceError(
-            f"A {kind} holds splits, which are planned one by one. Pass one of them: "
-            f"{', '.join(map(repr, dataset))}."
-        )
-    if not hasattr(dataset, "num_rows"):
-        raise SourceError(
-            f"A {kind} has no fixed number of rows. Pass a datasets.Dataset, for instance one "
-            "loaded without streaming=True."
+            f"A {kind} holds splits, or has no fixed number of rows. Pass a datasets.Dataset: one "
+            "of the splits, loaded without streaming=True."
         )
 
     def batches(column: str) -> Batches:
@@ -162,14 +146,6 @@ def choose(
     Without `column`, the only column is taken; of several, the one whose name is listed in
     `LENGTH_COLUMNS`, else in `ITEM_COLUMNS`. With `measure="items"` it is the one listed in
     `ITEM_COLUMNS`, and with a measure of text the one listed in `TEXT_COLUMNS`.
-
-    Raises:
-        ColumnNotFoundError: `column` is not among `names`.
-        SourceError: The choice is not clear.
-
-    Example:
-        >>> choose(["id", "num_tokens"], None, source="corpus.parquet")
-        'num_tokens'
     """
     if column is None and names and all(name.strip().isdecimal() for name in names):
         raise SourceError(
@@ -205,11 +181,6 @@ def column_values(
     """Read a column that holds no lengths: labels, groups, or, where asked for, only text.
 
     It is held in memory: [n], a chunked array of `pyarrow`, or, of a `.npy`, an array of NumPy.
-
-    Raises:
-        ColumnNotFoundError: There is no such column.
-        SourceError: The source cannot be read; or the column holds lists, or no text where text
-            was asked for.
     """
     found = source_of(source)
     pieces: list[Any] = []
@@ -217,12 +188,11 @@ def column_values(
     for values, place, _ in found.rows(column, measure="characters"):
         is_array = isinstance(values, np.ndarray)
         kind = "text" if is_array and values.dtype.kind == "U" else kind_of(values)
-        if text and kind not in {"text", None}:
-            raise SourceError(f"{place} is of type {type_of(values)}; expected a column of text.")
-        if kind in {"lists", "binary"}:
+        if (text and kind not in {"text", None}) or kind in {"lists", "binary"}:
+            expected = "text" if text else "integers or text"
             raise SourceError(
-                f"{place} is of type {type_of(values)}; expected integers or text, one value for "
-                "each sample."
+                f"{place} is of type {type_of(values)}; expected {expected}, one value for each "
+                "sample."
             )
         # Offsets of 32 bits end at 2 GiB of text.
         pieces.append(values.cast("large_string") if kind == "text" and not is_array else values)
@@ -230,7 +200,7 @@ def column_values(
         return np.concatenate(pieces)
     import pyarrow as pa
 
-    tables = [pa.table([piece], ["x"]) for piece in pieces]
+    tables = [pa.table([piece], ["values"]) for piece in pieces]
     try:
         return pa.concat_tables(tables, promote_options="permissive").column(0)
     except pa.ArrowException as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,33 +20,21 @@ from batchwright.sources.table import Columns, Table, reading
 
 
 class Format(NamedTuple):
-    """How a kind of file is opened.
+    """How a kind of file is opened."""
 
-    Attributes:
-        kind: What messages call it.
-        open: Opens it.
-        columnar: Whether one column is read by itself, and needs no parsing.
-        typed: False where every value is text.
-    """
-
-    kind: str
+    kind: str  # for messages
     open: Callable[[Path], Columns]
-    columnar: bool = False
-    typed: bool = True
+    columnar: bool = False  # whether one column is read by itself, and needs no parsing
+    typed: bool = True  # False where every value is text
 
 
-_ARROW = Format("Arrow", columnar.arrow, columnar=True)
-_JSON = Format("JSON lines", json_lines)
 _LINES = Format("text", blocks.lines)
 
 FORMATS = {
     ".npy": Format(".npy", columnar.npy, columnar=True),
     ".parquet": Format("Parquet", columnar.parquet, columnar=True),
-    ".arrow": _ARROW,
-    ".feather": _ARROW,
-    ".ipc": _ARROW,
-    ".jsonl": _JSON,
-    ".ndjson": _JSON,
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), Format("Arrow", columnar.arrow, columnar=True)),
+    **dict.fromkeys((".jsonl", ".ndjson"), Format("JSON lines", json_lines)),
     ".csv": Format("CSV", delimited, typed=False),
     ".tsv": Format("TSV", partial(delimited, delimiter=b"\t"), typed=False),
 }
@@ -64,10 +54,6 @@ def files_of(source: Path) -> list[Path]:
 
     A file stands for itself. A directory stands for the dataset saved in it, or for its shards in
     the order of their names; so does a pattern such as `data/train-*.parquet`.
-
-    Raises:
-        SourceNotFoundError: There is no such file, or no file of a known kind.
-        SourceError: A directory holds several kinds.
     """
     with reading(str(source), "a source"):
         if source.is_dir():
@@ -89,12 +75,7 @@ def files_of(source: Path) -> list[Path]:
 
 
 def open_file(path: Path, *, lines: bool = False) -> Table:
-    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line.
-
-    Raises:
-        SourceNotFoundError: The file is gone.
-        SourceError: It is empty, of an unknown kind, or not what its suffix says.
-    """
+    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line."""
     with reading(str(path), "a file"):
         size = path.stat().st_size
     format_ = format_of(path, lines=lines)
@@ -108,8 +89,8 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
     with reading(str(path), format_.kind):
         columns, batches = format_.open(path)
-    most_rows = size * (_ROWS_PER_COLUMNAR_BYTE if format_.columnar else _ROWS_PER_BYTE)
-    most_rows = max(_ALWAYS_BELIEVED, most_rows)
+    per_byte = _ROWS_PER_COLUMNAR_BYTE if format_.columnar else _ROWS_PER_BYTE
+    most_rows = max(_ALWAYS_BELIEVED, per_byte * size)
     return Table(str(path), format_.kind, columns, batches, format_.typed, most_rows)
 
 
@@ -121,6 +102,32 @@ def format_of(path: Path, *, lines: bool = False) -> Format | None:
         suffix = Path(path.stem).suffix.lower()
     format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
     return None if packed and format_ is not None and format_.columnar else format_
+
+
+def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
+    """Return the suffixes and a hash of each file; None where one cannot be read."""
+
+    def hashed(file: Path) -> tuple[str, str]:
+        if not file.is_file():  # a pipe would wait
+            raise FileNotFoundError(file)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "blake2b").hexdigest()
+        return "".join(file.suffixes[-2:]).lower(), digest
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(hashed, files))
+    except OSError:
+        return None
+
+
+def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
+    """Return what changes when somebody writes to one of the files."""
+    try:
+        facts = [file.stat() for file in files]
+    except OSError:
+        return None
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in facts]
 
 
 def _shards(candidates: list[Path], source: Path) -> list[Path]:

@@ -58,15 +58,7 @@ def _rows(lines: Iterable[bytes], first: int, name: str) -> Iterator[tuple[str, 
             continue
         where = f"{name}, line {number:,}"
         with reading(where, "JSON"):
-            try:
-                value = json.loads(line.decode())
-            except json.JSONDecodeError as error:
-                raise SourceError(
-                    f"{where}: not valid JSON: {error.msg} at column {error.colno}. "
-                    "The line may be cut off."
-                ) from error
-            except UnicodeDecodeError as error:
-                raise SourceError(f"{where}: not valid UTF-8: {error.reason}.") from error
+            value = json.loads(line.decode())
         if not isinstance(value, dict):
             raise SourceError(
                 f'{where}: expected an object such as {{"length": 12}}, found '

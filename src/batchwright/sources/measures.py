@@ -52,50 +52,31 @@ CountTokens: TypeAlias = Callable[[list[str]], np.ndarray]
 
 
 class Measure(NamedTuple):
-    """How a column becomes lengths.
+    """How a column becomes lengths."""
 
-    Attributes:
-        name: One of `MEASURES`; None: numbers are lengths, and the items of lists are counted.
-        count_tokens: For `"tokens"`.
-        key: Identifies the tokenizer's content; None for a function, which has none.
-    """
-
-    name: str | None = None
+    name: str | None = None  # None: numbers are lengths, and the items of lists are counted
     count_tokens: CountTokens | None = None
-    key: str | None = None
+    key: str | None = None  # of the tokenizer's content; None for a function, which has none
 
 
 def measure_of(name: str | None, tokenizer: Tokenizer | None) -> Measure:
-    """Return the measure that was asked for. A tokenizer alone asks for `"tokens"`.
-
-    Raises:
-        SourceNotFoundError: There is no such tokenizer file.
-        SourceError: There is no such measure, it does not go with a tokenizer, or the tokenizer
-            is none.
-        MissingExtraError: The package `tokenizers` is not installed.
-    """
+    """Return the measure that was asked for. A tokenizer alone asks for `"tokens"`."""
     count, key = (None, None) if tokenizer is None else _tokenization(tokenizer)
     if name is None and count is not None:
         name = "tokens"
     if name is not None and name not in MEASURES:
         raise SourceError(f"measure={name!r} is none of {', '.join(map(repr, MEASURES))}.")
-    if name == "tokens" and count is None:
+    if (name == "tokens") != (count is not None):
         raise SourceError(
-            "measure='tokens' needs a tokenizer: the path of a tokenizer.json, or a function "
-            "from a list of texts to a list of lengths."
+            f"measure={name!r} with tokenizer={one_line(repr(tokenizer), 60)}: measure='tokens' "
+            "needs a tokenizer, the path of a tokenizer.json or a function from a list of texts "
+            "to a list of lengths, and no other measure takes one."
         )
-    if name != "tokens" and count is not None:
-        raise SourceError(f"A tokenizer goes with measure='tokens', not with {name!r}.")
     return Measure(name, count, key)
 
 
 def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndarray]:
-    """Turn a batch of rows into lengths, integer[k], in one or several pieces.
-
-    Raises:
-        LengthsError: A row is null, or a number that is not whole.
-        SourceError: The measure does not fit the column.
-    """
+    """Turn a batch of rows into lengths, integer[k], in one or several pieces."""
     if (null := first_null(values)) is not None:
         raise LengthsError(
             f"{place.row(null)} is null. Every sample needs a length: fill or filter it."
@@ -167,12 +148,7 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
 
 
 def numbers_of_text(values: Values, place: Place) -> Array:
-    """Read numbers from text, as a file without types holds them.
-
-    Raises:
-        LengthsError: A value is empty.
-        SourceError: A value is not a number.
-    """
+    """Read numbers from text, as a file without types holds them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

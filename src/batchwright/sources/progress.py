@@ -23,9 +23,6 @@ def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Adva
 
     With `show=True` the bar is there at once, with False never. With None it is shown where
     standard error is a terminal, after the first second, if `rich` is installed.
-
-    Raises:
-        MissingExtraError: `show=True` without `rich`.
     """
     if not (sys.stderr.isatty() if show is None else show):
         yield lambda _: None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchwright._array_file import read_checked_npy
+from batchwright._array_file import read_checked_npy, write_checked_npy
 from batchwright.errors import SourceError
-from batchwright.sources import cache as kept
 from batchwright.sources.columns import Source, source_of
 from batchwright.sources.measures import Measure, Tokenizer, measure_of, measured
 from batchwright.sources.progress import Advance, progress_bar
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _SLOW = frozenset({"words", "tokens"})
 """Measures that take longer than reading what they measure."""
+
+
+_CACHE_FORMAT = 3
+"""Part of every key: raise it when what is measured, or how it is kept, changes."""
 
 
 def read_lengths(
@@ -38,24 +44,20 @@ def read_lengths(
     and a truncated file is refused wherever its format shows it. Reading never executes code from
     a file, and holds a few batches of one column in memory besides the result. Overwriting the
     files later does not change the result. Zero and negative integers are returned as they are;
-    planning refuses them.
-
-    Sizes that suggest damage are refused: a row of a text format of more than 16 MiB; text that
-    unpacks to more than 64 MiB and 200 times the size of its file; more than 8 million rows and
-    200 for each byte of a text file, 10,000 for each byte of another.
+    planning refuses them. Sizes that suggest damage are refused: rows of text of more than 16 MiB,
+    text that unpacks to more than 200 times its file, millions of rows from a few bytes.
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,
             `.csv`, `.tsv`; the text formats also as `.gz`, `.bz2`, `.zst` or `.lz4`); a directory
             of such files, or a pattern such as `"data/train-*.parquet"`, read in the order of
             their names; a directory written by `datasets.save_to_disk`; or a `datasets.Dataset`.
-        column: Which column to take. By default the only one; of several the one named `length`,
-            `num_tokens` or the like (`columns.LENGTH_COLUMNS`), else `input_ids`; with a measure
-            of text, the one named `text`.
+        column: By default the only one; of several the one named `length`, `num_tokens` or the
+            like, else `input_ids`; with a measure of text, the one named `text`.
         measure: How a column that is not of integers becomes lengths: `"characters"` (Unicode code
             points), `"words"` (as in `str.split()`), `"bytes"` (of UTF-8), `"tokens"` (needs
-            `tokenizer`), or `"items"` (of a list). By default integers are lengths, and so are
-            whole floats; the items of lists are counted; text needs a measure.
+            `tokenizer`), or `"items"` (of a list). By default integers and whole floats are
+            lengths, and the items of lists are counted; text needs a measure.
         tokenizer: The path of a `tokenizer.json` or of a directory that holds one, a tokenizer of
             `tokenizers` or `transformers`, or a function from a list of texts to a list of their
             lengths. Truncation and padding are off; special tokens count as the tokenizer itself
@@ -88,21 +90,21 @@ def read_lengths(
     """
     how = measure_of(measure, tokenizer)
     found = source_of(source)
-    folder = kept.place(cache=cache)
+    folder = cache_directory(cache=cache)
     before, file = found.state(), None
     # Where hashing the content takes as long as measuring it, nothing is kept.
     worth = how.name in _SLOW or not found.columnar
     if folder is not None and worth and (how.count_tokens is None or how.key):
         content = found.content()
         if content is not None:
-            file = kept.entry(folder, content, column, how.name, how.key)
+            file = _entry(folder, content, column, how.name, how.key)
             if (result := read_checked_npy(file)) is not None:
                 return result
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
         result = _read(found, column, how, advance)
     # A file that was changed during reading must not be kept under its former content.
     if file is not None and found.state() == before:
-        kept.save(file, result)
+        _save(file, result)
     return result
 
 
@@ -131,3 +133,44 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
         joined[stop - len(piece) : stop] = piece
         stop -= len(piece)
     return joined
+
+
+def cache_directory(*, cache: bool | str | os.PathLike[str]) -> Path | None:
+    """Return the directory of the cache: a given one, the environment's, or None for no cache."""
+    if cache is False:
+        return None
+    if cache is not True:
+        named = Path(cache)
+        if named.exists() and not named.is_dir():
+            raise SourceError(f"cache={str(named)!r} is a file; expected a directory, or False.")
+        return named
+    if own := os.environ.get("BATCHWRIGHT_CACHE"):
+        return Path(own)
+    try:
+        shared = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home
+        return None
+    return Path(shared, "batchwright")
+
+
+def _entry(directory: Path, *facts: object) -> Path:
+    """Return the file of a result, from everything it depends on, as values for JSON."""
+    text = json.dumps([_CACHE_FORMAT, *facts], ensure_ascii=True)
+    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return directory / f"lengths-{key}.npy"
+
+
+def _save(file: Path, lengths: np.ndarray) -> None:
+    """Keep lengths, whole or not at all; warn where the disk does not allow it."""
+    if file.exists() and not file.is_file():  # a pipe would wait
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_checked_npy(file, lengths, SourceError)
+    except (OSError, SourceError) as error:
+        warnings.warn(
+            f"The lengths could not be kept in {file.parent}: {error} They are read again next "
+            "time. Pass cache=False, or another directory.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

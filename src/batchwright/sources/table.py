@@ -43,23 +43,14 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
 
 
 class Table(NamedTuple):
-    """Columns of one file or dataset, read a batch of rows at a time.
+    """Columns of one file or dataset, read a batch of rows at a time."""
 
-    Attributes:
-        name: What messages call it, usually its path.
-        kind: What it is read as, usually its format.
-        columns: The names of its columns, in order.
-        batches: Reads the column of a given name.
-        typed: False where every value is text (CSV).
-        most_rows: The most rows that are read: a few bytes can claim any number.
-    """
-
-    name: str
-    kind: str
+    name: str  # for messages, usually its path
+    kind: str  # what it is read as, usually its format
     columns: tuple[str, ...]
-    batches: Callable[[str], Batches]
-    typed: bool = True
-    most_rows: int = 2**63 - 1
+    batches: Callable[[str], Batches]  # reads the column of a name
+    typed: bool = True  # False where every value is text (CSV)
+    most_rows: int = 2**63 - 1  # that are read: a few bytes can claim any number
 
 
 class Place(NamedTuple):
@@ -79,13 +70,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def reading(name: str, kind: str) -> Iterator[None]:
-    """Turn any error of the libraries that read a file into one line that names the file.
-
-    Raises:
-        SourceNotFoundError: The file is gone.
-        SourceError: The file is truncated, corrupt, unreadable, or of another kind.
-        MissingExtraError: The library that reads this kind is not installed.
-    """
+    """Turn any error of the libraries that read a file into one of ours, in one line."""
     try:
         yield
     except (BatchwrightError, KeyboardInterrupt, SystemExit, GeneratorExit):
