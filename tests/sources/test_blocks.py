@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from batchwright import sources
 from batchwright.difficulty import score
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import blocks, files
+from batchwright.sources import files, text_files
 
-CODECS = ["", *blocks.CODECS]
+CODECS = ["", *text_files.CODECS]
 
 
 def write(path: Path, content: bytes) -> Path:
-    codec = blocks.CODECS.get(path.suffix)
+    codec = text_files.CODECS.get(path.suffix)
     if codec is None:
         path.write_bytes(content)
     else:
@@ -49,7 +49,7 @@ def test_rows_wherever_blocks_end(tmp_path, monkeypatch, rows, end, block) -> No
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("a", "b"), *rows])
     (tmp_path / "a.csv").write_text(text.getvalue(), newline="")
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", block)
     for k, column in enumerate("ab"):
         found = sources.read_lengths(
             tmp_path / "a.csv", column=column, measure="characters", cache=False
@@ -68,7 +68,7 @@ def test_any_rows_are_those_of_the_parser(tmp_path, monkeypatch, text, block) ->
     (tmp_path / "a.csv").write_text(f"x\n{text}", newline="")
     found = []
     for size in (1 << 20, block):
-        monkeypatch.setattr(blocks, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(text_files, "_BLOCK_BYTES", size)
         try:
             found.append(
                 sources.read_lengths(tmp_path / "a.csv", measure="bytes", cache=False).tolist()
@@ -99,7 +99,7 @@ def test_one_line_without_end(tmp_path, suffix: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 40])
 def test_long_lines_are_read(tmp_path, monkeypatch, size: int) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1 << 16)
     texts = ["a" * (size << 15), "b", "a" * (size << 15)]
     (tmp_path / "a.csv").write_text("".join(f"{text}\n" for text in ["text", *texts]))
     (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts))
@@ -111,9 +111,9 @@ def test_long_lines_are_read(tmp_path, monkeypatch, size: int) -> None:
 
 @pytest.mark.parametrize("suffix", CODECS[1:])
 def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch, suffix: str) -> None:
-    monkeypatch.setattr(blocks, "_ALWAYS_UNPACKED", 1 << 20)
-    monkeypatch.setattr(blocks, "_MOST_UNPACKED", 20)
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(text_files, "_ALWAYS_UNPACKED", 1 << 20)
+    monkeypatch.setattr(text_files, "_MOST_UNPACKED", 20)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1 << 16)
     path = write(tmp_path / f"a.csv{suffix}", b"length\n" + b"512\n" * (1 << 20))
     with pytest.raises(SourceError, match="unpacks to more than 1 MiB"):
         sources.read_lengths(path)
@@ -163,7 +163,7 @@ def test_an_error_in_compressed_text_never_ends_the_process(tmp_path) -> None:
 
 
 def test_errors_count_rows_through_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1000)
     (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 5000 + "1\n")
     with pytest.raises(SourceError, match="Row #5002: Expected 2 columns, got 1"):
         sources.read_lengths(tmp_path / "a.csv", column="a")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from batchwright import sources
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import blocks
+from batchwright.sources import text_files
 
 
 def read(tmp_path, text: str | bytes, name: str = "data.csv", **options):
@@ -77,8 +77,8 @@ def test_a_quote_that_is_never_closed_swallows_nothing(tmp_path, text: str) -> N
 
 
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1 << 18)
-    monkeypatch.setattr(blocks, "_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1 << 18)
+    monkeypatch.setattr(text_files, "_ROW_BYTES", 1 << 20)
     rows = "".join(f"{i},short\n" for i in range(100_000))
     text = "a,text\n" + rows + "1," + "x" * (3 << 20) + "\n"
     with pytest.raises(SourceError, match="row of more than 1 MiB"):
@@ -86,7 +86,7 @@ def test_a_row_longer_than_a_block(tmp_path, monkeypatch) -> None:
 
 
 def test_many_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 4096)
     values = list(range(20_000))
     text = "id,n\n" + "".join(f"x,{value}\n" for value in values)
     assert read(tmp_path, text, column="n") == values

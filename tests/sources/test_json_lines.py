@@ -6,7 +6,7 @@ import pytest
 
 from batchwright import sources
 from batchwright.errors import LengthsError, SourceError
-from batchwright.sources import blocks, json_lines
+from batchwright.sources import text_files
 
 
 def read(tmp_path, text: str | bytes, **options):
@@ -49,16 +49,16 @@ def test_columns_are_found_beyond_the_first_line(tmp_path) -> None:
 
 
 def test_lines_longer_than_every_block(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(json_lines, "_PARSE_BYTES", 32)
-    monkeypatch.setattr(json_lines, "_HEAD_BYTES", 16)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_files, "_JSON_BYTES", 32)
+    monkeypatch.setattr(text_files, "_HEAD_BYTES", 16)
     sizes = [1, 500, 3, 70, 64, 10, 0, 31, 32, 33, 1000]
     lines = [json.dumps({"text": "x" * size}) for size in sizes]
     assert read(tmp_path, "\n".join(lines), measure="bytes") == sizes
 
 
 def test_many_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 1000)
     lines = [json.dumps({"n": i, "text": "x" * (i % 50)}) for i in range(3000)]
     assert read(tmp_path, "\n".join(lines), column="n") == list(range(3000))
 
@@ -89,7 +89,7 @@ def test_what_is_wrong_has_a_line_number(tmp_path, text, message: str) -> None:
 
 
 def test_a_column_that_changes_its_kind_between_blocks(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 90)
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 90)
     with pytest.raises(
         SourceError, match=r"row 2,000 of 'n' .* holds text, but the rows before it hold numbers"
     ):

@@ -13,9 +13,7 @@ from typing import NamedTuple
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import blocks, columnar
-from batchwright.sources.delimited import delimited
-from batchwright.sources.json_lines import json_lines
+from batchwright.sources import columnar, text_files
 from batchwright.sources.table import Columns, Table, reading
 
 
@@ -28,15 +26,15 @@ class Format(NamedTuple):
     typed: bool = True  # False where every value is text
 
 
-_LINES = Format("text", blocks.lines)
+_LINES = Format("text", text_files.lines)
 
 FORMATS = {
     ".npy": Format(".npy", columnar.npy, columnar=True),
     ".parquet": Format("Parquet", columnar.parquet, columnar=True),
     **dict.fromkeys((".arrow", ".feather", ".ipc"), Format("Arrow", columnar.arrow, columnar=True)),
-    **dict.fromkeys((".jsonl", ".ndjson"), Format("JSON lines", json_lines)),
-    ".csv": Format("CSV", delimited, typed=False),
-    ".tsv": Format("TSV", partial(delimited, delimiter=b"\t"), typed=False),
+    **dict.fromkeys((".jsonl", ".ndjson"), Format("JSON lines", text_files.json_lines)),
+    ".csv": Format("CSV", text_files.delimited, typed=False),
+    ".tsv": Format("TSV", partial(text_files.delimited, delimiter=b"\t"), typed=False),
 }
 """A new format is one function and one line here."""
 
@@ -97,7 +95,7 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
 def format_of(path: Path, *, lines: bool = False) -> Format | None:
     """Return the format that a suffix stands for, perhaps with that of a codec after it."""
     suffix = path.suffix.lower()
-    packed = suffix in blocks.CODECS
+    packed = suffix in text_files.CODECS
     if packed:
         suffix = Path(path.stem).suffix.lower()
     format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
