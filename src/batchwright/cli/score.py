@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,7 +113,7 @@ def score(
     before = 0 if folder is None else len([*Path(folder).glob(SHARDS)])
     metric = _metric(by, data, how, shard_size, mean=mean)
     with progress_bar(f"Scoring {Path(source).name}") as advance:
-        scores = score_shards(partial(data.shards, shard_size), metric, kept, advance)
+        scores = score_shards(data.shards(shard_size), metric, kept, advance)
     if ranked or within is not None:
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)

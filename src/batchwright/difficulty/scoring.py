@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -51,13 +50,13 @@ def score(
     """Score every sample with a metric, one shard at a time.
 
     Guarantees one finite score per sample, in the order of the data. With a folder, a run that
-    was killed continues where it was: finished shards are read, not scored again. A folder of
-    other data, another metric or another shard size is refused.
+    was killed continues where it was; a folder of other data, another metric or another shard
+    size is refused.
 
     Args:
         source: Samples: anything with a length that can be sliced, such as a list, an array or a
-            `datasets.Dataset`; or the path of a file that `batchwright.sources` reads, or of a
-            `.txt` in which every line is a sample.
+            `datasets.Dataset`; or a path that `read_lengths` takes, or of a `.txt` in which every
+            line is a sample.
         metric: From the samples of a shard to a number for each: a slice of `source`; of a file,
             list[str], or number[m] of a column of numbers.
         shard_size: Samples of a shard.
@@ -68,8 +67,7 @@ def score(
         column: Which column of a file; None: the only one, or `text`.
         backend: "local" scores in this process, "ray" with Ray Data, on the cluster that
             `ray.init` connected to, or on this machine; not for paths.
-        progress: Show a progress bar on standard error: True, False, or None for where that is a
-            terminal and scoring takes more than a second.
+        progress: Show a progress bar, as `read_lengths` does.
 
     Raises:
         LengthsError: The metric returned something else than a finite number for each sample, the
@@ -85,13 +83,13 @@ def score(
     check_choice("score", "backend", backend, ("local", "ray"), LengthsError)
     facts: dict[str, object] = {"metric": metric_name(metric), "fingerprint": fingerprint}
     facts["shard_size"] = size
-    shards: Callable[[Container[int]], Iterator[Shard]]
-    answers = metric
+    samples: Batch = source
+    shards: Iterable[Shard]
     if isinstance(source, str | os.PathLike):
         if backend == "ray":
             raise LengthsError("score(backend='ray') takes samples, not a path: read them first.")
         data = Column(source, column)
-        shards, answers = partial(data.shards, size), lambda rows: metric(as_batch(rows))
+        shards = data.shards(size)
         facts |= {} if folder is None else {"data": data.identity()}
     else:
         if column is not None:
@@ -101,25 +99,35 @@ def score(
                 f"a {type(source).__name__} cannot be sliced, or is empty: pass a list, an array "
                 "or a dataset of at least one sample."
             )
-        shards = partial(slices, source, size)
-        if backend == "ray":
-            shards, answers = partial(_answers_of_ray, source, metric, size), lambda scores: scores
+        rows = len(source)
+        shards = [
+            Shard(first // size, first, slice(first, first + size), stop - first, stop / rows)
+            for first in range(0, rows, size)
+            for stop in [min(first + size, rows)]
+        ]
         facts |= {} if folder is None else data_facts(source)
     kept = None if folder is None else ShardFolder(folder, facts)
+    if backend == "ray":
+        shards = _scored_by_ray(samples, metric, shards, {} if kept is None else kept.scores())
+
+    def scored(part: Batch) -> npt.ArrayLike:
+        scores: npt.ArrayLike = part
+        if backend == "local":
+            is_path = isinstance(source, str | os.PathLike)
+            scores = metric(as_batch(part) if is_path else samples[part])
+        return scores
+
     with progress_bar("Scoring", show=progress) as advance:
-        return score_shards(shards, answers, kept, advance)
+        return score_shards(shards, scored, kept, advance)
 
 
 def score_shards(
-    shards: Callable[[Container[int]], Iterator[Shard]],
-    metric: Metric,
-    kept: ShardFolder | None,
-    advance: Advance,
+    shards: Iterable[Shard], metric: Metric, kept: ShardFolder | None, advance: Advance
 ) -> FloatArray:
-    """Score every shard that is not kept; `shards` takes the numbers of the kept ones."""
+    """Score every shard that is not kept already."""
     done = {} if kept is None else kept.scores()
     results: dict[int, FloatArray] = {}
-    for shard in shards(done):
+    for shard in shards:
         scores = done.get(shard.number)
         if scores is None:
             scores = _checked(metric(shard.samples), shard)
@@ -135,10 +143,10 @@ def score_shards(
     return np.concatenate([results[number] for number in sorted(results)])
 
 
-def _answers_of_ray(
-    source: Sequence[Sample], metric: Metric, size: int, skip: Container[int]
+def _scored_by_ray(
+    source: Sequence[Sample], metric: Metric, shards: Iterable[Shard], done: Container[int]
 ) -> Iterator[Shard]:
-    """Yield shards with the metric's answers for samples, as workers finish them."""
+    """Yield shards with their scores for samples, as workers finish them."""
     try:
         import ray
         import ray.data
@@ -147,22 +155,24 @@ def _answers_of_ray(
             "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
             "or leave it at 'local'."
         ) from error
-    shards = list(slices(source, size, skip=range(len(source))))
-    yield from (shard for shard in shards if shard.number in skip)
-    rows = [{"number": shard.number} for shard in shards if shard.number not in skip]
-    if not rows:
+    left = {shard.number: shard for shard in shards}
+    yield from (left.pop(number) for number in [*left] if number in done)
+    if not left:
         return
     shared = ray.put(source)  # once; workers take their slices from there
 
-    def answer(row: dict[str, int]) -> dict[str, int | np.ndarray]:
-        first = row["number"] * size
-        samples = ray.get(shared)[first : first + size]
+    def scored(row: dict[str, int]) -> dict[str, int | np.ndarray]:
+        samples = ray.get(shared)[row["first"] : row["stop"]]
         return {"number": row["number"], "scores": np.asarray(metric(samples), np.float64)}
 
-    scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map(answer)
-    for done, row in enumerate(scored.iter_rows(), 1):
-        shard = shards[int(row["number"])]
-        yield shard._replace(samples=np.asarray(row["scores"]), fraction=done / len(rows))
+    rows = [
+        {"number": shard.number, "first": shard.first, "stop": shard.first + shard.num_rows}
+        for shard in left.values()
+    ]
+    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(scored).iter_rows()
+    for count, row in enumerate(found, 1):
+        shard = left[int(row["number"])]
+        yield shard._replace(samples=np.asarray(row["scores"]), fraction=count / len(rows))
 
 
 def _checked(answer: npt.ArrayLike, shard: Shard) -> FloatArray:
@@ -189,17 +199,9 @@ class Shard(NamedTuple):
 
     number: int  # of the shard, from 0
     first: int  # sample
-    samples: Batch  # what a metric takes; of a column, pieces of rows with where they come from
+    samples: Batch  # a slice of samples; of a column, pieces of rows with where they come from
     num_rows: int
     fraction: float  # of the source, which has been read
-
-
-def slices(source: Sequence[Sample], size: int, skip: Container[int] = ()) -> Iterator[Shard]:
-    """Slice samples into shards of `size`; skipped ones have None."""
-    for number, start in enumerate(range(0, len(source), size)):
-        stop = min(start + size, len(source))
-        samples = None if number in skip else source[start:stop]
-        yield Shard(number, start, samples, stop - start, stop / len(source))
 
 
 class Column:
@@ -223,8 +225,8 @@ class Column:
         """Return what distinguishes the content and this column from others."""
         return [self._source.content(), self._column]
 
-    def shards(self, size: int, skip: Container[int] = ()) -> Iterator[Shard]:
-        """Go through the column, `size` rows at a time, without keeping rows of skipped shards."""
+    def shards(self, size: int) -> Iterator[Shard]:
+        """Go through the column, `size` rows at a time."""
         number, held, rows, fraction = 0, [], 0, 0.0
         for values, place, fraction in self._source.rows(self._column, measure=self._measure):
             if (null := first_null(values)) is not None:
@@ -234,9 +236,8 @@ class Column:
             start = 0
             while start < len(values):
                 stop = min(len(values), start + size - rows)
-                if number not in skip:
-                    there = place._replace(first_row=place.first_row + start)
-                    held.append((values[start:stop], there))
+                there = place._replace(first_row=place.first_row + start)
+                held.append((values[start:stop], there))
                 rows += stop - start
                 start = stop
                 if rows == size:
@@ -329,9 +330,8 @@ def metric_name(metric: Callable[[Batch], npt.ArrayLike]) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     name = f"{named.__module__}.{named.__qualname__}"
     code = getattr(function, "__code__", None)
-    if code is None:
-        return name
-    return f"{name}#{hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:12]}"
+    digest = code and hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
+    return f"{name}#{digest[:12]}" if digest else name
 
 
 def _bytes(value: Sample) -> bytes:

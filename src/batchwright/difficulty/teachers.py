@@ -62,8 +62,7 @@ class NoiseRate:
 
     Attributes:
         rate: The estimate.
-        low: Lower end of the 95 % interval, from the profile likelihood. It covers chance, not a
-            model that does not fit.
+        low: Lower end of the 95 % interval, which covers chance, not a model that does not fit.
         high: Its upper end.
         disagreement: Share of labels that are not the teacher's first choice: noise and its errors.
     """
@@ -79,10 +78,9 @@ def out_of_fold(
 ) -> OutOfFold:
     """Score each sample by the loss of a teacher that was trained on the other folds.
 
-    Samples are assigned to folds at random, the classes evenly. The same arguments give the same
-    scores. The teacher is scikit-learn's multinomial logistic regression on standardized features;
-    its penalty is the one of six with the least loss out of fold. Of another teacher, pass the
-    probabilities out of fold to `noise_rate`.
+    Samples are assigned to folds at random, the classes evenly. The teacher is scikit-learn's
+    multinomial logistic regression on standardized features; its penalty is the one of six with
+    the least loss out of fold. Of another teacher, pass the probabilities to `noise_rate`.
 
     Args:
         features: float[n, d].
@@ -212,7 +210,7 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
 
 
 def _log_likelihood(
-    certainty: FloatArray, agrees: npt.NDArray[np.bool_], rates: FloatArray, num_classes: int
+    certainty: FloatArray, agrees: np.ndarray, rates: FloatArray, num_classes: int
 ) -> FloatArray:
     """Return float64[r], the log-likelihood of each rate, from a histogram over log-odds."""
     odds = np.log(np.maximum(certainty, 1e-9) / np.maximum(1 - certainty, 1e-9))

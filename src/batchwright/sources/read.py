@@ -41,11 +41,10 @@ def read_lengths(
     r"""Read one length per sample, in the order of the source's rows.
 
     Every row has exactly one length in the result, or there is an error: rows are never skipped,
-    and a truncated file is refused wherever its format shows it. Reading never executes code from
-    a file, and holds a few batches of one column in memory besides the result. Overwriting the
-    files later does not change the result. Zero and negative integers are returned as they are;
-    planning refuses them. Sizes that suggest damage are refused: rows of text of more than 16 MiB,
-    text that unpacks to more than 200 times its file, millions of rows from a few bytes.
+    and a truncated file is refused wherever its format shows it, as are sizes that suggest damage:
+    rows of text of more than 16 MiB, text that unpacks to more than 200 times its file, millions
+    of rows from a few bytes. Reading never executes code from a file, and holds a few batches of
+    one column in memory besides the result. Planning refuses lengths below 1, reading does not.
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,
