@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from batchwright._array_file import Kind, check_seal, load_arrays, save_arrays, sealed
 from batchwright._checks import whole_number
+from batchwright._format import one_line
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
 from batchwright.difficulty.arrays import (
@@ -154,8 +155,8 @@ class Dynamics:
         is_integer = members.ndim == 1 and members.dtype.kind in "iu"
         if not is_integer or members.min() < 0 or members.max() >= self.num_samples:
             raise LengthsError(
-                f"indices are {members.dtype}{list(members.shape)} from {members.min()} to "
-                f"{members.max()}, expected integer[m], samples 0 to {self.num_samples - 1}."
+                f"indices are {one_line(members, 60)}: expected integer[m], samples 0 to "
+                f"{self.num_samples - 1}."
             )
         rows = _rows(outputs, as_labels(labels, members.size), self.decay, is_logits=logits)
 

@@ -114,7 +114,7 @@ def source_of(given: object, *, lines: bool = False) -> Source:
     )
 
 
-def _live(dataset: Any) -> Source:
+def _live(dataset: datasets.Dataset) -> Source:
     """Open a `datasets.Dataset` as selected, shuffled and filtered; its format is ignored."""
     kind = type(dataset).__name__
     if isinstance(dataset, dict) or not hasattr(dataset, "num_rows"):
