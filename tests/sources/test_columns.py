@@ -45,7 +45,7 @@ def test_an_unknown_column_of_an_array(write) -> None:
         sources.read_lengths(write("data.npy", {"length": [1]}), column="length")
 
 
-def test_of_hundreds_of_columns_twenty_are_listed() -> None:
-    with pytest.raises(ColumnNotFoundError, match="and 180 more") as caught:
+def test_of_hundreds_of_columns_the_first_are_listed() -> None:
+    with pytest.raises(ColumnNotFoundError, match="'feature_0', 'feature_1', .*…") as caught:
         choose([f"feature_{i}" for i in range(200)], "text", source="x")
     assert len(str(caught.value)) < 500

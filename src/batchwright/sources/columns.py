@@ -39,7 +39,6 @@ ITEM_COLUMNS = ("input_ids",)
 TEXT_COLUMNS = ("text",)
 
 _DATASET_ROWS = 4096
-_MOST_LISTED = 20
 
 
 class Source(NamedTuple):
@@ -161,9 +160,7 @@ def choose(
         column = found[0] if len(found) == 1 else None
     if column is not None and names.count(column) == 1:
         return column
-    shown = ", ".join(map(repr, names[:_MOST_LISTED])) or "no columns"
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    listed = f"It has {shown}{more}."
+    listed = f"It has {one_line(', '.join(map(repr, names)) or 'no columns', 300)}."
     if column is None:
         raise SourceError(f"{source}: say which column to take the lengths from. {listed}")
     if column in names:

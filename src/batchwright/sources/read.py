@@ -96,7 +96,10 @@ def read_lengths(
     if folder is not None and worth and (how.count_tokens is None or how.key):
         content = found.content()
         if content is not None:
-            file = _entry(folder, content, column, how.name, how.key)
+            # Everything that the result depends on, as values for JSON.
+            facts = json.dumps([_CACHE_FORMAT, content, column, how.name, how.key])
+            key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+            file = folder / f"lengths-{key}.npy"
             if (result := read_checked_npy(file)) is not None:
                 return result
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
@@ -150,13 +153,6 @@ def cache_directory(*, cache: bool | str | os.PathLike[str]) -> Path | None:
     except RuntimeError:  # no home
         return None
     return Path(shared, "batchwright")
-
-
-def _entry(directory: Path, *facts: object) -> Path:
-    """Return the file of a result, from everything it depends on, as values for JSON."""
-    text = json.dumps([_CACHE_FORMAT, *facts], ensure_ascii=True)
-    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return directory / f"lengths-{key}.npy"
 
 
 def _save(file: Path, lengths: np.ndarray) -> None:
