@@ -281,7 +281,7 @@ def test_a_twin_is_recognised(here):
         (TASK.replace(".sum(1))", ".sum(1) * float('nan'))"), (), "loss_sum returned nan"),
         (TASK.replace("    loss_sum=loss_sum,\n", ""), (), "argument: 'loss_sum'"),
         (TASK.replace("max_tokens=80", "max_tokens=20"), (), "max_tokens=20"),
-        (TASK, ("--strategies", "plan"), "there is no kind 'plan'"),
+        (TASK, ("--strategies", "plan"), "(kind='plan')"),
         (TASK, ("--strategies", "packed"), "collate_packed"),
         (TASK, ("--strategies", "plain,planned+curriculum:mine"), "no difficulty 'mine'"),
         (TASK, ("--strategies", "no.toml"), "no.toml cannot be read"),

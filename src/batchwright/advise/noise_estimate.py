@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,10 +74,18 @@ def estimate_noise(
         LengthsError: If there is not one row of features for each sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
     """
+    try:
+        import sklearn  # noqa: F401
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
+    except ImportError as error:
+        raise MissingExtraError(
+            "Estimating label noise needs scikit-learn, which is not installed. Run: "
+            "pip install 'batchwright[advise]'."
+        ) from error
     check_one_for_each("features", features, codes.size)
     drawn = generator(seed, "label noise").permutation(codes.size)[:MOST_SAMPLES]
     part = np.sort(drawn)
-    with _one_thread():
+    with threadpool_limits(1):  # on a busy CPU, more threads took up to 15 times as long
         dense = dense_features(features, part, seed=seed)
         fitting = max(FEWEST_SAMPLES, _MOST_NUMBERS // (dense.shape[1] * num_classes))
         kept = np.isin(part, drawn[:fitting])
@@ -119,21 +126,6 @@ def _doubt(known: OutOfFold, labels: IntArray, majority: float) -> str:
             "own errors"
         )
     return ""
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep linear algebra on one thread: on a busy CPU, more took up to 15 times as long."""
-    try:
-        import sklearn  # noqa: F401
-        from threadpoolctl import threadpool_limits  # scikit-learn brings it
-    except ImportError as error:
-        raise MissingExtraError(
-            "Estimating label noise needs scikit-learn, which is not installed. Run: "
-            "pip install 'batchwright[advise]'."
-        ) from error
-    with threadpool_limits(1):
-        yield
 
 
 def dense_features(features: Column, part: IntArray, *, seed: int = 0) -> FloatArray:

@@ -44,7 +44,6 @@ _CURRICULUM_GAIN = Gain(
 
 _NOT_TRIED = "there was no time, or the metric did not improve"
 _METRIC = "the metric (run batchwright compare)"
-_ALL_EQUAL = "All samples have the same length: there is no padding to save."
 
 # `advise` adds the technique.
 _use = partial(Advice, "", "use")
@@ -74,10 +73,13 @@ class Evidence:
 
 def advise(evidence: Evidence) -> list[Advice]:
     """Apply every rule; what is to be used comes first, the largest gain before."""
-    given = [
-        replace(rule(evidence), technique=technique, rule=rule.__name__)
-        for technique, rule in RULES.items()
-    ]
+    given = []
+    for technique, rule in RULES.items():
+        if evidence.data.is_constant and rule in {dynamic_batching, packing, static_shapes}:
+            found = _avoid("All samples have the same length: there is no padding to save.")
+        else:
+            found = rule(evidence)
+        given.append(replace(found, technique=technique, rule=rule.__name__))
     order = ("use", "cannot tell", "do not use")
     return sorted(
         given, key=lambda each: (order.index(each.verdict), -each.gain.ratio if each.gain else 0.0)
@@ -90,8 +92,6 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     Source: the padding of plans of these lengths; with a task, the speed of both in turns.
     """
     data = evidence.data
-    if data.is_constant:
-        return _avoid(_ALL_EQUAL)
     why = (
         f"Random batches within {data.max_tokens:,} tokens are {_padding(data, 'plain')} padding, "
         f"planned batches {_padding(data, 'planned')}, batches grouped by length as trainers do "
@@ -146,8 +146,6 @@ def packing(evidence: Evidence) -> Advice:
     data = evidence.data
     if "packed" not in data.efficiency or "planned" not in data.efficiency:
         return _unclear("These samples cannot be packed into rows of this budget.")
-    if data.is_constant:
-        return _avoid(_ALL_EQUAL)
     gain = _denser(data, "packed", "planned")
     why = (
         f"Packed rows are {_padding(data, 'packed')} padding, planned batches "
@@ -169,8 +167,6 @@ def static_shapes(evidence: Evidence) -> Advice:
     (`python -m benchmarks.static_shapes`).
     """
     data = evidence.data
-    if data.is_constant:
-        return _avoid("All samples have the same length: there is one shape already.")
     if "buckets" not in data.efficiency:
         return _unclear(f"These samples do not fit into {NUM_SHAPES} shapes.")
     why = (

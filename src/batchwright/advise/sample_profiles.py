@@ -22,7 +22,7 @@ from batchwright.advise.noise_estimate import (
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.lengths import as_lengths, totals
 from batchwright.order import Mixture
-from batchwright.typing import FloatArray, IntArray, IntoLengths
+from batchwright.typing import FloatArray, IntoLengths
 
 MOST_GROUPS = 10
 """Groups that are listed."""
@@ -166,7 +166,19 @@ def profile_labels(
             "them out, or name the column of the classes."
         )
     counts = np.bincount(codes)
-    noise, unknown = _noise(codes, num_classes, features, seed)
+    noise, unknown = None, ""
+    if num_classes < 2:
+        unknown = "there is one class only"
+    elif features is None:
+        unknown = "no features or texts were given to predict labels from"
+    elif size < FEWEST_SAMPLES:
+        unknown = f"{size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
+    else:
+        try:
+            given = features() if callable(features) else features
+            noise = estimate_noise(given, codes, num_classes, seed=seed)
+        except MissingExtraError as error:
+            unknown = str(error).rstrip(".")
     return LabelProfile(
         num_samples=size,
         num_classes=num_classes,
@@ -231,26 +243,6 @@ def profile_groups(groups: Column, lengths: IntoLengths) -> GroupProfile:
 
 def _effective_number(shares: FloatArray) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _noise(
-    codes: IntArray,
-    num_classes: int,
-    features: Column,
-    seed: int,
-) -> tuple[NoiseEstimate | None, str]:
-    """Return the estimate, or why there is none."""
-    if num_classes < 2:
-        return None, "there is one class only"
-    if features is None:
-        return None, "no features or texts were given to predict labels from"
-    if codes.size < FEWEST_SAMPLES:
-        return None, f"{codes.size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
-    try:
-        given = features() if callable(features) else features
-        return estimate_noise(given, codes, num_classes, seed=seed), ""
-    except MissingExtraError as error:
-        return None, str(error).rstrip(".")
 
 
 def _has_fraction(value: object) -> bool:

@@ -10,7 +10,6 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-from batchwright._checks import real_number, whole_number
 from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
@@ -74,13 +73,9 @@ def price_trials(task: Task, *, seconds: float | None = None, updates: int | Non
     """
     if seconds is not None and updates is not None:
         raise TaskError("trials are limited by seconds or by updates: give only one of them.")
-    if seconds is not None:
-        accepts, expected = lambda limit: 0 < limit < math.inf, "a positive number"
-        real_number(
-            "trials", "seconds", seconds, accepts=accepts, expected=expected, error=TaskError
-        )
-    if updates is not None:
-        whole_number("trials", "updates", updates, error=TaskError)
+    for name, limit in (("seconds", seconds), ("updates", updates)):
+        if limit is not None and not 0 < limit < math.inf:
+            raise TaskError(f"{name}={limit}: expected a positive number.")
     from batchwright.compare import Strategy
     from batchwright.compare.arm import Arm
 
@@ -91,12 +86,12 @@ def price_trials(task: Task, *, seconds: float | None = None, updates: int | Non
     arm.evaluate()
     evaluation = time.perf_counter() - started
     run = each * arm.updates_of_run
-    limit = max(SECONDS, SHARE * run) if seconds is None else seconds
+    most = max(SECONDS, SHARE * run) if seconds is None else seconds
     return Price(
         run_seconds=run,
         batch_seconds=each / arm.planner.accumulate,
         evaluation_seconds=evaluation,
-        seconds=limit if updates is None else None,
+        seconds=most if updates is None else None,
         is_given=seconds is not None or updates is not None,
         updates=updates,
     )

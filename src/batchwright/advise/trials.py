@@ -138,11 +138,6 @@ def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
 
     The total time counts, as it does in a run: slow updates weigh more than fast ones. The interval
     is a 95 % bootstrap interval over pairs of updates.
-
-    Example:
-        >>> gain = faster([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])
-        >>> gain.ratio, gain.low
-        (2.0, 2.0)
     """
     of = "the real tokens per second"
     seconds = 1 / np.array([others, speeds])

@@ -229,13 +229,6 @@ def without_padding(plan: Plan, lengths: LengthArray) -> Plan:
 
     Guarantees batches of as many rows, with nothing to pad, and about as many real tokens. They
     show the limit of speed; what a model learns from them is meaningless. O(n log n).
-
-    Example:
-        >>> import batchwright as bw
-        >>> lengths = np.array([1, 2, 3, 9, 4])
-        >>> plan = bw.plan(lengths, batching=bw.FixedSize(5))
-        >>> [batch.tolist() for batch in without_padding(plan, lengths)]
-        [[4, 4, 4, 4, 4]]
     """
     columns = lengths.reshape(len(lengths), -1).astype(np.float64)
     rows = np.diff(plan.offsets)

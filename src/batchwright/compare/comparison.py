@@ -72,10 +72,7 @@ def compare(
         seeds: Of weights and batches, one run each.
         settings: How long arms train, and how often they are evaluated.
         watch: Called after each turn. If it raises, what was measured stays in `resume`.
-        resume: The result of an earlier call with the same arguments.
-
-    Returns:
-        The same object as `resume`, or a new one.
+        resume: The result of an earlier call with the same arguments, which is returned.
 
     Raises:
         TaskError: If the task does not allow a strategy.

@@ -67,10 +67,6 @@ def reached(
     """Return when a metric was first reached, interpolated between evaluations; None if never.
 
     `sign` is -1 where higher is better.
-
-    Example:
-        >>> reached([Evaluation(0, 0.0, 5.0), Evaluation(100, 10.0, 4.0)], 4.5)
-        Evaluation(tokens=50, seconds=5.0, metric=4.5)
     """
     before: Evaluation | None = None
     for each in evaluations:

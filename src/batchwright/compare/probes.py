@@ -49,17 +49,11 @@ def peak_bytes(arm: Arm) -> int | None:
 
 
 def audited(arm: Arm) -> Facts | None:
-    """Train an arm for a few more updates, and audit what its precision loses.
+    """Train an arm for a few more updates, and audit what its precision loses, as JSON values.
 
     It changes the arm's weights and what it has spent: call it after the outcome is recorded.
-
-    Returns:
-        JSON values: `mode`, `updates`, `loss_scale`, `advice` on this precision and, in bf16,
-        `advice_on_fp16`; `num_layers`, and `layers`, those with the largest errors: `name`, `kind`,
-        the shares of `activations` and `gradients` that are `zero`, `flushed`, `subnormal` or
-        `overflowed`, and the shares of updates that are `lost`, or would be with bf16 weights
-        (`lost_in_bf16`), each None if not seen. If the audit fails: `mode`, and `failed`, the
-        reason. None: the arm does not train in half precision, or its loss is not finite.
+    Layers are those with the largest errors; shares that were not seen are None. Without a finite
+    loss in half precision, there is nothing to audit: None.
     """
     mode = str(arm.precision.mode)
     if mode not in {"bf16", "fp16"} or arm.has_failed:

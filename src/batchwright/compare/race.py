@@ -19,20 +19,12 @@ MOST_EVALUATIONS = 100_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How long arms train, and how often they are evaluated.
+    """How long arms train, and how often they are evaluated."""
 
-    Args:
-        evaluations: Evaluations during a run, at equal shares of its updates, after the first
-            before it.
-        longer: Arms that end worse than the first may train for this share of the run longer.
-        target: The metric whose time is measured. None: the final metric of the first arm.
-        peaks: Whether peak memory is measured.
-    """
-
-    evaluations: int = 10
-    longer: float = 0.25
-    target: float | None = None
-    peaks: bool = True
+    evaluations: int = 10  # during a run, at equal shares of its updates, after one before it
+    longer: float = 0.25  # share of the run that arms which end worse than the first may go on for
+    target: float | None = None  # metric whose time is measured. None: the first arm's final one
+    peaks: bool = True  # whether peak memory is measured
 
     def __post_init__(self) -> None:
         """Check the number of evaluations."""

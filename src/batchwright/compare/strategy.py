@@ -242,21 +242,13 @@ def parse_strategies(text: str) -> list[Strategy]:
 
 
 def read_strategies(path: Path | str) -> list[Strategy]:
-    r"""Read the strategies of a TOML file: a table each, named as the strategy.
+    """Read the strategies of a TOML file: a table each, named as the strategy.
 
     ``kind``, ``order`` and ``precision`` are those of `Strategy`; everything else in a table is an
     option of the Batching.
 
     Raises:
         TaskError: If the file cannot be read, or a setting is unknown.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "mine.toml")
-        ...     _ = file.write_text('[plain]\n[mine]\nkind = "planned"\nmixing = "update"\n')
-        ...     read_strategies(file)[1].options
-        {'mixing': 'update'}
     """
     if Path(path).exists() and not Path(path).is_file():
         raise TaskError(f"{path} is no regular file. Expected a TOML file.")

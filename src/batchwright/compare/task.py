@@ -90,23 +90,6 @@ class Task:
     Raises:
         TaskError: If an argument has the wrong type.
         LengthsError: If lengths are not positive integers.
-
-    Example:
-        >>> from batchwright.torch import PadCollator
-        >>> task = Task(
-        ...     samples=[torch.ones(n) for n in (2, 3, 1)],
-        ...     lengths=[2, 3, 1],
-        ...     collate=PadCollator(),
-        ...     model=lambda: torch.nn.Linear(1, 1),
-        ...     optimizer=lambda model: torch.optim.SGD(model.parameters(), 0.1),
-        ...     loss_sum=lambda model, batch: model(batch[..., None]).square().sum(),
-        ...     evaluate=lambda model: model(torch.ones(1)).item(),
-        ...     weigh=lambda batch: float(batch.sum()),
-        ...     max_tokens=6,
-        ...     step_tokens=6,
-        ... )
-        >>> task.num_tokens
-        6
     """
 
     samples: Sequence[Any]
