@@ -216,7 +216,7 @@ def test_the_command_lists_its_rules():
         ((), "name a SOURCE of lengths, or a TASK"),
         (("no.npy",), "no.npy"),
         (("no.py",), "there is no such file"),
-        (("no.py", "--length", "x"), "are for a SOURCE, not a TASK"),
+        (("no.py", "--length", "x"), "are for a SOURCE"),
     ],
 )
 def test_the_command_refuses_in_a_line(args, said):
