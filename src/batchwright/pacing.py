@@ -2,21 +2,21 @@
 
 Each is a frozen value that maps progress (consumed ÷ horizon of the curriculum) to a share of the
 samples: `bw.pacing.root(p=2)(0.5)`. Any callable of that shape is a pacing. In the formulas, s is
-`start`, u is progress, and v = min(1, u/reach).
+`start`, u is progress, and v = min(1, u/reach). A setting out of its range raises PlanError, and
+so does progress below 0.
 """
 
 # ruff: noqa: N801 (called like functions)
 
-import numbers
-import operator
-import sys
+import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._checks import real_number, whole_number
 from batchwright.errors import PlanError
 from batchwright.typing import FloatArray, IntArray
 
@@ -57,14 +57,55 @@ class LengthPacing(Protocol):
 
 
 @dataclass(frozen=True)
-class constant:
+class _Settings:
+    """Settings that are checked, and how far progress is on the way to `reach`."""
+
+    def __post_init__(self) -> None:
+        # Plain Python values: equal settings are equal.
+        owner = type(self).__name__
+        for name in (field.name for field in fields(self)):
+            given = getattr(self, name)
+            if name in _RULES:
+                accepts, expected = _RULES[name]
+                value = real_number(
+                    owner, name, given, accepts=accepts, expected=expected, error=PlanError
+                )
+            else:
+                value = whole_number(owner, name, given, most=2**53 - 1, error=PlanError)
+            object.__setattr__(self, name, value)
+
+    def _done(self, progress: npt.ArrayLike) -> FloatArray:
+        """Return how much of the way is done: float64[m] in [0, 1], exactly 1 from `reach` on."""
+        try:
+            given = np.asarray(progress)
+        except ValueError as error:  # rows of different lengths
+            raise PlanError(f"progress is no array of numbers: {error}") from error
+        if given.dtype.kind not in "iuf" or not (given >= 0).all():
+            raise PlanError(
+                f"progress={progress!r:.60}: expected numbers of at least 0, consumed ÷ horizon."
+            )
+        reach = getattr(self, "reach", 1.0)
+        # The minimum first: a tiny reach would overflow the quotient.
+        return np.asarray(np.minimum(given.astype(np.float64), min(reach, 1.0)) / reach)
+
+
+class _Pacing(_Settings):
+    """A share of the samples."""
+
+    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
+        """Return the share that is eligible at each progress, float64[m]."""
+        return self._share(self._done(progress))
+
+    def _share(self, done: FloatArray) -> FloatArray:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class constant(_Pacing):
     """Keep the same share eligible throughout: with 1, the control of any curriculum.
 
     Args:
         share: The share that is eligible. Below 1, the hardest samples are never seen.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> constant()([0, 0.5, 1])
@@ -73,25 +114,17 @@ class constant:
 
     share: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the setting."""
-        _keep(self, _SHARE, "share")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        return np.full_like(_progress(progress), self.share)
+    def _share(self, done: FloatArray) -> FloatArray:
+        return np.full_like(done, self.share)
 
 
 @dataclass(frozen=True)
-class linear:
+class linear(_Pacing):
     """Make samples eligible evenly: s + (1 − s)·v.
 
     Args:
         start: The share that is eligible first.
         reach: The share of the horizon after which all is eligible. Above 1, the run ends before.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> linear(start=0.2)([0, 0.5, 1])
@@ -106,19 +139,12 @@ class linear:
     start: float = 0.01
     reach: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        _keep(self, _SHARE, "start")
-        _keep(self, _REACH, "reach")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        done = _part_done(progress, self.reach)
+    def _share(self, done: FloatArray) -> FloatArray:
         return _grown(self.start + (1 - self.start) * done, self.start, done)
 
 
 @dataclass(frozen=True)
-class root:
+class root(_Pacing):
     """Make samples eligible quickly at first, then ever more slowly: (s^p + (1 − s^p)·v)^(1/p).
 
     With p = 2, new samples come half as fast where twice as many are eligible, so that each gets
@@ -128,9 +154,6 @@ class root:
         p: The degree of the root, at least 0.01.
         start: The share that is eligible first.
         reach: The share of the horizon after which all is eligible. Above 1, the run ends before.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> root(p=2, start=0.6)([0, 0.5, 1])
@@ -146,15 +169,7 @@ class root:
     start: float = 0.01
     reach: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        _keep(self, _DEGREE, "p")
-        _keep(self, _SHARE, "start")
-        _keep(self, _REACH, "reach")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        done = _part_done(progress, self.reach)
+    def _share(self, done: FloatArray) -> FloatArray:
         first = self.start**self.p
         # A NumPy number ** another is rounded otherwise than an array of one; `power` is not.
         share = np.power(first + (1 - first) * done, 1 / self.p)
@@ -162,15 +177,12 @@ class root:
 
 
 @dataclass(frozen=True)
-class single_step:
+class single_step(_Pacing):
     """Train on the easiest share until `reach`, then on everything.
 
     Args:
         start: The share that is eligible first.
         reach: The share of the horizon after which all is eligible. Above 1, the run ends before.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> single_step(start=0.2, reach=0.5)([0, 0.49, 0.5, 1])
@@ -185,26 +197,17 @@ class single_step:
     start: float = 0.1
     reach: float = 0.5
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        _keep(self, _SHARE, "start")
-        _keep(self, _REACH, "reach")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        return np.where(_progress(progress) < self.reach, float(self.start), 1.0)
+    def _share(self, done: FloatArray) -> FloatArray:
+        return np.where(done < 1, float(self.start), 1.0)
 
 
 @dataclass(frozen=True)
-class baby_step:
+class baby_step(_Pacing):
     """Add one bin of samples at a time, easiest first: (⌊v·bins⌋ + 1) ÷ bins, at most 1.
 
     Args:
         bins: How many bins of equal size the samples are cut into.
         reach: The share of the horizon that the bins divide.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> baby_step(bins=4)([0, 0.24, 0.25, 0.5, 0.75, 1])
@@ -219,19 +222,13 @@ class baby_step:
     _: KW_ONLY
     reach: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        _keep(self, _COUNT, "bins")
-        _keep(self, _REACH, "reach")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        added = _whole_steps(_part_done(progress, self.reach) * self.bins)
+    def _share(self, done: FloatArray) -> FloatArray:
+        added = _whole_steps(done * self.bins)
         return np.asarray(np.minimum(added + 1, self.bins) / self.bins)
 
 
 @dataclass(frozen=True)
-class keep_rate:
+class keep_rate(_Pacing):
     """Leave out ever more of the largest losses, up to the share that is noise: 1 − noise_rate·v.
 
     A model learns right labels before it memorizes wrong ones, so everything is kept at first.
@@ -239,9 +236,6 @@ class keep_rate:
     Args:
         noise_rate: The share of wrong labels, at least 0 and below 1. Results depend on it.
         reach: The share of the horizon after which the rate is constant.
-
-    Raises:
-        PlanError: If a setting is out of its range; when called, if progress is below 0.
 
     Example:
         >>> keep_rate(0.4, reach=0.1)([0, 0.05, 0.1, 1])
@@ -256,18 +250,12 @@ class keep_rate:
     _: KW_ONLY
     reach: float = 0.05
 
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        _keep(self, _RATE, "noise_rate")
-        _keep(self, _REACH, "reach")
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share that is eligible at each progress, float64[m]."""
-        return np.asarray(1 - self.noise_rate * _part_done(progress, self.reach))
+    def _share(self, done: FloatArray) -> FloatArray:
+        return np.asarray(1 - self.noise_rate * done)
 
 
 @dataclass(frozen=True)
-class length_warm_up:
+class length_warm_up(_Settings):
     """Let sequences grow from a shortest to a longest length, in even steps.
 
     min_length + step·⌊n·v⌋ with n = ⌊(max_length − min_length) ÷ step⌋, and max_length from `reach`
@@ -301,8 +289,7 @@ class length_warm_up:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        _keep(self, _COUNT, "min_length", "max_length", "step")
-        _keep(self, _REACH, "reach")
+        super().__post_init__()
         if self.min_length > self.max_length:
             raise PlanError(
                 f"length_warm_up(min_length={self.min_length}, max_length={self.max_length}): "
@@ -311,33 +298,10 @@ class length_warm_up:
 
     def __call__(self, progress: npt.ArrayLike) -> IntArray:
         """Return the longest sequence allowed at each progress, int64[m], in tokens."""
-        done = _part_done(progress, self.reach)
+        done = self._done(progress)
         steps = (self.max_length - self.min_length) // self.step
         lengths = self.min_length + self.step * _whole_steps(done * steps).astype(np.int64)
         return np.where(done >= 1, np.int64(self.max_length), lengths)
-
-
-def _progress(progress: npt.ArrayLike) -> FloatArray:
-    """Return progress as float64[m] in [0, 1]."""
-    try:
-        given = np.asarray(progress)
-    except ValueError as error:  # rows of different lengths
-        raise PlanError(f"progress is no array of numbers: {error}") from error
-    if given.dtype.kind not in "iuf":
-        raise PlanError(f"progress is {given.dtype}, expected numbers: consumed ÷ horizon.")
-    bad = given[~(given >= 0)]
-    if bad.size:
-        raise PlanError(
-            f"progress {float(bad[0])}: expected 0 or more, what was consumed ÷ the horizon."
-        )
-    # A ufunc makes a NumPy number of an array without dimensions.
-    return np.asarray(np.minimum(given.astype(np.float64), 1.0))
-
-
-def _part_done(progress: npt.ArrayLike, reach: float) -> FloatArray:
-    """Return how much of the way to `reach` is done: float64[m] in [0, 1], exactly 1 from there."""
-    # The minimum first: a tiny reach would overflow the quotient.
-    return np.asarray(np.minimum(_progress(progress), reach) / reach)
 
 
 def _grown(share: FloatArray, start: float, done: FloatArray) -> FloatArray:
@@ -353,58 +317,20 @@ def _whole_steps(amount: FloatArray) -> FloatArray:
     return np.where(is_whole, nearest, np.floor(amount))
 
 
-def _number(value: Any) -> int | float:
-    """Return a finite number as Python's own int or float."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError
-    plain = int(value) if isinstance(value, numbers.Integral) else float(value)
-    if not abs(plain) <= sys.float_info.max:  # NaN is not
-        raise OverflowError
-    return plain
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError
-    return operator.index(value)
-
-
-_Rule = tuple[str, Callable[[Any], Any], Callable[[Any], bool]]
-"""What is expected, how it is read as a plain Python value, and whether that will do."""
-
-_SHARE: _Rule = (
-    "a share of the samples, above 0 and at most 1 (a fifth is 0.2)",
-    _number,
+_SHARE = (
     lambda share: 0 < share <= 1,
+    "a share of the samples, above 0 and at most 1 (a fifth is 0.2)",
 )
-_REACH: _Rule = (
-    "a share of the horizon, a finite number above 0 (half of it is 0.5)",
-    _number,
-    lambda share: share > 0,
-)
-_DEGREE: _Rule = ("a finite number of at least 0.01", _number, lambda value: value >= 0.01)
-_RATE: _Rule = (
-    "a rate of at least 0 and below 1 (two in five is 0.4)",
-    _number,
-    lambda rate: 0 <= rate < 1,
-)
-_COUNT: _Rule = (
-    "an integer of at least 1, below 2^53",
-    _count,
-    lambda count: 1 <= count < 2**53,
-)
-
-
-def _keep(pacing: object, rule: _Rule, *names: str) -> None:
-    """Check settings, and put plain Python values in their place: equal settings are equal."""
-    expected, plain, accepts = rule
-    for name in names:
-        given = getattr(pacing, name)
-        try:
-            value = plain(given)
-            good = accepts(value)
-        except (TypeError, OverflowError):
-            good = False
-        if not good:
-            raise PlanError(f"{type(pacing).__name__}({name}={given!r}): expected {expected}.")
-        object.__setattr__(pacing, name, value)
+_RULES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "share": _SHARE,
+    "start": _SHARE,
+    "reach": (
+        lambda share: 0 < share < math.inf,
+        "a share of the horizon, a finite number above 0 (half of it is 0.5)",
+    ),
+    "p": (lambda p: 0.01 <= p < math.inf, "a finite number of at least 0.01"),
+    "noise_rate": (
+        lambda rate: 0 <= rate < 1,
+        "a rate of at least 0 and below 1 (two in five is 0.4)",
+    ),
+}
