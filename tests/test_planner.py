@@ -132,7 +132,7 @@ def test_a_sample_above_the_budget_is_named_with_the_ways_out():
     with pytest.raises(bw.errors.BudgetError, match="too small for 2 of 2 samples"):
         bw.plan([50, 60], batching=bw.TokenBudget(10, oversize="drop"))
     # The multiple counts: 597 tokens are 600 as they lie in memory.
-    with pytest.raises(bw.errors.BudgetError, match="Raise max_tokens to 600"):
+    with pytest.raises(bw.errors.BudgetError, match="600 tokens as laid out"):
         bw.plan([5, 597], batching=bw.TokenBudget(598, pad_to_multiple_of=8))
 
 

@@ -74,11 +74,7 @@ def save_arrays(
 def load_arrays(
     path: str | os.PathLike[str], kind: Kind, error: type[BatchwrightError]
 ) -> tuple[Arrays, dict[str, str]]:
-    """Read the arrays and the metadata of a safetensors file. Reading never executes code.
-
-    Raises:
-        BatchwrightError: The file is missing, damaged or of another kind, as `error`.
-    """
+    """Read the arrays and the metadata of a safetensors file. Reading never executes code."""
     source = Path(path)
     try:
         _check_is_file(source)

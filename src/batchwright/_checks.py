@@ -19,9 +19,6 @@ _MOST = 2**63 - 1  # what an array of 64-bit integers holds
 def epoch_number(epoch: object) -> int:
     """Return the epoch that `set_epoch` was given as Python's own integer.
 
-    Raises:
-        PlanError: If it is no integer of at least 0, or too large.
-
     Example:
         >>> epoch_number(3)
         3
@@ -47,17 +44,6 @@ def whole_number(
     error: type[BatchwrightError] = BudgetError,
 ) -> int:
     """Return a setting as Python's own integer.
-
-    Args:
-        owner: The class or function that has the setting, for the message, or None.
-        name: Its name.
-        value: Its value.
-        least: The least it may be.
-        most: The most it may be.
-        error: What to raise.
-
-    Raises:
-        BatchwrightError: Of class `error`, if it is no integer, or out of range.
 
     Example:
         >>> whole_number("Packing", "capacity", 0)
@@ -96,9 +82,6 @@ def real_number(
     error: type[BatchwrightError] = BudgetError,
 ) -> int | float:
     """Return a setting as Python's own number, if `accepts` does; NaN is never accepted.
-
-    Raises:
-        BatchwrightError: Of class `error`, saying what was `expected`.
 
     Example:
         >>> real_number("LossTable", "smoothing", 2, accepts=lambda s: 0 <= s < 1,

@@ -45,14 +45,6 @@ def replacing(
     or a device such as `/dev/stdout` is written to instead. The content reaches the disk before
     the name does: after a power failure the file is the old one or the new one.
 
-    Args:
-        path: The file.
-        error: The class of error to raise where it cannot be written.
-        tidy: Whether to remove what killed writers left in the folder.
-
-    Yields:
-        The path of an empty file in the same folder. Write into it; do not replace it.
-
     Example:
         >>> from batchwright.errors import PlanError
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -40,11 +40,6 @@ def all_printable(value: Any) -> Any:
     return value
 
 
-def printable_lines(text: str) -> str:
-    """Make each line of a text `printable`, and keep the line breaks."""
-    return "\n".join(printable(line) for line in text.split("\n"))
-
-
 def one_line(value: object, limit: int | None = None) -> str:
     r"""Show a value or an error's message on one `printable` line of at most `limit` characters.
 

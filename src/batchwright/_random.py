@@ -31,16 +31,8 @@ def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     The same arguments give the same stream on every rank, worker and machine; different ones
     give independent streams. No global generator is read or moved.
 
-    Args:
-        seed: The user's seed, zero or larger.
-        purpose: What the numbers are for, such as ``"order"``.
-        *keys: Epoch, attempt, and the like.
-
     Returns:
         A fresh generator.
-
-    Raises:
-        PlanError: If the seed or a key is negative or not an integer.
 
     Example:
         >>> a, b = generator(0, "order", 3), generator(0, "order", 3)
@@ -67,15 +59,10 @@ def random_bits(rng: np.random.Generator, size: int) -> BitArray:
 def shuffled(
     members: IntArray, rng: np.random.Generator, *, pools: IntArray | None = None
 ) -> IntArray:
-    """Shuffle samples, each inside its own pool.
+    """Shuffle samples, int64[m], each inside its own pool; `pools` are offsets, int64[p + 1].
 
     One sort of 64-bit keys (random bits above, sample index below) costs about a third of
     `Generator.permutation`: it moves through memory in order.
-
-    Args:
-        members: int64[m], sample indices, pool after pool.
-        rng: Where the random bits come from.
-        pools: int64[p + 1], offsets of the pools in `members`; None for one pool of all.
 
     Returns:
         int64[m], a new array. O(m log m).
@@ -97,12 +84,6 @@ def sorted_by_length(
 ) -> IntArray:
     """Sort samples from long to short, equal lengths in random order, each inside its own pool.
 
-    Args:
-        members: int64[m], sample indices, pool after pool.
-        lengths: integer[n], length of every sample.
-        rng: Where the random order of equal lengths comes from.
-        pools: int64[p + 1], offsets of the pools in `members`; None for one pool of all.
-
     Returns:
         int64[m], a new array. O(m log m), in one sort of 64-bit keys.
 
@@ -118,10 +99,6 @@ def ranked(scores: FloatArray, rng: np.random.Generator) -> IntArray:
 
     Scores that agree in about eight digits count as equal: the rest of a 64-bit key holds the
     sample. Four times quicker than a stable sort of floats.
-
-    Args:
-        scores: float64[n], finite.
-        rng: Where the random order of equal scores comes from.
 
     Returns:
         int64[n]. O(n log n).

@@ -29,9 +29,6 @@ _trials = 0  # of the process: on a GPU, backward passes run in threads of their
 def kept_back(*, on_trial: bool = False) -> Iterator[list[Record]]:
     """Collect the records that are made meanwhile, for the caller to write or to forget.
 
-    Args:
-        on_trial: Whether passes only check or measure something, and belong to no update.
-
     Example:
         >>> seen = []
         >>> with kept_back() as records:

@@ -25,11 +25,7 @@ _TOO_DEEP = "nested too deep"
 
 
 def parsed(text: str | bytes) -> Any:
-    """Parse JSON that is nested at most 50 deep and holds no NaN or infinity.
-
-    Raises:
-        ValueError: The text is something else.
-    """
+    """Parse JSON that is nested at most 50 deep and holds no NaN or infinity."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
@@ -53,12 +49,6 @@ def _refuse_constant(constant: str) -> None:
 
 def fits(value: Any, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
     """Return whether parsed JSON has a type; for a dataclass, whether it has exactly its fields.
-
-    Args:
-        value: What was parsed.
-        annotation: None, bool, int, float, str, tuples, dicts by strings, dataclasses, literals,
-            and unions of these. A JSON list fits a tuple.
-        bits: The most bits an integer may have.
 
     Example:
         >>> fits([1, "2"], tuple[int, ...]), fits([1, 2], tuple[int, ...]), fits(True, int)
@@ -103,10 +93,6 @@ def _fields_fit(value: Mapping[str, Any], of: Any, bits: int) -> bool:
 def built(value: Any, annotation: Any) -> Any:
     """Make dataclasses, tuples and dicts from JSON that fits them.
 
-    Args:
-        value: What was parsed.
-        annotation: As for `fits`; keys of dicts may be integers.
-
     Example:
         >>> built([[1, 2], [3, 4]], tuple[tuple[int, int], ...])
         ((1, 2), (3, 4))
@@ -142,18 +128,7 @@ def sealed(fields: Mapping[str, Any], *, version: int) -> dict[str, Any]:
 def opened(
     state: Mapping[str, Any], names: Iterable[str], *, owner: str, version: int, how: str
 ) -> dict[str, Any]:
-    """Return the fields of a sealed state. No missing field is filled in.
-
-    Args:
-        state: What `sealed` returned, perhaps by way of JSON or pickle.
-        names: The fields it must have, besides those that `sealed` adds.
-        owner: What it is a state of, for messages.
-        version: The format that is read.
-        how: What returns such a state, for messages.
-
-    Raises:
-        PlanError: It is not such a state, has another format, or was changed.
-    """
+    """Return the fields of a sealed state. No missing field is filled in."""
     load = f"Load what {how} returned."
     if not isinstance(state, Mapping):
         raise PlanError(f"not a state of {owner}: got {type(state).__name__}. {load}")
@@ -213,11 +188,7 @@ def check_keys(state: Any, names: Collection[str], owner: str) -> None:
 def state_array(
     state: Mapping[str, Any], name: str, dtype: npt.DTypeLike, size: int, owner: str
 ) -> npt.NDArray[Any]:
-    """Copy one array of a state, which a checkpoint may have made a tensor or a list.
-
-    Raises:
-        LengthsError: It is not dtype[size], or holds a number that `dtype` cannot represent.
-    """
+    """Copy one array of a state, which a checkpoint may have made a tensor or a list."""
     wanted = np.dtype(dtype)
     given = _as_array(state[name])
     if given.shape != (size,) or given.dtype.kind not in ("iu" if wanted.kind == "i" else "iuf"):

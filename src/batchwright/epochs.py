@@ -46,40 +46,24 @@ class Room(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Laid:
-    """An epoch in batches.
-
-    Attributes:
-        draft: The batches.
-        deferred: int64[d], items that were left out.
-        repeated: int64[r], items that were added because the epoch has too few.
-        note: What to warn of. None: nothing.
-    """
+    """An epoch in batches."""
 
     draft: Draft
-    deferred: IntArray
-    repeated: IntArray
-    note: str | None = None
+    deferred: IntArray  # int64[d], items that were left out
+    repeated: IntArray  # int64[r], items that were added because the epoch has too few
+    note: str | None = None  # what to warn of. None: nothing
 
 
 @dataclass(frozen=True, eq=False)
 class Epochs:
-    """The epochs of a planner.
+    """The epochs of a planner."""
 
-    Attributes:
-        order: Which samples, in what sequence.
-        batching: How samples become batches.
-        items: The samples within the budget, or their pieces.
-        totals: integer[n], one length of each sample, for the order.
-        seed: The seed.
-        kept: What the batching made for these lengths.
-    """
-
-    order: Order
-    batching: Batching
-    items: Items
-    totals: LengthArray
+    order: Order  # which samples, in what sequence
+    batching: Batching  # how samples become batches
+    items: Items  # the samples within the budget, or their pieces
+    totals: LengthArray  # integer[n], one length of each sample, for the order
     seed: int
-    kept: Kept = field(default_factory=lambda: Kept(4))
+    kept: Kept = field(default_factory=lambda: Kept(4))  # what the batching made for these lengths
 
     def pools(self, epoch: int, *, seed: int | None = None) -> Pools:
         """Ask the order for an epoch; samples that exceed the budget are gone."""
@@ -93,12 +77,6 @@ class Epochs:
 
         Several epochs are looked at where they may differ. An epoch that needs more all the same
         is laid out in another way: see `lay`.
-
-        Args:
-            multiple: Batches of one update, over all ranks.
-
-        Raises:
-            PlanError: If an epoch would draw the same few samples over and over, or none at all.
         """
         counts, sizes = [], []
         for epoch, pools in self._probed():
@@ -148,13 +126,6 @@ class Epochs:
 
         So without draws, samples are left out only of an epoch with other samples than those
         counted, which need more batches however they are arranged.
-
-        Args:
-            epoch: Zero or larger.
-            room: How many batches and samples there may be.
-
-        Raises:
-            PlanError: If a batching makes other batches of what it was counted with.
         """
         ordered = as_pools(self._ordered(epoch), self.totals.size, may_be_empty=True)
         pools, repeated = self._filled(self.items.of(ordered), room.fill, epoch)

@@ -102,11 +102,7 @@ class Layout:
         return lengths if self.multiple == 1 else -(-lengths // self.multiple) * self.multiple
 
     def areas(self, padded: IntArray) -> IntArray:
-        """Return what rows take of a batch, int64[m].
-
-        Raises:
-            LengthsError: If it is more than 64-bit integers hold.
-        """
+        """Return what rows take of a batch, int64[m]."""
         if len(_columns(padded)) > 1:
             refuse_uncountable(self.about_areas(padded))
         return self._areas(padded)
@@ -156,20 +152,7 @@ class Layout:
         return rows * areas
 
     def batch_costs(self, lengths: IntArray, offsets: IntArray, cost: Cost) -> FloatArray:
-        """Measure the work of each batch.
-
-        Args:
-            lengths: int64[m] or [m, k], length of each entry of a plan.
-            offsets: int64[b + 1], where batches begin and end.
-            cost: ``"padded"`` (tokens as laid out), ``"quadratic"`` (their squares, as full
-                attention costs), or a function from lengths float64[m] to cost float64[m].
-
-        Returns:
-            float64[b].
-
-        Raises:
-            BudgetError: If the cost is unknown, or not one finite positive figure per length.
-        """
+        """Measure the work of each batch, float64[b]; for `cost` see `Planner`."""
         return np.add.reduceat(self._row_costs(self.rounded(lengths), cost), offsets[:-1])
 
     def _row_costs(self, rows: IntArray, cost: Cost) -> FloatArray:
@@ -251,9 +234,6 @@ class Padded(Layout):
         """Return the first of `shapes` that holds each sample, int64[m]; -1 where none does.
 
         O(m log s) for s shapes.
-
-        Raises:
-            BudgetError: If the shapes are of another number of columns.
         """
         shapes = self.shapes or ()
         edges, columns = _edges(shapes), _columns(lengths)

@@ -116,11 +116,7 @@ def total_of(values: IntArray) -> int:
 
 
 def sums_of_batches(values: IntArray, offsets: IntArray) -> IntArray:
-    """Add up what each batch holds: int64[m] and offsets int64[b + 1] → int64[b].
-
-    Raises:
-        LengthsError: If it is more than 64-bit integers hold.
-    """
+    """Add up what each batch holds: int64[m] and offsets int64[b + 1] → int64[b]."""
     if values.size and int(values.max()) * values.size > MOST_TOKENS:
         refuse_uncountable(np.add.reduceat(values.astype(np.float64), offsets[:-1]))
     return np.add.reduceat(values, offsets[:-1])
@@ -175,10 +171,6 @@ def totals(lengths: LengthArray) -> LengthArray:
 def runs(lengths: LengthArray, members: IntArray) -> tuple[IntArray, IntArray]:
     """Count samples of equal length.
 
-    Args:
-        lengths: integer[n], length of every sample.
-        members: int64[m], the samples to count.
-
     Returns:
         Distinct lengths from long to short, and how many members have each, both int64[r].
         O(m + longest), or O(m log m) where lengths are sparse and huge.
@@ -207,9 +199,6 @@ def logs(values: FloatArray) -> FloatArray:
 
     The last bit of `numpy.log` depends on the processor, and plans must not. This one is base 2,
     exact at powers of two and linear between them, at most 0.09 off.
-
-    Args:
-        values: float64[m], positive.
 
     Returns:
         float64[m], strictly increasing in the values.

@@ -16,19 +16,15 @@ _MOST_PIECES = 2**32
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The things that are planned: samples, or pieces of them, none above the budget.
+    """The things that are planned: samples, or pieces of them, none above the budget."""
 
-    Attributes:
-        lengths: integer[k] or [k, c], length of each item.
-        dropped: int64[d], samples left out because they exceed the budget.
-        max_length: What longer samples are cut to; of several columns, each. None: none is cut.
-        first: int64[n + 1], the items of sample `i` are ``first[i]`` to ``first[i + 1] - 1``.
-            None: every sample is one item, itself.
-    """
-
-    lengths: LengthArray
+    lengths: LengthArray  # integer[k] or [k, c], length of each item
+    # int64[d], samples left out because they exceed the budget.
     dropped: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    # What longer samples are cut to; of several columns, each. None: none is cut.
     max_length: int | tuple[int, ...] | None = None
+    # int64[n + 1], the items of sample `i` are ``first[i]`` to ``first[i + 1] - 1``. None:
+    # every sample is one item, itself.
     first: IntArray | None = None
 
     def of(self, pools: Pools) -> Pools:
@@ -68,10 +64,6 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
 
     Returns:
         Items, none of which exceeds the budget. Nothing is copied where no sample does.
-
-    Raises:
-        BudgetError: Naming the longest sample, its length and the ways out, under the policy
-            ``"error"``, or if the policy cannot be applied.
 
     Example:
         >>> from batchwright.layout import Packed
@@ -124,11 +116,7 @@ def _split(lengths: LengthArray, limit: int) -> Items:
 
 
 def check_columns(layout: Layout, num_columns: int) -> None:
-    """Raise unless samples of that many columns can be held against the budget.
-
-    Raises:
-        BudgetError: If it has a limit for each of another number of columns.
-    """
+    """Raise unless samples of that many columns can be held against the budget."""
     if layout.caps is not None and len(layout.caps) != num_columns:
         raise BudgetError(
             f"{layout.setting}={layout.caps} for lengths of {num_columns} columns: expected one "

@@ -36,13 +36,6 @@ def save_plan(plan: "Plan", path: str | Path) -> None:
     The file holds `indices` and `offsets` (and `starts` and `dropped.REASON` where there are
     any, and `repeated`), and in its metadata the format version, the layout, the origin and a
     digest.
-
-    Args:
-        plan: The plan.
-        path: Where to write; an existing file is replaced once the new one is whole.
-
-    Raises:
-        PlanError: If the file cannot be written.
     """
     arrays = {"indices": plan.indices, "offsets": plan.offsets}
     if plan.starts is not None:
@@ -59,19 +52,7 @@ def save_plan(plan: "Plan", path: str | Path) -> None:
 
 
 def load_plan(path: str | Path, plan_of: type["Plan"], origin_of: type["Origin"]) -> "Plan":
-    """Read a plan that `save_plan` wrote. Reading never executes code.
-
-    Args:
-        path: The file.
-        plan_of: The class of the plan.
-        origin_of: The class of its origin.
-
-    Returns:
-        The plan, equal to the one saved.
-
-    Raises:
-        PlanError: If the file is missing, truncated, changed, of a later format, or no plan.
-    """
+    """Read a plan that `save_plan` wrote. Reading never executes code."""
     arrays, metadata = load_arrays(path, _KIND, PlanError)
     try:
         plan = _plan(arrays, metadata, plan_of, origin_of)

@@ -284,10 +284,6 @@ class Planner:
 def is_alike(planner: Planner, plan: Plan) -> bool:
     """Say whether a planner makes the same plan of another epoch, as for validation.
 
-    Args:
-        planner: The planner.
-        plan: What it made of an epoch.
-
     Example:
         >>> from batchwright.order import Sequential
         >>> planner = Planner([5, 3, 8], max_tokens=10, order=Sequential())
@@ -312,29 +308,7 @@ def plan(
     cost: Cost | None = None,
     last: Last = "short",
 ) -> Plan:
-    """Plan one epoch: the same plan as the `Planner` of the same arguments makes of it.
-
-    Args:
-        lengths: integer[n], one length per sample (tokens, frames, patches).
-        max_tokens: Short for ``batching=TokenBudget(max_tokens)``.
-        batching: How samples become batches; see `Planner`.
-        order: Which samples, in what sequence; shuffled by default.
-        seed: Zero or larger.
-        epoch: Zero or larger.
-        world_size: Ranks that share each update.
-        accumulate: Batches of one update on each rank.
-        step_tokens: Aim at this many real tokens an update; see `Planner`.
-        cost: What balance between ranks is measured in; see `Planner`.
-        last: What becomes of samples that fill no whole update; see `Planner`.
-
-    Returns:
-        The global plan of that epoch.
-
-    Raises:
-        LengthsError: If the lengths are not positive whole numbers, [n].
-        BudgetError: If neither or both of `max_tokens` and `batching` are given, or a sample
-            alone exceeds the budget.
-        PlanError: If there are too few samples for one update under ``last="drop"``.
+    """Plan one epoch: the plan that a `Planner` of the same arguments makes of it.
 
     Example:
         >>> plan([5, 3, 8, 2, 7, 1], max_tokens=10).stats([5, 3, 8, 2, 7, 1]).max_batch_tokens

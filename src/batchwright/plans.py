@@ -23,27 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a plan was made from, so that a wrong use of it can be refused.
+    """What a plan was made from, so that a wrong use of it can be refused."""
 
-    Attributes:
-        num_samples: How many lengths the plan was made for. None: unknown.
-        fingerprint: Hash of those lengths. None: unknown.
-        seed: The seed.
-        epoch: The epoch.
-        world_size: Ranks that share the plan.
-        accumulate: Batches of one update on each rank.
-        last: What becomes of samples that are too few for a whole last update; see `Planner`.
-        is_shard: Whether it is one rank's part of a plan.
-    """
-
-    num_samples: int | None = None
-    fingerprint: str | None = None
+    num_samples: int | None = None  # how many lengths the plan was made for. None: unknown
+    fingerprint: str | None = None  # hash of those lengths. None: unknown
     seed: int = 0
     epoch: int = 0
-    world_size: int = 1
-    accumulate: int = 1
+    world_size: int = 1  # ranks that share the plan
+    accumulate: int = 1  # batches of one update on each rank
+    # What becomes of samples that are too few for a whole last update; see `Planner`.
     last: Last = "short"
-    is_shard: bool = False
+    is_shard: bool = False  # whether it is one rank's part of a plan
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
@@ -285,15 +275,7 @@ class Plan:
         return entries
 
     def check_made_for(self, num_samples: int, hashed: str | None) -> None:
-        """Raise unless the plan was made for these lengths.
-
-        Args:
-            num_samples: How many lengths there are.
-            hashed: Their fingerprint.
-
-        Raises:
-            PlanError: Saying what differs.
-        """
+        """Raise unless the plan was made for these lengths."""
         origin = self.origin
         if origin.num_samples is None and int(self.indices.max()) >= num_samples:
             largest = int(self.indices.max())
@@ -348,11 +330,6 @@ class Plan:
 
 def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
     """Copy runs of `values` one after the other.
-
-    Args:
-        values: int64[m].
-        begins: int64[k], where each run begins in `values`.
-        offsets: int64[k + 1], where each run lies in the result.
 
     Returns:
         int64[offsets[-1]]. One pass, in blocks: no temporary as long as the result.

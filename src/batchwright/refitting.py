@@ -19,15 +19,11 @@ _MOST_PARTS = 16
 
 @dataclass(frozen=True)
 class Fit:
-    """What batches have to keep.
+    """What batches have to keep."""
 
-    Attributes:
-        layout: The shape of a batch, and the budget.
-        splits: Whether samples longer than ``layout.max_length`` are split into pieces of it. Else
-            they are cut to it.
-    """
-
-    layout: Layout
+    layout: Layout  # the shape of a batch, and the budget
+    # Whether samples longer than ``layout.max_length`` are split into pieces of it. Else they
+    # are cut to it.
     splits: bool
 
     @classmethod
@@ -43,11 +39,7 @@ class Fit:
 
     @classmethod
     def rebuilt(cls, description: Mapping[str, Any]) -> "Fit":
-        """Make one of what `described` returned.
-
-        Raises:
-            PlanError: If the description makes no sense.
-        """
+        """Make one of what `described` returned."""
         try:
             settings = dict(description)
             splits = settings.pop("splits")
@@ -68,16 +60,8 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
     Batches that do not fit are halved until they do. Samples that do not fit alone are left out,
     and listed in ``dropped["oversize"]``. Pieces of samples are cut further.
 
-    Args:
-        plan: The plan.
-        lengths: integer[n] or [n, k], the lengths it was made for.
-        fit: What its batches have to keep.
-
     Returns:
         A plan of the same samples in the same sequence. None: no sample is left. O(m log m).
-
-    Raises:
-        BudgetError: If pieces of samples cannot be cut into equal parts that fit.
 
     Example:
         >>> plan = Plan(np.arange(4), np.array([0, 4]))

@@ -57,16 +57,6 @@ def share(
 ) -> Plan | None:
     """Make what is left of an epoch fill whole updates, by splitting batches.
 
-    Args:
-        rest: The batches.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        epoch: The epoch that they are of, for the warning.
-        last: ``"short"``: fewer batches in the last update, and if need be the first samples once
-            more; ``"drop"``: the last batches are left out; ``"repeat"``: the last update is
-            filled with the first samples once more.
-        warn: Whether to warn where ``"short"`` repeats samples.
-
     Returns:
         A plan whose number of batches is a multiple of `world_size`, no batch larger than it was;
         repeated samples are listed in `repeated`, those left out in ``dropped["last"]``. None:

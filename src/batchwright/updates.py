@@ -29,21 +29,9 @@ def num_batches(
 ) -> int:
     """Choose how many batches an epoch has: whole updates where samples suffice for them.
 
-    Args:
-        needed: Batches that hold the samples within the budget.
-        samples: How many samples there are: no batch is empty.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        last: What becomes of a last update that samples cannot fill; see `Planner`.
-        updates: Aim at this many, if so many hold the samples. None: as few as hold them.
-
     Returns:
         A multiple of ``world_size * accumulate``; or under ``"short"`` of `world_size`. More than
         `samples` where some have to be repeated.
-
-    Raises:
-        PlanError: If no update would remain under ``"drop"``, or far more samples than there are
-            would have to be repeated.
 
     Example:
         >>> [num_batches(9, 9, world_size=2, accumulate=4, last=each)
@@ -77,17 +65,9 @@ def split_offsets(
 ) -> IntArray:
     """Split batches in two, the heaviest first, until there are `num_batches`.
 
-    Args:
-        offsets: int64[b + 1], where batches begin and end.
-        num_batches: How many to end with, at least b.
-        weights: float64[b], the weight of each batch; a half weighs half. None: its samples.
-
     Returns:
         int64[num_batches + 1], with every offset of `offsets` in it. O(b log b) a round, and
         as many rounds as a batch must be halved.
-
-    Raises:
-        PlanError: If there are fewer samples than batches asked for.
 
     Example:
         >>> split_offsets(np.array([0, 4, 5]), 4)
@@ -185,12 +165,7 @@ def arranged(
 
 
 def rank_imbalance(costs: FloatArray, world_size: int, accumulate: int) -> float:
-    """Compare the slowest rank with the mean, summed over updates.
-
-    Args:
-        costs: float64[b], work of each batch, in the sequence of the plan.
-        world_size: Ranks; batch `i` of an update goes to rank ``i % world_size``.
-        accumulate: Batches of an update on each rank.
+    """Compare the slowest rank with the mean, summed over updates; costs are float64[b].
 
     Returns:
         1 where no rank ever waits. A last update that is not whole counts as far as it goes.

@@ -45,13 +45,6 @@ class StepCosts:
 def step_costs(plan: Plan, lengths: IntoLengths) -> StepCosts:
     """Sum up what steps cost each rank. O(m).
 
-    Args:
-        plan: The plan.
-        lengths: integer[n] or [n, k], the lengths it was made for.
-
-    Raises:
-        PlanError: If the plan was made for other lengths.
-
     Example:
         >>> import batchwright as bw
         >>> plan = bw.plan([5, 5, 5, 5], batching=bw.FixedSize(1), world_size=2)

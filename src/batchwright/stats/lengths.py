@@ -60,9 +60,6 @@ class LengthStats:
 def length_stats(lengths: LengthArray) -> LengthStats:
     """Summarize lengths.
 
-    Args:
-        lengths: integer[n], at least 1 each.
-
     Example:
         >>> stats = length_stats(np.array([1, 2, 3, 8]))
         >>> stats.median, stats.max, stats.num_tokens
@@ -87,10 +84,6 @@ def histogram(lengths: LengthArray, *, max_bins: int = _BINS) -> Histogram:
 
     Guarantees that every sample is counted in exactly one bin. O(n log max_bins), in blocks: the
     lengths are not copied.
-
-    Args:
-        lengths: integer[n], at least 1 each.
-        max_bins: The most bins; there are fewer where a bin would hold no whole number.
 
     Example:
         >>> histogram(np.array([1, 2, 3, 8]), max_bins=3)

@@ -161,13 +161,6 @@ class PlanFacts:
 def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
     """Gather what `plan` shows. O(n), and one more plan.
 
-    Args:
-        plan: The plan.
-        lengths: integer[n], the lengths it was made for.
-
-    Raises:
-        PlanError: If the plan was made for other lengths.
-
     Example:
         >>> import batchwright as bw
         >>> facts = plan_facts(bw.plan([5, 3, 8, 2], max_tokens=8), [5, 3, 8, 2])
@@ -182,15 +175,7 @@ def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
 
 
 def inspected_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
-    """Gather what `inspect` shows. O(n log n), and two more plans at most.
-
-    Args:
-        plan: The plan.
-        lengths: integer[n], the lengths it was made for.
-
-    Raises:
-        PlanError: If the plan was made for other lengths.
-    """
+    """Gather what `inspect` shows. O(n log n), and two more plans at most."""
     array = as_lengths(lengths)
     facts = plan_facts(plan, array)
     assert facts.measured is not None  # noqa: S101 -- there are lengths
@@ -271,11 +256,6 @@ def epoch_coverage(plan: Plan) -> EpochCoverage:
 
 def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> PlainBatches | None:
     """Measure random batches of the largest size that keeps the budget whatever samples meet.
-
-    Args:
-        entries: int64[m], the lengths that were planned, after truncation and splitting.
-        layout: The budget.
-        seed: Of the shuffle.
 
     Returns:
         None without a budget, or where a sample exceeds it.

@@ -102,18 +102,7 @@ def _shown(name: str, figure: float | dict[str, int] | None) -> str:
 
 
 def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
-    """Measure a plan.
-
-    Args:
-        plan: The plan.
-        lengths: integer[n], the lengths it was made for.
-
-    Returns:
-        Its figures. O(m).
-
-    Raises:
-        PlanError: If the plan was made for other lengths.
-    """
+    """Measure a plan."""
     original = as_lengths(lengths, columns=True)
     columns = plan.entry_lengths(original)
     offsets, layout, origin = plan.offsets, plan.layout, plan.origin
@@ -178,15 +167,8 @@ def dispersion(entries: IntArray, steps: IntArray) -> float:
 
     The variance over updates of the token-weighted mean log-length, over the variance that the
     same mean has when the update's tokens come from samples drawn at random, without
-    replacement. 1 is a plain shuffle, less is more even, length-sorted updates are in the
-    hundreds.
-
-    Args:
-        entries: int64[m], length of each sample, update after update.
-        steps: int64[s + 1], where updates begin and end.
-
-    Returns:
-        The ratio; 1 where there is nothing to compare: a single update, or equal lengths.
+    replacement. 1 is a plain shuffle (or there is nothing to compare), less is more even,
+    length-sorted updates are in the hundreds.
 
     Example:
         >>> dispersion(np.array([8, 2, 2, 8]), np.array([0, 2, 4]))
@@ -212,9 +194,6 @@ def count_distinct(*columns: IntArray) -> int:
     """Count the rows that differ, of columns of integers. O(n log n).
 
     `numpy.unique` hashes, and is many times slower on millions of integers.
-
-    Args:
-        *columns: integer[n], one or more.
 
     Example:
         >>> threes = np.array([3, 3, 3])

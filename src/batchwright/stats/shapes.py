@@ -54,13 +54,6 @@ class ShapeStats:
 def shape_stats(plan: Plan, lengths: IntoLengths) -> ShapeStats:
     """Count the shapes of a plan's batches. O(m + b log b) for b batches.
 
-    Args:
-        plan: The plan.
-        lengths: integer[n] or [n, k], the lengths it was made for.
-
-    Raises:
-        PlanError: If the plan was made for other lengths.
-
     Example:
         >>> import batchwright as bw
         >>> stats = shape_stats(bw.plan([5, 3, 4, 2], max_tokens=10), [5, 3, 4, 2])
