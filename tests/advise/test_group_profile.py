@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright._format import one_line
 from batchwright.advise import profile_groups
 
 
@@ -63,8 +64,6 @@ def test_what_are_no_groups_is_refused(groups, error, said):
 
 
 def test_names_are_cut_and_cannot_steer_a_terminal():
-    from batchwright.report.advised import group_sentence
-
     profile = profile_groups(["\x1b[2J" + "x" * 100] * 3 + ["b"], [1, 1, 1, 1])
     assert len(profile.largest[0].name) == 60
-    assert group_sentence(profile).isprintable()
+    assert one_line(profile.largest[0].name).isprintable()

@@ -12,8 +12,9 @@ import click
 
 from batchwright.cli import options
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import check_outputs, deliver, print_json
+from batchwright.cli.output import check_outputs, deliver
 from batchwright.cli.progress import live_status, status
+from batchwright.report.sections import Report, Section
 
 if TYPE_CHECKING:
     from batchwright.advise import Evidence, Found
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
     help="Time that trials of a TASK may take.",
     show_default="120, or 5 % of a longer run",
 )
-@options.count(
-    "--updates",
-    help="Updates of each strategy in a trial, instead of --seconds.",
-)
+@options.count("--updates", help="Updates of each strategy in a trial, instead of --seconds.")
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
 @options.threads
 @click.option(
@@ -75,7 +73,12 @@ def advise(
     announced. With --updates they are the same on a slow machine as on a fast one.
     """
     if rules:
-        _list_rules(as_json=as_json)
+        from batchwright.advise import RULES
+
+        texts = {rule.__name__: inspect.getdoc(rule) or "" for rule in RULES.values()}
+        listed = [{"rule": name, "text": text} for name, text in texts.items()]
+        sections = [Section(name, sentences=text.splitlines()) for name, text in texts.items()]
+        deliver(Report("", "", listed, [], sections), as_json=as_json)
         return
     if source is None:
         raise click.UsageError("name a SOURCE of lengths, or a TASK; or ask for the --rules.")
@@ -149,13 +152,3 @@ def _of_task(
             announce=lambda price: click.echo(str(price), err=True),
             watch=watch,
         )
-
-
-def _list_rules(*, as_json: bool) -> None:
-    from batchwright.advise import RULES
-
-    listed = [{"rule": rule.__name__, "text": inspect.getdoc(rule)} for rule in RULES.values()]
-    if as_json:
-        print_json(listed)
-        return
-    click.echo("\n\n".join(f"{each['rule']}\n{each['text']}" for each in listed))

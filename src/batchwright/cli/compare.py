@@ -93,36 +93,32 @@ def compare(
     if path.exists() and not path.is_file():
         raise click.UsageError(f"--output {path}: results are read again; expected a regular file.")
     import_torch(threads)
-    from batchwright.compare import Settings, check_task
+    from batchwright.compare import Settings, check_task, result_file
     from batchwright.compare import compare as run
-    from batchwright.compare.result_file import (
-        circumstances,
-        described,
-        load,
-        save,
-        state_path,
-        written,
-    )
     from batchwright.compare.task_file import errors_of_task
 
-    outputs = {"--output": path, "--output (its state)": state_path(path), "--html": html}
-    check_outputs(outputs, [task, strategies if Path(strategies or "").is_file() else None])
-    machine, settings = circumstances(), Settings(evaluations=evaluations, target=target)
+    outputs = {"--output": path, "--output (its state)": result_file.state_path(path)}
+    read = [task, strategies if Path(strategies or "").is_file() else None]
+    check_outputs(outputs | {"--html": html}, read)
+    machine, settings = (
+        result_file.circumstances(),
+        Settings(evaluations=evaluations, target=target),
+    )
     job, chosen = _chosen(task, strategies, null=null, quick=quick)
-    about = described(job, task, chosen, settings, quick=quick)
-    runs = range(first_seed, first_seed + (seeds or (1 if quick else 3)))
-    comparison = _earlier(path, tuple(runs), about, restart=restart)
+    about = result_file.described(job, task, chosen, settings, quick=quick)
+    runs = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))
+    comparison = _earlier(path, runs, about, restart=restart)
     said = f"Wrote {path}."
     if comparison.runs or comparison.state:
         said = f"Went on from {path}, and wrote it."
     if comparison.is_complete:
-        date = load(path)[0]["machine"]["date"]
-        said = f"Measured on {date}, and read from {path}; --restart measures anew."
+        said = f"Read from {path}; --restart measures anew."
     else:
         about = {"command": _command(), **about, "machine": machine}
 
         def keep() -> None:
-            save(path, written(comparison, job, about, settings), comparison.state)
+            result = result_file.written(comparison, job, about, settings)
+            result_file.save(path, result, comparison.state)
 
         with errors_of_task(task), status("checking the task"):
             check_task(job)
@@ -135,10 +131,9 @@ def compare(
             watch = Watch(show, keep, interrupted)
             run(job, chosen, seeds=runs, settings=settings, watch=watch, resume=comparison)
         keep()
-    result, _ = load(path)
-    has_figures = bool(result["summary"])
-    report = compared_report(result)
-    deliver(report, as_json=as_json, html=html if has_figures else None, wide=True)
+    result, _ = result_file.load(path)
+    html = html if result["summary"] else None
+    deliver(compared_report(result), as_json=as_json, html=html, wide=True)
     if not as_json:
         click.echo(f"\n{printable(said)}")
     if not comparison.is_complete:

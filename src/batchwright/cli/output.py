@@ -71,11 +71,6 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def print_json(value: object) -> None:
-    """Print a value as one line of JSON."""
-    click.echo(json.dumps(value, allow_nan=False))
-
-
 def deliver(report: Report, *, as_json: bool, html: Path | None = None, wide: bool = False) -> None:
     """Write a report as a page, if one is asked for, and print it as JSON or as text.
 
@@ -85,7 +80,7 @@ def deliver(report: Report, *, as_json: bool, html: Path | None = None, wide: bo
     if html is not None:
         write_bytes(html, page(report).encode("utf-8", "replace"), SourceError)
     if as_json:
-        print_json(report.facts)
+        click.echo(json.dumps(report.facts, allow_nan=False))
         return
     from rich.console import Console
 

@@ -31,13 +31,7 @@ class StopError(Exception):
 
 
 class Watch:
-    """Shows turns, saves now and then, and stops once the user interrupts.
-
-    Args:
-        show: Shows speeds so far.
-        keep: Saves the comparison.
-        interrupted: Not empty once the user has interrupted.
-    """
+    """Shows turns, saves now and then, and stops once `interrupted` is not empty."""
 
     def __init__(self, show: Show, keep: Callable[[], None], interrupted: list[bool]) -> None:
         self._show, self._keep, self._interrupted = show, keep, interrupted
@@ -49,18 +43,8 @@ class Watch:
         """Look at a turn that is over; raise `StopError` if the user has interrupted."""
         now = time.monotonic()
         if now - self._drawn > _DRAW_EVERY:
-            speeds = (
-                f"{one_line(each.name, _WIDEST_NAME)} {each.tokens_per_second:,.0f}"
-                for each in race.arms
-            )
-            done = (len(comparison.runs) + race.share_done()) / len(comparison.seeds)
-            self._done_before = done if self._done_before is None else self._done_before
-            said = f"seed {race.seed}, tokens/s: {', '.join(speeds)}"
-            if done > self._done_before:
-                left = (now - self._begun) * (1 - done) / (done - self._done_before)
-                said += f"; {duration(left)} left"
-            self._show(f"{said}; all runs", done)
             self._drawn = now
+            self._show(*self._said(comparison, race))
         if self._interrupted or now > self._save_at:
             comparison.unfinished, comparison.state = race.outcomes(), race.state_dict()
             if self._interrupted:
@@ -70,13 +54,24 @@ class Watch:
             saved = time.monotonic()
             self._save_at = saved + max(_SAVE_EVERY, (saved - now) / _SAVING_SHARE)
 
+    def _said(self, comparison: Comparison, race: Race) -> tuple[str, float]:
+        done = (len(comparison.runs) + race.share_done()) / len(comparison.seeds)
+        speeds = (
+            f"{one_line(each.name, _WIDEST_NAME)} {each.tokens_per_second:,.0f}"
+            for each in race.arms
+        )
+        said = f"seed {race.seed}, tokens/s: {', '.join(speeds)}"
+        if self._done_before is None:
+            self._done_before = done
+        elif done > self._done_before:
+            left = (self._drawn - self._begun) * (1 - done) / (done - self._done_before)
+            said += f"; {duration(left)} left"
+        return f"{said}; all runs", done
+
 
 @contextmanager
 def live_status() -> Iterator[Show]:
-    """Show on a terminal what is under way.
-
-    Drawn only when called: between turns, drawing takes no time from any strategy.
-    """
+    """Show on a terminal what is under way; drawn only when called, between turns."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return

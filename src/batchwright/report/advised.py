@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from batchwright._format import interval, mebibytes, number, one_line, percent, plural
-from batchwright.report.sections import Card, Report, Section, dial_section, drawable
+from batchwright.report.sections import Card, Report, Section, dial_section
 
 if TYPE_CHECKING:
     from batchwright.advise import (
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         Duplicates,
         Evidence,
         Gain,
-        GroupProfile,
         Hardware,
         LabelProfile,
         LearningTrial,
@@ -60,23 +59,21 @@ def advised_report(found: Advised) -> Report:
     evidence, dial = found.evidence, found.evidence.data.dial
     known = [
         _data(evidence.data),
-        *_samples(evidence),
+        _samples(evidence),
         *([dial_section(dial, note="Updates of 8 batches.")] if dial else []),
-        *_speed(found),
-        *_learning(evidence.learning),
-        *_model(evidence.model),
-        *_machine(evidence.hardware),
+        _speed(found),
+        _learning(evidence.learning),
+        *([] if evidence.model is None else _model(evidence.model)),
+        *([] if evidence.hardware is None else [_machine(evidence.hardware)]),
     ]
+    command = f"batchwright compare TASK --strategies plain,{found.strategy}"
+    note = f"To compare them in whole runs: {command}" if evidence.trials else ""
     cards = [Card(each.verdict, each.technique, _paragraph(each)) for each in found.advice]
-    note = ""
-    if evidence.trials:
-        command = f"batchwright compare TASK --strategies plain,{found.strategy}"
-        note = f"To compare them in whole runs: {command}"
     last = "What only you know is in capitals."
     code = Section("To paste", code=found.snippet.splitlines(), note=last)
     advice = [Section("Advice", cards=cards, note=note), code]
-    title, sections = "What to use here", [*advice, *known]
-    return Report(title, "", found.as_json(), sections, [*known, *advice])
+    sections, printed = [*advice, *known], [*known, *advice]
+    return Report("What to use here", "", found.as_json(), sections, printed)
 
 
 def _paragraph(advice: Advice) -> str:
@@ -96,35 +93,7 @@ def _gain_interval(gain: Gain) -> str:
     return interval(gain.ratio, gain.low, gain.high)
 
 
-def _model_sentences(model: ModelProfile) -> list[str]:
-    said = f"A model of {number(model.parameters)} parameters."
-    cost, memory = model.cost, model.memory
-    if cost is not None:
-        said += (
-            f" Rows of {number(cost.lengths[-1])} tokens take {1e3 * cost.seconds[-1]:.3g} ms"
-            f" to train, {percent(cost.quadratic)} of it due to pairs of tokens."
-        )
-    if memory is not None:
-        said += (
-            f" Its batches peak at {mebibytes(max(size for *_, size in memory.shapes))} MiB, "
-            f"most of it {memory.parts[0][0]}."
-        )
-    return [said, *(f"Not found out: {each}" for each in model.unknown)]
-
-
-def _price_sentences(found: Advised) -> Iterator[str]:
-    price = found.price
-    if price is not None:
-        said = f"Trials took {found.seconds_spent:.0f} s"
-        if price.seconds is not None:
-            said += f", of at most {price.seconds:.0f} s"
-        run = f"about {price.run_seconds:.0f}" if price.run_seconds >= 10 else "less than 10"
-        yield f"{said}; a run in plain batches takes {run} s here."
-
-
-def _machine(hardware: Hardware | None) -> Iterator[Section]:
-    if hardware is None:
-        return
+def _machine(hardware: Hardware) -> Section:
     known = [hardware.name]
     if hardware.cores is not None:
         known.append(plural(hardware.cores, "core"))
@@ -136,7 +105,7 @@ def _machine(hardware: Hardware | None) -> Iterator[Section]:
         for name, each in hardware.speed_over_fp32.items()
     ]
     said = f"{hardware.device} ({', '.join(known)})."
-    yield Section("The machine", sentences=[said], rows=rows, note="Speed of products over fp32.")
+    return Section("The machine", sentences=[said], rows=rows, note="Speed of products over fp32.")
 
 
 def _of_labels(labels: LabelProfile) -> str:
@@ -144,9 +113,9 @@ def _of_labels(labels: LabelProfile) -> str:
         f"Labels: {number(labels.num_classes)} classes of {number(labels.smallest)} to "
         f"{number(labels.largest)} samples, with the entropy of "
         f"{labels.effective_classes:.1f} equal ones."
-        if labels.num_classes > 1
-        else "Labels: one class."
     )
+    if labels.num_classes == 1:
+        said = "Labels: one class."
     noise = labels.noise
     if noise is None:
         return f"{said} How many are wrong is not known: {labels.noise_unknown}."
@@ -173,18 +142,6 @@ def _of_duplicates(duplicates: Duplicates) -> str:
     return said
 
 
-def group_sentence(groups: GroupProfile) -> str:
-    """Name the smallest and the largest group."""
-    if groups.num_groups == 1:
-        return "Groups: one."
-    largest, smallest = groups.largest[0], groups.smallest
-    return (
-        f"Groups: {number(groups.num_groups)}, from {one_line(smallest.name)} "
-        f"({percent(smallest.token_share)} of the tokens) to {one_line(largest.name)} "
-        f"({percent(largest.token_share)})."
-    )
-
-
 def _data(data: DataProfile) -> Section:
     rows = [
         {"": label, "padding": percent(1 - data.efficiency[kind])}
@@ -193,30 +150,24 @@ def _data(data: DataProfile) -> Section:
     ]
     bars = [data.efficiency[kind] for kind in _KINDS if kind in data.efficiency]
     assumed = "" if data.is_given else ", assumed: --max-tokens"
-    known = (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: half are "
-        f"at most {number(data.median)} long, the longest {number(data.longest)}. "
-        f"Batches of {number(data.max_tokens)} tokens{assumed}."
+    spreads = [(data.median, data.longest), *((each.median, each.longest) for each in data.columns)]
+    said = [f"half are at most {number(m)} long, the longest {number(n)}" for m, n in spreads]
+    of_data = f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: {said[0]}. "
+    of_data += f"Batches of {number(data.max_tokens)} tokens{assumed}."
+    of_columns = [f"By columns: {'; '.join(said[1:])}."] if len(data.columns) > 1 else []
+    return Section(
+        "The data", sentences=[of_data, *of_columns], rows=rows, bars=bars, histogram=data.histogram
     )
-    said = [known]
-    if len(data.columns) > 1:
-        columns = (
-            f"half are at most {number(each.median)} long, the longest {number(each.longest)}"
-            for each in data.columns
-        )
-        said.append(f"By columns: {'; '.join(columns)}.")
-    histogram = drawable(data.histogram)
-    return Section("The data", sentences=said, rows=rows, bars=bars, histogram=histogram)
 
 
-def _samples(evidence: Evidence) -> Iterator[Section]:
+def _samples(evidence: Evidence) -> Section:
     groups, said, rows, note = evidence.groups, [], [], ""
     if evidence.labels is not None:
         said.append(_of_labels(evidence.labels))
     if evidence.duplicates is not None:
         said.append(_of_duplicates(evidence.duplicates))
     if groups is not None:
-        said.append(group_sentence(groups))
+        draws = f"of draws at temperature {groups.temperature:g}"
         rows = [
             {
                 "group": one_line(each.name),
@@ -224,67 +175,66 @@ def _samples(evidence: Evidence) -> Iterator[Section]:
                 "of samples": percent(each.share),
                 "of tokens": percent(each.token_share),
                 "mean length": number(each.mean_length),
-                f"of draws at temperature {groups.temperature:g}": percent(each.tempered_share),
+                draws: percent(each.tempered_share),
             }
-            for each in groups.largest
+            for each in dict.fromkeys((*groups.largest, groups.smallest))
         ]
-        if left_out := groups.num_groups - len(rows):
-            note = f"{plural(left_out, 'group')} more, all smaller."
-    if said:
-        yield Section("The samples", sentences=said, rows=rows, note=note)
+        note = f"{plural(groups.num_groups, 'group')}: the largest, and the smallest."
+    return Section("The samples", sentences=said, rows=rows, note=note)
 
 
-def _speed(found: Advised) -> Iterator[Section]:
-    if found.evidence.trials:
-        rows = [
-            {
-                "strategy": each.name,
-                "precision": each.precision,
-                "updates": str(each.updates),
-                "tokens/s": f"{each.tokens_per_second:,.0f}",
-                "over the first": _gain_interval(each.speed),
-            }
-            for each in found.evidence.trials.values()
-        ]
-        yield Section(
-            "Trials of speed",
-            sentences=list(_price_sentences(found)),
-            rows=rows,
-            note="(low – high): 95 % interval over updates, which take turns.",
+def _speed(found: Advised) -> Section:
+    rows = [
+        {
+            "strategy": each.name,
+            "precision": each.precision,
+            "updates": str(each.updates),
+            "tokens/s": f"{each.tokens_per_second:,.0f}",
+            "over the first": _gain_interval(each.speed),
+        }
+        for each in found.evidence.trials.values()
+    ]
+    said, price = [], found.price
+    if price is not None:
+        limit = "" if price.seconds is None else f", of at most {price.seconds:.0f} s"
+        run = f"about {price.run_seconds:.0f}" if price.run_seconds >= 10 else "less than 10"
+        said.append(
+            f"Trials took {found.seconds_spent:.0f} s{limit}; a run in plain batches takes {run} s "
+            "here."
         )
+    note = "(low – high): 95 % interval over updates, which take turns."
+    return Section("Trials of speed", sentences=said, rows=rows, note=note)
 
 
-def _learning(trials: Mapping[str, LearningTrial]) -> Iterator[Section]:
-    if trials:
-        rows = [
-            {
-                "strategy": each.name,
-                "runs": str(each.runs),
-                "of a whole run": percent(each.share),
-                "sooner": _gain_interval(each.sooner),
-                "range": f"{each.least:.2f} – {each.most:.2f}",
-                "gain in the end": f"{each.gain:+.4f}",
-            }
-            for each in trials.values()
-        ]
-        yield Section(
-            "Trials of what is learnt",
-            rows=rows,
-            note="Sooner: how many times faster each reached the metric of the first, with its "
-            "95 % interval over runs, and its range along the way. Gain: how much better its "
-            "metric was after the same tokens.",
-        )
+def _learning(trials: Mapping[str, LearningTrial]) -> Section:
+    rows = [
+        {
+            "strategy": each.name,
+            "runs": str(each.runs),
+            "of a whole run": percent(each.share),
+            "sooner": _gain_interval(each.sooner),
+            "range": f"{each.least:.2f} – {each.most:.2f}",
+            "gain in the end": f"{each.gain:+.4f}",
+        }
+        for each in trials.values()
+    ]
+    note = (
+        "Sooner: how many times faster each reached the metric of the first, with its 95 % "
+        "interval over runs, and its range along the way. Gain: after the same tokens."
+    )
+    return Section("Trials of what is learnt", rows=rows, note=note)
 
 
-def _model(model: ModelProfile | None) -> Iterator[Section]:
-    if model is None:
-        return
-    yield Section("The model", sentences=_model_sentences(model))
+def _model(model: ModelProfile) -> Iterator[Section]:
+    said = [f"A model of {number(model.parameters)} parameters."]
+    said += [f"Not found out: {each}" for each in model.unknown]
+    yield Section("The model", sentences=said)
     cost, memory = model.cost, model.memory
     if cost is not None:
         note = (
             f"Forward and backward, in batches that fill the budget. {cost.a:.3g} + "
-            f"{cost.b:.3g} · L + {cost.c:.3g} · L² seconds fit to {percent(cost.error)}."
+            f"{cost.b:.3g} · L + {cost.c:.3g} · L² seconds fit to {percent(cost.error)}; "
+            f"{percent(cost.quadratic)} of the longest row is due to pairs of tokens."
         )
         costs = [
             {
@@ -302,9 +252,8 @@ def _model(model: ModelProfile | None) -> Iterator[Section]:
         ]
         yield Section("Memory against shape", rows=shapes)
         note = f"{mebibytes(memory.state_bytes)} MiB are in use throughout training."
-        peak = "what the largest peak is made of"
         parts = [
-            {peak: name, "share": percent(share), "how to reduce it": cure or ""}
+            {"part of the largest peak": name, "share": percent(share), "reduced by": cure or ""}
             for name, share, cure in memory.parts
         ]
         yield Section(rows=parts, note=note)

@@ -1,6 +1,6 @@
 """What a comparison of strategies says."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,6 @@ DENSE = "dense limit"
 TWIN = "its own twin"
 
 _BEGINNING = 2  # evaluations whose values would hide all later differences
-_SHARES = ("zero", "flushed", "subnormal", "overflowed")
 
 
 def compared_report(result: Facts) -> Report:
@@ -51,8 +50,8 @@ def compared_report(result: Facts) -> Report:
         results,
         *tables,
         _learning_curves(result),
-        *([_batches(plans)] if plans else []),
-        *_drawn(plans),
+        _batches(plans),
+        _drawn(plans),
         *(_audit(name, each) for name, each in result.get("audits", {}).items()),
         Section("How it was measured", sentences=[data, device], code=[result["command"]]),
     ]
@@ -126,16 +125,13 @@ def sentences(result: Facts) -> list[str]:
 def _of_twins(first: Facts, twin: Facts) -> str:
     """Say whether a strategy and its own twin measure the same, as they should."""
     speed = twin["speed"]
-    near = abs(speed["mean"] - 1) < WORTH_SAYING
-    is_known = speed["low"] is not None
-    held = f"{'within' if near else 'not within'} {percent(WORTH_SAYING)} of 1"
-    contains = "contains" if _includes(speed, 1.0) else "does not contain"
-    held += f", and its interval {contains} 1" if is_known else " in one run"
-    passed = near and (not is_known or _includes(speed, 1.0))
-    verdict = "passed" if passed else "failed: the machine has other load, or runs are too short"
+    is_near, limit = abs(speed["mean"] - 1) < WORTH_SAYING, percent(WORTH_SAYING)
+    is_passed = is_near and (speed["low"] is None or _includes(speed, 1.0))
+    verdict = "failed: the machine has other load, or runs are too short"
     return (
-        f"Self-check {verdict}. {first['name']} and {twin['name']} are the same: the ratio of "
-        f"their speeds is {interval(speed, digits=3)}, {held}. Smaller ratios mean nothing."
+        f"Self-check {'passed' if is_passed else verdict}. {first['name']} and {twin['name']} are "
+        f"the same: the ratio of their speeds is {interval(speed, digits=3)}, expected within "
+        f"{limit} of 1 and with 1 in its interval, if there is one. Smaller ratios mean nothing."
     )
 
 
@@ -224,19 +220,13 @@ def _learning_curves(result: Facts) -> Section:
     """Draw the metric against time and against tokens, a line for each run."""
     runs = result["runs"] or [result["unfinished"]]
     plots = []
-    for what, across, title in (
-        ("seconds", "seconds of training", "By time"),
-        ("tokens", "real tokens", "By tokens"),
-    ):
-        lines: dict[str, list[Curve]] = {
-            each["name"]: [] for each in runs[0] if each["name"] != DENSE
-        }
-        for each in (arm for run in runs for arm in run if arm["name"] in lines):
+    for what, across in (("seconds", "seconds of training"), ("tokens", "real tokens")):
+        lines: dict[str, list[Curve]] = {}
+        for each in (arm for run in runs for arm in run if arm["name"] != DENSE):
             seen = [one for one in each["evaluations"] if one["metric"] is not None]
             points = [one[what] for one in seen], [one["metric"] for one in seen]
-            lines[each["name"]].append(points)
-        names = {"across": across, "up": result["metric"]}
-        plots.append(partial(curves, title, lines, **names, skipped=_BEGINNING))
+            lines.setdefault(each["name"], []).append(points)
+        plots.append(partial(curves, f"By {what}", lines, across, result["metric"], _BEGINNING))
     note = "A line for each run; values before and early in training may lie outside."
     return Section(plots=plots, note=note)
 
@@ -256,8 +246,9 @@ def _batches(plans: Mapping[str, Facts]) -> Section:
         }
         for name, each in plans.items()
     ]
-    shapes = {name: built(each["shapes_of_batches"], ShapeStats) for name, each in plans.items()}
-    plots = shape_plots(shapes, before="Batch shapes: ")
+    of_batches = {name: each["shapes_of_batches"] for name, each in plans.items()}
+    titled = {f"Batch shapes: {name}": built(each, ShapeStats) for name, each in of_batches.items()}
+    plots = shape_plots(titled)
     note = "Of the first epoch of the first seed."
     if plots:
         note += f" Rows against length, one plot for strategies with equal shapes. {DOTS}"
@@ -265,12 +256,10 @@ def _batches(plans: Mapping[str, Facts]) -> Section:
     return Section("Batches", rows=rows, bars=bars, plots=plots, note=note)
 
 
-def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
+def _drawn(plans: Mapping[str, Facts]) -> Section:
     """Show which samples orders draw over a run, if some order draws."""
-    drawn = {name: each["coverage"] for name, each in plans.items() if each["coverage"] is not None}
-    paced = {name: each["pacing"] for name, each in plans.items() if each["pacing"] is not None}
-    if not drawn and not paced:
-        return
+    drawn = {name: each["coverage"] for name, each in plans.items() if each["coverage"]}
+    paced = {name: each["pacing"] for name, each in plans.items() if each["pacing"]}
     rows = [
         {
             "": name,
@@ -281,25 +270,22 @@ def _drawn(plans: Mapping[str, Facts]) -> Iterator[Section]:
         }
         for name, each in drawn.items()
     ]
-    seen = {
-        name: [([0, *(epoch + 1 for epoch in each["epochs"])], [0.0, *each["seen"]])]
-        for name, each in drawn.items()
-    }
     plots = []
     if paced:
         lines = {name: [(each["progress"], each["eligible"])] for name, each in paced.items()}
-        plots.append(
-            partial(curves, "Pacing", lines, across="share of the run", up="share eligible")
-        )
-    if seen:
-        plots.append(partial(curves, "Coverage", seen, across="epochs", up="share seen so far"))
+        plots.append(partial(curves, "Pacing", lines, "share of the run", "share eligible"))
+    if drawn:
+        lines = {
+            name: [([0, *(epoch + 1 for epoch in each["epochs"])], [0.0, *each["seen"]])]
+            for name, each in drawn.items()
+        }
+        plots.append(partial(curves, "Coverage", lines, "epochs", "share seen so far"))
     note = (
         "Over the run, of the first seed. Effective samples: equally frequent samples whose mean "
-        "would vary as much. Strategies that are not listed see every sample once an epoch."
+        "would vary as much. Not listed: strategies that see every sample once an epoch, and those "
+        "whose draws are too many to be counted."
     )
-    if any(name not in drawn for name in paced):
-        note += " Draws of the others are too many to be counted."
-    yield Section("Pacing and coverage", rows=rows, plots=plots, note=note)
+    return Section("Pacing and coverage", rows=rows, plots=plots, note=note)
 
 
 def _audit(name: str, audit: Facts) -> Section:
@@ -307,32 +293,26 @@ def _audit(name: str, audit: Facts) -> Section:
     title = f"Precision audit: {name}"
     if "failed" in audit:
         return Section(title, sentences=[f"It could not be audited: {audit['failed']}"])
-    rows = [
-        {
-            "layer": each["name"],
-            **_shares("forward", each["activations"]),
-            **_shares("backward", each["gradients"]),
-            "updates lost": _percent(each["lost"]),
-            "if bf16 weights": _percent(each["lost_in_bf16"]),
-        }
-        for each in audit["layers"]
-    ]
+    rows = []
+    for each in audit["layers"]:
+        row = {"layer": each["name"]}
+        for way, seen in (("forward", each["activations"]), ("backward", each["gradients"])):
+            for what in ("zero", "flushed", "subnormal", "overflowed"):
+                row[f"{way}: {what}"] = _percent(seen and seen[what])
+        row["updates lost"] = _percent(each["lost"])
+        rows.append(row | {"if bf16 weights": _percent(each["lost_in_bf16"])})
     scale = f", loss scale {number(audit['loss_scale'])}" if audit["mode"] == "fp16" else ""
+    rest = audit["num_layers"] - len(rows)
+    more = f" And {plural(rest, 'layer')} with smaller errors." if rest else ""
     note = (
         f"{plural(audit['updates'], 'update')} in {audit['mode']}{scale}, after the last run. "
         "Zero: share of all values; the others: of those that are not zero. Flushed: became zero. "
-        "Subnormal: kept with fewer digits."
+        f"Subnormal: kept with fewer digits.{more}"
     )
-    if rest := audit["num_layers"] - len(rows):
-        note += f" And {plural(rest, 'layer')} with smaller errors."
     said = [*(audit["advice"] or [f"Nothing speaks against {audit['mode']}."])]
     if audit["advice_on_fp16"] is not None:
         said += audit["advice_on_fp16"] or ["Nothing that was seen speaks against fp16 either."]
     return Section(title, sentences=said, rows=rows, note=note)
-
-
-def _shares(way: str, seen: Facts | None) -> dict[str, str]:
-    return {f"{way}: {what}": _percent(None if seen is None else seen[what]) for what in _SHARES}
 
 
 def _percent(share: float | None) -> str:

@@ -8,14 +8,7 @@ from pathlib import Path
 from batchwright._format import duration, number, percent, plural
 from batchwright.layout import Layout
 from batchwright.report.plots import band
-from batchwright.report.sections import (
-    DOTS,
-    Report,
-    Section,
-    dial_section,
-    drawable,
-    shape_plots,
-)
+from batchwright.report.sections import DOTS, Report, Section, dial_section, shape_plots
 from batchwright.stats.costs import StepCosts
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
@@ -65,20 +58,20 @@ def plan_report(view: PlanView) -> Report:
     """Describe a plan; if it was inspected, with what to do first, shapes and costs."""
     facts, unit, file = view.facts, view.unit, view.facts.file
     measured, inspected = facts.measured, facts.inspected
+    update = f"{plural(file.world_size, 'rank')} × {plural(file.accumulate, 'batch')}"
     sections = []
     if inspected is not None or measured is None:
-        sections.append(Section("What to do first", sentences=first_steps(facts, unit)))
+        sections = [
+            Section("What to do first", sentences=first_steps(facts, unit)),
+            _coverage(facts),
+        ]
     if measured is not None:
         sections += [_lengths(view, measured), _waste(facts, measured, unit)]
+    if facts.dial is not None:
+        sections.append(dial_section(facts.dial, note=f"Updates of {update}."))
     if inspected is not None:
         sections.append(_shapes(inspected.shapes_of_batches, unit))
-    if facts.dial is not None:
-        ranks, slots = plural(file.world_size, "rank"), plural(file.accumulate, "batch")
-        sections.append(dial_section(facts.dial, note=f"Updates of {ranks} × {slots}."))
-    if inspected is not None:
         sections += _costs(inspected.step_costs, unit)
-    if inspected is not None or measured is None:
-        sections.append(_coverage(facts))
     layout = layout_line(file.layout, unit)
     rows = [{"": label, " ": figure, "  ": note} for label, figure, note in _figures(view)]
     name = Path(view.plan or "").name
@@ -100,7 +93,7 @@ def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
     if measured is None:
         last = "Name the SOURCE that the plan was made for, to see padding, mix and balance."
         return [*said, last]
-    said += [*_padding(facts, measured), *_unlike(measured.stats), *_waiting(measured.stats)]
+    said += [*_padding(facts, measured), *_mix(measured.stats)]
     return said or [
         "Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is seen."
     ]
@@ -113,12 +106,10 @@ def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
     if file.absent:
         parts.append(f"{plural(file.absent, 'sample')} in no batch")
     if parts:
-        cure = ""
+        cure = "If the file is not the shard of a single rank, plan again."
         if "oversize" in dropped:
-            cure = " Raise the budget, or cut longer samples: --oversize truncate."
-        elif file.absent:
-            cure = " If the file is not the shard of a single rank, plan again."
-        yield f"This epoch does not see every sample: {', '.join(parts)}.{cure}"
+            cure = "Raise the budget, or cut longer samples: --oversize truncate."
+        yield f"This epoch does not see every sample: {', '.join(parts)}. {cure}"
     if file.repeated:
         yield (
             f"{plural(file.repeated, 'repetition')} of samples: right for an order that draws, "
@@ -163,7 +154,8 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
     yield f"{percent(waste)} of what is computed is padding. {cure}"
 
 
-def _unlike(stats: PlanStats) -> Iterator[str]:
+def _mix(stats: PlanStats) -> Iterator[str]:
+    """Name updates that are unlike one another, and ranks that wait."""
     if stats.dispersion > UNLIKE:
         cure = "More batches an update mix better: --step-tokens, or --accumulate."
         if stats.world_size * stats.accumulate >= 8:
@@ -172,25 +164,21 @@ def _unlike(stats: PlanStats) -> Iterator[str]:
             f"Updates are unlike one another: dispersion {number(stats.dispersion)}, where a plain "
             f"shuffle has 1. {cure}"
         )
-
-
-def _waiting(stats: PlanStats) -> Iterator[str]:
-    balances = "balances the cost of batches over ranks"
+    if stats.world_size == 1:
+        return
+    cure = "balances the cost of batches over ranks"
     if stats.accumulate == 1:
-        balances += (
-            "; with one batch a rank that makes updates unlike one another, so raise --accumulate "
-            "with it"
-        )
-    if stats.world_size > 1 and stats.imbalance_padded >= IMBALANCE:
+        cure += "; with one batch a rank updates become unlike: raise --accumulate with it"
+    if stats.imbalance_padded >= IMBALANCE:
         yield (
             f"Ranks wait: the slowest rank of a step takes {stats.imbalance_padded:.3f} × the mean "
-            f"in padded tokens. --cost padded {balances}."
+            f"in padded tokens. --cost padded {cure}."
         )
-    elif stats.world_size > 1 and stats.imbalance_quadratic >= IMBALANCE:
+    elif stats.imbalance_quadratic >= IMBALANCE:
         yield (
             "Ranks are even in padded tokens, but in squared lengths the slowest rank of a step "
             f"takes {stats.imbalance_quadratic:.3f} × the mean. If attention takes most of the "
-            f"time: --cost quadratic {balances}."
+            f"time: --cost quadratic {cure}."
         )
 
 
@@ -199,10 +187,8 @@ def _lengths(view: PlanView, measured: Measured) -> Section:
     row = {"samples": number(lengths.num_samples), view.unit: number(lengths.num_tokens)}
     for name in ("min", "median", "mean", "p95", "max"):
         row[name] = number(getattr(lengths, name))
-    histogram = drawable(lengths.histogram)
-    note = "" if histogram else "All samples are equally long."
     title = f"Lengths of {view.source}" if view.source else "Lengths"
-    return Section(title, rows=[row], histogram=histogram, unit=view.unit, note=note)
+    return Section(title, rows=[row], histogram=lengths.histogram, unit=view.unit)
 
 
 def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
@@ -226,21 +212,24 @@ def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
 
 def _shapes(shapes: ShapeStats, unit: str) -> Section:
     is_packed = shapes.kind == "packed"
-    note = f"{number(shapes.distinct)} distinct shapes of a {'row' if is_packed else 'batch'}"
-    if shapes.distinct > len(shapes.commonest):
-        note += f", the {number(len(shapes.commonest))} commonest are listed"
+    note = f"The commonest of {number(shapes.distinct)} distinct shapes."
     plots = shape_plots({"Batch shapes": shapes}, unit=unit)
     rows = []
     for each in shapes.commonest:
         columns = (each.length,) if isinstance(each.length, int) else each.length
         length = " + ".join(map(number, columns))
-        shape = {"row length": length}
-        if not is_packed:
-            shape = {"rows × length": f"{number(each.rows)} × {length}"}
-        share, padding = percent(each.share), percent(each.padding)
-        counts = {"batches": number(each.batches), "of all": share, "samples": number(each.samples)}
-        rows.append(shape | counts | {"padding": padding})
-    note = f"{note}. {DOTS}" if plots else f"{note}."
+        rows.append(
+            {
+                "shape": length if is_packed else f"{number(each.rows)} × {length}",
+                "batches": number(each.batches),
+                "of all": percent(each.share),
+                "samples": number(each.samples),
+                "padding": percent(each.padding),
+            }
+        )
+    note += (
+        f" Plotted: {'samples' if is_packed else 'rows'} against length. {DOTS}" if plots else ""
+    )
     return Section("Batch shapes", rows=rows, plots=plots, note=note)
 
 
@@ -254,39 +243,26 @@ def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
         row["slowest rank over mean"] = f"{costs.slowest_over_mean:.3f}"
         row["waiting"] = percent(costs.waiting)
         note += " Waiting: for the slowest rank, if time follows padded tokens."
-    plots = []
-    if costs.num_steps > 1:
-        note += " Plotted: the mean, and the least to the most"
-        note += " of ranks." if costs.steps_a_point == 1 else " of ranks and steps."
-        up = f"padded {unit} a rank"
-        plots.append(partial(band, "Cost per step", costs.curve, up=up))
+    plot = partial(band, "Cost per step", costs.curve, up=f"padded {unit} a rank")
+    plots = [plot] if costs.num_steps > 1 else []
+    if plots:
+        note += " Plotted: the mean, and the least to the most of ranks and steps."
     yield Section("Cost per rank and step", rows=[row], plots=plots, note=note)
     if costs.per_rank is not None and costs.world_size > 1:
-        total = f"padded {unit} of the epoch"
-        ranks_of = enumerate(costs.per_rank)
-        yield Section(rows=[{"rank": str(rank), total: number(cost)} for rank, cost in ranks_of])
+        of_epoch = enumerate(map(number, costs.per_rank))
+        yield Section(rows=[{"rank": str(rank), "of the epoch": cost} for rank, cost in of_epoch])
 
 
 def _coverage(facts: PlanFacts) -> Section:
-    """Show how often an epoch holds each sample, and what it leaves out, with the reason."""
-    file, coverage = facts.file, facts.file.coverage
-    rows = []
+    """Show how often an epoch holds each sample."""
+    coverage, rows = facts.file.coverage, []
     for each in coverage.times:
         said = {0: "in no batch", 1: "once"}.get(each.times, f"{number(each.times)} times")
         if each.times == coverage.most:
             said += " or more"
         share = "" if each.share is None else percent(each.share)
         rows.append({"": said, "samples": number(each.samples), "of all": share})
-    left_out = {f"dropped: {reason}": n for reason, n in file.dropped_by_reason.items()}
-    for name, count in (left_out | {"truncated": facts.truncated, "split": facts.split}).items():
-        if count or name in left_out:
-            rows.append({"": name, "samples": number(count), "of all": ""})
-    note = "The file does not say how many samples the data have."
-    if coverage.num_lengths is not None:
-        note = f"Of {plural(coverage.num_lengths, 'sample')}."
-    if file.dropped:
-        note += " Dropped ones are among those in no batch."
-    return Section("Coverage", rows=rows, note=note)
+    return Section("Coverage", rows=rows)
 
 
 def layout_line(layout: Layout, unit: str) -> str:

@@ -50,12 +50,8 @@ _STYLE = {
 _WIDTH, _HEIGHT = 4.6, 3.0
 _LEGEND_LINE = 0.21
 _WIDEST_LABEL = 60
-_LARGEST_DOT = 260.0
-_SMALLEST_DOT = 6.0
-_ROOM = 1.5
-_LEAST_DECADE = 12.0
-_LEAST_DISPERSION = 1e-3
-"""Smaller dispersions are drawn here, as 0 has no logarithm."""
+_LARGEST_DOT, _SMALLEST_DOT = 260.0, 6.0
+_LEAST_DISPERSION = 1e-3  # smaller ones are drawn here, as 0 has no logarithm
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Places and heights."""
@@ -64,10 +60,8 @@ Curve = tuple[Sequence[float], Sequence[float]]
 def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
     """Draw the positions of the mixing dial into a file: efficiency against dispersion.
 
-    Guarantees a labelled point for each position (equal ones share one), a transparent background
-    and greys that are legible on light and dark pages, text as text in an SVG, and the same bytes
-    for the same dial, whatever has been set in matplotlib. If drawing fails, the file stays as it
-    was.
+    Guarantees a plot that is legible on light and dark pages, and the same bytes for the same
+    dial, whatever has been set in matplotlib. If drawing fails, the file stays as it was.
 
     Args:
         dial: What `mixing_dial` returns.
@@ -75,8 +69,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
 
     Raises:
         MissingExtraError: Without matplotlib.
-        SourceError: If the file's name has another suffix, the dial has no positions, or the file
-            cannot be written.
+        SourceError: Another suffix, a dial without positions, or a file that cannot be written.
 
     Example:
         >>> import tempfile
@@ -88,10 +81,7 @@ def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
     """
     kind = plot_format(path)
     if not dial:
-        raise SourceError(
-            "plot_dial of no positions: expected what mixing_dial returns, at least one. "
-            "Smaller batches or more samples make positions that can be planned."
-        )
+        raise SourceError("plot_dial of no positions: expected at least one. Plan smaller batches.")
     drawn = _rendered(partial(dial_figure, dial), kind, extra="plots")
     write_bytes(path, drawn, SourceError)
 
@@ -109,8 +99,7 @@ def plot_format(path: str | PathLike[str]) -> str:
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         raise SourceError(
-            f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf, which "
-            "says how to draw it."
+            f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf."
         )
     return kind
 
@@ -157,10 +146,7 @@ def _figure(title: str, draw: Callable[[Axes], None], inches: tuple[float, float
 
 
 def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, P], str]:
-    """Make a function that draws on axes one of a title that returns SVG.
-
-    It raises `MissingExtraError` without matplotlib.
-    """
+    """Make a function that draws on axes one of a title that returns SVG."""
 
     @wraps(draw)
     def plot(title: str, /, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -174,7 +160,7 @@ def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[st
 
 @_plot
 def curves(
-    axes: Axes, lines: Mapping[str, Sequence[Curve]], *, across: str, up: str, skipped: int = 0
+    axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: str, skipped: int = 0
 ) -> None:
     """Draw lines, all of one name in one colour; the first `skipped` heights may lie outside."""
     named: dict[str, Artist] = {}
@@ -286,8 +272,8 @@ def _name_axes(axes: Axes, across: str, up: str) -> None:
 
 def _with_room(values: FloatArray) -> tuple[float, float]:
     """Return limits of a logarithmic axis, wide enough for a round number to lie in them."""
-    low, high = values.min() / _ROOM, values.max() * _ROOM
-    more = max(1.0, _LEAST_DECADE / (high / low)) ** 0.5
+    low, high = values.min() / 1.5, values.max() * 1.5
+    more = max(1.0, 12.0 * low / high) ** 0.5
     return float(low / more), float(high * more)
 
 

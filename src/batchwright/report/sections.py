@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
@@ -34,18 +35,24 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report; what is empty is left out."""
+    """A part of a report; what is empty is left out, and so is one without content."""
 
     title: str = ""
     sentences: Sequence[str] = ()
     cards: Sequence[Card] = ()
     rows: Sequence[Mapping[str, str]] = ()  # a table: heading → cell, the same headings in each row
     bars: Sequence[float] = ()  # the share of each row, from 0 to 1
-    histogram: Histogram | None = None
+    histogram: Histogram | None = None  # not drawn where all lengths are equal
     unit: str = "tokens"  # of the histogram
     plots: Sequence[Plot] = ()  # of pages only
     code: Sequence[str] = ()  # lines to paste
     note: str = ""  # in small print
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is more than a title and a note."""
+        parts = (self.sentences, self.cards, self.rows, self.plots, self.code)
+        return any(parts) or self.histogram is not None
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Report:
 
     title: str
     about: str  # below the title
-    facts: Mapping[str, object]  # what `--json` prints
+    facts: object  # what `--json` prints
     sections: Sequence[Section]  # of the page
     printed: Sequence[Section]  # in a terminal
 
@@ -93,16 +100,11 @@ def page(report: Report) -> str:
     return environment.from_string(template).render(
         title=all_printable(report.title),
         about=all_printable(report.about),
-        sections=all_printable(list(report.sections)),
+        sections=all_printable([each for each in report.sections if each.has_content]),
         # Inside of a script only its end tag has to be escaped.
         facts=json.dumps(report.facts, allow_nan=False).replace("<", "\\u003c"),
         steps=steps,
     )
-
-
-def drawable(histogram: Histogram) -> Histogram | None:
-    """Return a histogram, unless all lengths are equal."""
-    return None if histogram.edges[-1] - histogram.edges[0] == 1 else histogram
 
 
 def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
@@ -127,38 +129,20 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
     )
 
 
-def shape_plots(
-    plans: Mapping[str, ShapeStats], *, unit: str = "tokens", before: str = ""
-) -> list[Plot]:
-    """Draw rows against length: the more batches, the larger the dot.
-
-    Args:
-        plans: Title → its shapes. Equal ones are drawn once, few ones not at all.
-        unit: What lengths count.
-        before: Words before each title.
-    """
-    alike: list[tuple[ShapeStats, list[str]]] = []
+def shape_plots(plans: Mapping[str, ShapeStats], *, unit: str = "tokens") -> list[Plot]:
+    """Draw rows against length; equal shapes are drawn once, few ones not at all."""
+    alike: dict[ShapeStats, list[str]] = {}
     for title, shapes in plans.items():
-        known = next((titles for each, titles in alike if each == shapes), None)
-        if known is not None:
-            known.append(title)
-        elif shapes.distinct >= _FEW_SHAPES:
-            alike.append((shapes, [title]))
+        alike.setdefault(shapes, []).append(title)
     plots: list[Plot] = []
-    for shapes, (first, *others) in alike:
-        grid = shapes.grid
-        points = [
-            (_middle(grid.lengths, across), _middle(grid.rows, up), count)
-            for across, up, count in grid.cells
-        ]
-        names = ", ".join([first, *others])
-        if len(others) > 1:
-            names = f"{first} and {len(others)} others"
-        up = "samples" if shapes.kind == "packed" else "rows"
-        plots.append(partial(dots, before + names, points, across=f"{unit} of a row", up=up))
+    for shapes, titles in alike.items():
+        across, up = (
+            [sqrt(low * (high - 1)) for low, high in pairwise(edges)]  # middles of bins
+            for edges in (shapes.grid.lengths, shapes.grid.rows)
+        )
+        points = [(across[x], up[y], count) for x, y, count in shapes.grid.cells]
+        title = titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
+        what = "samples" if shapes.kind == "packed" else "rows"
+        if shapes.distinct >= _FEW_SHAPES:
+            plots.append(partial(dots, title, points, across=f"{unit} of a row", up=what))
     return plots
-
-
-def _middle(edges: Sequence[int], place: int) -> float:
-    """Return the middle of a bin on a logarithmic axis."""
-    return sqrt(edges[place] * (edges[place + 1] - 1))

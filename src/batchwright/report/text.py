@@ -83,7 +83,7 @@ def curve(heights: FloatArray, rows: int) -> list[str]:
 
 def print_sections(console: Console, sections: Sequence[Section]) -> None:
     """Print sections, as wide as the console. Names of files and the like are made `printable`."""
-    for section in all_printable(list(sections)):
+    for section in all_printable([each for each in sections if each.has_content]):
         console.print()
         if section.title:
             console.print(Text(section.title, "bold cyan", overflow="fold"))
@@ -95,7 +95,7 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
             console.print(Padding(Text(card.text, overflow="fold"), (0, 0, 1, 12)))
         if section.rows:
             console.print(_table(section, console.width))
-        if section.histogram is not None:
+        if section.histogram is not None and len(section.histogram.counts) > 1:
             for line in curve(section.histogram.heights(console.width), _CURVE_ROWS):
                 console.print(Text(line, "cyan"))
             console.print(Text(_axis(section.histogram, console.width), "dim"))
