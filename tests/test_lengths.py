@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.lengths import as_lengths, fingerprint, logs, runs
+from batchwright.lengths import Lengths, as_lengths, fingerprint, logs, runs
 from tests import strategies
 
 
@@ -81,3 +81,14 @@ def test_logs_increase_and_stay_near_the_true_one(values):
     array = np.sort(np.array(values))
     assert (np.diff(logs(array)) >= 0).all()
     assert np.abs(logs(array) - np.log2(array)).max() < 0.09
+
+
+def test_checked_lengths_are_taken_as_they_are():
+    checked = Lengths.of([5, 3, 8, 2])
+    assert Lengths.of(checked) is checked
+    assert as_lengths(checked) is checked.array
+    plan = bw.plan(checked, max_tokens=10)
+    assert plan.origin.fingerprint == checked.fingerprint
+    assert plan.stats(checked) == plan.stats([5, 3, 8, 2])
+    with pytest.raises(bw.errors.LengthsError, match=r"expected \[n\]"):
+        as_lengths(Lengths.of([[5, 3], [8, 2]]))

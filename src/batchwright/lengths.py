@@ -1,7 +1,11 @@
 """Lengths of samples: checked once, counted, hashed."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,26 @@ MOST_TOKENS = 2**62
 """The most that are counted in 64-bit integers."""
 
 _DENSE = 1 << 22  # lengths up to here are counted in a table, whatever their number
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """Lengths that were checked by `as_lengths`, and are hashed once: for several uses."""
+
+    array: LengthArray
+
+    @classmethod
+    def of(cls, lengths: IntoLengths) -> Lengths:
+        """Check lengths, integer[n] or [n, k], unless they are checked already."""
+        return lengths if isinstance(lengths, cls) else cls(as_lengths(lengths, columns=True))
+
+    def __array__(self, *args: object, **options: object) -> LengthArray:
+        return self.array
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+        return fingerprint(self.array)
 
 
 def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
@@ -45,6 +69,8 @@ def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
         batchwright.errors.LengthsError: lengths[1] is 0, but every length must be at least 1. \
 Remove empty samples, or count them as 1.
     """
+    if isinstance(lengths, Lengths) and (columns or lengths.array.ndim == 1):
+        return lengths.array
     try:
         array = np.asarray(_listed(lengths))
     except (TypeError, ValueError) as error:

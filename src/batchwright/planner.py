@@ -13,7 +13,7 @@ from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Padded, check_cost
-from batchwright.lengths import as_lengths, fingerprint, totals
+from batchwright.lengths import Lengths, totals
 from batchwright.order import Order, Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
@@ -92,9 +92,11 @@ class Planner:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
-        checked = as_lengths(lengths, columns=True)
-        # The caller may write to its array later.
-        self.lengths: LengthArray = checked.copy() if checked.flags.writeable else checked
+        checked = Lengths.of(lengths)
+        if checked.array.flags.writeable:  # the caller may write to its array later
+            checked = Lengths(checked.array.copy())
+        self.lengths: LengthArray = checked.array
+        self._fingerprint = checked.fingerprint
         self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else as_order(order)
         self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
@@ -104,7 +106,6 @@ class Planner:
         )
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
-        self._fingerprint = fingerprint(self.lengths)
         self._items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
         self._epochs = Epochs(
             self.order, self.batching, self._items, totals(self.lengths), self.seed

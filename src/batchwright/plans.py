@@ -14,7 +14,7 @@ from batchwright._checks import check_choice, keep_whole, whole_number
 from batchwright._random import BLOCK
 from batchwright.errors import PlanError
 from batchwright.layout import Layout, Padded
-from batchwright.lengths import as_lengths, fingerprint
+from batchwright.lengths import Lengths
 from batchwright.typing import IntArray, IntoLengths, Last
 
 if TYPE_CHECKING:
@@ -263,9 +263,9 @@ class Plan:
         Raises:
             PlanError: If the plan was made for other lengths.
         """
-        array = as_lengths(lengths, columns=True)
-        self.check_made_for(len(array), fingerprint(array))
-        entries: IntArray = array[self.indices].astype(np.int64, copy=False)
+        checked = Lengths.of(lengths)
+        self.check_made_for(len(checked.array), checked.fingerprint)
+        entries: IntArray = checked.array[self.indices].astype(np.int64, copy=False)
         if self.starts is not None:
             entries = entries - self.starts
         if self.layout.max_length is not None:

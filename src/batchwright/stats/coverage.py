@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from batchwright._checks import whole_number
 from batchwright.errors import PlanError
-from batchwright.lengths import total_of, totals
+from batchwright.lengths import Lengths, total_of, totals
 from batchwright.order.scores import as_groups, refuse_other_data
 from batchwright.planner import Planner
 from batchwright.typing import FloatArray, IntArray
@@ -129,6 +129,7 @@ def coverage(
     names, labels = _labels(given, planner.num_samples)
     sizes = np.bincount(labels, minlength=len(names))
     times = np.zeros(planner.num_samples, dtype=np.int64)
+    checked = Lengths(planner.lengths)
     rows: list[dict[str, Any]] = []
     for epoch in chosen.tolist():
         plan = planner(epoch)
@@ -140,7 +141,7 @@ def coverage(
                 "progress": _progress(planner, epoch),
                 "eligible": _eligible(planner, epoch),
                 "draws": plan.indices.size,
-                "tokens": total_of(plan.entry_lengths(planner.lengths)),
+                "tokens": total_of(plan.entry_lengths(checked)),
                 "deferred": plan.dropped.get("deferred", np.empty(0)).size,
                 "seen": np.count_nonzero(times) / times.size,
                 "most": int(times.max()),

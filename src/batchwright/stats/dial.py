@@ -12,6 +12,7 @@ import numpy as np
 from batchwright._checks import whole_number
 from batchwright.batching import TokenBudget
 from batchwright.errors import BudgetError, PlanError
+from batchwright.lengths import Lengths
 from batchwright.planner import Planner
 from batchwright.typing import IntoLengths
 
@@ -85,11 +86,11 @@ def mixing_dial(
         raise BudgetError(
             f"mixing_dial(positions={positions!r:.60}): expected a list of settings of mixing."
         )
-    found = []
+    found, checked = [], Lengths.of(lengths)
     for mixing in positions:
         try:
             planner = Planner(
-                lengths,
+                checked,
                 batching=dataclasses.replace(batching, mixing=mixing),
                 seed=seed,
                 world_size=world_size,
@@ -99,7 +100,7 @@ def mixing_dial(
             )
         except PlanError:
             continue
-        stats = [planner(epoch).stats(planner.lengths) for epoch in range(epochs)]
+        stats = [planner(epoch).stats(checked) for epoch in range(epochs)]
         found.append(
             DialPosition(
                 mixing,

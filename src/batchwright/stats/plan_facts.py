@@ -8,7 +8,7 @@ import numpy as np
 from batchwright.batching import FixedSize, TokenBudget
 from batchwright.errors import BatchwrightError
 from batchwright.layout import Layout
-from batchwright.lengths import as_lengths
+from batchwright.lengths import Lengths, as_lengths
 from batchwright.planner import plan as plan_of
 from batchwright.plans import Plan
 from batchwright.stats.costs import StepCosts, step_costs
@@ -16,7 +16,7 @@ from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats, length_stats
 from batchwright.stats.plan_stats import PlanStats, count_distinct
 from batchwright.stats.shapes import ShapeStats, shape_stats
-from batchwright.typing import IntArray, IntoLengths, LengthArray
+from batchwright.typing import IntArray, IntoLengths
 
 _MOST_TIMES = 8
 
@@ -167,22 +167,22 @@ def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
         >>> facts.file.num_samples, facts.measured.lengths.median
         (4, 4.0)
     """
-    array = as_lengths(lengths)
-    stats = plan.stats(array)
-    plain = plain_batches(plan.entry_lengths(array), plan.layout, seed=plan.origin.seed)
+    checked = Lengths.of(lengths)
+    array, stats = as_lengths(checked), plan.stats(checked)
+    plain = plain_batches(plan.entry_lengths(checked), plan.layout, seed=plan.origin.seed)
     waste = Waste(_waste(stats, plan.layout), None if plain is None else _waste(plain, plan.layout))
     return PlanFacts(file_facts(plan), Measured(stats, length_stats(array), plain, waste))
 
 
 def inspected_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
     """Gather what `inspect` shows. O(n log n), and two more plans at most."""
-    array = as_lengths(lengths)
-    facts = plan_facts(plan, array)
+    checked = Lengths.of(lengths)
+    facts = plan_facts(plan, checked)
     assert facts.measured is not None  # noqa: S101 -- there are lengths
     inspected = Inspected(
-        shape_stats(plan, array),
-        step_costs(plan, array),
-        within_budget(plan, array, max_tokens=facts.measured.stats.max_batch_tokens),
+        shape_stats(plan, checked),
+        step_costs(plan, checked),
+        within_budget(plan, checked, max_tokens=facts.measured.stats.max_batch_tokens),
     )
     return replace(facts, inspected=inspected)
 
@@ -281,7 +281,7 @@ def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> PlainBatch
     )
 
 
-def within_budget(plan: Plan, lengths: LengthArray, *, max_tokens: int) -> BudgetedBatches | None:
+def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> BudgetedBatches | None:
     """Measure what a plan without a budget would waste within one.
 
     Example:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchwright._format import percent
-from batchwright.lengths import as_lengths, sums_of_batches, total_of
+from batchwright.lengths import Lengths, sums_of_batches, total_of
 from batchwright.typing import Cost, IntArray, IntoLengths
 from batchwright.updates import rank_imbalance
 
@@ -103,8 +103,8 @@ def _shown(name: str, figure: float | dict[str, int] | None) -> str:
 
 def plan_stats(plan: Plan, lengths: IntoLengths) -> PlanStats:
     """Measure a plan."""
-    original = as_lengths(lengths, columns=True)
-    columns = plan.entry_lengths(original)
+    checked = Lengths.of(lengths)
+    original, columns = checked.array, plan.entry_lengths(checked)
     offsets, layout, origin = plan.offsets, plan.layout, plan.origin
     laid_out, entries = layout.batch_tokens(columns, offsets), layout.areas(columns)
     tokens = sums_of_batches(entries, offsets)
