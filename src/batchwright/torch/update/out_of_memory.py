@@ -1,9 +1,8 @@
-"""Running out of memory: how to recognize it, what to free, which batch sizes to avoid later."""
+"""Running out of memory: how to recognize it, what to free, how to go on."""
 
 import gc
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -15,11 +14,6 @@ from batchwright.torch.data.trees import tensors_of
 from batchwright.typing import Batch
 
 T = TypeVar("T")
-
-PATIENCE = 100
-"""Updates in which memory does not run out, after which the limit grows."""
-
-_GROWTH = 1.1
 
 _DEVICES = r"(CUDA|CUBLAS|CUDNN|HIP|ROCM|XPU|MPS|NPU|HPU|NCCL)"
 _MESSAGES = re.compile(
@@ -82,41 +76,7 @@ def on_what_fits(run: Callable[[Batch], T], batch: Batch, *, split: Split) -> T:
     return found
 
 
-@dataclass(frozen=True)
-class SizeLimit:
-    """The batch size that recently ran out of memory: batches as large are split beforehand.
-
-    Memory may become free again: after 100 clean updates the limit grows by a tenth.
-
-    Example:
-        >>> limit = SizeLimit().lowered(torch.zeros(10, 100))
-        >>> limit.excludes(torch.zeros(10, 100)), limit.excludes(torch.zeros(10, 99))
-        (True, False)
-    """
-
-    tokens: float | None = None  # batches of so many or more are split; None: no batch is
-    clean: int = 0  # updates since memory last ran out
-
-    def excludes(self, batch: Batch) -> bool:
-        """Return whether to split a batch before it is tried."""
-        return self.tokens is not None and _tokens_of(batch) >= self.tokens
-
-    def lowered(self, batch: Batch) -> "SizeLimit":
-        """Return the limit after this batch ran out of memory."""
-        tokens = float(_tokens_of(batch))
-        lowest = tokens if self.tokens is None else min(self.tokens, tokens)
-        return SizeLimit(lowest)
-
-    def after_update(self, retries: int) -> "SizeLimit":
-        """Return the limit after an update that started again so many times."""
-        if self.tokens is None:
-            return self
-        if self.clean + 1 < PATIENCE:
-            return replace(self, clean=0 if retries else self.clean + 1)
-        return SizeLimit(self.tokens if retries else self.tokens * _GROWTH)
-
-
-def _tokens_of(batch: Batch) -> int:
+def tokens_of(batch: Batch) -> int:
     """Return rows × columns of a batch's largest tensor."""
     shapes = [tensor.shape for tensor in tensors_of(batch) if tensor.ndim]
     return max((shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes), default=0)

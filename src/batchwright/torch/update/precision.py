@@ -14,7 +14,6 @@ from batchwright.torch.data.rows import Split, halves
 from batchwright.torch.update.loss_check import LossFindings
 from batchwright.torch.update.loss_functions import LossSum
 from batchwright.torch.update.modes import MODES, UNSCALED, Mode, Policy, agreed
-from batchwright.torch.update.out_of_memory import SizeLimit
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.update.step import stepping
 from batchwright.torch.update.update import Session, Update
@@ -49,7 +48,7 @@ class Precision(Session):
         evidence: What was measured for ``"auto"``. None: nothing was.
         applied: Updates that moved the parameters.
         skipped: Updates that did not, as gradients were not finite.
-        limit: The batch size that recently did not fit into memory.
+        limit: Batches of more tokens are split before they are tried. None: memory has not run out.
         findings: What is known of the loss functions that were used.
 
     Raises:
@@ -189,7 +188,7 @@ class Precision(Session):
             "applied": self.applied,
             "skipped": self.skipped,
             "below": self.below,
-            "limit": [self.limit.tokens, self.limit.clean],
+            "limit": self.limit,
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -209,7 +208,7 @@ class Precision(Session):
             self.mode = mode
         self.load_scaler(saved["scaler"])
         self.applied, self.skipped, self.below = (saved[name] for name in _COUNTS)
-        self.limit = SizeLimit(*saved["limit"])
+        self.limit = saved["limit"]
 
 
 def _number(value: object) -> float:
@@ -249,8 +248,6 @@ def _checked_state(state: object) -> State:
     mode, limit, scaler = state["mode"], state["limit"], state["scaler"]
     if mode is not None:
         check_choice(wrong, "mode", mode, (*MODES, "custom"), PrecisionError)
-    if not isinstance(limit, list | tuple) or len(limit) != 2:
-        raise PrecisionError(f"{wrong}: limit is {limit!r}, expected [tokens or None, updates].")
     if scaler not in (None, {}):  # the latter of one that is switched off
         if not isinstance(scaler, Mapping) or sorted(scaler) != _SCALER:
             raise PrecisionError(f"{wrong}: scaler is {scaler!r}, expected a dict with {_SCALER}.")
@@ -258,11 +255,6 @@ def _checked_state(state: object) -> State:
             name: between(name, value, *_RANGES[name]) if name in _RANGES else count(name, value)
             for name, value in scaler.items()
         }
-    tokens = None if limit[0] is None else between("limit", limit[0])
+    limit = None if limit is None else between("limit", limit)
     counts = {name: count(name, state[name]) for name in _COUNTS}
-    return {
-        "mode": mode,
-        "scaler": scaler or None,
-        "limit": (tokens, count("limit", limit[1])),
-        **counts,
-    }
+    return {"mode": mode, "scaler": scaler or None, "limit": limit, **counts}

@@ -26,7 +26,7 @@ from batchwright.torch.update.loss_functions import (
 )
 from batchwright.torch.update.measuring import Evidence, measured
 from batchwright.torch.update.modes import Mode, Policy, agreed, policy_for
-from batchwright.torch.update.out_of_memory import SizeLimit, is_out_of_memory, release_memory
+from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory, tokens_of
 from batchwright.torch.update.passes import PassState, PassTrace
 from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
@@ -38,6 +38,10 @@ _LOGGER = logging.getLogger("batchwright")
 _BELOW_FLOOR = 3  # with the loss scale below its floor
 _IN_A_ROW = 10  # without a loss scale
 
+# A batch that ran out of memory is tried whole again after a hundred updates without that.
+_BELOW = 0.9
+_GROWTH = 0.9**-0.01
+
 
 @dataclass(eq=False, repr=False)
 class Session:
@@ -48,7 +52,7 @@ class Session:
     scaler: torch.amp.GradScaler | None  # the user's own
     loss_scale_floor: float
     findings: LossFindings
-    limit: SizeLimit = field(default_factory=SizeLimit)
+    limit: float | None = None  # batches of more tokens are split before they are tried
     evidence: Evidence | None = None
     applied: int = 0
     skipped: int = 0
@@ -144,7 +148,8 @@ class Session:
             live.count(batches)
         self.applied += update.applied
         self.skipped += not update.applied
-        self.limit = self.limit.after_update(update.retries)
+        if self.limit is not None and not update.retries:
+            self.limit *= _GROWTH  # memory may have become free again
         scale, skipped = self.loss_scale, not update.applied
         self._in_a_row = self._in_a_row + 1 if skipped and scale == 1.0 else 0
         sinks = skipped and scale != 1.0 and scale < self.loss_scale_floor
@@ -378,7 +383,8 @@ class Update:
         for state in reversed(self._states.values()):  # random states of the beginning last
             state.restore()
             state.refuse_late_buffers()
-        self.session.limit = self.session.limit.lowered(piece.batch)
+        limit = self.session.limit or math.inf
+        self.session.limit = min(limit, _BELOW * tokens_of(piece.batch))
         try:
             parts = self._parts(piece.loss_sum, piece.batch, whole=True)
         except UpdateError as error:
@@ -391,7 +397,7 @@ class Update:
 
     def _fitting(self, loss_sum: LossSum, batch: Batch) -> list[Batch]:
         """Split a batch beforehand that is as large as one which did not fit lately."""
-        if self.session.limit.excludes(batch):
+        if self.session.limit is not None and tokens_of(batch) > self.session.limit:
             with suppress(UpdateError):
                 first, second = self._parts(loss_sum, batch)
                 self.splits += 1
