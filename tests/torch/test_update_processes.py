@@ -306,8 +306,8 @@ def test_a_sinking_scale_of_shards_names_the_layers(shards):
 def test_other_shards_are_refused(shards):
     for rank in shards("refusals"):
         for case, message in {
-            "partly": "2 are not, the first of them 1.weight",
-            "tensors": "fully_shard did not make",
+            "partly": "1.weight is not sharded",
+            "tensors": "fully_shard did not shard",
             "tensor parallel": "is sharded as",
         }.items():
             assert rank[case][0] == "UpdateError"

@@ -122,10 +122,10 @@ def _confirmed(
 def _fake_steps(
     run: Callable[[int, int], Timeline], lengths: IntArray, *, capacity: float
 ) -> dict[Shape, Timeline]:
-    """Run fake steps of shapes that fill a capacity, at lengths from short to long.
+    """Run 8 to 16 fake steps of shapes that fill a capacity, at lengths from short to long.
 
-    Small batches peak elsewhere than large ones: a fit to them is a fifth too low at the budget.
-    So each shape predicted to fill it is tried, and improves the next prediction: 8 to 16 steps.
+    A fit to small batches, which peak elsewhere, is a fifth too low at the budget: each shape
+    predicted to fill it is tried, and improves the next prediction.
     """
     steps: dict[Shape, Timeline] = {}
 

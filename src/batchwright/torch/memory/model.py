@@ -61,13 +61,12 @@ class Part(NamedTuple):
 class Explanation:
     """What the peak of a step consists of: parts by use and the largest tensors, largest first.
 
-    The peak is in bytes, state included. Shares and tensors are those of the most similar step
-    that was tried.
+    Shares and tensors are those of the most similar step that was tried.
     """
 
     rows: int
     length: int
-    peak: int
+    peak: int  # bytes, state included
     parts: tuple[Part, ...]
     tensors: tuple[str, ...]
 
@@ -128,23 +127,18 @@ class MemoryModel:
     """Predicts the peak memory of a training step from the shape of its batch; suggests budgets.
 
     Made by `MemoryModel.fit`. The peak is what is held throughout training (the *state*:
-    parameters, buffers, optimizer state, and gradients that stay over several batches of an
-    update) plus what a step adds: ``a + b·B·L + c·B·L²`` bytes for B rows of length L, the
-    highest of a few such curves.
-
-    Guarantees that budgets keep `margin` of a step's bytes free, beyond the largest ratio of
-    measured to predicted bytes in confirming steps. Holds neither the model nor a tensor.
-
-    It was fitted for lengths from `shortest` to `longest` up to `limit` bytes on a type of device.
+    parameters, buffers, optimizer state, gradients that stay) plus what a step adds: ``a + b·B·L
+    + c·B·L²`` bytes for B rows of length L, the highest of a few such curves. Budgets keep
+    `margin` of a step's bytes free, beyond the largest ratio of measured to predicted bytes.
     """
 
     findings: Findings = field(repr=False)  # state, curves, shapes tried, confirming steps
     _: KW_ONLY
-    shortest: int
+    shortest: int  # the lengths it was fitted for
     longest: int
-    limit: int
+    limit: int  # bytes
     margin: float
-    device: str
+    device: str  # its type
 
     @classmethod
     def fit(
@@ -164,22 +158,18 @@ class MemoryModel:
     ) -> Self:
         """Fit a memory model to a training step.
 
-        Runs the step on fake tensors, which have shapes and no memory, at about ten shapes that
-        fill the limit. Two real steps, at half of the limit and below all of it, then measure
-        what kernels take for themselves. Where a step needs to see values, real steps that grow
-        towards the limit are measured instead. They run on the model's own device, and keep a
-        copy of parameters and states on the CPU. Model, optimizers and random states stay as they
-        were.
+        Runs the step on fake tensors, which take no memory, at about ten shapes that fill the
+        limit, and two real steps to measure what kernels take for themselves. Where a step needs
+        to see values, growing real steps are measured instead. Model, optimizers and random states
+        stay as they were; in real steps a copy of parameters and states is kept on the CPU.
 
         Args:
-            model: The model, on the device that it will be trained on, not wrapped for several
-                processes.
+            model: The model, on its device, not wrapped for several processes.
             optimizer: Its optimizer, or several.
             loss_sum: ``(model, batch) → the sum of the loss``.
             make_batch: ``(rows, length) → a batch`` of that shape, on the device that the loss
                 expects: a tensor, or a dict or tuple of tensors with the rows in dimension 0.
-            lengths: integer[n], the lengths of the data. A few of them are tried, from the
-                shortest to the longest.
+            lengths: integer[n], the lengths of the data.
             limit: Bytes that training may take, state included. On a GPU, leave some of the
                 device for what the allocator keeps in reserve.
             autocast: What the forward pass runs in: a type for `torch.autocast`, or a function
@@ -193,8 +183,6 @@ class MemoryModel:
         Raises:
             BudgetError: If the limit leaves no room for one row of the longest length; if batches
                 have other shapes than asked for; if the model cannot be copied.
-            LengthsError: If there are no lengths.
-            LossError: If the loss is not a scalar.
 
         Example:
             >>> model = torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Linear(8, 50))
@@ -264,8 +252,7 @@ class MemoryModel:
 
     def rows_by_length(self) -> RowsByLength:
         """Return how many rows fit for every length up to the longest: `max_batch`, as a table."""
-        rows = self._fitting(np.arange(1, self.longest + 1))
-        return RowsByLength(np.concatenate([rows[:1], rows]))
+        return RowsByLength(self._fitting(np.arange(self.longest + 1)))
 
     def max_tokens(self) -> int:
         """Return the largest budget of padded tokens that is safe for rows of every length.

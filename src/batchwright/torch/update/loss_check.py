@@ -125,25 +125,22 @@ class LossFindings:
         if whole and found.kind == "sum":
             seen = check_loss(trial, _all_losses)
             found = self._found[key] = found if seen.kind == "unknown" else seen
+        if found.kind == "sum":
+            return
+        what, cure = "loss_sum is no sum over rows, as what a row adds depends on other rows", ""
         if found.kind == "unknown":
-            raise UpdateError(
-                "the batch cannot be split: it is not known whether loss_sum is a sum over rows "
-                f"({found.detail}). Lower the budget. {_IF_A_SUM}"
-            )
-        if found.kind != "sum":
-            raise UpdateError(
-                "the batch cannot be split: what a row adds to loss_sum depends on other rows "
-                f"({found.detail}), so it is no sum over rows. Lower the budget."
-            )
+            what, cure = "it is not known whether loss_sum is a sum over rows", f" {_IF_A_SUM}"
+        raise UpdateError(
+            f"the batch cannot be split: {what} ({found.detail}). Lower the budget.{cure}"
+        )
 
     def __getstate__(self) -> dict[str, object]:
         """Leave findings out: functions are others in another process."""
         return {"enabled": self.enabled, "_found": {}, "_tries": {}}
 
     def _key(self, loss_sum: LossSum) -> Hashable:
-        code, parts = identity(loss_sum)
-        known = (code, parts) in self._found or len(self._found) < _MOST
-        return (code, parts) if known else code
+        key = identity(loss_sum)
+        return key if key in self._found or len(self._found) < _MOST else key[0]
 
     def _try(self, key: Hashable, trial: Trial) -> Finding:
         self._tries[key] = self._tries.get(key, 0) + 1
@@ -293,11 +290,7 @@ def _rounds(model: torch.nn.Module, policy: Policy) -> bool:
 
 
 def _few_losses(passes: _Passes) -> Finding:
-    """Compare the losses of a few rows, by three forward passes alone.
-
-    No mean passes for a sum: two losses of one sign add up to more than any mean of them. A loss
-    whose gradient alone depends on other rows does.
-    """
+    """Compare the losses of a few rows, by three forward passes: no mean passes for a sum."""
     passes.compare_losses()
     cuts = _few_rows(passes.trial)
     return passes.compare(cuts[0]) if cuts else Finding("unknown")
@@ -328,7 +321,6 @@ def _all_losses(passes: _Passes) -> Finding:
     """Compare the losses of a whole batch, or of its half, and so on, whatever fits.
 
     What holds for a few rows need not hold for many: a loss over the hardest k is a sum on k rows.
-    The finding is often unknown, as for losses that take gradients inside.
     """
     passes.compare_losses(grad=False)
     cut = _cut(passes.trial, passes.trial.batch)
@@ -342,8 +334,7 @@ def _all_losses(passes: _Passes) -> Finding:
 def check_loss(trial: Trial, look: Callable[[_Passes], Finding] = _few_gradients) -> Finding:
     """Compare the loss of some rows with those of their two halves, without leaving a trace.
 
-    The model runs as in training: in its mode, in its precision. Where random numbers are drawn
-    they are replaced by constants, so that sums add up exactly. An error is a finding.
+    The model runs as it trains, with random numbers replaced by constants. An error is a finding.
     """
     try:
         with untouched(trial.model, *modules_of(trial.loss_sum)) as state, refused_exchange():

@@ -76,12 +76,8 @@ def measured(
 
     def run(batch: Batch) -> Evidence:
         if ranks.kind == "copies":
-            try:
-                with untouched(model, *modules_of(loss_sum)), refused_exchange():
-                    loss_sum(model, batch)
-            except ExchangeError as error:
-                message = f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
-                raise PrecisionError(message) from error
+            with untouched(model, *modules_of(loss_sum)), refused_exchange():
+                loss_sum(model, batch)
         gradients: dict[Mode, torch.Tensor] = {}
         seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
         peaks: dict[Mode, int | None] = {}
@@ -102,8 +98,13 @@ def measured(
         )
         return Evidence(trials, {mode: reason for mode, reason in reasons.items() if reason})
 
-    # Shards make their passes together: one rank cannot try a half alone.
-    return run(batch) if ranks.kind == "shards" else on_what_fits(run, batch, split=split)
+    if ranks.kind == "shards":  # they make their passes together: none can try a half alone
+        return run(batch)
+    try:
+        return on_what_fits(run, batch, split=split)
+    except ExchangeError as error:
+        message = f'Precision("auto") measures on one rank alone, but {error}. Give a mode.'
+        raise PrecisionError(message) from error
 
 
 def _step(
@@ -172,20 +173,18 @@ def fit_cost(
     """Measure what rows of different lengths cost, and fit ``a + b·L + c·L²``.
 
     Each length is tried in a batch that fills the budget, as in training. Lengths take turns, and
-    the quickest step of each counts. The model is left as it was.
+    the quickest step of each counts. The model is left as it was. ``Planner(…,
+    cost=measured.cost)`` balances by the result, and ``TokenBudget(max_tokens,
+    max_samples=measured.cost.rows_within(seconds))`` keeps to a time.
 
     Args:
         model: The model, on the device where it is trained.
         loss_sum: ``(model, batch) → the sum of the loss``.
         make_batch: ``(rows, length) → a batch`` of that shape, on the device of the model.
-        lengths: integer[n], the lengths of the data: some between the ends are tried.
+        lengths: integer[n], the lengths of the data.
         max_tokens: The budget that batches fill.
         points: How many lengths to try.
         rounds: Steps of each, after one to warm up.
-
-    Returns:
-        The cost: ``Planner(…, cost=measured.cost)`` balances by it, and
-        ``TokenBudget(max_tokens, max_samples=measured.cost.rows_within(seconds))`` keeps to a time.
 
     Raises:
         BudgetError: If one row of the longest length does not fit the budget, or a batch has

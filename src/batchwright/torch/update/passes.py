@@ -234,8 +234,7 @@ class FixedRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes random operations deterministic, each row alike, in forward and in backward.
 
     Dropout keeps everything; other draws give one constant; a permutation shifts by one, so that
-    losses that pair rows at random still pair different rows. What remains is a function of the
-    rows alone, whose sums can be compared exactly.
+    losses that pair rows at random still pair different rows.
 
     Example:
         >>> with FixedRandomness():

@@ -94,17 +94,11 @@ class Precision(Session):
         candidates: Sequence[Mode] = ("fp32", "tf32", "bf16", "fp16"),
         rounds: int = 5,
     ) -> "Precision":
-        """Choose the precision by a few interleaved steps of each on this model and batch.
+        """Choose the precision by some interleaved rounds of a step of each candidate, on a batch.
 
-        Parameters, buffers and random states are left as they were. With copies of the model on
-        several ranks, rank 0 measures, keeps the evidence, and all take what it chose.
-
-        Args:
-            model: The model, where it will be trained.
-            loss_sum: ``(model, batch) → the sum of the loss``.
-            batch: A typical batch.
-            candidates: The modes to try, the simplest first, if the device can do them.
-            rounds: Steps of each.
+        Parameters, buffers and random states are left as they were. Of candidates that are about
+        as fast, the first is chosen. With copies of the model on several ranks, rank 0 measures,
+        keeps the evidence, and all take what it chose.
 
         Example:
             >>> model = torch.nn.Linear(3, 1)

@@ -118,9 +118,8 @@ _Message: TypeAlias = tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]
 class Reduction:
     """A sum of gradients over copies of a model, with all memory taken beforehand.
 
-    A parameter with a gradient on some ranks counts as zero on the others; one without a gradient
-    anywhere stays without, so that optimizers skip it. Buffers become those of rank 0. `held`: how
-    many ranks have a gradient of each parameter, then how many a sparse one.
+    A gradient that only some ranks have counts as zero on the others. Buffers become rank 0's.
+    `held`: how many ranks have a gradient of each parameter, then how many a sparse one.
     """
 
     def __init__(self, ranks: Ranks, parameters: _Parameters, held: Sequence[float]) -> None:
@@ -267,24 +266,21 @@ def _is_sharded(parameter: torch.Tensor) -> bool:
 
 
 def _refuse_settings(wrapper: DistributedDataParallel) -> None:
+    parameters = dict(wrapper.module.named_parameters())
+    left_out = [
+        name
+        for name, each in parameters.items()
+        if _is_sharded(each) or (each.requires_grad and name in wrapper.parameters_to_ignore)
+    ]
+    reason = None
     if wrapper.static_graph:
-        raise UpdateError(
-            "DistributedDataParallel(static_graph=True) counts backward passes, and would leave "
-            "out gradients after an update. Leave it out: an update does not need it."
-        )
-    ignored = wrapper.parameters_to_ignore
-    local = [name for name, each in wrapper.module.named_parameters() if each.requires_grad]
-    left_out = [name for name in local if name in ignored] if ignored else []
-    if left_out or any(_is_sharded(each) for each in wrapper.module.parameters()):
-        raise UpdateError(
-            f"DistributedDataParallel leaves out {', '.join(left_out) or 'sharded parameters'}: "
-            "an update sums the gradients of all parameters over all ranks, or of none."
-        )
-    if getattr(wrapper, "mixed_precision", None) is not None:
-        raise UpdateError(
-            "DistributedDataParallel(mixed_precision=...) casts in its own forward pass, which "
-            'an update bypasses. Give the precision here instead: Precision("bf16").'
-        )
+        reason = "static_graph=True leaves out gradients after an update. Leave it out"
+    elif left_out:
+        reason = f"it leaves out {', '.join(left_out)}. An update sums all gradients over all ranks"
+    elif getattr(wrapper, "mixed_precision", None) is not None:
+        reason = 'an update bypasses its mixed_precision. Give it here, as in Precision("bf16")'
+    if reason is not None:
+        raise UpdateError(f"DistributedDataParallel: {reason}.")
 
 
 def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
@@ -297,8 +293,7 @@ def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
         if isinstance(module, DistributedDataParallel):
             raise UpdateError(
                 f"the DistributedDataParallel inside of the {type(model).__name__} would average "
-                "gradients by itself. Wrap last, as in "
-                "DistributedDataParallel(torch.compile(model)), and give update the wrapper."
+                "gradients by itself. Wrap last: DistributedDataParallel(torch.compile(model))."
             )
 
 
@@ -306,15 +301,11 @@ def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> Non
     """Accept what `fully_shard` makes over all ranks: backward averages over all of them."""
     named = [*model.named_parameters()]
     whole = [name for name, each in named if each.requires_grad and not _is_sharded(each)]
-    if whole:
+    if whole or not by_fully_shard:
+        shown = f"{', '.join(whole[:1])} is not sharded" if whole else "fully_shard did not shard"
         raise UpdateError(
-            f"some parameters are sharded and {len(whole)} are not, the first of them {whole[0]}: "
-            "nothing reduces their gradients. Call fully_shard(model) on the whole model last."
-        )
-    if not by_fully_shard:
-        raise UpdateError(
-            "the parameters are DTensors that fully_shard did not make. Use fully_shard or "
-            "DistributedDataParallel."
+            f"some parameters are DTensors, but {shown}: nothing may reduce their gradients. Call "
+            "fully_shard(model) on the whole model last, or use DistributedDataParallel."
         )
     world_size = distributed.get_world_size()
     sharded: list[tuple[str, Any]] = [(name, each) for name, each in named if _is_sharded(each)]
@@ -324,7 +315,6 @@ def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> Non
         over = parameter.device_mesh.size()
         if not by_data or over != world_size:
             raise UpdateError(
-                f"{name} is sharded as {parameter.placements} over {over} of {world_size} ranks. "
-                "Data parallelism over all ranks is supported: fully_shard, on a mesh of shards, "
-                "or of replicas of shards."
+                f"{name} is sharded as {parameter.placements} over {over} of {world_size} ranks; "
+                "expected fully_shard over all ranks, on a mesh of shards or of their replicas."
             )
