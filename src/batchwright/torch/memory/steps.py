@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -263,7 +264,7 @@ def can_measure(device: torch.device) -> bool:
     return device.type == "cpu" or hasattr(_allocator(device), "max_memory_allocated")
 
 
-def _copied(task: Task, memo: dict[int, Any]) -> Task:
+def _copied(task: Task, memo: dict[int, object]) -> Task:
     """Copy a task, in training mode."""
     try:
         model = copy.deepcopy(task.model, memo)
@@ -305,5 +306,6 @@ def _silent_profiler() -> Iterator[None]:
             del os.environ[_LOG_LEVEL]
 
 
-def _allocator(device: torch.device) -> Any:
-    return torch.get_device_module(device)
+def _allocator(device: torch.device) -> ModuleType:
+    module: ModuleType = torch.get_device_module(device)
+    return module

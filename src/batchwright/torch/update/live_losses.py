@@ -44,7 +44,9 @@ class LiveLosses:
         [0.5, 2.0, 1.0, nan]
     """
 
-    def __init__(self, table: LossTable, *, every: int = 16, group: Any = None) -> None:
+    def __init__(
+        self, table: LossTable, *, every: int = 16, group: distributed.ProcessGroup | None = None
+    ) -> None:
         self.table = table
         self.every = every
         self._group = group

@@ -223,8 +223,12 @@ def refused_exchange() -> TorchDispatchMode | nullcontext[None]:
 
 class _RefusedExchange(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Any,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func.namespace.lstrip("_").startswith("c10d"):
             raise ExchangeError("the loss exchanges tensors with other ranks")
         return func(*args, **(kwargs or {}))
@@ -243,15 +247,19 @@ class FixedRandomness(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Any,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Run an operation, or what stands in for it."""
         kwargs = dict(kwargs or {})
         schema = func._schema  # noqa: SLF001 (there is no other way to a schema)
         name = schema.name.removeprefix("aten::")
         dropout = {"dropout_p", "dropout", "p"} if name == "native_dropout" else _DROPOUT
         names = [argument.name for argument in schema.arguments]
-        given = dict(zip(names, args, strict=False)) | kwargs
+        given: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
         args = tuple(0.0 if name in dropout else given[name] for name in names[: len(args)])
         kwargs |= dict.fromkeys(kwargs.keys() & dropout, 0.0)
         drawn = func(*args, **kwargs)

@@ -40,7 +40,7 @@ class Ranks:
     wrapper: DistributedDataParallel | None = None  # around the model
 
     @property
-    def group(self) -> Any:
+    def group(self) -> "distributed.ProcessGroup | None":
         """The process group. None: the default one."""
         return None if self.wrapper is None else self.wrapper.process_group
 

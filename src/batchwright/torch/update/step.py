@@ -197,7 +197,7 @@ class Step:
         norm = get_total_norm([_values(each) for each in parameters])
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
-    def _step(self, rates: Sequence[Any], factor: float) -> None:
+    def _step(self, rates: Sequence[float | torch.Tensor], factor: float) -> None:
         scaled = rates if factor == 1.0 else [rate * factor for rate in rates]
         self._set_rates(scaled)
         for optimizer in self._optimizers:
@@ -210,7 +210,7 @@ class Step:
             elif factor:  # the optimizer has changed it
                 group["lr"] = group["lr"] / factor
 
-    def _set_rates(self, rates: Sequence[Any]) -> None:
+    def _set_rates(self, rates: Sequence[float | torch.Tensor]) -> None:
         for group, rate in zip(self._groups, rates, strict=True):
             group["lr"] = rate
 
