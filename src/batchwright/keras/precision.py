@@ -175,9 +175,8 @@ def applied_updates(model: keras.Model) -> int:
 class LossScaleFloor(keras.callbacks.Callback):  # type: ignore[misc]
     """Stops training in mixed float16 whose gradients are not finite at any loss scale.
 
-    `keras.optimizers.LossScaleOptimizer`, which ``compile(auto_scale_loss=True)`` wraps around the
-    optimizer, halves the scale at each such step, down to zero, without a warning: the model no
-    longer learns. In other precisions this callback does nothing.
+    `keras.optimizers.LossScaleOptimizer` halves the scale at each such step, down to zero, without
+    a warning: the model no longer learns. In other precisions this callback does nothing.
 
     Args:
         floor: A scale below this is an error.

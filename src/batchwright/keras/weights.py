@@ -21,13 +21,7 @@ def mean_weight(
 ) -> MeanWeight:
     """Average the total weights of an epoch's batches, over all ranks.
 
-    Without weights float64[n], one for each sample, a sample counts its length if tokens have
-    weights, else 1.
-
-    Example:
-        >>> plan = Plan(np.array([0, 1, 2]), np.array([0, 2, 3]))
-        >>> mean_weight(plan, np.array([5, 3, 4]))
-        (1.5, 6.0)
+    Without weights float64[n], a sample counts its length if tokens have weights, else 1.
     """
     if weights is None:
         tokens = None if lengths is None else float(plan.entry_lengths(lengths).sum()) / len(plan)
@@ -59,11 +53,6 @@ def scaled(sample_weight: Field, mean: MeanWeight) -> Field:
 
     Only a loss reduced by ``"sum"`` keeps this scale: ``"sum_over_batch_size"`` (Keras' default)
     divides by the cells of each batch, ``"mean_with_sample_weight"`` by the batch's own weights.
-
-    Example:
-        >>> scaled(np.array([[1, 1, 1], [1, 0, 0]]), (2.0, 4.0))
-        array([[0.25, 0.25, 0.25],
-               [0.25, 0.  , 0.  ]], dtype=float32)
     """
 
     def divided(values: Field) -> Field:

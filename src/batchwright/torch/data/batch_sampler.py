@@ -127,13 +127,7 @@ class PlanBatchSampler:
         return self._source.plan(self.epoch, world_size, self._source.accumulate(world_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iterator.
-
-        A loaded state of another epoch is forgotten once that iterator begins.
-
-        Raises:
-            PlanError: If it is no integer of at least 0.
-        """
+        """Choose the epoch of the next iterator; a state of another one is then forgotten."""
         self.epoch = epoch_number(epoch)
         self._passes, self._is_spent = 0, False
 
@@ -174,7 +168,6 @@ class PlanBatchSampler:
 
         Raises:
             PlanError: If it is of other lengths, seed or settings, or no state.
-            BudgetError: If half-seen samples that were split cannot be cut to the new budget.
         """
         began = None if planned_by is None else as_source(planned_by)
         position = read_position(state, self._source, began)
@@ -388,11 +381,7 @@ def _loader_in_use(sampler: object) -> tuple[object, object] | None:
 
 
 def warn_if_over_budget(course: Course | None, batch: object) -> bool:
-    """Warn if the token ids of a batch take more than the plan's budget; return whether they do.
-
-    Only integers [rows, tokens] of a dict, tuple or tensor are checked: it is unknown here what
-    else a budget limits.
-    """
+    """Warn if token ids [rows, tokens] take more than the plan's budget; return whether they do."""
     budget = None if course is None or course.plan is None else course.plan.layout.budget
     if budget is None:
         return False

@@ -60,12 +60,7 @@ class _Layout:
 
 
 def is_packed(batch: Batch) -> bool:
-    """Check whether a batch is one row that says where its documents begin and end.
-
-    Example:
-        >>> is_packed({"input_ids": torch.zeros(1, 3), "cu_seqlens": torch.tensor([0, 2, 3])})
-        True
-    """
+    """Check whether a batch is one row that says where its documents begin and end."""
     return bool(_layouts(_named(batch)))
 
 
@@ -73,18 +68,14 @@ def cut_documents(batch: Batch) -> tuple[Batch, Batch] | None:
     """Cut a packed batch in two between documents, near the middle.
 
     Both parts are packed like the batch, and their tensors share memory with it. A gap stays with
-    the document before it. Returns None if it is not packed, or has a single document.
+    the document before it. Returns None if it is not packed, or has a single document; UpdateError
+    if a field belongs neither to tokens nor to documents.
 
     Args:
         batch: A dict, named tuple or dataclass of tensors [1, T, …] or [T, …], as `PackCollator`,
             `PatchCollator` and transformers' `DataCollatorWithFlattening` make them. Borders are
             taken from ``cu_seq_lens…`` or ``cu_seqlens…``, else from ``document_ids`` or
             ``seq_idx``, else from ``position_ids`` that start again (without an `attention_mask`).
-            Fields may also have one entry for each document.
-
-    Raises:
-        UpdateError: If a field belongs neither to tokens nor to documents, or the rows of several
-            columns hold different numbers of documents.
 
     Example:
         >>> batch = {"input_ids": torch.tensor([[5, 6, 7, 8]]),

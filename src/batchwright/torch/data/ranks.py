@@ -31,11 +31,7 @@ _COMPARED: dict[str, int] = {}
 
 
 def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
-    """Return the rank and world size that the user gave, as integers; None if neither.
-
-    Raises:
-        PlanError: If only one was given, or they are invalid.
-    """
+    """Return the rank and world size that the user gave, as integers; None if neither."""
     if (rank is None) != (world_size is None):
         raise PlanError(f"rank={rank}, world_size={world_size}: give both, or neither.")
     if rank is None or world_size is None:
@@ -116,9 +112,6 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
 
     `kind` is the same on every rank: settings and epoch. `window` and `opening` are hashes of the
     first window (lengths, and batches made of them) and of the contents of the first samples.
-
-    Raises:
-        PlanError: If another rank's window differs.
     """
     if not _is_initialised() or world_size < 2:
         return

@@ -143,9 +143,6 @@ def read_position(
     """Check a state, perhaps out of JSON, against the plans of a run, and return its position.
 
     `planned_by` makes the plan that the state's epoch began with. None: found by the state itself.
-
-    Raises:
-        PlanError: If it is no state, or of other lengths, seed or settings.
     """
     fields = opened(
         state,
@@ -204,10 +201,6 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     batches that keep the budget of `source`. With `warn`, some of it that has to come twice is
     warned about. Once the epoch is planned, O(1) for the ranks that were there before; for others
     O(b log b) with b batches.
-
-    Raises:
-        PlanError: If the position is not one of these plans.
-        BudgetError: If pieces of samples cannot be cut to the new budget.
     """
     epoch, legs, begun = position.epoch, position.legs, position.begun
     accumulate = source.accumulate(world_size)

@@ -43,15 +43,8 @@ _ADVICE = "Pass split= to the update for batches of this kind, or leave the fiel
 def halves(batch: Batch) -> tuple[Field, Field]:
     """Cut a batch in two along its rows; one packed row, between two documents.
 
-    The parts are of the same kind, and their tensors share memory with the batch.
-
-    Raises:
-        UpdateError: If it has a single row or document, or its rows are unknown.
-
-    Example:
-        >>> first, second = halves({"x": torch.arange(3), "texts": ["a", "b", "c"], "scale": 2.0})
-        >>> first["x"].tolist(), first["texts"], second["x"].tolist(), second["scale"]
-        ([0], ['a'], [1, 2], 2.0)
+    The parts are of the same kind, and their tensors share memory with the batch. UpdateError if it
+    has a single row or document, or its rows are unknown.
     """
     if is_packed(batch):
         parts = cut_documents(batch)
@@ -96,17 +89,7 @@ def num_rows(batch: Batch) -> int | None:
 
 
 def count_rows(batch: Batch) -> int:
-    """Count the rows of a batch. A packed one, as `PackCollator` makes it, has one.
-
-    Raises:
-        UpdateError: If its fields do not agree, naming the one in question.
-
-    Example:
-        >>> count_rows({"x": torch.zeros(3, 4), "y": torch.zeros(2)})
-        Traceback (most recent call last):
-        batchwright.errors.UpdateError: batch['x'] has 3 rows and batch['y'] has 2: expected as \
-many in dimension 0. Pass split= to the update for batches of this kind, or leave the field out.
-    """
+    """Count the rows of a batch: of a packed one, one. UpdateError names fields that disagree."""
     if is_packed(batch):
         return 1
     reading = _reading_of(batch)
@@ -116,9 +99,6 @@ many in dimension 0. Pass split= to the update for batches of this kind, or leav
 
 def select_rows(batch: Batch, rows: Rows) -> Batch:
     """Take rows of a batch; with a slice, tensors share memory with it.
-
-    Raises:
-        UpdateError: If the batch's rows are unknown, or it does not have one of these.
 
     Example:
         >>> select_rows((torch.tensor([5, 6, 7]), ["a", "b", "c"]), [2, 0, 0])

@@ -70,11 +70,7 @@ def _fields_of(sample: Sample) -> Parts:
 
 
 def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
-    """Concatenate the rows of a field: a tensor [total, …], and int64[rows], their lengths.
-
-    Integers become int64, as embeddings and losses expect them, and lists of floats torch's
-    default type. Other types stay as they are.
-    """
+    """Concatenate the rows of a field: a tensor [total, …], and int64[rows], their lengths."""
     for row, value in enumerate(rows):
         if not has_length(value):
             raise LengthsError(
@@ -264,11 +260,7 @@ def chosen_field(name: Name, fields: Mapping[Name, Field], option: str, kind: st
 
 
 def assembled(first: Sample, batch: Parts, extras: Mapping[str, Tensor]) -> Batch:
-    """Return a batch, and what is added to it, as the first sample holds its fields.
-
-    A key that samples already have is theirs. A tuple gets the extras at its end; a single field
-    stays by itself, or gets into a tuple with them.
-    """
+    """Return a batch, and what is added to it unless samples have it, as the first sample is."""
     if isinstance(first, Mapping):
         return {**batch, **extras, **batch}
     if isinstance(first, tuple) or extras:
@@ -277,18 +269,11 @@ def assembled(first: Sample, batch: Parts, extras: Mapping[str, Tensor]) -> Batc
 
 
 class Piece(NamedTuple):
-    """A part of a sample, which a plan with ``oversize="split"`` asks a data set for.
+    """A part of a sample, which a plan with ``oversize="split"`` asks a data set for."""
 
-    Attributes:
-        sample: Its index.
-        start: Where the piece begins, in tokens.
-        stop: Where it ends at the latest; the last piece of a sample is shorter. None: at the
-            sample's end.
-    """
-
-    sample: int
-    start: int
-    stop: int | None
+    sample: int  # its index
+    start: int  # where the piece begins, in tokens
+    stop: int | None  # where it ends at the latest; None: at the sample's end
 
 
 IntoPiece: TypeAlias = Piece | tuple[int, int, int | None] | int

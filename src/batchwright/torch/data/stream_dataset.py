@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,8 +27,6 @@ from batchwright.torch.data.ranks import (
 )
 from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.typing import Batch, Field, Last, Sample, State
-
-Settings: TypeAlias = dict[str, Any]
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
@@ -100,7 +98,7 @@ class StreamDataset(IterableDataset[Batch]):
             raise PlanError(f'presharded={presharded!r}: expected None, True, False or "workers".')
         self._original = samples
         self._samples = _Iterated(samples) if isinstance(samples, IterableDataset) else samples
-        self._options: Settings = {
+        self._options: State = {
             "batching": batching,
             "length": length,
             "cut": _cut if cut is None else cut,
@@ -123,13 +121,7 @@ class StreamDataset(IterableDataset[Batch]):
         return int(self._shared[_Shared.EPOCH])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iterator, in this process and in all workers.
-
-        A loaded state of another epoch is forgotten once that iterator begins.
-
-        Raises:
-            PlanError: If it is no integer of at least 0.
-        """
+        """Choose the epoch of the next iterator, in this process and in all workers."""
         number = epoch_number(epoch)
         if self._shared[_Shared.IN_WORKERS]:
             self._compare()  # workers cannot ask other ranks
@@ -217,8 +209,7 @@ class StreamDataset(IterableDataset[Batch]):
     def state_dict(self) -> State:
         """Return where the last pass is: a few KB, which JSON can keep.
 
-        Raises:
-            PlanError: If the workers of a loader read the stream: only the loader can say.
+        Where a loader's workers read the stream, PlanError: only that loader can say.
         """
         if self._shared[_Shared.IN_WORKERS] and get_worker_info() is None:
             raise PlanError(

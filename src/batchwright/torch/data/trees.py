@@ -23,12 +23,7 @@ Parts: TypeAlias = dict[Field, Field]
 
 
 def parts_of(value: Field) -> Parts | None:
-    """Return what a mapping, dataclass, tuple or list holds, by name or position; else None.
-
-    Example:
-        >>> parts_of({"x": 1}), parts_of(("a", "b")), parts_of("text")
-        ({'x': 1}, {0: 'a', 1: 'b'}, None)
-    """
+    """Return what a mapping, dataclass, tuple or list holds, by name or position; else None."""
     if isinstance(value, Mapping):
         return dict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
