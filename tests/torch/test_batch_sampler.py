@@ -177,9 +177,9 @@ def test_without_a_distributed_job_there_is_one_rank(planner):
         ({"rank": 0}, "rank=0, world_size=None: give both"),
         ({"world_size": 2}, "rank=None, world_size=2: give both"),
         ({"rank": 2, "world_size": 2}, "rank=2 is not in a world of 2"),
-        ({"rank": -1, "world_size": 2}, "rank=-1 is not in a world of 2"),
-        ({"rank": 0.0, "world_size": 2}, "expected integers"),
-        ({"rank": "0", "world_size": "2"}, "expected integers"),
+        ({"rank": -1, "world_size": 2}, "rank=-1: expected an integer of at least 0"),
+        ({"rank": 0.0, "world_size": 2}, "rank=0.0: expected an integer"),
+        ({"rank": "0", "world_size": "2"}, "world_size='2': expected an integer"),
     ],
 )
 def test_a_place_that_makes_no_sense_is_refused(planner, placed, told):

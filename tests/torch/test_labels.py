@@ -152,8 +152,6 @@ def test_what_is_not_known_is_refused_and_names_the_way_out(batch, told):
 def test_weights_are_numbers(weight):
     with pytest.raises(bw.errors.LossError, match="weigh returned"):
         next(windows([torch.ones(2)], accumulate=1, weigh=lambda _: weight))
-    with pytest.raises(bw.errors.LossError, match="expected a function from a batch"):
-        next(windows([torch.ones(2)], accumulate=1, weigh=3))
 
 
 def test_labels_of_images_of_a_fixed_shape_are_ignored_where_there_is_no_image():

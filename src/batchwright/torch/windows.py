@@ -76,8 +76,6 @@ def windows(
             "DataLoader with a PlanBatchSampler."
         )
     size = whole_number("windows", "accumulate", accumulate, error=LossError)
-    if weigh is not None and not callable(weigh):
-        raise LossError(f"weigh={weigh!r}: expected a function from a batch to a number.")
     counter = _counter_of(loader)
     planned = sampler if isinstance(sampler, PlanBatchSampler) else None
     weights = None if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)

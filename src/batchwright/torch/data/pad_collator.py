@@ -106,12 +106,6 @@ class PadCollator:
         keep_whole(self, "pad_to_multiple_of")
         if self.max_length is not None:
             keep(self, "max_length", budgets("PadCollator", "max_length", self.max_length))
-        for option in ("attention_mask", "lengths"):
-            value = getattr(self, option)
-            if not isinstance(value, bool | str | int):
-                raise BudgetError(
-                    f"PadCollator({option}={value!r}): expected True, False or a field."
-                )
         if self.sequences is not None:
             given = self.sequences
             keep(self, "sequences", (given,) if isinstance(given, str | int) else tuple(given))

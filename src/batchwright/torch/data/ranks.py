@@ -1,6 +1,5 @@
 """Which rank this process is, and streams that are split among ranks or workers already."""
 
-import operator
 import os
 import warnings
 import zlib
@@ -11,6 +10,7 @@ import torch
 from torch import distributed
 from torch.utils.data import IterableDataset
 
+from batchwright._checks import whole_number
 from batchwright.errors import PlanError
 from batchwright.torch.data.trees import leaves_of
 from batchwright.typing import Field
@@ -36,13 +36,11 @@ def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
         raise PlanError(f"rank={rank}, world_size={world_size}: give both, or neither.")
     if rank is None or world_size is None:
         return None
-    try:
-        place = operator.index(rank), operator.index(world_size)
-    except TypeError as error:
-        raise PlanError(f"rank={rank!r}, world_size={world_size!r}: expected integers.") from error
-    if not 0 <= place[0] < place[1]:
+    ranks = whole_number(None, "world_size", world_size, error=PlanError)
+    place = whole_number(None, "rank", rank, least=0, error=PlanError)
+    if place >= ranks:
         raise PlanError(f"rank={rank} is not in a world of {world_size}.")
-    return place
+    return place, ranks
 
 
 def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
