@@ -306,21 +306,13 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._dataset.set_epoch(epoch)
 
 
-def plan_tf_dataset(
-    dataset: PlanDataset, *, output_signature: Field = None, prefetch: int = 1
-) -> Field:
+def plan_tf_dataset(dataset: PlanDataset) -> Field:
     """Convert a data set to a `tf.data.Dataset` of the same batches.
 
     From a `PyDataset` Keras takes the shapes of the first two batches for those of all, and fails
-    at the first batch that differs. Here axes may differ from batch to batch. Each pass has the
-    batches of the epoch that the data set is in when the pass begins.
-
-    Args:
-        dataset: The data set.
-        output_signature: A structure of `tf.TensorSpec`. None: two batches are fetched to learn
-            it. All axes may vary, but the last of three or more where the shortest and the longest
-            sample agree: layers need the number of features.
-        prefetch: Batches that TensorFlow keeps ready.
+    at the first batch that differs. Here axes may differ from batch to batch, but the last of three
+    or more where the shortest and the longest sample agree: layers need the number of features.
+    Each pass has the batches of the epoch that the data set is in when the pass begins.
 
     Raises:
         MissingExtraError: If TensorFlow is not installed.
@@ -339,12 +331,10 @@ def plan_tf_dataset(
             shape[-1] = np.shape(short)[-1]
         return tf.TensorSpec(shape, tf.as_dtype(np.asarray(short).dtype))
 
-    if output_signature is None:
-        short, long = map(keras.tree.lists_to_tuples, dataset.extremes())
-        output_signature = keras.tree.map_structure(spec, short, long)
+    signature = keras.tree.map_structure(spec, *map(keras.tree.lists_to_tuples, dataset.extremes()))
     # Keras means several arrays by a list, which tf.data would stack.
     batches = tf.data.Dataset.from_generator(
-        lambda: map(keras.tree.lists_to_tuples, dataset), output_signature=output_signature
+        lambda: map(keras.tree.lists_to_tuples, dataset), output_signature=signature
     )
     known = tf.data.experimental.assert_cardinality(len(dataset))
-    return batches.apply(known).prefetch(prefetch)
+    return batches.apply(known).prefetch(1)
