@@ -297,7 +297,7 @@ def label_noise(evidence: Evidence) -> Advice:
     if known is not None and known.num_contradicting:
         contradicting = (
             f" Equal samples have different labels: at least {known.num_contradicting:,} of "
-            f"{known.num_samples:,} ({known.num_contradicting / known.num_samples:.1%}) are wrong."
+            f"{known.num_samples:,} ({known.contradicting_share:.1%}) are wrong."
         )
     if labels is None or labels.noise is None:
         reason = "no labels were given" if labels is None else labels.noise_unknown
@@ -312,10 +312,9 @@ def label_noise(evidence: Evidence) -> Advice:
     if noise.high < LITTLE and not contradicting:
         return _avoid(f"{why} There is little to leave out.")
     if not noise.is_trusted:
-        most = "How many labels are wrong cannot be estimated"
-        if noise.high < UNCLEAR:
-            none = "" if contradicting else ", perhaps none"
-            most = f"At most {noise.high:.0%} of the labels are wrong{none}"
+        most = f"At most {noise.high:.0%} of the labels are wrong"
+        if noise.high >= UNCLEAR:
+            most = "How many labels are wrong cannot be estimated"
         why = f"{most}: {noise.doubt}.{contradicting}"
         return _unclear(why, untested="better features of the samples")
     settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}

@@ -33,7 +33,7 @@ _SPEED = 0.15  # share of the limit for trials of speed, after the look at the m
 _LOOK = 0.25  # the model is looked at if that is expected to take at most this share
 _LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 
-_ORDER = 0.7  # of what is left for a curriculum, where the task has scores
+_ORDER = 0.7  # of what is left for a curriculum, where that is enough for one
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,8 @@ def examine_task(
         done = run_learning_trials(
             task,
             [base, *others],
-            seconds=share * (started + limit - time.perf_counter()),
+            seconds=started + limit - time.perf_counter(),
+            wanted=share,
             run_seconds=expected,
             evaluation_seconds=price.evaluation_seconds,
             updates=updates,

@@ -154,6 +154,7 @@ def run_learning_trials(
     strategies: Sequence[Strategy],
     *,
     seconds: float = math.inf,
+    wanted: float = 1.0,
     run_seconds: float,
     evaluation_seconds: float,
     updates: int | None = None,
@@ -165,15 +166,17 @@ def run_learning_trials(
     Short runs go through the whole schedule of the learning rate and the whole pacing of a
     curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
     *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
-    or as fit into the seconds; none is begun after them. Returns nothing if there is no time for a
-    third of a run, or the metric did not improve.
+    or as fit into the `wanted` share of the seconds, or else into all of them; none is begun after
+    them. Returns nothing if there is no time for a third of a run, or the metric did not improve.
     """
     from batchwright.compare.race import Race, Settings
 
     if updates is None:
         # Arms begin with the same weights, which are evaluated once.
         fixed = evaluation_seconds * (len(strategies) * _EVALUATIONS + 1)
-        seeds, share = _plan(seconds, run_seconds * len(strategies), fixed)
+        runs_of_seed = run_seconds * len(strategies)
+        plans = [_plan(part * seconds, runs_of_seed, fixed) for part in (wanted, 1.0)]
+        seeds, share = plans[0] if plans[0][1] else plans[1]
     else:
         planner = strategies[0].planner(task, seed=seed)
         of_run = task.epochs * -(-len(planner) // planner.accumulate)

@@ -120,17 +120,15 @@ def _summary(
     has_metric = not is_dense and bool(np.isfinite(metrics).all())
     peaks = np.array([[each.peak_bytes for each in of] for of in (own, first)], dtype=np.float64)
     has_peaks = bool(np.isfinite(peaks).all())
-    arrivals: list[list[Evaluation | None]] = [
-        [],
-        [],
-    ]  # of this arm and of the first one, in runs that have a target
-    for mine, theirs in zip(own, first, strict=True):
-        wanted = theirs.metric if target is None else target
-        if wanted is not None and not is_dense:
-            for found, each in zip(arrivals, (mine, theirs), strict=True):
-                found.append(reached(each.evaluations, wanted, sign=task.sign))
+    arrivals = [  # of this arm and of the first one, in runs that have a target
+        [reached(each.evaluations, wanted, sign=task.sign) for each in (mine, theirs)]
+        for mine, theirs in zip(own, first, strict=True)
+        if (wanted := theirs.metric if target is None else target) is not None and not is_dense
+    ]
     seconds, spent = (
-        np.array([[getattr(each, what, None) for each in of] for of in arrivals], dtype=np.float64)
+        np.array([[getattr(each, what, np.nan) for each in pair] for pair in arrivals])
+        .reshape(-1, 2)
+        .T
         for what in ("seconds", "tokens")
     )
     has_times = seconds.shape[1] == len(runs) and bool((seconds > 0).all())

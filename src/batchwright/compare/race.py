@@ -100,9 +100,8 @@ class Race:
         done = left = 0.0
         for arm in self.arms:
             done += arm.spent.seconds
-            share = (DENSE_SHARE if arm.dense else 1.0) - arm.progress
-            if arm.spent.updates and share > 0:
-                left += arm.spent.seconds * share / arm.progress
+            if arm.spent.updates and not self._is_done(arm):
+                left += arm.spent.seconds * (1 / self._progress(arm) - 1)
         return done / (done + left) if done else 0.0
 
     def outcomes(self) -> list[Outcome]:
@@ -161,10 +160,14 @@ class Race:
         """Sort arms by their progress; arms of equal progress in another sequence each round."""
         # The first to meet a shape also prepares kernels for it, which later arms find.
         turn = (self.arms.index(arm) - arm.spent.updates) % self._num_strategies
-        return (arm.progress / DENSE_SHARE if arm.dense else arm.progress), turn
+        return self._progress(arm), turn
 
     def _is_done(self, arm: Arm) -> bool:
-        return arm.has_failed or arm.progress >= (DENSE_SHARE if arm.dense else 1)
+        return arm.has_failed or self._progress(arm) >= 1
+
+    def _progress(self, arm: Arm) -> float:
+        """Return the share that is done of what an arm has to train."""
+        return arm.progress / DENSE_SHARE if arm.dense else arm.progress
 
     def _is_behind(self, arm: Arm) -> bool:
         target = self.settings.target

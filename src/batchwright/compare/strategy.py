@@ -87,19 +87,19 @@ class Strategy:
         """Check the names."""
         if not isinstance(self.name, str) or not self.name.strip() or self.name == DENSE:
             raise TaskError(f"Strategy({self.name!r}): expected a name other than {DENSE!r}.")
-        owner = f"Strategy {self.name!r}"
-        check_choice(owner, "kind", self.kind, KINDS, error=TaskError)
-        check_choice(owner, "precision", self.precision, PRECISIONS, error=TaskError)
         kind, colon, scores = self._parts
+        checks = [("kind", self.kind, KINDS), ("precision", self.precision, PRECISIONS)]
         if isinstance(self.order, str | type) or not callable(self.order):
-            check_choice(owner, "order", kind or self.order, ORDERS, error=TaskError)
+            checks.append(("order", kind or self.order, ORDERS))
+        for name, value, choices in checks:
+            check_choice("Strategy", name, value, choices, error=TaskError)
         if colon and (kind not in _SCORED or not scores):
             raise TaskError(
-                f"{owner}(order={self.order!r}): expected a curriculum before the colon and a "
+                f"Strategy(order={self.order!r}): expected a curriculum before the colon and a "
                 "difficulty of the task after it, or no colon."
             )
         if not isinstance(self.options, Mapping):
-            raise TaskError(f"{owner}(options={self.options!r}): expected a dictionary.")
+            raise TaskError(f"Strategy(options={self.options!r}): expected a dictionary.")
 
     @classmethod
     def named(cls, name: str) -> Strategy:
