@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 from batchwright import advise
 from batchwright._states import built
+from batchwright.layout import layout_of
 from batchwright.report.advised import Advised
 from batchwright.report.inspected import PlanView
 from batchwright.stats.dial import DialPosition
@@ -74,7 +75,11 @@ def view_of(facts):
         dial = built(facts["dial"], tuple[DialPosition, ...])
     names = ("unit", "source", "plan", "seconds", "seconds_reading")
     known = {name: facts[name] for name in names if name in facts}
-    return PlanView(PlanFacts(part(facts, FileFacts), measured, inspected, dial), **known)
+    file_facts = {each.name: facts[each.name] for each in fields(FileFacts)}
+    file = replace(
+        built(file_facts | {"layout": {}}, FileFacts), layout=layout_of(**facts["layout"])
+    )
+    return PlanView(PlanFacts(file, measured, inspected, dial), **known)
 
 
 def advised_of(facts):

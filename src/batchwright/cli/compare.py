@@ -100,10 +100,8 @@ def compare(
     outputs = {"--output": path, "--output (its state)": result_file.state_path(path)}
     read = [task, strategies if Path(strategies or "").is_file() else None]
     check_outputs(outputs | {"--html": html}, read)
-    machine, settings = (
-        result_file.circumstances(),
-        Settings(evaluations=evaluations, target=target),
-    )
+    machine = result_file.circumstances()
+    settings = Settings(evaluations=evaluations, target=target)
     job, chosen = _chosen(task, strategies, null=null, quick=quick)
     about = result_file.described(job, task, chosen, settings, quick=quick)
     runs = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))

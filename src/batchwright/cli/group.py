@@ -40,7 +40,7 @@ class OneLineGroup(click.Group):
             code, line = BAD_INPUT, f"{said}{stop} Try '{help_of} --help'."
         except (click.ClickException, BatchwrightError) as error:
             code, line = BAD_INPUT, str(error)
-        except (click.Abort, _Interrupted):
+        except click.Abort:
             code, line = INTERRUPTED, "interrupted"
         except MemoryError:
             code, line = MACHINE, "out of memory."
@@ -60,17 +60,12 @@ class OneLineGroup(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            # Further out click would print an empty line.
-            raise _Interrupted from None
+        except KeyboardInterrupt:  # for which click would print an empty line
+            raise click.Abort from None
 
 
 def _on_one_line(message: Warning | str, *_: object, **__: object) -> None:
     complain(f"batchwright: warning: {one_line(message)}")
-
-
-class _Interrupted(Exception):  # noqa: N818 -- not an error
-    """An interrupt that click does not see."""
 
 
 @click.group(

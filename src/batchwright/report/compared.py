@@ -14,16 +14,9 @@ from batchwright.stats.shapes import ShapeStats
 Facts = Mapping[str, Any]
 """What ``compare --json`` prints, or a part of it. Older results lack `plans` and `audits`."""
 
-WORTH_SAYING = 0.03
-"""Ratios nearer to 1 than this are called no difference."""
-
-EQUAL = 1e-9
-"""Metrics nearer to one another than this are the same."""
-
-DENSE = "dense limit"
-
-TWIN = "its own twin"
-
+WORTH_SAYING = 0.03  # ratios nearer to 1 than this are called no difference
+EQUAL = 1e-9  # metrics nearer to one another than this are the same
+DENSE, TWIN = "dense limit", "its own twin"
 _BEGINNING = 2  # evaluations whose values would hide all later differences
 
 
@@ -67,10 +60,10 @@ def _speed(result: Facts) -> Section:
             "precision": each["precision"],
             "tokens/s": f"{each['tokens_per_second']:,.0f}",
             f"over {_first(result)}": interval(each["speed"]),
-            "of limit": _mean(each["of_limit"]),
+            "of limit": _plain(each["of_limit"] and each["of_limit"]["mean"]),
             "padding": percent(round(each["padding"], 4)),
             "worst/budget": f"{each['worst_batch']:.2f}",
-            "peak MB": "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:,.0f}",
+            "peak MB": _plain(each["peak_bytes"] and each["peak_bytes"] / 1e6, ",.0f"),
         }
         for each in result["summary"]
     ]
@@ -88,12 +81,13 @@ def learning_section(result: Facts) -> Section:
         {
             "": each["name"],
             "updates": f"{each['updates']:,}",
-            "dispersion": "" if each["dispersion"] is None else f"{each['dispersion']:.2f}",
+            "dispersion": _plain(each["dispersion"]),
             "seconds": f"{each['seconds']:.1f}",
-            f"final {result['metric']}": _metric(each),
+            f"final {result['metric']}": _plain(each["metric"], ".4f")
+            or (f"failed {each['failed']} ×" if each["failed"] else ""),
             f"gain over {_first(result)}": interval(each["gain"], sign="+", digits=4),
             f"time to {_target(result)}": arrival(each),
-            "tokens to it": _mean(each["tokens"]),
+            "tokens to it": _plain(each["tokens"] and each["tokens"]["mean"]),
         }
         for each in _strategies(result)
     ]
@@ -115,7 +109,7 @@ def sentences(result: Facts) -> list[str]:
         return ["No run is complete yet: these are speeds so far."]
     others = _strategies(result)[1:]
     said = [_sentence(each, result) for each in others]
-    if slow := [each["name"] for each in others if _shows_no_gain(each)]:
+    if slow := [each["name"] for each in others if _shows_no_gain(each["time"])]:
         said.append(f"Not shown to reach {_target(result)} sooner: {', '.join(slow)}.")
     if len(result["runs"]) < 2:
         said.append("One run of one seed: small differences may be chance. For more runs: --seeds.")
@@ -157,13 +151,11 @@ def _sentence(each: Facts, result: Facts) -> str:
     return f"{said}; it does not reach {_target(result)}{some}."
 
 
-def _shows_no_gain(each: Facts) -> bool:
+def _shows_no_gain(time: Facts | None) -> bool:
     """Return whether a strategy is not shown to reach the target sooner than the first one."""
-    if each["time"] is None:
-        return True
-    if each["time"]["high"] is None:
-        return bool(each["time"]["mean"] > 1 - WORTH_SAYING)
-    return bool(each["time"]["high"] >= 1)
+    if time is None or time["high"] is None:
+        return time is None or bool(time["mean"] > 1 - WORTH_SAYING)
+    return bool(time["high"] >= 1)
 
 
 def arrival(each: Facts) -> str:
@@ -202,14 +194,8 @@ def _target(result: Facts) -> str:
     return f"{_first(result)}'s final {metric}" if target is None else f"{metric} {target:g}"
 
 
-def _mean(figure: Facts | None) -> str:
-    return "" if figure is None else f"{figure['mean']:.2f}"
-
-
-def _metric(each: Facts) -> str:
-    if each["metric"] is not None:
-        return f"{each['metric']:.4f}"
-    return f"failed {each['failed']} ×" if each["failed"] else ""
+def _plain(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"
 
 
 def _includes(figure: Facts, value: float) -> bool:

@@ -14,19 +14,10 @@ from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 from batchwright.stats.shapes import ShapeStats
 
-PADDING = 0.05
-"""Less padding than this is not mentioned."""
-
-LESS = 0.5
-"""A setting is proposed if it leaves less than this share of the padding."""
-
-IMBALANCE = 1.03
-"""Ranks that wait less than this are not mentioned."""
-
-UNLIKE = 2.0
-"""Updates more dispersed than this are called unlike one another."""
-
-_EVEN, _UNEVEN = 0.9, 1.1
+PADDING = 0.05  # less is not mentioned
+LESS = 0.5  # a setting is proposed if it leaves less than this share of the padding
+IMBALANCE = 1.03  # ranks that wait less are not mentioned
+UNLIKE = 2.0  # updates more dispersed than this are called unlike one another
 
 
 @dataclass(frozen=True)
@@ -43,15 +34,10 @@ class PlanView:
 
     def as_json(self) -> dict[str, object]:
         """Return what `--json` prints."""
+        facts = {"plan": self.plan, "source": self.source, "unit": self.unit, **self.more}
         timings = {"seconds": self.seconds, "seconds_reading": self.seconds_reading}
-        return {
-            "plan": self.plan,
-            "source": self.source,
-            "unit": self.unit,
-            **self.more,
-            **self.facts.as_json(),
-            **{name: value for name, value in timings.items() if value is not None},
-        }
+        known = {name: value for name, value in timings.items() if value is not None}
+        return facts | self.facts.as_json() | known
 
 
 def plan_report(view: PlanView) -> Report:
@@ -90,13 +76,12 @@ def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
         ['Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is ...
     """
     said, measured = list(_of_samples(facts, unit)), facts.measured
+    fine = "hardly any padding, no rank waits, updates are alike, every sample is seen"
     if measured is None:
-        last = "Name the SOURCE that the plan was made for, to see padding, mix and balance."
-        return [*said, last]
-    said += [*_padding(facts, measured), *_mix(measured.stats)]
-    return said or [
-        "Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is seen."
-    ]
+        said.append("Name the SOURCE that the plan was made for, to see padding, mix and balance.")
+    else:
+        said += [*_padding(facts, measured), *_mix(measured.stats)]
+    return said or [f"Nothing to do: {fine}."]
 
 
 def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
@@ -126,16 +111,13 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
     waste, layout, within = measured.waste.plan, facts.file.layout, facts.within_budget
     if waste < PADDING:
         return
-    if layout.kind == "packed":
-        yield (
-            f"{percent(waste)} of the rows is empty: the last rows of a small epoch, or samples "
-            "nearly as long as a row. Longer rows pack better."
-        )
-        return
     most = max(UNLIKE, measured.stats.dispersion)
     mixed = [each for each in facts.dial or () if each.dispersion <= most]
     better = max(mixed, key=lambda each: each.efficiency, default=None)
-    if better is not None and 1 - better.efficiency < LESS * waste:
+    cure = "More samples a batch reduce it, or --pack if the model supports packed rows."
+    if layout.kind == "packed":
+        cure = "Longer rows, or more samples, leave less."
+    elif better is not None and 1 - better.efficiency < LESS * waste:
         cure = (
             f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
             f"dispersion of {better.dispersion:.2f}."
@@ -149,9 +131,7 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
         cure = "More shapes reduce it."
     elif layout.multiple > 1:
         cure = f"Rows are rounded up to multiples of {layout.multiple}."
-    else:
-        cure = "More samples a batch reduce it, or --pack if the model supports packed rows."
-    yield f"{percent(waste)} of what is computed is padding. {cure}"
+    yield f"{percent(waste)} of what is computed is {facts.wasted}. {cure}"
 
 
 def _mix(stats: PlanStats) -> Iterator[str]:
@@ -344,9 +324,9 @@ def _measured_figures(stats: PlanStats, unit: str) -> Iterator[tuple[str, str, s
     mix = "as even as a plain shuffle, which is 1"
     if stats.num_steps == 1:
         mix = "a single update: nothing to compare"
-    elif stats.dispersion < _EVEN:
+    elif stats.dispersion < 0.9:
         mix = "more even than a plain shuffle, which is 1"
-    elif stats.dispersion > _UNEVEN:
+    elif stats.dispersion > 1.1:
         mix = "less even than a plain shuffle, which is 1; more batches an update mix better"
     yield "dispersion", number(stats.dispersion), mix
     if stats.world_size > 1:

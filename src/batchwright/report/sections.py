@@ -20,8 +20,7 @@ Plot = Callable[[], str]
 
 DOTS = "A dot is larger where more batches have about that shape."
 
-_FEW_SHAPES = 3
-"""Fewer shapes are shown by a table alone."""
+_FEW_SHAPES = 3  # fewer are shown by a table alone
 
 
 @dataclass(frozen=True)
