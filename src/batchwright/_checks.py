@@ -23,15 +23,7 @@ def epoch_number(epoch: object) -> int:
         >>> epoch_number(3)
         3
     """
-    try:
-        number = operator.index(epoch)  # type: ignore[arg-type]  # others raise
-    except TypeError:
-        number = -1
-    if not 0 <= number <= MOST_EPOCHS:
-        raise PlanError(
-            f"set_epoch({epoch!r:.60}): expected an integer of at least 0, at most {MOST_EPOCHS}."
-        )
-    return number
+    return whole_number("set_epoch", "epoch", epoch, least=0, most=MOST_EPOCHS, error=PlanError)
 
 
 def whole_number(

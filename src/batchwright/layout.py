@@ -84,8 +84,10 @@ class Layout:
 
     @property
     def longest_columns(self) -> tuple[int, ...] | None:
-        """The longest that each column of a sample may be, if each has its own limit."""
-        return None
+        """The longest that each column of a packed sample may be, if each has its own limit."""
+        if self.caps is None or self.kind == "padded":
+            return None
+        return tuple(cap // self.multiple * self.multiple for cap in self.caps)
 
     def fits(self, lengths: LengthArray) -> npt.NDArray[np.bool_]:
         """Say which samples are alone within the budget: integer[n] or [n, k] → bool[n]."""
@@ -317,13 +319,6 @@ class Packed(Layout):
 
     kind = "packed"
     setting = "capacity"
-
-    @property
-    def longest_columns(self) -> tuple[int, ...] | None:
-        """The longest that each column of a sample may be, if each has its own limit."""
-        if self.caps is None:
-            return None
-        return tuple(cap // self.multiple * self.multiple for cap in self.caps)
 
     def _columns_fit(self, lengths: IntArray) -> npt.NDArray[np.bool_]:
         padded = self.rounded(lengths)

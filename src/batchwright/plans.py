@@ -122,11 +122,10 @@ class Plan:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make arrays read-only again, which a pickle forgets."""
         self.__dict__.update(state)
-        for array in (self.indices, self.offsets, self.starts, self.repeated):
+        arrays = (self.indices, self.offsets, self.starts, self.repeated, *self.dropped.values())
+        for array in arrays:
             if array is not None:
                 array.setflags(write=False)
-        for array in self.dropped.values():
-            array.setflags(write=False)
 
     def __len__(self) -> int:
         """Count the batches."""
@@ -193,9 +192,6 @@ class Plan:
     def take(self, batches: IntArray) -> "Plan":
         """Select batches, in the sequence given.
 
-        Args:
-            batches: int64[k], batch numbers.
-
         Returns:
             A plan of k batches. O(samples taken), a contiguous run of batches shares memory.
 
@@ -210,16 +206,18 @@ class Plan:
                 f"batches {batches.min()} to {batches.max()} of a plan of {len(self)} batches."
             )
         first, last = int(batches[0]), int(batches[-1])
-        if last - first + 1 == batches.size and (np.diff(batches) == 1).all():
-            inside = slice(int(self.offsets[first]), int(self.offsets[last + 1]))
-            offsets = self.offsets[first : last + 2] - self.offsets[first]
-            starts = None if self.starts is None else self.starts[inside]
-            return self._with(self.indices[inside], offsets, starts)
-        offsets = np.concatenate(([0], np.cumsum(self.sizes[batches])))
-        begins = self.offsets[batches]
-        indices = gathered(self.indices, begins, offsets)
-        starts = None if self.starts is None else gathered(self.starts, begins, offsets)
-        return self._with(indices, offsets, starts)
+        is_run = last - first + 1 == batches.size and bool((np.diff(batches) == 1).all())
+        begins, offsets = self.offsets[batches], np.append(0, np.cumsum(self.sizes[batches]))
+
+        def taken(values: IntArray) -> IntArray:
+            if is_run:
+                return values[self.offsets[first] : self.offsets[last + 1]]
+            return gathered(values, begins, offsets)
+
+        starts = None if self.starts is None else taken(self.starts)
+        return dataclasses.replace(
+            self, indices=taken(self.indices), offsets=offsets, starts=starts
+        )
 
     def shard(self, rank: int, world_size: int) -> "Plan":
         """Return the batches of one rank: ``rank, rank + world_size, …``.
@@ -253,9 +251,6 @@ class Plan:
 
     def entry_lengths(self, lengths: IntoLengths) -> IntArray:
         """Return the length of each entry of `indices`, after truncation and splitting.
-
-        Args:
-            lengths: integer[n] or [n, k], the lengths that the plan was made for.
 
         Returns:
             int64[m] or [m, k], tokens.
@@ -294,9 +289,6 @@ class Plan:
     def stats(self, lengths: IntoLengths) -> "PlanStats":
         """Measure the plan: padding, budget, mix and balance.
 
-        Args:
-            lengths: integer[n], the lengths that the plan was made for.
-
         Returns:
             Every number of the guarantees. O(m).
 
@@ -323,9 +315,6 @@ class Plan:
         from batchwright.plan_file import load_plan
 
         return load_plan(path, Plan, Origin)
-
-    def _with(self, indices: IntArray, offsets: IntArray, starts: IntArray | None) -> "Plan":
-        return dataclasses.replace(self, indices=indices, offsets=offsets, starts=starts)
 
 
 def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:

@@ -287,7 +287,7 @@ def test_data_sets_say_what_is_wrong() -> None:
     with pytest.raises(PlanError, match="list is neither a Planner nor a Plan"):
         PlanDataset([[0, 1]], ids)
     dataset = PlanDataset(planner(), ids)
-    with pytest.raises(PlanError, match=r"set_epoch\(-1\)"):
+    with pytest.raises(PlanError, match=r"set_epoch\(epoch=-1\)"):
         dataset.set_epoch(-1)
     with pytest.raises(IndexError, match="batch 99 of an epoch of"):
         dataset[99]

@@ -65,8 +65,7 @@ class Coverage:
     def __str__(self) -> str:
         """Lay the figures out, an epoch a line."""
         head = ["epoch", "progress", "eligible", "draws", "tokens", "seen", "most", "effective"]
-        head += [f"{name}" for name in self.groups]
-        lines = [head]
+        lines = [head + [str(name) for name in self.groups]]
         for row in range(self.epochs.size):
             cells = [
                 f"{self.epochs[row]}",
@@ -130,16 +129,19 @@ def coverage(
     sizes = np.bincount(labels, minlength=len(names))
     times = np.zeros(planner.num_samples, dtype=np.int64)
     checked = Lengths(planner.lengths)
+    horizon, eligible = (getattr(planner.order, name, None) for name in ("epochs", "eligible"))
     rows: list[dict[str, Any]] = []
     for epoch in chosen.tolist():
         plan = planner(epoch)
+        progress = np.nan if horizon is None else min(1.0, (epoch + 0.5) / float(horizon))
+        share = np.nan if eligible is None else float(eligible(progress)) / planner.num_samples
         times += np.bincount(plan.indices, minlength=times.size)
         of_group = np.bincount(labels[plan.indices], minlength=len(names))
         until = np.bincount(labels, times, minlength=len(names))
         rows.append(
             {
-                "progress": _progress(planner, epoch),
-                "eligible": _eligible(planner, epoch),
+                "progress": progress,
+                "eligible": share,
                 "draws": plan.indices.size,
                 "tokens": total_of(plan.entry_lengths(checked)),
                 "deferred": plan.dropped.get("deferred", np.empty(0)).size,
@@ -167,18 +169,6 @@ def _labels(groups: Any, num_samples: int) -> tuple[tuple[Any, ...], IntArray]:
     refuse_other_data(array.size, num_samples, name="groups")
     names, labels = np.unique(array, return_inverse=True)
     return tuple(names.tolist()), labels.ravel().astype(np.int64)
-
-
-def _progress(planner: Planner, epoch: int) -> float:
-    horizon = getattr(planner.order, "epochs", None)
-    return float("nan") if horizon is None else min(1.0, (epoch + 0.5) / float(horizon))
-
-
-def _eligible(planner: Planner, epoch: int) -> float:
-    share = getattr(planner.order, "eligible", None)
-    if share is None:
-        return float("nan")
-    return float(share(_progress(planner, epoch))) / planner.num_samples
 
 
 def _targets(planner: Planner, epochs: list[int]) -> FloatArray | None:
