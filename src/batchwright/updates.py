@@ -117,15 +117,9 @@ def arranged(
     keys. With costs, ranks that wait for each other get batches of like cost, and updates are
     mixed as far as the number of slots allows.
 
-    Args:
-        num_batches: How many batches there are.
-        pools: int64[p + 1], offsets over batches; those of one pool may change places. None
-            leaves all where they are.
-        keys: float64[b], mean log-length of each batch. None: they are random samples already.
-        costs: float64[b], work of each batch. None: only the mix matters.
-        world_size: Ranks.
-        accumulate: Batches of an update on each rank.
-        rng: Where random places come from.
+    Batches of one of the `pools`, offsets int64[p + 1] over batches, may change places; None leaves
+    all where they are. `keys` are mean log-lengths, float64[b] (None: batches are random samples
+    already), and `costs` their work, float64[b] (None: only the mix matters).
 
     Returns:
         int64[b], a permutation: which batch comes at each place. O(b log b).

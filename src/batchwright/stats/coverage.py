@@ -19,38 +19,23 @@ from batchwright.typing import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """What some epochs of an order draw.
-
-    Attributes:
-        epochs: int64[e], the epochs, in sequence.
-        progress: float64[e], of the order's schedule, at the middle of each. NaN: it has none.
-        eligible: float64[e], share of the samples that may be drawn, at the middle of each.
-        draws: int64[e], samples drawn.
-        tokens: int64[e], their tokens.
-        deferred: int64[e], draws that did not fit the number of batches.
-        seen: float64[e], share of all samples drawn at least once until the end of each.
-        most: int64[e], how often the most frequent sample was drawn until the end of each.
-        effective_samples: float64[e], (Σ c)² ÷ Σ c² of the draws c of each sample until the end of
-            each: as many samples, drawn alike, would vary as much.
-        groups: The names of the groups; empty if none were given.
-        shares: float64[e, g], share of each group in the draws.
-        targets: float64[e, g], what the order aims at. None: it has no such target for these.
-        passes: float64[e, g], draws of each group until the end of each, over its size.
-    """
+    """What some epochs of an order draw: arrays [e], an entry for each epoch, in sequence."""
 
     epochs: IntArray
-    progress: FloatArray
-    eligible: FloatArray
-    draws: IntArray
-    tokens: IntArray
-    deferred: IntArray
-    seen: FloatArray
-    most: IntArray
+    progress: FloatArray  # of the order's schedule, at the middle of the epoch. NaN: it has none
+    eligible: FloatArray  # share of the samples that may be drawn then
+    draws: IntArray  # samples drawn
+    tokens: IntArray  # their tokens
+    deferred: IntArray  # draws that did not fit the number of batches
+    seen: FloatArray  # share of all samples drawn at least once until the end of the epoch
+    most: IntArray  # how often the most frequent sample was drawn until then
+    # (Σ c)² ÷ Σ c² of the draws c of each sample until then: as many samples, drawn alike, would
+    # vary as much.
     effective_samples: FloatArray
-    groups: tuple[Any, ...]
-    shares: FloatArray
-    targets: FloatArray | None
-    passes: FloatArray
+    groups: tuple[Any, ...]  # their names; empty if none were given
+    shares: FloatArray  # float64[e, g], of each group in the draws
+    targets: FloatArray | None  # float64[e, g], what the order aims at. None: it has no such target
+    passes: FloatArray  # float64[e, g], draws of each group until then, over its size
 
     def facts(self) -> dict[str, Any]:
         """Return the same as lists and numbers, for JSON."""

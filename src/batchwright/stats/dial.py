@@ -24,22 +24,13 @@ POSITIONS: tuple[Mixing, ...] = ("stratified", 64, 16, 4, 1, "update")
 
 @dataclass(frozen=True)
 class DialPosition:
-    """One position of the dial.
+    """One position of the dial."""
 
-    Attributes:
-        mixing: The setting of `TokenBudget`.
-        accumulate: Batches of an update on each rank.
-        num_batches: Of an epoch.
-        efficiency: Real over padded tokens, mean of a few epochs.
-        dispersion: How unlike one another updates are, mean of a few epochs: 1 is a plain
-            shuffle, less is more even.
-    """
-
-    mixing: Mixing
-    accumulate: int
-    num_batches: int
-    efficiency: float
-    dispersion: float
+    mixing: Mixing  # the setting of `TokenBudget`
+    accumulate: int  # batches of an update on each rank
+    num_batches: int  # of an epoch
+    efficiency: float  # real over padded tokens, mean of a few epochs
+    dispersion: float  # how unlike updates are, mean of a few epochs: 1 is a shuffle, less is even
 
 
 def mixing_dial(
@@ -55,18 +46,8 @@ def mixing_dial(
 ) -> tuple[DialPosition, ...]:
     """Plan a few epochs at each position of the dial, and say what each is worth.
 
-    Args:
-        lengths: integer[n], one length per sample.
-        batching: The budget; its own `mixing` does not matter.
-        world_size: Ranks that share each update.
-        accumulate: Batches of one update on each rank.
-        step_tokens: Real tokens of an update to aim at, in place of `accumulate`.
-        seed: Of the plans.
-        epochs: To take the mean of.
-        positions: Of the dial.
-
-    Returns:
-        The positions that can be planned: smaller batches need more samples.
+    Settings are those of `Planner`; the figures are means over the first `epochs`. The `mixing` of
+    the batching does not matter. Positions that need more samples than there are are left out.
 
     Raises:
         BudgetError: If `batching` is no `TokenBudget`, or no epoch is asked for.
