@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from batchwright.errors import BudgetError
 from batchwright.torch.memory import RowsByLength
-from batchwright.torch.memory.curves import fit, fit_above, heights, rows_within
+from batchwright.torch.memory.fitting import fit, fit_above, heights, rows_within
 
 ROWS = np.array([2, 2, 3, 4, 9, 20, 45, 80, 6, 30])
 LENGTHS = np.array([16, 256, 256, 16, 120, 60, 30, 16, 200, 40])

@@ -16,8 +16,7 @@ from batchwright._format import mebibytes
 from batchwright.batching import TokenBudget
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
-from batchwright.torch.memory.curves import heights, rows_within
-from batchwright.torch.memory.fitting import Findings, Probe, find
+from batchwright.torch.memory.fitting import Findings, Probe, find, heights, rows_within
 from batchwright.torch.memory.steps import Autocast, MakeBatch, Task
 from batchwright.torch.update.loss_functions import LossSum
 from batchwright.typing import IntArray, IntoLengths
