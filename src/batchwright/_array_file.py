@@ -18,7 +18,8 @@ from batchwright._files import replacing, write_bytes
 from batchwright._format import one_line
 from batchwright.errors import BatchwrightError
 
-Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+Array: TypeAlias = npt.NDArray[Any]
+Arrays: TypeAlias = dict[str, Array]
 
 DTYPES = {"I8": "|i1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 """The types that our files hold, by their safetensors names. NumPy lacks some of the others."""
@@ -44,7 +45,7 @@ class Kind(NamedTuple):
 
 def save_arrays(
     path: str | os.PathLike[str],
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, Array],
     metadata: Mapping[str, str],
     error: type[BatchwrightError],
 ) -> None:
@@ -57,7 +58,7 @@ def save_arrays(
     # Large items first: each array begins at a multiple of its item's size.
     ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
     laid_out = {name: _little_endian(array) for name, array in ordered}
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name, array in laid_out.items():
         begin, end = end, end + array.nbytes
@@ -121,14 +122,14 @@ def _wrong(
     return None
 
 
-def sealed(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, str]:
+def sealed(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata with a checksum of itself and of the arrays."""
     return dict(metadata) | {_CHECKSUM: _checksum(arrays, metadata)}
 
 
 def check_seal(
     path: str | os.PathLike[str],
-    arrays: Mapping[str, npt.NDArray[Any]],
+    arrays: Mapping[str, Array],
     metadata: Mapping[str, str],
     kind: Kind,
     error: type[BatchwrightError],
@@ -138,7 +139,7 @@ def check_seal(
         raise error(f"{os.fspath(path)}: its bytes were changed after it was saved. {kind.made_by}")
 
 
-def _checksum(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> str:
+def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
     hashed = hashlib.sha256()
     said = [[name, text] for name, text in sorted(metadata.items()) if name != _CHECKSUM]
     hashed.update(json.dumps(said).encode())
@@ -149,13 +150,11 @@ def _checksum(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str
     return hashed.hexdigest()
 
 
-def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _little_endian(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def write_npy(
-    path: str | os.PathLike[str], array: npt.NDArray[Any], error: type[BatchwrightError]
-) -> None:
+def write_npy(path: str | os.PathLike[str], array: Array, error: type[BatchwrightError]) -> None:
     """Write a `.npy` file of exactly this name, whole or not at all."""
     with replacing(path, error) as unfinished, unfinished.open("wb") as file:
         # Given a real file, NumPy reports how much it could not write, but not why.
@@ -163,7 +162,7 @@ def write_npy(
 
 
 def write_checked_npy(
-    path: Path, array: npt.NDArray[Any], error: type[BatchwrightError], *, tidy: bool = True
+    path: Path, array: Array, error: type[BatchwrightError], *, tidy: bool = True
 ) -> None:
     """Write a `.npy` file that has a checksum after its end, whole or not at all."""
     written = io.BytesIO()
@@ -172,7 +171,7 @@ def write_checked_npy(
     write_bytes(path, content + hashlib.sha256(content).digest(), error, tidy=tidy)
 
 
-def read_checked_npy(path: Path) -> npt.NDArray[Any] | None:
+def read_checked_npy(path: Path) -> Array | None:
     """Read what `write_checked_npy` wrote; None where there is no file, or a damaged one."""
     try:
         content = path.read_bytes() if path.is_file() else b""  # a pipe would wait
@@ -181,5 +180,5 @@ def read_checked_npy(path: Path) -> npt.NDArray[Any] | None:
     array, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
     if hashlib.sha256(array).digest() != checksum:
         return None
-    loaded: npt.NDArray[Any] = np.load(io.BytesIO(array), allow_pickle=False)
+    loaded: Array = np.load(io.BytesIO(array), allow_pickle=False)
     return loaded

@@ -102,7 +102,7 @@ def budgets(owner: str, name: str, value: object) -> int | tuple[int, ...]:
     return tuple(whole_number(owner, name, each) for each in value)
 
 
-def check_positive(owner: str, **settings: Any) -> None:
+def check_positive(owner: str, **settings: object) -> None:
     """Raise BudgetError unless every setting is an integer of at least 1, or None.
 
     Example:
@@ -149,7 +149,7 @@ def keep_number(
     object.__setattr__(instance, name, number)
 
 
-def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+def takes(function: Callable[..., Any], *args: object, **options: object) -> bool:
     """Return whether a function can be called with such arguments, as far as is known."""
     try:
         inspect.signature(function).bind(*args, **options)

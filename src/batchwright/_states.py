@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from batchwright._format import one_line
 from batchwright.errors import LengthsError, PlanError
+from batchwright.typing import State
 
 INTEGER_BITS = 63  # NumPy has to count with them
 
@@ -47,7 +48,7 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def fits(value: Any, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
+def fits(value: object, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
     """Return whether parsed JSON has a type; for a dataclass, whether it has exactly its fields.
 
     Example:
@@ -68,7 +69,7 @@ def fits(value: Any, annotation: Any, *, bits: int = INTEGER_BITS) -> bool:
     return annotation is Any or type(value) is annotation
 
 
-def _items_fit(value: Any, origin: Any, inner: tuple[Any, ...], bits: int) -> bool:
+def _items_fit(value: object, origin: Any, inner: tuple[Any, ...], bits: int) -> bool:
     if origin is dict:
         items, types = list(value.values()) if isinstance(value, dict) else None, inner[1:]
     else:
@@ -82,7 +83,7 @@ def _items_fit(value: Any, origin: Any, inner: tuple[Any, ...], bits: int) -> bo
     )
 
 
-def _fields_fit(value: Mapping[str, Any], of: Any, bits: int) -> bool:
+def _fields_fit(value: Mapping[str, object], of: Any, bits: int) -> bool:
     annotations = get_type_hints(of)
     needed = {f.name for f in fields(of) if f.default is f.default_factory is MISSING}
     return needed <= value.keys() <= annotations.keys() and all(
@@ -114,20 +115,20 @@ def built(value: Any, annotation: Any) -> Any:
 # -- States with a checksum -----------------------------------------------------------------------
 
 
-def sealed(fields: Mapping[str, Any], *, version: int) -> dict[str, Any]:
+def sealed(fields: Mapping[str, object], *, version: int) -> State:
     """Return a state of plain values with a format version and a checksum.
 
     Example:
         >>> sorted(sealed({"epoch": 3}, version=1))
         ['checksum', 'epoch', 'version']
     """
-    plain: dict[str, Any] = _plain({"version": version, **fields})
+    plain: State = _plain({"version": version, **fields})
     return {**plain, _CHECKSUM: _checksum(plain)}
 
 
 def opened(
-    state: Mapping[str, Any], names: Iterable[str], *, owner: str, version: int, how: str
-) -> dict[str, Any]:
+    state: Mapping[str, object], names: Iterable[str], *, owner: str, version: int, how: str
+) -> State:
     """Return the fields of a sealed state. No missing field is filled in."""
     load = f"Load what {how} returned."
     if not isinstance(state, Mapping):
@@ -143,7 +144,7 @@ def opened(
         wrong = " and ".join(f"{word} {which}" for word, which in differ.items() if which)
         raise PlanError(f"not a state of {owner}: it is {wrong}. {load}")
     try:
-        plain: dict[str, Any] = _plain({name: state[name] for name in state if name != _CHECKSUM})
+        plain: State = _plain({name: state[name] for name in state if name != _CHECKSUM})
         same = state[_CHECKSUM] == _checksum(plain)
     except (TypeError, ValueError, OverflowError, RecursionError):
         same = False
@@ -167,7 +168,7 @@ def _plain(value: Any) -> Any:
     return operator.index(value)
 
 
-def _checksum(fields: Mapping[str, Any]) -> str:
+def _checksum(fields: Mapping[str, object]) -> str:
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -175,7 +176,7 @@ def _checksum(fields: Mapping[str, Any]) -> str:
 # -- States of arrays -----------------------------------------------------------------------------
 
 
-def check_keys(state: Any, names: Collection[str], owner: str) -> None:
+def check_keys(state: object, names: Collection[str], owner: str) -> None:
     """Raise LengthsError unless a state of `owner` is a mapping of exactly these keys."""
     if not isinstance(state, Mapping):
         _refuse(owner, f"a {type(state).__name__}, expected a dict")
@@ -186,7 +187,7 @@ def check_keys(state: Any, names: Collection[str], owner: str) -> None:
 
 
 def state_array(
-    state: Mapping[str, Any], name: str, dtype: npt.DTypeLike, size: int, owner: str
+    state: Mapping[str, object], name: str, dtype: npt.DTypeLike, size: int, owner: str
 ) -> npt.NDArray[Any]:
     """Copy one array of a state, which a checkpoint may have made a tensor or a list."""
     wanted = np.dtype(dtype)
@@ -204,7 +205,7 @@ def state_array(
     return array
 
 
-def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
+def state_integer(state: Mapping[str, object], name: str, owner: str) -> int:
     """Read one integer of a state, from 0 to 2⁶³ − 1, or raise LengthsError."""
     value = state[name]
     given = _as_array(value)
@@ -215,7 +216,7 @@ def state_integer(state: Mapping[str, Any], name: str, owner: str) -> int:
     return int(given.item())
 
 
-def check_that(holds: Any, wrong: str, owner: str) -> None:
+def check_that(holds: npt.ArrayLike, wrong: str, owner: str) -> None:
     """Raise LengthsError unless a condition holds, for one number or for every sample."""
     each = np.asarray(holds)
     if not each.all():
@@ -226,7 +227,7 @@ def _refuse(owner: str, wrong: str, of: str = "") -> NoReturn:
     raise LengthsError(f"not a state of {owner}: {wrong}. Load what state_dict() returned{of}.")
 
 
-def _as_array(value: Any) -> npt.NDArray[Any]:
+def _as_array(value: object) -> npt.NDArray[Any]:
     """Read anything; what NumPy cannot read becomes an array of objects."""
     tensor = value.detach().cpu() if hasattr(value, "detach") else value
     try:

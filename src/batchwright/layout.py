@@ -14,7 +14,7 @@ import numpy.typing as npt
 from batchwright._checks import budgets, check_choice, keep_whole, takes
 from batchwright.errors import BudgetError
 from batchwright.lengths import MOST_TOKENS, refuse_uncountable, sums_of_batches, total_of
-from batchwright.typing import Cost, FloatArray, IntArray, LengthArray
+from batchwright.typing import Cost, FloatArray, IntArray, LengthArray, State
 
 _UNCOUNTED = 2**63 - 1
 
@@ -58,7 +58,7 @@ class Layout:
             object.__setattr__(self, "max_length", most)
         keep_whole(self, "multiple", optional=("budget", "max_samples"))
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> State:
         """Return the settings as a plan's file names them: of `layout_of`, for JSON."""
         return {name: getattr(self, name) for name in _NAMES}
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +111,7 @@ Remove empty samples, or count them as 1.
     return array
 
 
-def _listed(lengths: Any) -> Any:
+def _listed(lengths: IntoLengths) -> object:
     """Make a list of an iterable that is not a sequence, such as a generator."""
     known = isinstance(lengths, str | bytes | Sequence | Mapping | AbstractSet)
     if isinstance(lengths, Iterable) and not known and not hasattr(lengths, "__array__"):
@@ -120,7 +119,7 @@ def _listed(lengths: Any) -> Any:
     return lengths
 
 
-def refuse_uncountable(tokens: npt.NDArray[Any] | np.float64) -> None:
+def refuse_uncountable(tokens: FloatArray | IntArray | np.float64) -> None:
     """Raise LengthsError if any number of tokens, float64[...], is above 2**62."""
     most = float(np.max(tokens, initial=0.0))
     if most > MOST_TOKENS:

@@ -15,6 +15,7 @@ from batchwright._format import one_line
 from batchwright._states import INTEGER_BITS, fits, parsed
 from batchwright.errors import PlanError
 from batchwright.layout import Padded, layout_of
+from batchwright.typing import State
 
 if TYPE_CHECKING:
     from batchwright.plans import Origin, Plan
@@ -101,7 +102,7 @@ def _plan(
     return plan
 
 
-def _checked(name: str, text: str, types: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(name: str, text: str, types: Mapping[str, Any]) -> State:
     """Read the settings of a layout or an origin from JSON that anybody may have written."""
     if len(text) > _LONGEST_TEXT:
         raise PlanError(f"{name} of {len(text)} characters")

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from batchwright._random import BLOCK
 from batchwright.errors import PlanError
 from batchwright.layout import Layout, Padded
 from batchwright.lengths import Lengths
-from batchwright.typing import IntArray, IntoLengths, Last
+from batchwright.typing import IntArray, IntoLengths, Last, State
 
 if TYPE_CHECKING:
     from batchwright.stats import PlanStats
@@ -119,7 +119,7 @@ class Plan:
                 place = int(np.argmin(array))
                 raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         """Make arrays read-only again, which a pickle forgets."""
         self.__dict__.update(state)
         arrays = (self.indices, self.offsets, self.starts, self.repeated, *self.dropped.values())

@@ -1,7 +1,6 @@
 """Batches that were planned for one budget, changed to keep another."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, Padded, layout_of
 from batchwright.plans import Plan
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import IntArray, LengthArray, State
 
 _MOST_PARTS = 16
 """Parts that a piece of a sample may be cut into, at most."""
@@ -31,14 +30,14 @@ class Fit:
         """Return what the batches of a plan keep."""
         return cls(plan.layout, plan.starts is not None)
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> State:
         """Return the settings that differ from their defaults, for JSON."""
         bare = Padded().described()
         settings = self.layout.described().items()
         return {"splits": self.splits} | {k: v for k, v in settings if v != bare[k]}
 
     @classmethod
-    def rebuilt(cls, description: Mapping[str, Any]) -> "Fit":
+    def rebuilt(cls, description: State) -> "Fit":
         """Make one of what `described` returned."""
         try:
             settings = dict(description)

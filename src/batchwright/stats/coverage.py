@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from batchwright.errors import PlanError
 from batchwright.lengths import Lengths, total_of, totals
 from batchwright.order.scores import as_groups, refuse_other_data
 from batchwright.planner import Planner
-from batchwright.typing import FloatArray, IntArray
+from batchwright.typing import FloatArray, IntArray, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +31,12 @@ class Coverage:
     # (Σ c)² ÷ Σ c² of the draws c of each sample until then: as many samples, drawn alike, would
     # vary as much.
     effective_samples: FloatArray
-    groups: tuple[Any, ...]  # their names; empty if none were given
+    groups: tuple[object, ...]  # their names; empty if none were given
     shares: FloatArray  # float64[e, g], of each group in the draws
     targets: FloatArray | None  # float64[e, g], what the order aims at. None: it has no such target
     passes: FloatArray  # float64[e, g], draws of each group until then, over its size
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> State:
         """Return the same as lists and numbers, for JSON."""
         listed = {name: getattr(self, name) for name in self.__dataclass_fields__}
         for name, value in listed.items():
@@ -115,7 +114,7 @@ def coverage(
     times = np.zeros(planner.num_samples, dtype=np.int64)
     checked = Lengths(planner.lengths)
     horizon, eligible = (getattr(planner.order, name, None) for name in ("epochs", "eligible"))
-    rows: list[dict[str, Any]] = []
+    rows: list[State] = []
     for epoch in chosen.tolist():
         plan = planner(epoch)
         progress = np.nan if horizon is None else min(1.0, (epoch + 0.5) / float(horizon))
@@ -147,7 +146,7 @@ def coverage(
     )
 
 
-def _labels(groups: Any, num_samples: int) -> tuple[tuple[Any, ...], IntArray]:
+def _labels(groups: npt.ArrayLike | None, num_samples: int) -> tuple[tuple[object, ...], IntArray]:
     if groups is None:
         return (), np.zeros(num_samples, dtype=np.int64)
     array = as_groups(groups, name="groups")

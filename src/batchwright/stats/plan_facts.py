@@ -1,7 +1,6 @@
 """Everything that `plan` and `inspect` show of a plan, as one value."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats, length_stats
 from batchwright.stats.plan_stats import PlanStats, count_distinct
 from batchwright.stats.shapes import ShapeStats, shape_stats
-from batchwright.typing import IntArray, IntoLengths
+from batchwright.typing import IntArray, IntoLengths, State
 
 _MOST_TIMES = 8
 
@@ -145,7 +144,7 @@ class PlanFacts:
         is_filled = layout.kind == "packed" and (layout.budget or layout.caps) is not None
         return "empty" if is_filled else "padding"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> State:
         """Return the figures under the ``--json`` keys."""
         facts = asdict(self.file) | {"layout": self.file.layout.described()}
         if self.measured is not None:
