@@ -56,7 +56,7 @@ class OneLineGroup(click.Group):
             raise SystemExit(code)
         return code
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
         try:
             return super().invoke(ctx)

@@ -88,11 +88,11 @@ def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
         layout.budget or 1,
         max_samples=layout.max_samples,
         pad_to_multiple_of=layout.multiple,
-        oversize="error" if layout.max_length is None else "truncate",
+        oversize="drop" if plan.dropped else "truncate" if layout.max_length else "error",
     )
     return mixing_dial(
         lengths,
-        replace(batching, oversize="drop") if plan.dropped else batching,
+        batching,
         world_size=origin.world_size,
         accumulate=origin.accumulate,
         seed=origin.seed,

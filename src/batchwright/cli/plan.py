@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -80,7 +80,8 @@ def plan(
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
-    order, batching = _order(given), _batching(given)
+    order = _order(given["order"], given["window"], given["mixing"])
+    batching = _batching(given)
     check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
@@ -90,6 +91,7 @@ def plan(
     seconds = time.perf_counter() - start
     if output is not None:
         planned.save(output)
+    more = {"batching": _described(batching), "order": _described(order)}
     view = PlanView(
         plan_facts(planned, lengths),
         unit=reading.unit,
@@ -97,12 +99,7 @@ def plan(
         plan=None if output is None else click.format_filename(output),
         seconds=seconds,
         seconds_reading=seconds_reading,
-        more={
-            "batching": _described(batching),
-            "order": _described(order),
-            "step_tokens": given["step_tokens"],
-            "cost": given["cost"],
-        },
+        more=more | {name: given[name] for name in ("step_tokens", "cost")},
     )
     deliver(plan_report(view), as_json=as_json)
 
@@ -124,23 +121,20 @@ def _batching(given: dict[str, Any]) -> Batching:
         settings["align"] = settings.pop("pad_to_multiple_of")
     if name == "max_tokens" and settings.get("oversize") == "split":
         raise click.UsageError("--oversize split goes with --pack; a padded row cannot be cut.")
-    made: Batching = kind(given[name], **settings)
-    return made
+    return cast("Batching", kind(given[name], **settings))
 
 
-def _order(given: dict[str, Any]) -> Order:
-    window, mixed = given["window"], given["mixing"]
-    if given["order"] == "shuffle":
-        if window is not None and mixed not in {None, "stratified"}:
-            raise click.UsageError(f"--mixing {mixed} does not go with --window.")
+def _order(name: str, window: int | None, mixing: str | int | None) -> Order:
+    if name == "shuffle":
+        if window is not None and mixing not in {None, "stratified"}:
+            raise click.UsageError(f"--mixing {mixing} does not go with --window.")
         return Shuffle(window)
-    for other in ("window", "mixing"):
-        if given[other] is not None:
-            raise click.UsageError(f"{_flag(other)} does not go with --order sequential.")
+    if window is not None or mixing is not None:
+        raise click.UsageError("--window and --mixing do not go with --order sequential.")
     return Sequential()
 
 
-def _described(setting: Batching | Order) -> dict[str, Any]:
+def _described(setting: Batching | Order) -> dict[str, object]:
     return {"name": type(setting).__name__, **dataclasses.asdict(setting)}  # type: ignore[call-overload]
 
 
