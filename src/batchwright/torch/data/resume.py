@@ -6,12 +6,11 @@ keep the present budget, in equal counts for the present ranks. So a position is
 many of its batches all ranks together consumed; the rest is computed from that, never replayed.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, get_args
 
 from batchwright._states import fits, opened, sealed
 from batchwright.errors import PlanError
@@ -25,29 +24,15 @@ STATE_VERSION = 2
 
 _MOST_BATCHES = 1 << 24  # of an update: a state may come from a damaged file
 
-_SavedLeg: TypeAlias = (
-    tuple[int, int, int] | tuple[int, int, int, Last] | tuple[int, int, int, Last, dict[str, Any]]
-)
-
-
-@dataclass(frozen=True)
-class _SavedSettings:
-    batching: dict[str, Any] | None
-    step_tokens: int | None
-    last: Last
-
-
-@dataclass(frozen=True)
-class _SavedState:
-    """What a state holds, as `opened` returns it."""
-
-    epoch: int
-    seed: Any
-    fingerprint: Any
-    settings: _SavedSettings | None
-    num_batches: int | None
-    plan: str | None
-    legs: tuple[_SavedLeg, ...]
+_FIELDS: dict[str, Any] = {
+    "epoch": int,
+    "seed": Any,
+    "fingerprint": Any,
+    "settings": dict[str, Any] | None,
+    "num_batches": int | None,
+    "plan": str | None,
+    "legs": tuple[Any, ...],
+}
 
 
 class Leg(NamedTuple):
@@ -146,13 +131,18 @@ def read_position(
     """
     fields = opened(
         state,
-        [field.name for field in dataclasses.fields(_SavedState)],
+        _FIELDS,
         owner="PlanBatchSampler",
         version=STATE_VERSION,
         how="iter(sampler).state_dict() or sampler.state_after(…)",
     )
     epoch, num_batches, digest = fields["epoch"], fields["num_batches"], fields["plan"]
-    legs = _legs(fields["legs"]) if fits(fields, _SavedState) else None
+    settings = fields["settings"]
+    fit = all(fits(fields[name], _FIELDS[name]) for name in _FIELDS)
+    if settings is not None:
+        fit = fit and settings.keys() == {"batching", "step_tokens", "last"}
+        fit = fit and isinstance(settings["batching"], dict | None)
+    legs = _legs(fields["legs"]) if fit else None
     if legs is None or epoch < 0 or len({bool(legs), num_batches is not None, bool(digest)}) > 1:
         raise PlanError(
             f"the state says epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}; "
@@ -177,18 +167,21 @@ def read_position(
     if not legs:
         return Position(epoch)
     if planned_by is None:
-        plans = source.rebuilt(fields["settings"])
+        plans = source.rebuilt(settings)
     return Position(epoch, legs, Beginning(plans, num_batches, digest))
 
 
-def _legs(given: list[list[Field]]) -> tuple[Leg, ...] | None:
-    """Read saved legs; None if their numbers cannot be."""
-    for number, (world_size, accumulate, consumed, *others) in enumerate(given):
+def _legs(given: list[Field]) -> tuple[Leg, ...] | None:
+    """Read saved legs; None if they cannot be."""
+    for number, each in enumerate(given):
+        numbers, others = (each[:3], each[3:]) if isinstance(each, list) else ([], [])
         if (
-            min(world_size, accumulate, consumed) < 1
-            or consumed % world_size
-            or world_size * accumulate > _MOST_BATCHES
-            or (others and not number)
+            [type(count) for count in numbers] != [int] * 3
+            or min(numbers) < 1
+            or numbers[2] % numbers[0]
+            or numbers[0] * numbers[1] > _MOST_BATCHES
+            or len(others) > min(number, 1) * 2
+            or (others and str(others[0]) not in get_args(Last))
         ):
             return None
     return tuple(Leg(*each[:4], *map(Fit.rebuilt, each[4:])) for each in given)
