@@ -108,8 +108,7 @@ def page(report: Report) -> str:
 
 def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
     """Show the positions of the mixing dial; `note` describes the updates."""
-    if not positions:
-        note = "No position can be planned: there are too few samples for such updates."
+    none = "No position can be planned: there are too few samples for such updates."
     rows = [
         {
             "mixing": str(each.mixing),
@@ -121,6 +120,7 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
     ]
     return Section(
         "Mixing dial",
+        sentences=[] if positions else [none],
         rows=rows,
         bars=[each.efficiency for each in positions],
         plots=[partial(dial_points, "Mixing dial", positions)] if positions else [],
