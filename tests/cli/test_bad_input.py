@@ -25,9 +25,9 @@ BAD_INPUTS = [
     (("plan", "x" * 300, "--max-tokens", "9"), ["too long"]),
     (
         (*PLAN, "--max-tokens", "100"),
-        ["index 17", "512 tokens", "Raise max_tokens to 512", '"drop"', '"truncate"'],
+        ["max_tokens", "index 17", "512 tokens", "Raise", "'drop'", "'truncate'"],
     ),
-    ((*PLAN, "--pack", "100"), ["index 17", "512 tokens", '"split"']),
+    ((*PLAN, "--pack", "100"), ["index 17", "512 tokens", "'split'"]),
     (PLAN, ["--max-tokens", "--pack", "--batch-size"]),
     ((*BUDGET, "--pack", "2048"), ["--max-tokens and --pack"]),
     ((*BUDGET, "--pack", "2048", "--batch-size", "2"), ["one of", "--batch-size"]),
