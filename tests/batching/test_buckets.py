@@ -161,7 +161,7 @@ def test_a_curriculum_keeps_the_shapes():
         ({"max_tokens": 10}, "either num_shapes"),
         ({"num_shapes": 2, "edges": [3], "max_tokens": 10}, "either num_shapes"),
         ({"edges": [3, 3], "max_tokens": 10}, "rising whole numbers"),
-        ({"edges": [3, 30], "max_tokens": 10}, "at most max_tokens=10"),
+        ({"edges": [3, 30], "max_tokens": 10}, "within max_tokens=10"),
         ({"edges": [3.5], "max_tokens": 10}, "rising whole numbers"),
         ({"edges": [4, 6], "max_tokens": 10, "pad_to_multiple_of": 4}, "multiples of"),
         ({"num_shapes": 0, "max_tokens": 10}, "num_shapes=0"),

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright._random import shuffled
 from batchwright.batching.cuts import in_multiples
-from batchwright.batching.draft import Draft, Oversize, Request, layout_within, single
+from batchwright.batching.draft import Draft, Oversize, Request, single, split_budget
 from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded, Shape, preference
 from batchwright.lengths import logs
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
+_Lengths: TypeAlias = int | tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Buckets:
     """Pad to a few lengths, each with a fixed number of rows: at most `num_shapes` shapes.
 
-    The lengths are those with the least padding for that number of shapes, found from the data. A
-    batch that is short of samples is filled with empty rows by
-    ``PadCollator(shapes=plan.layout.shapes)``.
+    The lengths are those with the least padding, found from the data. A batch that is short of
+    samples is filled with empty rows by ``PadCollator(shapes=plan.layout.shapes)``.
 
     Samples may have two lengths, [n, 2]: source and target, or height and width. A shape is then
     (rows, (length, length)), and a sample goes where it takes the least of a batch, among the
@@ -61,8 +62,8 @@ class Buckets:
 
     num_shapes: int | None = None
     _: KW_ONLY
-    max_tokens: int | tuple[int, ...]
-    edges: Sequence[int] | Sequence[tuple[int, ...]] | None = None
+    max_tokens: _Lengths
+    edges: Sequence[_Lengths] | None = None
     max_samples: int | None = None
     pad_to_multiple_of: int = 1
     batch_size_multiple_of: int = 1
@@ -71,26 +72,20 @@ class Buckets:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_tokens", budgets("Buckets", "max_tokens", self.max_tokens))
-        keep_whole(
-            self,
-            "pad_to_multiple_of",
-            "batch_size_multiple_of",
-            optional=("num_shapes", "max_samples"),
-        )
+        keep_whole(self, "pad_to_multiple_of", "batch_size_multiple_of")
+        keep_whole(self, optional=("num_shapes", "max_samples"))
         check_choice("Buckets", "oversize", self.oversize, ("error", "drop", "truncate"))
         check_choice("Buckets", "area", self.area, ("sum", "product"))
         if (self.num_shapes is None) == (self.edges is None):
             raise BudgetError("Buckets: give either num_shapes, to find edges, or edges.")
         if self.edges is not None:
-            object.__setattr__(self, "edges", self._checked(self.edges))
+            object.__setattr__(self, "edges", tuple(_plain(self._checked_edges())))
 
     @property
     def layout(self) -> Padded:
         """Padded rows within the budget; without `edges`, shapes depend on the lengths."""
         bare = self._bare_layout
-        if self.edges is None:
-            return bare
-        return replace(bare, shapes=self._with_rows(np.asarray(self.edges)))
+        return bare if self.edges is None else replace(bare, shapes=self._own_shapes())
 
     def shapes(self, lengths: LengthArray) -> tuple[Shape, ...]:
         """Return the shapes for lengths integer[n] or [n, 2]; those above the budget are ignored.
@@ -103,11 +98,13 @@ class Buckets:
                 columns.
         """
         if self.edges is not None:
-            return self._with_rows(np.asarray(self.edges, dtype=np.int64))
+            return self._own_shapes()
+        fits = self._bare_layout.fits(lengths)
+        within = lengths if fits.all() else lengths[fits]
         if lengths.ndim == 2:
-            return self._shapes_of_pairs(lengths)
+            return self._shapes_of_pairs(within)
         single("Buckets(max_tokens", self.max_tokens)
-        values, counts = counted(self._within_budget(lengths))
+        values, counts = counted(within)
         padded, place = np.unique(self._bare_layout.rounded(values), return_inverse=True)
         merged = np.bincount(place, weights=counts).astype(np.int64)
         return self._with_rows(best_edges(padded, merged, self.num_shapes or 1))
@@ -148,18 +145,17 @@ class Buckets:
 
     @property
     def _bare_layout(self) -> Padded:
-        return layout_within(
-            Padded,
-            self.max_tokens,
-            max_samples=self.max_samples,
-            multiple=self.pad_to_multiple_of,
-            area=self.area,
-        )
+        budget, caps = split_budget(self.max_tokens)
+        most, multiple = self.max_samples, self.pad_to_multiple_of
+        return Padded(budget, most, multiple, area=self.area, caps=caps)
 
     def _layout_for(self, request: Request) -> tuple[Padded, IntArray]:
         """Return the layout with its shapes, found once for the lengths; and the rows of each."""
         shapes = request.kept.get("shapes", lambda: self.shapes(request.lengths))
         return replace(self._bare_layout, shapes=shapes), np.array([rows for rows, _ in shapes])
+
+    def _own_shapes(self) -> tuple[Shape, ...]:
+        return self._with_rows(np.array(self.edges, dtype=np.int64))
 
     def _with_rows(self, edges: IntArray) -> tuple[Shape, ...]:
         """Give each edge, int64[s] or [s, k], its rows, and sort them as `Padded` wants them."""
@@ -169,10 +165,6 @@ class Buckets:
         shapes = zip(rows.tolist(), _plain(edges), strict=True)
         return tuple(sorted(shapes, key=lambda shape: preference(bare, shape)))
 
-    def _within_budget(self, lengths: LengthArray) -> LengthArray:
-        fits = self._bare_layout.fits(lengths)
-        return lengths if fits.all() else lengths[fits]
-
     def _shapes_of_pairs(self, lengths: LengthArray) -> tuple[Shape, ...]:
         if lengths.shape[1] != 2:
             raise BudgetError(
@@ -180,7 +172,7 @@ class Buckets:
                 f"got {lengths.shape[1]} columns. Give edges=[(length, length, …), …] instead."
             )
         bare = self._bare_layout
-        pairs = bare.rounded(self._within_budget(lengths).astype(np.int64, copy=False))
+        pairs = bare.rounded(lengths.astype(np.int64, copy=False))
 
         def area(padded: IntArray) -> FloatArray:
             taken = bare.about_areas(padded)
@@ -203,38 +195,42 @@ class Buckets:
         starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
         return self._with_rows(np.maximum.reduceat(pairs[order], starts))
 
-    def _checked(
-        self, given: Sequence[int] | Sequence[tuple[int, ...]]
-    ) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
-        """Return the user's own edges as plain numbers or tuples of them."""
-        shown = f"Buckets(edges={given!r:.120})"
+    def _checked_edges(self) -> IntArray:
+        """Return the user's own edges, int64[s] or [s, k]."""
         try:
-            edges = np.asarray(given if isinstance(given, str | np.ndarray) else list(given))
-        except (TypeError, ValueError):
+            edges = np.asarray(self.edges)
+        except ValueError:  # of different widths
             edges = np.empty(0)
-        caps, is_several = self._bare_layout.caps, edges.ndim == 2 and edges.shape[1] > 1
-        is_valid: Any = edges.size and edges.dtype.kind in "iu" and (edges >= 1).all()
-        if is_several:
-            expected = "distinct tuples of whole numbers of at least 1, one for each column, for "
-            is_valid = is_valid and len(caps or edges[0]) == edges.shape[1]
-            is_valid = is_valid and len(np.unique(edges, axis=0)) == len(edges)
+        multiple, whole = (
+            self.pad_to_multiple_of,
+            edges.size and edges.dtype.kind in "iu",
+        )
+        if not whole or not self._are_valid(edges.astype(np.int64)):
+            raise BudgetError(
+                f"Buckets(edges={self.edges!r:.120}): expected rising whole numbers, or distinct "
+                f"tuples of one for each column, each multiples of pad_to_multiple_of={multiple} "
+                f"and within max_tokens={self.max_tokens} as the {self.area} of its lengths."
+            )
+        return edges
+
+    def _are_valid(self, edges: IntArray) -> bool:
+        bare = self._bare_layout
+        if edges.ndim not in {1, 2} or (edges < 1).any() or (edges % bare.multiple).any():
+            return False
+        if edges.ndim == 1:
+            suits = bare.caps is None and bool((np.diff(edges) > 0).all())
         else:
-            expected = "rising whole numbers of at least 1, the last at most "
-            is_valid = is_valid and edges.ndim == 1 and caps is None
-            is_valid = is_valid and (np.diff(edges, prepend=0) > 0).all()
-            is_valid = is_valid and edges[-1] <= self.max_tokens
-        expected += f"max_tokens={self.max_tokens}"
-        if is_valid and (edges % self.pad_to_multiple_of).any():
-            is_valid, expected = False, f"multiples of pad_to_multiple_of={self.pad_to_multiple_of}"
-        if is_valid and is_several and not self._bare_layout.rows_allowed(edges).all():
-            sums = f" as the {self.area} of its lengths" if caps is None else ""
-            is_valid, expected = False, f"each within max_tokens={self.max_tokens}{sums}"
-        if not is_valid:
-            raise BudgetError(f"{shown}: expected {expected}.")
-        return tuple(_plain(edges))
+            is_distinct = len(np.unique(edges, axis=0)) == len(edges)
+            suits = is_distinct and len(bare.caps or edges[0]) == edges.shape[1] > 1
+        return suits and bool(bare.rows_allowed(_columns(edges)).all())
 
 
-def _plain(edges: IntArray) -> list[Any]:
+def _columns(edges: IntArray) -> IntArray:
+    """Return edges as of several columns; of one, there is one."""
+    return edges if edges.ndim == 2 else edges[:, None]
+
+
+def _plain(edges: IntArray) -> list[_Lengths]:
     """Return lengths as numbers, or as tuples of them."""
     return edges.tolist() if edges.ndim == 1 else [tuple(each) for each in edges.tolist()]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -34,10 +34,7 @@ class Custom:
 
     Args:
         function: ``(order, lengths, rng) → Plan``. It may use `rng`, and must use every sample
-            of `order` exactly as often as it is there.
-
-    Raises:
-        PlanError: When planning, if the function returns no plan, or other samples.
+            of `order` exactly as often as it is there; else planning raises PlanError.
 
     Example:
         >>> import batchwright as bw
@@ -81,20 +78,16 @@ class Custom:
 
 
 def as_batching(batching: Batching | BatchingFunction) -> Batching:
-    """Return a batching as it is, or one that calls a function.
-
-    Raises:
-        BudgetError: If it is neither.
-    """
-    is_type = isinstance(batching, type)
-    if not is_type and isinstance(batching, Batching):
-        return batching
-    if is_type or not callable(batching) or not takes(batching, None, None, None):
-        raise BudgetError(
-            f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
-            "function (order, lengths, rng) → Plan."
-        )
-    return Custom(batching)
+    """Return a batching as it is, or one that calls a function; raise BudgetError for others."""
+    if not isinstance(batching, type):
+        if isinstance(batching, Batching):
+            return batching
+        if callable(batching) and takes(batching, None, None, None):
+            return Custom(batching)
+    raise BudgetError(
+        f"batching={batching!r}: expected TokenBudget(…), Packing(…), FixedSize(…), or a "
+        "function (order, lengths, rng) → Plan."
+    )
 
 
 def described(batching: Batching) -> State | None:
@@ -111,12 +104,11 @@ def described(batching: Batching) -> State | None:
     name = type(batching).__name__
     if _KINDS.get(name) is not type(batching):
         return None
-    values = {
-        field.name: (getattr(batching, field.name), field.default)
+    settings = {
+        field.name: getattr(batching, field.name)
         for field in dataclasses.fields(_KINDS[name])
-        if field.init
+        if getattr(batching, field.name) != field.default
     }
-    settings = {key: value for key, (value, default) in values.items() if value != default}
     try:
         return {"kind": name, **json.loads(json.dumps(settings))}
     except TypeError:  # a function
@@ -124,18 +116,15 @@ def described(batching: Batching) -> State | None:
 
 
 def rebuilt(description: State) -> Batching:
-    """Make the batching that `described` wrote down, without executing code.
-
-    Raises:
-        PlanError: If there is no such batching.
+    """Make the batching that `described` wrote down, without executing code, or raise PlanError.
 
     Example:
         >>> rebuilt({"kind": "FixedSize", "batch_size": 8})
         FixedSize(batch_size=8, pad_to_multiple_of=1)
     """
     try:
-        settings = {name: _tuples(value) for name, value in description.items()}
-        batching: Batching = _KINDS[settings.pop("kind")](**settings)
+        settings = {name: _as_tuples(value) for name, value in description.items()}
+        batching: Batching = _KINDS[str(settings.pop("kind"))](**settings)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PlanError(
             f"the state names the batching {description!r}, which this version does not have "
@@ -144,5 +133,5 @@ def rebuilt(description: State) -> Batching:
     return batching
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+def _as_tuples(value: object) -> object:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

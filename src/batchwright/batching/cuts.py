@@ -25,7 +25,7 @@ _RUNS = 8
 _WINDOWS = 8
 _ROOM = 1.03
 
-_STRIPS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128])
+_STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Batches of a strip."""
 
 
@@ -51,10 +51,9 @@ class RowLimit:
         """Return the rows that fit, int64[m]: at least 1 where a single one does."""
         padded = self.padded(lengths)
         rows = (self.max_tokens if max_tokens is None else max_tokens) // padded
-        if callable(self.max_samples):
-            rows = np.minimum(rows, self.max_samples(padded))
-        elif self.max_samples is not None:
-            rows = np.minimum(rows, self.max_samples)
+        if self.max_samples is not None:
+            most = self.max_samples(padded) if callable(self.max_samples) else self.max_samples
+            rows = np.minimum(rows, most)
         return in_multiples(rows, self.batch_size_multiple_of)
 
 
@@ -79,15 +78,14 @@ def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
     opened: list[int] = []
     times: list[int] = []
     position = run = 0
-    total = ends[-1]
-    while position < total:
+    while position < ends[-1]:
         many = -(-(ends[run] - position) // allowed[run])
         opened.append(allowed[run])
         times.append(many)
         position += many * allowed[run]
         run = bisect_right(ends, position, run)
     sizes = np.repeat(opened, times)
-    sizes[-1] -= position - total
+    sizes[-1] -= position - ends[-1]
     return sizes
 
 
@@ -104,11 +102,11 @@ def fit_runs(
         array([3, 3, 3])
     """
     best = cut_runs(counts, limit(lengths))
-    if best.size >= num_batches:
-        return best if best.size == num_batches else None
+    if best.size > num_batches:
+        return None
     low, high = int(limit.padded(lengths[:1])[0]) - 1, limit.max_tokens
     for _ in range(rounds):
-        if high - low <= 1:
+        if high - low <= 1 or best.size == num_batches:
             break
         middle = (low + high) // 2
         sizes = cut_runs(counts, limit(lengths, max_tokens=middle))
@@ -116,8 +114,6 @@ def fit_runs(
             low = middle
         else:
             high, best = middle, sizes
-            if sizes.size == num_batches:
-                break
     return best
 
 
@@ -146,10 +142,8 @@ def cut_sequence(
         else:
             allowed = rows_allowed(np.maximum.accumulate(lengths[position:stop], axis=0))
         size = int(np.count_nonzero(allowed >= np.arange(1, allowed.size + 1)))
-        if multiple < size:
-            size -= size % multiple
-        sizes.append(size)
-        position += size
+        sizes.append(size - size % multiple if multiple < size else size)
+        position += sizes[-1]
     return np.array(sizes, dtype=np.int64)
 
 
@@ -165,10 +159,9 @@ def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
             reach = int(np.searchsorted(volume, before + window)) + 1
             if reach > lengths.size and held:
                 break  # cut short by the end of the sequence, not by the budget
-            stop = _filled(lengths, limit, window, start, min(reach, lengths.size))
-            held.append(float(volume[stop - 1] - before))
-            start = stop
-            if stop == lengths.size:
+            start = _filled(lengths, limit, window, start, min(reach, lengths.size))
+            held.append(float(volume[start - 1] - before))
+            if start == lengths.size:
                 break
     # A window that holds less leaves the rest to the next: their mean has to suffice.
     many = volume[-1] / float(np.mean(held))
@@ -211,25 +204,6 @@ def cut_in_windows(
         cut = _fitted(lengths[starts[first] :], limit, num_batches - edges[first])
         if cut is not None:
             kept = [*edges[: first + 1], num_batches]
-            return np.concatenate([*sizes[:first], cut]), np.array(kept)
-        merged *= 2
-    return None
-
-
-def _with_one_tail(
-    lengths: IntArray,
-    limit: RowLimit,
-    edges: list[int],
-    starts: list[int],
-    sizes: list[IntArray],
-) -> tuple[IntArray, IntArray] | None:
-    """Join the last 2, 4, 8 … windows until they hold what is left: more to sort pads less."""
-    merged = 2
-    while merged < 2 * len(starts):
-        first = max(len(starts) - merged, 0)
-        cut = _fitted(lengths[starts[first] :], limit, edges[-1] - edges[first])
-        if cut is not None:
-            kept = [*edges[: first + 1], edges[-1]]
             return np.concatenate([*sizes[:first], cut]), np.array(kept)
         merged *= 2
     return None
@@ -288,20 +262,19 @@ def cut_strips(
     by_longest = np.lexsort((-scaled.min(axis=1), -scaled.max(axis=1)))
     order, columns, scaled = order[by_longest], columns[by_longest], scaled[by_longest]
     difference = scaled[:, 0] - scaled[:, 1:].mean(axis=1)
-    filled = np.cumsum(1.0 / layout.rows_allowed(columns))  # batches, were there no padding
+    shares = 1.0 / layout.rows_allowed(columns)
+    filled = np.cumsum(shares)  # batches, were there no padding
 
     parts, all_sizes = [], []
     waiting = np.empty(0, dtype=np.int64)
-    position, direction, around = 0, 1, None
-    jitter = 0.0
+    position, direction, jitter = 0, 1, 0.0
+    choices = range(len(_STRIPS))
     while position < order.size or waiting.size:
-        done = filled[position - 1] if position else 0.0
-        held = float((1.0 / layout.rows_allowed(columns[waiting])).sum()) if waiting.size else 0.0
+        done, held = filled[position - 1] if position else 0.0, float(shares[waiting].sum())
         # Every epoch has other strips, and so other batches.
         jitter = max(jitter, 0.75 + 0.5 * float(random_bits(rng, 1)[0] >> np.uint64(11)) / 2**53)
-        best: tuple[float, int, IntArray, IntArray] | None = None
-        first, last = (0, _STRIPS.size) if around is None else (max(around - 1, 0), around + 2)
-        for choice in range(first, min(last, _STRIPS.size)):
+        best: tuple[float, int, int, IntArray, IntArray] | None = None
+        for choice in choices:
             wanted = done + _STRIPS[choice] * jitter - held
             stop = min(max(int(np.searchsorted(filled, wanted)), position), order.size)
             places = np.concatenate((waiting, np.arange(position, stop)))
@@ -311,21 +284,21 @@ def cut_strips(
             sizes = cut_sequence(columns[places], layout.rows_allowed, multiple)
             if stop < order.size and sizes.size > 1:  # the last batch may still grow
                 sizes = sizes[:-1]
-            held_now = columns[places[: int(sizes.sum())]]
-            longest = np.maximum.reduceat(held_now, np.cumsum(sizes) - sizes)
+            cut = columns[places[: int(sizes.sum())]]
+            longest = np.maximum.reduceat(cut, np.cumsum(sizes) - sizes)
             padded = layout.areas(layout.rounded(longest)).astype(np.float64) * sizes
-            ratio = float(padded.sum()) / float(layout.areas(held_now).sum())
+            ratio = float(padded.sum()) / float(layout.areas(cut).sum())
             if best is None or ratio < best[0]:
-                best = (ratio, choice, places, sizes)
-                ahead = stop
+                best = (ratio, choice, stop, places, sizes)
             if stop == order.size:
                 break
         if best is None:  # strips were too narrow to hold anything more
             jitter *= 2
             continue
-        _, around, places, sizes = best
+        _, around, position, places, sizes = best
+        choices = range(max(around - 1, 0), min(around + 2, len(_STRIPS)))
         taken = int(sizes.sum())
         parts.append(places[:taken])
         all_sizes.append(sizes)
-        waiting, position, direction, jitter = places[taken:], ahead, -direction, 0.0
+        waiting, direction, jitter = places[taken:], -direction, 0.0
     return order[np.concatenate(parts)], np.concatenate(all_sizes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout, Packed, Padded, Shape
+from batchwright.layout import Layout, Shape
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -20,9 +20,6 @@ Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 """What becomes of a sample that alone exceeds the budget."""
 
 _DRAWS = 4
-
-_Layout = TypeVar("_Layout", Padded, Packed)
-
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -90,7 +87,7 @@ class Draft:
     @classmethod
     def of_pools(cls, parts: Sequence[tuple[IntArray, IntArray]]) -> Draft:
         """Join the batches of each pool: int64[m], its samples; int64[b], samples in each."""
-        members, sizes = [each for each, _ in parts], [each for _, each in parts]
+        members, sizes = zip(*parts, strict=True)
         joined = members[0] if len(members) == 1 else np.concatenate(members)  # no second copy
         borders = offsets_of([each.size for each in sizes])
         return cls(joined, offsets_of(np.concatenate(sizes)), borders)
@@ -117,9 +114,6 @@ class Draft:
         """Split batches, the heaviest or largest first, until there are `num_batches`.
 
         Each stays in its pool.
-
-        Raises:
-            PlanError: If there are fewer samples than batches asked for.
         """
         if num_batches == len(self):
             return self
@@ -134,24 +128,19 @@ class Draft:
         )
 
 
-def layout_within(of: type[_Layout], budget: int | tuple[int, ...], **settings: Any) -> _Layout:
-    """Return a layout with a budget, or with one for each of several columns."""
-    one, each = (None, budget) if isinstance(budget, tuple) else (budget, None)
-    return of(budget=one, caps=each, **settings)
-
-
 def single(owner: str, budget: int | tuple[int, ...]) -> int:
-    """Return the budget for lengths [n].
-
-    Raises:
-        BudgetError: If there is one for each of several columns.
-    """
+    """Return the budget for lengths [n]; raise BudgetError if there is one for each column."""
     if isinstance(budget, tuple):
         raise BudgetError(
             f"{owner}={budget}) has a budget for each of several columns, and lengths are [n]. "
             "Give one number, or lengths [n, k]."
         )
     return budget
+
+
+def split_budget(budget: int | tuple[int, ...]) -> tuple[int | None, tuple[int, ...] | None]:
+    """Return a budget as `Layout` takes it: one for all, and one for each column."""
+    return (None, budget) if isinstance(budget, tuple) else (budget, None)
 
 
 def offsets_of(sizes: npt.ArrayLike) -> IntArray:

@@ -13,7 +13,6 @@ _CANDIDATES = 48
 _THINNED = 4096
 """Distinct lengths up to which the last edges are chosen among all of them."""
 
-
 _Range = tuple[int, int, int]
 """Candidates `start` to `stop - 1` of a column, and how many shapes they get."""
 
@@ -94,11 +93,9 @@ def best_pairs(
 
     Guarantees the least area of all such choices where a column has at most 48 distinct lengths;
     else ranges are chosen among 48 candidates, dense where samples are. `area` of padded lengths
-    grows with both, and is infinite where no batch has room for them. O(n + k m³) for k shapes
-    and m ≤ 48 candidates.
-
-    Returns:
-        int64[s, 2], at most `num_shapes`. None where so few are not found to hold all samples.
+    grows with both, and is infinite where no batch has room for them. Returns int64[s, 2], at most
+    `num_shapes`; None where so few are not found to hold all samples. O(n + k m³) for k shapes and
+    m ≤ 48 candidates.
 
     Example:
         >>> pairs = np.array([[9, 2], [8, 2], [2, 9], [2, 8]])
@@ -108,10 +105,9 @@ def best_pairs(
     columns = [np.ascontiguousarray(column) for column in pairs.T]
     edges = [_candidates(column) for column in columns]
     places = [np.searchsorted(*each) for each in zip(edges, columns, strict=True)]
-    size = edges[0].size, edges[1].size
-    counts = np.bincount(places[0] * size[1] + places[1], minlength=size[0] * size[1])
-    counts = counts.reshape(size)
     areas = area(np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1))
+    counts = np.bincount(places[0] * edges[1].size + places[1], minlength=areas.size)
+    counts = counts.reshape(areas.shape)
     found = [_guillotine(*each, num_shapes) for each in ((counts, areas), (counts.T, areas.T))]
     first = int(found[1][0] < found[0][0])
     ranges = found[first][1]
@@ -122,11 +118,9 @@ def best_pairs(
     ordered = columns[1 - first][np.argsort(of_sample, kind="stable")]
     stops = np.cumsum(np.bincount(of_sample, minlength=len(ranges)))
     shapes = []
-    parts = np.split(ordered, stops[:-1])
-    for (_, stop, many), part in zip(ranges, parts, strict=True):
-        longest = int(edges[first][stop - 1])
+    for (_, stop, many), part in zip(ranges, np.split(ordered, stops[:-1]), strict=True):
         cuts = best_edges(*_thinned(part), many)
-        shape = np.stack((np.full_like(cuts, longest), cuts), axis=1)
+        shape = np.stack((np.full_like(cuts, edges[first][stop - 1]), cuts), axis=1)
         shapes.append(shape if first == 0 else shape[:, ::-1])
     return np.concatenate(shapes)
 
@@ -147,9 +141,8 @@ def _guillotine(counts: IntArray, areas: FloatArray, num_shapes: int) -> tuple[f
             least = totals[starts, np.arange(starts.size)]
             better = np.flatnonzero(least < best[stop, many:])
             best[stop, many + better] = least[better]
-            came_from[stop, many + better] = np.stack(
-                (starts[better], np.full(better.size, many)), axis=1
-            )
+            came_from[stop, many + better, 0] = starts[better]
+            came_from[stop, many + better, 1] = many
     ranges: list[_Range] = []
     stop, left = size, num_shapes
     while stop and np.isfinite(best[size, num_shapes]):
@@ -184,14 +177,11 @@ def _of_ranges(counts: IntArray, areas: FloatArray, num_shapes: int) -> FloatArr
 
 
 def _candidates(column: IntArray) -> IntArray:
-    """Choose lengths to cut at: all, or 48 such that each step between them pads about the same.
-
-    Edges w apart pad c samples by about c·w/2; the sum is least where w goes with one over the root
-    of the density.
-    """
+    """Choose lengths to cut at: all, or 48 such that each step between them pads about the same."""
     values, counts = counted(column)
     if values.size <= _CANDIDATES:
         return values
+    # Edges w apart pad c samples by c·w/2: least where w goes with 1 ÷ the root of the density.
     steps = np.cumsum(np.sqrt(counts * np.diff(values, prepend=0)))
     wanted = steps[-1] / _CANDIDATES * np.arange(1, _CANDIDATES)
     places = np.append(np.searchsorted(steps, wanted), values.size - 1)

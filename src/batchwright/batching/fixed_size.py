@@ -64,8 +64,8 @@ class FixedSize:
 class LengthGrouped(FixedSize):
     """Sort the samples of every 50 batches by length, and keep that sequence: a control.
 
-    Batches, and so updates, descend from long samples to short ones, again and again, as under
-    ``group_by_length`` of Hugging Face Transformers. Takes the arguments of `FixedSize`.
+    Updates descend from long samples to short ones, again and again, as under ``group_by_length``
+    of Hugging Face Transformers. Takes the arguments of `FixedSize`.
     """
 
     def draft(self, request: Request) -> Draft:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass
-from itertools import chain
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,27 +16,23 @@ from batchwright._random import BLOCK
 from batchwright.lengths import refuse_uncountable
 from batchwright.typing import FloatArray, IntArray
 
-_Rows = tuple[int, int, int]  # first row, number of rows, samples in each
-
 _PART = 1 << 10
 """Rows that are filled together. More of them are filled no better, and take longer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """How rows are filled: a few thousand strokes, each the same for a run of rows.
+    """How rows are filled: a few thousand strokes, from long samples to short.
 
-    Stroke `e` puts ``times[e]`` samples of ``lengths[e]`` tokens into each of the rows ``first[e]``
-    to ``first[e] + rows[e] - 1``, after the ``held[e]`` samples that those hold already. Strokes
-    use up the samples from long to short.
+    A stroke puts `times` samples of a length into each of `rows` rows, from row `first` on.
     """
 
+    num_rows: int
     first: IntArray
     rows: IntArray
     times: IntArray
-    held: IntArray
+    held: IntArray  # samples that these rows hold already
     lengths: IntArray
-    num_rows: int
 
     def per_row(self, values: FloatArray) -> FloatArray:
         """Sum a value per sample of each stroke over the rows, float64[e] → float64[num_rows]."""
@@ -58,17 +54,14 @@ class Fill:
         used = np.concatenate(([0], np.cumsum(self.rows * self.times)))
         strokes = np.searchsorted(used, np.arange(0, ids.size + BLOCK, BLOCK), side="right") - 1
         strokes[-1] = self.first.size
-        for begin, end in zip(strokes[:-1].tolist(), strokes[1:].tolist(), strict=True):
-            if begin == end:
-                continue
-            low, high = int(used[begin]), int(used[end])
+        for begin, end in pairwise(np.unique(strokes).tolist()):
             rows = self.rows[begin:end]
             # Each stroke's rows, then each row's samples.
             row = _ranges(self.first[begin:end], rows)
             times = np.repeat(self.times[begin:end], rows)
             rank = _ranges(np.repeat(self.held[begin:end], rows), times)
             place = _alternating(rank, np.repeat(sizes[row], times))
-            out[np.repeat(begins[row], times) + place] = ids[low:high]
+            out[np.repeat(begins[row], times) + place] = ids[used[begin] : used[end]]
         return out
 
 
@@ -81,9 +74,8 @@ def best_fit_decreasing(
     the same rows as one sample at a time: near O(r log r) for r distinct lengths, int64[r] from
     long to short, none above the capacity.
 
-    References:
-        Krell, Kosec, Perez, Fitzgibbon, *Efficient Sequence Packing without
-        Cross-contamination*, 2021, arXiv 2107.02027 (packing the histogram).
+    Source: M. Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021,
+    arXiv:2107.02027 (packing the histogram).
 
     Example:
         >>> fill = best_fit_decreasing(np.array([6, 4]), np.array([1, 2]), 10)
@@ -93,17 +85,22 @@ def best_fit_decreasing(
     most = int(counts.sum()) if max_samples is None else max_samples
     shortest = int(lengths[-1])
     spaces: list[int] = []  # free spaces that some row has, ascending
-    rows_with: dict[int, list[_Rows]] = {}
+    rows_with: dict[int, list[tuple[int, int, int]]] = {}  # first row, how many, samples in each
     strokes: list[tuple[int, int, int, int, int]] = []
     num_rows = 0
 
-    def put(space: int, rows: _Rows) -> None:
-        if space < shortest or rows[2] >= most:
+    def put(space: int, first: int, many: int, held: int) -> None:
+        if space < shortest or held >= most:
             return
         if space not in rows_with:
             rows_with[space] = []
             insort(spaces, space)
-        rows_with[space].append(rows)
+        rows_with[space].append((first, many, held))
+
+    def fill(space: int, first: int, many: int, held: int, times: int) -> None:
+        if many and times:
+            strokes.append((first, many, times, held, length))
+            put(space - times * length, first, many, held + times)
 
     for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
         left = count
@@ -111,7 +108,7 @@ def best_fit_decreasing(
             found = bisect_left(spaces, length)
             if found == len(spaces):  # no row holds it: open as many as it takes
                 times = min(capacity // length, most)
-                put(capacity, (num_rows, -(-left // times), 0))
+                put(capacity, num_rows, -(-left // times), 0)
                 num_rows += -(-left // times)
             space = spaces[found]
             group = rows_with[space]
@@ -127,17 +124,10 @@ def best_fit_decreasing(
                 group.pop()
                 if not group:
                     del rows_with[space], spaces[found]
-            if full:
-                strokes.append((first, full, times, held, length))
-                put(space - times * length, (first, full, held + times))
-                left -= full * times
-            if rest:
-                strokes.append((first + full, 1, rest, held, length))
-                put(space - rest * length, (first + full, 1, held + rest))
-                left = 0
-    flat = np.fromiter(chain.from_iterable(strokes), dtype=np.int64, count=5 * len(strokes))
-    first_rows, rows_each, times_each, held_before, of_length = flat.reshape(-1, 5).T.copy()
-    return Fill(first_rows, rows_each, times_each, held_before, of_length, num_rows)
+            fill(space, first, full, held, times)
+            fill(space, first + full, 1, held, rest)
+            left -= full * times + rest
+    return Fill(num_rows, *np.array(strokes, dtype=np.int64).T.copy())
 
 
 def pack_columns(
@@ -153,13 +143,9 @@ def pack_columns(
 
     Guarantees at most as many rows as best-fit decreasing needs, up to 2,047 rows. More samples
     are divided into parts that are packed on their own, in the way that was better for the first.
+    Takes int64[m, k], from large to small, and returns the row of each sample, int64[m].
 
-    Takes int64[m, k], from large to small, and returns the row of each sample, int64[m]: a loop
-    over the distinct tuples of a part, each a few vector operations over its rows.
-
-    References:
-        Panigrahy, Talwar, Uyeda, Wieder, *Heuristics for Vector Bin Packing*, 2011 (the scores
-        that were compared).
+    Source: R. Panigrahy et al., *Heuristics for Vector Bin Packing*, 2011 (scores compared).
 
     Example:
         >>> pairs = np.array([[6, 1], [4, 2], [3, 5], [1, 3]])
@@ -172,17 +158,15 @@ def pack_columns(
         limits = np.append(capacities, max_samples)
     num_parts = max(1, _fewest_rows(rows, limits) // _PART)
     placed = np.empty(len(rows), dtype=np.int64)
-    used, is_best_fit = 0, None
+    used, is_best_fit = 0, False
     for part in range(num_parts):
         of_part = rows[part::num_parts]
         fewest = _fewest_rows(of_part, limits)
         into = _placed(of_part, limits, open_rows=0 if is_best_fit else fewest)
-        if is_best_fit is None:
-            is_best_fit = False
-            if int(into.max()) + 1 > fewest:
-                other = _placed(of_part, limits, open_rows=0)
-                is_best_fit = bool(other.max() < into.max())
-                into = other if is_best_fit else into
+        if part == 0 and into.max() >= fewest:
+            other = _placed(of_part, limits, open_rows=0)
+            is_best_fit = bool(other.max() < into.max())
+            into = other if is_best_fit else into
         placed[part::num_parts] = into + used
         used += int(into.max()) + 1
     return placed
@@ -245,12 +229,6 @@ def _fewest_rows(rows: IntArray, capacities: IntArray) -> int:
     return int((-(-rows.sum(axis=0) // capacities)).max())
 
 
-def _runs(rows: IntArray) -> tuple[IntArray, IntArray]:
-    """Return where runs of equal samples begin, and how many samples each has."""
-    begins = np.flatnonzero((np.diff(rows, axis=0, prepend=-1) != 0).any(axis=1))
-    return begins, np.diff(np.append(begins, len(rows)))
-
-
 def _placed(rows: IntArray, capacities: IntArray, *, open_rows: int) -> IntArray:
     """Place samples, one distinct tuple after the other.
 
@@ -258,7 +236,8 @@ def _placed(rows: IntArray, capacities: IntArray, *, open_rows: int) -> IntArray
     as many into a row as it takes.
     """
     is_even = open_rows > 0
-    begins, counts = _runs(rows)
+    begins = np.flatnonzero((np.diff(rows, axis=0, prepend=-1) != 0).any(axis=1))
+    counts = np.diff(np.append(begins, len(rows)))
     tuples = rows[begins].astype(np.float64)[:, :, None]  # whole numbers, exact below 2**53
     free = np.repeat(capacities[:, None].astype(np.float64), len(rows), axis=1)
     shares = np.empty_like(free)
@@ -298,9 +277,7 @@ def _placed(rows: IntArray, capacities: IntArray, *, open_rows: int) -> IntArray
 
 def _lowest(scores: FloatArray, count: int) -> IntArray:
     """Return where the lowest finite scores are, from low to high, the first of equal ones."""
-    if not scores.size:
-        return np.empty(0, dtype=np.int64)
-    if count == 1:
+    if count == 1 and scores.size:
         first = int(np.argmin(scores))
         return np.array([first] if scores[first] < np.inf else [], dtype=np.int64)
     found = np.flatnonzero(scores < np.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -13,9 +14,9 @@ from batchwright.batching.draft import (
     Draft,
     Oversize,
     Request,
-    layout_within,
     probed_count,
     single,
+    split_budget,
 )
 from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
 from batchwright.errors import BudgetError
@@ -70,7 +71,7 @@ class Packing:
         keep_whole(self, "align", optional=("max_samples",))
         check_choice("Packing", "method", self.method, ("best_fit", "next_fit"))
         check_choice("Packing", "oversize", self.oversize, ("error", "drop", "truncate", "split"))
-        if self.align > min(self._capacities):
+        if self.align > np.min(self.capacity):
             raise BudgetError(
                 f"Packing(capacity={self.capacity}, align={self.align}): nothing fits."
             )
@@ -78,14 +79,13 @@ class Packing:
     @property
     def layout(self) -> Packed:
         """Samples one after the other within the capacity."""
-        return layout_within(
-            Packed, self.capacity, max_samples=self.max_samples, multiple=self.align
-        )
+        budget, caps = split_budget(self.capacity)
+        return Packed(budget, self.max_samples, self.align, caps=caps)
 
     def count(self, request: Request) -> int:
         """Return how many rows the pools need."""
         pools, rows = request.pools, self._rows(request.lengths)
-        if not self._is_best_fit(request):
+        if self.method == "next_fit" or not pools.is_free:
             return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         if rows.ndim == 1:
             return sum(self._fill(request, rows, pool).num_rows for pool in pools)
@@ -93,24 +93,21 @@ class Packing:
 
     def draft(self, request: Request) -> Draft:
         """Fill the rows. O(m) but for one sort of 64-bit keys."""
-        rows = self._rows(request.lengths)
-        if self._is_best_fit(request):
+        pools, rows = request.pools, self._rows(request.lengths)
+        if self.method == "best_fit" and pools.is_free:
             return self._best_fit(request, rows) if rows.ndim == 1 else self._columns(request, rows)
-        sequence = request.pools.sequence(request.rng)
+        sequence = pools.sequence(request.rng)
         taken = self.layout.rounded(rows[sequence].astype(np.int64, copy=False))
         capacities = self._whole if rows.ndim == 2 else int(self._whole[0])
         offsets = next_fit(taken, capacities, max_samples=self.max_samples)
         return Draft.of_sequence(request, sequence, offsets)
 
     @property
-    def _capacities(self) -> tuple[int, ...]:
-        return self.capacity if isinstance(self.capacity, tuple) else (self.capacity,)
-
-    @property
     def _whole(self) -> IntArray:
         """The capacities, rounded down to `align`."""
-        capacities = [min(each, MOST_TOKENS - 1) // self.align for each in self._capacities]
-        return np.array(capacities, dtype=np.int64) * self.align
+        capacities = np.minimum(np.atleast_1d(self.capacity), MOST_TOKENS - 1)
+        whole: IntArray = capacities.astype(np.int64) // self.align * self.align
+        return whole
 
     def _rows(self, lengths: LengthArray) -> LengthArray:
         """Return what samples take of a row: in each column, or of one capacity together."""
@@ -120,18 +117,13 @@ class Packing:
             return lengths
         return self.layout.areas(self.layout.rounded(lengths.astype(np.int64, copy=False)))
 
-    def _is_best_fit(self, request: Request) -> bool:
-        return self.method == "best_fit" and request.pools.is_free
-
     def _fill(self, request: Request, lengths: LengthArray, pool: IntArray) -> Fill:
         values, counts = runs(lengths, pool)
+        most, capacity = self.max_samples, int(self._whole[0])
         return request.kept.get(
             fingerprint(np.stack((values, counts))),
             lambda: best_fit_decreasing(
-                self.layout.rounded(values),
-                counts,
-                int(self._whole[0]),
-                max_samples=self.max_samples,
+                self.layout.rounded(values), counts, capacity, max_samples=most
             ),
         )
 
@@ -150,31 +142,29 @@ class Packing:
         return replace(Draft.of_pools(parts), keys=np.concatenate(keys))
 
     def _columns(self, request: Request, lengths: LengthArray) -> Draft:
-        rows = self.layout.rounded(lengths.astype(np.int64, copy=False))
-        draft = Draft.of_pools([self._fill_columns(request, rows, pool) for pool in request.pools])
-        tokens = self.layout.areas(rows[draft.indices]).astype(np.float64)
-        both = np.stack((tokens * logs(tokens), tokens))
-        sums = np.add.reduceat(both, draft.offsets[:-1], axis=1)
-        return replace(draft, keys=sums[0] / sums[1])
-
-    def _fill_columns(
-        self, request: Request, rows: IntArray, pool: IntArray
-    ) -> tuple[IntArray, IntArray]:
         """Pack samples from large to small: by what they take of a row, summed over columns.
 
         By the fullest column alone, best fit needs 1 to 2 % more rows. Where no two samples are
         equal, every epoch has the same rows; which of them share an update is drawn anew.
         """
-        ids = shuffled(pool, request.rng)
-        columns = rows[ids]
-        shares = columns / self._whole
-        total = shares[:, 0].copy()
-        for column in shares.T[1:]:  # `sum` does not promise one sequence on every machine
-            total += column
-        by_size = np.lexsort((*columns.T, -shares.max(axis=1), -total))
-        ids, columns = ids[by_size], columns[by_size]
-        placed = request.kept.get(
+        rows = self.layout.rounded(lengths.astype(np.int64, copy=False))
+        parts = []
+        for pool in request.pools:
+            ids = shuffled(pool, request.rng)
+            shares = rows[ids] / self._whole
+            total = reduce(np.add, shares.T)  # `sum` promises no one sequence on every machine
+            by_size = np.lexsort((*rows[ids].T, -shares.max(axis=1), -total))
+            ids = ids[by_size]
+            placed = self._placed(request, rows[ids])
+            parts.append(rows_of(placed, ids))
+        draft = Draft.of_pools(parts)
+        tokens = self.layout.areas(rows[draft.indices]).astype(np.float64)
+        both = np.stack((tokens * logs(tokens), tokens))
+        sums = np.add.reduceat(both, draft.offsets[:-1], axis=1)
+        return replace(draft, keys=sums[0] / sums[1])
+
+    def _placed(self, request: Request, columns: IntArray) -> IntArray:
+        return request.kept.get(
             fingerprint(columns),
             lambda: pack_columns(columns, self._whole, max_samples=self.max_samples),
         )
-        return rows_of(placed, ids)

@@ -23,10 +23,10 @@ from batchwright.batching.draft import (
     Draft,
     Oversize,
     Request,
-    layout_within,
     offsets_of,
     probed_count,
     single,
+    split_budget,
 )
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
@@ -38,9 +38,8 @@ from batchwright.typing import IntArray
 class TokenBudget:
     """Fill padded batches up to a budget: many short samples, or few long ones.
 
-    Guarantees ``rows × longest row ≤ max_tokens`` in every batch, and that no sample is
-    dropped. Inside each pool of the order, batches are cut from one sort by length; a binding
-    sequence is cut where it stands.
+    Guarantees ``rows × longest row ≤ max_tokens`` in every batch, and that no sample is dropped.
+    Batches are cut from one sort by length; the sequence of an order that binds it is kept.
 
     Samples may have several lengths, [n, k]: a row is then padded in every column, and takes the
     sum of them, or their product.
@@ -83,8 +82,8 @@ class TokenBudget:
     area: Literal["sum", "product"] = "sum"
 
     def __post_init__(self) -> None:
-        given = budgets("TokenBudget", "max_tokens", self.max_tokens)
-        object.__setattr__(self, "max_tokens", given)
+        budget = budgets("TokenBudget", "max_tokens", self.max_tokens)
+        object.__setattr__(self, "max_tokens", budget)
         check_choice("TokenBudget", "area", self.area, ("sum", "product"))
         keep_whole(self, "pad_to_multiple_of", "batch_size_multiple_of")
         if isinstance(self.max_samples, type) or not callable(self.max_samples):
@@ -99,7 +98,7 @@ class TokenBudget:
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
         else:
             keep_whole(self, "mixing")
-        if self.pad_to_multiple_of > (min(given) if isinstance(given, tuple) else given):
+        if self.pad_to_multiple_of > np.min(budget):
             raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
                 f"{self.pad_to_multiple_of}): not even one row fits. Raise max_tokens."
@@ -108,13 +107,9 @@ class TokenBudget:
     @property
     def layout(self) -> Padded:
         """Padded rows within the budget."""
-        return layout_within(
-            Padded,
-            self.max_tokens,
-            max_samples=None if callable(self.max_samples) else self.max_samples,
-            multiple=self.pad_to_multiple_of,
-            area=self.area,
-        )
+        budget, caps = split_budget(self.max_tokens)
+        most = None if callable(self.max_samples) else self.max_samples
+        return Padded(budget, most, self.pad_to_multiple_of, area=self.area, caps=caps)
 
     @property
     def _limit(self) -> RowLimit:
@@ -127,15 +122,12 @@ class TokenBudget:
 
     def count(self, request: Request) -> int:
         """Return how many batches the pools need, with room for windows that need more."""
-        pools, lengths = request.pools, request.lengths
-        window = self._window(request)
+        pools, lengths, window = request.pools, request.lengths, self._window(request)
         if lengths.ndim == 2 or window == 1:
             return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         limit = self._limit
-        total = 0
-        for pool in pools:
-            values, counts = runs(lengths, pool)
-            total += cut_runs(counts, limit(values)).size
+        pooled = (runs(lengths, pool) for pool in pools)
+        total = sum(cut_runs(counts, limit(values)).size for values, counts in pooled)
         if window is None or window >= total:
             return total
         ordered = lengths[pools.sequence(request.rng)].astype(np.int64, copy=False)
@@ -144,26 +136,36 @@ class TokenBudget:
     def draft(self, request: Request) -> Draft:
         """Sort and cut. O(m) but for one sort of 64-bit keys."""
         pools, lengths, target = request.pools, request.lengths, request.num_batches
+        window, multiple = self._window(request), self.batch_size_multiple_of
         if lengths.ndim == 2:
             self._check_columns(lengths.shape[1])
-        window = self._window(request)
         if window == 1:
-            return self._in_sequence(request)
+            sequence = pools.sequence(request.rng)
+            ordered = lengths[sequence].astype(np.int64, copy=False)
+            allowed = self._limit if lengths.ndim == 1 else self.layout.rows_allowed
+            offsets = offsets_of(cut_sequence(ordered, allowed, multiple))
+            return Draft.of_sequence(request, sequence, offsets)
         if lengths.ndim == 2:
-            return self._in_strips(request)
+            layout = self.layout
+            strips = [cut_strips(lengths, pool, layout, request.rng, multiple) for pool in pools]
+            draft = Draft.of_pools(strips)
+            ordered = lengths[draft.indices].astype(np.int64)
+            areas = layout.areas(np.maximum.reduceat(ordered, draft.offsets[:-1]))
+            return replace(draft, keys=logs(areas.astype(np.float64)))
+        limit = self._limit
         if window is not None and window < target:
             sequence = pools.sequence(request.rng)
             ordered = lengths[sequence].astype(np.int64, copy=False)
-            cut = cut_in_windows(ordered, self._limit, window, num_batches=target)
+            cut = cut_in_windows(ordered, limit, window, num_batches=target)
             if cut is not None:
-                return self._sorted(request, sequence, *cut)
-        limit, pooled = self._limit, [runs(lengths, pool) for pool in pools]
+                return _sorted(request, sequence, *cut)
+        pooled = [runs(lengths, pool) for pool in pools]
         cuts = [cut_runs(counts, limit(values)) for values, counts in pooled]
         if len(pooled) == 1:
             fitted = fit_runs(*pooled[0], limit, num_batches=target)
             cuts = cuts if fitted is None else [fitted]
         borders = offsets_of([cut.size for cut in cuts])
-        return self._sorted(request, pools.members, np.concatenate(cuts), borders)
+        return _sorted(request, pools.members, np.concatenate(cuts), borders)
 
     def _window(self, request: Request) -> int | None:
         """Return the batches that are cut from one sort: 1 keeps a sequence, None is a pool."""
@@ -182,24 +184,9 @@ class TokenBudget:
         if callable(self.max_samples):
             raise BudgetError("max_samples as a function of length is for lengths [n], not [n, k].")
 
-    def _in_sequence(self, request: Request) -> Draft:
-        sequence = request.pools.sequence(request.rng)
-        lengths = request.lengths[sequence].astype(np.int64, copy=False)
-        allowed = self._limit if lengths.ndim == 1 else self.layout.rows_allowed
-        sizes = cut_sequence(lengths, allowed, self.batch_size_multiple_of)
-        return Draft.of_sequence(request, sequence, offsets_of(sizes))
 
-    def _in_strips(self, request: Request) -> Draft:
-        lengths, layout, multiple = request.lengths, self.layout, self.batch_size_multiple_of
-        parts = [cut_strips(lengths, pool, layout, request.rng, multiple) for pool in request.pools]
-        draft = Draft.of_pools(parts)
-        longest = np.maximum.reduceat(lengths[draft.indices].astype(np.int64), draft.offsets[:-1])
-        return replace(draft, keys=logs(layout.areas(longest).astype(np.float64)))
-
-    def _sorted(
-        self, request: Request, members: IntArray, sizes: IntArray, borders: IntArray
-    ) -> Draft:
-        offsets, lengths = offsets_of(sizes), request.lengths
-        ordered = sorted_by_length(members, lengths, request.rng, pools=offsets[borders])
-        longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
-        return Draft(ordered, offsets, borders, logs(longest))
+def _sorted(request: Request, members: IntArray, sizes: IntArray, borders: IntArray) -> Draft:
+    offsets, lengths = offsets_of(sizes), request.lengths
+    ordered = sorted_by_length(members, lengths, request.rng, pools=offsets[borders])
+    longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
+    return Draft(ordered, offsets, borders, logs(longest))

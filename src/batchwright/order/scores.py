@@ -65,7 +65,7 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[np.generic]:
     except (TypeError, ValueError) as error:
         raise LengthsError(f"{name} cannot be read as an array ({error}). Give [n].") from error
     _check_shape(array, name)
-    if array.dtype.kind in "fO":
+    if array.dtype.kind in {"f", "O"}:
         for index, group in enumerate(array.tolist()):
             if group is None or group != group:  # noqa: PLR0124 -- NaN
                 raise LengthsError(
