@@ -45,16 +45,14 @@ def test_a_sample_of_other_columns_than_the_first_names_itself(bad, place):
     ) as told:
         list(batches)
     if np.shape(bad) != (1,):
-        assert "where the first sample has 2 lengths" in str(told.value)
+        assert "expected 2 whole numbers" in str(told.value)
 
 
 def test_a_sample_of_several_columns_among_plain_ones_names_itself():
     lengths = [5] * 500
     lengths[321] = (5, 6)
     batches = stream(range(500), length=lengths.__getitem__, batching=BUDGET, buffer_size=100)
-    with pytest.raises(
-        bw.errors.LengthsError, match=r"sample 321 .*2 lengths, where .* has one length"
-    ):
+    with pytest.raises(bw.errors.LengthsError, match=r"sample 321 .*expected one whole number"):
         list(batches)
 
 
@@ -142,7 +140,7 @@ def test_an_iterator_that_was_gone_through_is_an_error_in_the_next_epoch():
     ("batching", "ways"),
     [
         (bw.TokenBudget(20), '"drop" or "truncate"'),
-        (bw.Packing(20), '"drop", "split" or "truncate"'),
+        (bw.Packing(20), '"drop" or "split" or "truncate"'),
     ],
 )
 def test_a_sample_above_the_budget_names_itself_and_the_ways_out(batching, ways):
@@ -344,9 +342,7 @@ class Table:
 
 @pytest.mark.parametrize("table", [Table(), {"train": [[1]], "test": [[2]]}])
 def test_a_table_or_a_dict_is_not_a_stream_of_its_columns(table):
-    with pytest.raises(
-        bw.errors.SourceError, match=r"samples is a \w+, which gives its keys or columns"
-    ):
+    with pytest.raises(bw.errors.SourceError, match=r"samples is \w+, .* give the rows"):
         stream(table, batching=BUDGET)
 
 

@@ -201,11 +201,8 @@ class Buckets:
             edges = np.asarray(self.edges)
         except ValueError:  # of different widths
             edges = np.empty(0)
-        multiple, whole = (
-            self.pad_to_multiple_of,
-            edges.size and edges.dtype.kind in "iu",
-        )
-        if not whole or not self._are_valid(edges.astype(np.int64)):
+        multiple, is_whole = self.pad_to_multiple_of, edges.size and edges.dtype.kind in "iu"
+        if not is_whole or not self._are_valid(edges.astype(np.int64)):
             raise BudgetError(
                 f"Buckets(edges={self.edges!r:.120}): expected rising whole numbers, or distinct "
                 f"tuples of one for each column, each multiples of pad_to_multiple_of={multiple} "
@@ -222,12 +219,7 @@ class Buckets:
         else:
             is_distinct = len(np.unique(edges, axis=0)) == len(edges)
             suits = is_distinct and len(bare.caps or edges[0]) == edges.shape[1] > 1
-        return suits and bool(bare.rows_allowed(_columns(edges)).all())
-
-
-def _columns(edges: IntArray) -> IntArray:
-    """Return edges as of several columns; of one, there is one."""
-    return edges if edges.ndim == 2 else edges[:, None]
+        return suits and bool(bare.rows_allowed(edges).all())
 
 
 def _plain(edges: IntArray) -> list[_Lengths]:

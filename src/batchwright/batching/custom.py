@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -46,15 +46,8 @@ class Custom:
 
     function: BatchingFunction
 
-    @property
-    def layout(self) -> Padded:
-        """Padded rows without a budget."""
-        return Padded()
-
-    @property
-    def oversize(self) -> Oversize:
-        """There is no budget to exceed."""
-        return "error"
+    layout: ClassVar[Padded] = Padded()  # without a budget
+    oversize: ClassVar[Oversize] = "error"
 
     def count(self, request: Request) -> int:
         """Return how many batches a few draws need."""
@@ -94,10 +87,6 @@ def described(batching: Batching) -> State | None:
     """Describe a batching for a state: its name, and the settings that differ from their defaults.
 
     None: it is not one of ours, or holds a function.
-
-    Example:
-        >>> described(TokenBudget(4_096, mixing=3))
-        {'kind': 'TokenBudget', 'max_tokens': 4096, 'mixing': 3}
     """
     import json  # here, so that `import batchwright` stays quick
 
@@ -116,12 +105,7 @@ def described(batching: Batching) -> State | None:
 
 
 def rebuilt(description: State) -> Batching:
-    """Make the batching that `described` wrote down, without executing code, or raise PlanError.
-
-    Example:
-        >>> rebuilt({"kind": "FixedSize", "batch_size": 8})
-        FixedSize(batch_size=8, pad_to_multiple_of=1)
-    """
+    """Make the batching that `described` wrote down, without executing code, or raise PlanError."""
     try:
         settings = {name: _as_tuples(value) for name, value in description.items()}
         batching: Batching = _KINDS[str(settings.pop("kind"))](**settings)

@@ -31,12 +31,7 @@ _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass(frozen=True)
 class RowLimit:
-    """How many rows of a length make a batch, by the settings of `TokenBudget`.
-
-    Example:
-        >>> RowLimit(100, batch_size_multiple_of=4)(np.array([40, 9]))
-        array([2, 8])
-    """
+    """How many rows of a length make a batch, by the settings of `TokenBudget`."""
 
     max_tokens: int
     max_samples: MaxSamples = None
@@ -63,15 +58,10 @@ def in_multiples(rows: IntArray, multiple: int) -> IntArray:
 
 
 def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
-    """Cut length-sorted samples into batches, given only how many samples have each length.
+    """Cut length-sorted samples into batches, each as large as its first, longest sample allows.
 
-    From the longest on, each batch takes as many rows as its first, longest sample allows. Takes
-    the counts of distinct lengths from long to short, and how many rows of each make a batch,
-    int64[r]; returns the samples in each batch, int64[b], in O(r) steps.
-
-    Example:
-        >>> cut_runs(np.array([3, 4]), np.array([2, 5]))
-        array([2, 2, 3])
+    Takes the counts of distinct lengths from long to short, and how many rows of each make a
+    batch, int64[r]; returns the samples in each batch, int64[b], in O(r) steps.
     """
     ends = np.cumsum(counts).tolist()
     allowed = rows.tolist()
@@ -92,14 +82,10 @@ def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
 def fit_runs(
     lengths: IntArray, counts: IntArray, limit: RowLimit, *, num_batches: int, rounds: int = 16
 ) -> IntArray | None:
-    """Cut length-sorted samples into at most `num_batches`, all about equally full.
+    """Cut length-sorted samples into at most `num_batches`; None if the budget needs more.
 
     The budget is lowered as far as the number allows: all batches become a little smaller, instead
-    of a few being halved later. None if the budget needs more batches.
-
-    Example:
-        >>> fit_runs(np.array([10]), np.array([9]), RowLimit(50), num_batches=3)
-        array([3, 3, 3])
+    of a few being halved later.
     """
     best = cut_runs(counts, limit(lengths))
     if best.size > num_batches:
@@ -125,12 +111,6 @@ def cut_sequence(
     Takes lengths int64[m] or [m, k], each of which fits alone, and the rows that fit for a longest
     length, never more for a longer one. Batches larger than `multiple` hold a multiple of it.
     Returns the samples in each batch, int64[b].
-
-    Example:
-        >>> cut_sequence(np.array([1, 1, 4, 1, 1]), RowLimit(4))
-        array([2, 1, 2])
-        >>> cut_sequence(np.array([[2, 3], [3, 2], [9, 9]]), Padded(budget=18).rows_allowed)
-        array([2, 1])
     """
     most = rows_allowed(lengths)
     sizes: list[int] = []

@@ -28,10 +28,6 @@ def best_edges(values: IntArray, counts: IntArray, num_shapes: int) -> IntArray:
 
     Guarantees the least padding of any choice of so many lengths. Dynamic programming over the
     distinct lengths, int64[r] rising: O(k · r log r), as the best last cut only moves up.
-
-    Example:
-        >>> best_edges(np.array([1, 2, 9, 10]), np.array([5, 5, 1, 1]), 2)
-        array([ 2, 10])
     """
     size = values.size
     if num_shapes >= size:
@@ -96,11 +92,6 @@ def best_pairs(
     grows with both, and is infinite where no batch has room for them. Returns int64[s, 2], at most
     `num_shapes`; None where so few are not found to hold all samples. O(n + k m³) for k shapes and
     m ≤ 48 candidates.
-
-    Example:
-        >>> pairs = np.array([[9, 2], [8, 2], [2, 9], [2, 8]])
-        >>> best_pairs(pairs, 2, lambda each: each.prod(axis=-1).astype(float)).tolist()
-        [[2, 9], [9, 2]]
     """
     columns = [np.ascontiguousarray(column) for column in pairs.T]
     edges = [_candidates(column) for column in columns]

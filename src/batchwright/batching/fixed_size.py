@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class FixedSize:
     batch_size: int
     pad_to_multiple_of: int = 1
 
+    oversize: ClassVar[Oversize] = "error"  # no sample is too long: samples are counted
+
     def __post_init__(self) -> None:
         keep_whole(self, "batch_size", "pad_to_multiple_of")
 
@@ -43,11 +46,6 @@ class FixedSize:
     def layout(self) -> Padded:
         """Padded rows, a limited number of them."""
         return Padded(max_samples=self.batch_size, multiple=self.pad_to_multiple_of)
-
-    @property
-    def oversize(self) -> Oversize:
-        """No sample is too long for a batch that counts samples."""
-        return "error"
 
     def count(self, request: Request) -> int:
         """Return the number of samples over the batch size, rounded up."""

@@ -76,11 +76,6 @@ def best_fit_decreasing(
 
     Source: M. Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021,
     arXiv:2107.02027 (packing the histogram).
-
-    Example:
-        >>> fill = best_fit_decreasing(np.array([6, 4]), np.array([1, 2]), 10)
-        >>> fill.num_rows, fill.sizes().tolist()
-        (2, [2, 1])
     """
     most = int(counts.sum()) if max_samples is None else max_samples
     shortest = int(lengths[-1])
@@ -141,16 +136,11 @@ def pack_columns(
     samples fill a row: each sample goes where the squares of what is left free, as shares of the
     capacities, have the smallest sum.
 
-    Guarantees at most as many rows as best-fit decreasing needs, up to 2,047 rows. More samples
-    are divided into parts that are packed on their own, in the way that was better for the first.
-    Takes int64[m, k], from large to small, and returns the row of each sample, int64[m].
+    Guarantees at most as many rows as best-fit decreasing needs, up to 2,047 rows; more samples
+    are packed in parts, in the way that was better for the first. Takes int64[m, k], from large to
+    small, and returns the row of each sample, int64[m].
 
     Source: R. Panigrahy et al., *Heuristics for Vector Bin Packing*, 2011 (scores compared).
-
-    Example:
-        >>> pairs = np.array([[6, 1], [4, 2], [3, 5], [1, 3]])
-        >>> pack_columns(pairs, np.array([7, 7])).tolist()
-        [0, 1, 1, 0]
     """
     rows, limits = rows.astype(np.int64, copy=False), capacities
     if max_samples is not None:
@@ -173,10 +163,7 @@ def pack_columns(
 
 
 def rows_of(placed: IntArray, ids: IntArray) -> tuple[IntArray, IntArray]:
-    """Put samples, int64[m] from large to small, into the rows that `pack_columns` gave them.
-
-    Returns the samples, row after row, int64[m]; and how many are in each, int64[r].
-    """
+    """Return samples row after row, as `pack_columns` placed them, and how many are in each."""
     sizes = np.bincount(placed)
     begins = np.repeat(np.cumsum(sizes) - sizes, sizes)
     place = begins + _alternating(np.arange(ids.size) - begins, np.repeat(sizes, sizes))
@@ -188,14 +175,7 @@ def rows_of(placed: IntArray, ids: IntArray) -> tuple[IntArray, IntArray]:
 def next_fit(
     rows: IntArray, capacities: int | IntArray, *, max_samples: int | None = None
 ) -> IntArray:
-    """Cut a sequence, int64[m] or [m, k], into rows without changing it; return where they end.
-
-    Example:
-        >>> next_fit(np.array([6, 4, 3, 7]), 10).tolist()
-        [0, 2, 4]
-        >>> next_fit(np.array([[6, 1], [1, 4], [1, 2]]), np.array([7, 7])).tolist()
-        [0, 2, 3]
-    """
+    """Cut a sequence, int64[m] or [m, k], into rows without changing it; return where they end."""
     refuse_uncountable(rows.sum(axis=0, dtype=np.float64))
     # Ends of samples in each column, from a row of zeros on.
     ends = np.cumsum(np.pad(rows.reshape(len(rows), -1), ((1, 0), (0, 0))), axis=0)

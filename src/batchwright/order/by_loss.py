@@ -22,8 +22,7 @@ class SelfPaced:
 
     The share that is kept falls from 1 to ``1 - noise_rate`` and stays there. Epochs keep their
     size in tokens: what is left is drawn in passes. A small reserve goes to the samples left out
-    whose losses are the oldest, so that they are judged again. A pure function of seed, epoch, and
-    the table's cut for that epoch.
+    whose losses are the oldest, so that they are judged again.
 
     Args:
         table: Where live losses are recorded.
@@ -88,8 +87,9 @@ class SelfPaced:
     def split(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the samples kept in an epoch, and those left out, the oldest losses first."""
         cut = self.table.cut(epoch)
-        given = np.zeros(cut.losses.size) if self.groups is None else np.asarray(self.groups)
-        groups = np.unique(given, return_inverse=True)[1]
+        groups = np.zeros(cut.losses.size, dtype=np.int64)
+        if self.groups is not None:
+            groups = np.unique(np.asarray(self.groups), return_inverse=True)[1]
         share = 1 - self.noise_rate * min(1.0, (epoch - self.warm_up + 1) / self.epochs)
         # Samples never seen come first: they are kept.
         losses = np.where(np.isnan(cut.losses), -np.inf, cut.losses)

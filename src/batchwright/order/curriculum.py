@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,8 @@ from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
+from batchwright.pacing import Pacing, root
 from batchwright.typing import FloatArray, IntArray, LengthArray
-
-if TYPE_CHECKING:
-    from batchwright.pacing import Pacing
 
 _MOST_STRATA = 1024
 _MOST_PROBES = 64
@@ -118,8 +116,6 @@ class Curriculum:
 
     def eligible(self, progress: npt.ArrayLike) -> IntArray:
         """Return how many samples are eligible at some progress, int64[m]."""
-        from batchwright.pacing import root  # only curricula need it
-
         pacing = root() if self.pacing is None else self.pacing
         paced = pacing(np.minimum(np.asarray(progress, dtype=np.float64), 1.0))
         try:

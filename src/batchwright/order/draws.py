@@ -31,15 +31,6 @@ def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatAr
     sum of the targets, and that each stratum stays less than one sample away from its target, as
     long as targets drift rather than jump. (Error diffusion; rounding cumulated targets instead
     gives negative numbers now and then.)
-
-    Example:
-        >>> owed = np.zeros(3)
-        >>> for _ in range(3):
-        ...     counts, owed = apportioned(np.array([0.5, 0.25, 1.25]), owed)
-        ...     print(counts)
-        [1 0 1]
-        [0 1 1]
-        [0 0 2]
     """
     due = owed + target
     counts = np.maximum(np.floor(due + 1e-9), 0.0)

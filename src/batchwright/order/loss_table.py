@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._array_file import Kind, check_seal, load_arrays, save_arrays, sealed
 from batchwright._checks import real_number, whole_number
 from batchwright._records import keep_back
-from batchwright._states import check_keys, check_that, state_array, state_integer
+from batchwright._states import check_keys, check_that, parsed, state_array, state_integer
 from batchwright.errors import LengthsError, PlanError
 from batchwright.typing import FloatArray, IntArray, State
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchwright._array_file import Kind
-
 _OWNER = "LossTable"
+_KIND = Kind("batchwright-loss-table", "1", "a loss table", "Make one with LossTable.save.")
 
 LossArray = npt.NDArray[np.float32]
 
@@ -76,9 +74,6 @@ class LossTable:
         A loss that is not finite counts as the largest possible one. Inside a loss function that
         `batchwright.torch.Update.backward` runs, losses are recorded at the end of the update, and
         those of passes that do not count are discarded.
-
-        Raises:
-            LengthsError: If the two differ in number, or an index is out of range.
         """
         given = np.asarray(indices)
         if given.size and given.dtype.kind not in "iu":
@@ -110,12 +105,9 @@ class LossTable:
         self.recorded[own] = self._calls
 
     def cut(self, epoch: int) -> Cut:
-        """Return the losses that an epoch's plan is made from: those of its first call.
+        """Return the losses that an epoch's plan is made from: those when it was first asked for.
 
         Another epoch than last time makes a new cut.
-
-        Raises:
-            PlanError: If buffered losses have not been recorded yet.
         """
         if self._cut is None or self._cut.epoch != epoch:
             if self.pending:
@@ -128,31 +120,19 @@ class LossTable:
 
     def save(self, path: str | Path) -> None:
         """Write the state as a safetensors file; an existing one is replaced atomically."""
-        import json  # here, so that `import batchwright` stays quick
-
-        from batchwright._array_file import save_arrays, sealed
-
         arrays = self.state_dict()
         numbers = {name: arrays.pop(name) for name in ("calls", "cut")}
-        metadata = _file_kind().metadata | {"numbers": json.dumps(numbers)}
+        metadata = _KIND.metadata | {"numbers": json.dumps(numbers)}
         save_arrays(path, arrays, sealed(arrays, metadata), LengthsError)
 
     def load(self, path: str | Path) -> None:
-        """Load a file that `save` wrote. Reading never executes code.
-
-        Raises:
-            LengthsError: If it is another file, was changed, or is of another number of samples.
-        """
-        from batchwright._array_file import check_seal, load_arrays
-        from batchwright._states import parsed
-
-        kind = _file_kind()
-        arrays, metadata = load_arrays(path, kind, LengthsError)
-        check_seal(path, arrays, metadata, kind, LengthsError)
+        """Load a file that `save` wrote, or raise LengthsError. Reading never executes code."""
+        arrays, metadata = load_arrays(path, _KIND, LengthsError)
+        check_seal(path, arrays, metadata, _KIND, LengthsError)
         try:
             state = dict(parsed(metadata.get("numbers", ""))) | arrays
         except (TypeError, ValueError) as error:
-            raise LengthsError(f"{path}: damaged. {kind.made_by}") from error
+            raise LengthsError(f"{path}: damaged. {_KIND.made_by}") from error
         try:
             self.load_state_dict(state)
         except LengthsError as error:
@@ -170,8 +150,7 @@ class LossTable:
         """Load a state, also where a checkpoint turned its arrays into tensors or lists.
 
         Raises:
-            LengthsError: If it is of another number of samples, a key is missing, or its values
-                contradict each other. The table is unchanged then.
+            LengthsError: If it is none for as many samples. The table is unchanged then.
         """
         has_cut = isinstance(state, Mapping) and state.get("cut") is not None
         names = ["losses", "recorded", "calls", "cut"]
@@ -202,9 +181,3 @@ class LossTable:
 
 def _is_share(number: float) -> bool:
     return 0 <= number < 1
-
-
-def _file_kind() -> Kind:
-    from batchwright._array_file import Kind
-
-    return Kind("batchwright-loss-table", "1", "a loss table", "Make one with LossTable.save.")

@@ -48,11 +48,6 @@ class Pools:
     """The samples of one epoch, and how far a batching may move them.
 
     Pools come in sequence. A batching may sort or shuffle the samples of one pool.
-
-    Example:
-        >>> pools = Pools(np.arange(4), np.array([0, 2, 4]))
-        >>> [pool.tolist() for pool in pools]
-        [[0, 1], [2, 3]]
     """
 
     members: IntArray  # int64[m], sample indices, pool after pool

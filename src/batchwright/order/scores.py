@@ -19,12 +19,7 @@ def keep_positive(
 
 
 def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:
-    """Return a copy of one finite number per sample, float64[n], or raise LengthsError.
-
-    Example:
-        >>> as_scores([1, 2.5], name="difficulty")
-        array([1. , 2.5])
-    """
+    """Return a copy of one finite number per sample, float64[n], or raise LengthsError."""
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -52,14 +47,7 @@ def as_weights(values: npt.ArrayLike, *, name: str) -> FloatArray:
 
 
 def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[np.generic]:
-    """Return a copy of one group (class, source) per sample, or raise LengthsError.
-
-    Example:
-        >>> as_groups(["de", None], name="groups")
-        Traceback (most recent call last):
-        batchwright.errors.LengthsError: groups[1] is None: give every sample a group, an integer
-        or a name.
-    """
+    """Return a copy of one group (class, source) per sample, or raise LengthsError."""
     try:
         array = np.array(values)
     except (TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import zlib
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,7 @@ _SEED_BITS = 1 << 13
 class Settings:
     """What a stream was batched by when a window of it was planned."""
 
-    batching: dict[str, Any] | None  # the batching, described. None: the user's own.
+    batching: State | None  # the batching, described. None: the user's own.
     buffer_size: int  # samples to hold
     last: Last  # what becomes of samples at the end that fill no whole update
 
@@ -96,19 +96,14 @@ def pieces_left(buffer: Buffer) -> Bounds | None:
 
 def checksum(plan: Plan, buffer: Buffer) -> int:
     """Hash a window: its samples, their lengths, and the batches made of them."""
-    arrays = (buffer.places, buffer.starts, buffer.lengths, plan.indices, plan.offsets)
     total = 0
-    for array in arrays:
+    for array in (buffer.places, buffer.starts, buffer.lengths, plan.indices, plan.offsets):
         total = zlib.crc32(np.ascontiguousarray(array, dtype="<i8").tobytes(), total)
     return total
 
 
-def read_position(state: Mapping[str, Any], *, expected: Position) -> Position:
-    """Check a state against the beginning of the stream that it is to be used with.
-
-    Raises:
-        PlanError: If it is no state, or of another format, seed, epoch or part.
-    """
+def read_position(state: Mapping[str, object], *, expected: Position) -> Position:
+    """Check a state against the beginning of the stream that it is to be used with."""
     names = [field.name for field in fields(Position)]
     given = opened(state, names, owner="a stream", version=STATE_VERSION, how="state_dict()")
     if not fits(given, Position, bits=_SEED_BITS):

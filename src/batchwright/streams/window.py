@@ -24,9 +24,9 @@ Draw: TypeAlias = Callable[[int], np.random.Generator]
 def plan_window(
     lengths: IntArray,
     batching: Batching,
-    *,
     world_size: int,
     accumulate: int,
+    *,
     overdue: npt.NDArray[np.bool_],
     draw: Draw,
 ) -> Plan:
@@ -37,10 +37,9 @@ def plan_window(
     with overdue samples, bool[k], first. What stays is a fair sample of the buffer, and is planned
     again with what arrives next; the batch that took what was left over is among what stays.
 
-    Returns:
-        A plan over the buffer's entries of whole updates, at least one. At least one entry for
-        each batch of an update stays, so that the stream can end after it. Where the buffer is too
-        small for that, batches are split. O(k log k).
+    Returns a plan over the buffer's entries of whole updates, at least one. At least one entry for
+    each batch of an update stays, so that the stream can end after it. Where the buffer is too
+    small for that, batches are split. O(k log k).
     """
     update = world_size * accumulate
     asked, needed = _asked(lengths, batching, update, draw)
@@ -58,9 +57,8 @@ def plan_window(
         plan = half(draft, whole, late)
         if len(lengths) - plan.indices.size >= update:
             return plan
-    two = 2 * update
-    draft = batching.draft(replace(asked, rng=draw(1), num_batches=two))
-    draft = draft.split_to(max(two, len(draft)))
+    draft = batching.draft(replace(asked, rng=draw(1), num_batches=2 * update))
+    draft = draft.split_to(max(2 * update, len(draft)))
     late = np.logical_or.reduceat(overdue[draft.indices], draft.offsets[:-1])
     return half(draft, len(draft), late)
 
@@ -68,17 +66,16 @@ def plan_window(
 def plan_rest(
     lengths: IntArray,
     batching: Batching,
-    *,
     world_size: int,
     accumulate: int,
+    *,
     last: Last,
     draw: Draw,
 ) -> Plan | None:
     """Plan all that is left when the stream has ended.
 
-    Returns:
-        A plan of every entry, of whole updates, reached by making batches smaller. Where there
-        are too few entries for that, `last` decides; None if it leaves nothing. O(k log k).
+    Returns a plan of every entry, of whole updates, reached by making batches smaller. Where there
+    are too few entries for that, `last` decides; None if it leaves nothing. O(k log k).
     """
     update = world_size * accumulate
     asked, needed = _asked(lengths, batching, update, draw)
