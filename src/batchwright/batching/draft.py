@@ -21,6 +21,7 @@ Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
 
 _DRAWS = 4
 
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """The epoch, or the window of a stream, that a batching is to cut into batches."""
