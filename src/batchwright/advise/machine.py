@@ -104,10 +104,10 @@ def profile_hardware() -> Hardware | None:
     for width in widths:
         generator = torch.Generator().manual_seed(0)
         single = torch.randn(width, width, generator=generator).to(device)
+        operands = {each: single.to(dtype) for each, dtype in types.items()}
         seconds: dict[str, list[float]] = {each: [] for each in types}
         for _ in range(_ROUNDS):
-            for each, dtype in types.items():
-                matrix = single.to(dtype)
+            for each, matrix in operands.items():
                 started = time.perf_counter()
                 for _ in range(max(1, 2**27 // width**3)):
                     matrix @ matrix

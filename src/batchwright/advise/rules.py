@@ -127,10 +127,11 @@ def mixed_precision(evidence: Evidence) -> Advice:
         return Advice("", verdict, why, gain, settings, _METRIC, strategy=best)
     if evidence.hardware is None:
         return _unclear("Without torch, this machine cannot be measured.", _HALF_PRECISION_GAIN)
-    fastest = max(max(each.values()) for each in evidence.hardware.speed_over_fp32.values())
+    measured = evidence.hardware.speed_over_fp32.values()
+    fastest = max((ratio for each in measured for ratio in each.values()), default=1.0)
     why = (
-        f"Matrix products are up to {fastest:.2f} times as fast as in fp32 here, wide ones more "
-        "than narrow ones: it depends on your model."
+        f"Matrix products are up to {fastest:.2f} times as fast as in fp32 here. How fast your "
+        "model is depends on how wide it is."
     )
     untested = "your model (run batchwright advise on a task)"
     return _unclear(why, _HALF_PRECISION_GAIN, {"precision": 'Precision("auto")'}, untested)
