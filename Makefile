@@ -23,13 +23,14 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable chrome
 STAMP := $(VENV)/.setup-stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 LOCK_VENV := build/lock-venv
+OLDEST_VENV := build/oldest-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast browser lint format types bench docs lock clean
+.PHONY: help setup demo test test-fast test-oldest browser lint format types bench docs lock clean
 
 help: ## Print this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything that the other targets need
 
@@ -52,6 +53,15 @@ test: setup lint types docs browser ## Lint, check types, build the docs, run ev
 
 test-fast: setup ## Run the tests and doctests that take under a second each, and nothing else
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow"
+
+test-oldest: ## Run the fast tests with the oldest versions that pyproject.toml allows
+	@test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
+	$(OLDEST_VENV)/bin/python -m pip $(INSTALL_TORCH) --constraint oldest.txt $(TORCH)
+	$(OLDEST_VENV)/bin/python -m pip install $(PIP_ARGS) --constraint oldest.txt --editable '.[all]' \
+	  pytest hypothesis pytest-timeout pytest-xdist hatchling markdown-it-py
+	$(OLDEST_VENV)/bin/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow" \
+	  -o filterwarnings= --ignore tests/examples --ignore tests/docs
 
 browser: ## Install Chromium for the tests of pages, where apt-get may do so
 	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \

@@ -79,7 +79,7 @@ def applications(facts: Facts) -> str:
         "padding before / after",
         "tokens per second",
         "time to the baseline's final loss",
-        "fastest to it",
+        "fastest strategy: its time",
     )
     some = next(iter(facts.values()))
     seeds = sorted({len(each["runs"]) for each in facts.values()})

@@ -122,7 +122,7 @@ def precision(facts: Facts) -> str:
         f"Over 100 random cuts of one update into batches, its gradient differs by at most "
         f"{exact:.0e} from that of a single batch; the usual mean of the batches' means differs by "
         f"{means:.0%} in the median. "
-        f"{kept} claims about the update are kept, {lost} missed{f' ({missed})' if missed else ''}."
+        f"{kept} claims about the update hold, {lost} do not{f' ({missed})' if missed else ''}."
     )
     return f"{table(head, rows)}\n\n{summary} {source('precision', facts)}"
 

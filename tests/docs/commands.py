@@ -87,7 +87,7 @@ def checked(words: list[str]) -> None:
     """Check what can be checked of a command without running it."""
     match words:
         case ["pip", "install", what]:
-            requirement = Requirement(what)
+            requirement = Requirement(what.replace(".[", "batchwright["))  # of a clone
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
             assert requirement.name == project["project"]["name"]
             assert requirement.extras <= set(project["project"]["optional-dependencies"])
