@@ -46,6 +46,6 @@ def claims(facts: Facts) -> str:
     named = f" Missed: {'; '.join(missed)}." if missed else ""
     kept, lost = verdicts.get("kept", 0), verdicts.get("missed", 0)
     return (
-        f"`python -m benchmarks.claims` measures the figures that we claim: {kept} hold, {lost} do not."
+        f"`python -m benchmarks.claims` measures what we claim: {kept} hold, {lost} do not."
         f"{named} {source('claims', facts)}"
     )

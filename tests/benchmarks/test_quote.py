@@ -52,6 +52,6 @@ def test_other_figures_would_be_written(tmp_path):
     }
     (tmp_path / "claims.json").write_text(json.dumps(facts), encoding="utf-8")
     written = quoted(text, tmp_path)
-    assert "7 kept, 0 missed" in written
+    assert "7 hold, 0 do not" in written
     assert "old" not in written
     assert quoted(text, tmp_path / "nowhere") == "<!-- begin claims -->\n<!-- end claims -->"

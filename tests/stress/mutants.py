@@ -1,8 +1,8 @@
 """Change the source in small wrong ways, one at a time, and check that the tests notice.
 
-    python -m tests.mutants              all of them, two at a time
-    python -m tests.mutants --only 3 17  some
-    python -m tests.mutants --list       what each changes
+    python -m tests.stress.mutants              all of them, two at a time
+    python -m tests.stress.mutants --only 3 17  some
+    python -m tests.stress.mutants --list       what each changes
 
 A mutant replaces one piece of text in one file of a copy of the repository. It is caught if the
 tests named beside it fail there. The text must occur exactly once, or the mutant is out of date.
@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutant_list import MUTANTS, Mutant
+from tests.stress.mutant_list import MUTANTS, Mutant
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 COPIED = ("src", "tests", "examples", "benchmarks", "docs", "pyproject.toml", "README.md")
 
 
@@ -44,10 +44,17 @@ def outcome(number: int, mutant: Mutant, folder: Path) -> Outcome:
     path.write_text(original.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
         done = subprocess.run(
-            [*(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")]
-            + [*("-p", "no:benchmark", "--no-header"), *mutant.tests.split()],
+            [
+                *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
+                *("-p", "no:benchmark", "--no-header"),
+                *mutant.tests.split(),
+            ],
             cwd=folder,
-            env={**os.environ, "CI": "true", "PYTHONPATH": os.pathsep.join(map(str, (folder / "src", folder)))},
+            env={
+                **os.environ,
+                "CI": "true",
+                "PYTHONPATH": os.pathsep.join(map(str, (folder / "src", folder))),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -67,7 +74,9 @@ def outcomes(chosen: list[tuple[int, Mutant]], jobs: int) -> Iterator[Outcome]:
             for name in COPIED:
                 source = REPOSITORY / name
                 if source.is_dir():
-                    shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                    shutil.copytree(
+                        source, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+                    )
                 else:
                     shutil.copy(source, folder / name)
         free = folders.copy()
@@ -99,7 +108,10 @@ def main() -> int:
     for each in outcomes(chosen, arguments.jobs):
         missed += not each.caught
         verdict = "caught" if each.caught else "MISSED"
-        print(f"{each.number:3} {verdict} {each.mutant.file}: {each.mutant.what}: {each.said}", flush=True)
+        print(
+            f"{each.number:3} {verdict} {each.mutant.file}: {each.mutant.what}: {each.said}",
+            flush=True,
+        )
     print(f"{len(chosen) - missed} of {len(chosen)} caught")
     return int(missed > 0)
 
