@@ -42,7 +42,7 @@ def test_links_begin_where_the_page_is():
 
 def test_other_figures_would_be_written(tmp_path):
     """The check can fail: another result file changes the text."""
-    text = "<!-- begin claims -->\nold\n<!-- end claims -->"
+    text = "<!-- begin claims -->\nbefore\n<!-- end claims -->"
     facts = {
         "command": "python -m benchmarks.claims",
         "date": "2000-01-01",
@@ -53,5 +53,5 @@ def test_other_figures_would_be_written(tmp_path):
     (tmp_path / "claims.json").write_text(json.dumps(facts), encoding="utf-8")
     written = quoted(text, tmp_path)
     assert "7 hold, 0 do not" in written
-    assert "old" not in written
+    assert "before" not in written
     assert quoted(text, tmp_path / "nowhere") == "<!-- begin claims -->\n<!-- end claims -->"
