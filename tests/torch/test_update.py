@@ -357,6 +357,16 @@ def test_an_exact_resume():
         Precision("bf16").load_state_dict(saved[2])
 
 
+def test_auto_says_what_it_measured_and_chose(caplog):
+    model = make()
+    precision = Precision("auto")
+    for _ in range(2):
+        gradient_of(model, cut(SAMPLES, [8, 8]), precision)
+    (said,) = caplog.messages
+    assert said.startswith(f'Precision("auto") chose {precision.mode}: a step took fp32 ')
+    assert "not tried: tf32, fp16" in said
+
+
 def test_autocast_of_the_users_own():
     model = make()
     precision = Precision(lambda: torch.autocast("cpu", dtype=torch.bfloat16))

@@ -109,7 +109,7 @@ class Precision(Session):
         """
         made, ranks = cls("auto"), ranks_of(model)
         options = {"candidates": candidates, "rounds": rounds}
-        measure = partial(made.measured, ranks, loss_sum, batch, halves, **options)
+        measure = partial(made.choose, ranks, loss_sum, batch, halves, **options)
         made.mode = agreed(ranks, "auto", measure=measure)
         return made
 

@@ -114,7 +114,7 @@ class Session:
             self.policy = policy_for(cast("Mode", self.mode), ranks.model, self.scaler)
             self.load_scaler(self.loaded)
 
-    def measured(
+    def choose(
         self, ranks: Ranks, loss_sum: LossSum, batch: Batch, split: Split, **options: Any
     ) -> Mode:
         """Choose a mode by a few steps of each on this batch."""
@@ -266,7 +266,7 @@ class Update:
             if not self.session.has_agreed(self.ranks):
                 refuse_other_functions(loss_sum)
             self._asked = True
-            measure = partial(self.session.measured, self.ranks, loss_sum, batch, self._cut)
+            measure = partial(self.session.choose, self.ranks, loss_sum, batch, self._cut)
             self.session.agree(self.ranks, measure)
         for module in modules_of(loss_sum):
             if module not in self._states:
