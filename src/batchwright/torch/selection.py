@@ -27,6 +27,8 @@ from batchwright.torch.data.rows import count_rows, select_rows
 from batchwright.torch.update.passes import evaluating, untouched
 from batchwright.typing import Batch
 
+__all__ = ["sample_losses", "select", "small_loss", "top_loss"]
+
 LossesOf: TypeAlias = Callable[[Module, Batch], Tensor]
 """``(model, batch) → float[rows]``, the loss of each row."""
 
