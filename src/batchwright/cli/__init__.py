@@ -10,14 +10,7 @@ from batchwright.cli.exit_codes import BAD_INPUT, INTERRUPTED, complain
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        args: The words after `batchwright`. None: those of this process.
-
-    Returns:
-        The exit code.
-    """
+    """Run the command on some words, or on those of this process; return its exit code."""
     try:
         try:
             import click  # noqa: F401
@@ -27,8 +20,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         from batchwright.cli.group import batchwright
 
-        code: int = batchwright.main(args, prog_name="batchwright", standalone_mode=False)
+        return batchwright.main(args, prog_name="batchwright", standalone_mode=False)
     except KeyboardInterrupt:
         complain("batchwright: interrupted")
         return INTERRUPTED
-    return code

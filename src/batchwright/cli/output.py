@@ -17,8 +17,7 @@ from batchwright.errors import SourceError
 from batchwright.report.sections import Report, import_page_packages, page
 from batchwright.sources.files import FORMATS
 
-_READ = frozenset({*FORMATS, ".txt", ".json"})
-"""Suffixes of the files that are read from a folder."""
+_READ = frozenset({*FORMATS, ".txt", ".json"})  # suffixes of what is read from a folder
 
 _NARROWEST, _WIDEST = 60, 96
 

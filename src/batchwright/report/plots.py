@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-FORMATS = ("svg", "png", "pdf")
-
 # What is grey takes the page's own colour of quiet text; the others are seen on light and dark.
 GREY, BLUE = "#777777", "#2f81f7"
 COLOURS = (GREY, "#d97706", BLUE, "#16a34a", "#c026d3", "#dc2626", "#0891b2", "#a16207")
@@ -90,14 +88,14 @@ def plot_format(path: str | PathLike[str]) -> str:
     """Return the format that a file's name asks for.
 
     Raises:
-        SourceError: If it is none of `FORMATS`.
+        SourceError: If it is not svg, png or pdf.
 
     Example:
         >>> plot_format("figures/dial.SVG")
         'svg'
     """
     kind = Path(path).suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
+    if kind not in {"svg", "png", "pdf"}:
         raise SourceError(
             f"plot into {str(path)!r}: expected a name that ends in .svg, .png or .pdf."
         )
