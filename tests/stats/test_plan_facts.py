@@ -10,7 +10,7 @@ from hypothesis import given, reject
 import batchwright as bw
 from batchwright.layout import Padded
 from batchwright.stats.lengths import length_stats
-from batchwright.stats.plan_facts import Waste, file_facts, plain_batches, plan_facts
+from batchwright.stats.plan_facts import PlanFacts, Waste, file_facts, plain_batches, plan_facts
 from tests.strategies import Job, jobs, lengths
 
 
@@ -35,7 +35,7 @@ def test_facts_are_the_statistics_and_are_json(job):
 @given(job=jobs())
 def test_what_the_file_knows_agrees_with_the_statistics(job):
     plan = planned(job)
-    alone = dataclasses.asdict(file_facts(plan))
+    alone = PlanFacts(file_facts(plan)).as_json()
     whole = plan_facts(plan, job.lengths).as_json()
     assert alone.keys() <= whole.keys()
     assert {name: whole[name] for name in alone} == alone
