@@ -107,7 +107,7 @@ def test_each_column_can_be_given_alone(tables):
         (("rows.jsonl", "--measure", "words", "--text", "price"), "price' holds numbers"),
         (
             ("rows.jsonl", "--length", "text", "--measure", "words", "--text", "price"),
-            "is of type double; expected a column of text",
+            "is of type double; expected text, one value for each sample",
         ),
         (
             ("rows.csv", "--measure", "words", "--labels", "price"),
@@ -115,7 +115,7 @@ def test_each_column_can_be_given_alone(tables):
         ),
         (("rows.csv", "--measure", "words", "--labels", "text"), "these are not class labels"),
         (("lengths.npy", "--labels", "label"), "has no column 'label'"),
-        (("lengths.npy", "--text", "values"), "expected a column of text"),
+        (("lengths.npy", "--text", "values"), "expected text, one value for each sample"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(tables, args, said):
