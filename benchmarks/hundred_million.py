@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 import batchwright as bw
-from batchwright.batching import Batching
+from batchwright.typing import Batching
 from benchmarks import machine
 from benchmarks.length_sets import TEXT
 from benchmarks.plain_measures import tokens_laid_out, uses_every_sample_once

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import batchwright as bw
-from batchwright.batching import Batching
+from batchwright.typing import Batching
 from benchmarks import machine
 from benchmarks.length_sets import DOCUMENTS, TEXT, LogNormal
 from benchmarks.reporting import (

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 
 import batchwright as bw
-from batchwright.batching import Batching
+from batchwright.typing import Batching
 from benchmarks.claims.claim import Claim, Samples
 from benchmarks.length_sets import DOCUMENTS, TEXT
 from benchmarks.plain_measures import (

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 import batchwright as bw
 from batchwright.difficulty import OutOfFold, out_of_fold
 from batchwright.errors import MissingExtraError
-from batchwright.order import Order
 from batchwright.torch import LiveLosses
+from batchwright.typing import Order
 
 NUM_CLASSES = 10
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 import batchwright as bw
 from batchwright.difficulty import out_of_fold
-from batchwright.order import Order
 from batchwright.torch import PadCollator
+from batchwright.typing import Order
 
 NUM_SPEAKERS = 9
 

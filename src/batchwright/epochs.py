@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from batchwright._random import generator, random_bits, shuffled
-from batchwright.batching import Batching, Draft, Request
+from batchwright.batching import Draft, Request
 from batchwright.errors import BatchwrightError, PlanError
-from batchwright.order import Order, Pools, as_pools
+from batchwright.order import Pools, as_pools
 from batchwright.order.pools import Kept, variation
 from batchwright.oversize import Items
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import Batching, IntArray, LengthArray, Order
 
 _ATTEMPTS = 64
 """Attempts at an epoch whose batches are too many."""

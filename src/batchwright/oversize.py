@@ -4,11 +4,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from batchwright.batching import Oversize
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.order import Pools
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import IntArray, LengthArray, Oversize
 
 _MOST_PIECES = 2**32
 """More fit into no memory."""

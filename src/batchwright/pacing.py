@@ -11,7 +11,6 @@ so does progress below 0.
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,6 @@ from batchwright.errors import PlanError
 from batchwright.typing import FloatArray, IntArray
 
 __all__ = [
-    "LengthPacing",
-    "Pacing",
     "baby_step",
     "constant",
     "keep_rate",
@@ -31,29 +28,6 @@ __all__ = [
     "root",
     "single_step",
 ]
-
-
-class Pacing(Protocol):
-    """Says how much of the data is eligible as training goes on, as a pure function of progress."""
-
-    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
-        """Return the share of the samples that are eligible, in (0, 1].
-
-        Args:
-            progress: float[m], 0 or more; more than 1 counts as 1.
-
-        Returns:
-            float64[m]: one share for each progress; a number gives float64[].
-        """
-        ...
-
-
-class LengthPacing(Protocol):
-    """Says how long a sequence may be as training goes on: a `Pacing`, in tokens."""
-
-    def __call__(self, progress: npt.ArrayLike) -> IntArray:
-        """Return the longest sequence allowed at each progress, int64[m], in tokens."""
-        ...
 
 
 @dataclass(frozen=True)

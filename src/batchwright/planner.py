@@ -8,16 +8,16 @@ import numpy as np
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright._random import generator, shuffled
-from batchwright.batching import Batching, Draft, TokenBudget
+from batchwright.batching import Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals
-from batchwright.order import Order, Shuffle, as_order
+from batchwright.order import Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan
-from batchwright.typing import Cost, FloatArray, IntoLengths, Last, LengthArray
+from batchwright.typing import Batching, Cost, FloatArray, IntoLengths, Last, LengthArray, Order
 from batchwright.updates import arranged, num_batches
 
 

@@ -1,10 +1,19 @@
 """The types that pass between the parts of the library."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from batchwright.batching.draft import Draft, Request
+    from batchwright.layout import Layout
+    from batchwright.order.pools import Pools
+
+__all__ = ["Batching", "LengthPacing", "Order", "Pacing", "VaryingOrder"]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 """int64[m]: sample indices, offsets or sizes."""
@@ -36,3 +45,82 @@ Field: TypeAlias = Any
 
 State: TypeAlias = dict[str, Any]
 """What `state_dict` returns: strings, numbers, lists and arrays."""
+
+Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
+"""What becomes of a sample that alone exceeds the budget."""
+
+
+class Order(Protocol):
+    """Which samples an epoch visits, and in what sequence.
+
+    A pure function: the same lengths, seed and epoch give the same samples.
+    """
+
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
+        """Return the samples of an epoch; a plain int64[m] is a binding sequence."""
+        ...
+
+
+@runtime_checkable
+class VaryingOrder(Order, Protocol):
+    """An order that says how its epochs differ in how many batches they need."""
+
+    @property
+    def probes(self) -> Sequence[int] | IntArray:
+        """The epochs that are counted to find a number of batches for all."""
+        ...
+
+    @property
+    def varies(self) -> bool:
+        """Whether other epochs may need more batches than those."""
+        ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """How the samples of an epoch become batches.
+
+    Pure functions of the request. No batch may exceed the budget, no sample may be left out, and
+    none may be in a batch twice.
+    """
+
+    @property
+    def layout(self) -> Layout:
+        """How a batch lies in memory, and its budget."""
+        ...
+
+    @property
+    def oversize(self) -> Oversize:
+        """What becomes of a sample that alone exceeds the budget."""
+        ...
+
+    def count(self, request: Request) -> int:
+        """Return a number of batches that every epoch of this order can keep."""
+        ...
+
+    def draft(self, request: Request) -> Draft:
+        """Make the batches."""
+        ...
+
+
+class Pacing(Protocol):
+    """Says how much of the data is eligible as training goes on, as a pure function of progress."""
+
+    def __call__(self, progress: npt.ArrayLike) -> FloatArray:
+        """Return the share of the samples that are eligible, in (0, 1].
+
+        Args:
+            progress: float[m], 0 or more; more than 1 counts as 1.
+
+        Returns:
+            float64[m]: one share for each progress; a number gives float64[].
+        """
+        ...
+
+
+class LengthPacing(Protocol):
+    """Says how long a sequence may be as training goes on: a `Pacing`, in tokens."""
+
+    def __call__(self, progress: npt.ArrayLike) -> IntArray:
+        """Return the longest sequence allowed at each progress, int64[m], in tokens."""
+        ...

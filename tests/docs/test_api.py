@@ -6,7 +6,7 @@ import batchwright as bw
 from tests.docs.blocks import ROOT
 
 # The folders whose `__init__` lists public names; of the others, the public names are those of bw.
-PACKAGES = ("torch", "keras", "difficulty", "compare", "advise", "pacing", "errors")
+PACKAGES = ("torch", "keras", "difficulty", "compare", "advise", "pacing", "errors", "typing")
 
 
 def listed() -> set[str]:

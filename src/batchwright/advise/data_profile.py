@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchwright._random import generator
-from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
+from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
 from batchwright.planner import plan
 from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.lengths import Histogram, histogram
-from batchwright.typing import IntoLengths, LengthArray
+from batchwright.typing import Batching, IntoLengths, LengthArray
 
 ROWS = 8
 """Samples of the longest kind in a batch, where no budget is given."""

@@ -2,18 +2,16 @@
 
 from batchwright.batching.buckets import Buckets
 from batchwright.batching.custom import Custom
-from batchwright.batching.draft import Batching, Draft, Oversize, Request
+from batchwright.batching.draft import Draft, Request
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
 
 __all__ = [
-    "Batching",
     "Buckets",
     "Custom",
     "Draft",
     "FixedSize",
-    "Oversize",
     "Packing",
     "Request",
     "TokenBudget",

@@ -11,14 +11,14 @@ import numpy as np
 
 from batchwright._checks import takes
 from batchwright.batching.buckets import Buckets
-from batchwright.batching.draft import Batching, Draft, Oversize, Request, probed_count
+from batchwright.batching.draft import Draft, Request, probed_count
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packing import Packing
 from batchwright.batching.token_budget import TokenBudget
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Padded
 from batchwright.plans import Plan
-from batchwright.typing import IntArray, LengthArray, State
+from batchwright.typing import Batching, IntArray, LengthArray, Oversize, State
 
 BatchingFunction: TypeAlias = Callable[[IntArray, LengthArray, "np.random.Generator"], Plan]
 """``(order, lengths, rng) → Plan``: order int64[m], lengths integer[n]."""

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import BudgetError
-from batchwright.layout import Layout, Shape
+from batchwright.layout import Shape
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
 from batchwright.typing import FloatArray, IntArray, LengthArray
 from batchwright.updates import split_offsets
-
-Oversize: TypeAlias = Literal["error", "drop", "truncate", "split"]
-"""What becomes of a sample that alone exceeds the budget."""
 
 _DRAWS = 4
 
@@ -35,33 +31,6 @@ class Request:
     num_batches: int = 0
     # What the batching made for the same lengths before.
     kept: Kept = field(default_factory=lambda: Kept(4))
-
-
-@runtime_checkable
-class Batching(Protocol):
-    """How the samples of an epoch become batches.
-
-    Pure functions of the request. No batch may exceed the budget, no sample may be left out, and
-    none may be in a batch twice.
-    """
-
-    @property
-    def layout(self) -> Layout:
-        """How a batch lies in memory, and its budget."""
-        ...
-
-    @property
-    def oversize(self) -> Oversize:
-        """What becomes of a sample that alone exceeds the budget."""
-        ...
-
-    def count(self, request: Request) -> int:
-        """Return a number of batches that every epoch of this order can keep."""
-        ...
-
-    def draft(self, request: Request) -> Draft:
-        """Make the batches."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from batchwright._checks import keep_whole
-from batchwright.batching.draft import Draft, Oversize, Request
+from batchwright.batching.draft import Draft, Request
 from batchwright.layout import Padded
 from batchwright.lengths import totals
+from batchwright.typing import Oversize
 
 MEGABATCH = 50
 """Batches whose samples `LengthGrouped` sorts together."""

@@ -10,19 +10,12 @@ import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright._random import shuffled, sorted_by_length
-from batchwright.batching.draft import (
-    Draft,
-    Oversize,
-    Request,
-    probed_count,
-    single,
-    split_budget,
-)
+from batchwright.batching.draft import Draft, Request, probed_count, single, split_budget
 from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
 from batchwright.errors import BudgetError
 from batchwright.layout import Packed
 from batchwright.lengths import MOST_TOKENS, fingerprint, logs, runs
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.typing import FloatArray, IntArray, LengthArray, Oversize
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from batchwright.batching.cuts import (
 )
 from batchwright.batching.draft import (
     Draft,
-    Oversize,
     Request,
     offsets_of,
     probed_count,
@@ -31,7 +30,7 @@ from batchwright.batching.draft import (
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
 from batchwright.lengths import logs, runs
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, Oversize
 
 
 @dataclass(frozen=True)

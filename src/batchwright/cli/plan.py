@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import click
 
-from batchwright.batching import Batching, FixedSize, Packing, TokenBudget
+from batchwright.batching import FixedSize, Packing, TokenBudget
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
-from batchwright.order import Order, Sequential, Shuffle
+from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.report.inspected import PlanView, plan_report
 from batchwright.stats.plan_facts import plan_facts
+from batchwright.typing import Batching, Order
 
 _BATCHINGS = {
     "max_tokens": (TokenBudget, {"max_samples", "pad_to_multiple_of", "mixing", "oversize"}),

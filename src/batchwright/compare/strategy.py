@@ -13,12 +13,13 @@ import numpy as np
 
 from batchwright._checks import check_choice
 from batchwright._format import one_line
-from batchwright.batching import Batching, Buckets, FixedSize, Packing, TokenBudget
+from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.errors import BatchwrightError, BudgetError, TaskError
-from batchwright.order import Curriculum, Order, Sequential, Shuffle
+from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.torch.data.pad_collator import PadCollator
+from batchwright.typing import Batching, Order
 
 if TYPE_CHECKING:
     from batchwright.compare.task import Collate, Task

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from batchwright.order.plain import Blocks, Sequential, Shuffle
-from batchwright.order.pools import Order, Pools, as_order, as_pools
+from batchwright.order.pools import Pools, as_order, as_pools
 
 if TYPE_CHECKING:
     from batchwright.order.by_loss import SelfPaced, UnbiasedDropping
@@ -30,7 +30,6 @@ __all__ = [
     "Curriculum",
     "LossTable",
     "Mixture",
-    "Order",
     "Pools",
     "SelfPaced",
     "Sequential",

@@ -15,8 +15,8 @@ from batchwright.errors import PlanError
 from batchwright.order.draws import Draws, Strata, probes_until
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
-from batchwright.pacing import Pacing, root
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.pacing import root
+from batchwright.typing import FloatArray, IntArray, LengthArray, Pacing
 
 _MOST_STRATA = 1024
 _MOST_PROBES = 64
@@ -100,6 +100,8 @@ class Curriculum:
         if epoch >= self.epochs:
             return Pools.one(np.sort(self._ranked))
         return self.draws(lengths)(seed=seed, epoch=epoch)
+
+    varies = False
 
     @property
     def probes(self) -> IntArray:

@@ -24,6 +24,7 @@ class Sequential:
     """
 
     probes = (0,)
+    varies = False
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return samples 0 to n - 1, bound to their sequence."""
@@ -49,6 +50,7 @@ class Shuffle:
     window: int | None = None
 
     probes = (0,)
+    varies = False
 
     def __post_init__(self) -> None:
         keep_whole(self, optional=("window",), error=PlanError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from batchwright._checks import takes
 from batchwright._random import shuffled
 from batchwright.errors import PlanError
-from batchwright.typing import IntArray, LengthArray
+from batchwright.typing import IntArray, Order, VaryingOrder
 
 _T = TypeVar("_T")
 
@@ -119,21 +119,6 @@ class Pools:
         return Pools(self.members[stay], ends, None, self.may_defer), self.members[~stay]
 
 
-class Order(Protocol):
-    """Which samples an epoch visits, and in what sequence.
-
-    A pure function: the same lengths, seed and epoch give the same pools.
-
-    An order whose epochs hold different samples may have two attributes: `probes`, the epochs
-    that are counted to find a number of batches for all (``(0,)`` where all are alike), and
-    `varies`, whether others may need more than any of those.
-    """
-
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools | IntArray:
-        """Return the samples of an epoch; a plain int64[m] is a binding sequence."""
-        ...
-
-
 class Variation(NamedTuple):
     """Which epochs of an order to count, and whether others may need more batches."""
 
@@ -143,11 +128,11 @@ class Variation(NamedTuple):
 
 
 def variation(order: Order) -> Variation:
-    """Read the optional attributes of an order."""
-    probes = getattr(order, "probes", None)
-    is_declared = probes is not None
-    given = _PROBES if probes is None else tuple(int(epoch) for epoch in probes)
-    return Variation(given, is_declared, getattr(order, "varies", not is_declared))
+    """Read which epochs an order names to be counted."""
+    if isinstance(order, VaryingOrder):
+        probes = tuple(int(epoch) for epoch in order.probes)
+        return Variation(probes, is_declared=True, varies=order.varies)
+    return Variation(_PROBES, is_declared=False, varies=True)
 
 
 def as_order(order: Order) -> Order:

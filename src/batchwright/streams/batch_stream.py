@@ -12,7 +12,6 @@ import numpy as np
 
 from batchwright._checks import check_choice, whole_number
 from batchwright._random import generator
-from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction, as_batching, described, rebuilt
 from batchwright.errors import BudgetError, PlanError, SourceError
 from batchwright.plans import Plan
@@ -36,7 +35,7 @@ from batchwright.streams.state import (
     read_position,
 )
 from batchwright.streams.window import plan_rest, plan_window
-from batchwright.typing import IntArray, Last, Sample, State
+from batchwright.typing import Batching, IntArray, Last, Sample, State
 
 _PATIENCE = 8
 """Buffers that may be read after a sample before it is emitted first."""

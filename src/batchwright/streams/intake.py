@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.batching import Batching
 from batchwright.errors import BudgetError, LengthsError, PlanError, SourceError
 from batchwright.lengths import as_lengths
 from batchwright.oversize import check_columns, fit_items
-from batchwright.typing import IntArray, Sample
+from batchwright.typing import Batching, IntArray, Sample
 
 Samples: TypeAlias = Iterable[Sample] | Callable[[int], Iterable[Sample]]
 """A sequence, anything else to iterate over, or a function ``start → iterator``."""

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._random import random_bits, shuffled
-from batchwright.batching import Batching, Draft, Request
+from batchwright.batching import Draft, Request
 from batchwright.order import Pools
 from batchwright.plans import Plan
 from batchwright.sharding import share
-from batchwright.typing import IntArray, Last
+from batchwright.typing import Batching, IntArray, Last
 from batchwright.updates import arranged
 
 Draw: TypeAlias = Callable[[int], np.random.Generator]

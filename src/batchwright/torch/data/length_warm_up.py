@@ -7,11 +7,10 @@ from torch import Tensor
 
 from batchwright._checks import check_positive
 from batchwright.errors import BudgetError, LengthsError, PlanError, UpdateError
-from batchwright.pacing import LengthPacing
 from batchwright.torch.data.rows import Reading
 from batchwright.torch.data.samples import LABEL_IGNORE, Name, Padding, PadValue, checked_pads
 from batchwright.torch.data.trees import Parts, like, parts_of, tensors_of
-from batchwright.typing import Batch, Field, State
+from batchwright.typing import Batch, Field, LengthPacing, State
 
 STATE_VERSION = 1
 _COUNTS = ("tokens", "total_tokens", "length")

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from batchwright._checks import MOST_EPOCHS, epoch_number
-from batchwright.batching import Batching
 from batchwright.batching.custom import BatchingFunction
 from batchwright.errors import PlanError
 from batchwright.streams import BatchStream, stream
@@ -26,7 +25,7 @@ from batchwright.torch.data.ranks import (
     splits_by_worker,
 )
 from batchwright.torch.data.samples import Piece, PieceDataset
-from batchwright.typing import Batch, Field, Last, Sample, State
+from batchwright.typing import Batch, Batching, Field, Last, Sample, State
 
 Presharded: TypeAlias = bool | Literal["workers"] | None
 
