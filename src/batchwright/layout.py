@@ -121,7 +121,9 @@ class Layout:
             return areas
         return np.where(self.about_areas(padded) < _UNCOUNTED, areas, _UNCOUNTED)
 
-    _join: ClassVar[np.ufunc] = np.add
+    @property
+    def _join(self) -> np.ufunc:
+        return np.multiply if self.area == "product" else np.add
 
     @property
     def _most(self) -> int:
@@ -200,10 +202,6 @@ class Padded(Layout):
         check_choice("Layout", "area", self.area, ("sum", "product"))
         if self.shapes is not None:
             object.__setattr__(self, "shapes", self._checked(self.shapes))
-
-    @property
-    def _join(self) -> np.ufunc:  # type: ignore[override]
-        return np.multiply if self.area == "product" else np.add
 
     @property
     def longest_row(self) -> int | None:

@@ -86,7 +86,7 @@ def test_shapes_are_as_good_as_the_best_of_all_choices(pairs, num_shapes, kind, 
 )
 def test_padding_is_never_above_that_of_a_grid_of_quantiles(seed, kind, num_shapes, data):
     pairs = {"translation": translation, "images": images, "independent": independent}[data](seed)
-    budget = int(Padded(area=kind).areas(pairs.max(axis=0, keepdims=True)))
+    budget = Padded(area=kind).areas(pairs.max(axis=0, keepdims=True)).item()
     batching = bw.Buckets(num_shapes, max_tokens=1000 * budget, area=kind)
     edges = np.array([lengths for _, lengths in batching.shapes(pairs)])
     assert len(edges) <= num_shapes
