@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import batchwright as bw
 from batchwright.torch import Precision
 from batchwright.torch.audit import Audit
-from batchwright.torch.audit.exponents import FORMATS, Exponents
+from batchwright.torch.audit.report import FORMATS, Exponents
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

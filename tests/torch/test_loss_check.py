@@ -18,9 +18,8 @@ from batchwright.errors import LossError, UpdateError
 from batchwright.torch import LiveLosses, PackCollator, PadCollator, Precision
 from batchwright.torch.data.rows import halves
 from batchwright.torch.update.loss_check import LossFindings, Trial, check_loss
-from batchwright.torch.update.loss_functions import identity
-from batchwright.torch.update.modes import policy_for
-from batchwright.torch.update.passes import FixedRandomness
+from batchwright.torch.update.measuring import policy_for
+from batchwright.torch.update.passes import FixedRandomness, identity
 
 
 def kind_of(loss_sum, model, batch, mode="fp32", split=halves):

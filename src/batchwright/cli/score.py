@@ -13,7 +13,7 @@ from batchwright._format import duration, number
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
-from batchwright.difficulty.arrays import as_array
+from batchwright.difficulty.scores import as_array
 from batchwright.difficulty.scoring import (
     MANIFEST,
     SHARD_SIZE,

@@ -5,11 +5,10 @@ from typing import Any, TypeAlias
 
 from batchwright.compare.arm import Arm, moved
 from batchwright.torch.audit import Audit
-from batchwright.torch.audit.exponents import FORMATS, Exponents
-from batchwright.torch.audit.report import worst_layers
+from batchwright.torch.audit.report import FORMATS, Exponents, worst_layers
 from batchwright.torch.memory.steps import Task as Step
 from batchwright.torch.memory.steps import can_measure, real_steps
-from batchwright.torch.update.modes import policy_for
+from batchwright.torch.update.measuring import policy_for
 from batchwright.typing import Batch
 
 Facts: TypeAlias = dict[str, Any]

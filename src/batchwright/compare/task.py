@@ -18,7 +18,7 @@ from batchwright._format import one_line
 from batchwright._random import generator
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
-from batchwright.torch.update.loss_functions import LossSum
+from batchwright.torch.update.passes import LossSum
 from batchwright.typing import IntoLengths, LengthArray
 
 Collate: TypeAlias = Callable[[list[Any]], Any]

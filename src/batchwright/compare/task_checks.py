@@ -13,8 +13,8 @@ from batchwright.lengths import totals
 from batchwright.torch.data.rows import halves
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.loss_check import LossFindings, Trial
-from batchwright.torch.update.loss_functions import refuse_other_functions, refuse_other_losses
-from batchwright.torch.update.modes import policy_for
+from batchwright.torch.update.measuring import policy_for
+from batchwright.torch.update.passes import refuse_other_functions, refuse_other_losses
 from batchwright.torch.windows import LabelCounter
 from batchwright.typing import Batch, Field, LengthArray
 

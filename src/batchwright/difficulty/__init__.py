@@ -6,8 +6,8 @@ which also estimates how many labels are wrong. From training: `Dynamics`. `perc
 """
 
 from batchwright.difficulty.dynamics import Dynamics
-from batchwright.difficulty.ranks import combined, percentiles
 from batchwright.difficulty.samples import compression, length, rarity, word_counts
+from batchwright.difficulty.scores import combined, percentiles
 from batchwright.difficulty.scoring import score
 from batchwright.difficulty.teachers import NoiseRate, OutOfFold, noise_rate, out_of_fold
 

@@ -14,7 +14,7 @@ from batchwright._checks import whole_number
 from batchwright._format import one_line
 from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
-from batchwright.difficulty.arrays import (
+from batchwright.difficulty.scores import (
     SMALLEST,
     as_array,
     as_labels,

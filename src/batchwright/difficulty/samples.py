@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.difficulty.arrays import as_array, check_types
+from batchwright.difficulty.scores import as_array, check_types
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths
 from batchwright.typing import FloatArray, IntoLengths

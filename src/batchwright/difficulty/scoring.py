@@ -18,7 +18,7 @@ from batchwright._checks import check_choice, whole_number
 from batchwright._files import remove_unfinished, write_bytes
 from batchwright._format import one_line
 from batchwright._states import parsed
-from batchwright.difficulty.arrays import as_array
+from batchwright.difficulty.scores import as_array
 from batchwright.errors import LengthsError, MissingExtraError, SourceError
 from batchwright.sources.columns import source_of
 from batchwright.sources.progress import Advance, progress_bar

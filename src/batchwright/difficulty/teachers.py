@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from batchwright._checks import whole_number
 from batchwright._random import generator, shuffled
-from batchwright.difficulty.arrays import (
+from batchwright.difficulty.scores import (
     SMALLEST,
     as_array,
     as_labels,

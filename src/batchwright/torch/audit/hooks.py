@@ -13,8 +13,13 @@ from torch.utils.hooks import RemovableHandle
 from batchwright._checks import whole_number
 from batchwright._records import on_trial
 from batchwright.errors import PrecisionError
-from batchwright.torch.audit.exponents import Exponents, count_bins
-from batchwright.torch.audit.report import AuditReport, LayerAudit, LostUpdates
+from batchwright.torch.audit.report import (
+    AuditReport,
+    Exponents,
+    LayerAudit,
+    LostUpdates,
+    count_bins,
+)
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.precision import Precision
 

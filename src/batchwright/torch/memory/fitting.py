@@ -25,8 +25,7 @@ from batchwright.torch.memory.steps import (
     can_measure,
     real_steps,
 )
-from batchwright.torch.update.loss_functions import modules_of
-from batchwright.torch.update.passes import untouched
+from batchwright.torch.update.passes import modules_of, untouched
 from batchwright.typing import FloatArray, IntArray
 
 Curve: TypeAlias = tuple[float, ...]

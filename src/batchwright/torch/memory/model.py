@@ -18,7 +18,7 @@ from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
 from batchwright.torch.memory.fitting import Findings, Probe, find, heights, rows_within
 from batchwright.torch.memory.steps import Autocast, MakeBatch, Task
-from batchwright.torch.update.loss_functions import LossSum
+from batchwright.torch.update.passes import LossSum
 from batchwright.typing import IntArray, IntoLengths
 
 _SHOWN = 0.001

@@ -28,9 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchwright.errors import BudgetError
 from batchwright.torch.data.trees import mapped, tensors_of
-from batchwright.torch.update.loss_functions import LossSum, modules_of, refuse_other_losses
 from batchwright.torch.update.out_of_memory import is_out_of_memory
-from batchwright.torch.update.passes import untouched
+from batchwright.torch.update.passes import LossSum, modules_of, refuse_other_losses, untouched
 from batchwright.typing import Batch, IntArray
 
 Phase: TypeAlias = Literal["batch", "forward", "backward", "optimizer"]

@@ -8,8 +8,7 @@ import torch
 
 from batchwright.errors import LossError
 from batchwright.torch.data.rows import num_rows
-from batchwright.torch.update.loss_functions import LossSum
-from batchwright.torch.update.passes import FixedRandomness, untouched
+from batchwright.torch.update.passes import FixedRandomness, LossSum, untouched
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.windows import LabelCounter
 from batchwright.typing import Batch

@@ -16,18 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchwright.errors import LossError, UpdateError
 from batchwright.torch.data.rows import Split, num_rows, select_rows
-from batchwright.torch.update.loss_functions import (
-    LossSum,
-    identity,
-    modules_of,
-    refuse_other_losses,
-)
-from batchwright.torch.update.modes import Policy
+from batchwright.torch.update.measuring import Policy
 from batchwright.torch.update.out_of_memory import attempted
 from batchwright.torch.update.passes import (
     ExchangeError,
     FixedRandomness,
+    LossSum,
     PassState,
+    identity,
+    modules_of,
+    refuse_other_losses,
     refused_exchange,
     untouched,
 )

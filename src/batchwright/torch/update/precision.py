@@ -12,8 +12,8 @@ from batchwright._checks import check_choice, real_number, whole_number
 from batchwright.errors import LossError, PrecisionError, UpdateError
 from batchwright.torch.data.rows import Split, halves
 from batchwright.torch.update.loss_check import LossFindings
-from batchwright.torch.update.loss_functions import LossSum
-from batchwright.torch.update.modes import MODES, UNSCALED, Mode, Policy, agreed
+from batchwright.torch.update.measuring import MODES, UNSCALED, Mode, Policy, agreed
+from batchwright.torch.update.passes import LossSum
 from batchwright.torch.update.ranks import ranks_of
 from batchwright.torch.update.step import stepping
 from batchwright.torch.update.update import Session, Update

@@ -18,16 +18,16 @@ from batchwright.errors import LossError, PrecisionError, UpdateError
 from batchwright.torch.data.rows import Split, checked, halves
 from batchwright.torch.update.live_losses import LiveLosses
 from batchwright.torch.update.loss_check import LossFindings, Trial
-from batchwright.torch.update.loss_functions import (
+from batchwright.torch.update.measuring import Evidence, Mode, Policy, agreed, measured, policy_for
+from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory, tokens_of
+from batchwright.torch.update.passes import (
     LossSum,
+    PassState,
+    PassTrace,
     modules_of,
     refuse_other_functions,
     refuse_other_losses,
 )
-from batchwright.torch.update.measuring import Evidence, measured
-from batchwright.torch.update.modes import Mode, Policy, agreed, policy_for
-from batchwright.torch.update.out_of_memory import is_out_of_memory, release_memory, tokens_of
-from batchwright.torch.update.passes import PassState, PassTrace
 from batchwright.torch.update.ranks import Ranks, device_of
 from batchwright.torch.update.step import Step
 from batchwright.typing import Batch, State
