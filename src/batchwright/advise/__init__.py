@@ -1,6 +1,6 @@
 """The selection guide: which techniques help with these data, this machine and this model."""
 
-from batchwright.advise.advice import Advice, Gain, configuration
+from batchwright.advise.advice import FRAMEWORKS, Advice, Gain, configuration, snippet
 from batchwright.advise.data_profile import DataProfile, profile_data
 from batchwright.advise.duplicates import Duplicates, first_of_each, profile_duplicates
 from batchwright.advise.machine import Hardware, ModelProfile, profile_hardware, profile_model
@@ -15,7 +15,6 @@ from batchwright.advise.sample_profiles import (
     profile_labels,
     profile_samples,
 )
-from batchwright.advise.snippets import FRAMEWORKS, snippet
 from batchwright.advise.task_evidence import Found, Price, examine_task, price_trials
 from batchwright.advise.trials import LearningTrial, SpeedTrial
 

@@ -1,8 +1,10 @@
-"""Advice on a technique: a verdict, the reason, and the expected gain with its origin."""
+"""Advice on a technique: verdict, reason, expected gain, and code to paste."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+from batchwright.advise.data_profile import DataProfile
 
 Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
@@ -54,3 +56,161 @@ def configuration(advice: Sequence[Advice]) -> str:
     parts = [each.strategy for each in advice if each.verdict == "use" and each.strategy]
     kind = "planned" if "planned" in parts else "plain"
     return "+".join([kind, *(part for part in parts if part != "planned")])
+
+
+FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
+"""What `snippet` writes code for."""
+
+_LOOP = """\
+import batchwright as bw
+from batchwright.torch import PadCollator, PlanBatchSampler, Precision, windows
+from torch.utils.data import DataLoader
+
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+sampler = PlanBatchSampler(planner)
+loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=PadCollator({collate}))
+precision = {precision}
+for epoch in range(EPOCHS):
+    sampler.set_epoch(epoch)
+    for window in windows(loader):  # the batches of one update
+        with precision.update(model, optimizer, weight=window.tokens, clip=1.0) as update:
+            for batch in window:
+                update.backward(loss_sum, batch)  # loss_sum(model, batch): the sum, not the mean
+"""
+
+_TRANSFORMERS = """\
+import batchwright as bw
+import torch
+from batchwright.torch import PadCollator, PlanBatchSampler
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+
+
+class PlannedTrainer(Trainer):
+    def get_train_dataloader(self):
+        sampler = PlanBatchSampler(planner)
+        loader = DataLoader(
+            self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator
+        )
+        loader.set_epoch = sampler.set_epoch  # Trainer calls it at the beginning of each epoch
+        return loader
+
+
+arguments = TrainingArguments(
+    output_dir=OUTPUT_DIR,
+    num_train_epochs=EPOCHS,
+    gradient_accumulation_steps=planner.accumulate,
+    {arguments},
+    use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused on a CPU
+    remove_unused_columns=False,
+)
+trainer = PlannedTrainer(
+    model,
+    arguments,
+    train_dataset=dataset,
+    data_collator=PadCollator(attention_mask=True{also_collate}),
+)
+trainer.train()
+"""
+
+_LIGHTNING = """\
+import batchwright as bw
+import lightning
+from batchwright.torch import PadCollator, PlanBatchSampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+loader = StatefulDataLoader(  # resumes in the middle of an epoch; a DataLoader does not
+    dataset, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator({collate})
+)
+trainer = lightning.Trainer(
+    max_epochs=EPOCHS,
+    accumulate_grad_batches=planner.accumulate,
+    precision="{lightning}",
+    use_distributed_sampler=False,
+)
+# module is your LightningModule. Its training_step returns the sum of the loss, divided by a
+# constant such as lengths.sum() / len(planner): a mean per batch would be a mean of means.
+trainer.fit(module, loader)
+"""
+
+_KERAS = """\
+import batchwright as bw
+import keras
+from batchwright.keras import PlanDataset
+
+# Layers take their precision when they are made: build and compile the model after this line,
+# with a loss that is a sum: keras.losses.MeanSquaredError(reduction="sum").
+keras.config.set_dtype_policy("{keras}")
+model = BUILD_MODEL()
+
+{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order})
+# fetch(indices) → (x, y, sample_weight) of these samples, padded; weights are 0 at padding.
+data = PlanDataset(planner, fetch)
+model.fit(data.for_fit(), epochs=EPOCHS, shuffle=False, callbacks=[data.callback()])
+"""
+
+_TEMPLATES = {
+    "loop": _LOOP,
+    "transformers": _TRANSFORMERS,
+    "lightning": _LIGHTNING,
+    "keras": _KERAS,
+}
+
+_MODES = {
+    "bf16": {"arguments": "bf16=True", "lightning": "bf16-mixed", "keras": "mixed_bfloat16"},
+    "fp16": {"arguments": "fp16=True", "lightning": "16-mixed", "keras": "mixed_float16"},
+    "fp32": {"arguments": "bf16=False", "lightning": "32-true", "keras": "float32"},
+}
+"""The name of each precision in the frameworks."""
+
+_LIVE = """\
+table = bw.LossTable(len(lengths))
+# The order depends on the losses of samples: live = batchwright.torch.LiveLosses(table), then
+# live.record(indices, losses) after each batch and live.sync() at the end of an epoch.
+"""
+
+
+def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") -> str:
+    """Write the advised configuration for a framework.
+
+    Args:
+        advice: The advice.
+        data: The lengths it was given for.
+        framework: One of `FRAMEWORKS`.
+
+    Returns:
+        Python code that uses the user's `lengths`, `dataset`, `model` and the like; what only the
+        user knows is in capitals.
+
+    Example:
+        >>> from batchwright.advise import Evidence, advise, profile_data
+        >>> data = profile_data([3, 5, 5, 60] * 50, max_tokens=120)
+        >>> "batching=bw.TokenBudget(120)" in snippet(advise(Evidence(data)), data)
+        True
+    """
+    used = {"batching": f"FixedSize({max(1, data.max_tokens // data.longest)})"}
+    for each in advice:
+        for name, value in each.settings.items() if each.verdict == "use" else ():
+            if name not in used or name == "batching":  # one order, that of the largest gain
+                used[name] = str(value)
+    explained, order = "", used.get("order", "")
+    if order.startswith("SelfPaced("):
+        explained, order = _LIVE, order.replace("LossTable(num_samples)", "table")
+    elif order:
+        name = order.partition("(")[2].partition(",")[0]
+        explained = f"# {name}: one value for each sample; higher is harder.\n"
+    shapes = "shapes=planner(0).layout.shapes" if used["batching"].startswith("Buckets(") else ""
+    precision = used.get("precision", 'Precision("fp32")')
+    return _TEMPLATES[framework].format(
+        batching=used["batching"],
+        collate=shapes,
+        also_collate=f", {shapes}" if shapes else "",
+        explained=explained,
+        order=f", order=bw.{order}" if order else "",
+        step_tokens=used.get("step_tokens", "STEP_TOKENS"),
+        precision=precision,
+        **next((names for mode, names in _MODES.items() if mode in precision), _MODES["fp32"]),
+    )

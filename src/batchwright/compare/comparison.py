@@ -12,9 +12,8 @@ from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
 from batchwright.order import Curriculum, Sequential, Shuffle
-from batchwright.stats.costs import step_costs
 from batchwright.stats.coverage import coverage
-from batchwright.stats.shapes import shape_stats
+from batchwright.stats.shapes import shape_stats, step_costs
 from batchwright.typing import State
 
 Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]

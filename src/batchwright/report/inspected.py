@@ -9,10 +9,9 @@ from batchwright._format import duration, number, percent, plural
 from batchwright.layout import Layout
 from batchwright.report.plots import band
 from batchwright.report.sections import DOTS, Report, Section, dial_section, shape_plots
-from batchwright.stats.costs import StepCosts
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
-from batchwright.stats.shapes import ShapeStats
+from batchwright.stats.shapes import ShapeStats, StepCosts
 
 PADDING = 0.05  # less is not mentioned
 LESS = 0.5  # a setting is proposed if it leaves less than this share of the padding

@@ -18,8 +18,8 @@ import numpy as np
 from batchwright._files import write_bytes
 from batchwright._format import one_line, printable
 from batchwright.errors import MissingExtraError, SourceError
-from batchwright.stats.costs import CostCurve
 from batchwright.stats.dial import DialPosition
+from batchwright.stats.shapes import CostCurve
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

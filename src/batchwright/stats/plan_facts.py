@@ -10,11 +10,10 @@ from batchwright.layout import Layout
 from batchwright.lengths import Lengths, as_lengths
 from batchwright.planner import plan as plan_of
 from batchwright.plans import Plan
-from batchwright.stats.costs import StepCosts, step_costs
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats, length_stats
 from batchwright.stats.plan_stats import PlanStats, count_distinct
-from batchwright.stats.shapes import ShapeStats, shape_stats
+from batchwright.stats.shapes import ShapeStats, StepCosts, shape_stats, step_costs
 from batchwright.typing import IntArray, IntoLengths, State
 
 _MOST_TIMES = 8

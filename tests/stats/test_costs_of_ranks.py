@@ -9,7 +9,7 @@ from hypothesis import given, reject
 
 import batchwright as bw
 from batchwright._states import built
-from batchwright.stats.costs import POINTS, RANKS, StepCosts, step_costs
+from batchwright.stats.shapes import POINTS, RANKS, StepCosts, step_costs
 from tests.strategies import jobs
 
 
