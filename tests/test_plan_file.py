@@ -80,6 +80,22 @@ def test_a_plan_with_a_valid_shape_but_changed_numbers_is_refused(saved, tmp_pat
         bw.Plan.load(path)
 
 
+def test_a_plan_that_lists_other_repeats_is_refused(tmp_path):
+    saved, forged = tmp_path / "saved.safetensors", tmp_path / "forged.safetensors"
+    planned = bw.plan([5, 3, 8], batching=bw.FixedSize(1), world_size=4, last="repeat")
+    planned.save(saved)
+    size = struct.unpack("<Q", saved.read_bytes()[:8])[0]
+    metadata = json.loads(saved.read_bytes()[8 : 8 + size])["__metadata__"]
+    arrays = {"indices": planned.indices.copy(), "offsets": planned.offsets.copy()}
+    for repeated in (planned.repeated.copy(), (planned.repeated + 1) % 3, np.array([], dtype=int)):
+        save_file(arrays | ({"repeated": repeated} if repeated.size else {}), forged, metadata)
+        if np.array_equal(repeated, planned.repeated):
+            assert bw.Plan.load(forged).repeated.tolist() == repeated.tolist()
+            continue
+        with pytest.raises(bw.errors.PlanError, match="changed after it was saved"):
+            bw.Plan.load(forged)
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(bw.errors.PlanError, match="no such file"):
         bw.Plan.load(tmp_path / "nothing.safetensors")

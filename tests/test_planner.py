@@ -61,6 +61,17 @@ def test_resized_is_a_planner_made_so(world_size, accumulate, epoch):
     assert len(resized) == len(other)
 
 
+def test_resizing_keeps_the_batches_of_an_update():
+    planner = bw.Planner(LENGTHS[:500], max_tokens=2048, accumulate=3)
+    assert planner.resized(2).accumulate == 3
+    assert planner.resized(2)(1) == planner.resized(2, 3)(1)
+
+
+def test_an_epoch_of_fewer_tokens_than_an_update_is_one_update():
+    planner = bw.Planner([5, 3, 8], max_tokens=10, step_tokens=1000)
+    assert len(planner) == planner.accumulate == 2
+
+
 def test_resizing_keeps_the_tokens_of_an_update():
     planner = bw.Planner(LENGTHS, batching=bw.TokenBudget(4096), step_tokens=64_000, world_size=2)
     wider = planner.resized(4)

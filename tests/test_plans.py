@@ -88,6 +88,14 @@ def test_batches_out_of_range():
         plan.shard(2, 2)
 
 
+def test_plans_that_left_out_other_samples_differ():
+    made = [
+        bw.Plan(np.arange(3), np.array([0, 3]), dropped=dropped)
+        for dropped in ({}, {"last": np.array([3])}, {"last": np.array([4])})
+    ]
+    assert len({plan.digest() for plan in made}) == len(set(made)) == 3
+
+
 def test_other_lengths_are_refused():
     lengths = np.array([3, 1, 2, 5])
     plan = bw.plan(lengths, max_tokens=6)

@@ -66,6 +66,29 @@ def test_the_rest_is_left_out_by_name_another_in_each_epoch():
     assert in_sequence.indices.tolist() == list(range(1000))
 
 
+def test_any_sample_may_be_left_out_whatever_its_length():
+    """Batches of one sample each, sorted by length: the last of them hold the shortest."""
+    few = bw.Planner(range(51, 100), max_tokens=100, world_size=8, last="drop")
+    assert len(few) == 48
+    gone = {int(few(epoch).dropped["last"][0]) for epoch in range(40)}
+    assert len(gone) > 20
+
+
+def test_updates_are_mixed_though_some_samples_are_left_out():
+    """Each update has one batch of every stratum of those that remain."""
+    lengths = np.arange(51, 100)
+    few = bw.Planner(lengths, max_tokens=100, accumulate=8, last="drop")
+    for epoch in range(5):
+        updates = lengths[few(epoch).indices].reshape(6, 8)
+        strata = np.sort(updates.ravel()).reshape(8, 6)
+        assert all(np.isin(strata, update).sum(axis=1).tolist() == [1] * 8 for update in updates)
+
+
+def test_as_many_samples_as_batches_are_enough():
+    plan = bw.plan([3] * 8, max_tokens=6, world_size=2, accumulate=4)
+    assert plan.sizes.tolist() == [1] * 8
+
+
 def test_nothing_would_remain():
     with pytest.raises(bw.errors.PlanError, match="3 samples cannot fill one update of 4 batches"):
         planner("drop", [5, 6, 7], world_size=2, accumulate=2)
@@ -103,6 +126,9 @@ def test_pieces_of_long_samples_are_repeated_too():
     assert len(plan) == 6
     assert plan.repeated.size == 2
     assert plan.stats([25, 3]).num_tokens > 28
+    for epoch in range(8):  # of the pieces 0 to 3, of the samples 0 and 1
+        plan = bw.plan([25, 3], batching=batching, world_size=6, last="repeat", epoch=epoch)
+        assert accounted(plan).tolist() == [0, 0, 0, 1]
 
 
 def test_what_is_repeated_survives_the_file(tmp_path):

@@ -59,6 +59,7 @@ def test_an_update_is_what_a_plain_shuffle_draws():
     for start in range(0, len(plan), 16):
         inside = np.sort(place[plan[start : start + 16].indices])
         assert inside[-1] - inside[0] == inside.size - 1
+    assert plan.stats(LENGTHS).efficiency > 0.85  # sorted inside the update
 
 
 @pytest.mark.slow

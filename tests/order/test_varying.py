@@ -42,6 +42,13 @@ def test_blocks_fit_in_every_epoch(batching, world):
         assert all(np.unique(blocks[i : i + 400]).size == 4 for i in range(0, 2000, 400))
 
 
+@pytest.mark.parametrize("batching", [bw.TokenBudget(1024), bw.Packing(512)], ids=str)
+def test_epochs_that_were_not_counted_have_room_for_all_that_is_drawn(batching):
+    order = bw.ClassBalanced(np.arange(400) % 3, num_samples=100)
+    planner = bw.Planner(LENGTHS[:400], batching=batching, order=order)
+    assert not any(planner(epoch).dropped for epoch in range(60))
+
+
 def now_and_then(lengths, *, seed, epoch):
     """Long samples and short ones in turn, but not in the epochs that are looked at first."""
     ordered = np.argsort(lengths, kind="stable")
@@ -195,3 +202,15 @@ def test_an_empty_pool_is_none():
 
     for batching in (bw.TokenBudget(9), bw.Packing(9), bw.Buckets(2, max_tokens=9)):
         assert sorted(bw.plan([1, 2, 3, 4], batching=batching, order=order).indices) == [0, 1, 2, 3]
+
+
+def test_a_window_of_which_all_samples_are_dropped_is_no_pool():
+    lengths = [5, 6, 99, 98, 3, 97]
+    for batching in (
+        bw.TokenBudget(10, oversize="drop"),
+        bw.Packing(10, oversize="drop"),
+        bw.Buckets(2, max_tokens=10, oversize="drop"),
+    ):
+        plan = bw.plan(lengths, batching=batching, order=bw.Shuffle(window=2))
+        assert plan.indices[-1] == 4
+        assert sorted(plan.indices) == [0, 1, 4]

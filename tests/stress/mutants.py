@@ -10,6 +10,7 @@ tests named beside it fail there. The text must occur exactly once, or the mutan
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def outcome(number: int, mutant: Mutant, folder: Path) -> Outcome:
             [
                 *(sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"),
                 *("-p", "no:benchmark", "--no-header"),
-                *mutant.tests.split(),
+                *shlex.split(mutant.tests),
             ],
             cwd=folder,
             env={

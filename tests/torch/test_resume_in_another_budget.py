@@ -183,6 +183,24 @@ def test_a_smaller_budget_is_kept_by_all_that_is_left():
     assert smaller.plan == bw.Planner(lengths, batching=bw.TokenBudget(300))(1)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (bw.Packing(400), bw.Packing(400, max_samples=3)),
+        (bw.TokenBudget(400), bw.TokenBudget(400, max_samples=3)),
+    ],
+    ids=["packed", "padded"],
+)
+def test_fewer_samples_in_a_batch_are_kept_by_all_that_is_left(before, after):
+    lengths = np.array([3 + i * 7 % 90 for i in range(200)])
+    began = bw.Planner(lengths, batching=before)
+    sampler = PlanBatchSampler(bw.Planner(lengths, batching=after))
+    sampler.load_state_dict(PlanBatchSampler(began).state_after(5))
+    rest = list(sampler)
+    assert [i for batch in rest for i in batch] == began(0)[5:].indices.tolist()
+    assert max(map(len, rest)) == 3
+
+
 def test_what_need_not_be_smaller_stays_as_it_was():
     planner = bw.Planner(log_normal(300), batching=bw.TokenBudget(100))
     state = PlanBatchSampler(planner).state_after(4)
