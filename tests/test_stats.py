@@ -79,6 +79,13 @@ def test_a_plain_shuffle_has_dispersion_one():
     assert np.mean(seen) == pytest.approx(1, abs=0.06)
 
 
+def test_dispersion_against_the_slow_way():
+    for steps in ([[3, 8], [5, 5, 2], [9]], [[1, 20], [4]], [[7, 7], [7, 1]]):
+        offsets = np.cumsum([0, *map(len, steps)])
+        expected = reference.dispersion(steps)
+        assert dispersion(np.concatenate(steps), offsets) == pytest.approx(expected, rel=1e-9)
+
+
 def test_equal_lengths_or_one_update_are_a_plain_shuffle():
     assert bw.plan([5] * 20, max_tokens=20).stats([5] * 20).dispersion == 1
     lengths = [5, 3, 2, 8]

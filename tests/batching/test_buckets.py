@@ -119,6 +119,16 @@ def test_every_guarantee_holds(lengths, batching, world, order, epoch):
     assert stats.max_batch_tokens <= batching.max_tokens
 
 
+@pytest.mark.parametrize("order", [bw.Shuffle(), bw.Shuffle(window=100)], ids=["all", "windows"])
+def test_the_bucket_of_every_batch_holds_its_samples(order):
+    lengths = np.random.default_rng(0).integers(1, 90, 300)
+    plan = bw.plan(lengths, batching=bw.Buckets(4, max_tokens=180), order=order)
+    for batch in plan:
+        longest = lengths[batch].max()
+        rows = next(rows for rows, length in plan.layout.shapes if length >= longest)
+        assert len(batch) <= rows
+
+
 def test_edges_of_the_users_own():
     lengths = np.array([3, 10, 7, 16, 1, 12])
     batching = bw.Buckets(edges=[8, 16], max_tokens=32)

@@ -45,6 +45,17 @@ def test_a_plan_reads_each_block_within_one_stretch():
     assert len(set(first)) == 4
 
 
+def test_epochs_and_seeds_open_other_blocks_together():
+    order = bw.Blocks(2, open_blocks=3)
+
+    def groups(seed, epoch):
+        pools = order(np.ones(24, dtype=int), seed=seed, epoch=epoch)
+        return frozenset(frozenset(pool.tolist()) for pool in pools)
+
+    assert len({groups(0, epoch) for epoch in range(4)}) > 1
+    assert len({groups(seed, 0) for seed in range(4)}) > 1
+
+
 def test_bad_input():
     with pytest.raises(bw.errors.PlanError, match="at least 1 sample"):
         bw.Blocks([3, 0])

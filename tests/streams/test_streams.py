@@ -344,6 +344,25 @@ def test_a_sample_that_waited_too_long_is_emitted_first():
             assert len(plan) % 4 == 0
 
 
+def test_a_random_half_of_the_updates_is_emitted():
+    lengths = np.random.default_rng(0).integers(5, 40, 300)
+    batches = len(bw.plan(lengths, max_tokens=160))
+    emitted = [
+        plan_window(
+            lengths,
+            bw.TokenBudget(160),
+            2,
+            2,
+            overdue=np.zeros(300, dtype=bool),
+            draw=lambda purpose, seed=seed: np.random.default_rng([seed, purpose]),
+        )
+        for seed in range(20)
+    ]
+    assert all(batches / 2 - 4 <= len(plan) <= batches / 2 for plan in emitted)
+    times = np.bincount(np.concatenate([plan.indices for plan in emitted]), minlength=300)
+    assert 0 < times.min() < times.max() < 20
+
+
 def test_none_waits_for_more_than_eight_buffers(monkeypatch):
     """With a patience of one buffer instead of eight, so that chance alone would not keep it."""
     monkeypatch.setattr(batch_stream, "_PATIENCE", 1)
