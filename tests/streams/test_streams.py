@@ -360,7 +360,8 @@ def test_a_random_half_of_the_updates_is_emitted():
     ]
     assert all(batches / 2 - 4 <= len(plan) <= batches / 2 for plan in emitted)
     times = np.bincount(np.concatenate([plan.indices for plan in emitted]), minlength=300)
-    assert 0 < times.min() < times.max() < 20
+    assert np.count_nonzero(times) > 280  # the shortest are in the batch that stays
+    assert times.max() < 20
 
 
 def test_none_waits_for_more_than_eight_buffers(monkeypatch):

@@ -455,21 +455,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "divided = loss.float() / self.weight",
         "divided = loss.float() / max(self.weight, 1)",
         "a weight below 1 counts as 1",
-        f"{_UPDATE}",
+        f"{_UPDATE} -k below_one",
     ),
     Mutant(
         "torch/update/update.py",
         "        self._sum = None\n        self._clear()\n",
         "        self._clear()\n",
         "what ran before memory ran out counts twice in the loss",
-        f"{_UPDATE}",
+        f"{_UPDATE} -k count_once",
     ),
     Mutant(
         "torch/update/update.py",
         "self.below = self.below + 1 if sinks else 0",
         "self.below = self.below + 1 if sinks else self.below",
         "a loss scale that recovered counts as sinking still",
-        f"{_UPDATE} {_FAULTS}",
+        f"{_FAULTS} -k below_the_floor",
     ),
     Mutant(
         "torch/update/update.py",
@@ -511,7 +511,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "                isinstance(slot.module(), _NormBase)\n                or slot",
         "                slot",
         "statistics that evaluation left alone are not copied in training",
-        f"{_FAULTS} {_UPDATE}",
+        f"{_FAULTS} -k buffers",
     ),
     Mutant(
         "torch/update/out_of_memory.py",
@@ -525,7 +525,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "shape[0] * (shape[1] if len(shape) > 1 else 1)",
         "shape[0]",
         "a batch that did not fit is remembered by its rows",
-        f"{_FAULTS} {_UPDATE}",
+        f"{_UPDATE} -k one_of_tokens",
     ),
     Mutant(
         "torch/update/live_losses.py",

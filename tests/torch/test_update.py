@@ -180,6 +180,15 @@ def test_the_replay_draws_the_same_random_numbers():
     assert seen[0] == seen[2]
 
 
+def test_losses_before_memory_ran_out_count_once():
+    model, batches = make(), cut(SAMPLES[:8], [4, 4])
+    _, calm = gradient_of(copy.deepcopy(model), batches)
+    OutOfMemory(model, at=1, where="forward last layer")
+    _, update = gradient_of(model, batches, Precision("fp32", check_loss=False))
+    assert update.retries == 1
+    assert update.loss == pytest.approx(calm.loss, rel=1e-5)
+
+
 def test_a_size_that_did_not_fit_is_split_beforehand_and_grows_back():
     model = make()
     precision = Precision("fp32", check_loss=False)
@@ -192,6 +201,24 @@ def test_a_size_that_did_not_fit_is_split_beforehand_and_grows_back():
     for _ in range(101):
         _, later = gradient_of(model, [large], precision)
     assert later.splits == 0
+
+
+def test_a_size_that_did_not_fit_is_one_of_tokens():
+    model, precision = torch.nn.Linear(2, 1), Precision("fp32", check_loss=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    fails = iter([True])
+
+    def limited(model, batch):
+        if next(fails, False):
+            raise torch.OutOfMemoryError("injected")
+        return model(batch).square().sum()
+
+    splits = []
+    for rows, tokens in ((8, 4), (8, 3), (4, 8)):
+        with precision.update(model, optimizer, weight=8) as update:
+            update.backward(limited, torch.ones(rows, tokens, 2))
+        splits.append(update.splits)
+    assert splits == [1, 0, 1]
 
 
 def test_batch_normalisation_is_not_split():
@@ -214,6 +241,16 @@ def test_a_single_row_that_does_not_fit_says_so():
     OutOfMemory(model, at=0, where="forward last layer", times=99)
     with pytest.raises(bw.errors.UpdateError, match="out of memory, and a batch of a single row"):
         gradient_of(model, [padded(SAMPLES[:2])], Precision("fp32", check_loss=False))
+
+
+def test_a_weight_below_one_divides_too():
+    """Of losses whose rows count by fractions."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Precision("fp32").update(model, optimizer, weight=0.25) as update:
+        update.backward(lambda m, x: 0.25 * m(x).sum(), torch.tensor([[1.0, 3.0]]))
+    assert torch.equal(model.weight.grad, torch.tensor([[1.0, 3.0]]))
+    assert update.loss == pytest.approx(float(model.weight.detach() @ torch.tensor([1.0, 3.0])))
 
 
 def test_other_errors_are_the_users():

@@ -239,6 +239,14 @@ def test_only_skips_in_a_row_count():
     assert (precision.applied, precision.skipped) == (4, 36)
 
 
+def test_only_skips_in_a_row_count_below_the_floor():
+    precision, model = Precision("fp16", scaler=scaler(), loss_scale_floor=2.0**9), linear()
+    trained(precision, model, [float("inf"), float("inf"), 1e-6] * 2)
+    assert (precision.applied, precision.skipped) == (2, 4)
+    with pytest.raises(bw.errors.UpdateError, match="below its floor"):
+        trained(precision, model, [float("inf")] * 3)
+
+
 @pytest.mark.parametrize("how", ["weight", "global_weight"])
 def test_an_update_that_weighs_nothing_is_not_applied(how):
     model = linear()

@@ -332,6 +332,9 @@ def test_a_step_that_fails_on_one_rank_leaves_copies_equal(copies):
         assert one[1] == other[1] == 0.1
         assert one[2] == other[2] in {1.0, 2.0**8}
         assert one[3] == other[3]
+        assert one[4] == other[4]
+    # All take over the step of a rank that did not fail, if there is one.
+    assert [each[4] for each in first] == [True, True, True, False, True] * 2
 
 
 def test_a_rank_without_labels_takes_part_though_its_loop_passes_over_nothing(copies):

@@ -517,11 +517,14 @@ def failing_steps(rank):
         for _ in ways:
             share = [padded(SAMPLES[rank::2])]
             options = {"learning_rate": lambda _: 0.5}
+            before = digest([*model.parameters()])
             error = caught(partial(update_of, ddp, share, precision, optimizer, **options))
+            moved = digest([*model.parameters()]) != before
             rate = optimizer.param_groups[0]["lr"]
             held = [value for state in optimizer.state.values() for value in state.values()]
             states = digest([*model.parameters(), *held])
-            came.append([None if error is None else error[0], rate, precision.loss_scale, states])
+            name = None if error is None else error[0]
+            came.append([name, rate, precision.loss_scale, states, moved])
     return came
 
 
