@@ -384,7 +384,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "done = self.start + consumed * self.world_size",
         "done = consumed * self.world_size",
         "a second resume forgets what was consumed before the first",
-        "tests/torch/test_resume.py -m 'not slow'",
+        "tests/torch/test_resume.py -k counts_from_where",
     ),
     Mutant(
         "torch/data/resume.py",
