@@ -322,7 +322,7 @@ def damaged_result(folder, rng):
         for _ in range(rng.integers(1, 3)):
             name = ("seeds", "runs", "runs", "unfinished", "modes", "format")[rng.integers(6)]
             result[name] = edited(result[name], rng)
-        text = json.dumps(result | {"sha256": result_file._checksum(result)})
+        text = json.dumps(result | {"sha256": result_file._hash(result)})
         path.write_text(text, encoding="utf-8")
     else:
         result_file.save(path, result, None)
