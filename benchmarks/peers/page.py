@@ -6,7 +6,7 @@ python -m benchmarks.peers.page --check    say whether it is that of the file; e
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from benchmarks import machine
@@ -80,13 +80,13 @@ def about(peer: Peer, rows: list[Facts]) -> str:
     ran = [row for row in rows if "not_run" not in row]
     versions = dict.fromkeys(row["versions"]["version"] for row in ran)
     heading = f"**{peer.title}**" + (f" ({', '.join(versions)})" if versions else "")
-    largest = _largest_of_each_set(ran).values()
-    seen = [sentence for row in largest for sentence in _broken(row)] if ran else ["Not run."]
-    seen += [
-        f"{row['lengths']}, {row['samples']:,} samples: not run, {row['not_run']}."
-        for row in rows
-        if "not_run" in row
-    ]
+    seen = ["Not run."] if not ran else _worst(_largest_of_each_set(ran).values())
+    skipped = [row for row in rows if "not_run" in row]
+    if skipped:
+        first = min(skipped, key=lambda row: row["samples"])
+        seen.append(
+            f"{first['lengths']}, {first['samples']:,} samples: not run, {first['not_run']}."
+        )
     return " ".join([f"- {heading}: {peer.ran}", *seen, peer.lacks])
 
 
@@ -99,21 +99,30 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _broken(row: Facts) -> list[str]:
-    figures = row["figures"]
-    where = f"{row['lengths']}, {row['samples']:,} samples"
-    counts = {
-        "in no batch": figures["lost"],
-        "planned again": figures["twice"],
-        "not among those given": figures["unknown"],
-    }
-    found = [f"{where}: {count:,} {what}." for what, count in counts.items() if count]
-    if figures.get("over"):
+def _worst(rows: Collection[Facts]) -> list[str]:
+    """Say what was lost, repeated or over budget, each of the set of lengths where it was worst."""
+    found = []
+    for what, name in (
+        ("in no batch", "lost"),
+        ("planned again", "twice"),
+        ("not among those given", "unknown"),
+    ):
+        worst = max(rows, key=lambda row: row["figures"][name])
+        if count := worst["figures"][name]:
+            found.append(f"{_where(worst)}: {count:,} {what}.")
+    over = [row for row in rows if row["figures"].get("over")]
+    if over:
+        worst = max(over, key=lambda row: row["figures"]["overrun"])
+        figures = worst["figures"]
         found.append(
-            f"{where}: {figures['over']:,} of {figures['batches']:,} batches exceed the budget; "
-            f"the largest holds {figures['overrun']:.3f} times as much."
+            f"{_where(worst)}: {figures['over']:,} of {figures['batches']:,} batches exceed the "
+            f"budget; the largest holds {figures['overrun']:.3f} times as much."
         )
     return found
+
+
+def _where(row: Facts) -> str:
+    return f"{row['lengths']}, {row['samples']:,} samples"
 
 
 def _table_of(lengths: str, rows: list[Facts]) -> str:
