@@ -32,11 +32,11 @@ def beside_trainer(facts: Facts) -> str:
                 ))  # fmt: skip
     head = (
         "Trainer's batch",
-        "tokens/s over it",
-        "memory of training over it",
-        "time to its final loss over it",
-        "padding, its / ours",
-        "worst batch ÷ budget, its / ours",
+        "tokens/s, ours ÷ Trainer",
+        "memory, ours ÷ Trainer",
+        "time to its final loss, ours ÷ Trainer",
+        "padding, Trainer / ours",
+        "worst batch ÷ budget, Trainer / ours",
     )
     peers = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))["rows"]
     fastest = {
@@ -105,7 +105,7 @@ def precision(facts: Facts) -> str:
         '`Precision("auto")` chose',
         "time of an update in bf16 ÷ fp32",
         "mean loss curves differ by",
-        "expected of seeds alone",
+        "expected from seeds alone",
         "figures",
     )
     kept, lost = facts["verdicts"].get("kept", 0), facts["verdicts"].get("missed", 0)
