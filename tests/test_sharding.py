@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.sharding import share
 from batchwright.updates import split_offsets
 
 
@@ -62,3 +63,10 @@ def test_equalize_to_a_number():
         bw.equalize(plan, num_batches=3, multiple_of=2)
     with pytest.raises(bw.errors.PlanError, match="by splitting"):
         bw.equalize(bw.equalize(plan, num_batches=4), num_batches=2)
+
+
+def test_pieces_that_come_twice_begin_where_they_did():
+    plan = bw.Plan(np.zeros(3, dtype=int), np.arange(4), starts=np.array([0, 10, 20]))
+    shared = share(plan, 5, 1, 0, last="repeat")
+    assert shared is not None
+    assert shared.starts.tolist() == [0, 10, 20, 0, 10]

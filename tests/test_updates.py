@@ -98,6 +98,21 @@ def test_ranks_are_even_where_cost_is_named(world_size):
     assert padded.stats(LENGTHS).imbalance_padded <= 1.02
 
 
+def test_no_rank_always_gets_the_heaviest_batch():
+    plan = bw.plan(LENGTHS[:8000], batching=bw.Packing(8192), world_size=4, cost="quadratic")
+    entries = plan.entry_lengths(LENGTHS[:8000])
+    costs = plan.layout.batch_costs(entries, plan.offsets, "quadratic").reshape(-1, 4)
+    times = np.bincount(costs.argmax(axis=1), minlength=4)
+    assert times.min() > 0.1 * len(costs)
+
+
+def test_batches_that_cost_the_most_are_split_first():
+    lengths = [50, 50, *[10] * 10]
+    for cost, sizes in (("quadratic", [1, 1, 10]), (None, [2, 5, 5])):
+        plan = bw.plan(lengths, batching=bw.Packing(100), world_size=3, cost=cost)
+        assert sorted(plan.sizes.tolist()) == sizes
+
+
 def test_with_slots_to_share_ranks_are_even_and_updates_mixed():
     plan = bw.plan(LENGTHS, batching=bw.Packing(8192), world_size=8, accumulate=4, cost="quadratic")
     stats = plan.stats(LENGTHS)

@@ -67,6 +67,11 @@ def test_the_eligible_are_drawn_equally_often():
         assert set(np.bincount(order(ONES, seed=0, epoch=epoch).members).tolist()) <= {0, 1, 2}
 
 
+def test_a_share_is_rounded_up_to_whole_samples():
+    order = bw.Curriculum(range(10), pacing=bw.pacing.linear(start=0.01), epochs=4)
+    assert order.eligible([0, 0.25, 0.5, 1, 2]).tolist() == [1, 3, 6, 10, 10]
+
+
 def test_a_band_leaves_out_both_ends_for_good():
     order = bw.Curriculum(scores(1000), epochs=2, band=(0.1, 0.8))
     rank = np.argsort(np.argsort(scores(1000)))

@@ -95,6 +95,22 @@ def test_an_epoch_that_holds_more_leaves_named_samples_out():
     assert plan.dropped["deferred"].size == 1900
 
 
+def test_draws_that_are_deferred_are_listed():
+    class Growing:
+        probes, varies = (0,), False
+
+        def __call__(self, lengths, *, seed, epoch):
+            members = np.arange(100 if epoch == 0 else 130)
+            return Pools(members, np.array([0, members.size]), may_defer=True)
+
+    for batching in (bw.FixedSize(10), bw.TokenBudget(2048)):
+        planner = bw.Planner(LENGTHS, batching=batching, order=Growing())
+        plan = planner(1)
+        assert len(plan) == len(planner)
+        assert plan.dropped["deferred"].size > 10
+        assert accounted(plan).tolist() == list(range(130))
+
+
 def test_an_epoch_that_holds_too_few_is_filled():
     def order(lengths, *, seed, epoch):
         return np.arange(3 if epoch == 7 else 50)

@@ -93,6 +93,17 @@ def test_plain_batches_are_the_largest_that_always_fit(lengths):
     assert stats.max_batch_tokens <= 130
 
 
+def test_plain_batches_hold_no_more_samples_than_planned_ones():
+    facts = plain_batches(np.array([2, 2, 4, 4]), Padded(80, max_samples=3), seed=0)
+    assert (facts.batch_size, facts.num_batches) == (3, 2)
+
+
+def test_what_was_dropped_is_not_absent():
+    plan = bw.plan([5, 3, 30, 2], batching=bw.TokenBudget(10, oversize="drop"))
+    facts = file_facts(plan)
+    assert (facts.num_lengths, facts.dropped, facts.absent) == (4, 1, 0)
+
+
 def test_without_a_budget_there_is_nothing_to_compare_with():
     facts = plan_facts(bw.plan([3, 5, 2], batching=bw.FixedSize(2)), [3, 5, 2])
     assert facts.measured.plain_batches is None

@@ -297,13 +297,16 @@ def test_functions_are_batchings():
     assert all(len(batch) <= 3 for batch in batches)
 
 
-def test_enough_is_left_for_every_rank_to_end_with():
+@pytest.mark.parametrize("world", [(4, 1), (2, 2)], ids=str)
+def test_enough_is_left_for_every_rank_to_end_with(world):
     """A buffer hardly larger than an update: what stays can be shared by all, whenever it ends."""
     for count in range(4, 41):
         samples = [sample(i, 5) for i in range(count)]
         options = {"samples": samples, "batching": bw.TokenBudget(10), "buffer_size": 9}
-        batches, twice = of_all_ranks(options | {"world_size": 4})
+        options |= {"world_size": world[0], "accumulate": world[1]}
+        batches, twice = of_all_ranks(options)
         assert not twice, count
+        assert len(batches) % 4 == 0, count
         assert items_of(batches) == expected_items(samples, bw.TokenBudget(10)), count
 
 
@@ -329,10 +332,11 @@ def test_a_sample_that_waited_too_long_is_emitted_first():
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 40, 300)
     options = {"world_size": 2, "accumulate": 2}
-    for waiting in ([0], [17, 140, 299], list(range(0, 300, 60))):
+    several = ([17, 140, 299], list(range(0, 300, 60)), *([one] for one in range(0, 300, 9)))
+    for waiting in several:
         overdue = np.zeros(300, dtype=bool)
         overdue[waiting] = True
-        for seed in range(20):
+        for seed in range(4):
             plan = plan_window(
                 lengths,
                 bw.TokenBudget(160),

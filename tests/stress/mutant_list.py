@@ -134,6 +134,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "a file may name the sample after the last",
         "tests/test_plan_file.py -k impossible",
     ),
+    Mutant(
+        "epochs.py",
+        "return Laid(draft, np.concatenate((nothing, *deferred)), repeated)",
+        "return Laid(draft, nothing, repeated)",
+        "draws that were deferred are not listed",
+        "tests/order/test_varying.py -k deferred_are_listed",
+    ),
+    Mutant(
+        "planner.py",
+        "draft = draft.split_to(len(self), weights=costs_of(draft))",
+        "draft = draft.split_to(len(self))",
+        "batches are split by samples, not by cost",
+        "tests/test_updates.py -k most_are_split",
+    ),
     # Lengths, layouts, updates, samples above the budget.
     Mutant(
         "lengths.py",
@@ -233,6 +247,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "return kept  # a pool",
         "a pool whose samples were all dropped stays, empty",
         "tests/order/test_varying.py -k all_samples_are_dropped",
+    ),
+    Mutant(
+        "sharding.py",
+        "np.concatenate((starts, starts[again]))",
+        "np.concatenate((starts, 0 * starts[again]))",
+        "repeated pieces begin where their sample does",
+        "tests/test_sharding.py -k pieces_that_come_twice",
+    ),
+    Mutant(
+        "refitting.py",
+        "middles = (offsets[chosen] + offsets[chosen + 1]) >> 1",
+        "middles = offsets[chosen] + 1",
+        "batches above a new budget lose one sample at a time",
+        "tests/torch/test_resume_in_another_budget.py -k halved",
+    ),
+    Mutant(
+        "updates.py",
+        "    ranks = _random_rows((num_updates, 1, world_size), rng)",
+        "    ranks = np.tile(np.arange(world_size), (num_updates, 1, 1))",
+        "the first rank gets the heaviest batch of every update",
+        "tests/test_updates.py -k heaviest",
     ),
     # Batchings.
     Mutant(
@@ -334,6 +369,48 @@ MUTANTS: tuple[Mutant, ...] = (
         "blocks come in the same sequence in every epoch",
         "tests/order/test_blocks.py -k open_other_blocks",
     ),
+    Mutant(
+        "order/curriculum.py",
+        "np.maximum(np.ceil(np.round(shares",
+        "np.maximum(np.floor(np.round(shares",
+        "a share of the samples is rounded down",
+        "tests/order/test_curriculum.py -k rounded_up",
+    ),
+    Mutant(
+        "order/mixture.py",
+        "lambda progress: self.shares(progress) / sizes,",
+        "lambda progress: self.shares(progress),",
+        "shares of tokens are of samples",
+        "tests/order/test_mixture.py -k tokens",
+    ),
+    Mutant(
+        "order/mixture.py",
+        "epoch=epoch - self.after)",
+        "epoch=epoch)",
+        "deferred balancing leaves out the draws of its first epochs",
+        "tests/order/test_mixture.py -k from_an_epoch_on",
+    ),
+    Mutant(
+        "order/by_loss.py",
+        "(epoch - self.warm_up + 1) / self.epochs",
+        "(epoch - self.warm_up) / self.epochs",
+        "the share that is kept falls an epoch late",
+        "tests/order/test_self_paced.py",
+    ),
+    Mutant(
+        "order/loss_table.py",
+        "means = np.bincount(place, weights=values) / np.bincount(place)",
+        "means = np.bincount(place, weights=values)",
+        "a sample recorded twice gets the sum of its losses",
+        "tests/order/test_self_paced.py -k moving_average",
+    ),
+    Mutant(
+        "order/loss_table.py",
+        '            state["cut_recorded"] = self._cut.recorded.copy()',
+        '            state["cut_recorded"] = self.recorded.copy()',
+        "a saved cut has the ages of the table",
+        "tests/order/test_self_paced.py",
+    ),
     # Streams.
     Mutant(
         "streams/batch_stream.py",
@@ -363,6 +440,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "a part of a function gets the samples of all parts",
         f"{_STREAMS} -k 'parts or resumed_anywhere'",
     ),
+    Mutant(
+        "streams/window.py",
+        "if len(lengths) - plan.indices.size >= update:",
+        "if len(lengths) - plan.indices.size >= world_size:",
+        "too little stays for a last update",
+        f"{_STREAMS} -k enough_is_left",
+    ),
+    Mutant(
+        "streams/window.py",
+        "late_tail = tail[late[tail]]",
+        "late_tail = tail[:0]",
+        "late samples of the batches that fill no update wait on",
+        f"{_STREAMS} -k waited_too_long",
+    ),
+    Mutant(
+        "streams/batch_stream.py",
+        "            self._drop(np.unique(rest.places))",
+        "            pass",
+        'what last="drop" leaves out is not listed',
+        f"{_STREAMS} -k policy",
+    ),
     # Figures.
     Mutant(
         "stats/plan_stats.py",
@@ -377,6 +475,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "times = np.bincount(plan.indices, minlength=times.size)",
         "coverage counts the last epoch alone",
         "tests/test_coverage.py -k figures",
+    ),
+    Mutant(
+        "stats/plan_facts.py",
+        "        batch_size = min(batch_size, layout.max_samples)",
+        "        pass",
+        "plain batches may hold more samples than the layout allows",
+        "tests/stats/test_plan_facts.py -k no_more_samples",
+    ),
+    Mutant(
+        "stats/plan_facts.py",
+        "listed = np.concatenate((plan.indices, *plan.dropped.values()))",
+        "listed = plan.indices",
+        "dropped samples count as absent",
+        "tests/stats/test_plan_facts.py -k not_absent",
     ),
     # Data for torch.
     Mutant(
@@ -413,6 +525,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "done += 1",
         "the weight over all ranks is that of other batches",
         f"{_UPDATE} -k windows_know",
+    ),
+    Mutant(
+        "torch/windows.py",
+        "if abs(own - tokens) > 1e-6 * max(own, tokens):",
+        "if abs(own - tokens) > 0.2 * max(own, tokens):",
+        "sample weights that are somewhat wrong are accepted",
+        f"{_UPDATE} -k cannot_be_right",
     ),
     # Updates.
     Mutant(
@@ -533,5 +652,75 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         "losses of passes that do not count are recorded",
         f"{_LOSS_CHECK} -k losses",
+    ),
+    Mutant(
+        "torch/update/gradient_check.py",
+        "shares = [each / sum(samples) for each in samples]",
+        "shares = [1 / len(samples) for _ in samples]",
+        "batches weigh alike where they should by their samples",
+        f"{_UPDATE} -k means_by_samples",
+    ),
+    Mutant(
+        "torch/update/update.py",
+        "if self.limit is not None and not update.retries:",
+        "if self.limit is not None:",
+        "the limit grows although memory ran out",
+        f"{_UPDATE} -k one_of_tokens",
+    ),
+    Mutant(
+        "torch/update/live_losses.py",
+        "self._batches, self._indices, self._losses = 0, [], []",
+        "self._indices, self._losses = [], []",
+        "after the first exchange every batch is exchanged",
+        f"{_LOSS_CHECK} -k so_many_batches",
+    ),
+    Mutant(
+        "torch/update/step.py",
+        '            elif factor:  # the optimizer has changed it\n                group["lr"] = group["lr"] / factor\n',
+        "",
+        "a learning rate that the optimizer changed stays scaled",
+        f"{_UPDATE} -k optimizer_changes",
+    ),
+    Mutant(
+        "torch/update/step.py",
+        "                    del optimizer.state[parameter]",
+        "                    pass",
+        "half a state of a failed step stays",
+        f"{_FAULTS} -k error_in_the_optimizer",
+    ),
+    Mutant(
+        "torch/update/passes.py",
+        "        for module in training:\n            module.training = True",
+        "        model.train()",
+        "frozen modules train after a check",
+        "tests/torch/test_selection.py -k no_trace",
+    ),
+    Mutant(
+        "torch/update/loss_check.py",
+        "self._tries[key] >= _TRIES",
+        "self._tries[key] >= 1",
+        "a loss that is unknown on the first batch is never tried again",
+        f"{_LOSS_CHECK} -k 'not_known or for_a_while'",
+    ),
+    Mutant(
+        "torch/update/precision.py",
+        "total = 0.0 if 0 <= total <= _NOTHING else total",
+        "total += 0.0",
+        "windows without tokens make an update",
+        f"{_RANKS} -k without_labels",
+    ),
+    Mutant(
+        "torch/update/ranks.py",
+        "            elif some:\n",
+        "            elif some and gradient is not None:\n",
+        "a gradient that only some ranks have is not summed",
+        f"{_RANKS} -k one_rank_or_no_rank",
+    ),
+    Mutant(
+        "torch/update/ranks.py",
+        "                sent.fill_(math.nan)",
+        "                pass",
+        "a rank that failed sends half of its gradients",
+        f"{_RANKS} -k moves_none",
     ),
 )

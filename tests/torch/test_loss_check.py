@@ -456,6 +456,15 @@ def test_live_losses_of_passes_that_do_not_count_are_forgotten():
         live.record([0, 1], torch.ones(1))
 
 
+def test_live_losses_are_exchanged_every_so_many_batches():
+    live = LiveLosses(bw.LossTable(16), every=3)
+    pending = []
+    for number in range(7):
+        live.record([number], torch.ones(1))
+        pending.append(live.pending)
+    assert pending == [1, 2, 0, 1, 2, 0, 1]
+
+
 @pytest.mark.parametrize("mode", ["fp32", "auto"])
 def test_losses_count_once_however_often_a_batch_runs(mode):
     """Checked, measured, and again in parts: each sample's loss is recorded once an update."""

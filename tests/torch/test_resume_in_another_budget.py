@@ -209,6 +209,14 @@ def test_what_need_not_be_smaller_stays_as_it_was():
     assert list(larger) == [batch.tolist() for batch in planner(0)[4:]]
 
 
+def test_what_is_too_large_is_halved():
+    lengths = [5] * 16
+    state = PlanBatchSampler(bw.Planner(lengths, max_tokens=40)).state_after(1)
+    smaller = PlanBatchSampler(bw.Planner(lengths, max_tokens=20))
+    smaller.load_state_dict(state)
+    assert [len(batch) for batch in smaller] == [4, 4]
+
+
 def test_another_seed_or_order_wants_the_planner_it_began_with():
     began = bw.Planner(log_normal(300), batching=bw.TokenBudget(100))
     state = PlanBatchSampler(began).state_after(4)

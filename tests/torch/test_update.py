@@ -94,6 +94,15 @@ def test_check_gradient_judges_the_users_own_loop():
     assert errors.present == pytest.approx(errors.mean_of_means, rel=1e-3)
 
 
+def test_means_by_samples_are_right_where_each_sample_counts_alike():
+    model = torch.nn.Linear(2, 1)
+    batches = [torch.ones(1, 2), 3 * torch.ones(9, 2)]
+    errors = check_gradient(model, batches, lambda m, x: m(x).square().sum())
+    assert errors.by_samples < 1e-6 < errors.mean_of_means
+    errors = check_gradient(make(), cut(sorted(SAMPLES, key=len), [2, 4, 8]), loss_sum)
+    assert errors.exact < 1e-6 < errors.by_samples
+
+
 def test_check_gradient_takes_a_model_that_is_distributed():
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
@@ -218,7 +227,10 @@ def test_a_size_that_did_not_fit_is_one_of_tokens():
         with precision.update(model, optimizer, weight=8) as update:
             update.backward(limited, torch.ones(rows, tokens, 2))
         splits.append(update.splits)
+        if update.retries:
+            assert precision.limit == pytest.approx(0.9 * 32)
     assert splits == [1, 0, 1]
+    assert 0.9 * 32 < precision.limit < 0.9 * 32.1  # by updates without that it grows
 
 
 def test_batch_normalisation_is_not_split():
@@ -439,6 +451,21 @@ def test_learning_rates_scale_with_the_weight_of_the_update(rule, moved):
     assert optimizer.param_groups[0]["lr"] == 0.25
 
 
+def test_a_learning_rate_that_the_optimizer_changes_is_changed_for_good():
+    class Halving(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            self.param_groups[0]["lr"] *= 0.5
+
+    model = torch.nn.Linear(4, 1)
+    optimizer = Halving(model.parameters(), lr=0.25)
+    with Precision("fp32").update(
+        model, optimizer, weight=8, learning_rate=scaled_by_weight(32, "linear")
+    ) as update:
+        update.backward(lambda m, x: m(x).sum(), torch.ones(8, 4))
+    assert optimizer.param_groups[0]["lr"] == 0.125
+
+
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
@@ -535,6 +562,9 @@ def test_sample_weights_that_cannot_be_right_are_refused():
     loader = DataLoader(SAMPLES, batch_sampler=PlanBatchSampler(planner), collate_fn=padded)
     with pytest.raises(bw.errors.LossError, match="one less than the length"):
         next(windows(loader, sample_weights=lengths))
+    nearly = [(length - 1) * 1.001 for length in lengths]
+    with pytest.raises(bw.errors.LossError, match="by sample_weights the window weighs"):
+        next(windows(loader, sample_weights=nearly))
     for wrong in (lengths[:3], [*lengths, 1]):
         loader.batch_sampler.set_epoch(0)
         with pytest.raises(

@@ -337,6 +337,14 @@ def test_a_step_that_fails_on_one_rank_leaves_copies_equal(copies):
     assert [each[4] for each in first] == [True, True, True, False, True] * 2
 
 
+def test_a_reduction_that_fails_on_one_rank_moves_none(copies):
+    first, second = copies("failing_reduction")
+    assert first["error"] == FAILED
+    assert second["error"][0] == "RuntimeError"
+    assert first["stays"]
+    assert second["stays"]
+
+
 def test_a_rank_without_labels_takes_part_though_its_loop_passes_over_nothing(copies):
     for rank in copies("windows_without_labels"):
         assert rank == [[True, 4.0], [True, 4.0], [True, 2.0], [False, 0.0]]

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batchwright.torch import Precision, windows
 from batchwright.torch.update import ranks
+from batchwright.torch.update import step as step_module
 from batchwright.torch.update.gradient_check import flat_gradient, relative_error
 from batchwright.torch.windows import label_count
 from tests.torch.attention_model import Attention, loss_sum, padded, sequences
@@ -528,6 +529,28 @@ def failing_steps(rank):
     return came
 
 
+class FailingReduction(ranks.Reduction):
+    """Cannot copy the first gradient into its message."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        (sent, ((gradient, place), *others)), *rest = self._dense
+        self._dense = [(sent, [(gradient, place.flatten()[:-1]), *others]), *rest]
+
+
+def failing_reduction(rank):
+    """An error while gradients are sent: no rank steps on part of their sum."""
+    model = make()
+    ddp, optimizer = wrapped(model), torch.optim.SGD(model.parameters(), lr=0.1)
+    before = digest(model.parameters())
+    if rank == 1:
+        step_module.Reduction = FailingReduction
+    share, precision = [padded(SAMPLES[rank::2])], Precision("fp32")
+    error = caught(partial(update_of, ddp, share, precision, optimizer))
+    step_module.Reduction = ranks.Reduction
+    return {"error": error, "stays": digest(model.parameters()) == before}
+
+
 def windows_without_labels(rank):
     """A rank whose labels are all ignored, and a loop that passes over what weighs nothing."""
     model = torch.nn.Linear(3, 2)
@@ -639,6 +662,7 @@ if __name__ == "__main__":
             refusals,
             sparse,
             failing_steps,
+            failing_reduction,
             windows_without_labels,
             many_gradients,
             resume,
