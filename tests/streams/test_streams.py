@@ -297,17 +297,19 @@ def test_functions_are_batchings():
     assert all(len(batch) <= 3 for batch in batches)
 
 
-@pytest.mark.parametrize("world", [(4, 1), (2, 2)], ids=str)
-def test_enough_is_left_for_every_rank_to_end_with(world):
+@pytest.mark.parametrize(
+    ("world", "max_tokens", "buffer_size"), [((4, 1), 10, 9), ((2, 2), 15, 14)], ids=str
+)
+def test_enough_is_left_for_every_rank_to_end_with(world, max_tokens, buffer_size):
     """A buffer hardly larger than an update: what stays can be shared by all, whenever it ends."""
     for count in range(4, 41):
         samples = [sample(i, 5) for i in range(count)]
-        options = {"samples": samples, "batching": bw.TokenBudget(10), "buffer_size": 9}
-        options |= {"world_size": world[0], "accumulate": world[1]}
+        options = {"samples": samples, "world_size": world[0], "accumulate": world[1]}
+        options |= {"batching": bw.TokenBudget(max_tokens), "buffer_size": buffer_size}
         batches, twice = of_all_ranks(options)
         assert not twice, count
         assert len(batches) % 4 == 0, count
-        assert items_of(batches) == expected_items(samples, bw.TokenBudget(10)), count
+        assert items_of(batches) == expected_items(samples, options["batching"]), count
 
 
 def test_a_sample_of_which_some_pieces_are_gone_is_resumed_piece_by_piece():

@@ -700,7 +700,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "self._tries[key] >= _TRIES",
         "self._tries[key] >= 1",
         "a loss that is unknown on the first batch is never tried again",
-        f"{_LOSS_CHECK} -k 'not_known or for_a_while'",
+        f"{_LOSS_CHECK} -k half_without_labels",
     ),
     Mutant(
         "torch/update/precision.py",
