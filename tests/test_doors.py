@@ -8,7 +8,7 @@ import pytest
 
 import batchwright as bw
 from batchwright.errors import BatchwrightError
-from batchwright.layout import layout_of
+from batchwright.layout import Layout, Packed, Padded, layout_of
 from batchwright.plans import Origin
 
 LENGTHS = [5, 3, 8, 2, 7, 1, 4, 6]
@@ -128,6 +128,23 @@ def test_wrong_types_are_refused_in_our_words_or_work(door):
 def test_no_orders(order, said):
     with pytest.raises(bw.errors.PlanError, match=said):
         bw.Planner(LENGTHS, batching=bw.TokenBudget(20), order=order)
+
+
+def test_layouts_and_parts_of_a_plan_are_named():
+    for settings, said in (
+        ({"layout": None}, r"layout=None: expected Padded\(…\) or Packed"),
+        ({"origin": 3}, "origin=3: expected an Origin"),
+        ({"dropped": {"last": 3}}, r"dropped\['last'\] is int64\[\], expected a flat array"),
+        ({"dropped": {"last": [-3]}}, r"dropped\['last'\]\[0\] is -3"),
+    ):
+        with pytest.raises(bw.errors.PlanError, match=said):
+            bw.Plan([0, 1], [0, 2], **settings)
+    with pytest.raises(TypeError, match="abstract"):
+        Layout(20)
+    for layout in (Padded, Packed):
+        for wrong in ({"caps": 0}, {"max_length": 0}, {"budget": 0}):
+            with pytest.raises(bw.errors.BudgetError, match=rf"^{layout.__name__}\("):
+                layout(**wrong)
 
 
 def test_no_batchings():

@@ -97,8 +97,9 @@ def test_a_plan_that_lists_other_repeats_is_refused(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(bw.errors.PlanError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file") as missing:
         bw.Plan.load(tmp_path / "nothing.safetensors")
+    assert missing.type is bw.errors.SourceNotFoundError
     other = tmp_path / "other.safetensors"
     save_file({"weight": np.zeros(3)}, other)
     with pytest.raises(bw.errors.PlanError, match="not a plan"):

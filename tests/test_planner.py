@@ -140,8 +140,16 @@ def test_a_sample_above_the_budget_is_named_with_the_ways_out():
         bw.errors.BudgetError, match="capacity=600 .*'drop' or 'truncate' or 'split'"
     ):
         bw.plan([5, 600, 700], batching=bw.Packing(600))
-    with pytest.raises(bw.errors.BudgetError, match="too small for 2 of 2 samples"):
-        bw.plan([50, 60], batching=bw.TokenBudget(10, oversize="drop"))
+    # What was chosen already is not advised again.
+    for batching, ways in (
+        (bw.TokenBudget(10, oversize="drop"), "'truncate'"),
+        (bw.Packing(10, oversize="drop"), "'truncate' or 'split'"),
+    ):
+        said = f"too small for 2 of 2 samples .* Raise it, or choose oversize={ways}\\."
+        with pytest.raises(bw.errors.BudgetError, match=said):
+            bw.plan([50, 60], batching=batching)
+    with pytest.raises(bw.errors.BudgetError, match=r"as laid out\). Raise it\.$"):
+        bw.plan([[50, 60]], batching=bw.TokenBudget(10, oversize="drop"))
     # The multiple counts: 597 tokens are 600 as they lie in memory.
     with pytest.raises(bw.errors.BudgetError, match="600 tokens as laid out"):
         bw.plan([5, 597], batching=bw.TokenBudget(598, pad_to_multiple_of=8))

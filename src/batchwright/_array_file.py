@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from batchwright._files import replacing, write_bytes
 from batchwright._format import one_line
-from batchwright.errors import BatchwrightError
+from batchwright.errors import BatchwrightError, SourceNotFoundError
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
@@ -89,7 +89,7 @@ def load_arrays(
     except (BatchwrightError, MemoryError):
         raise
     except FileNotFoundError as fault:
-        raise error(f"{source}: no such file. {kind.made_by}") from fault
+        raise SourceNotFoundError(f"{source}: no such file. {kind.made_by}") from fault
     except OSError as fault:
         raise error(f"{source}: cannot be read ({fault.strerror or fault}).") from fault
     except Exception as fault:  # the library raises many kinds

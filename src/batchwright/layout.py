@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
@@ -23,7 +24,7 @@ Shape: TypeAlias = tuple[int, int | tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(ABC):
     """What `Padded` and `Packed` have in common: the budget that a batch keeps.
 
     Methods take the lengths of samples, int64[m], or [m, k] for k columns; and the offsets of
@@ -50,11 +51,12 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
+        name = type(self).__name__
         if self.caps is not None:
-            caps = budgets("Layout", "caps", self.caps)
+            caps = budgets(name, "caps", self.caps)
             object.__setattr__(self, "caps", caps if isinstance(caps, tuple) else (caps,))
         if self.max_length is not None:
-            most = budgets("Layout", "max_length", self.max_length)
+            most = budgets(name, "max_length", self.max_length)
             object.__setattr__(self, "max_length", most)
         keep_whole(self, "multiple", optional=("budget", "max_samples"))
 
@@ -96,8 +98,8 @@ class Layout:
         limit = self.longest_row
         return np.ones(len(lengths), dtype=np.bool_) if limit is None else lengths <= limit
 
-    def _columns_fit(self, lengths: IntArray) -> npt.NDArray[np.bool_]:
-        raise NotImplementedError
+    @abstractmethod
+    def _columns_fit(self, lengths: IntArray) -> npt.NDArray[np.bool_]: ...
 
     def rounded(self, lengths: IntArray) -> IntArray:
         """Round lengths up to the multiple, as they lie in memory."""
@@ -129,13 +131,13 @@ class Layout:
     def _most(self) -> int:
         return min(2**53 if self.budget is None else self.budget, MOST_TOKENS)
 
+    @abstractmethod
     def shapes_of(self, lengths: IntArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Return how many rows each batch has, int64[b], and how long they are, int64[b, k]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def too_large(self, lengths: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
         """Say which batches exceed the budget, or hold too many samples: bool[b]."""
-        raise NotImplementedError
 
     def lower_bound(self, lengths: IntArray) -> int:
         """Bound from below the batches that any plan of these samples needs.
@@ -199,7 +201,7 @@ class Padded(Layout):
     def __post_init__(self) -> None:
         """Check the settings, which may come from a file."""
         super().__post_init__()
-        check_choice("Layout", "area", self.area, ("sum", "product"))
+        check_choice("Padded", "area", self.area, ("sum", "product"))
         if self.shapes is not None:
             object.__setattr__(self, "shapes", self._checked(self.shapes))
 
@@ -297,12 +299,12 @@ class Padded(Layout):
             is_valid = all(a < b for a, b in pairwise(order))
         if not is_valid:
             raise BudgetError(
-                f"Layout(shapes={given}): expected (rows, length) by rising length, or (rows, "
+                f"Padded(shapes={given}): expected (rows, length) by rising length, or (rows, "
                 "(length, …)) by what a row takes."
             )
         one = Padded(self.budget, area=self.area, caps=self.caps)
         if (one.rows_allowed(_edges(shapes)) < _rows(shapes)).any():
-            raise BudgetError(f"Layout(shapes={given}): more than the budget holds.")
+            raise BudgetError(f"Padded(shapes={given}): more than the budget holds.")
         return shapes
 
 

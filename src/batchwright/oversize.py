@@ -67,7 +67,6 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
     Example:
         >>> from batchwright.layout import Packed
         >>> items = fit_items(np.array([3, 25]), Packed(10), "split")
-        >>> from batchwright.layout import Packed
         >>> items.lengths.tolist(), items.first.tolist()
         ([3, 10, 10, 5], [0, 1, 4])
     """
@@ -91,10 +90,11 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
     ways = ["drop"] if limit is None else ["drop", "truncate"]
     if layout.kind == "packed" and lengths.ndim == 1:
         ways.append("split")
+    others = " or ".join(repr(way) for way in ways if way != oversize)
+    advice = f"Raise it, or choose oversize={others}." if others else "Raise it."
     raise BudgetError(
         f"{name}={given:.80} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
-        f"samples (index {index}: {padded[0].tolist()} tokens as laid out). Raise it, or choose "
-        f"oversize={' or '.join(map(repr, ways))}."
+        f"samples (index {index}: {padded[0].tolist()} tokens as laid out). {advice}"
     )
 
 

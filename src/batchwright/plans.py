@@ -91,10 +91,11 @@ class Plan:
                 object.__setattr__(self, name, _frozen(value, name))
         if not isinstance(self.dropped, Mapping):
             raise PlanError(f"dropped={self.dropped!r:.60}: expected reason → sample indices.")
-        for part, of in (("layout", Layout), ("origin", Origin)):
-            if not isinstance(getattr(self, part), of):
-                given = getattr(self, part)
-                raise PlanError(f"{part}={given!r:.60}: expected a {of.__name__}.")
+        parts = (("layout", Layout, "Padded(…) or Packed(…)"), ("origin", Origin, "an Origin"))
+        for part, of, expected in parts:
+            given = getattr(self, part)
+            if not isinstance(given, of):
+                raise PlanError(f"{part}={given!r:.60}: expected {expected}.")
         offsets = self.offsets
         if not offsets.size or offsets[0] != 0 or offsets[-1] != self.indices.size:
             ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
@@ -111,10 +112,12 @@ class Plan:
             raise PlanError(
                 f"starts has {self.starts.size} entries for {self.indices.size} indices."
             )
-        frozen = {reason: _frozen(value, reason) for reason, value in self.dropped.items()}
+        named = {reason: f"dropped[{reason!r}]" for reason in self.dropped}
+        frozen = {reason: _frozen(value, named[reason]) for reason, value in self.dropped.items()}
         object.__setattr__(self, "dropped", frozen)
         arrays = {"indices": self.indices, "starts": self.starts, "repeated": self.repeated}
-        for name, array in (arrays | frozen).items():
+        arrays |= {named[reason]: array for reason, array in frozen.items()}
+        for name, array in arrays.items():
             if array is not None and array.size and int(array.min()) < 0:
                 place = int(np.argmin(array))
                 raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")

@@ -348,6 +348,8 @@ def test_a_curriculum_keeps_the_shapes():
         ({"edges": [(3, 3.5)], "max_tokens": 10}, "distinct tuples"),
         ({"edges": [(3, 3), (3,)], "max_tokens": 10}, "rising whole numbers"),
         ({"edges": [(3, 8)], "max_tokens": 10}, "within max_tokens=10 as the sum"),
+        ({"edges": [(3, 8)], "max_tokens": (5, 5)}, r"within max_tokens=\(5, 5\)\.$"),
+        ({"edges": [3, 8], "max_tokens": 5}, r"within max_tokens=5\.$"),
         ({"edges": [(4, 4)], "max_tokens": 15, "area": "product"}, "as the product"),
         ({"edges": [(3, 8)], "max_tokens": (10, 10, 10)}, "distinct tuples"),
         ({"edges": [3, 8], "max_tokens": (10, 10)}, "rising whole numbers"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchwright.difficulty import Dynamics
-from batchwright.errors import LengthsError
+from batchwright.errors import LengthsError, SourceNotFoundError
 
 CLASSES = 3
 FIGURES = (
@@ -194,7 +194,7 @@ def test_states_and_files_of_something_else_are_refused(tmp_path):
         with pytest.raises(LengthsError):
             Dynamics(**arguments)
     path = tmp_path / "run.safetensors"
-    with pytest.raises(LengthsError, match="no such file"):
+    with pytest.raises(SourceNotFoundError, match="no such file"):
         Dynamics.load(path)
     dynamics.save(path)
     whole = path.read_bytes()

@@ -73,9 +73,10 @@ def test_a_table_is_saved_beside_a_checkpoint(tmp_path):
     assert other.cut(4).losses.tolist() == [1, 2, 3]
     assert [each.name for each in tmp_path.iterdir()] == ["losses.safetensors"]
     path.write_bytes(path.read_bytes()[:-5])
-    for wrong in (path, tmp_path / "nowhere"):
-        with pytest.raises(bw.errors.LengthsError, match="truncated|no such file"):
-            other.load(wrong)
+    with pytest.raises(bw.errors.LengthsError, match="truncated"):
+        other.load(path)
+    with pytest.raises(bw.errors.SourceNotFoundError, match="no such file"):
+        other.load(tmp_path / "nowhere")
     table.save(path)
     with pytest.raises(bw.errors.LengthsError, match=r"float32\[3\], expected float32\[4\]"):
         bw.LossTable(4).load(path)

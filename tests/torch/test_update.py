@@ -505,6 +505,21 @@ def test_bad_weights(weight):
         pass
 
 
+def test_batches_outside_of_an_update_are_refused():
+    def squares(model, batch):
+        return model(batch).square().sum()
+
+    model = torch.nn.Linear(4, 1)
+    update = Precision("fp32").update(model, torch.optim.SGD(model.parameters()), weight=2)
+    with pytest.raises(bw.errors.UpdateError, match="outside of its update: call it inside `with"):
+        update.backward(squares, torch.ones(2, 4))
+    with update:
+        update.backward(squares, torch.ones(2, 4))
+    with pytest.raises(bw.errors.UpdateError, match="outside of its update"):
+        update.backward(squares, torch.ones(2, 4))
+    assert update.applied
+
+
 def test_bad_precisions():
     with pytest.raises(bw.errors.PrecisionError, match="fp8"):
         Precision("fp8")

@@ -388,7 +388,8 @@ SCALER = {
 def test_states_that_are_wrong_change_nothing(wrong):
     precision = Precision("fp16")
     before = precision.state_dict()
-    with pytest.raises(bw.errors.PrecisionError, match="no state of a Precision"):
+    said = r"no state of a Precision.*(state_dict\(\) returned|expected one of|an integer of)"
+    with pytest.raises(bw.errors.PrecisionError, match=said):
         precision.load_state_dict(wrong)
     assert precision.state_dict() == before
 

@@ -203,10 +203,12 @@ class Buckets:
             edges = np.empty(0)
         multiple, is_whole = self.pad_to_multiple_of, edges.size and edges.dtype.kind in "iu"
         if not is_whole or not self._are_valid(edges.astype(np.int64)):
+            are_joined = edges.ndim == 2 and isinstance(self.max_tokens, int)
+            joined = f" as the {self.area} of its lengths" if are_joined else ""
             raise BudgetError(
                 f"Buckets(edges={self.edges!r:.120}): expected rising whole numbers, or distinct "
                 f"tuples of one for each column, each multiples of pad_to_multiple_of={multiple} "
-                f"and within max_tokens={self.max_tokens} as the {self.area} of its lengths."
+                f"and within max_tokens={self.max_tokens}{joined}."
             )
         return edges
 

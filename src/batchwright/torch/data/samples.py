@@ -57,7 +57,8 @@ def columns_of(samples: Sequence[Sample]) -> Columns:
         for name, column in columns.items():
             if name not in fields:
                 raise ColumnNotFoundError(
-                    f"sample {row} of the batch has no field {name!r}, the first sample has."
+                    f"sample {row} of the batch has no field {name!r}, the first sample has. "
+                    "Return the same fields for every sample."
                 )
             column.append(fields[name])
     return columns

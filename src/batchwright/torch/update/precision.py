@@ -220,7 +220,7 @@ _SCALER = sorted({*_RANGES, "growth_interval", "_growth_tracker"})
 
 def _checked_state(state: object) -> State:
     """Check what `Precision.state_dict` returned, and return it as plain Python numbers."""
-    wrong = "no state of a Precision"
+    wrong, load = "no state of a Precision", "Load what Precision.state_dict() returned"
     names = {"mode", "scaler", "limit", *_COUNTS}
 
     def count(name: str, value: object) -> int:
@@ -232,19 +232,21 @@ def _checked_state(state: object) -> State:
             name,
             value,
             accepts=lambda number: low < number < high,
-            expected=f"a number above {low}, below {high}",
+            expected=f"a number above {low}, below {high}. {load}",
             error=PrecisionError,
         )
 
     if not isinstance(state, Mapping) or set(state) != names:
         given = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise PrecisionError(f"{wrong}: got {given}, expected a dict with {sorted(names)}.")
+        raise PrecisionError(f"{wrong}: got {given}, expected a dict with {sorted(names)}. {load}.")
     mode, limit, scaler = state["mode"], state["limit"], state["scaler"]
     if mode is not None:
         check_choice(wrong, "mode", mode, (*MODES, "custom"), PrecisionError)
     if scaler not in (None, {}):  # the latter of one that is switched off
         if not isinstance(scaler, Mapping) or sorted(scaler) != _SCALER:
-            raise PrecisionError(f"{wrong}: scaler is {scaler!r}, expected a dict with {_SCALER}.")
+            raise PrecisionError(
+                f"{wrong}: scaler is {scaler!r}, expected a dict with {_SCALER}. {load}."
+            )
         scaler = {
             name: between(name, value, *_RANGES[name]) if name in _RANGES else count(name, value)
             for name, value in scaler.items()

@@ -219,9 +219,11 @@ class Update:
     scale: float = 1.0
     retries: int = 0
     splits: int = 0
+    _is_open: bool = field(default=False, init=False, repr=False)
 
     def __enter__(self) -> Self:
         """Begin: gradients are cleared, what a pass changes is copied for a second try."""
+        self._is_open = True
         self._pieces: list[_Piece] = []
         self._done = self._batches = 0
         self._sum: torch.Tensor | None = None
@@ -248,8 +250,14 @@ class Update:
 
         Raises:
             LossError: If that is no function of model and batch, or its loss no scalar sum.
-            UpdateError: If a batch does not fit into memory and cannot be split.
+            UpdateError: If a batch does not fit into memory and cannot be split, or the update
+                has not begun or has ended.
         """
+        if not self._is_open:
+            raise UpdateError(
+                "update.backward was called outside of its update: call it inside "
+                "`with precision.update(…) as update:`."
+            )
         if self._unfinished is not None:
             raise self._unfinished
         try:
@@ -300,6 +308,7 @@ class Update:
             if error is None or not isinstance(raised, Exception):
                 raise  # else the error that ended the block is the one to see
         finally:
+            self._is_open = False
             self._pieces.clear()
 
     def _end(self, problem: BaseException | None) -> None:
