@@ -535,6 +535,7 @@ class FailingReduction(ranks.Reduction):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         (sent, ((gradient, place), *others)), *rest = self._dense
+        sent.zero_()  # else what it holds by chance may not be finite
         self._dense = [(sent, [(gradient, place.flatten()[:-1]), *others]), *rest]
 
 
