@@ -68,7 +68,7 @@ def test_a_measure_that_does_not_fit_is_refused(write, name) -> None:
         (
             ["a b"],
             None,
-            "holds text: pass .*'characters' or 'words' or 'bytes' or 'tokens', not None",
+            r"holds text: pass measure='characters' or 'words' or 'bytes' or 'tokens'\.$",
         ),
         (["a b"], "items", "holds text: pass measure=.*not 'items'"),
         ([[1, 2]], "words", "holds lists: pass measure=None or 'items', not 'words'"),

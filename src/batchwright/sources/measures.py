@@ -89,7 +89,8 @@ def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndar
         )
     if measure.name not in fitting:
         expected = " or ".join(map(repr, fitting))
-        raise SourceError(f"{place} holds {kind}: pass measure={expected}, not {measure.name!r}.")
+        instead = "" if measure.name is None else f", not {measure.name!r}"
+        raise SourceError(f"{place} holds {kind}: pass measure={expected}{instead}.")
     if isinstance(values, np.ndarray):
         yield _whole_numbers(values, place)
     elif kind == "numbers":
