@@ -333,6 +333,15 @@ def test_a_task_that_fails_in_the_middle_is_reported_with_the_line(here, fail, s
     assert err.count("\n") == 1
 
 
+def test_a_task_that_fails_when_it_is_checked_is_reported_with_the_line(here):
+    text = TASK + LATE.replace("calls > 20", "calls == 1").replace("FAIL", "batch['no']")
+    write("task.py", text)
+    code, out, err = run("task.py", "--seeds", "1", "--strategies", "plain")
+    line = 1 + text.replace("EPOCHS", "1").split("\n").index("        batch['no']")
+    said = f"batchwright: task.py, line {line}: loss_sum failed with KeyError: 'no'.\n"
+    assert (code, out, err) == (2, "", said)
+
+
 FORWARD = "        return self.decide(self.embed(tokens).sum(1))"
 
 

@@ -144,6 +144,11 @@ def test_strategies_of_the_users_own_come_from_a_file(task, tmp_path):
     assert [each.name for each in parse_strategies(str(file))] == ["plain", "planned+bf16", "mine"]
 
 
+def test_a_file_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no such file. Expected a TOML file\."):
+        read_strategies(tmp_path / "mine.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

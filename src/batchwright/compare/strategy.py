@@ -15,7 +15,7 @@ from batchwright._checks import check_choice
 from batchwright._format import one_line
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
-from batchwright.errors import BatchwrightError, BudgetError, TaskError
+from batchwright.errors import BatchwrightError, BudgetError, SourceNotFoundError, TaskError
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.torch.data.pad_collator import PadCollator
@@ -249,10 +249,13 @@ def read_strategies(path: Path | str) -> list[Strategy]:
     option of the Batching.
 
     Raises:
+        SourceNotFoundError: If there is no such file.
         TaskError: If the file cannot be read, or a setting is unknown.
     """
     if Path(path).exists() and not Path(path).is_file():
         raise TaskError(f"{path} is no regular file. Expected a TOML file.")
+    if not Path(path).exists():
+        raise SourceNotFoundError(f"{path}: there is no such file. Expected a TOML file.")
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -53,6 +53,11 @@ def errors_of_task(path: Path | str) -> Iterator[None]:
     """
     try:
         yield
+    except TaskError as error:  # a function of the task failed: its error is the cause
+        place, _ = _innermost(error.__cause__, Path(path))
+        if not place:
+            raise
+        raise TaskError(f"{place}: {_ended(str(error))}") from error.__cause__
     except (BatchwrightError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
@@ -67,20 +72,31 @@ def _with_place(error: BaseException, file: Path, *, default: str = "") -> BaseE
 
     Returns the error itself if there is no such line, and no default.
     """
-    folder, ours = file.resolve().parent, Path(__file__).resolve().parents[1]
-    place, function = default, "it"
-    if isinstance(error, SyntaxError) and default:
-        place = f"{default}, line {error.lineno or 1}"
-    for frame in traceback.extract_tb(error.__traceback__):
-        of = Path(frame.filename).resolve()
-        is_installed = of.is_relative_to(ours) or "site-packages" in of.parts
-        if of.is_file() and of.is_relative_to(folder) and not is_installed:
-            place = f"{frame.filename}, line {frame.lineno}"
-            function = "it" if frame.name == "<module>" else frame.name
+    place, function = _innermost(error, file)
+    if not place:
+        place = default
+        if isinstance(error, SyntaxError) and default:
+            place = f"{default}, line {error.lineno or 1}"
     said = f"{function} failed with {type(error).__name__}: {error}"
     if isinstance(error, BatchwrightError):
         said = str(error)
     elif isinstance(error, SystemExit):
         said = f"{function} called sys.exit()"
-    ended = said if said.endswith((".", "!", "?")) else f"{said}."
-    return TaskError(f"{place}: {ended}") if place else error
+    return TaskError(f"{place}: {_ended(said)}") if place else error
+
+
+def _innermost(error: BaseException | None, file: Path) -> tuple[str, str]:
+    """Return the innermost place of a task that an error came through, and the function's name."""
+    folder, ours = file.resolve().parent, Path(__file__).resolve().parents[1]
+    place, function = "", "it"
+    for frame in traceback.extract_tb(None if error is None else error.__traceback__):
+        of = Path(frame.filename).resolve()
+        is_installed = of.is_relative_to(ours) or "site-packages" in of.parts
+        if of.is_file() and of.is_relative_to(folder) and not is_installed:
+            place = f"{frame.filename}, line {frame.lineno}"
+            function = "it" if frame.name == "<module>" else frame.name
+    return place, function
+
+
+def _ended(said: str) -> str:
+    return said if said.endswith((".", "!", "?")) else f"{said}."
