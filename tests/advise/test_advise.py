@@ -95,6 +95,15 @@ def test_precision_is_what_the_model_says_and_not_the_machine(measured, expected
     assert verdicts(Evidence(data))["mixed precision"] == "cannot tell"
 
 
+def test_what_trials_had_no_time_for_is_not_advised_again():
+    data = profile_data(LENGTHS, max_tokens=8_000)
+    for step_tokens, how in ((None, "run batchwright advise on a task"), (4_000, "more time")):
+        advice = advise(Evidence(data, CPU, step_tokens=step_tokens))
+        given = {each.technique: each.untested for each in advice}
+        assert how in given["mixed precision"]
+        assert how in given["other tokens per update"]
+
+
 def test_scores_make_a_curriculum_worth_a_run():
     data = profile_data(LENGTHS, max_tokens=8_000)
     evidence = Evidence(data, CPU, {}, ("loss",))

@@ -133,7 +133,7 @@ def mixed_precision(evidence: Evidence) -> Advice:
         f"Matrix products are up to {fastest:.2f} times as fast as in fp32 here. How fast your "
         "model is depends on how wide it is."
     )
-    untested = "your model (run batchwright advise on a task)"
+    untested = f"your model ({_try_by(evidence)})"
     return _unclear(why, _HALF_PRECISION_GAIN, {"precision": 'Precision("auto")'}, untested)
 
 
@@ -233,7 +233,7 @@ def tokens_per_update(evidence: Evidence) -> Advice:
             "update or more: they mix lengths at least as evenly as a plain shuffle."
         )
         settings = {"step_tokens": f"at least {BATCHES * data.max_tokens}, or a smaller max_tokens"}
-        untested = "the loss at equal time (run batchwright advise on a task)"
+        untested = f"the loss at equal time ({_try_by(evidence)})"
         return _unclear(why, None, settings, untested)
     sizes = {"half": given // 2, "twice": 2 * given}
     trials = {sizes[name]: evidence.learning[name] for name in sizes if name in evidence.learning}
@@ -423,6 +423,11 @@ RULES: dict[str, Callable[[Evidence], Advice]] = {
     "mixture of groups": mixture,
 }
 """Technique → its rule."""
+
+
+def _try_by(evidence: Evidence) -> str:
+    has_task = evidence.step_tokens is not None
+    return "give the trials more time" if has_task else "run batchwright advise on a task"
 
 
 def _padding(data: DataProfile, kind: str) -> str:
