@@ -286,6 +286,8 @@ def test_a_data_set_can_be_pickled_at_any_time(workers: int) -> None:
 def test_data_sets_say_what_is_wrong() -> None:
     with pytest.raises(PlanError, match="list is neither a Planner nor a Plan"):
         PlanDataset([[0, 1]], ids)
+    with pytest.raises(PlanError, match="fetch is a list, expected a function of sample indices"):
+        PlanDataset(planner(), [[0, 1]])
     dataset = PlanDataset(planner(), ids)
     with pytest.raises(PlanError, match=r"set_epoch\(epoch=-1\)"):
         dataset.set_epoch(-1)

@@ -123,7 +123,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         workers: Threads that fetch ahead of training; 0 fetches when a batch is asked for.
 
     Raises:
-        PlanError: If `plans` is neither, or `workers` is not a number of threads.
+        PlanError: If `plans` is neither, `fetch` is no function, or `workers` no number of threads.
         LossError: If weights are not finite numbers of at least 0, one per sample.
 
     Example:
@@ -150,6 +150,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(workers=1)
         if not isinstance(plans, Planner | Plan):
             raise PlanError(f"{type(plans).__name__} is neither a Planner nor a Plan.")
+        if not callable(fetch):
+            raise PlanError(
+                f"fetch is a {type(fetch).__name__}, expected a function of sample indices that "
+                "returns (x, y, sample_weight)."
+            )
         self.exact = exact
         self._plans = plans
         self._fetch = fetch
