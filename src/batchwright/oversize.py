@@ -84,18 +84,22 @@ def fit_items(lengths: LengthArray, layout: Layout, oversize: Oversize) -> Items
         return _split(lengths, limit)
     index = int(np.argmax(lengths) if lengths.ndim == 1 else np.argmin(fits))
     padded = layout.rounded(lengths[[index]].astype(np.int64))
-    name, given = layout.setting, repr(layout.limits)
-    if layout.shapes is not None:  # edges were given
-        name, given = "edges", repr([length for _, length in layout.shapes])
     ways = ["drop"] if limit is None else ["drop", "truncate"]
     if layout.kind == "packed" and lengths.ndim == 1:
         ways.append("split")
     others = " or ".join(repr(way) for way in ways if way != oversize)
     advice = f"Raise it, or choose oversize={others}." if others else "Raise it."
     raise BudgetError(
-        f"{name}={given:.80} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
+        f"{named_limit(layout)} is too small for {np.count_nonzero(~fits)} of {len(lengths)} "
         f"samples (index {index}: {padded[0].tolist()} tokens as laid out). {advice}"
     )
+
+
+def named_limit(layout: Layout) -> str:
+    """Return the setting that limits how long samples are, with its value."""
+    if layout.shapes is None:
+        return f"{layout.setting}={layout.limits!r:.80}"
+    return f"edges={[length for _, length in layout.shapes]!r:.80}"
 
 
 def _split(lengths: LengthArray, limit: int) -> Items:

@@ -290,6 +290,12 @@ def test_a_stream_is_checked_when_made():
         stream(3, batching=bw.TokenBudget(8))
 
 
+def test_the_edges_that_a_sample_exceeds_are_named():
+    batching = bw.Buckets(edges=[2, 4], max_tokens=20)
+    with pytest.raises(bw.errors.BudgetError, match=r"^edges=\[2, 4\] is smaller than sample 1 of"):
+        list(stream([[1], [1] * 9], batching=batching))
+
+
 def test_functions_are_batchings():
     samples = [sample(i, 1 + i % 5) for i in range(100)]
     batches = list(stream(samples, batching=in_threes, buffer_size=20))

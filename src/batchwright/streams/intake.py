@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from batchwright.errors import BudgetError, LengthsError, PlanError, SourceError
 from batchwright.lengths import as_lengths
-from batchwright.oversize import check_columns, fit_items
+from batchwright.oversize import check_columns, fit_items, named_limit
 from batchwright.typing import Batching, IntArray, Sample
 
 Samples: TypeAlias = Iterable[Sample] | Callable[[int], Iterable[Sample]]
@@ -258,7 +258,7 @@ class Intake:
         if is_one or layout.longest_columns is not None:
             ways.append('"truncate"')
         return BudgetError(
-            f"{layout.setting}={layout.limits} is smaller than sample "
+            f"{named_limit(layout)} is smaller than sample "
             f"{self.number(int(places[worst]))} of the stream, {lengths[worst].tolist()} tokens "
             f"({np.count_nonzero(long)} of the {len(lengths)} just read are too long). Raise it, "
             f"or choose {' or '.join(ways)}."
