@@ -127,6 +127,8 @@ def test_types_of_numbers_that_no_such_file_has_are_refused(kind, dtype, tmp_pat
 @pytest.mark.parametrize("what", ["nothing", "folder", "pipe", "text", "empty"])
 def test_what_is_no_such_file_is_one_line(kind, what, tmp_path):
     _, load, error = kind
+    if what == "nothing":
+        error = bw.errors.SourceNotFoundError
     path = tmp_path / what
     if what == "folder":
         path.mkdir()

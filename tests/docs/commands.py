@@ -16,6 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tests.docs.blocks import ROOT
+from tests.launched import launched
 from tests.patience import PATIENCE
 
 PROGRAMS = {
@@ -60,14 +61,10 @@ def run(words: list[str], folder: Path) -> str:
     assert words[0] in PROGRAMS, f"no way is known to run {' '.join(words)}"
     if words[0] == "batchwright":
         return _run_here(words, folder)
-    done = subprocess.run(
+    done = launched(
         [*PROGRAMS[words[0]], *words[1:]],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}{done.stderr}"
     return done.stdout

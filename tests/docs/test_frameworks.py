@@ -3,7 +3,6 @@
 import contextlib
 import os
 import runpy
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from tests.docs.blocks import ROOT
-from tests.patience import PATIENCE
+from tests.launched import launched
 
 SCRIPTS = Path(__file__).parent / "scripts"
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -39,13 +38,9 @@ def test_ranks_of_a_trainer_see_what_the_plan_says(tmp_path: Path) -> None:
 
 
 def _run_alone(folder: Path, script: str, *launcher: str) -> None:
-    done = subprocess.run(
+    done = launched(
         [sys.executable, *launcher, str(SCRIPTS / script)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr

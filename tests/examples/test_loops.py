@@ -2,13 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.launched import launched
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")]
@@ -27,14 +26,10 @@ TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node",
 )
 def test_a_loop_learns(name, needs):
     pytest.importorskip(needs)
-    done = subprocess.run(
+    done = launched(
         [*(TORCHRUN if name == "ddp" else [sys.executable]), f"examples/loops/{name}.py"],
         cwd=REPOSITORY,
         env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     losses = [
