@@ -15,8 +15,8 @@ def launched(command: Sequence[object], **options: Any) -> subprocess.CompletedP
     A rank that has done everything, and has destroyed its process group, is aborted by torch 2.13
     with gloo about once in 80 runs on a busy machine, in programs without Batchwright too.
     """
-    options = {"capture_output": True, "text": True, "check": False, "timeout": PATIENCE} | options
-    done = subprocess.run(command, **options)
+    options = {"capture_output": True, "text": True, "timeout": PATIENCE} | options
+    done = subprocess.run(command, check=False, **options)
     if done.returncode and ABORTED in done.stderr:
-        done = subprocess.run(command, **options)
+        done = subprocess.run(command, check=False, **options)
     return done
