@@ -57,6 +57,26 @@ def in_multiples(rows: IntArray, multiple: int) -> IntArray:
     return rows - np.where(rows < multiple, 0, rows % multiple)
 
 
+def on_grid(lengths: LengthArray, slack: float, phase: float) -> IntArray:
+    """Round lengths up to the longest in their cell of a grid, integer[n] → int64[n].
+
+    Cells reach down from a length L to ``L / (1 + slack)``; `phase`, in [0, 1), moves them.
+
+    Example:
+        >>> on_grid(np.array([100, 99, 97, 50]), slack=0.02, phase=0.0).tolist()
+        [100, 100, 97, 50]
+    """
+    values, counts = np.unique(lengths, return_counts=True)
+    edge, edges = float(values[-1]) / (1.0 + slack * phase), []
+    while edge > values[0]:
+        edges.append(edge)
+        edge /= 1.0 + slack
+    # The cell of each length: how many edges are below it; its top is the longest length in it.
+    cell = np.searchsorted(np.array(edges[::-1]), values, side="right")
+    top = values[np.searchsorted(cell, cell, side="right") - 1].astype(np.int64)
+    return top[np.searchsorted(values, lengths)]
+
+
 def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
     """Cut length-sorted samples into batches, each as large as its first, longest sample allows.
 
