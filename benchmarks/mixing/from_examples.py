@@ -1,4 +1,4 @@
-"""The language model of the examples, which are scripts beside us."""
+"""The language model and the classifier of the examples, which are scripts beside us."""
 
 import sys
 
@@ -8,8 +8,9 @@ EXAMPLES = str(machine.REPOSITORY / "examples" / "applications")
 
 sys.path.insert(0, EXAMPLES)
 try:
+    import text_classification
     from language_model import Job, prepare
 finally:
     sys.path.remove(EXAMPLES)
 
-__all__ = ["Job", "prepare"]
+__all__ = ["Job", "prepare", "text_classification"]

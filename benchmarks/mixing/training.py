@@ -1,4 +1,4 @@
-"""One arm with one seed: an epoch of a small GPT, by the exact token mean of each update."""
+"""One arm with one seed: a small model, by the exact mean loss of each update."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +15,7 @@ WARM_UP = 0.1
 LEAST = 0.1
 
 EVALUATE_AT = (0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-"""Shares of the epoch's tokens after which the loss of the validation set is taken."""
+"""Shares of the run's tokens after which the loss of the validation set is taken."""
 
 LATE = 0.75
 """From here on, evaluations are averaged: an end that suits an order counts less there."""
@@ -26,7 +26,7 @@ class Losses:
     """What a run reached.
 
     Attributes:
-        at: Shares of the epoch's tokens.
+        at: Shares of the run's tokens.
         validation: Mean loss of a validation token there, nats.
     """
 
@@ -56,25 +56,30 @@ def learning_rate_at(progress: float) -> float:
     return 1 - (1 - LEAST) * (progress - WARM_UP) / (1 - WARM_UP)
 
 
-def train(job: Job, updates: Updates, advance: Callable[[], None]) -> Losses:
+def train(
+    job: Job, updates: Updates, advance: Callable[[], None], *, weights: np.ndarray | None = None
+) -> Losses:
     """Train on each update once, and evaluate on the way.
 
     Args:
         job: Its seed draws the first weights.
-        updates: The batches of each.
+        updates: The batches of each, of one epoch or several.
         advance: Called after each update.
+        weights: What each sample counts in the mean loss of its update. Default: its tokens.
     """
     model, precision = job.model(), Precision("fp32")
     optimizer = job.optimizer(model)
-    total, seen = int(job.lengths.sum()), 0
+    weights = job.lengths if weights is None else weights
+    total = sum(int(job.lengths[batch].sum()) for update in updates for batch in update)
+    seen = 0
     at: list[float] = []
     validation: list[float] = []
     for update in updates:
-        tokens = sum(int(job.lengths[batch].sum()) for batch in update)
-        seen += tokens
+        seen += sum(int(job.lengths[batch].sum()) for batch in update)
+        weight = sum(int(weights[batch].sum()) for batch in update)
         for group in optimizer.param_groups:
             group["lr"] = job.learning_rate * learning_rate_at(seen / total)
-        with precision.update(model, optimizer, weight=tokens, clip=1.0) as step:
+        with precision.update(model, optimizer, weight=weight, clip=1.0) as step:
             for batch in update:
                 step.backward(job.loss_sum, job.collate([job.samples[i] for i in batch]))
         if seen >= EVALUATE_AT[len(at)] * total:
