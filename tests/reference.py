@@ -281,3 +281,30 @@ def duplicate_counts(
         given = [labels[index] for index in cluster]
         wrong += len(given) - max(given.count(label) for label in given)
     return len(clusters), max(map(len, clusters)), repeated / sum(lengths), wrong
+
+
+def variety(
+    epochs: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int], together: int
+) -> list[float]:
+    """Distinct mates of each sample ÷ those of a shuffle, from the longest sample to the shortest.
+
+    Takes the batches of each epoch; those of `together` batches in a row count as mates. A sample
+    that comes more than once in an epoch counts where it comes last.
+    """
+    ranked = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    ratios = []
+    for sample in ranked:
+        met: set[int] = set()
+        missed = 1.0
+        for batches in epochs:
+            groups = [
+                sum(batches[start : start + together], [])
+                for start in range(0, len(batches), together)
+            ]
+            mine = [group for group in groups if sample in group]
+            if mine:
+                met |= set(mine[-1]) - {sample}
+                missed *= 1 - (len(mine[-1]) - 1) / max(len(lengths) - 1, 1)
+        expected = (len(lengths) - 1) * (1 - missed)
+        ratios.append(len(met) / expected if expected else 1.0)
+    return ratios

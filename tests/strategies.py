@@ -61,15 +61,21 @@ def at_the_limit(draw, drawn, batching):
     return values
 
 
+def _token_budget(max_tokens, *, mixing, slack, **options):
+    slack = slack if mixing == "stratified" else 0.0
+    return bw.TokenBudget(max_tokens, mixing=mixing, slack=slack, **options)
+
+
 def token_budgets(min_tokens=CAP + 10, max_tokens=400):
     return st.builds(
-        bw.TokenBudget,
+        _token_budget,
         st.integers(min_tokens, max_tokens),
         max_samples=st.none() | st.integers(1, 20),
         pad_to_multiple_of=st.sampled_from([1, 2, 8]),
         batch_size_multiple_of=st.sampled_from([1, 4]),
         oversize=st.sampled_from(["error", "drop", "truncate"]),
         mixing=st.sampled_from(["stratified", "update", 1, 3]),
+        slack=st.sampled_from([0.0, 0.02, 0.2, 1.0]),
     )
 
 

@@ -10,6 +10,7 @@ import batchwright as bw
 from batchwright.errors import BatchwrightError
 from batchwright.layout import Layout, Packed, Padded, layout_of
 from batchwright.plans import Origin
+from batchwright.stats.variety import variety
 
 LENGTHS = [5, 3, 8, 2, 7, 1, 4, 6]
 WRONG = [
@@ -67,11 +68,17 @@ DOORS = {
         bw.mixing_dial,
         {"lengths": LENGTHS, "batching": bw.TokenBudget(20), "epochs": 1},
     ),
+    "variety": (
+        variety,
+        {"planner": bw.Planner(LENGTHS, batching=bw.TokenBudget(20)), "epochs": 2},
+    ),
     "layout_of": (layout_of, {"kind": "padded", "budget": 20}),
     "Origin": (Origin, {"num_samples": 8}),
 }
 MORE = {
-    "TokenBudget": "max_samples pad_to_multiple_of batch_size_multiple_of oversize mixing area",
+    "TokenBudget": (
+        "max_samples pad_to_multiple_of batch_size_multiple_of oversize mixing slack area"
+    ),
     "Packing": "method max_samples align oversize",
     "FixedSize": "pad_to_multiple_of",
     "Buckets": "edges max_samples pad_to_multiple_of batch_size_multiple_of oversize area",
@@ -90,6 +97,7 @@ MORE = {
     "balance": "equal_counts",
     "coverage": "groups",
     "mixing_dial": "world_size accumulate step_tokens seed positions",
+    "variety": "num_samples",
     "layout_of": "max_samples multiple max_length shapes area caps",
     "Origin": "fingerprint seed epoch world_size accumulate last",
 }

@@ -170,6 +170,7 @@ ORDERS = {
 BATCHINGS = {
     "fixed": bw.FixedSize(16),
     "budget": bw.TokenBudget(2048),
+    "budget-slack": bw.TokenBudget(2048, slack=0.1),
     "budget-update": bw.TokenBudget(2048, mixing="update"),
     "budget-4": bw.TokenBudget(2048, mixing=4, max_samples=50),
     "budget-multiples": bw.TokenBudget(2048, pad_to_multiple_of=8, batch_size_multiple_of=8),

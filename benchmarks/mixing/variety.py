@@ -6,9 +6,9 @@ python -m benchmarks.mixing.variety --quick    a minute, two seeds, writes nothi
 
 A small GPT and a small classifier learn several epochs of few samples. Plans without slack put
 nearly the same samples into a batch in every epoch; with a slack, others. All arms have the same
-first weights for the same seed, the same number of updates, the exact mean as the loss of an update.
-Only losses are taken, no times, so it may run beside other work. A run that is stopped goes on
-where it was: finished trainings are kept in the file.
+first weights for the same seed, the same number of updates, and the exact mean as the loss of an
+update. Only losses are taken, no times, so it may run beside other work. A run that is stopped goes
+on where it was: finished trainings are kept in the file.
 """
 
 import json
@@ -26,7 +26,7 @@ import click
 import numpy as np
 import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import batchwright as bw
 from batchwright.stats.variety import variety

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright._random import generator
-from batchwright.batching.cuts import RowLimit, count_in_windows, cut_in_windows
+from batchwright.batching.custom import described, rebuilt
+from batchwright.batching.cuts import RowLimit, count_in_windows, cut_in_windows, on_grid
+from batchwright.stats.variety import variety
 from tests import reference, strategies
 
 LENGTHS = np.clip(np.rint(np.random.default_rng(0).lognormal(5.5, 0.9, 40_000)), 1, 2048).astype(
@@ -107,3 +110,129 @@ def test_padding_to_a_multiple_counts():
 def test_a_window_larger_than_the_epoch_is_the_epoch():
     wide = bw.plan(LENGTHS, batching=bw.TokenBudget(4096, mixing=10**9), world_size=2)
     assert wide == bw.plan(LENGTHS, max_tokens=4096, world_size=2)
+
+
+@given(
+    strategies.lengths(),
+    st.sampled_from([0.001, 0.02, 0.1, 1.0]),
+    st.integers(0, 7),
+    st.sampled_from([1, 10**6]),
+)
+def test_a_grid_rounds_up_to_a_length_that_is_there(lengths, slack, eighth, scale):
+    """In a table of lengths, and by a search where lengths are huge."""
+    lengths = lengths.astype(np.int64) * scale
+    values = np.unique(lengths)[::-1]
+    rounded = on_grid(lengths, values, slack, eighth / 8)
+    assert np.isin(rounded, values).all()
+    assert (rounded >= lengths).all()
+    assert (rounded <= lengths * (1 + slack) * (1 + 1e-9)).all()
+    order = np.argsort(lengths)
+    assert (np.diff(rounded[order]) >= 0).all()
+    assert np.array_equal(on_grid(rounded, values, slack, eighth / 8), rounded)  # a cell's own top
+
+
+def test_without_slack_nothing_changes():
+    assert bw.TokenBudget(4096, slack=0) == bw.TokenBudget(4096)
+    digest = "5e262a12b7662236c2a3c74aadaf8edc"  # see test_guarantees
+    lengths = (np.arange(5000) * 7919) % 997 + 1
+    batching = bw.TokenBudget(4096, slack=0.0)
+    plan = bw.plan(lengths, batching=batching, seed=1, epoch=2, world_size=4, accumulate=2)
+    assert plan.digest() == digest
+
+
+def test_plans_with_slack_are_the_same_on_every_machine():
+    lengths = (np.arange(5000) * 7919) % 997 + 1
+    batching = bw.TokenBudget(4096, slack=0.1)
+    plan = bw.plan(lengths, batching=batching, seed=1, epoch=2, world_size=4, accumulate=2)
+    assert plan.digest() == "b1c4086af2cc51b2b6d6efd173da1dff"
+
+
+def test_slack_gives_variety_for_about_half_as_much_padding():
+    lengths = LENGTHS[:10_000]
+    found = {}
+    for slack in (0.0, 0.02, 0.1, 0.5):
+        planner = bw.Planner(lengths, batching=bw.TokenBudget(16_384, slack=slack))
+        efficiency = np.mean([planner(epoch).stats(lengths).efficiency for epoch in range(3)])
+        found[slack] = (variety(planner, epochs=16).batch, efficiency)
+    varieties, efficiencies = zip(*found.values(), strict=True)
+    assert list(varieties) == sorted(varieties)
+    assert found[0.0][0] < 0.15
+    assert found[0.1][0] > 0.35
+    assert list(efficiencies) == sorted(efficiencies, reverse=True)
+    for slack, (_, efficiency) in found.items():
+        assert efficiency >= efficiencies[0] * (1 - slack * 0.6)
+
+
+@pytest.mark.slow
+def test_a_small_slack_is_enough_for_a_hundred_thousand_samples():
+    lengths = np.clip(np.random.default_rng(1).lognormal(5.5, 0.9, 100_000), 1, 2_048).astype(int)
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(16_384, slack=0.02))
+    assert planner(0).stats(lengths).efficiency > 0.985
+    middle = variety(planner, epochs=20).batches[3:5]
+    assert middle == pytest.approx([0.7, 0.5], abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        bw.Curriculum(np.arange(2_000), epochs=3),
+        bw.Mixture(np.arange(2_000) % 3, weights={0: 1, 1: 2, 2: 3}),
+        bw.Blocks(100, open_blocks=4),
+        bw.Shuffle(window=300),
+        bw.Sequential(),
+    ],
+    ids=lambda order: type(order).__name__,
+)
+def test_slack_goes_with_every_order(order):
+    lengths = LENGTHS[:2_000]
+    settings = {"order": order, "world_size": 2, "accumulate": 2, "seed": 4}
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(8_192, slack=0.2), **settings)
+    without = bw.Planner(lengths, batching=bw.TokenBudget(8_192), **settings)
+    for epoch in range(12):
+        plan = planner(epoch)
+        assert len(plan) == len(planner)
+        padded = np.maximum.reduceat(lengths[plan.indices], plan.offsets[:-1]) * plan.sizes
+        assert padded.max() <= 8_192
+        drawn, expected = (np.sort(each(epoch).indices) for each in (planner, without))
+        if not isinstance(order, bw.Curriculum | bw.Mixture):  # those may defer the last few
+            assert np.array_equal(drawn, expected)
+        assert plan.digest() == planner(epoch).digest()
+    if isinstance(order, bw.Sequential):  # a sequence that is kept
+        assert planner(1) == without(1)
+
+
+def test_a_batching_with_slack_is_written_down_in_full():
+    batching = bw.TokenBudget(64, slack=0.25)
+    description = json.loads(json.dumps(described(batching)))
+    assert description == {"kind": "TokenBudget", "max_tokens": 64, "slack": 0.25}
+    assert rebuilt(description) == batching
+    assert "slack" not in described(bw.TokenBudget(64))
+
+
+@pytest.mark.parametrize("slack", [-0.1, 1.5, 1e-9, float("nan"), "much", None, True])
+def test_wrong_slacks(slack):
+    with pytest.raises(bw.errors.BudgetError, match=r"slack=.*expected 0, or a number from 0.001"):
+        bw.TokenBudget(64, slack=slack)
+
+
+@pytest.mark.parametrize("mixing", ["update", 4])
+def test_slack_is_for_stratified_updates(mixing):
+    with pytest.raises(bw.errors.BudgetError, match=r'slack=0.1, mixing=.*for mixing="stratified"'):
+        bw.TokenBudget(64, slack=0.1, mixing=mixing)
+
+
+def test_slack_is_for_one_length_of_each_sample():
+    with pytest.raises(bw.errors.BudgetError, match=r"slack=0.1 for lengths of 2 columns"):
+        bw.plan([[3, 4], [5, 6]], batching=bw.TokenBudget(64, slack=0.1))
+
+
+def test_the_dial_leaves_slack_out_where_it_does_not_go():
+    batching = bw.TokenBudget(4_096, slack=0.1)
+    first, last = bw.mixing_dial(
+        LENGTHS[:2_000], batching, accumulate=4, positions=["stratified", "update"]
+    )
+    stats = bw.plan(LENGTHS[:2_000], batching=batching, accumulate=4, last="repeat").stats(
+        LENGTHS[:2_000]
+    )
+    assert first.efficiency == pytest.approx(stats.efficiency, abs=0.02)
+    assert last.mixing == "update"

@@ -47,13 +47,16 @@ def test_inspect_says_of_the_saved_plan_what_plan_said(options, tmp_path):
 
 def test_the_command_makes_the_plan_that_the_library_makes():
     options = ("--world-size", "4", "--step-tokens", "30000", "--seed", "5", "--epoch", "2")
-    facts = facts_of(*BUDGET, *options, "--max-samples", "50", "--pad-to-multiple-of", "8")
-    batching = bw.TokenBudget(2_048, max_samples=50, pad_to_multiple_of=8)
+    facts = facts_of(
+        *BUDGET, *options, "--max-samples", "50", "--pad-to-multiple-of", "8", "--slack", "0.1"
+    )
+    batching = bw.TokenBudget(2_048, max_samples=50, pad_to_multiple_of=8, slack=0.1)
     plan = bw.plan(LENGTHS, batching=batching, world_size=4, step_tokens=30_000, seed=5, epoch=2)
     assert facts["digest"] == plan.digest()
     assert facts["efficiency"] == plan.stats(LENGTHS).efficiency
     assert facts["batching"]["name"] == "TokenBudget"
     assert facts["batching"]["max_samples"] == 50
+    assert facts["batching"]["slack"] == 0.1
 
 
 def test_a_process_prints_one_json_object_and_nothing_else():

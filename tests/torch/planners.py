@@ -11,6 +11,7 @@ from batchwright.torch import PlanBatchSampler
 
 BATCHINGS = (
     bw.TokenBudget(48),
+    bw.TokenBudget(48, slack=0.3),
     bw.TokenBudget(64, pad_to_multiple_of=4, max_samples=3),
     bw.Packing(40),
     bw.Packing(16, oversize="split"),

@@ -57,24 +57,30 @@ def in_multiples(rows: IntArray, multiple: int) -> IntArray:
     return rows - np.where(rows < multiple, 0, rows % multiple)
 
 
-def on_grid(lengths: LengthArray, slack: float, phase: float) -> IntArray:
-    """Round lengths up to the longest in their cell of a grid, integer[n] → int64[n].
+def on_grid(lengths: LengthArray, values: IntArray, slack: float, phase: float) -> IntArray:
+    """Round lengths up to the longest in their cell of a grid, integer[m] → int64[m].
 
-    Cells reach down from a length L to ``L / (1 + slack)``; `phase`, in [0, 1), moves them.
+    Cells reach down from a length L to ``L / (1 + slack)``; `phase`, in [0, 1), makes the first one
+    smaller, and so moves the others. `values` are the distinct lengths of all samples, from long
+    to short, int64[r].
 
     Example:
-        >>> on_grid(np.array([100, 99, 97, 50]), slack=0.02, phase=0.0).tolist()
-        [100, 100, 97, 50]
+        >>> on_grid(np.array([50, 100, 99, 97]), np.array([100, 99, 97, 50]), 0.02, 0.0)
+        array([ 50, 100, 100,  97])
     """
-    values, counts = np.unique(lengths, return_counts=True)
-    edge, edges = float(values[-1]) / (1.0 + slack * phase), []
-    while edge > values[0]:
+    edge, edges = float(values[0]) / (1.0 + slack * (1.0 - phase)), []
+    while edge > values[-1]:
         edges.append(edge)
         edge /= 1.0 + slack
-    # The cell of each length: how many edges are below it; its top is the longest length in it.
-    cell = np.searchsorted(np.array(edges[::-1]), values, side="right")
-    top = values[np.searchsorted(cell, cell, side="right") - 1].astype(np.int64)
-    return top[np.searchsorted(values, lengths)]
+    # The cell of each length is how many edges are above it; its longest length comes first.
+    cell = np.searchsorted(-np.array(edges), -values.astype(np.float64))
+    top = values[np.searchsorted(cell, cell)]
+    if values[0] > 4 * lengths.size:
+        return top[::-1][np.searchsorted(values[::-1], lengths)]
+    table = np.zeros(int(values[0]) + 1, dtype=np.int64)
+    table[values] = top
+    rounded: IntArray = table[lengths]
+    return rounded
 
 
 def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_number, keep_whole, takes
-from batchwright._random import sorted_by_length
+from batchwright._random import random_bits, sorted_by_length
 from batchwright.batching.cuts import (
     MaxSamples,
     RowLimit,
@@ -31,10 +31,13 @@ from batchwright.batching.draft import (
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
 from batchwright.lengths import logs, runs
-from batchwright.typing import IntArray, Oversize
+from batchwright.typing import IntArray, LengthArray, Oversize
 
-_PHASES = 8
-"""Positions of the grid of lengths, one of which each epoch takes."""
+_PHASE_BITS = 3
+"""Random bits that place the grid of lengths of an epoch."""
+
+_LEAST_SLACK = 0.001
+"""Below it, cells of the grid are many and hold next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ class TokenBudget:
             stratum of the epoch. ``"update"``: exactly the samples that a plain shuffle would
             draw, sorted only inside the update. An integer k: batches from random windows of k
             updates, for updates of one batch. Several columns can only be stratified.
-        slack: Lengths that differ by up to this share may be batched as if equal, on a grid that
-            moves from epoch to epoch: samples meet more different ones over the epochs (see
-            `stats.variety`), for about half as much padding. For ``mixing="stratified"``, [n].
+        slack: Lengths that differ by up to this share, 0 or 0.001 to 1, are batched as if equal, on
+            a grid that moves from epoch to epoch: samples share batches with more different ones
+            over the epochs (see `stats.variety.variety`), for padding of about half of it. For
+            ``mixing="stratified"`` and lengths [n]; a binding order needs none.
         area: What a row of several columns takes: the ``"sum"`` of its lengths, or their
             ``"product"``: the cells of an image of height × width.
 
@@ -105,7 +109,17 @@ class TokenBudget:
             check_choice("TokenBudget", "mixing", self.mixing, ("stratified", "update"))
         else:
             keep_whole(self, "mixing")
-        keep_number(self, "slack", lambda value: 0 <= value <= 1, "a number from 0 to 1")
+        keep_number(
+            self,
+            "slack",
+            lambda value: value == 0 or _LEAST_SLACK <= value <= 1,
+            f"0, or a number from {_LEAST_SLACK} to 1",
+        )
+        if self.slack and self.mixing != "stratified":
+            raise BudgetError(
+                f"TokenBudget(slack={self.slack}, mixing={self.mixing!r}): slack is for "
+                'mixing="stratified"; other mixings draw other batches in every epoch without.'
+            )
         if self.pad_to_multiple_of > np.min(budget):
             raise BudgetError(
                 f"TokenBudget(max_tokens={self.max_tokens}, pad_to_multiple_of="
@@ -134,9 +148,16 @@ class TokenBudget:
         if lengths.ndim == 2 or window == 1:
             return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         limit = self._limit
-        if window is None and self.slack:
-            return max(self._total(request, phase) for phase in range(_PHASES))
-        pooled = (runs(lengths, pool) for pool in pools)
+        pooled = [runs(lengths, pool) for pool in pools]
+        if self.slack:
+            every = _distinct(lengths)
+            return max(
+                sum(
+                    cut_runs(counts, limit(on_grid(values, every, self.slack, phase))).size
+                    for values, counts in pooled
+                )
+                for phase in np.arange(1 << _PHASE_BITS) / (1 << _PHASE_BITS)
+            )
         total = sum(cut_runs(counts, limit(values)).size for values, counts in pooled)
         if window is None or window >= total:
             return total
@@ -169,9 +190,10 @@ class TokenBudget:
             cut = cut_in_windows(ordered, limit, window, num_batches=target)
             if cut is not None:
                 return _sorted(request, sequence, *cut)
-        if window is None and self.slack:
-            phase = int(request.rng.integers(_PHASES))
-            lengths = on_grid(lengths, self.slack, phase / _PHASES)
+        if self.slack:
+            phase = float(random_bits(request.rng, 1)[0] >> np.uint64(64 - _PHASE_BITS))
+            phase /= 1 << _PHASE_BITS
+            lengths = on_grid(lengths, _distinct(lengths), self.slack, phase)
             request = replace(request, lengths=lengths)
         pooled = [runs(lengths, pool) for pool in pools]
         cuts = [cut_runs(counts, limit(values)) for values, counts in pooled]
@@ -180,12 +202,6 @@ class TokenBudget:
             cuts = cuts if fitted is None else [fitted]
         borders = offsets_of([cut.size for cut in cuts])
         return _sorted(request, pools.members, np.concatenate(cuts), borders)
-
-    def _total(self, request: Request, phase: int) -> int:
-        """Return how many batches an epoch with this grid needs."""
-        lengths = on_grid(request.lengths, self.slack, phase / _PHASES)
-        pooled = (runs(lengths, pool) for pool in request.pools)
-        return sum(cut_runs(counts, self._limit(values)).size for values, counts in pooled)
 
     def _window(self, request: Request) -> int | None:
         """Return the batches that are cut from one sort: 1 keeps a sequence, None is a pool."""
@@ -201,8 +217,18 @@ class TokenBudget:
                 f"mixing={self.mixing!r} for lengths of {num_columns} columns: expected "
                 '"stratified".'
             )
+        if self.slack:
+            raise BudgetError(
+                f"slack={self.slack} for lengths of {num_columns} columns: it is for lengths [n]. "
+                "Leave it out: batches of columns change from epoch to epoch without."
+            )
         if callable(self.max_samples):
             raise BudgetError("max_samples as a function of length is for lengths [n], not [n, k].")
+
+
+def _distinct(lengths: LengthArray) -> IntArray:
+    """Return the distinct lengths, from long to short."""
+    return runs(lengths, np.arange(lengths.size))[0]
 
 
 def _sorted(request: Request, members: IntArray, sizes: IntArray, borders: IntArray) -> Draft:

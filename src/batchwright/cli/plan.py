@@ -16,7 +16,10 @@ from batchwright.stats.plan_facts import plan_facts
 from batchwright.typing import Batching, Order
 
 _BATCHINGS = {
-    "max_tokens": (TokenBudget, {"max_samples", "pad_to_multiple_of", "mixing", "oversize"}),
+    "max_tokens": (
+        TokenBudget,
+        {"max_samples", "pad_to_multiple_of", "mixing", "slack", "oversize"},
+    ),
     "pack": (Packing, {"max_samples", "pad_to_multiple_of", "oversize"}),
     "batch_size": (FixedSize, {"pad_to_multiple_of"}),
 }
@@ -44,6 +47,13 @@ _BATCHINGS = {
     metavar="stratified|update|K",
     help="What an update is made of: one batch of every length (stratified, the default), the "
     "samples that a shuffle draws (update), or batches sorted inside K updates.",
+)
+@click.option(
+    "--slack",
+    type=click.FloatRange(0.0, 1.0),
+    metavar="S",
+    help="Batch lengths that differ by up to this share as if equal: for other batches in every "
+    "epoch, with more padding.",
 )
 @click.option(
     "--order",
@@ -113,7 +123,7 @@ def _batching(given: dict[str, Any]) -> Batching:
         raise click.UsageError(f"give one of --max-tokens, --pack and --batch-size, got {flags}.")
     (name,) = named
     kind, takes = _BATCHINGS[name]
-    others = ("max_samples", "pad_to_multiple_of", "mixing", "oversize")
+    others = ("max_samples", "pad_to_multiple_of", "mixing", "slack", "oversize")
     settings = {other: given[other] for other in others if given[other] is not None}
     for other in settings:
         if other not in takes:

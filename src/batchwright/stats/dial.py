@@ -69,10 +69,11 @@ def mixing_dial(
         )
     found, checked = [], Lengths.of(lengths)
     for mixing in positions:
+        slack = batching.slack if mixing == "stratified" else 0.0
         try:
             planner = Planner(
                 checked,
-                batching=dataclasses.replace(batching, mixing=mixing),
+                batching=dataclasses.replace(batching, mixing=mixing, slack=slack),
                 seed=seed,
                 world_size=world_size,
                 accumulate=accumulate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,15 +22,16 @@ BANDS = (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 1.0)
 class Variety:
     """Distinct samples that a sample meets over several epochs, relative to a plain shuffle.
 
-    A figure of 1 is a shuffle into batches of the same sizes; 0.05 means nearly the same batches in
-    every epoch.
+    A figure of 1 is a shuffle into batches of the same sizes; 0.05 is nearly the same batches in
+    every epoch. A sample that is always alone counts as 1.
 
     Attributes:
         epochs: How many epochs were planned.
         bands: float64[k + 1], where bands begin and end: shares of the samples from long to short.
-        batches: float64[k], mean of the samples of each band, of those in the same batch.
-        updates: float64[k], the same of the samples in the same update.
-        batch: Mean over all samples of those in the same batch.
+        batches: float64[k], of the samples in the same batch: mean over each band. NaN: it is
+            empty.
+        updates: float64[k], the same of the samples in the same update, on all ranks.
+        batch: Mean over all samples, of those in the same batch.
         update: The same of those in the same update.
     """
 
@@ -50,11 +52,11 @@ def variety(planner: Planner, *, epochs: int = 8, num_samples: int = 300) -> Var
         num_samples: How many samples to follow, spread evenly over lengths.
 
     Returns:
-        The figures, each relative to a plain shuffle with as many samples in each batch. One plan
-        for each epoch, and the mates of the samples followed.
+        The figures, each relative to a plain shuffle with as many samples in each batch. Where an
+        epoch has a sample more than once, its last batch counts. O(epochs · n).
 
     Raises:
-        PlanError: If `planner` is not a Planner.
+        PlanError: If `planner` is no `Planner`, or a number is out of range.
 
     Example:
         >>> import batchwright as bw
@@ -78,16 +80,16 @@ def variety(planner: Planner, *, epochs: int = 8, num_samples: int = 300) -> Var
         batch_of = np.full(total, -1)
         batch_of[plan.indices] = np.repeat(np.arange(len(plan)), plan.sizes)
         present = np.flatnonzero(batch_of[followed] >= 0)
-        for size in met:
+        for size, pairs in met.items():
             groups = np.append(plan.offsets[:-1:size], plan.offsets[-1])
             group = batch_of[followed[present]] // size
             sizes = np.diff(groups)[group]
             offsets = np.cumsum(sizes) - sizes
             inside = np.arange(sizes.sum()) - np.repeat(offsets, sizes)
             mates = plan.indices[np.repeat(groups[:-1][group], sizes) + inside]
-            met[size].append(np.repeat(present, sizes) * total + mates)
+            pairs.append(np.repeat(present, sizes) * total + mates)
             missed[size][present] *= 1 - (sizes - 1) / max(total - 1, 1)
-    found = {size: _relative(pairs, followed, missed[size], total) for size, pairs in met.items()}
+    found = {size: _relative(each, followed, missed[size], total) for size, each in met.items()}
     band = np.searchsorted(BANDS, (places + 0.5) / total, side="right") - 1
     many = np.bincount(band, minlength=len(BANDS) - 1)
     weight = np.diff(BANDS) * (many > 0)
@@ -113,7 +115,7 @@ def _places(total: int, num_samples: int) -> IntArray:
     edges = np.ceil(np.array(BANDS) * total).astype(np.int64)
     chosen = [
         begin + rng.permutation(end - begin)[: -(-num_samples // (len(BANDS) - 1))]
-        for begin, end in zip(edges[:-1], edges[1:], strict=True)
+        for begin, end in pairwise(edges.tolist())
     ]
     return np.sort(np.concatenate(chosen))
 
@@ -124,6 +126,7 @@ def _relative(
     """Divide the distinct mates of each followed sample by what a shuffle would give it."""
     ordered = np.sort(np.concatenate(pairs))
     distinct = ordered[np.append(True, ordered[1:] != ordered[:-1])]
-    mates = np.bincount(distinct // total, minlength=followed.size) - 1  # without itself
+    others = distinct[distinct % total != followed[distinct // total]]
+    mates = np.bincount(others // total, minlength=followed.size).astype(np.float64)
     expected = (total - 1) * (1 - missed)
-    return np.maximum(mates, 0) / np.maximum(expected, 1e-12)
+    return np.divide(mates, expected, out=np.ones_like(mates), where=expected > 0)
