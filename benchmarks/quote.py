@@ -23,6 +23,7 @@ from benchmarks.blocks.training import (
     mixing,
     precision,
     static_shapes,
+    variety,
 )
 from benchmarks.reporting import RESULTS
 
@@ -37,6 +38,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "headline": headline,
     "trainer": beside_trainer,
     "mixing": mixing,
+    "variety": variety,
     "static_shapes": static_shapes,
     "advice": advice,
     "precision": precision,

@@ -79,6 +79,33 @@ def mixing(facts: Facts) -> str:
     return f"{table(head, rows)}\n\n{source('mixing', facts)}"
 
 
+def variety(facts: Facts) -> str:
+    """Show what other batch-mates in every epoch do to a loss."""
+    rows = [
+        (
+            f"{arm['application']}, {arm['batches']}",
+            f"{arm['slack']:.2f}" if "slack" in arm else arm["arm"],
+            f"{arm['variety']:.2f}",
+            f"{arm['update_variety']:.2f}",
+            f"{arm['padding']:.1%}",
+            interval(arm["over_plain"], sign="+", digits=3),
+            interval(arm["over_no_slack"], sign="+", digits=3) if arm.get("slack") else "",
+        )
+        for arm in facts["arms"]
+        if "variety" in arm
+    ]
+    head = (
+        f"{len(facts['seeds'])} seeds; batches an update",
+        "slack",
+        "variety of batches",
+        "of updates",
+        "padding",
+        "final loss over a plain shuffle's, nats",
+        "over no slack's",
+    )
+    return f"{table(head, rows)}\n\n{source('variety', facts)}"
+
+
 def precision(facts: Facts) -> str:
     """Show what the measured precision is worth on the examples, and how alike they learn."""
     rows = []

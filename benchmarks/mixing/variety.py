@@ -39,13 +39,17 @@ from benchmarks.reporting import output_path, progress_bar, table_console, write
 
 INTERRUPTED = 130
 
-PLAIN, TODAY, HALF, MOST = "plain shuffle", "no slack", "half", "most"
+PLAIN, FROZEN = "plain shuffle", "plain shuffle, the same updates"
+TODAY, HALF, MOST = "no slack", "half", "most"
 
 GOALS = {TODAY: 0.0, HALF: 0.5, MOST: 0.9}
 """The variety that each planned arm is to have; the slack is the one that comes nearest."""
 
-ARMS = {1: (PLAIN, TODAY, HALF, MOST), 8: (PLAIN, TODAY, MOST)}
-"""By the batches of an update: with eight, smaller ones, it is a half without any slack."""
+ARMS = {1: (PLAIN, FROZEN, TODAY, HALF, MOST), 8: (PLAIN, TODAY, MOST)}
+"""By the batches of an update: with eight, smaller ones, variety is a half without any slack.
+
+The updates of a shuffle, the same in every epoch, show what variety does where lengths do nothing.
+"""
 
 SLACKS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -83,7 +87,13 @@ FULL: dict[Application, Settings] = {
 }
 
 QUICK: dict[Application, Settings] = {
-    name: replace(each, num_samples=600, num_validation=100, epochs=2)
+    name: replace(
+        each,
+        num_samples=600,
+        num_validation=100,
+        epochs=2,
+        step_tokens={batches: tokens // 4 for batches, tokens in each.step_tokens.items()},
+    )
     for name, each in FULL.items()
 }
 
@@ -197,17 +207,17 @@ def slack_of(application: Application, batches: int, arm: str, quick: bool) -> f
 
 def train_one(run: Run, quick: bool) -> dict[str, Any]:
     """Train once; return what the file keeps of it."""
-    settings, job = (
-        (QUICK if quick else FULL)[run.application],
-        job_of(run.application, quick),
-    )
+    settings = (QUICK if quick else FULL)[run.application]
+    job = job_of(run.application, quick)
     lengths, step_tokens = job.lengths, settings.step_tokens[run.batches]
     planned: dict[str, float] = {}
-    if run.arm == PLAIN:
-        composed = [
-            _plain(lengths, step_tokens, run.batches, np.random.default_rng([run.seed, 1, epoch]))
-            for epoch in range(settings.epochs)
-        ]
+    if run.arm in {PLAIN, FROZEN}:
+        rngs = [np.random.default_rng([run.seed, 1, epoch]) for epoch in range(settings.epochs)]
+        composed = [_plain(lengths, step_tokens, run.batches, rng) for rng in rngs]
+        if run.arm == FROZEN:
+            first = composed[0]
+            composed = [[first[place] for place in rng.permutation(len(first))] for rng in rngs]
+            planned = _variety_of_frozen(lengths.size / len(first), lengths.size, len(rngs))
     else:
         slack = slack_of(run.application, run.batches, run.arm, quick)
         planner = fitted(lengths, step_tokens, run.batches, slack, run.seed)
@@ -233,6 +243,13 @@ def train_one(run: Run, quick: bool) -> dict[str, Any]:
         "at": losses.at,
         "validation": losses.validation,
     }
+
+
+def _variety_of_frozen(size: float, total: int, epochs: int) -> dict[str, float]:
+    """Say how many of the samples of a shuffle's updates one meets who meets the same each time."""
+    share = (size - 1) / (total - 1)
+    found = share / (1 - (1 - share) ** epochs)
+    return {"variety": found, "update_variety": found}
 
 
 def _plain(
@@ -265,7 +282,11 @@ def _begin() -> None:
 
 
 def trained(runs: Sequence[Run], jobs: int, quick: bool) -> Iterator[dict[str, Any]]:
-    """Train in processes of one thread each, and yield what is finished."""
+    """Train in processes of one thread each, or in this one, and yield what is finished."""
+    if jobs == 1:
+        torch.set_num_threads(1)
+        yield from (train_one(run, quick) for run in runs)
+        return
     with multiprocessing.get_context("spawn").Pool(jobs, _begin) as pool:
         yield from pool.imap_unordered(_work, [(run, quick) for run in runs])
 
@@ -295,7 +316,7 @@ def figures(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                         "verdict": difference.verdict,
                     }
         compared.append(row)
-    order = [PLAIN, *GOALS]
+    order = [PLAIN, FROZEN, *GOALS]
     applications = list(FULL)
     return sorted(
         compared,
@@ -384,6 +405,8 @@ def main(*, seeds: int | None, jobs: int, quick: bool, output: Path | None) -> N
             interrupted = True
     if runs:
         table_console().print(table(figures(runs)))
+        if target is not None:
+            _write(target, command, settings, runs)
     if interrupted:
         click.echo(f"Interrupted: {len(runs)} of {len(every)} trainings are kept.", err=True)
         sys.exit(INTERRUPTED)
@@ -395,7 +418,7 @@ def _write(
     result = {
         "torch": torch.__version__,
         "settings": settings,
-        "seeds": len({run["seed"] for run in runs}),
+        "seeds": sorted({run["seed"] for run in runs}),
         "arms": figures(runs),
         "runs": runs,
     }
