@@ -84,7 +84,7 @@ def variety(facts: Facts) -> str:
     rows = [
         (
             f"{arm['application']}, {arm['batches']}",
-            f"{arm['slack']:.2f}" if "slack" in arm else arm["arm"],
+            f"{arm['slack']:.2f}" if "slack" in arm else "frozen",
             f"{arm['variety']:.2f}",
             f"{arm['update_variety']:.2f}",
             f"{arm['padding']:.1%}",
