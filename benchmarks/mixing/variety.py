@@ -30,6 +30,7 @@ from torch import nn
 
 import batchwright as bw
 from batchwright.stats.variety import variety
+from benchmarks.machine import sources
 from benchmarks.mixing.compositions import mix
 from benchmarks.mixing.figures import Difference
 from benchmarks.mixing.from_examples import Job, prepare, text_classification
@@ -235,6 +236,7 @@ def train_one(run: Run, quick: bool) -> dict[str, Any]:
     drawn = mix(updates, lengths)
     return {
         **asdict(run),
+        **sources(),  # a run that goes on may have others
         **planned,
         "updates": drawn.updates,
         "tokens_per_update": drawn.tokens_per_update,
