@@ -13,7 +13,17 @@ from tests.test_imports import MODULES, part
 FLOORS = [
     {"errors", "typing"},
     {
-        *("costs", "epochs", "layout", "lengths", "oversize", "pacing", "plan_file", "planner"),
+        *(
+            "costs",
+            "epochs",
+            "index",
+            "layout",
+            "lengths",
+            "oversize",
+            "pacing",
+            "plan_file",
+            "planner",
+        ),
         *("plans", "refitting", "sharding", "updates", "order", "batching", "stats", ""),
     },
     {"sources"},

@@ -15,6 +15,7 @@ from batchwright.stats import PlanStats
 
 if TYPE_CHECKING:
     from batchwright import pacing
+    from batchwright.index import LengthIndex
     from batchwright.order import (
         Blocks,
         ClassBalanced,
@@ -40,6 +41,7 @@ __all__ = [
     "CostModel",
     "Curriculum",
     "FixedSize",
+    "LengthIndex",
     "LossTable",
     "Mixture",
     "Packing",
@@ -67,6 +69,7 @@ _WHEN_ASKED = {
     "Blocks": "order",
     "ClassBalanced": "order",
     "Curriculum": "order",
+    "LengthIndex": "index",
     "LossTable": "order",
     "Mixture": "order",
     "SelfPaced": "order",

@@ -1,0 +1,246 @@
+"""Samples sorted by length: what planning needs of a data set, made once and kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright._files import replacing
+from batchwright.errors import PlanError
+from batchwright.lengths import as_lengths, fingerprint
+from batchwright.typing import IntArray, IntoLengths, LengthArray
+
+_CHUNK = 1 << 18
+_FORMAT = "batchwright-length-index"
+_MOST_HEADER = 1 << 27
+_DTYPES = {"U32": "<u4", "U64": "<u8", "I64": "<i8"}
+
+
+@dataclass(frozen=True, eq=False)
+class LengthIndex:
+    """Sample indices sorted from long to short, and how many samples each length has.
+
+    Samples of equal length are in the order of their indices. With a path, the sorted indices are
+    memory-mapped: all processes of a machine share them, and a pickle holds only the path.
+
+    Attributes:
+        ids: uint32[n], or uint64[n] above 2**32 samples; sample indices from long to short.
+        values: int64[r], the distinct lengths, from long to short.
+        counts: int64[r], how many samples have each.
+        fingerprint: Hash of the lengths.
+        path: The file, if there is one.
+
+    Example:
+        >>> index = LengthIndex.build([3, 5, 3, 2])
+        >>> index.ids.tolist(), index.values.tolist(), index.counts.tolist()
+        ([1, 0, 2, 3], [5, 3, 2], [1, 2, 1])
+        >>> import batchwright as bw
+        >>> len(bw.Planner(index, max_tokens=6))
+        3
+    """
+
+    ids: npt.NDArray[np.unsignedinteger]
+    values: IntArray
+    counts: IntArray
+    fingerprint: str
+    path: Path | None = None
+
+    @classmethod
+    def build(cls, lengths: IntoLengths, path: str | os.PathLike[str] | None = None) -> LengthIndex:
+        """Sort samples by length, by counting.
+
+        Args:
+            lengths: integer[n]; a memory-mapped array is read in two passes, a block at a time.
+            path: The file to write, whole or not at all. None: the index stays in memory.
+
+        Returns:
+            The index. O(n + longest); 4 bytes a sample, in memory or in the file.
+
+        Raises:
+            LengthsError: If the lengths are not positive whole numbers, [n].
+            PlanError: If the file cannot be written.
+        """
+        array = as_lengths(lengths)
+        values, counts = _histogram(array)
+        dtype = np.dtype("<u4" if array.size <= 1 << 32 else "<u8")
+        hashed = fingerprint(array)
+        if path is None:
+            ids = np.empty(array.size, dtype)
+            _fill(ids, array, values, counts)
+            return cls(_read_only(ids), values, counts, hashed)
+        target = Path(path)
+        with replacing(target, PlanError) as unfinished:
+            facts = {
+                "format": _FORMAT,
+                "version": 1,
+                "num_samples": array.size,
+                "dtype": next(name for name, text in _DTYPES.items() if dtype == text),
+                "fingerprint": hashed,
+                "values": values.tolist(),
+                "counts": counts.tolist(),
+            }
+            offset = _write_header(unfinished, facts, array.size * dtype.itemsize)
+            mapped = np.memmap(unfinished, dtype, "r+", offset, (array.size,))
+            _fill(mapped, array, values, counts)
+            mapped.flush()
+        return cls.open(target)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], lengths: IntoLengths | None = None) -> LengthIndex:
+        """Map an index that `build` wrote.
+
+        Args:
+            path: The file.
+            lengths: integer[n], the lengths of today: an index of other lengths is refused.
+
+        Raises:
+            PlanError: If the file is missing, damaged, no index, or of other lengths.
+        """
+        target = Path(path).absolute()
+        try:
+            with target.open("rb") as file:
+                header, offset = _read_header(file)
+                size = target.stat().st_size
+            expected = header["num_samples"] * np.dtype(_DTYPES[header["dtype"]]).itemsize
+            if size != offset + expected:
+                raise PlanError(
+                    f"{path}: {size} bytes, expected {offset + expected}. Build it again."
+                )
+            ids = np.memmap(target, _DTYPES[header["dtype"]], "r", offset, (header["num_samples"],))
+        except FileNotFoundError as fault:
+            raise PlanError(f"{path}: no such file. LengthIndex.build makes one.") from fault
+        except OSError as fault:
+            raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
+        values, counts = (np.array(header[name], dtype=np.int64) for name in ("values", "counts"))
+        index = cls(ids, values, counts, header["fingerprint"], target)
+        if lengths is not None and fingerprint(as_lengths(lengths)) != index.fingerprint:
+            raise PlanError(f"{path} was built for other lengths. Build it again.")
+        return index
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return self.ids.size
+
+    def lengths(self) -> IntArray:
+        """Return the length of every sample in the order of the data, int64[n]. O(n)."""
+        restored = np.empty(self.num_samples, dtype=np.int64)
+        restored[self.ids] = np.repeat(self.values, self.counts)
+        return restored
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None
+    ) -> npt.NDArray[np.generic]:
+        """Return the lengths: an index stands wherever lengths do, as in ``Planner(index)``."""
+        return np.asarray(self.lengths(), dtype=dtype)
+
+    def __repr__(self) -> str:
+        """Describe the index in a line."""
+        where = "" if self.path is None else f", path={str(self.path)!r}"
+        return (
+            f"LengthIndex({self.num_samples} samples, lengths {self.values[-1]} to "
+            f"{self.values[0]}{where})"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the path in place of the indices, if there is one."""
+        if self.path is not None:
+            return _reopened, (self.path, self.fingerprint)
+        return LengthIndex, (self.ids, self.values, self.counts, self.fingerprint)
+
+
+def _reopened(path: Path, hashed: str) -> LengthIndex:
+    index = LengthIndex.open(path)
+    if index.fingerprint != hashed:
+        raise PlanError(f"{path} has been built anew for other lengths. Plan again.")
+    return index
+
+
+def _histogram(lengths: LengthArray) -> tuple[IntArray, IntArray]:
+    """Count samples of each length, from long to short."""
+    longest = int(lengths.max())
+    if longest > max(1 << 22, lengths.size):  # sparse: a table of all lengths would be larger
+        values, counts = np.unique(lengths.astype(np.int64), return_counts=True)
+        return values[::-1].copy(), counts[::-1].astype(np.int64)
+    table = np.zeros(longest + 1, dtype=np.int64)
+    for block in _blocks(lengths):
+        counted = np.bincount(block)
+        table[: counted.size] += counted
+    values = np.flatnonzero(table)[::-1]
+    return values, table[values]
+
+
+def _blocks(lengths: LengthArray) -> Iterator[LengthArray]:
+    for start in range(0, lengths.size, _CHUNK):
+        yield np.asarray(lengths[start : start + _CHUNK])
+
+
+def _fill(
+    ids: npt.NDArray[np.unsignedinteger], lengths: LengthArray, values: IntArray, counts: IntArray
+) -> None:
+    """Write each block's indices, sorted, after those of earlier blocks with the same length."""
+    free = np.cumsum(counts) - counts  # where the next index of each length goes
+    longest = int(values[0])
+    start = 0
+    for block in _blocks(lengths):
+        if longest < 1 << 16:  # NumPy sorts small integers by radix
+            order = np.argsort((longest - block.astype(np.uint16)).view(np.uint16), kind="stable")
+        else:
+            order = np.argsort(longest - block.astype(np.int64), kind="stable")
+        found, many = _runs_of(block[order])
+        run = np.searchsorted(-values, -found)
+        order += start
+        begins = np.cumsum(many) - many
+        if many.size * 16 < block.size:
+            for at, to, size in zip(
+                begins.tolist(), free[run].tolist(), many.tolist(), strict=True
+            ):
+                ids[to : to + size] = order[at : at + size]
+        else:
+            ids[np.repeat(free[run] - begins, many) + np.arange(block.size)] = order
+        free[run] += many
+        start += block.size
+
+
+def _runs_of(ordered: LengthArray) -> tuple[IntArray, IntArray]:
+    """Return the distinct lengths of a sorted block, and how many there are of each."""
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    return ordered[starts].astype(np.int64), np.diff(np.append(starts, ordered.size))
+
+
+def _write_header(path: Path, facts: dict[str, Any], num_bytes: int) -> int:
+    """Write all but the indices, and reserve their space; return where they begin."""
+    text = json.dumps(facts).encode()
+    text += b" " * (-(len(text) + 40) % 64)
+    content = struct.pack("<Q", len(text)) + hashlib.sha256(text).digest() + text
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(len(content) + num_bytes)
+    return len(content)
+
+
+def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Read and check all but the indices. Reading never executes code."""
+    start = file.read(40)
+    length = struct.unpack("<Q", start[:8])[0] if len(start) == 40 else 0
+    text = file.read(length) if 0 < length <= _MOST_HEADER else b""
+    if not text or hashlib.sha256(text).digest() != start[8:]:
+        raise PlanError(f"{file.name}: truncated, changed, or not a length index. Build it again.")
+    facts = json.loads(text)
+    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (_FORMAT, 1):
+        raise PlanError(f"{file.name}: an index of another version. Build it again.")
+    return facts, 40 + length
+
+
+def _read_only(array: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+    array.setflags(write=False)
+    return array
