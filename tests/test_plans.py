@@ -115,9 +115,10 @@ def test_equal_plans_hash_alike(job, epoch):
     except bw.errors.PlanError:
         return
     plan = planner(epoch)
-    other = bw.Plan(plan.indices.copy(), plan.offsets.copy())
+    other = bw.Plan(plan.indices.copy(), plan.offsets.copy(), plan.starts, plan.dropped)
     assert plan == other
     assert hash(plan) == hash(other)
     turned = plan.indices[::-1].copy()
-    assert (plan == bw.Plan(turned, plan.offsets)) == np.array_equal(turned, plan.indices)
+    other = bw.Plan(turned, plan.offsets, plan.starts, plan.dropped)
+    assert (plan == other) == np.array_equal(turned, plan.indices)
     assert plan != 3

@@ -284,7 +284,7 @@ def test_a_twin_is_recognised(here):
         (TASK, ("--strategies", "plan"), "(kind='plan')"),
         (TASK, ("--strategies", "packed"), "collate_packed"),
         (TASK, ("--strategies", "plain,planned+curriculum:mine"), "no difficulty 'mine'"),
-        (TASK, ("--strategies", "no.toml"), "no.toml cannot be read"),
+        (TASK, ("--strategies", "no.toml"), "no.toml: there is no such file"),
         (TASK, ("--seeds", "0"), "0 is not in the range 1<=x<="),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
+from typing import get_type_hints
 
 from batchwright import advise
 from batchwright._states import built
@@ -75,10 +76,9 @@ def view_of(facts):
         dial = built(facts["dial"], tuple[DialPosition, ...])
     names = ("unit", "source", "plan", "seconds", "seconds_reading")
     known = {name: facts[name] for name in names if name in facts}
-    file_facts = {each.name: facts[each.name] for each in fields(FileFacts)}
-    file = replace(
-        built(file_facts | {"layout": {}}, FileFacts), layout=layout_of(**facts["layout"])
-    )
+    hints = get_type_hints(FileFacts)
+    others = {name: built(facts[name], hints[name]) for name in hints if name != "layout"}
+    file = FileFacts(**others, layout=layout_of(**facts["layout"]))
     return PlanView(PlanFacts(file, measured, inspected, dial), **known)
 
 
