@@ -1,5 +1,7 @@
 """Length indexes: against a plain sort, in memory and in a file; files that are refused."""
 
+import hashlib
+import json
 import multiprocessing
 import pickle
 import struct
@@ -107,10 +109,35 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(bw.errors.PlanError, match=r"a\.index.*Build it again"):
             bw.LengthIndex.open(path)
-    with pytest.raises(bw.errors.PlanError, match="no such file"):
+    with pytest.raises(bw.errors.SourceNotFoundError, match="no such file"):
         bw.LengthIndex.open(tmp_path / "b.index")
     with pytest.raises(bw.errors.PlanError):
         bw.LengthIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "I8"}, {"dtype": None}, {"values": "x"}, {"counts": [1]}]
+)
+def test_crafted_headers_are_refused(change, tmp_path):
+    path = tmp_path / "a.index"
+    bw.LengthIndex.build([3, 5, 2], path)
+    whole = path.read_bytes()
+    header = 40 + struct.unpack("<Q", whole[:8])[0]
+    text = json.dumps(json.loads(whole[40:header]) | change).encode()
+    start = struct.pack("<Q", len(text)) + hashlib.sha256(text).digest()
+    path.write_bytes(start + text + whole[header:])
+    with pytest.raises(bw.errors.PlanError, match="Build it again"):
+        bw.LengthIndex.open(path)
+
+
+@pytest.mark.parametrize("value", [0, 2**31])
+def test_damaged_indices_are_found_when_lengths_are_read(value, tmp_path):
+    path = tmp_path / "a.index"
+    bw.LengthIndex.build([3, 5, 2], path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-12] + struct.pack("<III", value, value, value))
+    with pytest.raises(bw.errors.PlanError, match="damaged"):
+        bw.Planner(bw.LengthIndex.open(path), max_tokens=9)
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 1], [[1, 2], [3, 4]], [1.5]])

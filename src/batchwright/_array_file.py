@@ -84,7 +84,7 @@ def load_arrays(
             names = list(file.keys())
             dtypes = {name: file.get_slice(name).get_dtype() for name in names[:_MOST_ARRAYS]}
             if wrong := _wrong(metadata, dtypes, len(names), kind):
-                raise error(f"{source}: {wrong}")  # noqa: TRY301
+                raise error(f"{source}: {wrong}")  # noqa: TRY301 -- passes below
             return {name: file.get_tensor(name) for name in names}, metadata
     except (BatchwrightError, MemoryError):
         raise

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._files import replacing
-from batchwright.errors import PlanError
+from batchwright.errors import PlanError, SourceNotFoundError
 from batchwright.lengths import as_lengths, fingerprint
 from batchwright.typing import IntArray, IntoLengths, LengthArray
 
@@ -103,24 +103,28 @@ class LengthIndex:
             lengths: integer[n], the lengths of today: an index of other lengths is refused.
 
         Raises:
-            PlanError: If the file is missing, damaged, no index, or of other lengths.
+            SourceNotFoundError: If there is no such file.
+            PlanError: If the file is damaged, no index, or of other lengths. Damage to the sorted
+                indices is found when lengths are read from them.
         """
         target = Path(path).absolute()
         try:
             with target.open("rb") as file:
                 header, offset = _read_header(file)
-                size = target.stat().st_size
-            expected = header["num_samples"] * np.dtype(_DTYPES[header["dtype"]]).itemsize
-            if size != offset + expected:
-                raise PlanError(
-                    f"{path}: {size} bytes, expected {offset + expected}. Build it again."
-                )
-            ids = np.memmap(target, _DTYPES[header["dtype"]], "r", offset, (header["num_samples"],))
+            num_samples, dtype = header["num_samples"], np.dtype(_DTYPES[header["dtype"]])
+            values, counts = (np.array(header[name], np.int64) for name in ("values", "counts"))
+            size, expected = target.stat().st_size, offset + num_samples * dtype.itemsize
+            if size != expected or counts.sum() != num_samples or counts.shape != values.shape:
+                raise PlanError(f"{path}: {size} bytes, expected {expected}. Build it again.")
+            ids = np.memmap(target, dtype, "r", offset, (num_samples,))
         except FileNotFoundError as fault:
-            raise PlanError(f"{path}: no such file. LengthIndex.build makes one.") from fault
+            raise SourceNotFoundError(
+                f"{path}: no such file. LengthIndex.build makes one."
+            ) from fault
         except OSError as fault:
             raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
-        values, counts = (np.array(header[name], dtype=np.int64) for name in ("values", "counts"))
+        except (KeyError, TypeError, OverflowError) as fault:
+            raise PlanError(f"{path}: changed or damaged ({fault}). Build it again.") from fault
         index = cls(ids, values, counts, header["fingerprint"], target)
         if lengths is not None and fingerprint(as_lengths(lengths)) != index.fingerprint:
             raise PlanError(f"{path} was built for other lengths. Build it again.")
@@ -132,9 +136,16 @@ class LengthIndex:
         return self.ids.size
 
     def lengths(self) -> IntArray:
-        """Return the length of every sample in the order of the data, int64[n]. O(n)."""
-        restored = np.empty(self.num_samples, dtype=np.int64)
-        restored[self.ids] = np.repeat(self.values, self.counts)
+        """Return the length of every sample in the order of the data, int64[n]. O(n).
+
+        Raises:
+            PlanError: If these are not the lengths that the index was built for.
+        """
+        restored = np.ones(self.num_samples, dtype=np.int64)
+        if int(self.ids.max()) < self.num_samples:
+            restored[self.ids] = np.repeat(self.values, self.counts)
+        if fingerprint(restored) != self.fingerprint:
+            raise PlanError(f"{self.path or 'the index'} is damaged. Build it again.")
         return restored
 
     def __array__(

@@ -167,7 +167,7 @@ class Layout(ABC):
         areas = self.areas(rows).astype(np.float64)
         if cost == "padded":
             return areas
-        costs = np.asarray(check_cost(cost)(areas), dtype=np.float64)  # type: ignore[operator,misc]
+        costs = np.asarray(check_cost(cost)(areas), dtype=np.float64)  # type: ignore[operator,misc]  # words are returned above
         if costs.shape != areas.shape or not (np.isfinite(costs) & (costs > 0)).all():
             raise BudgetError(
                 f"cost returned shape {list(costs.shape)} for {list(areas.shape)} lengths, or "

@@ -75,7 +75,7 @@ def estimate_noise(
         MissingExtraError: If scikit-learn is not installed.
     """
     try:
-        import sklearn  # noqa: F401
+        import sklearn  # noqa: F401 -- whether it is installed
         from threadpoolctl import threadpool_limits  # scikit-learn brings it
     except ImportError as error:
         raise MissingExtraError(

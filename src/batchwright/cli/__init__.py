@@ -13,8 +13,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command on some words, or on those of this process; return its exit code."""
     try:
         try:
-            import click  # noqa: F401
-            import rich  # noqa: F401
+            import click  # noqa: F401 -- whether it is installed
+            import rich  # noqa: F401 -- whether it is installed
         except ImportError:
             complain("the command needs click and rich: pip install 'batchwright[cli]'")
             return BAD_INPUT

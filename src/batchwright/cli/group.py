@@ -25,13 +25,13 @@ class OneLineGroup(click.Group):
     Bad input, an interrupt, a full disk. Anything else is a defect, and keeps its traceback.
     """
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> int:  # type: ignore[override]
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> int:  # type: ignore[override]  # fewer overloads than click
         """Run a command line; return its exit code, or exit with it in standalone mode."""
         code, line = DONE, None
         before = warnings.showwarning
         warnings.showwarning = _on_one_line
         try:
-            exited = super().main(*args, standalone_mode=False, **extra)  # type: ignore[call-overload]
+            exited = super().main(*args, standalone_mode=False, **extra)  # type: ignore[call-overload]  # options pass through
             code = exited if isinstance(exited, int) else DONE
         except click.UsageError as error:
             help_of = self.name if error.ctx is None else error.ctx.command_path

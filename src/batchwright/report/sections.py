@@ -68,8 +68,8 @@ class Report:
 def import_page_packages() -> None:
     """Import what pages need; raise `MissingExtraError` where that is not installed."""
     try:
-        import jinja2  # noqa: F401
-        import matplotlib as mpl  # noqa: F401
+        import jinja2  # noqa: F401 -- whether it is installed
+        import matplotlib as mpl  # noqa: F401 -- whether it is installed
     except ImportError as error:
         raise MissingExtraError(
             f"A page needs the package {error.name}, which is not installed. "

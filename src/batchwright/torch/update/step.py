@@ -228,4 +228,4 @@ def _clip(parameters: Sequence[torch.nn.Parameter], clip: float | None, norm: fl
 def _values(parameter: torch.nn.Parameter) -> torch.Tensor:
     """Return the gradient of a parameter; of a sparse one, the values that there are."""
     gradient = cast("torch.Tensor", parameter.grad)
-    return gradient._values() if gradient.is_sparse else gradient  # noqa: SLF001
+    return gradient._values() if gradient.is_sparse else gradient  # noqa: SLF001 -- torch has no public way
