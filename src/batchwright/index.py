@@ -123,7 +123,9 @@ class LengthIndex:
             ) from fault
         except OSError as fault:
             raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
-        except (KeyError, TypeError, OverflowError) as fault:
+        except PlanError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise PlanError(f"{path}: changed or damaged ({fault}). Build it again.") from fault
         index = cls(ids, values, counts, header["fingerprint"], target)
         if lengths is not None and fingerprint(as_lengths(lengths)) != index.fingerprint:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._random import BLOCK
-from batchwright.errors import LengthsError
+from batchwright.errors import BatchwrightError, LengthsError
 from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted
@@ -72,6 +72,8 @@ Remove empty samples, or count them as 1.
         return lengths.array
     try:
         array = np.asarray(_listed(lengths))
+    except BatchwrightError:  # of a length index that is damaged
+        raise
     except (TypeError, ValueError) as error:
         raise LengthsError(
             f"lengths cannot be read as an array of numbers ({error}). Give integers, [n]."
