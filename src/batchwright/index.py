@@ -115,7 +115,8 @@ class LengthIndex:
             values, counts = (np.array(header[name], np.int64) for name in ("values", "counts"))
             size, expected = target.stat().st_size, offset + num_samples * dtype.itemsize
             if size != expected or counts.sum() != num_samples or counts.shape != values.shape:
-                raise PlanError(f"{path}: {size} bytes, expected {expected}. Build it again.")
+                wrong = f"{size} bytes, expected {expected}"
+                raise PlanError(f"{path}: {wrong}. Build it again.")  # noqa: TRY301 -- passes below
             ids = np.memmap(target, dtype, "r", offset, (num_samples,))
         except FileNotFoundError as fault:
             raise SourceNotFoundError(
