@@ -32,7 +32,7 @@ def test_positions_are_those_of_plans():
         assert each.dispersion == pytest.approx(np.mean([s.dispersion for s in stats]))
     first, *_, last = positions
     assert first.efficiency > 0.95 > last.efficiency
-    assert last.dispersion == pytest.approx(1, abs=0.3)
+    assert last.dispersion < 0.05  # the same share of every length in each update
 
 
 def test_wide_windows_do_not_waste_batches():

@@ -264,9 +264,9 @@ def test_bytes_are_the_same_on_every_machine():
 
 
 GOLDEN = [
-    "5e262a12b7662236c2a3c74aadaf8edc",
-    "8a214a25b6549309586348bce54d6100",
-    "a6af2678fdbca1198f46f98456fe209a",
-    "c3022cd3fd445c966060ab839783192c",
-    "de404d1c1b198da8ccd79a5d780cf52b",
+    "db9a5406d2e1cabd8951e27ae6f27fbe",
+    "ff5644894120f3cb5795598d0bc171c7",
+    "d3b0a5eb34ca9555ee01553d9ab00830",
+    "6acca908f7ca1bb6c1eaf304141995b6",
+    "cf4b219de88c3bf189a2325406911c7e",
 ]

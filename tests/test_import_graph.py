@@ -14,8 +14,10 @@ FLOORS = [
     {"errors", "typing"},
     {
         *(
+            "batches",
             "costs",
             "epochs",
+            "functions",
             "index",
             "layout",
             "lengths",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +34,17 @@ class Counted(NamedTuple):
 
     batches: int
     samples: int
+
+
+def most_batches(found: Sequence[tuple[int, int]], *, varies: bool, is_declared: bool) -> Counted:
+    """Return a number of batches for all epochs, from the batches and samples of some."""
+    most, fewest = max(count for count, _ in found), min(size for _, size in found)
+    if varies:
+        # Other epochs may need more: add the spread of those with one size.
+        largest = max(size for _, size in found)
+        alike = [count for count, size in found if is_declared or size == largest]
+        most = max(most, min(most + max(alike) - min(alike), fewest))
+    return Counted(most, fewest)
 
 
 class Room(NamedTuple):
@@ -97,17 +108,9 @@ class Epochs:
                 )
             counts.append(count)
             sizes.append(size)
-        most, fewest = max(counts), min(sizes)
         _, is_declared, varies = variation(self.order)
-        if varies:
-            # Other epochs may need more: add the spread of those with one size.
-            alike = [
-                count
-                for count, size in zip(counts, sizes, strict=True)
-                if is_declared or size == max(sizes)
-            ]
-            most = max(most, min(most + max(alike) - min(alike), fewest))
-        return Counted(most, fewest)
+        found = list(zip(counts, sizes, strict=True))
+        return most_batches(found, varies=varies, is_declared=is_declared)
 
     def tokens(self, epoch: int) -> float:
         """Return the real tokens of an epoch."""

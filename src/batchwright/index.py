@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import struct
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from batchwright._files import replacing
 from batchwright.errors import PlanError, SourceNotFoundError
-from batchwright.lengths import as_lengths, fingerprint
+from batchwright.lengths import Lengths, as_lengths, fingerprint
 from batchwright.typing import IntArray, IntoLengths, LengthArray
 
 _CHUNK = 1 << 18
@@ -69,10 +67,11 @@ class LengthIndex:
             LengthsError: If the lengths are not positive whole numbers, [n].
             PlanError: If the file cannot be written.
         """
-        array = as_lengths(lengths)
+        checked = lengths if isinstance(lengths, Lengths) else Lengths(as_lengths(lengths))
+        array = as_lengths(checked)
         values, counts = _histogram(array)
         dtype = np.dtype("<u4" if array.size <= 1 << 32 else "<u8")
-        hashed = fingerprint(array)
+        hashed = checked.fingerprint
         if path is None:
             ids = np.empty(array.size, dtype)
             _fill(ids, array, values, counts)
@@ -198,8 +197,15 @@ def _blocks(lengths: LengthArray) -> Iterator[LengthArray]:
         yield np.asarray(lengths[start : start + _CHUNK])
 
 
+def from_long_to_short(lengths: LengthArray, values: IntArray, counts: IntArray) -> IntArray:
+    """Sort samples by length, int64[n], equal ones by index. O(n); see `lengths.runs`."""
+    ids = np.empty(lengths.size, dtype=np.int64)
+    _fill(ids, lengths, values, counts)
+    return ids
+
+
 def _fill(
-    ids: npt.NDArray[np.unsignedinteger], lengths: LengthArray, values: IntArray, counts: IntArray
+    ids: npt.NDArray[np.integer], lengths: LengthArray, values: IntArray, counts: IntArray
 ) -> None:
     """Write each block's indices, sorted, after those of earlier blocks with the same length."""
     free = np.cumsum(counts) - counts  # where the next index of each length goes
@@ -233,6 +239,9 @@ def _runs_of(ordered: LengthArray) -> tuple[IntArray, IntArray]:
 
 def _write_header(path: Path, facts: dict[str, Any], num_bytes: int) -> int:
     """Write all but the indices, and reserve their space; return where they begin."""
+    import hashlib  # here, so that `import batchwright` stays quick
+    import json
+
     text = json.dumps(facts).encode()
     text += b" " * (-(len(text) + 40) % 64)
     content = struct.pack("<Q", len(text)) + hashlib.sha256(text).digest() + text
@@ -244,6 +253,9 @@ def _write_header(path: Path, facts: dict[str, Any], num_bytes: int) -> int:
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """Read and check all but the indices. Reading never executes code."""
+    import hashlib
+    import json
+
     start = file.read(40)
     length = struct.unpack("<Q", start[:8])[0] if len(start) == 40 else 0
     text = file.read(length) if 0 < length <= _MOST_HEADER else b""

@@ -3,15 +3,19 @@
 import copy
 import warnings
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright._random import generator, shuffled
+from batchwright.batches import Arrays
 from batchwright.batching import Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
+from batchwright.functions import Functions, Indexed, Sized, is_by_length
+from batchwright.index import LengthIndex
 from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals
 from batchwright.order import Shuffle, as_order
@@ -92,11 +96,6 @@ class Planner:
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
-        checked = Lengths.of(lengths)
-        if checked.array.flags.writeable:  # the caller may write to its array later
-            checked = Lengths(checked.array.copy())
-        self.lengths: LengthArray = checked.array
-        self._fingerprint = checked.fingerprint
         self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else as_order(order)
         self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
@@ -106,10 +105,16 @@ class Planner:
         )
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
-        self._items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
-        self._epochs = Epochs(
-            self.order, self.batching, self._items, totals(self.lengths), self.seed
-        )
+        self._index = lengths if isinstance(lengths, LengthIndex) else None
+        if self._index is None:
+            checked = Lengths.of(lengths)
+            if checked.array.flags.writeable:  # the caller may write to its array later
+                checked = Lengths(checked.array.copy())
+            self.lengths = checked.array
+            self.num_samples, self._fingerprint = len(checked.array), checked.fingerprint
+        else:
+            self.num_samples, self._fingerprint = self._index.num_samples, self._index.fingerprint
+        self._functions = self._made_functions()
         self._resize(world_size, accumulate)
 
     def __len__(self) -> int:
@@ -135,6 +140,9 @@ class Planner:
             PlanError: If the epoch is no whole number, or a batching is no pure function.
         """
         epoch = whole_number(None, "epoch", epoch, least=0, most=MOST_EPOCHS, error=PlanError)
+        plan = None if self._computed is None else self._computed(self._origin(epoch))
+        if plan is not None:
+            return plan
         laid = self._epochs.lay(epoch, self._room)
         note = laid.note
         if laid.repeated.size == laid.draft.indices.size:
@@ -153,10 +161,32 @@ class Planner:
             f"{len(self)} batches an epoch)"
         )
 
-    @property
-    def num_samples(self) -> int:
-        """How many samples there are."""
-        return len(self.lengths)
+    @cached_property
+    def lengths(self) -> LengthArray:
+        """The length of every sample, integer[n] or [n, k]; of an index, made when asked for."""
+        if self._index is None:
+            raise AttributeError("lengths")  # set by __init__
+        return self._index.lengths()
+
+    @cached_property
+    def _epochs(self) -> Epochs:
+        """The epochs as arrays, for orders and batchings that need more than lengths."""
+        items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
+        return Epochs(self.order, self.batching, items, totals(self.lengths), self.seed)
+
+    def _made_functions(self) -> Functions | None:
+        """Return the epochs as functions, where the order and the batching allow it."""
+        if self.cost is not None or not is_by_length(self.order, self.batching):
+            return None
+        layout, oversize = self.batching.layout, self.batching.oversize
+        if self._index is not None:
+            samples, items = Indexed.of(self._index, layout, oversize)
+        elif self.lengths.ndim == 1:
+            items = fit_items(self.lengths, layout, oversize)
+            samples = Indexed.of_items(items, Lengths(self.lengths))
+        else:
+            return None
+        return Functions.of(samples, items, self.order, self.batching, self.seed)
 
     @property
     def fingerprint(self) -> str:
@@ -183,13 +213,14 @@ class Planner:
     def _resize(self, world_size: int, accumulate: int | None) -> None:
         self.world_size = whole_number(None, "world_size", world_size)
         self._has_warned = False
+        source = self._functions or self._epochs
         updates = None
         if accumulate is None and self.step_tokens is not None:
             self.accumulate, updates, counted = self._accumulate_for(self.step_tokens)
         else:
             accumulate = 1 if accumulate is None else accumulate
             self.accumulate = whole_number(None, "accumulate", accumulate)
-            counted = self._epochs.count(self.world_size * self.accumulate)
+            counted = source.count(self.world_size * self.accumulate)
         self._num_batches = num_batches(
             counted.batches,
             counted.samples,
@@ -198,6 +229,10 @@ class Planner:
             last=self.last,
             updates=updates,
         )
+        self._computed: Sized | None = None
+        # Where samples are too few for whole updates, some are repeated or left out, by name.
+        if self._functions is not None and counted.batches <= len(self) <= counted.samples:
+            self._computed = self._functions.sized(len(self), self.world_size, self.accumulate)
         # An epoch may have more before batches that fill no update are left out.
         most = max(counted.batches, len(self)) if self.last == "drop" else len(self)
         self._room = Room(most, fill=len(self), multiple=self.world_size * self.accumulate)
@@ -213,14 +248,15 @@ class Planner:
 
     def _accumulate_for(self, step_tokens: int) -> tuple[int, int, Counted]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
-        updates = max(1, round(self._epochs.tokens(0) / step_tokens))
+        source = self._functions or self._epochs
+        updates = max(1, round(source.tokens(0) / step_tokens))
         ranks = updates * self.world_size
-        accumulate = -(-self._epochs.count(self.world_size).batches // ranks)
+        accumulate = -(-source.count(self.world_size).batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
-        counted = self._epochs.count(self.world_size * accumulate)
+        counted = source.count(self.world_size * accumulate)
         found = -(-counted.batches // ranks)
         while found != accumulate:  # windows of another update may need more again
-            accumulate, counted = found, self._epochs.count(self.world_size * found)
+            accumulate, counted = found, source.count(self.world_size * found)
             found = max(found, -(-counted.batches // ranks))
         return accumulate, updates, counted
 
@@ -230,7 +266,7 @@ class Planner:
         self._has_warned = True
 
     def _arranged(self, laid: Laid, epoch: int) -> Plan:
-        draft, items, left_out = laid.draft, self._items, laid.deferred[:0]
+        draft, items, left_out = laid.draft, self._epochs.items, laid.deferred[:0]
         layout = replace(self.batching.layout, max_length=items.max_length)
         if isinstance(layout, Padded) and draft.shapes is not None:
             layout = replace(layout, shapes=draft.shapes)
@@ -263,23 +299,24 @@ class Planner:
             "deferred": items.samples(laid.deferred)[0],
             "last": items.samples(left_out)[0],
         }
-        return Plan(
-            indices,
-            draft.offsets,
-            starts,
-            {reason: samples for reason, samples in dropped.items() if samples.size},
-            layout,
-            Origin(
-                self.num_samples,
-                self._fingerprint,
-                self.seed,
-                epoch,
-                self.world_size,
-                self.accumulate,
-                self.last,
-            ),
-            items.samples(laid.repeated)[0],
-        ).take(places)
+        return Plan.of(
+            Arrays(indices, draft.offsets, starts).select(places),
+            dropped={reason: samples for reason, samples in dropped.items() if samples.size},
+            layout=layout,
+            origin=self._origin(epoch),
+            repeated=items.samples(laid.repeated)[0],
+        )
+
+    def _origin(self, epoch: int) -> Origin:
+        return Origin(
+            self.num_samples,
+            self._fingerprint,
+            self.seed,
+            epoch,
+            self.world_size,
+            self.accumulate,
+            self.last,
+        )
 
 
 def is_alike(planner: Planner, plan: Plan) -> bool:
@@ -292,7 +329,7 @@ def is_alike(planner: Planner, plan: Plan) -> bool:
         True
     """
     epoch = plan.origin.epoch
-    return planner(epoch - 1 if epoch else 1).digest() == plan.digest()
+    return planner(epoch - 1 if epoch else 1).identity() == plan.identity()
 
 
 def plan(

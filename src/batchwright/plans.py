@@ -3,15 +3,17 @@
 import dataclasses
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import check_choice, keep_whole, whole_number
-from batchwright._random import BLOCK
+from batchwright.batches import Arrays, Batches, Entries, digest_of
 from batchwright.errors import PlanError
 from batchwright.layout import Layout, Padded
 from batchwright.lengths import Lengths
@@ -46,12 +48,19 @@ class Origin:
             raise PlanError(f"Origin(is_shard={self.is_shard!r:.60}): expected True or False.")
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A sequence of batches, as two flat arrays.
+_NOTHING: Mapping[str, npt.ArrayLike] = MappingProxyType({})
+_NO_SAMPLES = np.empty(0, dtype=np.int64)
+_ANY_LAYOUT = Padded()
+_UNKNOWN = Origin()
 
-    Batch `b` is ``indices[offsets[b]:offsets[b + 1]]``. Both arrays are read-only. A plan holds
-    no length, no data and no random state; lengths are passed beside it.
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Plan:
+    """A sequence of batches: ``plan[b]`` are the samples of batch `b`.
+
+    Batches come from two flat arrays, or are computed when they are asked for: then a plan is as
+    large as its settings, whatever the size of the data. A plan holds no length, no data and no
+    random state; lengths are passed beside it. Arrays are read-only.
 
     Args:
         indices: int64[m], sample indices, batch after batch.
@@ -64,6 +73,9 @@ class Plan:
         repeated: int64[r], samples that were added because there were too few to fill the batches
             that all epochs and ranks have.
 
+    Attributes:
+        batches: Where the batches come from: see `batches.Batches`.
+
     Raises:
         PlanError: If the arrays are not a plan.
 
@@ -75,64 +87,88 @@ class Plan:
         [[2]]
     """
 
-    indices: IntArray
-    offsets: IntArray
-    starts: IntArray | None = None
-    dropped: Mapping[str, IntArray] = field(default_factory=dict)
-    layout: Layout = field(default_factory=Padded)
-    origin: Origin = field(default_factory=Origin)
-    repeated: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    batches: Batches
+    dropped: Mapping[str, IntArray]
+    layout: Layout
+    origin: Origin
+    repeated: IntArray
 
-    def __post_init__(self) -> None:
-        """Check the arrays."""
-        for name in ("indices", "offsets", "starts", "repeated"):
-            value = getattr(self, name)
-            if value is not None or name != "starts":
-                object.__setattr__(self, name, _frozen(value, name))
-        if not isinstance(self.dropped, Mapping):
-            raise PlanError(f"dropped={self.dropped!r:.60}: expected reason → sample indices.")
-        parts = (("layout", Layout, "Padded(…) or Packed(…)"), ("origin", Origin, "an Origin"))
-        for part, of, expected in parts:
-            given = getattr(self, part)
-            if not isinstance(given, of):
-                raise PlanError(f"{part}={given!r:.60}: expected {expected}.")
-        offsets = self.offsets
-        if not offsets.size or offsets[0] != 0 or offsets[-1] != self.indices.size:
-            ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
-            raise PlanError(
-                f"offsets go from {ends}, expected 0 to {self.indices.size} (all indices)."
-            )
-        if offsets.size == 1:
-            raise PlanError("a plan needs at least one batch, got none.")
-        empty = offsets[1:] <= offsets[:-1]  # a difference may wrap around
-        if empty.any():
-            batch = int(np.argmax(empty))
-            raise PlanError(f"batch {batch} holds no sample. Offsets must increase strictly.")
-        if self.starts is not None and self.starts.size != self.indices.size:
-            raise PlanError(
-                f"starts has {self.starts.size} entries for {self.indices.size} indices."
-            )
-        named = {reason: f"dropped[{reason!r}]" for reason in self.dropped}
-        frozen = {reason: _frozen(value, named[reason]) for reason, value in self.dropped.items()}
-        object.__setattr__(self, "dropped", frozen)
-        arrays = {"indices": self.indices, "starts": self.starts, "repeated": self.repeated}
-        arrays |= {named[reason]: array for reason, array in frozen.items()}
-        for name, array in arrays.items():
-            if array is not None and array.size and int(array.min()) < 0:
-                place = int(np.argmin(array))
-                raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
+    def __init__(
+        self,
+        indices: npt.ArrayLike,
+        offsets: npt.ArrayLike,
+        starts: npt.ArrayLike | None = None,
+        *,
+        dropped: Mapping[str, npt.ArrayLike] = _NOTHING,
+        layout: Layout = _ANY_LAYOUT,
+        origin: Origin = _UNKNOWN,
+        repeated: npt.ArrayLike = _NO_SAMPLES,
+    ) -> None:
+        arrays = Arrays(
+            _frozen(indices, "indices"),
+            _frozen(offsets, "offsets"),
+            None if starts is None else _frozen(starts, "starts"),
+        )
+        _check(arrays)
+        self._set(arrays, dropped, layout, origin, repeated)
+
+    def _set(
+        self,
+        batches: Batches,
+        dropped: Mapping[str, npt.ArrayLike],
+        layout: Layout,
+        origin: Origin,
+        repeated: npt.ArrayLike,
+    ) -> None:
+        if not isinstance(dropped, Mapping):
+            raise PlanError(f"dropped={dropped!r:.60}: expected reason → sample indices.")
+        if not isinstance(layout, Layout):
+            raise PlanError(f"layout={layout!r:.60}: expected Padded(…) or Packed(…).")
+        if not isinstance(origin, Origin):
+            raise PlanError(f"origin={origin!r:.60}: expected an Origin.")
+        named = {reason: f"dropped[{reason!r}]" for reason in dropped}
+        frozen = {reason: _frozen(value, named[reason]) for reason, value in dropped.items()}
+        extra = _frozen(repeated, "repeated")
+        for reason, array in frozen.items():
+            _check_signs(named[reason], array)
+        _check_signs("repeated", extra)
+        for name, value in (
+            ("batches", batches),
+            ("dropped", frozen),
+            ("layout", layout),
+            ("origin", origin),
+            ("repeated", extra),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(
+        cls,
+        batches: Batches,
+        *,
+        dropped: Mapping[str, npt.ArrayLike] = _NOTHING,
+        layout: Layout = _ANY_LAYOUT,
+        origin: Origin = _UNKNOWN,
+        repeated: npt.ArrayLike = _NO_SAMPLES,
+    ) -> "Plan":
+        """Make a plan of batches from elsewhere than two arrays."""
+        plan = cls.__new__(cls)
+        plan._set(batches, dropped, layout, origin, repeated)  # noqa: SLF001 -- made here
+        return plan
+
+    def __getstate__(self) -> State:
+        """Pickle without arrays that can be made again."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def __setstate__(self, state: State) -> None:
         """Make arrays read-only again, which a pickle forgets."""
         self.__dict__.update(state)
-        arrays = (self.indices, self.offsets, self.starts, self.repeated, *self.dropped.values())
-        for array in arrays:
-            if array is not None:
-                array.setflags(write=False)
+        for array in (self.repeated, *self.dropped.values()):
+            array.setflags(write=False)
 
     def __len__(self) -> int:
         """Count the batches."""
-        return self.offsets.size - 1
+        return len(self.batches)
 
     @overload
     def __getitem__(self, batch: int) -> IntArray: ...
@@ -141,17 +177,14 @@ class Plan:
     def __getitem__(self, batch: int | slice) -> "IntArray | Plan":
         """Return one batch as int64 sample indices, or a slice of batches as a plan."""
         if isinstance(batch, slice):
-            return self.take(np.arange(*batch.indices(len(self))))
-        position = operator.index(batch)
-        if position < 0:
-            position += len(self)
-        if not 0 <= position < len(self):
-            raise IndexError(f"batch {batch} of a plan of {len(self)} batches.")
-        return self.indices[self.offsets[position] : self.offsets[position + 1]]
+            return self._selected(range(*batch.indices(len(self))))
+        return self.entries(batch).samples
 
     def __iter__(self) -> Iterator[IntArray]:
         """Go through the batches as int64 arrays of sample indices."""
-        return (self[batch] for batch in range(len(self)))
+        for block in self.batches.blocks():
+            for number in range(len(block)):
+                yield block.batch(number).samples
 
     def __eq__(self, other: object) -> bool:
         """Compare batches, their sequence and what was dropped."""
@@ -166,61 +199,85 @@ class Plan:
     def __repr__(self) -> str:
         """Describe the plan in a line."""
         return (
-            f"Plan({len(self)} batches of {self.indices.size} samples, "
+            f"Plan({len(self)} batches of {self.num_samples} samples, "
             f"epoch {self.origin.epoch}, seed {self.origin.seed})"
         )
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are in all batches, each as often as it comes."""
+        return self.batches.count()
+
+    @property
+    def indices(self) -> IntArray:
+        """Sample indices, batch after batch, int64[m]: made when first asked for, then kept."""
+        return self._arrays.indices
+
+    @property
+    def offsets(self) -> IntArray:
+        """Where batches begin and end in `indices`, int64[b + 1]; see there."""
+        return self._arrays.offsets
+
+    @property
+    def starts(self) -> IntArray | None:
+        """Where in its sample each entry begins, int64[m]; None: at 0. See `indices`."""
+        return self._arrays.starts
 
     @property
     def sizes(self) -> IntArray:
         """Samples in each batch, int64[b]."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return self.batches.arrays()
+
+    def entries(self, batch: int) -> Entries:
+        """Return one batch: its samples, int64[m], and where in them pieces of samples begin."""
+        position = operator.index(batch)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"batch {batch} of a plan of {len(self)} batches.")
+        return self.batches.batch(position)
+
     def digest(self) -> str:
         """Hash the batches: plans are equal if and only if their digests are."""
-        import hashlib
+        known: str | None = self.__dict__.get("_digest")  # of frozen values: it stays
+        if known is None:
+            known = digest_of(self.batches, self.dropped)
+            self.__dict__["_digest"] = known
+        return known
 
-        known: str | None = self.__dict__.get("_digest")  # of frozen arrays: it stays
-        if known is not None:
-            return known
-        digest = hashlib.sha256()
-        arrays = {"indices": self.indices, "offsets": self.offsets}
-        if self.starts is not None:
-            arrays["starts"] = self.starts
-        for name, array in (arrays | dict(sorted(self.dropped.items()))).items():
-            digest.update(f"{name}:{array.size}:".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<i8").data)
-        self.__dict__["_digest"] = digest.hexdigest()[:32]
-        return digest.hexdigest()[:32]
+    def identity(self) -> str:
+        """Hash what batches are made from: plans are equal where it is. No batch is made.
+
+        Returns:
+            32 hexadecimal digits; of arrays, the hash of their content.
+        """
+        return self.batches.identity()
 
     def take(self, batches: IntArray) -> "Plan":
         """Select batches, in the sequence given.
 
         Returns:
-            A plan of k batches. O(samples taken), a contiguous run of batches shares memory.
+            A plan of k batches. O(samples taken); a contiguous run of batches shares memory.
 
         Raises:
             PlanError: If no batch is taken, or one that is not there.
         """
-        batches = _frozen(batches, "batches")
-        if not batches.size:
+        return self._selected(_frozen(batches, "batches"))
+
+    def _selected(self, numbers: range | IntArray) -> "Plan":
+        if not len(numbers):
             raise PlanError("a plan needs at least one batch, got none.")
-        if int(batches.min()) < 0 or int(batches.max()) >= len(self):
+        if isinstance(numbers, np.ndarray) and not 0 <= int(numbers.min()) <= int(
+            numbers.max()
+        ) < len(self):
             raise PlanError(
-                f"batches {batches.min()} to {batches.max()} of a plan of {len(self)} batches."
+                f"batches {numbers.min()} to {numbers.max()} of a plan of {len(self)} batches."
             )
-        first, last = int(batches[0]), int(batches[-1])
-        is_run = last - first + 1 == batches.size and bool((np.diff(batches) == 1).all())
-        begins, offsets = self.offsets[batches], np.append(0, np.cumsum(self.sizes[batches]))
-
-        def taken(values: IntArray) -> IntArray:
-            if is_run:
-                return values[self.offsets[first] : self.offsets[last + 1]]
-            return gathered(values, begins, offsets)
-
-        starts = None if self.starts is None else taken(self.starts)
-        return dataclasses.replace(
-            self, indices=taken(self.indices), offsets=offsets, starts=starts
-        )
+        return replaced(self, batches=self.batches.select(numbers))
 
     def shard(self, rank: int, world_size: int) -> "Plan":
         """Return the batches of one rank: ``rank, rank + world_size, …``.
@@ -233,7 +290,8 @@ class Plan:
             world_size: Number of ranks; it must divide the number of batches.
 
         Returns:
-            A plan of ``len(plan) // world_size`` batches. O(m / world_size).
+            A plan of ``len(plan) // world_size`` batches. O(m / world_size), or O(1) where batches
+            are computed when they are asked for.
 
         Raises:
             PlanError: If the rank is out of range or the batches cannot be shared equally.
@@ -247,10 +305,9 @@ class Plan:
                 f"{len(self)} batches cannot be shared equally by {world_size} ranks. Plan with "
                 f"world_size={world_size}, or use batchwright.equalize."
             )
-        shard = self.take(np.arange(rank, len(self), world_size))
         is_shard = world_size > 1 or self.origin.is_shard
         origin = dataclasses.replace(self.origin, world_size=1, is_shard=is_shard)
-        return dataclasses.replace(shard, origin=origin)
+        return replaced(self[rank::world_size], origin=origin)
 
     def entry_lengths(self, lengths: IntoLengths) -> IntArray:
         """Return the length of each entry of `indices`, after truncation and splitting.
@@ -320,24 +377,48 @@ class Plan:
         return load_plan(path, Plan, Origin)
 
 
-def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
-    """Copy runs of `values` one after the other.
+def replaced(
+    plan: Plan,
+    *,
+    batches: Batches | None = None,
+    dropped: Mapping[str, npt.ArrayLike] | None = None,
+    layout: Layout | None = None,
+    origin: Origin | None = None,
+    repeated: npt.ArrayLike | None = None,
+) -> Plan:
+    """Return a plan with other batches, or another of its settings; None: as it is."""
+    return Plan.of(
+        plan.batches if batches is None else batches,
+        dropped=plan.dropped if dropped is None else dropped,
+        layout=plan.layout if layout is None else layout,
+        origin=plan.origin if origin is None else origin,
+        repeated=plan.repeated if repeated is None else repeated,
+    )
 
-    Returns:
-        int64[offsets[-1]]. One pass, in blocks: no temporary as long as the result.
-    """
-    out = np.empty(int(offsets[-1]), dtype=np.int64)
-    edges = np.searchsorted(offsets, np.arange(0, out.size + BLOCK, BLOCK), side="right") - 1
-    edges[-1] = begins.size
-    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if first == last:
-            continue
-        low, high = int(offsets[first]), int(offsets[last])
-        shift = begins[first:last] - offsets[first:last]
-        source = np.repeat(shift, np.diff(offsets[first : last + 1]))
-        source += np.arange(low, high)
-        np.take(values, source, out=out[low:high], mode="clip")  # "clip" writes without a copy
-    return out
+
+def _check(arrays: Arrays) -> None:
+    """Raise PlanError unless arrays are a sequence of batches."""
+    indices, offsets, starts = arrays.indices, arrays.offsets, arrays.starts
+    if not offsets.size or offsets[0] != 0 or offsets[-1] != indices.size:
+        ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
+        raise PlanError(f"offsets go from {ends}, expected 0 to {indices.size} (all indices).")
+    if offsets.size == 1:
+        raise PlanError("a plan needs at least one batch, got none.")
+    empty = offsets[1:] <= offsets[:-1]  # a difference may wrap around
+    if empty.any():
+        batch = int(np.argmax(empty))
+        raise PlanError(f"batch {batch} holds no sample. Offsets must increase strictly.")
+    _check_signs("indices", indices)
+    if starts is not None:
+        if starts.size != indices.size:
+            raise PlanError(f"starts has {starts.size} entries for {indices.size} indices.")
+        _check_signs("starts", starts)
+
+
+def _check_signs(name: str, array: IntArray) -> None:
+    if array.size and int(array.min()) < 0:
+        place = int(np.argmin(array))
+        raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
 
 
 def _frozen(value: npt.ArrayLike, name: str) -> IntArray:

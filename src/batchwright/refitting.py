@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.batches import Arrays
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, Padded, layout_of
-from batchwright.plans import Plan
+from batchwright.plans import Plan, replaced
 from batchwright.typing import IntArray, LengthArray, State
 
 _MOST_PARTS = 16
@@ -75,20 +76,20 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
         if kept is None:
             return None
         dropped = np.union1d(pieces.dropped.get("oversize", gone[:0]), gone)
-        pieces = dataclasses.replace(kept, dropped={**pieces.dropped, "oversize": dropped})
+        pieces = replaced(kept, dropped={**pieces.dropped, "oversize": dropped})
     entries, offsets = _entry_lengths(pieces, lengths), pieces.offsets
     while (large := fit.layout.too_large(entries, offsets) & (np.diff(offsets) > 1)).any():
         chosen = np.flatnonzero(large)
         middles = (offsets[chosen] + offsets[chosen + 1]) >> 1
         offsets = np.insert(offsets, chosen + 1, middles)
-    return dataclasses.replace(pieces, offsets=offsets)
+    return replaced(pieces, batches=Arrays(pieces.indices, offsets, pieces.starts))
 
 
 def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
     """Make every entry whole, cut, or several pieces, as the new budget has it."""
     layout = fit.layout
     if plan.starts is None and not fit.splits:
-        return dataclasses.replace(plan, layout=layout)
+        return replaced(plan, layout=layout)
     if plan.starts is None:
         size = layout.max_length
         starts = np.zeros(plan.indices.size, dtype=np.int64)
@@ -98,15 +99,17 @@ def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
         starts, ends = plan.starts, lengths[plan.indices].astype(np.int64)
         ends = np.minimum(ends, starts + int(plan.layout.max_length))  # type: ignore[arg-type]
     if not isinstance(size, int):  # of several columns nothing is split
-        return dataclasses.replace(plan, layout=layout)
+        return replaced(plan, layout=layout)
     parts = -(-(ends - starts) // size)
     before = np.concatenate(([0], np.cumsum(parts)))
     nth = np.arange(before[-1]) - np.repeat(before[:-1], parts)
-    return dataclasses.replace(
+    return replaced(
         plan,
-        indices=np.repeat(plan.indices, parts),
-        starts=np.repeat(starts, parts) + nth * size,
-        offsets=before[plan.offsets],
+        batches=Arrays(
+            np.repeat(plan.indices, parts),
+            before[plan.offsets],
+            np.repeat(starts, parts) + nth * size,
+        ),
         layout=dataclasses.replace(layout, max_length=size),
     )
 
@@ -142,7 +145,7 @@ def _without(plan: Plan, gone: npt.NDArray[np.bool_]) -> Plan | None:
     kept = np.concatenate(([0], np.cumsum(~gone)))
     starts = None if plan.starts is None else plan.starts[~gone]
     offsets = np.unique(kept[plan.offsets])
-    return dataclasses.replace(plan, indices=plan.indices[~gone], offsets=offsets, starts=starts)
+    return replaced(plan, batches=Arrays(plan.indices[~gone], offsets, starts))
 
 
 def _tuples(value: Any) -> Any:

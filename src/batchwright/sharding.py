@@ -1,16 +1,15 @@
 """A plan, or what is left of one, shared among ranks in equal counts."""
 
-import dataclasses
 import warnings
 
 import numpy as np
 
 from batchwright._checks import whole_number
+from batchwright.batches import Arrays
 from batchwright.errors import PlanError
-from batchwright.plans import Plan
+from batchwright.plans import Plan, replaced
 from batchwright.typing import IntArray, Last
 from batchwright.updates import num_batches as choose_num_batches
-from batchwright.updates import split_offsets
 
 
 def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None) -> Plan:
@@ -49,7 +48,7 @@ def equalize(plan: Plan, *, multiple_of: int = 1, num_batches: int | None = None
         )
     if target == len(plan):
         return plan
-    return dataclasses.replace(plan, offsets=split_offsets(plan.offsets, target))
+    return replaced(plan, batches=plan.batches.split_to(target))
 
 
 def share(
@@ -69,29 +68,30 @@ def share(
         >>> len(share(three, 2, 1, 0, last="drop")), share(three, 2, 2, 0, last="drop")
         (2, None)
     """
-    samples = rest.indices.size
-    if last == "drop" and samples < world_size * accumulate:
+    update = world_size * accumulate
+    samples = rest.batches.count(len(rest) + update)  # it suffices that there are more
+    if last == "drop" and samples < update:
         return None
     count = choose_num_batches(
         len(rest), samples, world_size=world_size, accumulate=accumulate, last=last
     )
     if count < len(rest):
-        gone = rest.indices[rest.offsets[count] :]
+        gone = rest[count:].indices
         left_out = {"last": np.concatenate((rest.dropped.get("last", gone[:0]), gone))}
-        return dataclasses.replace(rest[:count], dropped={**rest.dropped, **left_out})
+        return replaced(rest[:count], dropped={**rest.dropped, **left_out})
     short = count - samples
     if short > 0:
         again = np.resize(np.arange(samples), short)
         if last == "short" and warn:
             warn_of_repeats(rest.indices[again], samples, world_size, epoch)
         starts = rest.starts
-        rest = dataclasses.replace(
-            rest,
-            indices=np.concatenate((rest.indices, rest.indices[again])),
-            offsets=np.concatenate((rest.offsets, rest.offsets[-1] + 1 + np.arange(short))),
-            starts=None if starts is None else np.concatenate((starts, starts[again])),
-            repeated=np.concatenate((rest.repeated, rest.indices[again])),
+        arrays = Arrays(
+            np.concatenate((rest.indices, rest.indices[again])),
+            np.concatenate((rest.offsets, rest.offsets[-1] + 1 + np.arange(short))),
+            None if starts is None else np.concatenate((starts, starts[again])),
         )
+        repeated = np.concatenate((rest.repeated, rest.indices[again]))
+        rest = replaced(rest, batches=arrays, repeated=repeated)
     return equalize(rest, num_batches=count)
 
 

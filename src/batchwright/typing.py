@@ -9,11 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from batchwright.batches import Entries
+    from batchwright.batching.cut import Cuts
     from batchwright.batching.draft import Draft, Request
     from batchwright.layout import Layout
     from batchwright.order.pools import Pools
 
-__all__ = ["Batching", "LengthPacing", "Order", "Pacing", "VaryingOrder"]
+__all__ = [
+    "Batching",
+    "LengthPacing",
+    "Order",
+    "Pacing",
+    "Sorted",
+    "SortedBatching",
+    "SortedOrder",
+    "VaryingOrder",
+]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 """int64[m]: sample indices, offsets or sizes."""
@@ -73,6 +84,54 @@ class VaryingOrder(Order, Protocol):
     @property
     def varies(self) -> bool:
         """Whether other epochs may need more batches than those."""
+        ...
+
+
+class Sorted(Protocol):
+    """The samples of an epoch, or of a part of it, sorted from long to short."""
+
+    @property
+    def values(self) -> IntArray:
+        """Distinct lengths, int64[r], from long to short."""
+        ...
+
+    @property
+    def counts(self) -> IntArray:
+        """How many samples have each, int64[r]."""
+        ...
+
+    def take(self, positions: IntArray) -> IntArray:
+        """Return the samples, or pieces of samples, at some positions, int64[...]."""
+        ...
+
+    def entries(self, taken: IntArray) -> Entries:
+        """Return the samples of what was taken, int64[m], and where in them pieces begin."""
+        ...
+
+    def identity(self) -> str:
+        """Hash what the samples are found by."""
+        ...
+
+
+PartsOf: TypeAlias = Callable[[int], Sequence[Sorted]]
+"""Epoch → its parts, in sequence: batches of different parts are never mixed."""
+
+
+@runtime_checkable
+class SortedOrder(Protocol):
+    """An order whose epochs can be read from samples sorted by length, without a list of them."""
+
+    def by_length(self, samples: Sorted, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch. None: not with these settings."""
+        ...
+
+
+@runtime_checkable
+class SortedBatching(Protocol):
+    """A batching that needs to know only how many samples have each length."""
+
+    def cuts(self, values: IntArray, counts: IntArray) -> Cuts | None:
+        """Return how to cut samples of these lengths, int64[r]. None: not with these settings."""
         ...
 
 

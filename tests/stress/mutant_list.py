@@ -59,8 +59,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "planner.py",
-        "updates = max(1, round(self._epochs.tokens(0) / step_tokens))",
-        "updates = round(self._epochs.tokens(0) / step_tokens)",
+        "updates = max(1, round(source.tokens(0) / step_tokens))",
+        "updates = round(source.tokens(0) / step_tokens)",
         "an epoch that is far below step_tokens has no update",
         "tests/test_planner.py",
     ),
@@ -94,15 +94,15 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "plans.py",
-        "self.take(np.arange(rank, len(self), world_size))",
-        "self.take(np.arange(len(self) // world_size) + rank * (len(self) // world_size))",
+        "self[rank::world_size]",
+        "self[rank * (len(self) // world_size) :][: len(self) // world_size]",
         "a rank takes consecutive batches in place of every world_size-th",
         "tests/test_plans.py -k shards",
     ),
     Mutant(
-        "plans.py",
-        "is_run = last - first + 1 == batches.size and bool((np.diff(batches) == 1).all())",
-        "is_run = last - first + 1 == batches.size",
+        "batches.py",
+        " and bool((np.diff(numbers) == 1).all())",
+        "",
         "batches between the right ends are taken for a run in any sequence",
         "tests/test_plans.py -k take_is",
     ),
@@ -115,8 +115,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "plans.py",
-        "dict(sorted(self.dropped.items()))).items():\n            digest",
-        "{}).items():\n            digest",
+        "digest_of(self.batches, self.dropped)",
+        "digest_of(self.batches, {})",
         "the digest leaves out what was dropped",
         "tests/test_plans.py tests/test_plan_file.py",
     ),
@@ -272,9 +272,9 @@ MUTANTS: tuple[Mutant, ...] = (
     # Batchings.
     Mutant(
         "batching/token_budget.py",
-        'return request.multiple * (1 if self.mixing == "update" else int(self.mixing))',
-        'return 1 if self.mixing == "update" else int(self.mixing)',
-        "windows are of batches in place of updates",
+        "window=int(self.mixing)",
+        "window=1",
+        "windows are of one update in place of several",
         "tests/batching/test_token_budget.py",
     ),
     Mutant(
@@ -313,9 +313,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/test_remainders.py",
     ),
     Mutant(
-        "batching/packing.py",
-        "ids = sorted_by_length(pools.members, lengths, request.rng, pools=pools.offsets)",
-        "ids = sorted_by_length(pools.members, lengths, request.rng)",
+        "batching/draft.py",
+        "ids = pool[from_long_to_short(request.lengths[pool], values, counts)]",
+        "ids = pools.members[from_long_to_short(request.lengths[pool], values, counts)]",
         "packing mixes the samples of pools",
         "tests/test_planner.py -k pools_are_kept",
     ),

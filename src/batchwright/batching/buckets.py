@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright._random import shuffled
+from batchwright.batching.cut import Cut, Cuts
 from batchwright.batching.cuts import in_multiples
 from batchwright.batching.draft import Draft, Request, single, split_budget
 from batchwright.batching.edges import best_edges, best_pairs, counted
@@ -103,11 +104,43 @@ class Buckets:
         within = lengths if fits.all() else lengths[fits]
         if lengths.ndim == 2:
             return self._shapes_of_pairs(within)
+        return self._shapes_of(*counted(within))
+
+    def _shapes_of(self, values: IntArray, counts: IntArray) -> tuple[Shape, ...]:
+        """Find the shapes for distinct lengths, rising, and how many samples have each."""
         single("Buckets(max_tokens", self.max_tokens)
-        values, counts = counted(within)
         padded, place = np.unique(self._bare_layout.rounded(values), return_inverse=True)
         merged = np.bincount(place, weights=counts).astype(np.int64)
         return self._with_rows(best_edges(padded, merged, self.num_shapes or 1))
+
+    def cuts(self, values: IntArray, counts: IntArray) -> Cuts:
+        """Return the batching with its edges, found for distinct lengths, int64[r]; see `Cuts`."""
+        if self.edges is not None:
+            return self
+        edges = [length for _, length in self._shapes_of(values[::-1], counts[::-1])]
+        return replace(self, num_shapes=None, edges=edges)
+
+    phases: ClassVar[int] = 1
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Cut:
+        """Cut each bucket into batches; see `Cuts`."""
+        shapes = self._own_shapes()
+        rows, edges = (np.array(each, dtype=np.int64) for each in zip(*shapes, strict=True))
+        bucket = self.layout.shape_of(values)
+        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        own, samples = bucket[starts], np.add.reduceat(counts, starts)
+        batches = -(-samples // rows[own])
+        ends = np.cumsum(batches)
+        cut = Cut(np.cumsum(samples) - samples, samples, ends - batches, batches, edges[own])
+        return cut.split_to(max(num_batches or 0, cut.num_batches))
 
     def count(self, request: Request) -> int:
         """Return how many batches the buckets of all pools need."""

@@ -1,8 +1,7 @@
 """Where to cut samples into padded batches.
 
-Length-sorted samples are cut by the histogram of their lengths. A binding sequence is cut where it
-stands. Of a random sequence, windows are sorted and cut one by one: only inside a window does
-length decide which samples share a batch. Samples of several lengths are cut in strips.
+Sorted samples are cut by how many there are of each length. A binding sequence is cut where it
+stands. Samples of several lengths are cut in strips.
 """
 
 from bisect import bisect_right
@@ -13,17 +12,15 @@ from typing import TypeAlias
 import numpy as np
 
 from batchwright._random import random_bits, shuffled
-from batchwright.batching.draft import offsets_of
+from batchwright.batching.cut import Cut
 from batchwright.layout import Padded
-from batchwright.typing import FloatArray, IntArray, LengthArray
-from batchwright.updates import split_offsets
+from batchwright.typing import IntArray, LengthArray
 
 MaxSamples: TypeAlias = int | Callable[[IntArray], IntArray] | None
 """The most rows in a batch; or a function of their padded length, int64[m] → int64[m]."""
 
-_RUNS = 8
-_WINDOWS = 8
-_ROOM = 1.03
+_ROUNDS = 12
+"""Budgets that are tried at most."""
 
 _STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Batches of a strip."""
@@ -57,16 +54,17 @@ def in_multiples(rows: IntArray, multiple: int) -> IntArray:
     return rows - np.where(rows < multiple, 0, rows % multiple)
 
 
-def on_grid(lengths: LengthArray, values: IntArray, slack: float, phase: float) -> IntArray:
-    """Round lengths up to the longest in their cell of a grid, integer[m] → int64[m].
+def on_grid(
+    values: IntArray, counts: IntArray, slack: float, phase: float
+) -> tuple[IntArray, IntArray]:
+    """Count samples by the cells of a grid of lengths, each as its longest, int64[r] → int64[c].
 
     Cells reach down from a length L to ``L / (1 + slack)``; `phase`, in [0, 1), makes the first one
-    smaller, and so moves the others. `values` are the distinct lengths of all samples, from long
-    to short, int64[r].
+    smaller, and so moves the others.
 
     Example:
-        >>> on_grid(np.array([50, 100, 99, 97]), np.array([100, 99, 97, 50]), 0.02, 0.0)
-        array([ 50, 100, 100,  97])
+        >>> on_grid(np.array([100, 99, 97, 50]), np.array([1, 1, 1, 1]), 0.02, 0.0)
+        (array([100,  97,  50]), array([2, 1, 1]))
     """
     edge, edges = float(values[0]) / (1.0 + slack * (1.0 - phase)), []
     while edge > values[-1]:
@@ -74,59 +72,157 @@ def on_grid(lengths: LengthArray, values: IntArray, slack: float, phase: float) 
         edge /= 1.0 + slack
     # The cell of each length is how many edges are above it; its longest length comes first.
     cell = np.searchsorted(-np.array(edges), -values.astype(np.float64))
-    top = values[np.searchsorted(cell, cell)]
-    if values[0] > 4 * lengths.size:
-        return top[::-1][np.searchsorted(values[::-1], lengths)]
-    table = np.zeros(int(values[0]) + 1, dtype=np.int64)
-    table[values] = top
-    rounded: IntArray = table[lengths]
-    return rounded
+    starts = np.flatnonzero(np.diff(cell, prepend=-1))
+    return values[starts], np.add.reduceat(counts, starts)
 
 
-def cut_runs(counts: IntArray, rows: IntArray) -> IntArray:
-    """Cut length-sorted samples into batches, each as large as its first, longest sample allows.
+def cut_stretches(values: IntArray, counts: IntArray, rows: IntArray) -> Cut:
+    """Cut sorted samples into batches, each as large as the longest sample of its stretch allows.
 
-    Takes the counts of distinct lengths from long to short, and how many rows of each make a
-    batch, int64[r]; returns the samples in each batch, int64[b], in O(r) steps.
+    Takes the distinct lengths from long to short, how many samples have each, and how many rows of
+    each make a batch, int64[r]. A stretch begins with the longest samples that are left, and ends
+    where its last batch is full. O(r) steps.
     """
-    ends = np.cumsum(counts).tolist()
-    allowed = rows.tolist()
+    ends, allowed = np.cumsum(counts).tolist(), rows.tolist()
     opened: list[int] = []
-    times: list[int] = []
+    starts: list[int] = []
+    many: list[int] = []
     position = run = 0
     while position < ends[-1]:
-        many = -(-(ends[run] - position) // allowed[run])
-        opened.append(allowed[run])
-        times.append(many)
-        position += many * allowed[run]
+        batches = -(-(ends[run] - position) // allowed[run])
+        opened.append(run)
+        starts.append(position)
+        many.append(batches)
+        position += batches * allowed[run]
         run = bisect_right(ends, position, run)
-    sizes = np.repeat(opened, times)
-    sizes[-1] -= position - ends[-1]
-    return sizes
+    start, batches_of = np.array(starts), np.array(many)
+    first = np.cumsum(batches_of) - batches_of
+    return Cut(start, np.diff(np.append(start, ends[-1])), first, batches_of, values[opened])
 
 
-def fit_runs(
-    lengths: IntArray, counts: IntArray, limit: RowLimit, *, num_batches: int, rounds: int = 16
-) -> IntArray | None:
-    """Cut length-sorted samples into at most `num_batches`; None if the budget needs more.
+def fit_stretches(
+    values: IntArray, counts: IntArray, limit: RowLimit, num_batches: int | None
+) -> Cut:
+    """Cut sorted samples into `num_batches`; into as many as they need, if those are more.
 
-    The budget is lowered as far as the number allows: all batches become a little smaller, instead
-    of a few being halved later.
+    The budget is lowered as far as the number allows, so that all batches become a little smaller;
+    the few that are still missing come of splitting some.
     """
-    best = cut_runs(counts, limit(lengths))
-    if best.size > num_batches:
-        return None
-    low, high = int(limit.padded(lengths[:1])[0]) - 1, limit.max_tokens
-    for _ in range(rounds):
-        if high - low <= 1 or best.size == num_batches:
+    best = cut_stretches(values, counts, limit(values))
+    if num_batches is None or best.num_batches >= num_batches:
+        return best
+    # Batches grow in number about as the budget shrinks: look around there, in growing steps.
+    guess = limit.max_tokens * best.num_batches // num_batches
+    step = max(1, guess >> 7)
+    low, high = int(limit.padded(values[:1])[0]) - 1, limit.max_tokens
+    for _ in range(_ROUNDS):
+        if high - low <= 1 or best.num_batches == num_batches:
             break
-        middle = (low + high) // 2
-        sizes = cut_runs(counts, limit(lengths, max_tokens=middle))
-        if sizes.size > num_batches:
-            low = middle
+        middle = guess if low < guess < high else (low + high) // 2
+        cut = cut_stretches(values, counts, limit(values, max_tokens=middle))
+        if cut.num_batches > num_batches:
+            low, guess = middle, middle + step
         else:
-            high, best = middle, sizes
-    return best
+            high, best, guess = middle, cut, middle - step
+        step *= 2
+    return best.split_to(num_batches)
+
+
+def cut_by_update(
+    values: IntArray, counts: IntArray, limit: RowLimit, strata: int, num_updates: int | None
+) -> Cut | None:
+    """Cut sorted samples so that every update can get the same share of every length.
+
+    Each of the `strata` is one stretch, dealt to one batch of each of `num_updates`: so an update
+    of one batch of each stratum has one of every `num_updates` neighbouring samples. None for the
+    number of updates takes the fewest that keep the budget. Returns None where samples are too few.
+    """
+    ends, allowed = np.cumsum(counts), limit(values)
+    edges, rows, size = ends.tolist(), allowed.tolist(), int(ends[-1])
+
+    def cut(updates: int) -> list[int]:
+        """Return the rounds of each stratum, as many as it takes; stop where they are too many."""
+        rounds: list[int] = []
+        left, position = -(-size // updates), 0
+        while left > 0 and len(rounds) <= strata:
+            fit = rows[bisect_right(edges, position)]
+            rounds.append(min(fit, left))
+            left -= fit
+            position += fit * updates
+        return rounds
+
+    if num_updates is None:
+        low, high = 1, size
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(cut(middle)) <= strata else (middle + 1, high)
+        num_updates = low
+    if not 0 < num_updates * strata <= size or len(cut(num_updates)) > strata:
+        return None
+    rounds = cut(num_updates)
+    while len(rounds) < strata:
+        most = int(np.argmax(rounds))
+        rounds[most : most + 1] = [rounds[most] - rounds[most] // 2, rounds[most] // 2]
+    if rounds[-1] == 1 and size % num_updates:  # a round that is not full: no batch may be empty
+        giver = max(each for each in range(strata) if rounds[each] > 1)
+        rounds[giver] -= 1
+        rounds[-1] += 1
+    samples = np.array(rounds) * num_updates
+    start = np.cumsum(samples) - samples
+    samples[-1] = size - start[-1]
+    first = np.arange(strata) * num_updates
+    lengths = values[np.searchsorted(ends, start, side="right")]
+    return Cut(start, samples, first, np.full(strata, num_updates), lengths)
+
+
+def cut_in_windows(
+    values: IntArray,
+    counts: IntArray,
+    limit: RowLimit,
+    *,
+    strata: int,
+    window: int,
+    num_updates: int | None,
+) -> Cut | None:
+    """Do the same as `cut_by_update` for windows of some updates: with shorter stretches.
+
+    Each stratum is cut into as many stretches as there are updates in a window. Returns None also
+    where one window would be the whole epoch.
+    """
+    ends, allowed = np.cumsum(counts), limit(values)
+    edges, rows, size = ends.tolist(), allowed.tolist(), int(ends[-1])
+
+    def cut(updates: int) -> tuple[list[int], list[int]]:
+        """Return the batches of each stretch, and the most rounds; stop where all are placed."""
+        cells = min(window, updates)
+        shares: list[int] = np.diff(np.arange(cells + 1) * updates // cells).tolist() * strata
+        rounds: list[int] = []
+        position = 0
+        for batches in shares:
+            if position >= size:
+                break
+            rounds.append(rows[bisect_right(edges, position)])
+            position += rounds[-1] * batches
+        return (shares[: len(rounds)], rounds) if position >= size else ([], [])
+
+    if num_updates is None:
+        low, high = 1, size
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if cut(middle)[0] else (middle + 1, high)
+        num_updates = low
+    if num_updates <= window or num_updates * strata > size:
+        return None
+    batches, rounds = cut(num_updates)
+    if not batches:
+        return None
+    samples = np.array(batches) * np.array(rounds)
+    start = np.cumsum(samples) - samples
+    samples[-1] = size - start[-1]
+    batches[-1] = min(batches[-1], int(samples[-1]))
+    many = np.array(batches)
+    lengths = values[np.searchsorted(ends, start, side="right")]
+    return Cut(start, samples, np.cumsum(many) - many, many, lengths).split_to(strata * num_updates)
 
 
 def cut_sequence(
@@ -151,99 +247,6 @@ def cut_sequence(
         sizes.append(size - size % multiple if multiple < size else size)
         position += sizes[-1]
     return np.array(sizes, dtype=np.int64)
-
-
-def count_in_windows(lengths: IntArray, limit: RowLimit, window: int) -> int:
-    """Estimate how many batches a random sequence needs in windows of so many, uneven ones too."""
-    volume = _volume(lengths, limit)
-    # A full window ends before a long sample, with which the next begins: fill some in a row.
-    held: list[float] = []
-    for begin in np.searchsorted(volume, np.linspace(0, volume[-1], _RUNS, endpoint=False)):
-        start = int(begin)
-        for _ in range(_WINDOWS):
-            before = volume[start - 1] if start else 0.0
-            reach = int(np.searchsorted(volume, before + window)) + 1
-            if reach > lengths.size and held:
-                break  # cut short by the end of the sequence, not by the budget
-            start = _filled(lengths, limit, window, start, min(reach, lengths.size))
-            held.append(float(volume[start - 1] - before))
-            if start == lengths.size:
-                break
-    # A window that holds less leaves the rest to the next: their mean has to suffice.
-    many = volume[-1] / float(np.mean(held))
-    spare = float(np.std(held) / np.mean(held)) * 2 / np.sqrt(max(many, 1.0))
-    return int(np.ceil(many * (_ROOM + spare) * window))
-
-
-def cut_in_windows(
-    lengths: IntArray, limit: RowLimit, window: int, *, num_batches: int
-) -> tuple[IntArray, IntArray] | None:
-    """Cut a random sequence into exactly `num_batches`, window by window.
-
-    Returns the samples in each batch, int64[b], where those of a window are sorted from long to
-    short; and where windows begin and end, int64[w + 1], in batches. If the last windows do not
-    hold what is left, as many as it takes become one; None if even a single one does not.
-    """
-    edges = [*range(0, num_batches, window), num_batches]
-    volume = _volume(lengths, limit)
-    starts: list[int] = []
-    sizes: list[IntArray] = []
-    start = 0
-    for done, quota in zip(edges[1:], np.diff(edges).tolist(), strict=True):
-        starts.append(start)
-        left = num_batches - done
-        share = np.searchsorted(volume, volume[-1] * done / num_batches) if left else lengths.size
-        stop = min(max(int(share), start + quota), lengths.size - left)
-        cut = _fitted(lengths[start:stop], limit, quota)
-        if cut is None and left:
-            stop = _filled(lengths, limit, quota, start, stop)
-            cut = _fitted(lengths[start:stop], limit, quota)
-        if cut is None:
-            break
-        sizes.append(cut)
-        start = stop
-    else:
-        return np.concatenate(sizes), np.array(edges)
-    merged = 2  # join the last 2, 4, 8 … windows until they hold what is left
-    while merged < 2 * len(starts):
-        first = max(len(starts) - merged, 0)
-        cut = _fitted(lengths[starts[first] :], limit, num_batches - edges[first])
-        if cut is not None:
-            kept = [*edges[: first + 1], num_batches]
-            return np.concatenate([*sizes[:first], cut]), np.array(kept)
-        merged *= 2
-    return None
-
-
-def _volume(lengths: IntArray, limit: RowLimit) -> FloatArray:
-    """Cumulate the share of a batch that each sample takes at least."""
-    return np.cumsum(1.0 / limit(lengths))
-
-
-def _filled(lengths: IntArray, limit: RowLimit, window: int, start: int, stop: int) -> int:
-    """Return where a window that starts here is full, at `stop` at the latest."""
-    fits, too_far = min(start + window, stop), stop + 1
-    while too_far - fits > 1 + (stop - start) // 100:
-        middle = (fits + too_far) // 2
-        values, counts = _runs(lengths[start:middle])
-        if cut_runs(counts, limit(values)).size > window:
-            too_far = middle
-        else:
-            fits = middle
-    return fits
-
-
-def _fitted(lengths: IntArray, limit: RowLimit, quota: int) -> IntArray | None:
-    """Cut one window into exactly its quota of batches; None if it cannot be."""
-    if lengths.size < quota:
-        return None
-    sizes = fit_runs(*_runs(lengths), limit, num_batches=quota, rounds=6)
-    return None if sizes is None else np.diff(split_offsets(offsets_of(sizes), quota))
-
-
-def _runs(lengths: IntArray) -> tuple[IntArray, IntArray]:
-    values, counts = np.unique(lengths, return_counts=True)
-    return values[::-1], counts[::-1]
 
 
 def cut_strips(

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import random_bits
+from batchwright.batching.cut import Cuts
 from batchwright.errors import BudgetError
+from batchwright.index import from_long_to_short
 from batchwright.layout import Shape
+from batchwright.lengths import runs
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -96,6 +100,33 @@ class Draft:
             pools=None if pools is None else np.searchsorted(offsets, self.offsets[pools]),
             keys=None if self.keys is None else self.keys[parents],
         )
+
+
+def count_pools(cuts: Cuts, request: Request) -> int:
+    """Return how many batches the pools need, each sorted by length and cut."""
+    pooled = [runs(request.lengths, pool) for pool in request.pools]
+    return max(
+        sum(cuts.cut(*each, strata=request.multiple, phase=phase).num_batches for each in pooled)
+        for phase in range(cuts.phases)
+    )
+
+
+def cut_pools(cuts: Cuts, request: Request) -> Draft:
+    """Sort each pool by length, and cut it. O(m)."""
+    pools, rng, strata = request.pools, request.rng, request.multiple
+    phase = int(random_bits(rng, 1)[0] % np.uint64(cuts.phases))
+    target = request.num_batches if pools.is_one else 0
+    parts: list[tuple[IntArray, IntArray]] = []
+    keys: list[FloatArray] = []
+    for pool in pools:
+        values, counts = runs(request.lengths, pool)
+        ids = pool[from_long_to_short(request.lengths[pool], values, counts)]
+        cut = cuts.cut(values, counts, strata=strata, num_batches=target or None, phase=phase)
+        key = int(random_bits(rng, 1)[0])
+        samples, offsets = cut.all(np.arange(cut.num_batches), key, ids.__getitem__)
+        parts.append((samples, np.diff(offsets)))
+        keys.append(cut.keys())
+    return replace(Draft.of_pools(parts), keys=np.concatenate(keys))
 
 
 def single(owner: str, budget: int | tuple[int, ...]) -> int:

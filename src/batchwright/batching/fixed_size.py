@@ -8,10 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from batchwright._checks import keep_whole
+from batchwright.batching.cut import Cuts, Even
 from batchwright.batching.draft import Draft, Request
 from batchwright.layout import Padded
 from batchwright.lengths import totals
-from batchwright.typing import Oversize
+from batchwright.typing import IntArray, Oversize
 
 MEGABATCH = 50
 """Batches whose samples `LengthGrouped` sorts together."""
@@ -48,6 +49,25 @@ class FixedSize:
         """Padded rows, a limited number of them."""
         return Padded(max_samples=self.batch_size, multiple=self.pad_to_multiple_of)
 
+    def cuts(self, values: IntArray, counts: IntArray) -> Cuts | None:
+        """Return itself: see `Cuts`."""
+        return self
+
+    phases: ClassVar[int] = 1
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Even:
+        """Cut a random sequence; see `Cuts`."""
+        size = int(counts.sum())
+        return Even(size, max(num_batches or 0, -(-size // self.batch_size)), self.batch_size)
+
     def count(self, request: Request) -> int:
         """Return the number of samples over the batch size, rounded up."""
         return -(-request.pools.members.size // self.batch_size)
@@ -66,6 +86,9 @@ class LengthGrouped(FixedSize):
     Updates descend from long samples to short ones, again and again, as under ``group_by_length``
     of Hugging Face Transformers. Takes the arguments of `FixedSize`.
     """
+
+    def cuts(self, values: IntArray, counts: IntArray) -> None:
+        """Return None: its sequence is sorted, stretch by stretch, from a random one."""
 
     def draft(self, request: Request) -> Draft:
         """Sort within megabatches, and cut. O(m log m)."""

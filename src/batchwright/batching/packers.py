@@ -7,12 +7,10 @@ split later gives two halves of about as many tokens.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from batchwright._random import BLOCK
+from batchwright.batching.cut import Cut
 from batchwright.lengths import refuse_uncountable
 from batchwright.typing import FloatArray, IntArray
 
@@ -20,54 +18,9 @@ _PART = 1 << 10
 """Rows that are filled together. More of them are filled no better, and take longer."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fill:
-    """How rows are filled: a few thousand strokes, from long samples to short.
-
-    A stroke puts `times` samples of a length into each of `rows` rows, from row `first` on.
-    """
-
-    num_rows: int
-    first: IntArray
-    rows: IntArray
-    times: IntArray
-    held: IntArray  # samples that these rows hold already
-    lengths: IntArray
-
-    def per_row(self, values: FloatArray) -> FloatArray:
-        """Sum a value per sample of each stroke over the rows, float64[e] → float64[num_rows]."""
-        change = np.zeros(self.num_rows + 1)
-        amount = values * self.times
-        np.add.at(change, self.first, amount)
-        np.add.at(change, self.first + self.rows, -amount)
-        return np.cumsum(change[:-1])
-
-    def sizes(self) -> IntArray:
-        """Return the samples in each row, int64[num_rows]."""
-        return np.rint(self.per_row(np.ones(self.first.size))).astype(np.int64)
-
-    def assigned(self, ids: IntArray) -> IntArray:
-        """Put samples, int64[m] from long to short, into their rows: row after row, int64[m]."""
-        sizes = self.sizes()
-        begins = np.cumsum(sizes) - sizes
-        out = np.empty_like(ids)
-        used = np.concatenate(([0], np.cumsum(self.rows * self.times)))
-        strokes = np.searchsorted(used, np.arange(0, ids.size + BLOCK, BLOCK), side="right") - 1
-        strokes[-1] = self.first.size
-        for begin, end in pairwise(np.unique(strokes).tolist()):
-            rows = self.rows[begin:end]
-            # Each stroke's rows, then each row's samples.
-            row = _ranges(self.first[begin:end], rows)
-            times = np.repeat(self.times[begin:end], rows)
-            rank = _ranges(np.repeat(self.held[begin:end], rows), times)
-            place = _alternating(rank, np.repeat(sizes[row], times))
-            out[np.repeat(begins[row], times) + place] = ids[used[begin] : used[end]]
-        return out
-
-
 def best_fit_decreasing(
     lengths: IntArray, counts: IntArray, capacity: int, *, max_samples: int | None = None
-) -> Fill:
+) -> Cut:
     """Pack samples into rows, each into the fullest row that still holds it, longest first.
 
     All samples of one length, and all rows of one free space, are handled at once, which gives
@@ -81,7 +34,7 @@ def best_fit_decreasing(
     shortest = int(lengths[-1])
     spaces: list[int] = []  # free spaces that some row has, ascending
     rows_with: dict[int, list[tuple[int, int, int]]] = {}  # first row, how many, samples in each
-    strokes: list[tuple[int, int, int, int, int]] = []
+    dealt: list[tuple[int, int, int, int]] = []  # first row, rows, samples in each, length
     num_rows = 0
 
     def put(space: int, first: int, many: int, held: int) -> None:
@@ -94,7 +47,7 @@ def best_fit_decreasing(
 
     def fill(space: int, first: int, many: int, held: int, times: int) -> None:
         if many and times:
-            strokes.append((first, many, times, held, length))
+            dealt.append((first, many, times, length))
             put(space - times * length, first, many, held + times)
 
     for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
@@ -122,7 +75,9 @@ def best_fit_decreasing(
             fill(space, first, full, held, times)
             fill(space, first + full, 1, held, rest)
             left -= full * times + rest
-    return Fill(num_rows, *np.array(strokes, dtype=np.int64).T.copy())
+    first, rows, times, length = np.array(dealt, dtype=np.int64).T
+    samples = rows * times
+    return Cut(np.cumsum(samples) - samples, samples, first, rows, length)
 
 
 def pack_columns(
@@ -191,12 +146,6 @@ def next_fit(
         ]
         offsets.append(min(*stops, start + most, len(rows)))
     return np.array(offsets, dtype=np.int64)
-
-
-def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:
-    """Concatenate ``begins[i], begins[i] + 1, …`` of `sizes[i]` entries each."""
-    ends = np.cumsum(sizes)
-    return np.repeat(begins - ends + sizes, sizes) + np.arange(int(ends[-1]))
 
 
 def _alternating(rank: IntArray, sizes: IntArray) -> IntArray:

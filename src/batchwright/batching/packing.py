@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import reduce
-from typing import Literal
+from functools import lru_cache, reduce
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
-from batchwright._random import shuffled, sorted_by_length
-from batchwright.batching.draft import Draft, Request, probed_count, single, split_budget
-from batchwright.batching.packers import Fill, best_fit_decreasing, next_fit, pack_columns, rows_of
+from batchwright._random import shuffled
+from batchwright.batching.cut import Cut, Cuts
+from batchwright.batching.draft import (
+    Draft,
+    Request,
+    count_pools,
+    cut_pools,
+    probed_count,
+    single,
+    split_budget,
+)
+from batchwright.batching.packers import best_fit_decreasing, next_fit, pack_columns, rows_of
 from batchwright.errors import BudgetError
 from batchwright.layout import Packed
-from batchwright.lengths import MOST_TOKENS, fingerprint, logs, runs
-from batchwright.typing import FloatArray, IntArray, LengthArray, Oversize
+from batchwright.lengths import MOST_TOKENS, fingerprint, logs
+from batchwright.typing import IntArray, LengthArray, Oversize
 
 
 @dataclass(frozen=True)
@@ -75,20 +84,47 @@ class Packing:
         budget, caps = split_budget(self.capacity)
         return Packed(budget, self.max_samples, self.align, caps=caps)
 
+    def cuts(self, values: IntArray, counts: IntArray) -> Cuts | None:
+        """Return itself: see `Cuts`."""
+        single("Packing(capacity", self.capacity)
+        return self if self.method == "best_fit" else None
+
+    phases: ClassVar[int] = 1
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Cut:
+        """Fill rows with sorted samples; see `Cuts`."""
+        filled = _filled(
+            self.layout.rounded(values).tobytes(),
+            counts.tobytes(),
+            int(self._whole[0]),
+            self.max_samples,
+        )
+        return filled.split_to(max(num_batches or 0, filled.num_batches))
+
     def count(self, request: Request) -> int:
         """Return how many rows the pools need."""
         pools, rows = request.pools, self._rows(request.lengths)
         if self.method == "next_fit" or not pools.is_free:
             return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         if rows.ndim == 1:
-            return sum(self._fill(request, rows, pool).num_rows for pool in pools)
+            return count_pools(self, replace(request, lengths=rows))
         return len(self.draft(request))
 
     def draft(self, request: Request) -> Draft:
-        """Fill the rows. O(m) but for one sort of 64-bit keys."""
+        """Fill the rows. O(m)."""
         pools, rows = request.pools, self._rows(request.lengths)
         if self.method == "best_fit" and pools.is_free:
-            return self._best_fit(request, rows) if rows.ndim == 1 else self._columns(request, rows)
+            if rows.ndim == 1:
+                return cut_pools(self, replace(request, lengths=rows, num_batches=0))
+            return self._columns(request, rows)
         sequence = pools.sequence(request.rng)
         taken = self.layout.rounded(rows[sequence].astype(np.int64, copy=False))
         capacities = self._whole if rows.ndim == 2 else int(self._whole[0])
@@ -109,30 +145,6 @@ class Packing:
         if lengths.ndim == 1 or isinstance(self.capacity, tuple):
             return lengths
         return self.layout.areas(self.layout.rounded(lengths.astype(np.int64, copy=False)))
-
-    def _fill(self, request: Request, lengths: LengthArray, pool: IntArray) -> Fill:
-        values, counts = runs(lengths, pool)
-        most, capacity = self.max_samples, int(self._whole[0])
-        return request.kept.get(
-            fingerprint(np.stack((values, counts))),
-            lambda: best_fit_decreasing(
-                self.layout.rounded(values), counts, capacity, max_samples=most
-            ),
-        )
-
-    def _best_fit(self, request: Request, lengths: LengthArray) -> Draft:
-        pools = request.pools
-        ids = sorted_by_length(pools.members, lengths, request.rng, pools=pools.offsets)
-        parts: list[tuple[IntArray, IntArray]] = []
-        keys: list[FloatArray] = []
-        start = 0
-        for pool in pools:
-            fill = self._fill(request, lengths, pool)
-            parts.append((fill.assigned(ids[start : start + pool.size]), fill.sizes()))
-            tokens = fill.lengths.astype(np.float64)
-            keys.append(fill.per_row(tokens * logs(tokens)) / fill.per_row(tokens))
-            start += pool.size
-        return replace(Draft.of_pools(parts), keys=np.concatenate(keys))
 
     def _columns(self, request: Request, lengths: LengthArray) -> Draft:
         """Pack samples from large to small: by what they take of a row, summed over columns.
@@ -161,3 +173,10 @@ class Packing:
             fingerprint(columns),
             lambda: pack_columns(columns, self._whole, max_samples=self.max_samples),
         )
+
+
+@lru_cache(maxsize=4)
+def _filled(lengths: bytes, counts: bytes, capacity: int, max_samples: int | None) -> Cut:
+    """Fill rows once for epochs of the same lengths, int64[r] each."""
+    values, many = (np.frombuffer(each, dtype=np.int64) for each in (lengths, counts))
+    return best_fit_decreasing(values, many, capacity, max_samples=max_samples)

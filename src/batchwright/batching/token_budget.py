@@ -8,21 +8,22 @@ from typing import Literal
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_number, keep_whole, takes
-from batchwright._random import random_bits, sorted_by_length
+from batchwright.batching.cut import Cut, Cuts
 from batchwright.batching.cuts import (
     MaxSamples,
     RowLimit,
-    count_in_windows,
+    cut_by_update,
     cut_in_windows,
-    cut_runs,
     cut_sequence,
     cut_strips,
-    fit_runs,
+    fit_stretches,
     on_grid,
 )
 from batchwright.batching.draft import (
     Draft,
     Request,
+    count_pools,
+    cut_pools,
     offsets_of,
     probed_count,
     single,
@@ -30,11 +31,11 @@ from batchwright.batching.draft import (
 )
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
-from batchwright.lengths import logs, runs
-from batchwright.typing import IntArray, LengthArray, Oversize
+from batchwright.lengths import logs
+from batchwright.typing import IntArray, Oversize
 
-_PHASE_BITS = 3
-"""Random bits that place the grid of lengths of an epoch."""
+_PHASES = 8
+"""Grids of lengths that epochs take turns with."""
 
 _LEAST_SLACK = 0.001
 """Below it, cells of the grid are many and hold next to nothing."""
@@ -62,9 +63,10 @@ class TokenBudget:
         oversize: What becomes of a sample longer than the budget: ``"error"``, ``"drop"``, or
             ``"truncate"``.
         mixing: What an update is made of. ``"stratified"``: one random batch of every length
-            stratum of the epoch. ``"update"``: exactly the samples that a plain shuffle would
-            draw, sorted only inside the update. An integer k: batches from random windows of k
-            updates, for updates of one batch. Several columns can only be stratified.
+            stratum of the epoch. ``"update"``: the same share of every length in each update, more
+            even than a plain shuffle draws, for more padding. An integer k: the same in each window
+            of k updates, for less padding than ``"update"``. Several columns can only be
+            stratified.
         slack: Lengths that differ by up to this share, 0 or 0.001 to 1, are batched as if equal, on
             a grid that moves from epoch to epoch: samples share batches with more different ones
             over the epochs (see `stats.variety.variety`), for padding of about half of it. For
@@ -142,35 +144,57 @@ class TokenBudget:
             self.batch_size_multiple_of,
         )
 
-    def count(self, request: Request) -> int:
-        """Return how many batches the pools need, with room for windows that need more."""
-        pools, lengths, window = request.pools, request.lengths, self._window(request)
-        if lengths.ndim == 2 or window == 1:
-            return probed_count(lambda: self.draft(request), is_random=pools.is_free)
-        limit = self._limit
-        pooled = [runs(lengths, pool) for pool in pools]
+    def cuts(self, values: IntArray, counts: IntArray) -> Cuts:
+        """Return itself: see `Cuts`."""
+        return self
+
+    @property
+    def phases(self) -> int:
+        """How many grids of lengths epochs are cut by: with `slack` several."""
+        return _PHASES if self.slack else 1
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Cut:
+        """Cut sorted samples into `num_batches`, or as few as the budget allows; see `Cuts`."""
         if self.slack:
-            every = _distinct(lengths)
-            return max(
-                sum(
-                    cut_runs(counts, limit(on_grid(values, every, self.slack, phase))).size
-                    for values, counts in pooled
-                )
-                for phase in np.arange(1 << _PHASE_BITS) / (1 << _PHASE_BITS)
+            values, counts = on_grid(values, counts, self.slack, phase / _PHASES)
+        updates = None if num_batches is None else num_batches // strata
+        found = None
+        if self.mixing == "update":
+            found = cut_by_update(values, counts, self._limit, strata, updates)
+        elif self.mixing != "stratified":
+            found = cut_in_windows(
+                values,
+                counts,
+                self._limit,
+                strata=strata,
+                window=int(self.mixing),
+                num_updates=updates,
             )
-        total = sum(cut_runs(counts, limit(values)).size for values, counts in pooled)
-        if window is None or window >= total:
-            return total
-        ordered = lengths[pools.sequence(request.rng)].astype(np.int64, copy=False)
-        return max(total, count_in_windows(ordered, limit, window))
+        if found is not None:
+            return found.split_to(max(num_batches or 0, found.num_batches))
+        return fit_stretches(values, counts, self._limit, num_batches)
+
+    def count(self, request: Request) -> int:
+        """Return how many batches the pools need, with room for sequences that need more."""
+        pools, lengths = request.pools, request.lengths
+        if lengths.ndim == 2 or not pools.is_free:
+            return probed_count(lambda: self.draft(request), is_random=pools.is_free)
+        return count_pools(self._for(request), request)
 
     def draft(self, request: Request) -> Draft:
-        """Sort and cut. O(m) but for one sort of 64-bit keys."""
-        pools, lengths, target = request.pools, request.lengths, request.num_batches
-        window, multiple = self._window(request), self.batch_size_multiple_of
+        """Sort and cut. O(m)."""
+        pools, lengths, multiple = request.pools, request.lengths, self.batch_size_multiple_of
         if lengths.ndim == 2:
             self._check_columns(lengths.shape[1])
-        if window == 1:
+        if not pools.is_free:
             sequence = pools.sequence(request.rng)
             ordered = lengths[sequence].astype(np.int64, copy=False)
             allowed = self._limit if lengths.ndim == 1 else self.layout.rows_allowed
@@ -183,33 +207,11 @@ class TokenBudget:
             ordered = lengths[draft.indices].astype(np.int64)
             areas = layout.areas(np.maximum.reduceat(ordered, draft.offsets[:-1]))
             return replace(draft, keys=logs(areas.astype(np.float64)))
-        limit = self._limit
-        if window is not None and window < target:
-            sequence = pools.sequence(request.rng)
-            ordered = lengths[sequence].astype(np.int64, copy=False)
-            cut = cut_in_windows(ordered, limit, window, num_batches=target)
-            if cut is not None:
-                return _sorted(request, sequence, *cut)
-        if self.slack:
-            phase = float(random_bits(request.rng, 1)[0] >> np.uint64(64 - _PHASE_BITS))
-            phase /= 1 << _PHASE_BITS
-            lengths = on_grid(lengths, _distinct(lengths), self.slack, phase)
-            request = replace(request, lengths=lengths)
-        pooled = [runs(lengths, pool) for pool in pools]
-        cuts = [cut_runs(counts, limit(values)) for values, counts in pooled]
-        if len(pooled) == 1:
-            fitted = fit_runs(*pooled[0], limit, num_batches=target)
-            cuts = cuts if fitted is None else [fitted]
-        borders = offsets_of([cut.size for cut in cuts])
-        return _sorted(request, pools.members, np.concatenate(cuts), borders)
+        return cut_pools(self._for(request), request)
 
-    def _window(self, request: Request) -> int | None:
-        """Return the batches that are cut from one sort: 1 keeps a sequence, None is a pool."""
-        if not request.pools.is_free:
-            return 1
-        if self.mixing == "stratified" or not request.pools.is_one or request.lengths.ndim == 2:
-            return None
-        return request.multiple * (1 if self.mixing == "update" else int(self.mixing))
+    def _for(self, request: Request) -> TokenBudget:
+        """Return the setting for pools: only a single one can be cut by update."""
+        return self if request.pools.is_one else replace(self, mixing="stratified")
 
     def _check_columns(self, num_columns: int) -> None:
         if self.mixing != "stratified":
@@ -224,15 +226,3 @@ class TokenBudget:
             )
         if callable(self.max_samples):
             raise BudgetError("max_samples as a function of length is for lengths [n], not [n, k].")
-
-
-def _distinct(lengths: LengthArray) -> IntArray:
-    """Return the distinct lengths, from long to short."""
-    return runs(lengths, np.arange(lengths.size))[0]
-
-
-def _sorted(request: Request, members: IntArray, sizes: IntArray, borders: IntArray) -> Draft:
-    offsets, lengths = offsets_of(sizes), request.lengths
-    ordered = sorted_by_length(members, lengths, request.rng, pools=offsets[borders])
-    longest = lengths[ordered[offsets[:-1]]].astype(np.float64)
-    return Draft(ordered, offsets, borders, logs(longest))

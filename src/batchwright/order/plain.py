@@ -11,7 +11,18 @@ from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.typing import LengthArray
+from batchwright.typing import LengthArray, PartsOf, Sorted
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """The same parts in every epoch."""
+
+    parts: tuple[Sorted, ...]
+
+    def __call__(self, epoch: int) -> tuple[Sorted, ...]:
+        """Return them."""
+        return self.parts
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Shuffle:
         size = lengths.size
         window = size if self.window is None else self.window
         return Pools(np.arange(size), np.append(np.arange(0, size, window), size))
+
+    def by_length(self, samples: Sorted, *, seed: int) -> PartsOf | None:
+        """Return all samples as one part, unless in windows; see `SortedOrder`."""
+        return Same((samples,)) if self.window is None else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,479 @@
+"""Where the batches of a plan come from: two flat arrays, or a function of their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from batchwright._keyed import all_permuted, hash_of, hashed, mixed, permuted
+from batchwright._random import BLOCK
+from batchwright.batching.cut import Cut, Even
+from batchwright.errors import PlanError
+from batchwright.typing import IntArray, Sorted
+from batchwright.updates import split_offsets
+
+Numbers: TypeAlias = range | IntArray
+"""Which batches, in what sequence."""
+
+_TOGETHER = 1 << 10
+"""Batches that are computed together."""
+
+
+class Entries(NamedTuple):
+    """The samples of a batch, or of several, one after the other."""
+
+    samples: IntArray  # int64[m]
+    starts: IntArray | None = None  # int64[m], where in its sample each begins. None: at 0
+
+
+class Batches(Protocol):
+    """A sequence of batches. Frozen: selecting and splitting make others."""
+
+    def __len__(self) -> int: ...
+    def batch(self, number: int) -> Entries:
+        """Return one batch."""
+
+    def select(self, numbers: Numbers) -> Batches:
+        """Return some batches, in the sequence given."""
+
+    def arrays(self) -> Arrays:
+        """Return all of them as flat arrays."""
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Go through all of them as arrays, a block at a time."""
+
+    def split_to(self, num_batches: int) -> Batches:
+        """Split batches in two until there are so many: no batch is larger, none loses a sample."""
+
+    def count(self, most: int | None = None) -> int:
+        """Count the samples; stop where there are more than `most`."""
+
+    def identity(self) -> str:
+        """Hash what the batches are made from: as far as that is equal, they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Batch `b` is ``indices[offsets[b]:offsets[b + 1]]``."""
+
+    indices: IntArray  # int64[m]
+    offsets: IntArray  # int64[b + 1]
+    starts: IntArray | None = None  # int64[m]
+
+    def __post_init__(self) -> None:
+        for array in (self.indices, self.offsets, self.starts):
+            if array is not None:
+                array.setflags(write=False)
+
+    def __setstate__(self, state: dict[str, IntArray | None]) -> None:
+        """Make arrays read-only again, which a pickle forgets."""
+        self.__dict__.update(state)
+        Arrays.__post_init__(self)
+
+    def __len__(self) -> int:
+        return self.offsets.size - 1
+
+    def batch(self, number: int) -> Entries:
+        """Return views of the arrays."""
+        span = slice(self.offsets[number], self.offsets[number + 1])
+        return Entries(self.indices[span], None if self.starts is None else self.starts[span])
+
+    def select(self, numbers: Numbers) -> Arrays:
+        """Copy some batches; those of a contiguous run share memory."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        first, last = int(numbers[0]), int(numbers[-1])
+        sizes = np.diff(self.offsets)[numbers]
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
+        if last - first + 1 == numbers.size and bool((np.diff(numbers) == 1).all()):
+            span = slice(self.offsets[first], self.offsets[last + 1])
+            starts = None if self.starts is None else self.starts[span]
+            return Arrays(self.indices[span], offsets, starts)
+        begins = self.offsets[numbers]
+        starts = None if self.starts is None else gathered(self.starts, begins, offsets)
+        return Arrays(gathered(self.indices, begins, offsets), offsets, starts)
+
+    def arrays(self) -> Arrays:
+        """Return itself."""
+        return self
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Return itself as one block."""
+        yield self
+
+    def split_to(self, num_batches: int) -> Arrays:
+        """Split those of the most samples first."""
+        return replace(self, offsets=split_offsets(self.offsets, num_batches))
+
+    def count(self, most: int | None = None) -> int:
+        """Return the number of indices."""
+        return self.indices.size
+
+    def identity(self) -> str:
+        """Hash the arrays."""
+        return digest_of(self, {})
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Deals batches to updates and ranks: each update one random batch of every length stratum.
+
+    An update is ``world_size * accumulate`` consecutive places; place `i` of it goes to rank
+    ``i % world_size``. A part of an epoch may begin and end inside an update: batches there are
+    evenly spaced ones.
+
+    Example:
+        >>> deal = Deal(6, start=0, world_size=1, accumulate=2, key=7)
+        >>> sorted(deal.rank(place) // 3 for place in (4, 5)), deal.ranks(np.arange(6)).size
+        ([0, 1], 6)
+    """
+
+    num_batches: int
+    start: int  # place in the epoch at which the part begins
+    world_size: int
+    accumulate: int
+    key: int
+    _head: int = field(init=False, repr=False, compare=False)
+    _inner: int = field(init=False, repr=False, compare=False)  # batches of whole updates
+    _edges: IntArray = field(init=False, repr=False, compare=False)  # int64[e], ranks of the others
+    _other: int = field(init=False, repr=False, compare=False)  # another key
+
+    def __post_init__(self) -> None:
+        update = self.world_size * self.accumulate
+        head = min(-self.start % update, self.num_batches)
+        inner = (self.num_batches - head) // update * update
+        edges = self.num_batches - inner
+        taken = (np.arange(edges) * self.num_batches + self.num_batches // 2) // max(edges, 1)
+        for name, value in (
+            ("_head", head),
+            ("_inner", inner),
+            ("_edges", taken),
+            ("_other", mixed(self.key ^ 1)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def rank(self, place: int) -> int:
+        """Return which batch comes at a place, counted from the longest."""
+        head, inner, edges = self._head, self._inner, self._edges
+        if not head <= place < head + inner:
+            edge = place if place < head else place - inner
+            return int(edges[permuted(edge, edges.size, self._other)])
+        world_size, update = self.world_size, self.world_size * self.accumulate
+        updates, (number, slot) = inner // update, divmod(place - head, update)
+        turn, rank = divmod(slot, world_size)
+        if turn % 2:  # there and back, so that the sums of ranks even out
+            rank = world_size - 1 - rank
+        stratum = (turn * world_size + rank + hashed(number, self.key) % update) % update
+        found = stratum * updates + permuted(number, updates, hashed(stratum, self._other))
+        return found + int(self._passed(found)) if edges.size else found
+
+    def ranks(self, places: IntArray) -> IntArray:
+        """Return what `rank` does, for many places: of all places, a permutation."""
+        head, inner, edges = self._head, self._inner, self._edges
+        if not edges.size:
+            return self._strata(places)
+        found = np.empty_like(places)
+        inside = (places >= head) & (places < head + inner)
+        if inside.any():
+            ranks = self._strata(places[inside] - head)
+            found[inside] = ranks + self._passed(ranks)
+        edge = places[~inside]
+        words = np.where(edge < head, edge, edge - inner).view(np.uint64)
+        found[~inside] = edges[all_permuted(words, edges.size, self._other).view(np.int64)]
+        return found
+
+    def _strata(self, places: IntArray) -> IntArray:
+        world_size, update = self.world_size, self.world_size * self.accumulate
+        updates = self._inner // update
+        numbers = places // update
+        slots = places - numbers * update
+        turns = slots // world_size
+        ranks = slots - turns * world_size
+        ranks += (turns & 1) * (world_size - 1 - 2 * ranks)
+        words = numbers.view(np.uint64)
+        strata = hashed(words, self.key) % np.uint64(update)
+        strata += (turns * world_size + ranks).view(np.uint64)
+        strata -= (strata >= update) * np.uint64(update)
+        found = all_permuted(words, updates, hashed(strata, self._other))
+        strata *= np.uint64(updates)
+        found += strata
+        return found.view(np.int64)
+
+    def _passed(self, ranks: int | IntArray) -> IntArray:
+        """Count the batches at the edges that come before batches of whole updates."""
+        edges = self._edges - np.arange(self._edges.size)
+        passed: IntArray = np.searchsorted(edges, ranks, side="right")
+        return passed
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive batches of an epoch that are cut from the same samples."""
+
+    samples: Sorted
+    cut: Cut | Even
+    deal: Deal | None  # None: batches stay where they are
+    key: int
+
+    def batch(self, place: int) -> Entries:
+        """Compute the batch at a place."""
+        rank = place if self.deal is None else self.deal.rank(place)
+        return self.samples.entries(self.samples.take(self.cut.one(rank, self.key)))
+
+    def arrays(self, places: IntArray, *, are_all: bool) -> Arrays:
+        """Compute the batches at some places, or at all of them, in whatever sequence."""
+        ranks = places if self.deal is None else self.deal.ranks(places)
+        if are_all:
+            taken, offsets = self.cut.all(ranks, self.key, self.samples.take)
+        else:
+            positions, offsets = self.cut.some(ranks, self.key)
+            taken = self.samples.take(positions)
+        samples, starts = self.samples.entries(taken)
+        return Arrays(samples, offsets, starts)
+
+    def described(self) -> str:
+        """Describe what the batches are made from."""
+        return f"{self.samples.identity()} {self.cut.identity()} {self.deal} {self.key}"
+
+
+@dataclass(frozen=True, eq=False)
+class OnDemand:
+    """Batches that are computed when they are asked for, from sorted samples and a key."""
+
+    parts: tuple[Part, ...]
+    places: Numbers
+
+    @classmethod
+    def of(cls, parts: tuple[Part, ...]) -> OnDemand:
+        """Return all batches of some parts."""
+        return cls(parts, range(sum(part.cut.num_batches for part in parts)))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def batch(self, number: int) -> Entries:
+        """Compute one batch. O(samples of it)."""
+        place = int(self.places[number])
+        for part in self.parts:
+            if place < part.cut.num_batches:
+                return part.batch(place)
+            place -= part.cut.num_batches
+        raise IndexError(number)
+
+    def select(self, numbers: Numbers) -> OnDemand:
+        """Return a view. A range of a range is O(1)."""
+        return replace(self, places=_chosen(self.places, numbers))
+
+    def arrays(self) -> Arrays:
+        """Compute all of them."""
+        places = np.asarray(self.places, dtype=np.int64)
+        is_whole = self._is_whole
+        if len(self.parts) == 1:
+            return self.parts[0].arrays(places, are_all=is_whole)
+        ends = np.cumsum([part.cut.num_batches for part in self.parts])
+        of = np.searchsorted(ends, places, side="right")
+        order = np.argsort(of, kind="stable")
+        found = [
+            self.parts[part].arrays(
+                places[of == part] - (ends[part - 1] if part else 0), are_all=is_whole
+            )
+            for part in np.unique(of).tolist()
+        ]
+        joined = _joined(found)
+        return joined if bool((np.diff(order) == 1).all()) else joined.select(np.argsort(order))
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Compute a thousand batches at a time."""
+        for low in range(0, len(self), _TOGETHER):
+            yield self.select(range(low, min(low + _TOGETHER, len(self)))).arrays()
+
+    def split_to(self, num_batches: int) -> Batches:
+        """Split the largest of some evenly spaced ones."""
+        return halved(self, num_batches)
+
+    def count(self, most: int | None = None) -> int:
+        """Count the samples, a block of batches at a time; of whole epochs at once."""
+        if self._is_whole:
+            return sum(part.cut.num_samples for part in self.parts)
+        return _counted(self, most)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether these are all batches of all parts."""
+        total = sum(part.cut.num_batches for part in self.parts)
+        return isinstance(self.places, range) and len(self.places) == total
+
+    def identity(self) -> str:
+        """Hash the settings of all parts. O(distinct lengths)."""
+        places = self.places if isinstance(self.places, range) else self.places.tobytes()
+        text = f"{[part.described() for part in self.parts]} {places!r}"
+        return hash_of(text.encode())
+
+
+@dataclass(frozen=True, eq=False)
+class Halved:
+    """Batches of which some are split in two, in the same sequence of samples."""
+
+    inner: Batches
+    split: IntArray  # int64[s], which of them, rising
+    places: Numbers
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def batch(self, number: int) -> Entries:
+        """Return a batch, or half of one."""
+        inner, half = self._inner(np.array([self.places[number]]))
+        samples, starts = self.inner.batch(int(inner[0]))
+        middle = samples.size >> 1
+        part = (slice(None), slice(middle), slice(middle, None))[int(half[0]) + 1]
+        return Entries(samples[part], None if starts is None else starts[part])
+
+    def _inner(self, places: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the batch that each place is of, and which half of it: -1 where it is whole."""
+        seconds = self.split + np.arange(1, self.split.size + 1)
+        before = np.searchsorted(seconds, places, side="right")
+        inner = places - before
+        is_split = np.isin(inner, self.split)
+        return inner, np.where(is_split, np.isin(places, seconds), -1)
+
+    def select(self, numbers: Numbers) -> Halved:
+        """Return a view."""
+        return replace(self, places=_chosen(self.places, numbers))
+
+    def arrays(self) -> Arrays:
+        """Compute the whole ones together, and leave out the other halves."""
+        inner, half = self._inner(np.asarray(self.places, dtype=np.int64))
+        found = self.inner.select(inner).arrays()
+        sizes = np.diff(found.offsets)
+        place = np.arange(found.indices.size) - np.repeat(found.offsets[:-1], sizes)
+        is_second = place >= np.repeat(sizes >> 1, sizes)
+        of = np.repeat(half, sizes)
+        kept = (of < 0) | (is_second == of)
+        sizes = np.add.reduceat(kept, found.offsets[:-1], dtype=np.int64)
+        starts = None if found.starts is None else found.starts[kept]
+        return Arrays(found.indices[kept], np.concatenate(([0], np.cumsum(sizes))), starts)
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Compute a thousand batches at a time."""
+        for low in range(0, len(self), _TOGETHER):
+            yield self.select(range(low, min(low + _TOGETHER, len(self)))).arrays()
+
+    def split_to(self, num_batches: int) -> Batches:
+        """Split the largest of some evenly spaced ones."""
+        return halved(self, num_batches)
+
+    def count(self, most: int | None = None) -> int:
+        """Count the samples, a block of batches at a time."""
+        if isinstance(self.places, range) and len(self) == len(self.inner) + self.split.size:
+            return self.inner.count(most)
+        return _counted(self, most)
+
+    def identity(self) -> str:
+        """Hash the identity of the whole batches, and which are split."""
+        text = f"{self.inner.identity()} {self.split.tolist()} {list(self.places)!r:.1000}"
+        return hash_of(text.encode())
+
+
+def halved(batches: Batches, num_batches: int) -> Batches:
+    """Split batches in two, the largest of some evenly spaced ones, until there are so many."""
+    while len(batches) < num_batches:
+        missing = min(num_batches - len(batches), len(batches))
+        tried = np.linspace(0, len(batches) - 1, min(len(batches), 4 * missing + 64))
+        while True:
+            numbers = np.unique(tried.astype(np.int64))
+            sizes = np.diff(batches.select(numbers).arrays().offsets)
+            largest = np.argsort(-sizes, kind="stable")[:missing]
+            largest = largest[sizes[largest] > 1]
+            if largest.size == missing or numbers.size == len(batches):
+                break
+            tried = np.linspace(0, len(batches) - 1, min(len(batches), 4 * numbers.size))
+        if not largest.size:
+            raise PlanError(
+                f"{batches.count()} samples cannot fill {num_batches} batches: none may be empty."
+            )
+        split = np.sort(numbers[largest])
+        batches = Halved(batches, split, range(len(batches) + split.size))
+    return batches
+
+
+def digest_of(batches: Batches, others: Mapping[str, IntArray]) -> str:
+    """Hash the samples of all batches, where these begin, and other arrays: block by block."""
+    import hashlib
+
+    digest = hashlib.sha256()
+
+    def begin(name: str, size: int) -> None:
+        digest.update(f"{name}:{size}:".encode())
+
+    def add(array: IntArray) -> None:
+        digest.update(np.ascontiguousarray(array, dtype="<i8").data)
+
+    count = batches.count()
+    begin("indices", count)
+    sizes, has_starts = [np.zeros(1, dtype=np.int64)], False
+    for block in batches.blocks():
+        add(block.indices)
+        sizes.append(np.diff(block.offsets))
+        has_starts = block.starts is not None
+    begin("offsets", len(batches) + 1)
+    add(np.cumsum(np.concatenate(sizes)))
+    if has_starts:
+        begin("starts", count)
+        for block in batches.blocks():
+            if block.starts is not None:
+                add(block.starts)
+    for name, array in sorted(others.items()):
+        begin(name, array.size)
+        add(array)
+    return digest.hexdigest()[:32]
+
+
+def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
+    """Copy runs of `values` one after the other.
+
+    Returns:
+        int64[offsets[-1]]. One pass, in blocks: no temporary as long as the result.
+    """
+    out = np.empty(int(offsets[-1]), dtype=np.int64)
+    edges = np.searchsorted(offsets, np.arange(0, out.size + BLOCK, BLOCK), side="right") - 1
+    edges[-1] = begins.size
+    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if first == last:
+            continue
+        low, high = int(offsets[first]), int(offsets[last])
+        shift = begins[first:last] - offsets[first:last]
+        source = np.repeat(shift, np.diff(offsets[first : last + 1]))
+        source += np.arange(low, high)
+        np.take(values, source, out=out[low:high], mode="clip")  # "clip" writes without a copy
+    return out
+
+
+def _chosen(places: Numbers, numbers: Numbers) -> Numbers:
+    if not isinstance(places, range):
+        return places[np.asarray(numbers, dtype=np.int64)]
+    if isinstance(numbers, range):
+        first, step = places[numbers[0]], numbers.step * places.step
+        return range(first, first + step * len(numbers), step)
+    return places.start + np.asarray(numbers, dtype=np.int64) * places.step
+
+
+def _counted(batches: Batches, most: int | None) -> int:
+    total, done = 0, 0
+    for block in batches.blocks():
+        total, done = total + block.indices.size, done + len(block)
+        if most is not None and total + len(batches) - done > most:  # no batch is empty
+            return total + len(batches) - done
+    return total
+
+
+def _joined(found: list[Arrays]) -> Arrays:
+    sizes = np.concatenate([np.diff(each.offsets) for each in found])
+    starts = [each.starts for each in found if each.starts is not None]
+    return Arrays(
+        np.concatenate([each.indices for each in found]),
+        np.concatenate(([0], np.cumsum(sizes))),
+        np.concatenate(starts) if starts else None,
+    )

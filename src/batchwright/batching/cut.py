@@ -1,0 +1,426 @@
+"""Where sorted samples are cut into batches: from their lengths alone, the same in every epoch.
+
+Samples are sorted from long to short. A *stretch* of them is dealt to a run of batches like cards:
+in each *round* every one of these batches gets one of as many consecutive samples. Which one it
+gets is computed from a key, so nothing of the size of the data is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright._keyed import PRIMES, all_permuted, hash_of, hashed, scaled
+from batchwright._random import BitArray
+from batchwright.errors import PlanError
+from batchwright.layout import Packed, Padded
+from batchwright.lengths import logs
+from batchwright.typing import FloatArray, IntArray
+
+Take: TypeAlias = Callable[[IntArray], IntArray]
+"""Positions among the sorted samples, int64[...] → sample indices, the same shape."""
+
+_BLOCK = 1 << 16
+_WORTH_A_LOOP = 1 << 11
+"""Samples of a stretch from which it is dealt on its own, quicker than many together."""
+
+_TOP = np.uint64(58)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Batches, cut from sorted samples; numbered by `rank`, those of the longest samples first.
+
+    Each batch gets `rounds` samples of every stretch that it is in, or one less from the last
+    stretch, if that does not have enough for its last round.
+    """
+
+    start: IntArray  # int64[s], the first of the sorted samples of each stretch
+    samples: IntArray  # int64[s], how many there are
+    first: IntArray  # int64[s], the first batch that gets some of them
+    batches: IntArray  # int64[s], how many batches get some
+    lengths: IntArray  # int64[s], the longest of them, in tokens
+    num_batches: int = field(init=False)
+    rounds: IntArray = field(init=False)  # int64[s]
+    sizes: IntArray = field(init=False)  # int64[i], the most samples of a batch of each kind
+    _before: IntArray = field(init=False)  # rounds of the stretches before
+    _means: FloatArray = field(init=False)  # log-length of batches of each kind
+    _is_mixed: bool = field(init=False)  # whether batches get samples of several stretches
+    _kinds: tuple[IntArray, IntArray, IntArray] = field(init=False)
+    _entries: tuple[IntArray, IntArray, IntArray] = field(init=False)  # by stretch, kind
+    _ranks: tuple[IntArray, IntArray, IntArray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Group batches that get samples of the same stretches, and rank these kinds by length."""
+        rounds = -(-self.samples // self.batches)
+        edges = np.unique(np.concatenate((self.first, self.first + self.batches)))
+        low = np.searchsorted(edges, self.first)
+        spans = np.searchsorted(edges, self.first + self.batches) - low
+        stretch = np.repeat(np.arange(low.size), spans)
+        kind = np.repeat(low - np.cumsum(spans) + spans, spans) + np.arange(stretch.size)
+        by_kind = np.argsort(kind, kind="stable")
+        begins = np.concatenate(([0], np.cumsum(np.bincount(kind))))
+        listed, each = stretch[by_kind], rounds[stretch[by_kind]]
+        before = np.cumsum(each) - each
+        held = np.empty_like(each)
+        held[by_kind] = before - before[begins[:-1]][kind[by_kind]]
+        # `bincount` adds up in sequence, on every machine.
+        tokens = self.lengths[listed] * each.astype(np.float64)
+        logarithms = logs(self.lengths[listed].astype(np.float64))
+        kinds = kind[by_kind]
+        means = np.bincount(kinds, tokens * logarithms) / np.bincount(kinds, tokens)
+        sizes = np.bincount(kinds, each)
+        order = np.argsort(-means, kind="stable")
+        many = np.diff(edges)[order]
+        ends = np.cumsum(many)
+        put = object.__setattr__
+        put(self, "num_batches", int(edges[-1]))
+        put(self, "rounds", rounds)
+        put(self, "sizes", sizes.astype(np.int64))
+        put(self, "_means", means)
+        put(self, "_is_mixed", bool((np.diff(begins) > 1).any()))
+        put(self, "_before", np.cumsum(rounds) - rounds)
+        put(self, "_kinds", (edges, begins, listed))
+        put(self, "_entries", (stretch, kind, held))
+        put(self, "_ranks", (order, ends, edges[:-1][order] - ends + many))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all batches."""
+        return int(self.samples.sum())
+
+    def identity(self) -> str:
+        """Hash where the batches are cut."""
+        columns = (self.start, self.samples, self.first, self.batches)
+        return hash_of(np.concatenate(columns).astype("<i8").tobytes())
+
+    def keys(self) -> FloatArray:
+        """Return about the mean log-length of each batch by rank, float64[b]."""
+        order, ends, _ = self._ranks
+        return np.repeat(self._means[order], np.diff(ends, prepend=0))
+
+    def split_to(self, num_batches: int) -> Cut:
+        """Split batches in two, those of the most samples first, until there are `num_batches`."""
+        if num_batches > self.num_samples:
+            raise PlanError(f"{self.num_samples} samples cannot fill {num_batches} batches.")
+        cut = self
+        while cut.num_batches < num_batches:
+            cut = cut._split(num_batches - cut.num_batches)
+        return cut
+
+    def _split(self, missing: int) -> Cut:
+        """Split up to `missing` batches, all of one kind."""
+        edges, begins, stretches = self._kinds
+        kind = int(np.argmax(self.sizes))
+        low, high = int(edges[kind]), int(edges[kind + 1])
+        own = stretches[begins[kind] : begins[kind + 1]]
+        holes = self.rounds[own] * self.batches[own] - self.samples[own]
+        if holes.any():  # a stretch that is nobody else's: its batches become smaller
+            more = min(missing, int(self.samples[own[0]]) - (high - low))
+            first = self.first + np.where(self.first >= high, more, 0)
+            batches = self.batches.copy()
+            batches[own] += more
+            return replace(self, first=first, batches=batches)
+        split = min(missing, high - low)
+        low = high - split
+        parts: list[tuple[int, ...]] = []
+        is_second = False
+        columns = np.stack((self.start, self.samples, self.first, self.batches, self.lengths))
+        for begin, samples, first, batches, length in columns[:, own].T.tolist():
+            start = begin
+            rounds = samples // batches
+            # Batches before those that are split, their two halves, and batches after them.
+            half = (rounds + is_second) // 2
+            is_second ^= rounds % 2 == 1
+            for into, many, each in (
+                (first, low - first, rounds),
+                (low, split, rounds - half),
+                (self.num_batches, split, half),
+                (high, first + batches - high, rounds),
+            ):
+                if many and each:
+                    parts.append((start, many * each, into, many, length))
+                    start += many * each
+        others = np.delete(columns, own, axis=1)
+        return Cut(*np.concatenate((others, np.array(parts, dtype=np.int64).T), axis=1))
+
+    def one(self, rank: int, key: int) -> IntArray:
+        """Return the positions of one batch among the sorted samples, int64[size]."""
+        order, ends, shifts = self._ranks
+        at = int(ends.searchsorted(rank, side="right"))
+        kind = int(order[at])
+        begins, stretches = self._kinds[1:]
+        number = rank + int(shifts[at])
+        if self._is_mixed:
+            own = stretches[begins[kind] : begins[kind + 1]]
+            places, _, _, _ = self._dealt(own, number, key)
+            return places[_turned(np.arange(places.size), places.size).argsort()]
+        stretch = int(stretches[begins[kind]])
+        start, batches = int(self.start[stretch]), int(self.batches[stretch])
+        rounds, before = int(self.rounds[stretch]), int(self._before[stretch])
+        if batches == 1:
+            return np.arange(start, start + int(self.samples[stretch]))
+        q = number - int(self.first[stretch])
+        turns: BitArray = np.arange(before, before + rounds, dtype=np.uint64)
+        steps, shift = _steps(turns, key, np.uint64(batches))
+        steps *= np.uint64(q)
+        steps += shift
+        found: BitArray = steps % np.uint64(batches)
+        turns -= np.uint64(before)
+        turns *= np.uint64(batches)
+        found += turns
+        if int(found[-1]) >= int(self.samples[stretch]):
+            found = found[:-1]
+        found += np.uint64(start)
+        return found.view(np.int64)
+
+    def some(self, ranks: IntArray, key: int) -> tuple[IntArray, IntArray]:
+        """Return the positions of some batches, int64[m], and where each begins, int64[k + 1]."""
+        order, ends, shifts = self._ranks
+        at = ends.searchsorted(ranks, side="right")
+        kinds, numbers = order[at], ranks + shifts[at]
+        _, begins, stretches = self._kinds
+        many = begins[kinds + 1] - begins[kinds]
+        if many.max() == 1:
+            stretch = stretches[begins[kinds]]
+        else:
+            stretch, numbers = stretches[_ranges(begins[kinds], many)], np.repeat(numbers, many)
+        found, of, _, good = self._dealt(stretch, numbers, key)
+        sizes = np.add.reduceat(self.rounds[stretch], np.cumsum(many) - many)
+        if self._is_mixed:
+            ends = np.cumsum(sizes)
+            begins, size = np.repeat(ends - sizes, sizes), np.repeat(sizes, sizes)
+            turned = np.empty_like(found)
+            turned[begins + _turned(np.arange(found.size) - begins, size)] = found
+            found = turned
+        elif not good.all():
+            found = found[good]
+            batch = np.repeat(np.arange(many.size), many)
+            sizes -= np.bincount(batch[of[~good]], minlength=sizes.size)
+        return found, _offsets(sizes)
+
+    def _dealt(
+        self, stretch: IntArray, numbers: IntArray | int, key: int
+    ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_]]:
+        """Deal from a stretch to a batch, for each of k pairs of them, int64[k].
+
+        Returns positions, int64[m], the pair and the round of each, and whether there is such a
+        sample: the last round of a stretch may be short.
+        """
+        rounds = self.rounds[stretch]
+        of = np.repeat(np.arange(stretch.size), rounds)
+        ends = np.cumsum(rounds)
+        turn = (np.arange(of.size) - (ends - rounds)[of]).view(np.uint64)
+        size = self.batches[stretch].view(np.uint64)[of]
+        found, begin = _steps(turn + self._before[stretch].view(np.uint64)[of], key, size)
+        found *= (numbers - self.first[stretch]).view(np.uint64)[of]
+        found += begin
+        found %= size
+        size *= turn
+        found += size
+        good = found < self.samples[stretch].view(np.uint64)[of]
+        found += self.start[stretch].view(np.uint64)[of]
+        return found.view(np.int64), of, turn.view(np.int64), good
+
+    def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
+        """Return the samples of all batches in the sequence given, int64[m], and offsets."""
+        _, ends, shifts = self._ranks
+        numbers = ranks + shifts[ends.searchsorted(ranks, side="right")]
+        edges = self._kinds[0]
+        sizes = np.repeat(self.sizes, np.diff(edges))
+        for stretch in np.flatnonzero(self.rounds * self.batches > self.samples).tolist():
+            sizes[self._short(stretch, key)] -= 1
+        offsets = _offsets(sizes[numbers])
+        begins = np.empty_like(numbers)
+        begins[numbers] = offsets[:-1]
+        out = np.empty(int(offsets[-1]), dtype=np.int64)
+        is_large = self.samples > _WORTH_A_LOOP
+        for stretch in np.flatnonzero(is_large).tolist():
+            self._deal(stretch, key, take, begins, out)
+        entries = np.flatnonzero(~is_large[self._entries[0]])
+        stretches, kinds, held = (each[entries] for each in self._entries)
+        widths = np.diff(edges)[kinds]
+        done = np.cumsum(widths * self.rounds[stretches])
+        for own in _blocks(done):
+            wide = widths[own]
+            number = _ranges(edges[kinds[own]], wide)
+            found, of, turn, good = self._dealt(np.repeat(stretches[own], wide), number, key)
+            place = np.repeat(held[own], wide)[of] + turn
+            if self._is_mixed:
+                place = _turned(place, np.repeat(self.sizes[kinds[own]], wide)[of])
+            out[(begins[number][of] + place)[good]] = take(found[good])
+        return out, offsets
+
+    def _deal(self, stretch: int, key: int, take: Take, begins: IntArray, out: IntArray) -> None:
+        """Write the samples of a large stretch to where its batches begin."""
+        start, batches = int(self.start[stretch]), int(self.batches[stretch])
+        rounds, before = int(self.rounds[stretch]), int(self._before[stretch])
+        samples, first = int(self.samples[stretch]), int(self.first[stretch])
+        turns = np.arange(rounds, dtype=np.uint64)
+        step, begin = _steps(turns + np.uint64(before), key, np.uint64(batches))
+        step %= np.uint64(batches)
+        # Products stay below 2**32 or 2**64; NumPy divides by a number much quicker than it takes
+        # the rest.
+        small: type[np.unsignedinteger] = np.uint32 if batches < 1 << 16 else np.uint64
+        steps, shift = step.astype(small), begin.astype(small)
+        base = start + np.arange(rounds) * batches
+        own_entries = slice(*np.searchsorted(self._entries[0], (stretch, stretch + 1)).tolist())
+        _, kinds, held = (each[own_entries] for each in self._entries)
+        # Where the samples of each round go in batches of each kind, [kinds, rounds].
+        into = held[:, None] + np.arange(rounds)
+        if self._is_mixed:
+            into = _turned(into, self.sizes[kinds][:, None])
+        which = np.repeat(np.arange(kinds.size), np.diff(self._kinds[0])[kinds])
+        begins = begins[first : first + batches]
+        together = max(1, _BLOCK // rounds)
+        for low in range(0, batches, together):
+            found = np.arange(low, min(low + together, batches), dtype=small)[:, None] * steps
+            found += shift
+            whole = found // small(batches)
+            whole *= small(batches)
+            found -= whole
+            positions = found + base
+            each = slice(low, low + together)
+            places = into[which[each]]
+            places += begins[each, None]
+            if samples < rounds * batches:
+                good = positions < start + samples
+                positions, places = positions[good], places[good]
+            out[places] = take(positions)
+
+    def _short(self, stretch: int, key: int) -> IntArray:
+        """Return which batches get no sample in the last round of a stretch."""
+        batches, turn = int(self.batches[stretch]), int(self.rounds[stretch]) - 1
+        which = np.array([self._before[stretch] + turn], dtype=np.uint64)
+        step, begin = _steps(which, key, np.uint64(batches))
+        entry = (np.arange(batches, dtype=np.uint64) * step + begin) % np.uint64(batches)
+        entry += np.uint64(turn * batches)
+        return int(self.first[stretch]) + np.flatnonzero(entry >= int(self.samples[stretch]))
+
+
+def _steps(turns: BitArray, key: int, size: BitArray | np.uint64) -> tuple[BitArray, BitArray]:
+    """Return for each round how far apart neighbouring batches take samples, and where to begin."""
+    words = hashed(turns, key)
+    return PRIMES[(words >> _TOP).view(np.int64)], scaled(words, size)
+
+
+@dataclass(frozen=True, eq=False)
+class Even:
+    """Batches of a fixed size, of samples in a random order: the last few share what is left."""
+
+    num_samples: int
+    num_batches: int
+    batch_size: int
+
+    @property
+    def _full(self) -> int:
+        """Batches that are full."""
+        least = -(-self.num_samples // self.batch_size)
+        return max(0, self.num_samples // self.batch_size - self.num_batches + least)
+
+    def begins(self, numbers: IntArray) -> IntArray:
+        """Return where batches begin in the random order, int64[k]."""
+        full = self._full
+        rest = self.num_samples - full * self.batch_size
+        beyond = np.maximum(numbers - full, 0)
+        shared = beyond * rest // max(1, self.num_batches - full)
+        begins: IntArray = np.minimum(numbers, full) * self.batch_size + shared
+        return begins
+
+    def identity(self) -> str:
+        """See `Cut.identity`."""
+        return repr(self)
+
+    def keys(self) -> FloatArray:
+        """See `Cut.keys`: all batches are random samples."""
+        return np.zeros(self.num_batches)
+
+    def split_to(self, num_batches: int) -> Even:
+        """Return as many batches, where the last few are smaller."""
+        return replace(self, num_batches=num_batches)
+
+    def one(self, rank: int, key: int) -> IntArray:
+        """See `Cut.one`."""
+        low, high = (int(begin) for begin in self.begins(np.array([rank, rank + 1])))
+        return all_permuted(np.arange(low, high, dtype=np.uint64), self.num_samples, key).view(
+            np.int64
+        )
+
+    def some(self, ranks: IntArray, key: int) -> tuple[IntArray, IntArray]:
+        """See `Cut.some`."""
+        begins = self.begins(ranks)
+        sizes = self.begins(ranks + 1) - begins
+        places = _ranges(begins, sizes).view(np.uint64)
+        return all_permuted(places, self.num_samples, key).view(np.int64), _offsets(sizes)
+
+    def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
+        """See `Cut.all`."""
+        found, offsets = self.some(ranks, key)
+        return take(found), offsets
+
+
+class Cuts(Protocol):
+    """A batching that looks only at how many samples have each length: its cut suits all epochs."""
+
+    @property
+    def layout(self) -> Padded | Packed:
+        """How a batch lies in memory, and its budget."""
+
+    @property
+    def phases(self) -> int:
+        """How many cuts epochs take turns with."""
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Cut | Even:
+        """Cut sorted samples into batches.
+
+        Args:
+            values: int64[r], distinct lengths from long to short, none above the budget.
+            counts: int64[r], how many samples have each.
+            strata: Batches of one update, over all ranks.
+            num_batches: How many to make. None: as few as the budget allows.
+            phase: Which of the cuts.
+
+        Returns:
+            The cut; of more batches than asked for, where the budget needs more.
+        """
+
+
+def _turned(place: IntArray, sizes: IntArray | int) -> IntArray:
+    """Put samples of a batch at its front and its back in turn.
+
+    So a batch of long and short samples that is split gives two halves of about as many tokens.
+    """
+    half = place >> 1
+    return np.where(place & 1, sizes - 1 - half, half)
+
+
+def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:
+    """Concatenate ``begins[i], begins[i] + 1, …`` of `sizes[i]` entries each."""
+    ends = np.cumsum(sizes)
+    return np.repeat(begins - ends + sizes, sizes) + np.arange(int(ends[-1]) if ends.size else 0)
+
+
+def _blocks(done: IntArray) -> Iterator[slice]:
+    """Go through runs of entries that hold about a block of samples; `done` are running totals."""
+    low = 0
+    while low < done.size:
+        before = int(done[low - 1]) if low else 0
+        high = max(low + 1, int(np.searchsorted(done, before + _BLOCK)))
+        yield slice(low, high)
+        low = high
+
+
+def _offsets(sizes: IntArray) -> IntArray:
+    return np.concatenate(([0], np.cumsum(sizes)))
