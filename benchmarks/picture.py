@@ -38,6 +38,7 @@ STRATEGIES = {
 
 PARTS = (
     ("lengths", "one number\nper sample"),
+    ("index", "samples sorted\nby length"),
     ("Order", "which samples,\nin what sequence"),
     ("Batching", "what shares\na batch"),
     ("Plan", "the batches\nof an epoch"),
@@ -91,7 +92,7 @@ def pipeline() -> str:
     figure = Figure(figsize=(7.2, 2.7))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 4), ylim=(0, 1.5))
     axes.set_axis_off()
-    places = [(column, 0.78) for column in range(4)] + [(2.5 - k, 0.03) for k in range(3)]
+    places = [(column, 0.78) for column in range(4)] + [(3 - k, 0.03) for k in range(4)]
     for (name, text), (left, low) in zip(PARTS, places, strict=True):
         box = FancyBboxPatch((left + 0.1, low + 0.04), 0.8, 0.58, boxstyle="round,pad=0.02")
         box.set(facecolor="none", edgecolor=BLUE if name == "Plan" else GREY, linewidth=1.4)
@@ -100,8 +101,8 @@ def pipeline() -> str:
         axes.text(left + 0.5, low + 0.47, name, color=BLUE, fontsize=13, **centered)
         axes.text(left + 0.5, low + 0.22, text, color=GREY, fontsize=10, **centered)
     forth = [((k + 0.92, 1.11), (k + 1.08, 1.11)) for k in range(3)]
-    down = ((3.3, 0.8), (3.3, 0.68))
-    back = [((2.58 - k, 0.36), (2.42 - k, 0.36)) for k in range(2)]
+    down = ((3.5, 0.8), (3.5, 0.68))
+    back = [((3.08 - k, 0.36), (2.92 - k, 0.36)) for k in range(3)]
     for start, end in [*forth, down, *back]:
         axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": GREY, "lw": 1.4})
     return _svg(figure)

@@ -17,7 +17,7 @@ LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 0.9, 4000), 1, 600).asty
 def test_positions_are_those_of_plans():
     batching = bw.TokenBudget(1500, pad_to_multiple_of=4)
     positions = bw.mixing_dial(LENGTHS, batching, accumulate=8, world_size=2, seed=3, epochs=2)
-    assert [each.mixing for each in positions] == ["stratified", 64, 16, 4, 1, "update"]
+    assert [each.mixing for each in positions] == ["stratified", 64, 16, 4, "update"]
     for each in positions:
         planner = bw.Planner(
             LENGTHS,

@@ -167,7 +167,7 @@ class TokenBudget:
             values, counts = on_grid(values, counts, self.slack, phase / _PHASES)
         updates = None if num_batches is None else num_batches // strata
         found = None
-        if self.mixing == "update":
+        if self.mixing in {"update", 1}:
             found = cut_by_update(values, counts, self._limit, strata, updates)
         elif self.mixing != "stratified":
             found = cut_in_windows(

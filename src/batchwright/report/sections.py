@@ -114,6 +114,7 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
             "mixing": str(each.mixing),
             "padding": percent(1 - each.efficiency),
             "dispersion": f"{each.dispersion:.2f}",
+            "variety": "" if each.variety is None else f"{each.variety:.2f}",
             "batches": number(each.num_batches),
         }
         for each in positions
@@ -124,7 +125,10 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
         rows=rows,
         bars=[each.efficiency for each in positions],
         plots=[partial(dial_points, "Mixing dial", positions)] if positions else [],
-        note=f"{note} Dispersion: 1 is a plain shuffle, less is more even.",
+        note=(
+            f"{note} Dispersion: 1 is a plain shuffle, less is more even. Variety: the samples "
+            "that share a batch with a sample over 8 epochs, relative to a plain shuffle."
+        ),
     )
 
 

@@ -14,11 +14,12 @@ from batchwright.batching import TokenBudget
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import Lengths
 from batchwright.planner import Planner
+from batchwright.stats.variety import variety
 from batchwright.typing import IntoLengths
 
 Mixing = Literal["stratified", "update"] | int
 
-POSITIONS: tuple[Mixing, ...] = ("stratified", 64, 16, 4, 1, "update")
+POSITIONS: tuple[Mixing, ...] = ("stratified", 64, 16, 4, "update")
 """From the least padding to updates with the same share of every length."""
 
 
@@ -31,6 +32,8 @@ class DialPosition:
     num_batches: int  # of an epoch
     efficiency: float  # real over padded tokens, mean of a few epochs
     dispersion: float  # how unlike updates are, mean of a few epochs: 1 is a shuffle, less is even
+    # Distinct samples that share a batch with a sample over 8 epochs, relative to a shuffle.
+    variety: float | None = None
 
 
 def mixing_dial(
@@ -90,6 +93,7 @@ def mixing_dial(
                 len(planner),
                 float(np.mean([each.efficiency for each in stats])),
                 float(np.mean([each.dispersion for each in stats])),
+                variety(planner).batch,
             )
         )
     return tuple(found)
