@@ -33,9 +33,13 @@ class Planner:
     further, `last` decides. A planner is a pure function of its arguments and the epoch: every
     rank, worker and machine computes the same plan without communication.
 
+    Samples are sorted by length once. Where the order and the batching look only at lengths, a plan
+    is then computed batch by batch, when it is asked for, and nothing as large as the data is made
+    per epoch; otherwise a plan holds arrays.
+
     Args:
-        lengths: integer[n], one length per sample (tokens, frames, patches); or integer[n, k],
-            several: source and target, height and width.
+        lengths: integer[n], one length per sample (tokens, frames, patches); integer[n, k],
+            several: source and target, height and width; or a `LengthIndex`.
         max_tokens: Short for ``batching=TokenBudget(max_tokens)``.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or any
             function ``(order, lengths, rng) → Plan``.
@@ -134,7 +138,8 @@ class Planner:
 
         Returns:
             The global plan, of all ranks, in the sequence of training; ``plan.shard(rank,
-            world_size)`` is one rank's part. O(n), and one sort of 64-bit keys.
+            world_size)`` is one rank's part. O(1) where batches are computed when asked for, O(n)
+            where the plan holds arrays.
 
         Raises:
             PlanError: If the epoch is no whole number, or a batching is no pure function.

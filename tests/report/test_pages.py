@@ -67,12 +67,12 @@ def test_a_page_asks_nobody_for_anything_and_holds_the_facts(found, name):
     ("name", "plots", "bars"),
     [
         # Lengths, shapes, dial, cost; without SOURCE only what the file knows.
-        ("padded", 4, 2 + 6),
+        ("padded", 4, 2 + 5),
         ("packed", 3, 2),
         ("fixed", 3, 2),
         ("single", 1, 2),
         ("alone", 0, 0),
-        ("advise", 2, 5 + 6),
+        ("advise", 2, 5 + 5),
         ("earlier", 2, 0),
         # Time, tokens, shapes (those of planned+bf16 are planned's), pacing, coverage.
         ("compare", 7, 4),
