@@ -19,6 +19,7 @@ FLOORS = [
             "epochs",
             "functions",
             "index",
+            "indexed",
             "layout",
             "lengths",
             "oversize",

@@ -8,84 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchwright._keyed import hashed, key_of
-from batchwright.batches import Deal, Entries, OnDemand, Part
+from batchwright.batches import Deal, OnDemand, Part
 from batchwright.batching.cut import Cut, Cuts, Even
 from batchwright.epochs import Counted, most_batches
-from batchwright.index import LengthIndex
+from batchwright.indexed import Indexed
 from batchwright.layout import Layout
-from batchwright.lengths import Lengths
 from batchwright.order.pools import variation
-from batchwright.oversize import Items, fit_items
+from batchwright.oversize import Items
 from batchwright.plans import Origin, Plan
 from batchwright.typing import (
     Batching,
     IntArray,
     Order,
-    Oversize,
     PartsOf,
     Sorted,
     SortedBatching,
     SortedOrder,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Indexed:
-    """All samples within the budget, or pieces of samples, sorted by a `LengthIndex`."""
-
-    index: LengthIndex
-    values: IntArray  # as `Sorted` has them: none above the budget
-    counts: IntArray
-    skip: int = 0  # the longest samples, which are left out
-    items: Items | None = None  # pieces of samples, which the index is of. None: samples
-
-    def take(self, positions: IntArray) -> IntArray:
-        """Return the samples or pieces at some positions, int64[...]."""
-        if self.skip:
-            positions = positions + self.skip
-        found: IntArray = self.index.ids[positions].astype(np.int64)
-        return found
-
-    def entries(self, taken: IntArray) -> Entries:
-        """Return the samples of pieces, and where in them these begin."""
-        return Entries(taken) if self.items is None else Entries(*self.items.samples(taken))
-
-    def identity(self) -> str:
-        """Return the hash of the lengths, and how many of them are left out."""
-        return f"{self.index.fingerprint} {self.skip}"
-
-    @classmethod
-    def of_items(cls, items: Items, lengths: Lengths) -> Indexed:
-        """Sort what a policy made of lengths; the longest of them may be left out."""
-        is_given = items.lengths is lengths.array
-        index = LengthIndex.build(lengths if is_given else items.lengths)
-        skip = items.dropped.size
-        kept = int(np.searchsorted(np.cumsum(index.counts), skip, side="right"))
-        pieces = None if items.first is None else items
-        return cls(index, index.values[kept:], index.counts[kept:], skip, pieces)
-
-    @classmethod
-    def of(cls, index: LengthIndex, layout: Layout, oversize: Oversize) -> tuple[Indexed, Items]:
-        """Apply the policy for samples that alone exceed the budget.
-
-        Returns:
-            The samples, and what became of the longest of them; without the lengths of each.
-        """
-        values, counts, limit = index.values, index.counts, layout.longest_row
-        fits = layout.fits(values)
-        nothing = np.empty(0, dtype=np.int64)
-        if fits.all():
-            return cls(index, values, counts), Items(nothing)
-        over = int(counts[~fits].sum())
-        if oversize == "drop" and fits.any():
-            dropped = np.sort(index.ids[:over].astype(np.int64))
-            return cls(index, values[fits], counts[fits], over), Items(nothing, dropped)
-        if oversize == "truncate" and limit is not None:
-            merged = np.append(limit, values[fits]), np.append(over, counts[fits])
-            return cls(index, *merged), Items(nothing, max_length=limit)
-        items = fit_items(index.lengths(), layout, oversize)  # raises, or splits
-        pieces = LengthIndex.build(items.lengths)
-        return cls(pieces, pieces.values, pieces.counts, items=items), items
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,9 @@ from batchwright.batching import Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import BudgetError, PlanError
-from batchwright.functions import Functions, Indexed, Sized, is_by_length
+from batchwright.functions import Functions, Sized, is_by_length
 from batchwright.index import LengthIndex
+from batchwright.indexed import Indexed
 from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals
 from batchwright.order import Shuffle, as_order

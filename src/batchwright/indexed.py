@@ -1,0 +1,84 @@
+"""The samples of an epoch that visits all of them: those of a length index, within the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from batchwright.batches import Entries
+from batchwright.index import LengthIndex
+from batchwright.layout import Layout
+from batchwright.lengths import Lengths
+from batchwright.oversize import Items, fit_items
+from batchwright.typing import IntArray, Oversize
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """All samples within the budget, or pieces of samples, sorted by a `LengthIndex`."""
+
+    index: LengthIndex
+    skip: int = 0  # the longest samples, which are left out
+    limit: int | None = None  # what longer samples are cut to. None: none is cut
+    items: Items | None = None  # pieces of samples, which the index is of. None: samples
+    values: IntArray = field(init=False)  # as `Sorted` has them: none above the budget
+    counts: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count the samples that are left of each length."""
+        values, counts = self.index.values, self.index.counts
+        if self.skip:
+            kept = int(np.searchsorted(np.cumsum(counts), self.skip, side="right"))
+            values, counts = values[kept:], counts[kept:]
+        if self.limit is not None and (over := int(np.count_nonzero(values > self.limit))):
+            values = np.append(self.limit, values[over:])
+            counts = np.append(counts[:over].sum(), counts[over:])
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "counts", counts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without what can be counted again."""
+        return Indexed, (self.index, self.skip, self.limit, self.items)
+
+    def take(self, positions: IntArray) -> IntArray:
+        """Return the samples or pieces at some positions, int64[...]."""
+        if self.skip:
+            positions = positions + self.skip
+        found: IntArray = self.index.ids[positions].astype(np.int64)
+        return found
+
+    def entries(self, taken: IntArray) -> Entries:
+        """Return the samples of pieces, and where in them these begin."""
+        return Entries(taken) if self.items is None else Entries(*self.items.samples(taken))
+
+    def identity(self) -> str:
+        """Return the hash of the lengths, and how many of them are left out."""
+        return f"{self.index.fingerprint} {self.skip}"
+
+    @classmethod
+    def of_items(cls, items: Items, lengths: Lengths) -> Indexed:
+        """Sort what a policy made of lengths; the longest of them may be left out."""
+        is_given = items.lengths is lengths.array
+        index = LengthIndex.build(lengths if is_given else items.lengths)
+        return cls(index, items.dropped.size, items=None if items.first is None else items)
+
+    @classmethod
+    def of(cls, index: LengthIndex, layout: Layout, oversize: Oversize) -> tuple[Indexed, Items]:
+        """Apply the policy for samples that alone exceed the budget.
+
+        Returns:
+            The samples, and what became of the longest of them; without the lengths of each.
+        """
+        nothing, limit = np.empty(0, dtype=np.int64), layout.longest_row
+        fits = layout.fits(index.values)
+        if fits.all():
+            return cls(index), Items(nothing)
+        if oversize == "drop" and fits.any():
+            over = int(index.counts[~fits].sum())
+            dropped = np.sort(index.ids[:over].astype(np.int64))
+            return cls(index, over), Items(nothing, dropped)
+        if oversize == "truncate" and limit is not None:
+            return cls(index, limit=limit), Items(nothing, max_length=limit)
+        items = fit_items(index.lengths(), layout, oversize)  # raises, or splits
+        return cls(LengthIndex.build(items.lengths), items=items), items
