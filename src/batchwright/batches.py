@@ -21,6 +21,9 @@ Numbers: TypeAlias = range | IntArray
 _TOGETHER = 1 << 10
 """Batches that are computed together."""
 
+TOGETHER = 64
+"""Batches that loaders compute together: many are quicker, few are soon ready."""
+
 
 class Entries(NamedTuple):
     """The samples of a batch, or of several, one after the other."""
@@ -299,6 +302,11 @@ class OnDemand:
             return sum(part.cut.num_samples for part in self.parts)
         return _counted(self, most)
 
+    def tokens(self) -> int | None:
+        """Count the tokens of a whole epoch. None: of a part of one they are not known."""
+        samples = [part.samples for part in self.parts]
+        return sum(int(each.values @ each.counts) for each in samples) if self._is_whole else None
+
     @property
     def _is_whole(self) -> bool:
         """Whether these are all batches of all parts."""
@@ -307,8 +315,7 @@ class OnDemand:
 
     def identity(self) -> str:
         """Hash the settings of all parts. O(distinct lengths)."""
-        places = self.places if isinstance(self.places, range) else self.places.tobytes()
-        text = f"{[part.described() for part in self.parts]} {places!r}"
+        text = f"{[part.described() for part in self.parts]} {_text(self.places)}"
         return hash_of(text.encode())
 
 
@@ -373,7 +380,7 @@ class Halved:
 
     def identity(self) -> str:
         """Hash the identity of the whole batches, and which are split."""
-        text = f"{self.inner.identity()} {self.split.tolist()} {list(self.places)!r:.1000}"
+        text = f"{self.inner.identity()} {self.split.tobytes()!r} {_text(self.places)}"
         return hash_of(text.encode())
 
 
@@ -449,6 +456,10 @@ def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
         source += np.arange(low, high)
         np.take(values, source, out=out[low:high], mode="clip")  # "clip" writes without a copy
     return out
+
+
+def _text(places: Numbers) -> str:
+    return repr(places if isinstance(places, range) else hash_of(places.tobytes()))
 
 
 def _chosen(places: Numbers, numbers: Numbers) -> Numbers:

@@ -325,6 +325,22 @@ class Planner:
         )
 
 
+def replanned(
+    planner: Planner, *, batching: Batching, step_tokens: int | None, last: Last
+) -> Planner:
+    """Make a planner of the same lengths, order and seed with other settings."""
+    index = planner._index  # noqa: SLF001 -- sorted already
+    return Planner(
+        planner.lengths if index is None else index,
+        batching=batching,
+        order=planner.order,
+        seed=planner.seed,
+        step_tokens=step_tokens,
+        cost=planner.cost,
+        last=last,
+    )
+
+
 def is_alike(planner: Planner, plan: Plan) -> bool:
     """Say whether a planner makes the same plan of another epoch, as for validation.
 

@@ -221,7 +221,7 @@ class Plan:
     @property
     def starts(self) -> IntArray | None:
         """Where in its sample each entry begins, int64[m]; None: at 0. See `indices`."""
-        return self._arrays.starts
+        return self._arrays.starts if has_pieces(self) else None
 
     @property
     def sizes(self) -> IntArray:
@@ -375,6 +375,11 @@ class Plan:
         from batchwright.plan_file import load_plan
 
         return load_plan(path, Plan, Origin)
+
+
+def has_pieces(plan: Plan) -> bool:
+    """Say whether a plan splits samples, as its first batch shows."""
+    return plan.batches.batch(0).starts is not None
 
 
 def replaced(

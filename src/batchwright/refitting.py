@@ -10,7 +10,7 @@ import numpy.typing as npt
 from batchwright.batches import Arrays
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, Padded, layout_of
-from batchwright.plans import Plan, replaced
+from batchwright.plans import Plan, has_pieces, replaced
 from batchwright.typing import IntArray, LengthArray, State
 
 _MOST_PARTS = 16
@@ -29,7 +29,7 @@ class Fit:
     @classmethod
     def of(cls, plan: Plan) -> "Fit":
         """Return what the batches of a plan keep."""
-        return cls(plan.layout, plan.starts is not None)
+        return cls(plan.layout, has_pieces(plan))
 
     def described(self) -> State:
         """Return the settings that differ from their defaults, for JSON."""

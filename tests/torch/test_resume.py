@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import batchwright as bw
 from batchwright._states import sealed
@@ -455,3 +456,47 @@ def test_resuming_within_a_made_plan_goes_through_nothing_that_is_over():
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("batching", [bw.TokenBudget(256), bw.Packing(256), bw.FixedSize(8)])
+def test_ranks_resume_without_making_a_whole_plan(batching, tmp_path, monkeypatch):
+    index = bw.LengthIndex.build(log_normal(20_000), tmp_path / "lengths.index")
+    whole = bw.Planner(index, batching=batching, world_size=4)(1)
+    expected = np.concatenate([*whole[40:]]).tolist()
+    monkeypatch.delattr(bw.Plan, "_arrays")
+    monkeypatch.delattr(bw.Planner, "lengths")
+
+    def sampler(world_size, rank):
+        planner = bw.Planner(index, batching=batching, world_size=world_size)
+        return PlanBatchSampler(planner, rank=rank, world_size=world_size)
+
+    first = sampler(4, 0)
+    first.set_epoch(1)
+    next(iter(first))
+    state = through_json(first.state_after(10))
+    resumed = [sampler(3, rank) for rank in range(3)]
+    for each in resumed:
+        each.load_state_dict(state)
+    assert dealt_back([list(each) for each in resumed]) == expected
+    dataset = list(range(20_000))
+    resumed[0].load_state_dict(state)
+    loader = DataLoader(dataset, batch_sampler=resumed[0], collate_fn=list)
+    assert next(iter(loader)) == expected[: len(whole[40])]
+    through_json(resumed[0].state_after(5))
+
+
+def test_a_state_that_holds_the_digest_of_arrays_is_accepted():
+    """As version 0.2.0 saved it."""
+    planner = bw.Planner(
+        [9, *log_normal(50, longest=8)],
+        batching=bw.TokenBudget(8, oversize="drop"),
+        order=bw.Sequential(),
+    )
+    sampler = PlanBatchSampler(planner)
+    batches = list(sampler)
+    state = sampler.state_after(4)
+    assert state["plan"] == planner(0).identity() != planner(0).digest()
+    fields = {name: state[name] for name in state if name not in {"version", "checksum"}}
+    fields["plan"] = planner(0).digest()
+    sampler.load_state_dict(sealed(fields, version=state["version"]))
+    assert list(sampler) == batches[4:]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import epoch_number, whole_number
+from batchwright.batches import TOGETHER, Arrays, Entries
 from batchwright.errors import MissingExtraError, PlanError
 from batchwright.keras.weights import MeanWeight, mean_weight, require_sums, scaled
 from batchwright.planner import Planner, is_alike
@@ -35,6 +36,7 @@ class EpochBatches:
         self.plan, self.mean = plan, mean
         self._fetch, self._workers = fetch, workers
         self._pending: dict[int, Future[Batch]] = {}
+        self._block: tuple[int, Arrays] | None = None
         self._lock = Lock()
         self._threads = None
         if workers:
@@ -64,11 +66,8 @@ class EpochBatches:
     def _fetched(self, number: int) -> Batch:
         """Fetch a batch, and scale its weights."""
         plan = self.plan
-        entries = [plan[number]]
-        if plan.starts is not None:
-            first = int(plan.offsets[number])
-            entries.append(plan.starts[first : first + entries[0].size])
-        batch = self._fetch(*entries)
+        entries = self._entries(number)
+        batch = self._fetch(*(each for each in entries if each is not None))
         if not isinstance(batch, tuple | list):
             return batch
         if len(batch) == 2 and self.mean is not None:
@@ -81,7 +80,7 @@ class EpochBatches:
             return batch
         x, y, sample_weight = batch
         most = plan.layout.max_length
-        is_cut = isinstance(most, int) and plan.starts is None and np.ndim(sample_weight) == 2
+        is_cut = isinstance(most, int) and entries.starts is None and np.ndim(sample_weight) == 2
         # Columns without a weight are padding, which fetch may add to have fewer shapes.
         if is_cut and np.asarray(sample_weight)[:, most:].any():
             raise PlanError(
@@ -90,6 +89,15 @@ class EpochBatches:
                 "Truncate them in fetch, to plan.layout.max_length."
             )
         return batch if self.mean is None else (x, y, scaled(sample_weight, self.mean))
+
+    def _entries(self, number: int) -> Entries:
+        """Return a batch of the plan: batches are computed a block at a time, for all threads."""
+        held = self._block
+        if held is None or held[0] != number // TOGETHER:
+            first = number - number % TOGETHER
+            several = range(first, min(first + TOGETHER, len(self)))
+            held = self._block = number // TOGETHER, self.plan.batches.select(several).arrays()
+        return held[1].batch(number % TOGETHER)
 
 
 class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
@@ -247,11 +255,8 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
 
     def _begin(self, epoch: int) -> None:
         plans = self._plans
-        if isinstance(plans, Planner):
-            plan, lengths = plans(epoch), plans.lengths
-        else:
-            plan, lengths = plans, None
-        mean = mean_weight(plan, lengths, self._weights) if self.exact else None
+        planner, plan = (plans, plans(epoch)) if isinstance(plans, Planner) else (None, plans)
+        mean = mean_weight(plan, planner, self._weights) if self.exact else None
         self._epoch = epoch
         self._batches = EpochBatches(plan, self._fetch, mean, self._threads)
 

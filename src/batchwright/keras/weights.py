@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.batches import OnDemand
 from batchwright.errors import LossError, PlanError
-from batchwright.plans import Plan
-from batchwright.typing import Field, LengthArray
+from batchwright.planner import Planner
+from batchwright.plans import Plan, has_pieces
+from batchwright.typing import Field
 
 MeanWeight: TypeAlias = tuple[float, float | None]
 """The total weight of a batch, averaged over an epoch: for weights float[B], one for each sample,
@@ -17,34 +19,39 @@ and float[B, T], one for each token; None: unknown."""
 
 
 def mean_weight(
-    plan: Plan, lengths: LengthArray | None, weights: npt.ArrayLike | None = None
+    plan: Plan, planner: Planner | None, weights: npt.ArrayLike | None = None
 ) -> MeanWeight:
     """Average the total weights of an epoch's batches, over all ranks.
 
     Without weights float64[n], a sample counts its length if tokens have weights, else 1.
     """
     if weights is None:
-        tokens = None if lengths is None else float(plan.entry_lengths(lengths).sum()) / len(plan)
-        return plan.indices.size / len(plan), tokens
+        tokens = plan.batches.tokens() if isinstance(plan.batches, OnDemand) else None
+        if planner is None:
+            return plan.num_samples / len(plan), None
+        if tokens is None:
+            tokens = int(plan.entry_lengths(planner.lengths).sum())
+        return plan.num_samples / len(plan), tokens / len(plan)
     each = np.asarray(weights, dtype=np.float64)
     if each.ndim != 1 or not np.isfinite(each).all() or (each < 0).any() or not each.any():
         raise LossError(
             f"weights of shape {list(each.shape)}: expected [n], finite numbers of at least 0, "
             "not all 0: the weight of each sample in the loss."
         )
-    if plan.starts is not None:
+    if has_pieces(plan):
         raise PlanError(
             "weights are of whole samples, but the plan splits some. Omit weights: tokens are "
             "counted from the planner's lengths."
         )
-    planned, largest = plan.origin.num_samples, int(plan.indices.max())
+    planned = plan.origin.num_samples
+    largest = int(plan.indices.max()) if planned is None else planned - 1
     if largest >= each.size or planned not in {None, each.size}:
         samples = f"{planned} samples" if planned else f"sample {largest}"
         raise PlanError(
             f"the plan is of {samples}, but there are {each.size} weights. Give one for every "
             "sample."
         )
-    mean = float(each[plan.indices].sum()) / len(plan)
+    mean = sum(float(each[block.indices].sum()) for block in plan.batches.blocks()) / len(plan)
     return mean, mean
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 
 from batchwright._checks import whole_number
 from batchwright.errors import LossError
+from batchwright.plans import has_pieces
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
 from batchwright.torch.data.rows import is_array
 from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
@@ -117,12 +118,13 @@ def _weight_everywhere(
 ) -> float:
     """Return the weight over all ranks of some batches, which weigh `tokens` on this one."""
     course = sampler.course
-    if course is None or course.plan is None or course.plan.starts is not None:
+    if course is None or course.plan is None or has_pieces(course.plan):
         raise LossError(
             "sample_weights are of whole samples; this plan splits long ones. Leave them out."
         )
-    planned, largest = course.plan.origin.num_samples, course.plan.indices.max()
-    if planned not in {None, weights.size} or largest >= weights.size:
+    planned = course.plan.origin.num_samples
+    largest = int(course.plan.indices.max()) if planned is None else planned - 1
+    if largest >= weights.size or planned not in {None, weights.size}:
         samples = f"with sample {largest}" if planned is None else f"of {planned} samples"
         raise LossError(
             f"{weights.size} sample_weights for a plan {samples}: expected one for each sample of "

@@ -13,9 +13,10 @@ from torch.utils.data import Subset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from batchwright._checks import epoch_number
+from batchwright.batches import TOGETHER, Arrays
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
-from batchwright.plans import Plan
+from batchwright.plans import Plan, has_pieces
 from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
 from batchwright.torch.data.plan_source import as_source
@@ -237,6 +238,8 @@ class PlanIterator(Iterator[Entries]):
         self._course: Course | None = None
         self._rank = 0
         self._taken = 0
+        self._block: Arrays | None = None  # the batches from `_first` on, computed together
+        self._first = 0
 
     def __next__(self) -> Entries:
         """Return the next batch, as plain integers: data sets expect them."""
@@ -246,15 +249,19 @@ class PlanIterator(Iterator[Entries]):
         if plan is None or self._taken >= len(course):
             self._end(course)
             raise StopIteration
-        batch = course.start + self._taken * course.world_size + self._rank
+        if self._block is None or self._taken >= self._first + len(self._block):
+            first = course.start + self._taken * course.world_size
+            last = min(first + TOGETHER * course.world_size, len(plan))
+            numbers = range(first + self._rank, last, course.world_size)
+            self._block, self._first = plan.batches.select(numbers).arrays(), self._taken
+        entries = self._block.batch(self._taken - self._first)
         self._taken += 1
-        entries: list[int] = plan[batch].tolist()
-        if plan.starts is None:
-            return entries
-        starts = plan.starts[plan.offsets[batch] : plan.offsets[batch + 1]].tolist()
-        size = plan.layout.max_length
+        samples: list[int] = entries.samples.tolist()
+        if entries.starts is None:
+            return samples
+        starts, size = entries.starts.tolist(), plan.layout.max_length
         ends = [None if size is None else start + size for start in starts]
-        return list(map(Piece, entries, starts, ends))
+        return list(map(Piece, samples, starts, ends))
 
     def state_dict(self) -> State:
         """Return where the iterator is: less than 1 KB, which JSON can keep."""
@@ -263,7 +270,7 @@ class PlanIterator(Iterator[Entries]):
     def load_state_dict(self, state: State) -> None:
         """Go on where a state was saved; see `PlanBatchSampler.load_state_dict`."""
         self._course, self._rank = self._begin(state)
-        self._taken = 0
+        self._taken, self._block = 0, None
 
 
 def planned_sampler(loader: object) -> PlanBatchSampler:
@@ -322,7 +329,7 @@ def check_loader(plan: Plan, dataset: object, collate_fn: object) -> None:
             "Plan with one length for each sample, after every filter; to train on a part, give "
             "the loader a torch.utils.data.Subset."
         )
-    if plan.starts is not None:
+    if has_pieces(plan):
         if not _takes_pieces(dataset):
             raise PlanError(
                 f'the plan splits long samples (oversize="split"), and a {type(dataset).__name__} '

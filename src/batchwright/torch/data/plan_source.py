@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
-from batchwright.planner import Planner, is_alike
+from batchwright.planner import Planner, is_alike, replanned
 from batchwright.plans import Plan
 from batchwright.sharding import share
 from batchwright.typing import Last, LengthArray
@@ -24,12 +24,16 @@ class PlannerSource:
         self.seed = operator.index(planner.seed)
         self.fingerprint: str | None = planner.fingerprint
         self.last: Last = planner.last
-        self.lengths: LengthArray | None = planner.lengths
         self.settings: Settings | None = {
             "batching": described(planner.batching),
             "step_tokens": None if planner.step_tokens is None else int(planner.step_tokens),
             "last": planner.last,
         }
+
+    @property
+    def lengths(self) -> LengthArray | None:
+        """The lengths, for another budget."""
+        return self._planner.lengths
 
     def __reduce__(self) -> tuple[type, tuple[Planner]]:
         """Go to another process, where plans are made again."""
@@ -45,13 +49,10 @@ class PlannerSource:
             return self
         batching = rebuilt(settings["batching"])
         try:
-            planner = Planner(
-                self._planner.lengths,
+            planner = replanned(
+                self._planner,
                 batching=batching,
-                order=self._planner.order,
-                seed=self._planner.seed,
                 step_tokens=settings["step_tokens"],
-                cost=self._planner.cost,
                 last=settings["last"],
             )
         except BatchwrightError as error:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 from batchwright._states import fits, opened, sealed
+from batchwright.batches import Arrays
 from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
@@ -56,7 +57,14 @@ class Beginning(NamedTuple):
 
     source: PlanSource
     num_batches: int
-    digest: str
+    identity: str
+
+    def is_of(self, plan: Plan) -> bool:
+        """Check whether this plan is it; earlier versions saved the digest of arrays."""
+        if len(plan) != self.num_batches:
+            return False
+        is_same = self.identity == plan.identity()
+        return is_same or (isinstance(plan.batches, Arrays) and self.identity == plan.digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +84,7 @@ class Position:
             "fingerprint": plans.fingerprint,
             "settings": plans.settings,
             "num_batches": None if self.begun is None else self.begun.num_batches,
-            "plan": None if self.begun is None else self.begun.digest,
+            "plan": None if self.begun is None else self.begun.identity,
             "legs": [leg.described() for leg in self.legs],
         }
         return sealed(fields, version=STATE_VERSION)
@@ -112,7 +120,7 @@ class Course:
         """The plan that the epoch began with; hashed on demand."""
         if self.known is not None or self.plan is None:
             return self.known
-        return Beginning(self.source, len(self.plan), self.plan.digest())
+        return Beginning(self.source, len(self.plan), self.plan.identity())
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
@@ -136,14 +144,14 @@ def read_position(
         version=STATE_VERSION,
         how="iter(sampler).state_dict() or sampler.state_after(…)",
     )
-    epoch, num_batches, digest = fields["epoch"], fields["num_batches"], fields["plan"]
+    epoch, num_batches, hashed = fields["epoch"], fields["num_batches"], fields["plan"]
     settings = fields["settings"]
     fit = all(fits(fields[name], _FIELDS[name]) for name in _FIELDS)
     if settings is not None:
         fit = fit and settings.keys() == {"batching", "step_tokens", "last"}
         fit = fit and isinstance(settings["batching"], dict | None)
     legs = _legs(fields["legs"]) if fit else None
-    if legs is None or epoch < 0 or len({bool(legs), num_batches is not None, bool(digest)}) > 1:
+    if legs is None or epoch < 0 or len({bool(legs), num_batches is not None, bool(hashed)}) > 1:
         raise PlanError(
             f"the state says epoch {epoch!r}, {num_batches!r} batches, legs {fields['legs']!r}; "
             "expected whole numbers, and legs of [world_size, accumulate, batches consumed by all "
@@ -168,7 +176,7 @@ def read_position(
         return Position(epoch)
     if planned_by is None:
         plans = source.rebuilt(settings)
-    return Position(epoch, legs, Beginning(plans, num_batches, digest))
+    return Position(epoch, legs, Beginning(plans, num_batches, hashed))
 
 
 def _legs(given: list[Field]) -> tuple[Leg, ...] | None:
@@ -202,11 +210,11 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
         return Course(epoch, Leg(world_size, accumulate, 0), whole, source)
     first = legs[0]
     began = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
-    if len(began) != begun.num_batches or began.digest() != begun.digest:
+    if not begun.is_of(began):
         raise PlanError(
-            f"epoch {epoch} was planned as {begun.num_batches} batches (digest "
-            f"{begun.digest[:8]}) for world_size={first.world_size}, accumulate="
-            f"{first.accumulate}; the same now gives {len(began)} (digest {began.digest()[:8]}). "
+            f"epoch {epoch} was planned as {begun.num_batches} batches (hash "
+            f"{begun.identity[:8]}) for world_size={first.world_size}, accumulate="
+            f"{first.accumulate}; the same now gives {len(began)} (hash {began.identity()[:8]}). "
             "Resume with the order, cost and batching that the run began with, or pass it: "
             "load_state_dict(state, planned_by=Planner(…))."
         )
