@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright._random import generator, ranked, shuffled, sorted_by_length
+from batchwright._random import generator, ranked, shuffled
 from tests import strategies
 
 
@@ -24,39 +24,19 @@ def test_shuffled_stays_in_its_pools(lengths, seed, data):
         assert sorted(order[start:stop]) == sorted(members[start:stop])
 
 
-@given(strategies.lengths(), st.integers(0, 2**60), st.data())
-def test_sorted_by_length_in_each_pool(lengths, seed, data):
-    members = shuffled(np.arange(lengths.size), generator(seed, "first"))
-    pools = pools_of(data, members.size)
-    order = sorted_by_length(members, lengths, generator(seed, "test"), pools=pools)
-    for start, stop in itertools.pairwise(pools):
-        assert sorted(order[start:stop]) == sorted(members[start:stop])
-        assert (np.diff(lengths[order[start:stop]].astype(np.int64)) <= 0).all()
-
-
-def test_lengths_too_large_to_share_a_key_with_an_index():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 2**50, 5000)
-    order = sorted_by_length(np.arange(5000), lengths, generator(0, "x"))
-    assert (np.diff(lengths[order]) <= 0).all()
-    assert np.array_equal(np.sort(order), np.arange(5000))
-
-
-def test_equal_lengths_and_shuffles_are_uniform():
+def test_shuffles_are_uniform():
     """Every sample comes to every place equally often: χ² of 6 samples over 6000 seeds."""
-    seen = np.zeros((2, 6, 6))
+    seen = np.zeros((6, 6))
     for seed in range(6000):
-        first = shuffled(np.arange(6), generator(seed, "order"))
-        second = sorted_by_length(np.arange(6), np.full(6, 9), generator(seed, "order"))
-        seen[0, np.arange(6), first] += 1
-        seen[1, np.arange(6), second] += 1
-    chi_squared = ((seen - 1000) ** 2 / 1000).sum(axis=(1, 2))
-    assert (chi_squared < 60).all()  # 25 degrees of freedom: beyond 60 once in 10⁴ times
+        order = shuffled(np.arange(6), generator(seed, "order"))
+        seen[np.arange(6), order] += 1
+    chi_squared = ((seen - 1000) ** 2 / 1000).sum()
+    assert chi_squared < 60  # 25 degrees of freedom: beyond 60 once in 10⁴ times
 
 
 def test_duplicated_members_are_all_kept():
     members = np.array([3, 3, 1, 3])
-    order = sorted_by_length(members, np.array([9, 9, 9, 9]), generator(0, "x"))
+    order = shuffled(members, generator(0, "x"))
     assert sorted(order.tolist()) == [1, 3, 3, 3]
 
 

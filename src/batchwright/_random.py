@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright.errors import PlanError
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.typing import FloatArray, IntArray
 
 BitArray: TypeAlias = npt.NDArray[np.uint64]
 
 BLOCK = 1 << 17
 """Entries worked on at a time, so that temporaries stay in the cache."""
-
-_ENOUGH_RANDOM_BITS = 20
 
 
 def generator(seed: int, purpose: str, *keys: int) -> np.random.Generator:
@@ -72,26 +70,21 @@ def shuffled(
         >>> sorted(order[:3].tolist()), sorted(order[3:].tolist())
         ([0, 1, 2], [3, 4, 5])
     """
-    return _sorted_ids(members, None, rng, pools)
-
-
-def sorted_by_length(
-    members: IntArray,
-    lengths: LengthArray,
-    rng: np.random.Generator,
-    *,
-    pools: IntArray | None = None,
-) -> IntArray:
-    """Sort samples from long to short, equal lengths in random order, each inside its own pool.
-
-    Returns:
-        int64[m], a new array. O(m log m), in one sort of 64-bit keys.
-
-    Example:
-        >>> sorted_by_length(np.arange(4), np.array([5, 9, 1, 7]), generator(0, "x")).tolist()
-        [1, 3, 0, 2]
-    """
-    return _sorted_ids(members, lengths, rng, pools)
+    if not members.size:
+        return members.copy()
+    keys = np.empty(members.size, dtype=np.uint64)
+    low = np.uint64((1 << int(members.max()).bit_length()) - 1)
+    for start in range(0, members.size, BLOCK):
+        block = members[start : start + BLOCK]
+        key = random_bits(rng, block.size)
+        key &= ~low
+        key |= block.astype(np.uint64)
+        keys[start : start + BLOCK] = key
+    edges = [0, keys.size] if pools is None else pools.tolist()
+    for start, stop in pairwise(edges):
+        keys[start:stop].sort()
+    keys &= low
+    return keys.view(np.int64)
 
 
 def ranked(scores: FloatArray, rng: np.random.Generator) -> IntArray:
@@ -118,55 +111,3 @@ def ranked(scores: FloatArray, rng: np.random.Generator) -> IntArray:
     keys.sort()
     keys &= low
     return mixed[keys.view(np.int64)]
-
-
-def _sorted_ids(
-    members: IntArray,
-    lengths: LengthArray | None,
-    rng: np.random.Generator,
-    pools: IntArray | None,
-) -> IntArray:
-    if not members.size:
-        return members.copy()
-    longest = 0 if lengths is None else int(lengths.max())
-    length_bits = longest.bit_length()
-    id_bits = int(members.max()).bit_length()
-    if lengths is not None and 64 - length_bits - id_bits < _ENOUGH_RANDOM_BITS:
-        return _stable_sorted(shuffled(members, rng, pools=pools), lengths, pools)
-
-    # Key: longest - length | random bits | sample index. Sorting it sorts everything at once.
-    keys = np.empty(members.size, dtype=np.uint64)
-    low = np.uint64((1 << id_bits) - 1)
-    down = np.uint64(length_bits)
-    up = np.uint64(64 - length_bits)
-    for start in range(0, members.size, BLOCK):
-        block = members[start : start + BLOCK]
-        key = random_bits(rng, block.size)
-        if lengths is not None and length_bits:
-            key >>= down
-            key |= (longest - lengths[block].astype(np.int64)).astype(np.uint64) << up
-        key &= ~low
-        key |= block.astype(np.uint64)
-        keys[start : start + BLOCK] = key
-    _sort_each(keys, pools)
-    keys &= low
-    return keys.view(np.int64)
-
-
-def _sort_each(keys: BitArray, pools: IntArray | None) -> None:
-    if pools is None:
-        keys.sort()
-        return
-    edges = pools.tolist()
-    for start, stop in pairwise(edges):
-        keys[start:stop].sort()
-
-
-def _stable_sorted(order: IntArray, lengths: LengthArray, pools: IntArray | None) -> IntArray:
-    """Sort a shuffled order by length where lengths are too large to share a key with an index."""
-    edges = [0, order.size] if pools is None else pools.tolist()
-    for start, stop in pairwise(edges):
-        piece = order[start:stop]
-        by_length = np.argsort(-lengths[piece].astype(np.int64), kind="stable")
-        order[start:stop] = piece[by_length]
-    return order
