@@ -1,14 +1,18 @@
 import hashlib
 import json
+import pickle
 import struct
+from copy import copy
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import batchwright as bw
+from batchwright._array_file import sealed
+from batchwright.batching.cut import Cut
 from batchwright.layout import Padded
 from batchwright.plans import Origin
 from tests.strategies import jobs
@@ -183,3 +187,174 @@ def test_odd_values_that_are_possible_can_be_measured():
     beyond = bw.Plan(np.array([0]), np.array([0, 1]), starts=np.array([9]))
     with pytest.raises(bw.errors.PlanError, match="after the end of a sample"):
         beyond.stats([5])
+
+
+# -- Plans that are computed from an index --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return bw.LengthIndex.build(LENGTHS, tmp_path_factory.mktemp("index") / "lengths.index")
+
+
+computed = pytest.mark.parametrize(
+    "batching",
+    [
+        bw.TokenBudget(128),
+        bw.TokenBudget(64, oversize="drop"),
+        bw.TokenBudget(64, oversize="truncate", slack=0.1),
+        bw.TokenBudget(128, mixing="update"),
+        bw.Packing(128),
+        bw.Buckets(3, max_tokens=128),
+        bw.FixedSize(7),
+    ],
+)
+
+
+@computed
+def test_a_plan_of_an_index_in_a_file_is_written_as_what_it_is_computed_from(
+    index, tmp_path, batching
+):
+    path = tmp_path / "plan.safetensors"
+    planner = bw.Planner(index, batching=batching, world_size=2, accumulate=2, seed=5)
+    whole = planner(3)
+    for plan in (whole, whole.shard(1, 2), whole[5:9], whole.take(np.array([4, 0, 2]))):
+        plan.save(path)
+        assert "recipe" in header_of(path)["__metadata__"]
+        loaded = bw.Plan.load(path)
+        assert [batch.tolist() for batch in loaded] == [batch.tolist() for batch in plan]
+        assert (loaded.layout, loaded.origin) == (plan.layout, plan.origin)
+        assert loaded == plan
+        assert loaded.identity() == plan.identity()
+        plan.save(path, arrays=True)
+        assert "indices" in header_of(path)
+        assert bw.Plan.load(path) == plan
+
+
+def header_of(path):
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + size])
+
+
+def test_other_plans_of_an_index_are_written_as_arrays(index, tmp_path):
+    path = tmp_path / "plan.safetensors"
+    split = bw.plan(index, batching=bw.Packing(40, oversize="split"))
+    for plan in (
+        split,
+        bw.equalize(bw.plan(index, max_tokens=128), multiple_of=11),
+        bw.plan(index, max_tokens=128, order=bw.Sequential()),
+        bw.plan(LENGTHS, max_tokens=128),
+    ):
+        plan.save(path)
+        assert "indices" in header_of(path)
+        assert bw.Plan.load(path) == plan
+
+
+def test_an_index_that_was_moved_is_found_or_named(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    index, path = there / "lengths.index", here / "plan.safetensors"
+    plan = bw.plan(bw.LengthIndex.build(LENGTHS, index), max_tokens=128)
+    plan.save(path)
+    elsewhere = index.rename(here / "other.index")
+    with pytest.raises(bw.errors.SourceNotFoundError, match=r"lengths\.index, which is not there"):
+        bw.Plan.load(path)
+    assert bw.Plan.load(path, index=elsewhere) == plan
+    beside = elsewhere.rename(here / "lengths.index")
+    assert bw.Plan.load(path) == plan
+    bw.LengthIndex.build(LENGTHS[::-1].copy(), beside)
+    with pytest.raises(bw.errors.PlanError, match="an index of other lengths"):
+        bw.Plan.load(path)
+    beside.write_bytes(b"nothing")
+    with pytest.raises(bw.errors.PlanError, match="not a length index"):
+        bw.Plan.load(path)
+
+
+def test_a_recipe_that_was_cut_or_changed_anywhere_is_refused(index, tmp_path):
+    path, changed = tmp_path / "plan.safetensors", tmp_path / "changed.safetensors"
+    bw.plan(index, batching=bw.TokenBudget(64, oversize="drop"), seed=3).save(path)
+    original, whole = bw.Plan.load(path), path.read_bytes()
+    for size in sorted({*range(0, len(whole), 97), 0, 1, 8, 9, len(whole) - 1}):
+        changed.write_bytes(whole[:size])
+        with pytest.raises(bw.errors.PlanError, match=r"changed\.safetensors: "):
+            bw.Plan.load(changed)
+    for place in range(0, len(whole), 11):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        changed.write_bytes(content)
+        try:
+            loaded = bw.Plan.load(changed)
+        except bw.errors.PlanError as error:
+            assert "changed.safetensors: " in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert loaded == original
+            assert (loaded.layout, loaded.origin) == (original.layout, original.origin)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"skip": -1},
+        {"skip": 10**12},
+        {"limit": 0},
+        {"deal": {"num_batches": 3, "start": 0, "world_size": 1, "accumulate": 1, "key": 1}},
+        {"deal": {"num_batches": 44, "start": 0, "world_size": 0, "accumulate": 1, "key": 1}},
+        {"deal": {"colour": 1}},
+        {"even": {"num_samples": 300, "num_batches": 0, "batch_size": 1}},
+        {"even": {"num_samples": 10**15, "num_batches": 10**15, "batch_size": 1}},
+        {"places": [0, 10**9, 1]},
+        {"places": [-3, 2, 1]},
+        {"places": [0, 0, 1]},
+        {"places": [0, 1, 0]},
+        {"places": [0]},
+        {"places": None},
+        {"key": "many"},
+        {"index": 3},
+        {"colour": "red"},
+        {"first": -1},
+        {"first": 2**62},
+        {"samples": 0},
+        {"batches": 2**40},
+        {"lengths": 0},
+        {"start": 2**63 - 1},
+    ],
+)
+def test_an_impossible_recipe_is_refused_though_the_checksum_is_right(index, tmp_path, changes):
+    path = tmp_path / "plan.safetensors"
+    bw.plan(index, max_tokens=128).save(path)
+    metadata = header_of(path)["__metadata__"]
+    del metadata["sha256"]
+    arrays = load_file(path)
+    ((name, value),) = changes.items()
+    if name in ("start", "samples", "first", "batches", "lengths"):
+        cut = copy(Cut.unpacked(arrays["cut"].tobytes()))
+        object.__setattr__(cut, name, np.append(getattr(cut, name)[:-1], value))
+        arrays["cut"] = np.frombuffer(cut.packed(), np.int8)
+    else:
+        metadata["recipe"] = json.dumps(json.loads(metadata["recipe"]) | changes)
+    save_file(arrays, path, metadata=sealed(arrays, metadata))
+    with pytest.raises(bw.errors.PlanError, match=r"plan\.safetensors: "):
+        bw.Plan.load(path)
+
+
+def test_plans_of_a_large_index_are_small_in_pickles_and_files(tmp_path):
+    """Ten million samples of up to 60,000 tokens; no batch of them is made."""
+    values, counts = np.arange(60_000, 0, -1), np.full(60_000, 170)
+    path = tmp_path / "lengths.index"
+    ids = np.memmap(tmp_path / "ids", np.uint32, "w+", shape=(int(counts.sum()),))
+    index = bw.LengthIndex(ids, values, counts, "0" * 32, path)
+    plan = bw.Planner(index, max_tokens=1 << 17, world_size=8)(0)
+    assert len(pickle.dumps(plan)) < 1 << 20
+    plan.save(tmp_path / "plan.safetensors")
+    assert (tmp_path / "plan.safetensors").stat().st_size < 1 << 20
+
+
+def test_a_pickled_plan_leaves_out_the_arrays_that_were_asked_for(index):
+    plan = bw.plan(index, max_tokens=128)
+    before = len(pickle.dumps(plan))
+    assert plan.indices.size == LENGTHS.size
+    assert len(pickle.dumps(plan)) == before
+    assert pickle.loads(pickle.dumps(plan)) == plan  # noqa: S301 -- made here

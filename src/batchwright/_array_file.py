@@ -36,6 +36,7 @@ class Kind(NamedTuple):
     version: str
     name: str
     made_by: str
+    others: tuple[int, ...] = ()  # versions that are read too
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -110,7 +111,7 @@ def _wrong(
     if metadata.get("format") != kind.format:
         return f"a safetensors file, but not {kind.name}. {kind.made_by}"
     version = metadata.get("format_version", "without a number")
-    if version != kind.version:
+    if version not in {kind.version, *map(str, kind.others)}:
         given = one_line(version, 40)
         return f"{kind.name} of format {given}, this version reads {kind.version}. {kind.made_by}"
     if num_arrays > _MOST_ARRAYS:

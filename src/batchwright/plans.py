@@ -363,18 +363,35 @@ class Plan:
 
         return plan_stats(self, lengths)
 
-    def save(self, path: str | Path) -> None:
-        """Write the plan as a safetensors file: arrays, and metadata as text. No code."""
+    def save(self, path: str | Path, *, arrays: bool = False) -> None:
+        """Write the plan as a safetensors file: arrays, and metadata as text. No code.
+
+        Args:
+            path: The file to write, whole or not at all.
+            arrays: Write all batches. Else a plan that is computed from a `LengthIndex` with a
+                path is written as what it is computed from: a few kilobytes, of use with that
+                index only.
+        """
         from batchwright.plan_file import save_plan
 
-        save_plan(self, path)
+        save_plan(self, path, as_arrays=arrays)
 
     @staticmethod
-    def load(path: str | Path) -> "Plan":
-        """Read a plan that `save` wrote; refuse a file that was truncated or changed."""
+    def load(path: str | Path, *, index: str | Path | None = None) -> "Plan":
+        """Read a plan that `save` wrote; refuse a file that was truncated or changed.
+
+        Args:
+            path: The file.
+            index: Where the index is that the plan is computed from. None: where it was, or beside
+                the file.
+
+        Raises:
+            SourceNotFoundError: If the file or the index is not there.
+            PlanError: If the file is damaged or no plan, or the index is of other lengths.
+        """
         from batchwright.plan_file import load_plan
 
-        return load_plan(path, Plan, Origin)
+        return load_plan(path, Plan, Origin, index)
 
 
 def has_pieces(plan: Plan) -> bool:

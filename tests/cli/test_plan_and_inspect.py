@@ -45,6 +45,23 @@ def test_inspect_says_of_the_saved_plan_what_plan_said(options, tmp_path):
     }
 
 
+def test_a_plan_of_an_index_is_a_small_file_beside_it(tmp_path):
+    index, path = tmp_path / "lengths.index", tmp_path / "plan.safetensors"
+    plan = bw.plan(bw.LengthIndex.build(LENGTHS, index), max_tokens=2_048)
+    facts = facts_of("plan", str(index), "--max-tokens", "2048", "-o", str(path))
+    assert path.stat().st_size < 8_000
+    assert facts["digest"] == plan.digest() == facts_of("inspect", str(path))["digest"]
+    moved = index.rename(tmp_path / "moved.index")
+    refused = invoke("inspect", str(path))
+    assert refused.exit_code == 2
+    assert "which is not there" in refused.stderr
+    again = facts_of("inspect", str(path), str(moved))
+    assert (again["digest"], again["efficiency"]) == (facts["digest"], facts["efficiency"])
+    refused = invoke("plan", str(moved), "--max-tokens", "2048", "--length", "words")
+    assert refused.exit_code == 2
+    assert "a length index has no columns" in refused.stderr
+
+
 def test_the_command_makes_the_plan_that_the_library_makes():
     options = ("--world-size", "4", "--step-tokens", "30000", "--seed", "5", "--epoch", "2")
     facts = facts_of(

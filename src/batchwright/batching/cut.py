@@ -7,6 +7,7 @@ gets is computed from a key, so nothing of the size of the data is ever made.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
@@ -25,6 +26,9 @@ Take: TypeAlias = Callable[[IntArray], IntArray]
 """Positions among the sorted samples, int64[...] → sample indices, the same shape."""
 
 _BLOCK = 1 << 16
+_LARGEST = 1 << 28
+"""Bytes that are unpacked at most."""
+
 _WORTH_A_LOOP = 1 << 11
 """Samples of a stretch from which it is dealt on its own, quicker than many together."""
 
@@ -87,6 +91,27 @@ class Cut:
         put(self, "_kinds", (edges, begins, listed))
         put(self, "_entries", (stretch, kind, held))
         put(self, "_ranks", (order, ends, edges[:-1][order] - ends + many))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without what can be computed again."""
+        return Cut.unpacked, (self.packed(),)
+
+    def packed(self) -> bytes:
+        """Return what the cut is made from, compressed: a few bytes for a stretch."""
+        columns = (self.start, self.samples, self.first, self.batches, self.lengths)
+        return zlib.compress(np.diff(columns, prepend=0).astype("<i8").tobytes())
+
+    @classmethod
+    def unpacked(cls, content: bytes, total: int = 2**62) -> Cut:
+        """Return the cut that was `packed`, or raise ValueError: no more than `total` samples."""
+        found = np.frombuffer(zlib.decompressobj().decompress(content, _LARGEST), "<i8")
+        columns = np.cumsum(found.reshape(5, -1), axis=1, dtype=np.int64)
+        start, samples, first, batches, _ = columns
+        is_good = bool((columns[[0, 2]] >= 0).all() and (columns[[1, 3, 4]] >= 1).all())
+        is_good = is_good and bool((columns[:4] <= total).all() and (batches <= samples).all())
+        if not is_good or (np.maximum(start + samples, first + batches) > total).any():
+            raise ValueError("these are no stretches of samples")
+        return cls(*columns)
 
     @property
     def num_samples(self) -> int:

@@ -53,7 +53,8 @@ def inspect(
             raise click.UsageError("--plot draws the mixing dial: add --dial.")
         plot_format(plot)
     check_outputs({"--plot": plot, "--html": html}, [plan, source, reading.tokenizer])
-    loaded = Plan.load(plan)
+    is_index = source is not None and reading.index(source) is not None
+    loaded = Plan.load(plan, index=source if is_index else None)
     has_dial = source is not None and _has_dial(loaded)
     if dial and not has_dial:
         raise click.UsageError(

@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from batchwright import sources
+from batchwright.index import LengthIndex
 from batchwright.sources.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class Reading:
         if not source:
             raise click.UsageError("SOURCE is empty; expected a file of lengths, or of a column.")
         start = time.perf_counter()
+        if (index := self.index(source)) is not None:
+            return index.lengths(), time.perf_counter() - start
         lengths = sources.read_lengths(
             source,
             column=self.length,
@@ -101,6 +104,16 @@ class Reading:
             cache=not self.no_cache,
         )
         return lengths, time.perf_counter() - start
+
+    def index(self, source: str) -> LengthIndex | None:
+        """Open a source that is a length index, by its name. None: it is no index."""
+        if Path(source).suffix != ".index":
+            return None
+        if self != Reading(no_cache=self.no_cache):
+            raise click.UsageError(
+                "a length index has no columns: leave out --length, --measure and --tokenizer."
+            )
+        return LengthIndex.open(source)
 
     def columns(self, source: str) -> LengthArray:
         """Read one column, integer[n], or several separated by commas, integer[n, k]."""

@@ -87,7 +87,7 @@ def plan(
     """Plan the batches of one epoch over the lengths in SOURCE.
 
     SOURCE holds one length per sample, or a column to measure: .npy, .parquet, .arrow, .jsonl
-    or .csv. Give one of --max-tokens, --pack and --batch-size.
+    or .csv; or it is an .index of lengths. Give one of --max-tokens, --pack and --batch-size.
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
@@ -98,7 +98,8 @@ def plan(
     start = time.perf_counter()
     names = ("seed", "world_size", "accumulate", "step_tokens", "cost")
     settings = {name: given[name] for name in names}
-    planned = Planner(lengths, batching=batching, order=order, **settings)(epoch)
+    given_lengths = reading.index(source) or lengths
+    planned = Planner(given_lengths, batching=batching, order=order, **settings)(epoch)
     seconds = time.perf_counter() - start
     if output is not None:
         planned.save(output)
