@@ -35,6 +35,19 @@ settings.load_profile(
 )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Fail where a file of tests cannot be imported.
+
+    Doctests of it are skipped, and what its failed import left counts as a module without tests.
+    """
+    report = yield
+    if report.skipped and "unable to import module" in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} cannot be imported: try it with -p no:doctest."
+    return report
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cheap_collections():
     """Keep what is imported out of garbage collections: each update that runs out of memory has one."""

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.plans import gathered
+from batchwright.batches import gathered
 from tests.strategies import jobs
 
 
@@ -115,10 +115,10 @@ def test_equal_plans_hash_alike(job, epoch):
     except bw.errors.PlanError:
         return
     plan = planner(epoch)
-    other = bw.Plan(plan.indices.copy(), plan.offsets.copy(), plan.starts, plan.dropped)
+    other = bw.Plan(plan.indices.copy(), plan.offsets.copy(), plan.starts, dropped=plan.dropped)
     assert plan == other
     assert hash(plan) == hash(other)
     turned = plan.indices[::-1].copy()
-    other = bw.Plan(turned, plan.offsets, plan.starts, plan.dropped)
+    other = bw.Plan(turned, plan.offsets, plan.starts, dropped=plan.dropped)
     assert (plan == other) == np.array_equal(turned, plan.indices)
     assert plan != 3

@@ -9,7 +9,6 @@ import numpy as np
 from batchwright.batches import Entries
 from batchwright.index import LengthIndex
 from batchwright.layout import Layout
-from batchwright.lengths import Lengths
 from batchwright.oversize import Items, fit_items
 from batchwright.typing import IntArray, Oversize
 
@@ -22,6 +21,7 @@ class Indexed:
     skip: int = 0  # the longest samples, which are left out
     limit: int | None = None  # what longer samples are cut to. None: none is cut
     items: Items | None = None  # pieces of samples, which the index is of. None: samples
+    source: str = ""  # of pieces, the hash of the lengths of samples
     values: IntArray = field(init=False)  # as `Sorted` has them: none above the budget
     counts: IntArray = field(init=False)
 
@@ -31,7 +31,7 @@ class Indexed:
         if self.skip:
             kept = int(np.searchsorted(np.cumsum(counts), self.skip, side="right"))
             values, counts = values[kept:], counts[kept:]
-        if self.limit is not None and (over := int(np.count_nonzero(values > self.limit))):
+        if self.limit is not None and (over := int(np.count_nonzero(values >= self.limit))):
             values = np.append(self.limit, values[over:])
             counts = np.append(counts[:over].sum(), counts[over:])
         object.__setattr__(self, "values", values)
@@ -39,7 +39,7 @@ class Indexed:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without what can be counted again."""
-        return Indexed, (self.index, self.skip, self.limit, self.items)
+        return Indexed, (self.index, self.skip, self.limit, self.items, self.source)
 
     def take(self, positions: IntArray) -> IntArray:
         """Return the samples or pieces at some positions, int64[...]."""
@@ -53,15 +53,8 @@ class Indexed:
         return Entries(taken) if self.items is None else Entries(*self.items.samples(taken))
 
     def identity(self) -> str:
-        """Return the hash of the lengths, and how many of them are left out."""
-        return f"{self.index.fingerprint} {self.skip}"
-
-    @classmethod
-    def of_items(cls, items: Items, lengths: Lengths) -> Indexed:
-        """Sort what a policy made of lengths; the longest of them may be left out."""
-        is_given = items.lengths is lengths.array
-        index = LengthIndex.build(lengths if is_given else items.lengths)
-        return cls(index, items.dropped.size, items=None if items.first is None else items)
+        """Return hashes of the lengths of samples and of pieces, and how many are left out."""
+        return f"{self.source} {self.index.fingerprint} {self.skip}"
 
     @classmethod
     def of(cls, index: LengthIndex, layout: Layout, oversize: Oversize) -> tuple[Indexed, Items]:
@@ -81,4 +74,5 @@ class Indexed:
         if oversize == "truncate" and limit is not None:
             return cls(index, limit=limit), Items(nothing, max_length=limit)
         items = fit_items(index.lengths(), layout, oversize)  # raises, or splits
-        return cls(LengthIndex.build(items.lengths), items=items), items
+        pieces = LengthIndex.build(items.lengths)
+        return cls(pieces, items=items, source=index.fingerprint), items

@@ -111,15 +111,16 @@ class Planner:
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
         self._index = lengths if isinstance(lengths, LengthIndex) else None
-        if self._index is None:
-            checked = Lengths.of(lengths)
-            if checked.array.flags.writeable:  # the caller may write to its array later
-                checked = Lengths(checked.array.copy())
-            self.lengths = checked.array
-            self.num_samples, self._fingerprint = len(checked.array), checked.fingerprint
+        if isinstance(lengths, LengthIndex):
+            known: LengthIndex | Lengths = lengths
+            self.num_samples = lengths.num_samples
         else:
-            self.num_samples, self._fingerprint = self._index.num_samples, self._index.fingerprint
-        self._functions = self._made_functions()
+            known = Lengths.of(lengths)
+            if known.array.flags.writeable:  # the caller may write to its array later
+                known = Lengths(known.array.copy())
+            self.lengths, self.num_samples = known.array, len(known.array)
+        self._fingerprint = known.fingerprint
+        self._functions = self._made_functions(known)
         self._resize(world_size, accumulate)
 
     def __len__(self) -> int:
@@ -180,18 +181,15 @@ class Planner:
         items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
         return Epochs(self.order, self.batching, items, totals(self.lengths), self.seed)
 
-    def _made_functions(self) -> Functions | None:
+    def _made_functions(self, lengths: LengthIndex | Lengths) -> Functions | None:
         """Return the epochs as functions, where the order and the batching allow it."""
         if self.cost is not None or not is_by_length(self.order, self.batching):
             return None
-        layout, oversize = self.batching.layout, self.batching.oversize
-        if self._index is not None:
-            samples, items = Indexed.of(self._index, layout, oversize)
-        elif self.lengths.ndim == 1:
-            items = fit_items(self.lengths, layout, oversize)
-            samples = Indexed.of_items(items, Lengths(self.lengths))
-        else:
-            return None
+        if isinstance(lengths, Lengths):
+            if lengths.array.ndim == 2:
+                return None
+            lengths = LengthIndex.build(lengths)
+        samples, items = Indexed.of(lengths, self.batching.layout, self.batching.oversize)
         return Functions.of(samples, items, self.order, self.batching, self.seed)
 
     @property

@@ -31,8 +31,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "planner.py",
-        "checked = Lengths(checked.array.copy())",
-        "checked = Lengths(checked.array)",
+        "known = Lengths(known.array.copy())",
+        "known = Lengths(known.array)",
         "the caller's lengths are not copied",
         "tests/test_planner.py -k keeps_what_it_was_given",
     ),

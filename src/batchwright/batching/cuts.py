@@ -160,9 +160,13 @@ def cut_by_update(
     if not 0 < num_updates * strata <= size or len(cut(num_updates)) > strata:
         return None
     rounds = cut(num_updates)
-    while len(rounds) < strata:
-        most = int(np.argmax(rounds))
-        rounds[most : most + 1] = [rounds[most] - rounds[most] // 2, rounds[most] // 2]
+    while (missing := strata - len(rounds)) > 0:  # halve the largest, all that are equal at once
+        most, halved = max(rounds), []
+        for each in rounds:
+            is_split = each == most and missing > 0
+            halved += [each - each // 2, each // 2] if is_split else [each]
+            missing -= is_split
+        rounds = halved
     if rounds[-1] == 1 and size % num_updates:  # a round that is not full: no batch may be empty
         giver = max(each for each in range(strata) if rounds[each] > 1)
         rounds[giver] -= 1
@@ -206,7 +210,7 @@ def cut_in_windows(
         return (shares[: len(rounds)], rounds) if position >= size else ([], [])
 
     if num_updates is None:
-        low, high = 1, size
+        low, high = 1, size // strata
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if cut(middle)[0] else (middle + 1, high)
