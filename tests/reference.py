@@ -4,6 +4,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+from batchwright._keyed import PRIMES, hashed
+
 
 def rounded(length: int, multiple: int) -> int:
     return math.ceil(length / multiple) * multiple
@@ -308,3 +310,30 @@ def variety(
         expected = (len(lengths) - 1) * (1 - missed)
         ratios.append(len(met) / expected if expected else 1.0)
     return ratios
+
+
+def dealt(stretches: Sequence[tuple[int, int, int, int]], key: int) -> list[list[tuple[int, int]]]:
+    """Deal sorted samples to batches, a stretch and a round at a time.
+
+    Takes the start, samples, first batch and batches of each stretch. Returns for each batch the
+    positions that it gets, each with its stretch.
+    """
+    batches: list[list[tuple[int, int]]] = [
+        [] for _ in range(max(first + many for _, _, first, many in stretches))
+    ]
+    number = 0
+    for stretch, (start, samples, first, many) in enumerate(stretches):
+        for begin in range(0, samples, many):
+            bits = hashed(number, key)
+            prime, shift = int(PRIMES[bits >> 58]), ((bits & 0xFFFFFFFF) * many) >> 32
+            for batch in range(many):
+                entry = begin + (prime * batch + shift) % many
+                if entry < samples:
+                    batches[first + batch].append((stretch, start + entry))
+            number += 1
+    return batches
+
+
+def front_and_back(samples: Sequence[int]) -> list[int]:
+    """Put samples at the front and the back of a row in turn, from the ends to the middle."""
+    return [*samples[::2], *samples[1::2][::-1]]
