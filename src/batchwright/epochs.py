@@ -47,6 +47,16 @@ def most_batches(found: Sequence[tuple[int, int]], *, varies: bool, is_declared:
     return Counted(most, fewest)
 
 
+def refuse_few(eligible: int | None, epoch: int, batches: int, size: int) -> None:
+    """Raise PlanError if an epoch draws from fewer samples than a batch holds."""
+    if eligible is not None and eligible * batches < size:
+        raise PlanError(
+            f"in epoch {epoch} the order draws from {eligible} samples at first, "
+            f"fewer than the {size / batches:.0f} of a batch: it would hold "
+            "the same ones over and over. Admit more from the start (a pacing's start=)."
+        )
+
+
 class Room(NamedTuple):
     """The most batches of an epoch, the fewest samples, and the batches of one update."""
 
@@ -100,12 +110,7 @@ class Epochs:
             rng = generator(self.seed, "count")
             request = Request(pools, self.items.lengths, rng, multiple, kept=self.kept)
             count = min(self.batching.count(request), size)  # no batch is empty
-            if pools.eligible is not None and pools.eligible * count < size:
-                raise PlanError(
-                    f"in epoch {epoch} the order draws from {pools.eligible} samples at first, "
-                    f"fewer than the {size / count:.0f} of a batch: it would hold "
-                    "the same ones over and over. Admit more from the start (a pacing's start=)."
-                )
+            refuse_few(pools.eligible, epoch, count, size)
             counts.append(count)
             sizes.append(size)
         _, is_declared, varies = variation(self.order)

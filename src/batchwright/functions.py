@@ -10,7 +10,7 @@ import numpy as np
 from batchwright._keyed import hashed, key_of
 from batchwright.batches import Deal, OnDemand, Part
 from batchwright.batching.cut import Cut, Cuts, Even
-from batchwright.epochs import Counted, most_batches
+from batchwright.epochs import Counted, most_batches, refuse_few
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
 from batchwright.order.pools import variation
@@ -20,11 +20,15 @@ from batchwright.typing import (
     Batching,
     IntArray,
     Order,
+    Parts,
     PartsOf,
     Sorted,
     SortedBatching,
     SortedOrder,
 )
+
+_ATTEMPTS = 32
+"""Attempts at an epoch that needs too many batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,7 @@ class Functions:
         if not isinstance(order, SortedOrder) or not isinstance(batching, SortedBatching):
             return None
         cuts = batching.cuts(samples.values, samples.counts)
-        parts = None if cuts is None else order.by_length(samples, seed=seed)
+        parts = None if cuts is None else order.by_length(samples, samples.num_samples, seed=seed)
         if cuts is None or parts is None:
             return None
         layout = replace(cuts.layout, max_length=items.max_length)
@@ -59,43 +63,43 @@ class Functions:
         found = []
         for epoch in probes:
             parts = self.parts(epoch)
+            size = _size(parts)
             most = max(
-                sum(self._cut(each, multiple, phase).num_batches for each in parts)
+                sum(self._cut(each, multiple, phase).num_batches for each in parts.each)
                 for phase in range(self.cuts.phases)
             )
-            found.append((most, sum(int(each.counts.sum()) for each in parts)))
+            refuse_few(parts.eligible, epoch, most, size)
+            found.append((most, size))
         return most_batches(found, varies=varies, is_declared=True)
 
     def tokens(self, epoch: int) -> float:
         """Return the real tokens of an epoch."""
-        return float(
-            sum((each.values * each.counts.astype(np.float64)).sum() for each in self.parts(epoch))
-        )
+        parts = self.parts(epoch).each
+        return float(sum((each.values * each.counts.astype(np.float64)).sum() for each in parts))
 
     def sized(self, num_batches: int, world_size: int, accumulate: int) -> Sized:
         """Return the epochs in so many batches each."""
-        phases = range(self.cuts.phases)
-        if variation(self.order).varies:
+        probes, _, varies = variation(self.order)
+        if varies or len(probes) > 1:
             return Sized(self, num_batches, world_size, accumulate)
-        parts, strata = self.parts(0), world_size * accumulate
+        parts, strata = self.parts(0).each, world_size * accumulate
+        phases = range(self.cuts.phases)
         cuts = tuple(self.cut(parts, num_batches, strata, phase) for phase in phases)
         return Sized(self, num_batches, world_size, accumulate, cuts)
 
     def cut(
         self, parts: Sequence[Sorted], num_batches: int, strata: int, phase: int
-    ) -> list[Cut | Even] | None:
-        """Cut the parts of an epoch into so many batches together. None: they need more."""
+    ) -> list[Cut | Even]:
+        """Cut the parts of an epoch into so many batches together, or more, if they need more."""
         if len(parts) == 1:
-            found = [self._cut(parts[0], strata, phase, num_batches)]
-        else:
-            least = np.array([self._cut(each, strata, phase).num_batches for each in parts])
-            most = np.array([int(each.counts.sum()) for each in parts])
-            shares = _shared(num_batches, least, most).tolist()
-            found = [
-                self._cut(each, strata, phase, share)
-                for each, share in zip(parts, shares, strict=True)
-            ]
-        return found if sum(each.num_batches for each in found) == num_batches else None
+            return [self._cut(parts[0], strata, phase, num_batches)]
+        found = [self._cut(each, strata, phase) for each in parts]
+        least = np.array([each.num_batches for each in found])
+        most = np.array([int(each.counts.sum()) for each in parts])
+        shares = _shared(num_batches, least, most)
+        for number in np.flatnonzero(shares > least).tolist():
+            found[number] = self._cut(parts[number], strata, phase, int(shares[number]))
+        return found
 
     def _cut(
         self, part: Sorted, strata: int, phase: int, num_batches: int | None = None
@@ -113,24 +117,19 @@ class Sized:
     num_batches: int
     world_size: int
     accumulate: int
-    cuts: tuple[list[Cut | Even] | None, ...] | None = None  # of each phase. None: epochs differ
+    cuts: tuple[list[Cut | Even], ...] | None = None  # of each phase. None: epochs differ
 
     def __call__(self, origin: Origin) -> Plan | None:
-        """Return the plan of an epoch. None: it needs more batches. O(parts) where all are alike.
+        """Return the plan of an epoch. None: it has too few samples. O(parts) where all are alike.
 
         The same seed and epoch give the same plan on every machine.
         """
-        functions, update = self.functions, self.world_size * self.accumulate
-        samples, key = functions.parts(origin.epoch), key_of(origin.seed, "epoch", origin.epoch)
-        phase = key % functions.cuts.phases
-        if self.cuts is not None:
-            cuts = self.cuts[phase]
-        else:
-            cuts = functions.cut(samples, self.num_batches, update, phase)
-        if cuts is None:
+        functions, key = self.functions, key_of(origin.seed, "epoch", origin.epoch)
+        samples, cuts = self._cut(origin.epoch, key % functions.cuts.phases)
+        if sum(cut.num_batches for cut in cuts) != self.num_batches:
             return None
         parts, start = [], 0
-        for number, (each, cut) in enumerate(zip(samples, cuts, strict=True)):
+        for number, (each, cut) in enumerate(zip(samples.each, cuts, strict=True)):
             deal = None
             if isinstance(cut, Cut):
                 own = hashed(2 * number, key)
@@ -138,12 +137,45 @@ class Sized:
             parts.append(Part(each, cut, deal, hashed(2 * number + 1, key)))
             start += cut.num_batches
         batches = OnDemand.of(tuple(parts))
-        return Plan.of(batches, dropped=functions.dropped, layout=functions.layout, origin=origin)
+        dropped = functions.dropped
+        if samples.deferred is not None and samples.deferred.size:
+            dropped = dropped | {"deferred": samples.deferred}
+        return Plan.of(batches, dropped=dropped, layout=functions.layout, origin=origin)
+
+    def _cut(self, epoch: int, phase: int) -> tuple[Parts, list[Cut | Even]]:
+        """Return the parts of an epoch, and where to cut them.
+
+        Parts that need too many batches are replaced by others of the same samples, at last by
+        those of an epoch that was counted; or by parts of fewer draws, which always fit.
+        """
+        functions, most = self.functions, None
+        if self.cuts is not None:
+            return functions.parts(epoch), self.cuts[phase]
+        for attempt in range(_ATTEMPTS + 1):
+            if attempt == _ATTEMPTS:  # not reached by an order that leaves out draws
+                epoch = variation(functions.order).probes[0]
+            parts = functions.parts(epoch, attempt=attempt % _ATTEMPTS, most=most)
+            size = _size(parts)
+            if size < self.num_batches:
+                return parts, []
+            cuts = functions.cut(
+                parts.each, self.num_batches, self.world_size * self.accumulate, phase
+            )
+            needed = sum(cut.num_batches for cut in cuts)
+            if needed == self.num_batches:
+                break
+            fewer = min(size * self.num_batches // needed, size - 1)
+            most = self.num_batches if attempt > _ATTEMPTS // 2 else max(self.num_batches, fewer)
+        return parts, cuts
 
 
 def is_by_length(order: Order, batching: Batching) -> bool:
     """Say whether an order and a batching may look only at lengths; see `Functions.of`."""
     return isinstance(order, SortedOrder) and isinstance(batching, SortedBatching)
+
+
+def _size(parts: Parts) -> int:
+    return sum(int(each.counts.sum()) for each in parts.each)
 
 
 def _shared(num_batches: int, least: IntArray, most: IntArray) -> IntArray:

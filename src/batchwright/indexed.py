@@ -41,6 +41,12 @@ class Indexed:
         """Pickle without what can be counted again."""
         return Indexed, (self.index, self.skip, self.limit, self.items, self.source)
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are in the data."""
+        first = None if self.items is None else self.items.first
+        return self.index.num_samples if first is None else first.size - 1
+
     def take(self, positions: IntArray) -> IntArray:
         """Return the samples or pieces at some positions, int64[...]."""
         if self.skip:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +28,8 @@ __all__ = [
     "LengthPacing",
     "Order",
     "Pacing",
+    "Parts",
+    "PartsOf",
     "Sorted",
     "SortedBatching",
     "SortedOrder",
@@ -113,16 +123,42 @@ class Sorted(Protocol):
         ...
 
 
-PartsOf: TypeAlias = Callable[[int], Sequence[Sorted]]
-"""Epoch → its parts, in sequence: batches of different parts are never mixed."""
+class Parts(NamedTuple):
+    """The samples of an epoch: batches of different parts are never mixed."""
+
+    each: Sequence[Sorted]  # in sequence, none empty
+    # Samples that the members of a part were drawn from, where they are fewest. None: not drawn.
+    eligible: int | None = None
+    deferred: IntArray | None = None  # int64[d], what was drawn and left out. None: nothing
+
+
+class PartsOf(Protocol):
+    """The parts of any epoch, a pure function."""
+
+    def __call__(self, epoch: int, *, attempt: int = 0, most: int | None = None) -> Parts:
+        """Return the parts of an epoch.
+
+        Args:
+            epoch: Zero or larger.
+            attempt: From 1 on, in place of parts that need too many batches: other parts of the
+                same samples, if there are any.
+            most: As many samples at most, if the order can leave some out. None: all.
+        """
+        ...
 
 
 @runtime_checkable
 class SortedOrder(Protocol):
     """An order whose epochs can be read from samples sorted by length, without a list of them."""
 
-    def by_length(self, samples: Sorted, *, seed: int) -> PartsOf | None:
-        """Return the parts of any epoch. None: not with these settings."""
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch. None: not with these settings.
+
+        Args:
+            samples: All of them within the budget, or pieces of them.
+            num_samples: How many there are in the data.
+            seed: Zero or larger.
+        """
         ...
 
 

@@ -336,17 +336,24 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "order/draws.py",
-        "return self.strata.draw(merged, drawn=drawn, seed=seed)",
-        "return self.strata.draw(merged, seed=seed)",
+        "edges = np.concatenate((drawn[None], drawn + np.cumsum(counts, axis=0)))",
+        "edges = np.concatenate((0 * drawn[None], np.cumsum(counts, axis=0)))",
         "every epoch draws the same samples of a group first",
         "tests/order/test_mixture.py -k left_behind",
+    ),
+    Mutant(
+        "order/cells.py",
+        "upper += scaled(words, whole)",
+        "upper += 0",
+        "draws are rounded to the shorter samples",
+        "tests/order/test_cells.py -k as_often_as_any",
     ),
     Mutant(
         "order/draws.py",
         "return counts.astype(np.int64), due - counts",
         "return counts.astype(np.int64), np.zeros_like(due)",
         "what rounding owes is forgotten",
-        "tests/order/test_strata.py -k drift",
+        "tests/order/test_cells.py -k drift",
     ),
     Mutant(
         "order/loss_table.py",
@@ -378,8 +385,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "order/mixture.py",
-        "lambda progress: self.shares(progress) / sizes,",
-        "lambda progress: self.shares(progress),",
+        "found: FloatArray = self.shares(progress) / sizes",
+        "found: FloatArray = self.shares(progress)",
         "shares of tokens are of samples",
         "tests/order/test_mixture.py -k tokens",
     ),

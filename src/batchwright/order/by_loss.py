@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import keep_number, keep_whole
+from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
-from batchwright.order.draws import Strata
 from batchwright.order.loss_table import LossTable
 from batchwright.order.pools import Pools
 from batchwright.order.scores import as_groups, keep_positive, refuse_other_data
@@ -77,12 +78,10 @@ class SelfPaced:
         if epoch < self.warm_up:
             return Pools.one(np.arange(lengths.size))
         kept, left_out = self.split(epoch)
-        tokens = float(lengths.sum(dtype=np.float64))
         again = left_out[: round(self.reserve * lengths.size)]
-        strata = Strata(np.concatenate((kept, again)), np.cumsum([0, kept.size, again.size]))
-        left = tokens - float(lengths[again].sum(dtype=np.float64))
-        draws = max(1, round(left / strata.mean_lengths(lengths)[0]))
-        return strata.draw(np.array([[draws, again.size]]), seed=seed, epoch=epoch)
+        left = lengths.sum(dtype=np.float64) - lengths[again].sum(dtype=np.float64)
+        draws = max(1, round(left / lengths[kept].mean(dtype=np.float64)))
+        return _drawn((kept, again), (draws, again.size), seed, epoch)
 
     def split(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the samples kept in an epoch, and those left out, the oldest losses first."""
@@ -154,12 +153,11 @@ class UnbiasedDropping:
         if not self.warm_up <= epoch < self.until:
             return Pools.one(np.arange(lengths.size))
         low, high = self.split(epoch)
-        strata = Strata(np.concatenate((low, high)), np.array([0, low.size, lengths.size]))
-        shares = np.array([low.size * (1 - self.drop), high.size])
-        means = strata.mean_lengths(lengths)
-        passes = float(lengths.sum(dtype=np.float64)) / float((shares * means).sum())
-        counts = np.round(shares * passes).astype(np.int64)
-        return strata.draw(counts[None], seed=seed, epoch=epoch)
+        shares = np.array([1 - self.drop, 1.0])
+        tokens = np.array([lengths[part].sum(dtype=np.float64) for part in (low, high)])
+        passes = float(tokens.sum()) / float((shares * tokens).sum())
+        draws = np.round(shares * [low.size, high.size] * passes).astype(np.int64)
+        return _drawn((low, high), draws.tolist(), seed, epoch)
 
     def split(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the samples with a loss below the mean, and all others, unseen ones included."""
@@ -188,3 +186,14 @@ def _check_table(order: object, table: object) -> None:
     if not isinstance(table, LossTable):
         owner = type(order).__name__
         raise PlanError(f"{owner}(table={table!r:.60}): expected a LossTable.")
+
+
+def _drawn(strata: tuple[IntArray, ...], draws: Sequence[int], seed: int, epoch: int) -> Pools:
+    """Draw from strata in passes: no member twice before every other was drawn once."""
+    parts = [
+        np.resize(shuffled(members, generator(seed, "passes", epoch, number)), many)
+        for number, (members, many) in enumerate(zip(strata, draws, strict=True))
+    ]
+    eligible = sum(members.size for members, many in zip(strata, draws, strict=True) if many)
+    pools = Pools.one(np.concatenate(parts))
+    return replace(pools, eligible=eligible, may_defer=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, cast
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy.typing as npt
 from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright._random import generator, ranked, shuffled
 from batchwright.errors import PlanError
-from batchwright.order.draws import Draws, Strata, probes_until
+from batchwright.order.cells import Cells
+from batchwright.order.draws import Draws, are_pieces, probes_until, sorted_samples
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
 from batchwright.pacing import root
-from batchwright.typing import FloatArray, IntArray, LengthArray, Pacing
+from batchwright.typing import FloatArray, IntArray, LengthArray, Pacing, PartsOf, Sorted
 
 _MOST_STRATA = 1024
 _MOST_PROBES = 64
@@ -97,9 +98,12 @@ class Curriculum:
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
-        if epoch >= self.epochs:
-            return Pools.one(np.sort(self._ranked))
-        return self.draws(lengths)(seed=seed, epoch=epoch)
+        return self.draws(lengths).pools(epoch, seed=seed)
+
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
+        refuse_other_data(self._scores.size, num_samples, name="difficulty")
+        return None if are_pieces(samples) else partial(self._draws(samples), seed=seed)
 
     varies = False
 
@@ -133,32 +137,39 @@ class Curriculum:
         return np.maximum(np.ceil(np.round(shares * self._ranked.size, 6)), 1).astype(np.int64)
 
     def draws(self, lengths: LengthArray) -> Draws:
-        """Return the draws that epochs before the last are made of, for a report of them."""
+        """Return the draws that epochs are made of, for a report of them."""
         refuse_other_data(self._scores.size, lengths.size, name="difficulty")
         # `lengths` stays in the value, so that no other array can have its id.
-        return self._kept.get(id(lengths), lambda: (lengths, self._draws(lengths)))[1]
+        return self._kept.get(id(lengths), lambda: (lengths, self._draws(sorted_samples(lengths))))[
+            1
+        ]
 
-    def _draws(self, lengths: LengthArray) -> Draws:
+    def _draws(self, samples: Sorted) -> Draws:
         size, steps = self._ranked.size, int(np.ceil(self.epochs)) * self.parts
         # Cohorts: samples that become eligible together are a stratum.
         progress = np.unique(np.linspace(0, steps, min(steps, _MOST_STRATA) + 1).astype(int))
         reached = self.eligible((progress[:-1] + 0.5) / self.parts / self.epochs)
-        strata = Strata(self._ranked, np.unique([0, *reached, size]))
-
-        def weights(progress: float) -> FloatArray:
-            admitted = strata.offsets[1:] <= int(self.eligible(progress))
-            admitted[0] = True
-            return np.where(admitted, strata.sizes.astype(np.float64), 0.0)
-
+        ends = np.unique([*reached, size])
+        strata = np.full(self._scores.size, ends.size)
+        strata[self._ranked] = np.repeat(np.arange(ends.size), np.diff(ends, prepend=0))
+        cells = Cells.of(samples, strata, ends.size)
         in_tokens = self.unit == "tokens"
+        sizes = cells.mean_lengths if in_tokens else np.ones(len(cells))
         return Draws(
-            strata,
-            weights,
+            cells,
+            partial(self._admitted, ends, cells.members_of.astype(np.float64)),
             horizon=self.epochs,
-            size=float(lengths[self._ranked].sum(dtype=np.float64) if in_tokens else size),
-            sizes=strata.mean_lengths(lengths) if in_tokens else np.ones(len(strata)),
+            size=float((sizes * cells.members_of).sum()),
+            sizes=sizes,
             parts=self.parts,
+            until=self.epochs,
         )
+
+    def _admitted(self, ends: IntArray, members: FloatArray, progress: float) -> FloatArray:
+        """Return the members of the cohorts that are eligible, and 0 for the others."""
+        admitted = ends <= int(self.eligible(progress))
+        admitted[0] = True
+        return np.where(admitted, members, 0.0)
 
     @property
     def _scores(self) -> FloatArray:

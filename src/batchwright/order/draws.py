@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from batchwright._random import generator, random_bits, shuffled
+from batchwright._keyed import key_of
+from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
+from batchwright.index import LengthIndex
+from batchwright.indexed import Indexed
+from batchwright.order.cells import Cells
 from batchwright.order.pools import Pools
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.typing import FloatArray, IntArray, LengthArray, Parts, Sorted
 
 STRETCH = 1 << 10
 """Epochs that are drawn one by one, at most."""
 
 _STEPS = 1 << 7
 """The steps in which all epochs before those are added up."""
-
-_TOGETHER = 1 << 10
-"""Draws from a small stratum that are shuffled together."""
 
 
 def apportioned(target: FloatArray, owed: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -51,84 +50,6 @@ def probes_until(last: int, most: int) -> IntArray:
     return np.unique(np.where(as_they_are, epochs, epochs - epochs % STRETCH))
 
 
-@dataclass(frozen=True, eq=False)
-class Strata:
-    """Groups of samples, from which an epoch draws in given numbers.
-
-    A stratum is drawn from in *passes*: each is a random sequence of all its members, and the
-    next begins where one ends, also from epoch to epoch. So no member is drawn twice before
-    every other was drawn once, whatever the numbers.
-    """
-
-    members: IntArray  # int64[m], sample indices, stratum after stratum
-    offsets: IntArray  # int64[k + 1], where strata begin and end
-
-    @classmethod
-    def by(cls, labels: npt.ArrayLike) -> Self:
-        """Make a stratum of each distinct label, in the sequence of labels. O(n log n)."""
-        _, codes = np.unique(np.asarray(labels), return_inverse=True)
-        members = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
-        return cls(members, np.concatenate(([0], np.cumsum(np.bincount(codes)))))
-
-    def __len__(self) -> int:
-        return self.offsets.size - 1
-
-    @property
-    def sizes(self) -> IntArray:
-        """Members of each stratum, int64[k]."""
-        return np.diff(self.offsets)
-
-    def each(self) -> list[IntArray]:
-        """Return the members of every stratum."""
-        return np.split(self.members, self.offsets[1:-1])
-
-    def mean_lengths(self, lengths: LengthArray) -> FloatArray:
-        """Return the mean length of the members of each stratum, float64[k]; 1 for an empty one."""
-        sums = np.array([lengths[stratum].sum(dtype=np.float64) for stratum in self.each()])
-        means: FloatArray = np.where(self.sizes, sums / np.maximum(self.sizes, 1), 1.0)
-        return means
-
-    def draw(
-        self, counts: IntArray, *, seed: int, drawn: IntArray | None = None, epoch: int = 0
-    ) -> Pools:
-        """Draw pools, each with `counts`, int64[p, k], of each stratum, in random order.
-
-        Passes go on after what was `drawn` before, int64[k], or are those of an `epoch` alone.
-        O(m log m), with a loop over strata, not over samples.
-        """
-        pools, totals = counts.sum(axis=1), counts.sum(axis=0)
-        if (totals[self.sizes == 0] > 0).any():
-            raise PlanError("an empty stratum is to be drawn from: give it no weight.")
-        ends = np.concatenate(([0], np.cumsum(pools)))
-        # Where each stratum's part of each pool begins.
-        begins = ends[:-1, None] + np.cumsum(counts, axis=1) - counts
-        members = np.empty(int(ends[-1]), dtype=np.int64)
-        for stratum in np.flatnonzero(totals).tolist():
-            start = 0 if drawn is None else int(drawn[stratum])
-            stream = self._stream(stratum, start, start + int(totals[stratum]), seed, epoch)
-            of_pool = counts[:, stratum]
-            shifts = begins[:, stratum] - (np.cumsum(of_pool) - of_pool)
-            members[np.arange(stream.size) + np.repeat(shifts, of_pool)] = stream
-        eligible = int(((counts > 0) @ self.sizes)[pools > 0].min())
-        return Pools(members, np.unique(ends), eligible, may_defer=True)
-
-    def _stream(self, stratum: int, start: int, stop: int, seed: int, epoch: int) -> IntArray:
-        """Return draws `start` to `stop` from a stratum's endless passes."""
-        own = self.members[self.offsets[stratum] : self.offsets[stratum + 1]]
-        passes = max(1, _TOGETHER // own.size)
-        block = passes * own.size
-        first = start // block
-        parts = []
-        for number in range(first, -(-stop // block)):
-            rng = generator(seed, "passes", epoch, stratum, number)
-            if passes == 1:
-                parts.append(shuffled(own, rng))
-            else:
-                keys = random_bits(rng, block).reshape(passes, own.size)
-                parts.append(own[keys.argsort(axis=1)].ravel())
-        return np.concatenate(parts)[start - first * block : stop - first * block]
-
-
 @dataclass(eq=False)
 class Draws:
     """How many samples of each stratum each epoch draws: a pure function of the epoch.
@@ -140,22 +61,51 @@ class Draws:
     closely as these steps are. The counts before the last epoch are kept for the next.
     """
 
-    strata: Strata
+    cells: Cells
     weights: Callable[[float], FloatArray]  # progress, 1 at the horizon → float64[k]
     horizon: float  # epochs after which progress is 1
     size: float  # of an epoch: samples, or tokens
     sizes: FloatArray  # float64[k], of a sample of each stratum, in the same unit; ones for samples
     parts: int  # into which an epoch is cut
+    after: int = 0  # epochs that are plain shuffles first
+    until: float = np.inf  # epochs, counted from there, after which all are plain shuffles
     _last: tuple[int, IntArray, FloatArray] | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, *, seed: int, epoch: int) -> Pools:
-        """Return the pools of an epoch; consecutive parts with equal weights are one pool."""
+    def __call__(
+        self, epoch: int, *, seed: int, attempt: int = 0, most: int | None = None
+    ) -> Parts:
+        """Return the parts of an epoch; consecutive ones with equal weights are one."""
+        epoch -= self.after
+        if not 0 <= epoch < self.until:
+            return Parts([self.cells.all_of(np.arange(len(self.cells)))])
         drawn, counts, weights = self.plan(epoch)
         if not counts.any():  # less than half a sample is due: one comes early
-            counts[0, np.argmax(np.where(self.strata.sizes > 0, weights[0], 0.0))] = 1
+            counts[0, np.argmax(weights[0])] = 1
         new = np.concatenate(([True], (np.diff(weights, axis=0) != 0).any(axis=1)))
-        merged = np.add.reduceat(counts, np.flatnonzero(new), axis=0)
-        return self.strata.draw(merged, drawn=drawn, seed=seed)
+        counts = np.add.reduceat(counts, np.flatnonzero(new), axis=0)
+        counts = counts[counts.any(axis=1)]
+        eligible = int(((counts > 0) @ self.cells.members_of).min())
+        edges = np.concatenate((drawn[None], drawn + np.cumsum(counts, axis=0)))
+        key = key_of(seed, "draws")
+        at = self.cells.counts(edges, key)
+        if most is None or most >= counts.sum():
+            ends = at[1:]
+        else:  # without the last draws of each stratum
+            wanted = counts.ravel() * np.float64(most / counts.sum())
+            kept, _ = apportioned(wanted, np.zeros(counts.size))
+            ends = self.cells.counts(edges[:-1] + kept.reshape(counts.shape), key)
+        parts = [self.cells.drawn(*each, key) for each in zip(at[:-1], ends, strict=True)]
+        left = [self.cells.drawn(*each, key) for each in zip(ends, at[1:], strict=True)]
+        deferred = np.concatenate([_all(each) for each in left])
+        return Parts([each for each in parts if each.which.size], eligible, deferred)
+
+    def pools(self, epoch: int, *, seed: int) -> Pools:
+        """Return the same samples as pools, each in random order."""
+        parts = self(epoch, seed=seed)
+        members = [_all(part) for part in parts.each]
+        offsets = np.concatenate(([0], np.cumsum([part.size for part in members])))
+        mixed = shuffled(np.concatenate(members), generator(seed, "pools", epoch), pools=offsets)
+        return Pools(mixed, offsets, parts.eligible, may_defer=parts.eligible is not None)
 
     def plan(self, epoch: int) -> tuple[IntArray, IntArray, FloatArray]:
         """Return what was drawn before, and the counts and weights of each part of an epoch.
@@ -169,10 +119,10 @@ class Draws:
         else:
             start, together = stretch, stretch // _STEPS
             middles = (np.arange(_STEPS if together else 0) + 0.5) * together / self.horizon
-            target = np.zeros(len(self.strata))
+            target = np.zeros(len(self.cells))
             for progress in middles.tolist():
                 target += self._target(self._weights(progress), self.parts * together)
-            drawn, owed = apportioned(target, np.zeros(len(self.strata)))
+            drawn, owed = apportioned(target, np.zeros(len(self.cells)))
         for each in range(start, epoch):
             counts, _, owed = self._epoch(each, owed)
             drawn = drawn + counts.sum(axis=0)
@@ -194,18 +144,37 @@ class Draws:
 
     def _weights(self, progress: float) -> FloatArray:
         array = np.asarray(self.weights(progress), dtype=np.float64)
-        if not np.isfinite(array).all() or (array < 0).any() or not array.sum() > 0:
+        if not np.isfinite(array).all() or (array < 0).any():
             raise PlanError(
                 f"weights at progress {progress:.3g} are {array.tolist()[:8]}, expected finite "
-                "numbers of at least 0, not all of them 0."
+                "numbers of at least 0."
+            )
+        array = np.where(self.cells.members_of > 0, array, 0.0)
+        if not array.any():
+            raise PlanError(
+                "an epoch would hold no sample: all that the order draws for it exceed the budget. "
+                "Raise the budget, or truncate them."
             )
         return array
 
     def _target(self, weights: FloatArray, parts: int = 1) -> FloatArray:
         """Return how many samples of each stratum some parts with the same weights aim at."""
-        shares = np.where(self.strata.sizes > 0, weights, 0.0)
-        shares = shares / shares.sum()
+        shares = weights / weights.sum()
         target: FloatArray = shares * (
             parts * (self.size / self.parts / float((shares * self.sizes).sum()))
         )
         return target
+
+
+def sorted_samples(lengths: LengthArray) -> Sorted:
+    """Sort samples by length. O(n)."""
+    return Indexed(LengthIndex.build(lengths))
+
+
+def are_pieces(samples: Sorted) -> bool:
+    """Say whether these are pieces of samples, of which an order would draw one by one."""
+    return samples.entries(samples.take(np.zeros(1, dtype=np.int64))).starts is not None
+
+
+def _all(part: Sorted) -> IntArray:
+    return part.take(np.arange(int(part.counts.sum())))

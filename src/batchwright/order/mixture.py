@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright.errors import LengthsError, PlanError
-from batchwright.order.draws import Draws, Strata, probes_until
+from batchwright.order.cells import Cells
+from batchwright.order.draws import Draws, are_pieces, probes_until, sorted_samples
 from batchwright.order.pools import Kept, Pools
 from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.typing import FloatArray, IntArray, LengthArray, PartsOf, Sorted
 
 Shares: TypeAlias = Mapping[Hashable, float]
 """Group, an integer or a string → share of the draws."""
@@ -115,7 +117,12 @@ class Mixture:
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
-        return self.draws(lengths)(seed=seed, epoch=epoch)
+        return self.draws(lengths).pools(epoch, seed=seed)
+
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
+        refuse_other_data(np.asarray(self.groups).size, num_samples, name="groups")
+        return None if are_pieces(samples) else partial(self.draws_of(samples), seed=seed)
 
     @property
     def probes(self) -> IntArray:
@@ -138,21 +145,31 @@ class Mixture:
         """Return the draws that epochs are made of, for a report of them."""
         refuse_other_data(np.asarray(self.groups).size, lengths.size, name="groups")
         # `lengths` stays in the value, so that no other array can have its id.
-        return self._kept.get(id(lengths), lambda: (lengths, self._draws(lengths)))[1]
+        return self._kept.get(
+            id(lengths), lambda: (lengths, self.draws_of(sorted_samples(lengths)))
+        )[1]
 
-    def _draws(self, lengths: LengthArray) -> Draws:
-        strata = Strata.by(self.groups)
+    def draws_of(self, samples: Sorted) -> Draws:
+        """Return the draws from sorted samples."""
+        codes = np.unique(np.asarray(self.groups), return_inverse=True)[1]
+        cells = Cells.of(samples, codes.ravel(), len(self.names))
         in_tokens = self.unit == "tokens"
-        sizes = strata.mean_lengths(lengths) if in_tokens else np.ones(len(strata))
-        samples = lengths.size if self.num_samples is None else self.num_samples
+        sizes = cells.mean_lengths if in_tokens else np.ones(len(cells))
+        every = int(samples.counts.sum())
+        mean = float((samples.values * samples.counts.astype(np.float64)).sum()) / every
         return Draws(
-            strata,
-            lambda progress: self.shares(progress) / sizes,  # shares of tokens, in samples
+            cells,
+            partial(self._in_samples, sizes),
             horizon=self.epochs,
-            size=float(samples) * (float(lengths.mean()) if in_tokens else 1.0),
+            size=float(self.num_samples or every) * (mean if in_tokens else 1.0),
             sizes=sizes,
             parts=self.parts,
         )
+
+    def _in_samples(self, sizes: FloatArray, progress: float) -> FloatArray:
+        """Return the shares of groups in samples, of which each has some tokens."""
+        found: FloatArray = self.shares(progress) / sizes
+        return found
 
     def _normalised(self, weights: Shares) -> FloatArray:
         if not isinstance(weights, Mapping):
@@ -229,6 +246,13 @@ class ClassBalanced:
         if epoch < self.after:
             return Pools.one(np.arange(lengths.size))
         return self.mixture(lengths, seed=seed, epoch=epoch - self.after)
+
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
+        refuse_other_data(np.asarray(self.labels).size, num_samples, name="labels")
+        if are_pieces(samples):
+            return None
+        return partial(replace(self.mixture.draws_of(samples), after=self.after), seed=seed)
 
     @property
     def probes(self) -> IntArray:

@@ -10,8 +10,12 @@ import numpy as np
 from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
+from batchwright.order.cells import Cells
 from batchwright.order.pools import Pools
-from batchwright.typing import LengthArray, PartsOf, Sorted
+from batchwright.typing import IntArray, LengthArray, Parts, PartsOf, Sorted
+
+_FEW, _SMALL = 64, 1000
+"""Parts that are few in any case, and the samples of a small one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +24,26 @@ class Same:
 
     parts: tuple[Sorted, ...]
 
-    def __call__(self, epoch: int) -> tuple[Sorted, ...]:
+    def __call__(self, epoch: int, *, attempt: int = 0, most: int | None = None) -> Parts:
         """Return them."""
-        return self.parts
+        return Parts(self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """A few strata at a time, in random sequence."""
+
+    cells: Cells
+    seed: int
+    together: int
+
+    def __call__(self, epoch: int, *, attempt: int = 0, most: int | None = None) -> Parts:
+        """Return a part for each group of strata."""
+        keys = (epoch, attempt) if attempt else (epoch,)
+        order = shuffled(np.arange(len(self.cells)), generator(self.seed, "blocks", *keys))
+        order = order[self.cells.members_of[order] > 0]
+        groups = [order[at : at + self.together] for at in range(0, order.size, self.together)]
+        return Parts([self.cells.all_of(group) for group in groups])
 
 
 @dataclass(frozen=True)
@@ -72,9 +93,16 @@ class Shuffle:
         window = size if self.window is None else self.window
         return Pools(np.arange(size), np.append(np.arange(0, size, window), size))
 
-    def by_length(self, samples: Sorted, *, seed: int) -> PartsOf | None:
-        """Return all samples as one part, unless in windows; see `SortedOrder`."""
-        return Same((samples,)) if self.window is None else None
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return all samples, or a part for each window, if these are large; see `SortedOrder`."""
+        if self.window is None:
+            return Same((samples,))
+        windows = -(-num_samples // self.window)
+        if are_small(windows, num_samples):
+            return None
+        cells = Cells.of(samples, np.arange(num_samples) // self.window, windows)
+        filled = np.flatnonzero(cells.members_of)
+        return Same(tuple(cells.all_of(filled[at : at + 1]) for at in range(filled.size)))
 
 
 @dataclass(frozen=True)
@@ -120,17 +148,35 @@ class Blocks:
 
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples, a pool for each group of blocks. O(n)."""
-        if isinstance(self.sizes, int):
-            edges = np.append(np.arange(0, lengths.size, self.sizes), lengths.size)
-        else:
-            edges = np.concatenate(([0], np.cumsum(self.sizes)))
-        if edges[-1] != lengths.size:
-            raise PlanError(
-                f"blocks hold {edges[-1]:,} samples, there are {lengths.size:,}. Give the size of "
-                "every block, in the sequence of the data."
-            )
+        edges = self._edges(lengths.size)
         order = shuffled(np.arange(edges.size - 1), generator(seed, "blocks", epoch))
         sizes = np.diff(edges)[order]
         ends = np.concatenate(([0], np.cumsum(sizes)))
         members = np.repeat(edges[order] - ends[:-1], sizes) + np.arange(lengths.size)
         return Pools(members, np.append(ends[: -1 : self.open_blocks], lengths.size))
+
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return a part for each group of blocks, if these are large; see `SortedOrder`."""
+        edges = self._edges(num_samples)
+        blocks = edges.size - 1
+        if are_small(-(-blocks // self.open_blocks), num_samples):
+            return None
+        cells = Cells.of(samples, np.repeat(np.arange(blocks), np.diff(edges)), blocks)
+        return Groups(cells, seed, self.open_blocks)
+
+    def _edges(self, num_samples: int) -> IntArray:
+        if isinstance(self.sizes, int):
+            edges = np.append(np.arange(0, num_samples, self.sizes), num_samples)
+        else:
+            edges = np.concatenate(([0], np.cumsum(self.sizes)))
+        if edges[-1] != num_samples:
+            raise PlanError(
+                f"blocks hold {edges[-1]:,} samples, there are {num_samples:,}. Give the size of "
+                "every block, in the sequence of the data."
+            )
+        return edges
+
+
+def are_small(parts: int, num_samples: int) -> bool:
+    """Say whether parts hold so few samples that to cut each costs more than arrays of all."""
+    return parts > _FEW and num_samples < parts * _SMALL
