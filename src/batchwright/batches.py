@@ -141,6 +141,8 @@ class Deal:
     _head: int = field(init=False, repr=False, compare=False)
     _inner: int = field(init=False, repr=False, compare=False)  # batches of whole updates
     _edges: IntArray = field(init=False, repr=False, compare=False)  # int64[e], ranks of the others
+    _front: IntArray = field(init=False, repr=False, compare=False)  # of those before the updates
+    _back: IntArray = field(init=False, repr=False, compare=False)  # of those after them
     _other: int = field(init=False, repr=False, compare=False)  # another key
 
     def __post_init__(self) -> None:
@@ -149,10 +151,14 @@ class Deal:
         inner = (self.num_batches - head) // update * update
         edges = self.num_batches - inner
         taken = (np.arange(edges) * self.num_batches + self.num_batches // 2) // max(edges, 1)
+        # Those at the front are evenly spaced, and so nearly are the others.
+        front = (2 * np.arange(head) + 1) * edges // max(2 * head, 1)
         for name, value in (
             ("_head", head),
             ("_inner", inner),
             ("_edges", taken),
+            ("_front", taken[front]),
+            ("_back", np.delete(taken, front)),
             ("_other", mixed(self.key ^ 1)),
         ):
             object.__setattr__(self, name, value)
@@ -160,9 +166,11 @@ class Deal:
     def rank(self, place: int) -> int:
         """Return which batch comes at a place, counted from the longest."""
         head, inner, edges = self._head, self._inner, self._edges
-        if not head <= place < head + inner:
-            edge = place if place < head else place - inner
-            return int(edges[permuted(edge, edges.size, self._other)])
+        if place < head:
+            return int(self._front[permuted(place, head, self._other)])
+        if place >= head + inner:
+            edge = place - head - inner
+            return int(self._back[permuted(edge, self._back.size, self._other)])
         world_size, update = self.world_size, self.world_size * self.accumulate
         updates, (number, slot) = inner // update, divmod(place - head, update)
         turn, rank = divmod(slot, world_size)
@@ -182,9 +190,10 @@ class Deal:
         if inside.any():
             ranks = self._strata(places[inside] - head)
             found[inside] = ranks + self._passed(ranks)
-        edge = places[~inside]
-        words = np.where(edge < head, edge, edge - inner).view(np.uint64)
-        found[~inside] = edges[all_permuted(words, edges.size, self._other).view(np.int64)]
+        for ranks, begin in ((self._front, 0), (self._back, head + inner)):
+            own = (places >= begin) & (places < begin + ranks.size)
+            words = (places[own] - begin).view(np.uint64)
+            found[own] = ranks[all_permuted(words, ranks.size, self._other).view(np.int64)]
         return found
 
     def _strata(self, places: IntArray) -> IntArray:
@@ -251,6 +260,11 @@ class OnDemand:
 
     parts: tuple[Part, ...]
     places: Numbers
+    _ends: IntArray = field(init=False, repr=False)  # int64[p], where parts end
+
+    def __post_init__(self) -> None:
+        many = [part.cut.num_batches for part in self.parts]
+        object.__setattr__(self, "_ends", np.cumsum(many))
 
     @classmethod
     def of(cls, parts: tuple[Part, ...]) -> OnDemand:
@@ -263,11 +277,8 @@ class OnDemand:
     def batch(self, number: int) -> Entries:
         """Compute one batch. O(samples of it)."""
         place = int(self.places[number])
-        for part in self.parts:
-            if place < part.cut.num_batches:
-                return part.batch(place)
-            place -= part.cut.num_batches
-        raise IndexError(number)
+        part = int(self._ends.searchsorted(place, side="right"))
+        return self.parts[part].batch(place - (int(self._ends[part - 1]) if part else 0))
 
     def select(self, numbers: Numbers) -> OnDemand:
         """Return a view. A range of a range is O(1)."""
@@ -279,7 +290,7 @@ class OnDemand:
         is_whole = self._is_whole
         if len(self.parts) == 1:
             return self.parts[0].arrays(places, are_all=is_whole)
-        ends = np.cumsum([part.cut.num_batches for part in self.parts])
+        ends = self._ends
         of = np.searchsorted(ends, places, side="right")
         order = np.argsort(of, kind="stable")
         found = [
@@ -314,8 +325,7 @@ class OnDemand:
     @property
     def _is_whole(self) -> bool:
         """Whether these are all batches of all parts."""
-        total = sum(part.cut.num_batches for part in self.parts)
-        return isinstance(self.places, range) and len(self.places) == total
+        return isinstance(self.places, range) and len(self.places) == int(self._ends[-1])
 
     def identity(self) -> str:
         """Hash the settings of all parts. O(distinct lengths)."""

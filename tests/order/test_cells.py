@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.batches import Deal
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.order.cells import Cells
@@ -180,6 +181,26 @@ def test_parts_hold_exactly_their_blocks():
     )
     attempts = [parts_of(0, attempt=attempt).each[0] for attempt in range(3)]
     assert len({tuple(taken(part)) for part in attempts}) == 3
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(0, 50),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(0, 2**64 - 1),
+)
+def test_an_update_across_parts_gets_evenly_spaced_batches_of_each(
+    size, start, world_size, accumulate, key
+):
+    deal = Deal(size, start, world_size, accumulate, key)
+    ranks = deal.ranks(np.arange(size))
+    assert ranks.tolist() == [deal.rank(place) for place in range(size)]
+    assert np.sort(ranks).tolist() == list(range(size))
+    front = np.sort(ranks[: min(-start % (world_size * accumulate), size)])
+    if front.size:
+        expected = (np.arange(front.size) + 0.5) * size / front.size
+        assert np.abs(front - expected).max() <= size / front.size + 1
 
 
 def test_windows_come_in_sequence():
