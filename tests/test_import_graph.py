@@ -27,7 +27,7 @@ FLOORS = [
             "plan_file",
             "planner",
         ),
-        *("plans", "refitting", "sharding", "updates", "order", "batching", "stats", ""),
+        *("plans", "refitting", "sharding", "updates", "without", "order", "batching", "stats", ""),
     },
     {"sources"},
     {"difficulty"},

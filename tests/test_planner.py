@@ -271,3 +271,30 @@ def test_a_planner_keeps_what_it_was_given():
         array[:] = array[::-1].copy()
     assert [pickle.loads(pickle.dumps(each))(3).digest() for each in planners] == before  # noqa: S301
     assert [each(3).digest() for each in planners] == before
+
+
+@pytest.mark.parametrize("order", [bw.Shuffle(), bw.Sequential()])
+@pytest.mark.parametrize("last", ["short", "drop"])
+def test_the_samples_of_an_update_are_those_of_its_batches(order, last):
+    lengths = np.random.default_rng(0).integers(1, 60, 46)
+    batching = bw.FixedSize(1)
+    planner = bw.Planner(
+        lengths, batching=batching, order=order, world_size=2, accumulate=3, last=last
+    )
+    plan, updates = planner(2), -(-len(planner) // 6)
+    for update in range(updates):
+        batches = [batch.tolist() for batch in plan[update * 6 : update * 6 + 6]]
+        assert planner.samples_of(2, update).tolist() == sum(batches, [])
+        for rank in range(2):
+            own = sum(batches[rank::2], [])
+            assert planner.samples_of(2, update, rank).tolist() == own
+    for wrong in ((0, updates), (0, -1), (-1, 0), (0, 0, 2), (0, 0, -1), (0, 0.5), (0, 0, True)):
+        with pytest.raises(bw.errors.PlanError, match="expected an integer of at least 0"):
+            planner.samples_of(*wrong)
+
+
+def test_the_samples_of_an_update_are_found_without_the_others(monkeypatch):
+    planner = bw.Planner(np.arange(1, 20_001) % 512 + 1, max_tokens=4096, world_size=4)
+    expected = planner(5)[4:8].indices.tolist()
+    monkeypatch.delattr(bw.Plan, "_arrays")
+    assert planner.samples_of(5, 1).tolist() == expected

@@ -282,7 +282,7 @@ class OnDemand:
 
     def select(self, numbers: Numbers) -> OnDemand:
         """Return a view. A range of a range is O(1)."""
-        return replace(self, places=_chosen(self.places, numbers))
+        return replace(self, places=chosen(self.places, numbers))
 
     def arrays(self) -> Arrays:
         """Compute all of them."""
@@ -299,13 +299,12 @@ class OnDemand:
             )
             for part in np.unique(of).tolist()
         ]
-        joined = _joined(found)
-        return joined if bool((np.diff(order) == 1).all()) else joined.select(np.argsort(order))
+        both = joined(found)
+        return both if bool((np.diff(order) == 1).all()) else both.select(np.argsort(order))
 
     def blocks(self) -> Iterator[Arrays]:
         """Compute a thousand batches at a time."""
-        for low in range(0, len(self), _TOGETHER):
-            yield self.select(range(low, min(low + _TOGETHER, len(self)))).arrays()
+        return in_blocks(self)
 
     def split_to(self, num_batches: int) -> Batches:
         """Split the largest of some evenly spaced ones."""
@@ -315,7 +314,7 @@ class OnDemand:
         """Count the samples, a block of batches at a time; of whole epochs at once."""
         if self._is_whole:
             return sum(part.cut.num_samples for part in self.parts)
-        return _counted(self, most)
+        return counted(self, most)
 
     def tokens(self) -> int | None:
         """Count the tokens of a whole epoch. None: of a part of one they are not known."""
@@ -329,7 +328,7 @@ class OnDemand:
 
     def identity(self) -> str:
         """Hash the settings of all parts. O(distinct lengths)."""
-        text = f"{[part.described() for part in self.parts]} {_text(self.places)}"
+        text = f"{[part.described() for part in self.parts]} {text_of(self.places)}"
         return hash_of(text.encode())
 
 
@@ -346,13 +345,13 @@ class Halved:
 
     def batch(self, number: int) -> Entries:
         """Return a batch, or half of one."""
-        inner, half = self._inner(np.array([self.places[number]]))
+        inner, half = self.of(np.array([self.places[number]]))
         samples, starts = self.inner.batch(int(inner[0]))
         middle = samples.size >> 1
         part = (slice(None), slice(middle), slice(middle, None))[int(half[0]) + 1]
         return Entries(samples[part], None if starts is None else starts[part])
 
-    def _inner(self, places: IntArray) -> tuple[IntArray, IntArray]:
+    def of(self, places: IntArray) -> tuple[IntArray, IntArray]:
         """Return the batch that each place is of, and which half of it: -1 where it is whole."""
         seconds = self.split + np.arange(1, self.split.size + 1)
         before = np.searchsorted(seconds, places, side="right")
@@ -362,11 +361,11 @@ class Halved:
 
     def select(self, numbers: Numbers) -> Halved:
         """Return a view."""
-        return replace(self, places=_chosen(self.places, numbers))
+        return replace(self, places=chosen(self.places, numbers))
 
     def arrays(self) -> Arrays:
         """Compute the whole ones together, and leave out the other halves."""
-        inner, half = self._inner(np.asarray(self.places, dtype=np.int64))
+        inner, half = self.of(np.asarray(self.places, dtype=np.int64))
         found = self.inner.select(inner).arrays()
         sizes = np.diff(found.offsets)
         place = np.arange(found.indices.size) - np.repeat(found.offsets[:-1], sizes)
@@ -379,8 +378,7 @@ class Halved:
 
     def blocks(self) -> Iterator[Arrays]:
         """Compute a thousand batches at a time."""
-        for low in range(0, len(self), _TOGETHER):
-            yield self.select(range(low, min(low + _TOGETHER, len(self)))).arrays()
+        return in_blocks(self)
 
     def split_to(self, num_batches: int) -> Batches:
         """Split the largest of some evenly spaced ones."""
@@ -390,11 +388,11 @@ class Halved:
         """Count the samples, a block of batches at a time."""
         if isinstance(self.places, range) and len(self) == len(self.inner) + self.split.size:
             return self.inner.count(most)
-        return _counted(self, most)
+        return counted(self, most)
 
     def identity(self) -> str:
         """Hash the identity of the whole batches, and which are split."""
-        text = f"{self.inner.identity()} {_text(self.split)} {_text(self.places)}"
+        text = f"{self.inner.identity()} {text_of(self.split)} {text_of(self.places)}"
         return hash_of(text.encode())
 
 
@@ -472,14 +470,15 @@ def gathered(values: IntArray, begins: IntArray, offsets: IntArray) -> IntArray:
     return out
 
 
-def _text(places: Numbers) -> str:
+def text_of(places: Numbers) -> str:
     """Describe places: a range in O(1), whatever number it stops at."""
     if isinstance(places, range):
         return f"{places.start} {places.step} {len(places)}"
     return hash_of(places.astype("<i8").tobytes())
 
 
-def _chosen(places: Numbers, numbers: Numbers) -> Numbers:
+def chosen(places: Numbers, numbers: Numbers) -> Numbers:
+    """Return some of some numbers: a range of a range is a range."""
     if not isinstance(places, range):
         return places[np.asarray(numbers, dtype=np.int64)]
     if isinstance(numbers, range):
@@ -488,7 +487,14 @@ def _chosen(places: Numbers, numbers: Numbers) -> Numbers:
     return places.start + np.asarray(numbers, dtype=np.int64) * places.step
 
 
-def _counted(batches: Batches, most: int | None) -> int:
+def in_blocks(batches: Batches) -> Iterator[Arrays]:
+    """Compute a thousand batches at a time."""
+    for low in range(0, len(batches), _TOGETHER):
+        yield batches.select(range(low, min(low + _TOGETHER, len(batches)))).arrays()
+
+
+def counted(batches: Batches, most: int | None) -> int:
+    """Count samples, a block at a time; stop where there are more than `most`."""
     total, done = 0, 0
     for block in batches.blocks():
         total, done = total + block.indices.size, done + len(block)
@@ -497,7 +503,8 @@ def _counted(batches: Batches, most: int | None) -> int:
     return total
 
 
-def _joined(found: list[Arrays]) -> Arrays:
+def joined(found: list[Arrays]) -> Arrays:
+    """Concatenate batches."""
     sizes = np.concatenate([np.diff(each.offsets) for each in found])
     starts = [each.starts for each in found if each.starts is not None]
     return Arrays(

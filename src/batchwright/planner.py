@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright._random import generator, shuffled
@@ -21,9 +22,19 @@ from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals
 from batchwright.order import Shuffle, as_order
 from batchwright.oversize import fit_items
-from batchwright.plans import Origin, Plan
-from batchwright.typing import Batching, Cost, FloatArray, IntoLengths, Last, LengthArray, Order
+from batchwright.plans import Origin, Plan, frozen
+from batchwright.typing import (
+    Batching,
+    Cost,
+    FloatArray,
+    IntArray,
+    IntoLengths,
+    Last,
+    LengthArray,
+    Order,
+)
 from batchwright.updates import arranged, num_batches
+from batchwright.without import without_samples
 
 
 class Planner:
@@ -61,6 +72,7 @@ class Planner:
 
     Attributes:
         accumulate: As given, or as found for `step_tokens`.
+        left_out: int64[k], the samples that `without` leaves out, rising.
 
     Raises:
         LengthsError: If the lengths are not positive whole numbers, [n].
@@ -120,6 +132,7 @@ class Planner:
                 known = Lengths(known.array.copy())
             self.lengths, self.num_samples = known.array, len(known.array)
         self._fingerprint = known.fingerprint
+        self.left_out = np.empty(0, dtype=np.int64)
         self._functions = self._made_functions(known)
         self._resize(world_size, accumulate)
 
@@ -147,6 +160,12 @@ class Planner:
             PlanError: If the epoch is no whole number, or a batching is no pure function.
         """
         epoch = whole_number(None, "epoch", epoch, least=0, most=MOST_EPOCHS, error=PlanError)
+        plan = self._planned(epoch)
+        if not self.left_out.size:
+            return plan
+        return without_samples(plan, self.left_out, self.world_size * self.accumulate)
+
+    def _planned(self, epoch: int) -> Plan:
         plan = None if self._computed is None else self._computed(self._origin(epoch))
         if plan is not None:
             return plan
@@ -157,7 +176,7 @@ class Planner:
                 f"epoch {epoch} would hold no sample: it repeats others, listed in plan.repeated."
             )
         if note is not None:
-            self._warn(note, stacklevel=3)
+            self._warn(note, stacklevel=4)
         return self._arranged(laid, epoch)
 
     def __repr__(self) -> str:
@@ -212,6 +231,67 @@ class Planner:
             accumulate = self.accumulate
         other = copy.copy(self)
         other._resize(world_size, accumulate)  # noqa: SLF001
+        return other
+
+    def samples_of(self, epoch: int, update: int, rank: int | None = None) -> IntArray:
+        """Return the samples of one update.
+
+        Args:
+            epoch: Zero or larger.
+            update: From 0.
+            rank: The rank whose samples are wanted. None: all, in the sequence of the plan.
+
+        Returns:
+            int64[m]. O(m) where epochs are computed on demand.
+
+        Raises:
+            PlanError: If the epoch has no such update, or the update no such rank.
+
+        Example:
+            >>> planner = Planner([5, 3, 8, 2], max_tokens=8, world_size=2)
+            >>> sorted(planner.samples_of(0, 0).tolist() + planner.samples_of(0, 1).tolist())
+            [0, 1, 2, 3]
+        """
+        size, last = self.world_size * self.accumulate, self.world_size - 1
+        most = -(-len(self) // size) - 1
+        update = whole_number(None, "update", update, least=0, most=most, error=PlanError)
+        if rank is None:
+            rank, step = 0, 1
+        else:
+            rank = whole_number(None, "rank", rank, least=0, most=last, error=PlanError)
+            step = self.world_size
+        begin, end = update * size + rank, min((update + 1) * size, len(self))
+        return self(epoch).batches.select(range(begin, end, step)).arrays().indices
+
+    def without(self, samples: npt.ArrayLike) -> "Planner":
+        """Leave samples out of all epochs; everything else stays as it is.
+
+        Epochs have the same batches otherwise, and as many; those that held the samples are
+        smaller. A batch that would be empty takes a sample of the largest batch of its update; if
+        there is none with two, it repeats one, listed in ``plan.repeated``. A sampler of the result
+        accepts states that were saved without it.
+
+        Args:
+            samples: int64[k], which ones. ``plan.dropped["without"]`` lists them.
+
+        Returns:
+            A planner of the same settings. O(k); of its epochs O(batches) at worst.
+
+        Raises:
+            PlanError: If there are no such samples; or in an epoch that would have no other.
+
+        Example:
+            >>> planner = Planner([5, 3, 8, 2, 4, 4], max_tokens=16)
+            >>> [sorted(batch.tolist()) for batch in planner(0)]
+            [[0, 2], [1, 3, 4, 5]]
+            >>> [sorted(batch.tolist()) for batch in planner.without([3])(0)]
+            [[0, 2], [1, 4, 5]]
+        """
+        gone = frozen(samples, "samples")
+        if gone.size and not 0 <= int(gone.min()) <= int(gone.max()) < self.num_samples:
+            raise PlanError(f"samples {gone.min()} to {gone.max()} of {self.num_samples}.")
+        other = copy.copy(self)
+        other.left_out = np.union1d(self.left_out, gone)
         return other
 
     def _resize(self, world_size: int, accumulate: int | None) -> None:
@@ -337,6 +417,15 @@ def replanned(
         cost=planner.cost,
         last=last,
     )
+
+
+def complete(planner: Planner) -> Planner:
+    """Return a planner of the same epochs that leaves no samples out by name."""
+    if not planner.left_out.size:
+        return planner
+    other = copy.copy(planner)
+    other.left_out = planner.left_out[:0]
+    return other
 
 
 def is_alike(planner: Planner, plan: Plan) -> bool:

@@ -105,9 +105,9 @@ class Plan:
         repeated: npt.ArrayLike = _NO_SAMPLES,
     ) -> None:
         arrays = Arrays(
-            _frozen(indices, "indices"),
-            _frozen(offsets, "offsets"),
-            None if starts is None else _frozen(starts, "starts"),
+            frozen(indices, "indices"),
+            frozen(offsets, "offsets"),
+            None if starts is None else frozen(starts, "starts"),
         )
         _check(arrays)
         self._set(arrays, dropped, layout, origin, repeated)
@@ -127,14 +127,14 @@ class Plan:
         if not isinstance(origin, Origin):
             raise PlanError(f"origin={origin!r:.60}: expected an Origin.")
         named = {reason: f"dropped[{reason!r}]" for reason in dropped}
-        frozen = {reason: _frozen(value, named[reason]) for reason, value in dropped.items()}
-        extra = _frozen(repeated, "repeated")
-        for reason, array in frozen.items():
+        lists = {reason: frozen(value, named[reason]) for reason, value in dropped.items()}
+        extra = frozen(repeated, "repeated")
+        for reason, array in lists.items():
             _check_signs(named[reason], array)
         _check_signs("repeated", extra)
         for name, value in (
             ("batches", batches),
-            ("dropped", frozen),
+            ("dropped", lists),
             ("layout", layout),
             ("origin", origin),
             ("repeated", extra),
@@ -266,7 +266,7 @@ class Plan:
         Raises:
             PlanError: If no batch is taken, or one that is not there.
         """
-        return self._selected(_frozen(batches, "batches"))
+        return self._selected(frozen(batches, "batches"))
 
     def _selected(self, numbers: range | IntArray) -> "Plan":
         if not len(numbers):
@@ -443,7 +443,8 @@ def _check_signs(name: str, array: IntArray) -> None:
         raise PlanError(f"{name}[{place}] is {array[place]}, expected at least 0.")
 
 
-def _frozen(value: npt.ArrayLike, name: str) -> IntArray:
+def frozen(value: npt.ArrayLike, name: str) -> IntArray:
+    """Return a flat array of integers, read-only; raise PlanError if it is none."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -452,6 +453,6 @@ def _frozen(value: npt.ArrayLike, name: str) -> IntArray:
         raise PlanError(
             f"{name} is {array.dtype}{list(array.shape)}, expected a flat array of integers."
         )
-    frozen = np.ascontiguousarray(array, dtype=np.int64).view()
-    frozen.setflags(write=False)
-    return frozen
+    flat = np.ascontiguousarray(array, dtype=np.int64).view()
+    flat.setflags(write=False)
+    return flat

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import tracemalloc
 import warnings
 
@@ -500,3 +501,56 @@ def test_a_state_that_holds_the_digest_of_arrays_is_accepted():
     fields["plan"] = planner(0).digest()
     sampler.load_state_dict(sealed(fields, version=state["version"]))
     assert list(sampler) == batches[4:]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("order", [bw.Shuffle(), bw.Sequential()])
+def test_a_run_goes_on_without_samples_that_are_named_later(order, world_size):
+    def planner(ranks):
+        return bw.Planner(
+            log_normal(500), batching=bw.TokenBudget(120), order=order, world_size=ranks
+        )
+
+    samplers = rank_samplers(planner(2), 2)
+    whole = [list(each) for each in samplers]
+    state = through_json(samplers[0].state_after(7))
+    seen, rest = dealt_back([each[:7] for each in whole]), dealt_back([each[7:] for each in whole])
+
+    def resumed(state, plans):
+        ranks = rank_samplers(plans, world_size)
+        for each in ranks:
+            each.load_state_dict(state)
+        return ranks
+
+    full = [list(each) for each in resumed(state, planner(world_size))]
+    gone = [*seen[:3], *(batch[1] for own in full for batch in own[::2] if len(batch) > 1)]
+    ranks = resumed(state, planner(world_size).without(gone))
+    found = [list(each) for each in ranks]
+    assert dealt_back(found) == [sample for sample in rest if sample not in gone]
+    for own, before in zip(found, full, strict=True):
+        assert own == [[s for s in batch if s not in gone] for batch in before]
+    # Saved again, the state goes on both ways.
+    again = through_json(ranks[0].state_after(4))
+    for plans, expected in (
+        (planner(world_size), full),
+        (planner(world_size).without(gone), found),
+    ):
+        assert [list(each) for each in resumed(again, plans)] == [each[4:] for each in expected]
+    # The next epoch is whole but for them.
+    ranks[0].set_epoch(1)
+    assert len(list(ranks[0])) == len(ranks[0])
+    assert not set(ranks[0].plan.indices.tolist()) & set(gone)
+
+
+def test_an_epoch_begun_without_samples_can_be_resumed():
+    plain = bw.Planner(log_normal(500), batching=bw.TokenBudget(120))
+    planner = plain.without(range(0, 500, 7))
+    sampler = PlanBatchSampler(planner)
+    batches = list(sampler)
+    assert batches == [batch.tolist() for batch in planner(0)] != list(PlanBatchSampler(plain))
+    assert sampler.plan == planner(0)
+    sampler.set_epoch(0)
+    sampler.load_state_dict(sampler.state_after(5))
+    assert list(sampler) == batches[5:]
+    again = pickle.loads(pickle.dumps(PlanBatchSampler(planner)))  # noqa: S301 -- made here
+    assert list(again) == batches

@@ -128,6 +128,11 @@ class Cut:
         order, ends, _ = self._ranks
         return np.repeat(self._means[order], np.diff(ends, prepend=0))
 
+    def most_samples(self) -> IntArray:
+        """Return the most samples of each batch by rank, int64[b]; it may have one less."""
+        order, ends, _ = self._ranks
+        return np.repeat(self.sizes[order], np.diff(ends, prepend=0))
+
     def split_to(self, num_batches: int) -> Cut:
         """Split batches in two, those of the most samples first, until there are `num_batches`."""
         if num_batches > self.num_samples:
@@ -363,6 +368,10 @@ class Even:
     def keys(self) -> FloatArray:
         """See `Cut.keys`: all batches are random samples."""
         return np.zeros(self.num_batches)
+
+    def most_samples(self) -> IntArray:
+        """See `Cut.most_samples`."""
+        return np.diff(self.begins(np.arange(self.num_batches + 1)))
 
     def split_to(self, num_batches: int) -> Even:
         """Return as many batches, where the last few are smaller."""

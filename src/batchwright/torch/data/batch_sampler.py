@@ -19,7 +19,7 @@ from batchwright.planner import Planner
 from batchwright.plans import Plan, has_pieces
 from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
-from batchwright.torch.data.plan_source import as_source
+from batchwright.torch.data.plan_source import as_source, kept
 from batchwright.torch.data.ranks import given_place, placed
 from batchwright.torch.data.resume import Course, Position, chart, read_position
 from batchwright.torch.data.samples import Piece, PieceDataset
@@ -125,7 +125,9 @@ class PlanBatchSampler:
     def plan(self) -> Plan:
         """The global plan of the present epoch, whole."""
         world_size = self.world_size
-        return self._source.plan(self.epoch, world_size, self._source.accumulate(world_size))
+        accumulate = self._source.accumulate(world_size)
+        plan = self._source.plan(self.epoch, world_size, accumulate)
+        return kept(self._source, plan, world_size * accumulate)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iterator; a state of another one is then forgotten."""

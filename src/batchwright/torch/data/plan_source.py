@@ -3,12 +3,15 @@
 import operator
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
-from batchwright.planner import Planner, is_alike, replanned
+from batchwright.planner import Planner, complete, is_alike, replanned
 from batchwright.plans import Plan
 from batchwright.sharding import share
-from batchwright.typing import Last, LengthArray
+from batchwright.typing import IntArray, Last, LengthArray
+from batchwright.without import without_samples
 
 Settings: TypeAlias = dict[str, Any]
 """What a state says of its planner: batching, step_tokens and last."""
@@ -18,7 +21,8 @@ class PlannerSource:
     """Plans epochs with a planner, resized to the number of ranks."""
 
     def __init__(self, planner: Planner) -> None:
-        self._planner = planner
+        self.left_out = planner.left_out
+        self._planner = planner = complete(planner)
         self._sized = {planner.world_size: planner}
         self._made: tuple[tuple[int, int, int, int], Plan] | None = None
         self.seed = operator.index(planner.seed)
@@ -37,7 +41,7 @@ class PlannerSource:
 
     def __reduce__(self) -> tuple[type, tuple[Planner]]:
         """Go to another process, where plans are made again."""
-        return type(self), (self._planner,)
+        return type(self), (self._planner.without(self.left_out),)
 
     def rebuilt(self, settings: Settings | None) -> "PlanSource":
         """Return the source that a state with these settings was planned by.
@@ -84,7 +88,8 @@ class PlannerSource:
 
     def is_alike(self, plan: Plan) -> bool:
         """Check whether other epochs have the same plan, as in validation."""
-        return is_alike(self._for(plan.origin.world_size), plan)
+        planner = self._for(plan.origin.world_size)
+        return is_alike(planner, planner(plan.origin.epoch))
 
     def _for(self, world_size: int) -> Planner:
         if world_size not in self._sized:
@@ -97,6 +102,7 @@ class FixedSource:
 
     lengths: LengthArray | None = None
     settings: Settings | None = None
+    left_out: IntArray = np.empty(0, dtype=np.int64)
     last: Last = "short"  # loses nothing: a plan does not know its planner's policy
 
     def __init__(self, plan: Plan) -> None:
@@ -137,6 +143,11 @@ class FixedSource:
     def is_alike(self, plan: Plan) -> bool:
         """Every epoch has the same plan."""
         return True
+
+
+def kept(source: "PlanSource", plan: Plan, update: int) -> Plan:
+    """Return a plan without what the source leaves out, for updates of so many batches."""
+    return without_samples(plan, source.left_out, update) if source.left_out.size else plan
 
 
 PlanSource: TypeAlias = PlannerSource | FixedSource

@@ -18,7 +18,7 @@ from batchwright.errors import PlanError
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
-from batchwright.torch.data.plan_source import PlanSource
+from batchwright.torch.data.plan_source import PlanSource, kept
 from batchwright.typing import Field, Last, State
 
 STATE_VERSION = 2
@@ -120,7 +120,10 @@ class Course:
         """The plan that the epoch began with; hashed on demand."""
         if self.known is not None or self.plan is None:
             return self.known
-        return Beginning(self.source, len(self.plan), self.plan.identity())
+        whole = self.plan
+        if self.source.left_out.size:
+            whole = self.source.plan(self.epoch, self.leg.world_size, self.leg.accumulate)
+        return Beginning(self.source, len(whole), whole.identity())
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
@@ -205,8 +208,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     """
     epoch, legs, begun = position.epoch, position.legs, position.begun
     accumulate = source.accumulate(world_size)
+    update = world_size * accumulate
     if begun is None:
-        whole = source.plan(epoch, world_size, accumulate)
+        whole = kept(source, source.plan(epoch, world_size, accumulate), update)
         return Course(epoch, Leg(world_size, accumulate, 0), whole, source)
     first = legs[0]
     began = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
@@ -231,11 +235,12 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
         wanted = Fit.of(source.plan(epoch, world_size, accumulate))
     new = None if wanted == fit else wanted
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
-        return Course(epoch, last, plan, source, legs[:-1], begun)
+        return Course(epoch, last, kept(source, plan, update), source, legs[:-1], begun)
     leg = Leg(world_size, accumulate, 0, source.last, new)
     shared = None
     if last.consumed < len(plan):
         shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
+        shared = None if shared is None else kept(source, shared, update)
     return Course(epoch, leg, shared, source, legs, begun)
 
 

@@ -1,0 +1,187 @@
+"""A plan without some of its samples: every other one stays where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from batchwright._keyed import hash_of
+from batchwright.batches import (
+    Arrays,
+    Batches,
+    Entries,
+    Halved,
+    Numbers,
+    OnDemand,
+    chosen,
+    counted,
+    halved,
+    in_blocks,
+    joined,
+    text_of,
+)
+from batchwright.errors import PlanError
+from batchwright.plans import Plan, has_pieces, replaced
+from batchwright.typing import IntArray
+
+_TOGETHER = 1 << 10
+
+
+@dataclass(frozen=True, eq=False)
+class Without:
+    """Batches without some samples, none of them empty."""
+
+    inner: Batches
+    gone: IntArray  # int64[g], rising: the samples that are left out
+    fixed: Mapping[int, Entries]  # batches that would be empty, and those that give them a sample
+    places: Numbers
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def batch(self, number: int) -> Entries:
+        """Return what is left of a batch."""
+        place = int(self.places[number])
+        return (
+            self.fixed[place] if place in self.fixed else _left(self.inner.batch(place), self.gone)
+        )
+
+    def select(self, numbers: Numbers) -> Without:
+        """Return a view."""
+        return replace(self, places=chosen(self.places, numbers))
+
+    def arrays(self) -> Arrays:
+        """Make all whole, and leave the samples out."""
+        found = self.inner.select(self.places).arrays()
+        samples, starts = _left(Entries(found.indices, found.starts), self.gone)
+        ends = np.cumsum(np.append(0, ~_is_in(found.indices, self.gone)))[found.offsets]
+        arrays = Arrays(samples, ends, starts)
+        parts, done, places = [], 0, np.asarray(self.places)
+        for number in np.flatnonzero(np.isin(places, list(self.fixed))).tolist():
+            if done < number:
+                parts.append(arrays.select(range(done, number)))
+            own = self.fixed[int(places[number])]
+            parts.append(Arrays(own.samples, np.array([0, own.samples.size]), own.starts))
+            done = number + 1
+        if not parts:
+            return arrays
+        return joined(
+            [*parts, *([arrays.select(range(done, len(self)))] if done < len(self) else [])]
+        )
+
+    def blocks(self) -> Iterator[Arrays]:
+        """Compute a thousand batches at a time."""
+        return in_blocks(self)
+
+    def split_to(self, num_batches: int) -> Batches:
+        """Split the largest of some evenly spaced ones."""
+        return halved(self, num_batches)
+
+    def count(self, most: int | None = None) -> int:
+        """Count the samples, a block of batches at a time."""
+        return counted(self, most)
+
+    def identity(self) -> str:
+        """Hash the identity of the whole batches, and what is left out of them."""
+        text = f"{self.inner.identity()} {text_of(self.gone)} {sorted(self.fixed)}"
+        return hash_of(f"{text} {text_of(self.places)}".encode())
+
+
+def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
+    """Leave samples out of a plan, for updates of so many batches.
+
+    A batch that would be empty takes a sample of the largest batch of its update; where none has
+    two, it repeats one of a later update.
+
+    Example:
+        >>> plan = Plan(np.arange(5), np.array([0, 1, 4, 5]))
+        >>> left = without_samples(plan, np.array([0, 4]), 2)
+        >>> [batch.tolist() for batch in left], left.repeated.tolist()
+        ([[3], [1, 2], [1]], [1])
+    """
+    batches, fixed, repeated = plan.batches, dict[int, Entries](), [plan.repeated]
+    emptied = list(_emptied(batches, gone, may_repeat=has_pieces(plan)))
+    if len(emptied) == len(plan):
+        raise PlanError(f"without {gone.size} samples epoch {plan.origin.epoch} would hold none.")
+    for first in sorted({place - place % update for place in emptied}):
+        last = min(first + update, len(plan))
+        held = {place: _left(batches.batch(place), gone) for place in range(first, last)}
+        spare = None
+        for place in [place for place in held if not held[place].samples.size]:
+            giver = max(held, key=lambda place: held[place].samples.size)
+            if held[giver].samples.size > 1:
+                held[place], held[giver] = (
+                    _taken(held[giver], slice(-1, None)),
+                    _taken(held[giver], slice(-1)),
+                )
+                fixed[giver] = held[giver]
+            else:
+                spare = spare or _next(batches, gone, last)
+                held[place] = _taken(spare, slice(1))
+                repeated.append(held[place].samples)
+            fixed[place] = held[place]
+    others = [gone[:0], *plan.dropped.values()]
+    named = np.setdiff1d(gone, np.concatenate(others))
+    again = np.concatenate(repeated)
+    return replaced(
+        plan,
+        batches=Without(batches, gone, fixed, range(len(plan))),
+        dropped={**plan.dropped, "without": named},
+        repeated=again[~_is_in(again, gone)],
+    )
+
+
+def _emptied(batches: Batches, gone: IntArray, *, may_repeat: bool) -> Iterator[int]:
+    """Find the batches that hold nothing else."""
+    numbers = np.arange(len(batches)) if may_repeat else _small(batches, gone.size)
+    for low in range(0, numbers.size, _TOGETHER):
+        some = numbers[low : low + _TOGETHER]
+        found = batches.select(some).arrays()
+        is_left = np.add.reduceat(~_is_in(found.indices, gone), found.offsets[:-1], dtype=np.int64)
+        yield from some[is_left == 0].tolist()
+
+
+def _small(batches: Batches, most: int) -> IntArray:
+    """Return which batches may hold so few samples, int64[k]."""
+    if isinstance(batches, Halved):
+        inner, _ = batches.of(np.asarray(batches.places))
+        return np.flatnonzero(np.isin(inner, _small(batches.inner, 2 * most + 1)))
+    if not isinstance(batches, OnDemand):
+        return np.arange(len(batches))
+    places, is_small = np.asarray(batches.places), np.zeros(len(batches), dtype=np.bool_)
+    for part in batches.parts:
+        sizes = part.cut.most_samples()
+        if sizes.min() <= most + 1:  # the last round of a stretch may lack one
+            inside = (places >= 0) & (places < sizes.size)
+            ranks = places[inside] if part.deal is None else part.deal.ranks(places[inside])
+            is_small[inside] = sizes[ranks] <= most + 1
+        places = places - sizes.size
+    return np.flatnonzero(is_small)
+
+
+def _next(batches: Batches, gone: IntArray, place: int) -> Entries:
+    """Return what is left of the next batch, round to the first, that holds anything."""
+    for number in range(place, place + len(batches)):
+        found = _left(batches.batch(number % len(batches)), gone)
+        if found.samples.size:
+            return found
+    raise AssertionError
+
+
+def _left(entries: Entries, gone: IntArray) -> Entries:
+    return _taken(entries, ~_is_in(entries.samples, gone))
+
+
+def _taken(entries: Entries, which: slice | npt.NDArray[np.bool_]) -> Entries:
+    samples, starts = entries
+    return Entries(samples[which], None if starts is None else starts[which])
+
+
+def _is_in(samples: IntArray, gone: IntArray) -> npt.NDArray[np.bool_]:
+    """Check which samples are among rising ones."""
+    places = np.minimum(np.searchsorted(gone, samples), gone.size - 1)
+    found: npt.NDArray[np.bool_] = gone[places] == samples
+    return found
