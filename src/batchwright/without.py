@@ -24,6 +24,7 @@ from batchwright.batches import (
     text_of,
 )
 from batchwright.errors import PlanError
+from batchwright.indexed import Indexed
 from batchwright.plans import Plan, has_pieces, replaced
 from batchwright.typing import IntArray
 
@@ -154,8 +155,10 @@ def _small(batches: Batches, most: int) -> IntArray:
     places, is_small = np.asarray(batches.places), np.zeros(len(batches), dtype=np.bool_)
     for part in batches.parts:
         sizes = part.cut.most_samples()
-        if sizes.min() <= most + 1:  # the last round of a stretch may lack one
-            inside = (places >= 0) & (places < sizes.size)
+        inside = (places >= 0) & (places < sizes.size)
+        if not isinstance(part.samples, Indexed):  # a batch may hold one twice
+            is_small |= inside
+        elif sizes.min() <= most + 1:  # the last round of a stretch may lack one
             ranks = places[inside] if part.deal is None else part.deal.ranks(places[inside])
             is_small[inside] = sizes[ranks] <= most + 1
         places = places - sizes.size
