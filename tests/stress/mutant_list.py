@@ -499,14 +499,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Data for torch.
     Mutant(
-        "torch/data/resume.py",
+        "resume.py",
         "done = self.start + consumed * self.world_size",
         "done = consumed * self.world_size",
         "a second resume forgets what was consumed before the first",
         "tests/torch/test_resume.py -k counts_from_where",
     ),
     Mutant(
-        "torch/data/resume.py",
+        "resume.py",
         "leg = Leg(world_size, accumulate, 0, source.last, new)",
         "leg = Leg(world_size, accumulate, 0, fit=new)",
         'what is left of an epoch is shared under last="short" whatever was chosen',

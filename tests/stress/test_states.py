@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from batchwright.torch.data.resume import Position
+from batchwright.resume import Position
 from tests.stress import states
 
 

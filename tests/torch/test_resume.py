@@ -554,3 +554,13 @@ def test_an_epoch_begun_without_samples_can_be_resumed():
     assert list(sampler) == batches[5:]
     again = pickle.loads(pickle.dumps(PlanBatchSampler(planner)))  # noqa: S301 -- made here
     assert list(again) == batches
+
+
+def test_a_run_of_one_plan_goes_on_with_the_plan_from_a_file(tmp_path):
+    plan = bw.Planner(log_normal(500), batching=bw.TokenBudget(120), world_size=2)(3)
+    plan.save(tmp_path / "plan.safetensors")
+    sampler = PlanBatchSampler(plan, rank=1, world_size=2)
+    batches = list(sampler)
+    loaded = PlanBatchSampler(bw.Plan.load(tmp_path / "plan.safetensors"), rank=1, world_size=2)
+    loaded.load_state_dict(through_json(sampler.state_after(3)))
+    assert list(loaded) == batches[3:]

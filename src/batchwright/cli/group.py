@@ -14,6 +14,7 @@ from batchwright.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, MACHINE, co
 from batchwright.cli.inspect import inspect
 from batchwright.cli.plan import plan
 from batchwright.cli.score import score
+from batchwright.cli.trace import trace
 from batchwright.errors import BatchwrightError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -72,7 +73,7 @@ def _on_one_line(message: Warning | str, *_: object, **__: object) -> None:
     name="batchwright",
     cls=OneLineGroup,
     invoke_without_command=True,
-    commands=[plan, inspect, score, advise, compare, new_task],
+    commands=[plan, inspect, trace, score, advise, compare, new_task],
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,

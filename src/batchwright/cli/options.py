@@ -124,6 +124,18 @@ class Reading:
         return np.stack(read, axis=1)
 
 
+order = click.option(
+    "--order",
+    type=click.Choice(("shuffle", "sequential")),
+    default="shuffle",
+    help="In what sequence samples come.",
+)
+window = number("--window", help="Shuffle only inside windows of N samples.")
+cost = click.option(
+    "--cost",
+    type=click.Choice(("padded", "quadratic")),
+    help="Balance ranks by tokens, or by squared lengths.",
+)
 tokenizer = click.option(
     "--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json."
 )

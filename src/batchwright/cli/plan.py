@@ -55,23 +55,14 @@ _BATCHINGS = {
     help="Batch lengths that differ by up to this share as if equal: for other batches in every "
     "epoch, with more padding.",
 )
-@click.option(
-    "--order",
-    type=click.Choice(("shuffle", "sequential")),
-    default="shuffle",
-    help="In what sequence samples come.",
-)
-@options.number("--window", help="Shuffle only inside windows of N samples.")
+@options.order
+@options.window
 @options.number("--seed", least=0, most=2**63 - 1, default=0, help="Seed of the random numbers.")
 @options.number("--epoch", least=0, default=0, help="Epoch to plan, from 0.")
 @options.count("--world-size", help="Ranks that share an update.", default=1)
 @options.count("--accumulate", help="Batches of an update on each rank; 1 without --step-tokens.")
 @options.number("--step-tokens", help="Tokens of an update: determines --accumulate.")
-@click.option(
-    "--cost",
-    type=click.Choice(("padded", "quadratic")),
-    help="Balance ranks by tokens, or by squared lengths.",
-)
+@options.cost
 @options.reading
 @click.option("-o", "--output", metavar="FILE", help="Save the plan, as safetensors.")
 @options.json_output
@@ -91,7 +82,7 @@ def plan(
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
-    order = _order(given["order"], given["window"], given["mixing"])
+    order = order_of(given["order"], given["window"], given["mixing"])
     batching = _batching(given)
     check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
@@ -136,7 +127,8 @@ def _batching(given: dict[str, Any]) -> Batching:
     return cast("Batching", kind(given[name], **settings))
 
 
-def _order(name: str, window: int | None, mixing: str | int | None) -> Order:
+def order_of(name: str, window: int | None, mixing: str | int | None) -> Order:
+    """Make the order that the options name; refuse options that it does not have."""
     if name == "shuffle":
         if window is not None and mixing not in {None, "stratified"}:
             raise click.UsageError(f"--mixing {mixing} does not go with --window.")

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, get_args
 from batchwright._states import fits, opened, sealed
 from batchwright.batches import Arrays
 from batchwright.errors import PlanError
+from batchwright.plan_source import PlanSource, kept
 from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
-from batchwright.torch.data.plan_source import PlanSource, kept
 from batchwright.typing import Field, Last, State
 
 STATE_VERSION = 2
@@ -57,14 +57,14 @@ class Beginning(NamedTuple):
 
     source: PlanSource
     num_batches: int
-    identity: str
+    hashed: str
 
     def is_of(self, plan: Plan) -> bool:
         """Check whether this plan is it; earlier versions saved the digest of arrays."""
         if len(plan) != self.num_batches:
             return False
-        is_same = self.identity == plan.identity()
-        return is_same or (isinstance(plan.batches, Arrays) and self.identity == plan.digest())
+        is_same = self.hashed == self.source.hash_of(plan)
+        return is_same or (isinstance(plan.batches, Arrays) and self.hashed == plan.digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Position:
             "fingerprint": plans.fingerprint,
             "settings": plans.settings,
             "num_batches": None if self.begun is None else self.begun.num_batches,
-            "plan": None if self.begun is None else self.begun.identity,
+            "plan": None if self.begun is None else self.begun.hashed,
             "legs": [leg.described() for leg in self.legs],
         }
         return sealed(fields, version=STATE_VERSION)
@@ -123,7 +123,7 @@ class Course:
         whole = self.plan
         if self.source.left_out.size:
             whole = self.source.plan(self.epoch, self.leg.world_size, self.leg.accumulate)
-        return Beginning(self.source, len(whole), whole.identity())
+        return Beginning(self.source, len(whole), self.source.hash_of(whole))
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
@@ -140,13 +140,7 @@ def read_position(
 
     `planned_by` makes the plan that the state's epoch began with. None: found by the state itself.
     """
-    fields = opened(
-        state,
-        _FIELDS,
-        owner="PlanBatchSampler",
-        version=STATE_VERSION,
-        how="iter(sampler).state_dict() or sampler.state_after(…)",
-    )
+    fields = read_fields(state)
     epoch, num_batches, hashed = fields["epoch"], fields["num_batches"], fields["plan"]
     settings = fields["settings"]
     fit = all(fits(fields[name], _FIELDS[name]) for name in _FIELDS)
@@ -182,6 +176,17 @@ def read_position(
     return Position(epoch, legs, Beginning(plans, num_batches, hashed))
 
 
+def read_fields(state: Mapping[str, Any]) -> State:
+    """Check that a state is one, and return its fields."""
+    return opened(
+        state,
+        _FIELDS,
+        owner="PlanBatchSampler",
+        version=STATE_VERSION,
+        how="iter(sampler).state_dict() or sampler.state_after(…)",
+    )
+
+
 def _legs(given: list[Field]) -> tuple[Leg, ...] | None:
     """Read saved legs; None if they cannot be."""
     for number, each in enumerate(given):
@@ -212,24 +217,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     if begun is None:
         whole = kept(source, source.plan(epoch, world_size, accumulate), update)
         return Course(epoch, Leg(world_size, accumulate, 0), whole, source)
-    first = legs[0]
-    began = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
-    if not begun.is_of(began):
-        raise PlanError(
-            f"epoch {epoch} was planned as {begun.num_batches} batches (hash "
-            f"{begun.identity[:8]}) for world_size={first.world_size}, accumulate="
-            f"{first.accumulate}; the same now gives {len(began)} (hash {began.identity()[:8]}). "
-            "Resume with the order, cost and batching that the run began with, or pass it: "
-            "load_state_dict(state, planned_by=Planner(…))."
-        )
-    plan: Plan | None = began
-    fit = Fit.of(began)
-    for leg, following in pairwise(legs):
-        rest = _planned(plan, leg, left=1)[leg.consumed :]
-        plan = _shared_again(source, rest, following, epoch)
-        fit = following.fit or fit
-    last = legs[-1]
-    plan = _planned(plan, last)
+    plans = plans_of_legs(source, position)
+    last, plan = legs[-1], plans[-1]
+    fit = next((leg.fit for leg in reversed(legs) if leg.fit), Fit.of(plans[0]))
     wanted = fit
     if begun.source is not source or any(leg.fit for leg in legs):
         wanted = Fit.of(source.plan(epoch, world_size, accumulate))
@@ -242,6 +232,29 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
         shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
         shared = None if shared is None else kept(source, shared, update)
     return Course(epoch, leg, shared, source, legs, begun)
+
+
+def plans_of_legs(source: PlanSource, position: Position) -> list[Plan]:
+    """Return the global plan that the ranks of each leg shared, whole."""
+    epoch, legs, begun = position.epoch, position.legs, position.begun
+    if begun is None:
+        return []
+    first = legs[0]
+    began = begun.source.plan(epoch, first.world_size, first.accumulate, begun.num_batches)
+    if not begun.is_of(began):
+        raise PlanError(
+            f"epoch {epoch} was planned as {begun.num_batches} batches (hash "
+            f"{begun.hashed[:8]}) for world_size={first.world_size}, accumulate="
+            f"{first.accumulate}; the same now gives {len(began)} (hash "
+            f"{begun.source.hash_of(began)[:8]}). "
+            "Resume with the order, cost and batching that the run began with, or pass it: "
+            "load_state_dict(state, planned_by=Planner(…))."
+        )
+    plans = [_planned(began, first)]
+    for leg, following in pairwise(legs):
+        rest = _planned(plans[-1], leg, left=1)[leg.consumed :]
+        plans.append(_planned(_shared_again(source, rest, following, epoch), following))
+    return plans
 
 
 def _planned(plan: Plan | None, leg: Leg, *, left: int = 0) -> Plan:
