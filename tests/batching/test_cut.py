@@ -225,11 +225,21 @@ def test_windows_get_the_same_share_of_every_length(lengths, limit, strata, wind
 
 
 def test_windows_have_one_stretch_for_each_of_their_updates():
-    values, counts = np.array([4, 3, 2]), np.array([240, 240, 240])
-    cut = cut_in_windows(values, counts, RowLimit(12), strata=2, window=3, num_updates=120)
-    assert cut.num_batches == 240
+    values, limit = np.arange(1000, 280, -1), RowLimit(3000)
+    cut = cut_in_windows(values, np.ones_like(values), limit, strata=2, window=3, num_updates=120)
     assert cut.batches.tolist() == [40] * 6
-    assert (cut.rounds <= RowLimit(12)(cut.lengths)).all()
+    assert (cut.rounds <= limit(cut.lengths)).all()
+
+
+def test_windows_of_equal_samples_are_one_stretch():
+    """Else a batch would be of neighbours in the data."""
+    values, counts = np.array([4, 3]), np.array([240, 480])
+    cut = cut_in_windows(values, counts, RowLimit(12), strata=2, window=6, num_updates=None)
+    first, last = (
+        np.searchsorted([240, 720], place, "right")
+        for place in (cut.start, cut.start + cut.samples - 1)
+    )
+    assert np.bincount(first[first == last]).max() == 1
 
 
 @given(st.integers(1, 600), st.integers(1, 50), st.data())

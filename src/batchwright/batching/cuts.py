@@ -224,9 +224,12 @@ def cut_in_windows(
     start = np.cumsum(samples) - samples
     samples[-1] = size - start[-1]
     batches[-1] = min(batches[-1], int(samples[-1]))
-    many = np.array(batches)
-    lengths = values[np.searchsorted(ends, start, side="right")]
-    return Cut(start, samples, np.cumsum(many) - many, many, lengths).split_to(strata * num_updates)
+    # Of equal samples one stretch: else a batch would be of neighbours in the data.
+    first, last = (ends.searchsorted(each, "right") for each in (start, start + samples - 1))
+    heads = np.flatnonzero(np.append(True, last[1:] != first[:-1]))
+    many, samples = np.add.reduceat(batches, heads), np.add.reduceat(samples, heads)
+    cut = Cut(start[heads], samples, np.cumsum(many) - many, many, values[first[heads]])
+    return cut.split_to(strata * num_updates)
 
 
 def cut_sequence(
