@@ -312,24 +312,37 @@ def variety(
     return ratios
 
 
-def dealt(stretches: Sequence[tuple[int, int, int, int]], key: int) -> list[list[tuple[int, int]]]:
+def dealt(
+    stretches: Sequence[tuple[int, int, int, int]],
+    key: int,
+    runs: Sequence[tuple[int, int]] | None = None,
+) -> list[list[tuple[int, int]]]:
     """Deal sorted samples to batches, a stretch and a round at a time.
 
-    Takes the start, samples, first batch and batches of each stretch. Returns for each batch the
-    positions that it gets, each with its stretch.
+    Takes the start, samples, first batch and batches of each stretch; and the first sample and the
+    samples of its run, inside which they move, if they do. Returns for each batch the positions
+    that it gets, each with its stretch.
     """
+
+    def affine(number: int, entry: int, size: int) -> int:
+        bits = hashed(number, key)
+        return (int(PRIMES[bits >> 58]) * entry + (((bits & 0xFFFFFFFF) * size) >> 32)) % size
+
     batches: list[list[tuple[int, int]]] = [
         [] for _ in range(max(first + many for _, _, first, many in stretches))
     ]
     number = 0
     for stretch, (start, samples, first, many) in enumerate(stretches):
         for begin in range(0, samples, many):
-            bits = hashed(number, key)
-            prime, shift = int(PRIMES[bits >> 58]), ((bits & 0xFFFFFFFF) * many) >> 32
             for batch in range(many):
-                entry = begin + (prime * batch + shift) % many
-                if entry < samples:
-                    batches[first + batch].append((stretch, start + entry))
+                entry = begin + affine(number, batch, many)
+                if entry >= samples:
+                    continue
+                position = start + entry
+                if runs is not None:
+                    low, size = runs[stretch]
+                    position = low + affine(2**64 - 1 - low, position - low, size)
+                batches[first + batch].append((stretch, position))
             number += 1
     return batches
 

@@ -66,7 +66,9 @@ def test_updates_do_not_follow_the_sequence_of_the_data(name, corpus):
 
 
 @pytest.mark.parametrize("corpus", ["trend", "periodic", "long tail", "two", "equal"])
-@pytest.mark.parametrize("name", ["budget", "slack", "update", "windows", "buckets", "fixed"])
+@pytest.mark.parametrize(
+    "name", ["budget", "slack", "update", "windows", "packing", "buckets", "fixed"]
+)
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_updates_are_no_less_even_than_random_ones(name, corpus, world_size):
     """In whatever varies along the data among samples of one length."""

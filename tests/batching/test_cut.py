@@ -76,7 +76,8 @@ def cuts(draw):
 def dealt(cut, key):
     """The samples of the batches of a cut, by number, each with its stretch."""
     columns = (cut.start, cut.samples, cut.first, cut.batches)
-    return reference.dealt(list(zip(*map(np.ndarray.tolist, columns), strict=True)), key)
+    stretches = list(zip(*map(np.ndarray.tolist, columns), strict=True))
+    return reference.dealt(stretches, key, None if cut.runs is None else cut.runs.T.tolist())
 
 
 def by_hand(cut, key):
@@ -274,10 +275,10 @@ def test_stretches_of_more_batches_than_sixteen_bits_hold(batches):
     samples = 3 * batches - 7
     one = np.array([0])
     cut = Cut(one, np.array([samples]), one, np.array([batches]), np.array([9]))
-    ranks = np.arange(batches)
-    found, offsets = cut.all(ranks, 4, lambda positions: positions)
+    ranks, ids = np.arange(batches), np.arange(samples)[::-1]
+    found, offsets = cut.all(ranks, 4, ids.__getitem__)
     some, ends = cut.some(ranks, 4)
-    assert np.array_equal(found, some)
+    assert np.array_equal(found, ids[some])
     assert np.array_equal(offsets, ends)
     assert np.array_equal(np.sort(found), np.arange(samples))
 

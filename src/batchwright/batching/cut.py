@@ -48,6 +48,9 @@ class Cut:
     first: IntArray  # int64[s], the first batch that gets some of them
     batches: IntArray  # int64[s], how many batches get some
     lengths: IntArray  # int64[s], the longest of them, in tokens
+    # int64[2, s], the first of the samples as long as those of each stretch, and how many they
+    # are: those change places, so that neighbours in the data are not mates. None: they stay.
+    runs: IntArray | None = None
     num_batches: int = field(init=False)
     rounds: IntArray = field(init=False)  # int64[s]
     sizes: IntArray = field(init=False)  # int64[i], the most samples of a batch of each kind
@@ -121,7 +124,8 @@ class Cut:
     def identity(self) -> str:
         """Hash where the batches are cut."""
         columns = (self.start, self.samples, self.first, self.batches)
-        return hash_of(np.concatenate(columns).astype("<i8").tobytes())
+        runs = () if self.runs is None else self.runs
+        return hash_of(np.concatenate((*columns, *runs)).astype("<i8").tobytes())
 
     def keys(self) -> FloatArray:
         """Return about the mean log-length of each batch by rank, float64[b]."""
@@ -159,8 +163,11 @@ class Cut:
         low = high - split
         parts: list[tuple[int, ...]] = []
         is_second = False
-        columns = np.stack((self.start, self.samples, self.first, self.batches, self.lengths))
-        for begin, samples, first, batches, length in columns[:, own].T.tolist():
+        runs = () if self.runs is None else self.runs
+        columns = np.stack(
+            (self.start, self.samples, self.first, self.batches, self.lengths, *runs)
+        )
+        for begin, samples, first, batches, *same in columns[:, own].T.tolist():
             start = begin
             rounds = samples // batches
             # Batches before those that are split, their two halves, and batches after them.
@@ -173,10 +180,12 @@ class Cut:
                 (high, first + batches - high, rounds),
             ):
                 if many and each:
-                    parts.append((start, many * each, into, many, length))
+                    parts.append((start, many * each, into, many, *same))
                     start += many * each
         others = np.delete(columns, own, axis=1)
-        return Cut(*np.concatenate((others, np.array(parts, dtype=np.int64).T), axis=1))
+        joined = np.concatenate((others, np.array(parts, dtype=np.int64).T), axis=1)
+        split = Cut(*joined[:5])
+        return split if self.runs is None else replace(split, runs=joined[5:])
 
     def one(self, rank: int, key: int) -> IntArray:
         """Return the positions of one batch among the sorted samples, int64[size]."""
@@ -185,9 +194,11 @@ class Cut:
         kind = int(order[at])
         begins, stretches = self._kinds[1:]
         number = rank + int(shifts[at])
-        if self._is_mixed:
+        if self._is_mixed or self.runs is not None:
             own = stretches[begins[kind] : begins[kind + 1]]
             places, _, _, _ = self._dealt(own, number, key)
+            if not self._is_mixed:
+                return places
             return places[_turned(np.arange(places.size), places.size).argsort()]
         stretch = int(stretches[begins[kind]])
         start, batches = int(self.start[stretch]), int(self.batches[stretch])
@@ -254,6 +265,13 @@ class Cut:
         found += size
         good = found < self.samples[stretch].view(np.uint64)[of]
         found += self.start[stretch].view(np.uint64)[of]
+        if self.runs is not None:
+            first, many = self.runs[:, stretch].view(np.uint64)
+            step, begin = _steps(~first, key, many)
+            found *= step[of]
+            found += (begin - first * step)[of]  # modulo 2**64, as the product is
+            found %= many[of]
+            found += first[of]
         return found.view(np.int64), of, turn.view(np.int64), good
 
     def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
@@ -292,12 +310,12 @@ class Cut:
         samples, first = int(self.samples[stretch]), int(self.first[stretch])
         turns = np.arange(rounds, dtype=np.uint64)
         step, begin = _steps(turns + np.uint64(before), key, np.uint64(batches))
-        step %= np.uint64(batches)
-        # Products stay below 2**32 or 2**64; NumPy divides by a number much quicker than it takes
-        # the rest.
-        small: type[np.unsignedinteger] = np.uint32 if batches < 1 << 16 else np.uint64
-        steps, shift = step.astype(small), begin.astype(small)
         base = start + np.arange(rounds) * batches
+        if self.runs is not None:
+            origin, many = self.runs[:, stretch].tolist()
+            words = np.array([origin], dtype=np.uint64)
+            move, moves = _steps(~words, key, np.uint64(many))
+            moves = (base.view(np.uint64) - words) * move + moves
         own_entries = slice(*np.searchsorted(self._entries[0], (stretch, stretch + 1)).tolist())
         _, kinds, held = (each[own_entries] for each in self._entries)
         # Where the samples of each round go in batches of each kind, [kinds, rounds].
@@ -308,12 +326,13 @@ class Cut:
         begins = begins[first : first + batches]
         together = max(1, _BLOCK // rounds)
         for low in range(0, batches, together):
-            found = np.arange(low, min(low + together, batches), dtype=small)[:, None] * steps
-            found += shift
-            whole = found // small(batches)
-            whole *= small(batches)
-            found -= whole
-            positions = found + base
+            numbers = np.arange(low, min(low + together, batches), dtype=np.uint64)[:, None]
+            found = _affine(numbers, step, begin, batches)
+            if self.runs is None:
+                positions = np.add(found, base, dtype=np.int64, casting="unsafe")
+            else:
+                found = _affine(found, move, moves, many)
+                positions = np.add(found, origin, dtype=np.int64, casting="unsafe")
             each = slice(low, low + together)
             places = into[which[each]]
             places += begins[each, None]
@@ -336,6 +355,22 @@ def _steps(turns: BitArray, key: int, size: BitArray | np.uint64) -> tuple[BitAr
     """Return for each round how far apart neighbouring batches take samples, and where to begin."""
     words = hashed(turns, key)
     return PRIMES[(words >> _TOP).view(np.int64)], scaled(words, size)
+
+
+def _affine(
+    entries: BitArray, steps: BitArray, shifts: BitArray, size: int
+) -> npt.NDArray[np.unsignedinteger]:
+    """Return ``(entries * steps + shifts) % size``, for entries below `size`."""
+    # Products stay below 2**32 or 2**64; NumPy divides by a number much quicker than it takes
+    # the rest.
+    small: type[np.unsignedinteger] = np.uint32 if size < 1 << 16 else np.uint64
+    steps, shifts = ((each % np.uint64(size)).astype(small) for each in (steps, shifts))
+    found = entries.astype(small, copy=False) * steps
+    found += shifts
+    whole = found // small(size)
+    whole *= small(size)
+    found -= whole
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -228,8 +228,8 @@ def cut_in_windows(
     first, last = (ends.searchsorted(each, "right") for each in (start, start + samples - 1))
     heads = np.flatnonzero(np.append(True, last[1:] != first[:-1]))
     many, samples = np.add.reduceat(batches, heads), np.add.reduceat(samples, heads)
-    cut = Cut(start[heads], samples, np.cumsum(many) - many, many, values[first[heads]])
-    return cut.split_to(strata * num_updates)
+    found = Cut(start[heads], samples, np.cumsum(many) - many, many, values[first[heads]])
+    return found.split_to(strata * num_updates)
 
 
 def cut_sequence(

@@ -34,8 +34,9 @@ def best_fit_decreasing(
     shortest = int(lengths[-1])
     spaces: list[int] = []  # free spaces that some row has, ascending
     rows_with: dict[int, list[tuple[int, int, int]]] = {}  # first row, how many, samples in each
-    dealt: list[tuple[int, int, int, int]] = []  # first row, rows, samples in each, length
-    num_rows = 0
+    # First row, rows, samples in each, length; the first sample of that length, and their number.
+    dealt: list[tuple[int, int, int, int, int, int]] = []
+    num_rows = position = 0
 
     def put(space: int, first: int, many: int, held: int) -> None:
         if space < shortest or held >= most:
@@ -47,7 +48,7 @@ def best_fit_decreasing(
 
     def fill(space: int, first: int, many: int, held: int, times: int) -> None:
         if many and times:
-            dealt.append((first, many, times, length))
+            dealt.append((first, many, times, length, position, count))
             put(space - times * length, first, many, held + times)
 
     for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
@@ -75,9 +76,10 @@ def best_fit_decreasing(
             fill(space, first, full, held, times)
             fill(space, first + full, 1, held, rest)
             left -= full * times + rest
-    first, rows, times, length = np.array(dealt, dtype=np.int64).T
+        position += count
+    first, rows, times, length, *runs = np.array(dealt, dtype=np.int64).T
     samples = rows * times
-    return Cut(np.cumsum(samples) - samples, samples, first, rows, length)
+    return Cut(np.cumsum(samples) - samples, samples, first, rows, length, np.stack(runs))
 
 
 def pack_columns(
