@@ -101,20 +101,39 @@ class Cut:
 
     def packed(self) -> bytes:
         """Return what the cut is made from, compressed: a few bytes for a stretch."""
-        columns = (self.start, self.samples, self.first, self.batches, self.lengths)
-        return zlib.compress(np.diff(columns, prepend=0).astype("<i8").tobytes())
+        columns = self._columns
+        packed = np.append(len(columns), np.diff(columns, prepend=0))
+        return zlib.compress(packed.astype("<i8").tobytes())
 
     @classmethod
     def unpacked(cls, content: bytes, total: int = 2**62) -> Cut:
         """Return the cut that was `packed`, or raise ValueError: no more than `total` samples."""
         found = np.frombuffer(zlib.decompressobj().decompress(content, _LARGEST), "<i8")
-        columns = np.cumsum(found.reshape(5, -1), axis=1, dtype=np.int64)
-        start, samples, first, batches, _ = columns
+        if not found.size or found[0] not in {5, 7}:
+            raise ValueError("these are no stretches of samples")
+        columns = np.cumsum(found[1:].reshape(found[0], -1), axis=1, dtype=np.int64)
+        start, samples, first, batches = columns[:4]
         is_good = bool((columns[[0, 2]] >= 0).all() and (columns[[1, 3, 4]] >= 1).all())
         is_good = is_good and bool((columns[:4] <= total).all() and (batches <= samples).all())
+        if is_good and len(columns) == 7:
+            low, many = columns[5:]
+            is_good = bool(((low >= 0) & (low <= start) & (many <= total)).all())
+            is_good = is_good and bool((start + samples <= low + many).all())
         if not is_good or (np.maximum(start + samples, first + batches) > total).any():
             raise ValueError("these are no stretches of samples")
-        return cls(*columns)
+        return cls._of(columns)
+
+    @classmethod
+    def _of(cls, columns: IntArray) -> Cut:
+        start, samples, first, batches, lengths = columns[:5]
+        return cls(
+            start, samples, first, batches, lengths, columns[5:] if len(columns) > 5 else None
+        )
+
+    @property
+    def _columns(self) -> IntArray:
+        runs = () if self.runs is None else self.runs
+        return np.stack((self.start, self.samples, self.first, self.batches, self.lengths, *runs))
 
     @property
     def num_samples(self) -> int:
@@ -123,9 +142,7 @@ class Cut:
 
     def identity(self) -> str:
         """Hash where the batches are cut."""
-        columns = (self.start, self.samples, self.first, self.batches)
-        runs = () if self.runs is None else self.runs
-        return hash_of(np.concatenate((*columns, *runs)).astype("<i8").tobytes())
+        return hash_of(np.delete(self._columns, 4, axis=0).astype("<i8").tobytes())
 
     def keys(self) -> FloatArray:
         """Return about the mean log-length of each batch by rank, float64[b]."""
@@ -163,10 +180,7 @@ class Cut:
         low = high - split
         parts: list[tuple[int, ...]] = []
         is_second = False
-        runs = () if self.runs is None else self.runs
-        columns = np.stack(
-            (self.start, self.samples, self.first, self.batches, self.lengths, *runs)
-        )
+        columns = self._columns
         for begin, samples, first, batches, *same in columns[:, own].T.tolist():
             start = begin
             rounds = samples // batches
@@ -183,9 +197,7 @@ class Cut:
                     parts.append((start, many * each, into, many, *same))
                     start += many * each
         others = np.delete(columns, own, axis=1)
-        joined = np.concatenate((others, np.array(parts, dtype=np.int64).T), axis=1)
-        split = Cut(*joined[:5])
-        return split if self.runs is None else replace(split, runs=joined[5:])
+        return Cut._of(np.concatenate((others, np.array(parts, dtype=np.int64).T), axis=1))
 
     def one(self, rank: int, key: int) -> IntArray:
         """Return the positions of one batch among the sorted samples, int64[size]."""
