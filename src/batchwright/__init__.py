@@ -11,7 +11,6 @@ from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner, plan
 from batchwright.plans import Plan
 from batchwright.sharding import equalize
-from batchwright.stats import PlanStats
 
 if TYPE_CHECKING:
     from batchwright import pacing
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         Weighted,
     )
     from batchwright.sources import read_lengths
+    from batchwright.stats import PlanStats
     from batchwright.stats.coverage import coverage
     from batchwright.stats.dial import mixing_dial
     from batchwright.streams import stream
@@ -72,6 +72,7 @@ _WHEN_ASKED = {
     "LengthIndex": "index",
     "LossTable": "order",
     "Mixture": "order",
+    "PlanStats": "stats",
     "SelfPaced": "order",
     "UnbiasedDropping": "order",
     "Weighted": "order",

@@ -6,16 +6,17 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from batchwright._files import replacing
 from batchwright.errors import PlanError, SourceNotFoundError
 from batchwright.lengths import Lengths, as_lengths, fingerprint
 from batchwright.typing import IntArray, IntoLengths, LengthArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CHUNK = 1 << 18
 _MOST_COPIED = 1 << 28
@@ -76,6 +77,10 @@ class LengthIndex:
             ids = np.empty(array.size, dtype)
             _fill(ids, array, values, counts)
             return cls(_read_only(ids), values, counts, hashed)
+        from pathlib import Path  # here, so that `import batchwright` stays quick
+
+        from batchwright._files import replacing
+
         target = Path(path)
         with replacing(target, PlanError) as unfinished:
             facts = {
@@ -106,6 +111,8 @@ class LengthIndex:
             PlanError: If the file is damaged, no index, or of other lengths. Damage to the sorted
                 indices is found when lengths are read from them.
         """
+        from pathlib import Path
+
         target = Path(path).absolute()
         try:
             with target.open("rb") as file:

@@ -1,11 +1,12 @@
 """The plan: which samples share a batch, and in which sequence batches go through the model."""
 
+from __future__ import annotations
+
 import dataclasses
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, overload
 
@@ -20,6 +21,8 @@ from batchwright.lengths import Lengths
 from batchwright.typing import IntArray, IntoLengths, Last, State
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchwright.stats import PlanStats
 
 
@@ -150,7 +153,7 @@ class Plan:
         layout: Layout = _ANY_LAYOUT,
         origin: Origin = _UNKNOWN,
         repeated: npt.ArrayLike = _NO_SAMPLES,
-    ) -> "Plan":
+    ) -> Plan:
         """Make a plan of batches from elsewhere than two arrays."""
         plan = cls.__new__(cls)
         plan._set(batches, dropped, layout, origin, repeated)  # noqa: SLF001 -- made here
@@ -173,8 +176,8 @@ class Plan:
     @overload
     def __getitem__(self, batch: int) -> IntArray: ...
     @overload
-    def __getitem__(self, batch: slice) -> "Plan": ...
-    def __getitem__(self, batch: int | slice) -> "IntArray | Plan":
+    def __getitem__(self, batch: slice) -> Plan: ...
+    def __getitem__(self, batch: int | slice) -> IntArray | Plan:
         """Return one batch as int64 sample indices, or a slice of batches as a plan."""
         if isinstance(batch, slice):
             return self._selected(range(*batch.indices(len(self))))
@@ -257,7 +260,7 @@ class Plan:
         """
         return self.batches.identity()
 
-    def take(self, batches: IntArray) -> "Plan":
+    def take(self, batches: IntArray) -> Plan:
         """Select batches, in the sequence given.
 
         Returns:
@@ -268,7 +271,7 @@ class Plan:
         """
         return self._selected(frozen(batches, "batches"))
 
-    def _selected(self, numbers: range | IntArray) -> "Plan":
+    def _selected(self, numbers: range | IntArray) -> Plan:
         if not len(numbers):
             raise PlanError("a plan needs at least one batch, got none.")
         if isinstance(numbers, np.ndarray) and not 0 <= int(numbers.min()) <= int(
@@ -279,7 +282,7 @@ class Plan:
             )
         return replaced(self, batches=self.batches.select(numbers))
 
-    def shard(self, rank: int, world_size: int) -> "Plan":
+    def shard(self, rank: int, world_size: int) -> Plan:
         """Return the batches of one rank: ``rank, rank + world_size, …``.
 
         Guarantees that all ranks get the same number of batches, and that together they are
@@ -346,7 +349,7 @@ class Plan:
                 f"{hashed}). Pass the lengths it was made for, in the same order, or plan again."
             )
 
-    def stats(self, lengths: IntoLengths) -> "PlanStats":
+    def stats(self, lengths: IntoLengths) -> PlanStats:
         """Measure the plan: padding, budget, mix and balance.
 
         Returns:
@@ -377,7 +380,7 @@ class Plan:
         save_plan(self, path, as_arrays=arrays)
 
     @staticmethod
-    def load(path: str | Path, *, index: str | Path | None = None) -> "Plan":
+    def load(path: str | Path, *, index: str | Path | None = None) -> Plan:
         """Read a plan that `save` wrote; refuse a file that was truncated or changed.
 
         Args:

@@ -4,6 +4,8 @@ Sorted samples are cut by how many there are of each length. A binding sequence 
 stands. Samples of several lengths are cut in strips.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
