@@ -1,5 +1,6 @@
 """Lengths like those of text, drawn from log-normal distributions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +25,19 @@ class LogNormal:
 
     def draw(self, size: int, *, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[np.integer]:
         """Draw lengths, integer[size], block by block: memory peaks at the result."""
-        rng = np.random.default_rng([size, 2])
         lengths = np.empty(size, dtype=dtype)
-        for start in range(0, size, _BLOCK):
+        for _ in self.fill(lengths):
+            pass
+        return lengths
+
+    def fill(self, lengths: npt.NDArray[np.integer]) -> Iterator[int]:
+        """Draw lengths into an array, integer[n]; yield after each block how many are drawn."""
+        rng = np.random.default_rng([lengths.size, 2])
+        for start in range(0, lengths.size, _BLOCK):
             block = lengths[start : start + _BLOCK]
             drawn = np.rint(rng.lognormal(self.mu, self.sigma, block.size))
             block[:] = np.clip(drawn, 1, self.cap)
-        return lengths
+            yield start + block.size
 
 
 TEXT = LogNormal(mu=5.5, sigma=0.9, cap=2048)

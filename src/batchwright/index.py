@@ -224,8 +224,9 @@ def _fill(
     free = np.cumsum(counts) - counts  # where the next index of each length goes
     longest = int(values[0])
     keys = longest - values
-    dtype = np.uint16 if longest < 1 << 16 else np.int64  # NumPy sorts small integers by radix
-    target = memoryview(ids)  # copies a few numbers sooner than an array does
+    # NumPy sorts small integers by radix.
+    dtype: type[np.integer[Any]] = np.uint16 if longest < 1 << 16 else np.int64
+    target = ids.data  # copies a few numbers sooner than an array does
     start = 0
     for block in _blocks(lengths):
         below = longest - block.astype(dtype)
@@ -236,7 +237,7 @@ def _fill(
         source += ids.dtype.type(start)
         if many.size * 16 < block.size:
             to = free[run]
-            view, spans = memoryview(source), (to, to + many, begins, begins + many)
+            view, spans = source.data, (to, to + many, begins, begins + many)
             for low, high, first, last in zip(*(each.tolist() for each in spans), strict=True):
                 target[low:high] = view[first:last]
         else:
