@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.blocks.applications import advice, application, applications, headline
-from benchmarks.blocks.planner import claims, planning
+from benchmarks.blocks.planner import claims, planning, scale
 from benchmarks.blocks.training import (
     beside_trainer,
     curricula,
@@ -44,6 +44,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "precision": precision,
     "memory_prediction": memory,
     "planning": planning,
+    "scale": scale,
     "noisy_digits": curricula,
     "claims": claims,
 }

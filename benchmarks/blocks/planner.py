@@ -1,38 +1,87 @@
 """Blocks of how quickly plans are made, and of the claims."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.blocks.markdown import in_seconds, source, table
+from benchmarks.blocks.markdown import source, table
 from benchmarks.reporting import RESULTS
+from benchmarks.scale import TARGETS
+from benchmarks.timing import PERMUTATION
 
 Facts = Mapping[str, Any]
 
 
 def planning(facts: Facts) -> str:
-    """Show what a plan costs beside a plain shuffle."""
+    """Show what plans cost beside a plain shuffle, for both ways that NumPy sorts."""
     rows = [
         (
-            row["case"],
-            f"{row['samples']:,}",
-            in_seconds(row["seconds_median"]["first plan"]),
-            f"{row['ratio']['first plan']['Generator.permutation(n)']['median']:.2f} ×",
-            f"{row['ratio']['first plan']['counting argsort']['median']:.1f} ×",
+            each[0]["case"],
+            f"{each[0]['samples']:,}",
+            _both(each, lambda row: f"{row['ratio']['whole epoch'][PERMUTATION]['median']:.2f}"),
+            _both(each, lambda row: f"{_milliseconds(row, 'first epoch'):.3g}"),
+            _both(each, lambda row: f"{_milliseconds(row, 'planner(epoch)'):.2g}"),
+            _both(each, lambda row: f"{_milliseconds(row, 'plan[b]') * 1e3:.0f}"),
+            _both(each, lambda row: f"{_milliseconds(row, 'plan[b] in blocks') * 1e3:.1f}"),
         )
-        for row in facts["rows"]
-        if row["samples"] >= 1_000_000
+        for each in zip(*facts["sorts"].values(), strict=True)
+        if each[0]["samples"] in {10_000, 1_000_000, 10_000_000}
     ]
-    head = ("", "lengths", "a plan takes", "÷ `Generator.permutation(n)`", "÷ counting argsort")
+    head = (
+        "",
+        "lengths",
+        f"whole epoch ÷ `{PERMUTATION}`",
+        "planner and first epoch, ms",
+        "`planner(epoch)`, ms",
+        "`plan[b]`, µs",
+        "in blocks of 64, µs",
+    )
+    index = [
+        row["ratio"]["LengthIndex.build(lengths)"][PERMUTATION]["median"]
+        for sort in facts["sorts"].values()
+        for row in sort
+        if row["samples"] == 10_000_000
+    ]
     whole = json.loads((RESULTS / "hundred_million.json").read_text(encoding="utf-8"))
     large = whole["rows"][0]
     most = max(row["peak_bytes_per_sample"] for row in whole["rows"])
     more = (
-        f"10⁸ lengths are planned in memory in {large['seconds']:.0f} s, with at most {most:.0f} "
-        "bytes a sample above the input. "
+        "A whole epoch, and the first one, are all batches as arrays. Two figures: sorted as NumPy "
+        'chooses / with `NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL"`. The length index of 10⁷ '
+        f"takes at most {max(index):.2f} × a permutation. "
+        f"10⁸ lengths are planned in memory, as arrays, in {large['seconds']:.0f} s, with at most "
+        f"{most:.0f} bytes a sample above the input. "
         f"`import batchwright` takes {facts['import']['median']:.2f} × `import numpy`."
     )
     return f"{table(head, rows)}\n\n{more}\n\n{source('planning', facts)}"
+
+
+def _both(rows: Sequence[Facts], shown: Callable[[Facts], str]) -> str:
+    return " / ".join(dict.fromkeys(map(shown, rows)))
+
+
+def _milliseconds(row: Facts, task: str) -> float:
+    seconds: float = row["seconds_median"][task]
+    return seconds * 1e3
+
+
+def scale(facts: Facts) -> str:
+    """Show what planning costs at sizes that no rank could hold as arrays."""
+    head = ("", "at most", *(f"{row['samples']:,}" for row in facts["rows"]))
+    rows = [
+        (
+            title,
+            f"{most:,}",
+            *("–" if row[name] is None else f"{row[name]:,.3g}" for row in facts["rows"]),
+        )
+        for name, (title, most) in TARGETS.items()
+    ]
+    checked = all(row["right"] for row in facts["rows"])
+    more = (
+        "Every batch was checked: each sample in one of them, none above the budget, and the "
+        "same order after resuming under another number of ranks."
+    )
+    return f"{table(head, rows)}\n\n{more if checked else '**Wrong.**'}\n\n{source('scale', facts)}"
 
 
 def claims(facts: Facts) -> str:

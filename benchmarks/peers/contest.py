@@ -91,8 +91,14 @@ def sessions(peer: Peer, python: Path, folder: Path) -> Iterator[dict[str, Sessi
     """Open a worker of the peer and one of ours."""
     source = machine.REPOSITORY / "src"
     with (
-        Session(python, peer.file, folder / f"{peer.name}.log") as theirs,
-        Session(sys.executable, OURS, folder / "batchwright.log", path=source) as ours,
+        Session(python, peer.file, folder / f"{peer.name}.log", variables=peer.variables) as theirs,
+        Session(
+            sys.executable,
+            OURS,
+            folder / "batchwright.log",
+            path=source,
+            variables=peer.variables,
+        ) as ours,
     ):
         yield {"theirs": theirs, "ours": ours}
 

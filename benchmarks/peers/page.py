@@ -54,8 +54,9 @@ def page(facts: Facts) -> str:
     rows = facts["rows"]
     parts = [_HEAD.format(**_sources(facts)).strip()]
     for kind, title in TITLES.items():
-        peers = [peer for peer in PEERS if peer.kind == kind]
         of_kind = [row for row in rows if row["kind"] == kind]
+        asked = {row["peer"] for row in of_kind}
+        peers = [peer for peer in PEERS if peer.name in asked]
         if not of_kind:
             continue
         parts.append(f"## {title}\n\n{_EXPLAINED[kind]}")

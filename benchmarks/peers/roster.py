@@ -29,6 +29,7 @@ class Peer:
         setting: Handed to the adapter, beside the budget.
         ours: Handed to our own adapter, beside the budget.
         sizes: Samples to plan instead of the usual numbers.
+        variables: Of the environment, for the peer and for us.
         most_tokens: More tokens than this are not planned, as it holds them in memory.
     """
 
@@ -42,6 +43,7 @@ class Peer:
     setting: Mapping[str, object] = field(default_factory=dict)
     ours: Mapping[str, object] = field(default_factory=dict)
     sizes: tuple[int, ...] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
     most_tokens: int | None = None
 
     @property
@@ -66,6 +68,32 @@ PEERS = (
         "All batches are slices of one sort, so their contents hardly change between epochs; "
         "ranks with fewer batches are given empty ones; a sample above the budget is an error.",
         setting={"multiple": 1},
+    ),
+    Peer(
+        "fairseq-epoch",
+        "fairseq, each further epoch",
+        "padded",
+        "fairseq",
+        "fairseq",
+        "The same, beside a `Planner` that was made before: what every epoch but the first costs. "
+        "Elsewhere ours is made anew for each plan.",
+        "It sorts again in every epoch.",
+        setting={"multiple": 1},
+        ours={"again": True},
+    ),
+    Peer(
+        "fairseq-epoch-sort",
+        "fairseq, the same without AVX-512",
+        "padded",
+        "fairseq",
+        "fairseq",
+        "The same, with NumPy's sort for AVX-512 switched off for both by "
+        '`NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL"`: how fast it is differs between '
+        "processors.",
+        "It sorts again in every epoch.",
+        setting={"multiple": 1},
+        ours={"again": True},
+        variables={"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL"},
     ),
     Peer(
         "fairseq-updates",

@@ -32,9 +32,18 @@ class Session:
         adapter: The adapter's file.
         log: Where its standard error goes.
         path: A folder of packages besides those of the environment.
+        variables: Of its environment.
     """
 
-    def __init__(self, python: Path | str, adapter: Path, log: Path, *, path: Path | None = None):
+    def __init__(
+        self,
+        python: Path | str,
+        adapter: Path,
+        log: Path,
+        *,
+        path: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+    ):
         self._adapter = adapter
         self._log = log.open("a", encoding="utf-8")
         quiet = {
@@ -51,7 +60,10 @@ class Session:
             text=True,
             cwd=log.parent,
             # Compiling is allowed: what is timed is not an import.
-            env=os.environ | quiet | {"PYTHONPATH": "" if path is None else str(path)},
+            env=os.environ
+            | quiet
+            | {"PYTHONPATH": "" if path is None else str(path)}
+            | dict(variables or {}),
         )
 
     def __enter__(self) -> Self:
