@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -45,6 +46,8 @@ from benchmarks.timing import (
     in_turns,
     yardsticks,
 )
+
+Found = TypeVar("Found")
 
 INDEX = "LengthIndex.build(lengths)"
 FIRST = "first epoch"
@@ -157,9 +160,7 @@ def main(*, quick: bool, rounds: int | None, output: Path | None) -> None:
         write_result(target, " ".join(["python -m benchmarks.planning", *options]), result)
 
 
-def in_own_process(
-    call: Callable[..., list[dict[str, object]]], *arguments: object, **variables: str
-) -> list[dict[str, object]]:
+def in_own_process(call: Callable[..., Found], *arguments: object, **variables: str) -> Found:
     """Call a function in a fresh process, under some environment variables."""
     before = {name: os.environ.get(name, "") for name in variables}
     try:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import machine, planning
+from benchmarks.blocks.planner import scale as scale_block
 from benchmarks.claims import __main__ as claims_command
 from benchmarks.claims import speed
 from benchmarks.claims.claim import Claim
@@ -104,17 +105,39 @@ def test_memory_and_correctness_of_a_large_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_planning_reports_ratios_of_every_case(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planning, "rounds_for", lambda size: 3)
-    monkeypatch.setattr(planning, "IMPORT_ROUNDS", 1)
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads private memory from /proc")
+def test_every_sample_of_a_memory_mapped_file_is_checked(tmp_path: Path) -> None:
+    target = tmp_path / "scale.json"
+    done = run_module(
+        "benchmarks.scale", "--quick", "--folder", str(tmp_path), "--output", str(target)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = result_of(target)["rows"]
+    assert row["right"]
+    assert row["largest_batch"] <= 16_384
+    assert row["index_private_mb"] < 200
+    assert row["rank_private_mb"] < 200
+    assert row["state_bytes"] < 1_000
+    assert list(tmp_path.iterdir()) == [target]
+    assert "| plan[b], µs | 40 |" in scale_block(result_of(target))
+
+
+@pytest.mark.slow
+def test_planning_reports_ratios_of_every_case(tmp_path: Path) -> None:
     target = tmp_path / "planning.json"
-    arguments = ["--quick", "--output", str(target)]
-    done = CliRunner().invoke(planning.main, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    result = result_of(target)
-    assert len(result["rows"]) == 10
-    for row in result["rows"]:
-        for ratio in row["ratio"]["first plan"].values():
-            assert 0 < ratio["least"] <= ratio["median"] <= ratio["most"]
+    done = run_module("benchmarks.planning", "--quick", "--rounds", "2", "--output", str(target))
+    assert done.returncode == 0, done.stdout + done.stderr
+    sorts = result_of(target)["sorts"]
+    assert set(sorts) == set(planning.SORTS)
+    for rows in sorts.values():
+        assert len(rows) == 10
+        for row in rows:
+            for ratio in row["ratio"]["whole epoch"].values():
+                assert 0 < ratio["least"] <= ratio["median"] <= ratio["most"]
+
+
+def test_a_process_has_the_variables_that_it_is_given() -> None:
+    # Read where NumPy is imported, so only a new process can have them.
+    given = {"NPY_DISABLE_CPU_FEATURES": "X86_V4"}
+    assert planning.in_own_process(os.getenv, *given, **given) == "X86_V4"
+    assert os.environ.get("NPY_DISABLE_CPU_FEATURES") is None
