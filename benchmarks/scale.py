@@ -108,9 +108,11 @@ def measured(samples: int, folder: Path | None) -> Figures:
         figures: Figures = {"samples": samples}
         for step in (functools.partial(draw, samples), index, plan, check, resume):
             found, private = in_own_process(step, samples, Path(name))
-            figures |= found
             if step in {index, plan}:
-                figures[f"{'index' if step is index else 'rank'}_private_mb"] = private / 1e6
+                found[f"{'index' if step is index else 'rank'}_private_mb"] = private / 1e6
+            for key, figure in found.items():  # all of them are kept only when the last is known
+                click.echo(f"  {key}: {figure}", err=True)
+            figures |= found
     right = figures["each_sample_once"] and figures["largest_batch"] <= BUDGET
     return {**figures, "right": right and figures["same_order"]}
 
