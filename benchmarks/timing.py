@@ -39,7 +39,8 @@ class Times:
     """Seconds of every round of every task.
 
     Attributes:
-        seconds: Name → wall-clock seconds, round by round.
+        seconds: Name → seconds of the processor, round by round: others that use the core count
+            for little.
         at_work: How much of the time the processor worked on it; less than 1 where other
             processes took the core away. None: unknown.
     """
@@ -66,19 +67,19 @@ def in_turns(
         advance: Called after each task.
 
     Returns:
-        Wall-clock seconds of each.
+        Seconds of the processor that each takes.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     wall = process = 0.0
     for turn in range(-1, rounds):
         for name, task in tasks.items():
-            process_start, start = time.process_time(), time.perf_counter()
+            start, process_start = time.perf_counter(), time.process_time()
             result = task(max(turn, 0))
-            elapsed = time.perf_counter() - start
+            elapsed = time.process_time() - process_start
             if turn >= 0:
                 seconds[name].append(elapsed)
-                wall += elapsed
-                process += time.process_time() - process_start
+                wall += time.perf_counter() - start
+                process += elapsed
             del result
             if advance is not None:
                 advance()
@@ -122,9 +123,9 @@ def import_times(
 
 def _import_seconds(module: str) -> float:
     code = (
-        "import time; start = time.perf_counter()\n"
+        "import time; start = time.process_time()\n"
         f"import {module}\n"
-        "print(time.perf_counter() - start)"
+        "print(time.process_time() - start)"
     )
     # What is timed is an import of compiled modules, so compiling them must be allowed.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
