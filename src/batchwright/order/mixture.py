@@ -151,8 +151,9 @@ class Mixture:
 
     def draws_of(self, samples: Sorted) -> Draws:
         """Return the draws from sorted samples."""
-        codes = np.unique(np.asarray(self.groups), return_inverse=True)[1]
-        cells = Cells.of(samples, codes.ravel(), len(self.names))
+        groups = np.asarray(self.groups)
+        codes = np.array(self.names, dtype=groups.dtype).searchsorted(groups)
+        cells = Cells.of(samples, codes, len(self.names))
         in_tokens = self.unit == "tokens"
         sizes = cells.mean_lengths if in_tokens else np.ones(len(cells))
         every = int(samples.counts.sum())
