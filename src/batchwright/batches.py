@@ -86,7 +86,7 @@ class Arrays:
 
     def select(self, numbers: Numbers) -> Arrays:
         """Copy some batches; those of a contiguous run share memory."""
-        numbers = np.asarray(numbers, dtype=np.int64)
+        numbers = _array(numbers)
         first, last = int(numbers[0]), int(numbers[-1])
         sizes = np.diff(self.offsets)[numbers]
         offsets = np.concatenate(([0], np.cumsum(sizes)))
@@ -286,7 +286,7 @@ class OnDemand:
 
     def arrays(self) -> Arrays:
         """Compute all of them."""
-        places = np.asarray(self.places, dtype=np.int64)
+        places = _array(self.places)
         is_whole = self._is_whole
         if len(self.parts) == 1:
             return self.parts[0].arrays(places, are_all=is_whole)
@@ -365,7 +365,7 @@ class Halved:
 
     def arrays(self) -> Arrays:
         """Compute the whole ones together, and leave out the other halves."""
-        inner, half = self.of(np.asarray(self.places, dtype=np.int64))
+        inner, half = self.of(_array(self.places))
         found = self.inner.select(inner).arrays()
         sizes = np.diff(found.offsets)
         place = np.arange(found.indices.size) - np.repeat(found.offsets[:-1], sizes)
@@ -477,14 +477,20 @@ def text_of(places: Numbers) -> str:
     return hash_of(places.astype("<i8").tobytes())
 
 
+def _array(numbers: Numbers) -> IntArray:
+    if isinstance(numbers, range):  # NumPy would go through it number by number
+        return np.arange(numbers.start, numbers.stop, numbers.step)
+    return np.asarray(numbers, dtype=np.int64)
+
+
 def chosen(places: Numbers, numbers: Numbers) -> Numbers:
     """Return some of some numbers: a range of a range is a range."""
     if not isinstance(places, range):
-        return places[np.asarray(numbers, dtype=np.int64)]
+        return places[_array(numbers)]
     if isinstance(numbers, range):
         first, step = places[numbers[0]], numbers.step * places.step
         return range(first, first + step * len(numbers), step)
-    return places.start + np.asarray(numbers, dtype=np.int64) * places.step
+    return places.start + _array(numbers) * places.step
 
 
 def in_blocks(batches: Batches) -> Iterator[Arrays]:

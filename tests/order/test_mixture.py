@@ -135,7 +135,7 @@ def test_classes_are_balanced_from_an_epoch_on():
     members = order(ONES, seed=0, epoch=2).members
     assert sorted(np.unique(GROUPS[members], return_counts=True)[1].tolist()) == [333, 333, 334]
     at_once = bw.ClassBalanced(GROUPS)
-    assert members.tolist() == at_once(ONES, seed=0, epoch=0).members.tolist()
+    assert np.array_equal(np.sort(members), np.sort(at_once(ONES, seed=0, epoch=0).members))
     half = bw.ClassBalanced(GROUPS, temperature=2)(ONES, seed=0, epoch=0).members
     assert np.unique(GROUPS[half], return_counts=True)[1].tolist() == pytest.approx(
         [536, 320, 143], abs=1

@@ -391,9 +391,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/order/test_mixture.py -k tokens",
     ),
     Mutant(
-        "order/mixture.py",
-        "epoch=epoch - self.after)",
-        "epoch=epoch)",
+        "order/draws.py",
+        "drawn, counts, weights = self.plan(epoch)",
+        "drawn, counts, weights = self.plan(epoch + self.after)",
         "deferred balancing leaves out the draws of its first epochs",
         "tests/order/test_mixture.py -k from_an_epoch_on",
     ),

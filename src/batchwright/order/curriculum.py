@@ -13,18 +13,18 @@ from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright._random import generator, ranked, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.cells import Cells
-from batchwright.order.draws import Draws, are_pieces, probes_until, sorted_samples
-from batchwright.order.pools import Kept, Pools
+from batchwright.order.draws import DrawnOrder, Draws, probes_until
+from batchwright.order.pools import Kept
 from batchwright.order.scores import as_scores, keep_positive, refuse_other_data
 from batchwright.pacing import root
-from batchwright.typing import FloatArray, IntArray, LengthArray, Pacing, PartsOf, Sorted
+from batchwright.typing import FloatArray, IntArray, Pacing, Sorted
 
 _MOST_STRATA = 1024
 _MOST_PROBES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Curriculum:
+class Curriculum(DrawnOrder):
     """Draw from the easiest samples first, and admit harder ones as training goes on.
 
     At progress u, the easiest ``pacing(u)`` of all samples are *eligible*, and each of them is
@@ -96,15 +96,6 @@ class Curriculum:
                 "pacing.root(p=2), or a function of progress."
             )
 
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
-        """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
-        return self.draws(lengths).pools(epoch, seed=seed)
-
-    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
-        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
-        refuse_other_data(self._scores.size, num_samples, name="difficulty")
-        return None if are_pieces(samples) else partial(self._draws(samples), seed=seed)
-
     varies = False
 
     @property
@@ -136,15 +127,9 @@ class Curriculum:
         # Rounded, so that the last bit of a power does not admit one sample more elsewhere.
         return np.maximum(np.ceil(np.round(shares * self._ranked.size, 6)), 1).astype(np.int64)
 
-    def draws(self, lengths: LengthArray) -> Draws:
-        """Return the draws that epochs are made of, for a report of them."""
-        refuse_other_data(self._scores.size, lengths.size, name="difficulty")
-        # `lengths` stays in the value, so that no other array can have its id.
-        return self._kept.get(id(lengths), lambda: (lengths, self._draws(sorted_samples(lengths))))[
-            1
-        ]
-
-    def _draws(self, samples: Sorted) -> Draws:
+    def draws_of(self, samples: Sorted, num_samples: int) -> Draws:
+        """Return the draws from sorted samples."""
+        refuse_other_data(self._scores.size, num_samples, name="difficulty")
         size, steps = self._ranked.size, int(np.ceil(self.epochs)) * self.parts
         # Cohorts: samples that become eligible together are a stratum.
         progress = np.unique(np.linspace(0, steps, min(steps, _MOST_STRATA) + 1).astype(int))

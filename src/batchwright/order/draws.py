@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from batchwright.errors import PlanError
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.order.cells import Cells
-from batchwright.order.pools import Pools
-from batchwright.typing import FloatArray, IntArray, LengthArray, Parts, Sorted
+from batchwright.order.pools import Kept, Pools
+from batchwright.typing import FloatArray, IntArray, LengthArray, Parts, PartsOf, Sorted
 
 STRETCH = 1 << 10
 """Epochs that are drawn one by one, at most."""
@@ -166,14 +167,34 @@ class Draws:
         return target
 
 
-def sorted_samples(lengths: LengthArray) -> Sorted:
-    """Sort samples by length. O(n)."""
-    return Indexed(LengthIndex.build(lengths))
+class DrawnOrder:
+    """An order whose epochs are draws, of arrays or of samples sorted by length."""
 
+    _kept: Kept
 
-def are_pieces(samples: Sorted) -> bool:
-    """Say whether these are pieces of samples, of which an order would draw one by one."""
-    return samples.entries(samples.take(np.zeros(1, dtype=np.int64))).starts is not None
+    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
+        """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
+        return self.draws(lengths).pools(epoch, seed=seed)
+
+    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
+        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
+        draws = self.draws_of(samples, num_samples)
+        first = samples.take(np.zeros(1, dtype=np.int64))
+        is_split = samples.entries(first).starts is not None
+        return None if is_split else partial(draws, seed=seed)
+
+    def draws(self, lengths: LengthArray) -> Draws:
+        """Return the draws that epochs are made of, for a report of them."""
+
+        def make() -> tuple[LengthArray, Draws]:
+            # `lengths` stays in the value, so that no other array can have its id.
+            return lengths, self.draws_of(Indexed(LengthIndex.build(lengths)), lengths.size)
+
+        return self._kept.get(id(lengths), make)[1]
+
+    def draws_of(self, samples: Sorted, num_samples: int) -> Draws:
+        """Return the draws from sorted samples."""
+        raise NotImplementedError
 
 
 def _all(part: Sorted) -> IntArray:

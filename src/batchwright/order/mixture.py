@@ -13,10 +13,10 @@ import numpy.typing as npt
 from batchwright._checks import MOST_EPOCHS, check_choice, keep_whole, takes
 from batchwright.errors import LengthsError, PlanError
 from batchwright.order.cells import Cells
-from batchwright.order.draws import Draws, are_pieces, probes_until, sorted_samples
-from batchwright.order.pools import Kept, Pools
+from batchwright.order.draws import DrawnOrder, Draws, probes_until
+from batchwright.order.pools import Kept
 from batchwright.order.scores import as_groups, as_weights, keep_positive, refuse_other_data
-from batchwright.typing import FloatArray, IntArray, LengthArray, PartsOf, Sorted
+from batchwright.typing import FloatArray, IntArray, Sorted
 
 Shares: TypeAlias = Mapping[Hashable, float]
 """Group, an integer or a string → share of the draws."""
@@ -28,7 +28,7 @@ _PROBES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class Mixture(DrawnOrder):
     """Draw from several groups of samples in given proportions, exactly.
 
     Guarantees that every group is less than a sample off its share of the run at the end of each
@@ -115,15 +115,6 @@ class Mixture:
         object.__setattr__(self, "_times", times)
         object.__setattr__(self, "_stages", [self._normalised(weights) for _, weights in stages])
 
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
-        """Return the samples of an epoch: O(n) once for these lengths, then O(draws)."""
-        return self.draws(lengths).pools(epoch, seed=seed)
-
-    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
-        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
-        refuse_other_data(np.asarray(self.groups).size, num_samples, name="groups")
-        return None if are_pieces(samples) else partial(self.draws_of(samples), seed=seed)
-
     @property
     def probes(self) -> IntArray:
         """The epochs to count: along the schedule."""
@@ -141,16 +132,9 @@ class Mixture:
         shares /= shares.sum()
         return shares
 
-    def draws(self, lengths: LengthArray) -> Draws:
-        """Return the draws that epochs are made of, for a report of them."""
-        refuse_other_data(np.asarray(self.groups).size, lengths.size, name="groups")
-        # `lengths` stays in the value, so that no other array can have its id.
-        return self._kept.get(
-            id(lengths), lambda: (lengths, self.draws_of(sorted_samples(lengths)))
-        )[1]
-
-    def draws_of(self, samples: Sorted) -> Draws:
+    def draws_of(self, samples: Sorted, num_samples: int) -> Draws:
         """Return the draws from sorted samples."""
+        refuse_other_data(np.asarray(self.groups).size, num_samples, name="groups")
         groups = np.asarray(self.groups)
         codes = np.array(self.names, dtype=groups.dtype).searchsorted(groups)
         cells = Cells.of(samples, codes, len(self.names))
@@ -193,7 +177,7 @@ class Mixture:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassBalanced:
+class ClassBalanced(DrawnOrder):
     """Draw rare classes more often than they come.
 
     A `Mixture` of the classes with shares of ``size ** (1 / temperature)``: counts are exact, and
@@ -227,6 +211,7 @@ class ClassBalanced:
     num_samples: int | None = None
     parts: int = 8
     mixture: Mixture = field(init=False, repr=False)
+    _kept: Kept = field(default_factory=lambda: Kept(1), init=False, repr=False)
 
     varies = True
 
@@ -242,18 +227,10 @@ class ClassBalanced:
         )
         object.__setattr__(self, "mixture", mixture)
 
-    def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
-        """Return the samples of an epoch; see `Mixture`."""
-        if epoch < self.after:
-            return Pools.one(np.arange(lengths.size))
-        return self.mixture(lengths, seed=seed, epoch=epoch - self.after)
-
-    def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
-        """Return the parts of any epoch, unless samples are split; see `SortedOrder`."""
+    def draws_of(self, samples: Sorted, num_samples: int) -> Draws:
+        """Return the draws from sorted samples."""
         refuse_other_data(np.asarray(self.labels).size, num_samples, name="labels")
-        if are_pieces(samples):
-            return None
-        return partial(replace(self.mixture.draws_of(samples), after=self.after), seed=seed)
+        return replace(self.mixture.draws_of(samples, num_samples), after=self.after)
 
     @property
     def probes(self) -> IntArray:
