@@ -142,6 +142,7 @@ def _samples(lengths: Any) -> list[dict[str, Any]]:
 PREPARED: dict[str, Callable[[Path], Names]] = {
     "README.md": a_language_model,
     "docs/index.md": a_file_of_lengths,
+    "docs/scale.md": nothing,
     "docs/start.md": nothing,
     "docs/picture.md": nothing,
     "docs/guide.md": labelled_points,
