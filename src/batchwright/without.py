@@ -24,11 +24,15 @@ from batchwright.batches import (
     text_of,
 )
 from batchwright.errors import PlanError
+from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
-from batchwright.plans import Plan, has_pieces, replaced
+from batchwright.order.pools import Kept
+from batchwright.plans import Plan, replaced
 from batchwright.typing import IntArray
 
 _TOGETHER = 1 << 10
+_BLOCK = 1 << 16
+_KEPT = Kept(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +61,9 @@ class Without:
     def arrays(self) -> Arrays:
         """Make all whole, and leave the samples out."""
         found = self.inner.select(self.places).arrays()
-        samples, starts = _left(Entries(found.indices, found.starts), self.gone)
-        ends = np.cumsum(np.append(0, ~_is_in(found.indices, self.gone)))[found.offsets]
-        arrays = Arrays(samples, ends, starts)
+        kept = ~_is_in(found.indices, self.gone)
+        samples, starts = _taken(Entries(found.indices, found.starts), kept)
+        arrays = Arrays(samples, np.append(0, np.cumsum(kept))[found.offsets], starts)
         parts, done, places = [], 0, np.asarray(self.places)
         for number in np.flatnonzero(np.isin(places, list(self.fixed))).tolist():
             if done < number:
@@ -104,7 +108,7 @@ def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
         ([[3], [1, 2], [1]], [1])
     """
     batches, fixed, repeated = plan.batches, dict[int, Entries](), [plan.repeated]
-    emptied = list(_emptied(batches, gone, may_repeat=has_pieces(plan)))
+    emptied = list(_emptied(batches, gone))
     if len(emptied) == len(plan):
         raise PlanError(f"without {gone.size} samples epoch {plan.origin.epoch} would hold none.")
     for first in sorted({place - place % update for place in emptied}):
@@ -135,9 +139,9 @@ def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
     )
 
 
-def _emptied(batches: Batches, gone: IntArray, *, may_repeat: bool) -> Iterator[int]:
+def _emptied(batches: Batches, gone: IntArray) -> Iterator[int]:
     """Find the batches that hold nothing else."""
-    numbers = np.arange(len(batches)) if may_repeat else _small(batches, gone.size)
+    numbers = _suspects(batches, gone)
     for low in range(0, numbers.size, _TOGETHER):
         some = numbers[low : low + _TOGETHER]
         found = batches.select(some).arrays()
@@ -145,24 +149,44 @@ def _emptied(batches: Batches, gone: IntArray, *, may_repeat: bool) -> Iterator[
         yield from some[is_left == 0].tolist()
 
 
-def _small(batches: Batches, most: int) -> IntArray:
-    """Return which batches may hold so few samples, int64[k]."""
+def _suspects(batches: Batches, gone: IntArray, shares: int = 1) -> IntArray:
+    """Return which batches, or one of so many shares of them, may hold nothing else, int64[k]."""
     if isinstance(batches, Halved):
         inner, _ = batches.of(np.asarray(batches.places))
-        return np.flatnonzero(np.isin(inner, _small(batches.inner, 2 * most + 1)))
+        return np.flatnonzero(np.isin(inner, _suspects(batches.inner, gone, 2 * shares)))
     if not isinstance(batches, OnDemand):
         return np.arange(len(batches))
-    places, is_small = np.asarray(batches.places), np.zeros(len(batches), dtype=np.bool_)
+    places, found = np.asarray(batches.places), np.ones(len(batches), dtype=np.bool_)
     for part in batches.parts:
-        sizes = part.cut.most_samples()
-        inside = (places >= 0) & (places < sizes.size)
-        if not isinstance(part.samples, Indexed):  # a batch may hold one twice
-            is_small |= inside
-        elif sizes.min() <= most + 1:  # the last round of a stretch may lack one
-            ranks = places[inside] if part.deal is None else part.deal.ranks(places[inside])
-            is_small[inside] = sizes[ranks] <= most + 1
-        places = places - sizes.size
-    return np.flatnonzero(is_small)
+        samples, size = part.samples, part.cut.num_batches
+        if isinstance(samples, Indexed) and samples.items is None:  # each is there once
+            positions = _positions(samples.index, gone) - samples.skip
+            may = part.cut.may_hold_only(positions[positions >= 0], shares)
+            inside = (places >= 0) & (places < size)
+            found[inside] = False
+            if may.any():
+                ranks = places[inside] if part.deal is None else part.deal.ranks(places[inside])
+                found[inside] = may[ranks]
+        places = places - size
+    return np.flatnonzero(found)
+
+
+def _positions(index: LengthIndex, gone: IntArray) -> IntArray:
+    """Return where samples are in an index, int64[k]. O(n), once for all epochs."""
+
+    def find() -> IntArray:
+        # Few have the low bits of one of them: only those are looked up.
+        low_bits = (1 << max(16, gone.size.bit_length() + 4)) - 1
+        may_be = np.zeros(low_bits + 1, dtype=np.bool_)
+        may_be[gone & low_bits] = True
+        found = [gone[:0]]
+        for low in range(0, index.num_samples, _BLOCK):
+            ids = index.ids[low : low + _BLOCK]
+            places = np.flatnonzero(may_be.take(ids & ids.dtype.type(low_bits)))
+            found.append(low + places[_is_in(ids[places].astype(np.int64), gone)])
+        return np.concatenate(found)
+
+    return _KEPT.get((index.fingerprint, hash_of(gone.tobytes())), find)
 
 
 def _next(batches: Batches, gone: IntArray, place: int) -> Entries:

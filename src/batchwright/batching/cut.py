@@ -149,10 +149,19 @@ class Cut:
         order, ends, _ = self._ranks
         return np.repeat(self._means[order], np.diff(ends, prepend=0))
 
-    def most_samples(self) -> IntArray:
-        """Return the most samples of each batch by rank, int64[b]; it may have one less."""
+    def may_hold_only(self, positions: IntArray, shares: int) -> npt.NDArray[np.bool_]:
+        """Say of each batch by rank, bool[b], whether one of so many shares may be of these alone.
+
+        A share has an equal number of the samples, or one more; positions are of sorted samples.
+        """
         order, ends, _ = self._ranks
-        return np.repeat(self.sizes[order], np.diff(ends, prepend=0))
+        by_start = np.argsort(self.start)
+        own = by_start[np.searchsorted(self.start[by_start], positions, side="right") - 1]
+        many = np.minimum(np.bincount(own, minlength=self.start.size), self.rounds)
+        stretches, kinds, _ = self._entries
+        held = np.bincount(kinds, many[stretches], self.sizes.size)
+        may = held >= np.maximum((self.sizes - 1) // shares, 1)
+        return np.repeat(may[order], np.diff(ends, prepend=0))
 
     def split_to(self, num_batches: int) -> Cut:
         """Split batches in two, those of the most samples first, until there are `num_batches`."""
@@ -416,9 +425,11 @@ class Even:
         """See `Cut.keys`: all batches are random samples."""
         return np.zeros(self.num_batches)
 
-    def most_samples(self) -> IntArray:
-        """See `Cut.most_samples`."""
-        return np.diff(self.begins(np.arange(self.num_batches + 1)))
+    def may_hold_only(self, positions: IntArray, shares: int) -> npt.NDArray[np.bool_]:
+        """See `Cut.may_hold_only`."""
+        sizes = np.diff(self.begins(np.arange(self.num_batches + 1)))
+        may: npt.NDArray[np.bool_] = positions.size >= np.maximum(sizes // shares, 1)
+        return may
 
     def split_to(self, num_batches: int) -> Even:
         """Return as many batches, where the last few are smaller."""

@@ -132,14 +132,15 @@ def _weight_everywhere(
         )
     step = course.world_size
     begin, end = course.start + first * step, course.start + (first + count) * step
-    own = float(weights[course.plan[begin + sampler.rank : end : step].indices].sum())
+    batches = course.plan.batches.select(range(begin, end)).arrays()
+    own = float(weights[batches.select(range(sampler.rank, len(batches), step)).indices].sum())
     if abs(own - tokens) > 1e-6 * max(own, tokens):
         raise LossError(
             f"by sample_weights the window weighs {own:g} on this rank, but its batches weigh "
             f"{tokens:g}. Give what each sample's loss sums over (a loss of the next token: one "
             "less than the length), and weigh= if batches hold no labels."
         )
-    return float(weights[course.plan[begin:end].indices].sum())
+    return float(weights[batches.indices].sum())
 
 
 def label_count(batch: Batch) -> float:
