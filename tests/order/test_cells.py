@@ -52,6 +52,10 @@ def test_cells_hold_the_samples_of_one_stratum_and_length(made):
     assert [each[:2] for each in found] == [each[:2] for each in expected]
     assert all(np.array_equal(a[2], b[2]) for a, b in zip(found, expected, strict=True))
     assert cells.members_of.tolist() == [(strata == number).sum() for number in range(many)]
+    mixed = Cells.of(cells.samples, strata, many, shuffle=True)
+    assert np.array_equal(mixed.offsets, cells.offsets)
+    for span in itertools.pairwise(cells.offsets.tolist()):
+        assert sorted(mixed.members[slice(*span)]) == cells.members[slice(*span)].tolist()
     means = [lengths[strata == number].mean() for number in range(many) if number in strata]
     assert cells.mean_lengths[cells.members_of > 0].tolist() == pytest.approx(means)
 
@@ -100,6 +104,27 @@ def test_every_member_is_drawn_first_as_often_as_any():
         times += np.bincount(taken(cells.drawn(before, until, key)), minlength=20)
     expected = keys * 5 / 20
     assert ((times - expected) ** 2 / expected).sum() < 45  # χ² of 19 degrees: once in a thousand
+
+
+@pytest.mark.parametrize("longest", [1, 2, 400])
+@pytest.mark.parametrize("num_samples", [300, 1500, 2000])
+def test_what_an_epoch_draws_is_as_random_as_a_shuffle(longest, num_samples):
+    """In whatever varies along the data among samples of one length: sums over an epoch."""
+    lengths = np.minimum(LENGTHS, longest) if longest > 2 else 1 + np.arange(3000) % longest
+    order = bw.Mixture(np.arange(3000) % 2, temperature=1, num_samples=num_samples)
+    draws = order.draws(lengths)
+    place = np.arange(3000)
+    features = [place / 3000, np.sin(place * 2 * np.pi / 60), np.sin(place * 2 * np.pi / 1000)]
+    ratios = []
+    for seed in range(200):
+        members = taken(draws(0, seed=seed).each[0])
+        for feature in features:
+            means = np.bincount(lengths, feature) / np.maximum(np.bincount(lengths), 1)
+            rest = feature - means[lengths]
+            variance = (rest**2).sum() * num_samples / 3000 * (1 - num_samples / 3000)
+            ratios.append(rest[members].sum() ** 2 / variance)
+    by_feature = np.reshape(ratios, (200, 3)).mean(axis=0)
+    assert (np.abs(by_feature - 1) < 0.4).all()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._keyed import PRIMES, hash_of, hashed, scaled
-from batchwright._random import BitArray
+from batchwright._random import BitArray, generator, random_bits
 from batchwright.index import from_long_to_short
 from batchwright.typing import FloatArray, IntArray, Sorted
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from batchwright.batches import Entries
 
 _TOP = np.uint64(58)
+_BITS = np.uint64(18)
 _BLOCK = 1 << 18
+_LOW = np.uint64(_BLOCK - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +39,14 @@ class Cells:
     strata: IntArray  # int64[k + 1], where strata begin and end among the cells
 
     @classmethod
-    def of(cls, samples: Sorted, strata: IntArray, num_strata: int) -> Cells:
+    def of(
+        cls, samples: Sorted, strata: IntArray, num_strata: int, *, shuffle: bool = False
+    ) -> Cells:
         """Sort samples by their strata, integer[n], from 0; those of `num_strata` are in none.
 
-        O(n), in blocks: 4 bytes a sample are kept, 20 are needed on the way.
+        Members of a cell are in the order of the data, or shuffled, the same for every seed: so
+        that draws in equal steps are random ones. O(n), in blocks: 4 bytes a sample are kept, 20
+        are needed on the way.
         """
         size = int(samples.counts.sum())
         ids = np.empty(size, np.min_scalar_type(max(1 << 16, size, strata.size)))
@@ -64,9 +70,16 @@ class Cells:
             near = length[own.start : own.stop + 1]
             begins[own.start + 1 : own.stop + 1][: near.size - 1] |= near[1:] != near[:-1]
         offsets = np.flatnonzero(begins)
+        members = ids[order]
+        if shuffle:
+            rng = generator(0, "cells")
+            for own in blocks:
+                members[own] = members[own][
+                    _shuffled_places(begins[own][: order.size - own.start], rng)
+                ]
         return cls(
             samples,
-            ids[order],
+            members,
             offsets,
             samples.values[length[offsets[:-1]]],
             offsets.searchsorted(strata_begin),
@@ -165,6 +178,17 @@ class Cells:
             steps.append((low, middle, sums[1] - sums[0], sums[2] - sums[0]))
             low, high = np.concatenate((low, middle)), np.concatenate((middle, high))
         return steps
+
+
+def _shuffled_places(begins: npt.NDArray[np.bool_], rng: np.random.Generator) -> IntArray:
+    """Shuffle the places of up to 2**18 members, each inside its own cell, int64[m]."""
+    keys = random_bits(rng, begins.size) >> _BITS  # cell | random bits | place
+    keys &= ~_LOW
+    keys |= np.arange(begins.size, dtype=np.uint64)
+    keys |= (np.cumsum(begins) - begins[:1]).astype(np.uint64) << (np.uint64(64) - _BITS)
+    keys.sort()
+    keys &= _LOW
+    return keys.view(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,7 +137,7 @@ class Curriculum(DrawnOrder):
         ends = np.unique([*reached, size])
         strata = np.full(self._scores.size, ends.size)
         strata[self._ranked] = np.repeat(np.arange(ends.size), np.diff(ends, prepend=0))
-        cells = Cells.of(samples, strata, ends.size)
+        cells = Cells.of(samples, strata, ends.size, shuffle=True)
         in_tokens = self.unit == "tokens"
         sizes = cells.mean_lengths if in_tokens else np.ones(len(cells))
         return Draws(

@@ -137,7 +137,7 @@ class Mixture(DrawnOrder):
         refuse_other_data(np.asarray(self.groups).size, num_samples, name="groups")
         groups = np.asarray(self.groups)
         codes = np.array(self.names, dtype=groups.dtype).searchsorted(groups)
-        cells = Cells.of(samples, codes, len(self.names))
+        cells = Cells.of(samples, codes, len(self.names), shuffle=True)
         in_tokens = self.unit == "tokens"
         sizes = cells.mean_lengths if in_tokens else np.ones(len(cells))
         every = int(samples.counts.sum())
