@@ -9,7 +9,7 @@ Lengths are drawn into a file of 16-bit integers, in a temporary folder. Each st
 of its own, which maps the files: build the index, plan as a rank does, check that every sample is
 in one batch and no batch above the budget, resume under another number of ranks. Private memory is
 the most that a process had for itself (RssAnon, read from /proc while it runs): not the pages
-of the files, which all processes share. Linux only.
+of the files, which all processes share. Times beside a target are of the processor. Linux only.
 
 Exit code 1 if a plan is wrong.
 """
@@ -263,11 +263,11 @@ def resume(folder: Path, say: Say) -> Figures:
     ]
     batches, seconds = [], []
     for each in ranks:
-        start = time.perf_counter()
+        start = time.process_time()
         each.load_state_dict(json.loads(state))
         iterator = iter(each)
         first = next(iterator)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         batches.append([first, *itertools.islice(iterator, COMPARED - 1)])
     dealt = [sample for turn in zip(*batches, strict=True) for batch in turn for sample in batch]
     start = consumed * RANKS
@@ -297,10 +297,10 @@ def private_bytes(process: int | None) -> int:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    start = time.perf_counter()
+    """Return the seconds of the processor that a call takes."""
+    start = time.process_time()
     result = call()
-    elapsed = time.perf_counter() - start
+    elapsed = time.process_time() - start
     del result
     return elapsed
 
