@@ -224,13 +224,12 @@ def _fill(
     free = np.cumsum(counts) - counts  # where the next index of each length goes
     longest = int(values[0])
     keys = longest - values
-    # NumPy sorts small integers by radix.
     dtype: type[np.integer[Any]] = np.uint16 if longest < 1 << 16 else np.int64
     target = ids.data  # copies a few numbers sooner than an array does
     start = 0
     for block in _blocks(lengths):
         below = longest - block.astype(dtype)
-        order = np.argsort(below, kind="stable")
+        order = _by_digits(below)
         found, begins, many = _runs_of(below[order])
         run = np.searchsorted(keys, found)
         source = order.astype(ids.dtype)
@@ -244,6 +243,14 @@ def _fill(
             ids[np.repeat(free[run] - begins, many) + np.arange(block.size)] = source
         free[run] += many
         start += block.size
+
+
+def _by_digits(numbers: LengthArray) -> IntArray:
+    """Sort stably, by 16 bits at a time from the low ones on: NumPy sorts those by radix."""
+    order = np.argsort(numbers.astype(np.uint16, copy=False), kind="stable")
+    while numbers.itemsize > 2 and (numbers := numbers >> 16).any():
+        order = order[np.argsort(numbers.astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def _runs_of(ordered: LengthArray) -> tuple[LengthArray, IntArray, IntArray]:
