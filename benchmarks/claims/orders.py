@@ -31,9 +31,9 @@ def curriculum(samples: Samples) -> Iterator[Claim]:
 
     made, plain = planner(), bw.Planner(lengths, batching=batching)
     tasks = {
-        "an epoch": lambda turn: made(turn % EPOCHS),
+        "an epoch": lambda turn: made(turn % EPOCHS).indices,
         "making the planner": planner,
-        "a plain epoch": plain,
+        "a plain epoch": lambda turn: plain(turn).indices,
     }
     times = in_turns({**yardsticks(lengths), **tasks}, rounds=ROUNDS)
     subject = f"curriculum over {lengths.size:,} lengths, TokenBudget(16,384)"
