@@ -257,6 +257,18 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+def test_every_way_to_read_a_plan(name):
+    plan = bw.plan(LENGTHS, batching=SETTINGS[name], world_size=2, accumulate=2, seed=3)
+    equal = bw.equalize(plan, num_batches=min(len(plan) + 9, plan.num_samples))
+    assert equal.indices.tolist() == plan.indices.tolist()
+    for each in (plan, equal):
+        batches = batches_of(as_arrays(each))
+        assert [each[b].tolist() for b in range(len(each))] == batches_of(each) == batches
+        assert batches_of(as_arrays(each[3:])) == batches[3:]
+        assert batches_of(as_arrays(each[::-2])) == batches[::-2]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_an_index_in_a_file_plans_like_its_lengths(name, tmp_path):
     index = bw.LengthIndex.build(LENGTHS, tmp_path / "lengths.index")
     options = {"batching": SETTINGS[name], "world_size": 2, "accumulate": 2, "seed": 3}

@@ -167,6 +167,16 @@ def test_the_largest_are_split_first():
     assert sorted(split_sizes.tolist()) == [1] * 10 + [10] * 6 + [20] * 2
 
 
+def test_halves_of_a_packed_row_are_about_equal():
+    values = np.arange(20, 11, -1)
+    cut = best_fit_decreasing(values, np.ones_like(values), int(values.sum()))
+    assert cut.num_batches == 1
+    found, offsets = cut.split_to(2).some(np.arange(2), 0)
+    assert sorted(np.diff(offsets).tolist()) == [4, 5]
+    tokens = np.add.reduceat(values[found], offsets[:-1])
+    assert np.ptp(tokens) < 20
+
+
 @given(strategies.lengths(max_size=50), LIMITS, st.integers(1, 8), KEYS)
 def test_every_update_gets_the_same_share_of_every_length(lengths, limit, strata, key):
     values, counts = runs_of(lengths)
@@ -269,7 +279,7 @@ def test_even_batches(size, batch_size, data):
     assert split_again.identity() == Even(size, other, batch_size).identity()
 
 
-@pytest.mark.parametrize("batches", [65_535, 65_536, 70_001])
+@pytest.mark.parametrize("batches", [65_535, 65_536, 200_003])
 def test_stretches_of_more_batches_than_sixteen_bits_hold(batches):
     """Products of small and of large integers give the same."""
     samples = 3 * batches - 7
