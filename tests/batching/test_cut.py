@@ -293,6 +293,18 @@ def test_stretches_of_more_batches_than_sixteen_bits_hold(batches):
     assert np.array_equal(np.sort(found), np.arange(samples))
 
 
+def test_packed_stretches_of_many_samples():
+    values, counts = np.array([50, 30, 3]), np.array([9000, 8000, 70_000])
+    cut = best_fit_decreasing(values, counts, 310)
+    ranks, ids = np.arange(cut.num_batches), np.arange(87_000)[::-1]
+    found, offsets = cut.all(ranks, 4, ids.__getitem__)
+    some, ends = cut.some(ranks, 4)
+    assert (cut.samples > 1 << 11).any()
+    assert np.array_equal(found, ids[some])
+    assert np.array_equal(offsets, ends)
+    assert np.array_equal(np.sort(found), np.arange(87_000))
+
+
 def test_stretches_of_a_billion_batches():
     """Nothing of the size of the data is made for one batch."""
     batches = 2**30
