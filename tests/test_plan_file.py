@@ -35,6 +35,16 @@ def test_round_trip(tmp_path_factory, job, epoch):
     assert loaded.origin == plan.origin
     assert loaded.stats(job.lengths) == plan.stats(job.lengths)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    index = bw.LengthIndex.build(job.lengths, path.parent / "lengths.index")
+    other = job.planner(lengths=index)(epoch)
+    assert other == plan
+    for view in (other, other[::-2], other.shard(0, job.world_size)):
+        view.save(path)
+        for again in (bw.Plan.load(path), pickle.loads(pickle.dumps(view))):  # noqa: S301
+            assert again == view
+            assert (again.layout, again.origin) == (view.layout, view.origin)
+            assert again.dropped.keys() == view.dropped.keys()
+            assert again.stats(index) == view.stats(index)
 
 
 @pytest.fixture(scope="module")

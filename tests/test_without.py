@@ -94,6 +94,26 @@ def test_plans_of_split_batches_can_do_without_samples(multiple):
     check(plan, without_samples(plan, gone, multiple), set(gone.tolist()), multiple)
 
 
+@pytest.mark.parametrize(
+    "batching",
+    [
+        bw.TokenBudget(600),
+        bw.TokenBudget(600, mixing="update"),
+        bw.TokenBudget(600, slack=0.1),
+        bw.TokenBudget(600, mixing=3),
+        bw.Packing(100),
+        bw.Buckets(4, max_tokens=600),
+    ],
+)
+def test_the_batch_of_every_place_is_found(batching):
+    lengths = np.clip(np.random.default_rng(0).lognormal(3, 1, 5_000), 1, 100).astype(int)
+    plan = bw.plan(lengths, batching=batching, world_size=3, accumulate=2)
+    part = plan.batches.parts[0]
+    for rank in range(len(plan)):
+        positions = part.cut.one(rank, part.key)
+        assert part.cut.holders(positions, part.key).tolist() == [rank] * positions.size
+
+
 def test_naming_samples_twice_adds_them_up():
     planner = bw.Planner(range(1, 50), max_tokens=100)
     one = planner.without([3, 5]).without([5, 8])

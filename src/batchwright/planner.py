@@ -275,7 +275,7 @@ class Planner:
             samples: int64[k], which ones. ``plan.dropped["without"]`` lists them.
 
         Returns:
-            A planner of the same settings. O(k); of its epochs O(batches) at worst.
+            A planner of the same settings. Its first epoch is O(n), others at worst.
 
         Raises:
             PlanError: If there are no such samples; or in an epoch that would have no other.

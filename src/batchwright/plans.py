@@ -412,13 +412,18 @@ def replaced(
     repeated: npt.ArrayLike | None = None,
 ) -> Plan:
     """Return a plan with other batches, or another of its settings; None: as it is."""
-    return Plan.of(
+    made = Plan.of(
         plan.batches if batches is None else batches,
-        dropped=plan.dropped if dropped is None else dropped,
+        dropped=_NOTHING if dropped is None else dropped,
         layout=plan.layout if layout is None else layout,
         origin=plan.origin if origin is None else origin,
-        repeated=plan.repeated if repeated is None else repeated,
+        repeated=_NO_SAMPLES if repeated is None else repeated,
     )
+    if dropped is None:  # checked already
+        object.__setattr__(made, "dropped", plan.dropped)
+    if repeated is None:
+        object.__setattr__(made, "repeated", plan.repeated)
+    return made
 
 
 def _check(arrays: Arrays) -> None:

@@ -154,20 +154,18 @@ def _suspects(batches: Batches, gone: IntArray, shares: int = 1) -> IntArray:
     if isinstance(batches, Halved):
         inner, _ = batches.of(np.asarray(batches.places))
         return np.flatnonzero(np.isin(inner, _suspects(batches.inner, gone, 2 * shares)))
-    if not isinstance(batches, OnDemand):
+    if not isinstance(batches, OnDemand) or len(batches.parts) > 1:
         return np.arange(len(batches))
-    places, found = np.asarray(batches.places), np.ones(len(batches), dtype=np.bool_)
-    for part in batches.parts:
-        samples, size = part.samples, part.cut.num_batches
-        if isinstance(samples, Indexed) and samples.items is None:  # each is there once
-            positions = _positions(samples.index, gone) - samples.skip
-            may = part.cut.may_hold_only(positions[positions >= 0], shares)
-            inside = (places >= 0) & (places < size)
-            found[inside] = False
-            if may.any():
-                ranks = places[inside] if part.deal is None else part.deal.ranks(places[inside])
-                found[inside] = may[ranks]
-        places = places - size
+    part = batches.parts[0]
+    samples = part.samples
+    if not isinstance(samples, Indexed) or samples.items is not None:  # some may be there twice
+        return np.arange(len(batches))
+    positions = _positions(samples.index, gone) - samples.skip
+    ranks = part.cut.only_of(positions[positions >= 0], part.key, shares)
+    if not ranks.size:
+        return ranks
+    places = np.asarray(batches.places)
+    found = np.isin(places if part.deal is None else part.deal.ranks(places), ranks)
     return np.flatnonzero(found)
 
 

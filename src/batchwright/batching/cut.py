@@ -149,19 +149,33 @@ class Cut:
         order, ends, _ = self._ranks
         return np.repeat(self._means[order], np.diff(ends, prepend=0))
 
-    def may_hold_only(self, positions: IntArray, shares: int) -> npt.NDArray[np.bool_]:
-        """Say of each batch by rank, bool[b], whether one of so many shares may be of these alone.
+    def holders(self, positions: IntArray, key: int) -> IntArray:
+        """Return which batch, by rank, holds each of some positions, int64[k]: undoes `some`."""
+        by_start = np.argsort(self.start)
+        starts = self.start[by_start]
+        own = by_start[starts.searchsorted(positions, side="right") - 1]
+        if self.runs is not None:
+            first, many = self.runs[:, own]
+            positions = first + _undone(positions - first, ~first.view(np.uint64), key, many)
+            own = by_start[starts.searchsorted(positions, side="right") - 1]
+        turns, places = np.divmod(positions - self.start[own], self.batches[own])
+        turns += self._before[own]
+        places = _undone(places, turns.view(np.uint64), key, self.batches[own])
+        numbers = self.first[own] + places
+        order, _, shifts = self._ranks
+        kinds = self._kinds[0].searchsorted(numbers, side="right") - 1
+        ranks: IntArray = numbers - shifts[np.argsort(order)[kinds]]
+        return ranks
+
+    def only_of(self, positions: IntArray, key: int, shares: int) -> IntArray:
+        """Return which batches, by rank, may have nothing else in one of so many shares, int64[k].
 
         A share has an equal number of the samples, or one more; positions are of sorted samples.
         """
         order, ends, _ = self._ranks
-        by_start = np.argsort(self.start)
-        own = by_start[np.searchsorted(self.start[by_start], positions, side="right") - 1]
-        many = np.minimum(np.bincount(own, minlength=self.start.size), self.rounds)
-        stretches, kinds, _ = self._entries
-        held = np.bincount(kinds, many[stretches], self.sizes.size)
-        may = held >= np.maximum((self.sizes - 1) // shares, 1)
-        return np.repeat(may[order], np.diff(ends, prepend=0))
+        ranks, many = np.unique(self.holders(positions, key), return_counts=True)
+        sizes = self.sizes[order[ends.searchsorted(ranks, side="right")]]
+        return ranks[many >= (sizes - 1) // shares]  # of the most that a batch has, one may lack
 
     def split_to(self, num_batches: int) -> Cut:
         """Split batches in two, those of the most samples first, until there are `num_batches`."""
@@ -394,6 +408,16 @@ def _affine(
     return found
 
 
+def _undone(places: IntArray, turns: BitArray, key: int, size: IntArray) -> IntArray:
+    """Return which of `size` entries a round puts at each place, int64[k]."""
+    steps, begins = _steps(turns, key, size.view(np.uint64))
+    rows = zip(
+        (places - begins.view(np.int64)).tolist(), steps.tolist(), size.tolist(), strict=True
+    )
+    found = [place * pow(step, -1, many) % many for place, step, many in rows]
+    return np.array(found, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Even:
     """Batches of a fixed size, of samples in a random order: the last few share what is left."""
@@ -425,11 +449,10 @@ class Even:
         """See `Cut.keys`: all batches are random samples."""
         return np.zeros(self.num_batches)
 
-    def may_hold_only(self, positions: IntArray, shares: int) -> npt.NDArray[np.bool_]:
-        """See `Cut.may_hold_only`."""
+    def only_of(self, positions: IntArray, key: int, shares: int) -> IntArray:
+        """See `Cut.only_of`: all batches that are small enough."""
         sizes = np.diff(self.begins(np.arange(self.num_batches + 1)))
-        may: npt.NDArray[np.bool_] = positions.size >= np.maximum(sizes // shares, 1)
-        return may
+        return np.flatnonzero(positions.size >= np.maximum(sizes // shares, 1))
 
     def split_to(self, num_batches: int) -> Even:
         """Return as many batches, where the last few are smaller."""
