@@ -105,7 +105,12 @@ def batchings(**budget):
 
 
 def orders():
-    return st.just(bw.Sequential()) | st.builds(bw.Shuffle, st.none() | st.integers(1, 50))
+    """Orders that visit every sample once."""
+    return (
+        st.just(bw.Sequential())
+        | st.builds(bw.Shuffle, st.none() | st.integers(1, 50))
+        | st.builds(bw.Blocks, st.integers(1, 50), open_blocks=st.integers(1, 4))
+    )
 
 
 @dataclass(frozen=True)

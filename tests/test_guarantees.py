@@ -85,6 +85,7 @@ def test_never_over_budget(job, epoch):
             assert stop - start <= layout.max_samples
 
 
+@pytest.mark.filterwarnings("ignore:.*needs more than the .* batches of every epoch")
 @pytest.mark.slow
 @given(jobs(), st.lists(st.integers(0, 1000), min_size=2, max_size=5))
 def test_same_count_in_every_epoch_and_on_every_rank(job, epochs):

@@ -271,7 +271,10 @@ def test_draws_are_left_out_in_proportion(most, size, seed):
     left = np.concatenate([taken(part) for part in fewer.each])
     assert left.size == min(most, sum(part.counts.sum() for part in whole.each))
     everyone = np.concatenate([taken(part) for part in whole.each])
-    assert np.array_equal(np.sort(np.append(left, fewer.deferred)), np.sort(everyone))
+    assert np.array_equal(
+        np.sort(np.append(left, fewer.deferred if fewer.deferred is not None else [])),
+        np.sort(everyone),
+    )
 
 
 @pytest.mark.parametrize(

@@ -343,8 +343,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "order/cells.py",
-        "upper += scaled(words, whole)",
-        "upper += 0",
+        "upper += both * part",
+        "upper = both * part",
         "draws are rounded to the shorter samples",
         "tests/order/test_cells.py -k as_often_as_any",
     ),

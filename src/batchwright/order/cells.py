@@ -125,21 +125,23 @@ class Cells:
         Returns:
             int64[p, c]. O(p · c).
         """
-        passes, rest = np.divmod(drawn, np.maximum(self.members_of, 1))
-        keys = hashed(passes.view(np.uint64), hashed(np.arange(len(self), dtype=np.uint64), key))
-        found = np.zeros((len(drawn), self.sizes.size), dtype=np.int64)
+        passes, rest = np.divmod(drawn.T, np.maximum(self.members_of, 1)[:, None])
+        own = hashed(np.arange(len(self), dtype=np.uint64), key)[:, None]
+        keys = hashed(passes.view(np.uint64), own)
+        found = np.zeros((self.sizes.size, len(drawn)), dtype=np.uint64)
         filled = np.flatnonzero(self.members_of)
-        found[:, self.strata[filled]] = rest[:, filled]
+        found[self.strata[filled]] = rest[filled]
         for low, middle, part, whole in self._halves:
-            words = hashed(middle.view(np.uint64), keys[:, self._stratum[low]])
-            both = found[:, low]
-            upper = both.view(np.uint64) * part
-            upper += scaled(words, whole)
+            both = found[low]
+            upper = scaled(hashed(middle.view(np.uint64)[:, None], keys[self._stratum[low]]), whole)
+            upper += both * part
             upper //= whole
-            found[:, low] = upper
-            found[:, middle] = both - found[:, low]
-        found += passes[:, self._stratum] * self.sizes
-        return found
+            found[low] = upper
+            both -= upper
+            found[middle] = both
+        counts = found.view(np.int64)
+        counts += passes[self._stratum] * self.sizes[:, None]
+        return np.ascontiguousarray(counts.T)
 
     def drawn(self, before: IntArray, until: IntArray, key: int) -> Drawn:
         """Return the draws from each cell, int64[c], after some and until others."""
@@ -167,15 +169,16 @@ class Cells:
     def _halves(self) -> list[tuple[IntArray, IntArray, BitArray, BitArray]]:
         """Halve runs of cells until each is one.
 
-        Returns the first cell of each run and of its second half, the members of its first half and
-        of all of it; the largest runs first.
+        Returns the first cell of each run and of its second half, int64[h], and the members of its
+        first half and of all of it, uint64[h, 1]; the largest runs first.
         """
         low, high, steps = self.strata[:-1], self.strata[1:], []
         while (many := high - low > 1).any():
             low, high = low[many], high[many]
             middle = (low + high) >> 1
             sums = self.offsets[[low, middle, high]].view(np.uint64)
-            steps.append((low, middle, sums[1] - sums[0], sums[2] - sums[0]))
+            part, whole = sums[1:] - sums[0]
+            steps.append((low, middle, part[:, None], whole[:, None]))
             low, high = np.concatenate((low, middle)), np.concatenate((middle, high))
         return steps
 

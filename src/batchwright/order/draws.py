@@ -13,7 +13,7 @@ from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
-from batchwright.order.cells import Cells
+from batchwright.order.cells import Cells, Drawn
 from batchwright.order.pools import Kept, Pools
 from batchwright.typing import FloatArray, IntArray, LengthArray, Parts, PartsOf, Sorted
 
@@ -89,16 +89,17 @@ class Draws:
         edges = np.concatenate((drawn[None], drawn + np.cumsum(counts, axis=0)))
         key = key_of(seed, "draws")
         at = self.cells.counts(edges, key)
-        if most is None or most >= counts.sum():
-            ends = at[1:]
-        else:  # without the last draws of each stratum
+        ends, deferred = at[1:], None
+        if most is not None and most < counts.sum():  # without the last draws of each stratum
             wanted = counts.ravel() * np.float64(most / counts.sum())
             kept, _ = apportioned(wanted, np.zeros(counts.size))
             ends = self.cells.counts(edges[:-1] + kept.reshape(counts.shape), key)
-        parts = [self.cells.drawn(*each, key) for each in zip(at[:-1], ends, strict=True)]
-        left = [self.cells.drawn(*each, key) for each in zip(ends, at[1:], strict=True)]
-        deferred = np.concatenate([_all(each) for each in left])
-        return Parts([each for each in parts if each.which.size], eligible, deferred)
+            deferred = np.concatenate([_all(part) for part in self._between(ends, at[1:], key)])
+        return Parts(self._between(at[:-1], ends, key), eligible, deferred)
+
+    def _between(self, before: IntArray, until: IntArray, key: int) -> list[Drawn]:
+        parts = [self.cells.drawn(*each, key) for each in zip(before, until, strict=True)]
+        return [part for part in parts if part.which.size]
 
     def pools(self, epoch: int, *, seed: int) -> Pools:
         """Return the same samples as pools, each in random order."""
