@@ -1,5 +1,6 @@
 """Plans whose batches are computed when asked for are the plans that their arrays say."""
 
+import dataclasses
 import itertools
 import pickle
 import warnings
@@ -383,6 +384,35 @@ def test_updates_of_ten_thousand_batches(name):
     assert len(plan) % 100 == 0
     for b in range(0, len(plan), 1111):
         assert plan[b].tolist() == plan.indices[plan.offsets[b] : plan.offsets[b + 1]].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("kind", ["drawn", "equal", "two"])
+def test_plans_of_many_batches(name, kind):
+    """More of them than sixteen bits count, also in one stretch."""
+    places = np.arange(500_000)
+    lengths = {
+        "drawn": np.resize(LENGTHS, places.size),
+        "equal": np.full(places.size, 20),
+        "two": np.where(places % 5, 15, 20),
+    }[kind]
+    batching = SETTINGS[name]
+    if isinstance(batching, bw.TokenBudget):
+        batching = dataclasses.replace(batching, max_samples=3)
+    planner = bw.Planner(lengths, batching=batching, world_size=4, accumulate=2)
+    plan = planner(5)
+    assert isinstance(plan.batches, OnDemand)
+    offsets, entries = plan.offsets, plan.indices
+    if plan.starts is None:
+        times = np.bincount(entries, minlength=lengths.size)
+        for dropped in plan.dropped.values():
+            times[dropped] += 1
+        assert (times == 1).all()
+    for b in np.linspace(0, len(plan) - 1, 40).astype(int).tolist():
+        assert plan[b].tolist() == entries[offsets[b] : offsets[b + 1]].tolist()
+    low = len(plan) // 2
+    assert np.array_equal(plan[low : low + 99].indices, entries[offsets[low] : offsets[low + 99]])
 
 
 def test_windows_of_any_number_of_updates_are_planned_at_once():
