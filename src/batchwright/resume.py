@@ -247,7 +247,8 @@ def plans_of_legs(source: PlanSource, position: Position) -> list[Plan]:
             f"{begun.hashed[:8]}) for world_size={first.world_size}, accumulate="
             f"{first.accumulate}; the same now gives {len(began)} (hash "
             f"{begun.source.hash_of(began)[:8]}). "
-            "Resume with the order, cost and batching that the run began with, or pass it: "
+            "Resume with the order, cost, batching and version of batchwright that the run began "
+            "with, or pass what planned it: "
             "load_state_dict(state, planned_by=Planner(…))."
         )
     plans = [_planned(began, first)]

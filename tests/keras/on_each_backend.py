@@ -129,6 +129,20 @@ def test_each_update_is_the_sum_over_its_tokens_by_the_mean_weight() -> None:
     assert applied_updates(model) == 2
 
 
+def test_a_data_set_makes_no_whole_plan(monkeypatch) -> None:
+    lengths = np.random.default_rng(0).integers(1, 20, 1_000)
+    plans = bw.Planner(bw.LengthIndex.build(lengths), max_tokens=60)
+    expected = [batch.tolist() for batch in plans(1)]
+    monkeypatch.delattr(bw.Plan, "_arrays")
+    monkeypatch.delattr(bw.Planner, "lengths")
+    dataset = PlanDataset(plans, lambda indices: (indices, indices, np.ones((indices.size, 1))))
+    dataset.set_epoch(1)
+    batches = list(dataset)
+    assert [indices.tolist() for indices, _, _ in batches] == expected
+    assert np.allclose(batches[0][2], len(plans) / lengths.sum())
+    assert dataset[len(plans) - 1][0].tolist() == expected[-1]
+
+
 def test_accumulated_batches_give_the_gradient_of_one_batch_of_everything() -> None:
     everything = reference_step(np.ones((3, 1)), np.zeros(1), np.arange(10), LENGTHS.sum())
     errors = {}
