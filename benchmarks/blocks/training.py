@@ -54,15 +54,15 @@ def beside_trainer(facts: Facts) -> str:
         if (name, each) in fastest
     ]
     again = (
-        f" (every epoch but the first {min(further):.1f} to {max(further):.1f} ×, with NumPy's sort "
-        "for AVX-512 and without)"
+        f" (every epoch but the first {min(further):.1f} to {max(further):.1f} ×, with NumPy's "
+        "sort for AVX-512 and without)"
         if further
         else ""
     )
     told = (
         f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
-        f"fast as by fairseq{again}, and rows are packed {min(packers):.0f} to {max(packers):.0f} × as "
-        "fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
+        f"fast as by fairseq{again}, and rows are packed {min(packers):.0f} to "
+        f"{max(packers):.0f} × as fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
         "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its "
         "start, and holds what the allocator kept."
     )
