@@ -62,9 +62,9 @@ def beside_trainer(facts: Facts) -> str:
     told = (
         f"Of 10⁶ lengths, padded batches are planned {min(padders):.1f} to {max(padders):.1f} × as "
         f"fast as by fairseq{again}, and rows are packed {min(packers):.0f} to "
-        f"{max(packers):.0f} × as fast as by LLaMA-Factory and TRL, all as full; who loses samples or overruns its budget "
-        "is in [a page of its own](docs/peers.md). Memory is what a process peaked at above its "
-        "start, and holds what the allocator kept."
+        f"{max(packers):.0f} × as fast as by LLaMA-Factory and TRL, all as full; who loses samples "
+        "or overruns its budget is in [a page of its own](docs/peers.md). Memory is what a process "
+        "peaked at above its start, and holds what the allocator kept."
     )
     return f"{table(head, rows)}\n\n{told}\n\n{source('trainer', facts)}"
 
