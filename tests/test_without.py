@@ -86,6 +86,16 @@ def test_whole_batches_and_updates_that_are_named_are_filled():
         check(before, planner.without(sorted(samples))(0), samples, 2)
 
 
+@pytest.mark.parametrize("oversize", ["drop", "truncate"])
+def test_samples_above_the_budget_do_not_hide_the_others(oversize):
+    lengths = np.random.default_rng(0).integers(1, 60, 400)
+    planner = bw.Planner(lengths, batching=bw.TokenBudget(40, oversize=oversize), world_size=2)
+    before = planner(0)
+    gone = {sample for batch in range(0, len(before), 3) for sample in before[batch].tolist()}
+    gone |= set(range(0, 400, 9))
+    check(before, planner.without(sorted(gone))(0), gone, 2)
+
+
 @pytest.mark.parametrize("multiple", [2, 3, 7])
 def test_plans_of_split_batches_can_do_without_samples(multiple):
     lengths = np.random.default_rng(0).integers(1, 60, 400)

@@ -618,6 +618,56 @@ MUTANTS: tuple[Mutant, ...] = (
         "pieces of other samples have the same identity",
         "tests/test_functions.py -k pieces_of_other",
     ),
+    # Plans without some samples, in files, and traced.
+    Mutant(
+        "without.py",
+        "giver = max(held,",
+        "giver = min(held,",
+        "an empty batch takes from the smallest of its update",
+        "tests/test_without.py -k whole_batches",
+    ),
+    Mutant(
+        "without.py",
+        "positions = _positions(samples.index, gone) - samples.skip",
+        "positions = _positions(samples.index, gone)",
+        "samples above the budget are looked for among the others",
+        "tests/test_without.py -k above_the_budget",
+    ),
+    Mutant(
+        "batching/cut.py",
+        "ranks[many >= (sizes - 1) // shares]",
+        "ranks[many >= sizes]",
+        "halves of batches, and batches of a short round, are left empty",
+        "tests/test_without.py",
+    ),
+    Mutant(
+        "plan_file.py",
+        "if opened.fingerprint != recipe.fingerprint:",
+        "if False:",
+        "an index of other lengths is not named where a plan is loaded with it",
+        "tests/test_plan_file.py -k moved",
+    ),
+    Mutant(
+        "tracing.py",
+        "counts = [-(-leg.consumed // size)",
+        "counts = [-(-leg.consumed // leg.accumulate)",
+        "updates of earlier ranks are miscounted",
+        "tests/cli/test_trace.py",
+    ),
+    Mutant(
+        "plan_source.py",
+        "return without_samples(plan, source.left_out, update) if source.left_out.size else plan",
+        "return plan",
+        "a sampler gives samples that its planner leaves out",
+        "tests/torch/test_resume.py -k 'named or begun_without'",
+    ),
+    Mutant(
+        "torch/data/batch_sampler.py",
+        "self._taken, self._block = 0, None",
+        "self._taken = 0",
+        "an iterator goes on with the block of before a state was loaded",
+        "tests/torch/test_resume.py -k goes_back",
+    ),
     # Data for torch.
     Mutant(
         "resume.py",

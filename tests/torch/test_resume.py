@@ -564,3 +564,14 @@ def test_a_run_of_one_plan_goes_on_with_the_plan_from_a_file(tmp_path):
     loaded = PlanBatchSampler(bw.Plan.load(tmp_path / "plan.safetensors"), rank=1, world_size=2)
     loaded.load_state_dict(through_json(sampler.state_after(3)))
     assert list(loaded) == batches[3:]
+
+
+def test_an_iterator_goes_back_to_a_state():
+    planner = bw.Planner(log_normal(2_000), batching=bw.TokenBudget(120), world_size=2)
+    iterator = iter(PlanBatchSampler(planner, rank=1, world_size=2))
+    batches = [next(iterator) for _ in range(70)]
+    state = iterator.state_dict()
+    batches += [next(iterator) for _ in range(10)]
+    iterator.load_state_dict(state)
+    again = [next(iterator) for _ in range(10)]
+    assert again == batches[70:]
