@@ -88,6 +88,10 @@ class Cells:
     def __len__(self) -> int:
         return self.strata.size - 1
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without what can be counted again."""
+        return Cells, (self.samples, self.members, self.offsets, self.lengths, self.strata)
+
     @cached_property
     def sizes(self) -> IntArray:
         """Members of each cell, int64[c]."""
