@@ -51,11 +51,11 @@ class Indexed:
         """Return the samples or pieces at some positions, int64[...]."""
         if self.skip:
             positions = positions + self.skip
-        found: IntArray = self.index.ids[positions].astype(np.int64)
-        return found
+        return self.index.ids[positions]
 
     def entries(self, taken: IntArray) -> Entries:
         """Return the samples of pieces, and where in them these begin."""
+        taken = taken.astype(np.int64, copy=False)
         return Entries(taken) if self.items is None else Entries(*self.items.samples(taken))
 
     def identity(self) -> str:

@@ -25,6 +25,9 @@ from batchwright.typing import FloatArray, IntArray
 Take: TypeAlias = Callable[[IntArray], IntArray]
 """Positions among the sorted samples, int64[...] → sample indices, the same shape."""
 
+Steps: TypeAlias = tuple[BitArray, BitArray]
+"""How far apart neighbouring batches take samples, and where the first does, in each round."""
+
 _BLOCK = 1 << 16
 _LARGEST = 1 << 28
 """Bytes that are unpacked at most."""
@@ -280,19 +283,20 @@ class Cut:
         return found, _offsets(sizes)
 
     def _dealt(
-        self, stretch: IntArray, numbers: IntArray | int, key: int
+        self, stretch: IntArray, numbers: IntArray | int, key: int, table: Steps | None = None
     ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_]]:
         """Deal from a stretch to a batch, for each of k pairs of them, int64[k].
 
         Returns positions, int64[m], the pair and the round of each, and whether there is such a
-        sample: the last round of a stretch may be short.
+        sample: the last round of a stretch may be short. A `table` has the steps of all rounds.
         """
         rounds = self.rounds[stretch]
         of = np.repeat(np.arange(stretch.size), rounds)
         ends = np.cumsum(rounds)
         turn = (np.arange(of.size) - (ends - rounds)[of]).view(np.uint64)
         size = self.batches[stretch].view(np.uint64)[of]
-        found, begin = _steps(turn + self._before[stretch].view(np.uint64)[of], key, size)
+        at = turn + self._before[stretch].view(np.uint64)[of]
+        found, begin = _steps(at, key, size) if table is None else (each[at] for each in table)
         found *= (numbers - self.first[stretch]).view(np.uint64)[of]
         found += begin
         found %= size
@@ -312,7 +316,7 @@ class Cut:
     def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
         """Return the samples of all batches in the sequence given, int64[m], and offsets."""
         _, ends, shifts = self._ranks
-        numbers = ranks + shifts[ends.searchsorted(ranks, side="right")]
+        numbers = ranks + np.repeat(shifts, np.diff(ends, prepend=0))[ranks]
         edges = self._kinds[0]
         sizes = np.repeat(self.sizes, np.diff(edges))
         for stretch in np.flatnonzero(self.rounds * self.batches > self.samples).tolist():
@@ -320,10 +324,15 @@ class Cut:
         offsets = _offsets(sizes[numbers])
         begins = np.empty_like(numbers)
         begins[numbers] = offsets[:-1]
-        out = np.empty(int(offsets[-1]), dtype=np.int64)
+        out = np.empty(int(offsets[-1]), dtype=take(offsets[:0]).dtype)
         is_large = self.samples > _WORTH_A_LOOP
+        table = _steps(
+            np.arange(int(self.rounds.sum()), dtype=np.uint64),
+            key,
+            np.repeat(self.batches, self.rounds).view(np.uint64),
+        )
         for stretch in np.flatnonzero(is_large).tolist():
-            self._deal(stretch, key, take, begins, out)
+            self._deal(stretch, key, table, take, begins=begins, out=out)
         entries = np.flatnonzero(~is_large[self._entries[0]])
         stretches, kinds, held = (each[entries] for each in self._entries)
         widths = np.diff(edges)[kinds]
@@ -331,20 +340,24 @@ class Cut:
         for own in _blocks(done):
             wide = widths[own]
             number = _ranges(edges[kinds[own]], wide)
-            found, of, turn, good = self._dealt(np.repeat(stretches[own], wide), number, key)
+            found, of, turn, good = self._dealt(np.repeat(stretches[own], wide), number, key, table)
             place = np.repeat(held[own], wide)[of] + turn
             if self._is_mixed:
                 place = _turned(place, np.repeat(self.sizes[kinds[own]], wide)[of])
-            out[(begins[number][of] + place)[good]] = take(found[good])
+            place += begins[number][of]
+            if not good.all():
+                found, place = found[good], place[good]
+            out[place] = take(found)
         return out, offsets
 
-    def _deal(self, stretch: int, key: int, take: Take, begins: IntArray, out: IntArray) -> None:
+    def _deal(
+        self, stretch: int, key: int, table: Steps, take: Take, *, begins: IntArray, out: IntArray
+    ) -> None:
         """Write the samples of a large stretch to where its batches begin."""
         start, batches = int(self.start[stretch]), int(self.batches[stretch])
         rounds, before = int(self.rounds[stretch]), int(self._before[stretch])
         samples, first = int(self.samples[stretch]), int(self.first[stretch])
-        turns = np.arange(rounds, dtype=np.uint64)
-        step, begin = _steps(turns + np.uint64(before), key, np.uint64(batches))
+        step, begin = (each[before : before + rounds] for each in table)
         base = start + np.arange(rounds) * batches
         if self.runs is not None:
             origin, many = self.runs[:, stretch].tolist()
@@ -369,8 +382,7 @@ class Cut:
                 found = _affine(found, move, moves, many)
                 positions = np.add(found, origin, dtype=np.int64, casting="unsafe")
             each = slice(low, low + together)
-            places = into[which[each]]
-            places += begins[each, None]
+            places = begins[each, None] + (into if kinds.size == 1 else into[which[each]])
             if samples < rounds * batches:
                 good = positions < start + samples
                 positions, places = positions[good], places[good]
@@ -386,7 +398,7 @@ class Cut:
         return int(self.first[stretch]) + np.flatnonzero(entry >= int(self.samples[stretch]))
 
 
-def _steps(turns: BitArray, key: int, size: BitArray | np.uint64) -> tuple[BitArray, BitArray]:
+def _steps(turns: BitArray, key: int, size: BitArray | np.uint64) -> Steps:
     """Return for each round how far apart neighbouring batches take samples, and where to begin."""
     words = hashed(turns, key)
     return PRIMES[(words >> _TOP).view(np.int64)], scaled(words, size)
