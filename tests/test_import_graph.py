@@ -16,6 +16,7 @@ FLOORS = [
         *(
             "batches",
             "costs",
+            "deal",
             "epochs",
             "functions",
             "index",

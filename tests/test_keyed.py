@@ -15,7 +15,7 @@ from batchwright._keyed import (
     permuted,
     scaled,
 )
-from batchwright.batches import Deal
+from batchwright.deal import Deal
 
 KEYS = st.integers(0, 2**64 - 1)
 

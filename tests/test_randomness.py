@@ -5,7 +5,8 @@ import pytest
 
 import batchwright as bw
 from batchwright._keyed import hashed, key_of
-from batchwright.batching.cut import Cut, Even
+from batchwright.batching.cut import Cut
+from batchwright.batching.fixed_size import Even
 
 SAMPLES = 24_000
 PLACES = np.arange(SAMPLES)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchwright._keyed import hashed, key_of
-from batchwright.batches import Deal, OnDemand, Part
-from batchwright.batching.cut import Cut, Cuts, Even
+from batchwright.batches import OnDemand, Part
+from batchwright.batching.cut import Cut
+from batchwright.batching.fixed_size import Even
+from batchwright.deal import Deal
 from batchwright.epochs import Counted, most_batches, refuse_few
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
@@ -18,6 +20,7 @@ from batchwright.oversize import Items
 from batchwright.plans import Origin, Plan
 from batchwright.typing import (
     Batching,
+    Cuts,
     IntArray,
     Order,
     Parts,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright.batches import Entries
 from batchwright.index import LengthIndex
@@ -47,16 +49,16 @@ class Indexed:
         first = None if self.items is None else self.items.first
         return self.index.num_samples if first is None else first.size - 1
 
-    def take(self, positions: IntArray) -> IntArray:
-        """Return the samples or pieces at some positions, int64[...]."""
+    def take(self, positions: IntArray) -> npt.NDArray[np.integer[Any]]:
+        """Return the samples or pieces at some positions, integer[...]."""
         if self.skip:
             positions = positions + self.skip
         return self.index.ids[positions]
 
-    def entries(self, taken: IntArray) -> Entries:
+    def entries(self, taken: npt.NDArray[np.integer[Any]]) -> Entries:
         """Return the samples of pieces, and where in them these begin."""
-        taken = taken.astype(np.int64, copy=False)
-        return Entries(taken) if self.items is None else Entries(*self.items.samples(taken))
+        found = taken.astype(np.int64, copy=False)
+        return Entries(found) if self.items is None else Entries(*self.items.samples(found))
 
     def identity(self) -> str:
         """Return hashes of the lengths of samples and of pieces, and how many are left out."""

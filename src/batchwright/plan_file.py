@@ -15,8 +15,10 @@ import numpy as np
 from batchwright._array_file import Arrays, Kind, check_seal, load_arrays, save_arrays, sealed
 from batchwright._format import one_line
 from batchwright._states import INTEGER_BITS, fits, parsed
-from batchwright.batches import Batches, Deal, OnDemand, Part
-from batchwright.batching.cut import Cut, Even
+from batchwright.batches import Batches, OnDemand, Part
+from batchwright.batching.cut import Cut
+from batchwright.batching.fixed_size import Even
+from batchwright.deal import Deal
 from batchwright.errors import PlanError, SourceNotFoundError
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed

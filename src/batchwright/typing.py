@@ -18,13 +18,15 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from batchwright.batches import Entries
-    from batchwright.batching.cut import Cuts
+    from batchwright.batching.cut import Cut
     from batchwright.batching.draft import Draft, Request
-    from batchwright.layout import Layout
+    from batchwright.batching.fixed_size import Even
+    from batchwright.layout import Layout, Packed, Padded
     from batchwright.order.pools import Pools
 
 __all__ = [
     "Batching",
+    "Cuts",
     "LengthPacing",
     "Order",
     "Pacing",
@@ -110,11 +112,11 @@ class Sorted(Protocol):
         """How many samples have each, int64[r]."""
         ...
 
-    def take(self, positions: IntArray) -> IntArray:
-        """Return the samples, or pieces of samples, at some positions, int64[...]."""
+    def take(self, positions: IntArray) -> npt.NDArray[np.integer[Any]]:
+        """Return the samples, or pieces of samples, at some positions, integer[...]."""
         ...
 
-    def entries(self, taken: IntArray) -> Entries:
+    def entries(self, taken: npt.NDArray[np.integer[Any]]) -> Entries:
         """Return the samples of what was taken, int64[m], and where in them pieces begin."""
         ...
 
@@ -160,6 +162,40 @@ class SortedOrder(Protocol):
             seed: Zero or larger.
         """
         ...
+
+
+class Cuts(Protocol):
+    """A batching that looks only at how many samples have each length: its cut suits all epochs."""
+
+    @property
+    def layout(self) -> Padded | Packed:
+        """How a batch lies in memory, and its budget."""
+
+    @property
+    def phases(self) -> int:
+        """How many cuts epochs take turns with."""
+
+    def cut(
+        self,
+        values: IntArray,
+        counts: IntArray,
+        *,
+        strata: int,
+        num_batches: int | None = None,
+        phase: int = 0,
+    ) -> Cut | Even:
+        """Cut sorted samples into batches.
+
+        Args:
+            values: int64[r], distinct lengths from long to short, none above the budget.
+            counts: int64[r], how many samples have each.
+            strata: Batches of one update, over all ranks.
+            num_batches: How many to make. None: as few as the budget allows.
+            phase: Which of the cuts.
+
+        Returns:
+            The cut; of more batches than asked for, where the budget needs more.
+        """
 
 
 @runtime_checkable

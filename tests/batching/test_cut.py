@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import batchwright as bw
 from batchwright.batching import cut as module
-from batchwright.batching.cut import Cut, Even
+from batchwright.batching.cut import Cut
 from batchwright.batching.cuts import (
     RowLimit,
     cut_by_update,
@@ -18,6 +18,7 @@ from batchwright.batching.cuts import (
     fit_stretches,
     on_grid,
 )
+from batchwright.batching.fixed_size import Even
 from batchwright.batching.packers import best_fit_decreasing
 from batchwright.lengths import logs, runs
 from tests import reference, strategies

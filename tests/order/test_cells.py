@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.batches import Deal
+from batchwright.deal import Deal
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.order.cells import Cells

@@ -576,7 +576,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/batching/test_cut.py -k same_share_of_every_length",
     ),
     Mutant(
-        "batches.py",
+        "deal.py",
         "        if turn % 2:  # there and back, so that the sums of ranks even out\n"
         "            rank = world_size - 1 - rank\n",
         "",

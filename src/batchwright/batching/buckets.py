@@ -10,14 +10,14 @@ import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright._random import shuffled
-from batchwright.batching.cut import Cut, Cuts
+from batchwright.batching.cut import Cut
 from batchwright.batching.cuts import in_multiples
 from batchwright.batching.draft import Draft, Request, single, split_budget
 from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded, Shape, preference
 from batchwright.lengths import logs
-from batchwright.typing import FloatArray, IntArray, LengthArray, Oversize
+from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray, Oversize
 
 _Lengths: TypeAlias = int | tuple[int, ...]
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from batchwright._keyed import PRIMES, all_permuted, hash_of, hashed, scaled
+from batchwright._keyed import PRIMES, hash_of, hashed, scaled
 from batchwright._random import BitArray
 from batchwright.errors import PlanError
-from batchwright.layout import Packed, Padded
 from batchwright.lengths import logs
 from batchwright.typing import FloatArray, IntArray
 
-Take: TypeAlias = Callable[[IntArray], IntArray]
+Take: TypeAlias = Callable[[IntArray], npt.NDArray[np.integer[Any]]]
 """Positions among the sorted samples, int64[...] → sample indices, the same shape."""
 
 Steps: TypeAlias = tuple[BitArray, BitArray]
@@ -267,7 +266,7 @@ class Cut:
         if many.max() == 1:
             stretch = stretches[begins[kinds]]
         else:
-            stretch, numbers = stretches[_ranges(begins[kinds], many)], np.repeat(numbers, many)
+            stretch, numbers = stretches[ranges(begins[kinds], many)], np.repeat(numbers, many)
         found, of, _, good = self._dealt(stretch, numbers, key)
         sizes = np.add.reduceat(self.rounds[stretch], np.cumsum(many) - many)
         if self._is_mixed:
@@ -280,7 +279,7 @@ class Cut:
             found = found[good]
             batch = np.repeat(np.arange(many.size), many)
             sizes -= np.bincount(batch[of[~good]], minlength=sizes.size)
-        return found, _offsets(sizes)
+        return found, offsets_of(sizes)
 
     def _dealt(
         self, stretch: IntArray, numbers: IntArray | int, key: int, table: Steps | None = None
@@ -313,7 +312,9 @@ class Cut:
             found += first[of]
         return found.view(np.int64), of, turn.view(np.int64), good
 
-    def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
+    def all(
+        self, ranks: IntArray, key: int, take: Take
+    ) -> tuple[npt.NDArray[np.integer[Any]], IntArray]:
         """Return the samples of all batches in the sequence given, int64[m], and offsets."""
         _, ends, shifts = self._ranks
         numbers = ranks + np.repeat(shifts, np.diff(ends, prepend=0))[ranks]
@@ -321,7 +322,7 @@ class Cut:
         sizes = np.repeat(self.sizes, np.diff(edges))
         for stretch in np.flatnonzero(self.rounds * self.batches > self.samples).tolist():
             sizes[self._short(stretch, key)] -= 1
-        offsets = _offsets(sizes[numbers])
+        offsets = offsets_of(sizes[numbers])
         begins = np.empty_like(numbers)
         begins[numbers] = offsets[:-1]
         out = np.empty(int(offsets[-1]), dtype=take(offsets[:0]).dtype)
@@ -339,7 +340,7 @@ class Cut:
         done = np.cumsum(widths * self.rounds[stretches])
         for own in _blocks(done):
             wide = widths[own]
-            number = _ranges(edges[kinds[own]], wide)
+            number = ranges(edges[kinds[own]], wide)
             found, of, turn, good = self._dealt(np.repeat(stretches[own], wide), number, key, table)
             place = np.repeat(held[own], wide)[of] + turn
             if self._is_mixed:
@@ -351,7 +352,14 @@ class Cut:
         return out, offsets
 
     def _deal(
-        self, stretch: int, key: int, table: Steps, take: Take, *, begins: IntArray, out: IntArray
+        self,
+        stretch: int,
+        key: int,
+        table: Steps,
+        take: Take,
+        *,
+        begins: IntArray,
+        out: npt.NDArray[np.integer[Any]],
     ) -> None:
         """Write the samples of a large stretch to where its batches begin."""
         start, batches = int(self.start[stretch]), int(self.batches[stretch])
@@ -430,100 +438,6 @@ def _undone(places: IntArray, turns: BitArray, key: int, size: IntArray) -> IntA
     return np.array(found, dtype=np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Even:
-    """Batches of a fixed size, of samples in a random order: the last few share what is left."""
-
-    num_samples: int
-    num_batches: int
-    batch_size: int
-
-    @property
-    def _full(self) -> int:
-        """Batches that are full."""
-        least = -(-self.num_samples // self.batch_size)
-        return max(0, self.num_samples // self.batch_size - self.num_batches + least)
-
-    def begins(self, numbers: IntArray) -> IntArray:
-        """Return where batches begin in the random order, int64[k]."""
-        full = self._full
-        rest = self.num_samples - full * self.batch_size
-        beyond = np.maximum(numbers - full, 0)
-        shared = beyond * rest // max(1, self.num_batches - full)
-        begins: IntArray = np.minimum(numbers, full) * self.batch_size + shared
-        return begins
-
-    def identity(self) -> str:
-        """See `Cut.identity`."""
-        return repr(self)
-
-    def keys(self) -> FloatArray:
-        """See `Cut.keys`: all batches are random samples."""
-        return np.zeros(self.num_batches)
-
-    def only_of(self, positions: IntArray, key: int, shares: int) -> IntArray:
-        """See `Cut.only_of`: all batches that are small enough."""
-        sizes = np.diff(self.begins(np.arange(self.num_batches + 1)))
-        return np.flatnonzero(positions.size >= np.maximum(sizes // shares, 1))
-
-    def split_to(self, num_batches: int) -> Even:
-        """Return as many batches, where the last few are smaller."""
-        return replace(self, num_batches=num_batches)
-
-    def one(self, rank: int, key: int) -> IntArray:
-        """See `Cut.one`."""
-        low, high = (int(begin) for begin in self.begins(np.array([rank, rank + 1])))
-        return all_permuted(np.arange(low, high, dtype=np.uint64), self.num_samples, key).view(
-            np.int64
-        )
-
-    def some(self, ranks: IntArray, key: int) -> tuple[IntArray, IntArray]:
-        """See `Cut.some`."""
-        begins = self.begins(ranks)
-        sizes = self.begins(ranks + 1) - begins
-        places = _ranges(begins, sizes).view(np.uint64)
-        return all_permuted(places, self.num_samples, key).view(np.int64), _offsets(sizes)
-
-    def all(self, ranks: IntArray, key: int, take: Take) -> tuple[IntArray, IntArray]:
-        """See `Cut.all`."""
-        found, offsets = self.some(ranks, key)
-        return take(found), offsets
-
-
-class Cuts(Protocol):
-    """A batching that looks only at how many samples have each length: its cut suits all epochs."""
-
-    @property
-    def layout(self) -> Padded | Packed:
-        """How a batch lies in memory, and its budget."""
-
-    @property
-    def phases(self) -> int:
-        """How many cuts epochs take turns with."""
-
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Cut | Even:
-        """Cut sorted samples into batches.
-
-        Args:
-            values: int64[r], distinct lengths from long to short, none above the budget.
-            counts: int64[r], how many samples have each.
-            strata: Batches of one update, over all ranks.
-            num_batches: How many to make. None: as few as the budget allows.
-            phase: Which of the cuts.
-
-        Returns:
-            The cut; of more batches than asked for, where the budget needs more.
-        """
-
-
 def _turned(place: IntArray, sizes: IntArray | int) -> IntArray:
     """Put samples of a batch at its front and its back in turn.
 
@@ -533,7 +447,7 @@ def _turned(place: IntArray, sizes: IntArray | int) -> IntArray:
     return np.where(place & 1, sizes - 1 - half, half)
 
 
-def _ranges(begins: IntArray, sizes: IntArray) -> IntArray:
+def ranges(begins: IntArray, sizes: IntArray) -> IntArray:
     """Concatenate ``begins[i], begins[i] + 1, …`` of `sizes[i]` entries each."""
     ends = np.cumsum(sizes)
     return np.repeat(begins - ends + sizes, sizes) + np.arange(int(ends[-1]) if ends.size else 0)
@@ -549,5 +463,6 @@ def _blocks(done: IntArray) -> Iterator[slice]:
         low = high
 
 
-def _offsets(sizes: IntArray) -> IntArray:
-    return np.concatenate(([0], np.cumsum(sizes)))
+def offsets_of(sizes: npt.ArrayLike) -> IntArray:
+    """Return where parts of these sizes begin and end, int64[b] → int64[b + 1]."""
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))

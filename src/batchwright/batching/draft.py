@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from batchwright._random import random_bits
-from batchwright.batching.cut import Cuts
+from batchwright.batching.cut import offsets_of
 from batchwright.errors import BudgetError
 from batchwright.index import from_long_to_short
 from batchwright.layout import Shape
 from batchwright.lengths import runs
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
-from batchwright.typing import FloatArray, IntArray, LengthArray
+from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray
 from batchwright.updates import split_offsets
 
 _DRAWS = 4
@@ -124,7 +123,7 @@ def cut_pools(cuts: Cuts, request: Request) -> Draft:
         cut = cuts.cut(values, counts, strata=strata, num_batches=target or None, phase=phase)
         key = int(random_bits(rng, 1)[0])
         samples, offsets = cut.all(np.arange(cut.num_batches), key, ids.__getitem__)
-        parts.append((samples, np.diff(offsets)))
+        parts.append((samples.astype(np.int64, copy=False), np.diff(offsets)))
         keys.append(cut.keys())
     return replace(Draft.of_pools(parts), keys=np.concatenate(keys))
 
@@ -142,11 +141,6 @@ def single(owner: str, budget: int | tuple[int, ...]) -> int:
 def split_budget(budget: int | tuple[int, ...]) -> tuple[int | None, tuple[int, ...] | None]:
     """Return a budget as `Layout` takes it: one for all, and one for each column."""
     return (None, budget) if isinstance(budget, tuple) else (budget, None)
-
-
-def offsets_of(sizes: npt.ArrayLike) -> IntArray:
-    """Return where parts of these sizes begin and end, int64[b] → int64[b + 1]."""
-    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
 
 def probed_count(draw: Callable[[], Draft], *, is_random: bool) -> int:

@@ -2,20 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from batchwright._checks import keep_whole
-from batchwright.batching.cut import Cuts, Even
+from batchwright._keyed import all_permuted
+from batchwright.batching.cut import Take, offsets_of, ranges
 from batchwright.batching.draft import Draft, Request
 from batchwright.layout import Padded
 from batchwright.lengths import totals
-from batchwright.typing import IntArray, Oversize
+from batchwright.typing import Cuts, FloatArray, IntArray, Oversize
 
 MEGABATCH = 50
 """Batches whose samples `LengthGrouped` sorts together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Even:
+    """Batches of a fixed size, of samples in a random order: the last few share what is left."""
+
+    num_samples: int
+    num_batches: int
+    batch_size: int
+
+    @property
+    def _full(self) -> int:
+        """Batches that are full."""
+        least = -(-self.num_samples // self.batch_size)
+        return max(0, self.num_samples // self.batch_size - self.num_batches + least)
+
+    def begins(self, numbers: IntArray) -> IntArray:
+        """Return where batches begin in the random order, int64[k]."""
+        full = self._full
+        rest = self.num_samples - full * self.batch_size
+        beyond = np.maximum(numbers - full, 0)
+        shared = beyond * rest // max(1, self.num_batches - full)
+        begins: IntArray = np.minimum(numbers, full) * self.batch_size + shared
+        return begins
+
+    def identity(self) -> str:
+        """See `Cut.identity`."""
+        return repr(self)
+
+    def keys(self) -> FloatArray:
+        """See `Cut.keys`: all batches are random samples."""
+        return np.zeros(self.num_batches)
+
+    def only_of(self, positions: IntArray, key: int, shares: int) -> IntArray:
+        """See `Cut.only_of`: all batches that are small enough."""
+        sizes = np.diff(self.begins(np.arange(self.num_batches + 1)))
+        return np.flatnonzero(positions.size >= np.maximum(sizes // shares, 1))
+
+    def split_to(self, num_batches: int) -> Even:
+        """Return as many batches, where the last few are smaller."""
+        return replace(self, num_batches=num_batches)
+
+    def one(self, rank: int, key: int) -> IntArray:
+        """See `Cut.one`."""
+        low, high = (int(begin) for begin in self.begins(np.array([rank, rank + 1])))
+        return all_permuted(np.arange(low, high, dtype=np.uint64), self.num_samples, key).view(
+            np.int64
+        )
+
+    def some(self, ranks: IntArray, key: int) -> tuple[IntArray, IntArray]:
+        """See `Cut.some`."""
+        begins = self.begins(ranks)
+        sizes = self.begins(ranks + 1) - begins
+        places = ranges(begins, sizes).view(np.uint64)
+        return all_permuted(places, self.num_samples, key).view(np.int64), offsets_of(sizes)
+
+    def all(
+        self, ranks: IntArray, key: int, take: Take
+    ) -> tuple[npt.NDArray[np.integer[Any]], IntArray]:
+        """See `Cut.all`."""
+        found, offsets = self.some(ranks, key)
+        return take(found), offsets
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright._random import shuffled
-from batchwright.batching.cut import Cut, Cuts
+from batchwright.batching.cut import Cut
 from batchwright.batching.draft import (
     Draft,
     Request,
@@ -24,7 +24,7 @@ from batchwright.batching.packers import best_fit_decreasing, next_fit, pack_col
 from batchwright.errors import BudgetError
 from batchwright.layout import Packed
 from batchwright.lengths import MOST_TOKENS, fingerprint, logs
-from batchwright.typing import IntArray, LengthArray, Oversize
+from batchwright.typing import Cuts, IntArray, LengthArray, Oversize
 
 
 @dataclass(frozen=True)

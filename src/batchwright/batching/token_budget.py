@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from batchwright._checks import budgets, check_choice, keep_number, keep_whole, takes
-from batchwright.batching.cut import Cut, Cuts
+from batchwright.batching.cut import Cut, offsets_of
 from batchwright.batching.cuts import (
     MaxSamples,
     RowLimit,
@@ -24,7 +24,6 @@ from batchwright.batching.draft import (
     Request,
     count_pools,
     cut_pools,
-    offsets_of,
     probed_count,
     single,
     split_budget,
@@ -32,7 +31,7 @@ from batchwright.batching.draft import (
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
 from batchwright.lengths import logs
-from batchwright.typing import IntArray, Oversize
+from batchwright.typing import Cuts, IntArray, Oversize
 
 _PHASES = 8
 """Grids of lengths that epochs take turns with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -257,7 +257,7 @@ class Drawn:
         found: IntArray = self.cells.members[place.view(np.int64)].astype(np.int64)
         return found
 
-    def entries(self, taken: IntArray) -> Entries:
+    def entries(self, taken: npt.NDArray[np.integer[Any]]) -> Entries:
         """Return the samples of what was taken, and where in them pieces begin."""
         return self.cells.samples.entries(taken)
 

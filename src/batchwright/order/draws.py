@@ -199,4 +199,4 @@ class DrawnOrder:
 
 
 def _all(part: Sorted) -> IntArray:
-    return part.take(np.arange(int(part.counts.sum())))
+    return part.take(np.arange(int(part.counts.sum()))).astype(np.int64, copy=False)
