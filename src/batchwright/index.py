@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 18
 _MOST_COPIED = 1 << 28
 _FORMAT = "batchwright-length-index"
+_VERSION = 2  # 1 had no hash of the indices
 _MOST_HEADER = 1 << 27
 _DTYPES = {"U32": "<u4", "U64": "<u8", "I64": "<i8"}
 
@@ -85,7 +86,7 @@ class LengthIndex:
         with replacing(target, PlanError) as unfinished:
             facts = {
                 "format": _FORMAT,
-                "version": 1,
+                "version": _VERSION,
                 "num_samples": array.size,
                 "dtype": next(name for name, text in _DTYPES.items() if dtype == text),
                 "fingerprint": hashed,
@@ -96,11 +97,13 @@ class LengthIndex:
             mapped = np.memmap(unfinished, dtype, "r+", offset, (array.size,))
             _fill(mapped, array, values, counts)
             mapped.flush()
-        return cls.open(target)
+            with unfinished.open("ab") as file:
+                file.write(_digest(mapped))
+        return _opened(target, is_checked=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], lengths: IntoLengths | None = None) -> LengthIndex:
-        """Map an index that `build` wrote.
+        """Map an index that `build` wrote. O(n): the file is read once, and so in memory.
 
         Args:
             path: The file.
@@ -108,33 +111,9 @@ class LengthIndex:
 
         Raises:
             SourceNotFoundError: If there is no such file.
-            PlanError: If the file is damaged, no index, or of other lengths. Damage to the sorted
-                indices is found when lengths are read from them.
+            PlanError: If the file is damaged, no index, or of other lengths.
         """
-        from pathlib import Path
-
-        target = Path(path).absolute()
-        try:
-            with target.open("rb") as file:
-                header, offset = _read_header(file)
-            num_samples, dtype = header["num_samples"], np.dtype(_DTYPES[header["dtype"]])
-            values, counts = (np.array(header[name], np.int64) for name in ("values", "counts"))
-            size, expected = target.stat().st_size, offset + num_samples * dtype.itemsize
-            if size != expected or counts.sum() != num_samples or counts.shape != values.shape:
-                wrong = f"{size} bytes, expected {expected}"
-                raise PlanError(f"{path}: {wrong}. Build it again.")  # noqa: TRY301 -- passes below
-            ids = np.memmap(target, dtype, "r", offset, (num_samples,))
-        except FileNotFoundError as fault:
-            raise SourceNotFoundError(
-                f"{path}: no such file. LengthIndex.build makes one."
-            ) from fault
-        except OSError as fault:
-            raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
-        except PlanError:
-            raise
-        except (KeyError, TypeError, ValueError, OverflowError) as fault:
-            raise PlanError(f"{path}: changed or damaged ({fault}). Build it again.") from fault
-        index = cls(ids, values, counts, header["fingerprint"], target)
+        index = _opened(path, is_checked=True)
         if lengths is not None and fingerprint(as_lengths(lengths)) != index.fingerprint:
             raise PlanError(f"{path} was built for other lengths. Build it again.")
         return index
@@ -178,8 +157,48 @@ class LengthIndex:
         return LengthIndex, (self.ids, self.values, self.counts, self.fingerprint)
 
 
+def _opened(path: str | os.PathLike[str], *, is_checked: bool) -> LengthIndex:
+    """Map a file; `is_checked` reads the indices and compares their hash."""
+    from pathlib import Path
+
+    target = Path(path).absolute()
+    try:
+        with target.open("rb") as file:
+            header, offset = _read_header(file)
+        num_samples, dtype = header["num_samples"], np.dtype(_DTYPES[header["dtype"]])
+        values, counts = (np.array(header[name], np.int64) for name in ("values", "counts"))
+        size, expected = target.stat().st_size, offset + num_samples * dtype.itemsize + 32
+        if size != expected or counts.sum() != num_samples or counts.shape != values.shape:
+            wrong = f"{size} bytes, expected {expected}"
+            raise PlanError(f"{path}: {wrong}. Build it again.")  # noqa: TRY301 -- passes below
+        ids = np.memmap(target, dtype, "r", offset, (num_samples,))
+        if is_checked:
+            with target.open("rb") as file:
+                file.seek(expected - 32)
+                if file.read(32) != _digest(ids):
+                    raise PlanError(f"{path}: its indices were changed. Build it again.")  # noqa: TRY301
+    except FileNotFoundError as fault:
+        raise SourceNotFoundError(f"{path}: no such file. LengthIndex.build makes one.") from fault
+    except OSError as fault:
+        raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
+    except PlanError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as fault:
+        raise PlanError(f"{path}: changed or damaged ({fault}). Build it again.") from fault
+    return LengthIndex(ids, values, counts, header["fingerprint"], target)
+
+
+def _digest(ids: npt.NDArray[np.unsignedinteger]) -> bytes:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for block in _blocks(ids):
+        digest.update(np.ascontiguousarray(block).data)
+    return digest.digest()
+
+
 def _reopened(path: Path, hashed: str) -> LengthIndex:
-    index = LengthIndex.open(path)
+    index = _opened(path, is_checked=False)
     if index.fingerprint != hashed:
         raise PlanError(f"{path} has been built anew for other lengths. Plan again.")
     return index
@@ -284,7 +303,10 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     if not text or hashlib.sha256(text).digest() != start[8:]:
         raise PlanError(f"{file.name}: truncated, changed, or not a length index. Build it again.")
     facts = json.loads(text)
-    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (_FORMAT, 1):
+    if not isinstance(facts, dict) or (facts.get("format"), facts.get("version")) != (
+        _FORMAT,
+        _VERSION,
+    ):
         raise PlanError(f"{file.name}: an index of another version. Build it again.")
     return facts, 40 + length
 
