@@ -115,6 +115,12 @@ class Course:
         """Count the batches that are left for each rank."""
         return 0 if self.plan is None else (len(self.plan) - self.start) // self.world_size
 
+    @property
+    def num_batches(self) -> int:
+        """Each rank's batches of the epoch: those that were consumed, and those that are left."""
+        done = sum(leg.consumed // leg.world_size for leg in (*self.earlier, self.leg))
+        return done + len(self)
+
     @cached_property
     def begun(self) -> Beginning | None:
         """The plan that the epoch began with; hashed on demand."""

@@ -15,6 +15,7 @@ from batchwright.torch import (
     PadCollator,
     PieceDataset,
     PlanBatchSampler,
+    StreamDataset,
     planned_sampler,
     windows,
 )
@@ -316,13 +317,17 @@ def test_a_pass_that_is_finished_is_the_epoch_and_the_next_of_it_is_said():
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
-def test_a_sampler_that_comes_before_its_ranks_says_so(monkeypatch, name):
+def test_an_epoch_does_not_begin_before_its_ranks_are_known(monkeypatch, name):
     monkeypatch.setenv(name, "2")
     sampler = PlanBatchSampler(planner())
     repr(sampler)
-    for use in (lambda: next(iter(sampler)), lambda: len(sampler), lambda: sampler.rank):
-        with pytest.warns(UserWarning, match=f"{name}=2 .*every process will get all"):
+    for use in (lambda: len(sampler), lambda: sampler.rank):
+        with pytest.warns(UserWarning, match=f"{name}=2 .*every process would get all"):
             use()
+    stream = StreamDataset([torch.ones(3)] * 8, batching=bw.TokenBudget(6))
+    for samples in (sampler, stream, loader_of(planner(), Tokens())):
+        with pytest.raises(bw.errors.PlanError, match=f"{name}=2 .*every process would get all"):
+            next(iter(samples))
     list(PlanBatchSampler(planner(), rank=0, world_size=1))
     for alone in ("1", "", "two"):
         monkeypatch.setenv(name, alone)

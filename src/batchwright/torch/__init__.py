@@ -6,6 +6,7 @@ from batchwright.torch.data.images import ImageCollator, PatchCollator, patch_co
 from batchwright.torch.data.length_warm_up import LengthWarmUp
 from batchwright.torch.data.pack_collator import PackCollator, document_block_mask, document_mask
 from batchwright.torch.data.pad_collator import PadCollator
+from batchwright.torch.data.plan_loader import PlanLoader
 from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.torch.data.stream_dataset import StreamDataset
 from batchwright.torch.memory import MemoryModel
@@ -35,6 +36,7 @@ __all__ = [
     "Piece",
     "PieceDataset",
     "PlanBatchSampler",
+    "PlanLoader",
     "Precision",
     "StreamDataset",
     "Update",

@@ -14,10 +14,16 @@ from torch import Tensor, distributed
 from batchwright._checks import whole_number
 from batchwright.errors import LossError
 from batchwright.plans import has_pieces
-from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
+from batchwright.torch.data.batch_sampler import (
+    PlanBatchSampler,
+    check_around,
+    warn_if_over_budget,
+)
+from batchwright.torch.data.plan_loader import PlanLoader
 from batchwright.torch.data.rows import is_array
 from batchwright.torch.data.samples import LABEL_IGNORE, LABEL_NAMES, is_whole
 from batchwright.torch.data.trees import Parts, name_of, parts_of
+from batchwright.torch.data.wrappers import unwrapped
 from batchwright.typing import Batch, Field, FloatArray
 
 _WEIGH = "pass weigh=, a function from a batch to what its loss sums over."
@@ -68,27 +74,27 @@ def windows(
         ...  for window in windows([{"labels": each} for each in labels], accumulate=2)]
         [(2, 3.0), (1, 2.0)]
     """
-    sampler: object = getattr(loader, "batch_sampler", None)
+    planned, around = unwrapped(loader, PlanBatchSampler)
     if accumulate is None:
+        sampler: object = getattr(loader, "batch_sampler", None) if planned is None else planned
         accumulate = getattr(sampler, "accumulate", None)
     if accumulate is None:
         raise LossError(
-            "windows needs the number of batches of an update: pass accumulate=, or a "
-            "DataLoader with a PlanBatchSampler."
+            "windows needs the number of batches of an update: pass accumulate=, or a PlanLoader."
         )
     size = whole_number("windows", "accumulate", accumulate, error=LossError)
     counter = _counter_of(loader)
-    planned = sampler if isinstance(sampler, PlanBatchSampler) else None
     weights = None if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
     if weights is not None and planned is None:
         raise LossError(
-            f"sample_weights need a DataLoader with a PlanBatchSampler, got {type(loader).__name__}"
-            ". Without one, ranks add their weights up: leave them out."
+            f"sample_weights need a PlanLoader, got {type(loader).__name__}. Without a plan, ranks "
+            "add their weights up: leave them out."
         )
     several = distributed.is_available() and distributed.is_initialized()
     several = several and distributed.get_world_size() > 1
     nothing = math.ulp(0.0) if several else 0.0
-    batches, done, watches = iter(loader), 0, True
+    done = 0 if planned is None else check_around(planned, around)
+    batches, watches = iter(loader), not isinstance(loader, PlanLoader)  # it watches itself
     while taken := tuple(islice(batches, size)):
         if planned is not None and watches:
             watches = not any(warn_if_over_budget(planned.course, batch) for batch in taken)

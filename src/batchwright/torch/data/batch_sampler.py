@@ -5,7 +5,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -23,6 +23,7 @@ from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
 from batchwright.torch.data.ranks import given_place, placed
 from batchwright.torch.data.samples import Piece, PieceDataset
+from batchwright.torch.data.wrappers import passage, unwrapped
 from batchwright.typing import State
 
 Entries: TypeAlias = list[int] | list[Piece]
@@ -30,6 +31,11 @@ Entries: TypeAlias = list[int] | list[Piece]
 
 _DEPTH = 16
 """Callers looked at, and data sets inside of one another."""
+
+_PREPARED = (
+    "Give PlanLoader(dataset, planner) in place of the DataLoader: accelerate, Lightning and Ray "
+    "leave it as it is."
+)
 
 
 class PlanBatchSampler:
@@ -117,6 +123,18 @@ class PlanBatchSampler:
         return placed(self._given, "PlanBatchSampler")[1]
 
     @property
+    def num_batches(self) -> int:
+        """This rank's batches of the present epoch, those consumed before a resume included.
+
+        As many as of any epoch, unless it is resumed on other ranks or with another budget.
+        """
+        course = self._course
+        if self._loaded is not None:
+            course = chart(self._source, self._upcoming(), self.world_size)
+        is_resumed = course is not None and course.epoch == self.epoch and course.known is not None
+        return len(self) if course is None or not is_resumed else course.num_batches
+
+    @property
     def course(self) -> Course | None:
         """What the last iterator goes through. None: none has begun."""
         return self._course
@@ -194,12 +212,20 @@ class PlanBatchSampler:
     def _begin(self, state: State | None = None) -> tuple[Course, int]:
         """Bind an iterator to what is left of an epoch; return that, and the rank."""
         source = self._source
+        rank, world_size = placed(self._given, "PlanBatchSampler", begins=True)
         position = self._upcoming() if state is None else read_position(state, source)
         self._course = None  # frees the last plan before the next is made
-        course = chart(source, position, self.world_size, warn=True)
+        course = chart(source, position, world_size, warn=True)
         self._course, self._loaded = course, None
         if course.plan is not None and (loader := _loader_in_use(self)) is not None:
-            check_loader(course.plan, *loader)
+            dataset, collate_fn, around = loader
+            check_loader(course.plan, dataset, collate_fn)
+            skipped = check_around(self, around)
+            if skipped and course.known is not None:
+                raise PlanError(
+                    f"a {type(around[0]).__name__} skips {skipped} batches, and the loaded state "
+                    "has skipped what was consumed already. Do one or the other."
+                )
         if len(course):  # at its end the next epoch may be set already: then it stays
             self.epoch = course.epoch
         if course.known is None:
@@ -211,12 +237,12 @@ class PlanBatchSampler:
                 if not source.is_alike(course.plan):
                     warnings.warn(
                         f"epoch {self.epoch} is repeated, with the same batches. Call "
-                        "sampler.set_epoch(epoch) before each epoch; or, where the same batches "
-                        "are wanted, make the sampler of one plan: PlanBatchSampler(planner(0)).",
+                        "set_epoch(epoch) before each epoch; or, where the same batches are "
+                        "wanted, give one plan, planner(0), in place of the planner.",
                         stacklevel=3,
                     )
             self._passes += 1
-        return course, self.rank
+        return course, rank
 
     def _end(self, course: Course) -> None:
         """Take note that an iterator came to its end."""
@@ -292,28 +318,47 @@ def planned_sampler(loader: object) -> PlanBatchSampler:
         Traceback (most recent call last):
         batchwright.errors.PlanError: the loader draws its batches from a BatchSampler over a ...
     """
-    found = getattr(loader, "batch_sampler", None)
-    inner = getattr(found, "batch_sampler", None)
-    sampler = found if isinstance(found, PlanBatchSampler) else inner
-    if not isinstance(sampler, PlanBatchSampler):
-        name = type(loader if found is None else found).__name__
-        over = getattr(found, "sampler", None)
-        drawn = name if over is None or over is found else f"{name} over a {type(over).__name__}"
+    sampler, around = unwrapped(loader, PlanBatchSampler)
+    if sampler is None:
+        drawn = " over a ".join(type(each).__name__ for each in around[1:] or around)
         raise PlanError(
             f"the loader draws its batches from a {drawn}, not from a plan: its order is ignored. "
-            "Give DataLoader batch_sampler=PlanBatchSampler(…); of a trainer that makes loaders "
-            "or replaces samplers, see get_train_dataloader and use_distributed_sampler=False."
+            f"{_PREPARED} Of a trainer that makes loaders, see get_train_dataloader."
         )
-    if sampler is not found and sampler.world_size > 1:
-        raise PlanError(
-            f"a {type(found).__name__} shards batches that the plan has already shared among "
-            f"{sampler.world_size} ranks. Make the sampler with rank=0, world_size=1, or leave the "
-            "loader as it is."
-        )
+    check_around(sampler, around)
     dataset = getattr(loader, "dataset", None)
     if dataset is not None:
         check_loader(sampler.plan, dataset, getattr(loader, "collate_fn", None))
     return sampler
+
+
+def check_around(sampler: PlanBatchSampler, around: Sequence[object]) -> int:
+    """Raise `PlanError` if what is around a sampler shards its batches again.
+
+    Returns:
+        How many of this rank's first batches are skipped.
+    """
+    wrappers = [each for each in around if not hasattr(each, "collate_fn")]  # without loaders
+    if not wrappers:
+        return 0
+    ranks, count = sampler.world_size, len(sampler)
+    found = passage(wrappers, sampler, count)
+    if found is not None and found.step == 1:
+        return found.first
+    name, step = type(wrappers[0]).__name__, 0 if found is None else found.step
+    if ranks > 1:
+        raise PlanError(
+            f"a {name} shards batches that the plan has already shared among {ranks} ranks. "
+            f"{_PREPARED}"
+        )
+    if step and count % step:
+        raise PlanError(
+            f"a {name} shares {count} batches among {step} processes: they would get unequal "
+            f"numbers, or some batches twice. {_PREPARED}"
+        )
+    if found is not None and not step:
+        raise PlanError(f"a {name} changes the order of the plan's batches. {_PREPARED}")
+    return 0
 
 
 def check_loader(plan: Plan, dataset: object, collate_fn: object) -> None:
@@ -369,10 +414,11 @@ def _check_cuts(planned: int | tuple[int, ...], collate_fn: object) -> None:
         )
 
 
-def _loader_in_use(sampler: object) -> tuple[object, object] | None:
+def _loader_in_use(sampler: object) -> tuple[object, object, list[object]] | None:
     """Return data set and collator of the loader that is asking a sampler for a batch, if any.
 
-    A `DataLoader` gives nothing of itself to its batch sampler, so look for it among the callers.
+    And what is around the sampler. A `DataLoader` gives nothing of itself to its batch sampler, so
+    look for it among the callers.
     """
     frame = sys._getframe(1).f_back  # noqa: SLF001
     for _ in range(_DEPTH):
@@ -380,11 +426,9 @@ def _loader_in_use(sampler: object) -> tuple[object, object] | None:
             break
         caller = frame.f_locals.get("self")
         if isinstance(caller, _BaseDataLoaderIter):
-            outer = getattr(caller, "_index_sampler", None)
-            for _ in range(_DEPTH):
-                if outer is sampler:
-                    return caller._dataset, getattr(caller, "_collate_fn", None)  # noqa: SLF001
-                outer = getattr(outer, "batch_sampler", getattr(outer, "sampler", None))
+            found, around = unwrapped(getattr(caller, "_index_sampler", None), type(sampler))
+            if found is sampler:
+                return caller._dataset, getattr(caller, "_collate_fn", None), around  # noqa: SLF001
         frame = frame.f_back
     return None
 

@@ -43,23 +43,27 @@ def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
     return place, ranks
 
 
-def placed(given: tuple[int, int] | None, owner: str) -> tuple[int, int]:
+def placed(given: tuple[int, int] | None, owner: str, *, begins: bool = False) -> tuple[int, int]:
     """Return rank and world size: as given, else as `torch.distributed` says, else one process.
 
-    If a launcher started several processes, warn in the name of the owner, unless it is empty.
+    If a launcher started several processes, warn in the name of the owner, unless it is empty; or
+    raise `PlanError` where an epoch begins: every process would get all of the data.
     """
     if given is not None:
         return given
     if _is_initialised():
         return distributed.get_rank(), distributed.get_world_size()
     name = next((name for name in _WORLD_SIZES if owner and _launched(name) > 1), None)
-    if name is not None:
-        warnings.warn(
-            f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
-            f"initialised: {owner} takes this process for the only one, and every process will "
-            "get all of the data. Call init_process_group first, or give rank= and world_size=.",
-            stacklevel=4,
-        )
+    if name is None:
+        return 0, 1
+    message = (
+        f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
+        f"initialised: {owner} takes this process for the only one, and every process would "
+        "get all of the data. Call init_process_group first, or give rank= and world_size=."
+    )
+    if begins:
+        raise PlanError(message)
+    warnings.warn(message, stacklevel=4)
     return 0, 1
 
 

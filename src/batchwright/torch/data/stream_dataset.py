@@ -129,7 +129,7 @@ class StreamDataset(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Begin the epoch, or go on where the loaded state says."""
         worker = get_worker_info()
-        check_not_split_by_rank(self._original, self._placed(warn=True)[1], self._presharded)
+        check_not_split_by_rank(self._original, self._placed(begins=True)[1], self._presharded)
         self._check_iterator()
         loaded, self._loaded = self._loaded, None
         # Workers load one after the other: those of an epoch stay together.
@@ -247,8 +247,8 @@ class StreamDataset(IterableDataset[Batch]):
         self.__dict__.update(state)
         _shared(self._shared)
 
-    def _placed(self, *, warn: bool = False) -> tuple[int, int]:
-        return placed(self._given, "StreamDataset" if warn else "")
+    def _placed(self, *, begins: bool = False) -> tuple[int, int]:
+        return placed(self._given, "StreamDataset" if begins else "", begins=begins)
 
     def _stream(self, epoch: int) -> BatchStream:
         rank, world_size = self._placed()

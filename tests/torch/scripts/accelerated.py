@@ -1,0 +1,122 @@
+"""A loop of accelerate over a PlanLoader reads the plan, on any number of ranks.
+
+torchrun --nproc-per-node 2 accelerated.py STATE
+
+Writes the state of the middle of an epoch to STATE; or goes on there, if the file exists.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+import batchwright as bw
+from batchwright.torch import PadCollator, PlanBatchSampler, PlanLoader, planned_sampler, windows
+
+LENGTHS = np.random.default_rng(0).lognormal(3, 0.7, 203).clip(2, 64).astype(int)
+DATA = [{"x": torch.full((int(n),), i)} for i, n in enumerate(LENGTHS)]
+MIDDLE = 4
+
+
+def planner_of(ranks: int) -> bw.Planner:
+    return bw.Planner(LENGTHS, batching=bw.TokenBudget(270), world_size=ranks, accumulate=2)
+
+
+def samples_in(batch: dict[str, torch.Tensor]) -> list[int]:
+    return batch["x"][:, 0].tolist()
+
+
+def everywhere(mine: list[int]) -> list[int]:
+    if not torch.distributed.is_initialized():
+        return mine
+    parts = [[]] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    return [sample for part in parts for sample in part]
+
+
+def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple[object, list]:
+    """Train for two epochs; return the model, and what it read."""
+    torch.manual_seed(0)
+    model = torch.nn.Embedding(len(LENGTHS), 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    given = PlanLoader(DATA, planner, collate_fn=PadCollator(), num_workers=workers)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, given)
+    assert loader is given
+    read = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            read.append(samples_in(batch))
+            with accelerator.accumulate(model):
+                accelerator.backward(model(batch["x"]).square().sum())
+                optimizer.step()
+                optimizer.zero_grad()
+    return loader, read
+
+
+def main(path: Path) -> None:
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    planner = planner_of(ranks)
+    loader, read = train(accelerator, planner, workers=2)
+    plans = [planner(epoch).shard(rank, ranks) for epoch in range(3)]
+    assert read == [batch.tolist() for plan in plans[:2] for batch in plan], "not the plan"
+
+    loader.set_epoch(2)
+    got = [
+        sample
+        for batch in loader
+        for sample in accelerator.gather_for_metrics(samples_in(batch), use_gather_object=True)
+    ]
+    assert sorted(got) == list(range(len(LENGTHS))), "gather_for_metrics lost samples"
+
+    loader.set_epoch(2)
+    skipping = accelerator.skip_first_batches(loader, MIDDLE)
+    assert planned_sampler(skipping) is loader.batch_sampler
+    rest = [samples_in(batch) for batch in skipping]
+    assert rest == [batch.tolist() for batch in plans[2][MIDDLE:]], "skipped others"
+    loader.set_epoch(2)
+    skipping = accelerator.skip_first_batches(loader, MIDDLE)
+    shared = list(windows(skipping, weigh=len))
+    assert len(shared) == (len(loader) - MIDDLE) // 2
+
+    once_more = DataLoader(DATA, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator())
+    prepared = accelerator.prepare(once_more)
+    for ask in (planned_sampler, lambda loader: next(iter(loader))):
+        if ranks == 1:
+            ask(prepared)
+            continue
+        try:
+            ask(prepared)
+        except bw.errors.PlanError as error:
+            assert "PlanLoader" in str(error)
+        else:
+            raise AssertionError("the plan was shared twice")
+
+    if path.exists():  # of another number of ranks
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        loader.load_state_dict(saved["state"])
+        mine = [sample for batch in loader for sample in samples_in(batch)]
+        assert sorted(saved["read"] + everywhere(mine)) == list(range(len(LENGTHS)))
+    elif ranks > 1:
+        loader.set_epoch(3)
+        mine = []
+        for count, batch in enumerate(loader, start=1):
+            mine += samples_in(batch)
+            if count == MIDDLE:
+                break
+        read = everywhere(mine)
+        if rank == 0:
+            text = json.dumps({"state": loader.state_dict(), "read": read})
+            path.write_text(text, encoding="utf-8")
+    accelerator.end_training()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
