@@ -142,11 +142,11 @@ def test_a_state_and_a_wrapper_do_not_skip_the_same_batches_twice():
 def test_weights_of_all_ranks_are_known_where_batches_are_skipped():
     lengths = np.arange(1, 41)
     planner = bw.Planner(lengths, max_tokens=120, accumulate=2)
-    data = [torch.ones(n) for n in lengths]
+    data = [{"labels": torch.ones(n, dtype=torch.int64)} for n in lengths]
     given = PlanBatchSampler(planner)
-    whole = DataLoader(data, batch_sampler=given, collate_fn=PadCollator(lengths=True))
+    whole = DataLoader(data, batch_sampler=given, collate_fn=PadCollator())
     skipping = DataLoader(
-        data, batch_sampler=Wrapped(given, slice(4, None)), collate_fn=PadCollator(lengths=True)
+        data, batch_sampler=Wrapped(given, slice(4, None)), collate_fn=PadCollator()
     )
     expected = [each.global_tokens for each in windows(whole, sample_weights=lengths)]
     given.set_epoch(0)

@@ -587,7 +587,7 @@ def test_sample_weights_that_cannot_be_right_are_refused():
         ):
             next(windows(loader, sample_weights=wrong))
     batches = [padded(SAMPLES)]
-    with pytest.raises(bw.errors.LossError, match="need a DataLoader with a PlanBatchSampler"):
+    with pytest.raises(bw.errors.LossError, match="need a PlanLoader"):
         next(windows(batches, accumulate=1, sample_weights=lengths))
     planner = bw.Planner(lengths, batching=bw.Packing(8, oversize="split"))
     loader = DataLoader(

@@ -13,8 +13,8 @@ from torch.utils.data.distributed import DistributedSampler
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
+from batchwright.resume import Course
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
-from batchwright.torch.data.resume import Course
 from batchwright.torch.data.trees import mapped
 from batchwright.typing import Batch, Field, IntArray, State
 
@@ -219,10 +219,11 @@ def _check_prepared(loader: PlanLoader, accelerate: Any, *, is_placed: bool) -> 
     """Check what accelerate takes care of in loaders that it prepares itself."""
     state = accelerate.state.AcceleratorState() if accelerate.state.is_initialized() else None
     parallel = getattr(state, "parallelism_config", None)
-    if not is_placed and getattr(parallel, "non_data_parallel_size", 1) > 1:
+    sharing = getattr(parallel, "non_data_parallel_size", 1)
+    if sharing > 1 and not is_placed:
         raise PlanError(
-            f"accelerate splits the model among {parallel.non_data_parallel_size} ranks that need "
-            "the same batches. Give PlanLoader rank= and world_size= of the data-parallel group."
+            f"accelerate splits the model among {sharing} ranks that need the same batches. Give "
+            "PlanLoader rank= and world_size= of the data-parallel group."
         )
     steps, count = accelerate.state.GradientState().num_steps, len(loader)
     if torch.is_grad_enabled() and count % steps:
