@@ -9,10 +9,9 @@ import lightning
 import torch
 from byte_model import Net, loss_sum, samples
 from torch import Tensor
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanBatchSampler
+from batchwright.torch import PadCollator, PlanLoader
 
 EPOCHS = 2
 
@@ -24,10 +23,9 @@ class Planned(lightning.LightningDataModule):
         super().__init__()
         self.dataset, self.planner = dataset, planner
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> PlanLoader:
         """Return the loader; the rank comes from torch.distributed."""
-        sampler = PlanBatchSampler(self.planner)
-        return StatefulDataLoader(self.dataset, batch_sampler=sampler, collate_fn=PadCollator())
+        return PlanLoader(self.dataset, self.planner, collate_fn=PadCollator())
 
 
 class Model(lightning.LightningModule):
@@ -62,7 +60,6 @@ def main() -> None:
     trainer = lightning.Trainer(
         max_epochs=EPOCHS,
         accumulate_grad_batches=planner.accumulate,
-        use_distributed_sampler=False,  # the sampler's batches are this rank's part already
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -153,6 +153,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/results.md": nothing,
     "docs/frameworks/torch.md": a_language_model,
     "docs/frameworks/transformers.md": a_transformer,
+    "docs/frameworks/accelerate.md": nothing,
     "docs/frameworks/lightning.md": samples_of_torch,
     "docs/frameworks/keras.md": samples_of_numpy,
     "docs/frameworks/compiled.md": samples_of_numpy,

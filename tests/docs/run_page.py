@@ -29,7 +29,7 @@ def run_block(
     """
     printed = [] if printed is None else printed
     if block.title:
-        (folder / block.title).write_text(block.code, encoding="utf-8")
+        _write(block, folder / block.title)
     if block.language == "python" and not block.title:
         # As many lines in front as the page has, so that an error names the page's own line.
         code = "\n" * (block.line - 1) + block.code
@@ -48,6 +48,8 @@ def run_block(
         tomllib.loads(block.code)
     elif block.language == "json":
         json.loads(block.code)
+    elif block.language == "diff":
+        assert block.title, f"{page}:{block.line}: a diff of no file"
     elif block.language == "text":
         known = {line.strip() for each in printed for line in each.splitlines()}
         unknown = [line for line in block.code.splitlines() if line.strip() not in known]
@@ -55,9 +57,32 @@ def run_block(
     else:
         message = (
             f"{page}:{block.line}: a block of {block.language or 'no language'}. Say what it is: "
-            "python, bash, toml, json, or text: what the commands before have printed, or a drawing."
+            "python, bash, diff, toml, json, or text: what the commands before have printed, or a drawing."
         )
         raise AssertionError(message)
+
+
+def _write(block: Block, file: Path) -> None:
+    code = block.code
+    if block.language == "diff":
+        code = patched(file.read_text(encoding="utf-8"), code)
+    file.write_text(code, encoding="utf-8")
+
+
+def patched(text: str, diff: str) -> str:
+    """Apply a diff, whose parts are set apart by lines of @@.
+
+    Example:
+        >>> patched("a\\nb\\nc\\n", " a\\n-b\\n@@\\n+d\\n c\\n")
+        'a\\nd\\nc\\n'
+    """
+    for part in diff.split("@@\n"):
+        lines = part.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] in " -")
+        after = "".join(line[1:] for line in lines if line[0] in " +")
+        assert text.count(before) == 1, f"the file has no such lines, or has them twice:\n{before}"
+        text = text.replace(before, after)
+    return text
 
 
 def run_page(page: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from tests.docs.blocks import ROOT, Block, blocks_of, pages
 from tests.docs.commands import NOT_RUN, checked, commands_of, reason_not_to_run
 from tests.docs.preparations import ENVIRONMENT, PREPARED
-from tests.docs.run_page import run_block, run_page
+from tests.docs.run_page import patched, run_block, run_page
 from tests.patience import PATIENCE
 
 PAGES = [page for page in pages() if blocks_of((ROOT / page).read_text(encoding="utf-8"))]
@@ -104,6 +104,20 @@ def test_what_is_not_run_has_a_reason_that_is_needed() -> None:
     ]
     reasons = {reason_not_to_run(words) for words in commands}
     assert reasons == {None, *NOT_RUN.values()}
+
+
+@pytest.mark.parametrize("page", ["torch", "accelerate"])
+def test_a_plan_takes_four_lines(page: str) -> None:
+    text = (ROOT / f"docs/frameworks/{page}.md").read_text(encoding="utf-8")
+    (diff,) = [block.code for block in blocks_of(text) if block.language == "diff"]
+    assert sum(line.startswith("+") for line in diff.splitlines()) <= 4
+
+
+def test_a_diff_applies_once() -> None:
+    assert patched("a\nb\nc\n", " a\n-b\n@@\n+d\n c\n") == "a\nd\nc\n"
+    for other in ("a\nb\n", "b\nc\nb\nc\n"):
+        with pytest.raises(AssertionError, match="no such lines"):
+            patched(other, " b\n-c\n")
 
 
 def test_options_are_looked_up_as_words() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 from torch.utils.data import DataLoader
 
 import batchwright as bw
@@ -59,7 +59,10 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple[
 
 
 def main(path: Path) -> None:
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    uneven = DataLoaderConfiguration(
+        even_batches=False
+    )  # older versions want it for the last check
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, dataloader_config=uneven)
     rank, ranks = accelerator.process_index, accelerator.num_processes
     planner = planner_of(ranks)
     loader, read = train(accelerator, planner, workers=2)
