@@ -6,6 +6,7 @@ Writes the state of the middle of an epoch to STATE; or goes on there, if the fi
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from batchwright.torch import PadCollator, PlanBatchSampler, PlanLoader, planned
 
 LENGTHS = np.random.default_rng(0).lognormal(3, 0.7, 203).clip(2, 64).astype(int)
 DATA = [{"x": torch.full((int(n),), i)} for i, n in enumerate(LENGTHS)]
-MIDDLE = 4
+MIDDLE = UPDATE = 4  # batches: of a rank before it stops, and of all ranks in an update
 
 
 def planner_of(ranks: int) -> bw.Planner:
-    return bw.Planner(LENGTHS, batching=bw.TokenBudget(270), world_size=ranks, accumulate=2)
+    return bw.Planner(
+        LENGTHS, batching=bw.TokenBudget(270), world_size=ranks, accumulate=UPDATE // ranks
+    )
 
 
 def samples_in(batch: dict[str, torch.Tensor]) -> list[int]:
@@ -38,11 +41,11 @@ def everywhere(mine: list[int]) -> list[int]:
     return [sample for part in parts for sample in part]
 
 
-def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple[object, list]:
-    """Train for two epochs; return the model, and what it read."""
+def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
+    """Train for two epochs; return the loader, what the model read, and its weights."""
     torch.manual_seed(0)
     model = torch.nn.Embedding(len(LENGTHS), 4)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     given = PlanLoader(DATA, planner, collate_fn=PadCollator(), num_workers=workers)
     model, optimizer, loader = accelerator.prepare(model, optimizer, given)
     assert loader is given
@@ -55,17 +58,21 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple[
                 accelerator.backward(model(batch["x"]).square().sum())
                 optimizer.step()
                 optimizer.zero_grad()
-    return loader, read
+    return loader, read, accelerator.unwrap_model(model).weight.tolist()
 
 
 def main(path: Path) -> None:
     uneven = DataLoaderConfiguration(
         even_batches=False
     )  # older versions want it for the last check
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, dataloader_config=uneven)
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_steps=UPDATE // int(os.environ.get("WORLD_SIZE", "1")),
+        dataloader_config=uneven,
+    )
     rank, ranks = accelerator.process_index, accelerator.num_processes
     planner = planner_of(ranks)
-    loader, read = train(accelerator, planner, workers=2)
+    loader, read, weights = train(accelerator, planner, workers=2)
     plans = [planner(epoch).shard(rank, ranks) for epoch in range(3)]
     assert read == [batch.tolist() for plan in plans[:2] for batch in plan], "not the plan"
 
@@ -85,7 +92,7 @@ def main(path: Path) -> None:
     loader.set_epoch(2)
     skipping = accelerator.skip_first_batches(loader, MIDDLE)
     shared = list(windows(skipping, weigh=len))
-    assert len(shared) == (len(loader) - MIDDLE) // 2
+    assert len(shared) == (len(loader) - MIDDLE) // planner.accumulate
 
     once_more = DataLoader(DATA, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator())
     prepared = accelerator.prepare(once_more)
@@ -102,6 +109,7 @@ def main(path: Path) -> None:
 
     if path.exists():  # of another number of ranks
         saved = json.loads(path.read_text(encoding="utf-8"))
+        assert np.allclose(weights, saved["weights"], rtol=0, atol=1e-6), "another gradient"
         loader.load_state_dict(saved["state"])
         mine = [sample for batch in loader for sample in samples_in(batch)]
         assert sorted(saved["read"] + everywhere(mine)) == list(range(len(LENGTHS)))
@@ -114,7 +122,7 @@ def main(path: Path) -> None:
                 break
         read = everywhere(mine)
         if rank == 0:
-            text = json.dumps({"state": loader.state_dict(), "read": read})
+            text = json.dumps({"state": loader.state_dict(), "read": read, "weights": weights})
             path.write_text(text, encoding="utf-8")
     accelerator.end_training()
     if torch.distributed.is_initialized():
