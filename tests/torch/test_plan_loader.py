@@ -324,6 +324,23 @@ def test_what_accelerate_would_do_otherwise_is_said(accelerator, monkeypatch):
 
 
 @pytest.mark.slow
+def test_what_accelerate_makes_of_one_rank_passes(accelerator):
+    from accelerate.data_loader import DataLoaderShard
+
+    here = accelerator()
+    loader = loader_of()
+    plain = DataLoader(DATA, batch_sampler=loader.batch_sampler, collate_fn=PadCollator())
+    shard = DataLoaderShard(DATA, batch_sampler=loader.batch_sampler, collate_fn=PadCollator())
+    skipping = here.skip_first_batches(here.skip_first_batches(shard, 2), 2)
+    for each, skipped in ((here.prepare(plain), 0), (shard, 0), (skipping, 4)):
+        assert planned_sampler(each) is loader.batch_sampler
+        loader.set_epoch(0)
+        assert read(each) == planned()[skipped:]
+        loader.set_epoch(0)
+        assert len(list(windows(each))) == (len(loader) - skipped) // 2
+
+
+@pytest.mark.slow
 def test_accelerate_saves_and_loads_the_position(accelerator, tmp_path):
     here = accelerator()
     loader = here.prepare(loader_of())

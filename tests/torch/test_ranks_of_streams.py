@@ -55,9 +55,9 @@ def test_samples_of_the_same_lengths_that_differ_are_pointed_out(tmp_path):
     assert all("differ in what they hold" in line for line in said)
 
 
-def test_a_sampler_before_its_ranks_says_so_and_takes_its_rank_once_there_is_one(tmp_path):
+def test_no_epoch_of_a_sampler_begins_before_its_ranks_are_known(tmp_path):
     ranks = run(tmp_path, "before")
     for each in ranks:
-        assert sorted(each["seen"][0]) == list(range(60))
+        assert "WORLD_SIZE=2" in each["error"]
         assert [line for line in each["warnings"] if "WORLD_SIZE=2" in line]
-    assert sorted(n for each in ranks for n in each["seen"][1]) == list(range(60))
+    assert sorted(n for each in ranks for n in each["seen"][0]) == list(range(60))

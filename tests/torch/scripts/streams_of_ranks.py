@@ -3,7 +3,7 @@
     python streams_of_ranks.py RANK STORE OUT KIND WORKERS
 
 KIND is "whole", "own part" (each rank reads its own), "own text" (as long, but other samples) or
-"before" (a sampler and a stream are used before there are ranks).
+"before" (a sampler is used before there are ranks).
 """
 
 import json
@@ -57,7 +57,11 @@ def main():
         if kind == "before":
             planner = bw.Planner([5, 3, 8, 2, 7, 1] * 10, batching=bw.TokenBudget(20))
             sampler = PlanBatchSampler(planner)
-            found["seen"].append([index for batch in sampler for index in batch])
+            len(sampler)
+            try:
+                next(iter(sampler))
+            except bw.errors.PlanError as error:
+                found["error"] = str(error)
         distributed.init_process_group(
             "gloo",
             init_method=f"file://{store}",
@@ -67,7 +71,6 @@ def main():
         )
         try:
             if kind == "before":
-                sampler.set_epoch(1)
                 found["seen"].append([index for batch in sampler for index in batch])
             else:
                 go()
