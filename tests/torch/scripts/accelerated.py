@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 import batchwright as bw
@@ -61,6 +62,30 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
     return loader, read, accelerator.unwrap_model(model).weight.tolist()
 
 
+def check_refusals(accelerator: Accelerator, planner: bw.Planner) -> None:
+    """Check that what accelerate makes of other loaders is refused on several ranks."""
+    sampler = PlanBatchSampler(planner)
+    plain = DataLoader(DATA, batch_sampler=sampler, collate_fn=PadCollator())
+    dispatching = prepare_data_loader(plain, put_on_device=True, dispatch_batches=True)
+    for prepared in (accelerator.prepare(plain), dispatching):
+        sampler.set_epoch(0)
+        for ask in (planned_sampler, lambda loader: next(iter(loader))):
+            if (
+                prepared is dispatching
+                and ask is not planned_sampler
+                and not accelerator.is_main_process
+            ):
+                continue  # waits for what the first rank reads
+            try:
+                ask(prepared)
+            except bw.errors.PlanError as error:
+                assert accelerator.num_processes > 1, error
+                assert "already shared" in str(error)
+                assert "PlanLoader" in str(error)
+            else:
+                assert accelerator.num_processes == 1, "the plan was shared twice"
+
+
 def main(path: Path) -> None:
     uneven = DataLoaderConfiguration(
         even_batches=False
@@ -94,18 +119,7 @@ def main(path: Path) -> None:
     shared = list(windows(skipping, weigh=len))
     assert len(shared) == (len(loader) - MIDDLE) // planner.accumulate
 
-    once_more = DataLoader(DATA, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator())
-    prepared = accelerator.prepare(once_more)
-    for ask in (planned_sampler, lambda loader: next(iter(loader))):
-        if ranks == 1:
-            ask(prepared)
-            continue
-        try:
-            ask(prepared)
-        except bw.errors.PlanError as error:
-            assert "PlanLoader" in str(error)
-        else:
-            raise AssertionError("the plan was shared twice")
+    check_refusals(accelerator, planner)
 
     if path.exists():  # of another number of ranks
         saved = json.loads(path.read_text(encoding="utf-8"))

@@ -32,9 +32,12 @@ Entries: TypeAlias = list[int] | list[Piece]
 _DEPTH = 16
 """Callers looked at, and data sets inside of one another."""
 
+_DISPATCHER = "DataLoaderDispatcher"
+"""What accelerate calls a loader of which one rank reads, and sends the others their parts."""
+
 _PREPARED = (
-    "Give PlanLoader(dataset, planner) in place of the DataLoader: accelerate, Lightning and Ray "
-    "leave it as it is."
+    "Give PlanLoader(dataset, planner) in place of the DataLoader: accelerate and Lightning leave "
+    "it as it is."
 )
 
 
@@ -46,9 +49,10 @@ class PlanBatchSampler:
     workers or ranks or with a smaller budget, gets exactly the samples that it had not consumed, in
     the same global order, without replay.
 
-    With torchdata's `StatefulDataLoader` resuming needs no further code; a plain `DataLoader` with
-    workers runs ahead of the training loop: use `state_after`. The data set and the collator of a
-    `DataLoader` are checked at the first batch, as by `planned_sampler`.
+    `PlanLoader` is a `DataLoader` around it that resumes without further code, as torchdata's
+    `StatefulDataLoader` does. Another `DataLoader` with workers runs ahead of the training loop:
+    use `state_after`. What is around the sampler, the data set and the collator are checked at the
+    first batch, as by `planned_sampler`.
 
     Args:
         plans: A `Planner`: a new plan every epoch. Or one global `Plan` (not a shard of it): the
@@ -58,6 +62,7 @@ class PlanBatchSampler:
 
     Attributes:
         epoch: The epoch of the next iterator.
+        begun: How many iterators have begun.
 
     Raises:
         PlanError: If `plans` is neither, or rank and world size are invalid.
@@ -84,7 +89,7 @@ class PlanBatchSampler:
         self._passes = 0  # from the beginning of the epoch, since it was set
         self._is_spent = False  # one of them came to the end
         self._has_warned = False  # that the epoch is repeated
-        self.epoch = 0
+        self.epoch = self.begun = 0
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
@@ -217,6 +222,7 @@ class PlanBatchSampler:
         self._course = None  # frees the last plan before the next is made
         course = chart(source, position, world_size, warn=True)
         self._course, self._loaded = course, None
+        self.begun += 1
         if course.plan is not None and (loader := _loader_in_use(self)) is not None:
             dataset, collate_fn, around = loader
             check_loader(course.plan, dataset, collate_fn)
@@ -305,7 +311,7 @@ def planned_sampler(loader: object) -> PlanBatchSampler:
     """Return the sampler of a loader; raise if the loader would ignore its plan.
 
     Call this once, on the loader as it is trained with: trainers replace samplers, or shard batches
-    a second time, without a word.
+    a second time, without a word. Wrappers that skip the first batches are right.
 
     Raises:
         PlanError: If the loader draws its batches from something else, or shards again what the
@@ -339,13 +345,13 @@ def check_around(sampler: PlanBatchSampler, around: Sequence[object]) -> int:
         How many of this rank's first batches are skipped.
     """
     wrappers = [each for each in around if not hasattr(each, "collate_fn")]  # without loaders
-    if not wrappers:
-        return 0
     ranks, count = sampler.world_size, len(sampler)
     found = passage(wrappers, sampler, count)
-    if found is not None and found.step == 1:
+    dispatching = next((each for each in around if type(each).__name__ == _DISPATCHER), None)
+    if found is not None and found.step == 1 and (dispatching is None or ranks == 1):
         return found.first
-    name, step = type(wrappers[0]).__name__, 0 if found is None else found.step
+    sharding = wrappers[0] if dispatching is None else dispatching
+    name, step = type(sharding).__name__, 0 if found is None else found.step
     if ranks > 1:
         raise PlanError(
             f"a {name} shards batches that the plan has already shared among {ranks} ranks. "
@@ -420,16 +426,17 @@ def _loader_in_use(sampler: object) -> tuple[object, object, list[object]] | Non
     And what is around the sampler. A `DataLoader` gives nothing of itself to its batch sampler, so
     look for it among the callers.
     """
-    frame = sys._getframe(1).f_back  # noqa: SLF001
-    for _ in range(_DEPTH):
-        if frame is None:
-            break
-        caller = frame.f_locals.get("self")
+    frame, callers = sys._getframe(1).f_back, list[object]()  # noqa: SLF001
+    while frame is not None and len(callers) < _DEPTH:
+        callers.append(frame.f_locals.get("self"))
+        frame = frame.f_back
+    for place, caller in enumerate(callers):
         if isinstance(caller, _BaseDataLoaderIter):
             found, around = unwrapped(getattr(caller, "_index_sampler", None), type(sampler))
             if found is sampler:
-                return caller._dataset, getattr(caller, "_collate_fn", None), around  # noqa: SLF001
-        frame = frame.f_back
+                outer = [each for each in callers[place:] if type(each).__name__ == _DISPATCHER]
+                collate_fn = getattr(caller, "_collate_fn", None)
+                return caller._dataset, collate_fn, outer + around  # noqa: SLF001
     return None
 
 

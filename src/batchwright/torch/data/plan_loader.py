@@ -13,7 +13,6 @@ from torch.utils.data.distributed import DistributedSampler
 from batchwright.errors import PlanError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.resume import Course
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, warn_if_over_budget
 from batchwright.torch.data.trees import mapped
 from batchwright.typing import Batch, Field, IntArray, State
@@ -28,9 +27,10 @@ class PlanLoader(DataLoader[Any]):
     Every rank gets the same number of batches; together they are the plan. The position counts the
     batches that the training loop took, whatever workers load ahead.
 
-    `Accelerator.prepare`, Lightning and Ray leave the loader as it is, since its batches are shared
+    `Accelerator.prepare` and Lightning leave the loader as it is, since its batches are shared
     among the ranks already. Like other loaders that `prepare` returns, it then moves batches to the
-    accelerator's device.
+    accelerator's device. Ray's `prepare_data_loader` reads a batch ahead of the loop: give `device`
+    instead.
 
     Args:
         dataset: One sample for each length.
@@ -81,8 +81,8 @@ class PlanLoader(DataLoader[Any]):
         self._is_placed = rank is not None  # by the user
         self._is_prepared = False  # by accelerate
         self._is_over_budget = False
-        self._taken: tuple[Course, int] | None = None  # batches of the last pass, once it began
-        self._known: Course | None = None  # the sampler's last, where this loader began it
+        self._begun = 0  # passes of the sampler, up to the last that this loader knows of
+        self._taken = 0  # batches of that one
 
     @property
     def epoch(self) -> int:
@@ -92,24 +92,24 @@ class PlanLoader(DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iterator; a state of another one is then forgotten."""
         self._planned.set_epoch(epoch)
-        if self._taken is not None:
-            course, count = self._taken
-            if course.epoch != epoch or count == len(course):
-                self._forget()
+        course = self._planned.course
+        if course is None or course.epoch != epoch or self._taken == len(course):
+            self._forget()
 
     def state_dict(self) -> State:
         """Return how far the training loop is: a few hundred bytes, the same on every rank.
 
         JSON can keep it. Save it at the end of an update. `PlanBatchSampler` loads it as well.
         """
-        course, last = self._planned.course, self._known if self._taken is None else self._taken[0]
-        if course is not None and course is not last and course.epoch == self.epoch:
+        course = self._planned.course
+        is_known = course is None or course.epoch != self.epoch
+        if self._planned.begun != self._begun and not is_known:
             raise PlanError(
                 "another loader went through the plan, such as one from skip_first_batches: how "
                 "far is unknown here. Instead of skipping batches, resume with load_state_dict; or "
                 "count them, and save loader.batch_sampler.state_after(count)."
             )
-        return self._planned.state_after(0 if self._taken is None else self._taken[1])
+        return self._planned.state_after(self._taken)
 
     def load_state_dict(self, state: State, *, planned_by: Planner | Plan | None = None) -> None:
         """Make the next iterator go on where a state was saved, in that state's epoch.
@@ -119,8 +119,10 @@ class PlanLoader(DataLoader[Any]):
         self._planned.load_state_dict(state, planned_by=planned_by)
         self._forget()
         caller = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001
+        if "lightning" not in caller.partition(".")[0]:
+            return
         count, whole = self._planned.num_batches, len(self)
-        if count > whole and "lightning" in caller.partition(".")[0]:
+        if count > whole:
             raise PlanError(
                 f"the epoch is resumed on more ranks than before: it has {count} batches for each "
                 f"of them, and Lightning, which has counted {whole}, would leave out the last "
@@ -136,21 +138,20 @@ class PlanLoader(DataLoader[Any]):
             device = accelerate.PartialState().device if device is None else device
         batches = super().__iter__()  # only now: trainers set the epoch of an iterator they have
         self._forget()
-        course = None
+        begun = None
         for count in itertools.count():
             batch = next(batches, self)
-            course = self._planned.course if course is None else course
-            if course is not None:
-                self._taken = course, count if batch is self else count + 1
+            begun = self._planned.begun if begun is None else begun
+            self._begun, self._taken = begun, count if batch is self else count + 1
             if batch is self:
                 return
             if not self._is_over_budget:
-                self._is_over_budget = warn_if_over_budget(course, batch)
+                self._is_over_budget = warn_if_over_budget(self._planned.course, batch)
             yield batch if device is None else _moved(batch, device, non_blocking=self.pin_memory)
 
     def _forget(self) -> None:
         """Take note that nothing was taken from where the sampler is now."""
-        self._taken, self._known = None, self._planned.course
+        self._begun, self._taken = self._planned.begun, 0
 
     @property
     def _is_accelerate_prepared(self) -> bool:
