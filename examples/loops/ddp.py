@@ -9,10 +9,9 @@ import torch
 import torch.distributed as dist
 from byte_model import Net, loss_sum, samples
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanBatchSampler, Precision, windows
+from batchwright.torch import PadCollator, PlanLoader, Precision, windows
 
 EPOCHS = 2
 
@@ -27,12 +26,12 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
     planner = bw.Planner(lengths, batching=bw.TokenBudget(4_096), world_size=world_size)
-    sampler = PlanBatchSampler(planner)  # takes the rank from torch.distributed
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=PadCollator())
+    # The rank comes from torch.distributed.
+    loader = PlanLoader(dataset, planner, collate_fn=PadCollator())
     precision = Precision("fp32")
 
     for epoch in range(EPOCHS):
-        sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         for window in windows(loader):
             with precision.update(model, optimizer, weight=window.tokens) as update:
                 for batch in window:

@@ -10,10 +10,9 @@ import sys
 
 import torch
 from byte_model import Net, loss_sum, samples
-from torch.utils.data import DataLoader
 
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanBatchSampler, Precision, windows
+from batchwright.torch import PadCollator, PlanLoader, Precision, windows
 
 EPOCHS = 2
 
@@ -27,12 +26,11 @@ def main() -> None:
 
     planner = bw.Planner(lengths, batching=bw.TokenBudget(4_096), accumulate=2)
     print(planner(0).stats(lengths))
-    sampler = PlanBatchSampler(planner)
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=PadCollator())
+    loader = PlanLoader(dataset, planner, collate_fn=PadCollator())
     precision = Precision("auto")
 
     for epoch in range(EPOCHS):
-        sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         total = tokens = 0.0
         for window in windows(loader):
             with precision.update(model, optimizer, weight=window.tokens, clip=1.0) as update:

@@ -209,6 +209,12 @@ def test_data_of_another_length_and_streams_are_refused_at_once():
         loader_of([[0, 1]])
 
 
+def test_a_planner_without_some_samples_keeps_the_data_set():
+    loader = loader_of(PLANNER.without([3, 5]))
+    samples = [sample for batch in read(loader) for sample in batch]
+    assert sorted(samples) == [each for each in range(len(LENGTHS)) if each not in {3, 5}]
+
+
 def test_a_plan_is_the_same_in_every_epoch():
     loader = loader_of(PLANNER(4))
     assert read(loader) == read(loader) == planned(4)
