@@ -403,11 +403,13 @@ def test_an_epoch_that_begins_again_is_said_once(whole):
     list(dataset)
 
 
-def test_a_stream_that_comes_before_its_ranks_says_so(monkeypatch):
+def test_no_pass_of_a_stream_begins_before_its_ranks_are_known(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     dataset = dataset_of()
-    with pytest.warns(UserWarning, match="WORLD_SIZE=2 .* StreamDataset"):
-        next(iter(dataset))
+    in_a_worker = pickle.loads(pickle.dumps(dataset))  # noqa: S301
+    for each in (dataset, in_a_worker):
+        with pytest.raises(PlanError, match=r"WORLD_SIZE=2 .* StreamDataset"):
+            next(iter(each))
     next(iter(dataset_of(rank=0, world_size=1)))
 
 

@@ -51,7 +51,7 @@ def placed(given: tuple[int, int] | None, owner: str, *, begins: bool = False) -
     """
     if given is not None:
         return given
-    if _is_initialised():
+    if is_initialised():
         return distributed.get_rank(), distributed.get_world_size()
     name = next((name for name in _WORLD_SIZES if owner and _launched(name) > 1), None)
     if name is None:
@@ -67,7 +67,8 @@ def placed(given: tuple[int, int] | None, owner: str, *, begins: bool = False) -
     return 0, 1
 
 
-def _is_initialised() -> bool:
+def is_initialised() -> bool:
+    """Check whether this process has a rank of `torch.distributed`."""
     return distributed.is_available() and distributed.is_initialized()
 
 
@@ -88,7 +89,7 @@ def check_not_split_by_rank(samples: object, world_size: int, presharded: object
     by = None
     if _HUGGING_FACE in stages:
         parts = getattr(getattr(inside, "_distributed", None), "world_size", 1)
-        others = distributed.get_world_size() if _is_initialised() else _launched("WORLD_SIZE")
+        others = distributed.get_world_size() if is_initialised() else _launched("WORLD_SIZE")
         if parts > 1 and max(world_size, others) > 1:
             by = "datasets.distributed.split_dataset_by_node"
     elif world_size > 1 and "split_by_node" in stages:
@@ -115,7 +116,7 @@ def compare_ranks(kind: str, rank: int, world_size: int, window: int, opening: i
     `kind` is the same on every rank: settings and epoch. `window` and `opening` are hashes of the
     first window (lengths, and batches made of them) and of the contents of the first samples.
     """
-    if not _is_initialised() or world_size < 2:
+    if not is_initialised() or world_size < 2:
         return
     get = getattr(distributed.distributed_c10d, "_get_default_store", None)
     if get is None:

@@ -21,6 +21,7 @@ from batchwright.torch.data.ranks import (
     compare_ranks,
     content_hash,
     given_place,
+    is_initialised,
     placed,
     splits_by_worker,
 )
@@ -241,7 +242,8 @@ class StreamDataset(IterableDataset[Batch]):
 
     def __getstate__(self) -> State:
         """Go to a worker: the rank is fixed on the way, as nothing there knows it."""
-        return self.__dict__ | {"_given": self._placed(), "_pass": None}
+        given = self._placed() if self._given is not None or is_initialised() else None
+        return self.__dict__ | {"_given": given, "_pass": None}
 
     def __setstate__(self, state: State) -> None:
         self.__dict__.update(state)
