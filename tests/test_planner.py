@@ -26,6 +26,16 @@ def test_step_tokens_are_met(batching, world_size, step_tokens):
     assert stats.budget is None or stats.max_batch_tokens <= stats.budget
 
 
+@pytest.mark.parametrize("order", [bw.Shuffle(), bw.Sequential()])
+def test_other_ranks_make_as_many_updates_of_step_tokens(order):
+    planner = bw.Planner(LENGTHS, max_tokens=20_000, order=order, world_size=2, step_tokens=70_000)
+    updates = len(planner) // (2 * planner.accumulate)
+    alone = planner.resized(1, 2 * planner.accumulate)
+    assert len(alone) == len(planner) == updates * alone.accumulate
+    few = planner.resized(1, 1)  # too few batches for so many tokens: more updates
+    assert len(few) > updates
+
+
 @pytest.mark.parametrize("mixing", ["stratified", "update", 4])
 def test_step_tokens_hold_along_the_dial(mixing):
     batching = bw.TokenBudget(4096, mixing=mixing)

@@ -221,7 +221,8 @@ class Planner:
 
         Args:
             world_size: Ranks that share each update.
-            accumulate: Batches of one update on each rank. None: chosen for `step_tokens`
+            accumulate: Batches of one update on each rank. Where `step_tokens` was given, the epoch
+                keeps its number of updates, if it fits into them. None: chosen for `step_tokens`
                 if that was given, else as it is.
 
         Returns:
@@ -304,7 +305,11 @@ class Planner:
         else:
             accumulate = 1 if accumulate is None else accumulate
             self.accumulate = whole_number(None, "accumulate", accumulate)
-            counted = source.count(self.world_size * self.accumulate)
+            update = self.world_size * self.accumulate
+            counted = source.count(update)
+            if self.step_tokens is not None:  # as many updates as for other ranks, if they suffice
+                updates = self._updates_for(self.step_tokens)
+                updates = None if counted.batches > updates * update else updates
         self._num_batches = num_batches(
             counted.batches,
             counted.samples,
@@ -333,7 +338,7 @@ class Planner:
     def _accumulate_for(self, step_tokens: int) -> tuple[int, int, Counted]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
         source = self._functions or self._epochs
-        updates = max(1, round(source.tokens(0) / step_tokens))
+        updates = self._updates_for(step_tokens)
         ranks = updates * self.world_size
         accumulate = -(-source.count(self.world_size).batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
@@ -343,6 +348,10 @@ class Planner:
             accumulate, counted = found, source.count(self.world_size * found)
             found = max(found, -(-counted.batches // ranks))
         return accumulate, updates, counted
+
+    def _updates_for(self, step_tokens: int) -> int:
+        source = self._functions or self._epochs
+        return max(1, round(source.tokens(0) / step_tokens))
 
     def _warn(self, message: str, *, stacklevel: int) -> None:
         if not self._has_warned:
