@@ -47,6 +47,7 @@ FLOORS = [
     {"difficulty"},
     {"streams"},
     {"torch"},
+    {"integrations"},
     {"keras"},
     {"compare"},
     {"advise"},

@@ -33,6 +33,7 @@ HOMES = {
         "batchwright.compare",
         "batchwright.advise",
         "batchwright.cli.compare",
+        "batchwright.integrations.transformers",
     ),
     "torchdata": ("batchwright.torch",),
     "keras": ("batchwright.keras",),
