@@ -32,8 +32,9 @@ from batchwright.typing import Field, IntArray, Sample
 class PackCollator:
     """Concatenates the documents of a batch, and says where each begins.
 
-    Transformers' models take a batch as it is: the names are those of its
-    `DataCollatorWithFlattening`. T is the length of the row:
+    Transformers' models take a batch as it is, with ``use_cache=False`` (Trainer's setting): with a
+    cache, their default outside of training, documents read one another. The names are those of
+    its `DataCollatorWithFlattening`. T is the length of the row:
 
     - `input_ids`, `position_ids`: int64[1, T]; positions from 0 in each document.
     - `labels`: int64[1, T]; the first token of each document is ignored.
