@@ -6,30 +6,13 @@ Trainer keeps its optimizer, schedule, accumulation and checkpoints.
 """
 
 from byte_model import VOCABULARY, samples
-from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanBatchSampler
+from batchwright.integrations.transformers import use_plan
+from batchwright.torch import PadCollator
 
 EPOCHS = 2
-
-
-class PlannedTrainer(Trainer):
-    """Trainer over the batches of a planner."""
-
-    def __init__(self, *args, planner: bw.Planner, **options):
-        super().__init__(*args, **options)
-        self.planner = planner
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the loader; not through `accelerator.prepare`, which would divide it again."""
-        sampler = PlanBatchSampler(self.planner)
-        loader = DataLoader(
-            self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator
-        )
-        loader.set_epoch = sampler.set_epoch  # Trainer calls it at the start of each epoch
-        return loader
 
 
 def main() -> None:
@@ -55,7 +38,7 @@ def main() -> None:
         report_to="none",
         use_cpu=True,
     )
-    trainer = PlannedTrainer(
+    trainer = Trainer(
         LlamaForCausalLM(config),
         arguments,
         # Trainer's models shift the labels themselves.
@@ -63,8 +46,8 @@ def main() -> None:
             {"input_ids": each["input_ids"], "labels": each["input_ids"]} for each in dataset
         ],
         data_collator=PadCollator(attention_mask=True),
-        planner=planner,
     )
+    use_plan(trainer, planner)
     trainer.train()
     for entry in trainer.state.log_history:
         if "loss" in entry:

@@ -81,23 +81,11 @@ for epoch in range(EPOCHS):
 _TRANSFORMERS = """\
 import batchwright as bw
 import torch
-from batchwright.torch import PadCollator, PlanBatchSampler
-from torch.utils.data import DataLoader
+from batchwright.integrations.transformers import use_plan
+from batchwright.torch import PadCollator
 from transformers import Trainer, TrainingArguments
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
-
-
-class PlannedTrainer(Trainer):
-    def get_train_dataloader(self):
-        sampler = PlanBatchSampler(planner)
-        loader = DataLoader(
-            self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator
-        )
-        loader.set_epoch = sampler.set_epoch  # Trainer calls it at the beginning of each epoch
-        return loader
-
-
 arguments = TrainingArguments(
     output_dir=OUTPUT_DIR,
     num_train_epochs=EPOCHS,
@@ -106,12 +94,13 @@ arguments = TrainingArguments(
     use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused on a CPU
     remove_unused_columns=False,
 )
-trainer = PlannedTrainer(
+trainer = Trainer(
     model,
     arguments,
     train_dataset=dataset,
     data_collator=PadCollator(attention_mask=True{also_collate}),
 )
+use_plan(trainer, planner)
 trainer.train()
 """
 
