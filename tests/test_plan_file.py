@@ -47,6 +47,12 @@ def test_round_trip(tmp_path_factory, job, epoch):
             assert again.stats(index) == view.stats(index)
 
 
+def test_a_plan_of_the_largest_seed_is_read(tmp_path):
+    plan = bw.plan(LENGTHS, max_tokens=200, seed=2**4096)
+    plan.save(tmp_path / "plan.safetensors")
+    assert bw.Plan.load(tmp_path / "plan.safetensors").origin == plan.origin
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("plans") / "plan.safetensors"

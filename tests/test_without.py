@@ -124,6 +124,11 @@ def test_the_batch_of_every_place_is_found(batching):
         assert part.cut.holders(positions, part.key).tolist() == [rank] * positions.size
 
 
+def test_batches_are_read_only():
+    plan = bw.Planner(np.arange(1, 20), max_tokens=40).without([3, 18])(0)
+    assert not any(batch.flags.writeable for batch in (*plan, *map(plan.__getitem__, range(4))))
+
+
 def test_naming_samples_twice_adds_them_up():
     planner = bw.Planner(range(1, 50), max_tokens=100)
     one = planner.without([3, 5]).without([5, 8])

@@ -40,7 +40,7 @@ _DEAL = ("num_batches", "start", "world_size", "accumulate", "key")
 _ARRAYS = {"indices", "offsets", "starts", "repeated"}
 _RECIPE_ARRAYS = {"cut", "places", "repeated"}
 _DROPPED = "dropped."
-_SEED_BITS = 4096
+_SEED_BITS = 4097  # a seed may be 2**4096
 _LONGEST_VALUE = 60
 _LONGEST_TEXT = 1 << 22  # a hundred thousand shapes
 

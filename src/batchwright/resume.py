@@ -20,6 +20,7 @@ from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.typing import Field, Last, State
+from batchwright.without import holds_none
 
 STATE_VERSION = 2
 
@@ -236,7 +237,9 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     shared = None
     if last.consumed < len(plan):
         shared = _shared_again(source, plan[last.consumed :], leg, epoch, warn=warn)
-        shared = None if shared is None else kept(source, shared, update)
+        if shared is not None:
+            is_over = holds_none(shared, source.left_out)
+            shared = None if is_over else kept(source, shared, update)
     return Course(epoch, leg, shared, source, legs, begun)
 
 

@@ -139,6 +139,16 @@ def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
     )
 
 
+def holds_none(plan: Plan, gone: IntArray) -> bool:
+    """Say whether a plan has no other samples.
+
+    Example:
+        >>> holds_none(Plan(np.arange(2), np.arange(3)), np.array([0, 1]))
+        True
+    """
+    return gone.size > 0 and sum(1 for _ in _emptied(plan.batches, gone)) == len(plan)
+
+
 def _emptied(batches: Batches, gone: IntArray) -> Iterator[int]:
     """Find the batches that hold nothing else."""
     numbers = _suspects(batches, gone)
@@ -202,7 +212,11 @@ def _left(entries: Entries, gone: IntArray) -> Entries:
 
 def _taken(entries: Entries, which: slice | npt.NDArray[np.bool_]) -> Entries:
     samples, starts = entries
-    return Entries(samples[which], None if starts is None else starts[which])
+    taken = Entries(samples[which], None if starts is None else starts[which])
+    for array in taken:
+        if array is not None:
+            array.setflags(write=False)
+    return taken
 
 
 def _is_in(samples: IntArray, gone: IntArray) -> npt.NDArray[np.bool_]:

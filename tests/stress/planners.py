@@ -67,6 +67,8 @@ def _check_samples(job, planner, plan, epoch, last):
     draws = getattr(ordered, "may_defer", False)
     given = Counter(np.asarray(getattr(ordered, "members", ordered)).tolist())
     oversize = set(plan.dropped.get("oversize", np.empty(0)).tolist())
+    if oversize and draws and planner._computed is not None:
+        given = _drawn(planner, epoch)
     limit = plan.layout.max_length if plan.starts is not None else None
     expected = Counter()
     for sample, times in given.items():
@@ -95,6 +97,13 @@ def _check_samples(job, planner, plan, epoch, last):
     if once or getattr(planner.order, "kind", None) in EVERY_SAMPLE_ONCE:
         _check_policy(planner, expected, deferred, left_out, repeated, last)
     return "repeated" if repeated else "left out" if left_out else "deferred" if deferred else "ok"
+
+
+def _drawn(planner, epoch):
+    """Count what an order draws where it draws only from samples within the budget."""
+    parts = planner._functions.parts(epoch).each
+    found = [each.entries(each.take(np.arange(each.counts.sum()))) for each in parts]
+    return Counter(np.concatenate([each.samples for each in found]).tolist())
 
 
 def _check_policy(planner, expected, deferred, left_out, repeated, last):

@@ -575,3 +575,13 @@ def test_an_iterator_goes_back_to_a_state():
     iterator.load_state_dict(state)
     again = [next(iterator) for _ in range(10)]
     assert again == batches[70:]
+
+
+def test_where_only_samples_are_left_that_the_planner_leaves_out_the_epoch_is_over():
+    planner = bw.Planner([9, 9, 9, 9], max_tokens=9, order=bw.Sequential())
+    iterator = iter(PlanBatchSampler(planner, rank=0, world_size=1))
+    assert [next(iterator), next(iterator)] == [[0], [1]]
+    for rank in range(2):
+        sampler = PlanBatchSampler(planner.without([2, 3]), rank=rank, world_size=2)
+        sampler.load_state_dict(iterator.state_dict())
+        assert list(sampler) == []
