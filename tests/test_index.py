@@ -83,6 +83,13 @@ def test_a_pickle_holds_the_path_only(tmp_path):
         pickle.loads(pickle.dumps(index))  # noqa: S301 -- ours
 
 
+def test_arrays_are_read_only(tmp_path):
+    index = bw.LengthIndex.build([3, 5, 3])
+    saved = bw.LengthIndex.build([3, 5, 3], tmp_path / "index")
+    for each in (index, saved, pickle.loads(pickle.dumps(index))):  # noqa: S301
+        assert not any(array.flags.writeable for array in (each.ids, each.values, each.counts))
+
+
 def test_an_index_of_other_lengths_is_refused(tmp_path):
     bw.LengthIndex.build([3, 5, 2], tmp_path / "a.index")
     assert bw.LengthIndex.open(tmp_path / "a.index", [3, 5, 2]).num_samples == 3

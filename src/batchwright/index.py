@@ -55,6 +55,11 @@ class LengthIndex:
     fingerprint: str
     path: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Make arrays read-only, also those of a pickle."""
+        for array in (self.ids, self.values, self.counts):
+            array.setflags(write=False)
+
     @classmethod
     def build(cls, lengths: IntoLengths, path: str | os.PathLike[str] | None = None) -> LengthIndex:
         """Sort samples by length, by counting.
@@ -77,7 +82,7 @@ class LengthIndex:
         if path is None:
             ids = np.empty(array.size, dtype)
             _fill(ids, array, values, counts)
-            return cls(_read_only(ids), values, counts, hashed)
+            return cls(ids, values, counts, hashed)
         from pathlib import Path  # here, so that `import batchwright` stays quick
 
         from batchwright._files import replacing
@@ -309,8 +314,3 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     ):
         raise PlanError(f"{file.name}: an index of another version. Build it again.")
     return facts, 40 + length
-
-
-def _read_only(array: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
-    array.setflags(write=False)
-    return array
