@@ -412,6 +412,12 @@ def replaced(
     repeated: npt.ArrayLike | None = None,
 ) -> Plan:
     """Return a plan with other batches, or another of its settings; None: as it is."""
+    if dropped is None and layout is None and repeated is None:  # checked already
+        made = Plan.__new__(Plan)
+        made.__dict__.update(plan.__getstate__())
+        made.__dict__["batches"] = plan.batches if batches is None else batches
+        made.__dict__["origin"] = plan.origin if origin is None else origin
+        return made
     made = Plan.of(
         plan.batches if batches is None else batches,
         dropped=_NOTHING if dropped is None else dropped,

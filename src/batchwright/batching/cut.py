@@ -57,6 +57,7 @@ class Cut:
     rounds: IntArray = field(init=False)  # int64[s]
     sizes: IntArray = field(init=False)  # int64[i], the most samples of a batch of each kind
     _before: IntArray = field(init=False)  # rounds of the stretches before
+    _has_holes: bool = field(init=False)  # whether the last round of some stretch is short
     _means: FloatArray = field(init=False)  # log-length of batches of each kind
     _is_mixed: bool = field(init=False)  # whether batches get samples of several stretches
     _kinds: tuple[IntArray, IntArray, IntArray] = field(init=False)
@@ -93,6 +94,7 @@ class Cut:
         put(self, "_means", means)
         put(self, "_is_mixed", bool((np.diff(begins) > 1).any()))
         put(self, "_before", np.cumsum(rounds) - rounds)
+        put(self, "_has_holes", bool((rounds * self.batches > self.samples).any()))
         put(self, "_kinds", (edges, begins, listed))
         put(self, "_entries", (stretch, kind, held))
         put(self, "_ranks", (order, ends, edges[:-1][order] - ends + many))
@@ -234,9 +236,11 @@ class Cut:
         if self._is_mixed or self.runs is not None:
             own = stretches[begins[kind] : begins[kind + 1]]
             places, _, _, _ = self._dealt(own, number, key)
-            if not self._is_mixed:
-                return places
-            return places[_turned(np.arange(places.size), places.size).argsort()]
+            if self._is_mixed:
+                turned = np.empty_like(places)
+                turned[_turned(np.arange(places.size), places.size)] = places
+                return turned
+            return places
         stretch = int(stretches[begins[kind]])
         start, batches = int(self.start[stretch]), int(self.batches[stretch])
         rounds, before = int(self.rounds[stretch]), int(self._before[stretch])
@@ -275,7 +279,7 @@ class Cut:
             turned = np.empty_like(found)
             turned[begins + _turned(np.arange(found.size) - begins, size)] = found
             found = turned
-        elif not good.all():
+        elif good is not None and not good.all():
             found = found[good]
             batch = np.repeat(np.arange(many.size), many)
             sizes -= np.bincount(batch[of[~good]], minlength=sizes.size)
@@ -283,33 +287,42 @@ class Cut:
 
     def _dealt(
         self, stretch: IntArray, numbers: IntArray | int, key: int, table: Steps | None = None
-    ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_]]:
+    ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_] | None]:
         """Deal from a stretch to a batch, for each of k pairs of them, int64[k].
 
         Returns positions, int64[m], the pair and the round of each, and whether there is such a
-        sample: the last round of a stretch may be short. A `table` has the steps of all rounds.
+        sample (None: there always is). A `table` has the steps of all rounds.
         """
         rounds = self.rounds[stretch]
-        of = np.repeat(np.arange(stretch.size), rounds)
-        ends = np.cumsum(rounds)
-        turn = (np.arange(of.size) - (ends - rounds)[of]).view(np.uint64)
+        of = np.arange(stretch.size).repeat(rounds)
+        turn = (np.arange(of.size) - (rounds.cumsum() - rounds)[of]).view(np.uint64)
         size = self.batches[stretch].view(np.uint64)[of]
         at = turn + self._before[stretch].view(np.uint64)[of]
-        found, begin = _steps(at, key, size) if table is None else (each[at] for each in table)
+        # The words that runs are moved by are hashed together with those of rounds.
+        words, sizes = (at, size) if table is None else (at[:0], size[:0])
+        if self.runs is not None:
+            origin, many = self.runs[:, stretch].view(np.uint64)
+            words, sizes = np.concatenate((words, ~origin)), np.concatenate((sizes, many))
+        steps, shifts = _steps(words, key, sizes)
+        if table is None:
+            found, begin = steps[: at.size], shifts[: at.size]
+        else:
+            found, begin = (each[at] for each in table)
         found *= (numbers - self.first[stretch]).view(np.uint64)[of]
         found += begin
         found %= size
         size *= turn
         found += size
-        good = found < self.samples[stretch].view(np.uint64)[of]
+        good = None
+        if self._has_holes:
+            good = found < self.samples[stretch].view(np.uint64)[of]
         found += self.start[stretch].view(np.uint64)[of]
         if self.runs is not None:
-            first, many = self.runs[:, stretch].view(np.uint64)
-            step, begin = _steps(~first, key, many)
+            step, begin = steps[-many.size :], shifts[-many.size :]
             found *= step[of]
-            found += (begin - first * step)[of]  # modulo 2**64, as the product is
+            found += (begin - origin * step)[of]  # modulo 2**64, as the product is
             found %= many[of]
-            found += first[of]
+            found += origin[of]
         return found.view(np.int64), of, turn.view(np.int64), good
 
     def all(
@@ -346,7 +359,7 @@ class Cut:
             if self._is_mixed:
                 place = _turned(place, np.repeat(self.sizes[kinds[own]], wide)[of])
             place += begins[number][of]
-            if not good.all():
+            if good is not None and not good.all():
                 found, place = found[good], place[good]
             out[place] = take(found)
         return out, offsets

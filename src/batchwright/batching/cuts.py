@@ -85,6 +85,14 @@ def cut_stretches(values: IntArray, counts: IntArray, rows: IntArray) -> Cut:
     each make a batch, int64[r]. A stretch begins with the longest samples that are left, and ends
     where its last batch is full. O(r) steps.
     """
+    opened, starts, many = _stretches(counts, rows)
+    start, batches = np.array(starts), np.array(many)
+    first = np.cumsum(batches) - batches
+    return Cut(start, np.diff(start, append=counts.sum()), first, batches, values[opened])
+
+
+def _stretches(counts: IntArray, rows: IntArray) -> tuple[list[int], list[int], list[int]]:
+    """Return which length each stretch begins with, at which sample, and its batches."""
     ends, allowed = np.cumsum(counts).tolist(), rows.tolist()
     opened: list[int] = []
     starts: list[int] = []
@@ -97,9 +105,7 @@ def cut_stretches(values: IntArray, counts: IntArray, rows: IntArray) -> Cut:
         many.append(batches)
         position += batches * allowed[run]
         run = bisect_right(ends, position, run)
-    start, batches_of = np.array(starts), np.array(many)
-    first = np.cumsum(batches_of) - batches_of
-    return Cut(start, np.diff(np.append(start, ends[-1])), first, batches_of, values[opened])
+    return opened, starts, many
 
 
 def fit_stretches(
@@ -110,24 +116,26 @@ def fit_stretches(
     The budget is lowered as far as the number allows, so that all batches become a little smaller;
     the few that are still missing come of splitting some.
     """
-    best = cut_stretches(values, counts, limit(values))
-    if num_batches is None or best.num_batches >= num_batches:
-        return best
+    rows = limit(values)
+    needed = sum(_stretches(counts, rows)[2])
+    if num_batches is None or needed >= num_batches:
+        return cut_stretches(values, counts, rows)
     # Batches grow in number about as the budget shrinks: look around there, in growing steps.
-    guess = limit.max_tokens * best.num_batches // num_batches
+    guess = limit.max_tokens * needed // num_batches
     step = max(1, guess >> 7)
     low, high = int(limit.padded(values[:1])[0]) - 1, limit.max_tokens
     for _ in range(_ROUNDS):
-        if high - low <= 1 or best.num_batches == num_batches:
+        if high - low <= 1 or needed == num_batches:
             break
         middle = guess if low < guess < high else (low + high) // 2
-        cut = cut_stretches(values, counts, limit(values, max_tokens=middle))
-        if cut.num_batches > num_batches:
+        fewer = limit(values, max_tokens=middle)
+        count = sum(_stretches(counts, fewer)[2])
+        if count > num_batches:
             low, guess = middle, middle + step
         else:
-            high, best, guess = middle, cut, middle - step
+            high, rows, needed, guess = middle, fewer, count, middle - step
         step *= 2
-    return best.split_to(num_batches)
+    return cut_stretches(values, counts, rows).split_to(num_batches)
 
 
 def cut_by_update(
