@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from batchwright import errors
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
-from batchwright.costs import CostModel, balance
 from batchwright.errors import BatchwrightError
 from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner, plan
@@ -14,6 +13,7 @@ from batchwright.sharding import equalize
 
 if TYPE_CHECKING:
     from batchwright import pacing
+    from batchwright.costs import CostModel, balance
     from batchwright.index import LengthIndex
     from batchwright.order import (
         Blocks,
@@ -68,6 +68,7 @@ __all__ = [
 _WHEN_ASKED = {
     "Blocks": "order",
     "ClassBalanced": "order",
+    "CostModel": "costs",
     "Curriculum": "order",
     "LengthIndex": "index",
     "LossTable": "order",
@@ -76,6 +77,7 @@ _WHEN_ASKED = {
     "SelfPaced": "order",
     "UnbiasedDropping": "order",
     "Weighted": "order",
+    "balance": "costs",
     "coverage": "stats.coverage",
     "mixing_dial": "stats.dial",
     "pacing": "pacing",

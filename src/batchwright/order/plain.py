@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
-from batchwright.order.cells import Cells
 from batchwright.order.pools import Pools
 from batchwright.typing import IntArray, LengthArray, Parts, PartsOf, Sorted
+
+if TYPE_CHECKING:
+    from batchwright.order.cells import Cells
 
 _FEW, _SMALL = 64, 1000
 """Parts that are few in any case, and the samples of a small one."""
@@ -100,6 +103,8 @@ class Shuffle:
         windows = -(-num_samples // self.window)
         if are_small(windows, num_samples):
             return None
+        from batchwright.order.cells import Cells  # few programs need it
+
         cells = Cells.of(samples, np.arange(num_samples) // self.window, windows)
         filled = np.flatnonzero(cells.members_of)
         return Same(tuple(cells.all_of(filled[at : at + 1]) for at in range(filled.size)))
@@ -161,6 +166,8 @@ class Blocks:
         blocks = edges.size - 1
         if are_small(-(-blocks // self.open_blocks), num_samples):
             return None
+        from batchwright.order.cells import Cells
+
         cells = Cells.of(samples, np.repeat(np.arange(blocks), np.diff(edges)), blocks)
         return Groups(cells, seed, self.open_blocks)
 
