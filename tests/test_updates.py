@@ -80,13 +80,13 @@ def test_stratified_updates_are_more_even_than_a_shuffle():
 
 
 @pytest.mark.slow
-def test_updates_of_a_plain_shuffle():
+def test_updates_of_the_same_share_of_every_length():
     batching = bw.TokenBudget(16_384, mixing="update")
     stats = [
         bw.plan(LENGTHS, batching=batching, world_size=8, accumulate=4, seed=seed).stats(LENGTHS)
         for seed in range(20)
     ]
-    assert np.mean([each.dispersion for each in stats]) == pytest.approx(1, abs=0.1)
+    assert np.mean([each.dispersion for each in stats]) < 0.01  # a plain shuffle has 1
     assert min(each.efficiency for each in stats) >= 0.93
 
 

@@ -47,7 +47,14 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
     torch.manual_seed(0)
     model = torch.nn.Embedding(len(LENGTHS), 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    given = PlanLoader(DATA, planner, collate_fn=PadCollator(), num_workers=workers)
+    given = PlanLoader(
+        DATA,
+        planner,
+        collate_fn=PadCollator(),
+        num_workers=workers,
+        # A fork beside the threads of gloo can deadlock.
+        multiprocessing_context="spawn" if workers else None,
+    )
     model, optimizer, loader = accelerator.prepare(model, optimizer, given)
     assert loader is given
     read = []

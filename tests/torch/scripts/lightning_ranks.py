@@ -42,7 +42,14 @@ class Data(lightning.LightningDataModule):
 
     def train_dataloader(self):
         planner = bw.Planner(LENGTHS, batching=bw.TokenBudget(256), accumulate=2)
-        return PlanLoader(DATA, planner, collate_fn=PadCollator(), num_workers=self.workers)
+        return PlanLoader(
+            DATA,
+            planner,
+            collate_fn=PadCollator(),
+            num_workers=self.workers,
+            # A fork beside the threads of gloo can deadlock.
+            multiprocessing_context="spawn" if self.workers else None,
+        )
 
 
 def main(workers: int, checkpoint: str | None) -> None:
