@@ -528,8 +528,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "batching/cut.py",
-        "step, begin = _steps(~first, key, many)",
-        "step, begin = _steps(first, key, many)",
+        "words, sizes = np.concatenate((words, ~origin)), np.concatenate((sizes, many))",
+        "words, sizes = np.concatenate((words, origin)), np.concatenate((sizes, many))",
         "one packed row and all of them hold other samples",
         "tests/batching/test_cut.py -k packed_stretches",
     ),
