@@ -312,12 +312,12 @@ def variety(
     return ratios
 
 
-def dealt(
+def spread(
     stretches: Sequence[tuple[int, int, int, int]],
     key: int,
     runs: Sequence[tuple[int, int]] | None = None,
 ) -> list[list[tuple[int, int]]]:
-    """Deal sorted samples to batches, a stretch and a round at a time.
+    """Spread sorted samples over batches, a stretch and a round at a time.
 
     Takes the start, samples, first batch and batches of each stretch; and the first sample and the
     samples of its run, inside which they move, if they do. Returns for each batch the positions

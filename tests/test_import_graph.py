@@ -16,7 +16,7 @@ FLOORS = [
         *(
             "batches",
             "costs",
-            "deal",
+            "placement",
             "epochs",
             "functions",
             "index",

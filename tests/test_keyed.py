@@ -15,7 +15,7 @@ from batchwright._keyed import (
     permuted,
     scaled,
 )
-from batchwright.deal import Deal
+from batchwright.placement import Placement
 
 KEYS = st.integers(0, 2**64 - 1)
 
@@ -160,8 +160,8 @@ def test_keys_that_are_neighbours_give_permutations_that_are_not():
         assert correlation.std() == pytest.approx(1, abs=0.1)
 
 
-DEALS = st.builds(
-    Deal,
+PLACEMENTS = st.builds(
+    Placement,
     st.integers(1, 400),
     st.integers(0, 60),
     st.integers(1, 7),
@@ -170,22 +170,22 @@ DEALS = st.builds(
 )
 
 
-@given(DEALS)
-def test_every_batch_has_one_place(deal):
-    places = np.arange(deal.num_batches)
-    ranks = deal.ranks(places)
+@given(PLACEMENTS)
+def test_every_batch_has_one_place(placement):
+    places = np.arange(placement.num_batches)
+    ranks = placement.ranks(places)
     assert np.array_equal(np.sort(ranks), places)
-    assert ranks.tolist() == [deal.rank(place) for place in places.tolist()]
+    assert ranks.tolist() == [placement.rank(place) for place in places.tolist()]
     some = places[::-3].copy()
-    assert deal.ranks(some).tolist() == ranks[::-3].tolist()
+    assert placement.ranks(some).tolist() == ranks[::-3].tolist()
 
 
-@given(DEALS)
-def test_every_whole_update_has_one_batch_of_every_stratum(deal):
-    update = deal.world_size * deal.accumulate
-    ranks = deal.ranks(np.arange(deal.num_batches))
-    head = min(-deal.start % update, deal.num_batches)
-    updates = (deal.num_batches - head) // update
+@given(PLACEMENTS)
+def test_every_whole_update_has_one_batch_of_every_stratum(placement):
+    update = placement.world_size * placement.accumulate
+    ranks = placement.ranks(np.arange(placement.num_batches))
+    head = min(-placement.start % update, placement.num_batches)
+    updates = (placement.num_batches - head) // update
     whole = ranks[head : head + updates * update]
     if not updates:
         return
@@ -195,8 +195,8 @@ def test_every_whole_update_has_one_batch_of_every_stratum(deal):
 
 
 def test_batches_that_fill_no_update_are_evenly_spaced():
-    deal = Deal(1000, start=5, world_size=4, accumulate=8, key=3)
-    ranks = deal.ranks(np.arange(1000))
+    placement = Placement(1000, start=5, world_size=4, accumulate=8, key=3)
+    ranks = placement.ranks(np.arange(1000))
     head = 32 - 5
     whole = (1000 - head) // 32 * 32
     edges = np.sort(np.concatenate((ranks[:head], ranks[head + whole :])))
@@ -211,8 +211,10 @@ def test_ranks_get_every_stratum_equally_often():
     size = world_size * accumulate * updates
     for accumulate in (1, 8):
         size = world_size * accumulate * updates
-        deal = Deal(size, start=0, world_size=world_size, accumulate=accumulate, key=key_of(0, "x"))
-        ranks = deal.ranks(np.arange(size)).reshape(updates, accumulate, world_size)
+        placement = Placement(
+            size, start=0, world_size=world_size, accumulate=accumulate, key=key_of(0, "x")
+        )
+        ranks = placement.ranks(np.arange(size)).reshape(updates, accumulate, world_size)
         sums = ranks.mean(axis=(0, 1)) / size
         assert np.abs(sums - 0.5).max() < 0.02
         strata = ranks // updates

@@ -12,8 +12,8 @@ from batchwright._keyed import hash_of
 from batchwright._random import BLOCK
 from batchwright.batching.cut import Cut
 from batchwright.batching.fixed_size import Even
-from batchwright.deal import Deal
 from batchwright.errors import PlanError
+from batchwright.placement import Placement
 from batchwright.typing import IntArray, Sorted
 from batchwright.updates import split_offsets
 
@@ -127,12 +127,12 @@ class Part:
 
     samples: Sorted
     cut: Cut | Even
-    deal: Deal | None  # None: batches stay where they are
+    placement: Placement | None  # None: batches stay where they are
     key: int
 
     def batch(self, place: int) -> Entries:
         """Compute the batch at a place."""
-        rank = place if self.deal is None else self.deal.rank(place)
+        rank = place if self.placement is None else self.placement.rank(place)
         entries = self.samples.entries(self.samples.take(self.cut.one(rank, self.key)))
         for array in entries:
             if array is not None:
@@ -141,7 +141,7 @@ class Part:
 
     def arrays(self, places: IntArray, *, are_all: bool) -> Arrays:
         """Compute the batches at some places, or at all of them, in whatever sequence."""
-        ranks = places if self.deal is None else self.deal.ranks(places)
+        ranks = places if self.placement is None else self.placement.ranks(places)
         if are_all:
             taken, offsets = self.cut.all(ranks, self.key, self.samples.take)
         else:
@@ -152,7 +152,7 @@ class Part:
 
     def described(self) -> str:
         """Describe what the batches are made from."""
-        return f"{self.samples.identity()} {self.cut.identity()} {self.deal} {self.key}"
+        return f"{self.samples.identity()} {self.cut.identity()} {self.placement} {self.key}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,12 @@ from batchwright._keyed import hashed, key_of
 from batchwright.batches import OnDemand, Part
 from batchwright.batching.cut import Cut
 from batchwright.batching.fixed_size import Even
-from batchwright.deal import Deal
 from batchwright.epochs import Counted, most_batches, refuse_few
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
 from batchwright.order.pools import variation
 from batchwright.oversize import Items
+from batchwright.placement import Placement
 from batchwright.plans import Origin, Plan
 from batchwright.typing import (
     Batching,
@@ -133,11 +133,11 @@ class Sized:
             return None
         parts, start = [], 0
         for number, (each, cut) in enumerate(zip(samples.each, cuts, strict=True)):
-            deal = None
+            placement = None
             if isinstance(cut, Cut):
                 own = hashed(2 * number, key)
-                deal = Deal(cut.num_batches, start, self.world_size, self.accumulate, own)
-            parts.append(Part(each, cut, deal, hashed(2 * number + 1, key)))
+                placement = Placement(cut.num_batches, start, self.world_size, self.accumulate, own)
+            parts.append(Part(each, cut, placement, hashed(2 * number + 1, key)))
             start += cut.num_batches
         batches = OnDemand.of(tuple(parts))
         dropped = functions.dropped

@@ -18,11 +18,11 @@ from batchwright._states import INTEGER_BITS, fits, parsed
 from batchwright.batches import Batches, OnDemand, Part
 from batchwright.batching.cut import Cut
 from batchwright.batching.fixed_size import Even
-from batchwright.deal import Deal
 from batchwright.errors import PlanError, SourceNotFoundError
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.layout import Padded, layout_of
+from batchwright.placement import Placement
 from batchwright.typing import IntArray, State
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _RECIPE_VERSION = 2
 _KIND = Kind(
     FORMAT, str(FORMAT_VERSION), "a plan", "Make one with Plan.save.", others=(_RECIPE_VERSION,)
 )
-_DEAL = ("num_batches", "start", "world_size", "accumulate", "key")
+_PLACEMENT = ("num_batches", "start", "world_size", "accumulate", "key")
 _ARRAYS = {"indices", "offsets", "starts", "repeated"}
 _RECIPE_ARRAYS = {"cut", "places", "repeated"}
 _DROPPED = "dropped."
@@ -158,7 +158,7 @@ class Recipe:
     skip: int
     limit: int | None
     key: int
-    deal: dict[str, int] | None
+    placement: dict[str, int] | None
     even: dict[str, int] | None  # None: arrays say where batches are cut
     places: tuple[int, ...] | None  # a range. None: an array
 
@@ -168,7 +168,7 @@ def _described(batches: Batches) -> tuple[Recipe, Arrays] | None:
     if not isinstance(batches, OnDemand) or len(batches.parts) != 1:
         return None
     (part,), places = batches.parts, batches.places
-    samples, cut, deal = part.samples, part.cut, part.deal
+    samples, cut, placement = part.samples, part.cut, part.placement
     if not isinstance(samples, Indexed) or samples.items or samples.index.path is None:
         return None
     recipe = Recipe(
@@ -177,7 +177,7 @@ def _described(batches: Batches) -> tuple[Recipe, Arrays] | None:
         samples.skip,
         samples.limit,
         part.key,
-        None if deal is None else {name: getattr(deal, name) for name in _DEAL},
+        None if placement is None else {name: getattr(placement, name) for name in _PLACEMENT},
         dataclasses.asdict(cut) if isinstance(cut, Even) else None,
         (places.start, places.stop, places.step) if isinstance(places, range) else None,
     )
@@ -227,20 +227,20 @@ def _rebuilt(recipe: Recipe, arrays: Arrays, index: LengthIndex) -> OnDemand:
         total = total if 1 <= cut.num_batches <= total and cut.batch_size >= 1 else -1
     if cut.num_samples != total:
         raise PlanError("it does not cut the samples of the index")
-    deal = None if recipe.deal is None else Deal(**recipe.deal)
+    placement = None if recipe.placement is None else Placement(**recipe.placement)
     places = arrays["places"] if recipe.places is None else range(*recipe.places)
     ends = (places[0], places[-1]) if isinstance(places, range) else (places.min(), places.max())
     if not isinstance(places, range) and (places.ndim != 1 or places.dtype != np.int64):
         raise PlanError("batches are numbered by no whole numbers")
     if not 0 <= min(ends) <= max(ends) < cut.num_batches:
         raise PlanError(f"batches {min(ends)} to {max(ends)} of {cut.num_batches}")
-    if deal is not None and (
-        deal.num_batches != cut.num_batches
-        or min(deal.world_size, deal.accumulate) < 1
-        or deal.start < 0
+    if placement is not None and (
+        placement.num_batches != cut.num_batches
+        or min(placement.world_size, placement.accumulate) < 1
+        or placement.start < 0
     ):
-        raise PlanError(f"the deal {deal}")
-    return OnDemand((Part(samples, cut, deal, recipe.key),), places)
+        raise PlanError(f"the placement {placement}")
+    return OnDemand((Part(samples, cut, placement, recipe.key),), places)
 
 
 def _checked(name: str, text: str, types: Mapping[str, Any]) -> State:

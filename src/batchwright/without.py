@@ -175,7 +175,7 @@ def _suspects(batches: Batches, gone: IntArray, shares: int = 1) -> IntArray:
     if not ranks.size:
         return ranks
     places = np.asarray(batches.places)
-    found = np.isin(places if part.deal is None else part.deal.ranks(places), ranks)
+    found = np.isin(places if part.placement is None else part.placement.ranks(places), ranks)
     return np.flatnonzero(found)
 
 

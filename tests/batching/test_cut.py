@@ -1,4 +1,4 @@
-"""Batches cut from sorted samples: one, some and all of them are what dealing by hand gives."""
+"""Batches cut from sorted samples: one, some and all of them are what spreading by hand gives."""
 
 from unittest import mock
 
@@ -74,16 +74,16 @@ def cuts(draw):
     return found, sorted_lengths(values, counts)
 
 
-def dealt(cut, key):
+def spread(cut, key):
     """The samples of the batches of a cut, by number, each with its stretch."""
     columns = (cut.start, cut.samples, cut.first, cut.batches)
     stretches = list(zip(*map(np.ndarray.tolist, columns), strict=True))
-    return reference.dealt(stretches, key, None if cut.runs is None else cut.runs.T.tolist())
+    return reference.spread(stretches, key, None if cut.runs is None else cut.runs.T.tolist())
 
 
 def by_hand(cut, key):
     """The batches of a cut by number, as they are put together."""
-    batches = dealt(cut, key)
+    batches = spread(cut, key)
     positions = [[position for _, position in batch] for batch in batches]
     if any(len(dict(batch)) > 1 for batch in batches):
         positions = [reference.front_and_back(batch) for batch in positions]
@@ -95,7 +95,7 @@ def split(found, offsets):
 
 
 @given(cuts(), KEYS, st.sampled_from([0, 7, 40, 1 << 11]), st.sampled_from([1, 50, 1 << 16]))
-def test_one_some_and_all_are_what_dealing_by_hand_gives(drawn, key, worth, block):
+def test_one_some_and_all_are_what_spreading_by_hand_gives(drawn, key, worth, block):
     cut, lengths = drawn
     ranks = np.arange(cut.num_batches)
     batches = by_hand(cut, key)
@@ -119,7 +119,7 @@ def test_one_some_and_all_are_what_dealing_by_hand_gives(drawn, key, worth, bloc
 def test_ranks_fall_with_the_mean_length_of_batches(drawn, key):
     cut, _ = drawn
     numbers = {min(batch): number for number, batch in enumerate(by_hand(cut, key))}
-    stretches = dealt(cut, key)
+    stretches = spread(cut, key)
     means = []
     for rank in range(cut.num_batches):
         batch = stretches[numbers[int(cut.one(rank, key).min())]]

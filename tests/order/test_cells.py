@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.deal import Deal
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.order.cells import Cells
 from batchwright.order.draws import apportioned
+from batchwright.placement import Placement
 from tests import strategies
 
 RNG = np.random.default_rng(0)
@@ -218,9 +218,9 @@ def test_parts_hold_exactly_their_blocks():
 def test_an_update_across_parts_gets_evenly_spaced_batches_of_each(
     size, start, world_size, accumulate, key
 ):
-    deal = Deal(size, start, world_size, accumulate, key)
-    ranks = deal.ranks(np.arange(size))
-    assert ranks.tolist() == [deal.rank(place) for place in range(size)]
+    placement = Placement(size, start, world_size, accumulate, key)
+    ranks = placement.ranks(np.arange(size))
+    assert ranks.tolist() == [placement.rank(place) for place in range(size)]
     assert np.sort(ranks).tolist() == list(range(size))
     front = np.sort(ranks[: min(-start % (world_size * accumulate), size)])
     if front.size:

@@ -576,7 +576,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/batching/test_cut.py -k same_share_of_every_length",
     ),
     Mutant(
-        "deal.py",
+        "placement.py",
         "        if turn % 2:  # there and back, so that the sums of ranks even out\n"
         "            rank = world_size - 1 - rank\n",
         "",
@@ -606,8 +606,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "functions.py",
-        "Part(each, cut, deal, hashed(2 * number + 1, key))",
-        "Part(each, cut, deal, hashed(2 * number + 1, 0))",
+        "Part(each, cut, placement, hashed(2 * number + 1, key))",
+        "Part(each, cut, placement, hashed(2 * number + 1, 0))",
         "the same samples are mates in every epoch",
         "tests/test_randomness.py -k independent",
     ),

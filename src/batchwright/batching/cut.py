@@ -1,8 +1,8 @@
 """Where sorted samples are cut into batches: from their lengths alone, the same in every epoch.
 
-Samples are sorted from long to short. A *stretch* of them is dealt to a run of batches like cards:
-in each *round* every one of these batches gets one of as many consecutive samples. Which one it
-gets is computed from a key, so nothing of the size of the data is ever made.
+Samples are sorted from long to short. A *stretch* of them is spread over a run of batches: in each
+*round* every one of these batches gets one of as many consecutive samples. Which one it gets is
+computed from a key, so nothing as large as the data is ever made.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LARGEST = 1 << 28
 """Bytes that are unpacked at most."""
 
 _WORTH_A_LOOP = 1 << 11
-"""Samples of a stretch from which it is dealt on its own, quicker than many together."""
+"""A stretch of more samples than this is quicker to compute alone than together with others."""
 
 _TOP = np.uint64(58)
 
@@ -235,7 +235,7 @@ class Cut:
         number = rank + int(shifts[at])
         if self._is_mixed or self.runs is not None:
             own = stretches[begins[kind] : begins[kind + 1]]
-            places, _, _, _ = self._dealt(own, number, key)
+            places, _, _, _ = self._spread(own, number, key)
             if self._is_mixed:
                 turned = np.empty_like(places)
                 turned[_turned(np.arange(places.size), places.size)] = places
@@ -271,7 +271,7 @@ class Cut:
             stretch = stretches[begins[kinds]]
         else:
             stretch, numbers = stretches[ranges(begins[kinds], many)], np.repeat(numbers, many)
-        found, of, _, good = self._dealt(stretch, numbers, key)
+        found, of, _, good = self._spread(stretch, numbers, key)
         sizes = np.add.reduceat(self.rounds[stretch], np.cumsum(many) - many)
         if self._is_mixed:
             ends = np.cumsum(sizes)
@@ -285,10 +285,10 @@ class Cut:
             sizes -= np.bincount(batch[of[~good]], minlength=sizes.size)
         return found, offsets_of(sizes)
 
-    def _dealt(
+    def _spread(
         self, stretch: IntArray, numbers: IntArray | int, key: int, table: Steps | None = None
     ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_] | None]:
-        """Deal from a stretch to a batch, for each of k pairs of them, int64[k].
+        """Spread a stretch over a batch, for each of k pairs of them, int64[k].
 
         Returns positions, int64[m], the pair and the round of each, and whether there is such a
         sample (None: there always is). A `table` has the steps of all rounds.
@@ -354,7 +354,9 @@ class Cut:
         for own in _blocks(done):
             wide = widths[own]
             number = ranges(edges[kinds[own]], wide)
-            found, of, turn, good = self._dealt(np.repeat(stretches[own], wide), number, key, table)
+            found, of, turn, good = self._spread(
+                np.repeat(stretches[own], wide), number, key, table
+            )
             place = np.repeat(held[own], wide)[of] + turn
             if self._is_mixed:
                 place = _turned(place, np.repeat(self.sizes[kinds[own]], wide)[of])

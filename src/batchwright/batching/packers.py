@@ -35,7 +35,7 @@ def best_fit_decreasing(
     spaces: list[int] = []  # free spaces that some row has, ascending
     rows_with: dict[int, list[tuple[int, int, int]]] = {}  # first row, how many, samples in each
     # First row, rows, samples in each, length; the first sample of that length, and their number.
-    dealt: list[tuple[int, int, int, int, int, int]] = []
+    stretches: list[tuple[int, int, int, int, int, int]] = []
     num_rows = position = 0
 
     def put(space: int, first: int, many: int, held: int) -> None:
@@ -48,7 +48,7 @@ def best_fit_decreasing(
 
     def fill(space: int, first: int, many: int, held: int, times: int) -> None:
         if many and times:
-            dealt.append((first, many, times, length, position, count))
+            stretches.append((first, many, times, length, position, count))
             put(space - times * length, first, many, held + times)
 
     for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
@@ -77,7 +77,7 @@ def best_fit_decreasing(
             fill(space, first + full, 1, held, rest)
             left -= full * times + rest
         position += count
-    first, rows, times, length, *runs = np.array(dealt, dtype=np.int64).T
+    first, rows, times, length, *runs = np.array(stretches, dtype=np.int64).T
     samples = rows * times
     return Cut(np.cumsum(samples) - samples, samples, first, rows, length, np.stack(runs))
 

@@ -11,17 +11,17 @@ from batchwright.typing import IntArray
 
 
 @dataclass(frozen=True)
-class Deal:
-    """Deals batches to updates and ranks: each update one random batch of every length stratum.
+class Placement:
+    """Place batches in updates: each gets one random batch of every length stratum.
 
     An update is ``world_size * accumulate`` consecutive places; place `i` of it goes to rank
     ``i % world_size``. A part of an epoch may begin and end inside an update: batches there are
     evenly spaced ones.
 
     Example:
-        >>> deal = Deal(6, start=0, world_size=1, accumulate=2, key=7)
-        >>> sorted(deal.rank(place) // 3 for place in (4, 5)), deal.ranks(np.arange(6)).size
-        ([0, 1], 6)
+        >>> placement = Placement(6, start=0, world_size=1, accumulate=2, key=7)
+        >>> sorted(placement.rank(place) // 3 for place in (4, 5))
+        [0, 1]
     """
 
     num_batches: int
