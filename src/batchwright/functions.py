@@ -28,6 +28,7 @@ from batchwright.typing import (
     Sorted,
     SortedBatching,
     SortedOrder,
+    Wanted,
 )
 
 _ATTEMPTS = 32
@@ -107,9 +108,7 @@ class Functions:
     def _cut(
         self, part: Sorted, strata: int, phase: int, num_batches: int | None = None
     ) -> Cut | Even:
-        return self.cuts.cut(
-            part.values, part.counts, strata=strata, num_batches=num_batches, phase=phase
-        )
+        return self.cuts.cut(part.values, part.counts, Wanted(strata, num_batches, phase))
 
 
 @dataclass(frozen=True, eq=False)

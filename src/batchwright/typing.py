@@ -36,6 +36,7 @@ __all__ = [
     "SortedBatching",
     "SortedOrder",
     "VaryingOrder",
+    "Wanted",
 ]
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -164,6 +165,14 @@ class SortedOrder(Protocol):
         ...
 
 
+class Wanted(NamedTuple):
+    """Which cut of sorted samples is wanted."""
+
+    strata: int  # batches of one update, over all ranks
+    num_batches: int | None = None  # None: as few as the budget allows
+    phase: int = 0  # which of the cuts that epochs take turns with
+
+
 class Cuts(Protocol):
     """A batching that looks only at how many samples have each length: its cut suits all epochs."""
 
@@ -175,26 +184,16 @@ class Cuts(Protocol):
     def phases(self) -> int:
         """How many cuts epochs take turns with."""
 
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Cut | Even:
+    def cut(self, values: IntArray, counts: IntArray, wanted: Wanted) -> Cut | Even:
         """Cut sorted samples into batches.
 
         Args:
             values: int64[r], distinct lengths from long to short, none above the budget.
             counts: int64[r], how many samples have each.
-            strata: Batches of one update, over all ranks.
-            num_batches: How many to make. None: as few as the budget allows.
-            phase: Which of the cuts.
+            wanted: How many batches to make, and for how large updates.
 
         Returns:
-            The cut; of more batches than asked for, where the budget needs more.
+            The cut; of more batches than wanted, where the budget needs more.
         """
 
 

@@ -21,6 +21,7 @@ from batchwright.batching.cuts import (
 from batchwright.batching.fixed_size import Even
 from batchwright.batching.packers import best_fit_decreasing
 from batchwright.lengths import logs, runs
+from batchwright.typing import Wanted
 from tests import reference, strategies
 
 KEYS = st.integers(0, 2**64 - 1)
@@ -55,7 +56,7 @@ def cuts(draw):
         found = best_fit_decreasing(values, counts, draw(st.integers(60, 300)), max_samples=most)
     elif kind == "buckets":
         batching = bw.Buckets(draw(st.integers(1, 5)), max_tokens=draw(st.integers(60, 400)))
-        found = batching.cuts(values, counts).cut(values, counts, strata=strata)
+        found = batching.cuts(values, counts).cut(values, counts, Wanted(strata))
     elif kind == "grid":
         cells = on_grid(values, counts, draw(st.sampled_from([0.001, 0.1, 1.0])), 0.25)
         found = fit_stretches(*cells, limit, None)

@@ -17,7 +17,7 @@ from batchwright.batching.edges import best_edges, best_pairs, counted
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded, Shape, preference
 from batchwright.lengths import logs
-from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray, Oversize
+from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray, Oversize, Wanted
 
 _Lengths: TypeAlias = int | tuple[int, ...]
 
@@ -122,15 +122,7 @@ class Buckets:
 
     phases: ClassVar[int] = 1
 
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Cut:
+    def cut(self, values: IntArray, counts: IntArray, wanted: Wanted) -> Cut:
         """Cut each bucket into batches; see `Cuts`."""
         shapes = self._own_shapes()
         rows, edges = (np.array(each, dtype=np.int64) for each in zip(*shapes, strict=True))
@@ -140,7 +132,7 @@ class Buckets:
         batches = -(-samples // rows[own])
         ends = np.cumsum(batches)
         cut = Cut(np.cumsum(samples) - samples, samples, ends - batches, batches, edges[own])
-        return cut.split_to(max(num_batches or 0, cut.num_batches))
+        return cut.split_to(max(wanted.num_batches or 0, cut.num_batches))
 
     def count(self, request: Request) -> int:
         """Return how many batches the buckets of all pools need."""

@@ -143,8 +143,8 @@ def cut_by_update(
 ) -> Cut | None:
     """Cut sorted samples so that every update can get the same share of every length.
 
-    Each of the `strata` is one stretch, spread over one batch of each of `num_updates`: an update of
-    one batch of each stratum has one of every `num_updates` neighbouring samples. None for the
+    Each of the `strata` is one stretch, spread over one batch of each of `num_updates`: an update
+    of one batch of each stratum has one of every `num_updates` neighbouring samples. None for the
     number of updates takes the fewest that keep the budget. Returns None where samples are too few.
     """
     ends, allowed = np.cumsum(counts), limit(values)

@@ -15,7 +15,7 @@ from batchwright.layout import Shape
 from batchwright.lengths import runs
 from batchwright.order import Pools
 from batchwright.order.pools import Kept
-from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray
+from batchwright.typing import Cuts, FloatArray, IntArray, LengthArray, Wanted
 from batchwright.updates import split_offsets
 
 _DRAWS = 4
@@ -105,7 +105,7 @@ def count_pools(cuts: Cuts, request: Request) -> int:
     """Return how many batches the pools need, each sorted by length and cut."""
     pooled = [runs(request.lengths, pool) for pool in request.pools]
     return max(
-        sum(cuts.cut(*each, strata=request.multiple, phase=phase).num_batches for each in pooled)
+        sum(cuts.cut(*each, Wanted(request.multiple, phase=phase)).num_batches for each in pooled)
         for phase in range(cuts.phases)
     )
 
@@ -120,7 +120,7 @@ def cut_pools(cuts: Cuts, request: Request) -> Draft:
     for pool in pools:
         values, counts = runs(request.lengths, pool)
         ids = pool[from_long_to_short(request.lengths[pool], values, counts)]
-        cut = cuts.cut(values, counts, strata=strata, num_batches=target or None, phase=phase)
+        cut = cuts.cut(values, counts, Wanted(strata, target or None, phase))
         key = int(random_bits(rng, 1)[0])
         samples, offsets = cut.all(np.arange(cut.num_batches), key, ids.__getitem__)
         parts.append((samples.astype(np.int64, copy=False), np.diff(offsets)))

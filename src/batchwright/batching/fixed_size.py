@@ -14,7 +14,7 @@ from batchwright.batching.cut import Take, offsets_of, ranges
 from batchwright.batching.draft import Draft, Request
 from batchwright.layout import Padded
 from batchwright.lengths import totals
-from batchwright.typing import Cuts, FloatArray, IntArray, Oversize
+from batchwright.typing import Cuts, FloatArray, IntArray, Oversize, Wanted
 
 MEGABATCH = 50
 """Batches whose samples `LengthGrouped` sorts together."""
@@ -119,18 +119,12 @@ class FixedSize:
 
     phases: ClassVar[int] = 1
 
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Even:
+    def cut(self, values: IntArray, counts: IntArray, wanted: Wanted) -> Even:
         """Cut a random sequence; see `Cuts`."""
         size = int(counts.sum())
-        return Even(size, max(num_batches or 0, -(-size // self.batch_size)), self.batch_size)
+        return Even(
+            size, max(wanted.num_batches or 0, -(-size // self.batch_size)), self.batch_size
+        )
 
     def count(self, request: Request) -> int:
         """Return the number of samples over the batch size, rounded up."""

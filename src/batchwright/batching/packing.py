@@ -24,7 +24,7 @@ from batchwright.batching.packers import best_fit_decreasing, next_fit, pack_col
 from batchwright.errors import BudgetError
 from batchwright.layout import Packed
 from batchwright.lengths import MOST_TOKENS, fingerprint, logs
-from batchwright.typing import Cuts, IntArray, LengthArray, Oversize
+from batchwright.typing import Cuts, IntArray, LengthArray, Oversize, Wanted
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,7 @@ class Packing:
 
     phases: ClassVar[int] = 1
 
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Cut:
+    def cut(self, values: IntArray, counts: IntArray, wanted: Wanted) -> Cut:
         """Fill rows with sorted samples; see `Cuts`."""
         filled = _filled(
             self.layout.rounded(values).tobytes(),
@@ -107,7 +99,7 @@ class Packing:
             int(self._whole[0]),
             self.max_samples,
         )
-        return filled.split_to(max(num_batches or 0, filled.num_batches))
+        return filled.split_to(max(wanted.num_batches or 0, filled.num_batches))
 
     def count(self, request: Request) -> int:
         """Return how many rows the pools need."""

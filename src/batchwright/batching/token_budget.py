@@ -31,7 +31,7 @@ from batchwright.batching.draft import (
 from batchwright.errors import BudgetError
 from batchwright.layout import Padded
 from batchwright.lengths import logs
-from batchwright.typing import Cuts, IntArray, Oversize
+from batchwright.typing import Cuts, IntArray, Oversize, Wanted
 
 _PHASES = 8
 """Grids of lengths that epochs take turns with."""
@@ -152,16 +152,9 @@ class TokenBudget:
         """How many grids of lengths epochs are cut by: with `slack` several."""
         return _PHASES if self.slack else 1
 
-    def cut(
-        self,
-        values: IntArray,
-        counts: IntArray,
-        *,
-        strata: int,
-        num_batches: int | None = None,
-        phase: int = 0,
-    ) -> Cut:
+    def cut(self, values: IntArray, counts: IntArray, wanted: Wanted) -> Cut:
         """Cut sorted samples into `num_batches`, or as few as the budget allows; see `Cuts`."""
+        strata, num_batches, phase = wanted
         if self.slack:
             values, counts = on_grid(values, counts, self.slack, phase / _PHASES)
         updates = None if num_batches is None else num_batches // strata
