@@ -44,6 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Run the demonstration
+	@mkdir -p build
 	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart -o build/demo.json
 
 # Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
