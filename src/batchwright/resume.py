@@ -20,7 +20,7 @@ from batchwright.plans import Plan
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.typing import Field, Last, State
-from batchwright.without import holds_none
+from batchwright.without import empties_a_batch, holds_none
 
 STATE_VERSION = 2
 
@@ -233,6 +233,7 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
     new = None if wanted == fit else wanted
     if new is None and (last.world_size, last.accumulate) == (world_size, accumulate):
         return Course(epoch, last, kept(source, plan, update), source, legs[:-1], begun)
+    _refuse_moved(source, plan, last)
     leg = Leg(world_size, accumulate, 0, source.last, new)
     shared = None
     if last.consumed < len(plan):
@@ -241,6 +242,22 @@ def chart(source: PlanSource, position: Position, world_size: int, *, warn: bool
             is_over = holds_none(shared, source.left_out)
             shared = None if is_over else kept(source, shared, update)
     return Course(epoch, leg, shared, source, legs, begun)
+
+
+def _refuse_moved(source: PlanSource, plan: Plan, leg: Leg) -> None:
+    """Raise where a batch of the present update may have taken a sample of another.
+
+    Other ranks share what is left of the whole plan, which does not know of that: the sample would
+    be lost, or come twice.
+    """
+    update = leg.world_size * leg.accumulate
+    begin = leg.consumed - leg.consumed % update
+    if begin < leg.consumed and empties_a_batch(plan[begin : begin + update], source.left_out):
+        raise PlanError(
+            f"the state was saved inside an update, of which `without` leaves out a whole batch: "
+            f"only world_size={leg.world_size}, accumulate={leg.accumulate} can go on from there. "
+            "Resume with those, or from a state that was saved at the end of an update."
+        )
 
 
 def plans_of_legs(source: PlanSource, position: Position) -> list[Plan]:

@@ -149,6 +149,16 @@ def holds_none(plan: Plan, gone: IntArray) -> bool:
     return gone.size > 0 and sum(1 for _ in _emptied(plan.batches, gone)) == len(plan)
 
 
+def empties_a_batch(plan: Plan, gone: IntArray) -> bool:
+    """Say whether a batch of a plan has no other samples.
+
+    Example:
+        >>> empties_a_batch(Plan(np.arange(3), np.array([0, 2, 3])), np.array([2]))
+        True
+    """
+    return gone.size > 0 and next(_emptied(plan.batches, gone), None) is not None
+
+
 def _emptied(batches: Batches, gone: IntArray) -> Iterator[int]:
     """Find the batches that hold nothing else."""
     numbers = _suspects(batches, gone)

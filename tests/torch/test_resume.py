@@ -585,3 +585,17 @@ def test_where_only_samples_are_left_that_the_planner_leaves_out_the_epoch_is_ov
         sampler = PlanBatchSampler(planner.without([2, 3]), rank=rank, world_size=2)
         sampler.load_state_dict(iterator.state_dict())
         assert list(sampler) == []
+
+
+def test_other_ranks_refuse_a_state_inside_an_update_that_lacks_a_batch():
+    """A batch that was left out took a sample of another, which other ranks do not know of."""
+    planner = bw.Planner(
+        [1] * 4, batching=bw.FixedSize(2), order=bw.Sequential(), accumulate=2
+    ).without([2, 3])
+    state = PlanBatchSampler(planner, rank=0, world_size=1).state_after(1)
+    sampler = PlanBatchSampler(planner, rank=0, world_size=2)
+    with pytest.raises(bw.errors.PlanError, match="only world_size=1, accumulate=2"):
+        sampler.load_state_dict(state)
+    again = PlanBatchSampler(planner, rank=0, world_size=1)
+    again.load_state_dict(state)
+    assert sorted(sum(again, planner(0)[0].tolist())) == [0, 1]
