@@ -23,6 +23,7 @@ FLOORS = [
             "indexed",
             "layout",
             "lengths",
+            "metrics",
             "oversize",
             "pacing",
             "plan_file",

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import machine
-from benchmarks.claims import balance, mixing, orders, resuming, speed
+from benchmarks.claims import balance, mixing, orders, resuming, speed, watching
 from benchmarks.claims.claim import Claim, Claims, Verdict
 from benchmarks.reporting import (
     output_path,
@@ -43,6 +43,7 @@ GROUPS: dict[str, Claims] = {
     "padding under a curriculum": orders.padding,
     "mixtures": orders.mixtures,
     "weights": orders.weights,
+    "watching": watching.watching,
 }
 
 STYLES: dict[Verdict, str] = {

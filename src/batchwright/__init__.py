@@ -12,7 +12,7 @@ from batchwright.plans import Plan
 from batchwright.sharding import equalize
 
 if TYPE_CHECKING:
-    from batchwright import pacing
+    from batchwright import metrics, pacing
     from batchwright.costs import CostModel, balance
     from batchwright.index import LengthIndex
     from batchwright.order import (
@@ -58,6 +58,7 @@ __all__ = [
     "coverage",
     "equalize",
     "errors",
+    "metrics",
     "mixing_dial",
     "pacing",
     "plan",
@@ -79,6 +80,7 @@ _WHEN_ASKED = {
     "Weighted": "order",
     "balance": "costs",
     "coverage": "stats.coverage",
+    "metrics": "metrics",
     "mixing_dial": "stats.dial",
     "pacing": "pacing",
     "read_lengths": "sources",

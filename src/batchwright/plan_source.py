@@ -1,17 +1,20 @@
 """Where a sampler's plans come from: a planner, or one plan for every epoch."""
 
 import operator
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.planner import Planner, complete, is_alike, replanned
-from batchwright.plans import Plan
+from batchwright.plans import Plan, has_pieces
 from batchwright.sharding import share
 from batchwright.typing import IntArray, Last, LengthArray
 from batchwright.without import without_samples
+
+if TYPE_CHECKING:
+    from batchwright.stats.running import Spread
 
 Settings: TypeAlias = dict[str, Any]
 """What a state says of its planner: batching, step_tokens and last."""
@@ -25,6 +28,7 @@ class PlannerSource:
         self._planner = planner = complete(planner)
         self._sized = {planner.world_size: planner}
         self._made: tuple[tuple[int, int, int, int], Plan] | None = None
+        self._spread: tuple[object, Spread] | None = None  # of the lengths, once it is asked for
         self.seed = operator.index(planner.seed)
         self.fingerprint: str | None = planner.fingerprint
         self.last: Last = planner.last
@@ -35,8 +39,8 @@ class PlannerSource:
         }
 
     @property
-    def lengths(self) -> LengthArray | None:
-        """The lengths, for another budget."""
+    def lengths(self) -> LengthArray:
+        """The lengths, for another budget, and to measure updates."""
         return self._planner.lengths
 
     def __reduce__(self) -> tuple[type, tuple[Planner]]:
@@ -95,6 +99,15 @@ class PlannerSource:
         planner = self._for(plan.origin.world_size)
         return is_alike(planner, planner(plan.origin.epoch))
 
+    def spread(self, plan: Plan) -> "Spread | None":
+        """Measure how long samples are, as a plan of this source cuts them. O(n), then kept."""
+        from batchwright.stats.running import Spread
+
+        kind = plan.layout.max_length, plan.layout.area, has_pieces(plan)
+        if self._spread is None or self._spread[0] != kind:
+            self._spread = (kind, Spread.of(self.lengths, plan))
+        return self._spread[1]
+
     def _for(self, world_size: int) -> Planner:
         if world_size not in self._sized:
             self._sized[world_size] = self._planner.resized(world_size)
@@ -151,6 +164,10 @@ class FixedSource:
     def is_alike(self, plan: Plan) -> bool:
         """Every epoch has the same plan."""
         return True
+
+    def spread(self, plan: Plan) -> "Spread | None":
+        """Return None: a plan holds no lengths."""
+        return None
 
 
 def kept(source: "PlanSource", plan: Plan, update: int) -> Plan:

@@ -18,7 +18,7 @@ from batchwright.batches import Arrays, Batches, Entries, digest_of
 from batchwright.errors import PlanError
 from batchwright.layout import Layout, Padded
 from batchwright.lengths import Lengths
-from batchwright.typing import IntArray, IntoLengths, Last, State
+from batchwright.typing import IntArray, IntoLengths, Last, LengthArray, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -323,11 +323,7 @@ class Plan:
         """
         checked = Lengths.of(lengths)
         self.check_made_for(len(checked.array), checked.fingerprint)
-        entries: IntArray = checked.array[self.indices].astype(np.int64, copy=False)
-        if self.starts is not None:
-            entries = entries - self.starts
-        if self.layout.max_length is not None:
-            entries = np.minimum(entries, self.layout.max_length)
+        entries = lengths_of_entries(self, checked.array)
         if entries.size and int(entries.min()) < 1:
             raise PlanError("the plan has pieces that begin after the end of a sample.")
         return entries
@@ -395,6 +391,15 @@ class Plan:
         from batchwright.plan_file import load_plan
 
         return load_plan(path, Plan, Origin, index)
+
+
+def lengths_of_entries(plan: Plan, lengths: LengthArray) -> IntArray:
+    """Return the length of each entry, int64[m] or [m, k], after truncation and splitting."""
+    entries: IntArray = lengths[plan.indices].astype(np.int64, copy=False)
+    if plan.starts is not None:
+        entries = entries - plan.starts
+    most = plan.layout.max_length
+    return entries if most is None else np.minimum(entries, most)
 
 
 def has_pieces(plan: Plan) -> bool:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from batchwright.batches import Arrays
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout, Padded, layout_of
-from batchwright.plans import Plan, has_pieces, replaced
-from batchwright.typing import IntArray, LengthArray, State
+from batchwright.plans import Plan, has_pieces, lengths_of_entries, replaced
+from batchwright.typing import LengthArray, State
 
 _MOST_PARTS = 16
 """Parts that a piece of a sample may be cut into, at most."""
@@ -69,7 +69,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
         [[0, 1], [2, 3]]
     """
     pieces = _pieces(plan, lengths, fit)
-    long = ~fit.layout.fits(_entry_lengths(pieces, lengths))
+    long = ~fit.layout.fits(lengths_of_entries(pieces, lengths))
     if long.any():
         gone = np.unique(pieces.indices[long])
         kept = _without(pieces, long)
@@ -77,7 +77,7 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
             return None
         dropped = np.union1d(pieces.dropped.get("oversize", gone[:0]), gone)
         pieces = replaced(kept, dropped={**pieces.dropped, "oversize": dropped})
-    entries, offsets = _entry_lengths(pieces, lengths), pieces.offsets
+    entries, offsets = lengths_of_entries(pieces, lengths), pieces.offsets
     while (large := fit.layout.too_large(entries, offsets) & (np.diff(offsets) > 1)).any():
         chosen = np.flatnonzero(large)
         middles = (offsets[chosen] + offsets[chosen + 1]) >> 1
@@ -127,15 +127,6 @@ def _part_size(size: object, limit: int | None) -> int:
         f"samples were split into pieces of {size} tokens, some of which are seen; no equal parts "
         f"of those fit into {limit}. Resume with a budget that divides {size}, such as "
         f"{size // 2}, or begin the next epoch with this one."
-    )
-
-
-def _entry_lengths(plan: Plan, lengths: LengthArray) -> IntArray:
-    entries: IntArray = lengths[plan.indices].astype(np.int64)
-    if plan.starts is not None:
-        entries -= plan.starts
-    return (
-        entries if plan.layout.max_length is None else np.minimum(entries, plan.layout.max_length)
     )
 
 

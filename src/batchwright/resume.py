@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from batchwright._states import fits, opened, sealed
 from batchwright.batches import Arrays
@@ -21,6 +21,9 @@ from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.typing import Field, Last, State
 from batchwright.without import empties_a_batch, holds_none
+
+if TYPE_CHECKING:
+    from batchwright.stats.running import RunningFigures
 
 STATE_VERSION = 2
 
@@ -131,6 +134,17 @@ class Course:
         if self.source.left_out.size:
             whole = self.source.plan(self.epoch, self.leg.world_size, self.leg.accumulate)
         return Beginning(self.source, len(whole), self.source.hash_of(whole))
+
+    def running(self) -> "RunningFigures | None":
+        """Return what measures the updates that are left. None: lengths are unknown."""
+        from batchwright.stats.running import RunningFigures
+
+        spread = None if self.plan is None else self.source.spread(self.plan)
+        if self.plan is None or spread is None or self.source.lengths is None:
+            return None
+        update = self.leg.world_size * self.leg.accumulate
+        place = {"update": update, "world_size": self.world_size, "start": self.start}
+        return RunningFigures(self.plan, self.source.lengths, spread, **place)
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""

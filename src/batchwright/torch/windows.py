@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from time import perf_counter
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor, distributed
 from batchwright._checks import whole_number
 from batchwright.errors import LossError
 from batchwright.plans import has_pieces
+from batchwright.resume import Course
+from batchwright.stats.running import Figures, RunningFigures
 from batchwright.torch.data.batch_sampler import (
     PlanBatchSampler,
     check_around,
@@ -40,6 +44,13 @@ class Window:
     batches: tuple[Batch, ...]
     tokens: float
     global_tokens: float | None = None  # of all ranks; None: unknown without communication
+    seconds: float = field(default=0.0, compare=False)  # that the loop waited for the window
+    measure: Callable[[], Figures | None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def figures(self) -> Figures | None:
+        """What the update holds over all ranks, by the plan. None: there is no `Planner`."""
+        return None if self.measure is None else self.measure()
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
@@ -94,7 +105,9 @@ def windows(
     several = several and distributed.get_world_size() > 1
     nothing = math.ulp(0.0) if several else 0.0
     done = 0 if planned is None else check_around(planned, around)
+    measured = _Measured(planned)
     batches, watches = iter(loader), not isinstance(loader, PlanLoader)  # it watches itself
+    asked = perf_counter()
     while taken := tuple(islice(batches, size)):
         if planned is not None and watches:
             watches = not any(warn_if_over_budget(planned.course, batch) for batch in taken)
@@ -104,8 +117,31 @@ def windows(
         everywhere = None
         if planned is not None and weights is not None:
             everywhere = _weight_everywhere(planned, weights, done, len(taken), tokens)
-        yield Window(taken, tokens, everywhere)
+        measure = partial(measured.of, done, done + len(taken))
+        measured.begin()
+        yield Window(taken, tokens, everywhere, perf_counter() - asked, measure)
         done += len(taken)
+        asked = perf_counter()
+
+
+class _Measured:
+    """The figures of a pass of a sampler, if there is one: made when they are asked for."""
+
+    def __init__(self, planned: PlanBatchSampler | None) -> None:
+        self._planned = planned
+        self._course: Course | None = None
+        self._running: RunningFigures | None = None
+
+    def begin(self) -> None:
+        """Remember what the pass goes through, once there is a batch."""
+        if self._planned is not None and self._course is None:
+            self._course = self._planned.course
+
+    def of(self, first: int, last: int) -> Figures | None:
+        """Measure the update of some of this rank's batches."""
+        if self._course is not None and self._running is None:
+            self._running = self._course.running()
+        return None if self._running is None else self._running.of(first, last)
 
 
 def _number(weight: Field) -> float:

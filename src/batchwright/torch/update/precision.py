@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from time import perf_counter
 from typing import Literal
 
 import torch
@@ -48,6 +49,7 @@ class Precision(Session):
         evidence: What was measured for ``"auto"``. None: nothing was.
         applied: Updates that moved the parameters.
         skipped: Updates that did not, as gradients were not finite.
+        splits: Batches of this rank that were split for lack of memory, in this process.
         limit: Batches of more tokens are split before they are tried. None: memory has not run out.
         findings: What is known of the loss functions that were used.
 
@@ -151,6 +153,7 @@ class Precision(Session):
         """
         if (weight is None) == (global_weight is None):
             raise LossError("give either weight (this rank's) or global_weight (of all ranks).")
+        begun = perf_counter()
         ranks = ranks_of(model)
         several = stepping(optimizer)
         norm = None if clip is None else _number(clip)
@@ -172,7 +175,7 @@ class Precision(Session):
                 f"learning_rate gave a factor of {factor} for a weight of {total:g}, expected a "
                 "number of 0 or more."
             )
-        return Update(self, ranks, several, total, norm, split, factor)
+        return Update(self, ranks, several, total, norm, split, factor, _begun=begun)
 
     def state_dict(self) -> State:
         """Return what an exact resume needs: the mode, the scaler's state, the counters."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any, Self, cast
 from weakref import WeakKeyDictionary
 
@@ -56,6 +57,7 @@ class Session:
     evidence: Evidence | None = None
     applied: int = 0
     skipped: int = 0
+    splits: int = 0
     below: int = 0  # updates in a row with the loss scale below its floor
     loaded: State | None = None  # state of the scaler that is to be made
 
@@ -148,6 +150,7 @@ class Session:
             live.count(batches)
         self.applied += update.applied
         self.skipped += not update.applied
+        self.splits += update.splits
         if self.limit is not None and not update.retries:
             self.limit *= _GROWTH  # memory may have become free again
         scale, skipped = self.loss_scale, not update.applied
@@ -204,6 +207,7 @@ class Update:
         scale: The loss scale that was used.
         retries: How often the update started again for lack of memory.
         splits: How many batches were split.
+        seconds: From asking for the update to its end, waits for other ranks included.
     """
 
     session: Session = field(repr=False)
@@ -219,6 +223,8 @@ class Update:
     scale: float = 1.0
     retries: int = 0
     splits: int = 0
+    seconds: float = math.nan
+    _begun: float = field(default_factory=perf_counter, repr=False)
     _is_open: bool = field(default=False, init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -310,6 +316,7 @@ class Update:
         finally:
             self._is_open = False
             self._pieces.clear()
+            self.seconds = perf_counter() - self._begun
 
     def _end(self, problem: BaseException | None) -> None:
         if self.ranks.kind == "shards" and problem is not None:
