@@ -27,7 +27,7 @@ OLDEST_VENV := build/oldest-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast test-oldest browser lint format types bench docs lock clean
+.PHONY: help setup demo test test-fast test-oldest test-wheel browser lint format types bench docs lock clean
 
 help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-oldest: ## Run the fast tests with the oldest versions that pyproject.toml 
 	  pytest hypothesis pytest-timeout pytest-xdist hatchling markdown-it-py
 	$(OLDEST_VENV)/bin/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow" \
 	  -o filterwarnings= --ignore tests/examples --ignore tests/docs
+
+test-wheel: setup ## Build wheel and sdist, try the wheel in fresh environments (PYTHONS="python3.11 ...")
+	$(BIN)/python -m tests.wheels $(addprefix --python ,$(PYTHONS))
 
 browser: ## Install Chromium for the tests of pages, where apt-get may do so
 	@for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \

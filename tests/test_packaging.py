@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hatch_build import readme_for_an_index
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -91,6 +93,24 @@ def test_the_metadata_names_version_and_licence(
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert b"Apache License" in wheel.read(f"{info}/licenses/LICENSE")
     assert metadata["Requires-Python"] == ">=3.11"
+
+
+def test_the_readme_has_no_links_that_an_index_cannot_follow(metadata: Message) -> None:
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = metadata.get_payload()
+    assert isinstance(text, str)
+    assert text.startswith("# Batchwright")
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)
+
+
+def test_links_of_the_readme_lead_to_an_address_if_there_is_one() -> None:
+    text = "![a picture](docs/a.svg) [a page](docs/a.md#part) [out](https://example.org) [on](#on)"
+    assert readme_for_an_index(text) == " a page [out](https://example.org) [on](#on)"
+    assert readme_for_an_index(text, "https://example.org/blob/main") == (
+        "![a picture](https://example.org/blob/main/docs/a.svg?raw=true) "
+        "[a page](https://example.org/blob/main/docs/a.md#part) "
+        "[out](https://example.org) [on](#on)"
+    )
 
 
 def test_only_numpy_and_safetensors_are_required(metadata: Message) -> None:
