@@ -34,6 +34,7 @@ HOMES = {
         "batchwright.advise",
         "batchwright.cli.compare",
         "batchwright.integrations.transformers",
+        "batchwright.integrations.lightning",
     ),
     "torchdata": ("batchwright.torch",),
     "keras": ("batchwright.keras",),

@@ -18,7 +18,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["trainer_resumes.py", "lightning_resumes.py"])
+@pytest.mark.parametrize("script", ["trainer_resumes.py"])
 def test_a_trainer_sees_what_the_plan_says(script: str, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         _run_alone(tmp_path, script)  # GPUs are hidden from a process

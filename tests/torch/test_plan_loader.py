@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -376,42 +375,3 @@ def run(folder, script, *arguments, launcher=()):
 def test_ranks_of_accelerate_read_the_plan(tmp_path):
     run(tmp_path, "accelerated.py", "state.json", launcher=TORCHRUN)
     run(tmp_path, "accelerated.py", "state.json")  # goes on where two ranks were
-
-
-@pytest.mark.slow
-def test_ranks_of_lightning_read_the_plan_and_resume(tmp_path):
-    def read_by(ranks):
-        files = [tmp_path / f"read-{rank}.json" for rank in range(ranks)]
-        made = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        for file in files:
-            file.unlink()
-        return [each["read"] for each in made], made[0]["updates"]
-
-    def samples_of(epoch, reads):
-        return Counter(
-            sample for each in reads for at, batch in each if at == epoch for sample in batch
-        )
-
-    run(tmp_path, "lightning_ranks.py", "2", launcher=TORCHRUN)
-    whole, updates = read_by(2)
-    everything = Counter(dict.fromkeys(samples_of(0, whole), 1))
-    assert len(everything) == 83
-    assert all(samples_of(epoch, whole) == everything for epoch in range(3))
-    each = updates // 3
-    for launcher, ranks, workers in ((TORCHRUN, 2, "0"), ((), 1, "2")):
-        middle = each + 1  # one update into the second epoch
-        run(
-            tmp_path,
-            "lightning_ranks.py",
-            workers,
-            f"trained/step={middle}.ckpt",
-            launcher=launcher,
-        )
-        rest, _ = read_by(ranks)
-        before = [[entry for entry in read if entry[0] == 1][:2] for read in whole]
-        assert samples_of(1, before) + samples_of(1, rest) == everything
-        assert samples_of(2, rest) == everything
-        if ranks == 2:
-            assert [b + r for b, r in zip(before, rest, strict=True)] == [
-                [entry for entry in read if entry[0]] for read in whole
-            ]

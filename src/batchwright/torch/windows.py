@@ -94,7 +94,7 @@ def windows(
             "windows needs the number of batches of an update: pass accumulate=, or a PlanLoader."
         )
     size = whole_number("windows", "accumulate", accumulate, error=LossError)
-    counter = _counter_of(loader)
+    counter = counter_of(loader)
     weights = None if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
     if weights is not None and planned is None:
         raise LossError(
@@ -239,7 +239,8 @@ _COUNTERS: WeakKeyDictionary[object, LabelCounter] = WeakKeyDictionary()
 """What is known of the labels of each loader, from one epoch to the next."""
 
 
-def _counter_of(loader: object) -> LabelCounter:
+def counter_of(loader: object) -> LabelCounter:
+    """Return what counts the labels of a loader's batches, the same in each epoch."""
     pads = getattr(getattr(loader, "collate_fn", None), "pad", None)
     counter = LabelCounter(in_use=isinstance(pads, Mapping) and LABEL_IGNORE in pads.values())
     try:

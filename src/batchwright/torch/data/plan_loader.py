@@ -76,7 +76,7 @@ class PlanLoader(DataLoader[Any]):
         planned = PlanBatchSampler(planner, rank=rank, world_size=world_size)
         super().__init__(dataset, batch_sampler=planned, **options)
         # DataLoader put a sampler here that it does not use, and lets nobody assign another.
-        self.__dict__["sampler"] = _Shared(planned)
+        self.__dict__["sampler"] = Shared(planned)
         self._planned, self._device = planned, device
         self._is_placed = rank is not None  # by the user
         self._is_prepared = False  # by accelerate
@@ -164,7 +164,7 @@ class PlanLoader(DataLoader[Any]):
         pass
 
 
-class _Shared(DistributedSampler[int]):
+class Shared(DistributedSampler[int]):
     """Says that a loader's batches are shared among ranks: Lightning and Ray look for this class.
 
     Its samples are those of a rank's batches; the loader draws the batches from the plan itself.
@@ -180,6 +180,7 @@ class _Shared(DistributedSampler[int]):
         return len(self._samples())
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iterator."""
         self._planned.set_epoch(epoch)
 
     def _samples(self) -> IntArray:

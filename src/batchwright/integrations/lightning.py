@@ -1,0 +1,377 @@
+"""Planned batches in Lightning: exact updates, exact resume on any devices, figures in its logs."""
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from torch import Tensor
+
+from batchwright.errors import LossError, PlanError
+from batchwright.plan_source import as_source
+from batchwright.planner import Planner
+from batchwright.resume import chart, read_position
+from batchwright.stats.running import Figures, RunningFigures
+from batchwright.torch.data.batch_sampler import PlanBatchSampler
+from batchwright.torch.data.plan_loader import PlanLoader, Shared
+from batchwright.torch.data.wrappers import unwrapped
+from batchwright.torch.windows import counter_of
+from batchwright.typing import Batch, State
+
+
+class PlanDataModule(LightningDataModule):  # type: ignore[misc]
+    """Trains on the batches of a planner, on any number of devices.
+
+    - Each device trains on its part of each epoch's plan. `accumulate_grad_batches` is set to what
+      was planned, or has to be that.
+    - The position is in Lightning's checkpoints. A run resumed with ``ckpt_path=`` goes on at the
+      sample where the checkpoint was written, with any number of workers and devices. Where an
+      update's batches can be shared among these, it keeps them: accumulation is set for that.
+    - `mean` makes the loss of a batch such that the update is the one of the mean over
+      everything that the loss counts in it, on all devices.
+
+    Args:
+        dataset: One sample for each length.
+        planner: A `Planner` of it.
+        val_dataloaders: What Lightning validates with, as ``trainer.fit`` would take it.
+        weigh: What the loss of a batch sums over. None: its labels; see `windows`.
+        **options: Further arguments of `PlanLoader`, such as `collate_fn` and `num_workers`.
+
+    Raises:
+        PlanError: If the trainer accumulates another number of batches than is planned, or a
+            checkpoint cannot be continued exactly.
+
+    Example:
+        >>> import batchwright as bw
+        >>> from batchwright.torch import PadCollator
+        >>> dataset = [torch.ones(n) for n in (5, 3, 8, 2)]
+        >>> planner = bw.Planner([5, 3, 8, 2], max_tokens=10, accumulate=2)
+        >>> data = PlanDataModule(dataset, planner, collate_fn=PadCollator())
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        planner: Planner,
+        *,
+        val_dataloaders: Any = None,
+        weigh: Callable[[Batch], float] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.planner = dataset, planner
+        self._validation, self._weigh, self._options = val_dataloaders, weigh, options
+        self._loader: _Loader | None = None
+        self._state: State | None = None  # of a checkpoint, until the epoch goes on from there
+
+    def setup(self, stage: str) -> None:
+        """Make the trainer accumulate what is planned."""
+        if stage != "fit":
+            return
+        trainer, (_, ranks) = self._trainer(), self._place()
+        planned, given = as_source(self.planner).accumulate(ranks), trainer.accumulate_grad_batches
+        if given not in {1, planned}:
+            raise PlanError(
+                f"accumulate_grad_batches={given}, and the planner plans {planned} batches of an "
+                f"update for each of {ranks} devices. Leave it out, or give Planner another "
+                "accumulate=."
+            )
+        trainer.accumulate_grad_batches = planned
+
+    def train_dataloader(self) -> PlanLoader:
+        """Return the loader of this device."""
+        rank, ranks = self._place()
+        place = {"rank": rank, "world_size": ranks}
+        self._loader = _Loader(self, self.dataset, self.planner, **place, **self._options)
+        return self._loader
+
+    def val_dataloader(self) -> Any:
+        """Return what was given to validate with."""
+        return [] if self._validation is None else self._validation
+
+    def mean(self, loss_sum: Tensor) -> Tensor:
+        """Turn the sum of a batch's loss into what `training_step` is to return.
+
+        Lightning averages it over the batches and devices of an update, which gives the mean over
+        everything that the loss counts in the update. The first call of an update adds up the
+        weights of all devices, so each device has to call it for each batch.
+        """
+        loader, trainer = self._loader, self._trainer()
+        if loader is None or not loader.window:
+            raise LossError("mean is of batches that are trained on: call it in training_step.")
+        device = loss_sum.device
+        if loader.weight is None:
+            counter = counter_of(loader)
+            counter.look(loader.window)
+            weight = sum(float((self._weigh or counter)(batch)) for batch in loader.window)
+            total = trainer.strategy.reduce(
+                torch.tensor(weight, dtype=torch.float64, device=device).float(), reduce_op="sum"
+            )
+            # Devices that share a model have the same batches.
+            loader.weight = total * (self._place()[1] / trainer.world_size)
+        automatic = trainer.lightning_module.automatic_optimization
+        averaged = self._place()[1] * (trainer.accumulate_grad_batches if automatic else 1)
+        share = averaged / loader.weight.to(device)
+        return torch.where(loader.weight.to(device) > 0, loss_sum * share, loss_sum * 0.0)
+
+    def state_dict(self) -> State:
+        """Return where the run is, for Lightning's checkpoints."""
+        if self._loader is None:
+            return {}
+        current = self._trainer().fit_loop.epoch_loop.batch_progress.current
+        unfinished = current.ready - current.processed  # a step that was interrupted
+        ranks = self._place()[1]
+        return {
+            "world_size": ranks,
+            "accumulate": as_source(self.planner).accumulate(ranks),
+            "sampler": self._loader.state_without(unfinished),
+        }
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Remember where a run was, and keep the batches of its updates on other devices."""
+        self._state = state_dict
+        ranks, accumulate = state_dict["world_size"], state_dict["accumulate"]
+        (_, now), trainer = self._place(), self._trainer()
+        planned = as_source(self.planner).accumulate(now)
+        if now == ranks or ranks * accumulate % now or ranks * accumulate == now * planned:
+            return
+        kept = ranks * accumulate // now
+        warnings.warn(
+            f"the checkpoint was trained by {ranks} devices × {accumulate} batches an update. On "
+            f"{now}, accumulate_grad_batches is {kept}, so that updates stay.",
+            stacklevel=2,
+        )
+        self.planner = self.planner.resized(now, kept)
+        trainer.accumulate_grad_batches = kept
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a checkpoint has said where to go on, and the run has not yet."""
+        return self._state is not None
+
+    def begin(self, loader: "_Loader") -> None:
+        """Go on where a checkpoint was written: Lightning begins an epoch."""
+        trainer, (_, ranks) = self._trainer(), self._place()
+        source, whole = as_source(self.planner), len(loader)
+        accumulate, limit = source.accumulate(ranks), trainer.num_training_batches
+        if trainer.accumulate_grad_batches != accumulate:
+            raise PlanError(
+                f"accumulate_grad_batches={trainer.accumulate_grad_batches} now, and {accumulate} "
+                "batches of an update are planned. Leave its scheduler out."
+            )
+        if limit != whole and limit % accumulate and not trainer.fast_dev_run:
+            raise PlanError(
+                f"limit_train_batches leaves {limit} of {whole} batches, which are no whole "
+                f"updates of {accumulate}. Leave a multiple of {accumulate}."
+            )
+        state, self._state = self._state, None
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        counts, total = progress.current, progress.total
+        # Lightning counts a batch as completed only after the hook that writes checkpoints.
+        pending = int(total.processed == total.started == total.ready == total.completed + 1)
+        done = counts.completed + pending if trainer.fit_loop.restarting else 0
+        if not done:
+            return
+        if state is None and loader.is_loaded:  # by Lightning, of a PlanLoader without this module
+            return
+        if state is None:
+            raise PlanError(
+                "the checkpoint was written without PlanDataModule: which samples the run has seen "
+                "is unknown. Begin a new run from its weights: load_from_checkpoint(…), and fit "
+                "without ckpt_path."
+            )
+        position = read_position(state["sampler"], source)
+        left = len(chart(source, position, ranks)) if position.legs else whole
+        last = position.legs[-1] if position.legs else None
+        inside = 0 if last is None else last.consumed // last.world_size % last.accumulate
+        if inside and left:
+            raise PlanError(
+                f"the checkpoint was written after {inside} of {state['accumulate']} batches of an "
+                "update, and does not hold their gradient. Resume from one that was written at the "
+                "end of an update: every_n_train_steps, or a val_check_interval that is a "
+                f"multiple of {state['accumulate']}."
+            )
+        if limit != whole or left > whole or (whole - left) % accumulate:
+            raise PlanError(
+                f"{left} batches of the epoch are left for each of {ranks} devices, and an epoch "
+                f"has {limit}: Lightning would count wrongly. Resume with the budget, "
+                "accumulation and limit_train_batches that the run began with."
+            )
+        # As if these devices had trained from the beginning of the epoch.
+        done = whole - left
+        counts.ready = counts.started = counts.processed = done
+        counts.completed = done - pending
+        if left:
+            loader.go_on(state["sampler"])
+
+    def _trainer(self) -> Trainer:
+        if self.trainer is None:
+            raise PlanError("PlanDataModule has no trainer: give it to fit(model, datamodule=…).")
+        return self.trainer
+
+    def _place(self) -> tuple[int, int]:
+        """Return rank and number of the devices that get different batches."""
+        place = self._trainer().distributed_sampler_kwargs
+        return (0, 1) if place is None else (place["rank"], place["num_replicas"])
+
+
+class _Loader(PlanLoader):
+    """A loader that takes the batches of an update together, for a `PlanDataModule`.
+
+    Attributes:
+        window: The batches of the present update, as they were loaded.
+        weight: What they weigh over all devices, once that is asked for.
+        seconds: How long the loop has waited for batches.
+        is_loaded: Whether Lightning has loaded a state.
+    """
+
+    def __init__(
+        self, module: PlanDataModule, dataset: Any, planner: Planner, **options: Any
+    ) -> None:
+        super().__init__(dataset, planner, **options)
+        self._module = module
+        self.__dict__["sampler"] = _Epochs(self)
+        self.window: tuple[Batch, ...] = ()
+        self.weight: Tensor | None = None
+        self.seconds, self.is_loaded = 0.0, False
+
+    def begin(self) -> None:
+        """Begin an epoch."""
+        self._module.begin(self)
+
+    def go_on(self, state: State) -> None:
+        """Go on where a state was saved."""
+        super().load_state_dict(state)
+
+    def state_without(self, batches: int) -> State:
+        """Return the state as if some of the last batches had not been taken."""
+        taken, self._taken = self._taken, max(self._taken - batches, 0)
+        try:
+            return self.state_dict()
+        finally:
+            self._taken = taken
+
+    def load_state_dict(self, state: State, *, planned_by: Any = None) -> None:
+        """Leave it to the data module, which has a state of its own."""
+        self.is_loaded = True
+        if not self._module.has_state:
+            super().load_state_dict(state, planned_by=planned_by)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Go through the batches of this device."""
+        batches = super().__iter__()
+        while True:
+            asked = time.perf_counter()
+            self.window = tuple(itertools.islice(batches, self._planned.accumulate))
+            self.weight = None
+            self.seconds += time.perf_counter() - asked
+            if not self.window:
+                return
+            taken = self._taken - len(self.window)
+            for number, batch in enumerate(self.window, start=1):
+                self._taken = taken + number
+                yield batch
+
+
+class _Epochs(Shared):
+    """Passes on that Lightning begins an epoch."""
+
+    def __init__(self, loader: _Loader) -> None:
+        super().__init__(loader.batch_sampler)  # type: ignore[arg-type]
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self._loader.begin()
+
+
+class EfficiencyMonitor(Callback):  # type: ignore[misc]
+    """Logs padding, tokens a second and length mix of planned training, by Lightning's loggers.
+
+    Logged with each of the trainer's own lines, over the updates since the last one, and of all
+    devices together. What the names mean says `metrics.of`; `tokens` is the mean of an
+    update. Times include everything but validation. The loss scale is there under
+    ``precision="16-mixed"``. The figures come from the plan: tensors are not read, and nothing is
+    communicated.
+
+    Args:
+        prefix: Put before the names.
+    """
+
+    def __init__(self, prefix: str = "efficiency/") -> None:
+        self.prefix = prefix
+        self._sampler: PlanBatchSampler | None = None
+        self._course: Any = None
+        self._running: RunningFigures | None = None
+        self._figures: list[Figures] = []
+        self._taken = self._measured = self._step = 0
+        self._since = self._waited = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Look for the plan."""
+        self._sampler, _ = unwrapped(trainer.train_dataloader, PlanBatchSampler)
+        if self._sampler is None:
+            warnings.warn(
+                "EfficiencyMonitor logs nothing: the training data has no plan. Give fit a "
+                "PlanDataModule, or a PlanLoader.",
+                stacklevel=2,
+            )
+        self._step, self._figures, self._course = trainer.global_step, [], None
+        self._since, self._waited = time.perf_counter(), self._waiting(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Stop the clock."""
+        self._since -= time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start it again."""
+        self._since += time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure an update that has ended, and log where the trainer does."""
+        if self._sampler is None or not trainer.is_global_zero:
+            return
+        course = self._sampler.course
+        if course is not self._course:  # another pass
+            self._course = course
+            self._running = None if course is None else course.running()
+            self._taken = self._measured = 0
+        self._taken += 1
+        if self._running is None or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        self._figures.append(self._running.of(self._measured, self._taken))
+        self._measured = self._taken
+        every = trainer.log_every_n_steps
+        if every and self._step % every == 0:
+            # Lightning numbers steps from 0 here.
+            found = self._logged(trainer)
+            for logger in trainer.loggers:
+                logger.log_metrics(found, step=self._step - 1)
+
+    def _logged(self, trainer: Trainer) -> dict[str, float]:
+        now, waited = time.perf_counter(), self._waiting(trainer)
+        seconds = now - self._since
+        tokens = sum(each.tokens for each in self._figures)
+        found = {
+            "padding": 1 - tokens / sum(each.padded_tokens for each in self._figures),
+            "tokens": tokens / len(self._figures),
+            "tokens_per_second": tokens / seconds,
+            "dispersion": sum(each.dispersion for each in self._figures) / len(self._figures),
+        }
+        if isinstance(trainer.train_dataloader, _Loader):
+            found["data_wait"] = (waited - self._waited) / seconds
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            found["loss_scale"] = float(scaler.get_scale())
+        self._figures, self._since, self._waited = [], now, waited
+        return {f"{self.prefix}{name}": value for name, value in found.items()}
+
+    @staticmethod
+    def _waiting(trainer: Trainer) -> float:
+        return float(getattr(trainer.train_dataloader, "seconds", 0.0))
