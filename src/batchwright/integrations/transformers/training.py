@@ -17,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from batchwright.errors import PlanError
 from batchwright.integrations.transformers.evaluation import Evaluation
+from batchwright.integrations.transformers.figures import LoggedFigures
 from batchwright.integrations.transformers.loading import Loader
 from batchwright.integrations.transformers.making import (
     check_packing,
@@ -25,7 +26,7 @@ from batchwright.integrations.transformers.making import (
 )
 from batchwright.plan_source import as_source
 from batchwright.planner import Planner
-from batchwright.resume import chart, read_position
+from batchwright.resume import Course, chart, read_position
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, check_loader
 from batchwright.torch.data.pack_collator import PackCollator
 
@@ -56,6 +57,8 @@ def use_plan(
     - `resume_from_checkpoint` goes on at the sample where the checkpoint was written, also on
       another number of ranks that an update's batches can be shared among; accumulation is then
       set so that an update keeps its batches.
+    - Each line that is logged of training also has `padding`, `tokens` (of an update),
+      `tokens_per_second` and `dispersion`, since the last line and of all ranks: see `metrics.of`.
     - Evaluation and prediction pad little. Predictions are in the order of the data, and the loss
       is that of one batch of everything. Where the evaluation data has no readable lengths,
       and under `batch_eval_metrics`, they stay as they were.
@@ -109,7 +112,7 @@ def use_plan(
         methods["get_batch_samples"] = run.get_batch_samples
     if evaluate and not trainer.args.batch_eval_metrics and trainer.args.eval_do_concat_batches:
         methods |= Evaluation(trainer, planner.batching, run.counted).methods()
-    for name, method in methods.items():
+    for name, method in (methods | run.figures.methods()).items():
         setattr(trainer, name, method)
     trainer.add_callback(run.callback())
     return trainer
@@ -133,6 +136,7 @@ class _Training:
         self.sampler: PlanBatchSampler | None = None
         self.resumed: tuple[Any, int] | None = None  # the state to load, and batches before it
         self.begun: int | None = None  # updates before the present pass, once it has begun
+        self.figures = LoggedFigures(trainer, self.position)
 
     # Training
 
@@ -229,21 +233,32 @@ class _Training:
             def state(self) -> dict[str, Any]:
                 return {"args": {}, "attributes": run.state()}
 
+            def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                run.figures.begin()
+
             def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 run.begun = state.global_step
 
+            def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                run.figures.measure()
+
         return PlanCallback()
+
+    def position(self) -> tuple[Course, int] | None:
+        """Return what the present pass goes through, and how many batches were trained on."""
+        course = None if self.sampler is None else self.sampler.course
+        if course is None or self.begun is None:
+            return None
+        updates = self.trainer.state.global_step - self.begun
+        consumed = updates * self.trainer.args.gradient_accumulation_steps
+        return course, min(consumed, len(course))  # the last update may have fewer
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds: how the epoch was planned, and how far it is."""
         if self.sampler is None:
             return {}
         args, sampler = self.trainer.args, self.sampler
-        accumulate = args.gradient_accumulation_steps
-        consumed = 0
-        if self.begun is not None and sampler.course is not None:
-            consumed = (self.trainer.state.global_step - self.begun) * accumulate
-            consumed = min(consumed, len(sampler.course))  # the last update may have fewer
+        accumulate, (_, consumed) = args.gradient_accumulation_steps, self.position() or (None, 0)
         return {
             "world_size": args.world_size,
             "accumulate": accumulate,
