@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 import batchwright.advise
 import batchwright.cli.group  # noqa: F401 -- imported once, not in each fork
+from tests.sources.token_files import write_datatrove, write_megatron
 from tests.stress.mutations import damaged, edited, odd_value
 from tests.stress.saved_files import Kind, of_command
 
@@ -425,6 +426,21 @@ def damaged_columns(suffix, *, stream=False):
     return damage
 
 
+def damaged_token_index(folder, rng):
+    """Damage the index of a corpus of Megatron or datatrove, or the file beside it."""
+    lists = [[int(token)] * int(token) for token in rng.integers(1, 50, rng.integers(1, 40))]
+    kind = str(rng.choice([".idx", ".ds.index"]))
+    path = folder / name_for(kind, rng)
+    if kind == ".idx":
+        write_megatron(path, lists, modes=bool(rng.random() < 0.2))
+    else:
+        write_datatrove(path.with_suffix(""), lists)
+        if rng.random() < 0.5:
+            path.with_suffix("").unlink()
+    path.write_bytes(damaged(path.read_bytes(), rng))
+    return read_by("token index", path.name, ("length", "document_length"), rng)
+
+
 # -- saved data sets, tokenizers and places -------------------------------------------------------
 
 
@@ -518,6 +534,7 @@ KINDS = (
     Kind("Parquet", damaged_columns(".parquet")),
     Kind("Arrow file", damaged_columns(".feather")),
     Kind("Arrow stream", damaged_columns(".arrow", stream=True)),
+    Kind("token index", damaged_token_index),
     Kind("saved data set", damaged_data_set),
     Kind("tokenizer", damaged_tokenizer),
     Kind("place", odd_place),

@@ -16,6 +16,7 @@ import numpy as np
 from batchwright import sources
 from batchwright.index import LengthIndex
 from batchwright.sources.measures import MEASURES
+from batchwright.sources.token_files import DATATROVE
 
 if TYPE_CHECKING:
     from batchwright.typing import LengthArray
@@ -107,7 +108,7 @@ class Reading:
 
     def index(self, source: str) -> LengthIndex | None:
         """Open a source that is a length index, by its name. None: it is no index."""
-        if Path(source).suffix != ".index":
+        if Path(source).suffix != ".index" or source.endswith(DATATROVE):
             return None
         if self != Reading(no_cache=self.no_cache):
             raise click.UsageError(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
-from batchwright.sources import columnar, text_files
+from batchwright.sources import columnar, text_files, token_files
 from batchwright.sources.table import Columns, Table, reading
 
 
@@ -35,6 +35,8 @@ FORMATS = {
     **dict.fromkeys((".jsonl", ".ndjson"), Format("JSON lines", text_files.json_lines)),
     ".csv": Format("CSV", text_files.delimited, typed=False),
     ".tsv": Format("TSV", partial(text_files.delimited, delimiter=b"\t"), typed=False),
+    token_files.MEGATRON: Format("Megatron", token_files.megatron, columnar=True),
+    token_files.DATATROVE: Format("datatrove", token_files.datatrove, columnar=True),
 }
 """A new format is one function and one line here."""
 
@@ -95,6 +97,10 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
 def format_of(path: Path, *, lines: bool = False) -> Format | None:
     """Return the format that a suffix stands for, perhaps with that of a codec after it."""
     suffix = path.suffix.lower()
+    if suffix == token_files.MEGATRON and format_of(Path(path.stem)) is not None:
+        return None  # lhotse's index of the lines of a manifest, x.jsonl.idx
+    if path.name.lower().endswith(token_files.DATATROVE):
+        return FORMATS[token_files.DATATROVE]
     packed = suffix in text_files.CODECS
     if packed:
         suffix = Path(path.stem).suffix.lower()

@@ -2,6 +2,7 @@
 
 from batchwright.torch.audit import Audit
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, planned_sampler
+from batchwright.torch.data.flat_tokens import FlatTokens
 from batchwright.torch.data.images import ImageCollator, PatchCollator, patch_counts
 from batchwright.torch.data.length_warm_up import LengthWarmUp
 from batchwright.torch.data.pack_collator import PackCollator, document_block_mask, document_mask
@@ -24,6 +25,7 @@ from batchwright.torch.windows import Window, windows
 
 __all__ = [
     "Audit",
+    "FlatTokens",
     "GradientErrors",
     "ImageCollator",
     "LengthWarmUp",

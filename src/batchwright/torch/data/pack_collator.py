@@ -19,6 +19,7 @@ from batchwright.torch.data.samples import (
     PadValue,
     checked_pads,
     columns_of,
+    cut_rows,
     filled,
     flattened,
     has_length,
@@ -207,7 +208,7 @@ class PackCollator:
         for name in names:
             rows = columns[name]
             if most is not None:
-                rows = [row[:most] if has_length(row) else row for row in rows]
+                rows = cut_rows(rows, most)
             flat[name], lengths[name] = flattened(rows, name)
             first = next(iter(lengths))
             differ = np.flatnonzero(lengths[first] != lengths[name])
@@ -264,6 +265,8 @@ class PackedRow:
 
     def laid_out(self, flat: Tensor, pad: PadValue, name: Name) -> Tensor:
         """Put the tokens of all items, [total, …], into their places: [1, T, …]."""
+        if self.ids.size == self.lengths.size:  # no gaps
+            return flat.to(filled((), pad, flat.dtype, name).dtype, copy=True)[None]
         width, total = int(self.edges[-1]), int(self.lengths.sum())
         laid_out = filled((1, width, *flat.shape[1:]), pad, flat.dtype, name)
         before = np.cumsum(self.lengths) - self.lengths

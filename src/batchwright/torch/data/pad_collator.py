@@ -11,6 +11,7 @@ from torch import Tensor
 from batchwright._checks import budgets, check_choice, keep_whole
 from batchwright.errors import BudgetError, ColumnNotFoundError
 from batchwright.layout import Shape
+from batchwright.torch.data.flat_rows import FlatBatch, FlatRows
 from batchwright.torch.data.samples import (
     Name,
     Padding,
@@ -20,6 +21,7 @@ from batchwright.torch.data.samples import (
     checked_shapes,
     chosen_field,
     columns_of,
+    cut_rows,
     filled,
     fitting,
     flattened,
@@ -29,8 +31,8 @@ from batchwright.torch.data.samples import (
 )
 from batchwright.typing import Batch, Field, IntArray, Sample
 
-_Flat: TypeAlias = Mapping[Name, tuple[Tensor, IntArray]]
-"""Field → its concatenated rows, [total, …], and the length of each."""
+_Flat: TypeAlias = Mapping[Name, tuple[Tensor | FlatRows, IntArray]]
+"""Field → its rows, flat or concatenated, [total, …], and the length of each."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +137,27 @@ class PadCollator:
         """Collate the samples of one batch."""
         columns = columns_of(samples)
         padding = Padding.of(self.pad, list(columns), "PadCollator")
-        rows_of = {name: rows for name, rows in columns.items() if any(map(has_length, rows))}
-        flat = {name: flattened(rows, name) for name, rows in rows_of.items()}
+        rows_of = {
+            name: rows
+            for name, rows in columns.items()
+            if isinstance(rows, FlatRows) or any(map(has_length, rows))
+        }
+        flat = {name: _flat(rows, name) for name, rows in rows_of.items()}
         column_of = self._columns(flat)
         for name, column in column_of.items():
             limit = limit_of(self.max_length, column)
             if limit is not None and flat[name][1].max() > limit:
-                flat[name] = flattened([row[:limit] for row in rows_of[name]], name)
+                flat[name] = _flat(cut_rows(rows_of[name], limit), name)
         rows, widths = self._shape(flat, column_of, len(samples))
         padded: dict[Name, Tensor] = {}
         for name, (values, sizes) in flat.items():
-            shape = (len(sizes), widths[name], *values.shape[1:])
-            made = filled(shape, padding.for_field(name, values.dtype), values.dtype, name)
-            made[self._inside(sizes, widths[name])] = values.to(made.dtype)
+            pad, width = padding.for_field(name, values.dtype), widths[name]
+            if isinstance(values, FlatRows):
+                kind = filled((), pad, values.dtype, name).dtype
+                padded[name] = values.padded(width, pad, kind, left=self.side == "left")
+                continue
+            made = filled((len(sizes), width, *values.shape[1:]), pad, values.dtype, name)
+            made[self._inside(sizes, width)] = values.to(made.dtype)
             padded[name] = made
         batch = padding.batch(columns, padded, rows)
         extras: dict[str, Tensor] = {}
@@ -161,7 +171,8 @@ class PadCollator:
                 inside = self._inside(sizes, widths[chosen])
                 mask = option == "attention_mask"
                 extras[option] = inside.to(torch.int64) if mask else torch.from_numpy(sizes)
-        return assembled(samples[0], batch, extras)
+        first = batch if isinstance(samples, FlatBatch) else samples[0]
+        return assembled(first, batch, extras)
 
     def _columns(self, flat: _Flat) -> dict[Name, int | None]:
         """Return the column of the lengths that each sequence takes; None for its own longest."""
@@ -243,5 +254,11 @@ class PadCollator:
 
     def _inside(self, sizes: IntArray, width: int) -> Tensor:
         """Return where tokens are, bool[rows, width]."""
-        places, lengths = torch.arange(width), torch.from_numpy(sizes)[:, None]
-        return places >= width - lengths if self.side == "left" else places < lengths
+        places, lengths = np.arange(width, dtype=np.int32), sizes.astype(np.int32)[:, None]
+        left = self.side == "left"
+        return torch.from_numpy(places >= width - lengths if left else places < lengths)
+
+
+def _flat(rows: Sequence[Field], name: Name) -> tuple[Tensor | FlatRows, IntArray]:
+    """Return the rows of a field, flat or concatenated, and their lengths."""
+    return (rows, rows.lengths) if isinstance(rows, FlatRows) else flattened(rows, name)

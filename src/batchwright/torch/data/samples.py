@@ -12,13 +12,14 @@ from torch.utils.data import Dataset
 
 from batchwright.errors import BudgetError, ColumnNotFoundError, LengthsError, PlanError
 from batchwright.layout import Shape
+from batchwright.torch.data.flat_rows import FlatBatch, FlatRows
 from batchwright.torch.data.trees import Parts
 from batchwright.typing import Batch, Field, IntArray, Sample
 
 Name: TypeAlias = str | int
 """A field of a sample: its key in a dict, its position in a tuple."""
 
-Columns: TypeAlias = dict[Name, list[Field]]
+Columns: TypeAlias = dict[Name, Sequence[Field]]
 """The samples of a batch by field: the values of each."""
 
 PadValue: TypeAlias = float | bool
@@ -44,9 +45,11 @@ def columns_of(samples: Sequence[Sample]) -> Columns:
     """Turn samples (dicts, tuples, or single sequences) into columns."""
     if not samples:
         raise LengthsError("there is no sample to collate, expected a batch of at least one.")
+    if isinstance(samples, FlatBatch):
+        return {**samples.fields, **{name: [*row] for name, row in samples.columns.items()}}
     first = samples[0]
     kind = next((kind for kind in (Mapping, tuple) if isinstance(first, kind)), object)
-    columns: Columns = {name: [] for name in _fields_of(first)}
+    columns: dict[Name, list[Field]] = {name: [] for name in _fields_of(first)}
     for row, sample in enumerate(samples):
         if not isinstance(sample, kind):
             raise LengthsError(
@@ -61,7 +64,7 @@ def columns_of(samples: Sequence[Sample]) -> Columns:
                     "Return the same fields for every sample."
                 )
             column.append(fields[name])
-    return columns
+    return {**columns}
 
 
 def _fields_of(sample: Sample) -> Parts:
@@ -72,6 +75,8 @@ def _fields_of(sample: Sample) -> Parts:
 
 def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
     """Concatenate the rows of a field: a tensor [total, …], and int64[rows], their lengths."""
+    if isinstance(rows, FlatRows):
+        return rows.flat(), rows.lengths
     for row, value in enumerate(rows):
         if not has_length(value):
             raise LengthsError(
@@ -93,6 +98,13 @@ def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
             "differ in their first dimension only, and hold numbers."
         ) from error
     return flat, lengths
+
+
+def cut_rows(rows: Sequence[Field], limit: int) -> Sequence[Field]:
+    """Cut longer rows of a field to a limit."""
+    if isinstance(rows, FlatRows):
+        return rows.cut(limit)
+    return [row[:limit] if has_length(row) else row for row in rows]
 
 
 def _tensor(values: Field, *, of_python: bool = False) -> Tensor:
@@ -209,7 +221,7 @@ class Padding:
     @staticmethod
     def of(given: Pads, names: Sequence[Name], owner: str) -> "Padding":
         """Return the padding of fields: one value for all but `MEANT`, or values by name."""
-        checked = checked_pads(given, owner)
+        checked = given if type(given) is int else checked_pads(given, owner)
         named = checked if isinstance(checked, dict) else {}
         for name in named:
             if name not in names:

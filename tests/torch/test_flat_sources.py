@@ -1,0 +1,189 @@
+"""Flat tokens out of Arrow, Hugging Face datasets and files: the rows that they hold, in order."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import batchwright as bw
+from batchwright.errors import ColumnNotFoundError, LengthsError, SourceError
+from batchwright.torch import FlatTokens
+from tests.sources.token_files import write_datatrove, write_fairseq, write_megatron
+
+LISTS = [[1], [2, 3], [], [4, 5, 6], [7, 8]]
+
+
+def copied(value):
+    return pickle.loads(pickle.dumps(value))  # noqa: S301
+
+
+def rows_of(dataset):
+    return [sample["input_ids"].tolist() for sample in dataset]
+
+
+def assert_holds(dataset, lists):
+    for each in (dataset, copied(dataset)):
+        assert rows_of(each) == lists
+        assert each.lengths.tolist() == [len(row) for row in lists]
+        batch = each.__getitems__(list(range(len(lists)))[::-1])
+        assert [sample["input_ids"].tolist() for sample in batch] == lists[::-1]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(LISTS),
+        pa.array(LISTS, pa.large_list(pa.uint16())),
+        pa.array([[9, 9], *LISTS, [9]]).slice(1, 5),
+        pa.chunked_array([pa.array(LISTS[:2]), pa.array([], pa.list_(pa.int64())), LISTS[2:]]),
+        pa.chunked_array([pa.array([[9], *LISTS[:3]]).slice(1), pa.array(LISTS[3:])]),
+    ],
+    ids=["list", "large list", "slice", "chunks", "chunks of slices"],
+)
+def test_lists_of_arrow(array):
+    assert_holds(FlatTokens.from_arrow(array), LISTS)
+
+
+def test_lists_of_a_fixed_size():
+    array = pa.array([[1, 2], [3, 4], [5, 6], [7, 8]], pa.list_(pa.int32(), 2)).slice(1, 2)
+    assert_holds(FlatTokens.from_arrow(array), [[3, 4], [5, 6]])
+
+
+def test_arrow_is_not_copied():
+    array = pa.array(LISTS, pa.list_(pa.uint16()))
+    tokens = FlatTokens.from_arrow(array).__getitems__([0]).fields["input_ids"].tokens
+    assert tokens.ctypes.data == array.values.buffers()[1].address
+
+
+def test_columns_of_a_table():
+    table = pa.table({
+        "input_ids": LISTS,
+        "labels": [[-token for token in row] for row in LISTS],
+        "is_answer": [[token > 2 for token in row] for row in LISTS],
+        "weight": [0.5, 1.0, 2.0, 3.0, 4.0],
+        "text": list("abcde"),
+    })  # fmt: skip
+    sample = FlatTokens.from_arrow(table)[1]
+    assert [*sample] == ["input_ids", "labels", "is_answer", "weight"]
+    assert sample["labels"].tolist() == [-2, -3]
+    assert sample["is_answer"].tolist() == [False, True]
+    assert sample["weight"] == 1.0
+    assert [*FlatTokens.from_arrow(table, fields=["labels"])[0]] == ["labels"]
+    own = FlatTokens.from_arrow(table, fields=["input_ids"], labels=True)[3]
+    assert own["labels"].tolist() == own["input_ids"].tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (pa.array([[1], None]), LengthsError, "has 1 nulls"),
+        (pa.array([[1, None]]), LengthsError, "holds 1 nulls"),
+        (pa.array(["a"]), ColumnNotFoundError, "holds lists of numbers"),
+        (pa.array([1, 2]), ColumnNotFoundError, "none of the columns"),
+        (pa.array([["a"]]), ColumnNotFoundError, "none of the columns .'input_ids'. holds"),
+        (pa.array([[[1]]]), ColumnNotFoundError, "none of the columns .*"),
+        (
+            pa.table({"a": [[1]], "b": [[1, 2]]}),
+            LengthsError,
+            "'b' are not as long as those of 'a'",
+        ),
+        ([[1], [2]], LengthsError, "has list; expected lists of numbers"),
+    ],
+    ids=["null", "null inside", "text", "numbers", "lists of text", "nested", "lengths", "list"],
+)
+def test_what_is_no_list_of_numbers_is_refused(data, error, message):
+    with pytest.raises(error, match=message):
+        FlatTokens.from_arrow(data)
+
+
+def test_columns_that_are_missing_or_no_numbers_are_refused():
+    table = pa.table({"input_ids": [[1]], "text": ["a"]})
+    with pytest.raises(ColumnNotFoundError, match="no column 'tokens', expected one of"):
+        FlatTokens.from_arrow(table, fields=["tokens"])
+    with pytest.raises(LengthsError, match="'text' is of type string; expected numbers"):
+        FlatTokens.from_arrow(table, fields=["input_ids", "text"])
+
+
+def test_a_hugging_face_dataset_as_it_was_selected(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    lists = [[index] * (index % 4) for index in range(40)]
+    made = datasets.Dataset.from_dict({"input_ids": lists, "number": range(40)})
+    made.save_to_disk(tmp_path / "saved", num_shards=3)
+    assert_holds(FlatTokens.open(tmp_path / "saved"), lists)
+    mapped = datasets.load_from_disk(tmp_path / "saved")
+    for dataset in (
+        mapped,
+        mapped.shuffle(seed=0),
+        mapped.select([5, 3, 3, 39]),
+        mapped.select(range(10, 20)),
+        mapped.filter(lambda number: number > 30, input_columns="number"),
+        mapped.shuffle(seed=0).select([2, 1]).with_format("numpy"),
+        datasets.concatenate_datasets([made, mapped.select([1, 0])]),
+    ):
+        flat = FlatTokens.from_arrow(dataset)
+        plain = dataset.with_format(None)
+        assert_holds(flat, list(plain["input_ids"]))
+        assert [sample["number"] for sample in flat] == list(plain["number"])
+        assert flat.lengths.tolist() == bw.read_lengths(dataset, column="input_ids").tolist()
+    assert len(pickle.dumps(FlatTokens.open(tmp_path / "saved"))) < 1_000
+    datasets.enable_progress_bars()
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_arrow_files_are_mapped(tmp_path, kind):
+    path = tmp_path / "a.arrow"
+    table = pa.table({"input_ids": LISTS})
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    before = pa.total_allocated_bytes()
+    dataset = FlatTokens.open(path)
+    assert pa.total_allocated_bytes() == before
+    assert_holds(dataset, LISTS)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+@pytest.mark.parametrize("name", ["a.idx", "a.bin"])
+def test_megatron(tmp_path, dtype, name):
+    write_megatron(tmp_path / "a.idx", LISTS, dtype=dtype)
+    assert_holds(FlatTokens.open(tmp_path / name), LISTS)
+    assert len(pickle.dumps(FlatTokens.open(tmp_path / name))) < 300
+
+
+def test_fairseq(tmp_path):
+    write_fairseq(tmp_path / "a.idx", LISTS)
+    assert_holds(FlatTokens.open(tmp_path / "a.idx"), LISTS)
+
+
+@pytest.mark.parametrize("item", [2, 4])
+@pytest.mark.parametrize("name", ["a.ds.index", "a.ds"])
+def test_datatrove(tmp_path, item, name):
+    write_datatrove(tmp_path / "a.ds", LISTS, item=item)
+    assert_holds(FlatTokens.open(tmp_path / name), LISTS)
+
+
+def test_several_files_are_one_data_set(tmp_path):
+    for number, lists in enumerate((LISTS, [[11, 12]], LISTS[:1])):
+        write_datatrove(tmp_path / f"{number}.ds", lists)
+    expected = [*LISTS, [11, 12], *LISTS[:1]]
+    dataset = FlatTokens.open(tmp_path)
+    assert_holds(dataset, expected)
+    assert dataset.lengths.tolist() == bw.read_lengths(tmp_path).tolist()
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    write_megatron(tmp_path / "a.idx", LISTS)
+    (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:-1])
+    with pytest.raises(SourceError, match=r"a.bin has 15 bytes, and by a.idx 8 tokens of 2"):
+        FlatTokens.open(tmp_path / "a.idx")
+    (tmp_path / "a.bin").unlink()
+    with pytest.raises(SourceError, match=r"there is no file of tokens .*a.bin"):
+        FlatTokens.open(tmp_path / "a.idx")
+    write_datatrove(tmp_path / "b.ds", LISTS)
+    (tmp_path / "b.ds").write_bytes(b"12345")
+    with pytest.raises(SourceError, match=r"b.ds has 5 bytes, and by b.ds.index 8 tokens"):
+        FlatTokens.open(tmp_path / "b.ds")
+    np.save(tmp_path / "c.npy", np.arange(3))
+    with pytest.raises(SourceError, match=r"does not say where samples are; expected .idx"):
+        FlatTokens.open(tmp_path / "c.npy")
