@@ -162,3 +162,33 @@ def test_saved_and_damaged(dataset, tmp_path) -> None:
     with pytest.raises(SourceError, match="no rows"):
         sources.read_lengths(tmp_path / "saved")
     shutil.rmtree(tmp_path / "saved")
+
+
+def test_lists_of_a_shuffled_dataset_are_not_taken(monkeypatch) -> None:
+    rows = [list(range(i % 7)) if i % 10 else None for i in range(60)]
+    dataset = datasets.Dataset.from_dict({"input_ids": rows})
+    halves = datasets.concatenate_datasets([dataset.select(range(9, 60)), dataset.select([1, 2])])
+    for each in (dataset.shuffle(seed=0), halves.shuffle(seed=0)):
+        given = each["input_ids"]
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets.Dataset, "iter", None)
+            with pytest.raises(LengthsError, match=f"row {list(given).index(None)} of"):
+                sources.read_lengths(each)
+            whole = each.select([row for row, values in enumerate(given) if values is not None])
+            expected = [len(values) for values in given if values is not None]
+            assert sources.read_lengths(whole).tolist() == expected
+
+
+def test_the_items_of_lists_are_not_read(dataset, tmp_path) -> None:
+    import pyarrow as pa
+
+    long = datasets.Dataset.from_dict({"input_ids": [[0] * 5_000] * 200})
+    long.save_to_disk(tmp_path / "saved")
+    usual = pa.default_memory_pool()
+    counting = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counting)
+    try:
+        assert set(sources.read_lengths(tmp_path / "saved")) == {5_000}
+    finally:
+        pa.set_memory_pool(usual)
+    assert 0 < counting.max_memory() < 1_000_000  # of 8,000,000

@@ -72,7 +72,7 @@ def test_a_measure_that_does_not_fit_is_refused(write, name) -> None:
         ),
         (["a b"], "items", "holds text: pass measure=.*not 'items'"),
         ([[1, 2]], "words", "holds lists: pass measure=None or 'items', not 'words'"),
-        ([3], "words", "holds numbers: pass measure=None, not 'words'"),
+        ([3], "words", "holds numbers: pass measure=None or 'milliseconds', not 'words'"),
         ([3.0], "items", "holds numbers"),
     ):
         with pytest.raises(SourceError, match=message):

@@ -78,7 +78,8 @@ def plan(
     """Plan the batches of one epoch over the lengths in SOURCE.
 
     SOURCE holds one length per sample, or a column to measure: .npy, .parquet, .arrow, .jsonl
-    or .csv; or it is an .index of lengths. Give one of --max-tokens, --pack and --batch-size.
+    or .csv. Or it is an .index of lengths, or an .idx or .ds.index of tokens. Give one of
+    --max-tokens, --pack and --batch-size.
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")

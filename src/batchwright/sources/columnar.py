@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Columns, checked, native_file
+from batchwright.sources.table import Batches, Columns, checked, native_file, sizes_only
 
 _BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 1 << 16
@@ -49,8 +49,11 @@ def parquet(path: Path) -> Columns:
         return tuple(file.schema_arrow.names), batches
 
 
-def arrow(path: Path) -> Columns:
-    """Open an Arrow IPC file, in the file or the stream format."""
+def arrow(path: Path, *, sizes: bool = False) -> Columns:
+    """Open an Arrow IPC file, in the file or the stream format.
+
+    With `sizes`, items of lists in a stream are nulls: only how many there are is read.
+    """
     import pyarrow as pa
 
     with path.open("rb") as file:
@@ -81,7 +84,9 @@ def arrow(path: Path) -> Columns:
                 if batch is None:
                     break
                 # A copy: the file may be overwritten while the values are used.
-                yield pa.concat_arrays([checked(batch.column(0))]), source.tell() / size
+                values = batch.column(0)
+                copy = sizes_only(values) if sizes else pa.concat_arrays([checked(values)])
+                yield copy, source.tell() / size
             # A stream cut between two batches reads without complaint; only its end is missing.
             end = source.tell()
             source.seek(end - len(_END_OF_STREAM))

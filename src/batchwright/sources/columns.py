@@ -14,16 +14,17 @@ import numpy as np
 from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
 from batchwright.sources import files
-from batchwright.sources.measures import numbers_of_text
+from batchwright.sources.measures import MILLISECONDS, numbers_of_text
 from batchwright.sources.table import (
     Batches,
     Place,
     Table,
     Values,
-    checked,
     kind_of,
+    nulls_of,
     plain,
     reading,
+    sizes_only,
     type_of,
 )
 from batchwright.typing import Field
@@ -37,6 +38,7 @@ LENGTH_COLUMNS = (
 )
 ITEM_COLUMNS = ("input_ids",)
 TEXT_COLUMNS = ("text",)
+DURATION_COLUMNS = ("duration",)
 
 _DATASET_ROWS = 4096
 
@@ -81,7 +83,7 @@ class Source(NamedTuple):
                 if not len(values):
                     continue
                 place = Place(table.name, column, row)
-                if measure is None and not table.typed:
+                if measure in {None, MILLISECONDS} and not table.typed:
                     values = numbers_of_text(values, place)
                 yield values, place, (number + fraction) / len(self.tables)
                 row += len(values)
@@ -89,10 +91,11 @@ class Source(NamedTuple):
             raise SourceError(f"{self.name} has no rows.")
 
 
-def source_of(given: object, *, lines: bool = False) -> Source:
+def source_of(given: object, *, lines: bool = False, sizes: bool = False) -> Source:
     """Find out what a path, a pattern or a `datasets.Dataset` stands for.
 
-    With `lines`, also a `.txt` is taken, in which every line is a sample.
+    With `lines`, also a `.txt` is taken, in which every line is a sample. With `sizes`, what lists
+    hold may be left out: nulls stand for it.
     """
     if type(given).__module__.partition(".")[0] == "datasets":
         return _live(given)
@@ -106,7 +109,7 @@ def source_of(given: object, *, lines: bool = False) -> Source:
     formats = map(files.format_of, paths)
     return Source(
         str(path),
-        [partial(files.open_file, each, lines=lines) for each in paths],
+        [partial(files.open_file, each, lines=lines, sizes=sizes) for each in paths],
         all(format_ is not None and format_.columnar for format_ in formats),
         partial(files.contents, paths),
         partial(files.state, paths),
@@ -123,11 +126,14 @@ def _live(dataset: datasets.Dataset) -> Source:
         )
 
     def batches(column: str) -> Batches:
-        seen = 0
+        seen, stored, rows = 0, dataset.data.column(column), getattr(dataset, "_indices", None)
+        if rows is not None and stored.num_chunks and kind_of(stored) == "lists":
+            yield from _selected(list(map(sizes_only, stored.chunks)), rows.column(0))
+            return
         for batch in dataset.select_columns([column]).with_format("arrow").iter(_DATASET_ROWS):
             seen += batch.num_rows
             for chunk in batch.column(column).chunks:
-                yield checked(chunk), seen / dataset.num_rows
+                yield sizes_only(chunk), seen / dataset.num_rows
 
     def fingerprint() -> str | None:
         value = getattr(dataset, "_fingerprint", None)
@@ -137,6 +143,19 @@ def _live(dataset: datasets.Dataset) -> Source:
     return Source(table.name, [lambda: table], True, fingerprint, fingerprint)
 
 
+def _selected(stored: Sequence[Any], rows: Any) -> Batches:
+    """Select rows of lists, of which only the sizes are known: to take lists is slow."""
+    import pyarrow.compute as pc
+
+    sizes = np.concatenate([pc.list_value_length(each).fill_null(0).to_numpy() for each in stored])
+    is_null = np.concatenate([each.is_null().to_numpy(zero_copy_only=False) for each in stored])
+    seen = 0
+    for chunk in rows.chunks:
+        taken = chunk.to_numpy()
+        seen += taken.size
+        yield nulls_of(sizes[taken], is_null[taken]), seen / len(rows)
+
+
 def choose(
     names: Sequence[str], column: str | None, *, source: str, measure: str | None = None
 ) -> str:
@@ -144,7 +163,8 @@ def choose(
 
     Without `column`, the only column is taken; of several, the one whose name is listed in
     `LENGTH_COLUMNS`, else in `ITEM_COLUMNS`. With `measure="items"` it is the one listed in
-    `ITEM_COLUMNS`, and with a measure of text the one listed in `TEXT_COLUMNS`.
+    `ITEM_COLUMNS`, with `"milliseconds"` in `DURATION_COLUMNS`, and with a measure of text in
+    `TEXT_COLUMNS`.
     """
     if column is None and names and all(name.strip().isdecimal() for name in names):
         raise SourceError(
@@ -155,14 +175,19 @@ def choose(
         items = [name for name in names if name in ITEM_COLUMNS]
         lengths = [name for name in names if name in LENGTH_COLUMNS]
         texts = [name for name in names if name in TEXT_COLUMNS]
-        known = {None: lengths or items, "items": items}.get(measure, texts)
+        durations = [name for name in names if name in DURATION_COLUMNS]
+        known = {None: lengths or items, "items": items, MILLISECONDS: durations}.get(
+            measure, texts
+        )
         found = names if len(names) == 1 else known
         column = found[0] if len(found) == 1 else None
     if column is not None and names.count(column) == 1:
         return column
     listed = f"It has {one_line(', '.join(map(repr, names)) or 'no columns', 300)}."
     if column is None:
-        raise SourceError(f"{source}: say which column to take the lengths from. {listed}")
+        seconds = measure is None and any(name in DURATION_COLUMNS for name in names)
+        hint = f" For those of 'duration', pass measure={MILLISECONDS!r}." if seconds else ""
+        raise SourceError(f"{source}: say which column to take the lengths from. {listed}{hint}")
     if column in names:
         raise SourceError(
             f"{source} has {names.count(column)} columns named {column!r}. Rename all but one."

@@ -24,6 +24,7 @@ class Format(NamedTuple):
     open: Callable[[Path], Columns]
     columnar: bool = False  # whether one column is read by itself, and needs no parsing
     typed: bool = True  # False where every value is text
+    sizes: Callable[[Path], Columns] | None = None  # opens it for how many items lists have
 
 
 _LINES = Format("text", text_files.lines)
@@ -31,7 +32,10 @@ _LINES = Format("text", text_files.lines)
 FORMATS = {
     ".npy": Format(".npy", columnar.npy, columnar=True),
     ".parquet": Format("Parquet", columnar.parquet, columnar=True),
-    **dict.fromkeys((".arrow", ".feather", ".ipc"), Format("Arrow", columnar.arrow, columnar=True)),
+    **dict.fromkeys(
+        (".arrow", ".feather", ".ipc"),
+        Format("Arrow", columnar.arrow, columnar=True, sizes=partial(columnar.arrow, sizes=True)),
+    ),
     **dict.fromkeys((".jsonl", ".ndjson"), Format("JSON lines", text_files.json_lines)),
     ".csv": Format("CSV", text_files.delimited, typed=False),
     ".tsv": Format("TSV", partial(text_files.delimited, delimiter=b"\t"), typed=False),
@@ -74,11 +78,16 @@ def files_of(source: Path) -> list[Path]:
     raise SourceNotFoundError(f"There is no file or directory {source}.")
 
 
-def open_file(path: Path, *, lines: bool = False) -> Table:
-    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line."""
+def open_file(path: Path, *, lines: bool = False, sizes: bool = False) -> Table:
+    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line.
+
+    With `sizes`, what lists hold may be left out: nulls stand for it.
+    """
     with reading(str(path), "a file"):
         size = path.stat().st_size
     format_ = format_of(path, lines=lines)
+    if format_ is None and path.suffix.lower() == ".json":  # as manifests of NeMo are named
+        format_ = FORMATS[".jsonl"]
     if format_ is None:
         raise SourceError(
             f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
@@ -88,7 +97,7 @@ def open_file(path: Path, *, lines: bool = False) -> Table:
     if size == 0:
         raise SourceError(f"{path} is empty: it has 0 bytes.")
     with reading(str(path), format_.kind):
-        columns, batches = format_.open(path)
+        columns, batches = ((sizes and format_.sizes) or format_.open)(path)
     per_byte = _ROWS_PER_COLUMNAR_BYTE if format_.columnar else _ROWS_PER_BYTE
     most_rows = max(_ALWAYS_BELIEVED, per_byte * size)
     return Table(str(path), format_.kind, columns, batches, format_.typed, most_rows)

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from batchwright.sources.table import Array
 
 TEXT_MEASURES = ("characters", "words", "bytes", "tokens")
-MEASURES = (*TEXT_MEASURES, "items")
+MILLISECONDS = "milliseconds"
+MEASURES = (*TEXT_MEASURES, "items", MILLISECONDS)
 
 _FITTING: dict[Kind | None, tuple[str | None, ...]] = {
-    "numbers": (None,),
+    "numbers": (None, MILLISECONDS),
     "text": TEXT_MEASURES,
     "lists": (None, "items"),
     "binary": ("bytes",),
@@ -91,11 +92,14 @@ def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndar
         expected = " or ".join(map(repr, fitting))
         instead = "" if measure.name is None else f", not {measure.name!r}"
         raise SourceError(f"{place} holds {kind}: pass measure={expected}{instead}.")
-    if isinstance(values, np.ndarray):
+    if kind == "numbers":
+        if not isinstance(values, np.ndarray):
+            # A copy, so that neither a batch nor a mapped file is kept alive.
+            values = np.array(values.to_numpy(zero_copy_only=False))
+        if measure.name == MILLISECONDS:
+            with np.errstate(over="ignore"):
+                values = np.rint(values.astype(np.float64) * 1000)
         yield _whole_numbers(values, place)
-    elif kind == "numbers":
-        # A copy, so that neither a batch nor a mapped file is kept alive.
-        yield _whole_numbers(np.array(values.to_numpy(zero_copy_only=False)), place)
     elif measure.count_tokens is not None:
         for start in range(0, len(values), _TOKENIZED_ROWS):
             texts: Any = values[start : start + _TOKENIZED_ROWS]
@@ -143,7 +147,7 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
         first = int(np.argmin(whole))
         raise LengthsError(
             f"{place.row(first)} is {values[first]}, which is not an integer of 64 bits. "
-            "Round or filter the column."
+            "Round or filter the column; of seconds, pass measure='milliseconds'."
         )
     return numbers.astype(np.int64)
 

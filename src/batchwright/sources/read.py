@@ -48,14 +48,17 @@ def read_lengths(
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,
-            `.csv`, `.tsv`; the text formats also as `.gz`, `.bz2`, `.zst` or `.lz4`); a directory
+            `.csv`, `.tsv`; the text formats also as `.gz`, `.bz2`, `.zst` or `.lz4`); the index of
+            a tokenised corpus: `.idx` of Megatron or fairseq, `.ds.index` of datatrove; a directory
             of such files, or a pattern such as `"data/train-*.parquet"`, read in the order of
             their names; a directory written by `datasets.save_to_disk`; or a `datasets.Dataset`.
         column: By default the only one; of several the one named `length`, `num_tokens` or the
-            like, else `input_ids`; with a measure of text, the one named `text`.
+            like, else `input_ids`; with a measure of text, the one named `text`; in milliseconds,
+            `duration`. An `.idx` has also `document_length`: documents of several sequences.
         measure: How a column that is not of integers becomes lengths: `"characters"` (Unicode code
             points), `"words"` (as in `str.split()`), `"bytes"` (of UTF-8), `"tokens"` (needs
-            `tokenizer`), or `"items"` (of a list). By default integers and whole floats are
+            `tokenizer`), `"items"` (of a list), or `"milliseconds"` (of seconds, such as the
+            `duration` in a manifest of lhotse or NeMo). By default integers and whole floats are
             lengths, and the items of lists are counted; text needs a measure.
         tokenizer: The path of a `tokenizer.json` or of a directory that holds one, a tokenizer of
             `tokenizers` or `transformers`, or a function from a list of texts to a list of their
@@ -88,7 +91,7 @@ def read_lengths(
         array([4, 2])
     """
     how = measure_of(measure, tokenizer)
-    found = source_of(source)
+    found = source_of(source, sizes=True)
     folder = cache_directory(cache=cache)
     before, file = found.state(), None
     # Where hashing the content takes as long as measuring it, nothing is kept.

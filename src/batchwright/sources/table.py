@@ -103,6 +103,35 @@ def checked(values: Array) -> Array:
     return values
 
 
+def sizes_only(values: Array) -> Array:
+    """Replace the items of lists by nulls, which take no memory; copy and check other values.
+
+    Of lists in a mapped file, only the offsets are then read.
+    """
+    import pyarrow as pa
+
+    lists: Any = values
+    is_list = pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
+    if not is_list or not len(lists):
+        return pa.concat_arrays([checked(values)])
+    lists.validate()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    sizes = np.diff(offsets)
+    if offsets[0] < 0 or (sizes < 0).any() or offsets[-1] > len(lists.values):
+        raise SourceError("the offsets of its lists are damaged.")
+    return nulls_of(sizes, lists.is_null().to_numpy(zero_copy_only=False))
+
+
+def nulls_of(sizes: np.ndarray, is_null: np.ndarray) -> Array:
+    """Make lists of so many nulls each, some of them null themselves."""
+    import pyarrow as pa
+
+    offsets: Any = pa.array(np.append(0, np.cumsum(sizes)))
+    mask: Any = pa.array(is_null) if is_null.any() else None
+    made: Array = pa.LargeListArray.from_arrays(offsets, pa.nulls(int(sizes.sum())), mask=mask)
+    return made
+
+
 def kind_of(values: Values) -> Kind | None:
     """Return what values are, or None where all of them are null."""
     if isinstance(values, np.ndarray):
