@@ -1,8 +1,8 @@
-"""Train with Lightning: a data module over the batches of a planner.
+"""Train with Lightning, on the batches of a planner.
 
     python examples/loops/lightning_trainer.py
 
-Lightning calls `set_epoch`, accumulates, and keeps the position of the loader in its checkpoints.
+Lightning accumulates what was planned, and its checkpoints know which samples were seen.
 """
 
 import lightning
@@ -11,36 +11,25 @@ from byte_model import Net, loss_sum, samples
 from torch import Tensor
 
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanLoader
+from batchwright.integrations.lightning import PlanDataModule
+from batchwright.torch import PadCollator
 
 EPOCHS = 2
 
 
-class Planned(lightning.LightningDataModule):
-    """The batches of a planner."""
-
-    def __init__(self, dataset: list[dict[str, Tensor]], planner: bw.Planner):
-        super().__init__()
-        self.dataset, self.planner = dataset, planner
-
-    def train_dataloader(self) -> PlanLoader:
-        """Return the loader; the rank comes from torch.distributed."""
-        return PlanLoader(self.dataset, self.planner, collate_fn=PadCollator())
-
-
 class Model(lightning.LightningModule):
-    """A model of bytes whose loss is divided by a constant, so that all tokens count the same."""
+    """A model of bytes, in whose updates all tokens count the same."""
 
-    def __init__(self, tokens_per_batch: float):
+    def __init__(self) -> None:
         super().__init__()
-        self.net, self.tokens_per_batch = Net(), tokens_per_batch
+        self.net = Net()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Return the loss; a mean per batch would give tokens of short batches more weight."""
+        """Return the loss; the mean of a batch would give tokens of short ones more weight."""
         total = loss_sum(self.net, batch)
         tokens = batch["labels"].ne(-100).sum()
         self.log("loss", total / tokens, on_step=False, on_epoch=True, batch_size=int(tokens))
-        return total / self.tokens_per_batch
+        return self.trainer.datamodule.mean(total)
 
     def on_train_epoch_end(self) -> None:
         """Print the mean loss."""
@@ -59,12 +48,12 @@ def main() -> None:
     planner = bw.Planner(lengths, batching=bw.TokenBudget(4_096), accumulate=2)
     trainer = lightning.Trainer(
         max_epochs=EPOCHS,
-        accumulate_grad_batches=planner.accumulate,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    trainer.fit(Model(int(lengths.sum()) / len(planner)), Planned(dataset, planner))
+    data = PlanDataModule(dataset, planner, collate_fn=PadCollator())
+    trainer.fit(Model(), datamodule=data)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class Module(L.LightningModule):
     def training_step(self, batch, _):
         scores = self.layers(batch["input_ids"]).transpose(1, 2)
         loss = torch.nn.functional.cross_entropy(scores, batch["labels"], reduction="sum")
-        return loss / (lengths.sum() / len(planner))
+        return self.trainer.datamodule.mean(loss)
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters())
 module = Module()

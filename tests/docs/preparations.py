@@ -4,8 +4,10 @@ A page with code is prepared by the function that `PREPARED` names for it. It ge
 the page's commands run in, and returns the names that the page's Python blocks begin with.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -110,8 +112,11 @@ def a_transformer(folder: Path) -> Names:
     return {"lengths": LENGTHS[:80], "dataset": samples, "model": LlamaForCausalLM(settings)}
 
 
-def samples_of_torch(folder: Path) -> Names:
-    return {"lengths": LENGTHS[:80], "dataset": _samples(LENGTHS[:80])}
+def a_language_model_with_a_logger(folder: Path) -> Names:
+    """A language model; TensorBoard writes files itself, without the seconds TensorFlow takes."""
+    name = "tensorboard.compat.notf"
+    sys.modules.setdefault(name, ModuleType(name))
+    return a_language_model(folder)
 
 
 def samples_of_numpy(folder: Path) -> Names:
@@ -154,7 +159,8 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/frameworks/torch.md": a_language_model,
     "docs/frameworks/transformers.md": a_transformer,
     "docs/frameworks/accelerate.md": nothing,
-    "docs/frameworks/lightning.md": samples_of_torch,
+    "docs/frameworks/lightning.md": nothing,
+    "docs/frameworks/monitoring.md": a_language_model_with_a_logger,
     "docs/frameworks/keras.md": samples_of_numpy,
     "docs/frameworks/compiled.md": samples_of_numpy,
     "docs/frameworks/streams.md": nothing,

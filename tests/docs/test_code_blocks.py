@@ -106,7 +106,9 @@ def test_what_is_not_run_has_a_reason_that_is_needed() -> None:
     assert reasons == {None, *NOT_RUN.values()}
 
 
-@pytest.mark.parametrize(("page", "lines"), [("torch", 4), ("accelerate", 4), ("transformers", 3)])
+@pytest.mark.parametrize(
+    ("page", "lines"), [("torch", 4), ("accelerate", 4), ("transformers", 3), ("lightning", 6)]
+)
 def test_a_plan_takes_few_lines(page: str, lines: int) -> None:
     text = (ROOT / f"docs/frameworks/{page}.md").read_text(encoding="utf-8")
     (diff,) = [block.code for block in blocks_of(text) if block.language == "diff"]

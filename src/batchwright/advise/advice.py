@@ -107,22 +107,15 @@ trainer.train()
 _LIGHTNING = """\
 import batchwright as bw
 import lightning
-from batchwright.torch import PadCollator, PlanBatchSampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from batchwright.integrations.lightning import PlanDataModule
+from batchwright.torch import PadCollator
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
-loader = StatefulDataLoader(  # resumes in the middle of an epoch; a DataLoader does not
-    dataset, batch_sampler=PlanBatchSampler(planner), collate_fn=PadCollator({collate})
-)
-trainer = lightning.Trainer(
-    max_epochs=EPOCHS,
-    accumulate_grad_batches=planner.accumulate,
-    precision="{lightning}",
-    use_distributed_sampler=False,
-)
-# module is your LightningModule. Its training_step returns the sum of the loss, divided by a
-# constant such as lengths.sum() / len(planner): a mean per batch would be a mean of means.
-trainer.fit(module, loader)
+data = PlanDataModule(dataset, planner, collate_fn=PadCollator({collate}))
+trainer = lightning.Trainer(max_epochs=EPOCHS, precision="{lightning}")
+# module is your LightningModule. Its training_step returns self.trainer.datamodule.mean(loss_sum)
+# with the sum of the batch's loss: the mean of a batch would lead to a mean of means.
+trainer.fit(module, datamodule=data)
 """
 
 _KERAS = """\
