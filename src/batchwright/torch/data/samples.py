@@ -84,7 +84,8 @@ def flattened(rows: Sequence[Field], name: Name) -> tuple[Tensor, IntArray]:
                 "other samples a sequence."
             )
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    filled = [row for row in rows if len(row)]  # an empty list has no type of its own
+    filled = [row for row in rows if len(row)]
+    filled = filled or [row for row in rows if not isinstance(row, list)]  # lists have no type
     try:
         if any(isinstance(row, Tensor) for row in filled):
             flat = _tensor(torch.cat([torch.as_tensor(row) for row in filled]))
