@@ -32,6 +32,7 @@ FLOORS = [
         ),
         *(
             "plans",
+            "rank_batches",
             "refitting",
             "resume",
             "sharding",

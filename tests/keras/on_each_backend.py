@@ -1,5 +1,6 @@
 """What holds on every backend of Keras; `test_backends.py` runs this file once for each."""
 
+import json
 import pickle
 
 import keras
@@ -42,6 +43,14 @@ def padded(indices):
     longest = LENGTHS[indices].max()
     weights = np.arange(longest) < LENGTHS[indices][:, None]
     return FEATURES[indices, :longest], TARGETS[indices, :longest], weights.astype("float32")
+
+
+def in_one_shape(indices):
+    """Fetch sequences in eight rows of four, some of them empty: compiled once."""
+    made = [np.zeros((8, 4, *each.shape[2:]), "float32") for each in padded(indices)]
+    for whole, part in zip(made, padded(indices), strict=True):
+        whole[: part.shape[0], : part.shape[1]] = part
+    return tuple(made)
 
 
 class Visits(keras.losses.Loss):
@@ -213,6 +222,155 @@ def test_a_part_of_an_epoch_is_refused() -> None:
     dataset = PlanDataset(planner(), ids, exact=False)
     with pytest.raises(PlanError, match="fit trains 2 batches an epoch, but the plan has"):
         visited_by(dataset, steps_per_epoch=2)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends `fit` as a crash would, after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def resumable(folder, **settings) -> tuple[keras.Model, PlanDataset, dict]:
+    """Make what a training script makes each time that it is started."""
+    dataset = PlanDataset(planner(accumulate=2), in_one_shape, **settings)
+    optimizer = keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)
+    model = linear_model(optimizer, reduction="sum")
+    backup = [dataset.callback(folder, save_freq=2)] if folder else [dataset.callback()]
+    return model, dataset, {"epochs": 3, "verbose": 0, "shuffle": False, "callbacks": backup}
+
+
+def test_a_run_that_is_killed_goes_on_from_its_backup(tmp_path) -> None:
+    model, dataset, settings = resumable(None)
+    model.fit(dataset.for_fit(), **settings)
+    expected, updates = parameters(model), applied_updates(model)
+    batches = len(dataset)
+    for crash in (3, batches - 2, batches):  # inside an update, at the end of an epoch, later on
+        model, dataset, settings = resumable(tmp_path / "backup")
+        settings["callbacks"].insert(0, Interrupt(crash))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(dataset.for_fit(), **settings)
+    model, dataset, settings = resumable(tmp_path / "backup")
+    model.fit(dataset.for_fit(), **settings)
+    assert np.linalg.norm(parameters(model) - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert applied_updates(model) == updates
+    assert dataset.epoch == 2
+    assert not list(tmp_path.iterdir())  # nothing is left to resume
+    model.fit(dataset.for_fit(), **settings | {"epochs": 1})
+    assert dataset.epoch == 0  # a further fit begins where it is told
+
+
+def test_fit_goes_on_where_a_state_was_saved() -> None:
+    class Saving(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            states.append(json.loads(json.dumps(dataset.state_dict())))
+
+    states: list[dict] = []
+    dataset = PlanDataset(planner(), ids, exact=False)
+    assert visited_by(dataset, callbacks=[Saving(), dataset.callback()]) == [1] * LENGTHS.size
+    assert [sum(leg[2] for leg in state["legs"]) for state in states] == [
+        *range(1, len(dataset) + 1)
+    ]
+    again = PlanDataset(planner(), ids, exact=False)
+    for done in (1, len(dataset)):
+        again.load_state_dict(states[done - 1])
+        expected = np.ones(LENGTHS.size)  # epoch 1
+        expected[planner()(0).indices[planner()(0).offsets[done] :]] += 1
+        assert visited_by(again, epochs=2) == expected.tolist()
+    again.load_state_dict(states[0])
+    with pytest.raises(PlanError, match=r"begins with epoch 1, but .* epoch 0.*initial_epoch"):
+        visited_by(again, epochs=3, initial_epoch=1)
+
+
+def test_a_loop_goes_on_where_a_state_was_saved_on_any_ranks() -> None:
+    plans = planner(world_size=2, step_tokens=14)
+    ranks = [PlanDataset(plans, ids, exact=False, rank=rank, world_size=2) for rank in range(2)]
+    seen: list[int] = []
+    for dataset in ranks:
+        dataset.set_epoch(1)
+        seen.extend(next(iter(dataset))[0].tolist())
+    states = [dataset.state_dict() for dataset in ranks]
+    assert states[0] == states[1]
+    for world_size in (1, 2, 3):
+        left = list(seen)
+        for rank in range(world_size):
+            dataset = PlanDataset(plans, ids, exact=False, rank=rank, world_size=world_size)
+            dataset.load_state_dict(states[0])
+            assert dataset.epoch == 1
+            for indices, _, _ in dataset:
+                left.extend(indices.tolist())
+            dataset.set_epoch(1)
+            assert len(list(dataset)) == len(dataset)  # the epoch as a whole, once more
+        assert sorted(left) == list(range(LENGTHS.size))
+
+
+def test_ranks_that_average_gradients_train_like_accumulated_batches() -> None:
+    alone, dataset, settings = resumable(None)
+    alone.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), alone.loss)
+    alone.fit(dataset.for_fit(), **settings)
+    model = linear_model(keras.optimizers.SGD(0.5), reduction="sum")
+    ranks = [
+        PlanDataset(planner(world_size=2), in_one_shape, rank=rank, world_size=2)
+        for rank in range(2)
+    ]
+    for epoch in range(3):
+        for dataset in ranks:
+            dataset.set_epoch(epoch)
+        for batches in zip(*ranks, strict=True):
+            before, moved = model.get_weights(), []
+            for batch in batches:  # of plain gradient descent, so weights are averaged as well
+                model.set_weights(before)
+                model.train_on_batch(*batch)
+                moved.append(model.get_weights())
+            model.set_weights([np.mean(each, axis=0) for each in zip(*moved, strict=True)])
+    difference = np.linalg.norm(parameters(model) - parameters(alone))
+    assert difference <= 1e-6 * np.linalg.norm(parameters(alone))
+
+
+def test_ranks_that_would_train_wrongly_are_refused(monkeypatch) -> None:
+    with pytest.raises(PlanError, match="rank=2 is not in a world of 2"):
+        PlanDataset(planner(), ids, rank=2, world_size=2)
+    with pytest.raises(PlanError, match="give both, or neither"):
+        PlanDataset(planner(), ids, rank=0)
+    with pytest.raises(PlanError, match="does not average gradients over 2 ranks"):
+        visited_by(PlanDataset(planner(), ids, exact=False, rank=0, world_size=2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PlanError, match="every process would get all of the data"):
+        PlanDataset(planner(), ids)
+    assert PlanDataset(planner(), ids, rank=0, world_size=1).world_size == 1
+
+
+def test_a_position_that_nobody_counts_is_refused() -> None:
+    dataset = PlanDataset(planner(), ids, exact=False)
+    visited_by(dataset, callbacks=[])
+    with pytest.raises(PlanError, match=r"callbacks=\[dataset.callback\(\)\]"):
+        dataset.state_dict()
+    state = dataset.state_after(1)
+    dataset.load_state_dict(state)
+    assert dataset.state_dict() == state
+    if ON_TENSORFLOW:
+        with pytest.warns(UserWarning, match="ran out of data"):
+            visited_by(dataset, callbacks=[])
+        return
+    with pytest.raises(PlanError, match=r"batches are left of epoch 0.*callbacks"):
+        visited_by(dataset, callbacks=[])
+
+
+def test_a_backup_that_does_not_fit_is_refused(tmp_path) -> None:
+    model, dataset, settings = resumable(tmp_path)
+    saved = {"weights": "../a.weights.h5", "state": {}, "accumulate": 1}
+    (tmp_path / "position.json").write_text(json.dumps(saved))
+    with pytest.raises(PlanError, match=r"position.json was changed.*Remove it to start over"):
+        model.fit(dataset.for_fit(), **settings)
+    (tmp_path / "position.json").write_text(json.dumps(saved | {"weights": "a.weights.h5"}))
+    with pytest.raises(PlanError, match=r"with gradient_accumulation_steps=1, .* one with 2"):
+        model.fit(dataset.for_fit(), **settings)
 
 
 @pytest.mark.skipif(ON_TENSORFLOW, reason="there fit takes a tf.data.Dataset, in its own sequence")

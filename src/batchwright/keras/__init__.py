@@ -1,6 +1,7 @@
 """Keras 3: plans in `fit`, the exact gradient, and precision by measurement, on any backend."""
 
-from batchwright.keras.plan_dataset import EpochCallback, PlanDataset, plan_tf_dataset
+from batchwright.keras.epoch_callback import EpochCallback
+from batchwright.keras.plan_dataset import PlanDataset, plan_tf_dataset
 from batchwright.keras.precision import (
     Evidence,
     LossScaleFloor,

@@ -2,102 +2,24 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
-from typing import TypeAlias
+from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from batchwright._checks import epoch_number, whole_number
-from batchwright.batches import TOGETHER, Arrays, Entries
+from batchwright._checks import whole_number
+from batchwright._ranks import place_of
 from batchwright.errors import MissingExtraError, PlanError
-from batchwright.keras.weights import MeanWeight, mean_weight, require_sums, scaled
-from batchwright.planner import Planner, is_alike
+from batchwright.keras.backup import Backup
+from batchwright.keras.epoch_batches import EpochBatches, Fetch
+from batchwright.keras.epoch_callback import EpochCallback
+from batchwright.keras.weights import mean_weight
+from batchwright.planner import Planner
 from batchwright.plans import Plan
+from batchwright.rank_batches import RankBatches
 from batchwright.typing import Batch, Field, State
-
-Fetch: TypeAlias = Callable[..., Batch]
-"""int64[B] sample indices → ``(x, y, sample_weight)``, padded arrays with B rows. If the plan
-splits samples, it is also given int64[B] starts: where in its sample each row begins."""
-
-
-class EpochBatches:
-    """Fetches the batches of a plan by number, and the next ones ahead of time.
-
-    Others fetched ahead are dropped when a batch is asked for out of order. An error of `fetch` is
-    raised where its batch is asked for. The threads, each with one batch in work and one in store,
-    end with the object. Sample weights are divided by the mean, unless it is None.
-    """
-
-    def __init__(self, plan: Plan, fetch: Fetch, mean: MeanWeight | None, workers: int = 0) -> None:
-        self.plan, self.mean = plan, mean
-        self._fetch, self._workers = fetch, workers
-        self._pending: dict[int, Future[Batch]] = {}
-        self._block: tuple[int, Arrays] | None = None
-        self._lock = Lock()
-        self._threads = None
-        if workers:
-            self._threads = ThreadPoolExecutor(workers, thread_name_prefix="batchwright-fetch")
-
-    def __reduce__(self) -> tuple[type, tuple[Plan, Fetch, MeanWeight | None, int]]:
-        return type(self), (self.plan, self._fetch, self.mean, self._workers)
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, number: int) -> Batch:
-        if not 0 <= number < len(self):
-            raise IndexError(f"batch {number} of an epoch of {len(self)} batches.")
-        if self._threads is None:
-            return self._fetched(number)
-        with self._lock:
-            wanted = range(number, min(number + 1 + 2 * self._workers, len(self)))
-            for stale in self._pending.keys() - set(wanted):
-                self._pending.pop(stale).cancel()
-            for each in wanted:
-                if each not in self._pending:
-                    self._pending[each] = self._threads.submit(self._fetched, each)
-            future = self._pending.pop(number)
-        return future.result()
-
-    def _fetched(self, number: int) -> Batch:
-        """Fetch a batch, and scale its weights."""
-        plan = self.plan
-        entries = self._entries(number)
-        batch = self._fetch(*(each for each in entries if each is not None))
-        if not isinstance(batch, tuple | list):
-            return batch
-        if len(batch) == 2 and self.mean is not None:
-            raise PlanError(
-                "fetch returned (x, y) without sample_weight, so padding cannot be recognized. "
-                "Return (x, y, sample_weight), with 1 where the loss counts and 0 where not; or "
-                "make the data set with exact=False."
-            )
-        if len(batch) != 3 or batch[2] is None:
-            return batch
-        x, y, sample_weight = batch
-        most = plan.layout.max_length
-        is_cut = isinstance(most, int) and entries.starts is None and np.ndim(sample_weight) == 2
-        # Columns without a weight are padding, which fetch may add to have fewer shapes.
-        if is_cut and np.asarray(sample_weight)[:, most:].any():
-            raise PlanError(
-                f"batch {number} has rows of {np.shape(sample_weight)[1]} tokens, but the plan "
-                f'truncates samples to {most} (oversize="truncate"): it would exceed the budget. '
-                "Truncate them in fetch, to plan.layout.max_length."
-            )
-        return batch if self.mean is None else (x, y, scaled(sample_weight, self.mean))
-
-    def _entries(self, number: int) -> Entries:
-        """Return a batch of the plan: batches are computed a block at a time, for all threads."""
-        held = self._block
-        if held is None or held[0] != number // TOGETHER:
-            first = number - number % TOGETHER
-            several = range(first, min(first + TOGETHER, len(self)))
-            held = self._block = number // TOGETHER, self.plan.batches.select(several).arrays()
-        return held[1].batch(number % TOGETHER)
 
 
 class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
@@ -107,7 +29,11 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
     epoch moves the parameters as much as any other: sample weights are divided by the mean weight
     of a batch, so that a loss reduced by ``"sum"`` is Σ weight × loss ÷ mean weight. This includes
     updates of several batches, by an optimizer whose ``gradient_accumulation_steps`` are the
-    planner's `accumulate`.
+    planner's `accumulate`, and of several ranks whose gradients are averaged.
+
+    Its position is saved and loaded like that of a `PlanLoader`, also under another number of ranks
+    or with another budget: `callback` does that in `fit`; in a loop of your own, ``for batch in
+    dataset``, call `set_epoch`, `state_dict` and `load_state_dict`.
 
     Call `fit` with ``shuffle=False``, as Keras would permute the batches otherwise, and with this
     data set's `callback`. The loss that Keras shows is averaged over batches by their rows;
@@ -118,8 +44,8 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         model.fit(dataset.for_fit(), epochs=3, shuffle=False, callbacks=[dataset.callback()])
 
     Args:
-        plans: A `Planner`: a new plan every epoch. Or one `Plan`, for validation or of one rank:
-            the same batches every epoch.
+        plans: A `Planner`: a new plan every epoch. Or one global `Plan`, as for validation: the
+            same batches every epoch.
         fetch: ``fetch(indices)`` → ``(x, y, sample_weight)``: padded NumPy arrays, with one row
             for each of int64[B] indices. The weights have exactly the shape of the loss: [B], or
             [B, T] with 0 for padding; Keras would broadcast others along the wrong axis. For
@@ -129,9 +55,13 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         weights: float[n], the total weight of each sample in the loss. None: its length for
             weights [B, T], 1 for weights [B]. It matters only as a unit, like the learning rate.
         workers: Threads that fetch ahead of training; 0 fetches when a batch is asked for.
+        rank: This process, from 0. None: as `torch.distributed` says, if it is initialised.
+        world_size: Processes that get different batches. None: as `rank`.
 
     Raises:
-        PlanError: If `plans` is neither, `fetch` is no function, or `workers` no number of threads.
+        PlanError: If `plans` is neither, `fetch` is no function, or `workers` no number of threads;
+            if the rank is not in the world, or a launcher started several processes and none is
+            given.
         LossError: If weights are not finite numbers of at least 0, one per sample.
 
     Example:
@@ -152,6 +82,8 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         exact: bool = True,
         weights: npt.ArrayLike | None = None,
         workers: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         # Keras' own workers return the batches fetched to learn the shapes a second time, as the
         # first batches of training, and the last batches of each epoch never.
@@ -168,60 +100,149 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._fetch = fetch
         self._weights = weights
         self._threads = whole_number("PlanDataset", "workers", workers, least=0, error=PlanError)
+        self._ranked = RankBatches(plans, place_of(rank, world_size, "PlanDataset"))
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
+        self._is_counted = False  # `callback` counts the batches of an epoch
+        self._consumed: int | None = 0  # batches of the present pass; None: nobody counts
         self._is_spent = False
         self._is_alike: bool | None = None  # whether all epochs are; found out when one is repeated
-        self._begin(0)
+        self._present: EpochBatches | None = None
+        self._batches  # noqa: B018 (raises where weights or plans cannot be)
 
     def __len__(self) -> int:
-        return len(self._plans)
+        """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
+        return len(self._ranked)
+
+    @property
+    def num_batches(self) -> int:
+        """The batches that `fit` takes: of the rest of an epoch, where it is resumed."""
+        return len(self._batches) if self._is_counted else len(self)
 
     def __getitem__(self, batch: int) -> Batch:
-        """Fetch one batch of the present epoch; in `fit`, PlanError if it is out of order."""
-        number = operator.index(batch)
+        """Fetch a batch of what is left of the epoch; in `fit`, PlanError if it is out of order."""
+        number, count = operator.index(batch), len(self._batches)
         if number < 0:
-            number += len(self)
+            number += count
         if self._next is not None:
             if number > self._next:
                 raise PlanError(
                     f"batch {number} was asked for where batch {self._next} was next: fit "
                     "permutes the batches of a plan unless it is called with shuffle=False."
                 )
+            if count <= number < len(self):
+                raise PlanError(
+                    f"{count} batches are left of epoch {self.epoch}, and fit asks for more. Give "
+                    "it callbacks=[dataset.callback()]."
+                )
             self._next = max(self._next, number + 1)
-            self._is_spent = self._next == len(self)
+            self._is_spent = self._next == count
+            if not self._is_counted:
+                self._consumed = None
         return self._batches[number]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches of the present epoch, even if another is set meanwhile."""
+        """Iterate over what is left of the epoch, even if another is set meanwhile."""
+        yield from self.passing()
+
+    def passing(self, *, is_ahead: bool = False) -> Iterator[Batch]:
+        """Iterate; with `is_ahead` for a reader that takes batches ahead of the training loop."""
         self._warn_if_spent()
+        if not self._is_counted:
+            self._begin()
         batches = self._batches
         for number in range(len(batches)):
-            self._is_spent = number == len(batches) - 1
-            yield batches[number]
+            batch = batches[number]
+            if batches is self._present:
+                self._is_spent = number == len(batches) - 1
+                if not self._is_counted:
+                    self._consumed = None if is_ahead else number + 1
+            yield batch
 
     def __repr__(self) -> str:
-        return f"PlanDataset({len(self)} batches an epoch, epoch {self.epoch}, exact={self.exact})"
+        of = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return (
+            f"PlanDataset({len(self)} batches an epoch, epoch {self.epoch}, exact={self.exact}{of})"
+        )
 
     @property
     def epoch(self) -> int:
         """The epoch of the batches."""
-        return self._epoch
+        return self._ranked.epoch
 
     @property
     def plan(self) -> Plan:
-        """The plan of the epoch."""
-        return self._batches.plan
+        """The plan of the epoch, whole and of all ranks."""
+        return self._ranked.plan
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return self._ranked.rank
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share the epoch."""
+        return self._ranked.world_size
+
+    @property
+    def accumulate(self) -> int:
+        """Batches of one update on this rank."""
+        origin = self.plan.origin
+        return origin.world_size * origin.accumulate // self.world_size
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the next epoch begins where a loaded state was saved."""
+        return self._ranked.is_loaded
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; `callback` does that in `fit`."""
-        number = epoch_number(epoch)
-        if number != self._epoch:
-            self._begin(number)
+        """Choose the epoch of the next pass; `callback` does that in `fit`."""
+        before = self._ranked.epoch
+        self._ranked.set_epoch(epoch)
+        if self._ranked.epoch != before:
+            self._present, self._consumed = None, 0
         self._is_spent = False
 
-    def callback(self) -> "EpochCallback":
-        """Make the callback that sets the epoch in `fit`, and checks how the model trains."""
-        return EpochCallback(self)
+    def state_dict(self) -> State:
+        """Return how far training is: a few hundred bytes, the same on every rank.
+
+        JSON can keep it. In `fit` it counts the batches that were trained, where a callback asks.
+        Save it at the end of an update, with the weights.
+        """
+        if self._consumed is None:
+            raise PlanError(
+                "how many batches were trained is unknown here. In fit, give it callbacks="
+                "[dataset.callback()]; in a loop over a tf.data.Dataset, count them, and save "
+                "dataset.state_after(count)."
+            )
+        return self._ranked.state_after(self._consumed)
+
+    def state_after(self, consumed: int) -> State:
+        """Return the state once so many batches of the present pass were trained."""
+        return self._ranked.state_after(consumed)
+
+    def load_state_dict(self, state: State, *, planned_by: Planner | Plan | None = None) -> None:
+        """Make the next pass go on where a state was saved, in that state's epoch.
+
+        The number of ranks, and the budget, may be others; see `PlanBatchSampler`. Of an epoch that
+        was over, it goes on with the next one.
+        """
+        self._ranked.load_state_dict(state, planned_by)
+        self._present, self._consumed, self._is_spent = None, 0, False
+
+    def callback(
+        self, backup_dir: str | Path | None = None, save_freq: int | str = "epoch"
+    ) -> EpochCallback:
+        """Make the callback that sets the epoch in `fit`, and checks how the model trains.
+
+        Args:
+            backup_dir: Where weights and position are saved by rank 0, and restored when the same
+                `fit` is run again, on any number of ranks. When `fit` ends they are removed. Keras'
+                `BackupAndRestore` begins the epoch again, with the weights of its middle.
+            save_freq: Batches between backups, which are made at the end of an update. Or
+                ``"epoch"``.
+        """
+        return EpochCallback(self, None if backup_dir is None else Backup(backup_dir, save_freq))
 
     def for_fit(self) -> Field:
         """Return what `fit` takes: on TensorFlow, `plan_tf_dataset` of it; else this data set."""
@@ -239,6 +260,21 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         batches = EpochBatches(plan, self._fetch, self._batches.mean)
         return batches[0], batches[1]
 
+    def begin_epoch(self, epoch: int) -> int:
+        """Begin an epoch whose batches are counted, and return how many; called by `callback`."""
+        self.set_epoch(epoch)
+        self._begin()
+        self._is_counted = True
+        return len(self._batches)
+
+    def count(self, trained: int) -> None:
+        """Take note of how many batches were trained since it began; called by `callback`."""
+        self._consumed = min(trained, len(self._batches))
+
+    def end_epoch(self) -> None:
+        """End an epoch whose batches are counted; called by `callback`."""
+        self._is_counted = False
+
     def on_epoch_begin(self) -> None:
         """Start checking the order of batches; called by Keras."""
         if keras.backend.backend() == "tensorflow":
@@ -253,67 +289,33 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Stop checking; called by Keras, also before the first epoch."""
         self._next = None
 
-    def _begin(self, epoch: int) -> None:
-        plans = self._plans
-        planner, plan = (plans, plans(epoch)) if isinstance(plans, Planner) else (None, plans)
-        mean = mean_weight(plan, planner, self._weights) if self.exact else None
-        self._epoch = epoch
-        self._batches = EpochBatches(plan, self._fetch, mean, self._threads)
+    def _begin(self) -> None:
+        """Begin a pass: the one after it begins at the beginning of the epoch."""
+        self._ranked.begin()
+        self._present, self._consumed = None, 0
+
+    @property
+    def _batches(self) -> EpochBatches:
+        """This rank's batches of the present pass, or of the next if none began."""
+        if self._present is None:
+            planner = self._plans if isinstance(self._plans, Planner) else None
+            mean = mean_weight(self.plan, planner, self._weights) if self.exact else None
+            self._present = EpochBatches(self._ranked.left, self._fetch, mean, self._threads)
+        return self._present
 
     def _warn_if_spent(self) -> None:
         plans = self._plans
         if not self._is_spent or not isinstance(plans, Planner):
             return
         if self._is_alike is None:
-            self._is_alike = is_alike(plans, self.plan)
+            self._is_alike = self._ranked.source.is_alike(self.plan)
         if not self._is_alike:  # in validation they are, and nothing was forgotten
             warnings.warn(
-                f"epoch {self._epoch} begins once more. Give fit callbacks=[dataset.callback()], "
+                f"epoch {self.epoch} begins once more. Give fit callbacks=[dataset.callback()], "
                 "so that each epoch has its plan; or, if you want the same batches, make the "
                 "data set of one plan: PlanDataset(planner(0), …, weights=planner.lengths).",
                 stacklevel=2,
             )
-
-
-class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the epoch of a `PlanDataset` when `fit` begins it; made by its `callback()`.
-
-    It uses the number that `fit` gives, so ``initial_epoch`` works.
-
-    Raises:
-        PlanError: In `fit`, if ``steps_per_epoch`` is not the number of batches, or the optimizer
-            does not accumulate the batches that the plan has for an update.
-        LossError: In `fit`, if weights are exact and a loss is not a sum.
-    """
-
-    def __init__(self, dataset: PlanDataset) -> None:
-        super().__init__()
-        self._dataset = dataset
-
-    def on_train_begin(self, logs: State | None = None) -> None:
-        """Check the model and the settings of `fit`."""
-        steps, num_batches = self.params.get("steps"), len(self._dataset)
-        if steps not in {None, num_batches}:
-            raise PlanError(
-                f"fit trains {steps} batches an epoch, but the plan has {num_batches}: samples "
-                "would be lost. Omit steps_per_epoch."
-            )
-        origin, optimizer = self._dataset.plan.origin, self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-        planned = origin.world_size * origin.accumulate
-        accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
-        if planned not in {1, accumulated}:
-            raise PlanError(
-                f"the plan has {planned} batches for each update (world_size × accumulate), but "
-                f"the optimizer takes {accumulated}. Make it with "
-                f"gradient_accumulation_steps={planned}, or plan without accumulate."
-            )
-        if self._dataset.exact:
-            require_sums(self.model)
-
-    def on_epoch_begin(self, epoch: int, logs: State | None = None) -> None:
-        """Plan the epoch."""
-        self._dataset.set_epoch(epoch)
 
 
 def plan_tf_dataset(dataset: PlanDataset) -> Field:
@@ -344,7 +346,9 @@ def plan_tf_dataset(dataset: PlanDataset) -> Field:
     signature = keras.tree.map_structure(spec, *map(keras.tree.lists_to_tuples, dataset.extremes()))
     # Keras means several arrays by a list, which tf.data would stack.
     batches = tf.data.Dataset.from_generator(
-        lambda: map(keras.tree.lists_to_tuples, dataset), output_signature=signature
-    )
-    known = tf.data.experimental.assert_cardinality(len(dataset))
-    return batches.apply(known).prefetch(1)
+        lambda: map(keras.tree.lists_to_tuples, dataset.passing(is_ahead=True)),
+        output_signature=signature,
+    ).prefetch(1)
+    # Read by fit. An assertion, as tf.data has it, would fail in an epoch that is resumed.
+    batches.cardinality = lambda: tf.constant(len(dataset), tf.int64)
+    return batches

@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from batchwright._checks import epoch_number
+from batchwright._ranks import given_place
 from batchwright.batches import TOGETHER, Arrays
 from batchwright.errors import PlanError
 from batchwright.plan_source import as_source, kept
@@ -21,7 +22,7 @@ from batchwright.plans import Plan, has_pieces
 from batchwright.resume import Course, Position, chart, read_position
 from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
-from batchwright.torch.data.ranks import given_place, placed
+from batchwright.torch.data.ranks import placed
 from batchwright.torch.data.samples import Piece, PieceDataset
 from batchwright.torch.data.wrappers import passage, unwrapped
 from batchwright.typing import State

@@ -1,6 +1,5 @@
 """Which rank this process is, and streams that are split among ranks or workers already."""
 
-import os
 import warnings
 import zlib
 from itertools import islice
@@ -10,13 +9,10 @@ import torch
 from torch import distributed
 from torch.utils.data import IterableDataset
 
-from batchwright._checks import whole_number
+from batchwright._ranks import launched, launcher
 from batchwright.errors import PlanError
 from batchwright.torch.data.trees import leaves_of
 from batchwright.typing import Field
-
-_WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
-"""Where launchers say how many processes they started."""
 
 _HUGGING_FACE = "datasets.IterableDataset"
 
@@ -30,19 +26,6 @@ _COMPARED: dict[str, int] = {}
 """How often each kind of stream was compared among ranks, to distinguish passes."""
 
 
-def given_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
-    """Return the rank and world size that the user gave, as integers; None if neither."""
-    if (rank is None) != (world_size is None):
-        raise PlanError(f"rank={rank}, world_size={world_size}: give both, or neither.")
-    if rank is None or world_size is None:
-        return None
-    ranks = whole_number(None, "world_size", world_size, error=PlanError)
-    place = whole_number(None, "rank", rank, least=0, error=PlanError)
-    if place >= ranks:
-        raise PlanError(f"rank={rank} is not in a world of {world_size}.")
-    return place, ranks
-
-
 def placed(given: tuple[int, int] | None, owner: str, *, begins: bool = False) -> tuple[int, int]:
     """Return rank and world size: as given, else as `torch.distributed` says, else one process.
 
@@ -53,11 +36,11 @@ def placed(given: tuple[int, int] | None, owner: str, *, begins: bool = False) -
         return given
     if is_initialised():
         return distributed.get_rank(), distributed.get_world_size()
-    name = next((name for name in _WORLD_SIZES if owner and _launched(name) > 1), None)
+    name = launcher() if owner else None
     if name is None:
         return 0, 1
     message = (
-        f"{name}={os.environ[name]} in the environment, but torch.distributed is not "
+        f"{name}={launched(name)} in the environment, but torch.distributed is not "
         f"initialised: {owner} takes this process for the only one, and every process would "
         "get all of the data. Call init_process_group first, or give rank= and world_size=."
     )
@@ -72,11 +55,6 @@ def is_initialised() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _launched(name: str) -> int:
-    given = os.environ.get(name, "")
-    return int(given) if given.isdecimal() else 1
-
-
 def splits_by_worker(samples: object) -> bool | None:
     """Check whether a stream gives each worker its own part. None: it does not say."""
     _, stages = _staged(samples)
@@ -89,7 +67,7 @@ def check_not_split_by_rank(samples: object, world_size: int, presharded: object
     by = None
     if _HUGGING_FACE in stages:
         parts = getattr(getattr(inside, "_distributed", None), "world_size", 1)
-        others = distributed.get_world_size() if is_initialised() else _launched("WORLD_SIZE")
+        others = distributed.get_world_size() if is_initialised() else launched("WORLD_SIZE")
         if parts > 1 and max(world_size, others) > 1:
             by = "datasets.distributed.split_dataset_by_node"
     elif world_size > 1 and "split_by_node" in stages:

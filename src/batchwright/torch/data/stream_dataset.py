@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from batchwright._checks import MOST_EPOCHS, epoch_number
+from batchwright._ranks import given_place
 from batchwright.batching.custom import BatchingFunction
 from batchwright.errors import PlanError
 from batchwright.streams import BatchStream, stream
@@ -20,7 +21,6 @@ from batchwright.torch.data.ranks import (
     check_not_split_by_rank,
     compare_ranks,
     content_hash,
-    given_place,
     is_initialised,
     placed,
     splits_by_worker,

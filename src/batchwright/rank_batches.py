@@ -1,0 +1,117 @@
+"""One rank's batches of each epoch, and where in an epoch it begins."""
+
+import operator
+
+from batchwright._checks import epoch_number
+from batchwright.errors import PlanError
+from batchwright.plan_source import as_source, kept
+from batchwright.planner import Planner
+from batchwright.plans import Plan
+from batchwright.resume import Course, Position, chart, read_position
+from batchwright.typing import State
+
+
+class RankBatches:
+    """One rank's batches of each epoch, and where the next pass through them begins.
+
+    A pass begins where a loaded state says, else at the beginning of the epoch. How many batches
+    of it were consumed is counted by the owner.
+
+    Attributes:
+        rank: This process, from 0.
+        world_size: Processes that share the epoch.
+        source: Makes the plans.
+        is_loaded: Whether the next pass begins where a state was saved.
+
+    Args:
+        plans: A `Planner`: a new plan every epoch. Or one global `Plan`: the same every epoch.
+        place: Rank and world size.
+
+    Example:
+        >>> ranked = RankBatches(Planner([5, 3, 8, 2, 7, 1], max_tokens=10), (0, 2))
+        >>> len(ranked), len(ranked.left)
+        (2, 2)
+        >>> ranked.load_state_dict(ranked.state_after(1))
+        >>> len(ranked), len(ranked.left)
+        (2, 1)
+    """
+
+    def __init__(self, plans: Planner | Plan, place: tuple[int, int]) -> None:
+        self.rank, self.world_size = place
+        self.source = as_source(plans)
+        self._upcoming = Position(0)  # where the next pass begins
+        self._course: Course | None = None  # of the present pass, or of the next if none began
+        self.is_loaded = False  # the next pass begins where a state was saved
+
+    def __len__(self) -> int:
+        """Count this rank's batches of a whole epoch."""
+        return self.source.num_batches(self.world_size) // self.world_size
+
+    @property
+    def epoch(self) -> int:
+        """The epoch."""
+        return self._upcoming.epoch
+
+    @property
+    def accumulate(self) -> int:
+        """Batches of one update on this rank."""
+        return self.source.accumulate(self.world_size)
+
+    @property
+    def plan(self) -> Plan:
+        """The global plan of the epoch, whole."""
+        plan = self.source.plan(self.epoch, self.world_size, self.accumulate)
+        return kept(self.source, plan, self.world_size * self.accumulate)
+
+    @property
+    def course(self) -> Course:
+        """What all ranks go through in the present pass, or in the next if none began."""
+        if self._course is None:
+            self._course = chart(self.source, self._upcoming, self.world_size)
+        return self._course
+
+    @property
+    def left(self) -> Plan:
+        """This rank's batches of the present pass, or of the next if none began."""
+        course = self.course
+        if course.plan is None or not len(course):
+            raise PlanError(f"nothing is left of epoch {self.epoch}. Set the next epoch.")
+        return course.plan[course.start :].shard(self.rank, self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; a state of another one is then forgotten."""
+        number = epoch_number(epoch)
+        if number != self.epoch:
+            self._upcoming, self._course, self.is_loaded = Position(number), None, False
+
+    def begin(self) -> None:
+        """Begin a pass; the one after it begins at the beginning of the epoch."""
+        self._course = None  # frees the last plan before the next is made
+        self._course = chart(self.source, self._upcoming, self.world_size, warn=True)
+        self._upcoming, self.is_loaded = Position(self.epoch), False
+
+    def state_after(self, consumed: int) -> State:
+        """Return where the run is once some batches of the present pass are consumed."""
+        course = self.course
+        try:
+            batches = operator.index(consumed)
+        except TypeError:
+            batches = -1
+        if not 0 <= batches <= len(course):
+            raise PlanError(
+                f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
+                "Count the batches that were trained since it began."
+            )
+        return course.after(batches).state(self.source)
+
+    def load_state_dict(self, state: State, planned_by: Planner | Plan | None = None) -> None:
+        """Begin the next pass where a state was saved; see `PlanBatchSampler.load_state_dict`.
+
+        If nothing is left of the state's epoch, it begins with the next epoch.
+        """
+        began = None if planned_by is None else as_source(planned_by)
+        position = read_position(state, self.source, began)
+        course = chart(self.source, position, self.world_size)
+        if not len(course):
+            position, course = Position(position.epoch + 1), None
+        self._upcoming, self._course, self.is_loaded = position, course, True
