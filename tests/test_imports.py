@@ -38,7 +38,7 @@ HOMES = {
     ),
     "torchdata": ("batchwright.torch",),
     "keras": ("batchwright.keras",),
-    "tensorflow": ("batchwright.keras", "batchwright.integrations.tensorflow"),
+    "tensorflow": ("batchwright.keras", "batchwright.integrations.arrays"),
     "jax": ("batchwright.integrations.jax",),
     "flax": ("batchwright.integrations.flax",),
     "grain": ("batchwright.integrations.grain",),

@@ -42,6 +42,7 @@ class RankBatches:
         self._upcoming = Position(0)  # where the next pass begins
         self._course: Course | None = None  # of the present pass, or of the next if none began
         self.is_loaded = False  # the next pass begins where a state was saved
+        self._is_alike: bool | None = None
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch."""
@@ -62,6 +63,13 @@ class RankBatches:
         """The global plan of the epoch, whole."""
         plan = self.source.plan(self.epoch, self.world_size, self.accumulate)
         return kept(self.source, plan, self.world_size * self.accumulate)
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether all epochs are alike, as in validation; found out once."""
+        if self._is_alike is None:
+            self._is_alike = self.source.is_alike(self.plan)
+        return self._is_alike
 
     @property
     def course(self) -> Course:
@@ -111,7 +119,6 @@ class RankBatches:
         """
         began = None if planned_by is None else as_source(planned_by)
         position = read_position(state, self.source, began)
-        course = chart(self.source, position, self.world_size)
-        if not len(course):
-            position, course = Position(position.epoch + 1), None
-        self._upcoming, self._course, self.is_loaded = position, course, True
+        if not len(chart(self.source, position, self.world_size)):
+            position = Position(position.epoch + 1)
+        self._upcoming, self._course, self.is_loaded = position, None, True

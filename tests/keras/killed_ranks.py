@@ -12,7 +12,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import torch
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 import batchwright as bw
 from batchwright.keras import PlanDataset
@@ -56,18 +58,43 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def made(accumulate=1):
+    steps = None if accumulate == 1 else accumulate
+    optimizer = keras.optimizers.SGD if accumulate > 1 else Averaged
+    model = Reader([keras.Input((None, 3)), keras.layers.Dense(1, kernel_initializer="ones")])
+    loss = keras.losses.MeanSquaredError(reduction="sum")
+    model.compile(optimizer(1e-3, momentum=0.9, gradient_accumulation_steps=steps), loss)
+    return model
+
+
+def weights_of(model):
+    return np.concatenate([each.ravel() for each in model.get_weights()]).tolist()
+
+
 def train(world_size, accumulate=1, backup_dir=None):
-    """Train for two epochs, and return the weights."""
+    """Train for two epochs by `fit`, and return the weights."""
     planner = bw.Planner(LENGTHS, max_tokens=32, world_size=world_size, accumulate=accumulate)
     place = {} if world_size > 1 else {"rank": 0, "world_size": 1}  # that of torch.distributed
-    dataset = PlanDataset(planner, fetch, **place)
-    steps = None if accumulate == 1 else accumulate
-    optimizer = Averaged(1e-3, momentum=0.9, gradient_accumulation_steps=steps)
-    model = Reader([keras.Input((None, 3)), keras.layers.Dense(1, kernel_initializer="ones")])
-    model.compile(optimizer, keras.losses.MeanSquaredError(reduction="sum"))
+    dataset, model = PlanDataset(planner, fetch, **place), made(accumulate)
     callbacks = [dataset.callback(backup_dir, save_freq=1), Kill()]
     model.fit(dataset, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
-    return np.concatenate([each.ravel() for each in model.get_weights()]).tolist()
+    return weights_of(model)
+
+
+def train_in_a_loop():
+    """Train for two epochs as the page on Keras says, and return the weights."""
+    dataset = PlanDataset(bw.Planner(LENGTHS, max_tokens=32, world_size=2), fetch)
+    model, optimizer = made(), keras.optimizers.SGD(1e-3, momentum=0.9)
+    parallel = DistributedDataParallel(model)
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        for x, y, weight in dataset:
+            model.zero_grad()
+            model.loss(y, parallel(x), sample_weight=weight).backward()
+            with torch.no_grad():
+                variables = model.trainable_variables
+                optimizer.apply([each.value.grad for each in variables], variables)
+    return weights_of(model)
 
 
 folder, (rank, killed_at) = Path(sys.argv[1]), map(int, sys.argv[2:])
@@ -76,7 +103,7 @@ read: list[list[int]] = []
 if rank == 0 and not killed_at:  # for one rank to go on from
     shutil.copytree(backup, folder / "copy")
 distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-result = {"weights": train(2, backup_dir=backup), "read": read}
+result = {"weights": train(2, backup_dir=backup), "read": read, "loop": train_in_a_loop()}
 distributed.destroy_process_group()
 if rank == 0:
     read = result["whole"] = []

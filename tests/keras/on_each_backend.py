@@ -9,6 +9,7 @@ import pytest
 
 import batchwright as bw
 from batchwright.errors import LossError, PlanError, PrecisionError, UpdateError
+from batchwright.integrations.arrays import padded_batches, tf_dataset
 from batchwright.keras import (
     LossScaleFloor,
     PlanDataset,
@@ -371,6 +372,64 @@ def test_a_backup_that_does_not_fit_is_refused(tmp_path) -> None:
     (tmp_path / "position.json").write_text(json.dumps(saved | {"weights": "a.weights.h5"}))
     with pytest.raises(PlanError, match=r"with gradient_accumulation_steps=1, .* one with 2"):
         model.fit(dataset.for_fit(), **settings)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="tf.data is TensorFlow's")
+def test_a_tf_dataset_has_the_batches_of_the_arrays() -> None:
+    import tensorflow as tf
+
+    def equal(ours, theirs) -> bool:
+        pairs = zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True)
+        return all(one.dtype == two.dtype and (one == two.numpy()).all() for one, two in pairs)
+
+    frames = [row[:length] for row, length in zip(FEATURES, LENGTHS, strict=True)]
+    frames = [each.astype(tf.bfloat16.as_numpy_dtype) for each in frames]
+    samples = {"frames": frames, "label": LENGTHS.astype("uint8")}
+    batches = padded_batches(samples, planner())
+    data = tf_dataset(batches)
+    assert data.element_spec["frames"].shape.as_list() == [None, None, 3]
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        ours = padded_batches(samples, planner()(epoch))
+        assert all(equal(*each) for each in zip(ours, data, strict=True))
+    with pytest.raises(PlanError, match="ahead of the loop"):
+        batches.state_dict()
+    batches.load_state_dict(batches.state_after(1))
+    assert len(list(data)) == len(batches) - 1
+    one_shape = bw.Planner(LENGTHS, batching=bw.Buckets(1, max_tokens=8))
+    packed = bw.Planner(LENGTHS, batching=bw.Packing(8))
+    for plans in (one_shape, packed):
+        spec = tf_dataset(padded_batches(frames, plans)).element_spec
+        assert all(each.shape.is_fully_defined() for each in spec)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a loop in JAX")
+def test_ranks_of_a_jax_loop_have_the_gradient_of_accumulated_batches() -> None:
+    import jax
+
+    @jax.jit
+    def gradient(kernel, features, targets):
+        nonlocal compilations
+        compilations += 1
+        return jax.grad(lambda k: ((features @ k - targets) ** 2).sum())(kernel)
+
+    compilations, samples = 0, {"x": list(FEATURES), "y": list(TARGETS)}
+    for name, column in samples.items():
+        samples[name] = [row[:length] for row, length in zip(column, LENGTHS, strict=True)]
+
+    def trained(updates) -> np.ndarray:
+        kernel = np.ones((3, 1), "float32")
+        for update in updates:
+            tokens = sum(batch["lengths"].sum() for batch in update)
+            kernel -= 0.1 * sum(gradient(kernel, each["x"], each["y"]) for each in update) / tokens
+        return np.asarray(kernel)
+
+    plans = bw.Planner(LENGTHS, batching=bw.Buckets(2, max_tokens=8), world_size=2)
+    alone = list(padded_batches(samples, plans.resized(1, 2)))
+    ranks = [padded_batches(samples, plans, rank=rank, world_size=2) for rank in range(2)]
+    expected = trained(zip(alone[::2], alone[1::2], strict=True))
+    assert np.allclose(trained(zip(*ranks, strict=True)), expected, rtol=1e-6)
+    assert compilations <= 2
 
 
 @pytest.mark.skipif(ON_TENSORFLOW, reason="there fit takes a tf.data.Dataset, in its own sequence")

@@ -105,7 +105,6 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._is_counted = False  # `callback` counts the batches of an epoch
         self._consumed: int | None = 0  # batches of the present pass; None: nobody counts
         self._is_spent = False
-        self._is_alike: bool | None = None  # whether all epochs are; found out when one is repeated
         self._present: EpochBatches | None = None
         self._batches  # noqa: B018 (raises where weights or plans cannot be)
 
@@ -304,12 +303,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         return self._present
 
     def _warn_if_spent(self) -> None:
-        plans = self._plans
-        if not self._is_spent or not isinstance(plans, Planner):
-            return
-        if self._is_alike is None:
-            self._is_alike = self._ranked.source.is_alike(self.plan)
-        if not self._is_alike:  # in validation they are, and nothing was forgotten
+        if self._is_spent and not self._ranked.is_alike:  # else nothing was forgotten
             warnings.warn(
                 f"epoch {self.epoch} begins once more. Give fit callbacks=[dataset.callback()], "
                 "so that each epoch has its plan; or, if you want the same batches, make the "
