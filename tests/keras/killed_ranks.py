@@ -97,17 +97,19 @@ def train_in_a_loop():
     return weights_of(model)
 
 
-folder, (rank, killed_at) = Path(sys.argv[1]), map(int, sys.argv[2:])
-backup, store = folder / "backup", f"file://{folder}/store{killed_at}"
 read: list[list[int]] = []
-if rank == 0 and not killed_at:  # for one rank to go on from
-    shutil.copytree(backup, folder / "copy")
-distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-result = {"weights": train(2, backup_dir=backup), "read": read, "loop": train_in_a_loop()}
-distributed.destroy_process_group()
-if rank == 0:
-    read = result["whole"] = []
-    result["expected"] = train(1, accumulate=2)
-    read = result["alone"] = []
-    train(1, backup_dir=folder / "copy")
-(folder / f"result{rank}.json").write_text(json.dumps(result))
+
+if __name__ == "__main__":
+    folder, (rank, killed_at) = Path(sys.argv[1]), map(int, sys.argv[2:])
+    backup, store = folder / "backup", f"file://{folder}/store{killed_at}"
+    if rank == 0 and not killed_at:  # for one rank to go on from
+        shutil.copytree(backup, folder / "copy")
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    result = {"weights": train(2, backup_dir=backup), "read": read, "loop": train_in_a_loop()}
+    distributed.destroy_process_group()
+    if rank == 0:
+        read = result["whole"] = []
+        result["expected"] = train(1, accumulate=2)
+        read = result["alone"] = []
+        train(1, backup_dir=folder / "copy")
+    (folder / f"result{rank}.json").write_text(json.dumps(result))
