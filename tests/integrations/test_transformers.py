@@ -175,6 +175,23 @@ def test_a_checkpoint_is_continued_at_the_end_of_an_epoch(tmp_path: Path) -> Non
     assert resumed.read == planned(planner, 2)[len(LENGTHS) :]
 
 
+def test_a_checkpoint_that_was_not_written_to_its_end_is_left_out(tmp_path: Path) -> None:
+    options = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 1}
+    use_plan(trainer_of("llama", tmp_path, **options, max_steps=3)).train()
+    Path(tmp_path, "checkpoint-3", "trainer_state.json").unlink()
+    Path(tmp_path, "checkpoint-2", "trainer_state.json").write_text('{"epoch": 0.')
+    resumed = use_plan(trainer_of("llama", tmp_path, **options))
+    resumed.train(resume_from_checkpoint=True)
+    whole = use_plan(trainer_of("llama", tmp_path / "whole", **options))
+    whole.train()
+    assert resumed.read == whole.read[-len(resumed.read) :]
+    assert len(resumed.read) < len(whole.read)
+    for path in tmp_path.glob("checkpoint-*/trainer_state.json"):
+        path.unlink()
+    with pytest.raises(PlanError, match="written to its end"):
+        use_plan(trainer_of("llama", tmp_path, **options)).train(resume_from_checkpoint=True)
+
+
 def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     use_plan(trainer_of("llama", tmp_path, **options, gradient_accumulation_steps=2)).train()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import get_last_checkpoint
 
 from batchwright.errors import PlanError
 from batchwright.integrations.transformers.evaluation import Evaluation
@@ -32,6 +32,9 @@ from batchwright.torch.data.pack_collator import PackCollator
 
 _IGNORED = -100
 """The label of what no loss counts."""
+
+_STATE = "trainer_state.json"
+"""What Trainer writes last into a checkpoint."""
 
 
 def use_plan(
@@ -89,6 +92,7 @@ def use_plan(
         BudgetError: If a sample exceeds the budget.
     """
     check_trainer(trainer)
+    is_made = planner is None
     if planner is None:
         planner = made_planner(trainer, max_tokens=max_tokens, batch_size=batch_size, pack=pack)
         trainer.args.gradient_accumulation_steps = planner.accumulate
@@ -99,7 +103,7 @@ def use_plan(
         )
     if pack is not None and collator is None:
         collator = PackCollator()
-    run = _Training(trainer, planner, collator)
+    run = _Training(trainer, planner, collator, is_made=is_made)
     run.check_accumulation()
     packs = trainer.data_collator if collator is None else collator
     if isinstance(packs, PackCollator):
@@ -121,8 +125,9 @@ def use_plan(
 class _Training:
     """What stands in place of some of a trainer's methods, and calls these."""
 
-    def __init__(self, trainer: Any, planner: Planner, collator: Any) -> None:
+    def __init__(self, trainer: Any, planner: Planner, collator: Any, *, is_made: bool) -> None:
         self.trainer, self.planner, self.collator = trainer, planner, collator
+        self.is_made = is_made  # from the trainer's settings, which are of so many ranks
         names = ("train", "get_train_dataloader", "compute_loss", "get_batch_samples")
         self.original = {name: getattr(trainer, name) for name in names}
         kind = type(trainer)
@@ -143,7 +148,7 @@ class _Training:
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **options: Any) -> Any:
         self.resumed = None
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.trainer.args.output_dir) or True
+            resume_from_checkpoint = _last_whole(Path(self.trainer.args.output_dir)) or True
         if isinstance(resume_from_checkpoint, str | Path):
             self._resume(Path(resume_from_checkpoint))
         return self.original["train"](resume_from_checkpoint, *args, **options)
@@ -268,10 +273,9 @@ class _Training:
 
     def _resume(self, checkpoint: Path) -> None:
         """Make the next run go on where a checkpoint was written, or raise `PlanError`."""
-        file = checkpoint / "trainer_state.json"
-        if not file.exists():
+        if not (checkpoint / _STATE).exists():
             return  # weights alone: a new run
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
         step, callbacks = found["global_step"], found.get("stateful_callbacks", {})
         saved = callbacks.get("PlanCallback", {}).get("attributes")
         if not saved:
@@ -299,6 +303,14 @@ class _Training:
                 stacklevel=3,
             )
             args.gradient_accumulation_steps = batches // now
+        if self.is_made and self.planner.step_tokens is not None:
+            settings = saved["sampler"].get("settings") or {}
+            self.planner = Planner(
+                self.planner.lengths,
+                batching=self.planner.batching,
+                seed=self.planner.seed,
+                step_tokens=settings.get("step_tokens"),
+            )
         self.planner = self.planner.resized(now, batches // now)
         source = as_source(self.planner)
         position = read_position(saved["sampler"], source)
@@ -316,3 +328,28 @@ class _Training:
         if done:
             self.resumed = saved["sampler"], skipped
             args.ignore_data_skip = False  # the batches that Trainer skips are empty
+
+
+def _last_whole(folder: Path) -> Path | None:
+    """Return the last checkpoint that was written to its end. None: there is no checkpoint.
+
+    A run that is killed while it saves leaves one that nothing can go on from.
+    """
+    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*/")]
+    numbered = sorted((int(match[1]), path) for match, path in found if match)
+    for _, path in reversed(numbered):
+        try:
+            json.loads((path / _STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            warnings.warn(
+                f"{path} was not written to its end: the checkpoint before it is continued.",
+                stacklevel=4,
+            )
+            continue
+        return path
+    if numbered:
+        raise PlanError(
+            f"no checkpoint in {folder} was written to its end. Delete them, and train() without "
+            "resume_from_checkpoint."
+        )
+    return None
