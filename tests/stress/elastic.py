@@ -40,7 +40,7 @@ ORDERS = {"shuffle": bw.Shuffle(), "window": bw.Shuffle(window=16), "sequential"
 
 NEAR = 1e-9
 MOST_LEGS = 12
-_JOB = {"batching": "tokens", "order": "shuffle", "cost": None, "samples": 40, "batches": 4}
+_JOB = {"batching": "tokens", "order": "shuffle", "cost": None, "samples": 61, "batches": 4}
 _JOB |= {"made": False, "epochs": 2, "every": 2, "seed": 5, "model": "classifier"}
 FIXED = (
     (
