@@ -93,7 +93,7 @@ def fitted(folder, data, *, resumes=None, saves=False, ranks=1, schedules=False,
     net = Net(schedules=schedules)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(net, datamodule=data, ckpt_path=resumes, weights_only=False)
+        trainer.fit(net, datamodule=data, ckpt_path=resumes)
     return {
         "read": net.read,
         "steps": net.steps,

@@ -91,6 +91,27 @@ def test_a_run_goes_on_where_it_was(one, tmp_path, done, options):
     assert_same_weights(found, run)
 
 
+@pytest.mark.parametrize(
+    ("limit", "read"),
+    [
+        ({"max_steps": EACH + 3, "max_epochs": -1}, PLANNED[: 2 * EACH + 6]),
+        (
+            {"limit_train_batches": 4},
+            [each for e in range(3) for each in PLANNED[2 * EACH * e :][:4]],
+        ),
+    ],
+    ids=["updates", "batches"],
+)
+def test_a_limited_run_goes_on_where_it_was(tmp_path, limit, read):
+    run = runs.fitted(tmp_path, runs.made(2), saves=True, **limit)
+    assert run["read"] == read
+    first = EACH if "max_steps" in limit else 2
+    resumes = {f"step={done}": done for done in (1, first, first + 1)} | {"end-epoch=0": first}
+    for name, done in resumes.items():
+        found = runs.fitted(tmp_path, runs.made(2), resumes=tmp_path / f"{name}.ckpt", **limit)
+        assert found["read"] == read[2 * done :], name
+
+
 def test_two_ranks_train_as_one(one, two):
     _, run = one
     _, both = two

@@ -155,6 +155,8 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
     def begin(self, loader: "_Loader") -> None:
         """Go on where a checkpoint was written: Lightning begins an epoch."""
         trainer, (_, ranks) = self._trainer(), self._place()
+        # The epoch that Lightning sets is one too many after some resumes with max_steps.
+        loader.due = trainer.current_epoch
         source, whole = as_source(self.planner), len(loader)
         accumulate, limit = source.accumulate(ranks), trainer.num_training_batches
         if trainer.accumulate_grad_batches != accumulate:
@@ -194,17 +196,17 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
                 "end of an update: every_n_train_steps, or a val_check_interval that is a "
                 f"multiple of {state['accumulate']}."
             )
-        if limit != whole or left > whole or (whole - left) % accumulate:
+        done = whole - left
+        if done < 0 or done % accumulate:
             raise PlanError(
                 f"{left} batches of the epoch are left for each of {ranks} devices, and an epoch "
-                f"has {limit}: Lightning would count wrongly. Resume with the budget, "
-                "accumulation and limit_train_batches that the run began with."
+                f"has {whole}: Lightning would count wrongly. Resume with the budget and the "
+                "accumulation that the run began with."
             )
         # As if these devices had trained from the beginning of the epoch.
-        done = whole - left
         counts.ready = counts.started = counts.processed = done
         counts.completed = done - pending
-        if left:
+        if done < limit:
             loader.go_on(state["sampler"])
 
     def _trainer(self) -> Trainer:
@@ -226,6 +228,7 @@ class _Loader(PlanLoader):
         weight: What they weigh over all devices, once that is asked for.
         seconds: How long the loop has waited for batches.
         is_loaded: Whether Lightning has loaded a state.
+        due: The epoch of the next iterator. None: as it was set.
     """
 
     def __init__(
@@ -237,6 +240,7 @@ class _Loader(PlanLoader):
         self.window: tuple[Batch, ...] = ()
         self.weight: Tensor | None = None
         self.seconds, self.is_loaded = 0.0, False
+        self.due: int | None = None
 
     def begin(self) -> None:
         """Begin an epoch."""
@@ -262,6 +266,8 @@ class _Loader(PlanLoader):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Go through the batches of this device."""
+        if self.due not in {None, self.epoch}:
+            self.set_epoch(self.due)
         batches = super().__iter__()
         while True:
             asked = time.perf_counter()
