@@ -222,6 +222,11 @@ def test_what_does_not_fit_the_plan_is_refused(one, tmp_path):
         data.train_dataloader()
 
 
+def test_where_nothing_counts_nothing_is_learnt(tmp_path):
+    found = runs.fitted(tmp_path, runs.made(2, weigh=lambda batch: 0.0), max_epochs=1)
+    assert_same_weights(found, {"weights": runs.Net().layers.weight.tolist()})
+
+
 @pytest.mark.usefixtures("no_tensorflow")
 def test_the_monitor_logs_what_the_plan_says(tmp_path):
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger

@@ -102,20 +102,19 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
         loader, trainer = self._loader, self._trainer()
         if loader is None or not loader.window:
             raise LossError("mean is of batches that are trained on: call it in training_step.")
-        device = loss_sum.device
         if loader.weight is None:
             counter = counter_of(loader)
             counter.look(loader.window)
-            weight = sum(float((self._weigh or counter)(batch)) for batch in loader.window)
-            total = trainer.strategy.reduce(
-                torch.tensor(weight, dtype=torch.float64, device=device).float(), reduce_op="sum"
-            )
+            own = sum(float((self._weigh or counter)(batch)) for batch in loader.window)
+            total = torch.tensor(own, dtype=torch.float32, device=loss_sum.device)
+            total = trainer.strategy.reduce(total, reduce_op="sum")
             # Devices that share a model have the same batches.
             loader.weight = total * (self._place()[1] / trainer.world_size)
         automatic = trainer.lightning_module.automatic_optimization
         averaged = self._place()[1] * (trainer.accumulate_grad_batches if automatic else 1)
-        share = averaged / loader.weight.to(device)
-        return torch.where(loader.weight.to(device) > 0, loss_sum * share, loss_sum * 0.0)
+        weight = loader.weight
+        share = torch.where(weight > 0, averaged / weight, 0.0)  # 0 where nothing counts
+        return loss_sum * share
 
     def state_dict(self) -> State:
         """Return where the run is, for Lightning's checkpoints."""

@@ -126,7 +126,8 @@ class PlanLoader(DataLoader[Any]):
             raise PlanError(
                 f"the epoch is resumed on more ranks than before: it has {count} batches for each "
                 f"of them, and Lightning, which has counted {whole}, would leave out the last "
-                f"{count - whole}. Resume on as many ranks as before, or fewer."
+                f"{count - whole}. Resume on as many ranks as before, or fewer; or give fit a "
+                "PlanDataModule, from the beginning of a run on."
             )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
