@@ -222,6 +222,23 @@ def test_what_does_not_fit_the_plan_is_refused(one, tmp_path):
         data.train_dataloader()
 
 
+def test_the_model_validates_with_its_own_data(tmp_path, monkeypatch):
+    seen = []
+    own = PlanLoader(runs.Data(), PLANNER(0), collate_fn=PadCollator())
+    monkeypatch.setattr(runs.Net, "val_dataloader", lambda self: own)
+    monkeypatch.setattr(
+        runs.Net, "validation_step", lambda self, batch, _: seen.append(len(batch["labels"]))
+    )
+    options = {"max_epochs": 1, "num_sanity_val_steps": 0}
+    runs.fitted(tmp_path, runs.made(2), **options)
+    assert sum(seen) == len(runs.LENGTHS)
+    seen.clear()
+    runs.fitted(
+        tmp_path, runs.made(2, val_dataloaders=[own, own]), **options | {"limit_val_batches": 1}
+    )
+    assert len(seen) == 2
+
+
 def test_where_nothing_counts_nothing_is_learnt(tmp_path):
     found = runs.fitted(tmp_path, runs.made(2, weigh=lambda batch: 0.0), max_epochs=1)
     assert_same_weights(found, {"weights": runs.Net().layers.weight.tolist()})

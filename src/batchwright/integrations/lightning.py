@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from batchwright.errors import LossError, PlanError
@@ -36,7 +36,8 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
     Args:
         dataset: One sample for each length.
         planner: A `Planner` of it.
-        val_dataloaders: What Lightning validates with, as ``trainer.fit`` would take it.
+        val_dataloaders: What Lightning validates with, as ``trainer.fit`` would take it. None: what
+            the model's `val_dataloader` returns, if it has one.
         weigh: What the loss of a batch sums over. None: its labels; see `windows`.
         **options: Further arguments of `PlanLoader`, such as `collate_fn` and `num_workers`.
 
@@ -89,7 +90,13 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
         return self._loader
 
     def val_dataloader(self) -> Any:
-        """Return what was given to validate with."""
+        """Return what was given to validate with, else what the model has."""
+        model: Any = self._trainer().lightning_module
+        if (
+            self._validation is None
+            and type(model).val_dataloader != LightningModule.val_dataloader
+        ):
+            return model.val_dataloader()
         return [] if self._validation is None else self._validation
 
     def mean(self, loss_sum: Tensor) -> Tensor:
@@ -122,10 +129,9 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
             return {}
         current = self._trainer().fit_loop.epoch_loop.batch_progress.current
         unfinished = current.ready - current.processed  # a step that was interrupted
-        ranks = self._place()[1]
         return {
-            "world_size": ranks,
-            "accumulate": as_source(self.planner).accumulate(ranks),
+            "world_size": self._place()[1],
+            "accumulate": self._loader.accumulate,
             "sampler": self._loader.state_without(unfinished),
         }
 
@@ -156,12 +162,11 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
         trainer, (_, ranks) = self._trainer(), self._place()
         # The epoch that Lightning sets is one too many after some resumes with max_steps.
         loader.due = trainer.current_epoch
-        source, whole = as_source(self.planner), len(loader)
-        accumulate, limit = source.accumulate(ranks), trainer.num_training_batches
+        whole, accumulate, limit = len(loader), loader.accumulate, trainer.num_training_batches
         if trainer.accumulate_grad_batches != accumulate:
             raise PlanError(
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches} now, and {accumulate} "
-                "batches of an update are planned. Leave its scheduler out."
+                "batches of an update are planned for this loader. Leave its scheduler out."
             )
         if limit != whole and limit % accumulate and not trainer.fast_dev_run:
             raise PlanError(
@@ -184,6 +189,7 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
                 "is unknown. Begin a new run from its weights: load_from_checkpoint(…), and fit "
                 "without ckpt_path."
             )
+        source = as_source(self.planner)
         position = read_position(state["sampler"], source)
         left = len(chart(source, position, ranks)) if position.legs else whole
         last = position.legs[-1] if position.legs else None
@@ -241,6 +247,11 @@ class _Loader(PlanLoader):
         self.seconds, self.is_loaded = 0.0, False
         self.due: int | None = None
 
+    @property
+    def accumulate(self) -> int:
+        """Batches of an update on this device."""
+        return self._planned.accumulate
+
     def begin(self) -> None:
         """Begin an epoch."""
         self._module.begin(self)
@@ -270,7 +281,7 @@ class _Loader(PlanLoader):
         batches = super().__iter__()
         while True:
             asked = time.perf_counter()
-            self.window = tuple(itertools.islice(batches, self._planned.accumulate))
+            self.window = tuple(itertools.islice(batches, self.accumulate))
             self.weight = None
             self.seconds += time.perf_counter() - asked
             if not self.window:
