@@ -223,19 +223,21 @@ def test_what_does_not_fit_the_plan_is_refused(one, tmp_path):
 
 
 def test_the_model_validates_with_its_own_data(tmp_path, monkeypatch):
+    def see(self, batch, _):
+        seen.append(len(batch["labels"]))
+
+    def loader_of(plan):
+        return PlanLoader(runs.Data(), plan, collate_fn=PadCollator())
+
     seen = []
-    own = PlanLoader(runs.Data(), PLANNER(0), collate_fn=PadCollator())
+    own, other = loader_of(PLANNER(0)), loader_of(PLANNER(0)[:2])
     monkeypatch.setattr(runs.Net, "val_dataloader", lambda self: own)
-    monkeypatch.setattr(
-        runs.Net, "validation_step", lambda self, batch, _: seen.append(len(batch["labels"]))
-    )
+    monkeypatch.setattr(runs.Net, "validation_step", see)
     options = {"max_epochs": 1, "num_sanity_val_steps": 0}
     runs.fitted(tmp_path, runs.made(2), **options)
     assert sum(seen) == len(runs.LENGTHS)
     seen.clear()
-    runs.fitted(
-        tmp_path, runs.made(2, val_dataloaders=[own, own]), **options | {"limit_val_batches": 1}
-    )
+    runs.fitted(tmp_path, runs.made(2, val_dataloaders=other), **options)
     assert len(seen) == 2
 
 
