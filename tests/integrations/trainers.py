@@ -25,13 +25,13 @@ from batchwright.torch import PadCollator
 LENGTHS = np.random.default_rng(0).lognormal(2.5, 0.7, 61).clip(2, 40).astype(int)
 COLLATE = PadCollator(attention_mask=True)
 
-_SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-_SMALL |= {"num_attention_heads": 2, "vocab_size": 80}
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+SMALL |= {"num_attention_heads": 2, "vocab_size": 80}
 
 
 def _bert(dropout: float) -> Any:
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return BertConfig(**_SMALL, **rates, max_position_embeddings=64, num_labels=3)
+    return BertConfig(**SMALL, **rates, max_position_embeddings=64, num_labels=3)
 
 
 def model_of(kind: str, *, dropout: float = 0.0) -> Any:
@@ -48,7 +48,7 @@ def model_of(kind: str, *, dropout: float = 0.0) -> Any:
                 GPT2Config(vocab_size=80, n_embd=16, n_layer=1, n_head=2, n_positions=64, **gpt2)
             )
         case "llama":
-            return LlamaForCausalLM(LlamaConfig(**_SMALL))
+            return LlamaForCausalLM(LlamaConfig(**SMALL))
         case "t5":
             sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
             return T5ForConditionalGeneration(

@@ -13,7 +13,7 @@ from transformers.trainer_utils import EvalPrediction, denumpify_detensorize
 from batchwright.batching import TokenBudget
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.integrations.transformers.loading import Loader
-from batchwright.integrations.transformers.making import lengths_of
+from batchwright.integrations.transformers.reading import lengths_of
 from batchwright.lengths import totals
 from batchwright.planner import Planner
 
@@ -25,12 +25,15 @@ class Evaluation:
         trainer: As constructed.
         batching: That of training, whose budget is kept.
         counted: What the loss of a batch is a mean over; None: unknown.
+        rows: Rows that a sample takes.
     """
 
     def __init__(
-        self, trainer: Any, batching: Any, counted: Callable[[Any], Tensor | None]
+        self, trainer: Any, batching: Any, counted: Callable[[Any], Tensor | None], rows: float
     ) -> None:
         self._trainer, self._batching, self._counted = trainer, batching, counted
+        self._rows = rows
+        self._read: tuple[Any, Any] = (None, None)  # a data set, and its lengths
         self._original = {name: getattr(trainer, name) for name in self.methods()}
 
     def methods(self) -> dict[str, Any]:
@@ -45,20 +48,24 @@ class Evaluation:
             given = (
                 self._trainer.eval_dataset if given is None else self._trainer.eval_dataset[given]
             )
-        return self._planned(own, given)
+        wants = self._trainer.compute_metrics and not self._trainer.args.prediction_loss_only
+        return self._planned(own, given, predicts=bool(wants))
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Make a loader for prediction."""
-        return self._planned(self._original["get_test_dataloader"](test_dataset), test_dataset)
+        own = self._original["get_test_dataloader"](test_dataset)
+        return self._planned(own, test_dataset, predicts=True)
 
-    def _planned(self, own: Any, dataset: Any) -> Any:
+    def _planned(self, own: Any, dataset: Any, *, predicts: bool) -> Any:
         args = self._trainer.args
-        if isinstance(own.dataset, IterableDataset):
+        if isinstance(own.dataset, IterableDataset) or (predicts and self._rows != 1):
             return own
-        try:
-            lengths = lengths_of(self._trainer, dataset)
-        except BatchwrightError:
-            return own
+        if self._read[0] is not dataset:
+            try:
+                self._read = dataset, lengths_of(self._trainer, dataset)
+            except BatchwrightError:
+                return own
+        lengths = self._read[1]
         if len(lengths) != len(own.dataset) or len(lengths) < args.world_size:
             return own
         longest = int(totals(lengths).max())
@@ -117,6 +124,7 @@ class Evaluation:
         mine = [np.concatenate(dataloader.batches), own, each]
         mine += [output.predictions, output.label_ids, inputs[0]]
         order, counted, *arrays = zip(*_of_all_ranks(mine, args.world_size), strict=True)
+        _weight_metrics(trainer, counted)
         places = np.argsort(np.concatenate(order))
         each, predictions, labels, inputs[0] = (_in_order(parts, places) for parts in arrays)
         found = dict(output.metrics)
@@ -133,6 +141,18 @@ class Evaluation:
                 is_full = name.startswith(f"{metric_key_prefix}_")
                 found[name if is_full else f"{metric_key_prefix}_{name}"] = value
         return output._replace(predictions=predictions, label_ids=labels, metrics=found)
+
+
+def _weight_metrics(trainer: Any, counted: Sequence[Any]) -> None:
+    """Weight what a trainer of TRL notes of each batch, and would average, by what it counts."""
+    noted = getattr(trainer, "_metrics", None)
+    own = noted.get("eval") if isinstance(noted, Mapping) else None
+    if not isinstance(own, dict) or len({len(each) for each in counted}) != 1:
+        return
+    weights = sum(each[:, 1] for each in counted)  # of each batch, on all ranks
+    for name, values in own.items():
+        if len(values) == len(weights) > 1 and np.any(weights):
+            own[name] = [float(np.average(values, weights=weights))]
 
 
 def _of_all_ranks(mine: Any, world_size: int) -> list[Any]:

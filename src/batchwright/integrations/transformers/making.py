@@ -1,25 +1,30 @@
-"""What a plan needs of a trainer: that it can be planned, lengths, a planner."""
+"""What a plan needs of a trainer: that it can be planned, and a planner."""
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset
 from transformers import Trainer
 
 from batchwright.batching import Packing, TokenBudget
-from batchwright.errors import ColumnNotFoundError, PlanError
-from batchwright.lengths import Lengths, totals
+from batchwright.errors import PlanError
+from batchwright.integrations.transformers.reading import lengths_of
+from batchwright.lengths import totals
+from batchwright.order import Sequential
 from batchwright.planner import Planner
-from batchwright.sources import read_lengths
-from batchwright.torch.data.pack_collator import PackCollator
-from batchwright.typing import LengthArray
 
-_NOISE = 1e-5
-"""What equal outputs may differ by, relative to the largest."""
+_CHOICES = frozenset(
+    {
+        "get_train_dataloader",
+        "_get_train_sampler",
+        "get_batch_sampler",
+        "get_multi_dataset_batch_sampler",
+    }
+)
+"""Methods by which trainers choose their batches."""
+
+_KNOWN = ("transformers.", "sentence_transformers.")
+"""Where these methods choose as the settings say."""
 
 
 def check_trainer(trainer: Any) -> None:
@@ -31,6 +36,13 @@ def check_trainer(trainer: Any) -> None:
     if any(type(each).__name__ == "PlanCallback" for each in trainer.callback_handler.callbacks):
         raise PlanError("the trainer has a plan already. Construct another one.")
     args, data = trainer.args, trainer.train_dataset
+    _check_choices(trainer)
+    if isinstance(data, dict):
+        raise PlanError(
+            f"the training data is a {type(data).__name__} of {list(data)}, and a plan is for one "
+            "data set: give the split; or join them by datasets.concatenate_datasets, where one "
+            "loss is for all."
+        )
     if isinstance(data, IterableDataset) or type(data).__name__ == "IterableDataset":
         raise PlanError(
             "the training data is a stream, of which nobody knows the lengths. Use StreamDataset."
@@ -53,107 +65,64 @@ def check_trainer(trainer: Any) -> None:
 
 
 def made_planner(
-    trainer: Any, *, max_tokens: int | None, batch_size: int | None, pack: int | None
+    trainer: Any,
+    *,
+    max_tokens: int | None,
+    batch_size: int | None,
+    pack: int | None,
+    joins: bool,
+    compares: bool,
 ) -> Planner:
-    """Make a planner from the trainer's own data and settings."""
+    """Make a planner from the trainer's own data and settings.
+
+    `joins`: the trainer's collator puts a batch into one row; `compares`: its loss depends on what
+    shares a batch.
+    """
     if max_tokens is not None and pack is not None:
         raise PlanError(f"max_tokens={max_tokens}, pack={pack}: give one of them.")
     args, lengths = trainer.args, lengths_of(trainer, trainer.train_dataset)
     rows = args.per_device_train_batch_size if batch_size is None else batch_size
     sums = totals(lengths)
-    batching: Any = TokenBudget(max_tokens or rows * int(sums.max()))
-    if pack is not None:
-        batching = Packing(pack)
+    budget = max_tokens or rows * int(sums.max())
+    batching: Any = TokenBudget(budget)
+    if pack is not None or joins:
+        batching = Packing(pack or budget)
+    is_given = batch_size is None and bool(max_tokens or pack)
+    if compares and not max_tokens:
+        batching, is_given = TokenBudget(budget, max_samples=rows), True
     seed = args.seed if args.data_seed is None else args.data_seed
-    if batch_size is None and (max_tokens or pack):
+    is_sequential = getattr(args, "train_sampling_strategy", "random") == "sequential"
+    order = Sequential() if is_sequential else None
+    if is_given:
         update: Any = {"accumulate": args.gradient_accumulation_steps}
     else:
         samples = rows * args.gradient_accumulation_steps * args.world_size
         update = {"step_tokens": max(1, round(samples * float(sums.mean())))}
-    return Planner(lengths, batching=batching, seed=seed, world_size=args.world_size, **update)
+    options = {"batching": batching, "order": order, "seed": seed}
+    return Planner(lengths, world_size=args.world_size, **options, **update)
 
 
-def lengths_of(trainer: Any, dataset: Any) -> LengthArray:
-    """Read the lengths of tokenised data: [n]; for source and target [n, 2]."""
-    config = getattr(trainer.model, "config", None)
-    names = [getattr(trainer.args, "length_column_name", None) or "length", "input_ids"]
-    columns = _columns(dataset)
-    name = next((name for name in names if name in columns), None)
-    if name is None:
-        raise ColumnNotFoundError(
-            f"the {type(dataset).__name__} has the columns {list(columns)}, and no 'input_ids' or "
-            f"'{names[0]}' to take lengths from. Tokenise the texts first; of other data, give "
-            "use_plan(trainer, Planner(lengths, …))."
-        )
-    chosen = [name]
-    if getattr(config, "is_encoder_decoder", False) and "labels" in columns:
-        chosen = ["input_ids", "labels"] if "input_ids" in columns else chosen
-    if type(dataset).__module__.startswith("datasets."):
-        found = [read_lengths(dataset, column=each, cache=False, progress=False) for each in chosen]
-    else:
-        samples = [dataset[index] for index in range(len(dataset))]
-        found = [np.array([_size(sample[each]) for sample in samples]) for each in chosen]
-    return Lengths.of(found[0] if len(found) == 1 else np.stack(found, axis=1)).array
-
-
-def _columns(dataset: Any) -> list[str]:
-    names = getattr(dataset, "column_names", None)
-    if names is None:
-        first = dataset[0] if hasattr(dataset, "__len__") and len(dataset) else None
-        names = first if isinstance(first, Mapping) else ()
-    return list(names)
-
-
-def _size(value: Any) -> int:
-    return len(value) if hasattr(value, "__len__") and np.ndim(value) else int(value)
-
-
-def check_packing(trainer: Any, collator: PackCollator) -> None:
-    """Raise `PlanError` if what a model says of a packed document depends on the one before."""
-    model, data = trainer.model, trainer.train_dataset
-    if getattr(getattr(model, "config", None), "use_cache", False):
-        model.config.use_cache = False  # with a cache, models ignore positions that begin again
-    masks = {"completion_mask", "assistant_masks"} & set(_columns(data))
-    if masks and "labels" not in _columns(data):
+def _check_choices(trainer: Any) -> None:
+    """Raise if the trainer has batches of its own kind, which a plan would take the place of."""
+    for each in type(trainer).__mro__:
+        method = next((name for name in vars(each) if name in _CHOICES), None)
+        if method and not each.__module__.startswith(_KNOWN):
+            raise PlanError(
+                f"{each.__name__}.{method} chooses batches of its own, and a plan would take their "
+                "place. If the loss does not depend on them, take the method away; to plan others, "
+                "give use_plan a Planner with another order= or batching=."
+            )
+    chosen = getattr(trainer.args, "batch_sampler", None)
+    if chosen is not None and getattr(chosen, "value", chosen) != "batch_sampler":
         raise PlanError(
-            f"the trainer's collator makes labels of {min(masks)!r}, and PackCollator takes them "
-            "as they are: add a column 'labels', with -100 at tokens that do not count."
+            f"batch_sampler={getattr(chosen, 'value', chosen)!r} says what shares a batch, and a "
+            "plan would take its place. Leave it out, or train without a plan."
         )
-    try:
-        first, second = dict(data[0]), dict(data[1])
-        changed = [int(token) - 1 if token else 1 for token in first["input_ids"]]
-        pairs = ([first, second], [first | {"input_ids": changed}, second])
-        one, other = (_outputs(model, collator(pair)) for pair in pairs)
-        own = slice(len(changed), len(changed) + len(second["input_ids"]))
-        one, other = one[0, own].float(), other[0, own].float()
-        differs = float((one - other).abs().max()) > _NOISE * float(one.abs().max())
-    except Exception as error:  # noqa: BLE001 (a check that fails is no reason not to train)
-        warnings.warn(
-            f"whether packed documents read one another in a {type(model).__name__} could not be "
-            f"checked: {error!r}",
-            stacklevel=3,
-        )
-        return
-    if differs:
+    loss: Any = getattr(trainer, "loss", None)
+    modules: Iterable[Any] = loss.modules() if hasattr(loss, "modules") else ()
+    gathers = any(getattr(each, "gather_across_devices", False) for each in modules)
+    if gathers and trainer.args.world_size > 1:
         raise PlanError(
-            f"packed documents read one another in a {type(model).__name__}: its outputs for one "
-            "change with the document before. Plan without pack=; or give a collator that makes "
-            "the mask that the model takes, from document_mask."
+            "gather_across_devices=True needs as many samples on every rank, and planned batches "
+            "differ. Leave it out."
         )
-
-
-def _outputs(model: Any, batch: Mapping[str, Any]) -> Tensor:
-    """Return a model's outputs, and leave no trace in it."""
-    device, was_training = next(model.parameters()).device, model.training
-    moved = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-        if name != "labels"
-    }
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits: Tensor = model(**moved).logits
-    finally:
-        model.train(was_training)
-    return logits

@@ -1,8 +1,6 @@
 """Planned batches in a trainer's own training: batches, exact updates, exact resume."""
 
 import itertools
-import json
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,30 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_callback import ExportableState
 
+from batchwright.batching import FixedSize
 from batchwright.errors import PlanError
 from batchwright.integrations.transformers.evaluation import Evaluation
 from batchwright.integrations.transformers.figures import LoggedFigures
+from batchwright.integrations.transformers.gathering import uneven
 from batchwright.integrations.transformers.loading import Loader
-from batchwright.integrations.transformers.making import (
-    check_packing,
-    check_trainer,
-    made_planner,
-)
+from batchwright.integrations.transformers.losses import base_model, kind_of_loss
+from batchwright.integrations.transformers.making import check_trainer, made_planner
+from batchwright.integrations.transformers.packing import check_packing, leave_no_cache
+from batchwright.integrations.transformers.reading import rows_of, rows_of_a_sample
+from batchwright.integrations.transformers.resuming import continued, last_whole
 from batchwright.plan_source import as_source
 from batchwright.planner import Planner
-from batchwright.resume import Course, chart, read_position
+from batchwright.resume import Course
 from batchwright.torch.data.batch_sampler import PlanBatchSampler, check_loader
 from batchwright.torch.data.pack_collator import PackCollator
 
 _IGNORED = -100
 """The label of what no loss counts."""
-
-_STATE = "trainer_state.json"
-"""What Trainer writes last into a checkpoint."""
 
 
 def use_plan(
@@ -92,9 +89,17 @@ def use_plan(
         BudgetError: If a sample exceeds the budget.
     """
     check_trainer(trainer)
-    is_made = planner is None
+    run = _Training(trainer)
+    run.is_made = planner is None
     if planner is None:
-        planner = made_planner(trainer, max_tokens=max_tokens, batch_size=batch_size, pack=pack)
+        planner = made_planner(
+            trainer,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            pack=pack,
+            joins=run.rows < 1 and collator is None,
+            compares=run.kind == "batch",
+        )
         trainer.args.gradient_accumulation_steps = planner.accumulate
     elif not isinstance(planner, Planner) or (max_tokens, batch_size, pack) != (None,) * 3:
         raise PlanError(
@@ -103,19 +108,25 @@ def use_plan(
         )
     if pack is not None and collator is None:
         collator = PackCollator()
-    run = _Training(trainer, planner, collator, is_made=is_made)
+    run.planner, run.collator = planner, collator
     run.check_accumulation()
-    packs = trainer.data_collator if collator is None else collator
-    if isinstance(packs, PackCollator):
-        check_packing(trainer, packs)
+    own = trainer.data_collator
+    if run.rows < 1 or isinstance(own, PackCollator):
+        leave_no_cache(trainer.model)
+    if isinstance(collator, PackCollator) or (collator is None and run.rows < 1):
+        check_packing(trainer, collator or own)
+    run.check_comparisons()
     methods: dict[str, Any] = {}
     for name in ("train", "get_train_dataloader", "compute_loss"):
         methods[name] = getattr(run, name)
     if run.weighs:
-        trainer.model_accepts_loss_kwargs = True  # so that nothing is divided by accumulation
+        # So that nothing is divided by accumulation.
+        trainer.model_accepts_loss_kwargs = trainer.loss_is_scaled_for_ga = True
         methods["get_batch_samples"] = run.get_batch_samples
-    if evaluate and not trainer.args.batch_eval_metrics and trainer.args.eval_do_concat_batches:
-        methods |= Evaluation(trainer, planner.batching, run.counted).methods()
+    args = trainer.args
+    evaluates = not args.batch_eval_metrics and args.eval_do_concat_batches
+    if evaluate and evaluates and run.kind != "batch":
+        methods |= Evaluation(trainer, planner.batching, run.counted, run.rows).methods()
     for name, method in (methods | run.figures.methods()).items():
         setattr(trainer, name, method)
     trainer.add_callback(run.callback())
@@ -125,19 +136,22 @@ def use_plan(
 class _Training:
     """What stands in place of some of a trainer's methods, and calls these."""
 
-    def __init__(self, trainer: Any, planner: Planner, collator: Any, *, is_made: bool) -> None:
-        self.trainer, self.planner, self.collator = trainer, planner, collator
-        self.is_made = is_made  # from the trainer's settings, which are of so many ranks
+    planner: Planner
+    collator: Any
+    is_made = False  # whether the planner is of the trainer's settings, which are of so many ranks
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
         names = ("train", "get_train_dataloader", "compute_loss", "get_batch_samples")
         self.original = {name: getattr(trainer, name) for name in names}
-        kind = type(trainer)
-        plain = kind.compute_loss is Trainer.compute_loss
-        plain = plain and kind.get_batch_samples is Trainer.get_batch_samples
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
-        self.weighs = plain and trainer.compute_loss_func is None and "CTC" not in name
-        causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        causal = type(base_model(trainer)).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         self.shifts = causal or bool(getattr(trainer, "_loss_shifts_labels", False))
+        self.rows = rows_of_a_sample(trainer)
+        self.kind = kind_of_loss(trainer, self.counted_labels)
+        self.weighs = self.kind in {"labels", "rows"}
+        self.gathers = any(each.__module__.startswith("trl.") for each in type(trainer).__mro__)
+        self.waiting = 0  # batches of an update whose loss is to be weighted
+        self.has_warned = False
         self.sampler: PlanBatchSampler | None = None
         self.resumed: tuple[Any, int] | None = None  # the state to load, and batches before it
         self.begun: int | None = None  # updates before the present pass, once it has begun
@@ -148,9 +162,12 @@ class _Training:
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **options: Any) -> Any:
         self.resumed = None
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = _last_whole(Path(self.trainer.args.output_dir)) or True
+            resume_from_checkpoint = last_whole(Path(self.trainer.args.output_dir)) or True
         if isinstance(resume_from_checkpoint, str | Path):
-            self._resume(Path(resume_from_checkpoint))
+            found = Path(resume_from_checkpoint), self.trainer, self.planner
+            going_on = continued(*found, is_made=self.is_made)
+            if going_on is not None:
+                self.planner, self.resumed = going_on
         return self.original["train"](resume_from_checkpoint, *args, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -177,6 +194,28 @@ class _Training:
                 f"it {planned}, or give Planner another accumulate=."
             )
 
+    def check_comparisons(self) -> None:
+        """Warn where a loss depends on what shares a batch, and batches differ in rows."""
+        batching = self.planner.batching
+        is_even = isinstance(batching, FixedSize) or getattr(batching, "max_samples", None)
+        if self.kind == "batch" and not is_even:
+            warnings.warn(
+                f"the loss of this {type(self.trainer).__name__} depends on what shares a batch, "
+                "and planned batches of short samples have more rows than those of long ones. "
+                "Leave max_tokens out, or plan TokenBudget(…, max_samples=…).",
+                stacklevel=3,
+            )
+
+    def check_weighted(self) -> None:
+        """Warn where the trainer has made an update without `compute_loss`."""
+        if self.waiting and not self.has_warned:
+            self.has_warned = True
+            warnings.warn(
+                f"{type(self.trainer).__name__}.training_step does not call compute_loss, so its "
+                "batches are not weighted: the update is the sum of what it makes of each.",
+                stacklevel=2,
+            )
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: Any
     ) -> tuple[list[Any], Tensor | None]:
@@ -186,6 +225,7 @@ class _Training:
         known = [count for count in counts if count is not None]
         if not batches or len(known) < len(counts):
             return batches, None
+        self.waiting = len(batches)
         total = torch.stack([count.to(device) for count in known]).sum()
         return batches, self.trainer.accelerator.reduce(total, reduction="sum")
 
@@ -197,10 +237,16 @@ class _Training:
         num_items_in_batch: Any = None,
         **options: Any,
     ) -> Any:
-        """Weight the model's mean over a batch by its share of the update; evaluate it as it is."""
-        original, trainer = self.original["compute_loss"], self.trainer
+        """Weight the mean over a batch by the batch's share of the update; evaluate it as it is."""
+        original, trainer = self._original_loss, self.trainer
         count, total = self.counted(inputs), num_items_in_batch
         options["return_outputs"] = return_outputs
+        if model.training and self.waiting and total is None:
+            raise PlanError(
+                f"{type(trainer).__name__}.training_step does not pass num_items_in_batch on to "
+                "compute_loss, and without it a batch has no weight. Pass it on."
+            )
+        self.waiting = 0
         if count is None or total is None or not self.weighs:
             is_own = not (model.training or trainer.args.average_tokens_across_devices)
             if is_own and count is not None and total is not None:
@@ -214,8 +260,22 @@ class _Training:
         loss = torch.where(count.to(loss.device) > 0, loss * share, 0.0)
         return (loss, outputs) if return_outputs else loss
 
+    def _original_loss(self, *args: Any, **options: Any) -> Any:
+        accelerator = self.trainer.accelerator
+        if not self.gathers or accelerator.num_processes == 1:
+            return self.original["compute_loss"](*args, **options)
+        with uneven(accelerator):
+            return self.original["compute_loss"](*args, **options)
+
     def counted(self, inputs: Any) -> Tensor | None:
         """Count what the loss of a batch is a mean over: labels, or rows. None: unknown."""
+        if self.kind != "rows":
+            return self.counted_labels(inputs)
+        rows = rows_of(inputs)
+        return None if rows is None else torch.tensor(rows, device=self.trainer.args.device)
+
+    def counted_labels(self, inputs: Any) -> Tensor | None:
+        """Count the labels of a batch that are not -100; of other labels, the rows."""
         names = ("shift_labels", "labels", *self.trainer.label_names)
         name = next((name for name in names if inputs.get(name) is not None), None)
         labels = None if name is None else inputs[name]
@@ -244,6 +304,9 @@ class _Training:
             def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 run.begun = state.global_step
 
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                run.check_weighted()
+
             def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 run.figures.measure()
 
@@ -270,86 +333,3 @@ class _Training:
             "updates": -(-len(sampler) // accumulate),
             "sampler": sampler.state_after(consumed),
         }
-
-    def _resume(self, checkpoint: Path) -> None:
-        """Make the next run go on where a checkpoint was written, or raise `PlanError`."""
-        if not (checkpoint / _STATE).exists():
-            return  # weights alone: a new run
-        found = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        step, callbacks = found["global_step"], found.get("stateful_callbacks", {})
-        saved = callbacks.get("PlanCallback", {}).get("attributes")
-        if not saved:
-            raise PlanError(
-                f"{checkpoint} was written without this plan: which samples it has seen is "
-                "unknown. Begin a new run from its weights: from_pretrained(…), and train() "
-                "without resume_from_checkpoint."
-            )
-        args = self.trainer.args
-        ranks, accumulate = saved["world_size"], saved["accumulate"]
-        batches, now = ranks * accumulate, args.world_size
-        if batches % now or (now == ranks and accumulate != args.gradient_accumulation_steps):
-            raise PlanError(
-                f"{checkpoint} was trained in updates of {ranks} ranks × {accumulate} batches, and "
-                f"now there are {now} ranks × {args.gradient_accumulation_steps}: Trainer would "
-                f"count epochs wrongly. Resume with gradient_accumulation_steps={accumulate} on "
-                f"{ranks} ranks, or on another number that divides {batches}."
-            )
-        if batches // now != args.gradient_accumulation_steps:
-            if self.trainer.is_deepspeed_enabled:
-                raise PlanError(f"set gradient_accumulation_steps={batches // now} for DeepSpeed.")
-            warnings.warn(
-                f"{checkpoint} was trained by {ranks} ranks × {accumulate} batches an update. On "
-                f"{now}, gradient_accumulation_steps is {batches // now}, so that updates stay.",
-                stacklevel=3,
-            )
-            args.gradient_accumulation_steps = batches // now
-        if self.is_made and self.planner.step_tokens is not None:
-            settings = saved["sampler"].get("settings") or {}
-            self.planner = Planner(
-                self.planner.lengths,
-                batching=self.planner.batching,
-                seed=self.planner.seed,
-                step_tokens=settings.get("step_tokens"),
-            )
-        self.planner = self.planner.resized(now, batches // now)
-        source = as_source(self.planner)
-        position = read_position(saved["sampler"], source)
-        length, updates = source.num_batches(now) // now, saved["updates"]
-        epoch, done = divmod(step, updates)
-        skipped = done * (batches // now)
-        left = len(chart(source, position, now)) if done else length
-        fits = -(-length // (batches // now)) == updates and skipped + left == length
-        if not fits or position.epoch != (epoch if done else epoch - 1):
-            raise PlanError(
-                f"{checkpoint} is {done} of {updates} updates into epoch {epoch}, and now an epoch "
-                f"has {length} batches on each of {now} ranks, of which {left} are left: Trainer "
-                f"would count wrongly. Resume with the budget that the run began with."
-            )
-        if done:
-            self.resumed = saved["sampler"], skipped
-            args.ignore_data_skip = False  # the batches that Trainer skips are empty
-
-
-def _last_whole(folder: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end. None: there is no checkpoint.
-
-    A run that is killed while it saves leaves one that nothing can go on from.
-    """
-    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*/")]
-    numbered = sorted((int(match[1]), path) for match, path in found if match)
-    for _, path in reversed(numbered):
-        try:
-            json.loads((path / _STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            warnings.warn(
-                f"{path} was not written to its end: the checkpoint before it is continued.",
-                stacklevel=4,
-            )
-            continue
-        return path
-    if numbered:
-        raise PlanError(
-            f"no checkpoint in {folder} was written to its end. Delete them, and train() without "
-            "resume_from_checkpoint."
-        )
-    return None

@@ -1,0 +1,131 @@
+"""What the loss of a trainer is: a mean over labels, a mean over samples, or neither."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from batchwright.integrations.transformers.reading import batch_of
+
+Kind = Literal["labels", "rows", "own", "batch"]
+"""What the loss of a batch is.
+
+- ``"labels"``: without `num_items_in_batch`, the mean over the labels that count.
+- ``"rows"``: without it, the mean over the samples.
+- ``"own"``: the trainer's own sum over `num_items_in_batch`.
+- ``"batch"``: it depends on what shares a batch.
+"""
+
+_NOISE = 1e-2
+"""What sums that are equal may differ by, relative to the largest loss."""
+
+_OF_TRL: dict[str, Kind] = {"SFTTrainer": "labels", "RewardTrainer": "rows", "DPOTrainer": "rows"}
+_OVER_BATCH = {"aot", "aot_unpaired", "sft"}
+"""Losses of `DPOTrainer` that are no means over samples."""
+
+
+def kind_of_loss(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
+    """Return what a trainer's loss is; where it is not known, try it on a few samples."""
+    where = next(each for each in type(trainer).__mro__ if "compute_loss" in vars(each))
+    if type(trainer).get_batch_samples is not Trainer.get_batch_samples:
+        return "own"
+    if "compute_loss" in vars(trainer) or trainer.compute_loss_func is not None:
+        return _tried(trainer, counted)
+    if where is Trainer and "CTC" in type(base_model(trainer)).__name__:
+        return "own"
+    if where is Trainer and _has_labels(trainer, counted):
+        return "labels"
+    if where.__module__.startswith("trl.") and where.__name__ in _OF_TRL:
+        kinds = getattr(trainer.args, "loss_type", None) or ()
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        return "batch" if kinds & _OVER_BATCH else _OF_TRL[where.__name__]
+    return _tried(trainer, counted)
+
+
+def base_model(trainer: Any) -> Any:
+    """Return the model without wrappers and adapters."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _has_labels(trainer: Any, counted: Callable[[Any], Tensor | None]) -> bool:
+    try:
+        return counted(batch_of(trainer, [0])) is not None
+    except Exception:  # noqa: BLE001 (training will say what is wrong)
+        return True
+
+
+def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
+    """Compare the loss of samples together with those of two parts of them."""
+    samples = range(min(6, len(trainer.train_dataset)))
+    if len(samples) < 2:
+        return "own"
+    groups = [samples]
+    for at in (1, len(samples) // 2):
+        groups += [samples[:at], samples[at:]]
+    try:
+        labels = [counted(batch_of(trainer, group)) for group in groups]
+        rows = [len(group) for group in groups]
+        losses = _losses(trainer, groups)
+    except Exception as error:  # noqa: BLE001 (a check that fails is no reason not to train)
+        warnings.warn(
+            f"what the loss of a {type(trainer).__name__} is a mean over could not be checked: "
+            f"{error!r}. It is left as it is: divide it by num_items_in_batch.",
+            stacklevel=5,
+        )
+        return "own"
+    counts: dict[Kind, list[int]] = {"rows": rows, "own": [1] * len(groups)}
+    if None not in labels:
+        counts = {"labels": [int(each) for each in labels if each is not None], **counts}
+    tries = {kind: _off(losses, each) for kind, each in counts.items()}
+    best = min(tries, key=lambda kind: tries[kind])
+    return best if tries[best] < _NOISE else "batch"
+
+
+def _off(losses: Sequence[float], counts: Sequence[int]) -> float:
+    """Return by how much weighted losses of parts do not add up, relative to the largest."""
+    size = max(map(abs, losses)) * counts[0]
+    sums = [loss * count if count else 0.0 for loss, count in zip(losses, counts, strict=True)]
+    off = max(abs(sums[0] - sums[1] - sums[2]), abs(sums[0] - sums[3] - sums[4]))
+    return off / size if size > 0 else math.inf
+
+
+def _losses(trainer: Any, groups: Sequence[Sequence[int]]) -> list[float]:
+    """Compute the loss of each group of samples, and leave no trace in the trainer."""
+    other = copy.copy(trainer)
+    for name, value in vars(trainer).items():
+        setattr(other, name, _with_own_containers(value))
+    model, device = trainer.model, trainer.args.device
+    trained = [each for each in model.modules() if each.training]
+
+    def loss(group: Sequence[int], total: int | None) -> float:
+        batch = trainer._prepare_inputs(batch_of(trainer, group))  # noqa: SLF001
+        return float(other.compute_loss(model, batch, num_items_in_batch=total))
+
+    model.eval()
+    try:
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with trainer.compute_loss_context_manager():
+                try:
+                    return [loss(group, None) for group in groups]
+                except Exception:  # noqa: BLE001 (one that cannot do without the number)
+                    return [loss(group, len(groups[0])) for group in groups]
+    finally:
+        for each in trained:
+            each.training = True
+
+
+def _with_own_containers(value: Any) -> Any:
+    """Copy dicts and lists, not what they hold."""
+    if isinstance(value, dict):
+        own = copy.copy(value)
+        own.update({name: _with_own_containers(each) for name, each in value.items()})
+        return own
+    return [_with_own_containers(each) for each in value] if type(value) is list else value
