@@ -46,14 +46,21 @@ def use_plan(
 ) -> Any:
     """Make a `Trainer` train, evaluate and predict in planned batches.
 
-    Call it once the trainer is constructed: `Trainer`, `Seq2SeqTrainer`, and trainers that are made
-    of them. Its collator, workers, column removal, callbacks and checkpoints stay.
+    Call it once the trainer is constructed: `Trainer`, `Seq2SeqTrainer`, TRL's `SFTTrainer`,
+    `RewardTrainer` and `DPOTrainer`, `SentenceTransformerTrainer`, and trainers that are made of
+    them; also of models of PEFT. Its collator, workers, column removal, callbacks and checkpoints
+    stay.
 
     - Each rank trains on its part of each epoch's plan.
     - The update is the one of the mean over everything that the loss counts in it, on all ranks,
       also for models whose loss ignores `num_items_in_batch`: the model's own mean over a batch is
       weighted by the labels that are not -100. A `compute_loss` or `compute_loss_func` of
-      your own, and losses for CTC, are left as they are.
+      your own, and losses of sentence-transformers, are tried on a few samples: a mean over labels
+      or samples is weighted by them; one that uses `num_items_in_batch` is left as it is, and so
+      are losses for CTC.
+    - A loss that depends on what shares a batch, such as a contrastive one, is no sum over samples:
+      the update is the mean over its batches, and evaluation stays as it was. The planner that is
+      made keeps the number of rows of a batch.
     - `resume_from_checkpoint` goes on at the sample where the checkpoint was written, also on
       another number of ranks that an update's batches can be shared among; accumulation is then
       set so that an update keeps its batches.
@@ -67,7 +74,8 @@ def use_plan(
         trainer: As constructed.
         planner: The plan. None: made from the lengths of ``trainer.train_dataset``: a column
             `length`, else of `input_ids`; for models of source and target also of `labels`. Of
-            data that is no `datasets.Dataset`, each sample is read once for that.
+            data that is no `datasets.Dataset`, each sample is read once for that; of texts that
+            the trainer's collator tokenises, and of pairs, each goes once through the collator.
         max_tokens: The budget of a batch, padding included, where no planner is given.
         batch_size: Samples that a batch holds at present; None: `per_device_train_batch_size`.
             Where neither planner, `max_tokens` nor `pack` is given, the budget is what such batches
@@ -82,8 +90,9 @@ def use_plan(
         The same trainer.
 
     Raises:
-        PlanError: If the trainer is none, or does what a plan does; if it accumulates other numbers
-            of batches than a given planner plans; or if the model reads across packed documents.
+        PlanError: If the trainer is none, does what a plan does, or chooses its batches itself; if
+            it accumulates other numbers of batches than a given planner plans; or if the model
+            reads across packed documents.
             When resuming: if the checkpoint cannot be continued exactly.
         ColumnNotFoundError: If lengths are to be read, and there are no tokens.
         BudgetError: If a sample exceeds the budget.
