@@ -200,8 +200,10 @@ def test_a_mean_of_the_trainers_own_is_weighted(tmp_path: Path) -> None:
         "classifier", tmp_path, type=Mean, callbacks=[look], gradient_accumulation_steps=4
     )
     planner = bw.Planner(LENGTHS, max_tokens=120, accumulate=4)
+    generator = torch.get_rng_state()
     use_plan(trainer, planner)
     assert not hasattr(trainer, "seen")  # trying it has left no trace
+    assert torch.equal(torch.get_rng_state(), generator)
     trainer.train()
     plain = trainer_of("classifier", tmp_path)
     together = [plain.train_dataset[int(each)] for each in itertools.chain(*planner(0)[:4])]

@@ -33,7 +33,7 @@ class Evaluation:
     ) -> None:
         self._trainer, self._batching, self._counted = trainer, batching, counted
         self._rows = rows
-        self._read: tuple[Any, Any] = (None, None)  # a data set, and its lengths
+        self._read: dict[int, tuple[Any, Any]] = {}  # the trainer's own data, with lengths
         self._original = {name: getattr(trainer, name) for name in self.methods()}
 
     def methods(self) -> dict[str, Any]:
@@ -60,12 +60,10 @@ class Evaluation:
         args = self._trainer.args
         if isinstance(own.dataset, IterableDataset) or (predicts and self._rows != 1):
             return own
-        if self._read[0] is not dataset:
-            try:
-                self._read = dataset, lengths_of(self._trainer, dataset)
-            except BatchwrightError:
-                return own
-        lengths = self._read[1]
+        try:
+            lengths = self._lengths(dataset)
+        except BatchwrightError:
+            return own
         if len(lengths) != len(own.dataset) or len(lengths) < args.world_size:
             return own
         longest = int(totals(lengths).max())
@@ -76,6 +74,14 @@ class Evaluation:
         loader = Loader(own, plan, args, own.collate_fn)
         loader.batches = list(plan.shard(args.process_index, args.world_size))
         return loader
+
+    def _lengths(self, dataset: Any) -> Any:
+        if id(dataset) in self._read:
+            return self._read[id(dataset)][1]
+        lengths, own = lengths_of(self._trainer, dataset), self._trainer.eval_dataset
+        if any(each is dataset for each in (own.values() if isinstance(own, dict) else [own])):
+            self._read[id(dataset)] = dataset, lengths
+        return lengths
 
     def evaluation_loop(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from batchwright.integrations.transformers.reading import batch_of
+from batchwright.integrations.transformers.reading import batch_of, undisturbed
 
 Kind = Literal["labels", "rows", "own", "batch"]
 """What the loss of a batch is.
@@ -100,7 +100,7 @@ def _losses(trainer: Any, groups: Sequence[Sequence[int]]) -> list[float]:
     other = copy.copy(trainer)
     for name, value in vars(trainer).items():
         setattr(other, name, _with_own_containers(value))
-    model, device = trainer.model, trainer.args.device
+    model = trainer.model
     trained = [each for each in model.modules() if each.training]
 
     def loss(group: Sequence[int], total: int | None) -> float:
@@ -109,8 +109,7 @@ def _losses(trainer: Any, groups: Sequence[Sequence[int]]) -> list[float]:
 
     model.eval()
     try:
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad(), warnings.catch_warnings():
+        with undisturbed(), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with trainer.compute_loss_context_manager():
                 try:

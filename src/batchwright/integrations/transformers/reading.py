@@ -1,6 +1,8 @@
 """What a trainer's own data and collator say: batches, rows, lengths."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,8 @@ def lengths_of(trainer: Any, dataset: Any) -> LengthArray:
     name = next((name for name in names if name in columns), None)
     if name is None:
         try:
-            counted = _collated(trainer, dataset)
+            with undisturbed():
+                counted = _collated(trainer, dataset)
         except Exception as error:
             raise ColumnNotFoundError(
                 f"the {type(dataset).__name__} has the columns {list(columns)}, and no 'input_ids' "
@@ -65,7 +68,21 @@ def batch_of(trainer: Any, indices: Sequence[int], collator: Any = None) -> Any:
             data = trainer._remove_unused_columns(data)  # noqa: SLF001
         else:
             collator = trainer._get_collator_with_removed_columns(collator)  # noqa: SLF001
-    return collator([data[index] for index in indices])
+    with undisturbed():
+        return collator([data[index] for index in indices])
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leave the global generators as they were: collators draw from them."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    cuda: Any = torch.cuda
+    with torch.random.fork_rng(range(cuda.device_count() if cuda.is_initialized() else 0)):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
 def rows_of(batch: Any) -> int | None:
