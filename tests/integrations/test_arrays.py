@@ -117,6 +117,18 @@ def test_a_data_set_that_fetches_many_samples_at_once_is_asked_once() -> None:
     assert read((batches[0]["tokens"], batches[0]["lengths"]))[0][0] == asked[0][0]
 
 
+def test_flat_tokens_are_gathered_at_once(monkeypatch) -> None:
+    flat_tokens = pytest.importorskip("batchwright.torch").FlatTokens
+    tokens = FLAT.tokens.astype(np.uint16)
+    dataset = flat_tokens(tokens, FLAT.offsets, columns={"label": np.arange(LENGTHS.size)})
+    monkeypatch.delattr("batchwright.torch.data.flat_rows.FlatBatch.__getitem__")
+    for batch, planned in zip(padded_batches(dataset, BUCKETS), BUCKETS.resized(1)(0), strict=True):
+        assert batch["input_ids"].dtype == np.uint16
+        rows = read((batch["input_ids"], batch["lengths"]))
+        assert rows == [SAMPLES[number].tolist() for number in planned]
+        assert batch["label"][: planned.size].tolist() == planned.tolist()
+
+
 def test_samples_that_are_empty_have_rows_without_tokens() -> None:
     samples = [np.empty((0, 2)), np.ones((3, 2)), np.empty((0, 2))]
     ((tokens, lengths),) = padded_batches(samples, bw.Planner([1, 3, 1], max_tokens=9))

@@ -64,7 +64,8 @@ def padded_batches(
     Args:
         samples: One sample for each length: a sequence of arrays [length, …], or of dicts or tuples
             of these, or what has ``__getitems__(indices)``. Or a dict, field → such a sequence. A
-            `Flat` is read in one gather; others cost about a microsecond a sample. Types are kept.
+            `Flat`, or `FlatTokens` of torch, is read in one gather; others cost about a microsecond
+            a sample. Types are kept.
         planner: A `Planner`: a new plan every epoch. Or one global `Plan`: the same every epoch.
         pad: What padding and empty rows hold: one value, or values by field; 0 for the others.
         columns: Field → its column of the lengths, for samples of several lengths: ``{"source": 0,
@@ -335,6 +336,13 @@ def _fields(samples: Field, indices: IntArray) -> tuple[dict[Name, Field], bool]
     if isinstance(samples, Mapping):
         return {name: _taken(column, indices) for name, column in samples.items()}, True
     taken = _taken(samples, indices)
+    if hasattr(taken, "fields") and hasattr(taken, "columns"):  # of FlatTokens, not yet read
+        rows = {
+            name: _Rows(np.asarray(each.tokens[_runs(each.starts, each.lengths)]), each.lengths)
+            for name, each in taken.fields.items()
+        }
+        return {**rows, **taken.columns}, True
+    taken = taken if isinstance(taken, np.ndarray | _Rows) else list(taken)
     first = taken[0] if isinstance(taken, list) else None
     if isinstance(first, Mapping):
         return {name: [each[name] for each in taken] for name in first}, True
@@ -353,7 +361,7 @@ def _taken(column: Field, indices: IntArray) -> Field:
         return column[indices]
     many = getattr(column, "__getitems__", None)
     numbers = indices.tolist()
-    return list(many(numbers)) if many is not None else [column[number] for number in numbers]
+    return many(numbers) if many is not None else [column[number] for number in numbers]
 
 
 def _columns(
