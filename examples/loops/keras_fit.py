@@ -8,6 +8,7 @@ import numpy as np
 from byte_model import VOCABULARY, samples
 
 import batchwright as bw
+from batchwright.integrations.arrays import padded
 from batchwright.keras import PlanDataset, TokenMean
 
 EPOCHS = 2
@@ -23,18 +24,13 @@ def main() -> None:
     keras.utils.set_random_seed(0)
     data, lengths = samples()
     planner = bw.Planner(lengths, batching=bw.Buckets(4, max_tokens=4_096))
-    shapes = planner(0).layout.shapes
+    layout = planner(0).layout
 
     def fetch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the padded batch of these samples: inputs, labels, and 1 for each real token."""
-        rows, length = next(each for each in shapes if each[1] >= lengths[indices].max())
-        inputs, labels = np.zeros((2, rows, length), dtype="int32")
-        weights = np.zeros((rows, length), dtype="float32")
-        for row, index in enumerate(indices):
-            real = slice(None, lengths[index])
-            inputs[row, real], labels[row, real] = data[index]["input_ids"], data[index]["labels"]
-            weights[row, real] = 1
-        return inputs, labels, weights
+        """Return the padded batch of these samples: inputs, labels, and whether a token is real."""
+        batch = padded(data, indices, layout)
+        is_real = np.arange(batch["labels"].shape[1]) < batch["lengths"][:, None]
+        return batch["input_ids"], batch["labels"], is_real
 
     dataset = PlanDataset(planner, fetch)
     model = keras.Sequential(

@@ -25,7 +25,8 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Raises:
         PlanError: In `fit`, if ``steps_per_epoch`` is not the number of batches, the optimizer
             does not accumulate the batches that the plan has for an update, nothing averages
-            gradients over the ranks, or the epochs are others than the data set's.
+            gradients over the ranks, the plan is one rank's part of a plan, or the epochs are
+            others than the data set's.
         LossError: In `fit`, if weights are exact and a loss is not a sum.
     """
 
@@ -60,6 +61,11 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
             _require_average(model, optimizer, dataset.world_size)
         if dataset.exact:
             require_sums(model)
+            if dataset.plan.origin.is_shard:
+                raise PlanError(
+                    "the plan is one rank's part of a plan, whose mean weight differs from that of "
+                    "the others. Give the whole plan, with rank= and world_size=."
+                )
         self._together = int(model.steps_per_execution or 1)
         self._is_first = True
         if self._backup is not None and (state := self._backup.state()) is not None:
