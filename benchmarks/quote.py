@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.blocks.applications import advice, application, applications, headline
-from benchmarks.blocks.planner import claims, planning, scale
+from benchmarks.blocks.planner import claims, flat_tokens, planning, scale
 from benchmarks.blocks.training import (
     beside_trainer,
     curricula,
@@ -45,6 +45,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "memory_prediction": memory,
     "planning": planning,
     "scale": scale,
+    "flat_tokens": flat_tokens,
     "noisy_digits": curricula,
     "claims": claims,
 }

@@ -98,3 +98,19 @@ def claims(facts: Facts) -> str:
         f"`python -m benchmarks.claims` measures what we claim: {kept} hold, {lost} do not."
         f"{named} {source('claims', facts)}"
     )
+
+
+def flat_tokens(facts: Facts) -> str:
+    """Show what fetching and collating a batch takes, by how tokens are read."""
+    milliseconds = facts["milliseconds_median"]
+    rows = []
+    for name, ratio in facts["ratio"].items():
+        ours, theirs = (milliseconds[each] for each in (ratio["to"], name))
+        times = f"{ratio['median']:.1f} ({ratio['least']:.1f} – {ratio['most']:.1f})"
+        rows.append((f"{name} / {ratio['to']}", f"{theirs:.2f} / {ours:.2f}", times))
+    head = ("the same tensors", "ms", "times as long")
+    more = (
+        f"Fetched and collated on one core: planned batches of up to {facts['max_tokens']:,} "
+        f"tokens, {facts['mean_samples']:.0f} samples on average. Median (least – most) of rounds."
+    )
+    return f"{table(head, rows)}\n\n{more} {source('flat_tokens', facts)}"

@@ -29,6 +29,22 @@ def a_file_of_lengths(folder: Path) -> Names:
     return {"lengths": _many_lengths()}
 
 
+def tokens_at_rest(folder: Path) -> Names:
+    """Tokens in flat files, and a manifest of speech."""
+    import json
+
+    from tests.sources.token_files import write_megatron
+
+    lists = [[number % 500] * int(length) for number, length in enumerate(LENGTHS)]
+    write_megatron(folder / "corpus.idx", lists)
+    np.concatenate(lists).astype(np.uint16).tofile(folder / "tokens.bin")
+    np.save(folder / "offsets.npy", np.append(0, np.cumsum(LENGTHS)))
+    lines = [{"audio_filepath": "a.wav", "duration": float(each) / 10} for each in LENGTHS]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    return {}
+
+
 def a_task(folder: Path) -> Names:
     """A file of lengths, and the job that `batchwright new-task` writes, made smaller."""
     run(["batchwright", "new-task", "mine.py"], folder)
@@ -147,7 +163,7 @@ def _samples(lengths: Any) -> list[dict[str, Any]]:
 PREPARED: dict[str, Callable[[Path], Names]] = {
     "README.md": a_language_model,
     "docs/index.md": a_file_of_lengths,
-    "docs/scale.md": nothing,
+    "docs/scale.md": tokens_at_rest,
     "docs/start.md": nothing,
     "docs/picture.md": nothing,
     "docs/guide.md": labelled_points,

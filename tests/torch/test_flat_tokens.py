@@ -268,9 +268,9 @@ def test_arrays_that_do_not_fit_are_refused(make, message):
 
 def test_indices_that_are_none_are_refused():
     dataset = FlatTokens(np.arange(9), [0, 5, 9])
-    with pytest.raises(IndexError, match="samples 2 to 2 of 2"):
+    with pytest.raises(IndexError, match="sample 2 of 2"):
         dataset[2]
-    with pytest.raises(TypeError, match="expected integers"):
+    with pytest.raises(TypeError, match="not integers"):
         dataset.__getitems__([0.5])
     with pytest.raises(PlanError, match="sample 0 has 5 tokens, the piece begins at 5"):
         dataset[Piece(0, 5, 9)]

@@ -41,16 +41,17 @@ class Edges:
 
     def at(self, samples: IntArray) -> tuple[IntArray, IntArray]:
         """Return where samples begin and end: two int64[m]."""
-        array = self.array
         if self.first is not None:
-            starts = np.where(samples > 0, array[samples - 1], self.first)
-            return starts.astype(np.int64), array[samples].astype(np.int64)
-        starts = array[samples].astype(np.int64) // self.unit
+            return np.where(samples > 0, self._edge(samples - 1), self.first), self._edge(samples)
         if self.last is None:
-            return starts, array[samples + 1].astype(np.int64) // self.unit
-        later = np.minimum(samples + 1, array.size - 1)
-        stops = array[later].astype(np.int64) // self.unit
-        return starts, np.where(samples + 1 < array.size, stops, self.last)
+            return self._edge(samples), self._edge(samples + 1)
+        later = samples + 1
+        stops = self._edge(np.minimum(later, self.array.size - 1))
+        return self._edge(samples), np.where(later < self.array.size, stops, self.last)
+
+    def _edge(self, number: IntArray) -> IntArray:
+        edge = self.array[number].astype(np.int64, copy=False)
+        return edge if self.unit == 1 else edge // self.unit
 
     def whole(self) -> IntArray:
         """Return int64[n + 1], in memory."""

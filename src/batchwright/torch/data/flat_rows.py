@@ -61,35 +61,36 @@ class FlatRows(Sequence[Tensor]):
 
     def padded(self, width: int, pad: float, dtype: torch.dtype, *, left: bool) -> Tensor:
         """Lay the rows out in a tensor [rows, width], with padding on the right or left."""
-        made = torch.empty((len(self), width), dtype=dtype)
-        out, lengths = made.numpy(), self.lengths
+        lengths = self.lengths
+        made = torch.empty((lengths.size, width), dtype=dtype)
+        out = made.numpy()
         if left:  # seen from the right end, it is as on the right
             out = out[:, ::-1]
         longest, shortest = int(lengths.max()), int(lengths.min())
         out[:, :longest] = self._windows(longest, left=left)
-        out[:, longest:] = pad
-        is_padding = np.arange(shortest, longest) >= lengths[:, None]
-        np.copyto(out[:, shortest:longest], pad, where=is_padding, casting="unsafe")
+        if longest < width:
+            out[:, longest:] = pad
+        if shortest < longest:
+            is_padding = np.arange(shortest, longest) >= lengths[:, None]
+            np.copyto(out[:, shortest:longest], pad, where=is_padding, casting="unsafe")
         return made
 
     def _windows(self, width: int, *, left: bool) -> FlatArray:
         """Return [rows, width]: from each row's first token on, or from its last one backwards."""
-        tokens = self.tokens
-        begins, most = self.starts, tokens.size - width
+        tokens, begins = self.tokens, self.starts
         if left:
             begins = begins + self.lengths - width
         # A row of the view begins at each token: so rows are copied whole, not token by token.
+        most = tokens.size - width
         view: FlatArray = np.ndarray((most + 1, width), tokens.dtype, tokens, 0, tokens.strides * 2)
-        beyond = (begins < 0) | (begins > most)  # at the ends of the array
-        if not beyond.any():
+        if (begins | (most - begins)).min() >= 0:
             rows = view[begins]
-            return rows[:, ::-1] if left else rows
-        rows = view[np.where(beyond, 0, begins)]
-        for row in beyond.nonzero()[0]:
-            start, length = self.starts[row], self.lengths[row]
-            rows[row, slice(width - length, None) if left else slice(length)] = tokens[
-                start : start + length
-            ]
+        else:  # some are at an end of the array
+            rows = view[begins.clip(0, most)]
+            for row in ((begins < 0) | (begins > most)).nonzero()[0]:
+                start, length = self.starts[row], self.lengths[row]
+                place = slice(width - length, None) if left else slice(length)
+                rows[row, place] = tokens[start : start + length]
         return rows[:, ::-1] if left else rows
 
     def __reduce__(self) -> tuple[Any, ...]:  # without the tokens of other samples

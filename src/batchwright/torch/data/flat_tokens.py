@@ -18,7 +18,7 @@ from batchwright.torch.data.flat_parts import (
     part_of_arrow,
     parts_of_files,
 )
-from batchwright.torch.data.flat_rows import FlatBatch
+from batchwright.torch.data.flat_rows import FlatArray, FlatBatch
 from batchwright.torch.data.samples import IntoPiece, Piece
 from batchwright.typing import Field, IntArray, LengthArray
 
@@ -157,10 +157,9 @@ class FlatTokens(Dataset[dict[str, Field]]):
                     f"columns[{other!r}] is {values.dtype}{list(values.shape)}; expected one "
                     f"number for each of {stored:,} samples, under a name of its own."
                 )
-        if stored:
-            ends = np.concatenate(part.edges.at(np.array([0, stored - 1])))
-            self._check(ends[:2], ends[2:], [0, stored - 1])
-        self._size = stored if rows is None else rows.size
+        self._total, self._size = len(first), stored if rows is None else rows.size
+        if self._size:
+            self._bounds(np.array([0, self._size - 1]))
 
     def __len__(self) -> int:
         return self._size
@@ -185,20 +184,16 @@ class FlatTokens(Dataset[dict[str, Field]]):
 
     def __getitems__(self, indices: Sequence[IntoPiece]) -> FlatBatch:
         """Return a batch of samples, or pieces; nothing is read of the tokens yet."""
-        numbers: Any = indices
         pieces: list[Piece] = []
-        if any(isinstance(each, tuple) for each in indices):
+        try:
+            samples = np.asarray(indices)
+        except ValueError:  # pieces and whole samples
+            samples = np.empty((0, 0))
+        if samples.ndim == 2 or samples.dtype == object:
             whole = (each if isinstance(each, tuple) else (each, 0, None) for each in indices)
             pieces = [Piece(*each) for each in whole]
-            numbers = [each.sample for each in pieces]
-        samples = np.asarray(numbers)
-        if samples.shape == (0,):
-            samples = samples.astype(np.int64)
-        if samples.ndim != 1 or samples.dtype.kind not in "iu":
-            raise TypeError(f"indices are {samples.dtype}{list(samples.shape)}, expected integers.")
-        if samples.size and not -self._size <= samples.min() <= samples.max() < self._size:
-            raise IndexError(f"samples {samples.min()} to {samples.max()} of {self._size:,}.")
-        samples = np.where(samples < 0, samples + self._size, samples).astype(np.int64)
+            samples = np.array([each.sample for each in pieces])
+        samples = self._numbers(samples)
         starts, stops = self._bounds(samples)
         if pieces:
             starts, stops = _cut(pieces, starts, stops)
@@ -209,24 +204,33 @@ class FlatTokens(Dataset[dict[str, Field]]):
             {name: values[stored] for name, values in self._columns.items()},
         )
 
+    def _numbers(self, given: FlatArray) -> IntArray:
+        """Check indices of samples; those below 0 count from the end."""
+        if given.dtype.kind not in "iu" or given.ndim != 1:
+            if given.shape != (0,):
+                raise TypeError(f"indices are {given.dtype}{list(given.shape)}, not integers [m].")
+            given = given.astype(np.int64)
+        samples = given.astype(np.int64, copy=False)
+        if samples.view(np.uint64).max(initial=0) >= self._size:  # below 0 it is huge
+            samples = np.where(samples < 0, samples + self._size, samples)
+            outside = (samples < 0) | (samples >= self._size)
+            if outside.any():
+                raise IndexError(f"sample {given[outside][0]} of {self._size:,}.")
+        return samples
+
     def _bounds(self, samples: IntArray) -> tuple[IntArray, IntArray]:
-        """Return where samples begin and end."""
+        """Return where samples begin and end; raise unless that is inside of the array."""
         rows = samples if self._rows is None else self._rows[samples]
         starts, stops = self._edges.at(rows)
-        self._check(starts, stops, samples)
-        return starts, stops
-
-    def _check(self, starts: IntArray, stops: IntArray, samples: Sequence[int] | IntArray) -> None:
-        """Raise unless samples are inside of the array."""
-        if not starts.size:
-            return
-        total = len(next(iter(self._fields.values())))
-        if starts.min() < 0 or stops.max() > total or (stops < starts).any():
-            wrong = int(np.argmax((starts < 0) | (stops > total) | (stops < starts)))
+        total = self._total
+        outside = starts | (stops - starts) | (total - stops)  # below 0 if one of them is
+        if outside.min(initial=0) < 0:
+            wrong = int(np.argmax(outside < 0))
             raise LengthsError(
                 f"offsets of sample {samples[wrong]:,} go from {starts[wrong]:,} to "
                 f"{stops[wrong]:,}, of {total:,} tokens: they are damaged, or of other tokens."
             )
+        return starts, stops
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, tuple(map(_packed, self._made_by))

@@ -24,6 +24,7 @@ from batchwright.torch.data.samples import (
     flattened,
     has_length,
     limit_of,
+    type_with,
 )
 from batchwright.torch.data.trees import Parts
 from batchwright.typing import Field, IntArray, Sample
@@ -137,10 +138,11 @@ class PackCollator:
         row = PackedRow.of(lengths, self.align, limit_of(self.capacity, 0))
         batch: dict[str, Field] = {
             "input_ids": row.laid_out(flat["input_ids"], pads.get("input_ids", 0), "input_ids"),
-            "position_ids": row.positions() + self.position_ids_start,
+            "position_ids": row.positions(self.position_ids_start),
         }
         if self.labels is not None:
-            batch["labels"] = row.laid_out(flat[own or "input_ids"], LABEL_IGNORE, own or "labels")
+            labels = flat[own or "input_ids"].clone()
+            batch["labels"] = row.laid_out(labels, LABEL_IGNORE, own or "labels")
             batch["labels"][0, row.begins] = LABEL_IGNORE
         for name, value in pads.items():
             if name not in {"input_ids", self.labels}:
@@ -191,7 +193,7 @@ class PackCollator:
             for name, flat in fields[title].items():
                 batch[name] = row.laid_out(flat, pads.get(name, 0), name)
             batch |= {
-                f"{title}_position_ids": row.positions() + self.position_ids_start,
+                f"{title}_position_ids": row.positions(self.position_ids_start),
                 f"{title}_document_ids": row.owners(),
                 f"{title}_cu_seq_lens": row.cu_seqlens(),
                 f"{title}_max_length": row.max_seqlen(),
@@ -264,9 +266,12 @@ class PackedRow:
         return PackedRow(lengths, begins, np.append(edges[:-1][kept], edges[-1]), ids[kept])
 
     def laid_out(self, flat: Tensor, pad: PadValue, name: Name) -> Tensor:
-        """Put the tokens of all items, [total, …], into their places: [1, T, …]."""
+        """Put the tokens of all items, [total, …], into their places: [1, T, …].
+
+        Without gaps, they are in their places.
+        """
         if self.ids.size == self.lengths.size:  # no gaps
-            return flat.to(filled((), pad, flat.dtype, name).dtype, copy=True)[None]
+            return flat.to(type_with(pad, flat.dtype, name))[None]
         width, total = int(self.edges[-1]), int(self.lengths.sum())
         laid_out = filled((1, width, *flat.shape[1:]), pad, flat.dtype, name)
         before = np.cumsum(self.lengths) - self.lengths
@@ -274,9 +279,9 @@ class PackedRow:
         laid_out[0, torch.from_numpy(places)] = flat.to(laid_out.dtype)
         return laid_out
 
-    def positions(self) -> Tensor:
-        """Count from 0 in each segment: int64[1, T]."""
-        begins = np.repeat(self.edges[:-1], np.diff(self.edges))
+    def positions(self, start: int = 0) -> Tensor:
+        """Count from a number on in each segment: int64[1, T]."""
+        begins = np.repeat(self.edges[:-1] - start, np.diff(self.edges))
         return torch.from_numpy(np.arange(self.edges[-1]) - begins)[None]
 
     def owners(self) -> Tensor:

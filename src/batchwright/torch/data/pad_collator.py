@@ -28,6 +28,7 @@ from batchwright.torch.data.samples import (
     has_length,
     is_whole,
     limit_of,
+    type_with,
 )
 from batchwright.typing import Batch, Field, IntArray, Sample
 
@@ -153,7 +154,7 @@ class PadCollator:
         for name, (values, sizes) in flat.items():
             pad, width = padding.for_field(name, values.dtype), widths[name]
             if isinstance(values, FlatRows):
-                kind = filled((), pad, values.dtype, name).dtype
+                kind = type_with(pad, values.dtype, name)
                 padded[name] = values.padded(width, pad, kind, left=self.side == "left")
                 continue
             made = filled((len(sizes), width, *values.shape[1:]), pad, values.dtype, name)

@@ -201,14 +201,19 @@ def checked_pads(given: Pads, owner: str) -> Field:
 
 def filled(shape: Sequence[int], pad: PadValue, dtype: torch.dtype, name: Name) -> Tensor:
     """Make a tensor of padding, of a type that holds it: int64 where integers are too narrow."""
-    if is_whole(dtype):
-        if not float(pad).is_integer():
-            raise LengthsError(
-                f"field {name!r} holds whole numbers, and pad={pad!r} is none. Give one by name."
-            )
-        bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-        dtype = dtype if bounds[0] <= pad <= bounds[1] else torch.int64
-    return torch.full(tuple(shape), pad, dtype=dtype)
+    return torch.full(tuple(shape), pad, dtype=type_with(pad, dtype, name))
+
+
+def type_with(pad: PadValue, dtype: torch.dtype, name: Name) -> torch.dtype:
+    """Return a type for values and their padding: int64 where integers are too narrow."""
+    if not is_whole(dtype) or (dtype == torch.int64 and type(pad) is int):
+        return dtype
+    if not float(pad).is_integer():
+        raise LengthsError(
+            f"field {name!r} holds whole numbers, and pad={pad!r} is none. Give one by name."
+        )
+    bounds = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    return dtype if bounds[0] <= pad <= bounds[1] else torch.int64
 
 
 @dataclass(frozen=True)
