@@ -12,20 +12,23 @@ from batchwright.typing import State
 
 
 class RankBatches:
-    """One rank's batches of each epoch, and where the next pass through them begins.
+    """One rank's batches of each epoch, and how far the present pass through them is.
 
-    A pass begins where a loaded state says, else at the beginning of the epoch. How many batches
-    of it were consumed is counted by the owner.
+    A pass begins where a loaded state says, else at the beginning of the epoch.
+
+    Args:
+        plans: A `Planner`: a new plan every epoch. Or one global `Plan`: the same every epoch.
+        place: Rank and world size.
 
     Attributes:
         rank: This process, from 0.
         world_size: Processes that share the epoch.
         source: Makes the plans.
+        passes: Changes whenever what is left does: a pass, another epoch or a loaded state begins.
+        consumed: Batches of the present pass. None: nobody counts.
+        is_counted: Whether they are counted by another than who goes through them.
         is_loaded: Whether the next pass begins where a state was saved.
-
-    Args:
-        plans: A `Planner`: a new plan every epoch. Or one global `Plan`: the same every epoch.
-        place: Rank and world size.
+        is_spent: Whether a pass came to its end since the epoch was set.
 
     Example:
         >>> ranked = RankBatches(Planner([5, 3, 8, 2, 7, 1], max_tokens=10), (0, 2))
@@ -36,13 +39,19 @@ class RankBatches:
         (2, 1)
     """
 
+    consumed: int | None
+    is_counted: bool
+    is_loaded: bool
+    is_spent: bool
+    _upcoming: Position  # where the next pass begins
+    _course: Course | None  # of the present pass, or of the next if none began
+
     def __init__(self, plans: Planner | Plan, place: tuple[int, int]) -> None:
         self.rank, self.world_size = place
         self.source = as_source(plans)
-        self._upcoming = Position(0)  # where the next pass begins
-        self._course: Course | None = None  # of the present pass, or of the next if none began
-        self.is_loaded = False  # the next pass begins where a state was saved
         self._is_alike: bool | None = None
+        self.passes = 0
+        self._go_to(Position(0))
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch."""
@@ -90,13 +99,35 @@ class RankBatches:
         """Choose the epoch of the next pass; a state of another one is then forgotten."""
         number = epoch_number(epoch)
         if number != self.epoch:
-            self._upcoming, self._course, self.is_loaded = Position(number), None, False
+            self._go_to(Position(number))
+        self.is_spent = self.is_counted = False
 
-    def begin(self) -> None:
+    def begin(self, *, is_counted: bool = False) -> None:
         """Begin a pass; the one after it begins at the beginning of the epoch."""
         self._course = None  # frees the last plan before the next is made
         self._course = chart(self.source, self._upcoming, self.world_size, warn=True)
         self._upcoming, self.is_loaded = Position(self.epoch), False
+        self.passes, self.consumed, self.is_counted = self.passes + 1, 0, is_counted
+
+    def took(self, count: int, number: int, *, is_ahead: bool = False) -> None:
+        """Take note of how many batches were taken in a pass of this number, if it is the present.
+
+        With `is_ahead` they are taken ahead of the loop that consumes them.
+        """
+        if number == self.passes:
+            self.is_spent = count == len(self.course)
+            if not self.is_counted:
+                self.consumed = None if is_ahead else count
+
+    def state_dict(self) -> State:
+        """Return where the run is."""
+        if self.consumed is None:
+            raise PlanError(
+                "how many batches were consumed is unknown here: a tf.data.Dataset takes them "
+                "ahead of the loop, and fit does not count. Give fit callbacks=[dataset.callback()]"
+                "; or count them, and save state_after(count)."
+            )
+        return self.state_after(self.consumed)
 
     def state_after(self, consumed: int) -> State:
         """Return where the run is once some batches of the present pass are consumed."""
@@ -108,7 +139,7 @@ class RankBatches:
         if not 0 <= batches <= len(course):
             raise PlanError(
                 f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
-                "Count the batches that were trained since it began."
+                "Count the batches that were consumed since it began."
             )
         return course.after(batches).state(self.source)
 
@@ -121,4 +152,10 @@ class RankBatches:
         position = read_position(state, self.source, began)
         if not len(chart(self.source, position, self.world_size)):
             position = Position(position.epoch + 1)
-        self._upcoming, self._course, self.is_loaded = position, None, True
+        self._go_to(position)
+        self.is_loaded = True
+
+    def _go_to(self, position: Position) -> None:
+        self._upcoming, self._course = position, None
+        self.passes, self.consumed = self.passes + 1, 0
+        self.is_loaded = self.is_spent = self.is_counted = False

@@ -108,9 +108,6 @@ class PaddedBatches:
     ) -> None:
         self._samples, self._pad, self._columns = samples, pad, columns
         self._ranked = RankBatches(planner, place)
-        self._passes = 0
-        self._consumed: int | None = 0  # batches of the present pass; None: nobody counts
-        self._is_spent = False
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
@@ -118,7 +115,7 @@ class PaddedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over what is left of the epoch."""
-        yield from self.passing()
+        return self._passing()
 
     def __repr__(self) -> str:
         rank, world_size = self._ranked.rank, self._ranked.world_size
@@ -139,23 +136,14 @@ class PaddedBatches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a state of another one is then forgotten."""
-        before = self.epoch
         self._ranked.set_epoch(epoch)
-        if self.epoch != before:
-            self._passes, self._consumed = self._passes + 1, 0
-        self._is_spent = False
 
     def state_dict(self) -> State:
         """Return how far the loop is: a few hundred bytes, the same on every rank.
 
         JSON can keep it. Save it at the end of an update.
         """
-        if self._consumed is None:
-            raise PlanError(
-                "a tf.data.Dataset takes batches ahead of the loop. Count the batches that the "
-                "loop took, and save batches.state_after(count)."
-            )
-        return self._ranked.state_after(self._consumed)
+        return self._ranked.state_dict()
 
     def state_after(self, consumed: int) -> State:
         """Return the state once so many batches of the present pass were consumed."""
@@ -168,36 +156,33 @@ class PaddedBatches:
         was over, it goes on with the next one.
         """
         self._ranked.load_state_dict(state, planned_by)
-        self._passes, self._consumed, self._is_spent = self._passes + 1, 0, False
 
-    def passing(self, *, is_ahead: bool = False) -> Iterator[Batch]:
+    def _passing(self, *, is_ahead: bool = False) -> Iterator[Batch]:
         """Iterate; with `is_ahead` for a reader that takes batches ahead of the loop."""
-        if self._is_spent and not self._ranked.is_alike:
+        ranked, count = self._ranked, 0
+        if ranked.is_spent and not ranked.is_alike:
             warnings.warn(
                 f"epoch {self.epoch} is repeated, with the same batches. Call set_epoch(epoch) "
                 "before each epoch; or, where the same batches are wanted, give one plan, "
                 "planner(0), in place of the planner.",
-                stacklevel=3,
+                stacklevel=2,
             )
-        self._ranked.begin()
-        self._passes, count = self._passes + 1, 0
-        present, left = self._passes, self._ranked.left
+        ranked.begin()
+        left, number = ranked.left, ranked.passes
         for block in left.batches.blocks():
-            for number in range(len(block)):
-                entries, count = block.batch(number), count + 1
-                batch = self._collated(entries, left.layout).batch()
-                if present == self._passes:
-                    self._consumed = None if is_ahead else count
-                    self._is_spent = count == len(left)
+            for place in range(len(block)):
+                batch = self._collated(block.batch(place), left.layout).batch()
+                count += 1
+                ranked.took(count, number, is_ahead=is_ahead)
                 yield batch
 
-    def first(self) -> "Collated":
+    def _first(self) -> "_Collated":
         """Collate the first sample of the epoch alone."""
         samples, starts = self.plan.batches.batch(0)
         one = Entries(samples[:1], None if starts is None else starts[:1])
         return self._collated(one, self.plan.layout)
 
-    def _collated(self, entries: Entries, layout: Layout) -> "Collated":
+    def _collated(self, entries: Entries, layout: Layout) -> "_Collated":
         return _collated(self._samples, entries, layout, self._pad, self._columns)
 
 
@@ -245,7 +230,7 @@ def tf_dataset(batches: PaddedBatches) -> Field:
     except ModuleNotFoundError as error:
         raise MissingExtraError("tf_dataset needs TensorFlow: pip install tensorflow.") from error
 
-    first = batches.first()
+    first = batches._first()  # noqa: SLF001
     shapes = batches.plan.layout.shapes or ()
     is_fixed = first.is_packed or len(shapes) == 1  # the only shapes
 
@@ -256,11 +241,12 @@ def tf_dataset(batches: PaddedBatches) -> Field:
 
     signature = first.like({name: spec(name, array) for name, array in first.arrays.items()})
     return tf.data.Dataset.from_generator(
-        lambda: batches.passing(is_ahead=True), output_signature=signature
+        lambda: batches._passing(is_ahead=True),  # noqa: SLF001
+        output_signature=signature,
     ).prefetch(1)
 
 
-class Collated(NamedTuple):
+class _Collated(NamedTuple):
     """The arrays of a batch by field, and what they were made of."""
 
     arrays: dict[Name, Array]
@@ -290,7 +276,7 @@ def _collated(
     layout: Layout,
     pad: float | Mapping[Name, float],
     columns: Mapping[Name, int] | None,
-) -> Collated:
+) -> _Collated:
     fields, is_named = _fields(samples, entries.samples)
     column_of = _columns(fields, layout, columns)
     rows = {
@@ -328,7 +314,7 @@ def _collated(
         arrays = {**arrays, **{name: each for name, each in extras.items() if name not in arrays}}
     else:
         arrays |= {len(arrays) + place: each for place, each in enumerate(extras.values())}
-    return Collated(arrays, frozenset(rows), is_named, is_packed)
+    return _Collated(arrays, frozenset(rows), is_named, is_packed)
 
 
 def _fields(samples: Field, indices: IntArray) -> tuple[dict[Name, Field], bool]:

@@ -10,6 +10,7 @@ import keras
 from batchwright.errors import PlanError
 from batchwright.keras.backup import Backup
 from batchwright.keras.weights import require_sums
+from batchwright.rank_batches import RankBatches
 from batchwright.typing import State
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         LossError: In `fit`, if weights are exact and a loss is not a sum.
     """
 
-    def __init__(self, dataset: PlanDataset, backup: Backup | None = None) -> None:
+    def __init__(
+        self, dataset: PlanDataset, ranked: RankBatches, backup: Backup | None = None
+    ) -> None:
         super().__init__()
-        self._dataset, self._backup = dataset, backup
+        self._dataset, self._ranked, self._backup = dataset, ranked, backup
         self._accumulate = 1  # batches of an update
         self._together = 1  # batches between two calls of this callback
         self._saved = 0  # batches of this pass when the backup was made
@@ -73,21 +76,23 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 model(dataset.extremes()[0][0])
             self._backup.restore(model)
             dataset.load_state_dict(state)
-        if dataset.is_loaded:
+        if self._ranked.is_loaded:
             model._initial_epoch = dataset.epoch  # noqa: SLF001 (as Keras' BackupAndRestore does)
 
     def on_epoch_begin(self, epoch: int, logs: State | None = None) -> None:
         """Plan the epoch, or what is left of it."""
-        dataset = self._dataset
-        if self._is_first and dataset.is_loaded and epoch != dataset.epoch:
+        ranked = self._ranked
+        if self._is_first and ranked.is_loaded and epoch != ranked.epoch:
             raise PlanError(
                 f"fit begins with epoch {epoch}, but the data set goes on in epoch "
-                f"{dataset.epoch}. Give fit initial_epoch=dataset.epoch."
+                f"{ranked.epoch}. Give fit initial_epoch=dataset.epoch."
             )
         if self._is_first:
             self.model._initial_epoch = None  # noqa: SLF001 (else it holds for the next fit, too)
         self._is_first, self._saved = False, 0
-        left, whole = dataset.begin_epoch(epoch), len(dataset)
+        ranked.set_epoch(epoch)
+        ranked.begin(is_counted=True)
+        left, whole = len(ranked.course), len(ranked)
         if left == whole:
             return
         if left > whole:
@@ -107,7 +112,7 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: State | None = None) -> None:
         """Count the batches that are about to be trained: states are saved after these."""
-        self._dataset.count(batch + self._together)
+        self._ranked.consumed = min(batch + self._together, len(self._ranked.course))
 
     def on_train_batch_end(self, batch: int, logs: State | None = None) -> None:
         """Make a backup, if it is time and an update is complete."""
@@ -121,7 +126,7 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: State | None = None) -> None:
         """Make a backup, if one is made for each epoch."""
-        self._dataset.end_epoch()
+        self._ranked.is_counted = False
         if self._quiet is not None:
             self._quiet.__exit__(None, None, None)
             self._quiet = None
@@ -130,11 +135,11 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: State | None = None) -> None:
         """Remove the backup: nothing is left to resume."""
-        if self._backup is not None and self._dataset.rank == 0:
+        if self._backup is not None and self._ranked.rank == 0:
             self._backup.remove()
 
     def _save(self) -> None:
-        if self._backup is not None and self._dataset.rank == 0:
+        if self._backup is not None and self._ranked.rank == 0:
             self._backup.save(self.model, self._dataset.state_dict())
 
 

@@ -102,10 +102,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         self._threads = whole_number("PlanDataset", "workers", workers, least=0, error=PlanError)
         self._ranked = RankBatches(plans, place_of(rank, world_size, "PlanDataset"))
         self._next: int | None = None  # the batch that `fit` should ask for; None: not in `fit`
-        self._is_counted = False  # `callback` counts the batches of an epoch
-        self._consumed: int | None = 0  # batches of the present pass; None: nobody counts
-        self._is_spent = False
-        self._present: EpochBatches | None = None
+        self._present: tuple[int, EpochBatches] | None = None  # of a pass
         self._batches  # noqa: B018 (raises where weights or plans cannot be)
 
     def __len__(self) -> int:
@@ -115,7 +112,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
     @property
     def num_batches(self) -> int:
         """The batches that `fit` takes: of the rest of an epoch, where it is resumed."""
-        return len(self._batches) if self._is_counted else len(self)
+        return len(self._batches) if self._ranked.is_counted else len(self)
 
     def __getitem__(self, batch: int) -> Batch:
         """Fetch a batch of what is left of the epoch; in `fit`, PlanError if it is out of order."""
@@ -134,27 +131,23 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
                     "it callbacks=[dataset.callback()]."
                 )
             self._next = max(self._next, number + 1)
-            self._is_spent = self._next == count
-            if not self._is_counted:
-                self._consumed = None
+            self._ranked.took(self._next, self._ranked.passes, is_ahead=True)
         return self._batches[number]
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over what is left of the epoch, even if another is set meanwhile."""
-        yield from self.passing()
+        return self._passing()
 
-    def passing(self, *, is_ahead: bool = False) -> Iterator[Batch]:
+    def _passing(self, *, is_ahead: bool = False) -> Iterator[Batch]:
         """Iterate; with `is_ahead` for a reader that takes batches ahead of the training loop."""
         self._warn_if_spent()
-        if not self._is_counted:
-            self._begin()
-        batches = self._batches
-        for number in range(len(batches)):
-            batch = batches[number]
-            if batches is self._present:
-                self._is_spent = number == len(batches) - 1
-                if not self._is_counted:
-                    self._consumed = None if is_ahead else number + 1
+        ranked = self._ranked
+        if not ranked.is_counted:
+            ranked.begin()
+        batches, number = self._batches, ranked.passes
+        for place in range(len(batches)):
+            batch = batches[place]
+            ranked.took(place + 1, number, is_ahead=is_ahead)
             yield batch
 
     def __repr__(self) -> str:
@@ -189,18 +182,9 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         origin = self.plan.origin
         return origin.world_size * origin.accumulate // self.world_size
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the next epoch begins where a loaded state was saved."""
-        return self._ranked.is_loaded
-
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; `callback` does that in `fit`."""
-        before = self._ranked.epoch
         self._ranked.set_epoch(epoch)
-        if self._ranked.epoch != before:
-            self._present, self._consumed = None, 0
-        self._is_spent = False
 
     def state_dict(self) -> State:
         """Return how far training is: a few hundred bytes, the same on every rank.
@@ -208,13 +192,7 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         JSON can keep it. In `fit` it counts the batches that were trained, where a callback asks.
         Save it at the end of an update, with the weights.
         """
-        if self._consumed is None:
-            raise PlanError(
-                "how many batches were trained is unknown here. In fit, give it callbacks="
-                "[dataset.callback()]; in a loop over a tf.data.Dataset, count them, and save "
-                "dataset.state_after(count)."
-            )
-        return self._ranked.state_after(self._consumed)
+        return self._ranked.state_dict()
 
     def state_after(self, consumed: int) -> State:
         """Return the state once so many batches of the present pass were trained."""
@@ -227,7 +205,6 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         was over, it goes on with the next one.
         """
         self._ranked.load_state_dict(state, planned_by)
-        self._present, self._consumed, self._is_spent = None, 0, False
 
     def callback(
         self, backup_dir: str | Path | None = None, save_freq: int | str = "epoch"
@@ -241,7 +218,8 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
             save_freq: Batches between backups, which are made at the end of an update. Or
                 ``"epoch"``.
         """
-        return EpochCallback(self, None if backup_dir is None else Backup(backup_dir, save_freq))
+        backup = None if backup_dir is None else Backup(backup_dir, save_freq)
+        return EpochCallback(self, self._ranked, backup)
 
     def for_fit(self) -> Field:
         """Return what `fit` takes: on TensorFlow, `plan_tf_dataset` of it; else this data set."""
@@ -259,21 +237,6 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         batches = EpochBatches(plan, self._fetch, self._batches.mean)
         return batches[0], batches[1]
 
-    def begin_epoch(self, epoch: int) -> int:
-        """Begin an epoch whose batches are counted, and return how many; called by `callback`."""
-        self.set_epoch(epoch)
-        self._begin()
-        self._is_counted = True
-        return len(self._batches)
-
-    def count(self, trained: int) -> None:
-        """Take note of how many batches were trained since it began; called by `callback`."""
-        self._consumed = min(trained, len(self._batches))
-
-    def end_epoch(self) -> None:
-        """End an epoch whose batches are counted; called by `callback`."""
-        self._is_counted = False
-
     def on_epoch_begin(self) -> None:
         """Start checking the order of batches; called by Keras."""
         if keras.backend.backend() == "tensorflow":
@@ -288,22 +251,20 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Stop checking; called by Keras, also before the first epoch."""
         self._next = None
 
-    def _begin(self) -> None:
-        """Begin a pass: the one after it begins at the beginning of the epoch."""
-        self._ranked.begin()
-        self._present, self._consumed = None, 0
-
     @property
     def _batches(self) -> EpochBatches:
         """This rank's batches of the present pass, or of the next if none began."""
-        if self._present is None:
+        number = self._ranked.passes
+        if self._present is None or self._present[0] != number:
+            self._present = None  # frees the last plan before the next is made
             planner = self._plans if isinstance(self._plans, Planner) else None
             mean = mean_weight(self.plan, planner, self._weights) if self.exact else None
-            self._present = EpochBatches(self._ranked.left, self._fetch, mean, self._threads)
-        return self._present
+            made = EpochBatches(self._ranked.left, self._fetch, mean, self._threads)
+            self._present = number, made
+        return self._present[1]
 
     def _warn_if_spent(self) -> None:
-        if self._is_spent and not self._ranked.is_alike:  # else nothing was forgotten
+        if self._ranked.is_spent and not self._ranked.is_alike:  # else nothing was forgotten
             warnings.warn(
                 f"epoch {self.epoch} begins once more. Give fit callbacks=[dataset.callback()], "
                 "so that each epoch has its plan; or, if you want the same batches, make the "
@@ -340,7 +301,7 @@ def plan_tf_dataset(dataset: PlanDataset) -> Field:
     signature = keras.tree.map_structure(spec, *map(keras.tree.lists_to_tuples, dataset.extremes()))
     # Keras means several arrays by a list, which tf.data would stack.
     batches = tf.data.Dataset.from_generator(
-        lambda: map(keras.tree.lists_to_tuples, dataset.passing(is_ahead=True)),
+        lambda: map(keras.tree.lists_to_tuples, dataset._passing(is_ahead=True)),  # noqa: SLF001
         output_signature=signature,
     ).prefetch(1)
     # Read by fit. An assertion, as tf.data has it, would fail in an epoch that is resumed.
