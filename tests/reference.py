@@ -350,3 +350,33 @@ def spread(
 def front_and_back(samples: Sequence[int]) -> list[int]:
     """Put samples at the front and the back of a row in turn, from the ends to the middle."""
     return [*samples[::2], *samples[1::2][::-1]]
+
+
+def broken(
+    batches: Sequence[Sequence[int]],
+    *,
+    within: Sequence[object] | None = None,
+    unique: Sequence[object] | None = None,
+    together: Sequence[object] | None = None,
+) -> list[str]:
+    """Say which constraints some batches do not keep; -1 is no key, and no group."""
+    found = []
+    for number, batch in enumerate(batches):
+        if within is not None and len({within[sample] for sample in batch}) > 1:
+            found.append(f"batch {number} is of several groups")
+        if unique is not None:
+            for one, other in itertools.combinations(batch, 2):
+                mates = together is not None and together[one] == together[other] != -1
+                if unique[one] == unique[other] != -1 and not mates:
+                    found.append(f"batch {number} has {one} and {other} of one key")
+    if together is not None:
+        everything = {sample for batch in batches for sample in batch}
+        for group in set(together) - {-1}:
+            members = {s for s in range(len(together)) if together[s] == group} & everything
+            # Whole wherever it is: a repeated group comes once more, as a whole.
+            found += [
+                f"group {group} is split"
+                for batch in batches
+                if members & set(batch) and not members <= set(batch)
+            ]
+    return found

@@ -15,6 +15,7 @@ FLOORS = [
     {
         *(
             "batches",
+            "constraints",
             "costs",
             "placement",
             "epochs",
@@ -37,6 +38,7 @@ FLOORS = [
             "resume",
             "sharding",
             "tracing",
+            "units",
             "updates",
             "without",
             "order",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -67,9 +67,11 @@ class Arrays:
     indices: IntArray  # int64[m]
     offsets: IntArray  # int64[b + 1]
     starts: IntArray | None = None  # int64[m]
+    # int64[m], a number for each entry: neighbours with the same one stay in one batch. None: none
+    groups: IntArray | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.indices, self.offsets, self.starts):
+        for array in (self.indices, self.offsets, self.starts, self.groups):
             if array is not None:
                 array.setflags(write=False)
 
@@ -94,11 +96,30 @@ class Arrays:
         offsets = np.concatenate(([0], np.cumsum(sizes)))
         if last - first + 1 == numbers.size and bool((np.diff(numbers) == 1).all()):
             span = slice(self.offsets[first], self.offsets[last + 1])
-            starts = None if self.starts is None else self.starts[span]
-            return Arrays(self.indices[span], offsets, starts)
+            return self._with(lambda array: array[span], offsets)
         begins = self.offsets[numbers]
-        starts = None if self.starts is None else gathered(self.starts, begins, offsets)
-        return Arrays(gathered(self.indices, begins, offsets), offsets, starts)
+        return self._with(lambda array: gathered(array, begins, offsets), offsets)
+
+    def _with(self, taken: Callable[[IntArray], IntArray], offsets: IntArray) -> Arrays:
+        """Take the same entries of every array."""
+        starts = None if self.starts is None else taken(self.starts)
+        groups = None if self.groups is None else taken(self.groups)
+        return Arrays(taken(self.indices), offsets, starts, groups)
+
+    def of_entries(self, which: IntArray, offsets: IntArray) -> Arrays:
+        """Return batches of some entries, int64[k]."""
+        return self._with(lambda array: array[which], offsets)
+
+    def units(self) -> IntArray:
+        """Return where what stays in one batch begins and ends, int64[u + 1]: groups, or entries.
+
+        Every offset is among them.
+        """
+        if self.groups is None:
+            return np.arange(self.indices.size + 1)
+        begins = np.diff(self.groups, prepend=-1) != 0
+        begins[self.offsets[:-1]] = True
+        return np.append(np.flatnonzero(begins), self.indices.size)
 
     def arrays(self) -> Arrays:
         """Return itself."""
@@ -109,8 +130,13 @@ class Arrays:
         yield self
 
     def split_to(self, num_batches: int) -> Arrays:
-        """Split those of the most samples first."""
-        return replace(self, offsets=split_offsets(self.offsets, num_batches))
+        """Split those of the most samples first, between groups."""
+        if self.groups is None:
+            return replace(self, offsets=split_offsets(self.offsets, num_batches))
+        units = self.units()
+        weights = np.diff(self.offsets).astype(np.float64)
+        offsets = np.searchsorted(units, self.offsets)
+        return replace(self, offsets=units[split_offsets(offsets, num_batches, weights=weights)])
 
     def count(self, most: int | None = None) -> int:
         """Return the number of indices."""
@@ -333,11 +359,11 @@ def digest_of(batches: Batches, others: Mapping[str, IntArray]) -> str:
 
     count = batches.count()
     begin("indices", count)
-    sizes, has_starts = [np.zeros(1, dtype=np.int64)], False
+    sizes, has_starts, groups = [np.zeros(1, dtype=np.int64)], False, None
     for block in batches.blocks():
         add(block.indices)
         sizes.append(np.diff(block.offsets))
-        has_starts = block.starts is not None
+        has_starts, groups = block.starts is not None, block.groups
     begin("offsets", len(batches) + 1)
     add(np.cumsum(np.concatenate(sizes)))
     if has_starts:
@@ -345,6 +371,9 @@ def digest_of(batches: Batches, others: Mapping[str, IntArray]) -> str:
         for block in batches.blocks():
             if block.starts is not None:
                 add(block.starts)
+    if groups is not None:  # only arrays have them, which are one block
+        begin("groups", count)
+        add(groups)
     for name, array in sorted(others.items()):
         begin(name, array.size)
         add(array)
@@ -414,8 +443,10 @@ def joined(found: list[Arrays]) -> Arrays:
     """Concatenate batches."""
     sizes = np.concatenate([np.diff(each.offsets) for each in found])
     starts = [each.starts for each in found if each.starts is not None]
+    groups = [each.groups for each in found if each.groups is not None]
     return Arrays(
         np.concatenate([each.indices for each in found]),
         np.concatenate(([0], np.cumsum(sizes))),
         np.concatenate(starts) if starts else None,
+        np.concatenate(groups) if groups else None,
     )

@@ -119,7 +119,7 @@ class Epochs:
 
     def tokens(self, epoch: int) -> float:
         """Return the real tokens of an epoch."""
-        return float(self.items.lengths[self.pools(epoch).members].sum(dtype=np.float64))
+        return float(self.items.lengths_of(self.pools(epoch).members).sum(dtype=np.float64))
 
     def lay(self, epoch: int, room: Room) -> Laid:
         """Make the batches of an epoch, in the first of these ways that needs no more than `room`.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from batchwright.batches import Arrays
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout
 from batchwright.order import Pools
@@ -47,6 +48,16 @@ class Items:
             return items, None
         samples = np.searchsorted(self.first, items, side="right") - 1
         return samples, (items - self.first[samples]) * self.max_length
+
+    def batches(self, items: IntArray, offsets: IntArray) -> Arrays:
+        """Return batches of samples in place of items."""
+        samples, starts = self.samples(items)
+        return Arrays(samples, offsets, starts)
+
+    def lengths_of(self, items: IntArray) -> LengthArray:
+        """Return the lengths of the entries of batches, integer[m] or [m, c]."""
+        found: LengthArray = self.lengths[items]
+        return found
 
     def _pieces(self, pools: Pools, first: IntArray) -> Pools:
         pieces = (first[1:] - first[:-1])[pools.members]

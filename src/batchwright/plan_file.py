@@ -37,7 +37,7 @@ _KIND = Kind(
     FORMAT, str(FORMAT_VERSION), "a plan", "Make one with Plan.save.", others=(_RECIPE_VERSION,)
 )
 _PLACEMENT = ("num_batches", "start", "world_size", "accumulate", "key")
-_ARRAYS = {"indices", "offsets", "starts", "repeated"}
+_ARRAYS = {"indices", "offsets", "starts", "groups", "repeated"}
 _RECIPE_ARRAYS = {"cut", "places", "repeated"}
 _DROPPED = "dropped."
 _SEED_BITS = 4097  # a seed may be 2**4096
@@ -48,8 +48,8 @@ _LONGEST_TEXT = 1 << 22  # a hundred thousand shapes
 def save_plan(plan: "Plan", path: str | Path, *, as_arrays: bool) -> None:
     """Write a plan as a safetensors file.
 
-    The file holds `indices` and `offsets` (and `starts` and `dropped.REASON` where there are
-    any, and `repeated`), and in its metadata the format version, the layout, the origin and a
+    The file holds `indices` and `offsets` (and `starts`, `groups` and `dropped.REASON` where there
+    are any, and `repeated`), and in its metadata the format version, the layout, the origin and a
     digest. Of batches that are computed from an index in a file, it holds what they are computed
     from in place of `indices` and `offsets`, unless they are wanted `as_arrays`.
     """
@@ -69,6 +69,8 @@ def save_plan(plan: "Plan", path: str | Path, *, as_arrays: bool) -> None:
     arrays = {"indices": plan.indices, "offsets": plan.offsets}
     if plan.starts is not None:
         arrays["starts"] = plan.starts
+    if plan.groups is not None:
+        arrays["groups"] = plan.groups
     metadata = _KIND.metadata | metadata
     metadata["digest"] = _digest(plan, metadata)
     return save_arrays(path, arrays | others, metadata, PlanError)
@@ -91,7 +93,7 @@ def load_plan(
             recipe = _recipe(metadata)
         else:
             given = arrays["indices"], arrays["offsets"], arrays.get("starts")
-            plan = plan_of(*given, **others)
+            plan = plan_of(*given, groups=arrays.get("groups"), **others)
             _check_samples(plan.origin, plan.indices)
     if not is_recipe:
         if metadata.get("digest") != _digest(plan, metadata):

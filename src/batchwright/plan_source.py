@@ -7,7 +7,7 @@ import numpy as np
 
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
-from batchwright.planner import Planner, complete, is_alike, replanned
+from batchwright.planner import Planner, complete, constraints_of, is_alike, replanned
 from batchwright.plans import Plan, has_pieces
 from batchwright.sharding import share
 from batchwright.typing import IntArray, Last, LengthArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batchwright.stats.running import Spread
 
 Settings: TypeAlias = dict[str, Any]
-"""What a state says of its planner: batching, step_tokens and last."""
+"""What a state says of its planner: batching, step_tokens and last; and constraints, if any."""
 
 
 class PlannerSource:
@@ -37,6 +37,8 @@ class PlannerSource:
             "step_tokens": None if planner.step_tokens is None else int(planner.step_tokens),
             "last": planner.last,
         }
+        if constraints := constraints_of(planner):
+            self.settings["constraints"] = constraints
 
     @property
     def lengths(self) -> LengthArray:

@@ -1,16 +1,18 @@
 """From lengths to plans: one for each epoch, all with the same number of batches."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright._random import generator, shuffled
-from batchwright.batches import Arrays
 from batchwright.batching import Draft, TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.epochs import Counted, Epochs, Laid, Room
@@ -35,6 +37,9 @@ from batchwright.typing import (
 )
 from batchwright.updates import arranged, num_batches
 from batchwright.without import without_samples
+
+if TYPE_CHECKING:
+    from batchwright.constraints import Constraints
 
 
 class Planner:
@@ -69,6 +74,14 @@ class Planner:
             ``"drop"``: they are left out and listed in ``plan.dropped["last"]``; in a shuffled
             order, other ones in each epoch. ``"repeat"``: the update is filled with repeated
             samples, listed in ``plan.repeated``.
+        within: [n], the group of each sample, an integer or a name (its source, its language): all
+            samples of a batch are of one group.
+        unique: [n], the key of each sample: no two samples of a batch have the same one, as losses
+            need that contrast the samples of a batch. Those of key -1 may meet any others.
+        together: [n], the group of each sample (a pair, a dialogue, the rollouts of a prompt): the
+            samples of a group stay in one batch, in the order of the data, also where batches are
+            split for equal counts or a smaller budget. Those of group -1 are on their own. With
+            `unique`, samples of one group may share a key.
 
     Attributes:
         accumulate: As given, or as found for `step_tokens`.
@@ -77,7 +90,8 @@ class Planner:
     Raises:
         LengthsError: If the lengths are not positive whole numbers, [n].
         BudgetError: If neither or both of `max_tokens` and `batching` are given, a sample alone
-            exceeds the budget and no policy was chosen, or settings contradict one another.
+            or a group that stays together exceeds the budget and no policy was chosen, or settings
+            contradict one another.
         PlanError: If an order is none, would hold no sample, or too few for one update under
             ``last="drop"``.
 
@@ -100,6 +114,9 @@ class Planner:
         step_tokens: int | None = None,
         cost: Cost | None = None,
         last: Last = "short",
+        within: npt.ArrayLike | None = None,
+        unique: npt.ArrayLike | None = None,
+        together: npt.ArrayLike | None = None,
     ) -> None:
         if max_tokens is not None and batching is None:
             batching = TokenBudget(max_tokens)
@@ -133,6 +150,7 @@ class Planner:
             self.lengths, self.num_samples = known.array, len(known.array)
         self._fingerprint = known.fingerprint
         self.left_out = np.empty(0, dtype=np.int64)
+        self._constraints = _constraints(within, unique, together, self.num_samples)
         self._functions = self._made_functions(known)
         self._resize(world_size, accumulate)
 
@@ -197,12 +215,18 @@ class Planner:
     @cached_property
     def _epochs(self) -> Epochs:
         """The epochs as arrays, for orders and batchings that need more than lengths."""
-        items = fit_items(self.lengths, self.batching.layout, self.batching.oversize)
-        return Epochs(self.order, self.batching, items, totals(self.lengths), self.seed)
+        batching = self.batching
+        items = fit_items(self.lengths, batching.layout, batching.oversize)
+        if self._constraints is not None:
+            from batchwright.batching.constrained import constrained  # few programs need it
+
+            batching, items = constrained(batching, items, self._constraints)
+        return Epochs(self.order, batching, items, totals(self.lengths), self.seed)
 
     def _made_functions(self, lengths: LengthIndex | Lengths) -> Functions | None:
         """Return the epochs as functions, where the order and the batching allow it."""
-        if self.cost is not None or not is_by_length(self.order, self.batching):
+        is_free = self.cost is None and self._constraints is None
+        if not is_free or not is_by_length(self.order, self.batching):
             return None
         if isinstance(lengths, Lengths):
             if lengths.array.ndim == 2:
@@ -216,7 +240,7 @@ class Planner:
         """Hash of the lengths, 32 hexadecimal digits."""
         return self._fingerprint
 
-    def resized(self, world_size: int, accumulate: int | None = None) -> "Planner":
+    def resized(self, world_size: int, accumulate: int | None = None) -> Planner:
         """Plan the same epochs for another number of ranks.
 
         Args:
@@ -264,7 +288,7 @@ class Planner:
         begin, end = update * size + rank, min((update + 1) * size, len(self))
         return self(epoch).batches.select(range(begin, end, step)).arrays().indices
 
-    def without(self, samples: npt.ArrayLike) -> "Planner":
+    def without(self, samples: npt.ArrayLike) -> Planner:
         """Leave samples out of all epochs; everything else stays as it is.
 
         Epochs have the same batches otherwise, and as many; those that held the samples are
@@ -367,8 +391,9 @@ class Planner:
         def costs_of(draft: Draft) -> FloatArray | None:
             if self.cost is None:
                 return None
-            lengths = items.lengths[draft.indices].astype(np.int64, copy=False)
-            return layout.batch_costs(lengths, draft.offsets, self.cost)
+            offsets = items.batches(draft.indices, draft.offsets).offsets
+            lengths = items.lengths_of(draft.indices).astype(np.int64, copy=False)
+            return layout.batch_costs(lengths, offsets, self.cost)
 
         if len(draft) > len(self):  # at random, or the last of a sequence
             order = np.arange(len(draft))
@@ -386,14 +411,14 @@ class Planner:
             accumulate=self.accumulate,
             rng=generator(self.seed, "deal", epoch),
         )
-        indices, starts = items.samples(draft.indices)
+        batches = items.batches(draft.indices, draft.offsets)
         dropped = {
             "oversize": items.dropped,
             "deferred": items.samples(laid.deferred)[0],
             "last": items.samples(left_out)[0],
         }
         return Plan.of(
-            Arrays(indices, draft.offsets, starts).select(places),
+            batches.select(places),
             dropped={reason: samples for reason, samples in dropped.items() if samples.size},
             layout=layout,
             origin=self._origin(epoch),
@@ -412,11 +437,25 @@ class Planner:
         )
 
 
+def _constraints(
+    within: npt.ArrayLike | None,
+    unique: npt.ArrayLike | None,
+    together: npt.ArrayLike | None,
+    num_samples: int,
+) -> Constraints | None:
+    if within is None and unique is None and together is None:
+        return None
+    from batchwright.constraints import Constraints  # few programs need it
+
+    return Constraints.of(within, unique, together, num_samples)
+
+
 def replanned(
     planner: Planner, *, batching: Batching, step_tokens: int | None, last: Last
 ) -> Planner:
     """Make a planner of the same lengths, order and seed with other settings."""
     index = planner._index  # noqa: SLF001 -- sorted already
+    kept = planner._constraints  # noqa: SLF001 -- checked already
     return Planner(
         planner.lengths if index is None else index,
         batching=batching,
@@ -425,7 +464,21 @@ def replanned(
         step_tokens=step_tokens,
         cost=planner.cost,
         last=last,
+        within=None if kept is None else kept.within,
+        unique=None if kept is None else kept.unique,
+        together=None if kept is None else kept.together,
     )
+
+
+def constraints_of(planner: Planner) -> dict[str, str]:
+    """Return a hash of each constraint that the batches of a planner keep.
+
+    Example:
+        >>> list(constraints_of(Planner([3, 5], max_tokens=10, unique=["a", "b"])))
+        ['unique']
+    """
+    kept = planner._constraints  # noqa: SLF001 -- read only here
+    return {} if kept is None else kept.described()
 
 
 def complete(planner: Planner) -> Planner:
@@ -463,6 +516,9 @@ def plan(
     step_tokens: int | None = None,
     cost: Cost | None = None,
     last: Last = "short",
+    within: npt.ArrayLike | None = None,
+    unique: npt.ArrayLike | None = None,
+    together: npt.ArrayLike | None = None,
 ) -> Plan:
     """Plan one epoch: the plan that a `Planner` of the same arguments makes of it.
 
@@ -481,5 +537,8 @@ def plan(
         step_tokens=step_tokens,
         cost=cost,
         last=last,
+        within=within,
+        unique=unique,
+        together=together,
     )
     return planner(epoch)

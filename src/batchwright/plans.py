@@ -70,6 +70,8 @@ class Plan:
         offsets: int64[b + 1], from 0 to m, strictly increasing: no batch is empty.
         starts: int64[m], where in its sample each entry begins, in tokens. None: at 0. Only a
             plan that splits long samples has it.
+        groups: int64[m], a number for each entry. Neighbours with the same one are never split
+            into two batches. None: any batch may be split anywhere.
         dropped: Reason → int64 indices of the samples that were left out for it.
         layout: How a batch lies in memory, and the budget it keeps.
         origin: The lengths, seed, epoch and world that the plan was made for.
@@ -102,6 +104,7 @@ class Plan:
         offsets: npt.ArrayLike,
         starts: npt.ArrayLike | None = None,
         *,
+        groups: npt.ArrayLike | None = None,
         dropped: Mapping[str, npt.ArrayLike] = _NOTHING,
         layout: Layout = _ANY_LAYOUT,
         origin: Origin = _UNKNOWN,
@@ -111,6 +114,7 @@ class Plan:
             frozen(indices, "indices"),
             frozen(offsets, "offsets"),
             None if starts is None else frozen(starts, "starts"),
+            None if groups is None else frozen(groups, "groups"),
         )
         _check(arrays)
         self._set(arrays, dropped, layout, origin, repeated)
@@ -225,6 +229,11 @@ class Plan:
     def starts(self) -> IntArray | None:
         """Where in its sample each entry begins, int64[m]; None: at 0. See `indices`."""
         return self._arrays.starts if has_pieces(self) else None
+
+    @property
+    def groups(self) -> IntArray | None:
+        """A number for each entry, int64[m]: neighbours with the same one stay in one batch."""
+        return self.batches.groups if isinstance(self.batches, Arrays) else None
 
     @property
     def sizes(self) -> IntArray:
@@ -439,7 +448,7 @@ def replaced(
 
 def _check(arrays: Arrays) -> None:
     """Raise PlanError unless arrays are a sequence of batches."""
-    indices, offsets, starts = arrays.indices, arrays.offsets, arrays.starts
+    indices, offsets = arrays.indices, arrays.offsets
     if not offsets.size or offsets[0] != 0 or offsets[-1] != indices.size:
         ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
         raise PlanError(f"offsets go from {ends}, expected 0 to {indices.size} (all indices).")
@@ -450,10 +459,11 @@ def _check(arrays: Arrays) -> None:
         batch = int(np.argmax(empty))
         raise PlanError(f"batch {batch} holds no sample. Offsets must increase strictly.")
     _check_signs("indices", indices)
-    if starts is not None:
-        if starts.size != indices.size:
-            raise PlanError(f"starts has {starts.size} entries for {indices.size} indices.")
-        _check_signs("starts", starts)
+    for name, array in (("starts", arrays.starts), ("groups", arrays.groups)):
+        if array is not None:
+            if array.size != indices.size:
+                raise PlanError(f"{name} has {array.size} entries for {indices.size} indices.")
+            _check_signs(name, array)
 
 
 def _check_signs(name: str, array: IntArray) -> None:

@@ -57,8 +57,9 @@ class Fit:
 def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
     """Make the batches of a plan keep another budget.
 
-    Batches that do not fit are halved until they do. Samples that do not fit alone are left out,
-    and listed in ``dropped["oversize"]``. Pieces of samples are cut further.
+    Batches that do not fit are halved until they do, between groups that stay together. Samples
+    and groups that do not fit alone are left out, and listed in ``dropped["oversize"]``. Pieces of
+    samples are cut further.
 
     Returns:
         A plan of the same samples in the same sequence. None: no sample is left. O(m log m).
@@ -69,7 +70,12 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
         [[0, 1], [2, 3]]
     """
     pieces = _pieces(plan, lengths, fit)
-    long = ~fit.layout.fits(lengths_of_entries(pieces, lengths))
+    arrays, entries = pieces.batches.arrays(), lengths_of_entries(pieces, lengths)
+    if arrays.groups is None:
+        long = ~fit.layout.fits(entries)
+    else:
+        units = arrays.units()
+        long = np.repeat(fit.layout.too_large(entries, units), np.diff(units))
     if long.any():
         gone = np.unique(pieces.indices[long])
         kept = _without(pieces, long)
@@ -77,12 +83,14 @@ def refitted(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan | None:
             return None
         dropped = np.union1d(pieces.dropped.get("oversize", gone[:0]), gone)
         pieces = replaced(kept, dropped={**pieces.dropped, "oversize": dropped})
-    entries, offsets = lengths_of_entries(pieces, lengths), pieces.offsets
-    while (large := fit.layout.too_large(entries, offsets) & (np.diff(offsets) > 1)).any():
+        arrays, entries = pieces.batches.arrays(), lengths_of_entries(pieces, lengths)
+    units = arrays.units()
+    offsets = np.searchsorted(units, arrays.offsets)
+    while (large := fit.layout.too_large(entries, units[offsets]) & (np.diff(offsets) > 1)).any():
         chosen = np.flatnonzero(large)
         middles = (offsets[chosen] + offsets[chosen + 1]) >> 1
         offsets = np.insert(offsets, chosen + 1, middles)
-    return replaced(pieces, batches=Arrays(pieces.indices, offsets, pieces.starts))
+    return replaced(pieces, batches=dataclasses.replace(arrays, offsets=units[offsets]))
 
 
 def _pieces(plan: Plan, lengths: LengthArray, fit: Fit) -> Plan:
@@ -134,9 +142,9 @@ def _without(plan: Plan, gone: npt.NDArray[np.bool_]) -> Plan | None:
     if gone.all():
         return None
     kept = np.concatenate(([0], np.cumsum(~gone)))
-    starts = None if plan.starts is None else plan.starts[~gone]
     offsets = np.unique(kept[plan.offsets])
-    return replaced(plan, batches=Arrays(plan.indices[~gone], offsets, starts))
+    batches = plan.batches.arrays().of_entries(np.flatnonzero(~gone), offsets)
+    return replaced(plan, batches=batches)
 
 
 def _tuples(value: Any) -> Any:

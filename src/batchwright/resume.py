@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from batchwright._states import fits, opened, sealed
 from batchwright.batches import Arrays
+from batchwright.constraints import difference
 from batchwright.errors import PlanError
 from batchwright.plan_source import PlanSource, kept
 from batchwright.plans import Plan
@@ -166,7 +167,8 @@ def read_position(
     settings = fields["settings"]
     fit = all(fits(fields[name], _FIELDS[name]) for name in _FIELDS)
     if settings is not None:
-        fit = fit and settings.keys() == {"batching", "step_tokens", "last"}
+        fit = fit and settings.keys() - {"constraints"} == {"batching", "step_tokens", "last"}
+        fit = fit and isinstance(settings.get("constraints", {}), dict)
         fit = fit and isinstance(settings["batching"], dict | None)
     legs = _legs(fields["legs"]) if fit else None
     if legs is None or epoch < 0 or len({bool(legs), num_batches is not None, bool(hashed)}) > 1:
@@ -189,6 +191,15 @@ def read_position(
         raise PlanError(
             f"the state was saved with seed={fields['seed']!r}, now seed={plans.seed}. Use "
             f"{fields['seed']!r}, or load_state_dict(state, planned_by=Planner(…))."
+        )
+    saved, now = (
+        (each or {}).get("constraints", {}) for each in (settings, plans.settings or settings)
+    )
+    if saved != now:
+        raise PlanError(
+            f"the state was saved with another {difference(saved, now)}, and batches that keep "
+            "other constraints cannot be made again. Use those of the run, or "
+            "load_state_dict(state, planned_by=Planner(…))."
         )
     if not legs:
         return Position(epoch)

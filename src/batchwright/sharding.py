@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 
 from batchwright._checks import whole_number
-from batchwright.batches import Arrays
+from batchwright.batches import Arrays, Batches
+from batchwright.batching.cut import offsets_of, ranges
 from batchwright.errors import PlanError
 from batchwright.plans import Plan, replaced
 from batchwright.typing import IntArray, Last
@@ -69,7 +70,7 @@ def share(
         (2, None)
     """
     update = world_size * accumulate
-    samples = rest.batches.count(len(rest) + update)  # it suffices that there are more
+    samples = _parts(rest.batches, len(rest) + update)  # it suffices that there are more
     if last == "drop" and samples < update:
         return None
     count = choose_num_batches(
@@ -81,18 +82,27 @@ def share(
         return replaced(rest[:count], dropped={**rest.dropped, **left_out})
     short = count - samples
     if short > 0:
-        again = np.resize(np.arange(samples), short)
+        arrays = rest.batches.arrays()
+        units = arrays.units()
+        parts = np.resize(np.arange(samples), short)
+        sizes = np.diff(units)[parts]
+        again = ranges(units[parts], sizes)
         if last == "short" and warn:
-            warn_of_repeats(rest.indices[again], samples, world_size, epoch)
-        starts = rest.starts
-        arrays = Arrays(
-            np.concatenate((rest.indices, rest.indices[again])),
-            np.concatenate((rest.offsets, rest.offsets[-1] + 1 + np.arange(short))),
-            None if starts is None else np.concatenate((starts, starts[again])),
+            warn_of_repeats(arrays.indices[again], samples, world_size, epoch)
+        batches = arrays.of_entries(
+            np.concatenate((np.arange(arrays.indices.size), again)),
+            np.concatenate((arrays.offsets, arrays.offsets[-1] + offsets_of(sizes)[1:])),
         )
-        repeated = np.concatenate((rest.repeated, rest.indices[again]))
-        rest = replaced(rest, batches=arrays, repeated=repeated)
+        repeated = np.concatenate((rest.repeated, arrays.indices[again]))
+        rest = replaced(rest, batches=batches, repeated=repeated)
     return equalize(rest, num_batches=count)
+
+
+def _parts(batches: Batches, most: int) -> int:
+    """Count what batches can be split into: groups that stay together, or samples."""
+    if isinstance(batches, Arrays) and batches.groups is not None:
+        return batches.units().size - 1
+    return batches.count(most)
 
 
 def warn_of_repeats(repeated: IntArray, samples: int, world_size: int, epoch: int) -> None:

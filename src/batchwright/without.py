@@ -23,6 +23,7 @@ from batchwright.batches import (
     joined,
     text_of,
 )
+from batchwright.batching.cut import offsets_of, ranges
 from batchwright.errors import PlanError
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
@@ -111,6 +112,11 @@ def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
     emptied = list(_emptied(batches, gone))
     if len(emptied) == len(plan):
         raise PlanError(f"without {gone.size} samples epoch {plan.origin.epoch} would hold none.")
+    left: Batches = Without(batches, gone, fixed, range(len(plan)))
+    if isinstance(batches, Arrays) and batches.groups is not None:
+        left, again = _without_of_groups(plan, batches, gone, update)
+        repeated.append(again)
+        emptied = []
     for first in sorted({place - place % update for place in emptied}):
         last = min(first + update, len(plan))
         held = {place: _left(batches.batch(place), gone) for place in range(first, last)}
@@ -133,10 +139,40 @@ def without_samples(plan: Plan, gone: IntArray, update: int) -> Plan:
     again = np.concatenate(repeated)
     return replaced(
         plan,
-        batches=Without(batches, gone, fixed, range(len(plan))),
+        batches=left,
         dropped={**plan.dropped, "without": named},
         repeated=again[~_is_in(again, gone)],
     )
+
+
+def _without_of_groups(
+    plan: Plan, arrays: Arrays, gone: IntArray, update: int
+) -> tuple[Arrays, IntArray]:
+    """Leave samples out where groups stay together: what is left of one is given, or repeated.
+
+    Returns the batches, and the samples that are repeated.
+    """
+    stay = ~_is_in(arrays.indices, gone)
+    offsets = np.append(0, np.cumsum(stay))[arrays.offsets]
+    kept = arrays.of_entries(np.flatnonzero(stay), np.unique(offsets))
+    units = kept.units()
+    edges = np.searchsorted(units, offsets)  # the groups of each batch
+    begins, ends = edges[:-1].copy(), edges[1:].copy()
+    repeated = [arrays.indices[:0]]
+    for place in np.flatnonzero(begins == ends).tolist():
+        own = slice(place - place % update, min(place - place % update + update, len(plan)))
+        giver = own.start + int(np.argmax((ends - begins)[own]))
+        if ends[giver] - begins[giver] > 1:
+            ends[giver] -= 1
+            begins[place], ends[place] = ends[giver], ends[giver] + 1
+        else:
+            spare = int(edges[own.stop]) % (units.size - 1)  # of the next update
+            begins[place], ends[place] = spare, spare + 1
+            repeated.append(kept.indices[units[spare] : units[spare + 1]])
+    listed = ranges(begins, ends - begins)
+    sizes = np.diff(units)[listed]
+    entries, many = ranges(units[listed], sizes), offsets_of(ends - begins)
+    return kept.of_entries(entries, offsets_of(sizes)[many]), np.concatenate(repeated)
 
 
 def holds_none(plan: Plan, gone: IntArray) -> bool:

@@ -141,7 +141,7 @@ class Buckets:
                 "Buckets rearrange samples, and the order binds their sequence. Use TokenBudget, "
                 "or another order."
             )
-        layout, rows = self._layout_for(request)
+        layout, rows = self.layout_for(request)
         total = 0
         for pool in request.pools:
             sizes = np.bincount(_bucket(request.lengths[pool], layout), minlength=rows.size)
@@ -150,7 +150,7 @@ class Buckets:
 
     def draft(self, request: Request) -> Draft:
         """Put random samples of a bucket together. O(m log m)."""
-        layout, rows = self._layout_for(request)
+        layout, rows = self.layout_for(request)
         parts: list[tuple[IntArray, IntArray]] = []
         buckets: list[IntArray] = []
         for pool in request.pools:
@@ -174,7 +174,7 @@ class Buckets:
         most, multiple = self.max_samples, self.pad_to_multiple_of
         return Padded(budget, most, multiple, area=self.area, caps=caps)
 
-    def _layout_for(self, request: Request) -> tuple[Padded, IntArray]:
+    def layout_for(self, request: Request) -> tuple[Padded, IntArray]:
         """Return the layout with its shapes, found once for the lengths; and the rows of each."""
         shapes = request.kept.get("shapes", lambda: self.shapes(request.lengths))
         return replace(self._bare_layout, shapes=shapes), np.array([rows for rows, _ in shapes])

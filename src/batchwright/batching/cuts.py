@@ -243,27 +243,36 @@ def cut_in_windows(
 
 
 def cut_sequence(
-    lengths: IntArray, rows_allowed: Callable[[IntArray], IntArray], multiple: int = 1
+    lengths: IntArray,
+    rows_allowed: Callable[[IntArray], IntArray],
+    multiple: int = 1,
+    *,
+    stops: IntArray | None = None,
+    sizes: IntArray | None = None,
 ) -> IntArray:
     """Cut a sequence into padded batches without changing it: as many rows as fit, each time.
 
     Takes lengths int64[m] or [m, k], each of which fits alone, and the rows that fit for a longest
-    length, never more for a longer one. Batches larger than `multiple` hold a multiple of it.
+    length, never more for a longer one. Batches larger than `multiple` hold a multiple of it. A
+    batch that begins at sample `i` ends before ``stops[i]``; sample `i` is ``sizes[i]`` rows.
     Returns the samples in each batch, int64[b].
     """
     most = rows_allowed(lengths)
-    sizes: list[int] = []
+    found: list[int] = []
     position = 0
     while position < len(lengths):
         stop = position + int(most[position])
+        if stops is not None:
+            stop = min(stop, int(stops[position]))
         if lengths.ndim == 1:
             allowed = np.minimum.accumulate(most[position:stop])
         else:
             allowed = rows_allowed(np.maximum.accumulate(lengths[position:stop], axis=0))
-        size = int(np.count_nonzero(allowed >= np.arange(1, allowed.size + 1)))
-        sizes.append(size - size % multiple if multiple < size else size)
-        position += sizes[-1]
-    return np.array(sizes, dtype=np.int64)
+        rows = np.arange(1, allowed.size + 1) if sizes is None else np.cumsum(sizes[position:stop])
+        size = max(1, int(np.count_nonzero(allowed >= rows)))
+        found.append(size - size % multiple if multiple < size and sizes is None else size)
+        position += found[-1]
+    return np.array(found, dtype=np.int64)
 
 
 def cut_strips(
@@ -272,6 +281,8 @@ def cut_strips(
     layout: Padded,
     rng: np.random.Generator,
     multiple: int,
+    *,
+    sizes: IntArray | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Rearrange samples of several lengths, and cut them with little padding in every column.
 
@@ -280,15 +291,18 @@ def cut_strips(
     sorted by how its columns differ, every other one in reverse. The number of batches of each
     strip is tried out: wide strips let the longest column vary, narrow ones the others.
 
-    Returns the samples, batch after batch, int64[m]; and how many are in each, int64[b].
+    Sample `i` is ``sizes[i]`` rows, one if there are none. Returns the samples, batch after batch,
+    int64[m]; and how many are in each, int64[b].
     """
     order = shuffled(members, rng)
+    rows = None if sizes is None else sizes[order]
     columns = lengths[order].astype(np.int64, copy=False)
     scaled = columns / (1.0 if layout.caps is None else np.array(layout.caps))
     by_longest = np.lexsort((-scaled.min(axis=1), -scaled.max(axis=1)))
     order, columns, scaled = order[by_longest], columns[by_longest], scaled[by_longest]
+    rows = None if rows is None else rows[by_longest]
     difference = scaled[:, 0] - scaled[:, 1:].mean(axis=1)
-    shares = 1.0 / layout.rows_allowed(columns)
+    shares = (1.0 if rows is None else rows) / layout.rows_allowed(columns)
     filled = np.cumsum(shares)  # batches, were there no padding
 
     parts, all_sizes = [], []
@@ -307,24 +321,28 @@ def cut_strips(
             if not places.size:
                 continue
             places = places[np.argsort(direction * difference[places], kind="stable")]
-            sizes = cut_sequence(columns[places], layout.rows_allowed, multiple)
-            if stop < order.size and sizes.size > 1:  # the last batch may still grow
-                sizes = sizes[:-1]
-            cut = columns[places[: int(sizes.sum())]]
-            longest = np.maximum.reduceat(cut, np.cumsum(sizes) - sizes)
-            padded = layout.areas(layout.rounded(longest)).astype(np.float64) * sizes
-            ratio = float(padded.sum()) / float(layout.areas(cut).sum())
+            own = None if rows is None else rows[places]
+            found = cut_sequence(columns[places], layout.rows_allowed, multiple, sizes=own)
+            if stop < order.size and found.size > 1:  # the last batch may still grow
+                found = found[:-1]
+            cut = columns[places[: int(found.sum())]]
+            begins = np.cumsum(found) - found
+            longest, each = np.maximum.reduceat(cut, begins), np.ones(len(cut), dtype=np.int64)
+            each = each if own is None else own[: len(cut)]
+            padded = layout.areas(layout.rounded(longest)).astype(np.float64)
+            padded *= np.add.reduceat(each, begins)
+            ratio = float(padded.sum()) / float((layout.areas(cut) * each).sum())
             if best is None or ratio < best[0]:
-                best = (ratio, choice, stop, places, sizes)
+                best = (ratio, choice, stop, places, found)
             if stop == order.size:
                 break
         if best is None:  # strips were too narrow to hold anything more
             jitter *= 2
             continue
-        _, around, position, places, sizes = best
+        _, around, position, places, found = best
         choices = range(max(around - 1, 0), min(around + 2, len(_STRIPS)))
-        taken = int(sizes.sum())
+        taken = int(found.sum())
         parts.append(places[:taken])
-        all_sizes.append(sizes)
+        all_sizes.append(found)
         waiting, direction, jitter = places[taken:], -direction, 0.0
     return order[np.concatenate(parts)], np.concatenate(all_sizes)

@@ -130,9 +130,16 @@ def rows_of(placed: IntArray, ids: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def next_fit(
-    rows: IntArray, capacities: int | IntArray, *, max_samples: int | None = None
+    rows: IntArray,
+    capacities: int | IntArray,
+    *,
+    max_samples: int | None = None,
+    stops: IntArray | None = None,
 ) -> IntArray:
-    """Cut a sequence, int64[m] or [m, k], into rows without changing it; return where they end."""
+    """Cut a sequence, int64[m] or [m, k], into rows without changing it; return where they end.
+
+    A row that begins at sample `i` ends before ``stops[i]``.
+    """
     refuse_uncountable(rows.sum(axis=0, dtype=np.float64))
     # Ends of samples in each column, from a row of zeros on.
     ends = np.cumsum(np.pad(rows.reshape(len(rows), -1), ((1, 0), (0, 0))), axis=0)
@@ -142,11 +149,12 @@ def next_fit(
     while offsets[-1] < len(rows):
         start = offsets[-1]
         limits = (ends[start] + capacities).tolist()
-        stops = [
+        ends_at = [
             int(np.searchsorted(column, limit, side="right")) - 1
             for column, limit in zip(columns, limits, strict=True)
         ]
-        offsets.append(min(*stops, start + most, len(rows)))
+        last = len(rows) if stops is None else int(stops[start])
+        offsets.append(min(*ends_at, start + most, last))
     return np.array(offsets, dtype=np.int64)
 
 

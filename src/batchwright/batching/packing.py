@@ -96,14 +96,14 @@ class Packing:
         filled = _filled(
             self.layout.rounded(values).tobytes(),
             counts.tobytes(),
-            int(self._whole[0]),
+            int(self.whole[0]),
             self.max_samples,
         )
         return filled.split_to(max(wanted.num_batches or 0, filled.num_batches))
 
     def count(self, request: Request) -> int:
         """Return how many rows the pools need."""
-        pools, rows = request.pools, self._rows(request.lengths)
+        pools, rows = request.pools, self.taken(request.lengths)
         if self.method == "next_fit" or not pools.is_free:
             return probed_count(lambda: self.draft(request), is_random=pools.is_free)
         if rows.ndim == 1:
@@ -112,25 +112,25 @@ class Packing:
 
     def draft(self, request: Request) -> Draft:
         """Fill the rows. O(m)."""
-        pools, rows = request.pools, self._rows(request.lengths)
+        pools, rows = request.pools, self.taken(request.lengths)
         if self.method == "best_fit" and pools.is_free:
             if rows.ndim == 1:
                 return cut_pools(self, replace(request, lengths=rows, num_batches=0))
             return self._columns(request, rows)
         sequence = pools.sequence(request.rng)
         taken = self.layout.rounded(rows[sequence].astype(np.int64, copy=False))
-        capacities = self._whole if rows.ndim == 2 else int(self._whole[0])
+        capacities = self.whole if rows.ndim == 2 else int(self.whole[0])
         offsets = next_fit(taken, capacities, max_samples=self.max_samples)
         return Draft.of_sequence(request, sequence, offsets)
 
     @property
-    def _whole(self) -> IntArray:
+    def whole(self) -> IntArray:
         """The capacities, rounded down to `align`."""
         capacities = np.minimum(np.atleast_1d(self.capacity), MOST_TOKENS - 1)
         whole: IntArray = capacities.astype(np.int64) // self.align * self.align
         return whole
 
-    def _rows(self, lengths: LengthArray) -> LengthArray:
+    def taken(self, lengths: LengthArray) -> LengthArray:
         """Return what samples take of a row: in each column, or of one capacity together."""
         if lengths.ndim == 1:
             single("Packing(capacity", self.capacity)
@@ -148,7 +148,7 @@ class Packing:
         parts = []
         for pool in request.pools:
             ids = shuffled(pool, request.rng)
-            shares = rows[ids] / self._whole
+            shares = rows[ids] / self.whole
             total = reduce(np.add, shares.T)  # `sum` promises no one sequence on every machine
             by_size = np.lexsort((*rows[ids].T, -shares.max(axis=1), -total))
             ids = ids[by_size]
@@ -163,7 +163,7 @@ class Packing:
     def _placed(self, request: Request, columns: IntArray) -> IntArray:
         return request.kept.get(
             fingerprint(columns),
-            lambda: pack_columns(columns, self._whole, max_samples=self.max_samples),
+            lambda: pack_columns(columns, self.whole, max_samples=self.max_samples),
         )
 
 

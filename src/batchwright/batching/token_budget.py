@@ -135,13 +135,23 @@ class TokenBudget:
         return Padded(budget, most, self.pad_to_multiple_of, area=self.area, caps=caps)
 
     @property
-    def _limit(self) -> RowLimit:
+    def limit(self) -> RowLimit:
+        """How many rows of a length, [n], make a batch."""
         return RowLimit(
             single("TokenBudget(max_tokens", self.max_tokens),
             self.max_samples,
             self.pad_to_multiple_of,
             self.batch_size_multiple_of,
         )
+
+    def like(self, lengths: IntArray, phase: int) -> IntArray:
+        """Return the length that each of some lengths is batched as, int64[m]: see `slack`."""
+        if not self.slack:
+            return lengths
+        values = np.unique(lengths)[::-1]
+        edges, _ = on_grid(values, np.ones_like(values), self.slack, phase / _PHASES)
+        found: IntArray = edges[np.searchsorted(-edges, -lengths, side="right") - 1]
+        return found
 
     def cuts(self, values: IntArray, counts: IntArray) -> Cuts:
         """Return itself: see `Cuts`."""
@@ -160,19 +170,19 @@ class TokenBudget:
         updates = None if num_batches is None else num_batches // strata
         found = None
         if self.mixing in {"update", 1}:
-            found = cut_by_update(values, counts, self._limit, strata, updates)
+            found = cut_by_update(values, counts, self.limit, strata, updates)
         elif self.mixing != "stratified":
             found = cut_in_windows(
                 values,
                 counts,
-                self._limit,
+                self.limit,
                 strata=strata,
                 window=int(self.mixing),
                 num_updates=updates,
             )
         if found is not None:
             return found.split_to(max(num_batches or 0, found.num_batches))
-        return fit_stretches(values, counts, self._limit, num_batches)
+        return fit_stretches(values, counts, self.limit, num_batches)
 
     def count(self, request: Request) -> int:
         """Return how many batches the pools need, with room for sequences that need more."""
@@ -189,7 +199,7 @@ class TokenBudget:
         if not pools.is_free:
             sequence = pools.sequence(request.rng)
             ordered = lengths[sequence].astype(np.int64, copy=False)
-            allowed = self._limit if lengths.ndim == 1 else self.layout.rows_allowed
+            allowed = self.limit if lengths.ndim == 1 else self.layout.rows_allowed
             offsets = offsets_of(cut_sequence(ordered, allowed, multiple))
             return Draft.of_sequence(request, sequence, offsets)
         if lengths.ndim == 2:
