@@ -31,6 +31,7 @@ import torch
 from rich.table import Table
 
 import batchwright as bw
+from benchmarks.length_sets import TEXT
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 
 PACKAGES = {"scipy": "*.py", "sklearn": "*.py", "transformers": "models/**/modeling_*.py"}
@@ -45,6 +46,9 @@ MOST_COPIES = 8
 """Functions of one docstring that are kept. With 200 of one, batches without two would be small."""
 
 UPDATES, RATE, TEMPERATURE = 300, 2e-3, 0.05
+
+PLANNED, BUDGET = 100_000, 16_384
+"""Lengths that are planned under each constraint."""
 
 ARMS = {
     f"{batches}{kind}": (batches, kind)
@@ -243,6 +247,36 @@ def summary(rows: list[Row]) -> list[Row]:
     return found
 
 
+def plans(size: int) -> list[Row]:
+    """Plan texts under each constraint, and the same texts without."""
+    rng = np.random.default_rng(0)
+    lengths = TEXT.draw(size)
+    groups = np.repeat(np.arange(size), rng.integers(1, 6, size))[:size]
+    copies = lengths[groups]  # of one to five
+    alike = np.maximum(1, np.rint(copies * rng.uniform(0.8, 1.0, size))).astype(np.int64)
+    cases: list[tuple[str, np.ndarray, dict[str, np.ndarray]]] = [
+        ("ten sources", lengths, {"within": rng.integers(0, 10, size)}),
+        ("one to five copies of each", copies, {"unique": groups}),
+        ("groups of one to five, of like lengths", alike, {"together": groups}),
+        ("groups of one to five, of any lengths", lengths, {"together": groups}),
+    ]
+    found = []
+    for name, given, constraint in cases:
+        planner = bw.Planner(given, max_tokens=BUDGET, accumulate=8, **constraint)
+        plain = bw.Planner(given, max_tokens=BUDGET, accumulate=8)
+        found.append(
+            {
+                "data": name,
+                "constraint": next(iter(constraint)),
+                "samples": size,
+                "batches": [len(plain), len(planner)],
+                "padding": [1 - each(0).stats(given).efficiency for each in (plain, planner)],
+                "dispersion": [each(0).stats(given).dispersion for each in (plain, planner)],
+            }
+        )
+    return found
+
+
 @click.command(help=__doc__)
 @click.option("--seeds", default=3, show_default=True, help="Seeds of every arm.")
 @click.option("--quick", is_flag=True, help="One seed and few updates.")
@@ -288,6 +322,7 @@ def main(seeds: int, quick: bool, output: Path | None) -> None:
         "held_out": HELD_OUT,
         "versions": {package: version(_name(package)) for package in (*PACKAGES, "torch")},
         "seconds": round(time.perf_counter() - began),
+        "plans": plans(PLANNED),
         "arms": arms,
         "rows": rows,
     }
