@@ -264,6 +264,10 @@ def plans(size: int) -> list[Row]:
     for name, given, constraint in cases:
         planner = bw.Planner(given, max_tokens=BUDGET, accumulate=8, **constraint)
         plain = bw.Planner(given, max_tokens=BUDGET, accumulate=8)
+        # A group that stays together is padded to its longest sample, whatever the plan.
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        longest = np.maximum.reduceat(given, starts) * np.diff(starts, append=size)
+        own = 1 - float(given.sum() / longest.sum()) if "together" in constraint else 0.0
         found.append(
             {
                 "data": name,
@@ -271,6 +275,7 @@ def plans(size: int) -> list[Row]:
                 "samples": size,
                 "batches": [len(plain), len(planner)],
                 "padding": [1 - each(0).stats(given).efficiency for each in (plain, planner)],
+                "own_padding": own,
                 "dispersion": [each(0).stats(given).dispersion for each in (plain, planner)],
             }
         )
