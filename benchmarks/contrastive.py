@@ -324,6 +324,7 @@ def main(seeds: int, quick: bool, output: Path | None) -> None:
         "samples": int(pairs.keys.size),
         "keys": int(np.count_nonzero(counts)),
         "copies": float(counts[counts > 1].sum() / pairs.keys.size),
+        "most_copies": MOST_COPIES,
         "held_out": HELD_OUT,
         "versions": {package: version(_name(package)) for package in (*PACKAGES, "torch")},
         "seconds": round(time.perf_counter() - began),

@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.blocks.applications import advice, application, applications, headline
-from benchmarks.blocks.planner import claims, flat_tokens, planning, scale
+from benchmarks.blocks.planner import claims, constraints, flat_tokens, planning, scale
 from benchmarks.blocks.training import (
     beside_trainer,
+    contrastive,
     curricula,
     memory,
     mixing,
@@ -40,6 +41,8 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "mixing": mixing,
     "variety": variety,
     "static_shapes": static_shapes,
+    "contrastive": contrastive,
+    "contrastive_plans": constraints,
     "advice": advice,
     "precision": precision,
     "memory_prediction": memory,
@@ -116,6 +119,7 @@ def _facts(name: str, results: Path) -> Facts | None:
             for each, path in files.items()
             if path.is_file()
         }
+    name = {"contrastive_plans": "contrastive"}.get(name, name)
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -12,6 +12,26 @@ from benchmarks.timing import PERMUTATION
 Facts = Mapping[str, Any]
 
 
+def constraints(facts: Facts) -> str:
+    """Show what constraints cost a plan."""
+    rows = []
+    for row in facts["plans"]:
+        (plain, kept), own = row["padding"], row["own_padding"]
+        rows.append(
+            (
+                row["data"],
+                f"`{row['constraint']}=`",
+                " / ".join(f"{each:,}" for each in row["batches"]),
+                f"{plain:.1%} / {kept:.1%}" + (f" ({own:.1%} in the groups)" if own else ""),
+                " / ".join(f"{each:.2f}" for each in row["dispersion"]),
+            )
+        )
+    head = ("", "", "batches", "padding", "length mix of updates")
+    size = facts["plans"][0]["samples"]
+    about = f"{size:,} texts in padded batches, eight an update, without / with the constraint."
+    return f"{table(head, rows)}\n\n{about} {source('contrastive', facts)}"
+
+
 def planning(facts: Facts) -> str:
     """Show what plans cost beside a plain shuffle, for both ways that NumPy sorts."""
     rows = [

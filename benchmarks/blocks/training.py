@@ -235,6 +235,51 @@ def static_shapes(facts: Facts) -> str:
     return f"{table(head, rows)}\n\n{told} {source('static_shapes', facts)}"
 
 
+def contrastive(facts: Facts) -> str:
+    """Show retrieval with samples of one key in a batch, masked, and without them."""
+    rows = [
+        (
+            arm["arm"],
+            f"{arm['mates']:.1%}",
+            f"{arm['padding']:.1%}",
+            f"{arm['loss']:.3f} ± {arm['loss_spread']:.3f}",
+            f"{arm['recall']:.1%} ± {arm['recall_spread']:.1%}",
+            f"{arm['mrr']:.3f} ± {arm['mrr_spread']:.3f}",
+            "; ".join(f"{100 * gain:+.1f}" for gain in arm["mrr_gains"]),
+        )
+        for arm in facts["arms"]
+    ]
+    head = (
+        "batches",
+        "samples with a copy in their batch",
+        "padding",
+        "loss held out",
+        "recall@1",
+        "MRR",
+        "gain in MRR of each seed, points",
+    )
+    by_arm = {arm["arm"]: arm for arm in facts["arms"]}
+    said = ", ".join(
+        f"{batches} batches {_told(by_arm[f'{batches}, unique']['mrr_gains'])}"
+        for batches in ("random", "planned")
+    )
+    about = (
+        f"{facts['samples']:,} functions, {facts['copies']:.0%} of them with copies (at most "
+        f"{facts['most_copies']} are kept of each); {facts['updates']} updates, {facts['seeds']} "
+        f"seeds, means ± standard deviations; {facts['held_out']:,} docstrings held out, that come "
+        f"once. `unique=` beside the same batches without it: {said}."
+    )
+    return f"{table(head, rows)}\n\n{about} {source('contrastive', facts)}"
+
+
+def _told(gains: list[float]) -> str:
+    """Say whether all seeds agree on a gain."""
+    mean = 100 * fmean(gains)
+    if min(gains) > 0 or max(gains) < 0:
+        return f"{'gain' if mean > 0 else 'lose'} {abs(mean):.1f} points of MRR, in every seed"
+    return f"differ by {mean:+.1f} points of MRR, and seeds disagree on the sign"
+
+
 def _accuracy(result: Facts) -> str:
     return f"{100 * fmean(result['accuracies']):.1f}"
 
