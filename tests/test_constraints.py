@@ -285,9 +285,14 @@ def test_samples_drawn_twice_are_not_in_one_batch():
     plan = bw.plan(lengths, max_tokens=40, order=order, unique=np.arange(40))
     assert np.count_nonzero(plan.indices == 0) > 8
     assert all(len(set(batch.tolist())) == batch.size for batch in plan)
+    keyless = {"unique": np.full(40, -1)}
+    for constraint in ({"within": np.arange(40) // 40}, keyless):
+        plan = bw.plan(lengths, max_tokens=40, order=order, **constraint)
+        assert all(len(set(batch.tolist())) == batch.size for batch in plan)
     mixture = bw.Mixture(np.arange(40) % 2, weights={0: 0.8, 1: 0.2})
     plan = bw.plan(lengths, max_tokens=40, order=mixture, within=np.arange(40) % 2)
     assert all(len(set((batch % 2).tolist())) == 1 for batch in plan)
+    assert all(len(set(batch.tolist())) == batch.size for batch in plan)
 
 
 def test_orders_of_live_losses_keep_constraints():

@@ -68,7 +68,7 @@ def difference(saved: Mapping[str, str], ours: Mapping[str, str]) -> str:
         'unique= and within='
     """
     names = [name for name in ("within", "unique", "together") if saved.get(name) != ours.get(name)]
-    return " and ".join(f"{name}=" for name in names)
+    return " and ".join(f"{name}=" for name in names) or "constraint"
 
 
 def _numbered(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from batchwright._random import random_bits, shuffled, sorted_by
 from batchwright.batching.buckets import Buckets
-from batchwright.batching.cut import offsets_of
+from batchwright.batching.cut import offsets_of, ranges
 from batchwright.batching.cuts import cut_sequence, cut_strips
 from batchwright.batching.draft import Draft, Request
 from batchwright.batching.fixed_size import FixedSize
@@ -180,6 +180,9 @@ class Constrained:
             segments = pool * (int(self.within.max()) + 1) + self.within[items]
         keys = None if self.keys is None else self.keys[items]
         sizes = None if self.sizes is None else self.sizes[items]
+        if request.pools.is_free and np.unique(items).size < items.size:  # drawn more than once
+            number = 0 if keys is None else int(keys.max()) + 1
+            keys = number + items if keys is None else np.where(keys < 0, number + items, keys)
         if isinstance(self.batching, Buckets):
             layout, _ = self.batching.layout_for(self._whole(request))
             shapes = layout.shapes
@@ -216,7 +219,7 @@ class Constrained:
             lists = replace(draws, segments=_lists(draws, self._shares(draws, request), rng))
         batch = self._packed(lists, request) if is_packed else self._padded(lists, request)
         for again in (True, False):
-            clashing = np.flatnonzero(self._clash(batch, items))
+            clashing = np.flatnonzero(self._clash(batch, draws, items))
             if not clashing.size:
                 break
             used = int(batch.max()) + 1
@@ -242,20 +245,12 @@ class Constrained:
             allowed = self.layout.rows_allowed(draws.lengths)  # type: ignore[attr-defined]
         return (1.0 if draws.sizes is None else draws.sizes) / allowed
 
-    def _clash(self, batch: IntArray, items: IntArray) -> npt.NDArray[np.bool_]:
+    def _clash(self, batch: IntArray, draws: Draws, items: IntArray) -> npt.NDArray[np.bool_]:
         """Say which draws have a key that an earlier one in their batch has."""
         clashes = np.zeros(batch.size, dtype=np.bool_)
-        if self.keys is None:
+        if draws.keys is None:
             return clashes
-        draw, keys = np.arange(batch.size), self.keys[items]
-        if self.several is not None:
-            of_item, listed = self.several
-            begins = np.searchsorted(of_item, items)
-            many = np.searchsorted(of_item, items, side="right") - begins
-            draw = np.repeat(draw, many)
-            own = np.arange(draw.size) - np.repeat(np.cumsum(many) - many, many)
-            keys = listed[np.repeat(begins, many) + own]
-        draw, keys = draw[keys >= 0], keys[keys >= 0]
+        draw, keys = self._all_keys(items, draws.keys)
         into = batch[draw]
         order = sorted_by(into, keys)
         keys, into = keys[order], into[order]
@@ -377,7 +372,8 @@ class Constrained:
         if isinstance(batching, Buckets):
             batching.count(request)  # raises: it rearranges samples
         draws, _ = self._draws(request, items, np.zeros_like(items))
-        stops = _stops(draws.segments, self._entries_of(items))
+        entries = None if draws.keys is None else self._all_keys(items, draws.keys)
+        stops = _stops(draws.segments, entries)
         if isinstance(batching, Packing):
             taken, capacities, most = self._taken(draws)
             offsets = next_fit(taken, capacities, max_samples=most, stops=stops)
@@ -399,18 +395,14 @@ class Constrained:
             )
         return Draft.of_sequence(request, items, offsets_of(sizes))
 
-    def _entries_of(self, items: IntArray) -> tuple[IntArray, IntArray] | None:
-        """Return places in a sequence of items, and the keys there, int64[p] each."""
-        if self.keys is None:
-            return None
-        place, keys = np.arange(items.size), self.keys[items]
+    def _all_keys(self, items: IntArray, keys: IntArray) -> tuple[IntArray, IntArray]:
+        """Return places among items, and the keys that each has, int64[p] each."""
+        place = np.arange(items.size)
         if self.several is not None:
             of_item, listed = self.several
             begins = np.searchsorted(of_item, items)
             many = np.searchsorted(of_item, items, side="right") - begins
-            place = np.repeat(place, many)
-            own = np.arange(place.size) - np.repeat(np.cumsum(many) - many, many)
-            keys = listed[np.repeat(begins, many) + own]
+            place, keys = np.repeat(place, many), listed[ranges(begins, many)]
         return place[keys >= 0], keys[keys >= 0]
 
 

@@ -146,6 +146,10 @@ def _packed(given: Sizes, sizes: IntArray, rng: np.random.Generator) -> IntArray
             batches = max(fewest, batches // 2)
         too_large = np.flatnonzero(sizes[start:stop] > rows)
         stop = start + int(too_large[0]) if too_large.size else stop
+        if held[stop] - held[start] <= rows:
+            found[start:stop] = used
+            start, used = stop, used + 1
+            continue
         own = start + np.argsort(-sizes[start:stop], kind="stable")
         values, counts = np.unique(sizes[own], return_counts=True)
         cut = best_fit_decreasing(values[::-1], counts[::-1], rows)
