@@ -165,7 +165,6 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/index.md": a_file_of_lengths,
     "docs/scale.md": tokens_at_rest,
     "docs/constraints.md": nothing,
-    "docs/scale.md": nothing,
     "docs/start.md": nothing,
     "docs/picture.md": nothing,
     "docs/guide.md": labelled_points,
