@@ -14,7 +14,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 import batchwright as bw
 from batchwright.errors import ColumnNotFoundError, PlanError
 from batchwright.integrations.transformers import use_plan
-from batchwright.torch import PadCollator
+from batchwright.torch import FlatTokens, PadCollator
 from tests.integrations.trainers import (
     COLLATE,
     LENGTHS,
@@ -334,6 +334,16 @@ def test_a_sequence_trainer_generates_in_the_order_of_the_data(tmp_path: Path) -
         exact = float(own.model.eval()(**COLLATE(samples)).loss)
     assert found.metrics["test_loss"] == pytest.approx(exact, abs=1e-6)
     own.train()
+
+
+def test_flat_tokens_are_trained_on(tmp_path: Path) -> None:
+    offsets = np.append(0, np.cumsum(LENGTHS))
+    tokens = np.repeat(np.arange(1, LENGTHS.size + 1, dtype=np.uint16), LENGTHS)
+    dataset = FlatTokens(tokens, offsets, labels=True)
+    trainer = trainer_of("llama", tmp_path, train_dataset=dataset, num_train_epochs=1)
+    use_plan(trainer, max_tokens=128)
+    trainer.train()
+    assert sorted(trainer.read) == list(range(LENGTHS.size))
 
 
 def test_a_collator_can_be_given(tmp_path: Path) -> None:

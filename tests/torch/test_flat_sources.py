@@ -62,7 +62,7 @@ def test_columns_of_a_table():
         "labels": [[-token for token in row] for row in LISTS],
         "is_answer": [[token > 2 for token in row] for row in LISTS],
         "weight": [0.5, 1.0, 2.0, 3.0, 4.0],
-        "text": list("abcde"),
+        "text": ["a", "b", None, "d", "e"],
     })  # fmt: skip
     sample = FlatTokens.from_arrow(table)[1]
     assert [*sample] == ["input_ids", "labels", "is_answer", "weight"]
@@ -77,7 +77,7 @@ def test_columns_of_a_table():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (pa.array([[1], None]), LengthsError, "has 1 nulls"),
+        (pa.array([[1], None]), LengthsError, "'input_ids' has 1 nulls; expected numbers"),
         (pa.array([[1, None]]), LengthsError, "holds 1 nulls"),
         (pa.array(["a"]), ColumnNotFoundError, "holds lists of numbers"),
         (pa.array([1, 2]), ColumnNotFoundError, "none of the columns"),
@@ -88,7 +88,7 @@ def test_columns_of_a_table():
             LengthsError,
             "'b' are not as long as those of 'a'",
         ),
-        ([[1], [2]], LengthsError, "has list; expected lists of numbers"),
+        ([[1], [2]], SourceError, "cannot be taken from a list: pass lists or a table of pyarrow"),
     ],
     ids=["null", "null inside", "text", "numbers", "lists of text", "nested", "lengths", "list"],
 )
@@ -101,7 +101,7 @@ def test_columns_that_are_missing_or_no_numbers_are_refused():
     table = pa.table({"input_ids": [[1]], "text": ["a"]})
     with pytest.raises(ColumnNotFoundError, match="no column 'tokens', expected one of"):
         FlatTokens.from_arrow(table, fields=["tokens"])
-    with pytest.raises(LengthsError, match="'text' is of type string; expected numbers"):
+    with pytest.raises(LengthsError, match="'text' has type string; expected numbers"):
         FlatTokens.from_arrow(table, fields=["input_ids", "text"])
 
 
@@ -128,6 +128,11 @@ def test_a_hugging_face_dataset_as_it_was_selected(tmp_path):
         assert [sample["number"] for sample in flat] == list(plain["number"])
         assert flat.lengths.tolist() == bw.read_lengths(dataset, column="input_ids").tolist()
     assert len(pickle.dumps(FlatTokens.open(tmp_path / "saved"))) < 1_000
+    assert len(FlatTokens.from_arrow(mapped.select([]))) == 0
+    with pytest.raises(SourceError, match="from a DatasetDict: .* one of the splits"):
+        FlatTokens.from_arrow(datasets.DatasetDict(train=mapped))
+    with pytest.raises(SourceError, match="from a IterableDataset"):
+        FlatTokens.from_arrow(mapped.to_iterable_dataset())
     datasets.enable_progress_bars()
 
 

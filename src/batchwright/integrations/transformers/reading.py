@@ -12,6 +12,7 @@ from torch import Tensor
 from batchwright.errors import ColumnNotFoundError
 from batchwright.lengths import Lengths
 from batchwright.sources import read_lengths
+from batchwright.torch.data.flat_tokens import FlatTokens
 from batchwright.typing import IntArray, LengthArray
 
 _CHUNK = 256
@@ -42,7 +43,9 @@ def lengths_of(trainer: Any, dataset: Any) -> LengthArray:
     chosen = [name]
     if getattr(config, "is_encoder_decoder", False) and "labels" in columns:
         chosen = ["input_ids", "labels"] if "input_ids" in columns else chosen
-    if type(dataset).__module__.startswith("datasets."):
+    if isinstance(dataset, FlatTokens):
+        read = [dataset.lengths for _ in chosen]
+    elif type(dataset).__module__.startswith("datasets."):
         read = [read_lengths(dataset, column=each, cache=False, progress=False) for each in chosen]
     else:
         samples = [dataset[index] for index in range(len(dataset))]

@@ -120,43 +120,52 @@ def chunks_of(values: Field, name: str) -> Chunks:
 
 def part_of_arrow(data: Field, names: Sequence[str] | None) -> Part:
     """Take lists of numbers, and numbers, out of an array or table of Arrow, or a data set."""
-    table: Any = getattr(data, "data", data) if hasattr(data, "column_names") else data
-    if hasattr(table, "column_names"):
-        listed = table.column_names if names is None else names
-        for name in listed:
-            if name not in table.column_names:
-                raise ColumnNotFoundError(
-                    f"there is no column {name!r}, expected one of {table.column_names}."
-                )
-        columns = {name: table.column(name) for name in listed}
-    else:
-        columns = {"input_ids": data}
     fields: dict[str, Chunks] = {}
     numbers: dict[str, FlatArray] = {}
     edges: Edges | None = None
+    columns = _columns_of(data, names)
     for name, column in columns.items():
-        chunks = getattr(column, "chunks", [column])
-        if not _is_arrow(column) or column.null_count:
-            what = f"{column.null_count} nulls" if _is_arrow(column) else type(column).__name__
-            raise LengthsError(f"column {name!r} has {what}; expected lists of numbers.")
         kind = _kind(column.type)
+        if kind == "other" and names is None:
+            continue
+        if kind == "other" or column.null_count:
+            what = f"{column.null_count:,} nulls" if kind != "other" else f"type {column.type}"
+            raise LengthsError(f"column {name!r} has {what}; expected numbers, or lists of them.")
+        chunks = getattr(column, "chunks", [column]) or [column.combine_chunks()]
         if kind == "number":
             numbers[name] = np.concatenate([_numbers(each, name) for each in chunks])
-        elif kind == "list":
-            arrays, offsets = zip(*(_lists(each, name) for each in chunks), strict=True)
-            fields[name] = Chunks.of(arrays, name)
-            own = Edges(offsets[0] if len(offsets) == 1 else _joined(offsets))
-            if edges is not None and not np.array_equal(own.array, edges.array):
-                raise LengthsError(
-                    f"lists of {name!r} are not as long as those of {next(iter(fields))!r}. Name "
-                    "columns of one length: fields=[…]."
-                )
-            edges = edges or own
-        elif names is not None:
-            raise LengthsError(f"column {name!r} is of type {column.type}; expected numbers.")
+            continue
+        arrays, offsets = zip(*(_lists(each, name) for each in chunks), strict=True)
+        fields[name] = Chunks.of(arrays, name)
+        own = Edges(offsets[0] if len(offsets) == 1 else _joined(offsets))
+        if edges is not None and not np.array_equal(own.array, edges.array):
+            raise LengthsError(
+                f"lists of {name!r} are not as long as those of {next(iter(fields))!r}. Name "
+                "columns of one length: fields=[…]."
+            )
+        edges = edges or own
     if edges is None:
         raise ColumnNotFoundError(f"none of the columns {list(columns)} holds lists of numbers.")
     return Part(fields, edges, numbers)
+
+
+def _columns_of(data: Any, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return the columns of a table or data set; an array is one of `input_ids`."""
+    table = getattr(data, "data", None) if type(data).__module__.startswith("datasets.") else data
+    if _is_arrow(table) and not hasattr(table, "column_names"):
+        return {"input_ids": table}
+    if not hasattr(table, "column"):
+        raise SourceError(
+            f"Tokens cannot be taken from a {type(data).__name__}: pass lists or a table of "
+            "pyarrow, or a datasets.Dataset, one of the splits, loaded without streaming=True."
+        )
+    for name in names or ():
+        if name not in table.column_names:
+            raise ColumnNotFoundError(
+                f"there is no column {name!r}, expected one of {table.column_names}."
+            )
+    listed = table.column_names if names is None else names
+    return {name: table.column(name) for name in listed}
 
 
 def parts_of_files(path: str | os.PathLike[str], names: Sequence[str] | None) -> list[Part]:
