@@ -151,7 +151,9 @@ def part_of_arrow(data: Field, names: Sequence[str] | None) -> Part:
 
 def _columns_of(data: Any, names: Sequence[str] | None) -> dict[str, Any]:
     """Return the columns of a table or data set; an array is one of `input_ids`."""
-    table = getattr(data, "data", None) if type(data).__module__.startswith("datasets.") else data
+    table: Any = data
+    if type(data).__module__.startswith("datasets."):
+        table = getattr(data, "data", None)
     if _is_arrow(table) and not hasattr(table, "column_names"):
         return {"input_ids": table}
     if not hasattr(table, "column"):
