@@ -13,7 +13,7 @@ from pathlib import Path
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 
 
-def functions(folder: Path | None = None) -> list[str]:
+def functions(folder: Path | None = None, count: int | None = None) -> list[str]:
     """Collect the functions and methods below a folder, each once.
 
     Guarantees the same list on every machine that has the same files: files are taken in the
@@ -22,6 +22,7 @@ def functions(folder: Path | None = None) -> list[str]:
 
     Args:
         folder: Where to look; Python's standard library by default.
+        count: Stop after so many. None: all.
 
     Returns:
         Source text of each function, without the indentation that all its lines have. The whole
@@ -32,7 +33,9 @@ def functions(folder: Path | None = None) -> list[str]:
     for path in sorted(folder.rglob("*.py")):
         if _NOT_THE_LIBRARY.isdisjoint(path.relative_to(folder).parts):
             found.update(dict.fromkeys(_functions_of(path)))
-    return list(found)
+        if count is not None and len(found) >= count:
+            break
+    return list(found)[:count]
 
 
 def _functions_of(path: Path) -> Iterator[str]:

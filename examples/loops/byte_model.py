@@ -14,9 +14,9 @@ from python_functions import functions
 VOCABULARY = 256
 
 
-def samples(count: int = 800) -> tuple[list[dict[str, Tensor]], np.ndarray]:
+def samples(count: int = 240) -> tuple[list[dict[str, Tensor]], np.ndarray]:
     """Return the bytes of functions, the bytes to predict, and the lengths, int64[n]."""
-    texts = [np.frombuffer(text.encode()[:512], np.uint8) for text in functions()[:count]]
+    texts = [np.frombuffer(text.encode()[:512], np.uint8) for text in functions(count=count)]
     codes = [torch.tensor(text, dtype=torch.int64) for text in texts if len(text) > 1]
     data = [{"input_ids": each[:-1], "labels": each[1:]} for each in codes]
     return data, np.array([each["labels"].numel() for each in data])

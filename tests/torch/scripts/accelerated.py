@@ -53,7 +53,7 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
         collate_fn=PadCollator(),
         num_workers=workers,
         # A fork beside the threads of gloo can deadlock.
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
     )
     model, optimizer, loader = accelerator.prepare(model, optimizer, given)
     assert loader is given
