@@ -42,19 +42,18 @@ def everywhere(mine: list[int]) -> list[int]:
     return [sample for part in parts for sample in part]
 
 
+def loader_of(planner: bw.Planner, workers: int) -> PlanLoader:
+    # A fork beside the threads of gloo can deadlock, and a new process takes seconds.
+    ways = {"multiprocessing_context": "spawn", "persistent_workers": True} if workers else {}
+    return PlanLoader(DATA, planner, collate_fn=PadCollator(), num_workers=workers, **ways)
+
+
 def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
-    """Train for two epochs; return the loader, what the model read, and its weights."""
+    """Train for two epochs; return what the model read, and its weights."""
     torch.manual_seed(0)
     model = torch.nn.Embedding(len(LENGTHS), 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    given = PlanLoader(
-        DATA,
-        planner,
-        collate_fn=PadCollator(),
-        num_workers=workers,
-        # A fork beside the threads of gloo can deadlock.
-        multiprocessing_context="forkserver" if workers else None,
-    )
+    given = loader_of(planner, workers)
     model, optimizer, loader = accelerator.prepare(model, optimizer, given)
     assert loader is given
     read = []
@@ -66,7 +65,7 @@ def train(accelerator: Accelerator, planner: bw.Planner, workers: int) -> tuple:
                 accelerator.backward(model(batch["x"]).square().sum())
                 optimizer.step()
                 optimizer.zero_grad()
-    return loader, read, accelerator.unwrap_model(model).weight.tolist()
+    return read, accelerator.unwrap_model(model).weight.tolist()
 
 
 def check_refusals(accelerator: Accelerator, planner: bw.Planner) -> None:
@@ -104,10 +103,11 @@ def main(path: Path) -> None:
     )
     rank, ranks = accelerator.process_index, accelerator.num_processes
     planner = planner_of(ranks)
-    loader, read, weights = train(accelerator, planner, workers=2)
+    read, weights = train(accelerator, planner, workers=1)
     plans = [planner(epoch).shard(rank, ranks) for epoch in range(3)]
     assert read == [batch.tolist() for plan in plans[:2] for batch in plan], "not the plan"
 
+    loader = accelerator.prepare(loader_of(planner, workers=0))
     loader.set_epoch(2)
     got = [
         sample
