@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launched import launched
+from tests.launched import run_anew
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,6 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_killed_run_goes_on_on_other_ranks_as_if_nothing_had_happened() -> None:
     paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "tests.stress.elastic", "--fixed"]
-    done = launched(command, cwd=ROOT, env=os.environ | paths)
+    done = run_anew(command, cwd=ROOT, env=os.environ | paths)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed 4 times, 0 wrong" in done.stdout
