@@ -135,6 +135,10 @@ def a_language_model_with_a_logger(folder: Path) -> Names:
     return a_language_model(folder)
 
 
+def samples_of_torch(folder: Path) -> Names:
+    return {"lengths": LENGTHS[:80], "dataset": _samples(LENGTHS[:80])}
+
+
 def samples_of_numpy(folder: Path) -> Names:
     return {"lengths": LENGTHS, "samples": [each["tokens"].numpy() for each in _samples(LENGTHS)]}
 
@@ -180,6 +184,8 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/frameworks/monitoring.md": a_language_model_with_a_logger,
     "docs/frameworks/keras.md": samples_of_numpy,
     "docs/frameworks/compiled.md": samples_of_numpy,
+    "docs/frameworks/grain.md": samples_of_numpy,
+    "docs/frameworks/nodes.md": samples_of_torch,
     "docs/frameworks/streams.md": nothing,
     **{
         f"docs/applications/{name}.md": nothing
