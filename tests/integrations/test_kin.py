@@ -14,6 +14,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 import batchwright as bw
 from batchwright.errors import PlanError
 from batchwright.integrations.transformers import use_plan
+from batchwright.integrations.transformers.training import _Training
 from batchwright.torch import PackCollator
 from tests.integrations.kin import completions, kin_of, pairs, sentences_of, sft_of
 from tests.integrations.trainers import LENGTHS, trainer_of
@@ -171,6 +172,40 @@ def test_a_loss_that_compares_rows_keeps_their_number(tmp_path: Path) -> None:
     assert sizes.count(5) >= 10
     with pytest.warns(UserWarning, match="depends on what shares a batch"):
         use_plan(kin_of("batch", tmp_path), max_tokens=400)
+
+
+class Network(torch.nn.Module):
+    """Returns a loss of its own kind."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.scores = kind, torch.nn.Embedding(80, 80)
+
+    def forward(self, input_ids, labels=None, attention_mask=None):
+        scores = self.scores(input_ids)
+        losses = torch.nn.functional.cross_entropy(scores.transpose(1, 2), labels, reduction="none")
+        count = (labels != -100).sum(dim=1)
+        rows = losses.sum(dim=1) / count
+        loss = {
+            "labels": losses.sum() / count.sum(),
+            "rows": rows.mean(),
+            "own": losses.sum(),
+            "batch": torch.logsumexp(rows[:, None] - rows, dim=1).mean(),
+        }
+        return {"loss": loss[self.kind], "logits": scores}
+
+
+@pytest.mark.parametrize("kind", ["labels", "rows", "own", "batch"])
+def test_what_a_loss_is_a_mean_over_is_found(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainer = trainer_of("llama", tmp_path)
+    other = Trainer(
+        Network(kind),
+        trainer.args,
+        train_dataset=trainer.train_dataset,
+        data_collator=trainer.data_collator,
+    )
+    assert _Training(other).kind == kind
 
 
 class Mean(Trainer):

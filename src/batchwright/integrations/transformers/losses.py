@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer
 
+from batchwright.errors import PlanError
 from batchwright.integrations.transformers.reading import batch_of, undisturbed
 
 Kind = Literal["labels", "rows", "own", "batch"]
@@ -21,8 +23,11 @@ Kind = Literal["labels", "rows", "own", "batch"]
 - ``"batch"``: it depends on what shares a batch.
 """
 
-_NOISE = 1e-2
-"""What sums that are equal may differ by, relative to the largest loss."""
+_FEW = 6
+"""Samples that a loss is tried on."""
+
+_NOISE, _COARSE = 1e-4, 2e-2
+"""What sums that are equal may differ by, relative to the largest loss; `_COARSE`: not in fp32."""
 
 _OF_TRL: dict[str, Kind] = {"SFTTrainer": "labels", "RewardTrainer": "rows", "DPOTrainer": "rows"}
 _OVER_BATCH = {"aot", "aot_unpaired", "sft"}
@@ -36,10 +41,12 @@ def kind_of_loss(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
         return "own"
     if "compute_loss" in vars(trainer) or trainer.compute_loss_func is not None:
         return _tried(trainer, counted)
-    if where is Trainer and "CTC" in type(base_model(trainer)).__name__:
-        return "own"
-    if where is Trainer and _has_labels(trainer, counted):
-        return "labels"
+    model = type(base_model(trainer))
+    if where is Trainer and model.__module__.startswith("transformers."):
+        if "CTC" in model.__name__:
+            return "own"
+        if _has_labels(trainer, counted):
+            return "labels"
     if where.__module__.startswith("trl.") and where.__name__ in _OF_TRL:
         kinds = getattr(trainer.args, "loss_type", None) or ()
         kinds = {kinds} if isinstance(kinds, str) else set(kinds)
@@ -62,13 +69,9 @@ def _has_labels(trainer: Any, counted: Callable[[Any], Tensor | None]) -> bool:
 
 def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
     """Compare the loss of samples together with those of two parts of them."""
-    samples = range(min(6, len(trainer.train_dataset)))
-    if len(samples) < 2:
-        return "own"
-    groups = [samples]
-    for at in (1, len(samples) // 2):
-        groups += [samples[:at], samples[at:]]
     try:
+        samples = _unlike(trainer, counted)
+        groups = [samples, samples[:1], samples[1:], samples[: _FEW // 2], samples[_FEW // 2 :]]
         labels = [counted(batch_of(trainer, group)) for group in groups]
         rows = [len(group) for group in groups]
         losses = _losses(trainer, groups)
@@ -84,7 +87,25 @@ def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
         counts = {"labels": [int(each) for each in labels if each is not None], **counts}
     tries = {kind: _off(losses, each) for kind, each in counts.items()}
     best = min(tries, key=lambda kind: tries[kind])
-    return best if tries[best] < _NOISE else "batch"
+    is_fine = all(each.dtype == torch.float32 for each in trainer.model.parameters())
+    noise = _NOISE if is_fine and not trainer.args.tf32 else _COARSE
+    return best if tries[best] < noise else "batch"
+
+
+def _unlike(trainer: Any, counted: Callable[[Any], Tensor | None]) -> list[int]:
+    """Choose a few samples, with as many and as few labels as can be found quickly."""
+    count = len(trainer.train_dataset)
+    if count < _FEW:
+        raise PlanError(f"there are {count} samples, and it takes {_FEW}")
+    some: list[int] = np.unique(np.linspace(0, count - 1, 4 * _FEW).astype(int)).tolist()
+    labels = [counted(batch_of(trainer, [each])) for each in some]
+    if None in labels:
+        return some[:_FEW]
+    numbers = {each: int(label or 0) for each, label in zip(some, labels, strict=True)}
+    rising = sorted((each for each in some if numbers[each]), key=lambda each: numbers[each])
+    rising = rising if len(rising) >= _FEW else some
+    ends = rising[: _FEW // 2], rising[-(_FEW // 2) :]
+    return [each for pair in zip(*ends, strict=True) for each in pair]
 
 
 def _off(losses: Sequence[float], counts: Sequence[int]) -> float:

@@ -90,9 +90,10 @@ def undisturbed() -> Iterator[None]:
 
 def rows_of(batch: Any) -> int | None:
     """Count the rows of a batch: of its tokens, else of what it has first. None: unknown."""
-    named = sorted(batch, key=lambda name: not str(name).endswith("input_ids"))
-    sizes = (len(batch[name]) for name in named if _has_rows(batch[name]))
-    return next(sizes, None)
+    if isinstance(batch, Mapping):
+        names = sorted(batch, key=lambda name: not str(name).endswith("input_ids"))
+        batch = [batch[name] for name in names]
+    return next((len(value) for value in batch if _has_rows(value)), None)
 
 
 def rows_of_a_sample(trainer: Any) -> float:

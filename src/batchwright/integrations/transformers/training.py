@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,8 @@ class _Training:
 
     def counted_labels(self, inputs: Any) -> Tensor | None:
         """Count the labels of a batch that are not -100; of other labels, the rows."""
+        if not isinstance(inputs, Mapping):
+            return None
         names = ("shift_labels", "labels", *self.trainer.label_names)
         name = next((name for name in names if inputs.get(name) is not None), None)
         labels = None if name is None else inputs[name]
