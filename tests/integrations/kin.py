@@ -26,14 +26,12 @@ SETTINGS |= {"logging_strategy": "no", "learning_rate": 0.01, "max_grad_norm": 0
 SETTINGS |= {"lr_scheduler_type": "constant"}
 EXACT = {"bf16": False, "gradient_checkpointing": False}  # TRL sets both
 
-KINDS = ("sft", "lora", "packed", "rows", "batch", "reward", "dpo")
-
 
 def kin_of(kind: str, folder: Path, **options: Any) -> Any:
     """Construct a trainer of a kind, as its user does; note what its model reads in training."""
     datasets.disable_progress_bars()
     match kind:
-        case "sft" | "lora" | "packed":
+        case "sft" | "lora":
             return sft_of(folder, lora=kind == "lora", **options)
         case "rows":
             return sentences_of(folder, "CosineSimilarityLoss", **options)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integrations.kin import KINDS
-from tests.integrations.scripts.kin import STEP, evaluated, found, planned
+from tests.integrations.scripts.kin import PLANS, STEP, evaluated, found, planned
 from tests.integrations.test_transformers_on_ranks import ROOT, TORCHRUN
 from tests.launched import launched
 
@@ -23,12 +22,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Train every kind on one rank, then all of them on two, in one launch."""
     folder = tmp_path_factory.mktemp("kin")
     one = {}
-    for kind in KINDS:
+    for kind in PLANS:
         trainer = planned(kind, folder / kind / "one", 1)
         trainer.train()
         one[kind] = found(kind, trainer) | {"metrics": evaluated(kind, trainer)}
     paths = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *TORCHRUN, "2", SCRIPT, folder, *KINDS]
+    command = [sys.executable, *TORCHRUN, "2", SCRIPT, folder]
     done = launched(list(map(str, command)), env=os.environ | paths | {"OMP_NUM_THREADS": "1"})
     assert not done.returncode, done.stdout + done.stderr
     return folder, one
@@ -38,7 +37,7 @@ def shared(batches: list[Any], rank: int) -> list[Any]:
     return batches[rank::2]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLANS)
 def test_one_rank_and_two_read_and_learn_the_same(kind: str, runs: Any) -> None:
     folder, one = runs
     whole = one[kind]
@@ -53,7 +52,7 @@ def test_one_rank_and_two_read_and_learn_the_same(kind: str, runs: Any) -> None:
         assert other["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLANS)
 def test_one_rank_goes_on_where_two_left_off(kind: str, runs: Any) -> None:
     folder, one = runs
     trainer = planned(kind, folder / kind / "again", 1)
