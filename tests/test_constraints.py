@@ -412,3 +412,14 @@ def test_groups_may_have_several_keys():
     batches = [batch.tolist() for batch in plan]
     assert not reference.broken(batches, together=groups.tolist(), unique=keys.tolist())
     assert len(plan) < 40
+
+
+def test_samples_of_two_lengths_pad_little_more(text):
+    pairs = np.stack((text[:4_000], text[::-1][:4_000]), axis=1)
+    keys = np.arange(4_000) // 2
+    pairs = pairs[keys]  # copies are side by side in any sort
+    plain = bw.plan(pairs, max_tokens=16_384)
+    unique = bw.plan(pairs, max_tokens=16_384, unique=keys)
+    assert not reference.broken([b.tolist() for b in unique], unique=keys.tolist())
+    assert unique.stats(pairs).efficiency > plain.stats(pairs).efficiency - 0.1
+    assert len(unique) < 1.25 * len(plain)

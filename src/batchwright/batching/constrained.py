@@ -15,7 +15,7 @@ from batchwright.batching.draft import Draft, Request
 from batchwright.batching.fixed_size import FixedSize
 from batchwright.batching.packers import best_fit_decreasing, next_fit, pack_columns
 from batchwright.batching.packing import Packing
-from batchwright.batching.stretches import Sizes, spread
+from batchwright.batching.stretches import Sizes, spread, spread_sequence
 from batchwright.batching.token_budget import TokenBudget
 from batchwright.constraints import Constraints
 from batchwright.errors import BudgetError
@@ -212,10 +212,8 @@ class Constrained:
         """Return the batch of each draw, int64[m]."""
         batching, rng = self.batching, request.rng
         is_packed = isinstance(batching, Packing)
-        one = draws.lengths.ndim == 1 or isinstance(batching, FixedSize | Buckets)
-        is_spread = one and not is_packed
         lists = draws
-        if draws.keys is not None and not (is_spread and draws.sizes is None):
+        if draws.keys is not None and (is_packed or draws.sizes is not None):
             lists = replace(draws, segments=_lists(draws, self._shares(draws, request), rng))
         batch = self._packed(lists, request) if is_packed else self._padded(lists, request)
         for again in (True, False):
@@ -314,8 +312,13 @@ class Constrained:
             ids, sizes = cut_strips(
                 draws.lengths, own, layout, request.rng, multiple, sizes=draws.sizes
             )
-            found[ids] = used + np.repeat(np.arange(sizes.size), sizes)
-            used += sizes.size
+            if draws.keys is not None and draws.sizes is None:
+                near, keys = draws.lengths[ids], draws.keys[ids]
+                batch = spread_sequence(near, keys, layout.rows_allowed, request.rng)
+            else:
+                batch = np.repeat(np.arange(sizes.size), sizes)
+            found[ids] = used + batch
+            used += int(batch.max()) + 1
         return found
 
     def _packed(self, draws: Draws, request: Request) -> IntArray:

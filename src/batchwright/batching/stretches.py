@@ -7,6 +7,7 @@ one to each batch in turn, no two of a key meet, if no key has more samples than
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,23 +46,64 @@ def spread(given: Sizes, rng: np.random.Generator) -> IntArray:
     if given.sizes is not None:
         return _packed(given, given.sizes, rng)
     starts, batches = _stretches(given)
+    if given.keys is not None:
+        return _dealt(given.keys, starts, batches, rng)
     samples = np.diff(starts, append=given.like.size)
-    stretch = np.repeat(np.arange(starts.size), samples)
     place = np.arange(given.like.size) - np.repeat(starts, samples)
-    many = np.repeat(batches, samples)
-    begins = np.repeat(np.cumsum(batches) - batches, samples)
-    found = np.empty_like(stretch)
-    if given.keys is None:
-        order = shuffled(np.arange(place.size), rng, pools=np.append(starts, place.size))
-        # Full batches, and of a last stretch one that is not.
-        found[order] = begins + place // np.repeat(given.allowed[starts], samples)
-        return found
-    number = int(given.keys.max()) + 1
-    ranks = np.append(shuffled(np.arange(number), rng), 0)[given.keys]
-    alone = np.flatnonzero(given.keys < 0)
+    found = np.empty_like(place)
+    order = shuffled(np.arange(place.size), rng, pools=np.append(starts, place.size))
+    # Full batches, and of a last stretch one that is not.
+    found[order] = np.repeat(np.cumsum(batches) - batches, samples)
+    found[order] += place // np.repeat(given.allowed[starts], samples)
+    return found
+
+
+def spread_sequence(
+    lengths: IntArray,
+    keys: IntArray,
+    rows_allowed: Callable[[IntArray], IntArray],
+    rng: np.random.Generator,
+) -> IntArray:
+    """Cut a sequence of samples of several lengths in stretches, too: neighbours are alike.
+
+    Takes lengths, int64[m, k], and the samples that a batch may hold for the longest of it in each
+    column, never more for a longer one. Returns the batch of each sample, int64[m].
+    """
+    rows, size = rows_allowed(lengths), len(lengths)
+    shares = np.append(0.0, np.cumsum(1.0 / rows))
+
+    def wider(start: int) -> Iterator[tuple[int, int]]:
+        batches, stop = 1, start
+        while stop < size:
+            near = lengths[start : start + batches * int(rows[start])]
+            allowed = rows_allowed(np.maximum.accumulate(near, axis=0))
+            fit = np.count_nonzero(batches * allowed >= np.arange(1, allowed.size + 1))
+            stop = start + int(fit)
+            yield stop, -(-int(fit) // int(allowed[fit - 1]))
+            batches *= 2
+
+    starts, many = [0], []
+    while starts[-1] < size:
+        stop, batches = _widened(keys, shares, starts[-1], wider(starts[-1]))
+        starts.append(stop)
+        many.append(batches)
+    return _dealt(keys, np.array(starts[:-1]), np.array(many), rng)
+
+
+def _dealt(
+    keys: IntArray, starts: IntArray, batches: IntArray, rng: np.random.Generator
+) -> IntArray:
+    """Return the batch of each sample: in the sequence of keys, one to each batch in turn."""
+    samples = np.diff(starts, append=keys.size)
+    stretch = np.repeat(np.arange(starts.size), samples)
+    place = np.arange(keys.size) - np.repeat(starts, samples)
+    number = int(keys.max()) + 1
+    ranks = np.append(shuffled(np.arange(number), rng), 0)[keys]
+    alone = np.flatnonzero(keys < 0)
     ranks[alone] = number + shuffled(np.arange(alone.size), rng)
-    order = sorted_by(stretch, ranks)
-    found[order] = begins + place % many
+    found = np.empty_like(stretch)
+    begins = np.repeat(np.cumsum(batches) - batches, samples)
+    found[sorted_by(stretch, ranks)] = begins + place % np.repeat(batches, samples)
     return found
 
 
@@ -77,32 +119,40 @@ def _stretches(given: Sizes) -> tuple[IntArray, IntArray]:
         stop = min(end, start + batches * rows)
         batches = -(-(stop - start) // rows)
         if given.keys is not None:
-            stop, batches = _widened(given.keys, shares, (start, end), rows, batches)
+            wider = _wider((start, end), rows, batches)
+            stop, batches = _widened(given.keys, shares, start, wider)
         starts.append(start)
         many.append(batches)
         start = stop
     return np.array(starts, dtype=np.int64), np.array(many, dtype=np.int64)
 
 
+def _wider(span: tuple[int, int], rows: int, batches: int) -> Iterator[tuple[int, int]]:
+    """Go through ends of a stretch, and the batches that its samples fill."""
+    start, end = span
+    stop = start
+    while stop < end:
+        stop = min(end, start + batches * rows)
+        yield stop, -(-(stop - start) // rows)
+        batches *= 2
+
+
 def _widened(
-    keys: IntArray, shares: FloatArray, span: tuple[int, int], rows: int, batches: int
+    keys: IntArray, shares: FloatArray, start: int, wider: Iterator[tuple[int, int]]
 ) -> tuple[int, int]:
     """Find where a stretch ends, and its batches: the fewest for what its samples take of one.
 
     A wider stretch pads more, and has a smaller share of its samples from one key.
     """
-    start, end = span
     best, worse = (np.inf, 0, 0), 0
-    while True:
-        stop = min(end, start + batches * rows)
-        fewest, most = -(-(stop - start) // rows), _most(keys[start:stop])
+    for stop, fewest in wider:
+        most, share = _most(keys[start:stop]), shares[stop] - shares[start]
         needed = max(fewest, most)
-        share = shares[stop] - shares[start]
         worse = 0 if needed / share < best[0] else worse + 1
         best = min(best, (needed / share, stop, needed))
-        if most <= fewest or stop == end or worse == _WORSE or fewest / share >= best[0]:
-            return best[1], best[2]
-        batches = max(2 * batches, min(most, 4 * batches))
+        if most <= fewest or worse == _WORSE or fewest / share >= best[0]:
+            break
+    return best[1], best[2]
 
 
 def _most(keys: IntArray) -> int:
