@@ -99,9 +99,10 @@ def test_order_decides_what_is_trained() -> None:
     assert visits == [0, 0, 2, 0, 0, 0, 0, 6, 0, 0]
 
 
-def linear_model(optimizer, **loss) -> keras.Model:
+def linear_model(optimizer, noise=0.0, **loss) -> keras.Model:
+    added = [keras.layers.GaussianNoise(noise, seed=0)] if noise else []
     model = keras.Sequential(
-        [keras.Input((None, 3)), keras.layers.Dense(1, kernel_initializer="ones")]
+        [keras.Input((None, 3)), *added, keras.layers.Dense(1, kernel_initializer="ones")]
     )
     model.compile(optimizer, keras.losses.MeanSquaredError(**loss))
     return model
@@ -242,7 +243,7 @@ def resumable(folder, **settings) -> tuple[keras.Model, PlanDataset, dict]:
     """Make what a training script makes each time that it is started."""
     dataset = PlanDataset(planner(accumulate=2), in_one_shape, **settings)
     optimizer = keras.optimizers.Adam(0.1, gradient_accumulation_steps=2)
-    model = linear_model(optimizer, reduction="sum")
+    model = linear_model(optimizer, reduction="sum", noise=0.1)
     backup = [dataset.callback(folder, save_freq=2)] if folder else [dataset.callback()]
     return model, dataset, {"epochs": 3, "verbose": 0, "shuffle": False, "callbacks": backup}
 
@@ -312,8 +313,9 @@ def test_a_loop_goes_on_where_a_state_was_saved_on_any_ranks() -> None:
 
 
 def test_ranks_that_average_gradients_train_like_accumulated_batches() -> None:
-    alone, dataset, settings = resumable(None)
-    alone.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), alone.loss)
+    _, dataset, settings = resumable(None)
+    optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    alone = linear_model(optimizer, reduction="sum")
     alone.fit(dataset.for_fit(), **settings)
     model = linear_model(keras.optimizers.SGD(0.5), reduction="sum")
     ranks = [
@@ -376,7 +378,7 @@ def test_a_position_that_nobody_counts_is_refused() -> None:
 
 def test_a_backup_that_does_not_fit_is_refused(tmp_path) -> None:
     model, dataset, settings = resumable(tmp_path)
-    saved = {"weights": "../a.weights.h5", "state": {}, "accumulate": 1}
+    saved = {"weights": "../a.weights.h5", "state": {}, "accumulate": 1, "seeds": []}
     (tmp_path / "position.json").write_text(json.dumps(saved))
     with pytest.raises(PlanError, match=r"position.json was changed.*Remove it to start over"):
         model.fit(dataset.for_fit(), **settings)

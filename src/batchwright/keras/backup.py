@@ -14,6 +14,7 @@ from batchwright.typing import State
 
 _STATE = "position.json"
 _WEIGHTS = ".weights.h5"
+_FIELDS = {"weights", "state", "accumulate", "seeds"}
 
 
 class Backup:
@@ -34,8 +35,11 @@ class Backup:
         saved = self._saved()
         return None if saved is None else saved["state"]
 
-    def restore(self, model: keras.Model) -> None:
-        """Give the model, and its optimizer, the weights that were saved."""
+    def restore(self, model: keras.Model, *, is_saver: bool) -> None:
+        """Give the model, and its optimizer, the weights that were saved.
+
+        The rank that saved them also goes on with its random numbers.
+        """
         saved = self._saved()
         if saved is None:
             return
@@ -49,6 +53,8 @@ class Backup:
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         model.load_weights(self.folder / saved["weights"])
+        for variable, seed in zip(_seeds(model), saved["seeds"] if is_saver else [], strict=False):
+            variable.assign(seed)
 
     def save(self, model: keras.Model, state: State) -> None:
         """Replace what was saved."""
@@ -57,7 +63,12 @@ class Backup:
         is_second = before is not None and before["weights"] == f"a{_WEIGHTS}"
         name = f"{'b' if is_second else 'a'}{_WEIGHTS}"
         model.save_weights(self.folder / name)  # those that the state still names stay whole
-        saved = {"weights": name, "state": state, "accumulate": _accumulated(model)}
+        saved = {
+            "weights": name,
+            "state": state,
+            "accumulate": _accumulated(model),
+            "seeds": [keras.ops.convert_to_numpy(each).tolist() for each in _seeds(model)],
+        }
         write_bytes(self.folder / _STATE, json.dumps(saved).encode(), PlanError)
 
     def remove(self) -> None:
@@ -76,7 +87,7 @@ class Backup:
             named = saved["weights"] in {f"a{_WEIGHTS}", f"b{_WEIGHTS}"}
         except (ValueError, TypeError, KeyError):
             named = False
-        if not named or saved.keys() != {"weights", "state", "accumulate"}:
+        if not named or saved.keys() != _FIELDS:
             raise PlanError(f"{path} was changed after it was saved. Remove it to start over.")
         return dict(saved)
 
@@ -84,3 +95,8 @@ class Backup:
 def _accumulated(model: keras.Model) -> int:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return getattr(optimizer, "gradient_accumulation_steps", None) or 1
+
+
+def _seeds(model: keras.Model) -> list[keras.Variable]:
+    """Return the states of random layers, which Keras leaves out of a model's weights."""
+    return [each for each in model.variables if each.name == "seed_generator_state"]

@@ -74,7 +74,7 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._backup is not None and (state := self._backup.state()) is not None:
             if not model.built:
                 model(dataset.extremes()[0][0])
-            self._backup.restore(model)
+            self._backup.restore(model, is_saver=self._ranked.rank == 0)
             dataset.load_state_dict(state)
         if self._ranked.is_loaded:
             model._initial_epoch = dataset.epoch  # noqa: SLF001 (as Keras' BackupAndRestore does)

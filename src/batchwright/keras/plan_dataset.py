@@ -212,9 +212,10 @@ class PlanDataset(keras.utils.PyDataset):  # type: ignore[misc]
         """Make the callback that sets the epoch in `fit`, and checks how the model trains.
 
         Args:
-            backup_dir: Where weights and position are saved by rank 0, and restored when the same
-                `fit` is run again, on any number of ranks. When `fit` ends they are removed. Keras'
-                `BackupAndRestore` begins the epoch again, with the weights of its middle.
+            backup_dir: Where rank 0 saves weights, position and the states of random layers. They
+                are restored when the same `fit` is run again, on any number of ranks, and removed
+                when it ends. Keras' `BackupAndRestore` begins the epoch again, with the weights of
+                its middle; and with PyTorch, a `Dropout` without a seed has no state of its own.
             save_freq: Batches between backups, which are made at the end of an update. Or
                 ``"epoch"``.
         """
