@@ -102,12 +102,12 @@ class RankBatches:
             self._go_to(Position(number))
         self.is_spent = self.is_counted = False
 
-    def begin(self, *, is_counted: bool = False) -> None:
+    def begin(self) -> None:
         """Begin a pass; the one after it begins at the beginning of the epoch."""
         self._course = None  # frees the last plan before the next is made
         self._course = chart(self.source, self._upcoming, self.world_size, warn=True)
         self._upcoming, self.is_loaded = Position(self.epoch), False
-        self.passes, self.consumed, self.is_counted = self.passes + 1, 0, is_counted
+        self.passes, self.consumed, self.is_counted = self.passes + 1, 0, False
 
     def took(self, count: int, number: int, *, is_ahead: bool = False) -> None:
         """Take note of how many batches were taken in a pass of this number, if it is the present.

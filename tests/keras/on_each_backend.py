@@ -290,6 +290,23 @@ def test_fit_goes_on_where_a_state_was_saved() -> None:
         visited_by(again, epochs=3, initial_epoch=1)
 
 
+def test_a_rest_that_fit_would_cut_short_is_refused() -> None:
+    lengths = [2, 4, 3, 2, 8, 7, 2, 8, 8, 3, 4, 5, 6, 4, 2, 8, 6, 1, 7, 6, 2, 5, 5, 1, 8, 6]
+    lengths += [3, 1, 1, 7, 2, 5, 8]
+
+    def dataset(max_tokens):
+        return PlanDataset(bw.Planner(lengths, max_tokens=max_tokens), ids, exact=False)
+
+    smaller = dataset(16)
+    smaller.load_state_dict(dataset(37).state_after(1))
+    with pytest.raises(PlanError, match="has 12 batches .* takes 11 .* leave out the last 1"):
+        visited_by(smaller)
+    smaller.load_state_dict(dataset(37).state_after(1))
+    assert len(list(smaller)) == 12  # in a loop none is left out
+    smaller.load_state_dict(smaller.state_dict())
+    assert smaller.epoch == 1
+
+
 def test_a_loop_goes_on_where_a_state_was_saved_on_any_ranks() -> None:
     plans = planner(world_size=2, step_tokens=14)
     ranks = [PlanDataset(plans, ids, exact=False, rank=rank, world_size=2) for rank in range(2)]

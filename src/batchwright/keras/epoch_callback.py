@@ -91,24 +91,24 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self.model._initial_epoch = None  # noqa: SLF001 (else it holds for the next fit, too)
         self._is_first, self._saved = False, 0
         ranked.set_epoch(epoch)
-        ranked.begin(is_counted=True)
+        ranked.begin()
         left, whole = len(ranked.course), len(ranked)
-        if left == whole:
-            return
         if left > whole:
             raise PlanError(
                 f"the rest of epoch {epoch} has {left} batches for each rank in this world and "
                 f"budget, and fit, which takes {whole} an epoch, would leave out the last "
                 f"{left - whole}. Resume with the ranks and the budget that it was saved with."
             )
-        if left % self._together:
+        if left < whole and left % self._together:
             raise PlanError(
                 f"{left} batches are left of epoch {epoch}, no multiple of steps_per_execution="
                 f"{self._together}. Compile the model with steps_per_execution=1."
             )
-        self._quiet = warnings.catch_warnings()
-        self._quiet.__enter__()
-        warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+        ranked.is_counted = True
+        if left < whole:
+            self._quiet = warnings.catch_warnings()
+            self._quiet.__enter__()
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
 
     def on_train_batch_begin(self, batch: int, logs: State | None = None) -> None:
         """Count the batches that are about to be trained: states are saved after these."""
