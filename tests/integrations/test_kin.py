@@ -199,13 +199,12 @@ class Network(torch.nn.Module):
 def test_what_a_loss_is_a_mean_over_is_found(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     trainer = trainer_of("llama", tmp_path)
-    other = Trainer(
-        Network(kind),
-        trainer.args,
-        train_dataset=trainer.train_dataset,
-        data_collator=trainer.data_collator,
-    )
-    assert _Training(other).kind == kind
+    for count in (len(LENGTHS), 3):
+        data = trainer.train_dataset[:count]
+        other = Trainer(
+            Network(kind), trainer.args, train_dataset=data, data_collator=trainer.data_collator
+        )
+        assert _Training(other).kind == kind
 
 
 class Mean(Trainer):

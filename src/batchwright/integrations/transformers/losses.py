@@ -71,14 +71,17 @@ def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
     """Compare the loss of samples together with those of two parts of them."""
     try:
         samples = _unlike(trainer, counted)
-        groups = [samples, samples[:1], samples[1:], samples[: _FEW // 2], samples[_FEW // 2 :]]
+        groups = [samples]
+        for at in (1, len(samples) // 2):
+            groups += [samples[:at], samples[at:]]
         labels = [counted(batch_of(trainer, group)) for group in groups]
         rows = [len(group) for group in groups]
         losses = _losses(trainer, groups)
     except Exception as error:  # noqa: BLE001 (a check that fails is no reason not to train)
         warnings.warn(
             f"what the loss of a {type(trainer).__name__} is a mean over could not be checked: "
-            f"{error!r}. It is left as it is: divide it by num_items_in_batch.",
+            f"{error!r}. It is left as it is: an update is then the mean of its batches' losses, "
+            "unless the loss is divided by num_items_in_batch.",
             stacklevel=5,
         )
         return "own"
@@ -95,11 +98,11 @@ def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
 def _unlike(trainer: Any, counted: Callable[[Any], Tensor | None]) -> list[int]:
     """Choose a few samples, with as many and as few labels as can be found quickly."""
     count = len(trainer.train_dataset)
-    if count < _FEW:
-        raise PlanError(f"there are {count} samples, and it takes {_FEW}")
+    if count < 2:
+        raise PlanError("there are too few samples")
     some: list[int] = np.unique(np.linspace(0, count - 1, 4 * _FEW).astype(int)).tolist()
     labels = [counted(batch_of(trainer, [each])) for each in some]
-    if None in labels:
+    if None in labels or count < _FEW:
         return some[:_FEW]
     numbers = {each: int(label or 0) for each, label in zip(some, labels, strict=True)}
     rising = sorted((each for each in some if numbers[each]), key=lambda each: numbers[each])
