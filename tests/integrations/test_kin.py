@@ -17,7 +17,14 @@ from batchwright.integrations.transformers import use_plan
 from batchwright.integrations.transformers.training import _Training
 from batchwright.torch import PackCollator
 from tests.integrations.kin import completions, kin_of, pairs, sentences_of, sft_of
-from tests.integrations.trainers import LENGTHS, trainer_of
+from tests.integrations.trainers import (
+    COLLATE,
+    LENGTHS,
+    model_of,
+    samples_of,
+    trainer_of,
+    weights,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -80,6 +87,33 @@ def test_the_gradient_is_that_of_one_batch(case: str, tmp_path: Path) -> None:
     largest = max(float(each.abs().max()) for each in exact.values() if each is not None)
     for name, own in look.found.items():
         torch.testing.assert_close(own, exact[name], rtol=1e-4, atol=2e-6 * largest)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "llama"])
+def test_an_adapter_is_trained_evaluated_and_resumed(kind: str, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    task = {"classifier": "SEQ_CLS", "llama": "CAUSAL_LM"}[kind]
+    targets = {"classifier": ["query", "value"], "llama": ["q_proj", "v_proj"]}[kind]
+    settings = LoraConfig(task_type=task, r=4, target_modules=targets, lora_dropout=0.1)
+    options = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 3}
+    options |= {"gradient_accumulation_steps": 4}
+
+    def trainer() -> Any:
+        torch.manual_seed(0)
+        model = get_peft_model(model_of(kind), settings)
+        made = trainer_of(kind, tmp_path, model=model, eval_dataset=samples_of(kind), **options)
+        return use_plan(made, max_tokens=120)
+
+    whole, resumed = trainer(), trainer()
+    whole.train()
+    resumed.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-3")
+    assert 0 < len(resumed.read) < len(whole.read) == 2 * len(LENGTHS)
+    assert resumed.read == whole.read[-len(resumed.read) :]
+    assert torch.equal(weights(resumed), weights(whole))
+    with torch.no_grad():
+        exact = float(whole.model.eval()(**COLLATE(samples_of(kind))).loss)
+    assert whole.evaluate()["eval_loss"] == pytest.approx(exact, abs=1e-6)
 
 
 def test_evaluation_is_that_of_one_batch(tmp_path: Path) -> None:

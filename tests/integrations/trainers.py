@@ -80,7 +80,8 @@ def trainer_of(kind: str, folder: Path, *, dropout: float = 0.0, **options: Any)
     settings |= {"logging_strategy": "no", "learning_rate": 0.01, "max_grad_norm": 0.0}
     arguments = TrainingArguments(str(folder), **settings | options)
     own = {"train_dataset": samples_of(kind), "data_collator": COLLATE} | own
-    trainer = own.pop("type", Trainer)(model_of(kind, dropout=dropout), arguments, **own)
+    model = own.pop("model", None) or model_of(kind, dropout=dropout)
+    trainer = own.pop("type", Trainer)(model, arguments, **own)
     trainer.read = []
 
     def note(model: Any, args: Any, given: Any) -> None:
@@ -91,7 +92,7 @@ def trainer_of(kind: str, folder: Path, *, dropout: float = 0.0, **options: Any)
     return trainer
 
 
-_OF_TRAINER = ("type", "train_dataset", "eval_dataset", "data_collator", "callbacks")
+_OF_TRAINER = ("type", "model", "train_dataset", "eval_dataset", "data_collator", "callbacks")
 _OF_TRAINER += ("compute_metrics", "compute_loss_func")
 
 
