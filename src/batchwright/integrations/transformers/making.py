@@ -40,8 +40,8 @@ def check_trainer(trainer: Any) -> None:
     if isinstance(data, dict):
         raise PlanError(
             f"the training data is a {type(data).__name__} of {list(data)}, and a plan is for one "
-            "data set: give the split; or join them by datasets.concatenate_datasets, where one "
-            "loss is for all."
+            "data set. Give the split; or, where one loss is for all, join them by "
+            "datasets.concatenate_datasets, and plan within=sources for batches of one source each."
         )
     if isinstance(data, IterableDataset) or type(data).__name__ == "IterableDataset":
         raise PlanError(
@@ -116,7 +116,8 @@ def _check_choices(trainer: Any) -> None:
     if chosen is not None and getattr(chosen, "value", chosen) != "batch_sampler":
         raise PlanError(
             f"batch_sampler={getattr(chosen, 'value', chosen)!r} says what shares a batch, and a "
-            "plan would take its place. Leave it out, or train without a plan."
+            "plan would take its place. Leave it out, and give use_plan a Planner with unique=, "
+            "within= or together=, which say what may share a batch."
         )
     loss: Any = getattr(trainer, "loss", None)
     modules: Iterable[Any] = loss.modules() if hasattr(loss, "modules") else ()
