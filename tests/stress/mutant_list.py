@@ -698,6 +698,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/torch/test_pack_collator.py -k plain_loop",
     ),
     Mutant(
+        "torch/data/flat_rows.py",
+        "is_padding = np.arange(shortest, longest) >= lengths[:, None]",
+        "is_padding = np.arange(shortest, longest) > lengths[:, None]",
+        "a row ends with the first token of the next sample",
+        "tests/torch/test_flat_tokens.py -k padding_gives",
+    ),
+    Mutant(
+        "torch/data/flat_parts.py",
+        "offset = root.offset + array.ctypes.data - root.ctypes.data",
+        "offset = root.offset",
+        "a part of a memory map is pickled as its beginning",
+        "tests/torch/test_flat_tokens.py -k pickled_by_path",
+    ),
+    Mutant(
+        "sources/token_files.py",
+        "wrong = (lengths < 0) | (begins != np.append(end, ends[:-1]))",
+        "wrong = lengths < 0",
+        "lengths of a damaged index are believed",
+        "tests/sources/test_token_files.py -k crafted_megatron",
+    ),
+    Mutant(
         "torch/windows.py",
         "done += len(taken)",
         "done += 1",

@@ -83,7 +83,7 @@ class FlatRows(Sequence[Tensor]):
         # A row of the view begins at each token: so rows are copied whole, not token by token.
         most = tokens.size - width
         view: FlatArray = np.ndarray((most + 1, width), tokens.dtype, tokens, 0, tokens.strides * 2)
-        if (begins | (most - begins)).min() >= 0:
+        if begins.min() >= 0 if left else begins.max() <= most:
             rows = view[begins]
         else:  # some are at an end of the array
             rows = view[begins.clip(0, most)]
