@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Subset, default_collate
 
 import batchwright as bw
-from batchwright.errors import LengthsError, PlanError
+from batchwright.errors import ColumnNotFoundError, LengthsError, PlanError
 from batchwright.torch import (
     FlatTokens,
     PackCollator,
@@ -264,6 +264,14 @@ def test_other_collators_get_samples(tmp_path):
 def test_arrays_that_do_not_fit_are_refused(make, message):
     with pytest.raises(LengthsError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"labels": np.arange(3)}, {"input_ids": np.arange(3), "labels": np.arange(3)}]
+)
+def test_labels_are_made_of_tokens_where_there_are_none(fields):
+    with pytest.raises(ColumnNotFoundError, match=r"labels=True\) got the fields .* and no labels"):
+        FlatTokens(fields, [0, 3], labels=True)
 
 
 def test_indices_that_are_none_are_refused():

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch.utils.data import Dataset
 
-from batchwright.errors import LengthsError, PlanError
+from batchwright.errors import ColumnNotFoundError, LengthsError, PlanError
 from batchwright.torch.data.flat_parts import (
     Edges,
     MappedArray,
@@ -49,6 +49,7 @@ class FlatTokens(Dataset[dict[str, Field]]):
     Raises:
         LengthsError: If arrays do not fit one another; when read, if a sample's offsets are
             damaged.
+        ColumnNotFoundError: If there are no tokens to make labels of, or labels already.
 
     Example:
         >>> from batchwright.torch import PadCollator
@@ -139,8 +140,13 @@ class FlatTokens(Dataset[dict[str, Field]]):
     def _keep(self, part: Part, *, labels: bool, rows: IntArray | None = None) -> None:
         """Check what belongs together."""
         fields = dict(part.fields)
+        if not fields or (labels and ("labels" in fields or "input_ids" not in fields)):
+            raise ColumnNotFoundError(
+                f"FlatTokens(labels={labels}) got the fields {list(fields)}; expected 'input_ids'"
+                f"{', and no labels, which are to be made of them' if labels else ''}."
+            )
         if labels:
-            fields = {**fields, "labels": fields["input_ids"]}
+            fields["labels"] = fields["input_ids"]
         self._fields, self._columns, self._edges = fields, part.columns, part.edges
         self._rows = rows  # where each sample is stored; None: at its own index
         name, first = next(iter(fields.items()))
