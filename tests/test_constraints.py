@@ -339,7 +339,7 @@ def test_a_group_above_the_budget_is_named():
         ({"max_tokens": 9, "together": [0, 1, 1, 0], "order": bw.Shuffle(2)}, "side by side"),
         (
             {"max_tokens": 9, "together": [0, 0, 1, 1], "order": bw.Weighted([1, 9, 1, 1])},
-            "side by side",
+            "Weighted draws samples one by one",
         ),
         (
             {

@@ -220,7 +220,7 @@ class Planner:
         if self._constraints is not None:
             from batchwright.batching.constrained import constrained  # few programs need it
 
-            batching, items = constrained(batching, items, self._constraints)
+            batching, items = constrained(batching, self.order, items, self._constraints)
         return Epochs(self.order, batching, items, totals(self.lengths), self.seed)
 
     def _made_functions(self, lengths: LengthIndex | Lengths) -> Functions | None:

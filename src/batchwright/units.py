@@ -7,14 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._random import sorted_by
 from batchwright.batches import Arrays
 from batchwright.batching.cut import offsets_of, ranges
 from batchwright.constraints import Constraints
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
-from batchwright.order import Pools
+from batchwright.order import Blocks, Pools, Sequential, Shuffle
 from batchwright.oversize import Items, named_limit
-from batchwright.typing import IntArray, LengthArray, Oversize
+from batchwright.typing import IntArray, LengthArray, Order, Oversize
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,29 +43,42 @@ class Units(Items):
             pools = super().of(pools)
         if pools.offsets is None:
             return self._in_sequence(pools)
-        many, size = pools.offsets.size - 1, len(self.sizes)
-        pool = np.repeat(np.arange(many), np.diff(pools.offsets))
-        codes, counts = np.unique(pool * size + self.group_of[pools.members], return_counts=True)
-        groups = codes % size
-        self._refuse_parts(groups, counts != self.sizes[groups])
-        offsets = np.searchsorted(codes, np.arange(many + 1) * size)
-        return replace(pools, members=groups, offsets=np.unique(offsets))
+        borders, size = pools.offsets, self.group_of.size
+        pool = np.repeat(np.arange(borders.size - 1), np.diff(borders))
+        codes, times = np.unique(pool * size + pools.members, return_counts=True)
+        pool, samples = np.divmod(codes, size)
+        order = sorted_by(pool, self.group_of[samples])
+        pool, groups, times = pool[order], self.group_of[samples[order]], times[order]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1) | np.diff(pool, prepend=-1))
+        pool, groups, found = pool[starts], groups[starts], np.diff(starts, append=groups.size)
+        often = np.minimum.reduceat(times, starts)
+        is_whole = (found == self.sizes[groups]) & (often == np.maximum.reduceat(times, starts))
+        self._refuse_parts(groups, ~is_whole)
+        edges = offsets_of(np.bincount(pool, often, borders.size - 1).astype(np.int64))
+        return replace(pools, members=np.repeat(groups, often), offsets=np.unique(edges))
 
     def _in_sequence(self, pools: Pools) -> Pools:
-        groups = self.group_of[pools.members]
+        """Read groups from a sequence; the samples of each come in the order of the data."""
+        members = pools.members
+        groups = self.group_of[members]
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
-        runs = groups[starts]
-        self._refuse_parts(runs, np.diff(starts, append=groups.size) != self.sizes[runs])
-        return replace(pools, members=runs)
+        runs, found = groups[starts], np.diff(starts, append=groups.size)
+        often, rest = np.divmod(found, self.sizes[runs])
+        self._refuse_parts(runs, rest > 0)
+        items = np.repeat(runs, often)
+        block = np.repeat(np.arange(items.size), self.sizes[items])
+        differ = members[sorted_by(block, members)] != self.samples(items)[0]
+        self._refuse_parts(groups, differ)
+        return replace(pools, members=items)
 
     def _refuse_parts(self, groups: IntArray, is_part: npt.NDArray[np.bool_]) -> None:
         if is_part.any():
+            group = int(groups[np.argmax(is_part)])
             raise PlanError(
-                f"together=: the order does not keep the {int(self.sizes[groups[is_part][0]])} "
-                f"samples of {self.name(int(groups[is_part][0]))} side by side, each once. "
-                "Shuffle() does; Sequential, Blocks and Shuffle(window=) do where groups are "
-                "neighbours in the data and in one block or window. Orders that draw samples one "
-                "by one do not."
+                f"together=: the order does not keep the {int(self.sizes[group])} samples of "
+                f"{self.name(group)} side by side. Shuffle() does; Sequential, Blocks and "
+                "Shuffle(window=) do where groups are neighbours in the data and in one block or "
+                "window."
             )
 
     def name(self, group: int) -> str:
@@ -91,6 +105,20 @@ class Units(Items):
         """Return the lengths of the samples of groups, integer[m] or [m, c]."""
         found: LengthArray = self.entries[self.samples(items)[0]]
         return found
+
+
+_WHOLE = (Sequential, Shuffle, Blocks)
+"""Orders that visit every sample once an epoch."""
+
+
+def refuse_draws(order: Order) -> None:
+    """Raise PlanError if an order draws samples one by one: it cannot keep groups whole."""
+    is_ours = type(order).__module__.startswith("batchwright.")
+    if is_ours and not isinstance(order, _WHOLE):
+        raise PlanError(
+            f"together=: {type(order).__name__} draws samples one by one, and would not keep "
+            "groups whole. Use Shuffle, Sequential or Blocks."
+        )
 
 
 def as_units(items: Items, constraints: Constraints, layout: Layout, oversize: Oversize) -> Units:

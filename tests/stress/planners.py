@@ -1,10 +1,11 @@
 """Try random planners over 200 epochs: no exception once they are made, and the guarantees.
 
-Usage: python -m tests.stress.planners [--jobs 20000] [--seed 0]
+Usage: python -m tests.stress.planners [--jobs 20000] [--seed 0] [--constrained]
 
 Each epoch that is looked at is checked in plain Python: nothing lost, nothing twice unless the
 order says so or the plan lists it; never over budget; the same count in every epoch and on
-every rank. Ctrl-C prints what was seen so far.
+every rank; with --constrained, under random constraints inside batches, these too. Ctrl-C prints
+what was seen so far.
 """
 
 import argparse
@@ -27,6 +28,8 @@ LOOKED_AT = 8
 WHOLE = 100
 """Of every job of so many, all epochs are."""
 
+LARGEST_GROUP = 3
+
 EVERY_SAMPLE_ONCE = {"sequence", "long and short in turn", "pools"}
 
 
@@ -34,7 +37,7 @@ class WrongPlanError(AssertionError):
     """A guarantee that was not kept."""
 
 
-def check_job(job: Job, seed: int) -> str:
+def check_job(job: Job, seed: int, *, constrained: bool = False) -> str:
     """Plan some of 200 epochs and check each; return what became of the job.
 
     Raises:
@@ -42,8 +45,9 @@ def check_job(job: Job, seed: int) -> str:
     """
     rng = np.random.default_rng([seed, 1])
     last = str(rng.choice(["short", "short", "drop", "repeat"]))
+    constraints = _constraints(rng, len(job.lengths)) if constrained else {}
     try:
-        planner = job.planner(last=last)
+        planner = job.planner(last=last, **constraints)
     except bw.BatchwrightError:
         return "refused"
     drawn = sorted({0, 1, EPOCHS - 1, *rng.integers(0, EPOCHS, LOOKED_AT - 3).tolist()})
@@ -57,7 +61,29 @@ def check_job(job: Job, seed: int) -> str:
         seen.append(_check_samples(job, planner, plan, epoch, last))
         _check_budget(job, plan)
         _check_counts(planner, plan, last)
+        if constraints:
+            _check_constraints(plan, constraints)
     return max(seen)
+
+
+def _constraints(rng, size):
+    """Draw one constraint or several, of which groups that stay together are neighbours."""
+    groups = np.repeat(np.arange(size), rng.integers(1, LARGEST_GROUP + 1, size))[:size]
+    drawn = {
+        "within": rng.integers(0, rng.choice([1, 2, 5]), size),
+        "unique": rng.integers(-1, rng.choice([1, 5, size]), size),
+        "together": groups,
+    }
+    if rng.random() < 0.5:
+        drawn["within"] = drawn["within"][groups]
+    names = rng.choice(list(drawn), rng.integers(1, 4), replace=False)
+    return {str(name): drawn[name] for name in names}
+
+
+def _check_constraints(plan, constraints):
+    given = {name: values.tolist() for name, values in constraints.items()}
+    if broken := reference.broken([batch.tolist() for batch in plan], **given):
+        raise WrongPlanError(f"constraints are broken: {broken[:3]}")
 
 
 def _check_samples(job, planner, plan, epoch, last):
@@ -110,6 +136,8 @@ def _check_policy(planner, expected, deferred, left_out, repeated, last):
     """Of an order that gives every sample once: only what the policy has to is added or left out."""
     update = planner.world_size * planner.accumulate
     most = {"short": planner.world_size, "repeat": update, "drop": 1}[last]
+    if planner._constraints is not None:  # groups that stay together are repeated whole
+        most *= LARGEST_GROUP
     if planner.step_tokens is None and sum(repeated.values()) >= most:
         raise WrongPlanError(f"{sum(repeated.values())} samples repeated")
     if deferred:
@@ -158,7 +186,7 @@ def _check_counts(planner, plan, last):
         raise WrongPlanError("shards are not the plan")
 
 
-def run(jobs: int, first: int, *, say=print) -> int | None:
+def run(jobs: int, first: int, *, constrained: bool = False, say=print) -> int | None:
     """Check jobs; return the seed of the smallest failing one, None if there is none."""
     seen: Counter[str] = Counter()
     began = time.monotonic()
@@ -169,7 +197,7 @@ def run(jobs: int, first: int, *, say=print) -> int | None:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)
-                    seen[check_job(job, seed)] += 1
+                    seen[check_job(job, seed, constrained=constrained)] += 1
             except Exception as error:  # noqa: BLE001 (whatever it is, it is what is looked for)
                 seen["FAILED"] += 1
                 said = f"{type(error).__name__}: {error}"
@@ -192,5 +220,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--constrained", action="store_true")
     given = parser.parse_args()
-    sys.exit(run(given.jobs, given.seed) is not None)
+    sys.exit(run(given.jobs, given.seed, constrained=given.constrained) is not None)

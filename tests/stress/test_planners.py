@@ -6,6 +6,7 @@ from tests.stress import planners
 
 
 @pytest.mark.slow
-def test_random_planners_keep_the_guarantees():
+@pytest.mark.parametrize("constrained", [False, True])
+def test_random_planners_keep_the_guarantees(constrained):
     said = []
-    assert planners.run(100, 0, say=said.append) is None, "\n".join(said)
+    assert planners.run(100, 0, constrained=constrained, say=said.append) is None, "\n".join(said)

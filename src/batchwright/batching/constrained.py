@@ -22,8 +22,8 @@ from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Padded, Shape
 from batchwright.lengths import logs, totals
 from batchwright.oversize import Items
-from batchwright.typing import Batching, FloatArray, IntArray, Oversize
-from batchwright.units import Units, as_units
+from batchwright.typing import Batching, FloatArray, IntArray, Order, Oversize
+from batchwright.units import Units, as_units, refuse_draws
 
 _FULL = 8
 """Batches of a list of samples at least, about: one of them is less full."""
@@ -33,15 +33,17 @@ _DRAWS = 2
 
 
 def constrained(
-    batching: Batching, items: Items, constraints: Constraints
+    batching: Batching, order: Order, items: Items, constraints: Constraints
 ) -> tuple[Constrained, Items]:
     """Return a batching that keeps constraints, and the things that it is to plan.
 
     Raises:
         BudgetError: If it cannot keep them, they contradict one another, or a group that stays
             together exceeds the budget.
+        PlanError: If the order does not keep such groups whole.
     """
     if constraints.together is not None:
+        refuse_draws(order)
         items = as_units(items, constraints, batching.layout, batching.oversize)
     return Constrained.of(batching, constraints, items), items
 
