@@ -22,8 +22,8 @@ from transformers import (
 from tests.integrations.trainers import LENGTHS, SMALL, model_of
 
 SETTINGS = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "save_strategy": "no"}
-SETTINGS |= {"logging_strategy": "no", "learning_rate": 0.01, "max_grad_norm": 0.0}
-SETTINGS |= {"lr_scheduler_type": "constant"}
+SETTINGS |= {"logging_strategy": "no", "learning_rate": 0.1, "max_grad_norm": 0.0}
+SETTINGS |= {"optim": "sgd", "lr_scheduler_type": "constant"}
 EXACT = {"bf16": False, "gradient_checkpointing": False}  # TRL sets both
 
 

@@ -133,6 +133,16 @@ def test_evaluation_is_that_of_one_batch(tmp_path: Path) -> None:
     assert trainer.evaluate()["eval_loss"] == pytest.approx(exact, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["sft", "rows", "dpo", "reward"])
+def test_no_batch_exceeds_the_budget(kind: str, tmp_path: Path) -> None:
+    trainer = use_plan(kin_of(kind, tmp_path), max_tokens=200)
+    sizes = [
+        sum(each.numel() for name, each in batch.items() if name.endswith("input_ids"))
+        for batch in trainer.get_train_dataloader()
+    ]
+    assert 150 < max(sizes) <= 200
+
+
 def test_predictions_are_in_the_order_of_the_data(tmp_path: Path) -> None:
     trainer = sft_of(tmp_path, lora=True)
     data = trainer.train_dataset

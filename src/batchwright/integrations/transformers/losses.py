@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from batchwright.errors import PlanError
-from batchwright.integrations.transformers.reading import batch_of, undisturbed
+from batchwright.integrations.transformers.reading import batch_of, rows_of, undisturbed
 
 Kind = Literal["labels", "rows", "own", "batch"]
 """What the loss of a batch is.
@@ -74,8 +74,12 @@ def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
         groups = [samples]
         for at in (1, len(samples) // 2):
             groups += [samples[:at], samples[at:]]
-        labels = [counted(batch_of(trainer, group)) for group in groups]
-        rows = [len(group) for group in groups]
+        batches = [batch_of(trainer, group) for group in groups]
+        numbers: dict[Kind, list[Any]] = {
+            "labels": [counted(batch) for batch in batches],
+            "rows": [rows_of(batch) for batch in batches],
+            "own": [1] * len(batches),
+        }
         losses = _losses(trainer, groups)
     except Exception as error:  # noqa: BLE001 (a check that fails is no reason not to train)
         warnings.warn(
@@ -85,10 +89,11 @@ def _tried(trainer: Any, counted: Callable[[Any], Tensor | None]) -> Kind:
             stacklevel=5,
         )
         return "own"
-    counts: dict[Kind, list[int]] = {"rows": rows, "own": [1] * len(groups)}
-    if None not in labels:
-        counts = {"labels": [int(each) for each in labels if each is not None], **counts}
-    tries = {kind: _off(losses, each) for kind, each in counts.items()}
+    tries = {
+        kind: _off(losses, list(map(int, counts)))
+        for kind, counts in numbers.items()
+        if None not in counts
+    }
     best = min(tries, key=lambda kind: tries[kind])
     is_fine = all(each.dtype == torch.float32 for each in trainer.model.parameters())
     noise = _NOISE if is_fine and not trainer.args.tf32 else _COARSE

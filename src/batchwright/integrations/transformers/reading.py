@@ -99,10 +99,11 @@ def rows_of(batch: Any) -> int | None:
 def rows_of_a_sample(trainer: Any) -> float:
     """Count the rows that a sample takes: 1; 2 for pairs; 0.5 where two share a row."""
     try:
-        rows = rows_of(batch_of(trainer, [0, 1]))
+        batch = batch_of(trainer, [0, 1])
     except Exception:  # noqa: BLE001 (training will say what is wrong)
         return 1.0
-    return 1.0 if rows is None else rows / 2
+    rows = rows_of(batch)
+    return 1.0 if rows is None or (rows == 1 and "input_ids" not in batch) else rows / 2
 
 
 def _has_rows(value: Any) -> bool:
