@@ -98,7 +98,7 @@ def leg_of(draw, job):
     """Draw on how many ranks a part of a run goes on, and where it ends."""
     ranks = draw.choice([n for n in (1, 2, 2, 3, 4) if job["batches"] % n == 0])
     where = draw.choice(PLACES)
-    saves = "sav" in where  # only there
+    saves = where in {"saved", "saving"}  # only there
     death = {
         "where": where,
         "update": job["every"] * draw.randint(1, 2) if saves else draw.randint(0, 6),
