@@ -32,16 +32,19 @@ class ArmError(Exception):
 
 
 class ArmProcess:
-    """The near end of `worker.py`.
+    """The near end of a worker.
 
     Args:
         python: The interpreter that has the frameworks.
         arm: Which one.
-        setting: What all arms share.
+        setting: What all arms share, as JSON has it.
         log: Where its standard error goes.
+        worker: The script that trains.
     """
 
-    def __init__(self, python: Path, arm: str, setting: Setting, log: Path) -> None:
+    def __init__(
+        self, python: Path, arm: str, setting: Mapping[str, Any], log: Path, worker: Path = WORKER
+    ) -> None:
         self.arm = arm
         self.evaluations: list[dict[str, float]] = []
         self.clock: dict[str, float] = {}
@@ -49,7 +52,7 @@ class ArmProcess:
         quiet = {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
         self._log = log
         self._process = subprocess.Popen(
-            [str(python), str(WORKER), arm, json.dumps(asdict(setting))],
+            [str(python), str(worker), arm, json.dumps(setting)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("a", encoding="utf-8"),
@@ -102,7 +105,7 @@ class ArmProcess:
 def processes(python: Path, setting: Setting, folder: Path) -> Iterator[list[ArmProcess]]:
     """Start a process for each arm."""
     arms = [
-        ArmProcess(python, arm, setting, folder / f"arm-{place}.log")
+        ArmProcess(python, arm, asdict(setting), folder / f"arm-{place}.log")
         for place, arm in enumerate(ARMS)
     ]
     try:
@@ -146,13 +149,14 @@ def race(
         target = rows[0]["loss"]
         for arm, row in zip(arms, rows, strict=True):
             if row["loss"] is not None:
-                _go_on(arm, target, int(facts[arm.arm]["updates"]))
+                go_on(arm, target, int(facts[arm.arm]["updates"]))
                 row["evaluations"] = arm.evaluations
                 row["seconds_to_loss"] = seconds_to(arm.evaluations, target)
         return rows
 
 
-def _go_on(arm: ArmProcess, target: float, updates: int) -> None:
+def go_on(arm: ArmProcess, target: float, updates: int) -> None:
+    """Let an arm that has not reached a loss train for some more turns."""
     steps = EVALUATIONS * LONGER
     while min(each["loss"] for each in arm.evaluations) > target and steps > 0:
         arm.train(max(1, updates // EVALUATIONS))

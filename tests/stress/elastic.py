@@ -38,7 +38,7 @@ LENGTHS = np.random.default_rng(0).lognormal(2.5, 0.7, 61).clip(2, 40).astype(in
 BATCHINGS = {"tokens": bw.TokenBudget(120), "samples": bw.FixedSize(3), "packed": bw.Packing(100)}
 ORDERS = {"shuffle": bw.Shuffle(), "window": bw.Shuffle(window=16), "sequential": bw.Sequential()}
 
-NEAR = 1e-9
+NEAR = 1e-5  # losses are float32
 MOST_LEGS = 12
 _JOB = {"batching": "tokens", "order": "shuffle", "cost": None, "samples": 61, "batches": 4}
 _JOB |= {"made": False, "epochs": 2, "every": 2, "seed": 5, "model": "classifier"}
@@ -268,7 +268,7 @@ def check_job(job, legs, *, say=lambda text: None):
             assert off <= NEAR, f"losses are {off:.2g} off"
             weights = [torch.load(each / "weights.pt") for each in (whole, killed)]
             off = float((weights[0] - weights[1]).abs().max())
-            assert off <= 1e3 * NEAR, f"weights are {off:.2g} off"
+            assert off <= NEAR, f"weights are {off:.2g} off"
         else:  # what shares an update depends on the ranks
             assert len(found) == len(planned)
             updates = len(planned) // job["epochs"]
