@@ -1,6 +1,7 @@
 """Blocks of what updates, orders, precisions and shapes are worth."""
 
 import json
+import math
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -67,6 +68,60 @@ def beside_trainer(facts: Facts) -> str:
         "peaked at above its start, and holds what the allocator kept."
     )
     return f"{table(head, rows)}\n\n{told}\n\n{source('trainer', facts)}"
+
+
+def grouped(facts: Facts) -> str:
+    """Show `use_plan` and Trainer's grouping by length, each over Trainer's plain shuffle."""
+    rows = [
+        (
+            f"{job['data']}, {job['batch_size']} × {job['accumulate']}: `{arm['arm']}`",
+            f"{arm['padding']:.0%}",
+            *(_reached(arm["over_plain"][name]) for name in ("speed", "time")),
+            _differences(arm["over_plain"]["loss"]),
+            *(spread(arm["over_plain"][name]) for name in ("memory", "worst_batch")),
+        )
+        for job in facts["jobs"]
+        for arm in job["arms"]
+    ]
+    head = (
+        f"{facts['seeds']} seeds; samples of a batch × batches of an update",
+        "padding",
+        "tokens/s",
+        "time to the plain shuffle's final loss",
+        "final loss, difference in nats",
+        "memory",
+        "largest batch",
+    )
+    arms = [{arm["arm"]: arm["over_plain"] for arm in job["arms"]} for job in facts["jobs"]]
+    ours, theirs = (
+        [
+            (math.inf if time is None else time, loss)
+            for each in arms
+            for time, loss in zip(each[name]["time"], each[name]["loss"], strict=True)
+        ]
+        for name in ("use_plan", "group_by_length")
+    )
+    runs = len(ours)
+    sooner = sum(one[0] < other[0] for one, other in zip(ours, theirs, strict=True))
+    better = sum(one[1] < other[1] for one, other in zip(ours, theirs, strict=True))
+    as_good = sum(loss <= 0 for _, loss in ours)
+    told = (
+        f"`use_plan` reached the plain shuffle's final loss sooner than `group_by_length` in "
+        f"{sooner} of {runs} runs. At the same number of epochs its loss was below "
+        f"`group_by_length`'s in {better} of {runs}, and no higher than the plain shuffle's in "
+        f"{as_good}."
+    )
+    return f"{table(head, rows)}\n\n{told}\n\n{source('group_by_length', facts)}"
+
+
+def _reached(values: list[float | None]) -> str:
+    never = sum(value is None for value in values)
+    return spread(values) + (f", never in {never}" if 0 < never < len(values) else "")
+
+
+def _differences(values: list[float]) -> str:
+    """Write the mean of differences, and their least and most."""
+    return f"{fmean(values):+.3f} ({min(values):+.3f} – {max(values):+.3f})"
 
 
 def mixing(facts: Facts) -> str:

@@ -22,7 +22,7 @@ __all__ = ["NoPackageError", "write_data"]
 CONTEXT = 256
 """Longer functions are cut to this many tokens."""
 
-HELD_OUT = {"functions": 200, "glosses": 1_500}
+HELD_OUT = {"functions": 200, "glosses": 1_000}
 """Samples that are never trained on."""
 
 

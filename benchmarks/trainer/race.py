@@ -51,14 +51,15 @@ class ArmProcess:
         folders = (machine.REPOSITORY / name for name in ("src", "examples/applications", "."))
         quiet = {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "0"}
         self._log = log
-        self._process = subprocess.Popen(
-            [str(python), str(worker), arm, json.dumps(setting)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("a", encoding="utf-8"),
-            text=True,
-            env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
-        )
+        with log.open("a", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                [str(python), str(worker), arm, json.dumps(setting)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+            )
 
     def ready(self) -> dict[str, float]:
         """Wait until it can train; return what it said of itself."""
@@ -84,6 +85,8 @@ class ArmProcess:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
     def _ask(self, request: str) -> dict[str, float]:
         try:
