@@ -50,9 +50,9 @@ class Planner:
     further, `last` decides. A planner is a pure function of its arguments and the epoch: every
     rank, worker and machine computes the same plan without communication.
 
-    Samples are sorted by length once. Where the order and the batching look only at lengths, a plan
-    is then computed batch by batch, when it is asked for, and nothing as large as the data is made
-    per epoch; otherwise a plan holds arrays.
+    Samples are sorted by length once. Where the order and the batching look only at lengths, and no
+    constraint is given, a plan is then computed batch by batch, when it is asked for, and nothing as
+    large as the data is made per epoch; otherwise a plan holds arrays.
 
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); integer[n, k],
@@ -92,8 +92,8 @@ class Planner:
         BudgetError: If neither or both of `max_tokens` and `batching` are given, a sample alone
             or a group that stays together exceeds the budget and no policy was chosen, or settings
             contradict one another.
-        PlanError: If an order is none, would hold no sample, or too few for one update under
-            ``last="drop"``.
+        PlanError: If an order is none, would hold no sample, too few for one update under
+            ``last="drop"``, or does not keep the groups of `together` whole.
 
     Example:
         >>> planner = Planner([5, 3, 8, 2, 7, 1], max_tokens=10, world_size=2)
