@@ -50,9 +50,9 @@ class Planner:
     further, `last` decides. A planner is a pure function of its arguments and the epoch: every
     rank, worker and machine computes the same plan without communication.
 
-    Samples are sorted by length once. Where the order and the batching look only at lengths, and no
-    constraint is given, a plan is then computed batch by batch, when it is asked for, and nothing as
-    large as the data is made per epoch; otherwise a plan holds arrays.
+    Samples are sorted by length once. Where the order and the batching look only at lengths, and
+    there is no constraint, a plan is then computed batch by batch, when it is asked for, and
+    nothing as large as the data is made per epoch; otherwise a plan holds arrays.
 
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); integer[n, k],
