@@ -219,3 +219,76 @@ def test_what_cannot_be_laid_out_is_refused() -> None:
     packed = bw.Planner(pairs, batching=bw.Packing((64, 64)))
     with pytest.raises(PlanError, match="packs several columns"):
         first({"a": SAMPLES, "b": SAMPLES}, packed, columns={"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (SAMPLES[:-1], "203 lengths, and 202 samples"),
+        ([*SAMPLES, SAMPLES[0]], "203 lengths, and 204 samples"),
+        ({"tokens": SAMPLES, "label": LENGTHS[1:]}, "202 samples in field 'label'"),
+        (Flat(FLAT.tokens, FLAT.offsets[1:]), "203 lengths, and 202 samples"),
+        (iter(SAMPLES), "Give a sequence"),
+    ],
+)
+@pytest.mark.parametrize("plans", [BUCKETS, BUCKETS(0)])
+def test_there_is_one_sample_for_each_length(samples, plans, message) -> None:
+    with pytest.raises(PlanError, match=message):
+        padded_batches(samples, plans)
+
+
+def test_batches_keep_the_budget_also_where_lengths_are_wrong() -> None:
+    planner = bw.Planner(LENGTHS, max_tokens=120)
+    longer = [np.append(each, each[:1]) for each in SAMPLES]
+    with pytest.raises(LengthsError, match="exceed the plan's budget of 120"):
+        list(padded_batches(longer, planner))
+    pairs = np.stack([LENGTHS, LENGTHS], axis=1)
+    planner = bw.Planner(pairs, batching=bw.TokenBudget(240))
+    columns = {"source": 0, "target": 1}
+    both = {"source": SAMPLES, "target": longer}
+    assert list(padded_batches(both | {"target": SAMPLES}, planner, columns=columns))
+    with pytest.raises(LengthsError, match="exceed the plan's budget of 240"):
+        list(padded_batches(both, planner, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pad"),
+    [
+        (bool, -1),
+        (np.int32, 0.5),
+        (np.int32, np.nan),
+        (np.int32, "x"),
+        (np.float16, -1e9),
+        (np.uint8, 256),
+    ],
+)
+def test_a_pad_that_a_field_cannot_hold_is_refused(dtype, pad) -> None:
+    samples = [each.astype(dtype) for each in SAMPLES]
+    with pytest.raises(BudgetError, match="cannot hold pad="):
+        next(iter(padded_batches(samples, BUCKETS, pad=pad)))
+
+
+@pytest.mark.parametrize(("dtype", "pad"), [(bool, 1), (np.float16, 0.1), (np.float32, -np.inf)])
+def test_a_pad_may_be_rounded(dtype, pad) -> None:
+    samples = [np.zeros(length, dtype) for length in LENGTHS]
+    tokens, lengths = next(iter(padded_batches(samples, BUCKETS, pad=pad)))
+    assert tokens.dtype == dtype
+    assert (tokens[lengths == 0] == dtype(pad)).all()
+
+
+def test_fields_that_differ_from_sample_to_sample_are_refused() -> None:
+    def first(samples, **options):
+        return next(iter(padded_batches(samples, BUCKETS, **options)))
+
+    dicts = [{"tokens": each} | ({} if len(each) % 2 else {"label": 1}) for each in SAMPLES]
+    with pytest.raises(ColumnNotFoundError, match=r"has the fields \['tokens'.*Give all the same"):
+        first(dicts)
+    with pytest.raises(ColumnNotFoundError, match="a row of tokens, make it a list"):
+        first([tuple(each) for each in SAMPLES])
+    with pytest.raises(ColumnNotFoundError, match=r"pad has \['token'\]"):
+        first({"tokens": SAMPLES}, pad={"token": -1})
+    for odd in (2**70, "a", None):
+        with pytest.raises(LengthsError, match="of type"):
+            first([[odd] * length for length in LENGTHS])
+    with pytest.raises(LengthsError, match="offsets of type list"):
+        first(Flat(FLAT.tokens, FLAT.offsets.tolist()))

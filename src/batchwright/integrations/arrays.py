@@ -27,6 +27,9 @@ Name: TypeAlias = str | int
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_NO_NUMBERS = "OUSMm"
+"""Kinds of types: objects (also whole numbers above 2**64), strings and dates."""
+
 _LENGTHS, _SEGMENTS, _POSITIONS = "lengths", "segment_ids", "positions"
 
 
@@ -75,10 +78,13 @@ def padded_batches(
         world_size: Processes, or devices, that get different batches. None: as `rank`.
 
     Raises:
-        PlanError: If the rank is not in the world, or a launcher started several processes and none
-            is given; or if the plan packs rows of several columns.
-        LengthsError: When iterated, if samples are longer than planned, or no arrays.
-        ColumnNotFoundError: When iterated, if it is not known which column a field takes.
+        PlanError: If there is not one sample for each length; if the rank is not in the world, or a
+            launcher started several processes and none is given; or if the plan packs rows of
+            several columns.
+        LengthsError: When iterated, if samples are longer than planned, or no numbers.
+        ColumnNotFoundError: When iterated, if it is not known which column a field takes, or
+            samples differ in their fields.
+        BudgetError: When iterated, if a field cannot hold what it is padded with.
 
     Example:
         >>> samples = [np.arange(1, n + 1) for n in (3, 1, 2)]
@@ -108,6 +114,7 @@ class PaddedBatches:
     ) -> None:
         self._samples, self._pad, self._columns = samples, pad, columns
         self._ranked = RankBatches(planner, place)
+        _check_size(samples, planner)
 
     def __len__(self) -> int:
         """Count this rank's batches of a whole epoch, also while one is resumed in its middle."""
@@ -246,6 +253,40 @@ def tf_dataset(batches: PaddedBatches) -> Field:
     ).prefetch(1)
 
 
+def _check_size(samples: Field, planner: Planner | Plan) -> None:
+    """Raise `PlanError` unless there is one sample for each length, as far as that is known."""
+    planned = planner.num_samples if isinstance(planner, Planner) else planner.origin.num_samples
+    columns = samples if isinstance(samples, Mapping) else {"": samples}
+    for name, column in columns.items():
+        of = f" in field {name!r}" if isinstance(samples, Mapping) else ""
+        if isinstance(column, Flat):
+            column = _offsets(column)[1:]  # noqa: PLW2901 (one for each sample)
+        elif not hasattr(column, "__getitem__") and not hasattr(column, "__getitems__"):
+            raise PlanError(
+                f"the samples{of} are a {type(column).__name__}, which nobody can ask for those of "
+                "a batch. Give a sequence, such as a list."
+            )
+        try:
+            size = len(column)
+        except Exception:  # noqa: BLE001, S112 (a data set may say in any way that it does not know)
+            continue
+        if planned not in {None, size}:
+            raise PlanError(
+                f"there are {planned} lengths, and {size} samples{of}. Plan with one length for "
+                "each sample, after every filter."
+            )
+
+
+def _offsets(flat: Flat) -> npt.NDArray[np.integer[Any]]:
+    offsets = flat.offsets
+    if not isinstance(offsets, np.ndarray) or offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise LengthsError(
+            f"Flat has offsets of type {type(offsets).__name__}, expected an array of integers, "
+            "one more than there are samples: np.append(0, np.cumsum(lengths))."
+        )
+    return offsets
+
+
 class _Collated(NamedTuple):
     """The arrays of a batch by field, and what they were made of."""
 
@@ -278,6 +319,9 @@ def _collated(
     columns: Mapping[Name, int] | None,
 ) -> _Collated:
     fields, is_named = _fields(samples, entries.samples)
+    unknown = [name for name in pad if name not in fields] if isinstance(pad, Mapping) else []
+    if unknown:
+        raise ColumnNotFoundError(f"pad has {unknown}, and samples have the fields {[*fields]}.")
     column_of = _columns(fields, layout, columns)
     rows = {
         name: _cut(fields[name], name, entries.starts, _most(layout, column))
@@ -331,10 +375,26 @@ def _fields(samples: Field, indices: IntArray) -> tuple[dict[Name, Field], bool]
     taken = taken if isinstance(taken, np.ndarray | _Rows) else list(taken)
     first = taken[0] if isinstance(taken, list) else None
     if isinstance(first, Mapping):
+        _check_alike([each.keys() for each in taken], indices)
         return {name: [each[name] for each in taken] for name in first}, True
     if isinstance(first, tuple):
+        _check_alike([len(each) for each in taken], indices)
         return {number: [each[number] for each in taken] for number in range(len(first))}, False
     return {0: taken}, False
+
+
+def _check_alike(fields: list[Any], indices: IntArray) -> None:
+    """Raise `ColumnNotFoundError` unless all samples have the fields of the first."""
+    for number, each in zip(indices, fields, strict=True):
+        if each != fields[0]:
+            one, other = (each if isinstance(each, int) else [*each] for each in (fields[0], each))
+            raise ColumnNotFoundError(
+                f"sample {indices[0]} has the fields {one}, and sample {number} {other}. Give all "
+                "the same."
+                if isinstance(other, list)
+                else f"sample {indices[0]} is a tuple of {one} fields, and sample {number} of "
+                f"{other}. Give all as many; or, if a tuple is a row of tokens, make it a list."
+            )
 
 
 def _taken(column: Field, indices: IntArray) -> Field:
@@ -400,7 +460,7 @@ def _cut(field: Field, name: Name, starts: IntArray | None, most: int | None) ->
             each = [np.asarray(row) for row in field]
             lengths = np.array([len(row) for row in each], dtype=np.int64)
             filled = [row for row in each if len(row)] or each[:1]  # [] has no type of its own
-            rows = _Rows(np.concatenate(filled), lengths)
+            rows = _Rows(_numbers(np.concatenate(filled)), lengths)
         except (TypeError, ValueError) as error:
             raise LengthsError(
                 f"field {name!r} cannot be laid out as one array ({error}). Rows may differ in "
@@ -414,6 +474,12 @@ def _cut(field: Field, name: Name, starts: IntArray | None, most: int | None) ->
     if (lengths < 0).any():
         raise PlanError(f"field {name!r} ends before a piece begins. Plan with its lengths.")
     return _Rows(rows.values[_runs(begins, lengths)], lengths)
+
+
+def _numbers(values: Array) -> Array:
+    if values.dtype.kind in _NO_NUMBERS:
+        raise TypeError(f"of type {values.dtype}")
+    return values
 
 
 def _lengths(rows: Mapping[Name, _Rows], column_of: Mapping[Name, int]) -> IntArray:
@@ -435,6 +501,12 @@ def _shape(layout: Layout, lengths: IntArray) -> tuple[int, dict[int, int]]:
     """Return the rows of a padded batch, and how wide each column is."""
     longest = np.maximum(layout.rounded(lengths.max(axis=0)), 1)
     if layout.shapes is None:
+        limits, row = layout.limits, longest if layout.caps else layout.areas(longest[None])
+        if limits is not None and (len(lengths) * row > limits).any():
+            raise LengthsError(
+                f"{len(lengths)} samples of up to {' and '.join(map(str, longest))} tokens exceed "
+                f"the plan's budget of {layout.limits}. Plan with the lengths of these samples."
+            )
         return len(lengths), dict(enumerate(longest.tolist()))
     for count, sides in layout.shapes:
         widths = np.atleast_1d(sides)
@@ -491,7 +563,7 @@ def _stacked(field: Field, name: Name) -> Array:
         made = np.asarray(field)
     except ValueError:
         made = np.empty(0, dtype=object)
-    if made.dtype.kind in "OUSM":
+    if made.dtype.kind in _NO_NUMBERS:
         raise LengthsError(
             f"field {name!r} holds no numbers of one shape in each sample. Leave it out, or if it "
             "is padded name its column: columns={field: column, …}."
@@ -501,6 +573,12 @@ def _stacked(field: Field, name: Name) -> Array:
 
 def _full(shape: tuple[int, ...], value: float, dtype: Any, name: Name) -> Array:
     try:
-        return np.full(shape, value, dtype=dtype)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise BudgetError(f"field {name!r} is {dtype}, and cannot hold pad={value!r}.") from error
+        with np.errstate(all="ignore"):
+            held = np.full((), value, dtype=dtype)
+        is_held = held.dtype.kind not in "biu" and np.isfinite(held) == np.isfinite(value)
+        is_held = is_held or held.item() == value
+    except (OverflowError, ValueError, TypeError):
+        is_held = False
+    if not is_held:
+        raise BudgetError(f"field {name!r} is {dtype}, and cannot hold pad={value!r}.")
+    return np.full(shape, value, dtype=dtype)
