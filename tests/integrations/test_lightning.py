@@ -185,6 +185,19 @@ def test_a_checkpoint_inside_of_an_update_is_refused(tmp_path):
     assert runs.fitted(tmp_path, runs.made(2), resumes=whole)["read"] == PLANNED[6:]
 
 
+def test_a_checkpoint_of_the_beginning_of_an_epoch_has_the_epoch_before_it(tmp_path):
+    class Saves(lightning.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    run = runs.fitted(tmp_path, runs.made(2), callbacks=[Saves()])
+    for epoch in range(runs.EPOCHS):
+        found = runs.fitted(tmp_path, runs.made(2), resumes=tmp_path / f"{epoch}.ckpt")
+        assert found["read"] == PLANNED[2 * EACH * epoch :]
+        assert found["updates"] == run["updates"]
+        assert_same_weights(found, run)
+
+
 def test_an_interrupted_step_is_done_again(tmp_path):
     from lightning.pytorch.callbacks import OnExceptionCheckpoint
 
@@ -206,6 +219,15 @@ def test_what_does_not_fit_the_plan_is_refused(one, tmp_path):
         runs.fitted(tmp_path, runs.made(2), accumulate_grad_batches=3)
     with pytest.raises(PlanError, match="Leave a multiple of 2"):
         runs.fitted(tmp_path, runs.made(2), limit_train_batches=3)
+    with pytest.raises(PlanError, match=r"overfit_batches=2.*Give PlanDataModule a few samples"):
+        runs.fitted(tmp_path, runs.made(2), overfit_batches=2)
+    resumes = folder / f"step={EACH + 2}.ckpt"
+    for limit in (2, 4):
+        with pytest.raises(PlanError, match="4 are trained already"):
+            runs.fitted(tmp_path, runs.made(2), resumes=resumes, limit_train_batches=limit)
+    for weight in (float("nan"), -1.0, None):
+        with pytest.raises(LossError, match="expected what the loss of a batch sums over"):
+            runs.fitted(tmp_path, runs.made(2, weigh=lambda batch, weight=weight: weight))
     unknown = torch.load(folder / f"step={EACH + 1}.ckpt", weights_only=False)
     del unknown["PlanDataModule"]
     for states in ([], unknown["loops"]["fit_loop"]["state_dict"]["combined_loader"]):
@@ -225,6 +247,8 @@ def test_what_does_not_fit_the_plan_is_refused(one, tmp_path):
 def test_the_model_validates_with_its_own_data(tmp_path, monkeypatch):
     def see(self, batch, _):
         seen.append(len(batch["labels"]))
+        with pytest.raises(LossError, match="call it in training_step"):
+            self.trainer.datamodule.mean(torch.ones(()))
 
     def loader_of(plan):
         return PlanLoader(runs.Data(), plan, collate_fn=PadCollator())

@@ -18,7 +18,7 @@ from batchwright.stats.running import Figures, RunningFigures
 from batchwright.torch.data.batch_sampler import PlanBatchSampler
 from batchwright.torch.data.plan_loader import PlanLoader, Shared
 from batchwright.torch.data.wrappers import unwrapped
-from batchwright.torch.windows import counter_of
+from batchwright.torch.windows import checked_weight, counter_of
 from batchwright.typing import Batch, State
 
 
@@ -73,6 +73,11 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
         if stage != "fit":
             return
         trainer, (_, ranks) = self._trainer(), self._place()
+        if trainer.overfit_batches:
+            raise PlanError(
+                f"overfit_batches={trainer.overfit_batches}: Lightning makes a loader of its own "
+                "for it, without the plan. Give PlanDataModule a few samples and their planner."
+            )
         planned, given = as_source(self.planner).accumulate(ranks), trainer.accumulate_grad_batches
         if given not in {1, planned}:
             raise PlanError(
@@ -107,12 +112,12 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
         weights of all devices, so each device has to call it for each batch.
         """
         loader, trainer = self._loader, self._trainer()
-        if loader is None or not loader.window:
+        if loader is None or not loader.window or not trainer.training:
             raise LossError("mean is of batches that are trained on: call it in training_step.")
         if loader.weight is None:
             counter = counter_of(loader)
             counter.look(loader.window)
-            own = sum(float((self._weigh or counter)(batch)) for batch in loader.window)
+            own = sum(checked_weight((self._weigh or counter)(each)) for each in loader.window)
             total = torch.tensor(own, dtype=torch.float32, device=loss_sum.device)
             total = trainer.strategy.reduce(total, reduce_op="sum")
             # Devices that share a model have the same batches.
@@ -191,6 +196,9 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
             )
         source = as_source(self.planner)
         position = read_position(state["sampler"], source)
+        if trainer.fit_loop.restarted_on_epoch_start:
+            progress.reset_on_run()  # Lightning would go on with the counts of the epoch before
+            return
         left = len(chart(source, position, ranks)) if position.legs else whole
         last = position.legs[-1] if position.legs else None
         inside = 0 if last is None else last.consumed // last.world_size % last.accumulate
@@ -207,6 +215,12 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
                 f"{left} batches of the epoch are left for each of {ranks} devices, and an epoch "
                 f"has {whole}: Lightning would count wrongly. Resume with the budget and the "
                 "accumulation that the run began with."
+            )
+        if done >= limit and not progress.is_last_batch:
+            raise PlanError(
+                f"limit_train_batches leaves {limit} batches of an epoch, and {done} are trained "
+                "already: Lightning would begin the epoch again. Resume with the limit that the "
+                "checkpoint was written with."
             )
         # As if these devices had trained from the beginning of the epoch.
         counts.ready = counts.started = counts.processed = done

@@ -113,7 +113,7 @@ def windows(
             watches = not any(warn_if_over_budget(planned.course, batch) for batch in taken)
         if weigh is None:
             counter.look(taken)
-        tokens = sum(_number((weigh or counter)(batch)) for batch in taken) or nothing
+        tokens = sum(checked_weight((weigh or counter)(batch)) for batch in taken) or nothing
         everywhere = None
         if planned is not None and weights is not None:
             everywhere = _weight_everywhere(planned, weights, done, len(taken), tokens)
@@ -144,7 +144,8 @@ class _Measured:
         return None if self._running is None else self._running.of(first, last)
 
 
-def _number(weight: Field) -> float:
+def checked_weight(weight: Field) -> float:
+    """Return what `weigh` said of a batch; LossError unless it is a number of at least 0."""
     try:
         number = float(weight)
     except (TypeError, ValueError, RuntimeError):
