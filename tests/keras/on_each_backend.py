@@ -268,6 +268,19 @@ def test_a_run_that_is_killed_goes_on_from_its_backup(tmp_path) -> None:
     assert dataset.epoch == 0  # a further fit begins where it is told
 
 
+def test_backups_may_be_further_apart_than_epochs(tmp_path, monkeypatch) -> None:
+    def save(backup, model, state):
+        saved.append((state["epoch"], sum(leg[2] for leg in state["legs"])))
+
+    saved: list[tuple[int, int]] = []
+    monkeypatch.setattr("batchwright.keras.backup.Backup.save", save)
+    dataset = PlanDataset(planner(), ids, exact=False)
+    assert len(dataset) == 4
+    backup = dataset.callback(tmp_path / "backup", save_freq=6)
+    visited_by(dataset, epochs=5, callbacks=[backup])
+    assert saved == [(1, 2), (2, 4), (4, 2)]
+
+
 def test_fit_goes_on_where_a_state_was_saved() -> None:
     class Saving(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

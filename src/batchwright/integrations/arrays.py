@@ -214,7 +214,7 @@ def padded(
 
     Example:
         >>> from batchwright import plan
-        >>> made = plan([3, 1, 2], max_tokens=4)
+        >>> made = plan([3, 1, 2], max_tokens=6)
         >>> tokens, lengths = padded([[5, 6, 7], [8], [9, 9]], [0, 1], made.layout, pad=-1)
         >>> tokens.tolist(), lengths.tolist()
         ([[5, 6, 7], [8, -1, -1]], [3, 1])
@@ -372,8 +372,10 @@ def _fields(samples: Field, indices: IntArray) -> tuple[dict[Name, Field], bool]
             for name, each in taken.fields.items()
         }
         return {**rows, **taken.columns}, True
-    taken = taken if isinstance(taken, np.ndarray | _Rows) else list(taken)
-    first = taken[0] if isinstance(taken, list) else None
+    if isinstance(taken, np.ndarray | _Rows):
+        return {0: taken}, False
+    taken = list(taken)
+    first = taken[0]
     if isinstance(first, Mapping):
         _check_alike([each.keys() for each in taken], indices)
         return {name: [each[name] for each in taken] for name in first}, True

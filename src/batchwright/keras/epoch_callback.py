@@ -38,7 +38,8 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._dataset, self._ranked, self._backup = dataset, ranked, backup
         self._accumulate = 1  # batches of an update
         self._together = 1  # batches between two calls of this callback
-        self._saved = 0  # batches of this pass when the backup was made
+        self._done = 0  # batches of this epoch
+        self._saved = 0  # those when the backup was made; below 0: in an epoch before
         self._is_first = True  # the epoch is the first of `fit`
         self._quiet: warnings.catch_warnings[None] | None = None
 
@@ -70,7 +71,7 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
                     "the others. Give the whole plan, with rank= and world_size=."
                 )
         self._together = int(model.steps_per_execution or 1)
-        self._is_first = True
+        self._is_first, self._done, self._saved = True, 0, 0
         if self._backup is not None and (state := self._backup.state()) is not None:
             if not model.built:
                 model(dataset.extremes()[0][0])
@@ -89,7 +90,8 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
             )
         if self._is_first:
             self.model._initial_epoch = None  # noqa: SLF001 (else it holds for the next fit, too)
-        self._is_first, self._saved = False, 0
+        self._is_first = False
+        self._saved, self._done = self._saved - self._done, 0
         ranked.set_epoch(epoch)
         ranked.begin()
         left, whole = len(ranked.course), len(ranked)
@@ -116,9 +118,9 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: State | None = None) -> None:
         """Make a backup, if it is time and an update is complete."""
+        done = self._done = batch + 1
         if self._backup is None or self._backup.save_freq is None:
             return
-        done = batch + 1
         is_whole = done % self._accumulate == 0
         if is_whole and done - self._saved >= self._backup.save_freq:
             self._saved = done
