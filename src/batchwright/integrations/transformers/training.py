@@ -60,7 +60,7 @@ def use_plan(
       are losses for CTC.
     - A loss that depends on what shares a batch, such as a contrastive one, is no sum over samples:
       the update is the mean over its batches, and evaluation stays as it was. The planner that is
-      made keeps the number of rows of a batch.
+      made keeps the number of rows of a batch; where a few are left, batches are smaller.
     - `resume_from_checkpoint` goes on at the sample where the checkpoint was written, also on
       another number of ranks that an update's batches can be shared among; accumulation is then
       set so that an update keeps its batches.
