@@ -64,7 +64,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "own rank's tokens": ("sft", {"average_tokens_across_devices": False}, {}),
     "padding-free": ("sft", {"padding_free": True, "max_length": None}, {}),
     "packed by TRL": ("sft", {"packing": True, "max_length": 100}, {}),
-    "rows": ("rows", {}, {}),
+    "rows": ("rows", {}, {"max_tokens": 300}),
     "reward": ("reward", {"center_rewards_coefficient": 0.1}, {}),
     "dpo": ("dpo", {}, {}),
 }
