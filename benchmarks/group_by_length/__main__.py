@@ -39,7 +39,7 @@ WORKER = Path(__file__).with_name("worker.py")
 ARMS = ("plain", "group_by_length", "use_plan")
 
 SETTINGS = (
-    Setting("functions", 1_200, 1_024, epochs=2, batch_size=8, accumulate=4, learning_rate=4e-3),
+    Setting("functions", 1_200, 1_024, epochs=2, batch_size=8, accumulate=2, learning_rate=4e-3),
     Setting("glosses", 8_000, 2_048, epochs=2, batch_size=32, accumulate=1, learning_rate=1e-3),
 )
 

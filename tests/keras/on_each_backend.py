@@ -292,7 +292,7 @@ def test_fit_goes_on_where_a_state_was_saved() -> None:
     assert [sum(leg[2] for leg in state["legs"]) for state in states] == [
         *range(1, len(dataset) + 1)
     ]
-    again = PlanDataset(planner(), ids, exact=False)
+    again = PlanDataset(planner(), ids, exact=False, workers=2)
     for done in (1, len(dataset)):
         again.load_state_dict(states[done - 1])
         expected = np.ones(LENGTHS.size)  # epoch 1
