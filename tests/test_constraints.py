@@ -278,6 +278,27 @@ def test_names_do_not_matter():
         assert one == bw.plan(lengths, max_tokens=400, **{constraint: names.tolist()})
 
 
+@pytest.mark.parametrize("constraint", ["unique", "together"])
+def test_none_is_none_in_every_form(constraint):
+    lengths, numbers = np.arange(1, 13), [-1, -1, -1, 4, 4, 4, 5, 5, 5, 6, 6, -1]
+    plan = bw.plan(lengths, max_tokens=400, **{constraint: numbers})
+    names = [-1 if number < 0 else f"source {number}" for number in numbers]
+    objects = np.array(numbers, dtype=object)
+    for same in (np.array(numbers, dtype=float), objects, np.array(numbers).astype(bytes), names):
+        assert bw.plan(lengths, max_tokens=400, **{constraint: same}) == plan
+
+
+def test_groups_that_no_array_can_hold_are_refused():
+    pandas = pytest.importorskip("pandas")
+    for values, message in (
+        ([-1, 2**63 + 1, 2**63 + 2, 0], r"within\[1\] is 9223372036854775808 as a float"),
+        (pandas.Series(["a", None, "b", "b"], dtype="string"), r"within\[1\] is <NA>"),
+        (np.array(["2026-01-01", "NaT"] * 2, dtype="M8[D]"), r"within\[1\] is None"),
+    ):
+        with pytest.raises(bw.errors.LengthsError, match=message):
+            bw.plan([1, 2, 3, 4], max_tokens=9, within=values)
+
+
 def test_samples_drawn_twice_are_not_in_one_batch():
     weights = np.array([50.0] + [1.0] * 39)
     lengths = np.full(40, 5)
@@ -375,6 +396,23 @@ def test_states_of_other_constraints_are_refused():
     assert "constraints" not in plain.settings
     with pytest.raises(bw.errors.PlanError, match="another unique="):
         read_position(Position(0).state(plain), source)
+
+
+def test_a_rest_with_samples_of_no_group_keeps_another_budget():
+    lengths, groups = np.arange(1, 31), np.where(np.arange(30) % 5, np.arange(30) // 5, -1)
+
+    def source(max_tokens: int) -> PlannerSource:
+        return PlannerSource(bw.Planner(lengths, max_tokens=max_tokens, together=groups))
+
+    course = chart(source(200), Position(0), 1)
+    assert course.plan is not None
+    smaller = source(150)
+    state = course.after(1).state(source(200))
+    rest = chart(smaller, read_position(state, smaller), 1).plan
+    assert rest is not None
+    assert sorted(rest.indices.tolist()) == sorted(course.plan[1:].indices.tolist())
+    with pytest.raises(bw.errors.BudgetError, match="group 5: 4 samples"):
+        source(100)
 
 
 def test_plans_and_planners_with_groups_can_be_saved_and_split(tmp_path):

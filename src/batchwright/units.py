@@ -10,7 +10,7 @@ import numpy.typing as npt
 from batchwright._random import sorted_by
 from batchwright.batches import Arrays
 from batchwright.batching.cut import offsets_of, ranges
-from batchwright.constraints import Constraints
+from batchwright.constraints import Constraints, is_none
 from batchwright.errors import BudgetError, PlanError
 from batchwright.layout import Layout
 from batchwright.order import Blocks, Pools, Sequential, Shuffle
@@ -83,7 +83,7 @@ class Units(Items):
 
     def name(self, group: int) -> str:
         """Describe a group for a message."""
-        if self.names is None or group >= self.names.size:
+        if self.names is None or is_none(self.names[group : group + 1]).all():
             return f"sample {self.samples_by_group[self.edges[group]]}"
         return f"group {self.names[group].item()!r:.60}"
 

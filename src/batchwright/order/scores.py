@@ -7,6 +7,9 @@ from batchwright._checks import keep_number
 from batchwright.errors import LengthsError, PlanError
 from batchwright.typing import FloatArray
 
+_INEXACT = 2.0**53
+"""From here on floats do not hold every integer."""
+
 
 def keep_positive(
     instance: object, *names: str, optional: tuple[str, ...] = (), most: float = np.inf
@@ -50,15 +53,21 @@ def as_groups(values: npt.ArrayLike, *, name: str) -> npt.NDArray[np.generic]:
     """Return a copy of one group (class, source) per sample, or raise LengthsError."""
     try:
         array = np.array(values)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # PyTorch raises the first
         raise LengthsError(f"{name} cannot be read as an array ({error}). Give [n].") from error
     _check_shape(array, name)
-    if array.dtype.kind in {"f", "O"}:
+    if array.dtype.kind in {"f", "O", "M", "m"}:
         for index, group in enumerate(array.tolist()):
-            if group is None or group != group:  # noqa: PLR0124 -- NaN
+            if _is_missing(group):
                 raise LengthsError(
                     f"{name}[{index}] is {group}: give every sample a group, an integer or a name."
                 )
+    if array.dtype.kind == "f" and (np.abs(array) >= _INEXACT).any():
+        index = int(np.argmax(np.abs(array) >= _INEXACT))
+        raise LengthsError(
+            f"{name}[{index}] is {array[index]:.0f} as a float, and floats do not tell such "
+            "numbers apart. Give integers that one dtype holds, or names."
+        )
     try:
         if array.dtype.kind == "O":
             np.unique(array)
@@ -74,6 +83,13 @@ def refuse_other_data(num_scores: int, num_samples: int, *, name: str) -> None:
             f"{name} has {num_scores:,} entries for {num_samples:,} samples. Give one for each, "
             "in the sequence of the data."
         )
+
+
+def _is_missing(group: object) -> bool:
+    try:
+        return group is None or bool(group != group)  # noqa: PLR0124 -- NaN
+    except TypeError:  # pandas.NA
+        return True
 
 
 def _check_shape(array: npt.NDArray[np.generic], name: str) -> None:
