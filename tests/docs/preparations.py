@@ -110,6 +110,21 @@ def a_language_model(folder: Path) -> Names:
     }
 
 
+def a_language_model_and_a_trainer(folder: Path) -> Names:
+    from transformers import Trainer, TrainingArguments
+
+    from batchwright.torch import PadCollator
+
+    names = a_transformer(folder)
+    trainer = Trainer(
+        names["model"],
+        TrainingArguments(output_dir=str(folder / "trained"), max_steps=2, report_to="none"),
+        train_dataset=names["dataset"],
+        data_collator=PadCollator(attention_mask=True),
+    )
+    return {"trainer": trainer} | a_language_model(folder)
+
+
 def a_transformer(folder: Path) -> Names:
     """A language model of transformers, with random parameters, and samples for it."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -165,7 +180,7 @@ def _samples(lengths: Any) -> list[dict[str, Any]]:
 
 
 PREPARED: dict[str, Callable[[Path], Names]] = {
-    "README.md": a_language_model,
+    "README.md": a_language_model_and_a_trainer,
     "docs/index.md": a_file_of_lengths,
     "docs/scale.md": tokens_at_rest,
     "docs/constraints.md": nothing,
