@@ -231,6 +231,7 @@ def test_a_window_of_which_all_samples_are_dropped_is_no_pool():
         bw.Packing(10, oversize="drop"),
         bw.Buckets(2, max_tokens=10, oversize="drop"),
     ):
-        plan = bw.plan(lengths, batching=batching, order=bw.Shuffle(window=2))
-        assert plan.indices[-1] == 4
-        assert sorted(plan.indices) == [0, 1, 4]
+        for cost in (None, "padded"):  # computed, and as arrays
+            plan = bw.Planner(lengths, batching=batching, order=bw.Shuffle(window=2), cost=cost)(0)
+            assert plan.indices[-1] == 4
+            assert sorted(plan.indices) == [0, 1, 4]

@@ -250,9 +250,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "sharding.py",
-        "np.concatenate((starts, starts[again]))",
-        "np.concatenate((starts, 0 * starts[again]))",
-        "repeated pieces begin where their sample does",
+        "parts = np.resize(np.arange(samples), short)",
+        "parts = np.zeros(short, dtype=np.int64)",
+        "each of the repeated samples is another one",
         "tests/test_sharding.py -k pieces_that_come_twice",
     ),
     Mutant(
@@ -293,8 +293,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "batching/packers.py",
-        "offsets.append(min(*stops, start + most, len(rows)))",
-        "offsets.append(min(*stops, len(rows)))",
+        "offsets.append(min(*ends_at, start + most, last))",
+        "offsets.append(min(*ends_at, last))",
         "next fit forgets max_samples",
         "tests/batching/test_packing.py -k next_fit",
     ),
