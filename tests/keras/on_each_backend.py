@@ -418,6 +418,21 @@ def test_a_backup_that_does_not_fit_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="tf.data is TensorFlow's")
+def test_fetch_returns_the_same_types_each_time() -> None:
+    import tensorflow as tf
+
+    def fetch(indices):
+        fetched.append(indices)
+        x, y, weights = padded(indices)
+        return x, y if len(fetched) > 3 else (10 * y).astype(int), weights
+
+    fetched: list = []
+    dataset = PlanDataset(planner(), fetch)
+    with pytest.raises(tf.errors.OpError, match="returned float32 in a batch, and int64 before"):
+        list(dataset.for_fit())
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="tf.data is TensorFlow's")
 def test_a_tf_dataset_has_the_batches_of_the_arrays() -> None:
     import tensorflow as tf
 
@@ -439,6 +454,10 @@ def test_a_tf_dataset_has_the_batches_of_the_arrays() -> None:
         batches.state_dict()
     batches.load_state_dict(batches.state_after(1))
     assert len(list(data)) == len(batches) - 1
+    mixed = [[0.5] * length for length in LENGTHS]
+    mixed[planner()(0)[0][0]] = [1] * LENGTHS[planner()(0)[0][0]]
+    with pytest.raises(tf.errors.OpError, match="'?float64 in a batch, and int64 in the first"):
+        list(tf_dataset(padded_batches(mixed, planner())))
     one_shape = bw.Planner(LENGTHS, batching=bw.Buckets(1, max_tokens=8))
     packed = bw.Planner(LENGTHS, batching=bw.Packing(8))
     for plans in (one_shape, packed):

@@ -246,11 +246,18 @@ def tf_dataset(batches: PaddedBatches) -> Field:
         shape = [None] * varying + list(array.shape[varying:])
         return tf.TensorSpec(shape, tf.as_dtype(array.dtype))
 
+    def passing() -> Iterator[Batch]:
+        for batch in batches._passing(is_ahead=True):  # noqa: SLF001
+            for name, one in first.arrays.items():
+                if not np.can_cast(batch[name].dtype, one.dtype):  # TensorFlow casts in any case
+                    raise LengthsError(
+                        f"field {name!r} is {batch[name].dtype} in a batch, and {one.dtype} in the "
+                        "first sample. Give all samples arrays of one type."
+                    )
+            yield batch
+
     signature = first.like({name: spec(name, array) for name, array in first.arrays.items()})
-    return tf.data.Dataset.from_generator(
-        lambda: batches._passing(is_ahead=True),  # noqa: SLF001
-        output_signature=signature,
-    ).prefetch(1)
+    return tf.data.Dataset.from_generator(passing, output_signature=signature).prefetch(1)
 
 
 def _check_size(samples: Field, planner: Planner | Plan) -> None:

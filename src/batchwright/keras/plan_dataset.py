@@ -300,11 +300,20 @@ def plan_tf_dataset(dataset: PlanDataset) -> Field:
         return tf.TensorSpec(shape, tf.as_dtype(np.asarray(short).dtype))
 
     signature = keras.tree.map_structure(spec, *map(keras.tree.lists_to_tuples, dataset.extremes()))
+
     # Keras means several arrays by a list, which tf.data would stack.
-    batches = tf.data.Dataset.from_generator(
-        lambda: map(keras.tree.lists_to_tuples, dataset._passing(is_ahead=True)),  # noqa: SLF001
-        output_signature=signature,
-    ).prefetch(1)
+    def passing() -> Iterator[Batch]:
+        for batch in dataset._passing(is_ahead=True):  # noqa: SLF001
+            for value, one in zip(*map(keras.tree.flatten, (batch, signature)), strict=False):
+                found, expected = np.asarray(value).dtype, one.dtype.as_numpy_dtype
+                if not np.can_cast(found, expected):  # TensorFlow casts in any case
+                    raise PlanError(
+                        f"fetch returned {found} in a batch, and {np.dtype(expected)} before. "
+                        "Return arrays of the same types each time."
+                    )
+            yield keras.tree.lists_to_tuples(batch)
+
+    batches = tf.data.Dataset.from_generator(passing, output_signature=signature).prefetch(1)
     # Read by fit. An assertion, as tf.data has it, would fail in an epoch that is resumed.
     batches.cardinality = lambda: tf.constant(len(dataset), tf.int64)
     return batches
