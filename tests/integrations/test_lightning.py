@@ -112,6 +112,18 @@ def test_a_limited_run_goes_on_where_it_was(tmp_path, limit, read):
         assert found["read"] == read[2 * done :], name
 
 
+def test_a_run_goes_on_after_a_short_update(tmp_path):
+    run = runs.fitted(tmp_path, runs.made(100), saves=True, max_epochs=2)
+    whole = len(run["read"]) // 2
+    assert run["steps"] == [whole, 2 * whole]
+    for name in ("step=1", "end-epoch=0"):
+        found = runs.fitted(
+            tmp_path, runs.made(100), resumes=tmp_path / f"{name}.ckpt", max_epochs=2
+        )
+        assert found["read"] == run["read"][whole:]
+        assert_same_weights(found, run)
+
+
 def test_two_ranks_train_as_one(one, two):
     _, run = one
     _, both = two

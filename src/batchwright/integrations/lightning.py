@@ -210,7 +210,7 @@ class PlanDataModule(LightningDataModule):  # type: ignore[misc]
                 f"multiple of {state['accumulate']}."
             )
         done = whole - left
-        if done < 0 or done % accumulate:
+        if done < 0 or (left and done % accumulate):  # the last update may be short
             raise PlanError(
                 f"{left} batches of the epoch are left for each of {ranks} devices, and an epoch "
                 f"has {whole}: Lightning would count wrongly. Resume with the budget and the "
