@@ -226,6 +226,16 @@ def test_a_part_of_an_epoch_is_refused() -> None:
         visited_by(dataset, steps_per_epoch=2)
 
 
+def test_a_short_update_and_a_short_batch_are_refused() -> None:
+    dataset = PlanDataset(planner(accumulate=20), padded)
+    model = linear_model(keras.optimizers.SGD(0.5, gradient_accumulation_steps=20), reduction="sum")
+    with pytest.raises(PlanError, match="has 4 batches, and the others 20"):
+        model.fit(dataset.for_fit(), verbose=0, shuffle=False, callbacks=[dataset.callback()])
+    dataset = PlanDataset(planner(), lambda indices: [each[:1] for each in padded(indices)])
+    with pytest.raises(PlanError, match="returned 1 rows for [2-9] samples"):
+        list(dataset)
+
+
 class Interrupt(keras.callbacks.Callback):
     """Ends `fit` as a crash would, after some batches."""
 

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeAlias
 
+import keras
 import numpy as np
 
 from batchwright.batches import TOGETHER, Arrays, Entries
@@ -73,6 +74,13 @@ class EpochBatches:
         if len(batch) != 3 or batch[2] is None:
             return batch
         x, y, sample_weight = batch
+        weights, samples = keras.tree.flatten(sample_weight), len(entries.samples)
+        rows = min((len(each) for each in weights if np.ndim(each)), default=samples)
+        if rows < samples and plan.layout.kind == "padded":
+            raise PlanError(
+                f"fetch returned {rows} rows for {samples} samples: some would be lost. Return a "
+                "row for each."
+            )
         most = plan.layout.max_length
         is_cut = isinstance(most, int) and entries.starts is None and np.ndim(sample_weight) == 2
         # Columns without a weight are padding, which fetch may add to have fewer shapes.

@@ -61,6 +61,13 @@ class EpochCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 f"the optimizer takes {accumulated}. Make it with "
                 f"gradient_accumulation_steps={planned}, or plan without accumulate."
             )
+        short = num_batches % planned
+        if short:
+            raise PlanError(
+                f"the last update of an epoch has {short} batches, and the others {planned} "
+                "(accumulate): Keras would go on with it in the next epoch. There are too few "
+                "samples for that many batches: plan with a smaller accumulate."
+            )
         if dataset.world_size > 1:
             _require_average(model, optimizer, dataset.world_size)
         if dataset.exact:
