@@ -148,7 +148,8 @@ class PaddedBatches:
     def state_dict(self) -> State:
         """Return how far the loop is: a few hundred bytes, the same on every rank.
 
-        JSON can keep it. Save it at the end of an update.
+        JSON can keep it. Save it at the end of an update. Where something takes batches ahead of
+        the loop, such as a prefetching iterator, count those that were trained: `state_after`.
         """
         return self._ranked.state_dict()
 
