@@ -25,6 +25,7 @@ LINES = {
     "manifest.json": [
         {"audio_filepath": "a.wav", "duration": each, "text": "to be"} for each in SECONDS
     ],
+    "manifest.json.gz": [{"audio_filepath": "a.wav", "duration": each} for each in SECONDS],
     "manifest.jsonl": [{"audio_filepath": "a.wav", "duration": each} for each in SECONDS],
 }
 
@@ -42,6 +43,14 @@ def test_seconds_are_measured_in_milliseconds(manifest):
     assert sources.read_lengths(manifest, measure="milliseconds").tolist() == MILLISECONDS
     named = sources.read_lengths(manifest, column="duration", measure="milliseconds")
     assert named.tolist() == MILLISECONDS
+
+
+def test_a_pattern_names_shards_of_a_manifest(tmp_path):
+    for number, each in enumerate(SECONDS):
+        (tmp_path / f"manifest_{number}.json").write_text(json.dumps({"duration": each}))
+    (tmp_path / "README.md").write_text("shards")
+    pattern = tmp_path / "manifest_*.json"
+    assert sources.read_lengths(pattern, measure="milliseconds").tolist() == MILLISECONDS
 
 
 def test_without_a_measure_it_is_said_which(manifest):

@@ -85,9 +85,7 @@ def open_file(path: Path, *, lines: bool = False, sizes: bool = False) -> Table:
     """
     with reading(str(path), "a file"):
         size = path.stat().st_size
-    format_ = format_of(path, lines=lines)
-    if format_ is None and path.suffix.lower() == ".json":  # as manifests of NeMo are named
-        format_ = FORMATS[".jsonl"]
+    format_ = format_of(path, lines=lines) or _manifest(path)
     if format_ is None:
         raise SourceError(
             f"{path} is of an unknown kind {path.suffix or '(no suffix)'!r}; expected {_KNOWN}."
@@ -115,6 +113,12 @@ def format_of(path: Path, *, lines: bool = False) -> Format | None:
         suffix = Path(path.stem).suffix.lower()
     format_ = _LINES if lines and suffix == ".txt" else FORMATS.get(suffix)
     return None if packed and format_ is not None and format_.columnar else format_
+
+
+def _manifest(path: Path) -> Format | None:
+    """Return JSON lines for a `.json` that is named, as manifests of NeMo are."""
+    name = path.stem if path.suffix.lower() in text_files.CODECS else path.name
+    return FORMATS[".jsonl"] if name.lower().endswith(".json") else None
 
 
 def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
@@ -145,10 +149,13 @@ def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
 
 def _shards(candidates: list[Path], source: Path) -> list[Path]:
     # Writers leave files such as _SUCCESS, .part-0.crc and README.md beside the shards.
+    named = _manifest(source)
     files = {
         path: format_
         for path in sorted(candidates)
-        if (format_ := format_of(path)) and not path.name.startswith((".", "_")) and path.is_file()
+        if (format_ := format_of(path) or (named and _manifest(path)))
+        and not path.name.startswith((".", "_"))
+        and path.is_file()
     }
     if not files:
         raise SourceNotFoundError(f"{source} holds no file of a known kind: {_KNOWN}.")
