@@ -103,6 +103,10 @@ def test_columns_that_are_missing_or_no_numbers_are_refused():
         FlatTokens.from_arrow(table, fields=["tokens"])
     with pytest.raises(LengthsError, match="'text' has type string; expected numbers"):
         FlatTokens.from_arrow(table, fields=["input_ids", "text"])
+    assert FlatTokens.from_arrow(table, fields="input_ids")[0]["input_ids"].tolist() == [1]
+    table = pa.table({"input_ids": [[1]], "label": pa.array([None], pa.int64())})
+    with pytest.raises(LengthsError, match=r"'label' has 1 nulls; .* Name others: fields=\["):
+        FlatTokens.from_arrow(table)
 
 
 def test_a_hugging_face_dataset_as_it_was_selected(tmp_path):
@@ -192,3 +196,13 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     np.save(tmp_path / "c.npy", np.arange(3))
     with pytest.raises(SourceError, match=r"does not say where samples are; expected .idx"):
         FlatTokens.open(tmp_path / "c.npy")
+
+
+def test_paths_are_those_of_the_directory_where_they_were_opened(tmp_path, monkeypatch):
+    write_megatron(tmp_path / "a.idx", LISTS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    datasets = FlatTokens.open("a.bin"), FlatTokens.open(".")
+    monkeypatch.chdir("elsewhere")
+    for dataset in datasets:
+        assert_holds(dataset, LISTS)

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Subset, default_collate
 
 import batchwright as bw
-from batchwright.errors import ColumnNotFoundError, LengthsError, PlanError
+from batchwright.errors import (
+    ColumnNotFoundError,
+    LengthsError,
+    PlanError,
+    SourceError,
+    SourceNotFoundError,
+)
 from batchwright.torch import (
     FlatTokens,
     PackCollator,
@@ -206,6 +212,18 @@ def test_memory_maps_are_pickled_by_path(tmp_path):
     assert every_second[1]["input_ids"].tolist() == tokens[6:100:2].tolist()
 
 
+def test_a_mapped_file_that_was_cut_off_is_refused(tmp_path):
+    path = tmp_path / "tokens.bin"
+    np.arange(9, dtype=np.uint16).tofile(path)
+    dataset = FlatTokens(np.memmap(path, np.uint16, "r"), [0, 5, 9])
+    np.arange(5, dtype=np.uint16).tofile(path)
+    with pytest.raises(SourceError, match=r"tokens.bin cannot be read as uint16\[9\]"):
+        copied(dataset)
+    path.unlink()
+    with pytest.raises(SourceNotFoundError, match=r"no file .*tokens.bin"):
+        copied(dataset)
+
+
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_the_same(tmp_path, context):
     dataset, _ = corpus(tmp_path)
@@ -282,6 +300,8 @@ def test_indices_that_are_none_are_refused():
         dataset.__getitems__([0.5])
     with pytest.raises(PlanError, match="sample 0 has 5 tokens, the piece begins at 5"):
         dataset[Piece(0, 5, 9)]
+    with pytest.raises(PlanError, match="sample 1 has 4 tokens, the piece begins at -1"):
+        dataset[Piece(1, -1, 2)]
     with pytest.raises(LengthsError, match="no sample to collate"):
         PadCollator()(dataset.__getitems__([]))
 

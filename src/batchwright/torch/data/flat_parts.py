@@ -130,7 +130,10 @@ def part_of_arrow(data: Field, names: Sequence[str] | None) -> Part:
             continue
         if kind == "other" or column.null_count:
             what = f"{column.null_count:,} nulls" if kind != "other" else f"type {column.type}"
-            raise LengthsError(f"column {name!r} has {what}; expected numbers, or lists of them.")
+            raise LengthsError(
+                f"column {name!r} has {what}; expected numbers, or lists of them. Name others: "
+                "fields=[…]."
+            )
         chunks = getattr(column, "chunks", [column]) or [column.combine_chunks()]
         if kind == "number":
             numbers[name] = np.concatenate([_numbers(each, name) for each in chunks])
@@ -173,9 +176,12 @@ def _columns_of(data: Any, names: Sequence[str] | None) -> dict[str, Any]:
 def parts_of_files(path: str | os.PathLike[str], names: Sequence[str] | None) -> list[Part]:
     """Open files of tokens that say where samples are, memory-mapped."""
     given = Path(path)
-    index = {".bin": given.with_suffix(MEGATRON), ".ds": given.with_name(f"{given.name}.index")}
+    if given.suffix == ".bin":
+        given = given.with_suffix(MEGATRON)
+    elif given.suffix == ".ds":
+        given = given.with_name(f"{given.name}.index")
     found = []
-    for file in files_of(index.get(given.suffix, given)):
+    for file in files_of(given):
         kind = file.suffix.lower()
         with reading(str(file), "tokens"):
             if kind in _ARROW:
@@ -242,7 +248,8 @@ class MappedArray(NamedTuple):
 
     def open(self) -> FlatArray:
         """Map the file again."""
-        return np.memmap(self.path, self.dtype, "r", self.offset, (self.size,))
+        with reading(self.path, f"{np.dtype(self.dtype)}[{self.size}]"):
+            return np.memmap(self.path, self.dtype, "r", self.offset, (self.size,))
 
 
 def _mapped_table(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -102,6 +103,7 @@ class FlatTokens(Dataset[dict[str, Field]]):
             LengthsError: If a value is null, lists differ in length, or hold no numbers.
         """
         self = cls.__new__(cls)
+        fields = [fields] if isinstance(fields, str) else fields
         rows = getattr(data, "_indices", None)
         self._keep(
             part_of_arrow(data, fields),
@@ -133,6 +135,8 @@ class FlatTokens(Dataset[dict[str, Field]]):
             SourceError: If a file is missing, truncated or damaged, or of another kind.
         """
         self = cls.__new__(cls)
+        path = Path(path).absolute()  # workers may be elsewhere
+        fields = [fields] if isinstance(fields, str) else fields
         self._keep(joined(parts_of_files(path, fields)), labels=labels)
         self._made_by = cls.open, (path,), {"fields": fields, "labels": labels}
         return self
@@ -263,7 +267,7 @@ def _cut(pieces: Sequence[Piece], starts: IntArray, stops: IntArray) -> tuple[In
     lengths = stops - starts
     begins = np.array([each.start for each in pieces], dtype=np.int64)
     ends = np.array([2**62 if each.stop is None else each.stop for each in pieces], dtype=np.int64)
-    beyond = (begins >= lengths) & (begins > 0)
+    beyond = (begins < 0) | ((begins >= lengths) & (begins > 0))
     if beyond.any():
         row = int(np.argmax(beyond))
         raise PlanError(
