@@ -55,14 +55,17 @@ test: setup lint types docs browser ## Lint, check types, build the docs, run ev
 test-fast: setup ## Run the tests and doctests that take under a second each, and nothing else
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow"
 
-test-oldest: ## Run the fast tests with the oldest versions that pyproject.toml allows
+test-oldest: ## Run the fast tests, and those of trainers, with the oldest versions that pyproject.toml allows
 	@test -x $(OLDEST_VENV)/bin/python || $(PYTHON) -m venv $(OLDEST_VENV)
 	$(OLDEST_VENV)/bin/python -m pip install $(PIP_ARGS) 'pip>=25.1'
 	$(OLDEST_VENV)/bin/python -m pip $(INSTALL_TORCH) --constraint oldest.txt $(TORCH)
-	$(OLDEST_VENV)/bin/python -m pip install $(PIP_ARGS) --constraint oldest.txt --editable '.[all]' \
+	$(OLDEST_VENV)/bin/python -m pip install $(PIP_ARGS) --constraint oldest.txt \
+	  --editable '.[all,transformers,trl,sentence-transformers,accelerate,lightning]' peft tensorboard \
 	  pytest hypothesis pytest-timeout pytest-xdist hatchling markdown-it-py
 	$(OLDEST_VENV)/bin/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m "not slow" \
 	  -o filterwarnings= --ignore tests/examples --ignore tests/docs
+	$(OLDEST_VENV)/bin/python -m pytest -p no:benchmark $(PYTEST_ARGS) -m slow \
+	  -o filterwarnings= tests/integrations
 
 test-wheel: setup ## Build wheel and sdist, try the wheel in fresh environments (PYTHONS="python3.11 ...")
 	$(BIN)/python -m tests.wheels $(addprefix --python ,$(PYTHONS))

@@ -32,8 +32,22 @@ EXTRAS = {
     "datasets",
     "plots",
     "keras",
+    "transformers",
+    "trl",
+    "sentence-transformers",
+    "accelerate",
+    "lightning",
     "ray",
     "all",
+}
+FRAMEWORKS = {
+    "transformers",
+    "trl",
+    "sentence-transformers",
+    "accelerate",
+    "lightning",
+    "keras",
+    "ray",
 }
 
 
@@ -120,9 +134,9 @@ def test_only_numpy_and_safetensors_are_required(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == EXTRAS
 
 
-def test_the_extra_all_holds_every_other_but_keras_and_a_cluster() -> None:
+def test_the_extra_all_holds_every_other_but_those_of_frameworks() -> None:
     (line,) = PROJECT["optional-dependencies"]["all"]
-    assert Requirement(line).extras == EXTRAS - {"keras", "ray", "all"}
+    assert Requirement(line).extras == EXTRAS - FRAMEWORKS - {"all"}
 
 
 def test_the_command_is_installed(wheel: zipfile.ZipFile, info: str) -> None:
