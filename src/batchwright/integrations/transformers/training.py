@@ -128,11 +128,11 @@ def use_plan(
     methods: dict[str, Any] = {}
     for name in ("train", "get_train_dataloader", "compute_loss"):
         methods[name] = getattr(run, name)
+    if not trainer.is_deepspeed_enabled:  # Transformers 5.2 sets it, and divides again
+        trainer.accelerator.gradient_accumulation_steps = 1
     if run.weighs:
         # So that nothing is divided by accumulation.
         trainer.model_accepts_loss_kwargs = trainer.loss_is_scaled_for_ga = True
-        if not trainer.is_deepspeed_enabled:  # Transformers 5.2 sets it, and divides again
-            trainer.accelerator.gradient_accumulation_steps = 1
         methods["get_batch_samples"] = run.get_batch_samples
     args = trainer.args
     evaluates = not args.batch_eval_metrics and args.eval_do_concat_batches
