@@ -49,7 +49,8 @@ demo: setup ## Run the demonstration
 
 # Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
 # examples in every run; elsewhere on new ones each time.
-test: setup lint types docs browser ## Lint, check types, build the docs, run every test and doctest
+test: setup ## Lint, check types, build the docs, run every test and doctest
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types docs browser
 	$(BIN)/python -m pytest -p no:benchmark $(PYTEST_ARGS)
 
 test-fast: setup ## Run the tests and doctests that take under a second each, and nothing else
