@@ -97,6 +97,21 @@ def test_what_is_no_list_of_numbers_is_refused(data, error, message):
         FlatTokens.from_arrow(data)
 
 
+@pytest.mark.parametrize("size", [-1, 2])
+def test_nulls_that_were_filtered_out_do_not_matter(size):
+    datasets = pytest.importorskip("datasets")
+    table = pa.table({
+        "input_ids": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), size)),
+        "label": pa.array([7, None, 9], pa.int64()),
+    })  # fmt: skip
+    whole = datasets.Dataset(table)
+    dataset = FlatTokens.from_arrow(whole.select([2, 0]))
+    assert_holds(dataset, [[3, 4], [1, 2]])
+    assert [sample["label"] for sample in dataset] == [9, 7]
+    with pytest.raises(LengthsError, match="'input_ids' has 1 nulls"):
+        FlatTokens.from_arrow(whole.select([2, 1]))
+
+
 def test_columns_that_are_missing_or_no_numbers_are_refused():
     table = pa.table({"input_ids": [[1]], "text": ["a"]})
     with pytest.raises(ColumnNotFoundError, match="no column 'tokens', expected one of"):
@@ -179,6 +194,20 @@ def test_several_files_are_one_data_set(tmp_path):
     dataset = FlatTokens.open(tmp_path)
     assert_holds(dataset, expected)
     assert dataset.lengths.tolist() == bw.read_lengths(tmp_path).tolist()
+
+
+def test_a_stream_cut_off_between_batches_is_refused(tmp_path):
+    table = pa.table({"input_ids": pa.array(LISTS)})
+    path = str(tmp_path / "a.arrow")
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+        end = file.tell()
+        stream.write_table(table)
+    whole = (tmp_path / "a.arrow").read_bytes()
+    for cut in (end, len(whole) - 8):
+        (tmp_path / "b.arrow").write_bytes(whole[:cut])
+        with pytest.raises(SourceError, match=rf"it stops after {cut:,} bytes without an end"):
+            FlatTokens.open(tmp_path / "b.arrow")
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):

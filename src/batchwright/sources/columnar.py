@@ -87,16 +87,23 @@ def arrow(path: Path, *, sizes: bool = False) -> Columns:
                 values = batch.column(0)
                 copy = sizes_only(values) if sizes else pa.concat_arrays([checked(values)])
                 yield copy, source.tell() / size
-            # A stream cut between two batches reads without complaint; only its end is missing.
-            end = source.tell()
-            source.seek(end - len(_END_OF_STREAM))
-            if source.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
-                raise SourceError(
-                    f"{path} is truncated: it stops after {end:,} bytes without an end-of-stream "
-                    "mark. Write it again."
-                )
+            check_end_of_stream(source, path)
 
     return columns, stream_batches if is_stream else file_batches
+
+
+def check_end_of_stream(source: Any, path: Path) -> None:
+    """Raise unless an Arrow stream, read whole, has its mark of the end.
+
+    One that was cut off between two batches reads without complaint.
+    """
+    end = source.tell()
+    source.seek(end - len(_END_OF_STREAM))
+    if source.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
+        raise SourceError(
+            f"{path} is truncated: it stops after {end:,} bytes without an end-of-stream mark. "
+            "Write it again."
+        )
 
 
 def npy(path: Path) -> Columns:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from batchwright.errors import ColumnNotFoundError, LengthsError, SourceError
+from batchwright.sources.columnar import check_end_of_stream
 from batchwright.sources.files import files_of
 from batchwright.sources.table import reading
 from batchwright.sources.token_files import DATATROVE, MEGATRON, datatrove_tokens, megatron_tokens
@@ -118,8 +119,11 @@ def chunks_of(values: Field, name: str) -> Chunks:
     return Chunks.of([array], name)
 
 
-def part_of_arrow(data: Field, names: Sequence[str] | None) -> Part:
-    """Take lists of numbers, and numbers, out of an array or table of Arrow, or a data set."""
+def part_of_arrow(data: Field, names: Sequence[str] | None, rows: IntArray | None = None) -> Part:
+    """Take lists of numbers, and numbers, out of an array or table of Arrow, or a data set.
+
+    Only `rows` need to have values; None: all.
+    """
     fields: dict[str, Chunks] = {}
     numbers: dict[str, FlatArray] = {}
     edges: Edges | None = None
@@ -128,15 +132,18 @@ def part_of_arrow(data: Field, names: Sequence[str] | None) -> Part:
         kind = _kind(column.type)
         if kind == "other" and names is None:
             continue
-        if kind == "other" or column.null_count:
-            what = f"{column.null_count:,} nulls" if kind != "other" else f"type {column.type}"
+        nulls = column.null_count
+        if nulls and rows is not None:
+            nulls = int(column.is_null().to_numpy(zero_copy_only=False)[rows].sum())
+        if kind == "other" or nulls:
+            what = f"{nulls:,} nulls" if kind != "other" else f"type {column.type}"
             raise LengthsError(
                 f"column {name!r} has {what}; expected numbers, or lists of them. Name others: "
                 "fields=[…]."
             )
         chunks = getattr(column, "chunks", [column]) or [column.combine_chunks()]
         if kind == "number":
-            numbers[name] = np.concatenate([_numbers(each, name) for each in chunks])
+            numbers[name] = np.concatenate([_numbers(each.fill_null(0), name) for each in chunks])
             continue
         arrays, offsets = zip(*(_lists(each, name) for each in chunks), strict=True)
         fields[name] = Chunks.of(arrays, name)
@@ -258,7 +265,11 @@ def _mapped_table(path: Path) -> Any:
     with path.open("rb") as file:
         is_stream = file.read(6) != b"ARROW1"
     source = pa.memory_map(os.fspath(path))
-    return (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(source).read_all()
+    if not is_stream:
+        return pa.ipc.open_file(source).read_all()
+    table = pa.ipc.open_stream(source).read_all()
+    check_end_of_stream(source, path)
+    return table
 
 
 def _is_arrow(values: Field) -> bool:
@@ -291,8 +302,8 @@ def _lists(array: Any, name: str) -> tuple[FlatArray, FlatArray]:
 
     array.validate()
     if types.is_fixed_size_list(array.type):
-        values, offsets = array.flatten(), np.arange(len(array) + 1) * array.type.list_size
-        return _numbers(values, name), offsets
+        sizes = array.is_valid().to_numpy(zero_copy_only=False) * array.type.list_size
+        return _numbers(array.flatten(), name), np.append(0, np.cumsum(sizes))
     offsets = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int64)
     first, last = int(offsets[0]), int(offsets[-1])
     values = array.values.slice(first, last - first)

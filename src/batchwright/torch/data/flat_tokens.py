@@ -105,11 +105,8 @@ class FlatTokens(Dataset[dict[str, Field]]):
         self = cls.__new__(cls)
         fields = [fields] if isinstance(fields, str) else fields
         rows = getattr(data, "_indices", None)
-        self._keep(
-            part_of_arrow(data, fields),
-            labels=labels,
-            rows=None if rows is None else rows.column(0).to_numpy().astype(np.int64),
-        )
+        rows = None if rows is None else rows.column(0).to_numpy().astype(np.int64)
+        self._keep(part_of_arrow(data, fields, rows), labels=labels, rows=rows)
         self._made_by = cls.from_arrow, (data,), {"fields": fields, "labels": labels}
         return self
 
