@@ -13,6 +13,8 @@ from batchwright.stats.running import RunningFigures, Spread
 BATCHINGS = (
     bw.TokenBudget(64, pad_to_multiple_of=4),
     bw.TokenBudget(40, oversize="truncate"),
+    bw.TokenBudget(16, oversize="drop"),
+    bw.Packing(16, oversize="drop"),
     bw.Packing(60),
     bw.Packing(16, oversize="split"),
     bw.FixedSize(3),
