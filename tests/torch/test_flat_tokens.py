@@ -244,6 +244,9 @@ def test_other_collators_get_samples(tmp_path):
     assert [len(sample["labels"]) for sample in batch[1:]] == lengths[1:3].tolist()
     with pytest.raises(TypeError, match=r"'input_ids'.*collate\(list\(batch\)\)"):
         batch["input_ids"]
+    with pytest.raises(AttributeError, match=r"'keys'.*collate\(list\(batch\)\)"):
+        batch.keys()  # as the collators of Transformers that call tokenizer.pad
+    assert [sample["number"] for sample in copied(batch)] == [0, 1, 2]
     even = FlatTokens(np.arange(12), np.arange(0, 13, 3))
     assert default_collate(even.__getitems__([3, 0]))["input_ids"].tolist() == [
         [9, 10, 11],

@@ -122,12 +122,19 @@ class FlatBatch(Sequence[dict[str, Field]]):
         if isinstance(row, slice):
             return [self[each] for each in range(len(self))[row]]
         if isinstance(row, str):
-            raise TypeError(
-                f"a FlatBatch is a sequence of samples, and was asked for {row!r}. For a "
-                "collator that takes lists only: collate_fn=lambda batch: collate(list(batch))."
-            )
+            raise TypeError(_is_no_list(row))
         sample = {name: rows[row] for name, rows in self.fields.items()}
         return sample | {name: values[row] for name, values in self.columns.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(_is_no_list(name))
+
+
+def _is_no_list(asked: str) -> str:
+    return (
+        f"a FlatBatch is a sequence of samples, and was asked for {asked!r}. For a collator that "
+        "takes lists only: collate_fn=lambda batch: collate(list(batch))."
+    )
 
 
 @cache
