@@ -58,6 +58,29 @@ def test_grain_goes_on_where_it_was_also_on_fewer_ranks(grains):
     assert before + list(one) == planned(grains["planner"], range(3))
 
 
+@pytest.mark.slow
+def test_grain_goes_on_with_as_many_workers_and_refuses_others(grains):
+    from absl import flags
+
+    flags.FLAGS([""])  # as grain's own main does
+    dataset, expected = grains["dataset_of"](0, 1), planned(grains["planner"], range(3))
+
+    def batches_of(workers):
+        options = grains["grain"].MultiprocessingOptions(num_workers=workers)
+        return iter(dataset.mp_prefetch(options))
+
+    batches = batches_of(2)
+    before = [next(batches) for _ in range(7)]
+    again = batches_of(2)
+    again.set_state(batches.get_state())
+    assert before + list(again) == expected
+    other, state = batches_of(1), batches.get_state()
+    with pytest.raises(IndexError):
+        other.set_state(state)
+    for each in (batches, again, other):
+        each.close()
+
+
 def test_ranks_of_torchtitan_read_the_rows_of_a_plan(grains):
     for rank in range(2):
         place = SimpleNamespace(dp_rank=rank, dp_world_size=2)
@@ -93,7 +116,7 @@ def test_nodes_go_on_where_they_were_also_on_more_ranks(nodes):
     read(loader)
     batches = iter(loader)
     before = read(next(batches) for _ in range(4))
-    again = loader_of(PlanBatchSampler(planner))
+    again = loader_of(PlanBatchSampler(planner), workers=1)
     again.load_state_dict(loader.state_dict())
     assert before + read(again) == planned(planner, [1])
     assert read(again) == planned(planner, [2])
