@@ -196,6 +196,18 @@ def test_several_files_are_one_data_set(tmp_path):
     assert dataset.lengths.tolist() == bw.read_lengths(tmp_path).tolist()
 
 
+def test_samples_that_begin_inside_of_a_token_are_refused(tmp_path):
+    write_megatron(tmp_path / "a.idx", [[1, 2], [3, 4], [5, 6], [7, 8]])
+    index = bytearray((tmp_path / "a.idx").read_bytes())
+    place = index.index((8).to_bytes(8, "little"), 34)  # the third sequence begins at byte 8
+    index[place] = 9
+    (tmp_path / "a.idx").write_bytes(index)
+    dataset = FlatTokens.open(tmp_path / "a.idx")
+    for read in (lambda: dataset.lengths, lambda: dataset[1]):
+        with pytest.raises(LengthsError, match="begins at byte 9, inside of a token of 2 bytes"):
+            read()
+
+
 def test_a_stream_cut_off_between_batches_is_refused(tmp_path):
     table = pa.table({"input_ids": pa.array(LISTS)})
     path = str(tmp_path / "a.arrow")

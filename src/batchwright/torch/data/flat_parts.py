@@ -52,7 +52,15 @@ class Edges:
 
     def _edge(self, number: IntArray) -> IntArray:
         edge = self.array[number].astype(np.int64, copy=False)
-        return edge if self.unit == 1 else edge // self.unit
+        if self.unit == 1:
+            return edge
+        places, rest = np.divmod(edge, self.unit)
+        if rest.any():
+            raise LengthsError(
+                f"a sample begins at byte {edge[rest != 0][0]:,}, inside of a token of {self.unit} "
+                "bytes: the index is damaged."
+            )
+        return places
 
     def whole(self) -> IntArray:
         """Return int64[n + 1], in memory."""
