@@ -104,6 +104,8 @@ class FlatTokens(Dataset[dict[str, Field]]):
         """
         self = cls.__new__(cls)
         fields = [fields] if isinstance(fields, str) else fields
+        if hasattr(data, "with_format"):
+            data = data.with_format(None)  # a transform may not be picklable
         rows = getattr(data, "_indices", None)
         rows = None if rows is None else rows.column(0).to_numpy().astype(np.int64)
         self._keep(part_of_arrow(data, fields, rows), labels=labels, rows=rows)
