@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchwright as bw
+from batchwright.batching.constrained import Constrained
 from batchwright.batching.stretches import Sizes, spread
 from batchwright.plan_source import PlannerSource
 from batchwright.resume import Position, chart, read_position
@@ -259,6 +260,17 @@ def test_a_frequent_key_makes_as_many_batches_as_it_has_samples(text):
         plan = bw.plan(text, batching=batching, unique=keys)
         assert 2_000 <= len(plan) < 2_100
         assert not reference.broken([b.tolist() for b in plan[:200]], unique=keys.tolist())
+
+
+def test_epochs_are_counted_once_for_all_sizes_of_updates(monkeypatch):
+    drafts = []
+    draft = Constrained.draft
+    monkeypatch.setattr(Constrained, "draft", lambda *given: drafts.append(1) or draft(*given))
+    groups = np.arange(400) // 4
+    planner = bw.Planner(np.arange(400) % 9 + 1, max_tokens=90, together=groups, step_tokens=300)
+    most = len(drafts)
+    assert planner.resized(3).accumulate < planner.accumulate
+    assert len(drafts) == most == 2
 
 
 def test_updates_mix_groups_and_lengths(text):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._keyed import hash_of
 from batchwright._random import random_bits, shuffled, sorted_by
 from batchwright.batching.buckets import Buckets
 from batchwright.batching.cut import offsets_of, ranges
@@ -21,6 +22,7 @@ from batchwright.constraints import Constraints
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Padded, Shape
 from batchwright.lengths import logs, totals
+from batchwright.order.pools import Kept
 from batchwright.oversize import Items
 from batchwright.typing import Batching, FloatArray, IntArray, Order, Oversize
 from batchwright.units import Units, as_units, refuse_draws
@@ -30,6 +32,9 @@ _FULL = 8
 
 _DRAWS = 2
 """Drafts that are counted where they differ."""
+
+_EPOCHS = 16
+"""Epochs whose batches are counted once."""
 
 
 def constrained(
@@ -84,6 +89,7 @@ class Constrained:
     # Items that have several keys, and these, int64[p] each: all that there are. None: no item has
     several: tuple[IntArray, IntArray] | None
     sizes: IntArray | None  # int64[k], samples of each item. None: one
+    counted: Kept = field(default_factory=lambda: Kept(_EPOCHS))  # batches that pools need
 
     @classmethod
     def of(cls, batching: Batching, constraints: Constraints, items: Items) -> Constrained:
@@ -141,7 +147,15 @@ class Constrained:
         return self.batching.oversize
 
     def count(self, request: Request) -> int:
-        """Return how many batches the pools need, with room for sequences that need more."""
+        """Return how many batches the pools need, with room for sequences that need more.
+
+        Pools are counted once for all sizes of updates: a planner counts with the same `rng`.
+        """
+        members, borders = request.pools.members, request.pools.offsets
+        key = hash_of(members.tobytes()), None if borders is None else hash_of(borders.tobytes())
+        return self.counted.get(key, lambda: self._count(request))
+
+    def _count(self, request: Request) -> int:
         batching = self.batching
         is_plain = self.keys is None and self.sizes is None and request.lengths.ndim == 1
         if isinstance(batching, Packing):
