@@ -255,6 +255,8 @@ def test_settings_that_contradict_the_plan_are_refused(tmp_path: Path) -> None:
         use_plan(trainer, planner_of())
     with pytest.raises(PlanError, match="give either a Planner or what to make one from"):
         use_plan(trainer, planner_of(), max_tokens=90)
+    with pytest.raises(PlanError, match="got a Plan, not a Planner"):
+        use_plan(trainer, planner_of()(0))
     use_plan(trainer, planner_of(accumulate=3))
     with pytest.raises(PlanError, match="has a plan already"):
         use_plan(trainer, planner_of(accumulate=3))

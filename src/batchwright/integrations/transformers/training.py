@@ -110,10 +110,15 @@ def use_plan(
             compares=run.kind == "batch",
         )
         trainer.args.gradient_accumulation_steps = planner.accumulate
-    elif not isinstance(planner, Planner) or (max_tokens, batch_size, pack) != (None,) * 3:
+    elif not isinstance(planner, Planner):
         raise PlanError(
-            f"use_plan got a {type(planner).__name__} and max_tokens={max_tokens}, batch_size="
-            f"{batch_size}, pack={pack}: give either a Planner or what to make one from."
+            f"use_plan got a {type(planner).__name__}, not a Planner: give it Planner(lengths, …), "
+            "which plans every epoch, or none."
+        )
+    elif (max_tokens, batch_size, pack) != (None,) * 3:
+        raise PlanError(
+            f"use_plan got a Planner and max_tokens={max_tokens}, batch_size={batch_size}, "
+            f"pack={pack}: give either a Planner or what to make one from."
         )
     if pack is not None and collator is None:
         collator = PackCollator()

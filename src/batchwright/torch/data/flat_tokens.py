@@ -237,7 +237,8 @@ class FlatTokens(Dataset[dict[str, Field]]):
             wrong = int(np.argmax(outside < 0))
             raise LengthsError(
                 f"offsets of sample {samples[wrong]:,} go from {starts[wrong]:,} to "
-                f"{stops[wrong]:,}, of {total:,} tokens: they are damaged, or of other tokens."
+                f"{stops[wrong]:,}, of {total:,} tokens: they are damaged, of other tokens, or "
+                "lengths. Offsets are np.cumsum([0, *lengths])."
             )
         return starts, stops
 
