@@ -18,7 +18,7 @@ import batchwright as bw
 from batchwright.torch import PadCollator
 from batchwright.torch.data.stream_dataset import StreamDataset
 
-LENGTHS = np.random.default_rng(0).integers(1, 30, 901)
+LENGTHS = np.random.default_rng(0).integers(1, 30, 451)
 BUDGET = 120
 
 
