@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from tests.docs.blocks import ROOT
-from tests.launched import run_anew
+from tests.launched import launched, run_anew
 from tests.patience import PATIENCE
 
 PROGRAMS = {
@@ -61,8 +61,10 @@ def run(words: list[str], folder: Path) -> str:
     assert words[0] in PROGRAMS, f"no way is known to run {' '.join(words)}"
     if words[0] == "batchwright":
         return _run_here(words, folder)
-    done = run_anew(
-        [*PROGRAMS[words[0]], *words[1:]],
+    command = [*PROGRAMS[words[0]], *words[1:]]
+    start = run_anew if "-m" in words else launched  # a script, on one rank or several
+    done = start(
+        command,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
     )
