@@ -28,7 +28,7 @@ def constraints(facts: Facts) -> str:
         )
     head = ("", "", "batches", "padding", "length mix of updates")
     size = facts["plans"][0]["samples"]
-    about = f"{size:,} texts in padded batches, eight an update, without / with the constraint."
+    about = f"{size:,} texts in padded batches, eight per update, without / with the constraint."
     return f"{table(head, rows)}\n\n{about} {source('contrastive', facts)}"
 
 
@@ -128,7 +128,7 @@ def flat_tokens(facts: Facts) -> str:
         ours, theirs = (milliseconds[each] for each in (ratio["to"], name))
         times = f"{ratio['median']:.1f} ({ratio['least']:.1f} – {ratio['most']:.1f})"
         rows.append((f"{name} / {ratio['to']}", f"{theirs:.2f} / {ours:.2f}", times))
-    head = ("the same tensors", "ms", "times as long")
+    head = ("usual way / FlatTokens, for the same tensors", "ms", "ratio of times")
     more = (
         f"Fetched and collated on one core: planned batches of up to {facts['max_tokens']:,} "
         f"tokens, {facts['mean_samples']:.0f} samples on average. Median (least – most) of rounds."

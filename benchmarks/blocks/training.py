@@ -311,28 +311,28 @@ def contrastive(facts: Facts) -> str:
         "loss held out",
         "recall@1",
         "MRR",
-        "gain in MRR of each seed, points",
+        "gain in MRR over random or planned, by seed, points",
     )
     by_arm = {arm["arm"]: arm for arm in facts["arms"]}
-    said = ", ".join(
-        f"{batches} batches {_told(by_arm[f'{batches}, unique']['mrr_gains'])}"
+    said = "; ".join(
+        f"{batches} batches {_gained(by_arm[f'{batches}, unique']['mrr_gains'])}"
         for batches in ("random", "planned")
     )
     about = (
         f"{facts['samples']:,} functions, {facts['copies']:.0%} of them with copies (at most "
         f"{facts['most_copies']} are kept of each); {facts['updates']} updates, {facts['seeds']} "
-        f"seeds, means ± standard deviations; {facts['held_out']:,} docstrings held out, that come "
-        f"once. `unique=` beside the same batches without it: {said}."
+        f"seeds, means ± standard deviations; {facts['held_out']:,} held-out docstrings, each "
+        f"without copies. With `unique=`, {said}."
     )
     return f"{table(head, rows)}\n\n{about} {source('contrastive', facts)}"
 
 
-def _told(gains: list[float]) -> str:
+def _gained(gains: list[float]) -> str:
     """Say whether all seeds agree on a gain."""
     mean = 100 * fmean(gains)
     if min(gains) > 0 or max(gains) < 0:
         return f"{'gain' if mean > 0 else 'lose'} {abs(mean):.1f} points of MRR, in every seed"
-    return f"differ by {mean:+.1f} points of MRR, and seeds disagree on the sign"
+    return f"change MRR by {mean:+.1f} points, with a sign that differs by seed"
 
 
 def _accuracy(result: Facts) -> str:
