@@ -76,7 +76,8 @@ Remove empty samples, or count them as 1.
         raise
     except (TypeError, ValueError) as error:
         raise LengthsError(
-            f"lengths cannot be read as an array of numbers ({error}). Give integers, [n]."
+            f"lengths cannot be read as an array of numbers ({error}). Give one "
+            "integer per sample, such as [len(sample) for sample in dataset]."
         ) from error
     if columns and array.ndim == 2 and array.shape[1]:
         checked = [as_lengths(column) for column in array.T]

@@ -227,6 +227,9 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:-1])
     with pytest.raises(SourceError, match=r"a.bin has 15 bytes, and by a.idx 8 tokens of 2"):
         FlatTokens.open(tmp_path / "a.idx")
+    (tmp_path / "b.bin").write_bytes(b"12")
+    with pytest.raises(SourceError, match=r"no .*b.idx to say where the samples of"):
+        FlatTokens.open(tmp_path / "b.bin")
     (tmp_path / "a.bin").unlink()
     with pytest.raises(SourceError, match=r"there is no file of tokens .*a.bin"):
         FlatTokens.open(tmp_path / "a.idx")

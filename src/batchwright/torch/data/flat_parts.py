@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from batchwright.errors import ColumnNotFoundError, LengthsError, SourceError
+from batchwright.errors import ColumnNotFoundError, LengthsError, SourceError, SourceNotFoundError
 from batchwright.sources.columnar import check_end_of_stream
 from batchwright.sources.files import files_of
 from batchwright.sources.table import reading
@@ -192,7 +192,13 @@ def parts_of_files(path: str | os.PathLike[str], names: Sequence[str] | None) ->
     """Open files of tokens that say where samples are, memory-mapped."""
     given = Path(path)
     if given.suffix == ".bin":
-        given = given.with_suffix(MEGATRON)
+        index = given.with_suffix(MEGATRON)
+        if given.is_file() and not index.exists():
+            raise SourceNotFoundError(
+                f"There is no {index} to say where the samples of {given} are. Without one, use "
+                "FlatTokens(np.memmap(…), offsets)."
+            )
+        given = index
     elif given.suffix == ".ds":
         given = given.with_name(f"{given.name}.index")
     found = []
