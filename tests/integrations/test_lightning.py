@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -283,6 +284,31 @@ def test_where_nothing_counts_nothing_is_learnt(tmp_path):
 
 
 @pytest.mark.usefixtures("no_tensorflow")
+class Means(runs.Net):
+    """Returns the mean loss of each batch."""
+
+    def training_step(self, batch, _):
+        scores = self.layers(batch["input_ids"]).transpose(1, 2)
+        return torch.nn.functional.cross_entropy(scores, batch["labels"])
+
+
+def test_means_of_batches_are_warned_of_once(tmp_path):
+    for accumulate in (1, 2):  # one batch on one rank is a whole update
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(Means(), datamodule=runs.made(accumulate))
+        found = [each for each in caught if "mean was not called" in str(each.message)]
+        assert len(found) == accumulate - 1
+
+
 def test_the_monitor_logs_what_the_plan_says(tmp_path):
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 

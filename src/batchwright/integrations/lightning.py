@@ -259,6 +259,7 @@ class _Loader(PlanLoader):
         self.window: tuple[Batch, ...] = ()
         self.weight: Tensor | None = None
         self.seconds, self.is_loaded = 0.0, False
+        self._is_checked = False  # whether the first update has ended
         self.due: int | None = None
 
     @property
@@ -304,6 +305,20 @@ class _Loader(PlanLoader):
             for number, batch in enumerate(self.window, start=1):
                 self._taken = taken + number
                 yield batch
+            if self.weight is None and not self._is_checked:
+                self._warn_of_other_means()
+            self._is_checked = True
+
+    def _warn_of_other_means(self) -> None:
+        batches = self.accumulate * self._planned.world_size
+        if batches > 1:
+            warnings.warn(
+                f"an update of {batches} batches ended, and PlanDataModule.mean was not called: if "
+                "training_step returns the mean loss of a batch, the update is a mean of means, in "
+                "which the tokens of small batches count more. Return "
+                "self.trainer.datamodule.mean(loss_sum).",
+                stacklevel=2,
+            )
 
 
 class _Epochs(Shared):
