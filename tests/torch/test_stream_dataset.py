@@ -203,7 +203,7 @@ def test_ranks_get_the_same_number(workers, of):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "of", "places"),
-    [(0, PAIRS, [1, 2, 63, -1]), (2, {}, [1, 2, 63, -1]), (2, PAIRS, [2])],
+    [(0, PAIRS, [1, 2, 33, -1]), (2, {}, [1, 2, 33, -1]), (2, PAIRS, [2])],
     ids=["no workers, pairs", "2 workers, one column", "2 workers, pairs"],
 )
 def test_resume_in_a_stateful_loader(workers, of, places):
