@@ -61,18 +61,16 @@ class FlatRows(Sequence[Tensor]):
 
     def padded(self, width: int, pad: float, dtype: torch.dtype, *, left: bool) -> Tensor:
         """Lay the rows out in a tensor [rows, width], with padding on the right or left."""
-        lengths = self.lengths
-        made = torch.empty((lengths.size, width), dtype=dtype)
-        out = made.numpy()
+        out = np.empty((self.lengths.size, width), _numpy_type(dtype))
+        made = torch.from_numpy(out)
         if left:  # seen from the right end, it is as on the right
             out = out[:, ::-1]
-        longest, shortest = int(lengths.max()), int(lengths.min())
-        out[:, :longest] = self._windows(longest, left=left)
-        if longest < width:
-            out[:, longest:] = pad
-        if shortest < longest:
-            is_padding = np.arange(shortest, longest) >= lengths[:, None]
-            np.copyto(out[:, shortest:longest], pad, where=is_padding, casting="unsafe")
+        reach = min(width, self.tokens.size)
+        out[:, :reach] = self._windows(reach, left=left)
+        shortest = int(self.lengths.min())
+        if shortest < width:
+            is_padding = np.arange(shortest, width) >= self.lengths[:, None]
+            np.copyto(out[:, shortest:], pad, where=is_padding, casting="unsafe")
         return made
 
     def _windows(self, width: int, *, left: bool) -> FlatArray:
@@ -140,6 +138,12 @@ def _is_no_list(asked: str) -> str:
 @cache
 def _type(kind: np.dtype[Any]) -> torch.dtype:
     return _tensor(np.empty(0, kind)).dtype
+
+
+@cache
+def _numpy_type(kind: torch.dtype) -> np.dtype[Any]:
+    found: np.dtype[Any] = torch.empty(0, dtype=kind).numpy().dtype
+    return found
 
 
 def _tensor(values: FlatArray) -> Tensor:
