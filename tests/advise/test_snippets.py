@@ -91,6 +91,8 @@ model = LlamaForCausalLM(LlamaConfig(
 """,
         """\
 assert trainer.state.global_step == EPOCHS * len(planner) // planner.accumulate
+# use_plan looks at a few samples before.
+del seen[: len(seen) - len(planned)]
 """,
     ),
     "lightning": (

@@ -699,8 +699,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "torch/data/flat_rows.py",
-        "is_padding = np.arange(shortest, longest) >= lengths[:, None]",
-        "is_padding = np.arange(shortest, longest) > lengths[:, None]",
+        "is_padding = np.arange(shortest, width) >= self.lengths[:, None]",
+        "is_padding = np.arange(shortest, width) > self.lengths[:, None]",
         "a row ends with the first token of the next sample",
         "tests/torch/test_flat_tokens.py -k padding_gives",
     ),
