@@ -38,6 +38,7 @@ def left(sampler: PlanBatchSampler) -> int:
     return sum(1 for _ in counting)
 
 
+@pytest.mark.filterwarnings("error")
 @given(
     lengths=many_lengths,
     batching=batchings,
