@@ -105,13 +105,13 @@ def grouped(facts: Facts) -> str:
     sooner = sum(one[0] < other[0] for one, other in zip(ours, theirs, strict=True))
     better = sum(one[1] < other[1] for one, other in zip(ours, theirs, strict=True))
     as_good = sum(loss <= 0 for _, loss in ours)
-    told = (
+    summary = (
         f"`use_plan` reached the plain shuffle's final loss sooner than `group_by_length` in "
         f"{sooner} of {runs} runs. At the same number of epochs its loss was below "
         f"`group_by_length`'s in {better} of {runs}, and no higher than the plain shuffle's in "
         f"{as_good}."
     )
-    return f"{table(head, rows)}\n\n{told}\n\n{source('group_by_length', facts)}"
+    return f"{table(head, rows)}\n\n{summary}\n\n{source('group_by_length', facts)}"
 
 
 def _reached(values: list[float | None]) -> str:

@@ -181,7 +181,7 @@ def _opened(path: str | os.PathLike[str], *, is_checked: bool) -> LengthIndex:
             with target.open("rb") as file:
                 file.seek(expected - 32)
                 if file.read(32) != _digest(ids):
-                    raise PlanError(f"{path}: its indices were changed. Build it again.")  # noqa: TRY301 -- so
+                    raise PlanError(f"{path}: its indices were changed. Build it again.")  # noqa: TRY301 -- as above
     except FileNotFoundError as fault:
         raise SourceNotFoundError(f"{path}: no such file. LengthIndex.build makes one.") from fault
     except OSError as fault:

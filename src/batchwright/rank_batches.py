@@ -1,7 +1,5 @@
 """One rank's batches of each epoch, and where in an epoch it begins."""
 
-import operator
-
 from batchwright._checks import epoch_number
 from batchwright.errors import PlanError
 from batchwright.plan_source import as_source, kept
@@ -131,17 +129,7 @@ class RankBatches:
 
     def state_after(self, consumed: int) -> State:
         """Return where the run is once some batches of the present pass are consumed."""
-        course = self.course
-        try:
-            batches = operator.index(consumed)
-        except TypeError:
-            batches = -1
-        if not 0 <= batches <= len(course):
-            raise PlanError(
-                f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
-                "Count the batches that were consumed since it began."
-            )
-        return course.after(batches).state(self.source)
+        return self.course.after(consumed).state(self.source)
 
     def load_state_dict(self, state: State, planned_by: Planner | Plan | None = None) -> None:
         """Begin the next pass where a state was saved; see `PlanBatchSampler.load_state_dict`.

@@ -6,6 +6,8 @@ keep the present budget, in equal counts for the present ranks. So a position is
 many of its batches all ranks together consumed; the rest is computed from that, never replayed.
 """
 
+import operator
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,10 +151,29 @@ class Course:
 
     def after(self, consumed: int) -> Position:
         """Return the position once every rank has consumed that many batches of what is left."""
-        done = self.start + consumed * self.world_size
+        try:
+            batches = operator.index(consumed)
+        except TypeError:
+            batches = -1
+        if not 0 <= batches <= len(self):
+            raise PlanError(
+                f"state_after({consumed!r}): this pass has {len(self)} batches for this rank. "
+                "Count the batches that the loop consumed since it began."
+            )
+        done = self.start + batches * self.world_size
         # A leg of nothing is left out: who resumes there may plan or split again.
         legs = (*self.earlier, self.leg._replace(consumed=done)) if done else self.earlier
         return Position(self.epoch, legs, self.begun) if legs else Position(self.epoch)
+
+
+def warn_of_repeated(epoch: int, *, stacklevel: int) -> None:
+    """Warn that an epoch begins again, although a planner has others."""
+    warnings.warn(
+        f"epoch {epoch} is repeated, with the same batches. Call set_epoch(epoch) before each "
+        "epoch; or, where the same batches are wanted, give one plan, planner(0), in place of the "
+        "planner.",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def read_position(

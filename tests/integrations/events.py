@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have TensorBoard write files itself: this module is how it is told to."""
+    """Have TensorBoard write files itself, as it does where this module can be imported."""
     name = "tensorboard.compat.notf"
     monkeypatch.setitem(sys.modules, name, ModuleType(name))
 

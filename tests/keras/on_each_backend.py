@@ -275,7 +275,7 @@ def test_a_run_that_is_killed_goes_on_from_its_backup(tmp_path) -> None:
     assert dataset.epoch == 2
     assert not list(tmp_path.iterdir())  # nothing is left to resume
     model.fit(dataset.for_fit(), **settings | {"epochs": 1})
-    assert dataset.epoch == 0  # a further fit begins where it is told
+    assert dataset.epoch == 0  # a further fit begins with epoch 0
 
 
 def test_backups_may_be_further_apart_than_epochs(tmp_path, monkeypatch) -> None:

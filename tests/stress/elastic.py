@@ -114,8 +114,8 @@ def leg_of(draw, job):
 def launch(folder, job, leg, *, ranks, workers, death):
     """Run a job as torchrun does; return what it failed with, if it was not killed."""
     outside = death is not None and death["where"] == "any moment"
-    told = job | {"leg": leg, "workers": workers, "death": None if outside else death}
-    (folder / "job.json").write_text(json.dumps(told), encoding="utf-8")
+    given = job | {"leg": leg, "workers": workers, "death": None if outside else death}
+    (folder / "job.json").write_text(json.dumps(given), encoding="utf-8")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -671,8 +671,8 @@ MUTANTS: tuple[Mutant, ...] = (
     # Data for torch.
     Mutant(
         "resume.py",
-        "done = self.start + consumed * self.world_size",
-        "done = consumed * self.world_size",
+        "done = self.start + batches * self.world_size",
+        "done = batches * self.world_size",
         "a second resume forgets what was consumed before the first",
         "tests/torch/test_resume.py -k counts_from_where",
     ),

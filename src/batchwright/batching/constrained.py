@@ -321,7 +321,7 @@ class Constrained:
     def _in_strips(self, draws: Draws, request: Request) -> IntArray:
         """Cut samples of several lengths, one segment after the other."""
         layout = self.layout
-        assert isinstance(layout, Padded)  # noqa: S101
+        assert isinstance(layout, Padded)  # noqa: S101 -- that of a TokenBudget
         multiple = self.batching.batch_size_multiple_of  # type: ignore[attr-defined]
         found, used = np.empty(len(draws), dtype=np.int64), 0
         for own in _parts(draws.segments):
@@ -375,7 +375,7 @@ class Constrained:
     def _taken(self, draws: Draws) -> tuple[IntArray, IntArray, int | None]:
         """Return what draws take of a row, the capacities, and the most samples of a row."""
         batching = self.batching
-        assert isinstance(batching, Packing)  # noqa: S101
+        assert isinstance(batching, Packing)  # noqa: S101 -- who calls has looked
         taken = batching.layout.rounded(batching.taken(draws.lengths).astype(np.int64))
         capacities, most = batching.whole, batching.max_samples
         if draws.sizes is not None and most is not None:  # samples are counted as tokens are
@@ -432,7 +432,7 @@ def _lists(draws: Draws, shares: FloatArray | None, rng: np.random.Generator) ->
     one whatever is done. Without, no key comes twice in a list.
     """
     keys, segments = draws.keys, draws.segments
-    assert keys is not None  # noqa: S101
+    assert keys is not None  # noqa: S101 -- who calls has looked
     _, segments = np.unique(segments, return_inverse=True)
     order = sorted_by(segments, keys + 1)  # of equal ones in the random sequence of the draws
     own_keys, own = keys[order], segments[order]

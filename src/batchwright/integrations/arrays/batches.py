@@ -1,6 +1,5 @@
 """The batches of each epoch as arrays."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -14,6 +13,7 @@ from batchwright.layout import Layout
 from batchwright.planner import Planner
 from batchwright.plans import Plan
 from batchwright.rank_batches import RankBatches
+from batchwright.resume import warn_of_repeated
 from batchwright.typing import Batch, Field, State
 
 
@@ -141,12 +141,7 @@ class PaddedBatches:
         """Iterate; with `is_ahead` for a reader that takes batches ahead of the loop."""
         ranked, count = self._ranked, 0
         if ranked.is_spent and not ranked.is_alike:
-            warnings.warn(
-                f"epoch {self.epoch} is repeated, with the same batches. Call set_epoch(epoch) "
-                "before each epoch; or, where the same batches are wanted, give one plan, "
-                "planner(0), in place of the planner.",
-                stacklevel=2,
-            )
+            warn_of_repeated(self.epoch, stacklevel=2)
         ranked.begin()
         left, number = ranked.left, ranked.passes
         for block in left.batches.blocks():

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from batchwright.errors import PlanError
 from batchwright.plan_source import as_source, kept
 from batchwright.planner import Planner
 from batchwright.plans import Plan, has_pieces
-from batchwright.resume import Course, Position, chart, read_position
+from batchwright.resume import Course, Position, chart, read_position, warn_of_repeated
 from batchwright.torch.data.pack_collator import PackCollator
 from batchwright.torch.data.pad_collator import PadCollator
 from batchwright.torch.data.ranks import placed
@@ -173,16 +172,7 @@ class PlanBatchSampler:
         moved_on = course is not None and course.epoch != self.epoch and not consumed
         if course is None or self._loaded is not None or moved_on:
             course = chart(self._source, self._upcoming(), self.world_size)
-        try:
-            batches = operator.index(consumed)
-        except TypeError:
-            batches = -1
-        if not 0 <= batches <= len(course):
-            raise PlanError(
-                f"state_after({consumed!r}): this pass has {len(course)} batches for this rank. "
-                "Count the batches that the loop consumed since it began."
-            )
-        return self._state(course, batches)
+        return self._state(course, consumed)
 
     def load_state_dict(self, state: State, *, planned_by: Planner | Plan | None = None) -> None:
         """Make the next iterator go on where a state was saved, in that state's epoch.
@@ -242,12 +232,7 @@ class PlanBatchSampler:
             if repeated and course.plan is not None:
                 self._has_warned = True
                 if not source.is_alike(course.plan):
-                    warnings.warn(
-                        f"epoch {self.epoch} is repeated, with the same batches. Call "
-                        "set_epoch(epoch) before each epoch; or, where the same batches are "
-                        "wanted, give one plan, planner(0), in place of the planner.",
-                        stacklevel=3,
-                    )
+                    warn_of_repeated(self.epoch, stacklevel=3)
             self._passes += 1
         return course, rank
 
