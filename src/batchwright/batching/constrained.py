@@ -18,6 +18,7 @@ from batchwright.batching.packers import best_fit_decreasing, next_fit, pack_col
 from batchwright.batching.packing import Packing
 from batchwright.batching.stretches import Sizes, spread, spread_sequence
 from batchwright.batching.token_budget import TokenBudget
+from batchwright.batching.visits import Visits, lists_of, parts_of, stops_of
 from batchwright.constraints import Constraints
 from batchwright.errors import BudgetError
 from batchwright.layout import Layout, Padded, Shape
@@ -26,9 +27,6 @@ from batchwright.order.pools import Kept
 from batchwright.oversize import Items
 from batchwright.typing import Batching, FloatArray, IntArray, Order, Oversize
 from batchwright.units import Units, as_units, refuse_draws
-
-_FULL = 8
-"""Batches of a list of samples at least, about: one of them is less full."""
 
 _DRAWS = 2
 """Drafts that are counted where they differ."""
@@ -51,28 +49,6 @@ def constrained(
         refuse_draws(order)
         items = as_units(items, constraints, batching.layout, batching.oversize)
     return Constrained.of(batching, constraints, items), items
-
-
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """What an epoch visits, in random sequence, or in that of an order which binds it."""
-
-    lengths: IntArray  # int64[m] or [m, k]
-    segments: IntArray  # int64[m]: batches of different ones are never mixed
-    keys: IntArray | None  # int64[m], from 0; -1: none
-    sizes: IntArray | None  # int64[m], samples of each. None: one
-
-    def take(self, which: IntArray) -> Draws:
-        """Return some of them."""
-        return Draws(
-            self.lengths[which],
-            self.segments[which],
-            None if self.keys is None else self.keys[which],
-            None if self.sizes is None else self.sizes[which],
-        )
-
-    def __len__(self) -> int:
-        return len(self.lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,20 +152,20 @@ class Constrained:
         pool = np.repeat(np.arange(borders.size - 1), np.diff(borders))
         order = shuffled(np.arange(pool.size), request.rng)
         items, pool = pools.members[order], pool[order]
-        draws, shapes = self._draws(request, items, pool)
-        batch = self._placed(draws, items, request)
+        visits, shapes = self._draws(request, items, pool)
+        batch = self._placed(visits, items, request)
         by_batch = sorted_by(pool, batch)
         starts = np.flatnonzero(np.diff(batch[by_batch], prepend=-1))
         offsets = np.append(starts, batch.size)
         borders = np.searchsorted(pool[by_batch[starts]], np.arange(borders.size))
         keys = None
         if not isinstance(self.batching, FixedSize):
-            keys = self._keys(draws.take(by_batch), offsets)
+            keys = self._keys(visits.take(by_batch), offsets)
         return Draft(items[by_batch], offsets, borders, keys, shapes)
 
     def _draws(
         self, request: Request, items: IntArray, pool: IntArray
-    ) -> tuple[Draws, tuple[Shape, ...] | None]:
+    ) -> tuple[Visits, tuple[Shape, ...] | None]:
         lengths = request.lengths[items].astype(np.int64, copy=False)
         segments, shapes = pool, None
         if self.within is not None:
@@ -202,7 +178,7 @@ class Constrained:
         if isinstance(self.batching, Buckets):
             layout, _ = self.batching.layout_for(self._whole(request))
             shapes = layout.shapes
-        return Draws(lengths, segments, keys, sizes), shapes
+        return Visits(lengths, segments, keys, sizes), shapes
 
     def _whole(self, request: Request) -> Request:
         """Return the request with the length of every sample: one for each of an item's."""
@@ -210,13 +186,13 @@ class Constrained:
             return request
         return replace(request, lengths=np.repeat(request.lengths, self.sizes, axis=0))
 
-    def _keys(self, draws: Draws, offsets: IntArray) -> FloatArray:
+    def _keys(self, visits: Visits, offsets: IntArray) -> FloatArray:
         """Return about the token-weighted mean log-length of each batch, float64[b]."""
-        tokens = totals(draws.lengths).astype(np.float64)
-        if draws.sizes is not None and self.layout.kind == "packed":  # of a sample of the group
-            weights, tokens = tokens, tokens / draws.sizes
+        tokens = totals(visits.lengths).astype(np.float64)
+        if visits.sizes is not None and self.layout.kind == "packed":  # of a sample of the group
+            weights, tokens = tokens, tokens / visits.sizes
         else:
-            weights = tokens if draws.sizes is None else tokens * draws.sizes
+            weights = tokens if visits.sizes is None else tokens * visits.sizes
         both = np.stack((weights * logs(tokens), weights))
         sums = np.add.reduceat(both, offsets[:-1], axis=1)
         found: FloatArray = sums[0] / sums[1]
@@ -224,47 +200,47 @@ class Constrained:
 
     # -- Free samples ----------------------------------------------------------------------------
 
-    def _placed(self, draws: Draws, items: IntArray, request: Request) -> IntArray:
-        """Return the batch of each draw, int64[m]."""
+    def _placed(self, visits: Visits, items: IntArray, request: Request) -> IntArray:
+        """Return the batch of each visit, int64[m]."""
         batching, rng = self.batching, request.rng
         is_packed = isinstance(batching, Packing)
-        lists = draws
-        if draws.keys is not None and (is_packed or draws.sizes is not None):
-            lists = replace(draws, segments=_lists(draws, self._shares(draws, request), rng))
+        lists = visits
+        if visits.keys is not None and (is_packed or visits.sizes is not None):
+            lists = replace(visits, segments=lists_of(visits, self._shares(visits, request), rng))
         batch = self._packed(lists, request) if is_packed else self._padded(lists, request)
         for again in (True, False):
-            clashing = np.flatnonzero(self._clash(batch, draws, items))
+            clashing = np.flatnonzero(self._clash(batch, visits, items))
             if not clashing.size:
                 break
             used = int(batch.max()) + 1
             if not again:  # groups of several keys
                 batch[clashing] = used + np.arange(clashing.size)
                 break
-            rest = draws.take(clashing)
-            rest = replace(rest, segments=_lists(rest, None, rng))
+            rest = visits.take(clashing)
+            rest = replace(rest, segments=lists_of(rest, None, rng))
             batch[clashing] = used + (
                 self._packed(rest, request) if is_packed else self._padded(rest, request)
             )
         return batch
 
-    def _shares(self, draws: Draws, request: Request) -> FloatArray:
-        """Return about what each draw takes of a batch, float64[m]."""
+    def _shares(self, visits: Visits, request: Request) -> FloatArray:
+        """Return about what each visit takes of a batch, float64[m]."""
         if isinstance(self.batching, Packing):
-            taken, capacities, _ = self._taken(draws)
+            taken, capacities, _ = self._taken(visits)
             shares: FloatArray = taken / capacities
             return shares if shares.ndim == 1 else shares.max(axis=1)
-        if draws.lengths.ndim == 1 or isinstance(self.batching, FixedSize | Buckets):
-            allowed = self._limits(draws, request)[1]
+        if visits.lengths.ndim == 1 or isinstance(self.batching, FixedSize | Buckets):
+            allowed = self._limits(visits, request)[1]
         else:
-            allowed = self.layout.rows_allowed(draws.lengths)  # type: ignore[attr-defined]
-        return (1.0 if draws.sizes is None else draws.sizes) / allowed
+            allowed = self.layout.rows_allowed(visits.lengths)  # type: ignore[attr-defined]
+        return (1.0 if visits.sizes is None else visits.sizes) / allowed
 
-    def _clash(self, batch: IntArray, draws: Draws, items: IntArray) -> npt.NDArray[np.bool_]:
-        """Say which draws have a key that an earlier one in their batch has."""
+    def _clash(self, batch: IntArray, visits: Visits, items: IntArray) -> npt.NDArray[np.bool_]:
+        """Say which visits have a key that an earlier one in their batch has."""
         clashes = np.zeros(batch.size, dtype=np.bool_)
-        if draws.keys is None:
+        if visits.keys is None:
             return clashes
-        draw, keys = self._all_keys(items, draws.keys)
+        draw, keys = self._all_keys(items, visits.keys)
         into = batch[draw]
         order = sorted_by(into, keys)
         keys, into = keys[order], into[order]
@@ -272,40 +248,40 @@ class Constrained:
         clashes[draw[order[1:][same]]] = True
         return clashes
 
-    def _padded(self, draws: Draws, request: Request) -> IntArray:
+    def _padded(self, visits: Visits, request: Request) -> IntArray:
         """Cut samples from long to short."""
         batching = self.batching
-        if isinstance(batching, TokenBudget) and draws.lengths.ndim == 2:
-            return self._in_strips(draws, request)
-        like, allowed = self._limits(draws, request)
-        segments = draws.segments
-        if isinstance(batching, Buckets) and draws.lengths.ndim == 2:  # a shape holds only its own
+        if isinstance(batching, TokenBudget) and visits.lengths.ndim == 2:
+            return self._in_strips(visits, request)
+        like, allowed = self._limits(visits, request)
+        segments = visits.segments
+        if isinstance(batching, Buckets) and visits.lengths.ndim == 2:  # a shape holds only its own
             segments = segments * (int(like.max()) + 1) + like
-        if draws.sizes is not None:
-            large = draws.sizes > allowed
+        if visits.sizes is not None:
+            large = visits.sizes > allowed
             if isinstance(batching, Buckets) and large.any():
                 place = int(np.argmax(large))
                 raise BudgetError(
-                    f"Buckets: no shape holds a group of {draws.sizes[place]} samples, the longest "
-                    f"of {draws.lengths[place].tolist()} tokens: its shape has {allowed[place]} "
+                    f"Buckets: no shape holds a group of {visits.sizes[place]} samples, the longest "
+                    f"of {visits.lengths[place].tolist()} tokens: its shape has {allowed[place]} "
                     "rows. Raise max_tokens, use fewer shapes, or TokenBudget."
                 )
-            allowed = np.maximum(allowed, draws.sizes)
+            allowed = np.maximum(allowed, visits.sizes)
         order = sorted_by(segments, like.max(initial=0) - like)
         found = np.empty_like(order)
         sizes = Sizes(
             like[order],
             allowed[order],
             segments[order],
-            None if draws.keys is None else draws.keys[order],
-            None if draws.sizes is None else draws.sizes[order],
+            None if visits.keys is None else visits.keys[order],
+            None if visits.sizes is None else visits.sizes[order],
         )
         found[order] = spread(sizes, request.rng)
         return found
 
-    def _limits(self, draws: Draws, request: Request) -> tuple[IntArray, IntArray]:
+    def _limits(self, visits: Visits, request: Request) -> tuple[IntArray, IntArray]:
         """Return the length that each sample is batched as, and the samples of such a batch."""
-        batching, lengths = self.batching, draws.lengths
+        batching, lengths = self.batching, visits.lengths
         if isinstance(batching, FixedSize):
             ones = np.ones(len(lengths), dtype=np.int64)
             return ones, ones * batching.batch_size
@@ -318,18 +294,18 @@ class Constrained:
         like = batching.like(lengths, phase)
         return like, batching.limit(like)
 
-    def _in_strips(self, draws: Draws, request: Request) -> IntArray:
+    def _in_strips(self, visits: Visits, request: Request) -> IntArray:
         """Cut samples of several lengths, one segment after the other."""
         layout = self.layout
         assert isinstance(layout, Padded)  # noqa: S101 -- that of a TokenBudget
         multiple = self.batching.batch_size_multiple_of  # type: ignore[attr-defined]
-        found, used = np.empty(len(draws), dtype=np.int64), 0
-        for own in _parts(draws.segments):
+        found, used = np.empty(len(visits), dtype=np.int64), 0
+        for own in parts_of(visits.segments):
             ids, sizes = cut_strips(
-                draws.lengths, own, layout, request.rng, multiple, sizes=draws.sizes
+                visits.lengths, own, layout, request.rng, multiple, sizes=visits.sizes
             )
-            if draws.keys is not None and draws.sizes is None:
-                near, keys = draws.lengths[ids], draws.keys[ids]
+            if visits.keys is not None and visits.sizes is None:
+                near, keys = visits.lengths[ids], visits.keys[ids]
                 batch = spread_sequence(near, keys, layout.rows_allowed, request.rng)
             else:
                 batch = np.repeat(np.arange(sizes.size), sizes)
@@ -337,18 +313,18 @@ class Constrained:
             used += int(batch.max()) + 1
         return found
 
-    def _packed(self, draws: Draws, request: Request) -> IntArray:
+    def _packed(self, visits: Visits, request: Request) -> IntArray:
         """Fill rows, one segment after the other."""
         batching, rng = self.batching, request.rng
-        taken, capacities, most = self._taken(draws)
-        found, used = np.empty(len(draws), dtype=np.int64), 0
+        taken, capacities, most = self._taken(visits)
+        found, used = np.empty(len(visits), dtype=np.int64), 0
         if batching.method == "next_fit":  # type: ignore[attr-defined]
-            order = np.argsort(draws.segments, kind="stable")
-            stops = _stops(draws.segments[order], None)
+            order = np.argsort(visits.segments, kind="stable")
+            stops = stops_of(visits.segments[order], None)
             ends = next_fit(taken[order], capacities, max_samples=most, stops=stops)
             found[order] = np.repeat(np.arange(ends.size - 1), np.diff(ends))
             return found
-        for own in _parts(draws.segments):
+        for own in parts_of(visits.segments):
             rows = taken[own]
             if (rows.sum(axis=0) <= capacities).all() and (most is None or own.size <= most):
                 found[own] = used
@@ -372,14 +348,14 @@ class Constrained:
                 used += int(placed.max()) + 1
         return found
 
-    def _taken(self, draws: Draws) -> tuple[IntArray, IntArray, int | None]:
-        """Return what draws take of a row, the capacities, and the most samples of a row."""
+    def _taken(self, visits: Visits) -> tuple[IntArray, IntArray, int | None]:
+        """Return what visits take of a row, the capacities, and the most samples of a row."""
         batching = self.batching
         assert isinstance(batching, Packing)  # noqa: S101 -- who calls has looked
-        taken = batching.layout.rounded(batching.taken(draws.lengths).astype(np.int64))
+        taken = batching.layout.rounded(batching.taken(visits.lengths).astype(np.int64))
         capacities, most = batching.whole, batching.max_samples
-        if draws.sizes is not None and most is not None:  # samples are counted as tokens are
-            taken = np.column_stack((taken, draws.sizes))
+        if visits.sizes is not None and most is not None:  # samples are counted as tokens are
+            taken = np.column_stack((taken, visits.sizes))
             capacities, most = np.append(capacities, most), None
         return taken, capacities, most
 
@@ -390,14 +366,14 @@ class Constrained:
         items, batching = request.pools.members, self.batching
         if isinstance(batching, Buckets):
             batching.count(request)  # raises: it rearranges samples
-        draws, _ = self._draws(request, items, np.zeros_like(items))
-        entries = None if draws.keys is None else self._all_keys(items, draws.keys)
-        stops = _stops(draws.segments, entries)
+        visits, _ = self._draws(request, items, np.zeros_like(items))
+        entries = None if visits.keys is None else self._all_keys(items, visits.keys)
+        stops = stops_of(visits.segments, entries)
         if isinstance(batching, Packing):
-            taken, capacities, most = self._taken(draws)
+            taken, capacities, most = self._taken(visits)
             offsets = next_fit(taken, capacities, max_samples=most, stops=stops)
             return Draft.of_sequence(request, items, offsets)
-        lengths, multiple = draws.lengths, 1
+        lengths, multiple = visits.lengths, 1
         if isinstance(batching, FixedSize):
             lengths = np.ones_like(items)
         if isinstance(batching, TokenBudget):
@@ -405,12 +381,12 @@ class Constrained:
         if isinstance(batching, TokenBudget) and lengths.ndim == 2:
             layout = batching.layout
             sizes = cut_sequence(
-                lengths, layout.rows_allowed, multiple, stops=stops, sizes=draws.sizes
+                lengths, layout.rows_allowed, multiple, stops=stops, sizes=visits.sizes
             )
         else:
-            _, allowed = self._limits(replace(draws, lengths=lengths), request)
+            _, allowed = self._limits(replace(visits, lengths=lengths), request)
             sizes = cut_sequence(
-                lengths, lambda _: allowed, multiple, stops=stops, sizes=draws.sizes
+                lengths, lambda _: allowed, multiple, stops=stops, sizes=visits.sizes
             )
         return Draft.of_sequence(request, items, offsets_of(sizes))
 
@@ -423,51 +399,3 @@ class Constrained:
             many = np.searchsorted(of_item, items, side="right") - begins
             place, keys = np.repeat(place, many), listed[ranges(begins, many)]
         return place[keys >= 0], keys[keys >= 0]
-
-
-def _lists(draws: Draws, shares: FloatArray | None, rng: np.random.Generator) -> IntArray:
-    """Part segments into lists, in which keys come as seldom as can be; return that of each draw.
-
-    With `shares`, what each draw takes of a batch, lists fill several batches, or each is less than
-    one whatever is done. Without, no key comes twice in a list.
-    """
-    keys, segments = draws.keys, draws.segments
-    assert keys is not None  # noqa: S101 -- who calls has looked
-    _, segments = np.unique(segments, return_inverse=True)
-    order = sorted_by(segments, keys + 1)  # of equal ones in the random sequence of the draws
-    own_keys, own = keys[order], segments[order]
-    starts = np.flatnonzero((np.diff(own_keys, prepend=-2) != 0) | (np.diff(own, prepend=-1) != 0))
-    counts = np.diff(starts, append=own.size)
-    most = np.ones(int(own[-1]) + 1, dtype=np.int64)
-    np.maximum.at(most, own[starts], np.where(own_keys[starts] >= 0, counts, 1))
-    lists = most
-    if shares is not None:
-        batches = np.bincount(segments, shares)
-        few = np.minimum(most, np.maximum(batches // _FULL, 1).astype(np.int64))
-        lists = np.where(most >= batches, most, few)
-    begins = (random_bits(rng, starts.size) >> np.uint64(2)).view(np.int64)
-    copy = np.arange(own.size) - np.repeat(starts, counts) + np.repeat(begins, counts)
-    found = np.empty_like(own)
-    found[order] = own * int(lists.max()) + copy % lists[own]
-    return found
-
-
-def _parts(segments: IntArray) -> list[IntArray]:
-    """Return the draws of each segment."""
-    order = np.argsort(segments, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(segments[order])) + 1)
-
-
-def _stops(segments: IntArray, entries: tuple[IntArray, IntArray] | None) -> IntArray:
-    """Return where a batch that begins at each place of a sequence has to end, int64[m]."""
-    size = segments.size
-    starts = np.flatnonzero(np.diff(segments, prepend=-1))
-    stops = np.repeat(np.append(starts[1:], size), np.diff(starts, append=size))
-    if entries is not None:
-        place, keys = entries
-        order = np.lexsort((place, keys))
-        again = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-        following = np.full(size, size)
-        np.minimum.at(following, place[order[again]], place[order[again + 1]])
-        stops = np.minimum(stops, np.minimum.accumulate(following[::-1])[::-1])
-    return stops
