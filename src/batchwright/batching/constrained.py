@@ -262,8 +262,8 @@ class Constrained:
             if isinstance(batching, Buckets) and large.any():
                 place = int(np.argmax(large))
                 raise BudgetError(
-                    f"Buckets: no shape holds a group of {visits.sizes[place]} samples, the longest "
-                    f"of {visits.lengths[place].tolist()} tokens: its shape has {allowed[place]} "
+                    f"Buckets: no shape holds a group of {visits.sizes[place]} samples, the "
+                    f"longest of {visits.lengths[place].tolist()} tokens: its shape has {allowed[place]} "
                     "rows. Raise max_tokens, use fewer shapes, or TokenBudget."
                 )
             allowed = np.maximum(allowed, visits.sizes)

@@ -36,10 +36,10 @@ class Visits:
 
 
 def lists_of(visits: Visits, shares: FloatArray | None, rng: np.random.Generator) -> IntArray:
-    """Part segments into lists, in which keys come as seldom as can be; return that of each visit.
+    """Part segments into lists in which keys come as seldom as can be; return each visit's list.
 
-    With `shares`, what each visit takes of a batch, lists fill several batches, or each is less than
-    one whatever is done. Without, no key comes twice in a list.
+    With `shares`, what each visit takes of a batch, a list fills several batches, or less than one
+    where that is unavoidable. Without, no key comes twice in a list.
     """
     keys, segments = visits.keys, visits.segments
     assert keys is not None  # noqa: S101 -- who calls has looked
