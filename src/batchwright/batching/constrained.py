@@ -263,8 +263,8 @@ class Constrained:
                 place = int(np.argmax(large))
                 raise BudgetError(
                     f"Buckets: no shape holds a group of {visits.sizes[place]} samples, the "
-                    f"longest of {visits.lengths[place].tolist()} tokens: its shape has {allowed[place]} "
-                    "rows. Raise max_tokens, use fewer shapes, or TokenBudget."
+                    f"longest of {visits.lengths[place].tolist()} tokens: its shape has "
+                    f"{allowed[place]} rows. Raise max_tokens, use fewer shapes, or TokenBudget."
                 )
             allowed = np.maximum(allowed, visits.sizes)
         order = sorted_by(segments, like.max(initial=0) - like)
