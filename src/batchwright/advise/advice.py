@@ -63,15 +63,13 @@ FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
 
 _LOOP = """\
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanBatchSampler, Precision, windows
-from torch.utils.data import DataLoader
+from batchwright.torch import PadCollator, PlanLoader, Precision, windows
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
-sampler = PlanBatchSampler(planner)
-loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=PadCollator({collate}))
+loader = PlanLoader(dataset, planner, collate_fn=PadCollator({collate}))
 precision = {precision}
 for epoch in range(EPOCHS):
-    sampler.set_epoch(epoch)
+    loader.set_epoch(epoch)
     for window in windows(loader):  # the batches of one update
         with precision.update(model, optimizer, weight=window.tokens, clip=1.0) as update:
             for batch in window:
