@@ -380,3 +380,21 @@ def broken(
                 if members & set(batch) and not members <= set(batch)
             ]
     return found
+
+
+def budgets(
+    lengths: Sequence[int], batch_size: int | None, max_tokens: int | None
+) -> tuple[int, int, int]:
+    """A budget, tokens an update, and a batch size; outliers do not decide them."""
+    longest_first = sorted(lengths, reverse=True)
+    size = len(lengths)
+    p99 = longest_first[0 if size == 1 else max(1, size // 100)]
+    usual = min(longest_first[size // 1000], 4 * p99)
+    if max_tokens is None:
+        max_tokens = min(8 * usual, sum(min(each, usual) for each in lengths) // 50)
+        max_tokens = max(usual, max_tokens)
+        if batch_size is not None:
+            max_tokens = min(batch_size, size) * usual
+    if batch_size is None:
+        batch_size = max(1, max_tokens // usual)
+    return max_tokens, max(1, round(min(batch_size, size) * sum(lengths) / size)), batch_size

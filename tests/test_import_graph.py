@@ -15,6 +15,7 @@ FLOORS = [
     {
         *(
             "batches",
+            "budgets",
             "constraints",
             "costs",
             "placement",

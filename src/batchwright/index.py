@@ -76,7 +76,7 @@ class LengthIndex:
             PlanError: If the file cannot be written.
         """
         array = _narrowed(as_lengths(lengths))
-        values, counts = _histogram(array)
+        values, counts = counted(array)
         dtype = np.dtype("<u4" if array.size <= 1 << 32 else "<u8")
         hashed = lengths.fingerprint if isinstance(lengths, Lengths) else fingerprint(array)
         if path is None:
@@ -215,16 +215,21 @@ def _narrowed(lengths: LengthArray) -> LengthArray:
     return lengths.astype(np.uint16) if is_small and lengths.itemsize > 2 else lengths
 
 
-def _histogram(lengths: LengthArray) -> tuple[IntArray, IntArray]:
-    """Count samples of each length, from long to short."""
+def counted(lengths: LengthArray) -> tuple[IntArray, IntArray]:
+    """Count samples of each length, from long to short: two int64[r]. O(n).
+
+    Example:
+        >>> counted(np.array([3, 5, 3, 2]))
+        (array([5, 3, 2]), array([1, 2, 1]))
+    """
     longest = int(lengths.max())
     if longest > max(1 << 22, lengths.size):  # sparse: a table of all lengths would be larger
         values, counts = np.unique(lengths.astype(np.int64), return_counts=True)
         return values[::-1].copy(), counts[::-1].astype(np.int64)
     table = np.zeros(longest + 1, dtype=np.int64)
     for block in _blocks(lengths):
-        counted = np.bincount(block)
-        table[: counted.size] += counted
+        found = np.bincount(block.astype(np.int64, copy=False))
+        table[: found.size] += found
     values = np.flatnonzero(table)[::-1]
     return values, table[values]
 
