@@ -38,6 +38,7 @@ FLOORS = [
             "refitting",
             "resume",
             "sharding",
+            "sizing",
             "tracing",
             "units",
             "updates",

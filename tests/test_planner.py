@@ -93,7 +93,11 @@ def test_resizing_keeps_the_tokens_of_an_update():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "give either max_tokens or batching, got neither"),
+        ({}, "give max_tokens, batching, or the batch_size of today, got none"),
+        ({"batch_size": 0}, "batch_size=0: expected an integer of at least 1"),
+        ({"batch_size": 2, "accumulate": 2, "step_tokens": 50}, "Give one"),
+        ({"batch_size": 2, "max_tokens": 9, "batching": bw.FixedSize(2)}, "got both"),
+        ({"batch_size": 2, "world_size": 0}, "world_size=0: expected an integer of at least 1"),
         (
             {"max_tokens": 9, "batching": bw.FixedSize(2)},
             "give either max_tokens or batching, got both",

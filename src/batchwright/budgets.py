@@ -33,7 +33,7 @@ class Budgets:
     """
 
     max_tokens: int  # of a batch, padding included
-    step_tokens: int  # of an update of one batch: the batch size times the mean length
+    step_tokens: int  # of an update of one batch: batch size × mean length
     batch_size: int  # as given; or how many samples of usual length the budget holds
     assumed: bool  # whether no batch size was given
     usual: int  # the usual length
@@ -42,6 +42,16 @@ class Budgets:
     longest: int
     num_longer: int  # samples longer than max_tokens
     num_samples: int
+    num_tokens: int
+
+    @property
+    def for_all(self) -> int:
+        """The budget, or the longest sample where that is longer."""
+        return max(self.max_tokens, self.longest)
+
+    def tokens_of(self, batches: int) -> int:
+        """Return the tokens of an update of so many batches, as they are on average."""
+        return _mean_tokens(self.batch_size * batches, self.num_samples, self.num_tokens)
 
     @property
     def share_longer(self) -> float:
@@ -89,7 +99,7 @@ def suggest(
     else:
         values, counts = counted(totals(as_lengths(lengths, columns=True)))
     num_samples, longest = int(counts.sum()), int(values[0])
-    tokens = int((values * counts).sum())
+    num_tokens = int((values * counts).sum())
     p99 = _without(values, counts, max(num_samples // 100, min(1, num_samples - 1)))
     p999 = _without(values, counts, num_samples // 1000)
     usual = min(p999, _TAIL * p99)
@@ -101,7 +111,7 @@ def suggest(
     rows = max(1, max_tokens // usual) if batch_size is None else batch_size
     return Budgets(
         max_tokens=max_tokens,
-        step_tokens=max(1, round(min(rows, num_samples) * tokens / num_samples)),
+        step_tokens=_mean_tokens(rows, num_samples, num_tokens),
         batch_size=rows,
         assumed=batch_size is None,
         usual=usual,
@@ -110,7 +120,12 @@ def suggest(
         longest=longest,
         num_longer=int(counts[values > max_tokens].sum()),
         num_samples=num_samples,
+        num_tokens=num_tokens,
     )
+
+
+def _mean_tokens(rows: int, num_samples: int, num_tokens: int) -> int:
+    return max(1, round(min(rows, num_samples) * num_tokens / num_samples))
 
 
 def _without(values: IntArray, counts: IntArray, left_out: int) -> int:

@@ -89,7 +89,7 @@ Remove empty samples, or count them as 1.
             "Reduce several columns to one, for example by their sum or maximum."
         )
     if not array.size:
-        raise LengthsError("lengths are empty, expected at least one sample.")
+        raise LengthsError("lengths are empty, expected one for each sample.")
     if array.dtype.kind == "f":
         array = _whole_numbers(array)
     if array.dtype.kind not in "iu":

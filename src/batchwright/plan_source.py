@@ -1,5 +1,6 @@
 """Where a sampler's plans come from: a planner, or one plan for every epoch."""
 
+import copy
 import operator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -7,10 +8,10 @@ import numpy as np
 
 from batchwright.batching.custom import described, rebuilt
 from batchwright.errors import BatchwrightError, PlanError
-from batchwright.planner import Planner, complete, constraints_of, is_alike, replanned
+from batchwright.planner import Planner
 from batchwright.plans import Plan, has_pieces
 from batchwright.sharding import share
-from batchwright.typing import IntArray, Last, LengthArray
+from batchwright.typing import Batching, IntArray, Last, LengthArray
 from batchwright.without import without_samples
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class PlannerSource:
 
     def __init__(self, planner: Planner) -> None:
         self.left_out = planner.left_out
-        self._planner = planner = complete(planner)
+        self._planner = planner = _complete(planner)
         self._sized = {planner.world_size: planner}
         self._made: tuple[tuple[int, int, int, int], Plan] | None = None
         self._spread: tuple[object, Spread] | None = None  # of the lengths, once it is asked for
@@ -37,7 +38,7 @@ class PlannerSource:
             "step_tokens": None if planner.step_tokens is None else int(planner.step_tokens),
             "last": planner.last,
         }
-        if constraints := constraints_of(planner):
+        if constraints := _constraints_of(planner):
             self.settings["constraints"] = constraints
 
     @property
@@ -59,7 +60,7 @@ class PlannerSource:
             return self
         batching = rebuilt(settings["batching"])
         try:
-            planner = replanned(
+            planner = _replanned(
                 self._planner,
                 batching=batching,
                 step_tokens=settings["step_tokens"],
@@ -99,7 +100,7 @@ class PlannerSource:
     def is_alike(self, plan: Plan) -> bool:
         """Check whether other epochs have the same plan, as in validation."""
         planner = self._for(plan.origin.world_size)
-        return is_alike(planner, planner(plan.origin.epoch))
+        return _is_alike(planner, planner(plan.origin.epoch))
 
     def spread(self, plan: Plan) -> "Spread | None":
         """Measure how long samples are, as a plan of this source cuts them. O(n), then kept."""
@@ -191,3 +192,56 @@ def as_source(plans: Planner | Plan) -> PlanSource:
         f"PlanBatchSampler got a {type(plans).__name__}, expected a Planner (a new plan every "
         "epoch) or a Plan (the same batches every epoch)."
     )
+
+
+def _replanned(
+    planner: Planner, *, batching: Batching, step_tokens: int | None, last: Last
+) -> Planner:
+    """Make a planner of the same lengths, order and seed with other settings."""
+    index = planner._index  # noqa: SLF001 -- sorted already
+    kept = planner._constraints  # noqa: SLF001 -- checked already
+    return Planner(
+        planner.lengths if index is None else index,
+        batching=batching,
+        order=planner.order,
+        seed=planner.seed,
+        step_tokens=step_tokens,
+        cost=planner.cost,
+        last=last,
+        within=None if kept is None else kept.within,
+        unique=None if kept is None else kept.unique,
+        together=None if kept is None else kept.together,
+    )
+
+
+def _constraints_of(planner: Planner) -> dict[str, str]:
+    """Return a hash of each constraint that the batches of a planner keep.
+
+    Example:
+        >>> list(_constraints_of(Planner([3, 5], max_tokens=10, unique=["a", "b"])))
+        ['unique']
+    """
+    kept = planner._constraints  # noqa: SLF001 -- read only here
+    return {} if kept is None else kept.described()
+
+
+def _complete(planner: Planner) -> Planner:
+    """Return a planner of the same epochs that leaves no samples out by name."""
+    if not planner.left_out.size:
+        return planner
+    other = copy.copy(planner)
+    other.left_out = planner.left_out[:0]
+    return other
+
+
+def _is_alike(planner: Planner, plan: Plan) -> bool:
+    """Say whether a planner makes the same plan of another epoch, as for validation.
+
+    Example:
+        >>> from batchwright.order import Sequential
+        >>> planner = Planner([5, 3, 8], max_tokens=10, order=Sequential())
+        >>> _is_alike(planner, planner(0))
+        True
+    """
+    epoch = plan.origin.epoch
+    return planner(epoch - 1 if epoch else 1).identity() == plan.identity()

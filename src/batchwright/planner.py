@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright._random import generator, shuffled
-from batchwright.batching import Draft, TokenBudget
-from batchwright.batching.custom import BatchingFunction, as_batching
+from batchwright.batching import Draft
+from batchwright.batching.custom import BatchingFunction
 from batchwright.epochs import Counted, Epochs, Laid, Room
-from batchwright.errors import BudgetError, PlanError
+from batchwright.errors import PlanError
 from batchwright.functions import Functions, Sized, is_by_length
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
@@ -25,6 +25,7 @@ from batchwright.lengths import Lengths, totals
 from batchwright.order import Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan, frozen
+from batchwright.sizing import sized
 from batchwright.typing import (
     Batching,
     Cost,
@@ -60,10 +61,13 @@ class Planner:
         max_tokens: Short for ``batching=TokenBudget(max_tokens)``.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or any
             function ``(order, lengths, rng) → Plan``.
+        batch_size: Samples that a batch holds at present, on each rank. An update keeps its present
+            tokens: `step_tokens` is set for that, unless given. Without `max_tokens` and
+            `batching`, the budget is what such batches take, and every sample fits.
         order: Which samples, in what sequence.
         seed: Zero or larger.
         world_size: Ranks that share each update.
-        accumulate: Batches of one update on each rank.
+        accumulate: Batches of one update on each rank; beside `batch_size`, also at present.
         step_tokens: Aim at this many real tokens an update, by choosing `accumulate`. It is a
             setting of the optimizer; the budget of the batching is one of memory.
         cost: What balance between ranks is measured in: ``"padded"``, ``"quadratic"`` (squared
@@ -89,9 +93,9 @@ class Planner:
 
     Raises:
         LengthsError: If the lengths are not positive whole numbers, [n].
-        BudgetError: If neither or both of `max_tokens` and `batching` are given, a sample alone
-            or a group that stays together exceeds the budget and no policy was chosen, or settings
-            contradict one another.
+        BudgetError: If `max_tokens` and `batching` are both given, or neither and no `batch_size`;
+            a sample alone or a group that stays together exceeds the budget and no policy was
+            chosen; or settings contradict one another.
         PlanError: If an order is none, would hold no sample, too few for one update under
             ``last="drop"``, or does not keep the groups of `together` whole.
 
@@ -99,14 +103,17 @@ class Planner:
         >>> planner = Planner([5, 3, 8, 2, 7, 1], max_tokens=10, world_size=2)
         >>> len(planner), len(planner(0)), len(planner(1))
         (4, 4, 4)
+        >>> len(Planner([5, 3, 8, 2, 7, 1], batch_size=2))
+        3
     """
 
     def __init__(
         self,
-        lengths: IntoLengths,
+        lengths: IntoLengths = (),  # an error, rather than Python's bare one
         *,
         max_tokens: int | None = None,
         batching: Batching | BatchingFunction | None = None,
+        batch_size: int | None = None,
         order: Order | None = None,
         seed: int = 0,
         world_size: int = 1,
@@ -118,25 +125,9 @@ class Planner:
         unique: npt.ArrayLike | None = None,
         together: npt.ArrayLike | None = None,
     ) -> None:
-        if max_tokens is not None and batching is None:
-            batching = TokenBudget(max_tokens)
-        elif max_tokens is not None or batching is None:
-            given = "neither" if batching is None else "both"
-            raise BudgetError(
-                f"give either max_tokens or batching, got {given}. For example, "
-                "Planner(lengths, max_tokens=16_384)."
-            )
-        if step_tokens is not None and accumulate is not None:
-            raise BudgetError(
-                "accumulate and step_tokens both say how large an update is. Give one."
-            )
-        self.batching = as_batching(batching)
         self.order: Order = Shuffle() if order is None else as_order(order)
         self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
         self.cost = check_cost(cost)
-        self.step_tokens = (
-            None if step_tokens is None else whole_number(None, "step_tokens", step_tokens)
-        )
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
         self._index = lengths if isinstance(lengths, LengthIndex) else None
@@ -149,6 +140,15 @@ class Planner:
                 known = Lengths(known.array.copy())
             self.lengths, self.num_samples = known.array, len(known.array)
         self._fingerprint = known.fingerprint
+        self.batching, self.step_tokens = sized(
+            known,
+            max_tokens=max_tokens,
+            batching=batching,
+            batch_size=batch_size,
+            step_tokens=step_tokens,
+            world_size=world_size,
+            accumulate=accumulate,
+        )
         self.left_out = np.empty(0, dtype=np.int64)
         self._constraints = _constraints(within, unique, together, self.num_samples)
         self._functions = self._made_functions(known)
@@ -450,64 +450,12 @@ def _constraints(
     return Constraints.of(within, unique, together, num_samples)
 
 
-def replanned(
-    planner: Planner, *, batching: Batching, step_tokens: int | None, last: Last
-) -> Planner:
-    """Make a planner of the same lengths, order and seed with other settings."""
-    index = planner._index  # noqa: SLF001 -- sorted already
-    kept = planner._constraints  # noqa: SLF001 -- checked already
-    return Planner(
-        planner.lengths if index is None else index,
-        batching=batching,
-        order=planner.order,
-        seed=planner.seed,
-        step_tokens=step_tokens,
-        cost=planner.cost,
-        last=last,
-        within=None if kept is None else kept.within,
-        unique=None if kept is None else kept.unique,
-        together=None if kept is None else kept.together,
-    )
-
-
-def constraints_of(planner: Planner) -> dict[str, str]:
-    """Return a hash of each constraint that the batches of a planner keep.
-
-    Example:
-        >>> list(constraints_of(Planner([3, 5], max_tokens=10, unique=["a", "b"])))
-        ['unique']
-    """
-    kept = planner._constraints  # noqa: SLF001 -- read only here
-    return {} if kept is None else kept.described()
-
-
-def complete(planner: Planner) -> Planner:
-    """Return a planner of the same epochs that leaves no samples out by name."""
-    if not planner.left_out.size:
-        return planner
-    other = copy.copy(planner)
-    other.left_out = planner.left_out[:0]
-    return other
-
-
-def is_alike(planner: Planner, plan: Plan) -> bool:
-    """Say whether a planner makes the same plan of another epoch, as for validation.
-
-    Example:
-        >>> from batchwright.order import Sequential
-        >>> planner = Planner([5, 3, 8], max_tokens=10, order=Sequential())
-        >>> is_alike(planner, planner(0))
-        True
-    """
-    epoch = plan.origin.epoch
-    return planner(epoch - 1 if epoch else 1).identity() == plan.identity()
-
-
 def plan(
-    lengths: IntoLengths,
+    lengths: IntoLengths = (),
     *,
     max_tokens: int | None = None,
     batching: Batching | BatchingFunction | None = None,
+    batch_size: int | None = None,
     order: Order | None = None,
     seed: int = 0,
     epoch: int = 0,
@@ -530,6 +478,7 @@ def plan(
         lengths,
         max_tokens=max_tokens,
         batching=batching,
+        batch_size=batch_size,
         order=order,
         seed=seed,
         world_size=world_size,

@@ -7,9 +7,9 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer
 
 from batchwright.batching import Packing, TokenBudget
+from batchwright.budgets import suggest
 from batchwright.errors import PlanError
 from batchwright.integrations.transformers.reading import lengths_of
-from batchwright.lengths import totals
 from batchwright.order import Sequential
 from batchwright.planner import Planner
 
@@ -82,8 +82,8 @@ def made_planner(
         raise PlanError(f"max_tokens={max_tokens}, pack={pack}: give one of them.")
     args, lengths = trainer.args, lengths_of(trainer, trainer.train_dataset)
     rows = args.per_device_train_batch_size if batch_size is None else batch_size
-    sums = totals(lengths)
-    budget = max_tokens or rows * int(sums.max())
+    budgets = suggest(lengths, batch_size=rows)
+    budget = max_tokens or budgets.for_all
     batching: Any = TokenBudget(budget)
     if pack is not None or joins:
         batching = Packing(pack or budget)
@@ -96,8 +96,8 @@ def made_planner(
     if is_given:
         update: Any = {"accumulate": args.gradient_accumulation_steps}
     else:
-        samples = rows * args.gradient_accumulation_steps * args.world_size
-        update = {"step_tokens": max(1, round(samples * float(sums.mean())))}
+        batches = args.gradient_accumulation_steps * args.world_size
+        update = {"step_tokens": budgets.tokens_of(batches)}
     options = {"batching": batching, "order": order, "seed": seed}
     return Planner(lengths, world_size=args.world_size, **options, **update)
 

@@ -79,9 +79,9 @@ def use_plan(
         max_tokens: The budget of a batch, padding included, where no planner is given.
         batch_size: Samples that a batch holds at present; None: `per_device_train_batch_size`.
             Where neither planner, `max_tokens` nor `pack` is given, the budget is what such batches
-            may take at most, and an update keeps its present number of tokens: the
-            trainer's `gradient_accumulation_steps` is set for that. With `max_tokens` or `pack`,
-            `batch_size` only sets the tokens of an update.
+            of samples of usual length take, and of the longest at least one; and an update keeps
+            its present number of tokens: the trainer's `gradient_accumulation_steps` is set for
+            that. With `max_tokens` or `pack`, `batch_size` only sets the tokens of an update.
         pack: Pack documents into rows of this many tokens, without padding, by a `PackCollator`.
             For models that keep packed documents apart; others are refused.
         collator: In place of the trainer's, for training.

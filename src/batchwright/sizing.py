@@ -1,0 +1,60 @@
+"""How large batches and updates are, from what the user gave of it."""
+
+from __future__ import annotations
+
+from batchwright._checks import whole_number
+from batchwright.batching import TokenBudget
+from batchwright.batching.custom import BatchingFunction, as_batching
+from batchwright.errors import BudgetError
+from batchwright.typing import Batching, IntoLengths
+
+
+def sized(
+    lengths: IntoLengths,
+    *,
+    max_tokens: int | None,
+    batching: Batching | BatchingFunction | None,
+    batch_size: int | None,
+    step_tokens: int | None,
+    world_size: int,
+    accumulate: int | None,
+) -> tuple[Batching, int | None]:
+    """Return the batching, and the tokens of an update; see `Planner`.
+
+    Raises:
+        BudgetError: If settings are missing, or contradict one another.
+
+    Example:
+        >>> sized([4, 6], max_tokens=None, batching=None, batch_size=1, step_tokens=None,
+        ...       world_size=2, accumulate=None)[1]
+        10
+    """
+    if max_tokens is not None and batching is not None:
+        raise BudgetError(
+            "give either max_tokens or batching, got both. For example, "
+            "Planner(lengths, max_tokens=16_384)."
+        )
+    if step_tokens is not None:
+        step_tokens = whole_number(None, "step_tokens", step_tokens)
+        if accumulate is not None:
+            raise BudgetError(
+                "accumulate and step_tokens both say how large an update is. Give one."
+            )
+    if batch_size is not None:
+        from batchwright.budgets import suggest  # few programs need it
+
+        budgets = suggest(lengths, batch_size=batch_size)
+        if batching is None and max_tokens is None:
+            max_tokens = budgets.for_all
+        if step_tokens is None:
+            ranks = whole_number(None, "world_size", world_size)
+            slots = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
+            step_tokens = budgets.tokens_of(ranks * slots)
+    if max_tokens is not None:
+        batching = TokenBudget(max_tokens)
+    if batching is None:
+        raise BudgetError(
+            "give max_tokens, batching, or the batch_size of today, got none of them. For example, "
+            "Planner(lengths, max_tokens=16_384) or Planner(lengths, batch_size=32)."
+        )
+    return as_batching(batching), step_tokens

@@ -1,0 +1,86 @@
+"""`Planner(lengths, batch_size=32)`: what a user has now, without the padding."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import batchwright as bw
+from tests.strategies import columns, lengths
+
+LENGTHS = np.random.default_rng(0).lognormal(3, 0.75, 3_000).astype(np.int64) + 1
+
+
+@given(
+    values=lengths() | columns(),
+    longest=st.sampled_from([None, 10**5]),
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 3),
+    accumulate=st.none() | st.integers(1, 3),
+)
+def test_no_sample_is_lost_and_updates_keep_their_tokens(
+    values, longest, batch_size, world_size, accumulate
+):
+    values = values.astype(np.int64)
+    if longest is not None:
+        values[len(values) // 2] = longest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of samples that are too few for the ranks
+        planner = bw.Planner(
+            values, batch_size=batch_size, world_size=world_size, accumulate=accumulate
+        )
+        plan = planner(0)
+    assert not plan.dropped
+    assert sorted(set(plan.indices.tolist())) == list(range(len(values)))
+    sums = values.sum(axis=1) if values.ndim == 2 else values
+    rows = min(batch_size * world_size * (accumulate or 1), len(values))
+    assert abs(planner.step_tokens - rows * sums.mean()) <= 0.5
+    assert planner.batching.max_tokens >= sums.max()
+    if accumulate is not None:
+        assert planner.accumulate == accumulate
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("accumulate", [None, 4])
+def test_there_are_as_many_updates_as_now(world_size, accumulate):
+    planner = bw.Planner(LENGTHS, batch_size=16, world_size=world_size, accumulate=accumulate)
+    stats = planner(0).stats(LENGTHS)
+    assert stats.num_steps == math.ceil(3_000 / (16 * world_size * (accumulate or 1)))
+    assert stats.efficiency > 0.97
+    assert planner.accumulate == (accumulate or 1)
+
+
+def test_a_budget_beside_the_batch_size_stays():
+    planner = bw.Planner(LENGTHS, batch_size=64, max_tokens=500)
+    stats = planner(0).stats(LENGTHS)
+    assert planner.batching == bw.TokenBudget(500)
+    assert stats.num_steps == round(3_000 / 64)
+    assert planner.accumulate > 2
+
+
+def test_a_batching_or_the_tokens_of_an_update_beside_the_batch_size_stay():
+    packing = bw.Planner(LENGTHS, batch_size=64, batching=bw.Packing(500))
+    assert packing.batching == bw.Packing(500)
+    assert packing.step_tokens == round(64 * LENGTHS.mean())
+    assert bw.Planner(LENGTHS, batch_size=64, step_tokens=700).step_tokens == 700
+
+
+def test_an_index_is_planned_as_its_lengths_are():
+    index = bw.LengthIndex.build(LENGTHS)
+    assert bw.Planner(index, batch_size=32)(1) == bw.Planner(LENGTHS, batch_size=32)(1)
+    assert bw.plan(LENGTHS, batch_size=32, epoch=1) == bw.Planner(LENGTHS, batch_size=32)(1)
+
+
+def test_other_ranks_keep_the_tokens_of_an_update():
+    planner = bw.Planner(LENGTHS, batch_size=16, world_size=4, accumulate=2)
+    alone = planner.resized(1)
+    assert len(alone) // alone.accumulate == len(planner) // 8
+
+
+def test_lengths_that_are_missing_are_asked_for():
+    for planning in (bw.plan, bw.Planner):
+        with pytest.raises(bw.errors.LengthsError, match="lengths are empty"):
+            planning(max_tokens=10)
