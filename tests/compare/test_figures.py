@@ -11,7 +11,7 @@ from scipy import stats
 from batchwright.compare import result_file
 from batchwright.compare.arm import Evaluation, Spent
 from batchwright.compare.comparison import Comparison
-from batchwright.compare.figures import difference, ratio, reached, summarize
+from batchwright.compare.figures import difference, ratio, summarize
 from batchwright.compare.race import Outcome, Settings
 from batchwright.compare.strategy import DENSE
 from batchwright.errors import SourceError
@@ -49,15 +49,6 @@ def test_the_interval_is_students():
     assert (same.low, same.high) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_target_is_reached_between_evaluations(sign):
-    seen = [Evaluation(100 * i, 10.0 * i, sign * m) for i, m in enumerate([5.0, 4.0, 4.5, 2.0])]
-    assert reached(seen, sign * 4.5, sign=sign).seconds == 5.0
-    assert reached(seen, sign * 3.0, sign=sign).tokens == pytest.approx(260)
-    assert reached(seen, sign * 6.0, sign=sign).seconds == 0.0
-    assert reached(seen, sign * 1.0, sign=sign) is None
-
-
 def outcome(name, seconds, metrics, *, worst=80):
     points = tuple(
         Evaluation(1_000 * i // (len(metrics) - 1), seconds * i / (len(metrics) - 1), metric)
@@ -80,27 +71,23 @@ def test_a_metric_that_is_no_number_has_no_figures(odd, who):
     assert len(learning_section(facts | {"summary": plain_facts(found)}).rows) == 2
 
 
-def test_a_target_is_reached_after_a_metric_that_is_no_number():
-    for odd in (float("nan"), float("inf")):
-        seen = [Evaluation(0, 0.0, odd), Evaluation(100, 10.0, 3.0)]
-        assert reached(seen, 4.0).seconds == 10.0
-
-
 def test_a_summary_is_beside_the_first_strategy():
     task = make_task()
     runs = [
         [
             outcome("plain", 20.0, [5, 4, 3]),
-            outcome("planned", 10.0, [5, 3, 2]),
+            outcome("planned", 10.0, [5, 4, 3]),
             outcome(DENSE, 8.0, [5, 5, 5]),
         ]
     ] * 2
     plain, planned, dense = summarize(runs, task)
     assert (plain.speed.mean, planned.speed.mean) == pytest.approx((1.0, 2.0))
     assert planned.of_limit.mean == pytest.approx(0.8)
-    assert planned.time.mean == pytest.approx(5 / 20)
-    assert planned.tokens.mean == pytest.approx(0.5)
-    assert planned.gain.mean == 1.0
+    assert planned.time.mean == pytest.approx(10 / 20)
+    assert planned.tokens.mean == 1.0
+    assert planned.gain.mean == 0.0
+    assert (planned.held, planned.never, planned.touched) == (2, 0, None)
+    assert planned.improved == plain.improved == pytest.approx(1.75)  # smoothed
     assert planned.padding == pytest.approx(0.2)
     assert planned.worst_batch == 1.0
     assert (dense.time, dense.metric, dense.never) == (None, None, 0)
@@ -111,7 +98,32 @@ def test_a_target_that_some_run_never_reached_has_no_time():
     good = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 3, 2])]
     bad = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 5, 4])]
     planned = summarize([good, bad], task)[1]
-    assert (planned.time, planned.never) == (None, 1)
+    assert (planned.time, planned.held, planned.never) == (None, 1, 1)
+
+
+def test_a_target_that_was_reached_and_lost_again_has_no_time():
+    task = make_task()
+    first = [8, 7, 6, 5, 4.5, 4, 4]
+    runs = [[outcome("plain", 20.0, first), outcome("planned", 20.0, [8, 5, 3, 3, 5, 6, 7])]] * 2
+    planned = summarize(runs, task)[1]
+    assert (planned.time, planned.held, planned.never) == (None, 0, 0)
+    assert planned.touched.mean < 0.6
+    assert len(planned.touched.values) == 2
+
+
+def test_a_baseline_that_failed_sets_no_target():
+    task = make_task()
+    failed = dataclasses.replace(outcome("plain", 20.0, [5, 4, 3]), metric=None, failed_after=3)
+    planned = summarize([[failed, outcome("planned", 20.0, [5, 4, 3])]], task)[1]
+    assert (planned.time, planned.held, planned.never) == (None, 0, 0)
+
+
+def test_a_target_that_only_the_baseline_missed_has_no_time():
+    task = make_task()
+    runs = [[outcome("plain", 20.0, [5, 4, 4]), outcome("planned", 20.0, [5, 3, 2])]]
+    plain, planned = summarize(runs, task, target=3.0)
+    assert (plain.held, plain.never) == (0, 1)
+    assert (planned.time, planned.held, planned.never) == (None, 1, 0)
 
 
 def test_where_higher_is_better_a_gain_is_upwards():
@@ -119,10 +131,13 @@ def test_where_higher_is_better_a_gain_is_upwards():
     runs = [[outcome("plain", 20.0, [0.1, 0.5, 0.8]), outcome("planned", 20.0, [0.1, 0.8, 0.9])]]
     planned = summarize(runs, task)[1]
     assert planned.gain.mean == pytest.approx(0.1)
-    assert planned.time.mean == pytest.approx(0.5)
+    assert planned.time.mean < 0.9
+    assert planned.improved > 0
 
 
-@pytest.mark.parametrize("change", [{"metric": "3"}, {"speed": 1.0}, {"never": None}])
+@pytest.mark.parametrize(
+    "change", [{"metric": "3"}, {"speed": 1.0}, {"never": None}, {"held": True}]
+)
 def test_a_summary_of_wrong_types_is_refused_despite_a_valid_checksum(tmp_path, change):
     task = make_task()
     runs = [[outcome("plain", 10.0, [5.0, 3.0]), outcome("planned", 5.0, [5.0, 3.0])]]

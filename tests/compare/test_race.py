@@ -149,6 +149,32 @@ def test_an_arm_that_has_not_reached_the_target_trains_longer():
     assert len(run.arms[0].evaluations) == 5 + 4
 
 
+FALLS = [8.0, 6.0, 5.0, 4.4, 4.0, 3.8, 3.6, 3.5, 3.4]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "longer"),
+    [
+        (FALLS, False),
+        ([*FALLS[:3], 3.0, *([5.0] * 12)], True),  # one good evaluation is no arrival
+        ([*FALLS[:5], 3.0, 3.0, 5.0, 5.0], False),  # reached, if not held
+    ],
+)
+def test_only_an_arm_whose_smoothed_metric_has_not_arrived_trains_longer(metrics, longer):
+    made = {}
+
+    def evaluate(model):
+        place = [arm.model for arm in run.arms].index(model)
+        made[place] = made.get(place, 0) + 1
+        return (FALLS, metrics)[place][made[place] - (place == 0)]
+
+    run = race(make_task(evaluate=evaluate), ("plain", "planned"), evaluations=8)
+    for _ in run.turns():
+        pass
+    assert run.arms[0].progress == 1
+    assert run.arms[1].progress == (1.25 if longer else 1)
+
+
 def test_a_loss_that_is_no_number_any_more_ends_that_arm_only():
     class Explodes(NoDropout):
         def forward(self, tokens):

@@ -240,7 +240,7 @@ def _times_as_fast(first: Outcome, other: Outcome, sign: float) -> list[float]:
 
     An arm that never reaches a level counts as reaching it at its end, which is never faster.
     """
-    from batchwright.compare.figures import reached
+    from batchwright.compare.arrivals import reached
 
     best = sign * np.minimum.accumulate([sign * each.metric for each in first.evaluations])
     found = []

@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.compare.arm import Evaluation
+from batchwright.compare.arrivals import Arrival, Target, arrival, target_of
 from batchwright.compare.race import Outcome
 from batchwright.compare.strategy import DENSE
 from batchwright.compare.task import Task
@@ -45,9 +45,12 @@ class Summary:
     seconds: float  # of a run, mean
     metric: float | None  # at the end of a run, mean. None: not measured, or not finite
     gain: Interval | None  # how much better that is than the first strategy's; above 0 is better
-    time: Interval | None  # until the target, over the first strategy's. None: never, in some run
+    improved: float | None  # how much better it became over a run, smoothed: mean. None: unknown
+    time: Interval | None  # to the target, over the first strategy's. None: not held in some run
     tokens: Interval | None  # the same in tokens
-    never: int  # runs that never reached the target
+    held: int  # runs that reached the target, and held it until their end
+    never: int  # runs that never reached it
+    touched: Interval | None  # time over the first's, of the runs that reached it and lost it again
     failed: int  # runs whose loss became NaN or infinite
 
 
@@ -56,29 +59,10 @@ def summarize(
 ) -> list[Summary]:
     """Summarize runs of at least one seed: each strategy over all seeds, beside the first.
 
-    `target` is the metric whose time is measured. None: the first arm's final one, in each run.
+    `target` is the metric whose time is measured. None: the first arm's final one, in each run. It
+    counts where it is reached and held: see `batchwright.compare.arrivals`.
     """
     return [_summary(place, runs, task, target) for place in range(len(runs[0]))]
-
-
-def reached(
-    evaluations: Sequence[Evaluation], target: float, *, sign: float = 1.0
-) -> Evaluation | None:
-    """Return when a metric was first reached, interpolated between evaluations; None if never.
-
-    `sign` is -1 where higher is better.
-    """
-    before: Evaluation | None = None
-    for each in evaluations:
-        if math.isfinite(each.metric) and sign * each.metric <= sign * target:
-            if before is None or not math.isfinite(before.metric):
-                return each
-            share = (before.metric - target) / (before.metric - each.metric)
-            tokens = before.tokens + share * (each.tokens - before.tokens)
-            seconds = before.seconds + share * (each.seconds - before.seconds)
-            return Evaluation(round(tokens), seconds, target)
-        before = each
-    return None
 
 
 def ratio(values: Sequence[float], others: Sequence[float]) -> Interval:
@@ -120,18 +104,20 @@ def _summary(
     has_metric = not is_dense and bool(np.isfinite(metrics).all())
     peaks = np.array([[each.peak_bytes for each in of] for of in (own, first)], dtype=np.float64)
     has_peaks = bool(np.isfinite(peaks).all())
-    arrivals = [  # of this arm and of the first one, in runs that have a target
-        [reached(each.evaluations, wanted, sign=task.sign) for each in (mine, theirs)]
-        for mine, theirs in zip(own, first, strict=True)
-        if (wanted := theirs.metric if target is None else target) is not None and not is_dense
+    improvements = [] if is_dense else [_target(each, task) for each in own]
+    targets = [None if is_dense else _target(each, task, target) for each in first]
+    found = [
+        [_arrival(each, of, task) for each, of in zip(arms, targets, strict=True)]
+        for arms in (own, first)
     ]
-    seconds, spent = (
-        np.array([[getattr(each, what, np.nan) for each in pair] for pair in arrivals])
-        .reshape(-1, 2)
-        .T
-        for what in ("seconds", "tokens")
-    )
-    has_times = seconds.shape[1] == len(runs) and bool((seconds > 0).all())
+    both = [
+        (mine, its)
+        for mine, its in zip(*found, strict=True)
+        if mine and its and min(mine.seconds, its.seconds, mine.tokens, its.tokens) > 0
+    ]
+    held = [pair for pair in both if pair[0].held and pair[1].held]
+    lost = [pair for pair in both if not pair[0].held]
+    is_held = len(held) == len(runs)
     return Summary(
         name=own[0].name,
         precision=own[0].precision,
@@ -147,12 +133,40 @@ def _summary(
         seconds=fmean(each.spent.seconds for each in own),
         metric=float(metrics[0].mean()) if has_metric else None,
         gain=difference(*(-task.sign * metrics)) if has_metric else None,
-        time=ratio(*seconds) if has_times else None,
-        tokens=ratio(*spent) if has_times else None,
-        never=0 if is_dense else len(runs) - int(np.isfinite(seconds[0]).sum()),
+        improved=_mean([None if of is None else of.improved for of in improvements]),
+        time=_over(held, "seconds") if is_held else None,
+        tokens=_over(held, "tokens") if is_held else None,
+        held=sum(each is not None and each.held for each in found[0]),
+        never=sum(
+            of is not None and each is None for each, of in zip(found[0], targets, strict=True)
+        ),
+        touched=_over(lost, "seconds") if lost else None,
         failed=sum(each.failed_after is not None for each in own),
     )
 
 
 def _speeds(outcomes: Sequence[Outcome]) -> list[float]:
     return [each.spent.tokens / each.spent.seconds for each in outcomes]
+
+
+def _target(first: Outcome, task: Task, wanted: float | None = None) -> Target | None:
+    """Return the target of a run; None: its first arm failed, or is not at its end."""
+    seen = () if first.metric is None else first.evaluations
+    return target_of(seen, tokens=first.spent.tokens, sign=task.sign, wanted=wanted)
+
+
+def _arrival(outcome: Outcome, target: Target | None, task: Task) -> Arrival | None:
+    if target is None:
+        return None
+    return arrival(outcome.evaluations, target, tokens=outcome.spent.tokens, sign=task.sign)
+
+
+def _over(pairs: Sequence[tuple[Arrival, Arrival]], what: str) -> Interval:
+    """Compare what arms and the first ones had spent when they arrived."""
+    ours, theirs = ([getattr(each, what) for each in of] for of in zip(*pairs, strict=True))
+    return ratio(ours, theirs)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return fmean(known) if known and len(known) == len(values) else None

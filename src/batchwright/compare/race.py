@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from batchwright._checks import keep_whole
 from batchwright.compare.arm import Arm, Evaluation, Spent
+from batchwright.compare.arrivals import arrival, target_of
 from batchwright.compare.probes import Facts, audited, peak_bytes
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
@@ -170,12 +171,15 @@ class Race:
         return arm.progress / DENSE_SHARE if arm.dense else arm.progress
 
     def _is_behind(self, arm: Arm) -> bool:
-        target = self.settings.target
-        target = self._metric(self.arms[0]) if target is None else target
-        if arm.dense or arm.has_failed or target is None:
+        first, sign, wanted = self.arms[0], self.task.sign, self.settings.target
+        if arm.dense or arm.has_failed or arm.progress >= 1 + self.settings.longer:
             return False
-        best = min(self.task.sign * each.metric for each in arm.evaluations)
-        return best > self.task.sign * target and arm.progress < 1 + self.settings.longer
+        seen = [] if first.has_failed else first.evaluations
+        tokens = [(each.ended or each.spent).tokens for each in (first, arm)]
+        target = target_of(seen, tokens=tokens[0], sign=sign, wanted=wanted)
+        if target is None:
+            return False
+        return arrival(arm.evaluations, target, tokens=tokens[1], sign=sign) is None
 
     def _metric(self, arm: Arm) -> float | None:
         every = self.settings.evaluations

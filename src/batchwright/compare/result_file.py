@@ -27,7 +27,7 @@ from batchwright.errors import SourceError
 from batchwright.lengths import fingerprint
 from batchwright.typing import State
 
-FORMAT = 2
+FORMAT = 3
 
 _STATE = 2  # format of states: those of other formats are not resumed
 

@@ -162,6 +162,8 @@ def arrival(each: Facts) -> str:
     """Write how long a strategy needed to the target, or in how many runs it did not reach it."""
     if each["time"] is not None:
         return interval(each["time"])
+    if each.get("touched"):
+        return f"{interval(each['touched'])}, not held"
     if not each["never"]:
         return ""
     runs = len(each["speed"]["values"])
