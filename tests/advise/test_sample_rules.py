@@ -18,7 +18,7 @@ from batchwright.advise import (
     profile_groups,
     profile_labels,
 )
-from batchwright.advise.rules import SELF_PACED_GAIN as GAIN
+from batchwright.advise.rules.labels import SELF_PACED_GAIN as GAIN
 from batchwright.compare.figures import ratio
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
@@ -57,10 +57,10 @@ def labels_with(**estimate):
 @pytest.mark.parametrize(
     ("estimate", "verdict", "said"),
     [
-        ({}, "use", "About 30% of the labels are wrong (25.0% to 35.0%)"),
-        ({"rate": 0.2, "low": 0.15}, "cannot tell", "known to help from 20% on"),
+        ({}, "use", "About 30.0 % of the labels are wrong (25.0 % to 35.0 %)"),
+        ({"rate": 0.2, "low": 0.15}, "cannot tell", "known to help where a fifth"),
         ({"rate": 0.02, "low": 0.0, "high": 0.04}, "do not use", "little to leave out"),
-        ({"is_trusted": False, "doubt": "too weak"}, "cannot tell", "At most 35%"),
+        ({"is_trusted": False, "doubt": "too weak"}, "cannot tell", "At most 35.0 %"),
         (
             {"is_trusted": False, "doubt": "too weak", "high": 0.9},
             "cannot tell",
@@ -101,7 +101,7 @@ def test_contradicting_labels_are_reported_and_leave_the_verdict_open(data):
     for labels in (labels_with(rate=0.0, low=0.0, high=0.01), profile_labels(LABELS)):
         found = advice("self-paced", data, labels=labels, duplicates=duplicates)
         assert found.verdict == "cannot tell"
-        assert "at least 30 of 400 (7.5%) are wrong" in found.why
+        assert "at least 30 of 400 (7.5 %) are wrong" in found.why
 
 
 @pytest.mark.parametrize(

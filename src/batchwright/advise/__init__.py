@@ -3,9 +3,17 @@
 from batchwright.advise.advice import FRAMEWORKS, Advice, Gain, configuration, snippet
 from batchwright.advise.data_profile import DataProfile, profile_data
 from batchwright.advise.duplicates import Duplicates, first_of_each, profile_duplicates
-from batchwright.advise.machine import Hardware, ModelProfile, profile_hardware, profile_model
+from batchwright.advise.evidence import Evidence
+from batchwright.advise.headline import Headline, headline
+from batchwright.advise.machine import (
+    Hardware,
+    ModelProfile,
+    Range,
+    profile_hardware,
+    profile_model,
+)
 from batchwright.advise.noise_estimate import NoiseEstimate
-from batchwright.advise.rules import RULES, Evidence, advise
+from batchwright.advise.rules import RULES, advise
 from batchwright.advise.sample_profiles import (
     Group,
     GroupProfile,
@@ -16,7 +24,7 @@ from batchwright.advise.sample_profiles import (
     profile_samples,
 )
 from batchwright.advise.task_evidence import Found, Price, examine_task, price_trials
-from batchwright.advise.trials import LearningTrial, SpeedTrial
+from batchwright.advise.trials import LearningTrial, SpeedTrial, Untried
 
 __all__ = [
     "FRAMEWORKS",
@@ -30,17 +38,21 @@ __all__ = [
     "Group",
     "GroupProfile",
     "Hardware",
+    "Headline",
     "LabelProfile",
     "LearningTrial",
     "ModelProfile",
     "NoiseEstimate",
     "Price",
+    "Range",
     "SampleProfiles",
     "SpeedTrial",
+    "Untried",
     "advise",
     "configuration",
     "examine_task",
     "first_of_each",
+    "headline",
     "price_trials",
     "profile_data",
     "profile_duplicates",

@@ -27,8 +27,11 @@ class Gain:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is worth a change: the lower end counts, if there is one."""
-        return "use" if (self.ratio if self.low is None else self.low) >= WORTH else "do not use"
+        """Whether it is worth a change: all of the interval has to agree, if there is one."""
+        low, high = (self.ratio if end is None else end for end in (self.low, self.high))
+        if low >= WORTH:
+            return "use"
+        return "do not use" if high < WORTH else "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Advice:
 
     technique: str  # its name
     verdict: Verdict  # ``"use"``, ``"do not use"`` or ``"cannot tell"``
-    why: str  # the reason, in a sentence or two
+    why: str  # the reason, in a few sentences
     gain: Gain | None = None  # the expected gain. None: unknown
     settings: Mapping[str, Any] = field(default_factory=dict)  # by the names of the library
     untested: str = ""  # what was not looked at
     rule: str = ""  # name of the rule that gave the advice
     strategy: str = ""  # the technique as a part of the name of a strategy in `compare`
+    short: str = ""  # the reason in a line, after the technique's name
+    action: str = ""  # what to do, as it follows "you can": ``"switch to planned batches"``
 
 
 def configuration(advice: Sequence[Advice]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +16,8 @@ from batchwright.lengths import totals
 from batchwright.typing import Batch
 
 if TYPE_CHECKING:
+    import torch
+
     from batchwright.compare import Task
     from batchwright.compare.arm import Arm
 
@@ -24,7 +26,10 @@ T = TypeVar("T")
 WIDTHS: tuple[int, ...] = (128, 512, 2_048)
 """Rows and columns of the matrix products that are timed; the widest on a GPU only."""
 
-_ROUNDS = 7
+_REPETITIONS = 6
+_ROUNDS = 3  # of a repetition
+_AGREE = 2.0  # the largest of its measurements over the smallest, of a figure that is shown
+_DISTINCT = 1.05  # and how far all of them are from 1
 _LENGTHS = 4
 _SHAPES = 5
 
@@ -34,17 +39,31 @@ _UNKNOWN = 2**32
 
 
 @dataclass(frozen=True)
+class Range:
+    """The smallest and the largest of several measurements."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it as ``"1.4 – 2.1 ×"``."""
+        low, high = f"{self.low:.1f}", f"{self.high:.1f}"
+        return f"{low} ×" if low == high else f"{low} – {high} ×"
+
+
+@dataclass(frozen=True)
 class Hardware:
     """The device that torch would train on.
 
-    `speed_over_fp32` has for each type and width of a matrix product its speed, measured here.
+    `speed_over_fp32` has for each type and width of a matrix product its speed, measured here
+    several times. Widths are left out whose measurements do not agree.
     """
 
     device: str  # ``"cpu"`` or ``"cuda"``
     name: str  # of the CPU or GPU
     memory_bytes: int | None  # of the device. None: unknown
     cores: int | None  # of the CPU
-    speed_over_fp32: dict[str, dict[int, float]] = field(default_factory=dict)
+    speed_over_fp32: dict[str, dict[int, Range]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class ModelProfile:
 
 
 def profile_hardware() -> Hardware | None:
-    """Time small matrix products of each type, in turns, for about a second; None without torch."""
+    """Time small matrix products of each type, in turns, for a second; None without torch."""
     try:
         import torch
     except ImportError:
@@ -100,23 +119,57 @@ def profile_hardware() -> Hardware | None:
         types["fp16"] = torch.float16
     elif hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    speeds: dict[str, dict[int, float]] = {each: {} for each in types if each != "fp32"}
-    for width in widths:
-        generator = torch.Generator().manual_seed(0)
-        single = torch.randn(width, width, generator=generator).to(device)
-        operands = {each: single.to(dtype) for each, dtype in types.items()}
-        seconds: dict[str, list[float]] = {each: [] for each in types}
-        for _ in range(_ROUNDS):
-            for each, matrix in operands.items():
-                started = time.perf_counter()
-                for _ in range(max(1, 2**27 // width**3)):
-                    matrix @ matrix
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds[each].append(time.perf_counter() - started)
-        for each, found in speeds.items():
-            found[width] = float(np.median(np.divide(seconds["fp32"], seconds[each])))
+    speeds = _speeds(device, widths, types)
     return Hardware(device.type, name, memory, os.cpu_count(), speeds)
+
+
+def _speeds(
+    device: torch.device, widths: Sequence[int], types: Mapping[str, torch.dtype]
+) -> dict[str, dict[int, Range]]:
+    """Time products of all types and widths in turns, several times over."""
+    import torch
+
+    def seconds_of(matrix: torch.Tensor) -> float:
+        started = time.perf_counter()
+        for _ in range(max(1, 2**27 // len(matrix) ** 3)):
+            matrix @ matrix
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    random = torch.Generator().manual_seed(0)
+    singles = {width: torch.randn(width, width, generator=random).to(device) for width in widths}
+    others = [each for each in types if each != "fp32"]
+    found: dict[tuple[str, int], list[float]] = {(each, w): [] for each in others for w in widths}
+    for matrix in singles.values():  # what is done once
+        for dtype in types.values():
+            seconds_of(matrix.to(dtype))
+    for _ in range(_REPETITIONS):
+        for width, single in singles.items():
+            operands = {each: single.to(dtype) for each, dtype in types.items()}
+            spent = dict.fromkeys(types, 0.0)
+            for _ in range(_ROUNDS):
+                for each, matrix in operands.items():
+                    spent[each] += seconds_of(matrix)
+            for each in others:
+                found[each, width].append(spent["fp32"] / spent[each])
+    ranges = {place: agreeing(ratios) for place, ratios in found.items()}
+    return {
+        each: {w: known for w in widths if (known := ranges[each, w]) is not None}
+        for each in others
+    }
+
+
+def agreeing(ratios: Sequence[float]) -> Range | None:
+    """Return the range of repeated measurements; None if they do not agree which is faster.
+
+    Example:
+        >>> str(agreeing([1.4, 2.1, 1.9])), agreeing([0.9, 2.0]), agreeing([2.1, 22.4])
+        ('1.4 – 2.1 ×', None, None)
+    """
+    low, high = min(ratios), max(ratios)
+    is_clear = low >= _DISTINCT or high <= 1 / _DISTINCT
+    return Range(low, high) if is_clear and high <= _AGREE * low else None
 
 
 def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
+from batchwright.advise.evidence import Evidence
 from batchwright.advise.machine import profile_hardware, profile_model
-from batchwright.advise.rules import Evidence, advise
+from batchwright.advise.rules import advise
 from batchwright.advise.sample_profiles import profile_samples
 from batchwright.advise.trials import LearningTrial, run_learning_trials, run_trials
 from batchwright.errors import TaskError

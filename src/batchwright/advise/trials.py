@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean, harmonic_mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -56,6 +56,42 @@ class SpeedTrial:
 
 
 @dataclass(frozen=True)
+class Untried:
+    """Why a trial has no result, and what it would need."""
+
+    name: str  # of the trial
+    reason: Literal["time", "progress", "failure"]
+    needed: float | None = None  # the limit of all trials at which there is enough for this one
+    had: float | None = None  # the limit that there was
+    unit: Literal["seconds", "updates"] = "seconds"  # of both
+
+    @property
+    def cure(self) -> str:
+        """What to do about it, as a part of a sentence."""
+        if self.reason == "failure":
+            return "see why the loss is not finite"
+        if self.reason == "progress":
+            return "train for longer"
+        if self.needed is None:
+            return f"give the trials more: --{self.unit}"
+        return f"--{self.unit} {self.needed:.0f}"
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        if self.reason == "failure":
+            return "Its loss became NaN or infinite."
+        if self.reason == "progress":
+            return "The metric did not improve in these runs, so that nothing can be compared."
+        if self.needed is None or self.had is None:
+            return f"There was no time: {self.cure}."
+        unit = "s" if self.unit == "seconds" else "updates"
+        return (
+            f"There was no time: trials need about {self.needed:,.0f} {unit}, and had "
+            f"{self.had:,.0f} ({self.cure})."
+        )
+
+
+@dataclass(frozen=True)
 class LearningTrial:
     """How much sooner than the first strategy another one reached the same metrics."""
 
@@ -66,16 +102,22 @@ class LearningTrial:
     least: float  # over levels and runs
     most: float
     gain: float  # how much better its metric was after the same tokens; above 0 is better. Mean
+    held: bool = True  # whether it held the last of the metrics until the end, in every run
+    needed: float | None = None  # the limit of trials at which there are three runs, in seconds
 
     @property
     def verdict(self) -> Verdict:
         """Whether short runs show the strategy to be faster; a single run has to show more."""
+        found = self._of_times()
+        return "cannot tell" if found == "use" and not self.held else found
+
+    def _of_times(self) -> Verdict:
         gain = self.sooner
         if gain.low is None or gain.high is None:
             if gain.ratio >= ALONE and self.least >= WORTH:
                 return "use"
             return "do not use" if self.most < WORTH else "cannot tell"
-        if gain.ratio >= WORTH and gain.low >= 1.0:
+        if gain.ratio >= WORTH and gain.low > 1.0:
             return "use"
         return "do not use" if gain.high < WORTH else "cannot tell"
 

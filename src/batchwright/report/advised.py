@@ -101,7 +101,7 @@ def _machine(hardware: Hardware) -> Section:
         known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
     rows = [
         {"type": name}
-        | {f"at width {number(width)}": f"{ratio:.2f}" for width, ratio in each.items()}
+        | {f"at width {number(width)}": str(ratio) for width, ratio in each.items()}
         for name, each in hardware.speed_over_fp32.items()
     ]
     said = f"{hardware.device} ({', '.join(known)})."

@@ -1,0 +1,40 @@
+"""Everything that the rules of `advise` use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batchwright.advise.data_profile import DataProfile
+from batchwright.advise.duplicates import Duplicates
+from batchwright.advise.machine import Hardware, ModelProfile
+from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
+from batchwright.advise.trials import LearningTrial, SpeedTrial, Untried
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the rules use; None or empty where it is unknown.
+
+    `learning` has short runs of ``"curriculum"``, and of ``"half"`` and ``"twice"`` the tokens per
+    update, beside the best of the trials. `untried` says of them, and of ``"speed"``, why there is
+    no result.
+    """
+
+    data: DataProfile
+    hardware: Hardware | None = None
+    trials: Mapping[str, SpeedTrial] = field(default_factory=dict)  # by name of the strategy
+    difficulties: Sequence[str] = ()  # names of the scores that the task has
+    learning: Mapping[str, LearningTrial] = field(default_factory=dict)
+    model: ModelProfile | None = None
+    step_tokens: int | None = None  # of the task. None: there is no task
+    labels: LabelProfile | None = None
+    duplicates: Duplicates | None = None
+    groups: GroupProfile | None = None
+    epochs: int | None = None  # of the task
+    untried: Mapping[str, Untried] = field(default_factory=dict)
+
+    @property
+    def has_task(self) -> bool:
+        """Whether a task was given, not lengths alone."""
+        return self.step_tokens is not None

@@ -1,0 +1,129 @@
+"""The one sentence of `advise`: what to do, and what that is known to be worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batchwright._format import percent, plural
+from batchwright.advise.advice import Advice, Gain, Verdict, configuration
+from batchwright.advise.evidence import Evidence
+
+MOST = 2
+"""Techniques that a headline names."""
+
+_OF_SPEED = {"dynamic batching", "mixed precision"}
+_MEASURED = "measured here"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What to do, in a sentence, and what comes next."""
+
+    text: str  # a sentence that can be repeated
+    detail: str  # what it rests on, in a sentence
+    verdict: Verdict  # ``"do not use"``: nothing is worth a change
+    techniques: tuple[str, ...]  # those that it names
+    gain: Gain | None  # what these are worth together, if that is known
+    then: str  # what to do next, in a sentence. Empty: nothing
+
+
+def headline(evidence: Evidence, advice: Sequence[Advice]) -> Headline:
+    """Choose the sentence by verdicts and figures; `advice` is what `advise` made of the evidence.
+
+    Example:
+        >>> from batchwright.advise import advise, profile_data
+        >>> evidence = Evidence(profile_data([3, 5, 5, 60] * 50, max_tokens=120))
+        >>> headline(evidence, advise(evidence)).text.split(":")[0]
+        'Switch to planned batches'
+    """
+    used = [each for each in advice if each.verdict == "use"]
+    then = _next(evidence, advice)
+    if not used:
+        text, verdict = _of_nothing(evidence, advice)
+        return Headline(text, _rests_on(evidence), verdict, (), None, then)
+    named = used[:MOST]
+    actions = " and ".join(each.action for each in named)
+    more = f" (and {len(used) - MOST} more)" if len(used) > MOST else ""
+    known, gain = _worth(evidence, named)
+    text = f"{actions[0].upper()}{actions[1:]}{more}: {', '.join(known)}."
+    techniques = tuple(each.technique for each in named)
+    return Headline(text, _rests_on(evidence), "use", techniques, gain, then)
+
+
+def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain | None]:
+    """Say what the named techniques are worth; the gain is that of the first, or of both."""
+    said, gain = [], named[0].gain
+    of_speed = [each for each in named if each.technique in _OF_SPEED]
+    if any(each.technique == "dynamic batching" for each in named):
+        padding = [percent(1 - evidence.data.efficiency[kind]) for kind in ("plain", "planned")]
+        said.append(f"{' → '.join(padding)} padding")
+    trial = evidence.trials.get(configuration(of_speed))
+    measured = [each.gain for each in of_speed if each.gain and each.gain.origin == _MEASURED]
+    if measured:
+        together = measured[0] if trial is None or len(measured) == 1 else trial.speed
+        said.append(f"{times(together)} {together.of} on your task")
+        gain = together
+    for each in named:
+        if each.technique in _OF_SPEED:
+            continue
+        if each.gain is not None and each.gain.origin == _MEASURED:
+            said.append(f"{times(each.gain)} {each.gain.of} in short runs")
+        else:
+            said.append(each.short)
+    return said, gain
+
+
+def _of_nothing(evidence: Evidence, advice: Sequence[Advice]) -> tuple[str, Verdict]:
+    """Say why nothing is advised, and whether that is because nothing is worth a change."""
+    given = {each.technique: each for each in advice}
+    batching, precision = given["dynamic batching"], given["mixed precision"]
+    said = f"planned batches: {batching.short}"
+    if evidence.data.is_constant:
+        said = "all samples have the same length"
+    if evidence.has_task and not evidence.trials:
+        untried, need = evidence.untried.get("speed"), ""
+        if untried is not None and untried.needed is not None:
+            need = f", which need about {untried.needed:,.0f} {untried.unit}"
+        return f"No advice on speed yet: there was no time for trials{need}.", "cannot tell"
+    if batching.verdict == "cannot tell":
+        return f"No clear gain: {said}, too close to tell.", "cannot tell"
+    if not evidence.trials:
+        return f"Lengths alone show nothing worth a change: {said}.", "do not use"
+    tried = f"; {precision.short}" if precision.gain and precision.gain.origin == _MEASURED else ""
+    if precision.verdict == "cannot tell" and tried:
+        return f"No clear gain: {said}{tried}, too close to tell.", "cannot tell"
+    return f"Nothing here is worth a change: {said}{tried}.", "do not use"
+
+
+def _rests_on(evidence: Evidence) -> str:
+    if evidence.trials:
+        updates = min(trial.updates for trial in evidence.trials.values())
+        said = f"Measured on {plural(updates, 'update')} of each strategy"
+        runs = [trial.runs for trial in evidence.learning.values()]
+        return f"{said}, and on {plural(min(runs), 'short run')}." if runs else f"{said}."
+    return "Computed from the lengths; no speed was measured."
+
+
+def _next(evidence: Evidence, advice: Sequence[Advice]) -> str:
+    if not evidence.has_task:
+        return "To measure it on your job: batchwright new-task, then batchwright advise on that."
+    untried = evidence.untried.get("speed")
+    if untried is not None and not evidence.trials:
+        return f"To measure it: batchwright advise TASK {untried.cure}"
+    strategy = configuration(advice)
+    if strategy == "plain":
+        return ""
+    return f"To compare whole runs: batchwright compare TASK --strategies plain,{strategy}"
+
+
+def times(gain: Gain) -> str:
+    """Write a ratio in few digits, of which none contradicts it.
+
+    Example:
+        >>> [times(Gain(ratio, None, None, "")) for ratio in (1.04, 1.93, 12.3)]
+        ['1.04 ×', '1.9 ×', '12 ×']
+    """
+    ratio = gain.ratio
+    digits = 2 if 0.9 < ratio < 1.1 else 1 if ratio < 10 else 0
+    return f"{ratio:.{digits}f} ×"

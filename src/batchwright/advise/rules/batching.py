@@ -1,0 +1,133 @@
+"""Which samples share a batch."""
+
+from batchwright._format import interval
+from batchwright.advise.advice import WORTH, Advice
+from batchwright.advise.data_profile import NUM_SHAPES
+from batchwright.advise.evidence import Evidence
+from batchwright.advise.rules.wording import METRIC, denser, how_to_try, padding, says
+
+DENSE_MASKS = (2.0, 4.0)
+"""How many times as long rows as long as a budget took on CPUs, over planned batches."""
+
+
+def dynamic_batching(evidence: Evidence) -> Advice:
+    """Batches of similar lengths, as many samples as fit: use them where padding can be saved.
+
+    Source: the padding of plans of these lengths; with a task, the speed of both in turns.
+    """
+    data = evidence.data
+    if data.is_constant:
+        return _nothing_to_save()
+    if not {"plain", "planned"} <= set(data.efficiency):
+        return says(
+            "cannot tell", "cannot be planned", "These samples cannot be planned in this budget."
+        )
+    before, after = padding(data, "plain"), padding(data, "planned")
+    why = (
+        f"Random batches within {data.max_tokens:,} tokens are {before} padding, planned batches "
+        f"{after}"
+    )
+    if "grouped" in data.efficiency:
+        why += f", batches grouped by length as trainers do {padding(data, 'grouped')}"
+    why += "."
+    gain, untested = denser(data, "planned", "plain"), "the speed of your model"
+    verdict, short = gain.verdict, f"padding {before} → {after}"
+    if trial := evidence.trials.get("planned"):
+        gain, untested = trial.speed, METRIC
+        verdict = gain.verdict
+        speed = interval(gain.ratio, gain.low, gain.high)
+        why += f" On your task, planned batches train {speed} times as fast."
+        short += f", {gain.ratio:.2f} × the tokens per second"
+        if verdict == "cannot tell":
+            why += " Whether that is a gain cannot be told from so few updates."
+    elif evidence.has_task and verdict == "use":
+        untested += f" ({how_to_try(evidence, 'speed')})"
+    if verdict == "do not use":
+        kept = "too little to be worth a change"
+        why += f" That is {kept}." if gain.ratio < WORTH else ""
+        short = f"{short}: {kept}"
+    settings = {"batching": f"TokenBudget({data.max_tokens})"} if verdict != "do not use" else {}
+    return says(
+        *(verdict, short, why, gain, settings),
+        untested=untested,
+        strategy="planned",
+        action="switch to planned batches",
+    )
+
+
+def packing(evidence: Evidence) -> Advice:
+    """Several samples in a row without padding: for one fixed shape, with kernels for it.
+
+    Source: Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021,
+    arXiv:2107.02027. On CPUs, rows as long as a budget took 2 to 4 times as long as planned
+    batches, since attention masks are dense there.
+    """
+    data = evidence.data
+    if data.is_constant:
+        return _nothing_to_save()
+    if not {"packed", "planned"} <= set(data.efficiency):
+        why = "These samples cannot be packed into rows of this budget."
+        return says("cannot tell", "cannot be packed", why)
+    gain = denser(data, "packed", "planned")
+    packed, planned = padding(data, "packed"), padding(data, "planned")
+    why = f"Packed rows are {packed} padding, planned batches {planned}."
+    if gain.ratio < WORTH:
+        short = f"padding {packed}, planned {planned}: little to save"
+        why += " There is little left to save."
+        return says("do not use", short, why, gain if gain.ratio > 1 else None)
+    on_cpu = evidence.hardware is not None and evidence.hardware.device == "cpu"
+    least, most = DENSE_MASKS
+    if on_cpu:
+        why += (
+            " On a CPU, attention over packed rows needs a dense mask, and they took "
+            f"{least:g} to {most:g} times as long in our measurements."
+        )
+    if on_cpu and gain.ratio < least:
+        short = f"padding {planned} → {packed}, which dense masks on a CPU cost again"
+        why += f" {gain.ratio:.2f} times the share of real tokens does not make up for that."
+        return says("do not use", short, why)
+    why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
+    return says(
+        "cannot tell",
+        f"padding {planned} → {packed}, with kernels for variable lengths",
+        why,
+        gain,
+        {"batching": f"Packing({data.max_tokens})"},
+        untested="attention kernels for variable lengths",
+    )
+
+
+def static_shapes(evidence: Evidence) -> Advice:
+    """A few padded shapes: for compilers, which compile each shape anew.
+
+    Source: compilations equal the number of shapes, with torch.compile and JAX
+    (`python -m benchmarks.static_shapes`).
+    """
+    data = evidence.data
+    if data.is_constant:
+        return _nothing_to_save("All samples have the same length: there is one shape already.")
+    if "buckets" not in data.efficiency:
+        why = f"These samples do not fit into {NUM_SHAPES} shapes."
+        return says("cannot tell", f"do not fit into {NUM_SHAPES} shapes", why)
+    left = padding(data, "buckets")
+    why = f"{NUM_SHAPES} padded shapes leave {left} padding"
+    if "planned" in data.efficiency:
+        why += f", planned batches {padding(data, 'planned')}"
+    why += (
+        ". They help only if the model is compiled for each shape (JAX, or torch.compile without "
+        "dynamic shapes)."
+    )
+    return says(
+        "cannot tell",
+        f"{NUM_SHAPES} shapes at {left} padding, for models compiled for each shape",
+        why,
+        None,
+        {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.max_tokens})"},
+        untested="whether the model is compiled",
+    )
+
+
+def _nothing_to_save(
+    why: str = "All samples have the same length: there is no padding to save.",
+) -> Advice:
+    return says("do not use", "all samples have the same length", why)

@@ -1,0 +1,88 @@
+"""What several rules say alike."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from batchwright._format import percent
+from batchwright.advise.advice import Advice, Gain, Verdict
+from batchwright.advise.data_profile import DataProfile
+from batchwright.advise.evidence import Evidence
+from batchwright.advise.trials import LearningTrial
+
+METRIC = "the metric (run batchwright compare)"
+
+
+def says(
+    verdict: Verdict,
+    short: str,
+    why: str,
+    gain: Gain | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    untested: str = "",
+    strategy: str = "",
+    action: str = "",
+) -> Advice:
+    """Make advice, to which `advise` adds the technique."""
+    return Advice(
+        *("", verdict, why, gain, settings or {}, untested),
+        strategy=strategy,
+        short=short,
+        action=action,
+    )
+
+
+def padding(data: DataProfile, kind: str) -> str:
+    """Return the padding of a kind of batches, in percent."""
+    return percent(1 - data.efficiency[kind])
+
+
+def denser(data: DataProfile, kind: str, other: str) -> Gain:
+    """Return how many times as many of the computed tokens are real."""
+    ratio = data.efficiency[kind] / data.efficiency[other]
+    return Gain(ratio, None, None, "the share of real tokens", "computed from the plan")
+
+
+def sooner(trial: LearningTrial) -> str:
+    """Describe what a trial of what is learnt showed."""
+    runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
+    return (
+        f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
+        f"{trial.most:.2f} along the way), in {runs} over {trial.share:.0%} of your training"
+    )
+
+
+def more_runs(trial: LearningTrial) -> str:
+    """Say what a trial that leaves the question open would need."""
+    if trial.verdict != "cannot tell":
+        return ""
+    if not trial.held:
+        return " It reached the metric and lost it again, so the two do not agree."
+    said = " Seeds differ by as much"
+    if trial.needed is None:
+        return f"{said}."
+    return f"{said}: more runs need about {trial.needed:,.0f} s (--seconds {trial.needed:.0f})."
+
+
+def how_to_try(evidence: Evidence, *names: str) -> str:
+    """Say what a trial needs that was not made, as a part of a sentence."""
+    if not evidence.has_task:
+        return "run batchwright advise on a task"
+    known = [evidence.untried[name] for name in names if name in evidence.untried]
+    if not known:
+        return "give the trials more time: --seconds"
+    return max(known, key=lambda each: each.needed or 0.0).cure
+
+
+def why_untried(evidence: Evidence, *names: str) -> str:
+    """Say why there is no result of a trial, as a sentence."""
+    known = [evidence.untried[name] for name in names if name in evidence.untried]
+    if not known:
+        return "It was not tried."
+    return str(max(known, key=lambda each: each.needed or 0.0))
+
+
+def undecided(advice: Advice, reason: str) -> Advice:
+    """Take back advice to use something."""
+    return replace(advice, verdict="cannot tell", why=f"{advice.why} {reason}", strategy="")
