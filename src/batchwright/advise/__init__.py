@@ -1,7 +1,7 @@
 """The selection guide: which techniques help with these data, this machine and this model."""
 
 from batchwright.advise.advice import FRAMEWORKS, Advice, Gain, configuration, snippet
-from batchwright.advise.data_profile import DataProfile, profile_data
+from batchwright.advise.data_profile import DataProfile, Outliers, profile_data
 from batchwright.advise.duplicates import Duplicates, first_of_each, profile_duplicates
 from batchwright.advise.evidence import Evidence
 from batchwright.advise.headline import Headline, headline
@@ -43,6 +43,7 @@ __all__ = [
     "LearningTrial",
     "ModelProfile",
     "NoiseEstimate",
+    "Outliers",
     "Price",
     "Range",
     "SampleProfiles",

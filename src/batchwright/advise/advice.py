@@ -176,7 +176,7 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
         >>> "batching=bw.TokenBudget(120)" in snippet(advise(Evidence(data)), data)
         True
     """
-    used = {"batching": f"FixedSize({max(1, data.max_tokens // data.longest)})"}
+    used = {"batching": f"FixedSize({data.batch_size})"}
     for each in advice:
         for name, value in each.settings.items() if each.verdict == "use" else ():
             if name not in used or name == "batching":  # one order, that of the largest gain

@@ -3,12 +3,16 @@
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
+from batchwright._checks import check_choice
+from batchwright._format import number, percent, plural
 from batchwright._random import generator
 from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
+from batchwright.budgets import Budgets, suggest
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals
 from batchwright.planner import plan
@@ -16,10 +20,10 @@ from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.lengths import Histogram, histogram
 from batchwright.typing import Batching, IntoLengths, LengthArray
 
-ROWS = 8
-"""Samples of the longest kind in a batch, where no budget is given."""
-
 NUM_SHAPES = 8
+
+Policy: TypeAlias = Literal["drop", "truncate"]
+"""What becomes of samples that are longer than the budget."""
 
 _MOST_PLANNED = 1_000_000
 _MOST_PACKED = 200_000
@@ -37,10 +41,22 @@ class ColumnLengths:
 
 
 @dataclass(frozen=True)
+class Outliers:
+    """The samples that are longer than the budget, and what becomes of them."""
+
+    num_samples: int
+    share: float  # of all samples
+    longest_row: int  # the index of the longest sample of all
+    oversize: Policy  # what is done with them
+    is_given: bool  # whether the user chose that
+
+
+@dataclass(frozen=True)
 class DataProfile:
     """What is known of the lengths.
 
     Kinds of batches are ``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"`` and ``"buckets"``.
+    All of them are of the same samples: `outliers` are cut to the budget, or left out.
     """
 
     num_samples: int
@@ -48,35 +64,102 @@ class DataProfile:
     columns: tuple[ColumnLengths, ...]  # one, or source and target and the like
     median: float  # of the total length of a sample
     p95: float  # the 95th percentile of it
+    p999: int  # the longest, without the longest thousandth
     longest: int  # the longest
     max_tokens: int  # the budget of all batches below
     is_given: bool  # whether the user gave the budget
+    batch_size: int  # samples of a batch of the kinds "plain" and "grouped"
+    batch_size_is_given: bool
+    step_tokens: int  # tokens of so many samples: an update of one plain batch
+    outliers: Outliers | None  # None: no sample is longer than the budget
     efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
     dial: tuple[DialPosition, ...]  # the mixing dial, for updates of 8 batches
-    histogram: Histogram  # of total lengths
+    histogram: Histogram  # of total lengths, outliers as they are: above `max_tokens`
+    unit: str  # what lengths count
     seconds: float  # time to make this profile
 
     @property
     def is_constant(self) -> bool:
-        """Whether all samples are equally long."""
-        return self.efficiency.get("plain", 0.0) == 1.0 and self.median == self.longest
+        """Whether all samples are equally long, outliers aside."""
+        dropped = self.outliers is not None and self.outliers.oversize == "drop"
+        is_equal = self.median == self.longest or dropped
+        return self.efficiency.get("plain", 0.0) == 1.0 and is_equal
+
+    @property
+    def oversize(self) -> Policy | None:
+        """What becomes of samples that are longer than the budget. None: there are none."""
+        return None if self.outliers is None else self.outliers.oversize
+
+    @property
+    def budget(self) -> str:
+        """The arguments of a batching for this budget, and for samples that are longer.
+
+        Example:
+            >>> profile = profile_data([20, 30] * 500 + [100_000])
+            >>> f"TokenBudget({profile.budget})"
+            'TokenBudget(240, oversize="truncate")'
+        """
+        also = "" if self.outliers is None else f', oversize="{self.outliers.oversize}"'
+        return f"{self.max_tokens}{also}"
+
+    def about_outliers(self) -> str:
+        """Say in words which samples are longer than the budget; empty if none are.
+
+        Example:
+            >>> print(profile_data([20, 30] * 500 + [100_000]).about_outliers())
+            1 of 1,001 rows (0.10 %) is longer than a batch of 240 tokens: row 1,000, of 100,000. \
+99.9 % of all rows are at most 30 long. It is cut to 240 here, as nothing else was asked: \
+cut it (oversize="truncate") or leave it out (oversize="drop").
+        """
+        found = self.outliers
+        if found is None:
+            return ""
+        rows = f"{number(found.num_samples)} of {plural(self.num_samples, 'row')}"
+        is_one = found.num_samples == 1
+        it, is_ = ("it", "is") if is_one else ("them", "are")
+        worst = f"row {number(found.longest_row)}, of {number(self.longest)}"
+        said = (
+            f"{rows} ({_small(found.share)}) {is_} longer than a batch of "
+            f"{number(self.max_tokens)} {self.unit}: {'' if is_one else 'the longest is '}{worst}. "
+            f"99.9 % of all rows are at most {number(self.p999)} long. "
+        )
+        done = f"cut to {number(self.max_tokens)}" if found.oversize == "truncate" else "left out"
+        said += f"{'It' if is_one else 'They'} {is_} {done} here"
+        if found.is_given:
+            return f"{said}, as asked."
+        ways = f'leave {it} out (oversize="drop")'
+        if len(self.columns) == 1:
+            ways = f'cut {it} (oversize="truncate") or {ways}'
+        return f"{said}, as nothing else was asked: {ways}."
 
 
 def profile_data(
-    lengths: IntoLengths, *, max_tokens: int | None = None, seed: int = 0
+    lengths: IntoLengths,
+    *,
+    max_tokens: int | None = None,
+    batch_size: int | None = None,
+    oversize: Policy | None = None,
+    unit: str = "tokens",
+    seed: int = 0,
 ) -> DataProfile:
     """Describe lengths, and the padding of their plans. 10⁷ lengths take a few seconds.
 
     Of many samples a random part is planned, which pads as much as the whole or a little more.
+    Where no budget is given it is the one of `batchwright.budgets.suggest`, which a few very long
+    samples do not decide.
 
     Args:
         lengths: integer[n], or integer[n, k] of several columns; tokens.
-        max_tokens: Budget of a batch. None: `ROWS` times the longest sample.
+        max_tokens: Budget of a batch. None: suggested.
+        batch_size: Samples of a plain batch. None: as many as the budget holds of usual length.
+        oversize: What becomes of samples longer than the budget: ``"truncate"`` or ``"drop"``.
+            None: they are cut to it; of several columns, left out.
+        unit: What lengths count, for texts.
         seed: Of the random part.
 
     Raises:
         LengthsError: If lengths are not positive integers.
-        BudgetError: If the longest sample exceeds the budget.
+        BudgetError: If no sample is within the budget, or a setting is none.
 
     Example:
         >>> profile = profile_data([3, 5, 5, 60] * 50, max_tokens=120)
@@ -84,32 +167,31 @@ def profile_data(
         True
     """
     started = time.perf_counter()
+    if oversize is not None:
+        check_choice("profile_data", "oversize", oversize, ("drop", "truncate"))
     array = as_lengths(lengths, columns=True)
-    longest = int(array.max(axis=0).sum())
-    budget = ROWS * longest if max_tokens is None else max_tokens
-    if longest > budget:
-        raise BudgetError(
-            f"the longest sample takes {longest:,} tokens, more than max_tokens={budget:,}. "
-            "Raise max_tokens, or leave out or cut longer samples."
-        )
+    sizes = totals(array)
+    budgets = suggest(sizes, batch_size=batch_size, max_tokens=max_tokens)
+    outliers = _outliers(sizes, budgets, oversize, has_columns=array.ndim == 2)
+    kept = _kept(array, sizes, budgets.max_tokens, outliers)
+    budget, rows = budgets.max_tokens, budgets.batch_size
     kinds: dict[str, tuple[Batching, int]] = {
-        "grouped": (LengthGrouped(budget // longest), _MOST_PLANNED),
-        "plain": (FixedSize(budget // longest), _MOST_PLANNED),
+        "grouped": (LengthGrouped(rows), _MOST_PLANNED),
+        "plain": (FixedSize(rows), _MOST_PLANNED),
         "planned": (TokenBudget(budget), _MOST_PLANNED),
         "packed": (Packing(budget), _MOST_PACKED),
         "buckets": (Buckets(NUM_SHAPES, max_tokens=budget), _MOST_PACKED),
     }
     efficiency = {}
     for name, (batching, most) in kinds.items():
-        part = _part(array, most, seed)
+        part = _part(kept, most, seed)
         with suppress(BudgetError, PlanError):
             efficiency[name] = plan(part, batching=batching, seed=seed).stats(part).efficiency
     dial: tuple[DialPosition, ...] = ()
     if array.ndim == 1:
-        part = _part(array, _MOST_DIALLED, seed)
+        part = _part(kept, _MOST_DIALLED, seed)
         with suppress(BudgetError, PlanError):
             dial = mixing_dial(part, TokenBudget(budget), accumulate=8, seed=seed, epochs=1)
-    sizes = totals(array)
     total, *columns = (_column(each, seed) for each in (sizes, *array.reshape(len(array), -1).T))
     return DataProfile(
         num_samples=len(array),
@@ -117,14 +199,64 @@ def profile_data(
         columns=tuple(columns),
         median=total.median,
         p95=total.p95,
+        p999=budgets.p999,
         longest=total.longest,
         max_tokens=budget,
         is_given=max_tokens is not None,
+        batch_size=rows,
+        batch_size_is_given=batch_size is not None,
+        step_tokens=budgets.step_tokens,
+        outliers=outliers,
         efficiency=efficiency,
         histogram=histogram(sizes),
         dial=dial,
+        unit=unit,
         seconds=time.perf_counter() - started,
     )
+
+
+def _small(share: float) -> str:
+    """Write a small share in percent, with two digits."""
+    text = f"{100 * share:.2f} %"
+    return text if 0.00005 <= share < 0.01 else percent(share)
+
+
+def _outliers(
+    sizes: LengthArray, budgets: Budgets, oversize: Policy | None, *, has_columns: bool
+) -> Outliers | None:
+    """Say what becomes of samples that are longer than the budget."""
+    if not budgets.num_longer:
+        return None
+    if has_columns and oversize == "truncate":
+        raise BudgetError(
+            'oversize="truncate" for lengths of several columns: one budget does not say how long '
+            'each may be. Choose oversize="drop".'
+        )
+    return Outliers(
+        num_samples=budgets.num_longer,
+        share=budgets.share_longer,
+        longest_row=int(sizes.argmax()),
+        oversize=oversize or ("drop" if has_columns else "truncate"),
+        is_given=oversize is not None,
+    )
+
+
+def _kept(
+    array: LengthArray, sizes: LengthArray, budget: int, outliers: Outliers | None
+) -> LengthArray:
+    """Return the lengths that are planned: outliers cut, or left out."""
+    if outliers is None:
+        return array
+    if outliers.oversize == "truncate":
+        cut: LengthArray = np.minimum(array, budget)
+        return cut
+    kept: LengthArray = array[sizes <= budget]
+    if not len(kept):
+        raise BudgetError(
+            f"all {len(array):,} samples are longer than max_tokens={budget:,}, the shortest is "
+            f'{int(sizes.min()):,}. Raise max_tokens, or choose oversize="truncate".'
+        )
+    return kept
 
 
 def _column(lengths: LengthArray, seed: int) -> ColumnLengths:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from batchwright.cli.progress import live_status, status
 from batchwright.report.sections import Report, Section
 
 if TYPE_CHECKING:
-    from batchwright.advise import Evidence, Found
+    from batchwright.advise import DataProfile, Evidence, Found
+    from batchwright.advise.data_profile import Policy
+    from batchwright.typing import LengthArray
 
 
 @click.command("advise")
@@ -26,7 +29,14 @@ if TYPE_CHECKING:
 @click.option("--labels", metavar="COLUMN", help="Column that holds the classes.")
 @click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers.")
 @click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels.")
-@options.number("--max-tokens", help="Budget of a batch.")
+@options.number("--max-tokens", help="Budget of a batch.", show_default="suggested")
+@options.number("--batch-size", help="Samples of your batches now: the baseline.")
+@click.option(
+    "--oversize",
+    type=click.Choice(("drop", "truncate")),
+    help="What to do with samples longer than a batch.",
+    show_default="truncate",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),
@@ -54,6 +64,8 @@ def advise(
     groups: str | None,
     text: str | None,
     max_tokens: int | None,
+    batch_size: int | None,
+    oversize: Policy | None,
     seconds: float | None,
     updates: int | None,
     quick: bool,
@@ -93,13 +105,27 @@ def advise(
                 "--length, --measure, --tokenizer, --no-cache, --labels, --groups and --text are "
                 "for a SOURCE. A TASK has its own: Task(labels=…, groups=…, features=…)."
             )
+        if batch_size is not None or oversize is not None:
+            raise click.UsageError(
+                "--batch-size and --oversize are for a SOURCE. A TASK has batches within its "
+                "max_tokens, and samples that fit: cut or leave out longer ones there."
+            )
         import_torch(threads)
         tried = _of_task(source, max_tokens, seconds, updates, quick=quick)
         evidence, price, spent = tried.evidence, tried.price, tried.seconds
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
             reading = replace(reading, length=text)
-        evidence = _of_source(source, reading, columns, max_tokens)
+        from batchwright.advise import profile_data
+
+        how = partial(
+            profile_data,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            oversize=oversize,
+            unit=reading.unit,
+        )
+        evidence = _of_source(source, reading, columns, how)
     from batchwright.advise import advise as ask
     from batchwright.advise import configuration, snippet
     from batchwright.report.advised import Advised, advised_report
@@ -111,14 +137,17 @@ def advise(
 
 
 def _of_source(
-    source: str, reading: options.Reading, columns: Mapping[str, str | None], max_tokens: int | None
+    source: str,
+    reading: options.Reading,
+    columns: Mapping[str, str | None],
+    profile: Callable[[LengthArray], DataProfile],
 ) -> Evidence:
-    from batchwright.advise import Evidence, profile_data, profile_hardware, profile_samples
+    from batchwright.advise import Evidence, profile_hardware, profile_samples
     from batchwright.sources.columns import column_values
 
     lengths = reading.columns(source)
     with status("planning"):
-        data = profile_data(lengths, max_tokens=max_tokens)
+        data = profile(lengths)
     with status("timing products"):
         hardware = profile_hardware()
     with live_status() as watch:

@@ -152,11 +152,18 @@ def _data(data: DataProfile) -> Section:
     assumed = "" if data.is_given else ", assumed: --max-tokens"
     spreads = [(data.median, data.longest), *((each.median, each.longest) for each in data.columns)]
     said = [f"half are at most {number(m)} long, the longest {number(n)}" for m, n in spreads]
-    of_data = f"{number(data.num_samples)} samples, {number(data.num_tokens)} tokens: {said[0]}. "
-    of_data += f"Batches of {number(data.max_tokens)} tokens{assumed}."
+    of_data = (
+        f"{number(data.num_samples)} samples, {number(data.num_tokens)} {data.unit}: {said[0]}. "
+    )
+    of_data += f"Batches of {number(data.max_tokens)} {data.unit}{assumed}."
     of_columns = [f"By columns: {'; '.join(said[1:])}."] if len(data.columns) > 1 else []
+    of_outliers = [data.about_outliers()] if data.outliers else []
     return Section(
-        "The data", sentences=[of_data, *of_columns], rows=rows, bars=bars, histogram=data.histogram
+        "The data",
+        sentences=[of_data, *of_columns, *of_outliers],
+        rows=rows,
+        bars=bars,
+        histogram=data.histogram,
     )
 
 

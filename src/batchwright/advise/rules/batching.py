@@ -24,8 +24,8 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         )
     before, after = padding(data, "plain"), padding(data, "planned")
     why = (
-        f"Random batches within {data.max_tokens:,} tokens are {before} padding, planned batches "
-        f"{after}"
+        f"Random batches within {data.max_tokens:,} {data.unit} are {before} padding, planned "
+        f"batches {after}"
     )
     if "grouped" in data.efficiency:
         why += f", batches grouped by length as trainers do {padding(data, 'grouped')}"
@@ -46,7 +46,7 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         kept = "too little to be worth a change"
         why += f" That is {kept}." if gain.ratio < WORTH else ""
         short = f"{short}: {kept}"
-    settings = {"batching": f"TokenBudget({data.max_tokens})"} if verdict != "do not use" else {}
+    settings = {"batching": f"TokenBudget({data.budget})"} if verdict != "do not use" else {}
     return says(
         *(verdict, short, why, gain, settings),
         untested=untested,
@@ -92,7 +92,7 @@ def packing(evidence: Evidence) -> Advice:
         f"padding {planned} → {packed}, with kernels for variable lengths",
         why,
         gain,
-        {"batching": f"Packing({data.max_tokens})"},
+        {"batching": f"Packing({data.budget})"},
         untested="attention kernels for variable lengths",
     )
 
@@ -122,7 +122,7 @@ def static_shapes(evidence: Evidence) -> Advice:
         f"{NUM_SHAPES} shapes at {left} padding, for models compiled for each shape",
         why,
         None,
-        {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.max_tokens})"},
+        {"batching": f"Buckets({NUM_SHAPES}, max_tokens={data.budget})"},
         untested="whether the model is compiled",
     )
 

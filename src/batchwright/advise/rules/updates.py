@@ -81,7 +81,7 @@ def memory_budget(evidence: Evidence) -> Advice:
     peak = max(size for _, _, size in memory.shapes)
     name, share, cure = memory.parts[0]
     why = (
-        f"Batches of {data.max_tokens:,} tokens take up to {mebibytes(peak)} MiB, of which "
+        f"Batches of {data.max_tokens:,} {data.unit} take up to {mebibytes(peak)} MiB, of which "
         f"{mebibytes(memory.state_bytes)} MiB are always in use. {percent(share)} of the peak is "
         f"{name}."
     )
