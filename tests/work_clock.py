@@ -11,6 +11,7 @@ SECONDS_A_TOKEN = 1e-3
 
 _MODULES = (
     "batchwright.advise.task_evidence",
+    "batchwright.advise.learning_trials",
     "batchwright.advise.trials",
 )
 

@@ -4,9 +4,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from batchwright.advise import Gain, LearningTrial  # noqa: E402
-from batchwright.advise.trials import (  # noqa: E402
+from batchwright.advise import Gain, LearningTrial, Untried  # noqa: E402
+from batchwright.advise.learning_trials import (  # noqa: E402
     ALONE,
+    LEAST_SHARE,
+    MOST_SEEDS,
     _learning_trial,
     _plan,
     run_learning_trials,
@@ -18,12 +20,13 @@ from tests.compare.conftest import make_task  # noqa: E402
 from tests.work_clock import install  # noqa: E402
 
 
-def outcome(name, metrics, seconds_each):
+def outcome(name, metrics, seconds_each, failed_after=None):
     evaluations = tuple(
         Evaluation(100 * place, seconds_each * place, metric)
         for place, metric in enumerate(metrics)
     )
-    return Outcome(name, "fp32", Spent(), metrics[-1], evaluations, None, None)
+    spent = Spent(tokens=evaluations[-1].tokens)
+    return Outcome(name, "fp32", spent, metrics[-1], evaluations, None, None, failed_after)
 
 
 def found(ratio, low=None, high=None, *, least=None, most=None):
@@ -58,7 +61,32 @@ def test_one_that_never_arrives_is_never_sooner():
 
 def test_where_nothing_is_learnt_nothing_is_said():
     run = [outcome("first", [10, 11, 12, 11, 12, 11], 1.0), outcome("other", [10] * 6, 0.5)]
-    assert _learning_trial(1, [run], 1.0, make_task()) is None
+    assert _learning_trial(1, [run], 1.0, make_task()) == Untried("other", "progress")
+
+
+def test_where_a_loss_is_not_finite_that_is_said():
+    metrics = [10, 8, 7, 6, 5, 4]
+    run = [outcome("first", metrics, 1.0), outcome("other", metrics, 1.0, failed_after=3)]
+    assert _learning_trial(1, [run], 1.0, make_task()) == Untried("other", "failure")
+
+
+def test_what_is_reached_and_lost_again_is_not_held():
+    run = [
+        outcome("first", [10, 9, 8, 7, 6, 5], 1.0),
+        outcome("other", [10, 5, 5, 5, 5, 9], 1.0),
+    ]
+    trial = _learning_trial(1, [run] * 3, 1.0, make_task())
+    assert not trial.held
+    assert trial.least <= 1.0
+    assert trial.verdict != "use"
+
+
+def test_an_arm_that_ends_early_is_no_sooner_if_it_never_arrives():
+    run = [
+        outcome("first", [10, 8, 7, 6, 5, 4], 1.0),
+        outcome("other", [10, 10, 10, 10, 10, 10], 0.1),
+    ]
+    assert _learning_trial(1, [run], 1.0, make_task()).most <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -83,6 +111,7 @@ def test_what_is_planned_fits_into_the_seconds(seconds, fixed):
     seeds, share = _plan(seconds, 40.0, fixed)
     assert 0 <= share <= 1
     assert seeds * (share * 40.0 + fixed) <= max(seconds, seeds * fixed) + 1e-9
+    assert 1 <= seeds <= MOST_SEEDS
 
 
 @pytest.mark.slow
@@ -117,7 +146,9 @@ def test_nothing_goes_on_after_its_seconds(monkeypatch):
         run_seconds=1.0,  # a run takes much longer
         evaluation_seconds=0.001,
     )
-    assert trials == []
+    (untried,) = trials
+    assert untried.reason == "time"
+    assert untried.needed > 2.0
     assert 2.0 < clock.now < 3.0  # an update takes less than a second, in work
 
 
@@ -130,4 +161,6 @@ def test_a_run_that_would_be_too_short_is_not_begun():
         run_seconds=100.0,
         evaluation_seconds=0.0,
     )
-    assert tried == []
+    (untried,) = tried
+    assert (untried.name, untried.reason) == ("planned", "time")
+    assert 2 * 100 * LEAST_SHARE < untried.needed < 100

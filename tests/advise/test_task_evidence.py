@@ -3,6 +3,8 @@
 Seconds are counted in work (`tests.work_clock`), so that what is found is the same on any machine.
 """
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,13 @@ from sklearn.datasets import load_digits  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 
-from batchwright.advise import advise, configuration, examine_task, price_trials  # noqa: E402
+from batchwright.advise import (  # noqa: E402
+    advise,
+    configuration,
+    examine_task,
+    headline,
+    price_trials,
+)
 from batchwright.advise.machine import profile_model  # noqa: E402
 from batchwright.advise.task_evidence import SECONDS, SHARE  # noqa: E402
 from batchwright.compare import Task  # noqa: E402
@@ -97,15 +105,17 @@ def test_samples_that_are_equally_long_want_no_batching_of_ours(clock):
 
 @pytest.mark.slow
 def test_trials_can_be_limited_in_updates():
-    task = make_task(num_samples=400, epochs=2)
-    found = examine_task(task, updates=9)
-    assert (found.price.seconds, found.price.updates) == (None, 9)
-    assert "at most 9 updates of each strategy" in str(found.price)
-    assert {each.updates for each in found.evidence.trials.values()} == {9}
+    task = make_task(num_samples=240, epochs=2)
+    found = examine_task(task, updates=5)
+    assert (found.price.seconds, found.price.updates) == (None, 5)
+    assert "at most 5 updates of each strategy" in str(found.price)
+    assert {each.updates for each in found.evidence.trials.values()} == {5}
     assert found.evidence.learning == {}  # not a third of a run
+    assert all(each.cure.startswith("--updates") for each in found.evidence.untried.values())
     assert found.evidence.model is not None
     whole = examine_task(task, updates=10**6)
     assert {(each.runs, each.share) for each in whole.evidence.learning.values()} == {(3, 1.0)}
+    assert set(whole.evidence.learning) == {"curriculum", "half", "twice"}
 
 
 @pytest.mark.parametrize(
@@ -186,4 +196,10 @@ def test_slow_updates_do_not_break_the_price(clock):
     found = examine_task(task, seconds=4.0)
     assert found.seconds < 4.0 + UPDATE
     assert found.evidence.trials == {}
-    assert advise(found.evidence)
+    untried = found.evidence.untried
+    assert set(untried) == {"speed", "curriculum", "half", "twice", "model"}
+    assert all(each.needed > each.had == 4.0 for each in untried.values())
+    advice = {each.technique: each for each in advise(found.evidence)}
+    for technique in ("dynamic batching", "mixed precision", "other tokens per update"):
+        assert re.search(r"--seconds \d+", advice[technique].untested)
+    assert "to measure it" in headline(found.evidence, list(advice.values())).then.lower()

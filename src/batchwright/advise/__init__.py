@@ -5,6 +5,7 @@ from batchwright.advise.data_profile import DataProfile, Outliers, profile_data
 from batchwright.advise.duplicates import Duplicates, first_of_each, profile_duplicates
 from batchwright.advise.evidence import Evidence
 from batchwright.advise.headline import Headline, headline
+from batchwright.advise.learning_trials import LearningTrial
 from batchwright.advise.machine import (
     Hardware,
     ModelProfile,
@@ -24,7 +25,7 @@ from batchwright.advise.sample_profiles import (
     profile_samples,
 )
 from batchwright.advise.task_evidence import Found, Price, examine_task, price_trials
-from batchwright.advise.trials import LearningTrial, SpeedTrial, Untried
+from batchwright.advise.trials import SpeedTrial, Untried
 
 __all__ = [
     "FRAMEWORKS",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from batchwright.advise.data_profile import DataProfile
 from batchwright.advise.duplicates import Duplicates
+from batchwright.advise.learning_trials import LearningTrial
 from batchwright.advise.machine import Hardware, ModelProfile
 from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
-from batchwright.advise.trials import LearningTrial, SpeedTrial, Untried
+from batchwright.advise.trials import SpeedTrial, Untried
 
 
 @dataclass(frozen=True)

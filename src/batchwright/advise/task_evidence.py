@@ -14,10 +14,11 @@ from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.machine import profile_hardware, profile_model
+from batchwright.advise.learning_trials import LearningTrial, least_seconds, run_learning_trials
+from batchwright.advise.machine import ModelProfile, profile_hardware, profile_model
 from batchwright.advise.rules import advise
 from batchwright.advise.sample_profiles import profile_samples
-from batchwright.advise.trials import LearningTrial, run_learning_trials, run_trials
+from batchwright.advise.trials import SpeedTrial, Untried, run_trials
 from batchwright.errors import TaskError
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ SHARE = 0.05
 """Share of a long run that its trials may take, if that is more."""
 
 _UPDATES = 3
-_SPEED = 0.15  # share of the limit for trials of speed, after the look at the model
-_LOOK = 0.25  # the model is looked at if that is expected to take at most this share
+_SPEED = 0.15  # share of the limit for trials of speed
+_LOOK = 0.1  # the model is looked at first if that is expected to take at most this share
 _LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 
-_ORDER = 0.7  # of what is left for a curriculum, where that is enough for one
+_FIRST = 0.7  # of what is left for the first trial of what is learnt, where that is enough
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,26 @@ def examine_task(
     announce(price)
     started = time.perf_counter()
     limit = math.inf if price.seconds is None else price.seconds
-    model = None
-    if _LOOKED_AT * price.batch_seconds <= _LOOK * limit:
+
+    def spent() -> float:
+        return time.perf_counter() - started
+
+    def look() -> ModelProfile:
         watch("looking at the model", 0.0)
         memory_bytes = None if hardware is None else hardware.memory_bytes
-        model = profile_model(task, memory_bytes=memory_bytes, seed=seed)
+        return profile_model(task, memory_bytes=memory_bytes, seed=seed)
+
+    to_look = _LOOKED_AT * price.batch_seconds
+    model = look() if to_look <= _LOOK * limit else None
     kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
     precisions = [] if hardware is None else hardware.speed_over_fp32
     names = [*kinds, *(f"{kinds[-1]}+{each}" for each in precisions)]
-    trials = run_trials(
+    fixed = spent()
+    speeds = run_trials(
         task,
         [Strategy.named(name) for name in names],
         seconds=_SPEED * limit,
-        at_most=started + limit - time.perf_counter(),
+        at_most=limit - fixed,
         updates=updates,
         seed=seed,
         watch=partial(watch, "trying speed"),
@@ -155,50 +163,127 @@ def examine_task(
     evidence = Evidence(
         data,
         hardware,
-        trials={each.name: each for each in trials},
+        trials={} if isinstance(speeds, Untried) else {each.name: each for each in speeds},
         difficulties=tuple(task.difficulties),
-        model=model,
         step_tokens=task.step_tokens,
+        epochs=task.epochs,
         **samples,
     )
-    learning: dict[str, LearningTrial] = {}
-    # Where updates are too slow for trials of speed, they are for others, too.
-    variations = _variations(task, evidence) if trials else []
-    for said, (base, *others), share in variations:
-        expected = evidence.trials.get(base.name, evidence.trials["plain"]).run_seconds
-        done = run_learning_trials(
+    results = _Results(price, fixed, speeds)
+    for said, strategies, wanted in _variations(task, evidence):
+        learnt = _learn(
             task,
-            [base, *others],
-            seconds=started + limit - time.perf_counter(),
-            wanted=share,
-            run_seconds=expected,
-            evaluation_seconds=price.evaluation_seconds,
-            updates=updates,
+            strategies,
+            evidence,
+            price,
+            seconds=limit - spent(),
+            wanted=wanted,
             seed=seed,
             watch=partial(watch, said),
         )
-        learning |= {each.name: each for each in done}
-    return Found(replace(evidence, learning=learning), price, time.perf_counter() - started)
+        for trial in learnt:
+            results.enter(trial, 1.0 if wanted == _FIRST else 1 - _FIRST)
+    if model is None and spent() + to_look <= limit:
+        model = look()
+    if model is None:
+        results.enter(Untried("model", "time", needed=to_look / _LOOK), None)
+    found = replace(evidence, model=model, learning=results.learning, untried=results.untried)
+    return Found(found, price, spent())
+
+
+def _learn(
+    task: Task,
+    strategies: list[Strategy],
+    evidence: Evidence,
+    price: Price,
+    *,
+    seconds: float,
+    wanted: float,
+    seed: int,
+    watch: Callable[[float], None],
+) -> list[LearningTrial | Untried]:
+    """Run a trial of what is learnt, if updates are fast enough for trials of speed."""
+    if not evidence.trials:
+        least = least_seconds(len(strategies), price.run_seconds, price.evaluation_seconds)
+        return [Untried(each.name, "time", needed=least) for each in strategies[1:]]
+    speed = evidence.trials.get(strategies[0].name, evidence.trials["plain"])
+    return run_learning_trials(
+        task,
+        strategies,
+        seconds=seconds,
+        wanted=wanted,
+        run_seconds=speed.run_seconds,
+        evaluation_seconds=price.evaluation_seconds,
+        updates=price.updates,
+        seed=seed,
+        watch=watch,
+    )
+
+
+class _Results:
+    """What trials of what is learnt found, and the limit that those need which were not made."""
+
+    def __init__(self, price: Price, fixed: float, speeds: list[SpeedTrial] | Untried) -> None:
+        self.price, self.fixed = price, fixed
+        self.learning: dict[str, LearningTrial] = {}
+        self.untried: dict[str, Untried] = {}
+        self._least = 0.0  # that trials of speed take, where they take more than their share
+        if isinstance(speeds, Untried):
+            self._least = speeds.needed or 0.0
+            self.untried["speed"] = self._limited(speeds, self.fixed + self._least)
+
+    def enter(self, trial: LearningTrial | Untried, share: float | None) -> None:
+        """Keep a trial that gets a share of what is left after those of speed; None: as it is."""
+        needed = trial.needed
+        if needed is not None and share is not None and self.price.updates is None:
+            needed /= share
+            needed = self.fixed + max(needed / (1 - _SPEED), needed + self._least)
+        if isinstance(trial, Untried):
+            self.untried[trial.name] = self._limited(trial, needed)
+        else:
+            self.learning[trial.name] = replace(trial, needed=self._above(needed))
+
+    def _limited(self, trial: Untried, needed: float | None) -> Untried:
+        if trial.unit == "updates":
+            return replace(trial, had=self.price.updates)
+        return replace(trial, needed=self._above(needed), had=self.price.seconds)
+
+    def _above(self, needed: float | None) -> float | None:
+        """Return a round limit that is above the one that was not enough."""
+        had = self.price.seconds
+        return None if needed is None or had is None else _rounded_up(max(needed, 1.1 * had))
+
+
+def _rounded_up(value: float) -> float:
+    """Round up to two digits.
+
+    Example:
+        >>> [_rounded_up(value) for value in (0.2, 7.5, 123.0, 1010.0)]
+        [1.0, 8.0, 130.0, 1100.0]
+    """
+    digits = 10 ** max(0, math.floor(math.log10(max(value, 1.0))) - 1)
+    return float(max(1, math.ceil(value / digits)) * digits)
 
 
 def _variations(task: Task, evidence: Evidence) -> list[tuple[str, list[Strategy], float]]:
     """Return trials, the most important first: what is tried, the strategies, and a share of time.
 
-    The first strategy is the one that trials of speed advise, the others are variations of it.
+    The first strategy is the one that trials of speed advise, the others are variations of it. An
+    order by scores that the task has comes first; an order by length, which it did not ask for,
+    after other numbers of tokens per update, which can be worth more.
     """
     from batchwright.compare import Strategy
 
     base = Strategy.named(configuration(advise(evidence)))
-    found = []
-    if task.difficulties:
-        order = f"curriculum:{next(iter(task.difficulties))}"
-        found.append(
-            ("trying an order", [base, replace(base, name="curriculum", order=order)], _ORDER)
-        )
     sizes = {"twice": 2 * task.step_tokens}
     if task.step_tokens >= 2 * task.max_tokens:
         sizes["half"] = task.step_tokens // 2
     others = [
         replace(base, name=name, options={"step_tokens": size}) for name, size in sizes.items()
     ]
-    return [*found, ("trying other updates", [base, *others], 1.0)]
+    found = [("trying other updates", [base, *others])]
+    if task.difficulties or not evidence.data.is_constant:
+        order = f"curriculum:{next(iter(task.difficulties), 'length')}"
+        ordered = ("trying an order", [base, replace(base, name="curriculum", order=order)])
+        found.insert(0 if task.difficulties else 1, ordered)
+    return [(*each, _FIRST if place == 0 else 1.0) for place, each in enumerate(found)]

@@ -3,7 +3,7 @@
 from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, why_untried
+from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, unclear, why_untried
 
 MUCH, LITTLE = 0.2, 0.05
 """Shares of wrong labels: orders by difficulty help from, or not below."""
@@ -56,7 +56,7 @@ def _of_task(evidence: Evidence) -> Advice:
     why = f"Easy samples first, by {name}, compared with your order: {sooner(trial)}."
     short = f"by {name}: {trial.sooner.ratio:.2f} × as fast to the same metric"
     if trial.verdict == "cannot tell":
-        short += " in short runs, too close to tell"
+        short += f" in short runs{unclear(trial)}"
     elif trial.verdict == "do not use":
         settings, short = {}, f"{short} in short runs"
     return says(

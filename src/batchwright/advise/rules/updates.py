@@ -4,7 +4,7 @@ from batchwright._format import mebibytes, percent
 from batchwright.advise.advice import WORTH, Advice
 from batchwright.advise.data_profile import DataProfile
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, why_untried
+from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, unclear, why_untried
 from batchwright.stats.dial import DialPosition
 
 BATCHES = 8
@@ -50,9 +50,10 @@ def tokens_per_update(evidence: Evidence) -> Advice:
         )
     if all(each.verdict == "do not use" for each in trials.values()):
         return says("do not use", f"{short} at best", why, trial.sooner, untested=untested)
-    unclear = next(each for each in trials.values() if each.verdict == "cannot tell")
-    short = f"{short}, too close to tell"
-    return says("cannot tell", short, why + more_runs(unclear), trial.sooner, untested=untested)
+    if trial.verdict == "do not use":  # of the best one; another is unclear
+        trial = next(each for each in trials.values() if each.verdict == "cannot tell")
+    short = f"{short}{unclear(trial)}"
+    return says("cannot tell", short, why + more_runs(trial), trial.sooner, untested=untested)
 
 
 def memory_budget(evidence: Evidence) -> Advice:

@@ -8,7 +8,7 @@ from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain, Verdict
 from batchwright.advise.data_profile import DataProfile
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.trials import LearningTrial
+from batchwright.advise.learning_trials import LearningTrial
 
 METRIC = "the metric (run batchwright compare)"
 
@@ -51,6 +51,11 @@ def sooner(trial: LearningTrial) -> str:
         f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
         f"{trial.most:.2f} along the way), in {runs} over {trial.share:.0%} of your training"
     )
+
+
+def unclear(trial: LearningTrial) -> str:
+    """Say in a few words why a trial leaves the question open."""
+    return ", too close to tell" if trial.held else ", and lost again"
 
 
 def more_runs(trial: LearningTrial) -> str:

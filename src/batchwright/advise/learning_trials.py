@@ -1,0 +1,235 @@
+"""Trials of what is learnt: short runs of strategies on the user's own task, beside the first."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, geometric_mean
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from batchwright.advise.advice import WORTH, Gain, Verdict
+from batchwright.advise.trials import Untried
+
+if TYPE_CHECKING:
+    from batchwright.compare import Strategy, Task
+    from batchwright.compare.arm import Evaluation
+    from batchwright.compare.race import Outcome
+
+SEEDS = 3
+"""Runs of each strategy, where there is time for that many."""
+
+MOST_SEEDS = 6
+"""The same, of whole runs."""
+
+LEAST_SHARE = 1 / 3
+"""A trial needs time for this share of a run per seed, for three seeds or at least for one.
+
+A shorter run would only show what the first updates learn, whatever their order.
+"""
+
+LEVELS = (0.4, 0.6, 0.8, 1.0)
+"""Shares of the first strategy's run at whose metric the strategies are compared."""
+
+ALONE = 1.25
+"""The ratio that a single run has to show: seeds alone differ by a fifth."""
+
+_EVALUATIONS = 5
+_SPARE = 0.9  # of the seconds are planned: some updates take longer than those before
+_ENOUGH = 0.8  # a run that is cut short counts if this share of it is done
+
+
+@dataclass(frozen=True)
+class LearningTrial:
+    """How much sooner than the first strategy another one reached the same metrics."""
+
+    name: str
+    share: float  # of a whole run's tokens in each run; at least four fifths of it are done
+    runs: int
+    sooner: Gain  # how many times as fast: mean over `LEVELS`, with an interval over runs
+    least: float  # over levels and runs
+    most: float
+    gain: float  # how much better its metric was after the same tokens; above 0 is better. Mean
+    held: bool = True  # whether it held the last of the metrics until the end, in every run
+    needed: float | None = None  # the limit of trials at which there are three runs, in seconds
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether short runs show the strategy to be faster; a single run has to show more."""
+        found = self._of_times()
+        return "cannot tell" if found == "use" and not self.held else found
+
+    def _of_times(self) -> Verdict:
+        gain = self.sooner
+        if gain.low is None or gain.high is None:
+            if gain.ratio >= ALONE and self.least >= WORTH:
+                return "use"
+            return "do not use" if self.most < WORTH else "cannot tell"
+        if gain.ratio >= WORTH and gain.low > 1.0:
+            return "use"
+        return "do not use" if gain.high < WORTH else "cannot tell"
+
+
+def run_learning_trials(
+    task: Task,
+    strategies: Sequence[Strategy],
+    *,
+    seconds: float = math.inf,
+    wanted: float = 1.0,
+    run_seconds: float,
+    evaluation_seconds: float,
+    updates: int | None = None,
+    seed: int = 0,
+    watch: Callable[[float], None] = lambda _: None,
+) -> list[LearningTrial | Untried]:
+    """Train every strategy for some short runs, in turns, and compare them with the first.
+
+    Short runs go through the whole schedule of the learning rate and the whole pacing of a
+    curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
+    *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
+    or as fit into the `wanted` share of the seconds, or else into all of them; none is begun after
+    them. Where there is no time for a third of a run, says how many seconds or updates that takes.
+    """
+    from batchwright.compare.race import Race, Settings
+
+    names = [each.name for each in strategies[1:]]
+    if updates is None:
+        fixed = _fixed(len(strategies), evaluation_seconds)
+        of_seed = run_seconds * len(strategies)
+        plans = [_plan(part * seconds, of_seed, fixed) for part in (wanted, 1.0)]
+        seeds, share = plans[0] if plans[0][1] else plans[1]
+        needed = least_seconds(len(strategies), run_seconds, evaluation_seconds)
+    else:
+        planner = strategies[0].planner(task, seed=seed)
+        of_run = task.epochs * -(-len(planner) // planner.accumulate)
+        seeds, share = SEEDS, min(1.0, updates / of_run)
+        needed = math.ceil(LEAST_SHARE * of_run)
+    unit: Literal["seconds", "updates"] = "seconds" if updates is None else "updates"
+    if share < LEAST_SHARE:
+        return [Untried(name, "time", needed=needed, unit=unit) for name in names]
+    started = time.perf_counter()
+    settings = Settings(evaluations=_EVALUATIONS, longer=0.0, peaks=False)
+    modes = {each.name: each.precision for each in strategies if each.precision != "auto"}
+    runs: list[list[Outcome]] = []
+    for own in range(seed, seed + seeds):
+        short = task.shortened(share, seed=own)
+        race = Race(short, strategies, seed=own, settings=settings, modes=modes, dense=False)
+        for _ in race.turns():
+            watch((len(runs) + race.share_done()) / seeds)
+            if time.perf_counter() - started > seconds:
+                break
+        if not all(arm.progress >= _ENOUGH or arm.has_failed for arm in race.arms):
+            break
+        runs.append(race.outcomes())
+    if not runs:
+        needed = (time.perf_counter() - started) / max(race.share_done(), 1e-3) / _SPARE
+        return [Untried(name, "time", needed=needed) for name in names]
+    more = None
+    if updates is None:  # of twice as many runs, or of three after one
+        planned = SEEDS if len(runs) < SEEDS else 2 * len(runs)
+        more = planned * (time.perf_counter() - started) / len(runs) / _SPARE
+    return [_learning_trial(place, runs, share, task, more) for place in range(1, len(strategies))]
+
+
+def least_seconds(count: int, run_seconds: float, evaluation_seconds: float) -> float:
+    """Return what the shortest trial of so many strategies takes."""
+    least = LEAST_SHARE * run_seconds * count + _fixed(count, evaluation_seconds)
+    return least / _SPARE
+
+
+def _fixed(count: int, evaluation_seconds: float) -> float:
+    """Return what a seed's runs take whatever their share: evaluations."""
+    # All begin with the same weights, which are evaluated once.
+    return evaluation_seconds * (count * _EVALUATIONS + 1)
+
+
+def _plan(seconds: float, run: float, fixed: float) -> tuple[int, float]:
+    """Return how many seeds there is time for, and for which share of their runs.
+
+    A seed's runs take `run` seconds if they are whole, and `fixed` whatever their share.
+    """
+    if seconds * _SPARE >= SEEDS * (run + fixed):
+        return int(min(seconds * _SPARE / (run + fixed), MOST_SEEDS)), 1.0
+    for seeds in (SEEDS, 1):
+        share = (seconds * _SPARE / seeds - fixed) / run
+        if share >= LEAST_SHARE:
+            return seeds, min(1.0, share)
+    return 1, 0.0
+
+
+def _learning_trial(
+    place: int,
+    runs: Sequence[Sequence[Outcome]],
+    share: float,
+    task: Task,
+    needed: float | None = None,
+) -> LearningTrial | Untried:
+    from batchwright.compare.figures import ratio
+
+    name, pairs = runs[0][place].name, [(run[0], run[place]) for run in runs]
+    if any(each.failed_after is not None for pair in pairs for each in pair):
+        return Untried(name, "failure")
+    levels = [_levels(first, other, task.sign) for first, other in pairs]
+    if not all(levels):
+        return Untried(name, "progress")
+    ratios = [[level.times for level in each] for each in levels]
+    over = ratio([geometric_mean(each) for each in ratios], [1.0] * len(runs))
+    # Gains where both were evaluated last: one may be ahead.
+    ends = [list(zip(*map(_evaluations, pair), strict=False))[-1] for pair in pairs]
+    return LearningTrial(
+        name=name,
+        share=share,
+        runs=len(runs),
+        sooner=Gain(over.mean, over.low, over.high, f"as fast to the same {task.metric}"),
+        least=min(map(min, ratios)),
+        most=max(map(max, ratios)),
+        gain=task.sign * fmean(first.metric - other.metric for first, other in ends),
+        held=all(each[-1].is_held for each in levels),
+        needed=needed,
+    )
+
+
+def _evaluations(outcome: Outcome) -> tuple[Evaluation, ...]:
+    return outcome.evaluations
+
+
+class _Level(NamedTuple):
+    """A metric that the first strategy reached."""
+
+    times: float  # how many times as fast the other one reached it
+    is_held: bool  # whether the other one reached it, and held it until its end
+
+
+def _levels(first: Outcome, other: Outcome, sign: float) -> list[_Level]:
+    """Compare when both reached the smoothed metrics that the first one had on its way.
+
+    One that never reaches a level, or loses it again, counts as reaching it at its end, and never
+    as faster.
+    """
+    from batchwright.compare.arrivals import Target, arrival, smoothed, target_of
+
+    final = target_of(first.evaluations, tokens=first.spent.tokens, sign=sign)
+    curve = smoothed(first.evaluations, tokens=first.spent.tokens)
+    if final is None or not curve:
+        return []
+    best = sign * np.minimum.accumulate([sign * each.metric for each in curve])
+    found = []
+    for place in (round(level * _EVALUATIONS) for level in LEVELS):
+        if place >= len(best) or best[place] == best[0]:  # no better than the initial weights
+            continue
+        metric = float(best[place])
+        target = Target(metric, sign * max(sign * metric, sign * final.held), final.improved)
+        ours, theirs = (
+            arrival(each.evaluations, target, tokens=each.spent.tokens, sign=sign)
+            for each in (first, other)
+        )
+        if ours is None or ours.seconds <= 0:
+            continue
+        is_held = theirs is not None and theirs.held
+        end = theirs.seconds if theirs is not None and is_held else other.evaluations[-1].seconds
+        times = ours.seconds / max(end, 1e-9)
+        found.append(_Level(times if is_held else min(times, 1.0), is_held))
+    return found
