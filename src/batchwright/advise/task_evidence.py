@@ -123,9 +123,12 @@ def examine_task(
         BudgetError: If a sample alone exceeds its budget.
     """
     from batchwright.compare import Strategy, check_task
+    from batchwright.compare.strategy import safe_batch_size
 
     watch("planning", 0.0)
-    data = profile_data(task.sizes, max_tokens=task.max_tokens, seed=seed)
+    rows = safe_batch_size(task, task.max_tokens)  # of plain batches
+    data = profile_data(task.sizes, max_tokens=task.max_tokens, batch_size=rows, seed=seed)
+    data = replace(data, batch_size_is_given=False)
     watch("timing products", 0.0)
     hardware = profile_hardware()
     watch("checking the task", 0.0)

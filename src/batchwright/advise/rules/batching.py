@@ -1,6 +1,6 @@
 """Which samples share a batch."""
 
-from batchwright._format import interval
+from batchwright._format import interval, plural
 from batchwright.advise.advice import WORTH, Advice
 from batchwright.advise.data_profile import NUM_SHAPES
 from batchwright.advise.evidence import Evidence
@@ -23,9 +23,10 @@ def dynamic_batching(evidence: Evidence) -> Advice:
             "cannot tell", "cannot be planned", "These samples cannot be planned in this budget."
         )
     before, after = padding(data, "plain"), padding(data, "planned")
+    whose = "Your batches" if data.batch_size_is_given else "Batches"
     why = (
-        f"Random batches within {data.max_tokens:,} {data.unit} are {before} padding, planned "
-        f"batches {after}"
+        f"{whose} of {plural(data.batch_size, 'random sample')} are {before} padding, planned "
+        f"batches within {data.max_tokens:,} {data.unit} {after}"
     )
     if "grouped" in data.efficiency:
         why += f", batches grouped by length as trainers do {padding(data, 'grouped')}"

@@ -3,7 +3,14 @@
 from batchwright._format import percent
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, unclear, why_untried
+from batchwright.advise.rules.wording import (
+    how_to_try,
+    more_runs,
+    says,
+    sooner,
+    unclear,
+    why_untried,
+)
 
 MUCH, LITTLE = 0.2, 0.05
 """Shares of wrong labels: orders by difficulty help from, or not below."""

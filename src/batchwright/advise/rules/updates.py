@@ -4,7 +4,14 @@ from batchwright._format import mebibytes, percent
 from batchwright.advise.advice import WORTH, Advice
 from batchwright.advise.data_profile import DataProfile
 from batchwright.advise.evidence import Evidence
-from batchwright.advise.rules.wording import how_to_try, more_runs, says, sooner, unclear, why_untried
+from batchwright.advise.rules.wording import (
+    how_to_try,
+    more_runs,
+    says,
+    sooner,
+    unclear,
+    why_untried,
+)
 from batchwright.stats.dial import DialPosition
 
 BATCHES = 8
@@ -36,7 +43,7 @@ def tokens_per_update(evidence: Evidence) -> Advice:
         why = f"Other numbers than your {given:,} have no result. {why_untried(evidence, *sizes)}"
         untested = f"other numbers ({how_to_try(evidence, *sizes)})"
         return says("cannot tell", "other numbers were not tried", why, untested=untested)
-    best = max(trials, key=lambda size: trials[size].sooner.ratio)
+    best = max(trials, key=lambda size: (trials[size].verdict == "use", trials[size].sooner.ratio))
     trial = trials[best]
     listed = "; ".join(f"with {size:,}, {sooner(each)}" for size, each in trials.items())
     why = f"Compared with your {given:,} tokens per update: {listed}."
