@@ -20,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and (
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Arms of a comparison that have a process each begin by importing torch: only where that is tested.
+os.environ.setdefault("BATCHWRIGHT_SHARED_PROCESS", "1")
 
 # A test that would fetch something fails at once instead of waiting for a hub.
 for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):

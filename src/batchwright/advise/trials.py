@@ -115,7 +115,7 @@ def run_trials(
     return [
         SpeedTrial(
             name=arm.name,
-            precision=str(arm.precision.mode),
+            precision=arm.mode,
             updates=number - skipped,
             run_seconds=task.num_tokens * task.epochs / harmonic_mean(kept[arm.name]),
             tokens_per_second=harmonic_mean(kept[arm.name]),

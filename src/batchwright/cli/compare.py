@@ -50,6 +50,11 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 @options.count("--evaluations", default=10, help="During a run.")
 @options.threads
 @click.option(
+    "--shared-process",
+    is_flag=True,
+    help="All in one process: less memory, but arms find what others have prepared.",
+)
+@click.option(
     "-o",
     "--output",
     metavar="FILE",
@@ -71,6 +76,7 @@ def compare(
     target: float | None,
     evaluations: int,
     threads: int | None,
+    shared_process: bool,
     output: Path | None,
     restart: bool,
     html: Path | None,
@@ -87,6 +93,7 @@ def compare(
       PRECISION  fp32, tf32, bf16, fp16, auto
 
     Strategies take turns, update by update, so that other load on the machine affects all alike.
+    Each has a process of its own, which reads TASK.
     Ctrl-C keeps what was measured; the same command goes on from there.
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
@@ -95,6 +102,7 @@ def compare(
     import_torch(threads)
     from batchwright.compare import Settings, check_task, result_file
     from batchwright.compare import compare as run
+    from batchwright.compare.comparison import shares_process
     from batchwright.compare.task_file import errors_of_task
 
     outputs = {"--output": path, "--output (its state)": result_file.state_path(path)}
@@ -103,7 +111,9 @@ def compare(
     machine = result_file.circumstances()
     settings = Settings(evaluations=evaluations, target=target)
     job, chosen = _chosen(task, strategies, null=null, quick=quick)
+    shared = shares_process(job, chosen, shared_process=shared_process or None)
     about = result_file.described(job, task, chosen, settings, quick=quick)
+    about["shared_process"] = shared
     runs = tuple(range(first_seed, first_seed + (seeds or (1 if quick else 3))))
     comparison = _earlier(path, runs, about, restart=restart)
     said = f"Wrote {path}."
@@ -126,8 +136,16 @@ def compare(
             live_status() as show,
             contextlib.suppress(StopError),
         ):
-            watch = Watch(show, keep, interrupted)
-            run(job, chosen, seeds=runs, settings=settings, watch=watch, resume=comparison)
+            show("starting the arms", 0.0)
+            run(
+                job,
+                chosen,
+                seeds=runs,
+                settings=settings,
+                watch=Watch(show, keep, interrupted),
+                resume=comparison,
+                shared_process=shared,
+            )
         keep()
     result, _ = result_file.load(path)
     html = html if result["summary"] else None

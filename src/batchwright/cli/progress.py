@@ -13,7 +13,7 @@ from batchwright._format import duration, one_line
 
 if TYPE_CHECKING:
     from batchwright.compare import Comparison
-    from batchwright.compare.arm import Arm
+    from batchwright.compare.arm import RaceArm
     from batchwright.compare.race import Race
 
 _DRAW_EVERY = 0.2
@@ -39,7 +39,7 @@ class Watch:
         self._save_at = self._begun + _SAVE_EVERY
         self._done_before: float | None = None
 
-    def __call__(self, comparison: Comparison, race: Race, arm: Arm) -> None:
+    def __call__(self, comparison: Comparison, race: Race, arm: RaceArm) -> None:
         """Look at a turn that is over; raise `StopError` if the user has interrupted."""
         now = time.monotonic()
         if now - self._drawn > _DRAW_EVERY:

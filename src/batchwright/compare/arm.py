@@ -1,14 +1,17 @@
 """An arm of a comparison: a strategy that trains its own model, with its own clock."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import count
 from time import perf_counter
 
 import numpy as np
 import torch
 
+from batchwright.compare.probes import Facts, audited, peak_bytes
 from batchwright.compare.strategy import DENSE, Strategy
 from batchwright.compare.task import Task
 from batchwright.lengths import totals
@@ -43,36 +46,21 @@ class Evaluation:
     metric: float  # what the task's `evaluate` returned
 
 
-class Arm:
-    """A strategy with its model, in one run.
+class RaceArm(ABC):
+    """An arm as a race sees it: what it has done so far, and what it can be asked for.
 
-    Guarantees that arms of one seed begin with the same weights, that each sees only its own
-    random numbers, and that evaluating, saving and waiting for its turn take none of its time. A
-    dense arm trains on batches without padding, to show the limit of what any batching can do.
+    It computes in this process (`Arm`) or in one of its own (`ArmProcess`).
     """
 
-    def __init__(self, task: Task, strategy: Strategy, *, seed: int, dense: bool = False) -> None:
-        self.task, self.strategy, self.dense = task, strategy, dense
-        self.name = DENSE if dense else strategy.name
-        self.device = task.place()
-        self.planner = strategy.planner(task, seed=seed)
-        self.spent = Spent(seconds=0.0 if dense else strategy.preparation(task))
+    updates_of_run: int
+
+    def __init__(self, name: str, *, dense: bool) -> None:
+        self.name, self.dense = name, dense
+        self.spent = Spent()
         self.ended: Spent | None = None  # what it had spent when its run ended; it may go on
         self.peak_bytes: int | None = None  # memory of its largest batch
         self.evaluations: list[Evaluation] = []
         self.loss = math.nan
-        others = torch.random.get_rng_state()
-        torch.manual_seed(seed)
-        self.model = task.model().to(self.device)
-        self._random = TorchRandomState.capture(devices_of(self.model))
-        torch.random.set_rng_state(others)
-        self.optimizer = task.optimizer(self.model)
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]  # a str
-        # The last update of an epoch may be a short one.
-        self._updates_of_epoch = -(-len(self.planner) // self.planner.accumulate)
-        self.updates_of_run = task.epochs * self._updates_of_epoch
-        self._updates = self._load()
 
     @property
     def progress(self) -> float:
@@ -88,6 +76,104 @@ class Arm:
     def has_failed(self) -> bool:
         """Whether the last loss was NaN or infinite."""
         return self.spent.updates > 0 and not math.isfinite(self.loss)
+
+    @property
+    @abstractmethod
+    def dispersion(self) -> float | None:
+        """How unlike each other its updates are in length: see `PlanStats`."""
+
+    @property
+    @abstractmethod
+    def mode(self) -> str:
+        """The precision that it trains in."""
+
+    @abstractmethod
+    def choose_precision(self, mode: str | None = None) -> None:
+        """Replace the precision "auto" by the one that was measured earlier, or measure it now."""
+
+    @abstractmethod
+    def update(self) -> float:
+        """Train one update, by the mean loss over all its batches; return its seconds."""
+
+    @abstractmethod
+    def metric(self) -> float:
+        """Measure the task's metric."""
+
+    @abstractmethod
+    def peak(self) -> int | None:
+        """Measure the memory of its largest batch: see `peak_bytes`."""
+
+    @abstractmethod
+    def audit(self) -> Facts | None:
+        """Audit its precision on a few more updates, which change it: see `audited`."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Resume from the state of an arm of the same task, strategy and seed."""
+
+    def evaluate(self) -> None:
+        """Measure the task's metric, and add it to the evaluations."""
+        metric = self.metric()
+        self.evaluations.append(Evaluation(self.spent.tokens, self.spent.seconds, metric))
+
+    def record(self) -> State:
+        """Return what it has done so far, as a part of its state."""
+        return {
+            "spent": asdict(self.spent),
+            "ended": None if self.ended is None else asdict(self.ended),
+            "evaluations": [asdict(each) for each in self.evaluations],
+            "loss": self.loss,
+            "peak_bytes": self.peak_bytes,
+        }
+
+    def restore(self, state: State) -> None:
+        """Take over what it had done from its state."""
+        self.spent = Spent(**state["spent"])
+        self.ended = None if state["ended"] is None else Spent(**state["ended"])
+        self.evaluations = [Evaluation(**each) for each in state["evaluations"]]
+        self.loss, self.peak_bytes = state["loss"], state["peak_bytes"]
+
+
+class Arm(RaceArm):
+    """A strategy with its model, in one run.
+
+    Guarantees that arms of one seed begin with the same weights, that each sees only its own
+    random numbers, and that evaluating, saving and waiting for its turn take none of its time. A
+    dense arm trains on batches without padding, to show the limit of what any batching can do.
+    """
+
+    def __init__(self, task: Task, strategy: Strategy, *, seed: int, dense: bool = False) -> None:
+        super().__init__(DENSE if dense else strategy.name, dense=dense)
+        self.task, self.strategy = task, strategy
+        self.device = task.place()
+        self.planner = strategy.planner(task, seed=seed)
+        self.spent.seconds = 0.0 if dense else strategy.preparation(task)
+        others = torch.random.get_rng_state()
+        torch.manual_seed(seed)
+        self.model = task.model().to(self.device)
+        self._random = TorchRandomState.capture(devices_of(self.model))
+        torch.random.set_rng_state(others)
+        self.optimizer = task.optimizer(self.model)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]  # a str
+        # The last update of an epoch may be a short one.
+        self._updates_of_epoch = -(-len(self.planner) // self.planner.accumulate)
+        self.updates_of_run = task.epochs * self._updates_of_epoch
+        self._updates = self._load()
+
+    @cached_property
+    def dispersion(self) -> float | None:
+        """How unlike each other its updates are in length: see `PlanStats`."""
+        return self.planner(0).stats(self.task.sizes).dispersion
+
+    @property
+    def mode(self) -> str:
+        """The precision that it trains in."""
+        return str(self.precision.mode)
 
     def choose_precision(self, mode: str | None = None) -> None:
         """Replace the precision "auto" by the one that was measured earlier, or measure it now."""
@@ -140,14 +226,22 @@ class Arm:
         spent.batches += padded.size
         return seconds
 
-    def evaluate(self) -> None:
-        """Measure the task's metric, and add it to the evaluations."""
+    def metric(self) -> float:
+        """Measure the task's metric."""
         others = TorchRandomState.capture(devices_of(self.model))
         self.model.eval()
         with torch.no_grad():
             metric = self.task.as_metric(self.task.evaluate(self.model))
         others.restore()
-        self.evaluations.append(Evaluation(self.spent.tokens, self.spent.seconds, metric))
+        return metric
+
+    def peak(self) -> int | None:
+        """Measure the memory of its largest batch: see `peak_bytes`."""
+        return peak_bytes(self)
+
+    def audit(self) -> Facts | None:
+        """Audit its precision on a few more updates, which change it: see `audited`."""
+        return audited(self)
 
     def largest_batches(self) -> list[Batch]:
         """Return the two largest batches of the first epoch, and the one with the longest row."""
@@ -165,11 +259,7 @@ class Arm:
             "precision": self.precision.state_dict(),
             "random": self._random.cpu,
             "random_of_devices": {str(at): state for at, state in self._random.devices.items()},
-            "spent": asdict(self.spent),
-            "ended": None if self.ended is None else asdict(self.ended),
-            "evaluations": [asdict(each) for each in self.evaluations],
-            "loss": self.loss,
-            "peak_bytes": self.peak_bytes,
+            **self.record(),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -180,10 +270,7 @@ class Arm:
         self.precision.load_state_dict(state["precision"])
         devices = {torch.device(at): kept for at, kept in state["random_of_devices"].items()}
         self._random = TorchRandomState(state["random"], devices)
-        self.spent = Spent(**state["spent"])
-        self.ended = None if state["ended"] is None else Spent(**state["ended"])
-        self.evaluations = [Evaluation(**each) for each in state["evaluations"]]
-        self.loss, self.peak_bytes = state["loss"], state["peak_bytes"]
+        self.restore(state)
         self._updates = self._load()
 
     def _plan(self, epoch: int) -> Plan:

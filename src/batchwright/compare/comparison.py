@@ -1,12 +1,14 @@
 """The same task under several strategies, seed after seed."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
-from batchwright.compare.arm import Arm
+from batchwright.compare.arm import RaceArm
+from batchwright.compare.arm_process import can_start
 from batchwright.compare.probes import Facts
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
@@ -16,7 +18,7 @@ from batchwright.stats.coverage import coverage
 from batchwright.stats.shapes import shape_stats, step_costs
 from batchwright.typing import State
 
-Watch: TypeAlias = Callable[["Comparison", Race, Arm], None]
+Watch: TypeAlias = Callable[["Comparison", Race, RaceArm], None]
 """Called after each turn: to show it, to save, or to stop by raising."""
 
 MOST_DRAWS = 20_000_000
@@ -24,6 +26,9 @@ MOST_DRAWS = 20_000_000
 
 POINTS = 50
 """Points of a curve at most."""
+
+SHARED = "BATCHWRIGHT_SHARED_PROCESS"
+"""Environment variable: if it is set, and not to 0, arms share a process unless asked otherwise."""
 
 _COVERED = ("eligible", "draws", "drawn", "deferred", "seen", "most", "effective_samples")
 
@@ -42,6 +47,7 @@ class Comparison:
     modes: dict[str, str] = field(default_factory=dict)  # precision of each strategy
     plans: dict[str, Facts] = field(default_factory=dict)  # see `planned_facts`
     audits: dict[str, Facts] = field(default_factory=dict)  # see `audited`
+    shared_process: bool = False  # whether arms shared a process: see `shares_process`
 
     @property
     def is_complete(self) -> bool:
@@ -57,6 +63,7 @@ def compare(
     settings: Settings | None = None,
     watch: Watch | None = None,
     resume: Comparison | None = None,
+    shared_process: bool | None = None,
 ) -> Comparison:
     """Train a task under several strategies, and measure their speed and their metric.
 
@@ -65,6 +72,9 @@ def compare(
     machine affects all alike, and each is charged only its own seconds. Plans are looked at before
     the first run, losses of half precision after the last.
 
+    The arms of a task that `load_task` has read get a process each, which reads the task as well:
+    the seconds and memory of an arm are what it takes alone.
+
     Args:
         task: The task.
         strategies: The first is the one that others are compared with.
@@ -72,6 +82,8 @@ def compare(
         settings: How long arms train, and how often they are evaluated.
         watch: Called after each turn. If it raises, what was measured stays in `resume`.
         resume: The result of an earlier call with the same arguments, which is returned.
+        shared_process: Whether arms share this process, which takes less memory, and where an arm
+            finds what another one has prepared. None: only if they have to; see `shares_process`.
 
     Raises:
         TaskError: If the task does not allow a strategy.
@@ -80,23 +92,44 @@ def compare(
     made = [each if isinstance(each, Strategy) else Strategy.named(each) for each in strategies]
     settings = Settings() if settings is None else settings
     comparison = Comparison(tuple(seeds)) if resume is None else resume
+    shared = comparison.shared_process = shares_process(task, made, shared_process=shared_process)
     if not comparison.is_complete:
         first = comparison.seeds[0]
         comparison.plans = {each.name: planned_facts(task, each, seed=first) for each in made}
     while not comparison.is_complete:
         seed = comparison.seeds[len(comparison.runs)]
-        race = Race(task, made, seed=seed, settings=settings, modes=comparison.modes)
-        comparison.modes = race.modes
-        if comparison.state is not None:
-            race.load_state_dict(comparison.state)
-        for arm in race.turns():
-            if watch is not None:
-                watch(comparison, race, arm)
-        comparison.runs.append(race.outcomes())
-        comparison.unfinished, comparison.state = [], None
-        if comparison.is_complete:
-            comparison.audits = race.audits()
+        with Race(
+            task,
+            made,
+            seed=seed,
+            settings=settings,
+            modes=comparison.modes,
+            processes=not shared,
+        ) as race:
+            comparison.modes = race.modes
+            if comparison.state is not None:
+                race.load_state_dict(comparison.state)
+            for arm in race.turns():
+                if watch is not None:
+                    watch(comparison, race, arm)
+            comparison.runs.append(race.outcomes())
+            comparison.unfinished, comparison.state = [], None
+            if comparison.is_complete:
+                comparison.audits = race.audits()
     return comparison
+
+
+def shares_process(
+    task: Task, strategies: Sequence[Strategy], *, shared_process: bool | None = None
+) -> bool:
+    """Return whether the arms of a comparison share this process.
+
+    They have to where the task is not from a file, or a strategy cannot be passed on. Otherwise
+    they do if asked, or if the environment variable BATCHWRIGHT_SHARED_PROCESS is set.
+    """
+    if shared_process is None:
+        shared_process = os.environ.get(SHARED, "0") not in {"", "0"}
+    return shared_process or not can_start(task, strategies)
 
 
 def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> Facts:

@@ -1,15 +1,20 @@
 """What is measured on an arm beside its training: peak memory before it, an audit after it."""
 
-from time import perf_counter
-from typing import Any, TypeAlias
+from __future__ import annotations
 
-from batchwright.compare.arm import Arm, moved
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 from batchwright.torch.audit import Audit
 from batchwright.torch.audit.report import FORMATS, Exponents, worst_layers
+from batchwright.torch.data.trees import mapped
 from batchwright.torch.memory.steps import Task as Step
 from batchwright.torch.memory.steps import can_measure, real_steps
 from batchwright.torch.update.measuring import policy_for
 from batchwright.typing import Batch
+
+if TYPE_CHECKING:
+    from batchwright.compare.arm import Arm
 
 Facts: TypeAlias = dict[str, Any]
 """JSON values."""
@@ -40,7 +45,7 @@ def peak_bytes(arm: Arm) -> int | None:
     parts = arm.model, (arm.optimizer,), arm.task.loss_sum
     several, peaks = arm.planner.accumulate > 1, []
     for batch in arm.largest_batches():
-        given = moved(batch, arm.device)
+        given = mapped(batch, lambda tensor: tensor.to(arm.device))
         step = _GivenStep(*parts, lambda *_, given=given: given, autocast, accumulates=several)
         with real_steps(step, 1) as run:
             peaks.append(run.state.total + run(1, 1))

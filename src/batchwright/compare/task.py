@@ -87,6 +87,10 @@ class Task:
         features: Numbers of each sample, float[n, ...], or n texts, or a function that returns
             them, from which `advise` estimates how many labels are wrong.
 
+    Attributes:
+        origin: The file that `load_task` read it from, and whether in its small form. None: it was
+            made otherwise, and cannot be made again in another process.
+
     Raises:
         TaskError: If an argument has the wrong type.
         LengthsError: If lengths are not positive integers.
@@ -114,6 +118,7 @@ class Task:
     labels: npt.ArrayLike | None = None
     groups: npt.ArrayLike | None = None
     features: npt.ArrayLike | Callable[[], npt.ArrayLike] | None = None
+    origin: tuple[str, bool] | None = field(default=None, init=False)
     _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -216,6 +221,14 @@ class Task:
             scores, seconds = self.difficulty(name)
             short._scores[name] = np.asarray(scores)[kept], seconds * share  # noqa: SLF001 -- its own
         return short
+
+    def computed_scores(self) -> dict[str, tuple[npt.ArrayLike, float]]:
+        """Return the scores that were computed so far, with the seconds that they took."""
+        return dict(self._scores)
+
+    def take_scores(self, scores: Mapping[str, tuple[npt.ArrayLike, float]]) -> None:
+        """Use scores that another process computed."""
+        self._scores.update(scores)
 
     def difficulty(self, name: str | None = None) -> tuple[npt.ArrayLike, float]:
         """Return scores, float[n], and the seconds that computing them took.

@@ -42,6 +42,7 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
             f"{path}: `task` is of type {type(task).__name__}, expected a "
             "batchwright.compare.Task, or a function that returns one."
         )
+    object.__setattr__(task, "origin", (str(path), quick))
     return task
 
 

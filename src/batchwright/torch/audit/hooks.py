@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
@@ -22,6 +21,7 @@ from batchwright.torch.audit.report import (
 )
 from batchwright.torch.data.trees import tensors_of
 from batchwright.torch.update.precision import Precision
+from batchwright.torch.update.ranks import is_sharded
 
 _HALVES = (torch.float16, torch.bfloat16)
 _NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
@@ -242,7 +242,7 @@ def _moving(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
 def _local(values: torch.Tensor) -> torch.Tensor:
     """Return the values as a dense tensor: of a sharded one, this rank's."""
     values = values.detach()
-    local: torch.Tensor = values.to_local() if isinstance(values, DTensor) else values
+    local: torch.Tensor = cast("Any", values).to_local() if is_sharded(values) else values
     return local.to_dense() if local.is_sparse else local
 
 

@@ -243,7 +243,7 @@ def ranks_of(model: torch.nn.Module) -> Ranks:
         for module in model.modules()
         if _is_a(module, "torch.distributed.fsdp", "FSDPModule")
     ]
-    if not parts and not any(_is_sharded(parameter) for parameter in model.parameters()):
+    if not parts and not any(is_sharded(parameter) for parameter in model.parameters()):
         return Ranks(model)
     for part in parts:
         part.reshard()  # an evaluation leaves the outermost parameters whole
@@ -261,7 +261,8 @@ def _is_a(value: object, module: str, name: str) -> bool:
     return isinstance(value, getattr(sys.modules.get(module), name, ()))
 
 
-def _is_sharded(parameter: torch.Tensor) -> bool:
+def is_sharded(parameter: torch.Tensor) -> bool:
+    """Return whether ranks hold a part each of a tensor."""
     return _is_a(parameter, "torch.distributed.tensor", "DTensor")
 
 
@@ -270,7 +271,7 @@ def _refuse_settings(wrapper: DistributedDataParallel) -> None:
     left_out = [
         name
         for name, each in parameters.items()
-        if _is_sharded(each) or (each.requires_grad and name in wrapper.parameters_to_ignore)
+        if is_sharded(each) or (each.requires_grad and name in wrapper.parameters_to_ignore)
     ]
     reason = None
     if wrapper.static_graph:
@@ -300,7 +301,7 @@ def _refuse_wrappers_inside(model: torch.nn.Module) -> None:
 def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> None:
     """Accept what `fully_shard` makes over all ranks: backward averages over all of them."""
     named = [*model.named_parameters()]
-    whole = [name for name, each in named if each.requires_grad and not _is_sharded(each)]
+    whole = [name for name, each in named if each.requires_grad and not is_sharded(each)]
     if whole or not by_fully_shard:
         shown = f"{', '.join(whole[:1])} is not sharded" if whole else "fully_shard did not shard"
         raise UpdateError(
@@ -308,7 +309,7 @@ def _refuse_other_shards(model: torch.nn.Module, *, by_fully_shard: bool) -> Non
             "fully_shard(model) on the whole model last, or use DistributedDataParallel."
         )
     world_size = distributed.get_world_size()
-    sharded: list[tuple[str, Any]] = [(name, each) for name, each in named if _is_sharded(each)]
+    sharded: list[tuple[str, Any]] = [(name, each) for name, each in named if is_sharded(each)]
     for name, parameter in sharded:
         *replicas, last = parameter.placements
         by_data = last.is_shard() and all(each.is_replicate() for each in replicas)
