@@ -46,9 +46,23 @@ def compared_report(result: Facts) -> Report:
         _batches(plans),
         _drawn(plans),
         *(_audit(name, each) for name, each in result.get("audits", {}).items()),
-        Section("How it was measured", sentences=[data, device], code=[result["command"]]),
+        Section(
+            "How it was measured",
+            sentences=[data, device, _processes(result)],
+            code=[result["command"]],
+        ),
     ]
     return Report(f"{result['task']}, compared", about, facts, sections, [*tables, results])
+
+
+def _processes(result: Facts) -> str:
+    """Say whether strategies could find what others had prepared; older results do not say it."""
+    if result.get("shared_process", True):
+        return (
+            "All strategies shared a process, and what libraries keep for each shape: one may look "
+            "faster than it is alone."
+        )
+    return "Each strategy trained in a process of its own."
 
 
 def _speed(result: Facts) -> Section:
@@ -63,7 +77,7 @@ def _speed(result: Facts) -> Section:
             "of limit": _plain(each["of_limit"] and each["of_limit"]["mean"]),
             "padding": percent(round(each["padding"], 4)),
             "worst/budget": f"{each['worst_batch']:.2f}",
-            "peak MB": _plain(each["peak_bytes"] and each["peak_bytes"] / 1e6, ",.0f"),
+            "peak MB of tensors": _plain(each["peak_bytes"] and each["peak_bytes"] / 1e6, ",.0f"),
         }
         for each in result["summary"]
     ]
