@@ -180,6 +180,9 @@ def dispersion(steps: Sequence[Sequence[int]]) -> float:
     everything = [length for step in steps for length in step]
     if len(steps) == 1 or len(set(everything)) == 1:
         return 1.0
+    most = 4 * sorted(everything, reverse=True)[max(1, len(everything) // 100)]
+    steps = [[min(length, most) for length in step] for step in steps]
+    everything = [length for step in steps for length in step]
     total = sum(everything)
     mean = sum(length * math.log(length) for length in everything) / total
     spread = sum(length**2 * (math.log(length) - mean) ** 2 for length in everything) / total

@@ -79,8 +79,24 @@ def test_a_plain_shuffle_has_dispersion_one():
     assert np.mean(seen) == pytest.approx(1, abs=0.06)
 
 
+def test_a_few_very_long_samples_do_not_decide_the_dispersion():
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(3, 0.75, 8_000).astype(np.int64) + 1
+    lengths[:4] = [9_000, 12_000, 20_000, 36_314]
+    mixes = {}
+    for name, each in {"shuffled": rng.permutation(lengths), "sorted": np.sort(lengths)}.items():
+        mixes[name] = dispersion(each, np.arange(0, 8_001, 32))
+    assert mixes["shuffled"] == pytest.approx(1, abs=0.3)
+    assert mixes["sorted"] > 5
+
+
 def test_dispersion_against_the_slow_way():
-    for steps in ([[3, 8], [5, 5, 2], [9]], [[1, 20], [4]], [[7, 7], [7, 1]]):
+    for steps in (
+        ([1] * 60 + [2] * 50, [900, 3]),
+        [[3, 8], [5, 5, 2], [9]],
+        [[1, 20], [4]],
+        [[7, 7], [7, 1]],
+    ):
         offsets = np.cumsum([0, *map(len, steps)])
         expected = reference.dispersion(steps)
         assert dispersion(np.concatenate(steps), offsets) == pytest.approx(expected, rel=1e-9)

@@ -114,10 +114,10 @@ def plural(count: int, noun: str) -> str:
     """Count things.
 
     Example:
-        >>> plural(1, "rank"), plural(2, "batch")
-        ('1 rank', '2 batches')
+        >>> plural(1, "rank"), plural(2, "batch"), plural(2, "epoch")
+        ('1 rank', '2 batches', '2 epochs')
     """
-    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    ending = "" if count == 1 else "es" if noun.endswith("tch") else "s"
     return f"{number(count)} {noun}{ending}"
 
 

@@ -22,7 +22,8 @@ ROWS = 8
 PARTS = 50
 """Then a batch has at most this part of all tokens, outliers cut to the usual length."""
 
-_TAIL = 4  # p99.9 over p99 where the tail is long, but has no outliers
+TAIL = 4
+"""Samples are outliers from so many times the 99th percentile on."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def suggest(
         values, counts = counted(totals(as_lengths(lengths, columns=True)))
     num_samples, longest = int(counts.sum()), int(values[0])
     num_tokens = int((values * counts).sum())
-    p99 = _without(values, counts, max(num_samples // 100, min(1, num_samples - 1)))
+    p99 = _without(values, counts, _hundredth(num_samples))
     p999 = _without(values, counts, num_samples // 1000)
-    usual = min(p999, _TAIL * p99)
+    usual = min(p999, TAIL * p99)
     if max_tokens is None and batch_size is not None:
         max_tokens = min(batch_size, num_samples) * usual
     elif max_tokens is None:
@@ -122,6 +123,34 @@ def suggest(
         num_samples=num_samples,
         num_tokens=num_tokens,
     )
+
+
+def tail_end(values: IntArray, counts: IntArray) -> int:
+    """Return the length from which on samples are outliers, `TAIL` × p99.
+
+    Args:
+        values: int64[r], lengths, each once.
+        counts: int64[r], how many samples have each.
+    """
+    order = np.argsort(-values)
+    return TAIL * _without(values[order], counts[order], _hundredth(int(counts.sum())))
+
+
+def without_outliers(lengths: IntArray) -> IntArray:
+    """Cut outliers to `tail_end`, int64[n]. O(n); nothing is copied where there are none.
+
+    Example:
+        >>> without_outliers(np.array([3, 5, 4, 1_000])).tolist()
+        [3, 5, 4, 20]
+    """
+    place = lengths.size - 1 - _hundredth(lengths.size)
+    most = TAIL * int(np.partition(lengths, place)[place])
+    return np.minimum(lengths, most) if int(lengths.max()) > most else lengths
+
+
+def _hundredth(num_samples: int) -> int:
+    """Return how many samples may be outliers: a hundredth, and one at least."""
+    return max(num_samples // 100, min(1, num_samples - 1))
 
 
 def _mean_tokens(rows: int, num_samples: int, num_tokens: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import batchwright as bw
 from batchwright.layout import Packed, Padded
 from batchwright.plans import Origin
-from batchwright.report.inspected import first_steps
+from batchwright.report.plan_texts import first_steps
 from tests.cli.command import LENGTHS, facts_of, invoke, start
 from tests.cli.test_compare import TASK
 from tests.patience import PATIENCE
@@ -30,7 +30,7 @@ def test_the_page_comes_beside_the_report(tmp_path):
 @pytest.mark.slow
 def test_only_padded_batches_within_a_budget_have_a_dial(tmp_path):
     plan, page = str(tmp_path / "plan"), str(tmp_path / "page.html")
-    for options in (("--pack", "512"), ("--batch-size", "8")):
+    for options in (("--pack", "512"), ("--fixed-size", "8")):
         assert invoke("plan", "lengths.npy", *options, "-o", plan).exit_code == 0
         assert "dial" not in facts_of("inspect", plan, "lengths.npy", "--html", page)
     assert "dial" in facts_of(*INSPECT, "--html", page)

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 import batchwright as bw
@@ -25,7 +26,9 @@ PROMISED = {
         ("--max-tokens", "300", "--oversize", "truncate", "--max-samples", "9"),
         ("--pack", "300", "--oversize", "split", "--pad-to-multiple-of", "4"),
         ("--pack", "512", "--order", "sequential"),
-        ("--batch-size", "16", "--window", "100"),
+        ("--fixed-size", "16", "--window", "100"),
+        ("--batch-size", "24"),
+        ("--batch-size", "24", "--max-tokens", "2048"),
     ],
 )
 def test_inspect_says_of_the_saved_plan_what_plan_said(options, tmp_path):
@@ -34,7 +37,8 @@ def test_inspect_says_of_the_saved_plan_what_plan_said(options, tmp_path):
     assert facts.keys() >= PROMISED
     assert facts["plan"] == path
     assert bw.Plan.load(path).digest() == facts["digest"]
-    again = facts_of("inspect", path, "lengths.npy")
+    baseline = options[:2] if options[0] == "--batch-size" else ()
+    again = facts_of("inspect", path, "lengths.npy", *baseline)
     assert {name: facts[name] for name in again.keys() & facts.keys() - {"seconds_reading"}} == {
         name: again[name] for name in again.keys() & facts.keys() - {"seconds_reading"}
     }
@@ -85,29 +89,112 @@ def test_a_process_prints_one_json_object_and_nothing_else():
     assert facts["plan"] is None
 
 
-def test_text_and_json_say_the_same():
-    facts = facts_of(*BUDGET, "--world-size", "2")
-    without_bars = re.sub("[█▏▎▍▌▋▊▉░]+", "", invoke(*BUDGET, "--world-size", "2").stdout)
-    text = " ".join(without_bars.split())
+def test_text_and_json_say_the_same(tmp_path):
+    path = str(tmp_path / "plan.safetensors")
+    facts = facts_of(*BUDGET, "--world-size", "2", "-o", path)
+    text = text_of("inspect", path, "lengths.npy")
     for told in (
         f"batches {number(facts['num_batches'])} of 2,000 samples",
         f"efficiency {percent(facts['efficiency'])}",
         f"largest batch {number(facts['max_batch_tokens'])} tokens",
         f"fill {percent(facts['fill'])}",
         f"lower bound {number(facts['lower_bound'])}",
-        f"dispersion {number(facts['dispersion'])}",
+        f"length mix {number(facts['dispersion'])}",
         f"rank imbalance {facts['imbalance_padded']:.3f}",
-        f"plain batches {percent(facts['waste']['plain_batches'])}",
     ):
         assert told in text
+    for report in (text, text_of(*BUDGET, "--world-size", "2")):
+        plain = facts["plain_batches"]
+        for told in (
+            f"{percent(facts['waste']['plain_batches'])} {plain['dispersion']:.2f}",
+            f"this plan {percent(facts['waste']['plan'])} {facts['dispersion']:.2f}",
+            f"Assumed {plain['batch_size']} samples a batch",
+            f"planned: {number(facts['num_batches'])}, {percent(facts['waste']['plan'])}.",
+        ):
+            assert told in report
+
+
+def text_of(*args):
+    """Run a command; return its words, without the bars."""
+    return " ".join(re.sub("[█▏▎▍▌▋▊▉░]+", "", invoke(*args).stdout).split())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--batch-size", "16"),
+        ("--batch-size", "16", "--accumulate", "4", "--world-size", "2"),
+        ("--batch-size", "16", "--max-tokens", "600", "--seed", "3"),
+        ("--batch-size", "16", "--pack", "600", "--order", "sequential"),
+        ("--batch-size", "16", "--step-tokens", "9000", "--cost", "quadratic"),
+        ("--max-tokens", "300", "--oversize", "truncate", "--slack", "0.1"),
+        ("--max-tokens", "700", "--accumulate", "8", "--window", "500"),
+        ("--batch-size", "16", "--oversize", "drop", "--mixing", "update"),
+        ("--fixed-size", "16"),
+    ],
+)
+def test_a_report_fits_a_screen_and_its_code_makes_the_plan(options, monkeypatch):
+    values = LENGTHS.copy()
+    values[3] = 30_000
+    np.save("outlier.npy", values)
+    monkeypatch.setenv("COLUMNS", "80")
+    sources = {"lengths.npy": LENGTHS, "outlier.npy": values}
+    if {"300", "600", "700"}.intersection(options):
+        del sources["outlier.npy"]  # such a budget is refused
+    for source, lengths in sources.items():
+        done = invoke("plan", source, *options)
+        assert done.exit_code == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 24
+        (code,) = (line for line in lines if line.startswith("planner = "))
+        planner = eval(code.removeprefix("planner = "), {"bw": bw, "lengths": lengths})  # noqa: S307
+        facts = facts_of("plan", source, *options)
+        assert planner(0).digest() == facts["digest"]
+        verdict = " ".join(" ".join(lines[-2:]).split())
+        assert percent(facts["waste"]["plan"]) in verdict  # which comes last
+
+
+def test_the_baseline_is_the_users():
+    facts = facts_of(*PLAN, "--batch-size", "32")
+    plain, smaller = facts["plain_batches"], facts["smaller_batches"]
+    fixed = facts_of(*PLAN, "--fixed-size", "32")
+    for name in ("num_batches", "padded_tokens", "efficiency", "dispersion", "max_batch_tokens"):
+        assert plain[name] == fixed[name]
+    assert (plain["batch_size"], plain["assumed"]) == (32, False)
+    assert abs(facts["num_steps"] - 2_000 / 32) <= 1
+    assert facts["step_tokens"] == round(32 * LENGTHS.mean())
+    assert facts["budgets"]["max_tokens"] == facts["budget"]
+    text = text_of(*PLAN, "--batch-size", "32")
+    assert (
+        f"Yours: {plain['num_batches']} batches, {percent(1 - plain['efficiency'])} padding; "
+        f"planned, same tokens per update: {facts['num_batches']}"
+    ) in text
+    assert f"{percent(1 - smaller['efficiency'])} at {smaller['dispersion']:.2f}" in text
+    assert "--batch-size 4 --accumulate 8" in text
+
+
+def test_outliers_are_named():
+    values = np.append(LENGTHS, [30_000, 36_314])
+    np.save("outliers.npy", values)
+    text = text_of("plan", "outliers.npy", "--batch-size", "32")
+    assert "2 of 2,002 samples (0.1 %) set the budget: up to 36,314 tokens" in text
+    cut = facts_of("plan", "outliers.npy", "--batch-size", "32", "--oversize", "truncate")
+    assert cut["budget"] == cut["budgets"]["max_tokens"] < 36_314
+    assert f"truncate, {number(cut['budget'])} would do" in text
+    assert cut["waste"]["plain_batches"] > 0.5
+    assert cut["waste"]["plan"] < 0.2
+    given = facts_of("plan", "outliers.npy", "--max-tokens", "2048", "--oversize", "truncate")
+    assert given["plain_batches"]["batch_size"] > 1
+    assert given["waste"]["plain_batches"] > given["waste"]["plan"]
 
 
 def test_columns_measures_and_their_units():
     facts = facts_of(
-        "plan", "table.csv", "--batch-size", "1", "--length", "words", "--measure", "words"
+        "plan", "table.csv", "--fixed-size", "1", "--length", "words", "--measure", "words"
     )
     assert (facts["unit"], facts["num_tokens"], facts["source"]) == ("words", 4, "table.csv")
-    assert facts_of("plan", "table.csv", "--batch-size", "2", "--no-cache")["num_tokens"] == 8
+    assert facts_of("plan", "table.csv", "--fixed-size", "2", "--no-cache")["num_tokens"] == 8
 
 
 @pytest.mark.filterwarnings("always")
@@ -116,4 +203,4 @@ def test_a_warning_is_one_line():
     assert done.exit_code == 0
     assert done.stderr.startswith("batchwright: warning: 2000 samples cannot fill 3000 batches")
     assert done.stderr.count("\n") == 1
-    assert "repeated" in done.stdout
+    assert "1,000 repetitions of samples" in done.stdout

@@ -15,9 +15,9 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "appl
 PLANS = {
     "padded": ("--max-tokens", "8000", "--world-size", "4", "--accumulate", "2"),
     "packed": ("--pack", "1000", "--world-size", "2"),
-    "fixed": ("--batch-size", "16", "--accumulate", "4"),
+    "fixed": ("--fixed-size", "16", "--accumulate", "4"),
     "dropping": ("--max-tokens", "600", "--oversize", "drop", "--world-size", "32"),
-    "single": ("--batch-size", "5000"),
+    "single": ("--fixed-size", "5000"),
 }
 
 

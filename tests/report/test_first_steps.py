@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
-from batchwright.report.inspected import first_steps
+from batchwright.report.plan_texts import first_steps
 from batchwright.stats.plan_facts import (
     EpochCoverage,
     PlanFacts,
@@ -14,6 +14,7 @@ from batchwright.stats.plan_facts import (
     epoch_coverage,
     file_facts,
     inspected_facts,
+    plan_facts,
 )
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(5, 1, 20_000), 1, 1_000).astype(int)
@@ -66,8 +67,16 @@ def test_ranks_that_wait_are_told_and_a_cost_helps():
 
 def test_updates_that_are_unlike_are_told():
     plan = bw.plan(LENGTHS, max_tokens=8_000)
-    assert plan.stats(LENGTHS).dispersion > 2
-    assert "Updates are unlike one another" in said(plan)
+    facts = plan_facts(plan, LENGTHS).measured
+    assert facts.stats.dispersion > 2
+    told = said(plan)
+    assert "speed and mix conflict" in told
+    assert f"length mix of {facts.stats.dispersion:.2f}" in told
+    assert f"at {facts.smaller_batches.dispersion:.2f}" in told
+    rising = bw.plan(
+        LENGTHS, batching=bw.FixedSize(20), order=lambda lengths, **_: lengths.argsort()
+    )
+    assert "Updates are unlike one another" in said(rising)
 
 
 def test_samples_that_are_not_seen_come_first():

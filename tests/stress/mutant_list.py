@@ -484,11 +484,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/test_coverage.py -k figures",
     ),
     Mutant(
-        "stats/plan_facts.py",
-        "        batch_size = min(batch_size, layout.max_samples)",
-        "        pass",
-        "plain batches may hold more samples than the layout allows",
-        "tests/stats/test_plan_facts.py -k no_more_samples",
+        "stats/baseline.py",
+        "return rows if layout.max_samples is None else min(rows, layout.max_samples)",
+        "return rows",
+        "assumed batches may hold more samples than the layout allows",
+        "tests/stats/test_baseline.py -k no_more_samples",
     ),
     Mutant(
         "stats/plan_facts.py",

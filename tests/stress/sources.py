@@ -56,7 +56,7 @@ def read_by(about, name, columns, rng, facts=None):
     measure = ["--measure", measure] if measure else []
     action = rng.random()
     if action < 0.7:
-        arguments = ["plan", *_length(chosen), *measure, "--batch-size", "3", "--json"]
+        arguments = ["plan", *_length(chosen), *measure, "--fixed-size", "3", "--json"]
         arguments += ["--no-cache"] if rng.random() < 0.8 else []
     elif action < 0.9:
         by = str(rng.choice(["length", "rarity", "compression"]))
@@ -231,7 +231,7 @@ def endless_text(folder, rng):
             lambda _: None,
         )
     return of_command(
-        f"{piece} for ever", ["plan", path.name, "--batch-size", "9", "--json"], lambda _: None
+        f"{piece} for ever", ["plan", path.name, "--fixed-size", "9", "--json"], lambda _: None
     )
 
 
@@ -493,7 +493,7 @@ def damaged_tokenizer(folder, rng):
     told = edited(TOKENIZER, rng) if rng.random() < 0.6 else TOKENIZER
     content = json.dumps(told).encode("utf-8", "surrogatepass")
     (folder / "tokenizer.json").write_bytes(damaged(content, rng) if told is TOKENIZER else content)
-    command = ["plan", "a.csv", "--tokenizer", "tokenizer.json", "--batch-size", "3", "--no-cache"]
+    command = ["plan", "a.csv", "--tokenizer", "tokenizer.json", "--fixed-size", "3", "--no-cache"]
     return of_command("tokenizer", [*command, "--json"], lambda _: None)
 
 

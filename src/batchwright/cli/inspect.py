@@ -22,6 +22,7 @@ _MOST_DIALLED = 1_000_000
 @click.command("inspect")
 @click.argument("plan")
 @click.argument("source", required=False)
+@options.batch_size
 @options.reading
 @click.option("--dial", is_flag=True, help="Show what each way to mix updates costs.")
 @click.option("--plot", metavar="FILE", help="Draw the dial: FILE.svg, FILE.png or FILE.pdf.")
@@ -31,6 +32,7 @@ def inspect(
     plan: str,
     source: str | None,
     *,
+    batch_size: int | None,
     reading: options.Reading,
     dial: bool,
     plot: str | None,
@@ -44,6 +46,8 @@ def inspect(
     how unlike updates are, for batches of this budget, updates of this size, and each mixing;
     --plot draws it. --html writes a page, with the dial of up to a million samples.
     """
+    if source is None and batch_size is not None:
+        raise click.UsageError("--batch-size is compared over lengths: name the SOURCE.")
     if source is None and reading != options.Reading():
         raise click.UsageError(
             "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
@@ -64,7 +68,7 @@ def inspect(
     view = PlanView(PlanFacts(file_facts(loaded)), reading.unit, plan=click.format_filename(plan))
     if source is not None:
         lengths, seconds = reading.lengths(source)
-        facts = inspected_facts(loaded, lengths)
+        facts = inspected_facts(loaded, lengths, batch_size=batch_size)
         if dial or (html is not None and has_dial and lengths.size <= _MOST_DIALLED):
             facts = replace(facts, dial=_dial(loaded, lengths))
         view = replace(

@@ -137,6 +137,7 @@ cost = click.option(
     type=click.Choice(("padded", "quadratic")),
     help="Balance ranks by tokens, or by squared lengths.",
 )
+batch_size = number("--batch-size", help="Samples that a batch holds now: the baseline.")
 tokenizer = click.option(
     "--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json."
 )

@@ -7,6 +7,7 @@ from typing import Any, cast
 import click
 
 from batchwright.batching import FixedSize, Packing, TokenBudget
+from batchwright.budgets import suggest
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
 from batchwright.order import Sequential, Shuffle
@@ -21,7 +22,7 @@ _BATCHINGS = {
         {"max_samples", "pad_to_multiple_of", "mixing", "slack", "oversize"},
     ),
     "pack": (Packing, {"max_samples", "pad_to_multiple_of", "oversize"}),
-    "batch_size": (FixedSize, {"pad_to_multiple_of"}),
+    "fixed_size": (FixedSize, {"pad_to_multiple_of"}),
 }
 """Option → the batching that it names, and the options that go with it."""
 
@@ -30,7 +31,8 @@ _BATCHINGS = {
 @click.argument("source")
 @options.number("--max-tokens", help="Padded batches of at most N tokens.")
 @options.number("--pack", help="Rows packed to N tokens, without padding.")
-@options.number("--batch-size", help="Batches of N samples, whatever their lengths.")
+@options.number("--fixed-size", help="Batches of N samples, whatever their lengths.")
+@options.batch_size
 @options.number("--max-samples", help="At most N samples in a batch.")
 @options.count(
     "--pad-to-multiple-of",
@@ -78,44 +80,76 @@ def plan(
     """Plan the batches of one epoch over the lengths in SOURCE.
 
     SOURCE holds one length per sample, or a column to measure: .npy, .parquet, .arrow, .jsonl
-    or .csv. Or it is an .index of lengths, or an .idx or .ds.index of tokens. Give one of
-    --max-tokens, --pack and --batch-size.
+    or .csv. Or it is an .index of lengths, or an .idx or .ds.index of tokens.
+
+    --batch-size is what your batches hold now: the plan has as many tokens an update, and is
+    compared with them. Beside it, or without, give one of --max-tokens, --pack and --fixed-size;
+    else the budget is what such batches take.
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")
     order = order_of(given["order"], given["window"], given["mixing"])
-    batching = _batching(given)
+    named = _named(given)
     check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
+    batch_size = given["batch_size"]
+    if named is None:
+        budgets = suggest(lengths, batch_size=batch_size)
+        given["max_tokens"] = budgets.max_tokens if given["oversize"] else budgets.for_all
+        given["batch_size"] = budgets.batch_size
+    batching = _batching(given, named or "max_tokens")
     names = ("seed", "world_size", "accumulate", "step_tokens", "cost")
     settings = {name: given[name] for name in names}
-    given_lengths = reading.index(source) or lengths
-    planned = Planner(given_lengths, batching=batching, order=order, **settings)(epoch)
+    planner = Planner(
+        reading.index(source) or lengths,
+        batching=batching,
+        batch_size=given["batch_size"],
+        order=order,
+        **settings,
+    )
+    planned = planner(epoch)
     seconds = time.perf_counter() - start
     if output is not None:
         planned.save(output)
-    more = {"batching": _described(batching), "order": _described(order)}
+    more = {
+        "batching": _described(batching),
+        "order": _described(order),
+        "step_tokens": planner.step_tokens,
+        "cost": given["cost"],
+    }
     view = PlanView(
-        plan_facts(planned, lengths),
+        plan_facts(planned, lengths, batch_size=batch_size),
         unit=reading.unit,
         source=click.format_filename(source),
         plan=None if output is None else click.format_filename(output),
         seconds=seconds,
         seconds_reading=seconds_reading,
-        more=more | {name: given[name] for name in ("step_tokens", "cost")},
+        code=_code(planner, given),
+        more=more,
     )
     deliver(plan_report(view), as_json=as_json)
 
 
-def _batching(given: dict[str, Any]) -> Batching:
-    """Make the batching that the options name; refuse options that it does not have."""
+def _named(given: dict[str, Any]) -> str | None:
+    """Return the option that names a batching. None: none does."""
     named = [name for name in _BATCHINGS if given[name] is not None]
-    if len(named) != 1:
-        flags = " and ".join(map(_flag, named)) or "no budget"
-        raise click.UsageError(f"give one of --max-tokens, --pack and --batch-size, got {flags}.")
-    (name,) = named
-    kind, takes = _BATCHINGS[name]
+    if len(named) > 1:
+        flags = " and ".join(map(_flag, named))
+        raise click.UsageError(f"give one of --max-tokens, --pack and --fixed-size, got {flags}.")
+    name = named[0] if named else None
+    _settings(given, name or "max_tokens")
+    return name
+
+
+def _batching(given: dict[str, Any], name: str) -> Batching:
+    """Make the batching that an option names."""
+    return cast("Batching", _BATCHINGS[name][0](given[name], **_settings(given, name)))
+
+
+def _settings(given: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the other arguments of a batching; refuse options that it does not have."""
+    takes = _BATCHINGS[name][1]
     others = ("max_samples", "pad_to_multiple_of", "mixing", "slack", "oversize")
     settings = {other: given[other] for other in others if given[other] is not None}
     for other in settings:
@@ -125,7 +159,7 @@ def _batching(given: dict[str, Any]) -> Batching:
         settings["align"] = settings.pop("pad_to_multiple_of")
     if name == "max_tokens" and settings.get("oversize") == "split":
         raise click.UsageError("--oversize split goes with --pack; a padded row cannot be cut.")
-    return cast("Batching", kind(given[name], **settings))
+    return settings
 
 
 def order_of(name: str, window: int | None, mixing: str | int | None) -> Order:
@@ -137,6 +171,29 @@ def order_of(name: str, window: int | None, mixing: str | int | None) -> Order:
     if window is not None or mixing is not None:
         raise click.UsageError("--window and --mixing do not go with --order sequential.")
     return Sequential()
+
+
+def _code(planner: Planner, given: dict[str, Any]) -> str:
+    """Write such a planner in Python."""
+    batching = planner.batching
+    settings = {
+        each.name: getattr(batching, each.name)
+        for each in dataclasses.fields(batching)  # type: ignore[arg-type]  # all are dataclasses
+        if getattr(batching, each.name) != each.default
+    }
+    words = [f"{name}={value!r}" for name, value in settings.items()]
+    if not (isinstance(batching, TokenBudget) and len(settings) == 1):
+        words = [f"batching=bw.{type(batching).__name__}({', '.join(words)})"]
+    if planner.order != Shuffle():
+        words.append(f"order=bw.{planner.order!r}")
+    options = {"seed": planner.seed, "world_size": planner.world_size, "cost": planner.cost}
+    usual = {"seed": 0, "world_size": 1, "cost": None}
+    words += [f"{name}={value!r}" for name, value in options.items() if value != usual[name]]
+    if given["accumulate"] is not None:
+        words += [f"{name}={given[name]}" for name in ("batch_size", "accumulate") if given[name]]
+    elif planner.step_tokens is not None:
+        words.append(f"step_tokens={planner.step_tokens}")
+    return f"planner = bw.Planner(lengths, {', '.join(words)})"
 
 
 def _described(setting: Batching | Order) -> dict[str, object]:

@@ -1,22 +1,26 @@
 """What `plan` and `inspect` show of a plan."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from batchwright._format import duration, number, percent, plural
+from batchwright._format import number, percent, plural
 from batchwright.layout import Layout
+from batchwright.report.plan_texts import (
+    comparison,
+    conflict,
+    first_steps,
+    of_samples,
+    outliers,
+)
 from batchwright.report.plots import band
 from batchwright.report.sections import DOTS, Report, Section, dial_section, shape_plots
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 from batchwright.stats.shapes import ShapeStats, StepCosts
 
-PADDING = 0.05  # less is not mentioned
-LESS = 0.5  # a setting is proposed if it leaves less than this share of the padding
-IMBALANCE = 1.03  # ranks that wait less are not mentioned
-UNLIKE = 2.0  # updates more dispersed than this are called unlike one another
+SMALL = 0.8  # batches that fill less of the budget were not to be as few as possible
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class PlanView:
     plan: str | None = None  # name of the plan's file
     seconds: float | None = None  # that planning took
     seconds_reading: float | None = None  # that reading the lengths took
+    code: str = ""  # a planner of such plans, in Python
     more: Mapping[str, object] = field(default_factory=dict)  # other keys of the JSON
 
     def as_json(self) -> dict[str, object]:
@@ -43,150 +48,77 @@ def plan_report(view: PlanView) -> Report:
     """Describe a plan; if it was inspected, with what to do first, shapes and costs."""
     facts, unit, file = view.facts, view.unit, view.facts.file
     measured, inspected = facts.measured, facts.inspected
-    update = f"{plural(file.world_size, 'rank')} × {plural(file.accumulate, 'batch')}"
-    sections = []
-    if inspected is not None or measured is None:
-        sections = [
-            Section("What to do first", sentences=first_steps(facts, unit)),
-            _coverage(facts),
-        ]
-    if measured is not None:
-        sections += [_lengths(view, measured), _waste(facts, measured, unit)]
-    if facts.dial is not None:
-        sections.append(dial_section(facts.dial, note=f"Updates of {update}."))
-    if inspected is not None:
-        sections.append(_shapes(inspected.shapes_of_batches, unit))
-        sections += _costs(inspected.step_costs, unit)
-    layout = layout_line(file.layout, unit)
+    first = Section("What to do first", sentences=first_steps(facts, unit))
+    layout, name = layout_line(file.layout, unit), Path(view.plan or "").name
     rows = [{"": label, " ": figure, "  ": note} for label, figure, note in _figures(view)]
-    name = Path(view.plan or "").name
-    sections.append(Section(f"Plan {name}", sentences=[layout], rows=rows))
-    about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: {layout}."
-    return Report(f"Plan {name}", about, view.as_json(), sections, sections)
-
-
-def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
-    """Say what to do first about a plan, in one sentence or more, the most important first.
-
-    Example:
-        >>> import batchwright as bw
-        >>> from batchwright.stats.plan_facts import plan_facts
-        >>> first_steps(plan_facts(bw.plan([4, 4], max_tokens=8), [4, 4]))
-        ['Nothing to do: hardly any padding, no rank waits, updates are alike, every sample is ...
-    """
-    said, measured = list(_of_samples(facts, unit)), facts.measured
-    fine = "hardly any padding, no rank waits, updates are alike, every sample is seen"
-    if measured is None:
-        said.append("Name the SOURCE that the plan was made for, to see padding, mix and balance.")
+    figures = Section(f"Plan {name}".rstrip(), sentences=[layout], rows=rows)
+    beside = [] if measured is None else [_lengths(view, measured), _batches(facts, measured)]
+    dial, more = [], []
+    if facts.dial is not None:
+        update = f"{plural(file.world_size, 'rank')} × {plural(file.accumulate, 'batch')}"
+        note = f"Updates of {update}; means of three epochs, of which a plan is one."
+        dial = [dial_section(facts.dial, note=note)]
+    if inspected is not None:
+        more = [_shapes(inspected.shapes_of_batches, unit), *_costs(inspected.step_costs, unit)]
+    sections = [first, _coverage(facts), *beside, *dial, *more, figures]
+    said = list(comparison(facts, unit))
+    # The last line of a terminal is where the eye is.
+    if measured is None or inspected is not None:
+        printed = [*beside[1:], *dial, figures, replace(first, sentences=[*first.sentences, *said])]
     else:
-        said += [*_padding(facts, measured), *_mix(measured.stats)]
-    return said or [f"Nothing to do: {fine}."]
-
-
-def _of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
-    """Name first what is never trained on, which is worse than waste."""
-    file, dropped = facts.file, facts.file.dropped_by_reason
-    parts = [f"{plural(n, 'sample')} dropped ({reason})" for reason, n in dropped.items() if n]
-    if file.absent:
-        parts.append(f"{plural(file.absent, 'sample')} in no batch")
-    if parts:
-        cure = "If the file is not the shard of a single rank, plan again."
-        if "oversize" in dropped:
-            cure = "Raise the budget, or cut longer samples: --oversize truncate."
-        yield f"This epoch does not see every sample: {', '.join(parts)}. {cure}"
-    if file.repeated:
-        yield (
-            f"{plural(file.repeated, 'repetition')} of samples: right for an order that draws, "
-            "wrong for an epoch of all samples."
-        )
-    if facts.truncated:
-        yield (
-            f"{plural(facts.truncated, 'sample')} lose {unit} to the limit of a row. "
-            "Raise the budget if their ends matter."
-        )
-
-
-def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
-    waste, layout, within = measured.waste.plan, facts.file.layout, facts.within_budget
-    if waste < PADDING:
-        return
-    most = max(UNLIKE, measured.stats.dispersion)
-    mixed = [each for each in facts.dial or () if each.dispersion <= most]
-    better = max(mixed, key=lambda each: each.efficiency, default=None)
-    cure = "More samples a batch reduce it, or --pack if the model supports packed rows."
-    if layout.kind == "packed":
-        cure = "Longer rows, or more samples, leave less."
-    elif better is not None and 1 - better.efficiency < LESS * waste:
-        cure = (
-            f"mixing={better.mixing!r} would leave {percent(1 - better.efficiency)}, at a "
-            f"dispersion of {better.dispersion:.2f}."
-        )
-    elif within is not None and within.padding < LESS * waste:
-        cure = (
-            "Batches within a budget instead of a fixed size would leave "
-            f"{percent(within.padding)}: --max-tokens {within.max_tokens}."
-        )
-    elif layout.shapes is not None:
-        cure = "More shapes reduce it."
-    elif layout.multiple > 1:
-        cure = f"Rows are rounded up to multiples of {layout.multiple}."
-    yield f"{percent(waste)} of what is computed is {facts.wasted}. {cure}"
-
-
-def _mix(stats: PlanStats) -> Iterator[str]:
-    """Name updates that are unlike one another, and ranks that wait."""
-    if stats.dispersion > UNLIKE:
-        cure = "More batches an update mix better: --step-tokens, or --accumulate."
-        if stats.world_size * stats.accumulate >= 8:
-            cure = "--mixing stratified or update mixes them."
-        yield (
-            f"Updates are unlike one another: dispersion {number(stats.dispersion)}, where a plain "
-            f"shuffle has 1. {cure}"
-        )
-    if stats.world_size == 1:
-        return
-    cure = "balances the cost of batches over ranks"
-    if stats.accumulate == 1:
-        cure += "; with one batch a rank updates become unlike: raise --accumulate with it"
-    if stats.imbalance_padded >= IMBALANCE:
-        yield (
-            f"Ranks wait: the slowest rank of a step takes {stats.imbalance_padded:.3f} × the mean "
-            f"in padded tokens. --cost padded {cure}."
-        )
-    elif stats.imbalance_quadratic >= IMBALANCE:
-        yield (
-            "Ranks are even in padded tokens, but in squared lengths the slowest rank of a step "
-            f"takes {stats.imbalance_quadratic:.3f} × the mean. If attention takes most of the "
-            f"time: --cost quadratic {cure}."
-        )
+        said = [*of_samples(facts, unit), *conflict(facts), *said]
+        plan = Section(code=[view.code]) if view.code else Section(sentences=[layout])
+        printed = [*beside, plan, Section(sentences=said)]
+    about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: {layout}."
+    return Report(f"Plan {name}", about, view.as_json(), sections, printed)
 
 
 def _lengths(view: PlanView, measured: Measured) -> Section:
-    lengths = measured.lengths
+    lengths, budgets = measured.lengths, measured.budgets
     row = {"samples": number(lengths.num_samples), view.unit: number(lengths.num_tokens)}
-    for name in ("min", "median", "mean", "p95", "max"):
+    for name in ("median", "mean", "p95"):
         row[name] = number(getattr(lengths, name))
+    row |= {"p99.9": number(budgets.p999), "longest": number(lengths.max)}
     title = f"Lengths of {view.source}" if view.source else "Lengths"
-    return Section(title, rows=[row], histogram=lengths.histogram, unit=view.unit)
+    note = outliers(view.facts, view.unit)
+    return Section(title, rows=[row], histogram=lengths.histogram, unit=view.unit, note=note)
 
 
-def _waste(facts: PlanFacts, measured: Measured, unit: str) -> Section:
-    """Show what a plan wastes, beside other batches in the same memory."""
-    waste, plain, within = measured.waste, measured.plain_batches, facts.within_budget
-    kinds, note = [("this plan", waste.plan, facts.file.num_batches)], ""
-    if plain is not None and waste.plain_batches is not None:
-        kinds.append(("plain batches", waste.plain_batches, plain.num_batches))
-        samples = plural(plain.batch_size, "random sample")
-        note = f"Plain batches hold {samples}, the most that always fit."
+def _batches(facts: PlanFacts, measured: Measured) -> Section:
+    """Show a plan beside the batches of today, and beside smaller ones."""
+    plain, smaller, within = measured.plain_batches, measured.smaller_batches, facts.within_budget
+    kinds: list[tuple[str, float, float | None, int, int | None]] = []
+    if plain is not None:
+        whose = "assumed" if plain.assumed else "yours"
+        name = f"{whose}, {plural(plain.batch_size, 'sample')} each"
+        largest, mix = plain.max_batch_tokens, plain.dispersion
+        kinds.append((name, 1 - plain.efficiency, mix, plain.num_batches, largest))
+    stats = measured.stats
+    plan = (measured.waste.plan, stats.dispersion, stats.num_batches, stats.max_batch_tokens)
+    kinds.append(("this plan", *plan))
+    if smaller is not None:
+        name = f"cut into {smaller.accumulate * stats.world_size} an update"
+        largest, mix = smaller.max_batch_tokens, smaller.dispersion
+        kinds.append((name, 1 - smaller.efficiency, mix, smaller.num_batches, largest))
     if within is not None:
-        kinds.append(("within a budget", within.padding, within.num_batches))
-        most = f"{number(within.max_tokens)} {unit}"
-        note = f"Within a budget: batches of at most {most}, the size of the largest here."
+        kinds.append(
+            ("within a budget", within.padding, None, within.num_batches, within.max_tokens)
+        )
     rows = [
-        {"": name, facts.wasted: percent(share), "batches": number(count)}
-        for name, share, count in kinds
+        {
+            "": name,
+            facts.wasted: percent(share),
+            "length mix": "" if mix is None else f"{mix:.2f}",
+            "batches": number(count),
+            "largest": "" if largest is None else number(largest),
+        }
+        for name, share, mix, count, largest in kinds
     ]
-    return Section("Waste", rows=rows, bars=[1 - share for _, share, _ in kinds], note=note)
+    note = "Length mix of updates: 1 is a plain shuffle, less is more even."
+    if any(conflict(facts)):
+        note = ""  # it is said there
+    bars = [1 - share for _, share, *_ in kinds]
+    return Section("Batches", rows=rows, bars=bars, note=note)
 
 
 def _shapes(shapes: ShapeStats, unit: str) -> Section:
@@ -295,12 +227,10 @@ def _figures(view: PlanView) -> Iterator[tuple[str, str, str]]:
     yield "seed", str(file.seed), f"epoch {file.epoch}"
     if measured is None and file.num_lengths is not None:
         yield "made for", number(file.num_lengths), f"lengths of fingerprint {file.fingerprint}"
-    if view.seconds is not None:
-        reading = f"and {duration(view.seconds_reading or 0)} to read the lengths"
-        yield "planned in", duration(view.seconds), reading
 
 
 def _measured_figures(stats: PlanStats, unit: str) -> Iterator[tuple[str, str, str]]:
+    step = round(stats.step_tokens_mean)
     real = f"{number(stats.num_tokens)} of {number(stats.padded_tokens)} {unit} are real"
     largest = f"{unit}, padding included"
     if stats.budget is not None:
@@ -308,7 +238,9 @@ def _measured_figures(stats: PlanStats, unit: str) -> Iterator[tuple[str, str, s
         largest = f"{unit}, {share} of the budget of {number(stats.budget)}"
     more = stats.num_batches - stats.lower_bound
     gap = "no plan of these samples has fewer batches"
-    if more:
+    if stats.fill is not None and stats.fill < SMALL:
+        gap = f"full batches would do; these are smaller, for updates of {number(step)} {unit}"
+    elif more:
         gap = f"batches at least; this plan has {number(more)} more ({percent(stats.gap)})"
     yield "efficiency", percent(stats.efficiency), real
     yield "largest batch", number(stats.max_batch_tokens), largest
@@ -320,14 +252,14 @@ def _measured_figures(stats: PlanStats, unit: str) -> Iterator[tuple[str, str, s
         number(stats.step_tokens_mean),
         f"{unit}, std {number(stats.step_tokens_std)}",
     )
-    mix = "as even as a plain shuffle, which is 1"
+    mix = "of updates: as even as a plain shuffle, which is 1"
     if stats.num_steps == 1:
         mix = "a single update: nothing to compare"
     elif stats.dispersion < 0.9:
-        mix = "more even than a plain shuffle, which is 1"
+        mix = "of updates: more even than a plain shuffle, which is 1"
     elif stats.dispersion > 1.1:
-        mix = "less even than a plain shuffle, which is 1; more batches an update mix better"
-    yield "dispersion", number(stats.dispersion), mix
+        mix = "of updates: less even than a plain shuffle, which is 1"
+    yield "length mix", number(stats.dispersion), mix
     if stats.world_size > 1:
         note = f"slowest over mean rank; {stats.imbalance_quadratic:.3f} in squared lengths"
         yield "rank imbalance", f"{stats.imbalance_padded:.3f}", note

@@ -26,7 +26,7 @@ _ASCII = str.maketrans(
     | {"█": "#", "×": "x", "–": "-", "÷": "/", "·": "-", "…": "~", "µ": "u", "²": "2"}
 )
 
-_CURVE_ROWS = 5
+_CURVE_ROWS = 3
 _SHORTEST_BAR = 8
 _HEADING = 16  # characters of a line of a heading
 _GAP = 2

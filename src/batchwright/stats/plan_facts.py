@@ -4,17 +4,24 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from batchwright.batching import FixedSize, TokenBudget
+from batchwright.batching import TokenBudget
+from batchwright.budgets import Budgets, suggest
 from batchwright.errors import BatchwrightError
 from batchwright.layout import Layout
 from batchwright.lengths import Lengths, as_lengths
 from batchwright.planner import plan as plan_of
 from batchwright.plans import Plan
+from batchwright.stats.baseline import (
+    PlainBatches,
+    SmallerBatches,
+    plain_batches,
+    smaller_batches,
+)
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import LengthStats, length_stats
 from batchwright.stats.plan_stats import PlanStats, count_distinct
 from batchwright.stats.shapes import ShapeStats, StepCosts, shape_stats, step_costs
-from batchwright.typing import IntArray, IntoLengths, State
+from batchwright.typing import IntoLengths, State
 
 _MOST_TIMES = 8
 
@@ -66,17 +73,6 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class PlainBatches:
-    """The control: random batches of one size that fit the same memory."""
-
-    batch_size: int
-    num_batches: int
-    num_tokens: int
-    padded_tokens: int
-    efficiency: float
-
-
-@dataclass(frozen=True)
 class BudgetedBatches:
     """What a plan without a budget would waste within one: the size of its largest batch."""
 
@@ -90,7 +86,7 @@ class Waste:
     """Share that is no token: of padded batches, or of the rows that are packed."""
 
     plan: float  # of the plan
-    plain_batches: float | None  # of plain batches; None: there are none
+    plain_batches: float | None  # of the batches of today; None: they are unknown
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,9 @@ class Measured:
 
     stats: PlanStats
     lengths: LengthStats
-    plain_batches: PlainBatches | None  # None: no budget, or a sample above it
+    plain_batches: PlainBatches | None  # of today; None: not given, and no budget to assume from
+    smaller_batches: SmallerBatches | None  # None: an update has as many, or too few samples
+    budgets: Budgets  # suggested for the batches of today
     waste: Waste
 
 
@@ -156,8 +154,13 @@ class PlanFacts:
         return facts
 
 
-def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
-    """Gather what `plan` shows. O(n), and one more plan.
+def plan_facts(plan: Plan, lengths: IntoLengths, *, batch_size: int | None = None) -> PlanFacts:
+    """Gather what `plan` shows. O(n), and two more plans.
+
+    Args:
+        plan: The plan.
+        lengths: Those it was made for.
+        batch_size: Samples that a batch holds at present. None: assumed.
 
     Example:
         >>> import batchwright as bw
@@ -167,15 +170,25 @@ def plan_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
     """
     checked = Lengths.of(lengths)
     array, stats = as_lengths(checked), plan.stats(checked)
-    plain = plain_batches(plan.entry_lengths(checked), plan.layout, seed=plan.origin.seed)
-    waste = Waste(_waste(stats, plan.layout), None if plain is None else _waste(plain, plan.layout))
-    return PlanFacts(file_facts(plan), Measured(stats, length_stats(array), plain, waste))
+    entries = plan.entry_lengths(checked)
+    plain = plain_batches(plan, entries, stats, batch_size=batch_size)
+    measured = Measured(
+        stats,
+        length_stats(array),
+        plain,
+        smaller_batches(plan, entries, stats),
+        suggest(checked, batch_size=batch_size),
+        Waste(_waste(stats, plan.layout), None if plain is None else 1 - plain.efficiency),
+    )
+    return PlanFacts(file_facts(plan), measured)
 
 
-def inspected_facts(plan: Plan, lengths: IntoLengths) -> PlanFacts:
-    """Gather what `inspect` shows. O(n log n), and two more plans at most."""
+def inspected_facts(
+    plan: Plan, lengths: IntoLengths, *, batch_size: int | None = None
+) -> PlanFacts:
+    """Gather what `inspect` shows. O(n log n), and three more plans at most."""
     checked = Lengths.of(lengths)
-    facts = plan_facts(plan, checked)
+    facts = plan_facts(plan, checked, batch_size=batch_size)
     assert facts.measured is not None  # noqa: S101 -- there are lengths
     inspected = Inspected(
         shape_stats(plan, checked),
@@ -252,33 +265,6 @@ def epoch_coverage(plan: Plan) -> EpochCoverage:
     return EpochCoverage(known, _MOST_TIMES, times)
 
 
-def plain_batches(entries: IntArray, layout: Layout, *, seed: int) -> PlainBatches | None:
-    """Measure random batches of the largest size that keeps the budget whatever samples meet.
-
-    Returns:
-        None without a budget, or where a sample exceeds it.
-
-    Example:
-        >>> from batchwright.layout import Padded
-        >>> plain_batches(np.array([2, 2, 4, 4]), Padded(8), seed=0).batch_size
-        2
-    """
-    if layout.budget is None:
-        return None
-    batch_size = layout.budget // int(layout.rounded(entries).max())
-    if layout.max_samples is not None:
-        batch_size = min(batch_size, layout.max_samples)
-    if batch_size < 1:
-        return None  # a plan made by hand, with a sample above its own budget
-    batching = FixedSize(batch_size, pad_to_multiple_of=layout.multiple)
-    plain = plan_of(entries, batching=batching, seed=seed)
-    padded = batching.layout.batch_tokens(entries[plain.indices], plain.offsets)
-    num_tokens, padded_tokens = int(entries.sum()), int(padded.sum())
-    return PlainBatches(
-        batch_size, len(plain), num_tokens, padded_tokens, num_tokens / padded_tokens
-    )
-
-
 def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> BudgetedBatches | None:
     """Measure what a plan without a budget would waste within one.
 
@@ -311,7 +297,7 @@ def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> Budge
     return BudgetedBatches(max_tokens, len(made), padding)
 
 
-def _waste(batches: PlanStats | PlainBatches, layout: Layout) -> float:
+def _waste(stats: PlanStats, layout: Layout) -> float:
     if layout.kind == "packed" and layout.budget is not None:
-        return 1 - batches.num_tokens / (batches.num_batches * layout.budget)
-    return 1 - batches.num_tokens / batches.padded_tokens
+        return 1 - stats.num_tokens / (stats.num_batches * layout.budget)
+    return 1 - stats.efficiency

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from batchwright.budgets import tail_end
 from batchwright.lengths import runs
 from batchwright.plans import Plan, has_pieces, lengths_of_entries
 from batchwright.typing import FloatArray, IntArray, LengthArray
@@ -45,6 +46,7 @@ class Spread(NamedTuple):
     tokens: float
     mean: float  # of the logarithm of the length
     variance: float  # what that of an update of one token is, of random samples
+    most: int  # longer samples are outliers, and count as this
 
     @classmethod
     def of(cls, lengths: LengthArray, plan: Plan) -> Spread:
@@ -61,10 +63,12 @@ class Spread(NamedTuple):
             many, rest = np.divmod(values, pieces)
             values = np.append(rest[rest > 0], pieces)
             counts = np.append(counts[rest > 0], many @ counts)
+        longest = tail_end(values, counts)
+        values = np.minimum(values, longest)
         logs, tokens = np.log(values), values.astype(np.float64)
         total = float(tokens @ counts)
         mean = float(tokens @ (counts * logs)) / total
-        return cls(total, mean, float(tokens**2 @ (counts * (logs - mean) ** 2)) / total)
+        return cls(total, mean, float(tokens**2 @ (counts * (logs - mean) ** 2)) / total, longest)
 
 
 @dataclass(eq=False)
@@ -100,6 +104,7 @@ class RunningFigures:
     def __post_init__(self) -> None:
         self._first = self._last = 0  # of the batches that are measured
         # Tokens, padded tokens and length × logarithm, of these batches up to each.
+        # The same of the usual part of lengths, which the length mix is of.
         self._sums: list[list[float]] = []
 
     def of(self, first: int, last: int) -> Figures:
@@ -111,11 +116,11 @@ class RunningFigures:
             more = max(_UPDATES * self.update, _BATCHES) if goes_on else 0
             self._measure(first, min(max(last, first + more), len(self.plan)))
         start, stop = first - self._first, last - self._first
-        tokens, padded, logs = self._sums
+        tokens, padded, usual, logs = self._sums
         far = expected = 0.0
         for begin in range(start, stop, self.update):
             end = min(begin + self.update, stop)
-            held = tokens[end] - tokens[begin]
+            held = usual[end] - usual[begin]
             far += ((logs[end] - logs[begin]) / held - self.data.mean) ** 2
             expected += self.data.variance * (1 / held - 1 / self.data.tokens)
         # Nothing to compare with: all samples are alike, or one update holds them all.
@@ -127,10 +132,12 @@ class RunningFigures:
         part, layout = self.plan[first:last], self.plan.layout
         columns, offsets = lengths_of_entries(part, self.lengths), part.offsets
         entries = layout.areas(columns)
+        usual = np.minimum(entries, self.data.most)
         held = (
             np.add.reduceat(entries, offsets[:-1]),
             layout.batch_tokens(columns, offsets),
-            np.add.reduceat(_weighted_logs(entries), offsets[:-1]),
+            np.add.reduceat(usual, offsets[:-1]),
+            np.add.reduceat(_weighted_logs(usual), offsets[:-1]),
         )
         self._first, self._last = first, last
         self._sums = [[0, *np.cumsum(each).tolist()] for each in held]

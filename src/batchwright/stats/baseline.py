@@ -1,0 +1,163 @@
+"""A plan beside the batches of today, and beside smaller ones of the same updates."""
+
+from dataclasses import dataclass
+
+from batchwright.batching import FixedSize, TokenBudget
+from batchwright.budgets import suggest
+from batchwright.layout import Padded
+from batchwright.planner import Planner
+from batchwright.planner import plan as plan_of
+from batchwright.plans import Plan
+from batchwright.stats.plan_stats import PlanStats
+from batchwright.typing import LengthArray
+
+SLOTS = 8
+"""Batches of an update from which on it mixes as evenly as a plain shuffle, or nearly."""
+
+ROWS = 4
+"""Samples of a smaller batch, at least."""
+
+
+@dataclass(frozen=True)
+class PlainBatches:
+    """Random batches of a fixed number of samples, padded to the longest: those of today."""
+
+    batch_size: int
+    assumed: bool  # whether the batch size was not given: what the budget holds of usual samples
+    accumulate: int  # batches of an update on each rank
+    num_batches: int
+    num_steps: int
+    num_tokens: int
+    padded_tokens: int
+    efficiency: float
+    max_batch_tokens: int  # may exceed the budget, where long samples meet
+    step_tokens_mean: float
+    dispersion: float
+
+
+@dataclass(frozen=True)
+class SmallerBatches:
+    """The updates of a plan, each of more and smaller batches."""
+
+    accumulate: int  # batches of an update on each rank
+    num_batches: int
+    num_steps: int
+    efficiency: float
+    max_batch_tokens: int
+    dispersion: float
+
+
+def plain_batches(
+    plan: Plan, entries: LengthArray, stats: PlanStats, *, batch_size: int | None = None
+) -> PlainBatches | None:
+    """Measure the batches of today over the samples of a plan, as long as they are there.
+
+    An update has as many of them as come nearest to the tokens of the plan's updates; of an
+    assumed batch size, as many as the plan's.
+
+    Args:
+        plan: The plan.
+        entries: integer[m], the length of each of its entries.
+        stats: Its figures.
+        batch_size: Samples of a batch. None: as many of usual length as the budget holds; where
+            that is one, as many as the plan's batches have on average.
+
+    Returns:
+        None without a batch size and a budget.
+
+    Example:
+        >>> plan = plan_of([2, 2, 4, 4], max_tokens=8)
+        >>> entries = plan.entry_lengths([2, 2, 4, 4])
+        >>> plain_batches(plan, entries, plan.stats([2, 2, 4, 4])).batch_size
+        2
+    """
+    layout, origin = plan.layout, plan.origin
+    rows, accumulate = batch_size, origin.accumulate
+    if rows is None:
+        rows = _assumed(plan, entries)
+    else:
+        present = rows * origin.world_size * stats.num_tokens / len(entries)
+        accumulate = max(1, round(stats.step_tokens_mean / present))
+    if rows is None:
+        return None
+    multiple = layout.multiple if isinstance(layout, Padded) else 1
+    made = plan_of(
+        entries,
+        batching=FixedSize(rows, pad_to_multiple_of=multiple),
+        seed=origin.seed,
+        accumulate=min(origin.world_size * accumulate, len(entries)),
+    )
+    found = made.stats(entries)
+    return PlainBatches(
+        batch_size=rows,
+        assumed=batch_size is None,
+        accumulate=accumulate,
+        num_batches=found.num_batches,
+        num_steps=found.num_steps,
+        num_tokens=found.num_tokens,
+        padded_tokens=found.padded_tokens,
+        efficiency=found.efficiency,
+        max_batch_tokens=found.max_batch_tokens,
+        step_tokens_mean=found.step_tokens_mean,
+        dispersion=found.dispersion,
+    )
+
+
+def _assumed(plan: Plan, entries: LengthArray) -> int | None:
+    layout = plan.layout
+    if layout.budget is None or entries.ndim == 2:
+        return None
+    usual = suggest(entries).usual
+    rows = layout.budget // (-(-usual // layout.multiple) * layout.multiple)
+    if rows < 2:
+        rows = max(1, round(len(entries) / len(plan)))
+    return rows if layout.max_samples is None else min(rows, layout.max_samples)
+
+
+def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> SmallerBatches | None:
+    """Cut the updates of a plan of padded batches within a budget into `SLOTS` batches each.
+
+    Of fewer than `ROWS` samples for each they are cut into fewer.
+
+    Returns:
+        None where updates have as many batches, or too few samples.
+
+    Example:
+        >>> import numpy as np
+        >>> lengths = np.random.default_rng(0).integers(1, 60, 400)
+        >>> plan = plan_of(lengths, batch_size=32)
+        >>> stats = plan.stats(lengths)
+        >>> cut = smaller_batches(plan, plan.entry_lengths(lengths), stats)
+        >>> cut.accumulate, cut.dispersion < 1 < stats.dispersion
+        (8, True)
+    """
+    layout, origin = plan.layout, plan.origin
+    samples = round(len(entries) / stats.num_steps)  # of an update
+    accumulate = min(SLOTS, samples // ROWS) // origin.world_size
+    is_budgeted = isinstance(layout, Padded) and layout.budget is not None and not layout.shapes
+    if not is_budgeted or entries.ndim == 2 or accumulate <= origin.accumulate:
+        return None
+    if stats.num_steps < 2:
+        return None
+    assert layout.budget is not None  # noqa: S101 -- is_budgeted
+    batching = TokenBudget(
+        layout.budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
+    )
+    step_tokens = max(1, round(stats.step_tokens_mean))
+    planner = Planner(
+        entries,
+        batching=batching,
+        seed=origin.seed,
+        world_size=origin.world_size,
+        step_tokens=step_tokens,
+        last="repeat",  # a price has no use for a warning
+    ).resized(origin.world_size, accumulate)
+    found = planner(origin.epoch).stats(entries)
+    return SmallerBatches(
+        accumulate,
+        found.num_batches,
+        found.num_steps,
+        found.efficiency,
+        found.max_batch_tokens,
+        found.dispersion,
+    )
