@@ -68,6 +68,17 @@ def test_a_batching_or_the_tokens_of_an_update_beside_the_batch_size_stay():
     assert bw.Planner(LENGTHS, batch_size=64, step_tokens=700).step_tokens == 700
 
 
+@pytest.mark.parametrize("oversize", ["drop", "truncate"])
+def test_long_samples_that_are_dropped_or_cut_are_not_counted(oversize):
+    values = np.append(LENGTHS, [10**6] * 3)
+    batching = bw.TokenBudget(2_000, oversize=oversize)
+    planner = bw.Planner(values, batch_size=32, batching=batching)
+    assert abs(planner(0).stats(values).num_steps - 3_003 / 32) <= 1
+    assert bw.Planner(bw.LengthIndex.build(values), batch_size=32, batching=batching)(0) == planner(
+        0
+    )
+
+
 def test_an_index_is_planned_as_its_lengths_are():
     index = bw.LengthIndex.build(LENGTHS)
     assert bw.Planner(index, batch_size=32)(1) == bw.Planner(LENGTHS, batch_size=32)(1)

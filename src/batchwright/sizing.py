@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from batchwright._checks import whole_number
 from batchwright.batching import TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
+from batchwright.budgets import suggest
 from batchwright.errors import BudgetError
+from batchwright.lengths import as_lengths
+from batchwright.oversize import fit_items
 from batchwright.typing import Batching, IntoLengths
 
 
@@ -40,16 +45,8 @@ def sized(
             raise BudgetError(
                 "accumulate and step_tokens both say how large an update is. Give one."
             )
-    if batch_size is not None:
-        from batchwright.budgets import suggest  # few programs need it
-
-        budgets = suggest(lengths, batch_size=batch_size)
-        if batching is None and max_tokens is None:
-            max_tokens = budgets.for_all
-        if step_tokens is None:
-            ranks = whole_number(None, "world_size", world_size)
-            slots = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
-            step_tokens = budgets.tokens_of(ranks * slots)
+    if max_tokens is None and batching is None and batch_size is not None:
+        max_tokens = suggest(lengths, batch_size=batch_size).for_all
     if max_tokens is not None:
         batching = TokenBudget(max_tokens)
     if batching is None:
@@ -57,4 +54,18 @@ def sized(
             "give max_tokens, batching, or the batch_size of today, got none of them. For example, "
             "Planner(lengths, max_tokens=16_384) or Planner(lengths, batch_size=32)."
         )
-    return as_batching(batching), step_tokens
+    batching = as_batching(batching)
+    if batch_size is not None and step_tokens is None:
+        budgets = suggest(_kept(lengths, batching), batch_size=batch_size)
+        ranks = whole_number(None, "world_size", world_size)
+        slots = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
+        step_tokens = budgets.tokens_of(ranks * slots)
+    return batching, step_tokens
+
+
+def _kept(lengths: IntoLengths, batching: Batching) -> IntoLengths:
+    """Return the lengths of what is trained on, once long samples were dropped or cut."""
+    if batching.oversize not in {"drop", "truncate"}:
+        return lengths
+    items = fit_items(as_lengths(lengths, columns=True), batching.layout, batching.oversize)
+    return np.delete(items.lengths, items.dropped, axis=0)

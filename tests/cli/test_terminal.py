@@ -62,4 +62,4 @@ def test_colours_in_a_terminal_unless_refused(no_color, coloured):
     os.close(leader)
     assert process.wait(PATIENCE) == 0
     assert (b"\x1b[36m" in out) == coloured
-    assert b"plain batches" in out
+    assert b"this plan" in out

@@ -140,8 +140,10 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
     if stats.num_steps < 2:
         return None
     assert layout.budget is not None  # noqa: S101 -- is_budgeted
+    longest = int(layout.rounded(entries).max())
+    budget = max(longest, layout.budget * origin.accumulate // accumulate)
     batching = TokenBudget(
-        layout.budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
+        budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
     )
     step_tokens = max(1, round(stats.step_tokens_mean))
     planner = Planner(
