@@ -140,7 +140,7 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
     if stats.num_steps < 2:
         return None
     assert layout.budget is not None  # noqa: S101 -- is_budgeted
-    longest = int(layout.rounded(entries).max())
+    longest = -(-int(entries.max()) // layout.multiple) * layout.multiple
     budget = max(longest, layout.budget * origin.accumulate // accumulate)
     batching = TokenBudget(
         budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
