@@ -11,6 +11,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from benchmarks.template_gain import seen
 from tests.cli.command import SOURCE, invoke
 from tests.patience import PATIENCE
 
@@ -88,22 +89,25 @@ def run(*args):
 
 
 @pytest.mark.slow
-def test_a_new_task_runs_as_it_is(here, monkeypatch):
-    # Its samples are lines of Python's help: less help, shorter training.
+def test_a_new_task_runs_as_it_is_and_shows_the_gain(here, monkeypatch):
+    # Its samples are paragraphs of Python's help: less help, shorter training.
     help_texts = [(name, text) for name, text in sorted(topics.items()) if len(text) < 8_000]
-    monkeypatch.setattr("pydoc_data.topics.topics", dict(help_texts[:20]))
+    monkeypatch.setattr("pydoc_data.topics.topics", dict(help_texts[:60]))
     assert invoke("new-task", "mine.py").exit_code == 0
-    options = ("--quick", "--json", "--evaluations", "4")
+    options = ("--quick", "--json", "--evaluations", "5")
     code, out, err = run("mine.py", *options, "--strategies", "plain,planned")
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert result["complete"]
     plain, planned, dense = result["summary"]
     assert (plain["name"], planned["name"], dense["name"]) == ("plain", "planned", "dense limit")
-    assert plain["padding"] > 0.2
-    assert planned["padding"] < 0.1
     assert planned["peak_bytes"] > 0
-    assert plain["metric"] > 0.5
+    shown = seen(result)
+    assert shown.padding[0] > 0.4
+    assert shown.padding[1] < 0.05
+    assert shown.computed < 0.7
+    assert plain["metric"] < 0.7 * result["runs"][0][0]["evaluations"][0]["metric"]
+    assert abs(shown.gain) < 0.03 * plain["improved"]
     assert result["said"]
     assert json.loads(Path("mine.compare.json").read_text())["runs"] == result["runs"]
     assert not Path("mine.compare.json.state").exists()

@@ -75,11 +75,10 @@ def make_smaller(task: Path) -> None:
     """Leave a hundred samples of the job that `batchwright new-task` writes."""
     text = task.read_text(encoding="utf-8")
     for before, after in {
-        "lines[: 2_300 if quick else None]": "lines[:140]",
-        "samples[300:], samples[:300]": "samples[40:], samples[:40]",
-        "words[300:]": "words[40:]",
-        "step_tokens=4_096": "step_tokens=1_500",
-        "epochs=2": "epochs=1",
+        "permutation(len(texts))": "permutation(len(texts))[:140]",
+        "samples[:200], samples[200:]": "samples[:40], samples[40:]",
+        "step_tokens=4_096": "step_tokens=3_000",
+        "epochs=1 if quick else 3": "epochs=1",
     }.items():
         assert before in text
         text = text.replace(before, after)

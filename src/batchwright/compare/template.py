@@ -1,72 +1,75 @@
-"""What is trained here, on what: replace each numbered part by your own."""
+"""A training job, to begin with: replace each numbered part by your own."""
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
+import batchwright as bw
 from batchwright.compare import Task
 from batchwright.torch import PadCollator
 
+Batch = dict[str, torch.Tensor]
 
-class Reader(nn.Module):
-    """4. Your model: here the mean of what a recurrent network reads, byte by byte."""
+# 2. How samples become a batch. PadCollator pads each sequence to the longest of the batch.
+collate = PadCollator()
+
+
+class Writer(nn.Module):
+    """3. Your model: here a small network that predicts a byte from the eight before it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.read = nn.Embedding(256, 32), nn.GRU(32, 64, batch_first=True)
-        self.decide = nn.Linear(64, 2)
+        self.embed, self.read = nn.Embedding(256, 32), nn.Linear(8 * 32, 256)
+        self.predict = nn.Linear(256, 256)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """int64[rows, length] → scores, float32[rows, 2]."""
-        is_real = (tokens != 0)[:, :, None]
-        read = self.read(self.embed(tokens))[0] * is_real
-        scores: torch.Tensor = self.decide(read.sum(1) / is_real.sum(1))
+        """int64[rows, length] → scores, float32[rows, length, 256]."""
+        seen = self.embed(pad(tokens, (7, 0))).unfold(1, 8, 1).flatten(2)
+        scores: torch.Tensor = self.predict(torch.relu(self.read(seen)))
         return scores
 
 
-def loss_sum(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """5. The *sum* of the loss over a batch, not its mean: reduction="sum"."""
-    return cross_entropy(model(batch["tokens"]), batch["labels"], reduction="sum")
+def loss_sum(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """4. The *sum* of the loss over a batch, not its mean: reduction="sum"."""
+    scores = model(batch["tokens"]).transpose(1, 2)
+    return cross_entropy(scores, batch["labels"], reduction="sum")
 
 
 def task(*, quick: bool = False) -> Task:
     """Describe the job: batchwright compare this_file.py --quick."""
-    # 1. Your samples, with a length each. Here: is a line of Python's help indented, or not?
+    # 1. Your samples, with a length each. Here: paragraphs of Python's help, byte by byte.
     from pydoc_data.topics import topics
 
-    lines = [line for text in topics.values() for line in text.splitlines() if line.strip()]
-    lines = np.random.default_rng(0).permutation(lines).tolist()
-    lines = lines[: 2_300 if quick else None]
-    words = [torch.tensor(list(line.strip().encode())) for line in lines]
-    is_indented = [int(line[0] == " ") for line in lines]
-    samples = [
-        {"tokens": tokens, "labels": label}
-        for tokens, label in zip(words, is_indented, strict=True)
-    ]
-    training, validation = samples[300:], samples[:300]
+    paragraphs = {text.strip() for topic in topics.values() for text in topic.split("\n\n")}
+    texts = [text.encode() for text in sorted(paragraphs) if 1 < len(text.encode()) <= 512]
+    order = np.random.default_rng(0).permutation(len(texts))
+    coded = [torch.tensor(list(texts[index])) for index in order]
+    samples = [{"tokens": each[:-1], "labels": each[1:]} for each in coded]
+    validation, training = samples[:200], samples[200:]
 
-    # 2. How samples become a batch. PadCollator pads each sequence to the longest of the batch.
-    collate = PadCollator()
-
-    # 3. How well a model does, on samples that it is never trained on.
-    def accuracy(model: nn.Module) -> float:
-        batch = collate(validation)
-        tokens = batch["tokens"].to(next(model.parameters()).device)
-        return float((model(tokens).argmax(1).cpu() == batch["labels"]).float().mean())
+    # 5. How good a model is, on samples that it is never trained on.
+    def loss_of_a_byte(model: nn.Module) -> float:
+        device = next(model.parameters()).device
+        lengths = [len(each["tokens"]) for each in validation]
+        total = 0.0
+        for rows in bw.plan(lengths, max_tokens=8_192):
+            batch = collate([validation[row] for row in rows])
+            on_device = {name: each.to(device) for name, each in batch.items()}
+            total += loss_sum(model, on_device).item()
+        return total / sum(lengths)
 
     return Task(
         samples=training,
-        lengths=[len(tokens) for tokens in words[300:]],
+        lengths=[len(each["tokens"]) for each in training],
         collate=collate,
-        model=Reader,
-        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=3e-3),
+        model=Writer,
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=5e-3),
         loss_sum=loss_sum,
-        evaluate=accuracy,
-        max_tokens=1_024,  # what a batch may take, padding included: memory
-        step_tokens=4_096,  # what an update learns from, about: several batches
-        epochs=2,
-        metric="accuracy",
-        better="higher",
+        evaluate=loss_of_a_byte,
+        max_tokens=2_048,  # of a batch, padding included: what your memory holds
+        step_tokens=4_096,  # of an update, about: several batches
+        epochs=1 if quick else 3,
+        metric="loss of a byte",
         strategies=["plain", "grouped", "planned"],  # batchwright compare --help: all there are
     )
