@@ -6,16 +6,17 @@ import numpy as np
 
 import batchwright as bw
 from batchwright.report.inspected import PlanView, plan_report
-from batchwright.report.sections import Card, Report, Section, page
+from batchwright.report.sections import Bar, Card, Head, Picture, Report, Section, page
 from batchwright.stats.plan_facts import inspected_facts
 from tests.report.reader import facts_of, read
 
 
 def test_whatever_is_written_is_escaped():
     mean = "</script><script>alert(1)</script>&"
-    section = Section(mean, [mean], [Card("use", mean, mean)], [{mean: mean}], code=[mean])
-    html = page(Report(mean, mean, {"mean": mean}, [section], []))
-    assert read(html).tags.count("script") == 1
+    section = Section(mean, [mean], [Card("use", mean, mean, [mean])], [{mean: mean}], code=[mean])
+    head = Head(mean, mean, "use", Picture([Bar(mean, mean, 1.0)], mean, mean, mean), [mean], mean)
+    html = page(Report(mean, mean, {"mean": mean}, [section], [], head))
+    assert read(html).tags.count("script") == 2
     assert facts_of(html) == {"mean": mean}
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 import batchwright as bw
 from batchwright._format import number, percent
 from batchwright.report.inspected import PlanView, plan_report
-from batchwright.report.text import encodable, print_sections
+from batchwright.report.text import encodable, print_report
 from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts, plan_facts
 from tests.strategies import jobs
 
@@ -22,7 +22,7 @@ def text_of(facts, *, width=80, named=None, **options):
     view = PlanView(facts, **{"source": "corpus.npy", **(named or {})})
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False, **options)
-    print_sections(console, plan_report(view).printed)
+    print_report(console, plan_report(view))
     return file.getvalue()
 
 

@@ -149,7 +149,7 @@ def compare(
         keep()
     result, _ = result_file.load(path)
     html = html if result["summary"] else None
-    deliver(compared_report(result), as_json=as_json, html=html, wide=True)
+    deliver(compared_report(result), as_json=as_json, html=html)
     if not as_json:
         click.echo(f"\n{printable(said)}")
     if not comparison.is_complete:

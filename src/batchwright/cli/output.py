@@ -70,7 +70,7 @@ def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def deliver(report: Report, *, as_json: bool, html: Path | None = None, wide: bool = False) -> None:
+def deliver(report: Report, *, as_json: bool, html: Path | None = None) -> None:
     """Write a report as a page, if one is asked for, and print it as JSON or as text.
 
     Raises:
@@ -83,15 +83,13 @@ def deliver(report: Report, *, as_json: bool, html: Path | None = None, wide: bo
         return
     from rich.console import Console
 
-    from batchwright.report.text import encodable, print_sections
+    from batchwright.report.text import encodable, print_report
 
     # Brackets and colons in names are no markup.
     file = sys.stdout or io.StringIO()
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     console.width = min(max(console.width, _NARROWEST), _WIDEST)
-    if wide and not console.is_terminal:
-        console.width = 130
     with console.capture() as captured:
-        print_sections(console, report.printed)
+        print_report(console, report)
     # rich has decided on colours: it looks at the terminal, NO_COLOR and FORCE_COLOR.
     click.echo(encodable(captured.get(), console.encoding), nl=False, color=True)

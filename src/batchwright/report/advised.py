@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchwright._format import interval, mebibytes, number, one_line, percent, plural
-from batchwright.report.sections import Card, Report, Section, dial_section
+from batchwright.report.plots import Tail
+from batchwright.report.sections import Bar, Card, Head, Picture, Report, Section, dial_section
 
 if TYPE_CHECKING:
     from batchwright.advise import (
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
         Price,
     )
 
+FAR = 2.0  # times the 99.9th percentile, from which the longest samples are marked
+
 _KINDS = {
-    "plain": "plain batches",
+    "plain": "random batches",
     "grouped": "grouped by length",
-    "planned": "TokenBudget",
+    "planned": "planned batches",
     "packed": "packed rows",
-    "buckets": "8 shapes (Buckets)",
+    "buckets": "8 shapes",
 }
 
 
@@ -55,38 +59,98 @@ class Advised:
 
 
 def advised_report(found: Advised) -> Report:
-    """Describe advice: a card for each technique, code to paste, and what is known."""
-    evidence, dial = found.evidence, found.evidence.data.dial
+    """Describe advice: what to use, with code to copy; then what is known."""
+    evidence, data = found.evidence, found.evidence.data
+    dial = () if data.is_constant else data.dial
     known = [
-        _data(evidence.data),
+        _data(data),
         _samples(evidence),
-        *([dial_section(dial, note="Updates of 8 batches.")] if dial else []),
         _speed(found),
         _learning(evidence.learning),
+        *([dial_section(dial, note="Updates of 8 batches.")] if dial else []),
         *([] if evidence.model is None else _model(evidence.model)),
         *([] if evidence.hardware is None else [_machine(evidence.hardware)]),
     ]
+    folded = {
+        "Mixing dial",
+        "The model",
+        "Cost against length",
+        "Memory against shape",
+        "The machine",
+    }
+    known = [replace(each, is_folded=each.title in folded) for each in known]
     command = f"batchwright compare TASK --strategies plain,{found.strategy}"
     note = f"To compare them in whole runs: {command}" if evidence.trials else ""
-    cards = [Card(each.verdict, each.technique, _paragraph(each)) for each in found.advice]
-    last = "What only you know is in capitals."
-    code = Section("To paste", code=found.snippet.splitlines(), note=last)
-    advice = [Section("Advice", cards=cards, note=note), code]
-    sections, printed = [*advice, *known], [*known, *advice]
-    return Report("What to use here", "", found.as_json(), sections, printed)
+    by_verdict = {
+        verdict: [each for each in found.advice if each.verdict == verdict]
+        for verdict in ("use", "do not use", "cannot tell")
+    }
+    sections = [
+        Section(
+            f"{verdict.capitalize()} ({len(advice)})" if is_folded else verdict.capitalize(),
+            cards=[_card(each) for each in advice],
+            note=note if verdict == "use" else "",
+            is_folded=is_folded,
+        )
+        for verdict, advice in by_verdict.items()
+        for is_folded in [verdict == "cannot tell"]
+    ]
+    cards = [replace(_card(each), more=()) for each in by_verdict.pop("use")]
+    cards += [
+        Card(verdict, ", ".join(each.technique for each in advice), "")
+        for verdict, advice in by_verdict.items()
+        if advice
+    ]
+    picture = _waste(data)
+    printed = [Section("Advice", cards=cards), Section(picture=picture)]
+    title = f"Advice for {number(data.num_samples)} samples, {number(data.num_tokens)} tokens"
+    return Report(title, "", found.as_json(), [*sections, *known], printed, _head(found, picture))
 
 
-def _paragraph(advice: Advice) -> str:
-    said, gain = [advice.why], advice.gain
+def _head(found: Advised, picture: Picture | None) -> Head:
+    """Say first what to do."""
+    used = [each for each in found.advice if each.verdict == "use"]
+    text = "Change nothing: no technique is shown to help here"
+    if used:
+        text = f"Use {', '.join(each.technique for each in used)}"
+        if gain := used[0].gain:
+            text += f": {gain.ratio:.2f} × {gain.of}"
+    return Head(
+        text,
+        verdict="use" if used else "cannot tell",
+        picture=picture,
+        code=found.snippet.splitlines(),
+        code_note="What only you know is in capitals.",
+        more="Reasons, settings and plots: --html FILE; all figures: --json.",
+    )
+
+
+def _waste(data: DataProfile) -> Picture | None:
+    """Draw what is computed for the same samples, in random batches and in planned ones."""
+    shares = {kind: data.efficiency.get(kind) for kind in ("plain", "planned")}
+    if data.is_constant or not all(shares.values()):
+        return None
+    bars = [
+        Bar(_KINDS[kind], f"{percent(1 - share)} padding", 1.0, 1 / share - 1)
+        for kind, share in shares.items()
+        if share
+    ]
+    return Picture(bars, "real tokens", "padding: computed for nothing")
+
+
+def _card(advice: Advice) -> Card:
+    """Write advice in two lines; the rest is folded."""
+    first, *others = re.split(r"(?<=[.:]) (?=[A-Z])", advice.why)
+    more, gain = [" ".join(others)], advice.gain
     if gain is not None:
         source = f": {gain.source}" if gain.source else ""
-        said.append(f"Expected: {_gain_interval(gain)} × {gain.of}, {gain.origin}{source}.")
+        more.append(f"Expected: {_gain_interval(gain)} × {gain.of}, {gain.origin}{source}.")
     if advice.settings:
         listed = ", ".join(f"{name}: {value}" for name, value in advice.settings.items())
-        said.append(f"Setting: {listed}.")
+        more.append(f"Setting: {listed}.")
     if advice.untested:
-        said.append(f"Not tested: {advice.untested}.")
-    return " ".join(said)
+        more.append(f"Not tested: {advice.untested}.")
+    return Card(advice.verdict, advice.technique, first, [each for each in more if each])
 
 
 def _gain_interval(gain: Gain) -> str:
@@ -158,13 +222,29 @@ def _data(data: DataProfile) -> Section:
     of_data += f"Batches of {number(data.max_tokens)} {data.unit}{assumed}."
     of_columns = [f"By columns: {'; '.join(said[1:])}."] if len(data.columns) > 1 else []
     of_outliers = [data.about_outliers()] if data.outliers else []
+    sentences = [of_data, *of_columns, *of_outliers]
+    if data.is_constant:
+        return Section("The data", sentences=sentences)
     return Section(
         "The data",
-        sentences=[of_data, *of_columns, *of_outliers],
+        sentences=sentences,
         rows=rows,
         bars=bars,
         histogram=data.histogram,
+        tail=_tail(data),
+        unit=data.unit,
     )
+
+
+def _tail(data: DataProfile) -> Tail | None:
+    """Return the part of the histogram that is marked: what is far above all other lengths."""
+    found = data.outliers
+    if found is not None:
+        rows = f"{number(found.num_samples)} of {number(data.num_samples)}"
+        return Tail(data.max_tokens, f"{rows} longer than {number(data.max_tokens)}")
+    if data.longest >= FAR * data.p999:
+        return Tail(data.p999, f"0.1 % longer than {number(data.p999)}")
+    return None
 
 
 def _samples(evidence: Evidence) -> Section:

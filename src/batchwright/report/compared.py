@@ -1,14 +1,15 @@
 """What a comparison of strategies says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from batchwright import _format
 from batchwright._format import number, percent, plural
 from batchwright._states import built
-from batchwright.report.plots import Curve, curves
-from batchwright.report.sections import DOTS, Report, Section, shape_plots
+from batchwright.report.plots import Curve, Saved, curves, runs
+from batchwright.report.sections import DOTS, Bar, Head, Picture, Report, Section, shape_plots
 from batchwright.stats.shapes import ShapeStats
 
 Facts = Mapping[str, Any]
@@ -38,21 +39,95 @@ def compared_report(result: Facts) -> Report:
     )
     names = ", ".join(each["name"] for each in result["strategies"])
     about = f"{names}: the same model, data, memory budget, tokens per update and first weights."
-    results, tables = Section("Results", sentences=said), [_speed(result), learning_section(result)]
+    results = _results(result)
     sections = [
-        results,
-        *tables,
         _learning_curves(result),
-        _batches(plans),
-        _drawn(plans),
-        *(_audit(name, each) for name, each in result.get("audits", {}).items()),
+        replace(results, bars=()),
+        Section("What the figures say", sentences=said),
+        _folded(_speed(result)),
+        _folded(learning_section(result)),
+        _folded(_batches(plans)),
+        _folded(_drawn(plans)),
+        *(_folded(_audit(name, each)) for name, each in result.get("audits", {}).items()),
         Section(
             "How it was measured",
             sentences=[data, device, _processes(result)],
             code=[result["command"]],
+            note=about,
+            is_folded=True,
         ),
     ]
-    return Report(f"{result['task']}, compared", about, facts, sections, [*tables, results])
+    title = f"{result['task']}: {len(result['strategies'])} ways to train it, compared"
+    if result["runs"]:
+        title += f" in {plural(len(result['runs']), 'run')}"
+    return Report(title, "", facts, sections, [results], _head(result, said))
+
+
+def _folded(section: Section) -> Section:
+    return replace(section, is_folded=True)
+
+
+def _head(result: Facts, said: Sequence[str]) -> Head:
+    """Say first what to do, and draw how long each strategy takes."""
+    best = _best(result)
+    text, detail = said[0], ""
+    if best is not None:
+        time, speed = best["time"], best["speed"]
+        text = f"Use {best['name']}: {_first(result)}'s final {result['metric']} in {time['mean']:.2f} of the time"
+        detail = f"Over {plural(len(result['runs']), 'run')}: {interval(time)} of the time, {interval(speed)} × as many real tokens a second."
+    return Head(
+        text,
+        detail,
+        "cannot tell" if best is None else "use",
+        _times(result, best),
+        more="All figures: --json. Curves, batches and shapes: --html FILE.",
+    )
+
+
+def _best(result: Facts) -> Facts | None:
+    reached = [each for each in _strategies(result)[1:] if not _shows_no_gain(each["time"])]
+    return min(reached, key=lambda each: each["time"]["mean"], default=None)
+
+
+def _times(result: Facts, best: Facts | None) -> Picture | None:
+    """Draw the time that each strategy needs to the target."""
+    strategies = _strategies(result)
+    if strategies[0]["time"] is None or len(strategies) < 2:
+        return None
+    bars = [
+        Bar(
+            each["name"],
+            arrival(each),
+            each["time"]["mean"] if each["time"] else 0.0,
+            is_quiet=each is not best,
+        )
+        for each in strategies
+    ]
+    bars[0] = replace(bars[0], figure="1")
+    return Picture(bars, title=f"Time to {_target(result)}; {_first(result)} is 1")
+
+
+def _results(result: Facts) -> Section:
+    """Show the figures that matter of each strategy."""
+    strategies, first = _strategies(result), _first(result)
+    rows = [
+        {
+            "": each["name"],
+            "time": arrival(each),
+            "tokens/s": f"{each['speed']['mean']:.2f}",
+            "padding": percent(round(each["padding"], 4)),
+            "in the end": _plain(each["metric"], ".4f")
+            or (f"failed {each['failed']} ×" if each["failed"] else ""),
+        }
+        for each in strategies
+    ]
+    note = (
+        f"time: to {_target(result)}, with its 95 % interval; tokens/s: real ones; {first} is 1. "
+        f"In the end: {result['metric']}, {result['better']} is better."
+    )
+    times = [each["time"]["mean"] if each["time"] else 0.0 for each in strategies]
+    bars = [each / max(times) for each in times] if any(times) else []
+    return Section(f"Beside {first}", rows=rows, bars=bars, note=note)
 
 
 def _processes(result: Facts) -> str:
@@ -67,7 +142,7 @@ def _processes(result: Facts) -> str:
 
 def _speed(result: Facts) -> Section:
     """Show what each strategy does with its time and memory."""
-    runs = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
+    of = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
     rows = [
         {
             "": each["name"],
@@ -81,7 +156,7 @@ def _speed(result: Facts) -> Section:
         }
         for each in result["summary"]
     ]
-    title = f"Speed and memory: {runs} of {number(result['num_tokens'])} tokens"
+    title = f"Speed and memory: {of} of {number(result['num_tokens'])} tokens"
     note = (
         "tokens/s: real tokens. of limit: of batches of the planned shapes without padding. "
         "worst: the largest batch."
@@ -160,8 +235,8 @@ def _sentence(each: Facts, result: Facts) -> str:
     said = f"{what}. After the same tokens its {result['metric']} is {difference}"
     if each["time"] is not None:
         return f"{said}; it needs {interval(each['time'])} of the time to {_target(result)}."
-    runs = len(result["runs"])
-    some = "" if each["never"] == runs else f" in {each['never']} of {runs} runs"
+    all_runs = len(result["runs"])
+    some = "" if each["never"] == all_runs else f" in {each['never']} of {all_runs} runs"
     return f"{said}; it does not reach {_target(result)}{some}."
 
 
@@ -180,8 +255,8 @@ def arrival(each: Facts) -> str:
         return f"{interval(each['touched'])}, not held"
     if not each["never"]:
         return ""
-    runs = len(each["speed"]["values"])
-    return "never" if each["never"] == runs else f"never in {each['never']} of {runs}"
+    all_runs = len(each["speed"]["values"])
+    return "never" if each["never"] == all_runs else f"never in {each['never']} of {all_runs}"
 
 
 def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
@@ -219,18 +294,39 @@ def _includes(figure: Facts, value: float) -> bool:
 
 
 def _learning_curves(result: Facts) -> Section:
-    """Draw the metric against time and against tokens, a line for each run."""
-    runs = result["runs"] or [result["unfinished"]]
+    """Draw the metric against time and against tokens: the mean of the runs, and their range."""
+    of_runs, best = result["runs"] or [result["unfinished"]], _best(result)
     plots = []
     for what, across in (("seconds", "seconds of training"), ("tokens", "real tokens")):
         lines: dict[str, list[Curve]] = {}
-        for each in (arm for run in runs for arm in run if arm["name"] != DENSE):
+        for each in (arm for run in of_runs for arm in run if arm["name"] != DENSE):
             seen = [one for one in each["evaluations"] if one["metric"] is not None]
             points = [one[what] for one in seen], [one["metric"] for one in seen]
             lines.setdefault(each["name"], []).append(points)
-        plots.append(partial(curves, f"By {what}", lines, across, result["metric"], _BEGINNING))
-    note = "A line for each run; values before and early in training may lie outside."
-    return Section(plots=plots, note=note)
+        saved = _saved(result, best if what == "seconds" else None)
+        up = result["metric"]
+        plots.append(
+            partial(runs, f"By {what}", lines, across, up, skipped=_BEGINNING, saved=saved)
+        )
+    note = ""
+    if len(of_runs) > 1:
+        note = f"Mean of {len(of_runs)} runs; the band is from the least to the most of them. "
+    note += "Values before and early in training may lie outside."
+    return Section("What is learnt, by time and by tokens", plots=plots, note=note)
+
+
+def _saved(result: Facts, best: Facts | None) -> Saved | None:
+    """Return what to draw at the height of the baseline's final metric."""
+    first, target = result["summary"][0], result["settings"]["target"]
+    target = first["metric"] if target is None else target
+    if target is None:
+        return None
+    name = _target(result)
+    is_low = result["better"] == "lower"
+    if best is None:
+        return Saved(target, name, is_low)
+    share, stop = best["time"]["mean"], first["seconds"]
+    return Saved(target, name, is_low, share * stop, stop, f"{1 - share:.0%} of the time saved")
 
 
 def _batches(plans: Mapping[str, Facts]) -> Section:

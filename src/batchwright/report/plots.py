@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, wraps
 from hashlib import sha256
 from html import escape
 from io import BytesIO
+from itertools import cycle
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+# Colours that a page replaces by its own, which differ on light and dark.
+DARK, RED, PAGE = "#1b1f24", "#cf222e", "#fefefe"
+_OF_PAGE = {DARK: "var(--text)", RED: "var(--waste)", PAGE: "var(--page)"}
+
 # What is grey takes the page's own colour of quiet text; the others are seen on light and dark.
 GREY, BLUE = "#777777", "#2f81f7"
 COLOURS = (GREY, "#d97706", BLUE, "#16a34a", "#c026d3", "#dc2626", "#0891b2", "#a16207")
@@ -48,11 +54,24 @@ _STYLE = {
 _WIDTH, _HEIGHT = 4.6, 3.0
 _LEGEND_LINE = 0.21
 _WIDEST_LABEL = 60
+_HALF_LABEL = 24  # of two names side by side
+_ROOM = 0.14  # of the height of a plot, for a line of text
 _LARGEST_DOT, _SMALLEST_DOT = 260.0, 6.0
 _LEAST_DISPERSION = 1e-3  # smaller ones are drawn here, as 0 has no logarithm
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Places and heights."""
+
+Dot = tuple[float, float, int]
+"""A place, and what is counted there."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of a histogram that is marked: the few samples that are much longer than others."""
+
+    start: float  # longer samples belong to it
+    label: str
 
 
 def plot_dial(dial: Sequence[DialPosition], path: str | PathLike[str]) -> None:
@@ -157,57 +176,161 @@ def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[st
 
 
 @_plot
-def curves(
-    axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: str, skipped: int = 0
-) -> None:
-    """Draw lines, all of one name in one colour; the first `skipped` heights may lie outside."""
+def curves(axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: str) -> None:
+    """Draw lines, all of one name in one colour."""
     named: dict[str, Artist] = {}
-    for number, (name, several) in enumerate(lines.items()):
+    for colour, (name, several) in zip(cycle(COLOURS), lines.items(), strict=False):
         for xs, ys in several:
-            colour = COLOURS[number % len(COLOURS)]
-            (line,) = axes.plot(xs, ys, color=colour, linewidth=1.6, alpha=0.9)
+            (line,) = axes.plot(xs, ys, color=colour, linewidth=1.8, alpha=0.9)
             named.setdefault(name, line)
     places = [x for several in lines.values() for xs, _ in several for x in xs]
     axes.locator_params(axis="x", integer=all(isinstance(x, int) for x in places))
-    heights = [y for several in lines.values() for _, ys in several for y in ys[skipped:]]
-    if skipped and heights:
-        low, high = min(heights), max(heights)
-        margin = 0.06 * (high - low) or 1.0
-        axes.set_ylim(low - margin, high + margin)
     _name_axes(axes, across, up)
-    # Names below the plot. As labels, those that begin with _ would be left out.
+    _add_legend(axes, named)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The time that a strategy saves, drawn at the height of the target."""
+
+    target: float
+    target_name: str
+    is_low: bool  # whether lower is better
+    start: float | None = None  # when the strategy arrives. None: nothing is saved
+    stop: float = 0.0  # when the baseline does
+    text: str = ""
+
+
+@_plot
+def runs(
+    axes: Axes,
+    lines: Mapping[str, Sequence[Curve]],
+    across: str,
+    up: str,
+    *,
+    skipped: int = 0,
+    saved: Saved | None = None,
+) -> None:
+    """Draw the mean of the runs of each name, and a band from the least to the most of them.
+
+    The first `skipped` heights may lie outside, so that later differences are seen.
+    """
+    named: dict[str, Artist] = {}
+    shown: list[float] = [] if saved is None else [saved.target]
+    for colour, (name, several) in zip(cycle(COLOURS), lines.items(), strict=False):
+        shortest = min(len(xs) for xs, _ in several)
+        xs, ys = (np.array([each[way][:shortest] for each in several]) for way in (0, 1))
+        if not shortest:
+            continue
+        middle, low, high = xs.mean(axis=0), ys.min(axis=0), ys.max(axis=0)
+        axes.fill_between(middle, low, high, color=colour, alpha=0.22, linewidth=0)
+        (named[name],) = axes.plot(middle, ys.mean(axis=0), color=colour, linewidth=1.8)
+        shown += [*low[skipped:].tolist(), *high[skipped:].tolist()]
+    if shown:
+        margin = 0.06 * (max(shown) - min(shown)) or 1.0
+        axes.set_ylim(min(shown) - margin, max(shown) + margin)
+    _name_axes(axes, across, up)
+    if saved is not None:
+        _draw_saved(axes, saved)
+    _add_legend(axes, named)
+
+
+def _draw_saved(axes: Axes, saved: Saved) -> None:
+    """Mark the target, and the time that is saved until it is reached, on the better side."""
+    axes.axhline(saved.target, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
+    low, high = axes.get_ylim()
+    room = _ROOM * (high - low)
+    if saved.is_low:
+        axes.set_ylim(min(low, saved.target - room), high)
+    else:
+        axes.set_ylim(low, max(high, saved.target + room))
+    text, place, style = saved.target_name, axes.get_xlim()[1], {"color": GREY, "ha": "right"}
+    if saved.start is not None:
+        ends = (saved.start, saved.target), (saved.stop, saved.target)
+        arrow = {"arrowstyle": "<|-|>", "color": DARK, "linewidth": 2.0, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", *ends, arrowprops=arrow)
+        text, place = saved.text, (saved.start + saved.stop) / 2
+        style = {"color": DARK, "weight": "bold", "ha": "center"}
+    axes.annotate(
+        one_line(text, _WIDEST_LABEL),
+        (place, saved.target),
+        xytext=(0, -6 if saved.is_low else 6),
+        textcoords="offset points",
+        va="top" if saved.is_low else "bottom",
+        bbox={"facecolor": PAGE, "edgecolor": "none", "pad": 1.0},
+        **style,
+    )
+
+
+def _add_legend(axes: Axes, named: Mapping[str, Artist]) -> None:
+    """Write names below the plot. As labels, those that begin with _ would be left out."""
     figure = axes.get_figure(root=True)
     assert figure is not None  # noqa: S101 -- axes are in a figure
-    figure.set_size_inches(_WIDTH, _HEIGHT + _LEGEND_LINE * len(named))
+    columns = 2 if all(len(name) <= _HALF_LABEL for name in named) else 1
+    figure.set_size_inches(_WIDTH, _HEIGHT + _LEGEND_LINE * -(-len(named) // columns))
     places_of = [f"line {place}" for place in range(len(named))]
     legend = figure.legend(
-        list(named.values()), places_of, loc="outside lower left", frameon=False, labelcolor=GREY
+        list(named.values()),
+        places_of,
+        loc="outside lower left",
+        frameon=False,
+        labelcolor=GREY,
+        ncols=columns,
     )
     for text, name in zip(legend.get_texts(), named, strict=True):
         text.set_text(one_line(name, _WIDEST_LABEL))
 
 
 @_plot
-def steps(axes: Axes, edges: Sequence[float], counts: Sequence[float], *, across: str) -> None:
-    """Draw a histogram on a logarithmic axis."""
+def steps(
+    axes: Axes,
+    edges: Sequence[float],
+    counts: Sequence[float],
+    *,
+    across: str,
+    tail: Tail | None = None,
+) -> None:
+    """Draw a histogram on a logarithmic axis; the bars of a tail are too low, so it has dots."""
     # Bins of whole numbers are not equally wide: what counts is samples per step of the axis.
     heights = np.asarray(counts) / np.diff(np.log(edges))
     axes.stairs(heights, edges, fill=True, color=BLUE, alpha=0.8)
     axes.set_xscale("log")
+    if tail is not None:
+        lower, upper = np.asarray(edges[:-1], dtype=float), np.asarray(edges[1:], dtype=float) - 1
+        is_long = (upper > tail.start) & (np.asarray(counts) > 0)
+        places = np.maximum(np.sqrt(lower * upper), tail.start)[is_long]
+        top = float(heights.max())
+        axes.axvspan(tail.start, edges[-1], 0, 0.86, color=RED, alpha=0.12, linewidth=0)
+        axes.axvline(tail.start, 0, 0.86, color=RED, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.plot(places, np.full(places.size, 0.025 * top), "o", color=RED, markersize=4)
+        label = one_line(tail.label, _WIDEST_LABEL)
+        axes.text(edges[-1], 1.09 * top, label, color=RED, ha="right", va="bottom")
+        axes.set_ylim(0, 1.22 * top)
     _name_axes(axes, across, "samples")
     axes.set_yticks([])
 
 
 @_plot
-def dots(axes: Axes, points: Sequence[tuple[float, float, int]], *, across: str, up: str) -> None:
-    """Draw a dot for each place, its area as what is counted there, on logarithmic axes."""
+def dots(
+    axes: Axes,
+    points: Sequence[Dot],
+    *,
+    across: str,
+    up: str,
+    beside: Sequence[Dot] = (),
+) -> None:
+    """Draw a dot for each place, its area as what is counted there, on logarithmic axes.
+
+    The axes have room for the dots of plots `beside` it, so that they can be compared.
+    """
     xs, ys, counts = (np.array(each, dtype=float) for each in zip(*points, strict=True))
     sizes = np.maximum(counts / counts.max() * _LARGEST_DOT, _SMALLEST_DOT)
     axes.scatter(xs, ys, s=sizes, color=BLUE, alpha=0.75, linewidths=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(*_with_room(xs))
-    axes.set_ylim(*_with_room(ys))
+    every = np.array([*points, *beside], dtype=float)
+    axes.set_xlim(*_with_room(every[:, 0]))
+    axes.set_ylim(*_with_room(every[:, 1]))
     _name_axes(axes, across, up)
 
 
@@ -285,7 +408,9 @@ def _inline(svg: str, title: str) -> str:
     def renamed(tag: re.Match[str]) -> str:  # texts between tags stay
         named = re.sub(r'\bid="', f'id="{prefix}-', tag[0])
         named = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", named)
-        return named.replace(GREY, "var(--quiet)")
+        for colour, of_page in {GREY: "var(--quiet)", **_OF_PAGE}.items():
+            named = named.replace(colour, of_page)
+        return named
 
     body = re.sub(r"<[^>]*>", renamed, body)
     label = escape(printable(title), quote=True)

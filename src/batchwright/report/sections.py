@@ -1,6 +1,7 @@
-"""A report is a list of sections; `page` renders it as HTML, `text.print_sections` as text."""
+"""A report is a head and sections; `page` renders it as HTML, `text.print_report` as text."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from batchwright._format import all_printable, number, percent
 from batchwright.errors import MissingExtraError
-from batchwright.report.plots import dial_points, dots, steps
+from batchwright.report.plots import Dot, Tail, dial_points, dots, steps
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram
 from batchwright.stats.shapes import ShapeStats
@@ -29,7 +30,34 @@ class Card:
 
     verdict: str
     technique: str
-    text: str
+    text: str  # two lines at most
+    more: Sequence[str] = ()  # sentences that are folded on a page, and not printed
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a picture; its parts are in any unit, the same for all bars."""
+
+    name: str
+    figure: str  # what it shows, in words
+    real: float  # length of the filled part
+    waste: float = 0.0  # length of the hatched part after it
+    is_quiet: bool = False  # whether it is grey: what others are compared with
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Bars below each other, in one scale."""
+
+    bars: Sequence[Bar]
+    real: str = ""  # what the filled parts are; "": no legend
+    waste: str = ""  # what the hatched parts are
+    title: str = ""  # what their lengths are
+
+    @property
+    def longest(self) -> float:
+        """The length of the longest bar."""
+        return max((bar.real + bar.waste for bar in self.bars), default=0.0) or 1.0
 
 
 @dataclass(frozen=True)
@@ -41,17 +69,34 @@ class Section:
     cards: Sequence[Card] = ()
     rows: Sequence[Mapping[str, str]] = ()  # a table: heading → cell, the same headings in each row
     bars: Sequence[float] = ()  # the share of each row, from 0 to 1
+    picture: Picture | None = None
     histogram: Histogram | None = None  # not drawn where all lengths are equal
+    tail: Tail | None = None  # of the histogram
     unit: str = "tokens"  # of the histogram
     plots: Sequence[Plot] = ()  # of pages only
-    code: Sequence[str] = ()  # lines to paste
+    code: Sequence[str] = ()  # lines to copy
     note: str = ""  # in small print
+    is_folded: bool = False  # whether a page shows it only when asked
 
     @property
     def has_content(self) -> bool:
         """Whether there is more than a title and a note."""
-        parts = (self.sentences, self.cards, self.rows, self.plots, self.code)
+        parts = (self.sentences, self.cards, self.rows, self.picture, self.plots, self.code)
         return any(parts) or self.histogram is not None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is said first on a page, and last in a terminal."""
+
+    text: str  # what to do, and what it is worth
+    detail: str = ""  # what that rests on, in a sentence or two
+    verdict: str = ""  # ``"use"``, ``"do not use"`` or ``"cannot tell"``: its colour
+    picture: Picture | None = None
+    code: Sequence[str] = ()  # lines to copy
+    code_title: str = "Code to copy"
+    code_note: str = ""  # below the code
+    more: str = ""  # in a terminal: where to find the rest
 
 
 @dataclass(frozen=True)
@@ -63,6 +108,7 @@ class Report:
     facts: object  # what `--json` prints
     sections: Sequence[Section]  # of the page
     printed: Sequence[Section]  # in a terminal
+    head: Head | None = None
 
 
 def import_page_packages() -> None:
@@ -96,14 +142,21 @@ def page(report: Report) -> str:
 
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["unbroken"] = _unbroken
     return environment.from_string(template).render(
         title=all_printable(report.title),
         about=all_printable(report.about),
+        head=all_printable(report.head),
         sections=all_printable([each for each in report.sections if each.has_content]),
         # Inside of a script only its end tag has to be escaped.
         facts=json.dumps(report.facts, allow_nan=False).replace("<", "\\u003c"),
         steps=steps,
     )
+
+
+def _unbroken(text: str) -> str:
+    """Keep numbers and their signs on one line."""
+    return re.sub(r"(?<=\d) (?=[%×])", "\u00a0", text)
 
 
 def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
@@ -133,19 +186,31 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
 
 
 def shape_plots(plans: Mapping[str, ShapeStats], *, unit: str = "tokens") -> list[Plot]:
-    """Draw rows against length; equal shapes are drawn once, few ones not at all."""
+    """Draw rows against length on the same axes; equal shapes once, few ones not at all."""
     alike: dict[ShapeStats, list[str]] = {}
     for title, shapes in plans.items():
-        alike.setdefault(shapes, []).append(title)
+        if shapes.distinct >= _FEW_SHAPES:
+            alike.setdefault(shapes, []).append(title)
+    of_shapes = {shapes: _dots(shapes) for shapes in alike}
     plots: list[Plot] = []
     for shapes, titles in alike.items():
-        across, up = (
-            [sqrt(low * (high - 1)) for low, high in pairwise(edges)]  # middles of bins
-            for edges in (shapes.grid.lengths, shapes.grid.rows)
-        )
-        points = [(across[x], up[y], count) for x, y, count in shapes.grid.cells]
         title = titles[0] if len(titles) == 1 else f"{titles[0]} and {len(titles) - 1} more"
         what = "samples" if shapes.kind == "packed" else "rows"
-        if shapes.distinct >= _FEW_SHAPES:
-            plots.append(partial(dots, title, points, across=f"{unit} of a row", up=what))
+        beside = [
+            dot
+            for other, several in of_shapes.items()
+            if other.kind == shapes.kind and other is not shapes
+            for dot in several
+        ]
+        across = f"{unit} of a row"
+        plots.append(partial(dots, title, of_shapes[shapes], across=across, up=what, beside=beside))
     return plots
+
+
+def _dots(shapes: ShapeStats) -> list[Dot]:
+    """Return the middle of each bin of shapes, and its batches."""
+    across, up = (
+        [sqrt(low * (high - 1)) for low, high in pairwise(edges)]
+        for edges in (shapes.grid.lengths, shapes.grid.rows)
+    )
+    return [(across[x], up[y], count) for x, y, count in shapes.grid.cells]

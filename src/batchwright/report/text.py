@@ -5,12 +5,11 @@ from textwrap import wrap
 from typing import Literal
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchwright._format import all_printable, short
-from batchwright.report.sections import Section
+from batchwright._format import all_printable, printable, short
+from batchwright.report.sections import Picture, Report, Section
 from batchwright.stats.lengths import Histogram
 from batchwright.typing import FloatArray
 
@@ -30,6 +29,7 @@ _CURVE_ROWS = 3
 _SHORTEST_BAR = 8
 _HEADING = 16  # characters of a line of a heading
 _GAP = 2
+_VERDICT = 13  # characters of the column of verdicts
 _STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold yellow"}
 
 
@@ -81,6 +81,27 @@ def curve(heights: FloatArray, rows: int) -> list[str]:
     ]
 
 
+def print_report(console: Console, report: Report) -> None:
+    """Print a report, its head last: that is where the eye is when a command ends."""
+    head = all_printable(report.head)
+    if head is not None:
+        console.print(Text(printable(report.title), "dim", overflow="fold"))
+    print_sections(console, report.printed)
+    if head is None:
+        return
+    if head.code:
+        console.print()
+        for line in head.code:
+            console.print(Text(line), soft_wrap=True)
+    if head.more:
+        console.print()
+        console.print(Text(head.more, "dim", overflow="fold"))
+    console.print()
+    console.print(Text(head.text, _STYLES.get(head.verdict, "bold"), overflow="fold"))
+    if head.detail:
+        console.print(Text(head.detail, overflow="fold"))
+
+
 def print_sections(console: Console, sections: Sequence[Section]) -> None:
     """Print sections, as wide as the console. Names of files and the like are made `printable`."""
     for section in all_printable([each for each in sections if each.has_content]):
@@ -90,9 +111,17 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
         for sentence in section.sentences:
             console.print(Text(sentence, overflow="fold"))
         for card in section.cards:
-            heading = (f"{card.verdict:12}", _STYLES[card.verdict]), (card.technique, "bold")
-            console.print(Text.assemble(*heading))
-            console.print(Padding(Text(card.text, overflow="fold"), (0, 0, 1, 12)))
+            verdict = Text(f"{card.verdict:{_VERDICT}}", _STYLES[card.verdict])
+            said = Text(card.technique, "bold" if card.text else "", overflow="fold")
+            if card.text:
+                said.append(f"\n{card.text}", "not bold")
+            grid = Table.grid()
+            grid.add_column(width=_VERDICT)
+            grid.add_column(overflow="fold")
+            grid.add_row(verdict, said)
+            console.print(grid)
+        if section.picture is not None:
+            _print_picture(console, section.picture)
         if section.rows:
             console.print(_table(section, console.width))
         if section.histogram is not None and len(section.histogram.counts) > 1:
@@ -103,6 +132,24 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
             console.print(Text(line), soft_wrap=True)
         if section.note:
             console.print(Text(section.note, "dim", overflow="fold"))
+
+
+def _print_picture(console: Console, picture: Picture) -> None:
+    """Draw bars in one scale, between their names and their figures."""
+    rows = [{"name": bar.name, "figure": bar.figure} for bar in picture.bars]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+    if picture.title:
+        console.print(Text(picture.title, "dim", overflow="fold"))
+    room = max(_SHORTEST_BAR, console.width - _widths(rows) - _GAP)
+    for each in picture.bars:
+        cells = [round(room * part / picture.longest) for part in (each.real, each.waste)]
+        real = Text(_FILLING[-1] * max(cells[0], each.real > 0), "" if each.is_quiet else "cyan")
+        waste = Text(_REST * min(cells[1], room - len(real)), "red")
+        table.add_row(Text(each.name), Text.assemble(real, waste), Text(each.figure))
+    console.print(table)
+    if picture.real:
+        legend = f"{_FILLING[-1]} {picture.real}   {_REST} {picture.waste}"
+        console.print(Text(legend, "dim", overflow="fold"))
 
 
 def _table(section: Section, width: int) -> Table:
