@@ -99,7 +99,8 @@ def advised_of(facts):
         **{name: built(facts[name], kind) for name, kind in kinds.items()},
     )
     advice = built(facts["advice"], tuple[advise.Advice, ...])
-    found = Advised(evidence, advice, facts["strategy"], facts["snippet"])
+    first = built(facts["headline"], advise.Headline)
+    found = Advised(evidence, advice, facts["strategy"], facts["snippet"], first)
     if facts["price"] is None:
         return found
     price = {name: value for name, value in facts["price"].items() if name != "seconds_spent"}

@@ -127,12 +127,13 @@ def advise(
         )
         evidence = _of_source(source, reading, columns, how)
     from batchwright.advise import advise as ask
-    from batchwright.advise import configuration, snippet
+    from batchwright.advise import configuration, headline, snippet
     from batchwright.report.advised import Advised, advised_report
 
     advice = ask(evidence)
     code = snippet(advice, evidence.data, framework)
-    found = Advised(evidence, tuple(advice), configuration(advice), code, price, spent)
+    first = headline(evidence, advice)
+    found = Advised(evidence, tuple(advice), configuration(advice), code, first, price, spent)
     deliver(advised_report(found), as_json=as_json, html=html)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         Evidence,
         Gain,
         Hardware,
+        Headline,
         LabelProfile,
         LearningTrial,
         ModelProfile,
@@ -44,6 +44,7 @@ class Advised:
     advice: tuple[Advice, ...]  # the most important first
     strategy: str  # all that is advised, as `compare` calls it
     snippet: str  # code to paste
+    headline: Headline  # what to do
     price: Price | None = None  # what trials might take; None: there is no task
     seconds_spent: float = 0.0  # what they took
 
@@ -79,8 +80,6 @@ def advised_report(found: Advised) -> Report:
         "The machine",
     }
     known = [replace(each, is_folded=each.title in folded) for each in known]
-    command = f"batchwright compare TASK --strategies plain,{found.strategy}"
-    note = f"To compare them in whole runs: {command}" if evidence.trials else ""
     by_verdict = {
         verdict: [each for each in found.advice if each.verdict == verdict]
         for verdict in ("use", "do not use", "cannot tell")
@@ -89,7 +88,6 @@ def advised_report(found: Advised) -> Report:
         Section(
             f"{verdict.capitalize()} ({len(advice)})" if is_folded else verdict.capitalize(),
             cards=[_card(each) for each in advice],
-            note=note if verdict == "use" else "",
             is_folded=is_folded,
         )
         for verdict, advice in by_verdict.items()
@@ -108,20 +106,16 @@ def advised_report(found: Advised) -> Report:
 
 
 def _head(found: Advised, picture: Picture | None) -> Head:
-    """Say first what to do."""
-    used = [each for each in found.advice if each.verdict == "use"]
-    text = "Change nothing: no technique is shown to help here"
-    if used:
-        text = f"Use {', '.join(each.technique for each in used)}"
-        if gain := used[0].gain:
-            text += f": {gain.ratio:.2f} × {gain.of}"
+    said = found.headline
     return Head(
-        text,
-        verdict="use" if used else "cannot tell",
-        picture=picture,
+        said.text,
+        said.detail,
+        said.verdict,
+        picture,
         code=found.snippet.splitlines(),
         code_note="What only you know is in capitals.",
-        more="Reasons, settings and plots: --html FILE; all figures: --json.",
+        then=said.then,
+        more="Reasons, settings and plots: --html FILE. All figures: --json.",
     )
 
 
@@ -139,9 +133,8 @@ def _waste(data: DataProfile) -> Picture | None:
 
 
 def _card(advice: Advice) -> Card:
-    """Write advice in two lines; the rest is folded."""
-    first, *others = re.split(r"(?<=[.:]) (?=[A-Z])", advice.why)
-    more, gain = [" ".join(others)], advice.gain
+    """Write advice in a line; the rest is folded."""
+    more, gain = [advice.why], advice.gain
     if gain is not None:
         source = f": {gain.source}" if gain.source else ""
         more.append(f"Expected: {_gain_interval(gain)} × {gain.of}, {gain.origin}{source}.")
@@ -150,7 +143,8 @@ def _card(advice: Advice) -> Card:
         more.append(f"Setting: {listed}.")
     if advice.untested:
         more.append(f"Not tested: {advice.untested}.")
-    return Card(advice.verdict, advice.technique, first, [each for each in more if each])
+    text = advice.short and f"{advice.short[0].upper()}{advice.short[1:]}."
+    return Card(advice.verdict, advice.technique, text, more)
 
 
 def _gain_interval(gain: Gain) -> str:
@@ -164,8 +158,7 @@ def _machine(hardware: Hardware) -> Section:
     if hardware.memory_bytes is not None:
         known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
     rows = [
-        {"type": name}
-        | {f"at width {number(width)}": str(ratio) for width, ratio in each.items()}
+        {"type": name} | {f"at width {number(width)}": str(ratio) for width, ratio in each.items()}
         for name, each in hardware.speed_over_fp32.items()
     ]
     said = f"{hardware.device} ({', '.join(known)})."

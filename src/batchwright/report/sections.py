@@ -96,6 +96,7 @@ class Head:
     code: Sequence[str] = ()  # lines to copy
     code_title: str = "Code to copy"
     code_note: str = ""  # below the code
+    then: str = ""  # what to do next
     more: str = ""  # in a terminal: where to find the rest
 
 
@@ -142,7 +143,7 @@ def page(report: Report) -> str:
 
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["unbroken"], environment.filters["parted"] = _unbroken, _parted
     return environment.from_string(template).render(
         title=all_printable(report.title),
         about=all_printable(report.about),
@@ -157,6 +158,12 @@ def page(report: Report) -> str:
 def _unbroken(text: str) -> str:
     """Keep numbers and their signs on one line."""
     return re.sub(r"(?<=\d) (?=[%×])", "\u00a0", text)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Part a headline into what is largest, up to the first colon or sentence, and the rest."""
+    found = re.match(r"(.{8,60}?[:.]) (.+)", _unbroken(text))
+    return (found[1], found[2]) if found else (_unbroken(text), "")
 
 
 def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:

@@ -100,6 +100,8 @@ def print_report(console: Console, report: Report) -> None:
     console.print(Text(head.text, _STYLES.get(head.verdict, "bold"), overflow="fold"))
     if head.detail:
         console.print(Text(head.detail, overflow="fold"))
+    if head.then:
+        console.print(Text(head.then, "dim", overflow="fold"))
 
 
 def print_sections(console: Console, sections: Sequence[Section]) -> None:
