@@ -80,7 +80,7 @@ def test_the_report_and_the_page_show_the_profiles(tables, tmp_path):
     for said in ("Labels: 3 classes of 220 to 220 samples", "Duplicates: 60 of the 660 samples"):
         assert said in text
         assert said in html
-    assert "2 groups" in text
+    assert "2 groups" in html
     assert ">sw</td>" in html
     assert "of draws at temperature 5" in html
     silent = invoke("advise", source, "--measure", "words")

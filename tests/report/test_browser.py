@@ -73,7 +73,8 @@ MEASURE = """
     const style = getComputedStyle(each);
     const colours = [style.stroke, style.fill].filter(c => c !== "none");
     const below = behind(each.closest("svg"));
-    return Math.max(...colours.map(c => contrast(rgba(c), below)), 0);
+    // 1 is the colour of the page, which hides what is below a text.
+    return Math.max(...colours.map(c => contrast(rgba(c), below)), 1);
   });
   return {
     page: [document.documentElement.scrollWidth, innerWidth],
@@ -113,12 +114,16 @@ def overlapping(texts):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_is_legible_and_asks_for_nothing(compared, browser, tmp_path, name, scheme, width):
     address = (compared / f"{name}.html").as_uri()
-    requests, complaints = [], []
-    tab = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    requests, complaints, height = [], [], 800
+    tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     tab.on("request", lambda request: requests.append(request.url))
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.goto(address)
+    head = tab.locator("h1").bounding_box()
+    assert head["y"] + head["height"] < height
+    assert tab.locator(".cannot-tell:visible").count() == 0
+    tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     seen = tab.evaluate(MEASURE)
     shot = tmp_path / f"{name}-{scheme}-{width}.png"
     tab.screenshot(path=shot, full_page=True)
@@ -146,7 +151,35 @@ def test_a_page_is_legible_and_asks_for_nothing(compared, browser, tmp_path, nam
     for wide in seen["wide"]:  # what is wider than a phone moves by itself, not with the page
         assert wide["scrolls"] == "auto"
         assert wide["right"] <= width
-    assert [each for each in seen["lines"] if 0 < each < GRAPHIC_CONTRAST] == []
+    assert [each for each in seen["lines"] if 1 < each < GRAPHIC_CONTRAST] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_clipboard", [True, False])
+def test_the_button_copies_the_code(pages, browser, has_clipboard):
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    tab = context.new_page()
+    if not has_clipboard:
+        tab.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    tab.goto((pages / "advise.html").as_uri())
+    code = tab.locator("header code").inner_text()
+    tab.get_by_role("button", name="Copy").first.click()
+    tab.get_by_role("button", name="Copied").wait_for()
+    other = context.new_page()
+    other.set_content("<textarea></textarea>")
+    other.locator("textarea").press("ControlOrMeta+V")
+    assert other.locator("textarea").input_value().strip() == code.strip() != ""
+    context.close()
+
+
+@pytest.mark.slow
+def test_without_scripts_the_code_is_there_and_no_button(pages, browser):
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto((pages / "advise.html").as_uri())
+    assert tab.locator("header code").is_visible()
+    assert tab.locator("button:visible").count() == 0
+    context.close()
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def _rests_on(evidence: Evidence) -> str:
 
 def _next(evidence: Evidence, advice: Sequence[Advice]) -> str:
     if not evidence.has_task:
-        return "To measure it on your job: batchwright new-task, then batchwright advise on that."
+        return "To measure it on your job: batchwright new-task, then batchwright advise TASK."
     untried = evidence.untried.get("speed")
     if untried is not None and not evidence.trials:
         return f"To measure it: batchwright advise TASK {untried.cure}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
         ModelProfile,
         Price,
     )
+
+_IN_CAPITALS = "What only you know is in capitals."
+_CAPITALS = re.compile(r"\b[A-Z]+_?[A-Z]+\b")
 
 FAR = 2.0  # times the 99.9th percentile, from which the longest samples are marked
 
@@ -93,6 +97,9 @@ def advised_report(found: Advised) -> Report:
         for verdict, advice in by_verdict.items()
         for is_folded in [verdict == "cannot tell"]
     ]
+    if not by_verdict["use"]:
+        code = found.snippet.splitlines()
+        sections.append(Section("Code for your batches as they are", code=code, is_folded=True))
     cards = [replace(_card(each), more=()) for each in by_verdict.pop("use")]
     cards += [
         Card(verdict, ", ".join(each.technique for each in advice), "")
@@ -100,9 +107,16 @@ def advised_report(found: Advised) -> Report:
         if advice
     ]
     picture = _waste(data)
-    printed = [Section("Advice", cards=cards), Section(picture=picture)]
-    title = f"Advice for {number(data.num_samples)} samples, {number(data.num_tokens)} tokens"
-    return Report(title, "", found.as_json(), [*sections, *known], printed, _head(found, picture))
+    sentences = [*known[0].sentences, *known[1].sentences]
+    printed = [Section(sentences=sentences, cards=cards), Section(picture=picture)]
+    return Report(
+        f"Advice for {number(data.num_samples)} samples",
+        _of_data(data),
+        found.as_json(),
+        [*sections, *known],
+        printed,
+        _head(found, picture),
+    )
 
 
 def _head(found: Advised, picture: Picture | None) -> Head:
@@ -112,8 +126,8 @@ def _head(found: Advised, picture: Picture | None) -> Head:
         said.detail,
         said.verdict,
         picture,
-        code=found.snippet.splitlines(),
-        code_note="What only you know is in capitals.",
+        code=found.snippet.splitlines() if said.verdict == "use" else (),
+        code_note=_IN_CAPITALS if _CAPITALS.search(found.snippet) else "",
         then=said.then,
         more="Reasons, settings and plots: --html FILE. All figures: --json.",
     )
@@ -124,12 +138,14 @@ def _waste(data: DataProfile) -> Picture | None:
     shares = {kind: data.efficiency.get(kind) for kind in ("plain", "planned")}
     if data.is_constant or not all(shares.values()):
         return None
+    whose = "your batches" if data.batch_size_is_given else "random batches"
+    names = [f"{whose} of {number(data.batch_size)}", _KINDS["planned"]]
     bars = [
-        Bar(_KINDS[kind], f"{percent(1 - share)} padding", 1.0, 1 / share - 1)
-        for kind, share in shares.items()
+        Bar(name, f"{percent(1 - share)} padding", 1.0, 1 / share - 1)
+        for name, share in zip(names, shares.values(), strict=True)
         if share
     ]
-    return Picture(bars, "real tokens", "padding: computed for nothing")
+    return Picture(bars, f"real {data.unit}", "padding: computed for nothing")
 
 
 def _card(advice: Advice) -> Card:
@@ -143,8 +159,7 @@ def _card(advice: Advice) -> Card:
         more.append(f"Setting: {listed}.")
     if advice.untested:
         more.append(f"Not tested: {advice.untested}.")
-    text = advice.short and f"{advice.short[0].upper()}{advice.short[1:]}."
-    return Card(advice.verdict, advice.technique, text, more)
+    return Card(advice.verdict, advice.technique, advice.short, more)
 
 
 def _gain_interval(gain: Gain) -> str:
@@ -206,16 +221,12 @@ def _data(data: DataProfile) -> Section:
         if kind in data.efficiency
     ]
     bars = [data.efficiency[kind] for kind in _KINDS if kind in data.efficiency]
-    assumed = "" if data.is_given else ", assumed: --max-tokens"
-    spreads = [(data.median, data.longest), *((each.median, each.longest) for each in data.columns)]
-    said = [f"half are at most {number(m)} long, the longest {number(n)}" for m, n in spreads]
-    of_data = (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} {data.unit}: {said[0]}. "
-    )
-    of_data += f"Batches of {number(data.max_tokens)} {data.unit}{assumed}."
-    of_columns = [f"By columns: {'; '.join(said[1:])}."] if len(data.columns) > 1 else []
-    of_outliers = [data.about_outliers()] if data.outliers else []
-    sentences = [of_data, *of_columns, *of_outliers]
+    said = [
+        f"half are at most {number(each.median)} long, the longest {number(each.longest)}"
+        for each in data.columns
+    ]
+    of_columns = [f"By columns: {'; '.join(said)}."] if len(data.columns) > 1 else []
+    sentences = [*of_columns, *_of_outliers(data)]
     if data.is_constant:
         return Section("The data", sentences=sentences)
     return Section(
@@ -227,6 +238,19 @@ def _data(data: DataProfile) -> Section:
         tail=_tail(data),
         unit=data.unit,
     )
+
+
+def _of_data(data: DataProfile) -> str:
+    assumed = "" if data.is_given else ", assumed: --max-tokens"
+    return (
+        f"{number(data.num_samples)} samples, {number(data.num_tokens)} {data.unit}: half are at "
+        f"most {number(data.median)} long, the longest {number(data.longest)}. Batches of "
+        f"{number(data.max_tokens)} {data.unit}{assumed}."
+    )
+
+
+def _of_outliers(data: DataProfile) -> list[str]:
+    return [data.about_outliers()] if data.outliers else []
 
 
 def _tail(data: DataProfile) -> Tail | None:

@@ -73,8 +73,8 @@ def _head(result: Facts, said: Sequence[str]) -> Head:
     text, detail = said[0], ""
     if best is not None:
         time, speed = best["time"], best["speed"]
-        text = f"Use {best['name']}: {_first(result)}'s final {result['metric']} in {time['mean']:.2f} of the time"
-        detail = f"Over {plural(len(result['runs']), 'run')}: {interval(time)} of the time, {interval(speed)} × as many real tokens a second."
+        text = f"Use {best['name']}: {_target(result)} in {time['mean']:.2f} of the time"
+        detail = f"{interval(speed)} × as many real tokens a second."
     return Head(
         text,
         detail,

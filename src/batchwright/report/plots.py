@@ -13,7 +13,7 @@ from io import BytesIO
 from itertools import cycle
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -244,7 +244,8 @@ def _draw_saved(axes: Axes, saved: Saved) -> None:
         axes.set_ylim(min(low, saved.target - room), high)
     else:
         axes.set_ylim(low, max(high, saved.target + room))
-    text, place, style = saved.target_name, axes.get_xlim()[1], {"color": GREY, "ha": "right"}
+    text, place = saved.target_name, axes.get_xlim()[1]
+    style: dict[str, Any] = {"color": GREY, "ha": "right"}
     if saved.start is not None:
         ends = (saved.start, saved.target), (saved.stop, saved.target)
         arrow = {"arrowstyle": "<|-|>", "color": DARK, "linewidth": 2.0, "shrinkA": 0, "shrinkB": 0}

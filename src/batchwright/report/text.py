@@ -85,7 +85,7 @@ def print_report(console: Console, report: Report) -> None:
     """Print a report, its head last: that is where the eye is when a command ends."""
     head = all_printable(report.head)
     if head is not None:
-        console.print(Text(printable(report.title), "dim", overflow="fold"))
+        console.print(Text(printable(report.about or report.title), "dim", overflow="fold"))
     print_sections(console, report.printed)
     if head is None:
         return
@@ -94,7 +94,6 @@ def print_report(console: Console, report: Report) -> None:
         for line in head.code:
             console.print(Text(line), soft_wrap=True)
     if head.more:
-        console.print()
         console.print(Text(head.more, "dim", overflow="fold"))
     console.print()
     console.print(Text(head.text, _STYLES.get(head.verdict, "bold"), overflow="fold"))
@@ -116,7 +115,7 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
             verdict = Text(f"{card.verdict:{_VERDICT}}", _STYLES[card.verdict])
             said = Text(card.technique, "bold" if card.text else "", overflow="fold")
             if card.text:
-                said.append(f"\n{card.text}", "not bold")
+                said.append(f": {card.text}", "not bold")
             grid = Table.grid()
             grid.add_column(width=_VERDICT)
             grid.add_column(overflow="fold")
@@ -149,9 +148,6 @@ def _print_picture(console: Console, picture: Picture) -> None:
         waste = Text(_REST * min(cells[1], room - len(real)), "red")
         table.add_row(Text(each.name), Text.assemble(real, waste), Text(each.figure))
     console.print(table)
-    if picture.real:
-        legend = f"{_FILLING[-1]} {picture.real}   {_REST} {picture.waste}"
-        console.print(Text(legend, "dim", overflow="fold"))
 
 
 def _table(section: Section, width: int) -> Table:
