@@ -32,6 +32,12 @@ SELF_PACED = Advice(
     ".",
     settings={"order": "SelfPaced(LossTable(num_samples), noise_rate=0.20)"},
 )
+DISTINCT = Advice(
+    "deduplication",
+    "use",
+    ".",
+    settings={"lengths": "lengths[kept], where kept = first_of_each(samples)"},
+)
 TOKENS = Advice("other tokens per update", "use", ".", settings={"step_tokens": "700"})
 
 # What a reader has before pasting, by framework; and what must hold behind the snippet.
@@ -196,9 +202,46 @@ def test_an_order_by_live_losses_is_written():
     assert "table = bw.LossTable(len(lengths))" in code
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_one_of_several_equal_samples_is_kept(framework):
+    code = snippet([DISTINCT, EASY_FIRST], DATA, framework)
+    compile(code, framework, "exec")
+    assert "kept = first_of_each(texts)" in code
+    assert "bw.Curriculum(np.asarray(scores)[kept]" in code
+    assert ("fetch(kept[indices])" if framework == "keras" else "Subset(dataset, kept") in code
+
+
+def test_the_loop_without_duplicates_trains_on_the_others():
+    texts = [str(min(index, 50)) for index in range(60)]
+    names = {"__name__": "__main__", "texts": texts}
+    pasted = snippet([DYNAMIC, DISTINCT], DATA, epochs=1)
+    code = f"{BEFORE}\n{JOBS['loop'][0]}\n{pasted}"
+    exec(compile(code, "loop", "exec"), names)  # noqa: S102
+    assert sorted(map(int, names["seen"])) == list(range(51))
+
+
 def test_tokens_per_update_are_written():
-    assert "STEP_TOKENS" in snippet([DYNAMIC], DATA)
+    assumed = snippet([DYNAMIC], DATA)
+    assert f"step_tokens={DATA.step_tokens}" in assumed
+    assert f"# step_tokens: those of {DATA.batch_size} samples, assumed" in assumed
     assert "step_tokens=700" in snippet([TOKENS], DATA)
+    assert "step_tokens=600" in snippet([DYNAMIC], DATA, step_tokens=600)
+    assert "step_tokens=700" in snippet([TOKENS], DATA, step_tokens=600)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_what_a_task_says_is_filled_in(framework):
+    code = snippet([DYNAMIC, BF16], DATA, framework, step_tokens=600, epochs=7)
+    assert "EPOCHS" not in code
+    assert "STEP_TOKENS" not in code
+    assert "7" in code
+
+
+def test_an_order_by_length_needs_no_scores():
+    order = {"order": "Curriculum(lengths, epochs=2)"}
+    code = snippet([Advice("curriculum", "use", ".", settings=order)], DATA)
+    assert "order=bw.Curriculum(lengths, epochs=2)" in code
+    assert "higher is harder" not in code
 
 
 @pytest.mark.parametrize("framework", ["loop", "transformers", "lightning"])

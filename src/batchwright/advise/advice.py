@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from batchwright._format import plural
 from batchwright.advise.data_profile import DataProfile
 
 Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
@@ -68,12 +69,12 @@ FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
 
 _LOOP = """\
 import batchwright as bw
-from batchwright.torch import PadCollator, PlanLoader, Precision, windows
+{imports}from batchwright.torch import PadCollator, PlanLoader, Precision, windows
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 loader = PlanLoader(dataset, planner, collate_fn=PadCollator({collate}))
 precision = {precision}
-for epoch in range(EPOCHS):
+for epoch in range({epochs}):
     loader.set_epoch(epoch)
     for window in windows(loader):  # the batches of one update
         with precision.update(model, optimizer, weight=window.tokens, clip=1.0) as update:
@@ -84,14 +85,14 @@ for epoch in range(EPOCHS):
 _TRANSFORMERS = """\
 import batchwright as bw
 import torch
-from batchwright.integrations.transformers import use_plan
+{imports}from batchwright.integrations.transformers import use_plan
 from batchwright.torch import PadCollator
 from transformers import Trainer, TrainingArguments
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 arguments = TrainingArguments(
     output_dir=OUTPUT_DIR,
-    num_train_epochs=EPOCHS,
+    num_train_epochs={epochs},
     gradient_accumulation_steps=planner.accumulate,
     {arguments},
     use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused on a CPU
@@ -109,13 +110,13 @@ trainer.train()
 
 _LIGHTNING = """\
 import batchwright as bw
-import lightning
+{imports}import lightning
 from batchwright.integrations.lightning import PlanDataModule
 from batchwright.torch import PadCollator
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
 data = PlanDataModule(dataset, planner, collate_fn=PadCollator({collate}))
-trainer = lightning.Trainer(max_epochs=EPOCHS, precision="{lightning}")
+trainer = lightning.Trainer(max_epochs={epochs}, precision="{lightning}")
 # module is your LightningModule. Its training_step returns self.trainer.datamodule.mean(loss_sum)
 # with the sum of the batch's loss: the mean of a batch would lead to a mean of means.
 trainer.fit(module, datamodule=data)
@@ -123,7 +124,7 @@ trainer.fit(module, datamodule=data)
 
 _KERAS = """\
 import batchwright as bw
-import keras
+{imports}import keras
 from batchwright.keras import PlanDataset
 
 # Layers take their precision when they are made: build and compile the model after this line,
@@ -133,8 +134,8 @@ model = BUILD_MODEL()
 
 {explained}planner = bw.Planner(lengths, batching=bw.{batching}{order})
 # fetch(indices) → (x, y, sample_weight) of these samples, padded; weights are 0 at padding.
-data = PlanDataset(planner, fetch)
-model.fit(data.for_fit(), epochs=EPOCHS, shuffle=False, callbacks=[data.callback()])
+data = PlanDataset(planner, {fetch})
+model.fit(data.for_fit(), epochs={epochs}, shuffle=False, callbacks=[data.callback()])
 """
 
 _TEMPLATES = {
@@ -158,13 +159,33 @@ table = bw.LossTable(len(lengths))
 """
 
 
-def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") -> str:
+_DISTINCT = """\
+# texts[i]: what sample i is compared by; of equal ones the first is kept.
+kept = first_of_each(texts)
+lengths = np.asarray(lengths)[kept]
+"""
+
+_SUBSET = """\
+dataset = Subset(dataset, kept.tolist())
+"""
+
+
+def snippet(
+    advice: Sequence[Advice],
+    data: DataProfile,
+    framework: str = "loop",
+    *,
+    step_tokens: int | None = None,
+    epochs: int | None = None,
+) -> str:
     """Write the advised configuration for a framework.
 
     Args:
         advice: The advice.
         data: The lengths it was given for.
         framework: One of `FRAMEWORKS`.
+        step_tokens: Tokens of an update. None: those of a plain batch.
+        epochs: Passes over the samples. None: unknown.
 
     Returns:
         Python code that uses the user's `lengths`, `dataset`, `model` and the like; what only the
@@ -181,21 +202,41 @@ def snippet(advice: list[Advice], data: DataProfile, framework: str = "loop") ->
         for name, value in each.settings.items() if each.verdict == "use" else ():
             if name not in used or name == "batching":  # one order, that of the largest gain
                 used[name] = str(value)
-    explained, order = "", used.get("order", "")
+    is_keras, is_distinct, explained = framework == "keras", "lengths" in used, ""
+    imports, fetch = "", "fetch"
+    if is_distinct:
+        imports = "import numpy as np\nfrom batchwright.advise import first_of_each\n"
+        imports += "" if is_keras else "from torch.utils.data import Subset\n"
+        explained += _DISTINCT + ("" if is_keras else _SUBSET)
+        fetch = "lambda indices: fetch(kept[indices])"
+    order = used.get("order", "")
     if order.startswith("SelfPaced("):
-        explained, order = _LIVE, order.replace("LossTable(num_samples)", "table")
+        explained, order = explained + _LIVE, order.replace("LossTable(num_samples)", "table")
     elif order:
-        name = order.partition("(")[2].partition(",")[0]
-        explained = f"# {name}: one value for each sample; higher is harder.\n"
+        scores = order.partition("(")[2].partition(",")[0]
+        if not scores.startswith("lengths"):
+            explained += f"# {scores}: one value for each sample; higher is harder.\n"
+            chosen = f"np.asarray({scores})[kept]" if is_distinct else scores
+            order = order.replace(scores, chosen, 1)
+    tokens = used.get("step_tokens", step_tokens)
+    if tokens is None:
+        tokens = data.step_tokens
+        source = "as in your batches now" if data.batch_size_is_given else "assumed: --batch-size"
+        if not is_keras:
+            samples = plural(data.batch_size, "sample")
+            explained += f"# step_tokens: those of {samples}, {source}.\n"
     shapes = "shapes=planner(0).layout.shapes" if used["batching"].startswith("Buckets(") else ""
     precision = used.get("precision", 'Precision("fp32")')
     return _TEMPLATES[framework].format(
         batching=used["batching"],
         collate=shapes,
         also_collate=f", {shapes}" if shapes else "",
+        imports=imports,
         explained=explained,
+        fetch=fetch,
         order=f", order=bw.{order}" if order else "",
-        step_tokens=used.get("step_tokens", "STEP_TOKENS"),
+        step_tokens=tokens,
+        epochs="EPOCHS" if epochs is None else epochs,
         precision=precision,
         **next((names for mode, names in _MODES.items() if mode in precision), _MODES["fp32"]),
     )

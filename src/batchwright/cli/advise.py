@@ -131,7 +131,8 @@ def advise(
     from batchwright.report.advised import Advised, advised_report
 
     advice = ask(evidence)
-    code = snippet(advice, evidence.data, framework)
+    known = {"step_tokens": evidence.step_tokens, "epochs": evidence.epochs}
+    code = snippet(advice, evidence.data, framework, **known)
     first = headline(evidence, advice)
     found = Advised(evidence, tuple(advice), configuration(advice), code, first, price, spent)
     deliver(advised_report(found), as_json=as_json, html=html)
