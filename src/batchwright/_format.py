@@ -1,6 +1,6 @@
 """Numbers and texts as people read them; names and messages from outside made safe to print."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -119,6 +119,17 @@ def plural(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith("tch") else "s"
     return f"{number(count)} {noun}{ending}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join parts of a sentence.
+
+    Example:
+        >>> listed(["one"]), listed(["one", "two", "three"])
+        ('one', 'one, two and three')
+    """
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def mebibytes(size: float) -> str:

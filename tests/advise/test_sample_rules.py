@@ -101,7 +101,7 @@ def test_contradicting_labels_are_reported_and_leave_the_verdict_open(data):
     for labels in (labels_with(rate=0.0, low=0.0, high=0.01), profile_labels(LABELS)):
         found = advice("self-paced", data, labels=labels, duplicates=duplicates)
         assert found.verdict == "cannot tell"
-        assert "at least 30 of 400 (7.5 %) are wrong" in found.why
+        assert "at least 30 of 400 (7.5 %) must be wrong" in found.why
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchwright._format import percent, plural
+from batchwright._format import listed, percent, plural
 from batchwright.advise.advice import Advice, Gain, Verdict, configuration
 from batchwright.advise.evidence import Evidence
 
-MOST = 2
+MOST = 3
 """Techniques that a headline names."""
 
-_OF_SPEED = {"dynamic batching", "mixed precision"}
+_OF_SPEED = ("dynamic batching", "mixed precision")
 _MEASURED = "measured here"
 
 
@@ -42,13 +42,19 @@ def headline(evidence: Evidence, advice: Sequence[Advice]) -> Headline:
     if not used:
         text, verdict = _of_nothing(evidence, advice)
         return Headline(text, _rests_on(evidence), verdict, (), None, then)
-    named = used[:MOST]
-    actions = " and ".join(each.action for each in named)
+    # What was measured on the task comes before what is only known of the samples.
+    named = sorted(used, key=_place)[:MOST]
+    actions = listed([each.action for each in named])
     more = f" (and {len(used) - MOST} more)" if len(used) > MOST else ""
     known, gain = _worth(evidence, named)
     text = f"{actions[0].upper()}{actions[1:]}{more}: {', '.join(known)}."
     techniques = tuple(each.technique for each in named)
     return Headline(text, _rests_on(evidence), "use", techniques, gain, then)
+
+
+def _place(advice: Advice) -> int:
+    known = advice.technique in _OF_SPEED
+    return _OF_SPEED.index(advice.technique) if known else len(_OF_SPEED)
 
 
 def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain | None]:

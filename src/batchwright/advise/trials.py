@@ -60,7 +60,7 @@ class Untried:
     def __str__(self) -> str:
         """Return it as a sentence."""
         if self.reason == "failure":
-            return "Its loss became NaN or infinite."
+            return "The loss of a trial became NaN or infinite."
         if self.reason == "progress":
             return "The metric did not improve in these runs, so that nothing can be compared."
         if self.needed is None or self.had is None:

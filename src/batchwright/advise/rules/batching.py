@@ -44,9 +44,9 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     elif evidence.has_task and verdict == "use":
         untested += f" ({how_to_try(evidence, 'speed')})"
     if verdict == "do not use":
-        kept = "too little to be worth a change"
-        why += f" That is {kept}." if gain.ratio < WORTH else ""
-        short = f"{short}: {kept}"
+        worth = "no gain" if gain.ratio <= 1 else "too little to be worth a change"
+        why += f" That is {worth}."
+        short = f"{short}: {worth}"
     settings = {"batching": f"TokenBudget({data.budget})"} if verdict != "do not use" else {}
     return says(
         *(verdict, short, why, gain, settings),

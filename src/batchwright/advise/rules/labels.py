@@ -1,6 +1,6 @@
 """What labels ask for."""
 
-from batchwright._format import percent
+from batchwright._format import percent, plural
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.evidence import Evidence
 from batchwright.advise.noise_estimate import NoiseEstimate
@@ -53,7 +53,7 @@ def label_noise(evidence: Evidence) -> Advice:
     settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}
     untested = "the metric on correct labels, with early stopping beside it"
     if noise.low < MUCH:
-        why += " Self-paced sampling is known to help where a fifth or more are wrong."
+        why += " Self-paced sampling is known to help where a fifth or more are wrong: not certain."
         return says("cannot tell", short, why, None, settings, untested=untested)
     why += (
         " In our study, early stopping alone brought three fifths of the gain of self-paced "
@@ -81,15 +81,17 @@ def class_balance(evidence: Evidence) -> Advice:
     if labels.num_classes == 1:
         return says("do not use", "there is one class", "There is one class.")
     if labels.largest == labels.smallest:
-        why = f"Each of {labels.num_classes:,} classes has {labels.largest:,} samples."
+        why = f"Each of {labels.num_classes:,} classes has {plural(labels.largest, 'sample')}."
         return says("do not use", "all classes are equally large", why)
+    if labels.imbalance < EVEN:
+        sizes = f"{labels.smallest:,} to {labels.largest:,} samples"
+        why = f"{labels.num_classes:,} classes of {sizes} are nearly even."
+        return says("do not use", "classes are nearly even", why)
     times = f"{labels.imbalance:,.1f} times"
     why = (
         f"The largest of {labels.num_classes:,} classes has {times} the samples of the smallest "
         f"({labels.largest:,} and {labels.smallest:,})."
     )
-    if labels.imbalance < EVEN:
-        return says("do not use", "classes are nearly even", f"{why} That is nearly even.")
     why += (
         " Balanced sampling can help if your metric counts all classes alike (macro averages). "
         "Accuracy on data of the original distribution usually falls."
@@ -122,5 +124,5 @@ def _contradicting(evidence: Evidence) -> str:
         return ""
     return (
         f" Equal samples have different labels: at least {known.num_contradicting:,} of "
-        f"{known.num_samples:,} ({percent(known.contradicting_share)}) are wrong."
+        f"{known.num_samples:,} ({percent(known.contradicting_share)}) must be wrong."
     )

@@ -1,6 +1,6 @@
 """At which precision to compute."""
 
-from batchwright._format import interval
+from batchwright._format import interval, listed
 from batchwright.advise.advice import Advice, Gain
 from batchwright.advise.evidence import Evidence
 from batchwright.advise.machine import Hardware
@@ -26,11 +26,11 @@ def mixed_precision(evidence: Evidence) -> Advice:
     if gains:
         best = max(gains, key=lambda precision: gains[precision].ratio)
         gain, verdict = gains[best], gains[best].verdict
-        listed = ", ".join(
+        speeds = [
             f"{name} is {interval(each.ratio, each.low, each.high)} times as fast"
             for name, each in gains.items()
-        )
-        why = f"Measured on updates of your task, beside fp32: {listed}."
+        ]
+        why = f"Measured on updates of your task, beside fp32: {listed(speeds)}."
         if verdict == "cannot tell":
             why += " Whether that is a gain cannot be told from so few updates."
         settings = {} if verdict == "do not use" else {"precision": f'Precision("{best}")'}
@@ -65,9 +65,8 @@ def _gains(evidence: Evidence) -> dict[str, Gain]:
 
 def _of_products(hardware: Hardware) -> str:
     """Describe matrix products by ranges that were measured; empty if there are none."""
-    said = [
-        f"{ratio} in {name} at width {width:,}"
-        for name, ratios in hardware.speed_over_fp32.items()
-        for width, ratio in ratios.items()
-    ]
-    return f"Matrix products are {', '.join(said)} the speed of fp32 here. " if said else ""
+    said = []
+    for name, ratios in hardware.speed_over_fp32.items():
+        speeds = [f"{ratio} the speed at width {width:,}" for width, ratio in ratios.items()]
+        said += [f"in {name}, {listed(speeds)}"] if speeds else []
+    return f"Matrix products here, over fp32: {'; '.join(said)}. " if said else ""

@@ -31,7 +31,7 @@ def duplicates(evidence: Evidence) -> Advice:
         f"earlier one: {percent(saved)} of the {what}."
     )
     if found.num_contradicting:
-        why += f" At least {found.num_contradicting:,} labels of equal samples are wrong."
+        why += f" Their labels differ: at least {found.num_contradicting:,} must be wrong."
     of = f"the distinct {what} per epoch"
     gain = Gain(1 / (1 - saved), None, None, of, "computed from the plan")
     if gain.ratio < WORTH:

@@ -78,7 +78,11 @@ def memory_budget(evidence: Evidence) -> Advice:
         if evidence.has_task:
             untested = "the memory of a step (MemoryModel.fit)"
         if model is not None:
-            why += "".join(f" Unknown: {each}." for each in model.unknown if "memory" in each)
+            why += "".join(
+                f" It could not be found out: {each.removeprefix('memory: ')}."
+                for each in model.unknown
+                if each.startswith("memory: ")
+            )
             if model.peak_bytes is not None:
                 why += f" The largest plain batches took {mebibytes(model.peak_bytes)} MiB."
         elif evidence.has_task:

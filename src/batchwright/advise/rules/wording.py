@@ -55,7 +55,7 @@ def sooner(trial: LearningTrial) -> str:
 
 def unclear(trial: LearningTrial) -> str:
     """Say in a few words why a trial leaves the question open."""
-    return ", too close to tell" if trial.held else ", and lost again"
+    return ", too close to tell" if trial.held else ", and lost it again"
 
 
 def more_runs(trial: LearningTrial) -> str:

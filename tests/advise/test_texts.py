@@ -1,0 +1,152 @@
+"""What a first user found `advise` to say against its own figures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from batchwright.advise import (
+    Evidence,
+    Gain,
+    Hardware,
+    NoiseEstimate,
+    Untried,
+    advise,
+    configuration,
+    headline,
+    profile_data,
+    profile_labels,
+)
+from batchwright.advise.machine import Range, agreeing
+from batchwright.stats.dial import DialPosition
+from tests.advise.test_advise import CPU, GPU, trial, trials
+
+LENGTHS = np.clip(np.random.default_rng(0).lognormal(5, 1, 2_000), 1, 1_000).astype(int)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return profile_data(LENGTHS, max_tokens=8_000)
+
+
+@pytest.fixture(scope="module")
+def equal():
+    return profile_data(np.full(100, 64))
+
+
+def given(evidence):
+    return {each.technique: each for each in advise(evidence)}
+
+
+def with_padding(data, **padding):
+    return replace(data, efficiency={kind: 1 - share for kind, share in padding.items()})
+
+
+@pytest.mark.parametrize("hardware", [None, CPU, GPU])
+def test_packing_with_much_to_save_is_not_called_little(data, hardware):
+    known = with_padding(data, plain=0.9, planned=0.716, packed=0.0)
+    packing = given(Evidence(known, hardware))["packing"]
+    assert packing.verdict == "cannot tell"
+    assert "little" not in packing.why + packing.short
+    assert packing.gain.ratio == pytest.approx(3.52, abs=0.01)
+
+
+def test_packing_that_masks_cost_again_promises_nothing(data):
+    known = with_padding(data, plain=0.9, planned=0.3, packed=0.0)
+    packing = given(Evidence(known, CPU))["packing"]
+    assert (packing.verdict, packing.gain) == ("do not use", None)
+    assert "1.43 times the share of real tokens does not make up for that" in packing.why
+
+
+@pytest.mark.parametrize(("dispersion", "said"), [(0.9, "as evenly"), (3.95, "less evenly")])
+def test_updates_mix_as_the_dial_says(data, dispersion, said):
+    dial = (
+        DialPosition("stratified", 8, 80, 0.99, dispersion),
+        DialPosition(64, 8, 80, 0.9, 0.5),
+    )
+    why = given(Evidence(replace(data, dial=dial)))["other tokens per update"].why
+    assert said in why
+    assert f"{dispersion:.2f}" in why
+    assert ("mixing=64 has 0.50, at 10.0 % padding instead of 1.0 %" in why) == (dispersion > 1)
+
+
+def test_equal_lengths_are_not_mixed(equal):
+    for evidence in (Evidence(equal, CPU), Evidence(equal, CPU, step_tokens=512)):
+        for advice in advise(evidence):
+            assert "mix " not in advice.why
+            assert "TokenBudget" not in str(advice.settings)
+    first = headline(Evidence(equal, CPU), advise(Evidence(equal, CPU)))
+    assert "all samples have the same length" in first.text
+
+
+def test_a_task_without_time_is_not_sent_to_a_task(data):
+    untried = {
+        name: Untried(name, "time", 340.0, 120.0)
+        for name in ("speed", "curriculum", "half", "twice", "model")
+    }
+    evidence = Evidence(data, CPU, step_tokens=4_000, epochs=3, untried=untried)
+    advice = given(evidence)
+    for technique in ("dynamic batching", "mixed precision", "curriculum"):
+        assert "--seconds 340" in advice[technique].untested
+    said = "There was no time: trials need about 340 s, and had 120 (--seconds 340)."
+    assert said in advice["other tokens per update"].why
+    assert said in advice["a larger memory budget"].why
+    assert not any("on a task" in each.untested for each in advice.values())
+    assert headline(evidence, list(advice.values())).then.endswith("--seconds 340")
+
+
+def test_nothing_is_compared_with_itself(data):
+    slow = trials(trial("plain", 1.0), trial("planned", 0.9), trial("planned+bf16", 0.8, "bf16"))
+    evidence = Evidence(data, CPU, slow, step_tokens=4_000)
+    advice = advise(evidence)
+    first = headline(evidence, advice)
+    assert configuration(advice) == "plain"
+    assert first.then == ""
+    assert first.verdict == "do not use"
+    assert first.text.startswith("Nothing here is worth a change: planned batches: padding")
+
+
+def test_what_intervals_leave_open_is_not_decided(data):
+    wide = replace(trial("planned", 1.2), speed=Gain(1.2, 0.9, 1.6, "the tokens per second"))
+    advice = given(Evidence(data, CPU, trials(trial("plain", 1.0), wide), step_tokens=4_000))
+    assert advice["dynamic batching"].verdict == "cannot tell"
+
+
+def noisy(rate, low, high, *, doubt=""):
+    noise = NoiseEstimate(rate, low, high, 400, 1 - rate, 0.25, not doubt, doubt)
+    return replace(profile_labels(np.arange(400) % 4), noise=noise, noise_unknown="")
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_clean"),
+    [(noisy(0.3, 0.25, 0.35), False), (noisy(0.1, 0.07, 0.13), False), (noisy(0.0, 0, 0.02), True)],
+)
+def test_labels_are_called_clean_where_they_are(data, labels, is_clean):
+    for known in (data, profile_data(np.full(100, 64))):
+        why = given(Evidence(known, labels=labels))["curriculum"].why
+        assert ("clean" in why) == is_clean
+
+
+def test_the_headline_says_what_both_are_worth_together(data):
+    fast = trials(trial("plain", 1.0), trial("planned", 1.9), trial("planned+bf16", 3.1, "bf16"))
+    evidence = Evidence(data, CPU, fast, step_tokens=4_000)
+    first = headline(evidence, advise(evidence))
+    before, after = (100 * (1 - data.efficiency[kind]) for kind in ("plain", "planned"))
+    assert first.text == (
+        f"Switch to planned batches and train in bf16: {before:.1f} % → {after:.1f} % padding, "
+        "3.1 × as many real tokens a second on your task."
+    )
+    assert first.gain.ratio == pytest.approx(3.1)
+    assert first.then.endswith("--strategies plain,planned+bf16")
+
+
+def test_products_are_a_range_or_are_not_mentioned(data):
+    assert agreeing([0.86, 2.13]) is None
+    assert agreeing([0.98, 1.2]) is None
+    assert agreeing([2.1, 22.4]) is None
+    assert agreeing([1.4, 1.7, 2.1]) == Range(1.4, 2.1)
+    for ratios, said in (({}, ""), ({512: Range(1.4, 2.1)}, "1.4 – 2.1 × the speed at width 512")):
+        machine = Hardware("cpu", "a processor", None, None, {"bf16": ratios})
+        why = given(Evidence(data, machine))["mixed precision"].why
+        assert said in why
+        assert ("over fp32" in why) == bool(ratios)
