@@ -400,4 +400,4 @@ def budgets(
             max_tokens = min(batch_size, size) * usual
     if batch_size is None:
         batch_size = max(1, max_tokens // usual)
-    return max_tokens, max(1, round(min(batch_size, size) * sum(lengths) / size)), batch_size
+    return max_tokens, max(1, round(sum(lengths) / math.ceil(size / batch_size))), batch_size

@@ -34,7 +34,7 @@ class Budgets:
     """
 
     max_tokens: int  # of a batch, padding included
-    step_tokens: int  # of an update of one batch: batch size × mean length
+    step_tokens: int  # of an update of one batch, on average: about batch size × mean length
     batch_size: int  # as given; or how many samples of usual length the budget holds
     assumed: bool  # whether no batch size was given
     usual: int  # the usual length
@@ -51,8 +51,11 @@ class Budgets:
         return max(self.max_tokens, self.longest)
 
     def tokens_of(self, batches: int) -> int:
-        """Return the tokens of an update of so many batches, as they are on average."""
-        return _mean_tokens(self.batch_size * batches, self.num_samples, self.num_tokens)
+        """Return the mean tokens of an update of so many batches; the last may have fewer."""
+        # Of batches of one sample, no more updates than samples fill.
+        updates = -(-self.num_samples // (self.batch_size * batches))
+        updates = max(1, min(updates, self.num_samples // batches))
+        return max(1, round(self.num_tokens / updates))
 
     @property
     def share_longer(self) -> float:
@@ -112,7 +115,7 @@ def suggest(
     rows = max(1, max_tokens // usual) if batch_size is None else batch_size
     return Budgets(
         max_tokens=max_tokens,
-        step_tokens=_mean_tokens(rows, num_samples, num_tokens),
+        step_tokens=max(1, round(num_tokens / -(-num_samples // rows))),
         batch_size=rows,
         assumed=batch_size is None,
         usual=usual,
@@ -151,10 +154,6 @@ def without_outliers(lengths: IntArray) -> IntArray:
 def _hundredth(num_samples: int) -> int:
     """Return how many samples may be outliers: a hundredth, and one at least."""
     return max(num_samples // 100, min(1, num_samples - 1))
-
-
-def _mean_tokens(rows: int, num_samples: int, num_tokens: int) -> int:
-    return max(1, round(min(rows, num_samples) * num_tokens / num_samples))
 
 
 def _without(values: IntArray, counts: IntArray, left_out: int) -> int:

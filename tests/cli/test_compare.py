@@ -1,6 +1,7 @@
 """`batchwright compare` and `new-task`, as users start and stop them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -86,6 +87,33 @@ def start(*args):
 def run(*args):
     result = invoke("compare", *args)
     return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_the_batch_size_of_the_command_is_the_baseline():
+    write("task.py")
+    options = ("--strategies", "plain,planned", "--seeds", "1", "--evaluations", "2")
+    code, out, err = run("task.py", *options, "--batch-size", "24", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["batch_size"] == 24
+    plain, planned = result["plans"]["plain"], result["plans"]["planned"]
+    assert plain["num_batches"] == planned["num_batches"] == math.ceil(result["num_samples"] / 24)
+    code, out, err = run("task.py", *options, "--batch-size", "16")
+    assert code == 2
+    assert "another comparison (other max_tokens, step_tokens, batch_size" in err
+
+
+def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
+    from batchwright.cli.compare import _chosen
+
+    write(here / "task.py", TASK.replace("max_tokens=80", "max_tokens=80, batch_size=24"))
+    task, _ = _chosen(str(here / "task.py"), None, null=False, quick=False, batch_size=None)
+    assert (task.batch_size, task.max_tokens) == (24, 80)
+    said = capsys.readouterr().err
+    assert "batchwright: plain: batches of 24 samples take up to" in said
+    assert "max_tokens is 80" in said
 
 
 @pytest.mark.slow

@@ -162,8 +162,8 @@ def test_the_baseline_is_the_users():
     for name in ("num_batches", "padded_tokens", "efficiency", "dispersion", "max_batch_tokens"):
         assert plain[name] == fixed[name]
     assert (plain["batch_size"], plain["assumed"]) == (32, False)
-    assert abs(facts["num_steps"] - 2_000 / 32) <= 1
-    assert facts["step_tokens"] == round(32 * LENGTHS.mean())
+    assert facts["num_steps"] == plain["num_steps"] == 63
+    assert facts["step_tokens"] == round(LENGTHS.sum() / 63)
     assert facts["budgets"]["max_tokens"] == facts["budget"]
     text = text_of(*PLAN, "--batch-size", "32")
     assert (

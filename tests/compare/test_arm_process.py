@@ -236,7 +236,7 @@ names = set(map(str, range(240)))
 def test_tasks_that_differ_from_process_to_process_are_refused(job, made, said):
     job.write_text(f"{DRAWN}\ntask = {made}\n", encoding="utf-8")
     task = load_task(job)
-    entry = Entry(str(job), False, STRATEGIES[0], 0, False, torch.get_num_threads(), {})
+    entry = Entry(str(job), False, None, STRATEGIES[0], 0, False, torch.get_num_threads(), {})
     found = [_Able().begin(entry) for _ in range(2)]
     if said is None:
         _refuse_differences("job.py", task, found)

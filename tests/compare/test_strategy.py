@@ -40,6 +40,31 @@ def test_all_strategies_make_as_many_updates_within_the_budget(task, kind, order
         assert stats.max_batch_tokens <= task.max_tokens
 
 
+@pytest.mark.parametrize("budgets", [{}, {"max_tokens": None, "step_tokens": None}])
+@pytest.mark.parametrize("batch_size", [3, 16, 24, 100])
+def test_plain_batches_are_those_of_today_and_all_make_as_many_updates(budgets, batch_size):
+    task = make_task(batch_size=batch_size, **budgets)
+    updates = set()
+    for kind in ("plain", "grouped", "planned", "packed"):
+        planner = Strategy.named(kind).planner(task, seed=0)
+        stats = planner(0).stats(task.sizes)
+        updates.add(stats.num_steps)
+        if kind in {"plain", "grouped"}:
+            assert stats.samples_per_batch_max == batch_size
+        else:
+            assert stats.max_batch_tokens <= task.max_tokens
+            assert Strategy.named(kind).excess(task) is None
+    assert max(updates) - min(updates) <= 1
+
+
+def test_batches_of_today_may_exceed_the_budget_and_say_so():
+    task = make_task(batch_size=24)
+    assert Strategy.named("plain").excess(task) > task.max_tokens
+    assert Strategy("own", kind="plain", options={"max_tokens": 80}).excess(task) is None
+    assert Strategy("own", kind="plain", options={"batch_size": 2}).excess(task) is None
+    assert Strategy.named("plain").excess(make_task()) is None
+
+
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=150, max_size=300),
     kind=st.sampled_from(PADDED),

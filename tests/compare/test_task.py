@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchwright.budgets import suggest
 from batchwright.compare.task import warm_up_then_decay
 from batchwright.errors import BudgetError, LengthsError, TaskError
 from tests.compare.conftest import make_task
@@ -16,6 +17,27 @@ from tests.compare.conftest import make_task
 def test_a_task_counts_the_tokens_of_all_columns(task):
     pairs = np.stack([task.sizes, 2 * task.sizes], axis=1)
     assert make_task(lengths=pairs).num_tokens == 3 * task.num_tokens
+
+
+def test_budgets_are_those_of_a_batch_size():
+    task = make_task(batch_size=24, max_tokens=None, step_tokens=None)
+    budgets = suggest(task.sizes, batch_size=24)
+    assert (task.max_tokens, task.step_tokens) == (budgets.for_all, budgets.step_tokens)
+    assert task.plain_accumulate == 1
+    whole = make_task(batch_size=4, step_tokens=budgets.step_tokens)
+    assert (whole.max_tokens, whole.plain_accumulate) == (80, 6)
+    assert whole.step_tokens == budgets.step_tokens
+    assert make_task().plain_accumulate is None
+
+
+def test_another_batch_size_brings_its_own_budgets(task):
+    task.difficulty()
+    object.__setattr__(task, "origin", ("job.py", True))
+    other = task.with_batch_size(24)
+    budgets = suggest(task.sizes, batch_size=24)
+    assert (other.max_tokens, other.step_tokens) == (budgets.for_all, budgets.step_tokens)
+    assert other.origin == ("job.py", True)
+    assert other.with_batch_size(24) is other
 
 
 def test_without_lengths_all_samples_are_alike():
@@ -32,6 +54,9 @@ def test_without_lengths_all_samples_are_alike():
         ({"features": np.ones((3, 2))}, TaskError, "Task(features=…) has 3 for 240 samples"),
         ({"model": 3}, TaskError, "Task(model=3): expected a function"),
         ({"max_tokens": 0}, BudgetError, "max_tokens"),
+        ({"batch_size": 0}, BudgetError, "batch_size"),
+        ({"max_tokens": None}, TaskError, "Task has no max_tokens. Give both, or the batch_size"),
+        ({"max_tokens": None, "step_tokens": None}, TaskError, "no max_tokens and no step_tokens"),
         ({"better": "best"}, ValueError, "better"),
     ],
 )

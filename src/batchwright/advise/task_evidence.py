@@ -126,9 +126,9 @@ def examine_task(
     from batchwright.compare.strategy import safe_batch_size
 
     watch("planning", 0.0)
-    rows = safe_batch_size(task, task.max_tokens)  # of plain batches
+    rows = task.batch_size or safe_batch_size(task, task.max_tokens)  # of plain batches
     data = profile_data(task.sizes, max_tokens=task.max_tokens, batch_size=rows, seed=seed)
-    data = replace(data, batch_size_is_given=False)
+    data = replace(data, batch_size_is_given=task.batch_size is not None)
     watch("timing products", 0.0)
     hardware = profile_hardware()
     watch("checking the task", 0.0)

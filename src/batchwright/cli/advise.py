@@ -105,13 +105,13 @@ def advise(
                 "--length, --measure, --tokenizer, --no-cache, --labels, --groups and --text are "
                 "for a SOURCE. A TASK has its own: Task(labels=…, groups=…, features=…)."
             )
-        if batch_size is not None or oversize is not None:
+        if oversize is not None:
             raise click.UsageError(
-                "--batch-size and --oversize are for a SOURCE. A TASK has batches within its "
-                "max_tokens, and samples that fit: cut or leave out longer ones there."
+                "--oversize is for a SOURCE. A TASK has samples that fit its max_tokens: cut or "
+                "leave out longer ones there."
             )
         import_torch(threads)
-        tried = _of_task(source, max_tokens, seconds, updates, quick=quick)
+        tried = _of_task(source, max_tokens, batch_size, seconds, updates, quick=quick)
         evidence, price, spent = tried.evidence, tried.price, tried.seconds
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):
@@ -164,7 +164,13 @@ def _of_source(
 
 
 def _of_task(
-    path: str, max_tokens: int | None, seconds: float | None, updates: int | None, *, quick: bool
+    path: str,
+    max_tokens: int | None,
+    batch_size: int | None,
+    seconds: float | None,
+    updates: int | None,
+    *,
+    quick: bool,
 ) -> Found:
     from batchwright.advise import examine_task
     from batchwright.compare import load_task
@@ -172,6 +178,8 @@ def _of_task(
 
     with status("reading the task"):
         task = load_task(path, quick=quick)
+    if batch_size is not None:
+        task = task.with_batch_size(batch_size)
     if max_tokens is not None:
         task = replace(task, max_tokens=max_tokens)
 

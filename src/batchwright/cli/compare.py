@@ -39,6 +39,7 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
 @options.count("--seeds", help="Runs.", show_default="3, or 1 with --quick")
 @options.number("--seed", "first_seed", least=0, most=2**63 - 1, default=0, help="The first.")
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
+@options.batch_size
 @click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
 @click.option(
     "--target",
@@ -72,6 +73,7 @@ def compare(
     seeds: int | None,
     first_seed: int,
     quick: bool,
+    batch_size: int | None,
     null: bool,
     target: float | None,
     evaluations: int,
@@ -110,7 +112,7 @@ def compare(
     check_outputs(outputs | {"--html": html}, read)
     machine = result_file.circumstances()
     settings = Settings(evaluations=evaluations, target=target)
-    job, chosen = _chosen(task, strategies, null=null, quick=quick)
+    job, chosen = _chosen(task, strategies, null=null, quick=quick, batch_size=batch_size)
     shared = shares_process(job, chosen, shared_process=shared_process or None)
     about = result_file.described(job, task, chosen, settings, quick=quick)
     about["shared_process"] = shared
@@ -187,7 +189,7 @@ def import_torch(threads: int | None = None) -> None:
 
 
 def _chosen(
-    path: str, names: str | None, *, null: bool, quick: bool
+    path: str, names: str | None, *, null: bool, quick: bool, batch_size: int | None
 ) -> tuple[Task, list[Strategy]]:
     """Read the task, and the strategies to compare."""
     from batchwright.compare import load_task
@@ -196,10 +198,19 @@ def _chosen(
     chosen = None if names is None else parse_strategies(names)
     with status("reading the task"):
         task = load_task(path, quick=quick)
+    if batch_size is not None:
+        task = task.with_batch_size(batch_size)
     if chosen is None:
         chosen = parse_strategies(",".join(task.strategies or _USUAL))
     if null:
         chosen = [chosen[0], replace(chosen[0], name=TWIN)]
+    for strategy in chosen:
+        if (most := strategy.excess(task)) is not None:
+            said = (
+                f"batchwright: {strategy.name}: batches of {task.batch_size} samples take up to "
+                f"{most:,} tokens where long samples meet; max_tokens is {task.max_tokens:,}."
+            )
+            click.echo(printable(said), err=True)
     return task, chosen
 
 

@@ -70,6 +70,7 @@ class Entry:
 
     path: str  # of the task
     quick: bool
+    batch_size: int | None  # of the task, perhaps in place of the one in the file
     strategy: Strategy
     seed: int
     dense: bool
@@ -267,7 +268,7 @@ def started(
         for strategy, dense in entries:
             arms.append(ArmProcess(strategy, dense=dense))
         for arm, (strategy, dense) in zip(arms, entries, strict=True):
-            arm.begin(Entry(path, quick, strategy, seed, dense, threads, scores))
+            arm.begin(Entry(path, quick, task.batch_size, strategy, seed, dense, threads, scores))
         for arm in arms:
             arm.wait_until_begun()
         _refuse_differences(path, task, [each.beginning for each in arms])
@@ -350,6 +351,8 @@ class _Able:
             # The process that asks has read the task, too, and shown what it says.
             warnings.showwarning = lambda *_, **__: None
             task = load_task(entry.path, quick=entry.quick)
+        if entry.batch_size is not None:
+            task = task.with_batch_size(entry.batch_size)
         task.take_scores(entry.scores)
         samples = _digest(_some_samples(task))
         arm = Arm(task, entry.strategy, seed=entry.seed, dense=entry.dense)

@@ -33,7 +33,7 @@ _STATE = 2  # format of states: those of other formats are not resumed
 
 _CHECKSUM = "sha256"
 
-_OF_TASK = ("num_tokens", "max_tokens", "step_tokens", "epochs", "metric", "better")
+_OF_TASK = ("num_tokens", "max_tokens", "step_tokens", "batch_size", "epochs", "metric", "better")
 
 _ADVICE = "Name another --output, or overwrite it with --restart."
 

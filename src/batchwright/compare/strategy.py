@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from batchwright.layout import Layout
 
 Kind: TypeAlias = Literal["plain", "grouped", "planned", "packed", "buckets"]
-"""Shuffled, as many samples per batch as fit when all are the longest; as many, sorted by length
-within every 50 batches, as trainers do; `TokenBudget`; `Packing`; `Buckets` of eight shapes."""
+"""Shuffled, the task's batch size, or as many samples as fit when all are the longest; as many,
+sorted by length within every 50 batches, as trainers do; `TokenBudget`; `Packing`; `Buckets` of
+eight shapes."""
 
 KINDS = get_args(Kind)
 ORDERS = ("shuffle", "sequential", "curriculum", "anticurriculum", "control")
@@ -57,8 +58,9 @@ _FIELDS = ("kind", "order", "precision")
 class Strategy:
     """One way to train a task: its batches, order and precision.
 
-    Guarantees the task's memory budget and tokens per update, and so as many updates as any other
-    strategy of the task (of a curriculum, about), unless its options say otherwise.
+    Guarantees the task's memory budget (not where plain batches have the batch size of a task) and
+    tokens per update, and so as many updates as any other strategy of the task (of a curriculum,
+    about), unless its options say otherwise.
 
     Args:
         name: The name shown in tables.
@@ -128,18 +130,28 @@ class Strategy:
             TaskError: If an option is unknown, or the task has no such difficulty.
             BudgetError: If a sample alone exceeds the budget.
         """
+        update: dict[str, Any] = {"step_tokens": self.options.get("step_tokens", task.step_tokens)}
+        if self._is_as_today(task) and "step_tokens" not in self.options:
+            update = {"accumulate": task.plain_accumulate}
         try:
             return Planner(
                 task.sizes,
                 batching=self._batching(task),
                 order=self._order(task, seed),
-                step_tokens=self.options.get("step_tokens", task.step_tokens),
                 seed=seed,
+                **update,
             )
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, BatchwrightError):
                 raise
             raise TaskError(f"strategy {self.name!r}: {error}.") from error
+
+    def excess(self, task: Task) -> int | None:
+        """Return the most tokens of a batch, where batches of the task's size exceed its budget."""
+        if not self._is_as_today(task):
+            return None
+        most = self.planner(task, seed=0)(0).stats(task.sizes).max_batch_tokens
+        return most if most > task.max_tokens else None
 
     def preparation(self, task: Task) -> float:
         """Return the seconds it took to compute the scores of the order."""
@@ -186,10 +198,17 @@ class Strategy:
             return Packing(budget, **options)
         if self.kind == "buckets":
             return Buckets(options.pop("num_shapes", 8), max_tokens=budget, **options)
-        if "batch_size" not in options:
+        if self._is_as_today(task):
+            options["batch_size"] = task.batch_size
+        elif "batch_size" not in options:
             multiple = options.get("pad_to_multiple_of", 1)
             options["batch_size"] = safe_batch_size(task, budget, multiple)
         return (FixedSize if self.kind == "plain" else LengthGrouped)(**options)
+
+    def _is_as_today(self, task: Task) -> bool:
+        """Say whether batches have the batch size of the task, whatever they take."""
+        is_other = {"batch_size", "max_tokens"}.intersection(self.options)
+        return self.kind in {"plain", "grouped"} and task.batch_size is not None and not is_other
 
     def _multiple(self, task: Task) -> int:
         """Return the multiple that rows are padded to, which helps only where lengths vary."""

@@ -16,6 +16,7 @@ from torch.utils.data import Subset
 from batchwright._checks import check_choice, keep_whole
 from batchwright._format import one_line
 from batchwright._random import generator
+from batchwright.budgets import suggest
 from batchwright.errors import TaskError
 from batchwright.lengths import as_lengths, totals
 from batchwright.torch.update.passes import LossSum
@@ -66,9 +67,14 @@ class Task:
         loss_sum: ``(model, batch) → the sum of the loss`` over the batch, not its mean.
         evaluate: ``model → metric`` on data that are never trained on; move them to the model's
             device yourself. The model is in evaluation mode, without gradients.
-        max_tokens: Memory budget of a batch, padding included.
+        max_tokens: Memory budget of a batch, padding included. None: what `batch_size` samples of
+            usual length take, or the longest sample.
         step_tokens: Real tokens of an update, about. Several times `max_tokens`, so that an update
-            mixes batches of short and of long samples.
+            mixes batches of short and of long samples. None: what `batch_size` samples hold; beside
+            `batch_size` it is rounded to a whole number of such batches.
+        batch_size: Samples that your batches hold at present, the baseline: plain and grouped
+            batches have so many. They may exceed `max_tokens` where long samples meet. None: as
+            many as `max_tokens` holds of the longest.
         epochs: Passes over the samples.
         weigh: ``batch → what its loss sums over``. None counts ``batch["labels"]`` that are not
             -100, or one label per row at the end of a tuple.
@@ -88,6 +94,7 @@ class Task:
             them, from which `advise` estimates how many labels are wrong.
 
     Attributes:
+        plain_accumulate: Batches of `batch_size` samples in an update. None: it is not given.
         origin: The file that `load_task` read it from, and whether in its small form. None: it was
             made otherwise, and cannot be made again in another process.
 
@@ -103,8 +110,9 @@ class Task:
     optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer]
     loss_sum: LossSum
     evaluate: Callable[[torch.nn.Module], float]
-    max_tokens: int
-    step_tokens: int
+    max_tokens: int = None  # type: ignore[assignment]  # set by __post_init__
+    step_tokens: int = None  # type: ignore[assignment]  # set by __post_init__
+    batch_size: int | None = None
     epochs: int = 1
     weigh: Callable[[Any], float] | None = None
     schedule: Callable[[float], float] = warm_up_then_decay
@@ -118,13 +126,20 @@ class Task:
     labels: npt.ArrayLike | None = None
     groups: npt.ArrayLike | None = None
     features: npt.ArrayLike | Callable[[], npt.ArrayLike] | None = None
+    plain_accumulate: int | None = field(default=None, init=False)
     origin: tuple[str, bool] | None = field(default=None, init=False)
     _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         """Check what can be checked without training."""
         check_choice("Task", "better", self.better, ("lower", "higher"))
-        keep_whole(self, "max_tokens", "step_tokens", "epochs", most=LARGEST)
+        sizes = ("max_tokens", "step_tokens")
+        keep_whole(self, "epochs", optional=("batch_size", *sizes), most=LARGEST)
+        lacking = [name for name in sizes if getattr(self, name) is None]
+        if lacking and self.batch_size is None:
+            raise TaskError(
+                f"Task has no {' and no '.join(lacking)}. Give both, or the batch_size of today."
+            )
         clip, scores, names = self.clip, self.difficulties, self.strategies
         is_norm = isinstance(clip, int | float) and not isinstance(clip, bool) and clip > 0
         is_scored = isinstance(scores, Mapping) and _are_texts(scores)
@@ -152,15 +167,30 @@ class Task:
         size = len(self.samples)
         lengths = [1] * size if self.lengths is None else self.lengths
         object.__setattr__(self, "lengths", as_lengths(lengths, columns=True))
+        if self.batch_size is not None:
+            budgets = suggest(self.sizes, batch_size=self.batch_size)
+            object.__setattr__(self, "max_tokens", self.max_tokens or budgets.for_all)
+            batches = max(1, round((self.step_tokens or 0) / budgets.step_tokens))
+            object.__setattr__(self, "step_tokens", budgets.tokens_of(batches))
+            object.__setattr__(self, "plain_accumulate", batches)
         for name in ("lengths", "labels", "groups", "features"):
             values = getattr(self, name)
             if values is None or (name == "features" and callable(values)):
                 continue
-            found = f"{len(values):,}" if hasattr(values, "__len__") else type(values).__name__
-            if found != f"{size:,}":
+            many = f"{len(values):,}" if hasattr(values, "__len__") else type(values).__name__
+            if many != f"{size:,}":
                 raise TaskError(
-                    f"Task({name}=…) has {found} for {size:,} samples, expected one for each."
+                    f"Task({name}=…) has {many} for {size:,} samples, expected one for each."
                 )
+
+    def with_batch_size(self, batch_size: int) -> Task:
+        """Return the same job with other batches at present, and the budgets that go with them."""
+        if batch_size == self.batch_size:
+            return self
+        other = replace(self, batch_size=batch_size, max_tokens=None, step_tokens=None)  # type: ignore[arg-type]  # derived
+        object.__setattr__(other, "origin", self.origin)
+        other.take_scores(self.computed_scores())
+        return other
 
     @property
     def sizes(self) -> LengthArray:
