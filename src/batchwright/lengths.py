@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from batchwright._random import BLOCK
 from batchwright.errors import BatchwrightError, LengthsError
-from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray
+from batchwright.typing import Empty, FloatArray, IntArray, IntoLengths, LengthArray
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted
 MOST_TOKENS = 2**62
@@ -65,8 +65,8 @@ def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:
         array([3, 5, 2])
         >>> as_lengths([3, 0, 2])
         Traceback (most recent call last):
-        batchwright.errors.LengthsError: lengths[1] is 0, but every length must be at least 1. \
-Remove empty samples, or count them as 1.
+        batchwright.errors.LengthsError: 1 of 3 lengths is 0, lengths[1]. Leave out empty samples \
+by Planner(lengths, empty="drop"), or count them as 1 by np.maximum(lengths, 1).
     """
     if isinstance(lengths, Lengths) and (columns or lengths.array.ndim == 1):
         return lengths.array
@@ -99,11 +99,7 @@ Remove empty samples, or count them as 1.
         )
     shortest, longest = int(array.min()), int(array.max())
     if shortest < 1:
-        index = int(np.argmax(array < 1))
-        raise LengthsError(
-            f"lengths[{index}] is {int(array[index])}, but every length must be at least 1. "
-            "Remove empty samples, or count them as 1."
-        )
+        raise LengthsError(_named(array))
     if longest > _LARGEST:
         index = int(np.argmax(array > _LARGEST))
         raise LengthsError(
@@ -112,6 +108,55 @@ Remove empty samples, or count them as 1.
     if longest * array.size > MOST_TOKENS:  # else they cannot add up to so many
         refuse_uncountable(array.sum(dtype=np.float64))
     return array
+
+
+def _named(array: LengthArray) -> str:
+    """Say which lengths are below 1."""
+    if int(array.min()) < 0:
+        index = int(np.argmax(array < 0))
+        return (
+            f"lengths[{index}] is {int(array[index])}, but every length must be at least 1. "
+            "Is it a length?"
+        )
+    count, index = int(np.count_nonzero(array == 0)), int(np.argmax(array == 0))
+    if count == 1:
+        named = f"1 of {array.size:,} lengths is 0, lengths[{index}]"
+    else:
+        named = f"{count:,} of {array.size:,} lengths are 0, the first is lengths[{index}]"
+    return (
+        f'{named}. Leave out empty samples by Planner(lengths, empty="drop"), or count them as 1 '
+        "by np.maximum(lengths, 1)."
+    )
+
+
+def without_empty(lengths: IntoLengths, empty: Empty) -> tuple[IntoLengths, IntArray]:
+    """Count samples of length 0 as 1, where that was asked for.
+
+    Returns:
+        The lengths, and the samples that are to be left out, int64[k], rising. A sample of several
+        columns is empty if one of them is.
+
+    Raises:
+        LengthsError: If all are to be left out.
+
+    Example:
+        >>> without_empty([3, 0, 2], "drop")
+        (array([3, 1, 2]), array([1]))
+    """
+    nothing = np.empty(0, dtype=np.int64)
+    if empty == "error" or isinstance(lengths, Lengths):
+        return lengths, nothing
+    array = np.asarray(_listed(lengths))
+    if array.dtype.kind not in "iuf" or not 1 <= array.ndim <= 2:
+        return lengths, nothing  # which is refused
+    is_empty = array == 0
+    filled = np.where(is_empty, array.dtype.type(1), array)
+    if empty == "one":
+        return filled, nothing
+    rows = np.flatnonzero(is_empty if array.ndim == 1 else is_empty.any(axis=1))
+    if rows.size and rows.size == len(array):
+        raise LengthsError(f"all {rows.size:,} samples are empty: none is left.")
+    return filled, rows
 
 
 def _listed(lengths: IntoLengths) -> object:

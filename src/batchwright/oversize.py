@@ -19,7 +19,7 @@ class Items:
     """The things that are planned: samples, or pieces of them, none above the budget."""
 
     lengths: LengthArray  # integer[k] or [k, c], length of each item
-    # int64[d], samples left out because they exceed the budget.
+    # int64[d], samples left out because they exceed the budget, or are empty.
     dropped: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     # What longer samples are cut to; of several columns, each. None: none is cut.
     max_length: int | tuple[int, ...] | None = None
@@ -29,18 +29,18 @@ class Items:
 
     def of(self, pools: Pools) -> Pools:
         """Turn pools of samples into pools of items. Without a cut, they are the same."""
-        if self.first is not None:
-            return self._pieces(pools, self.first)
-        if not self.dropped.size:
-            return pools
-        keep = ~np.isin(pools.members, self.dropped)
-        kept = pools.members[keep]
-        return replace(pools, members=kept, offsets=_shrunk(pools.offsets, keep))
+        if self.dropped.size:
+            keep = ~np.isin(pools.members, self.dropped)
+            kept = pools.members[keep]
+            pools = replace(pools, members=kept, offsets=_shrunk(pools.offsets, keep))
+        return pools if self.first is None else self._pieces(pools, self.first)
 
     def all(self) -> IntArray:
         """Return every item that may be planned, int64[k]."""
         everything = np.arange(len(self.lengths))
-        return np.delete(everything, self.dropped) if self.dropped.size else everything
+        if not self.dropped.size:
+            return everything
+        return everything[~np.isin(self.samples(everything)[0], self.dropped)]
 
     def samples(self, items: IntArray) -> tuple[IntArray, IntArray | None]:
         """Return the sample of each item and where in it the item begins, int64[m] each."""

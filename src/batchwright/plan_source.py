@@ -200,14 +200,20 @@ def _replanned(
     """Make a planner of the same lengths, order and seed with other settings."""
     index = planner._index  # noqa: SLF001 -- sorted already
     kept = planner._constraints  # noqa: SLF001 -- checked already
+    gone = planner._empty  # noqa: SLF001 -- found already
+    lengths = planner.lengths if index is None else index
+    if gone.size:
+        lengths = planner.lengths.copy()
+        lengths[gone] = 0
     return Planner(
-        planner.lengths if index is None else index,
+        lengths,
         batching=batching,
         order=planner.order,
         seed=planner.seed,
         step_tokens=step_tokens,
         cost=planner.cost,
         last=last,
+        empty="drop" if gone.size else "error",
         within=None if kept is None else kept.within,
         unique=None if kept is None else kept.unique,
         together=None if kept is None else kept.together,

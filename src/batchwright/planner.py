@@ -21,7 +21,7 @@ from batchwright.functions import Functions, Sized, is_by_length
 from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.layout import Padded, check_cost
-from batchwright.lengths import Lengths, totals
+from batchwright.lengths import Lengths, totals, without_empty
 from batchwright.order import Shuffle, as_order
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan, frozen
@@ -29,6 +29,7 @@ from batchwright.sizing import sized
 from batchwright.typing import (
     Batching,
     Cost,
+    Empty,
     FloatArray,
     IntArray,
     IntoLengths,
@@ -78,6 +79,9 @@ class Planner:
             ``"drop"``: they are left out and listed in ``plan.dropped["last"]``; in a shuffled
             order, other ones in each epoch. ``"repeat"``: the update is filled with repeated
             samples, listed in ``plan.repeated``.
+        empty: What becomes of samples of length 0. ``"drop"``: all plans are without them, and list
+            them in ``plan.dropped["empty"]``; indices still mean rows of the data. ``"one"``: they
+            count as length 1. In `lengths` they have length 1 either way.
         within: [n], the group of each sample, an integer or a name (its source, its language): all
             samples of a batch are of one group.
         unique: [n], the key of each sample: no two samples of a batch have the same one, as losses
@@ -121,6 +125,7 @@ class Planner:
         step_tokens: int | None = None,
         cost: Cost | None = None,
         last: Last = "short",
+        empty: Empty = "error",
         within: npt.ArrayLike | None = None,
         unique: npt.ArrayLike | None = None,
         together: npt.ArrayLike | None = None,
@@ -130,11 +135,13 @@ class Planner:
         self.cost = check_cost(cost)
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
+        check_choice("Planner", "empty", empty, ("error", "drop", "one"))
         self._index = lengths if isinstance(lengths, LengthIndex) else None
         if isinstance(lengths, LengthIndex):
             known: LengthIndex | Lengths = lengths
-            self.num_samples = lengths.num_samples
+            self.num_samples, self._empty = lengths.num_samples, np.empty(0, dtype=np.int64)
         else:
+            lengths, self._empty = without_empty(lengths, empty)
             known = Lengths.of(lengths)
             if known.array.flags.writeable:  # the caller may write to its array later
                 known = Lengths(known.array.copy())
@@ -151,6 +158,11 @@ class Planner:
         )
         self.left_out = np.empty(0, dtype=np.int64)
         self._constraints = _constraints(within, unique, together, self.num_samples)
+        if self._empty.size and together is not None:
+            raise PlanError(
+                f'empty="drop" would tear {self._empty.size} samples out of the groups of '
+                'together=. Choose empty="one", or leave such groups out of the data.'
+            )
         self._functions = self._made_functions(known)
         self._resize(world_size, accumulate)
 
@@ -217,6 +229,8 @@ class Planner:
         """The epochs as arrays, for orders and batchings that need more than lengths."""
         batching = self.batching
         items = fit_items(self.lengths, batching.layout, batching.oversize)
+        if self._empty.size:
+            items = replace(items, dropped=np.union1d(items.dropped, self._empty))
         if self._constraints is not None:
             from batchwright.batching.constrained import constrained  # few programs need it
 
@@ -225,7 +239,7 @@ class Planner:
 
     def _made_functions(self, lengths: LengthIndex | Lengths) -> Functions | None:
         """Return the epochs as functions, where the order and the batching allow it."""
-        is_free = self.cost is None and self._constraints is None
+        is_free = self.cost is None and self._constraints is None and not self._empty.size
         if not is_free or not is_by_length(self.order, self.batching):
             return None
         if isinstance(lengths, Lengths):
@@ -413,7 +427,8 @@ class Planner:
         )
         batches = items.batches(draft.indices, draft.offsets)
         dropped = {
-            "oversize": items.dropped,
+            "oversize": np.setdiff1d(items.dropped, self._empty),
+            "empty": self._empty,
             "deferred": items.samples(laid.deferred)[0],
             "last": items.samples(left_out)[0],
         }
@@ -464,6 +479,7 @@ def plan(
     step_tokens: int | None = None,
     cost: Cost | None = None,
     last: Last = "short",
+    empty: Empty = "error",
     within: npt.ArrayLike | None = None,
     unique: npt.ArrayLike | None = None,
     together: npt.ArrayLike | None = None,
@@ -486,6 +502,7 @@ def plan(
         step_tokens=step_tokens,
         cost=cost,
         last=last,
+        empty=empty,
         within=within,
         unique=unique,
         together=together,

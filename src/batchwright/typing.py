@@ -54,6 +54,9 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 Last: TypeAlias = Literal["short", "drop", "repeat"]
 """What becomes of samples that are too few for a whole last update."""
 
+Empty: TypeAlias = Literal["error", "drop", "one"]
+"""What becomes of samples of length 0: an error, left out of all plans, or counted as length 1."""
+
 Cost: TypeAlias = Literal["padded", "quadratic"] | Callable[[FloatArray], FloatArray]
 """What balance is measured in: a name, or a function of lengths, per row."""
 

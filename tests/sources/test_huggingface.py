@@ -135,7 +135,9 @@ def test_bad_rows_and_columns(dataset) -> None:
     with pytest.raises(ColumnNotFoundError, match="the Dataset has no column 'length_'"):
         sources.read_lengths(dataset, column="length_")
     holes = datasets.Dataset.from_dict({"text": ["a"] * 9000 + [None]})
-    with pytest.raises(LengthsError, match=r"the Dataset: row 9,000 of 'text' .* is null"):
+    with pytest.raises(
+        LengthsError, match="the Dataset: 1 of 9,001 rows of 'text' is missing, row 9,000 "
+    ):
         sources.read_lengths(holes, measure="words")
     with pytest.raises(SourceError, match="no rows"):
         sources.read_lengths(dataset.select([]))
@@ -172,7 +174,7 @@ def test_lists_of_a_shuffled_dataset_are_not_taken(monkeypatch) -> None:
         given = each["input_ids"]
         with monkeypatch.context() as patch:
             patch.setattr(datasets.Dataset, "iter", None)
-            with pytest.raises(LengthsError, match=f"row {list(given).index(None)} of"):
+            with pytest.raises(LengthsError, match=f"row {list(given).index(None)} "):
                 sources.read_lengths(each)
             whole = each.select([row for row, values in enumerate(given) if values is not None])
             expected = [len(values) for values in given if values is not None]

@@ -78,14 +78,14 @@ def test_a_column_of_any_format_and_type(write):
 def test_a_duration_that_is_none_is_refused(tmp_path, value):
     lines = [{"duration": 1.5}, {"duration": value}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(LengthsError, match="row 1 of 'duration'"):
+    with pytest.raises(LengthsError, match="'duration'.* row 1 |row 1 of 'duration'"):
         sources.read_lengths(tmp_path / "a.jsonl", measure="milliseconds")
 
 
 def test_a_mixed_cut_has_no_duration_of_its_own(tmp_path):
     lines = [{**CUT, "duration": 1.5}, {"id": "b", "type": "MixedCut", "tracks": [{"cut": CUT}]}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(LengthsError, match="row 1 of 'duration' .* is null"):
+    with pytest.raises(LengthsError, match="1 of 2 rows of 'duration' is missing, row 1 "):
         sources.read_lengths(tmp_path / "a.jsonl", measure="milliseconds")
 
 

@@ -103,15 +103,15 @@ def test_the_first_null_is_named(write, name: str) -> None:
     }
     path = write(name, columns)
     for column in columns:
-        row = 0 if column == "nothing" else 1
+        first = "0" if column == "nothing" else "1"
         asked = "words" if column == "texts" else None
-        with pytest.raises(LengthsError, match=f"row {row} of '{column}' .* is null"):
+        with pytest.raises(LengthsError, match=f"rows of '{column}' are missing, .* row {first} "):
             sources.read_lengths(path, column=column, measure=asked)
 
 
 @pytest.mark.parametrize("name", COLUMNS_ONCE)
 def test_the_first_number_that_is_not_whole_is_named(write, name: str) -> None:
-    for bad in (0.5, -0.1, float("nan"), float("inf"), -float("inf"), 1e300):
+    for bad in (0.5, -0.1, float("inf"), -float("inf"), 1e300):
         values = [float(i) for i in range(23)]
         values[20] = bad
         said = f"row 20 of 'score' .* is {re.escape(f'{bad:g}')}"

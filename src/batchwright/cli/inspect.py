@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 
 from batchwright.batching import TokenBudget
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
+from batchwright.lengths import without_empty
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
 from batchwright.report.inspected import PlanView, plan_report
@@ -50,7 +52,8 @@ def inspect(
         raise click.UsageError("--batch-size is compared over lengths: name the SOURCE.")
     if source is None and reading != options.Reading():
         raise click.UsageError(
-            "--length, --measure, --tokenizer and --no-cache say how to read SOURCE: name it."
+            "--length, --measure, --tokenizer, --empty and --no-cache say how to read SOURCE: name "
+            "it."
         )
     if plot is not None:
         if not dial:
@@ -68,6 +71,7 @@ def inspect(
     view = PlanView(PlanFacts(file_facts(loaded)), reading.unit, plan=click.format_filename(plan))
     if source is not None:
         lengths, seconds = reading.lengths(source)
+        lengths = np.asarray(without_empty(lengths, "one")[0])  # as the planner counted them
         facts = inspected_facts(loaded, lengths, batch_size=batch_size)
         if dial or (html is not None and has_dial and lengths.size <= _MOST_DIALLED):
             facts = replace(facts, dial=_dial(loaded, lengths))

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 import numpy as np
 
-from batchwright import sources
+from batchwright.errors import LengthsError
 from batchwright.index import LengthIndex
 from batchwright.sources.measures import MEASURES
+from batchwright.sources.read import read_rows, settled
 from batchwright.sources.token_files import DATATROVE
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Reading:
     length: str | None = None  # the column; None: found by its name
     measure: str | None = None  # what the column is measured in; None: it holds lengths, or lists
     tokenizer: str | None = None  # path of a tokenizer.json, or of a directory that holds one
+    empty: Literal["drop", "one"] | None = None  # what becomes of empty and missing rows
     no_cache: bool = False  # do not keep on disk what was measured
 
     @property
@@ -91,20 +93,19 @@ class Reading:
         return "tokens" if self.measure is None else self.measure
 
     def lengths(self, source: str) -> tuple[LengthArray, float]:
-        """Read lengths; return integer[n], and the seconds that took."""
+        """Read lengths; return integer[n], and the seconds that took.
+
+        Rows that are empty or missing are refused, or count as `empty` says: 0 if to be dropped.
+        """
         if not source:
             raise click.UsageError("SOURCE is empty; expected a file of lengths, or of a column.")
         start = time.perf_counter()
         if (index := self.index(source)) is not None:
             return index.lengths(), time.perf_counter() - start
-        lengths = sources.read_lengths(
-            source,
-            column=self.length,
-            measure=self.measure,
-            tokenizer=self.tokenizer,
-            cache=not self.no_cache,
-        )
-        return lengths, time.perf_counter() - start
+        rows = read_rows(source, self.length, self.measure, self.tokenizer, cache=not self.no_cache)
+        if self.empty is None and (said := rows.described()):
+            raise LengthsError(f"{said}: --empty drop|one")
+        return settled(rows, self.empty), time.perf_counter() - start
 
     def index(self, source: str) -> LengthIndex | None:
         """Open a source that is a length index, by its name. None: it is no index."""
@@ -112,7 +113,8 @@ class Reading:
             return None
         if self != Reading(no_cache=self.no_cache):
             raise click.UsageError(
-                "a length index has no columns: leave out --length, --measure and --tokenizer."
+                "a length index has no columns and no empty rows: leave out --length, --measure, "
+                "--tokenizer and --empty."
             )
         return LengthIndex.open(source)
 
@@ -146,6 +148,12 @@ measure = click.option(
     type=click.Choice(MEASURES),
     help="What to count in the column, of texts or of lists of items.",
 )
+empty = click.option(
+    "--empty",
+    type=click.Choice(("drop", "one")),
+    help="Leave out rows that are empty or missing, or count each as 1.",
+    show_default="an error",
+)
 
 
 def reading(command: Callable[..., None]) -> Callable[..., None]:
@@ -158,7 +166,7 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
 
     length = click.option("--length", metavar="COLUMN", help="Column that holds the lengths.")
     no_cache = click.option("--no-cache", is_flag=True, help="Do not keep what was measured.")
-    return length(measure(tokenizer(no_cache(decorated))))
+    return length(measure(tokenizer(empty(no_cache(decorated)))))
 
 
 html_output = click.option(

@@ -5,11 +5,13 @@ import time
 from typing import Any, cast
 
 import click
+import numpy as np
 
 from batchwright.batching import FixedSize, Packing, TokenBudget
 from batchwright.budgets import suggest
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
+from batchwright.lengths import without_empty
 from batchwright.order import Sequential, Shuffle
 from batchwright.planner import Planner
 from batchwright.report.inspected import PlanView, plan_report
@@ -93,6 +95,10 @@ def plan(
     check_outputs({"--output": output}, [source, reading.tokenizer])
     lengths, seconds_reading = reading.lengths(source)
     start = time.perf_counter()
+    rows, lengths = (
+        lengths,
+        np.asarray(without_empty(lengths, "one")[0]),
+    )  # as the planner counts them
     batch_size = given["batch_size"]
     if named is None:
         budgets = suggest(lengths, batch_size=batch_size)
@@ -102,8 +108,9 @@ def plan(
     names = ("seed", "world_size", "accumulate", "step_tokens", "cost")
     settings = {name: given[name] for name in names}
     planner = Planner(
-        reading.index(source) or lengths,
+        reading.index(source) or rows,
         batching=batching,
+        empty=reading.empty or "error",
         batch_size=given["batch_size"],
         order=order,
         **settings,
@@ -125,7 +132,7 @@ def plan(
         plan=None if output is None else click.format_filename(output),
         seconds=seconds,
         seconds_reading=seconds_reading,
-        code=_code(planner, given),
+        code=_code(planner, {**given, "empty": reading.empty}),
         more=more,
     )
     deliver(plan_report(view), as_json=as_json)
@@ -186,8 +193,13 @@ def _code(planner: Planner, given: dict[str, Any]) -> str:
         words = [f"batching=bw.{type(batching).__name__}({', '.join(words)})"]
     if planner.order != Shuffle():
         words.append(f"order=bw.{planner.order!r}")
-    options = {"seed": planner.seed, "world_size": planner.world_size, "cost": planner.cost}
-    usual = {"seed": 0, "world_size": 1, "cost": None}
+    options = {
+        "empty": given["empty"],
+        "seed": planner.seed,
+        "world_size": planner.world_size,
+        "cost": planner.cost,
+    }
+    usual = {"empty": None, "seed": 0, "world_size": 1, "cost": None}
     words += [f"{name}={value!r}" for name, value in options.items() if value != usual[name]]
     if given["accumulate"] is not None:
         words += [f"{name}={given[name]}" for name in ("batch_size", "accumulate") if given[name]]

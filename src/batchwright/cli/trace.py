@@ -104,5 +104,6 @@ def _plans(
         step_tokens=settings.get("step_tokens"),
         cost=given["cost"],
         last=settings.get("last", "short"),
+        empty=reading.empty or "error",
     )
     return as_source(planner)

@@ -22,7 +22,15 @@ from batchwright.difficulty.scores import as_array
 from batchwright.errors import LengthsError, MissingExtraError, SourceError
 from batchwright.sources.columns import source_of
 from batchwright.sources.progress import Advance, progress_bar
-from batchwright.sources.table import Place, Values, first_null, kind_of, type_of
+from batchwright.sources.read import counted_rows
+from batchwright.sources.table import (
+    Place,
+    Values,
+    is_missing,
+    kind_of,
+    type_of,
+    without_missing,
+)
 from batchwright.typing import Batch, FloatArray, Sample
 
 Metric: TypeAlias = Callable[[Batch], npt.ArrayLike]
@@ -207,7 +215,8 @@ class Shard(NamedTuple):
 class Column:
     """A column of whatever a path stands for, or the lines of a `.txt`, read in shards.
 
-    Without a name the column is found as `read_lengths` does, by what will be measured of it.
+    Without a name the column is found as `read_lengths` does, by what will be measured of it. With
+    `fill`, missing rows are empty texts, or 0; else they are refused.
     """
 
     def __init__(
@@ -216,7 +225,9 @@ class Column:
         column: str | None = None,
         *,
         measure: str | None = "characters",
+        fill: bool = False,
     ) -> None:
+        self._fill = fill
         self._source = source_of(source, lines=True)
         self._column, self._measure = column, measure
         self.name = self._source.name
@@ -227,13 +238,14 @@ class Column:
 
     def shards(self, size: int) -> Iterator[Shard]:
         """Go through the column, `size` rows at a time."""
-        number, held, rows, fraction = 0, [], 0, 0.0
-        for values, place, fraction in self._source.rows(self._column, measure=self._measure):
-            if (null := first_null(values)) is not None:
-                raise LengthsError(
-                    f"{place.row(null)} is null. Every sample needs a score: fill or filter it."
-                )
-            start = 0
+        number, held, rows, fraction, before = 0, [], 0, 0.0, 0
+        read = self._source.rows(self._column, measure=self._measure)
+        for values, place, fraction in read:
+            if (missing := is_missing(values)) is not None:
+                if not self._fill:
+                    raise LengthsError(_missing(missing, place, before, read))
+                values = without_missing(values, missing)  # noqa: PLW2901 -- the same rows
+            start, before = 0, before + len(values)
             while start < len(values):
                 stop = min(len(values), start + size - rows)
                 there = place._replace(first_row=place.first_row + start)
@@ -245,6 +257,21 @@ class Column:
                     number, held, rows = number + 1, [], 0
         if rows:
             yield Shard(number, number * size, held, rows, fraction)
+
+
+def _missing(
+    found: np.ndarray, place: Place, before: int, rest: Iterator[tuple[Values, Place, float]]
+) -> str:
+    """Count the missing rows, those of the rest included."""
+    count, size, first = int(found.sum()), before + found.size, before + int(found.argmax())
+    for values, _, _ in rest:
+        others = is_missing(values)
+        count, size = count + (0 if others is None else int(others.sum())), size + len(values)
+    said = counted_rows(count, size, first, f" of {place.column!r}", "missing")
+    return (
+        f"{place.source}: {said}, and every sample needs a score. Fill or filter them; the command "
+        "scores them as empty with --empty drop|one."
+    )
 
 
 def as_batch(pieces: list[tuple[Values, Place]]) -> Batch:

@@ -213,7 +213,7 @@ def _figures(view: PlanView) -> Iterator[tuple[str, str, str]]:
         yield "shapes", number(measured.stats.shapes), f"distinct {kind}s"
         yield from _measured_figures(measured.stats, view.unit)
     limit = _numbers(file.layout.max_length or 0)
-    reasons = {"oversize": "longer than the budget"}
+    reasons = {"oversize": "longer than the budget", "empty": "empty samples"}
     lost = [
         *(("dropped", n, reasons.get(why, why)) for why, n in file.dropped_by_reason.items()),
         ("absent", file.absent or 0, "samples in no batch"),

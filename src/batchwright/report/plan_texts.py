@@ -133,7 +133,11 @@ def first_steps(facts: PlanFacts, unit: str = "tokens") -> list[str]:
 def of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
     """Name first what is never trained on, which is worse than waste."""
     file, dropped = facts.file, facts.file.dropped_by_reason
-    parts = [f"{plural(n, 'sample')} dropped ({reason})" for reason, n in dropped.items() if n]
+    parts = [
+        f"{plural(n, 'sample')} dropped ({reason})"
+        for reason, n in dropped.items()
+        if n and reason != "empty"  # there is nothing in them to see
+    ]
     if file.absent:
         parts.append(f"{plural(file.absent, 'sample')} in no batch")
     if parts:

@@ -18,10 +18,11 @@ from batchwright.sources.table import (
     Kind,
     Place,
     Values,
-    first_null,
+    is_missing,
     kind_of,
     reading,
     type_of,
+    without_missing,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _FITTING: dict[Kind | None, tuple[str | None, ...]] = {
     "binary": ("bytes",),
 }
 """The measures of each kind of column; None where no measure needs to be named."""
+
+MISSING = -(2**63)
+"""The length of a row that is null or NaN, until it is settled what becomes of it."""
 
 _LIMIT = 2**63
 _CAST_ROWS = 1 << 12
@@ -77,11 +81,25 @@ def measure_of(name: str | None, tokenizer: Tokenizer | None) -> Measure:
 
 
 def measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndarray]:
-    """Turn a batch of rows into lengths, integer[k], in one or several pieces."""
-    if (null := first_null(values)) is not None:
-        raise LengthsError(
-            f"{place.row(null)} is null. Every sample needs a length: fill or filter it."
-        )
+    """Turn a batch of rows into lengths, integer[k], in one or several pieces.
+
+    Rows that are null or NaN have the length `MISSING`.
+    """
+    missing = is_missing(values)
+    if missing is None:
+        yield from _measured(values, measure, place)
+        return
+    if kind_of(values) is None:  # all of them
+        yield np.full(len(values), MISSING)
+        return
+    start = 0
+    for piece in _measured(without_missing(values, missing), measure, place):
+        stop = start + len(piece)
+        yield np.where(missing[start:stop], MISSING, piece)
+        start = stop
+
+
+def _measured(values: Values, measure: Measure, place: Place) -> Iterator[np.ndarray]:
     kind = kind_of(values)
     fitting = _FITTING.get(kind)
     if fitting is None:
@@ -139,7 +157,7 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
     if kind == "u":
         numbers, whole = values, values < np.uint64(_LIMIT)
     else:
-        # NaN and infinity fail the comparison too: neither is below the limit.
+        # Infinity fails the comparison too: it is not below the limit.
         with np.errstate(invalid="ignore", over="ignore"):
             numbers = values.astype(np.float64)
             whole = (np.abs(numbers) < _LIMIT) & (np.trunc(numbers) == numbers)
@@ -159,6 +177,7 @@ def numbers_of_text(values: Values, place: Place) -> Array:
 
     text: Any = values
     texts = pc.utf8_trim_whitespace(text)
+    texts = pc.if_else(pc.equal(texts, ""), None, texts)  # which is how CSV writes a missing one
 
     def cast(start: int, size: int, type_: pa.DataType) -> Any:
         with contextlib.suppress(pa.ArrowInvalid):
@@ -177,11 +196,8 @@ def numbers_of_text(values: Values, place: Place) -> Array:
         else:
             return pa.concat_arrays(pieces)
     row = next(k for k in range(start, len(texts)) if cast(k, 1, pa.float64()) is None)
-    found = texts[row].as_py()
-    if not found:
-        raise LengthsError(f"{place.row(row)} is empty. Every sample needs a length.")
     raise SourceError(
-        f"{place.row(row)} is {one_line(repr(found), 60)}, which is not a number. "
+        f"{place.row(row)} is {one_line(repr(texts[row].as_py()), 60)}, which is not a number. "
         "If the column is text, say how to measure it, for instance as 'characters'."
     )
 

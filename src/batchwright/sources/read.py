@@ -7,14 +7,16 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from batchwright._array_file import read_checked_npy, write_checked_npy
-from batchwright.errors import SourceError
+from batchwright._checks import check_choice
+from batchwright._format import plural
+from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import Source, source_of
-from batchwright.sources.measures import Measure, Tokenizer, measure_of, measured
+from batchwright.sources.measures import MISSING, Measure, Tokenizer, measure_of, measured
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.sources.table import kind_of
 
@@ -35,6 +37,7 @@ def read_lengths(
     column: str | None = None,
     measure: str | None = None,
     tokenizer: Tokenizer | None = None,
+    empty: Literal["drop", "one"] | None = None,
     cache: bool | str | os.PathLike[str] = True,
     progress: bool | None = None,
 ) -> np.ndarray:
@@ -64,6 +67,9 @@ def read_lengths(
             `tokenizers` or `transformers`, or a function from a list of texts to a list of their
             lengths. Truncation and padding are off; special tokens count as the tokenizer itself
             adds them. Implies `measure="tokens"`.
+        empty: What becomes of rows that are empty (of length 0) or missing (null, NaN, nothing in a
+            CSV). ``"drop"``: they are 0, and `Planner(lengths, empty="drop")` leaves them out;
+            ``"one"``: they count as 1. None: empty rows are 0, missing ones an error.
         cache: Whether to keep the lengths on disk, under a hash of the files' content: True for
             the usual place (`BATCHWRIGHT_CACHE`, else `batchwright` in `XDG_CACHE_HOME` or in
             `~/.cache`), a directory, or False. What a function counts is never kept, nor what is
@@ -77,7 +83,7 @@ def read_lengths(
     Raises:
         SourceNotFoundError: There is no such file.
         ColumnNotFoundError: There is no such column.
-        LengthsError: A row is null, or a number that is not whole.
+        LengthsError: Rows are missing and `empty` is None, or a number is not whole.
         SourceError: The source is empty, truncated, corrupt or of an unknown kind; or the measure
             does not fit the column.
         MissingExtraError: A package that this source needs is not installed.
@@ -90,6 +96,69 @@ def read_lengths(
         ...     read_lengths(path, measure="words", cache=False)
         array([4, 2])
     """
+    if empty is not None:
+        check_choice("read_lengths", "empty", empty, ("drop", "one"), SourceError)
+    rows = read_rows(source, column, measure, tokenizer, cache=cache, progress=progress)
+    return settled(rows, empty)
+
+
+class Rows(NamedTuple):
+    """The lengths of rows, of which some may be missing."""
+
+    source: str  # for messages
+    lengths: np.ndarray  # integer[n]; of missing rows `MISSING`
+    column: str | None = None  # where they were read from, if that is known
+
+    def described(self, *, only_missing: bool = False) -> str:
+        """Count the rows that are empty or missing, and name the first; nothing if none is."""
+        found = is_missing = self.lengths == MISSING
+        if not only_missing:
+            found = is_missing | (self.lengths == 0)
+        count, missing = int(np.count_nonzero(found)), int(np.count_nonzero(is_missing))
+        if not count:
+            return ""
+        what = {0: "empty", count: "missing"}.get(missing, "empty or missing")
+        of = "" if self.column is None else f" of {self.column!r}"
+        said = counted_rows(count, len(self.lengths), int(np.argmax(found)), of, what)
+        return f"{self.source}: {said}"
+
+
+def counted_rows(count: int, of: int, first: int, column: str, what: str) -> str:
+    """Say how many rows are something, and which is the first.
+
+    Example:
+        >>> counted_rows(65, 6_400, 61, " of 'text'", "empty")
+        "65 of 6,400 rows of 'text' are empty, the first is row 61 (counted from 0)"
+    """
+    be, named = ("is", f"row {first:,}") if count == 1 else ("are", f"the first is row {first:,}")
+    return f"{count:,} of {plural(of, 'row')}{column} {be} {what}, {named} (counted from 0)"
+
+
+def settled(rows: Rows, empty: Literal["drop", "one"] | None) -> np.ndarray:
+    """Give missing rows a length; see `read_lengths`."""
+    lengths = rows.lengths
+    if empty == "one":
+        return np.where((lengths == 0) | (lengths == MISSING), lengths.dtype.type(1), lengths)
+    if not (missing := lengths == MISSING).any():
+        return lengths
+    if empty == "drop":
+        return np.where(missing, 0, lengths)
+    raise LengthsError(
+        f'{rows.described(only_missing=True)}. Fill or filter them, or pass empty="drop" (0, which Planner leaves '
+        'out by empty="drop", too) or empty="one".'
+    )
+
+
+def read_rows(
+    source: str | os.PathLike[str] | datasets.Dataset,
+    column: str | None,
+    measure: str | None,
+    tokenizer: Tokenizer | None,
+    *,
+    cache: bool | str | os.PathLike[str] = True,
+    progress: bool | None = None,
+) -> Rows:
+    """Read one length per row, as `read_lengths` does, where rows may be missing."""
     how = measure_of(measure, tokenizer)
     found = source_of(source, sizes=True)
     folder = cache_directory(cache=cache)
@@ -104,16 +173,19 @@ def read_lengths(
             key = hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
             file = folder / f"lengths-{key}.npy"
             if (result := read_checked_npy(file)) is not None:
-                return result
+                return Rows(found.name, result, column)
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
-        result = _read(found, column, how, advance)
+        result, column = _read(found, column, how, advance)
     # A file that was changed during reading must not be kept under its former content.
     if file is not None and found.state() == before:
         _save(file, result)
-    return result
+    return Rows(found.name, result, column)
 
 
-def _read(source: Source, column: str | None, measure: Measure, advance: Advance) -> np.ndarray:
+def _read(
+    source: Source, column: str | None, measure: Measure, advance: Advance
+) -> tuple[np.ndarray, str | None]:
+    """Return lengths, and the column that they were read from."""
     pieces: list[np.ndarray] = []
     kind: str | None = None
     before = 0.0
@@ -121,7 +193,7 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
         found = kind_of(values)
         if kind is not None and found is not None and found != kind:
             raise SourceError(f"{place.row(0)} holds {found}, but the rows before it hold {kind}.")
-        kind = kind or found
+        kind, column = kind or found, place.column
         done = 0
         for piece in measured(values, measure, place):
             pieces.append(piece)
@@ -130,14 +202,14 @@ def _read(source: Source, column: str | None, measure: Measure, advance: Advance
         before = fraction
     advance(1.0)
     if len(pieces) == 1:
-        return pieces[0]
+        return pieces[0], column
     stop = sum(map(len, pieces))
     joined = np.empty(stop, np.result_type(*{piece.dtype for piece in pieces}))
     while pieces:  # each is released when it is copied
         piece = pieces.pop()
         joined[stop - len(piece) : stop] = piece
         stop -= len(piece)
-    return joined
+    return joined, column
 
 
 def cache_directory(*, cache: bool | str | os.PathLike[str]) -> Path | None:

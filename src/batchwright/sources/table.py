@@ -151,11 +151,38 @@ def type_of(values: Values) -> str:
     return one_line(values.dtype if isinstance(values, np.ndarray) else values.type, 80)
 
 
-def first_null(values: Values) -> int | None:
-    """Return the first row that is null, if there is one."""
-    if isinstance(values, np.ndarray) or not values.null_count:
-        return None
-    return int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+def is_missing(values: Values) -> np.ndarray | None:
+    """Say which rows are null or NaN, bool[k]. None: none is."""
+    if isinstance(values, np.ndarray):
+        found = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, dtype=np.bool_)
+    else:
+        import pyarrow.compute as pc
+        from pyarrow import types
+
+        if not values.null_count and not types.is_floating(values.type):
+            return None
+        found = pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
+    return found if found.any() else None
+
+
+def without_missing(values: Any, missing: np.ndarray) -> Values:
+    """Put something of length 0 in the place of missing rows."""
+    if isinstance(values, np.ndarray):
+        return np.where(missing, values.dtype.type(0), values)
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = kind_of(values)
+    if kind == "lists":
+        sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+        return nulls_of(sizes, np.zeros(len(sizes), dtype=np.bool_))
+    nothing = {"numbers": 0, "text": "", "binary": b""}.get(kind or "")
+    if nothing is None:
+        return values  # of a type that is refused
+    width = getattr(values.type, "byte_width", 0) if kind == "binary" else 0
+    scalar = pa.scalar(bytes(width) if width else nothing, values.type)
+    filled: Array = pc.if_else(pa.array(missing), scalar, values)
+    return filled
 
 
 def plain(values: Values) -> Values:

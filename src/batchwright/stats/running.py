@@ -52,6 +52,8 @@ class Spread(NamedTuple):
     def of(cls, lengths: LengthArray, plan: Plan) -> Spread:
         """Measure all samples, as a plan of them truncates or splits them. O(n)."""
         most, whole = plan.layout.max_length, lengths.astype(np.int64, copy=False)
+        if "empty" in plan.dropped:
+            whole = np.delete(whole, plan.dropped["empty"], axis=0)
         if most is None:
             whole = whole[plan.layout.fits(whole)]  # without those that were dropped
         pieces = most if isinstance(most, int) and has_pieces(plan) else None
