@@ -14,7 +14,7 @@ BAD_INPUTS = [
     (("plan", "truncated.npy", "--max-tokens", "2048"), ["truncated.npy"]),
     (("plan", "nan.npy", "--max-tokens", "2048"), ["1", "nan"]),
     (("plan", "nan.csv", "--max-tokens", "2048", "--length", "length"), ["nan"]),
-    (("plan", "zero.npy", "--max-tokens", "2048"), ["2", "0", "at least 1"]),
+    (("plan", "zero.npy", "--max-tokens", "2048"), ["1 of 4 rows", "row 2 ", "--empty drop|one"]),
     (("plan", "two.npy", "--max-tokens", "2048"), ["(1000, 2)"]),
     (("plan", "table.csv", "--max-tokens", "9", "--length", "size"), ["size", "'length'"]),
     (("plan", "table.csv", "--max-tokens", "9", "--length", "words"), ["words", "measure"]),

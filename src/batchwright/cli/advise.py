@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from batchwright.cli import options
 from batchwright.cli.compare import import_torch
 from batchwright.cli.output import check_outputs, deliver
 from batchwright.cli.progress import live_status, status
+from batchwright.errors import LengthsError
 from batchwright.report.sections import Report, Section
 
 if TYPE_CHECKING:
     from batchwright.advise import DataProfile, Evidence, Found
     from batchwright.advise.data_profile import Policy
-    from batchwright.typing import LengthArray
+    from batchwright.typing import Field, LengthArray
 
 
 @click.command("advise")
@@ -102,8 +104,8 @@ def advise(
     if source.endswith(".py"):
         if reading != options.Reading() or any(columns.values()):
             raise click.UsageError(
-                "--length, --measure, --tokenizer, --no-cache, --labels, --groups and --text are "
-                "for a SOURCE. A TASK has its own: Task(labels=…, groups=…, features=…)."
+                "--length, --measure, --tokenizer, --empty, --no-cache, --labels, --groups and "
+                "--text are for a SOURCE. A TASK has its own: Task(labels=…, groups=…, features=…)."
             )
         if oversize is not None:
             raise click.UsageError(
@@ -145,11 +147,15 @@ def _of_source(
     profile: Callable[[LengthArray], DataProfile],
 ) -> Evidence:
     from batchwright.advise import Evidence, profile_hardware, profile_samples
+    from batchwright.advise.duplicates import check_one_for_each
     from batchwright.sources.columns import column_values
 
     lengths = reading.columns(source)
+    is_there = lengths.reshape(len(lengths), -1).all(axis=1)  # else left out: --empty drop
+    if not is_there.any():
+        raise LengthsError(f"{source}: all {len(lengths):,} rows are empty or missing.")
     with status("planning"):
-        data = profile(lengths)
+        data = profile(lengths[is_there])
     with status("timing products"):
         hardware = profile_hardware()
     with live_status() as watch:
@@ -159,8 +165,48 @@ def _of_source(
             for name, column in columns.items()
             if column is not None
         }
-        samples = profile_samples(lengths, **values, features=values.get("samples"), watch=watch)
+        for name, column in values.items():
+            check_one_for_each(f"rows of {columns[name]!r}", column, len(lengths))
+        kept = is_there & _with_labels(source, columns, values, drop=reading.empty == "drop")
+        values = {
+            name: column[kept] if isinstance(column, np.ndarray) else column.filter(kept)
+            for name, column in values.items()
+        }
+        samples = profile_samples(
+            lengths[kept], **values, features=values.get("samples"), watch=watch
+        )
     return Evidence(data, hardware, **samples)
+
+
+def _with_labels(
+    source: str, columns: Mapping[str, str | None], values: Mapping[str, Field], *, drop: bool
+) -> np.ndarray:
+    """Say which rows have a label and a group, where these are looked at.
+
+    Raises:
+        LengthsError: If some have none, and are not to be dropped.
+    """
+    from batchwright.sources.columns import without_value
+    from batchwright.sources.read import counted_rows
+
+    size = max((len(column) for column in values.values()), default=1)
+    kept = np.ones(size, dtype=np.bool_)
+    for name in ("labels", "groups"):
+        if name not in values:
+            continue
+        found = without_value(values[name])
+        kept &= ~found
+        if found.any():
+            column = f" of {columns[name]!r}"
+            said = counted_rows(int(found.sum()), size, int(found.argmax()), column, "missing")
+            if not drop:
+                raise LengthsError(
+                    f"{source}: {said}: --empty drop leaves them out of what is said of samples"
+                )
+            click.echo(f"{source}: {said}: left out of what is said of samples", err=True)
+    if not kept.any():
+        raise LengthsError(f"{source}: no row has labels and groups.")
+    return kept
 
 
 def _of_task(

@@ -49,6 +49,12 @@ from batchwright.typing import FloatArray
 )
 @click.option("--folder", metavar="DIR", help="Keep finished shards there, to resume from.")
 @options.number("--shard-size", default=SHARD_SIZE, help="Samples scored at a time.")
+@click.option(
+    "--empty",
+    type=click.Choice(("drop", "one")),
+    help="Score rows that are missing like empty ones, which plans drop or count as 1.",
+    show_default="an error",
+)
 @options.json_output
 def score(
     source: str,
@@ -63,6 +69,7 @@ def score(
     within: str | None,
     folder: str | None,
     shard_size: int,
+    empty: str | None,
     as_json: bool,
 ) -> None:
     """Score the difficulty of each sample in SOURCE.
@@ -84,11 +91,13 @@ def score(
     check_outputs({"--output": output}, [source, tokenizer, *in_folder])
     start = time.perf_counter()
     how = measure_of(measure, tokenizer)
-    data = Column(source, column, measure=how.name if by == "length" else "characters")
+    measured_in = how.name if by == "length" else "characters"
+    data = Column(source, column, measure=measured_in, fill=empty is not None)
     if folder is not None:
         facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
+        facts |= {} if empty is None else {"empty": empty}
         kept = ShardFolder(folder, facts | {"mean": mean, "tokenizer": how.key})
-    metric = _metric(by, data, how, shard_size, mean=mean)
+    metric = _metric(by, data, how, shard_size, mean=mean, least=1 if empty == "one" else 0)
     with progress_bar(f"Scoring {Path(source).name}") as advance:
         scores = score_shards(data.shards(shard_size), metric, kept, advance)
     if ranked or within is not None:
@@ -123,12 +132,16 @@ def score(
 
 
 def _metric(
-    by: str, data: Column, how: Measure, shard_size: int, *, mean: bool
+    by: str, data: Column, how: Measure, shard_size: int, *, mean: bool, least: int
 ) -> Callable[[list[Any]], FloatArray]:
     """Return what scores the pieces of a shard."""
     if by == "length":
         return lambda pieces: np.concatenate(
-            [each for rows, place in pieces for each in measured(rows, how, place)]
+            [
+                np.where(each == 0, least, each)
+                for rows, place in pieces
+                for each in measured(rows, how, place)
+            ]
         )
     if by == "compression":
         return lambda pieces: compression(_texts(pieces))

@@ -177,7 +177,8 @@ def numbers_of_text(values: Values, place: Place) -> Array:
 
     text: Any = values
     texts = pc.utf8_trim_whitespace(text)
-    texts = pc.if_else(pc.equal(texts, ""), None, texts)  # which is how CSV writes a missing one
+    is_empty: Any = pc.equal(pc.binary_length(texts), pa.scalar(0))
+    texts = pc.if_else(is_empty, None, texts)  # which is how CSV writes a missing number
 
     def cast(start: int, size: int, type_: pa.DataType) -> Any:
         with contextlib.suppress(pa.ArrowInvalid):

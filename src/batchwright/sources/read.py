@@ -144,8 +144,9 @@ def settled(rows: Rows, empty: Literal["drop", "one"] | None) -> np.ndarray:
     if empty == "drop":
         return np.where(missing, 0, lengths)
     raise LengthsError(
-        f'{rows.described(only_missing=True)}. Fill or filter them, or pass empty="drop" (0, which Planner leaves '
-        'out by empty="drop", too) or empty="one".'
+        f"{rows.described(only_missing=True)}. Fill or filter them, count them as 1 by "
+        'empty="one", or read them as 0 by empty="drop", and leave them out by '
+        'Planner(lengths, empty="drop").'
     )
 
 

@@ -168,21 +168,22 @@ def is_missing(values: Values) -> np.ndarray | None:
 def without_missing(values: Any, missing: np.ndarray) -> Values:
     """Put something of length 0 in the place of missing rows."""
     if isinstance(values, np.ndarray):
-        return np.where(missing, values.dtype.type(0), values)
+        zeroed: np.ndarray = np.where(missing, values.dtype.type(0), values)
+        return zeroed
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = kind_of(values)
+    kind, filled = kind_of(values), values
     if kind == "lists":
         sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
         return nulls_of(sizes, np.zeros(len(sizes), dtype=np.bool_))
     nothing = {"numbers": 0, "text": "", "binary": b""}.get(kind or "")
-    if nothing is None:
-        return values  # of a type that is refused
-    width = getattr(values.type, "byte_width", 0) if kind == "binary" else 0
-    scalar = pa.scalar(bytes(width) if width else nothing, values.type)
-    filled: Array = pc.if_else(pa.array(missing), scalar, values)
-    return filled
+    if nothing is not None:  # else of a type that is refused
+        is_fixed = pa.types.is_fixed_size_binary(values.type)
+        scalar = pa.scalar(bytes(values.type.byte_width) if is_fixed else nothing, values.type)
+        filled = pc.if_else(pa.array(missing), scalar, values)
+    made: Values = filled
+    return made
 
 
 def plain(values: Values) -> Values:
