@@ -45,7 +45,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> WorkClock:
         return moved(batch, device)
 
     monkeypatch.setattr(arm, "moved", worked_on)
-    monkeypatch.setattr(arm, "perf_counter", clock)
+    monkeypatch.setattr(arm, "own_time", clock)
     for name in _MODULES:
         monkeypatch.setattr(f"{name}.time", SimpleNamespace(perf_counter=clock))
     return clock

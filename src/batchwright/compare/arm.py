@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
-from time import perf_counter
 
 import numpy as np
 import torch
 
+from batchwright.compare.own_time import own_time
 from batchwright.compare.probes import Facts, audited, peak_bytes
 from batchwright.compare.strategy import DENSE, Strategy
 from batchwright.compare.task import Task
@@ -197,7 +197,7 @@ class Arm(RaceArm):
         try:
             self.model.train()
             settle(self.device)
-            started = perf_counter()
+            started = own_time()
             tokens, padded, batches = next(self._updates)
             # The middle of the update, so that the rate of the first is not 0.
             share = task.schedule((spent.updates + 0.5) / self.updates_of_run)
@@ -212,7 +212,7 @@ class Arm(RaceArm):
                 for batch in batches:
                     update.backward(task.loss_sum, moved(batch, self.device))
             settle(self.device)
-            seconds = perf_counter() - started
+            seconds = own_time() - started
             self._random = TorchRandomState.capture(devices)
         finally:
             others.restore()
