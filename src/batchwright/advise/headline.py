@@ -120,7 +120,9 @@ def _next(evidence: Evidence, advice: Sequence[Advice]) -> str:
     strategy = configuration(advice)
     if strategy == "plain":
         return ""
-    return f"To compare whole runs: batchwright compare TASK --strategies plain,{strategy}"
+    data = evidence.data
+    now = f" --batch-size {data.batch_size}" if data.batch_size_is_given else ""
+    return f"To compare whole runs: batchwright compare TASK{now} --strategies plain,{strategy}"
 
 
 def times(gain: Gain) -> str:

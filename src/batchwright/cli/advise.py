@@ -89,9 +89,15 @@ def advise(
     if rules:
         from batchwright.advise import RULES
 
-        texts = {rule.__name__: inspect.getdoc(rule) or "" for rule in RULES.values()}
-        listed = [{"rule": name, "text": text} for name, text in texts.items()]
-        sections = [Section(name, sentences=text.splitlines()) for name, text in texts.items()]
+        texts = {name: inspect.getdoc(rule) or "" for name, rule in RULES.items()}
+        listed = [
+            {"rule": RULES[name].__name__, "technique": name, "text": text}
+            for name, text in texts.items()
+        ]
+        sections = [
+            Section(name, sentences=[" ".join(each.split()) for each in text.split("\n\n")])
+            for name, text in texts.items()
+        ]
         deliver(Report("", "", listed, [], sections), as_json=as_json)
         return
     if source is None:

@@ -28,7 +28,7 @@ def curriculum(evidence: Evidence) -> Advice:
 
     Source: Wu, Dyer and Neyshabur, *When Do Curricula Work?*, 2021, arXiv:2012.03107: with clean
     data and a full budget, curricula, anticurricula and random orders end alike. Short samples
-    first reached the baseline's metric sooner in two of our six applications. With a task: short
+    first helped in some applications of ours (benchmarks/results/applications). With a task: short
     runs of it, judged by the time to the same metric.
     """
     if evidence.has_task and (evidence.difficulties or not evidence.data.is_constant):
