@@ -66,7 +66,7 @@ def test_inspect_prices_the_dial_of_a_saved_plan(tmp_path):
     expected = bw.mixing_dial(LENGTHS, bw.TokenBudget(1500), accumulate=4)
     assert told == [dataclasses.asdict(each) for each in expected]
     text = run(batchwright, ["inspect", *files, "--dial"]).output
-    assert "Mixing dial" in text
+    assert "Trade-off of padding and mix" in text
     assert "stratified" in text
     alone = run(batchwright, ["inspect", files[0], "--dial"])
     assert alone.exit_code == 2

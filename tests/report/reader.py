@@ -56,6 +56,11 @@ def read(html):
     return reader
 
 
+def text_of(html):
+    """Return the text of a page, with one space between words."""
+    return " ".join(" ".join(read(html).text).split())
+
+
 def facts_of(html):
     return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL)[1])
 

@@ -170,4 +170,4 @@ def test_inspect_draws_the_dial_that_it_prints(tmp_path):
     assert Path(drawn).read_bytes() == (tmp_path / "again.svg").read_bytes()
     text = CliRunner().invoke(batchwright, ["inspect", *files, *options])
     assert (text.exit_code, text.stderr) == (0, "")
-    assert "Mixing dial" in text.stdout
+    assert "Trade-off of padding and mix" in text.stdout

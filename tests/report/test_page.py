@@ -14,7 +14,7 @@ from tests.report.reader import facts_of, read
 def test_whatever_is_written_is_escaped():
     mean = "</script><script>alert(1)</script>&"
     section = Section(mean, [mean], [Card("use", mean, mean, [mean])], [{mean: mean}], code=[mean])
-    head = Head(mean, mean, "use", Picture([Bar(mean, mean, 1.0)], mean, mean, mean), [mean], mean)
+    head = Head(mean, mean, mean, "use", Picture([Bar(mean, mean, 1)], mean, mean, mean), [mean])
     html = page(Report(mean, mean, {"mean": mean}, [section], [], head))
     assert read(html).tags.count("script") == 2
     assert facts_of(html) == {"mean": mean}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchwright._format import interval, mebibytes, number, one_line, percent, plural
-from batchwright.report.plots import Tail
+from batchwright.report.plots import DIAL, FAR, Tail
 from batchwright.report.sections import Bar, Card, Head, Picture, Report, Section, dial_section
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _IN_CAPITALS = "What only you know is in capitals."
 _CAPITALS = re.compile(r"\b[A-Z]+_?[A-Z]+\b")
-
-FAR = 2.0  # times the 99.9th percentile, from which the longest samples are marked
 
 _KINDS = {
     "plain": "random batches",
@@ -77,7 +75,7 @@ def advised_report(found: Advised) -> Report:
         *([] if evidence.hardware is None else [_machine(evidence.hardware)]),
     ]
     folded = {
-        "Mixing dial",
+        DIAL,
         "The model",
         "Cost against length",
         "Memory against shape",
@@ -123,9 +121,9 @@ def _head(found: Advised, picture: Picture | None) -> Head:
     said = found.headline
     return Head(
         said.text,
-        said.detail,
-        said.verdict,
-        picture,
+        detail=said.detail,
+        verdict=said.verdict,
+        picture=picture,
         code=found.snippet.splitlines() if said.verdict == "use" else (),
         code_note=_IN_CAPITALS if _CAPITALS.search(found.snippet) else "",
         then=said.then,

@@ -77,9 +77,9 @@ def _head(result: Facts, said: Sequence[str]) -> Head:
         detail = f"{interval(speed)} × as many real tokens a second."
     return Head(
         text,
-        detail,
-        "cannot tell" if best is None else "use",
-        _times(result, best),
+        detail=detail,
+        verdict="cannot tell" if best is None else "use",
+        picture=_times(result, best),
         more="All figures: --json. Curves, batches and shapes: --html FILE.",
     )
 
@@ -170,7 +170,7 @@ def learning_section(result: Facts) -> Section:
         {
             "": each["name"],
             "updates": f"{each['updates']:,}",
-            "dispersion": _plain(each["dispersion"]),
+            "length mix": _plain(each["dispersion"]),
             "seconds": f"{each['seconds']:.1f}",
             f"final {result['metric']}": _plain(each["metric"], ".4f")
             or (f"failed {each['failed']} ×" if each["failed"] else ""),
@@ -181,7 +181,7 @@ def learning_section(result: Facts) -> Section:
         for each in _strategies(result)
     ]
     note = (
-        "(low – high): 95 % interval over seeds, paired. dispersion: how unlike updates are; 1 is "
+        "(low – high): 95 % interval over seeds, paired. length mix: how unlike updates are; 1 is "
         "a plain shuffle. time: of training only."
     )
     title = f"Learning: {result['metric']}, {result['better']} is better"

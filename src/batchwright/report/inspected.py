@@ -14,8 +14,17 @@ from batchwright.report.plan_texts import (
     of_samples,
     outliers,
 )
-from batchwright.report.plots import band
-from batchwright.report.sections import DOTS, Report, Section, dial_section, shape_plots
+from batchwright.report.plots import FAR, Tail, band
+from batchwright.report.sections import (
+    DOTS,
+    Bar,
+    Head,
+    Picture,
+    Report,
+    Section,
+    dial_section,
+    shape_plots,
+)
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 from batchwright.stats.shapes import ShapeStats, StepCosts
@@ -48,29 +57,56 @@ def plan_report(view: PlanView) -> Report:
     """Describe a plan; if it was inspected, with what to do first, shapes and costs."""
     facts, unit, file = view.facts, view.unit, view.facts.file
     measured, inspected = facts.measured, facts.inspected
-    first = Section("What to do first", sentences=first_steps(facts, unit))
+    steps = first_steps(facts, unit)
     layout, name = layout_line(file.layout, unit), Path(view.plan or "").name
     rows = [{"": label, " ": figure, "  ": note} for label, figure, note in _figures(view)]
     figures = Section(f"Plan {name}".rstrip(), sentences=[layout], rows=rows)
     beside = [] if measured is None else [_lengths(view, measured), _batches(facts, measured)]
-    dial, more = [], []
+    dial, more, head = [], [], None
     if facts.dial is not None:
         update = f"{plural(file.world_size, 'rank')} × {plural(file.accumulate, 'batch')}"
         note = f"Updates of {update}; means of three epochs, of which a plan is one."
         dial = [dial_section(facts.dial, note=note)]
     if inspected is not None:
         more = [_shapes(inspected.shapes_of_batches, unit), *_costs(inspected.step_costs, unit)]
-    sections = [first, _coverage(facts), *beside, *dial, *more, figures]
     said = list(comparison(facts, unit))
     # The last line of a terminal is where the eye is.
     if measured is None or inspected is not None:
-        printed = [*beside[1:], *dial, figures, replace(first, sentences=[*first.sentences, *said])]
+        head = Head(steps[0], "What to do first:", picture=_waste(facts, unit))
+        printed = [*beside[1:], *dial, figures, Section(sentences=[*steps[1:], *said])]
     else:
         said = [*of_samples(facts, unit), *conflict(facts), *said]
         plan = Section(code=[view.code]) if view.code else Section(sentences=[layout])
         printed = [*beside, plan, Section(sentences=said)]
+    sections = [
+        Section("Then", sentences=steps[1:]),
+        Section(sentences=said),
+        *beside,
+        _coverage(facts),
+        *(replace(each, is_folded=bool(each.title)) for each in (*dial, *more, figures)),
+    ]
     about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: {layout}."
-    return Report(f"Plan {name}", about, view.as_json(), sections, printed)
+    return Report(f"Plan {name}", about, view.as_json(), sections, printed, head)
+
+
+def _waste(facts: PlanFacts, unit: str) -> Picture | None:
+    """Draw what is computed for the same samples: in the batches of today, and in a plan."""
+    measured = facts.measured
+    if measured is None or facts.wasted != "padding":
+        return None
+    plain = measured.plain_batches
+    shares = {"this plan": measured.waste.plan}
+    if plain is not None:
+        whose = "random batches" if plain.assumed else "your batches"
+        before = {f"{whose} of {number(plain.batch_size)}": 1 - plain.efficiency}
+        shares = before | shares
+    if not any(shares.values()):
+        return None
+    bars = [
+        Bar(name, f"{percent(share)} padding", 1.0, share / (1 - share))
+        for name, share in shares.items()
+    ]
+    return Picture(bars, f"real {unit}", "padding: computed for nothing")
 
 
 def _lengths(view: PlanView, measured: Measured) -> Section:
@@ -81,7 +117,11 @@ def _lengths(view: PlanView, measured: Measured) -> Section:
     row |= {"p99.9": number(budgets.p999), "longest": number(lengths.max)}
     title = f"Lengths of {view.source}" if view.source else "Lengths"
     note = outliers(view.facts, view.unit)
-    return Section(title, rows=[row], histogram=lengths.histogram, unit=view.unit, note=note)
+    longer = "longer than 99.9 % of samples"
+    tail = Tail(budgets.p999, longer) if lengths.max >= FAR * budgets.p999 else None
+    return Section(
+        title, rows=[row], histogram=lengths.histogram, tail=tail, unit=view.unit, note=note
+    )
 
 
 def _batches(facts: PlanFacts, measured: Measured) -> Section:
@@ -167,6 +207,8 @@ def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
 def _coverage(facts: PlanFacts) -> Section:
     """Show how often an epoch holds each sample."""
     coverage, rows = facts.file.coverage, []
+    if [each.times for each in coverage.times] == [1]:
+        return Section()
     for each in coverage.times:
         said = {0: "in no batch", 1: "once"}.get(each.times, f"{number(each.times)} times")
         if each.times == coverage.most:

@@ -38,6 +38,7 @@ _OF_PAGE = {DARK: "var(--text)", RED: "var(--waste)", PAGE: "var(--page)"}
 
 # What is grey takes the page's own colour of quiet text; the others are seen on light and dark.
 GREY, BLUE = "#777777", "#2f81f7"
+DIAL = "Trade-off of padding and mix"
 COLOURS = (GREY, "#d97706", BLUE, "#16a34a", "#c026d3", "#dc2626", "#0891b2", "#a16207")
 
 # Whatever the user has set. Text stays text, with a $ in it too; the bytes are reproducible.
@@ -55,6 +56,7 @@ _WIDTH, _HEIGHT = 4.6, 3.0
 _LEGEND_LINE = 0.21
 _WIDEST_LABEL = 60
 _HALF_LABEL = 24  # of two names side by side
+FAR = 2.0  # times the 99.9th percentile, from which the longest samples are marked
 _ROOM = 0.14  # of the height of a plot, for a line of text
 _LARGEST_DOT, _SMALLEST_DOT = 260.0, 6.0
 _LEAST_DISPERSION = 1e-3  # smaller ones are drawn here, as 0 has no logarithm
@@ -123,7 +125,7 @@ def plot_format(path: str | PathLike[str]) -> str:
 
 def dial_figure(dial: Sequence[DialPosition]) -> Figure:
     """Draw the positions of the dial, at least one, as a figure of matplotlib."""
-    return _figure("Mixing dial", lambda axes: _draw_dial(axes, dial), (7.0, 4.2))
+    return _figure(DIAL, lambda axes: _draw_dial(axes, dial), (7.0, 4.2))
 
 
 def _rendered(make: Callable[[], Figure], kind: str, *, extra: str) -> bytes:
@@ -369,7 +371,7 @@ def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> None:
             color=GREY,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
         )
-    shuffle = "dispersion of updates (1: plain shuffle)"
+    shuffle = "length mix of updates (1: plain shuffle)"
     _name_axes(axes, shuffle, "efficiency (real ÷ padded tokens)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batchwright._format import all_printable, number, percent
 from batchwright.errors import MissingExtraError
-from batchwright.report.plots import Dot, Tail, dial_points, dots, steps
+from batchwright.report.plots import DIAL, Dot, Tail, dial_points, dots, steps
 from batchwright.stats.dial import DialPosition
 from batchwright.stats.lengths import Histogram
 from batchwright.stats.shapes import ShapeStats
@@ -90,6 +90,7 @@ class Head:
     """What is said first on a page, and last in a terminal."""
 
     text: str  # what to do, and what it is worth
+    lead: str = ""  # on a page, before it
     detail: str = ""  # what that rests on, in a sentence or two
     verdict: str = ""  # ``"use"``, ``"do not use"`` or ``"cannot tell"``: its colour
     picture: Picture | None = None
@@ -135,7 +136,7 @@ def page(report: Report) -> str:
 
     Example:
         >>> section = Section(sentences=["a < b"])
-        >>> "<li>a &lt; b</li>" in page(Report("Title", "", {}, [section], []))
+        >>> "<p>a &lt; b</p>" in page(Report("Title", "", {}, [section], []))
         True
     """
     import_page_packages()
@@ -173,21 +174,21 @@ def dial_section(positions: Sequence[DialPosition], *, note: str) -> Section:
         {
             "mixing": str(each.mixing),
             "padding": percent(1 - each.efficiency),
-            "dispersion": f"{each.dispersion:.2f}",
+            "length mix": f"{each.dispersion:.2f}",
             "variety": "" if each.variety is None else f"{each.variety:.2f}",
             "batches": number(each.num_batches),
         }
         for each in positions
     ]
     return Section(
-        "Mixing dial",
+        DIAL,
         sentences=[] if positions else [none],
         rows=rows,
         bars=[each.efficiency for each in positions],
-        plots=[partial(dial_points, "Mixing dial", positions)] if positions else [],
+        plots=[partial(dial_points, DIAL, positions)] if positions else [],
         note=(
-            f"{note} Dispersion: 1 is a plain shuffle, less is more even. Variety: the samples "
-            "that share a batch with a sample over 8 epochs, relative to a plain shuffle."
+            f"{note} Length mix of updates: 1 is a plain shuffle, less is more even. Variety: the "
+            "samples that share a batch with a sample over 8 epochs, relative to a plain shuffle."
         ),
     )
 
