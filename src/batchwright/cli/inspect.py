@@ -97,7 +97,7 @@ def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
         layout.budget or 1,
         max_samples=layout.max_samples,
         pad_to_multiple_of=layout.multiple,
-        oversize="drop" if plan.dropped else "truncate" if layout.max_length else "error",
+        oversize="truncate" if layout.max_length else "drop" if plan.dropped else "error",
     )
     return mixing_dial(
         lengths,

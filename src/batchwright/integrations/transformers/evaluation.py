@@ -11,10 +11,10 @@ from torch.utils.data import IterableDataset
 from transformers.trainer_utils import EvalPrediction, denumpify_detensorize
 
 from batchwright.batching import TokenBudget
+from batchwright.budgets import suggest
 from batchwright.errors import BatchwrightError, PlanError
 from batchwright.integrations.transformers.loading import Loader
 from batchwright.integrations.transformers.reading import lengths_of
-from batchwright.lengths import totals
 from batchwright.planner import Planner
 
 
@@ -66,10 +66,10 @@ class Evaluation:
             return own
         if len(lengths) != len(own.dataset) or len(lengths) < args.world_size:
             return own
-        longest = int(totals(lengths).max())
         budget = getattr(self._batching, "max_tokens", None)
-        budget = budget if isinstance(budget, int) else args.eval_batch_size * longest
-        batching = TokenBudget(max(budget, longest))
+        batching = evaluation_batching(
+            lengths, args.eval_batch_size, budget if isinstance(budget, int) else None
+        )
         plan = Planner(lengths, batching=batching, world_size=args.world_size)(0)
         loader = Loader(own, plan, args, own.collate_fn)
         loader.batches = list(plan.shard(args.process_index, args.world_size))
@@ -159,6 +159,12 @@ def _weight_metrics(trainer: Any, counted: Sequence[Any]) -> None:
     for name, values in own.items():
         if len(values) == len(weights) > 1 and np.any(weights):
             own[name] = [float(np.average(values, weights=weights))]
+
+
+def evaluation_batching(lengths: Any, batch_size: int, max_tokens: int | None) -> TokenBudget:
+    """Return batches that hold every sample: of training's budget, or of so many usual samples."""
+    budgets = suggest(lengths, batch_size=batch_size, max_tokens=max_tokens)
+    return TokenBudget(budgets.for_all)
 
 
 def _of_all_ranks(mine: Any, world_size: int) -> list[Any]:
