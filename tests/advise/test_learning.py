@@ -9,6 +9,7 @@ from batchwright.advise.learning_trials import (  # noqa: E402
     ALONE,
     LEAST_SHARE,
     MOST_SEEDS,
+    SEEDS,
     _learning_trial,
     _plan,
     run_learning_trials,
@@ -164,3 +165,12 @@ def test_a_run_that_would_be_too_short_is_not_begun():
     (untried,) = tried
     assert (untried.name, untried.reason) == ("planned", "time")
     assert 2 * 100 * LEAST_SHARE < untried.needed < 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(1e4, (MOST_SEEDS, 1.0)), (140.0, (SEEDS, 1.0)), (60.0, (SEEDS, 0.45))],
+)
+def test_seeds_come_before_long_runs(seconds, expected):
+    seeds, share = _plan(seconds, 40.0, 0.0)
+    assert (seeds, share) == (expected[0], pytest.approx(expected[1]))

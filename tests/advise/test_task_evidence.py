@@ -136,7 +136,7 @@ def test_limits_that_are_none_are_refused(limits, said):
 def test_trials_of_a_long_run_may_take_a_twentieth_of_it():
     short = price_trials(make_task())
     assert short.seconds == SECONDS
-    assert "120 s" in str(short)
+    assert f"{SECONDS:.0f} s" in str(short)
     long = price_trials(make_task(epochs=10**9))
     assert long.seconds == pytest.approx(SHARE * long.run_seconds)
     assert long.seconds > SECONDS

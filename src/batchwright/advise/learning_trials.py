@@ -100,7 +100,10 @@ def run_learning_trials(
         fixed = _fixed(len(strategies), evaluation_seconds)
         of_seed = run_seconds * len(strategies)
         plans = [_plan(part * seconds, of_seed, fixed) for part in (wanted, 1.0)]
-        seeds, share = plans[0] if plans[0][1] else plans[1]
+        # One run shows little: several in all of the time are better than one in a part of it.
+        seeds, share = next((each for each in plans if each[0] > 1), plans[0])
+        if not share:
+            seeds, share = plans[1]
         needed = least_seconds(len(strategies), run_seconds, evaluation_seconds)
     else:
         planner = strategies[0].planner(task, seed=seed)
@@ -128,9 +131,11 @@ def run_learning_trials(
         needed = (time.perf_counter() - started) / max(race.share_done(), 1e-3) / _SPARE
         return [Untried(name, "time", needed=needed) for name in names]
     more = None
-    if updates is None:  # of twice as many runs, or of three after one
-        planned = SEEDS if len(runs) < SEEDS else 2 * len(runs)
-        more = planned * (time.perf_counter() - started) / len(runs) / _SPARE
+    if updates is None and len(runs) < MOST_SEEDS:
+        # Three runs after one, whole ones after shorter ones, or as many as there may be.
+        of_run = (time.perf_counter() - started) / len(runs) / _SPARE
+        more = SEEDS * of_run if len(runs) < SEEDS else SEEDS * of_run / share
+        more = MOST_SEEDS * of_run if share == 1.0 else more
     return [_learning_trial(place, runs, share, task, more) for place in range(1, len(strategies))]
 
 

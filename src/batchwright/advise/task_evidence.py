@@ -24,14 +24,14 @@ from batchwright.errors import TaskError
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
 
-SECONDS = 120.0
+SECONDS = 180.0
 """Time limit of the trials of any run."""
 
 SHARE = 0.05
 """Share of a long run that its trials may take, if that is more."""
 
 _UPDATES = 3
-_SPEED = 0.15  # share of the limit for trials of speed
+_SPEED = 0.1  # share of the limit for trials of speed
 _LOOK = 0.1  # the model is looked at first if that is expected to take at most this share
 _LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=1),
     metavar="S",
     help="Time that trials of a TASK may take.",
-    show_default="120, or 5 % of a longer run",
+    show_default="180, or 5 % of a longer run",
 )
 @options.count("--updates", help="Updates of each strategy in a trial, instead of --seconds.")
 @click.option("--quick", is_flag=True, help="The small form of a TASK.")
@@ -83,7 +83,7 @@ def advise(
     --groups and --text, other columns are looked at too; --measure is then of the text.
 
     TASK is a Python file that describes a training job (batchwright new-task): short trials of it
-    are run in turns, for 2 minutes or a twentieth of the run, whichever is longer; their time is
+    are run in turns, for 3 minutes or a twentieth of the run, whichever is longer; their time is
     announced. With --updates they are the same on a slow machine as on a fast one.
     """
     if rules:

@@ -24,7 +24,7 @@ def duplicates(evidence: Evidence) -> Advice:
         return says("do not use", "each sample is there once", why, untested=untested)
     saved, what = found.share, "samples"
     if found.token_share is not None:
-        saved, what = found.token_share, "tokens"
+        saved, what = found.token_share, evidence.data.unit
     short = f"duplicates hold {percent(saved)} of the {what}"
     why = (
         f"{found.num_repeated:,} of {found.num_samples:,} samples{part} are duplicates of an "

@@ -67,7 +67,8 @@ def more_runs(trial: LearningTrial) -> str:
     said = " Seeds differ by as much"
     if trial.needed is None:
         return f"{said}."
-    return f"{said}: more runs need about {trial.needed:,.0f} s (--seconds {trial.needed:.0f})."
+    more = "more runs" if trial.runs == 1 or trial.share == 1.0 else "longer runs"
+    return f"{said}: {more} need about {trial.needed:,.0f} s (--seconds {trial.needed:.0f})."
 
 
 def how_to_try(evidence: Evidence, *names: str) -> str:
