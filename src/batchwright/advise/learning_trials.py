@@ -109,7 +109,7 @@ def run_learning_trials(
         planner = strategies[0].planner(task, seed=seed)
         of_run = task.epochs * -(-len(planner) // planner.accumulate)
         seeds, share = SEEDS, min(1.0, updates / of_run)
-        needed = math.ceil(LEAST_SHARE * of_run)
+        needed = float(math.ceil(LEAST_SHARE * of_run))
     unit: Literal["seconds", "updates"] = "seconds" if updates is None else "updates"
     if share < LEAST_SHARE:
         return [Untried(name, "time", needed=needed, unit=unit) for name in names]
