@@ -133,9 +133,9 @@ def run_learning_trials(
     more = None
     if updates is None and len(runs) < MOST_SEEDS:
         # Three runs after one, whole ones after shorter ones, or as many as there may be.
-        of_run = (time.perf_counter() - started) / len(runs) / _SPARE
-        more = SEEDS * of_run if len(runs) < SEEDS else SEEDS * of_run / share
-        more = MOST_SEEDS * of_run if share == 1.0 else more
+        own_seed = (time.perf_counter() - started) / len(runs) / _SPARE
+        more = SEEDS * own_seed if len(runs) < SEEDS else SEEDS * own_seed / share
+        more = MOST_SEEDS * own_seed if share == 1.0 else more
     return [_learning_trial(place, runs, share, task, more) for place in range(1, len(strategies))]
 
 
