@@ -18,10 +18,10 @@ def comparison(facts: PlanFacts, unit: str = "tokens") -> Iterator[str]:
     Example:
         >>> import batchwright as bw
         >>> from batchwright.stats.plan_facts import plan_facts
-        >>> lengths = [1, 9] * 50
+        >>> lengths = [1, 9, 9, 9] * 40
         >>> facts = plan_facts(bw.plan(lengths, batch_size=10), lengths, batch_size=10)
         >>> list(comparison(facts))[-1]
-        'Yours: 10 batches, 44.4 % padding; planned, same tokens per update: 10, 0 %.'
+        'Yours: 16 batches, 22.2 % padding; planned, same tokens per update: 16, 0 %.'
     """
     if facts.measured is None:
         return

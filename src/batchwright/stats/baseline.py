@@ -15,7 +15,7 @@ SLOTS = 8
 """Batches of an update from which on it mixes as evenly as a plain shuffle, or nearly."""
 
 ROWS = 4
-"""Samples of a smaller batch, at least."""
+"""Samples of a smaller batch, about, at least."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
         (8, True)
     """
     layout, origin = plan.layout, plan.origin
-    samples = round(len(entries) / stats.num_steps)  # of an update
-    accumulate = min(SLOTS, samples // ROWS) // origin.world_size
+    slots = min(SLOTS, round(len(entries) / stats.num_steps / ROWS))
+    accumulate = slots // origin.world_size
     is_budgeted = isinstance(layout, Padded) and layout.budget is not None and not layout.shapes
     if not is_budgeted or entries.ndim == 2 or accumulate <= origin.accumulate:
         return None
