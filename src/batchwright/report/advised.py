@@ -79,6 +79,7 @@ def advised_report(found: Advised) -> Report:
         "The model",
         "Cost against length",
         "Memory against shape",
+        "Memory by part",
         "The machine",
     }
     known = [replace(each, is_folded=each.title in folded) for each in known]
@@ -358,4 +359,4 @@ def _model(model: ModelProfile) -> Iterator[Section]:
             {"part of the largest peak": name, "share": percent(share), "reduced by": cure or ""}
             for name, share, cure in memory.parts
         ]
-        yield Section(rows=parts, note=note)
+        yield Section("Memory by part", rows=parts, note=note)

@@ -83,7 +83,7 @@ def plan_report(view: PlanView) -> Report:
         Section(sentences=said),
         *beside,
         _coverage(facts),
-        *(replace(each, is_folded=bool(each.title)) for each in (*dial, *more, figures)),
+        *(replace(each, is_folded=True) for each in (*dial, *more, figures)),
     ]
     about = f"{number(file.num_batches)} batches of {plural(file.num_samples, 'sample')}: {layout}."
     return Report(f"Plan {name}", about, view.as_json(), sections, printed, head)
@@ -201,7 +201,8 @@ def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
     yield Section("Cost per rank and step", rows=[row], plots=plots, note=note)
     if costs.per_rank is not None and costs.world_size > 1:
         of_epoch = enumerate(map(number, costs.per_rank))
-        yield Section(rows=[{"rank": str(rank), "of the epoch": cost} for rank, cost in of_epoch])
+        rows = [{"rank": str(rank), "of the epoch": cost} for rank, cost in of_epoch]
+        yield Section("Cost per rank", rows=rows)
 
 
 def _coverage(facts: PlanFacts) -> Section:

@@ -144,7 +144,8 @@ def page(report: Report) -> str:
 
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["unbroken"], environment.filters["parted"] = _unbroken, _parted
+    for made in (_unbroken, _parted, _capital):
+        environment.filters[made.__name__.removeprefix("_")] = made
     return environment.from_string(template).render(
         title=all_printable(report.title),
         about=all_printable(report.about),
@@ -159,6 +160,11 @@ def page(report: Report) -> str:
 def _unbroken(text: str) -> str:
     """Keep numbers and their signs on one line."""
     return re.sub(r"(?<=\d) (?=[%×])", "\u00a0", text)
+
+
+def _capital(text: str) -> str:
+    """Write a sentence's first letter large, but leave names such as bf16 as they are."""
+    return f"{text[:1].upper()}{text[1:]}" if text.partition(" ")[0].isalpha() else text
 
 
 def _parted(text: str) -> tuple[str, str]:
