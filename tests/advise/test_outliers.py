@@ -61,6 +61,22 @@ def test_long_rows_are_cut_or_left_out_as_asked(oversize):
     )
 
 
+def test_rows_are_those_of_the_data_where_empty_ones_are_left_out():
+    lengths = np.insert(WITH_LONG, [3, 3, 100], 0)
+    profile = profile_data(lengths, empty="drop")
+    assert profile.num_samples == WITH_LONG.size
+    assert profile.outliers.longest_row == lengths.argmax()
+    assert 'empty="drop"' in snippet(advise(Evidence(profile)), profile)
+    assert profile_data(lengths, empty="one").num_samples == lengths.size
+    with pytest.raises(bw.errors.LengthsError, match="3 of 6,270 lengths are 0"):
+        profile_data(lengths)
+
+
+def test_long_rows_do_not_decide_the_tokens_of_an_update():
+    profile = profile_data(WITH_LONG, oversize="drop")
+    assert profile.step_tokens == pytest.approx(profile.batch_size * USUAL.mean(), rel=0.01)
+
+
 def test_rows_of_equal_length_beside_one_that_is_left_out_are_constant():
     values = [64] * 1_000 + [10**5]
     assert profile_data(values, oversize="drop").is_constant

@@ -225,6 +225,8 @@ def snippet(
         if not is_keras:
             samples = plural(data.batch_size, "sample")
             explained += f"# step_tokens: those of {samples}, {source}.\n"
+    settings = f", order=bw.{order}" if order else ""
+    settings += "" if data.empty == "error" else f', empty="{data.empty}"'
     shapes = "shapes=planner(0).layout.shapes" if used["batching"].startswith("Buckets(") else ""
     precision = used.get("precision", 'Precision("fp32")')
     return _TEMPLATES[framework].format(
@@ -234,7 +236,7 @@ def snippet(
         imports=imports,
         explained=explained,
         fetch=fetch,
-        order=f", order=bw.{order}" if order else "",
+        order=settings,
         step_tokens=tokens,
         epochs="EPOCHS" if epochs is None else epochs,
         precision=precision,

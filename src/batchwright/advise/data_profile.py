@@ -14,11 +14,11 @@ from batchwright.batching import Buckets, FixedSize, Packing, TokenBudget
 from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.budgets import Budgets, suggest
 from batchwright.errors import BudgetError, PlanError
-from batchwright.lengths import as_lengths, totals
+from batchwright.lengths import as_lengths, totals, without_empty
 from batchwright.planner import plan
 from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.lengths import Histogram, histogram
-from batchwright.typing import Batching, IntoLengths, LengthArray
+from batchwright.typing import Batching, Empty, IntArray, IntoLengths, LengthArray
 
 NUM_SHAPES = 8
 
@@ -72,6 +72,7 @@ class DataProfile:
     batch_size_is_given: bool
     step_tokens: int  # tokens of so many samples: an update of one plain batch
     outliers: Outliers | None  # None: no sample is longer than the budget
+    empty: Empty  # what becomes of empty samples; those to drop are left out of all figures
     efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
     dial: tuple[DialPosition, ...]  # the mixing dial, for updates of 8 batches
     histogram: Histogram  # of total lengths, outliers as they are: above `max_tokens`
@@ -139,6 +140,7 @@ def profile_data(
     max_tokens: int | None = None,
     batch_size: int | None = None,
     oversize: Policy | None = None,
+    empty: Empty = "error",
     unit: str = "tokens",
     seed: int = 0,
 ) -> DataProfile:
@@ -154,6 +156,7 @@ def profile_data(
         batch_size: Samples of a plain batch. None: as many as the budget holds of usual length.
         oversize: What becomes of samples longer than the budget: ``"truncate"`` or ``"drop"``.
             None: they are cut to it; of several columns, left out.
+        empty: What becomes of samples of length 0; see `Planner`.
         unit: What lengths count, for texts.
         seed: Of the random part.
 
@@ -169,10 +172,14 @@ def profile_data(
     started = time.perf_counter()
     if oversize is not None:
         check_choice("profile_data", "oversize", oversize, ("drop", "truncate"))
-    array = as_lengths(lengths, columns=True)
+    check_choice("profile_data", "empty", empty, ("error", "drop", "one"))
+    filled, gone = without_empty(lengths, empty)
+    array = as_lengths(filled, columns=True)
+    places = np.delete(np.arange(len(array)), gone)  # of samples in the data
+    array = array[places] if gone.size else array
     sizes = totals(array)
     budgets = suggest(sizes, batch_size=batch_size, max_tokens=max_tokens)
-    outliers = _outliers(sizes, budgets, oversize, has_columns=array.ndim == 2)
+    outliers = _outliers(sizes, budgets, oversize, places, has_columns=array.ndim == 2)
     kept = _kept(array, sizes, budgets.max_tokens, outliers)
     budget, rows = budgets.max_tokens, budgets.batch_size
     kinds: dict[str, tuple[Batching, int]] = {
@@ -205,8 +212,9 @@ def profile_data(
         is_given=max_tokens is not None,
         batch_size=rows,
         batch_size_is_given=batch_size is not None,
-        step_tokens=budgets.step_tokens,
+        step_tokens=suggest(kept, batch_size=rows, max_tokens=budget).step_tokens,
         outliers=outliers,
+        empty=empty,
         efficiency=efficiency,
         histogram=histogram(sizes),
         dial=dial,
@@ -222,7 +230,12 @@ def _small(share: float) -> str:
 
 
 def _outliers(
-    sizes: LengthArray, budgets: Budgets, oversize: Policy | None, *, has_columns: bool
+    sizes: LengthArray,
+    budgets: Budgets,
+    oversize: Policy | None,
+    places: IntArray,
+    *,
+    has_columns: bool,
 ) -> Outliers | None:
     """Say what becomes of samples that are longer than the budget."""
     if not budgets.num_longer:
@@ -235,7 +248,7 @@ def _outliers(
     return Outliers(
         num_samples=budgets.num_longer,
         share=budgets.share_longer,
-        longest_row=int(sizes.argmax()),
+        longest_row=int(places[sizes.argmax()]),
         oversize=oversize or ("drop" if has_columns else "truncate"),
         is_given=oversize is not None,
     )

@@ -131,6 +131,7 @@ def advise(
             max_tokens=max_tokens,
             batch_size=batch_size,
             oversize=oversize,
+            empty=reading.empty or "error",
             unit=reading.unit,
         )
         evidence = _of_source(source, reading, columns, how)
@@ -157,11 +158,9 @@ def _of_source(
     from batchwright.sources.columns import column_values
 
     lengths = reading.columns(source)
-    is_there = lengths.reshape(len(lengths), -1).all(axis=1)  # else left out: --empty drop
-    if not is_there.any():
-        raise LengthsError(f"{source}: all {len(lengths):,} rows are empty or missing.")
     with status("planning"):
-        data = profile(lengths[is_there])
+        data = profile(lengths)
+    is_there = lengths.reshape(len(lengths), -1).all(axis=1)  # else left out: --empty drop
     with status("timing products"):
         hardware = profile_hardware()
     with live_status() as watch:

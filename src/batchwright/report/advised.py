@@ -197,13 +197,13 @@ def _of_labels(labels: LabelProfile) -> str:
     return f"{said} How many are wrong is uncertain ({samples}): {noise.doubt}."
 
 
-def _of_duplicates(duplicates: Duplicates) -> str:
+def _of_duplicates(duplicates: Duplicates, unit: str) -> str:
     of = f"the {'' if duplicates.is_complete else 'first '}{number(duplicates.num_samples)}"
     if not duplicates.num_repeated:
         return f"Duplicates: none among {of} samples."
     said = f"Duplicates: {number(duplicates.num_repeated)} of {of} samples"
     if duplicates.token_share is not None:
-        said += f", {percent(duplicates.token_share)} of the tokens"
+        said += f", {percent(duplicates.token_share)} of the {unit}"
     said += f"; the most frequent occurs {number(duplicates.largest)} times."
     if duplicates.num_contradicting:
         said += (
@@ -268,7 +268,7 @@ def _samples(evidence: Evidence) -> Section:
     if evidence.labels is not None:
         said.append(_of_labels(evidence.labels))
     if evidence.duplicates is not None:
-        said.append(_of_duplicates(evidence.duplicates))
+        said.append(_of_duplicates(evidence.duplicates, evidence.data.unit))
     if groups is not None:
         draws = f"of draws at temperature {groups.temperature:g}"
         rows = [
@@ -276,7 +276,7 @@ def _samples(evidence: Evidence) -> Section:
                 "group": one_line(each.name),
                 "samples": number(each.num_samples),
                 "of samples": percent(each.share),
-                "of tokens": percent(each.token_share),
+                f"of {evidence.data.unit}": percent(each.token_share),
                 "mean length": number(each.mean_length),
                 draws: percent(each.tempered_share),
             }

@@ -372,7 +372,7 @@ def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> None:
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
         )
     shuffle = "length mix of updates (1: plain shuffle)"
-    _name_axes(axes, shuffle, "efficiency (real ÷ padded tokens)")
+    _name_axes(axes, shuffle, "efficiency (real ÷ padded)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 

@@ -85,7 +85,7 @@ def packing(evidence: Evidence) -> Advice:
         )
     if on_cpu and gain.ratio < least:
         short = f"padding {planned} → {packed}, which dense masks on a CPU cost again"
-        why += f" {gain.ratio:.2f} times the share of real tokens does not make up for that."
+        why += f" {gain.ratio:.2f} times the share of real {data.unit} does not make up for that."
         return says("do not use", short, why)
     why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
     return says(

@@ -41,7 +41,7 @@ def padding(data: DataProfile, kind: str) -> str:
 def denser(data: DataProfile, kind: str, other: str) -> Gain:
     """Return how many times as many of the computed tokens are real."""
     ratio = data.efficiency[kind] / data.efficiency[other]
-    return Gain(ratio, None, None, "the share of real tokens", "computed from the plan")
+    return Gain(ratio, None, None, f"the share of real {data.unit}", "computed from the plan")
 
 
 def sooner(trial: LearningTrial) -> str:
