@@ -105,6 +105,16 @@ def test_the_batch_size_of_the_command_is_the_baseline():
     assert "another comparison (other max_tokens, step_tokens, batch_size" in err
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_advice_on_a_task_takes_a_batch_size_too():
+    write("task.py")
+    done = invoke("advise", "task.py", "--updates", "4", "--batch-size", "24", "--json")
+    assert done.exit_code == 0, done.stderr
+    data = json.loads(done.stdout)["data"]
+    assert (data["batch_size"], data["batch_size_is_given"]) == (24, True)
+
+
 def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
     from batchwright.cli.compare import _chosen
 
