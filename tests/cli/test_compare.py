@@ -12,6 +12,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
+from batchwright.compare.comparison import SHARED
 from benchmarks.template_gain import seen
 from tests.cli.command import SOURCE, invoke
 from tests.patience import PATIENCE
@@ -178,13 +179,17 @@ def test_results_are_shown_again_and_seeds_are_added(here):
 
 
 @pytest.mark.slow
-def test_a_result_of_something_else_is_not_overwritten(here):
+def test_a_result_of_something_else_is_not_overwritten(here, monkeypatch):
     write("task.py")
     assert run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")[0] == 0
     kept = Path("r.json").read_bytes()
     code, out, err = run("task.py", "--quick", "--strategies", "planned", "-o", "r.json")
     assert (code, out) == (2, "")
     assert "r.json holds the result of another comparison (other strategies)" in err
+    monkeypatch.setenv(SHARED, "0")
+    code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
+    assert (code, "(other shared_process)" in err) == (2, True)
+    monkeypatch.setenv(SHARED, "1")
     write("task.py", TASK + "\n# changed")
     code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
     assert (code, "other task_sha256" in err) == (2, True)
