@@ -15,11 +15,14 @@ from torch.nn.functional import cross_entropy  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 
 from batchwright.advise import (  # noqa: E402
+    Hardware,
+    Range,
     advise,
     configuration,
     examine_task,
     headline,
     price_trials,
+    task_evidence,
 )
 from batchwright.advise.machine import profile_model  # noqa: E402
 from batchwright.advise.task_evidence import SECONDS, SHARE  # noqa: E402
@@ -31,6 +34,17 @@ from tests.work_clock import install  # noqa: E402
 
 UPDATE = 5.0
 """Seconds that no update of these tasks takes, in work."""
+
+
+MACHINE = Hardware("cpu", "a processor", 2**36, 2, {"bf16": {512: Range(1.2, 1.4)}})
+
+SLOW = Hardware("cpu", "a processor", 2**36, 2, {"bf16": {512: Range(0.05, 0.1)}})
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine whose bf16 is worth a trial."""
+    monkeypatch.setattr(task_evidence, "profile_hardware", lambda: MACHINE)
 
 
 @pytest.fixture
@@ -45,6 +59,7 @@ def found():
     events = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         install(monkeypatch)
+        monkeypatch.setattr(task_evidence, "profile_hardware", lambda: MACHINE)
         found = examine_task(
             task,
             seconds=300.0,
@@ -90,7 +105,7 @@ def test_the_model_is_looked_at(found):
 
 
 @pytest.mark.slow
-def test_samples_that_are_equally_long_want_no_batching_of_ours(clock):
+def test_samples_that_are_equally_long_want_no_batching_of_ours(clock, monkeypatch):
     samples = [
         {"tokens": torch.ones(8, dtype=torch.long), "labels": each % 2} for each in range(64)
     ]
@@ -100,6 +115,11 @@ def test_samples_that_are_equally_long_want_no_batching_of_ours(clock):
     for technique in ("dynamic batching", "packing", "static shapes"):
         assert given[technique].verdict == "do not use"
     assert set(found.evidence.trials) == {"plain", "plain+bf16"}
+    monkeypatch.setattr(task_evidence, "profile_hardware", lambda: SLOW)
+    slow = examine_task(task, updates=8)
+    assert set(slow.evidence.trials) == {"plain"}
+    given = {each.technique: each for each in advise(slow.evidence)}
+    assert given["mixed precision"].verdict == "do not use"
     assert configuration(list(given.values())).startswith("plain")
 
 

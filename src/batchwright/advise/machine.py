@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -27,9 +28,12 @@ WIDTHS: tuple[int, ...] = (128, 512, 2_048)
 """Rows and columns of the matrix products that are timed; the widest on a GPU only."""
 
 _REPETITIONS = 6
+_FEWEST = 3  # where they take longer than so many seconds
+_SECONDS = 1.0
 _ROUNDS = 3  # of a repetition
 _AGREE = 2.0  # the largest of its measurements over the smallest, of a figure that is shown
 _DISTINCT = 1.05  # and how far all of them are from 1
+_SLOW = 0.5  # below it they agree on what matters
 _LENGTHS = 4
 _SHAPES = 5
 
@@ -47,7 +51,7 @@ class Range:
 
     def __str__(self) -> str:
         """Return it as ``"1.4 – 2.1 ×"``."""
-        low, high = f"{self.low:.1f}", f"{self.high:.1f}"
+        low, high = (f"{each:.2g}" if each < 1 else f"{each:.1f}" for each in (self.low, self.high))
         return f"{low} ×" if low == high else f"{low} – {high} ×"
 
 
@@ -64,6 +68,21 @@ class Hardware:
     memory_bytes: int | None  # of the device. None: unknown
     cores: int | None  # of the CPU
     speed_over_fp32: dict[str, dict[int, Range]] = field(default_factory=dict)
+
+    @property
+    def worth_trying(self) -> list[str]:
+        """The types that may be faster than fp32: whose widest products are not known to be slower.
+
+        Example:
+            >>> Hardware("cpu", "", None, 2, {"bf16": {512: Range(0.1, 0.2)}}).worth_trying
+            []
+        """
+        widest = _widths(self.device)[-1]
+        return [
+            name
+            for name, ratios in self.speed_over_fp32.items()
+            if widest not in ratios or any(each.high >= 1 for each in ratios.values())
+        ]
 
 
 @dataclass(frozen=True)
@@ -110,17 +129,21 @@ def profile_hardware() -> Hardware | None:
         return None
     memory: int | None = None
     types = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    device, widths = torch.device("cpu"), WIDTHS[:2]
+    device = torch.device("cpu")
     name = platform.processor() or platform.machine()
     if torch.cuda.is_available():
-        device, widths = torch.device("cuda"), WIDTHS
+        device = torch.device("cuda")
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, int(properties.total_memory)
         types["fp16"] = torch.float16
     elif hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    speeds = _speeds(device, widths, types)
+    speeds = _speeds(device, _widths(device.type), types)
     return Hardware(device.type, name, memory, os.cpu_count(), speeds)
+
+
+def _widths(device: str) -> tuple[int, ...]:
+    return WIDTHS[:2] if device == "cpu" else WIDTHS
 
 
 def _speeds(
@@ -144,15 +167,18 @@ def _speeds(
     for matrix in singles.values():  # what is done once
         for dtype in types.values():
             seconds_of(matrix.to(dtype))
-    for _ in range(_REPETITIONS):
+    started = time.perf_counter()
+    for repetition in range(_REPETITIONS):
+        if repetition >= _FEWEST and time.perf_counter() - started > _SECONDS:
+            break
         for width, single in singles.items():
             operands = {each: single.to(dtype) for each, dtype in types.items()}
-            spent = dict.fromkeys(types, 0.0)
+            least = dict.fromkeys(types, math.inf)  # of rounds: others may have been interrupted
             for _ in range(_ROUNDS):
                 for each, matrix in operands.items():
-                    spent[each] += seconds_of(matrix)
+                    least[each] = min(least[each], seconds_of(matrix))
             for each in others:
-                found[each, width].append(spent["fp32"] / spent[each])
+                found[each, width].append(least["fp32"] / least[each])
     ranges = {place: agreeing(ratios) for place, ratios in found.items()}
     return {
         each: {w: known for w in widths if (known := ranges[each, w]) is not None}
@@ -169,7 +195,8 @@ def agreeing(ratios: Sequence[float]) -> Range | None:
     """
     low, high = min(ratios), max(ratios)
     is_clear = low >= _DISTINCT or high <= 1 / _DISTINCT
-    return Range(low, high) if is_clear and high <= _AGREE * low else None
+    agree = high <= _AGREE * low or high <= _SLOW
+    return Range(low, high) if is_clear and agree else None
 
 
 def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0) -> ModelProfile:

@@ -151,7 +151,7 @@ def examine_task(
     to_look = _LOOKED_AT * price.batch_seconds
     model = look() if to_look <= _LOOK * limit else None
     kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
-    precisions = [] if hardware is None else hardware.speed_over_fp32
+    precisions = [] if hardware is None else hardware.worth_trying
     names = [*kinds, *(f"{kinds[-1]}+{each}" for each in precisions)]
     fixed = spent()
     speeds = run_trials(

@@ -43,6 +43,10 @@ def mixed_precision(evidence: Evidence) -> Advice:
     if evidence.hardware is None:
         why = "Without torch, this machine cannot be measured."
         return says("cannot tell", "not measured: no torch", why, _HALF_PRECISION_GAIN)
+    if evidence.hardware.speed_over_fp32 and not evidence.hardware.worth_trying:
+        slow = listed(list(evidence.hardware.speed_over_fp32))
+        why = f"{_of_products(evidence.hardware)}No model gains speed from that."
+        return says("do not use", f"this machine is slower in {slow}", why)
     return says(
         "cannot tell",
         "not tried on your model",
