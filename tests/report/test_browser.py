@@ -165,6 +165,11 @@ def test_the_button_copies_the_code(pages, browser, has_clipboard):
     code = tab.locator("header code").inner_text()
     tab.get_by_role("button", name="Copy").first.click()
     tab.get_by_role("button", name="Copied").wait_for()
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Shift+Tab")
+    ring = "getComputedStyle(document.activeElement).outlineStyle"
+    assert tab.evaluate("document.activeElement.tagName") == "BUTTON"
+    assert tab.evaluate(ring) == "solid"
     other = context.new_page()
     other.set_content("<textarea></textarea>")
     other.locator("textarea").press("ControlOrMeta+V")

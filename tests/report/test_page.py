@@ -35,3 +35,11 @@ def test_a_plan_with_a_strange_name_makes_a_page():
     assert reader.tags.count("b") == 0
     assert "Plan <b>&.plan" in reader.text
     assert facts_of(html) == json.loads(json.dumps(view.as_json()))
+
+
+def test_what_says_nothing_is_not_drawn():
+    lengths = np.full(64, 7)
+    html = page(plan_report(PlanView(inspected_facts(bw.plan(lengths, max_tokens=70), lengths))))
+    assert "svg" not in read(html).tags
+    assert 'class="track"' not in html
+    assert "Coverage" not in html

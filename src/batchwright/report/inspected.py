@@ -29,6 +29,7 @@ from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 from batchwright.stats.shapes import ShapeStats, StepCosts
 
+_ALIKE = 2  # different costs of steps; only of more they are plotted
 SMALL = 0.8  # batches that fill less of the budget were not to be as few as possible
 
 
@@ -195,7 +196,8 @@ def _costs(costs: StepCosts, unit: str) -> Iterator[Section]:
         row["waiting"] = percent(costs.waiting)
         note += " Waiting: for the slowest rank, if time follows padded tokens."
     plot = partial(band, "Cost per step", costs.curve, up=f"padded {unit} a rank")
-    plots = [plot] if costs.num_steps > 1 else []
+    # Where all steps are alike, one may be a short one.
+    plots = [plot] if len({*costs.curve.least, *costs.curve.most}) > _ALIKE else []
     if plots:
         note += " Plotted: the mean, and the least to the most of ranks and steps."
     yield Section("Cost per rank and step", rows=[row], plots=plots, note=note)

@@ -146,7 +146,7 @@ def _rendered(make: Callable[[], Figure], kind: str, *, extra: str) -> bytes:
     return content.getvalue()
 
 
-def _figure(title: str, draw: Callable[[Axes], None], inches: tuple[float, float]) -> Figure:
+def _figure(title: str, draw: Callable[[Axes], object], inches: tuple[float, float]) -> Figure:
     """Draw on axes whose title, grid and ticks are grey."""
     from matplotlib.figure import Figure
 
@@ -164,21 +164,26 @@ def _figure(title: str, draw: Callable[[Axes], None], inches: tuple[float, float
     return figure
 
 
-def _plot(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, P], str]:
-    """Make a function that draws on axes one of a title that returns SVG."""
+def _plot(draw: Callable[Concatenate[Axes, P], str]) -> Callable[Concatenate[str, P], str]:
+    """Make a function that draws on axes, and says what, one of a title that returns SVG."""
 
     @wraps(draw)
     def plot(title: str, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        def make() -> Figure:
-            return _figure(title, lambda axes: draw(axes, *args, **kwargs), (_WIDTH, _HEIGHT))
+        said: list[str] = []
 
-        return _inline(_rendered(make, "svg", extra="report").decode(), title)
+        def make() -> Figure:
+            return _figure(
+                title, lambda axes: said.append(draw(axes, *args, **kwargs)), (_WIDTH, _HEIGHT)
+            )
+
+        svg = _rendered(make, "svg", extra="report").decode()
+        return _inline(svg, title, f"{title}: {said[0]}")
 
     return plot
 
 
 @_plot
-def curves(axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: str) -> None:
+def curves(axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: str) -> str:
     """Draw lines, all of one name in one colour."""
     named: dict[str, Artist] = {}
     for colour, (name, several) in zip(cycle(COLOURS), lines.items(), strict=False):
@@ -189,6 +194,7 @@ def curves(axes: Axes, lines: Mapping[str, Sequence[Curve]], across: str, up: st
     axes.locator_params(axis="x", integer=all(isinstance(x, int) for x in places))
     _name_axes(axes, across, up)
     _add_legend(axes, named)
+    return f"{up} against {across}, of {', '.join(named)}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +218,7 @@ def runs(
     *,
     skipped: int = 0,
     saved: Saved | None = None,
-) -> None:
+) -> str:
     """Draw the mean of the runs of each name, and a band from the least to the most of them.
 
     The first `skipped` heights may lie outside, so that later differences are seen.
@@ -235,6 +241,8 @@ def runs(
     if saved is not None:
         _draw_saved(axes, saved)
     _add_legend(axes, named)
+    said = f"{up} against {across}, of {', '.join(named)}"
+    return said if saved is None or not saved.text else f"{said}; {saved.text}"
 
 
 def _draw_saved(axes: Axes, saved: Saved) -> None:
@@ -292,7 +300,7 @@ def steps(
     *,
     across: str,
     tail: Tail | None = None,
-) -> None:
+) -> str:
     """Draw a histogram on a logarithmic axis; the bars of a tail are too low, so it has dots."""
     # Bins of whole numbers are not equally wide: what counts is samples per step of the axis.
     heights = np.asarray(counts) / np.diff(np.log(edges))
@@ -311,6 +319,8 @@ def steps(
         axes.set_ylim(0, 1.22 * top)
     _name_axes(axes, across, "samples")
     axes.set_yticks([])
+    said = f"samples of {edges[0]:,} to {edges[-1] - 1:,} {across}"
+    return said if tail is None else f"{said}; {tail.label}"
 
 
 @_plot
@@ -321,7 +331,7 @@ def dots(
     across: str,
     up: str,
     beside: Sequence[Dot] = (),
-) -> None:
+) -> str:
     """Draw a dot for each place, its area as what is counted there, on logarithmic axes.
 
     The axes have room for the dots of plots `beside` it, so that they can be compared.
@@ -335,18 +345,20 @@ def dots(
     axes.set_xlim(*_with_room(every[:, 0]))
     axes.set_ylim(*_with_room(every[:, 1]))
     _name_axes(axes, across, up)
+    return f"{up} against {across}"
 
 
 @_plot
-def band(axes: Axes, costs: CostCurve, *, up: str) -> None:
+def band(axes: Axes, costs: CostCurve, *, up: str) -> str:
     """Draw the mean cost of steps between the least and the most."""
     axes.fill_between(costs.step, costs.least, costs.most, color=BLUE, alpha=0.3, linewidth=0)
     axes.plot(costs.step, costs.mean, color=BLUE, linewidth=1.4)
     axes.set_ylim(0, max(costs.most) * 1.1)
     _name_axes(axes, "step", up)
+    return f"{up} in each step, from {min(costs.least):,} to {max(costs.most):,}"
 
 
-def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> None:
+def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> str:
     """Draw a point for each position of the dial; labels are on the right, from top to bottom."""
     from matplotlib.ticker import PercentFormatter
 
@@ -374,6 +386,9 @@ def _draw_dial(axes: Axes, dial: Sequence[DialPosition]) -> None:
     shuffle = "length mix of updates (1: plain shuffle)"
     _name_axes(axes, shuffle, "efficiency (real ÷ padded)")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return (
+        f"efficiency against length mix, of mixing {', '.join(str(each.mixing) for each in dial)}"
+    )
 
 
 dial_points = _plot(_draw_dial)
@@ -401,8 +416,8 @@ def _with_room(values: FloatArray) -> tuple[float, float]:
     return float(low / more), float(high * more)
 
 
-def _inline(svg: str, title: str) -> str:
-    """Make an SVG file a part of a page: no prologue, unique names, a label, the page's grey."""
+def _inline(svg: str, title: str, said: str) -> str:
+    """Make an SVG file a part of a page: no prologue, unique names, a label, the page's colours."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     words = re.sub(r"[^a-z0-9]+", "-", title.lower())[:_WIDEST_LABEL]
@@ -416,5 +431,5 @@ def _inline(svg: str, title: str) -> str:
         return named
 
     body = re.sub(r"<[^>]*>", renamed, body)
-    label = escape(printable(title), quote=True)
+    label = escape(printable(said), quote=True)
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
