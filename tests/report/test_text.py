@@ -28,7 +28,7 @@ def text_of(facts, *, width=80, named=None, **options):
 
 def rows_of(text):
     """Read the figures back: label → the words after it."""
-    after = text[text.index("\nPlan") :].split("\n\n")[0].splitlines()[3:]
+    after = text[text.index("\nPlan") :].split("\n\n")[0].splitlines()[2:]
     return {line[:16].strip(): line[16:].split() for line in after if line[:1].strip()}
 
 

@@ -74,7 +74,8 @@ def plan_report(view: PlanView) -> Report:
     # The last line of a terminal is where the eye is.
     if measured is None or inspected is not None:
         head = Head(steps[0], "What to do first:", picture=_waste(facts, unit))
-        printed = [*beside[1:], *dial, figures, Section(sentences=[*steps[1:], *said])]
+        bare = replace(figures, sentences=[])  # `about` says it
+        printed = [*beside[1:], *dial, bare, Section(sentences=[*steps[1:], *said])]
     else:
         said = [*of_samples(facts, unit), *conflict(facts), *said]
         plan = Section(code=[view.code]) if view.code else Section(sentences=[layout])
