@@ -186,5 +186,6 @@ def test_where_the_model_is_true_its_rate_is_found(num_classes, rate, exponent):
     stated = certain**exponent
     estimate = noise_rate(stated / stated.sum(axis=1, keepdims=True), labels)
     assert estimate.rate == pytest.approx(rate, abs=0.012)
-    assert estimate.high - estimate.low < 0.04
+    assert estimate.low <= rate <= estimate.high
+    assert estimate.high - estimate.low < 0.17  # some of these teachers are never sure
     assert estimate.disagreement > rate + 0.025  # counting alone is off

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchwright.advise.noise_sources import NoiseSource, from_duplicates
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths, totals
 from batchwright.typing import Field, IntArray, IntoLengths, Sample
@@ -39,6 +40,7 @@ class Duplicates:
     num_contradicting: int | None  # labels that are certainly wrong. None: without labels
     contradicting_share: float | None  # the same, of all samples
     is_complete: bool  # whether all samples were compared. If not, all figures are lower bounds
+    noise: NoiseSource | None = None  # label noise, if equal samples were labelled one by one
 
 
 def profile_duplicates(
@@ -81,7 +83,7 @@ def profile_duplicates(
     codes = _codes(samples, labels, seconds)
     compared = codes.size
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    token_share = contradicting = None
+    token_share = contradicting = noise = None
     if sizes is not None:  # equal samples are equally long, whichever of them stays
         kept = int(sizes[first].sum(dtype=np.int64))
         token_share = 1 - kept / int(sizes[:compared].sum(dtype=np.int64))
@@ -90,6 +92,7 @@ def profile_duplicates(
         most = np.zeros(counts.size, dtype=np.int64)  # how often the most frequent label occurs
         np.maximum.at(most, pairs[0], times)
         contradicting = int(compared - most.sum())
+        noise = from_duplicates(codes, classes[:compared], int(classes.max()) + 1)
     return Duplicates(
         num_samples=compared,
         num_distinct=counts.size,
@@ -100,6 +103,7 @@ def profile_duplicates(
         num_contradicting=contradicting,
         contradicting_share=None if contradicting is None else contradicting / compared,
         is_complete=compared == size,
+        noise=noise,
     )
 
 

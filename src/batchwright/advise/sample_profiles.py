@@ -1,6 +1,6 @@
 """What is known of samples beyond their lengths: labels, groups and duplicates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
@@ -19,6 +19,7 @@ from batchwright.advise.noise_estimate import (
     NoiseEstimate,
     estimate_noise,
 )
+from batchwright.advise.noise_sources import NoiseSource
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.lengths import as_lengths, totals
 from batchwright.order import Mixture
@@ -112,13 +113,15 @@ def profile_samples(
     found = SampleProfiles(labels=None, duplicates=None, groups=None)
     if groups is not None:
         found["groups"] = profile_groups(groups, sizes)
-    if labels is not None:
-        watch("looking at labels", 0.0)
-        found["labels"] = profile_labels(labels, features=features, seed=seed)
     if samples is not None:
         watch("looking for duplicates", 0.0)
         with suppress(LengthsError):  # all else was checked
             found["duplicates"] = profile_duplicates(samples, lengths=sizes, labels=labels)
+    if labels is not None:
+        watch("looking at labels", 0.0)
+        equal = found["duplicates"] and found["duplicates"].noise
+        sources = [equal] if equal else []
+        found["labels"] = profile_labels(labels, features=features, sources=sources, seed=seed)
     return found
 
 
@@ -126,6 +129,7 @@ def profile_labels(
     labels: Column,
     *,
     features: Column = None,
+    sources: Sequence[NoiseSource] = (),
     seed: int = 0,
 ) -> LabelProfile:
     """Count classes, and estimate how many labels are wrong.
@@ -135,7 +139,8 @@ def profile_labels(
     Args:
         labels: [n], the class of each sample: integers or names.
         features: Numbers of each sample, float[n, ...], or n texts, or a function that returns
-            them. None: label noise is not estimated.
+            them. None: label noise is estimated from the other sources only.
+        sources: What else is known of label noise: `Duplicates.noise` of `profile_duplicates`.
         seed: Of the random part that noise is estimated from.
 
     Raises:
@@ -169,16 +174,19 @@ def profile_labels(
     noise, unknown = None, ""
     if num_classes < 2:
         unknown = "there is one class only"
-    elif features is None:
-        unknown = "no features or texts were given to predict labels from"
-    elif size < FEWEST_SAMPLES:
-        unknown = f"{size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
     else:
+        if features is None:
+            unknown = "no features or texts were given to predict labels from"
+        elif size < FEWEST_SAMPLES:
+            unknown = f"{size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
+        given = None if unknown else features() if callable(features) else features
         try:
-            given = features() if callable(features) else features
-            noise = estimate_noise(given, codes, num_classes, seed=seed)
+            noise = estimate_noise(codes, num_classes, features=given, others=sources, seed=seed)
         except MissingExtraError as error:
             unknown = str(error).rstrip(".")
+            noise = estimate_noise(codes, num_classes, others=sources, seed=seed)
+        if noise is not None and unknown and not noise.is_trusted:
+            noise = None
     return LabelProfile(
         num_samples=size,
         num_classes=num_classes,
@@ -187,7 +195,7 @@ def profile_labels(
         imbalance=float(counts.max() / counts.min()),
         effective_classes=_effective_number(counts / size),
         noise=noise,
-        noise_unknown=unknown,
+        noise_unknown="" if noise else unknown,
     )
 
 

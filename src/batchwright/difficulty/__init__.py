@@ -6,10 +6,11 @@ which also estimates how many labels are wrong. From training: `Dynamics`. `perc
 """
 
 from batchwright.difficulty.dynamics import Dynamics
+from batchwright.difficulty.noise import NoiseRate, noise_rate
 from batchwright.difficulty.samples import compression, length, rarity, word_counts
 from batchwright.difficulty.scores import combined, percentiles
 from batchwright.difficulty.scoring import score
-from batchwright.difficulty.teachers import NoiseRate, OutOfFold, noise_rate, out_of_fold
+from batchwright.difficulty.teachers import OutOfFold, out_of_fold
 
 __all__ = [
     "Dynamics",

@@ -8,13 +8,8 @@ import numpy.typing as npt
 
 from batchwright._checks import whole_number
 from batchwright._random import generator, shuffled
-from batchwright.difficulty.scores import (
-    SMALLEST,
-    as_array,
-    as_labels,
-    as_probabilities,
-    check_classes,
-)
+from batchwright.difficulty.noise import noise_rate
+from batchwright.difficulty.scores import SMALLEST, as_array, as_labels
 from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
@@ -23,14 +18,6 @@ _RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 
 _CLIP = 5.0
 """Standard deviations at which a feature is cut off: rare pixels, outliers."""
-
-_EXPONENTS = np.geomspace(0.25, 128, 55)
-_RATES = np.linspace(0, 1, 401)
-_LOGIT = 12.0
-_BINS = 400
-_ANCHOR_SHARE = 0.1
-_ANCHOR_CERTAINTY = 0.99
-_CHI_SQUARE_95 = 3.841  # the 95 % quantile with one degree of freedom
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +30,7 @@ class OutOfFold:
         probabilities: float64[n, k], of the classes.
         classes: integer[k], the values that the labels have, sorted.
         noise_rate: Estimated share of wrong labels; see `noise_rate`.
-        noise_interval: Its 95 % interval, which covers chance, not a model that does not fit.
+        noise_interval: Its 95 % interval.
         disagreement: Share of labels that are not `predicted`: noise and the teacher's errors.
     """
 
@@ -56,25 +43,8 @@ class OutOfFold:
     disagreement: float
 
 
-@dataclass(frozen=True)
-class NoiseRate:
-    """What share of labels is wrong.
-
-    Attributes:
-        rate: The estimate.
-        low: Lower end of the 95 % interval, which covers chance, not a model that does not fit.
-        high: Its upper end.
-        disagreement: Share of labels that are not the teacher's first choice: noise and its errors.
-    """
-
-    rate: float
-    low: float
-    high: float
-    disagreement: float
-
-
 def out_of_fold(
-    features: npt.ArrayLike, labels: npt.ArrayLike, *, folds: int = 5, seed: int = 0
+    labels: npt.ArrayLike, features: npt.ArrayLike, *, folds: int = 5, seed: int = 0
 ) -> OutOfFold:
     """Score each sample by the loss of a teacher that was trained on the other folds.
 
@@ -83,8 +53,9 @@ def out_of_fold(
     the least loss out of fold. Of another teacher, pass the probabilities to `noise_rate`.
 
     Args:
-        features: float[n, d].
-        labels: integer[n].
+        labels: integer[n], the class of each sample, as in `profile_labels`. The other way round,
+            ``out_of_fold(features, labels)``, is understood too.
+        features: float[n, ...], numbers of each sample.
         folds: How many parts; the teacher is trained on all but one of them.
         seed: Determines which samples share a fold.
 
@@ -102,22 +73,25 @@ def out_of_fold(
         >>> features = rng.normal(size=(400, 2)) + 4 * truth[:, None]
         >>> labels = truth.copy()
         >>> labels[:40] = 1  # a tenth is wrong
-        >>> result = out_of_fold(features, labels)
+        >>> result = out_of_fold(labels, features)
         >>> bool(result.loss[:40].min() > result.loss[40:].mean()), round(result.noise_rate, 1)
         (True, 0.1)
     """
-    size = as_array(labels, "labels").size
-    classes, codes = np.unique(as_labels(labels, size), return_inverse=True)
+    given, rows = as_array(labels, "labels"), as_array(features, "features")
+    if given.ndim > 1 and rows.ndim == 1:
+        given, rows = rows, given
+    size = given.size
+    classes, codes = np.unique(as_labels(given, size), return_inverse=True)
     codes = codes.astype(np.int64)
     if classes.size < 2:
         raise LengthsError(f"labels hold {classes.size} class, expected at least 2.")
     whole_number("out_of_fold", "folds", folds, least=2, most=size, error=LengthsError)
-    rows = as_array(features, "features")
-    if rows.ndim != 2 or len(rows) != size or not rows.size or rows.dtype.kind not in "buif":
+    if rows.ndim < 2 or len(rows) != size or not rows.size or rows.dtype.kind not in "buif":
         raise LengthsError(
-            f"features are {rows.dtype}{list(rows.shape)}, expected float[{size}, d]: a row per "
-            "label. Flatten images; of text, take embeddings."
+            f"features are {rows.dtype}{list(rows.shape)}, expected float[{size}, ...]: numbers "
+            "for each label. Of text, take embeddings."
         )
+    rows = rows.reshape(size, -1)
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         index = int(np.argmin(finite))
@@ -148,80 +122,6 @@ def out_of_fold(
         noise_interval=(estimate.low, estimate.high),
         disagreement=estimate.disagreement,
     )
-
-
-def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate:
-    """Estimate what share of labels is wrong, from 0 to 1 − 1/k.
-
-    A teacher's errors become fewer as its confidence rises, wrong labels do not: where the teacher
-    is sure, the remaining disagreement is label noise. The chance that a label agrees with the
-    teacher's first choice is modelled as ``(1 − ρ)·q + ρ·(1 − q)/(k − 1)``, where ρ is the noise
-    rate and ``q ∝ p^β`` the chance that the teacher is right: its probabilities to a power, because
-    a teacher of noisy labels is less sure than it should be. Both ρ and β are fitted by maximum
-    likelihood, with β such that a tenth of the samples are recognized with 99 % certainty.
-
-    The estimate assumes that labels can be predicted from the data, and that noise neither prefers
-    hard samples nor one wrong class: such noise may be missed, or come out a tenth too high.
-
-    Args:
-        probabilities: float[n, k], of teachers that were not trained on the sample.
-        labels: integer[n], classes from 0 to k - 1.
-
-    Raises:
-        LengthsError: The probabilities are not distributions, or labels do not fit.
-
-    Source:
-        Anchor points and the noise channel: Liu and Tao, 2014, arXiv:1411.7718; Patrini et al.,
-        2016, arXiv:1609.03683. Temperature scaling: Guo et al., 2017, arXiv:1706.04599.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> truth = rng.integers(0, 4, 2_000)
-        >>> teacher = np.full((2_000, 4), 0.02)
-        >>> teacher[np.arange(2_000), truth] = 0.94
-        >>> labels = np.where(rng.random(2_000) < 0.3, (truth + 1) % 4, truth)
-        >>> estimate = noise_rate(teacher, labels)
-        >>> bool(abs(estimate.rate - 0.3) < 0.03 and estimate.low < 0.3 < estimate.high)
-        True
-    """
-    p = as_probabilities(probabilities, "probabilities")
-    y = as_labels(labels, len(p))
-    check_classes(y, p.shape)
-    num_classes = p.shape[1]
-    agrees = p.argmax(axis=1) == y
-    odds = np.log(np.maximum(p, SMALLEST))
-    odds -= odds.max(axis=1, keepdims=True)
-    rates = _RATES[1 - 1 / num_classes > _RATES]
-    profile = np.full(rates.size, -np.inf)
-    for exponent in _EXPONENTS:
-        certainty = 1 / np.exp(exponent * odds).sum(axis=1)
-        anchors = np.quantile(certainty, 1 - _ANCHOR_SHARE)
-        if anchors >= _ANCHOR_CERTAINTY or exponent == _EXPONENTS[-1]:
-            likelihood = _log_likelihood(certainty, agrees, rates, num_classes)
-            profile = np.maximum(profile, likelihood)
-    best = int(profile.argmax())
-    inside = np.flatnonzero(2 * (profile[best] - profile) <= _CHI_SQUARE_95)
-    return NoiseRate(
-        rate=float(rates[best]),
-        low=float(rates[inside[0]]),
-        high=float(rates[inside[-1]]),
-        disagreement=float(1 - agrees.mean()),
-    )
-
-
-def _log_likelihood(
-    certainty: FloatArray, agrees: np.ndarray, rates: FloatArray, num_classes: int
-) -> FloatArray:
-    """Return float64[r], the log-likelihood of each rate, from a histogram over log-odds."""
-    odds = np.log(np.maximum(certainty, 1e-9) / np.maximum(1 - certainty, 1e-9))
-    scaled = (np.clip(odds, -_LOGIT, _LOGIT) + _LOGIT) / (2 * _LOGIT)
-    bins = np.rint(scaled * (_BINS - 1)).astype(np.int64)
-    q = 1 / (1 + np.exp(-np.linspace(-_LOGIT, _LOGIT, _BINS)))
-    agreement = np.outer(1 - rates, q) + np.outer(rates, 1 - q) / (num_classes - 1)
-    yes = np.bincount(bins[agrees], minlength=_BINS)
-    no = np.bincount(bins[~agrees], minlength=_BINS)
-    total: FloatArray = np.log(agreement) @ yes + np.log1p(-agreement) @ no
-    return total
 
 
 def _predicted(
