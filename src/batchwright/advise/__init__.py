@@ -14,6 +14,7 @@ from batchwright.advise.machine import (
     profile_model,
 )
 from batchwright.advise.noise_estimate import NoiseEstimate
+from batchwright.advise.noise_sources import NoiseSource
 from batchwright.advise.rules import RULES, advise
 from batchwright.advise.sample_profiles import (
     Group,
@@ -44,6 +45,7 @@ __all__ = [
     "LearningTrial",
     "ModelProfile",
     "NoiseEstimate",
+    "NoiseSource",
     "Outliers",
     "Price",
     "Range",

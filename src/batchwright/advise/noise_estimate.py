@@ -139,11 +139,11 @@ def from_probabilities(p: np.ndarray, labels: IntArray, *, name: str, of: str) -
         high=found.high,
         num_samples=labels.size,
         accuracy=1 - found.disagreement,
-        doubt=_doubt(found, majority, labels.size),
+        doubt=_doubt(found, majority, *p.shape),
     )
 
 
-def _doubt(found: NoiseRate, majority: float, size: int) -> str:
+def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> str:
     """Return why the estimate is not to be trusted; empty if it is."""
     accuracy = 1 - found.disagreement
     if accuracy - majority < _LEAST_GAIN * np.sqrt(majority * (1 - majority) / size):
@@ -157,7 +157,10 @@ def _doubt(found: NoiseRate, majority: float, size: int) -> str:
             f"a teacher predicts {1 - first:.0%} of the labels in its most confident third of the "
             "samples, so these features contain too little information"
         )
-    if second - first > PLATEAU or found.own_errors > _MOST_OWN_SHARE:
+    # The more labels are wrong, the less of the teacher's own errors is seen in the agreement.
+    room = 1 - found.rate * num_classes / (num_classes - 1)
+    fall = min(PLATEAU, max(PLATEAU * room, 2 * np.sqrt(6 * first * (1 - first) / size)))
+    if second - first > fall or found.own_errors > _MOST_OWN_SHARE:
         return (
             f"a teacher predicts {1 - first:.0%} of the labels in its most confident third of the "
             f"samples and {1 - second:.0%} in the second, so the estimate contains its own errors"

@@ -120,8 +120,8 @@ def _log_likelihood(
     # Groups of the same counts are computed once.
     order = np.lexsort((-times, owner))
     patterns: dict[tuple[int, ...], int] = {}
-    for counts in np.split(times[order], starts[1:]):
-        key = tuple(counts.tolist())
+    for part in np.split(times[order], starts[1:]):
+        key = tuple(part.tolist())
         patterns[key] = patterns.get(key, 0) + 1
     right, wrong = np.log1p(-rates), np.log(rates / (num_classes - 1))
     result = np.zeros(rates.size)

@@ -20,7 +20,7 @@ _FEWEST = 40
 """Samples that a class is estimated from; rarer ones are estimated together."""
 
 _SIGMAS = 2.0
-_OWN_SHARE = 0.15
+_OWN_SHARE = 0.2
 """The share of the teacher's own errors by which an estimate may be wrong. Like the other parts of
 the interval it was chosen on the data sets of `benchmarks.label_noise` that are for development."""
 
@@ -68,7 +68,7 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
       sure than it should be. Both ρ and β are fitted by maximum likelihood, with β such that a
       tenth of the samples are recognized with 99 % certainty.
 
-    The interval has four parts: chance; half of the difference of the two; a seventh of the
+    The interval has four parts: chance; half of the difference of the two; a fifth of the
     teacher's own errors; and, below, what the disagreement still fell from the second third of the
     samples to the first, for it might have fallen further (less of that where it fell little). It
     ends where disagreement does: a teacher that is right more often than not disagrees with as many
@@ -119,8 +119,8 @@ def noise_rate(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> NoiseRate
     fall = max(0.0, thirds[1] - surest)
     return NoiseRate(
         rate=float(rate),
-        low=float(max(0.0, rate - half - fall * min(1.0, fall / PLATEAU))),
-        high=float(min(rate + half, max(rate, most), 1.0)),
+        low=max(0.0, float(rate - half - fall * min(1.0, fall / PLATEAU))),
+        high=min(float(rate + half), max(float(rate), float(most)), 1.0),
         disagreement=disagreement,
         by_confidence=thirds,
         own_errors=float(own),

@@ -190,7 +190,7 @@ def _of_labels(labels: LabelProfile) -> str:
     noise = labels.noise
     if noise is None:
         return f"{said} How many are wrong is not known: {labels.noise_unknown}."
-    samples = f"estimated from {plural(noise.num_samples, 'sample')}"
+    samples = f"estimated from {noise.of}"
     if noise.is_trusted:
         between = f"{percent(noise.low)} to {percent(noise.high)}"
         return f"{said} Wrong: {percent(noise.rate)} ({between}), {samples}."

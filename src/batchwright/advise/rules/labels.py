@@ -38,9 +38,8 @@ def label_noise(evidence: Evidence) -> Advice:
         return _of_doubt(noise, contradicting, certain)
     between = f"{percent(noise.low)} to {percent(noise.high)}"
     why = (
-        f"About {percent(noise.rate)} of the labels are wrong ({between}), estimated on "
-        f"{noise.num_samples:,} samples by linear models that had not seen their labels."
-        f"{contradicting}"
+        f"About {percent(noise.rate)} of the labels are wrong ({between}), estimated from "
+        f"{noise.of}.{contradicting}"
     )
     short = f"about {percent(noise.rate)} of the labels are wrong"
     if certain > noise.high:
