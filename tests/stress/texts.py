@@ -16,12 +16,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 
 from batchwright.advise import (
     FRAMEWORKS,
     Advice,
+    DataProfile,
     Duplicates,
     Evidence,
     Gain,
@@ -40,6 +42,7 @@ from batchwright.advise import (
 )
 from batchwright.advise.machine import Memory, agreeing
 from batchwright.advise.trials import faster
+from batchwright.stats.dial import POSITIONS, DialPosition
 from tests.stress import profiles
 
 WORTH = 1.03
@@ -81,7 +84,7 @@ def random_evidence(seed: int, *, most: int = 2_000) -> Drawn:
         "batch_size": int(rng.integers(1, 65)),
     }
     chosen = {name: each for name, each in options.items() if maybe(0.4)}
-    data = profile_data(lengths, **chosen)
+    data = _data(rng, lengths, chosen)
     if not data.is_constant and maybe():
         worse, better = np.sort(rng.uniform(0.02, 1, 2))
         drawn = {
@@ -126,6 +129,19 @@ def random_evidence(seed: int, *, most: int = 2_000) -> Drawn:
         untried=untried,
     )
     return Drawn(seed, evidence)
+
+
+def _data(rng: np.random.Generator, lengths: np.ndarray, chosen: dict[str, int]) -> DataProfile:
+    """Profile lengths, most of them with a dial that is drawn, since planning one takes long."""
+    if rng.random() < 0.1:
+        return profile_data(lengths, **chosen)
+    dial = tuple(
+        DialPosition(mixing, 8, 80, float(rng.uniform(0.1, 1)), float(rng.lognormal(0, 1.5)))
+        for mixing in POSITIONS
+        if rng.random() < 0.9
+    )
+    with patch("batchwright.advise.data_profile.mixing_dial", return_value=dial):
+        return profile_data(lengths, **chosen)
 
 
 def _hardware(rng: np.random.Generator) -> Hardware:
@@ -263,16 +279,18 @@ def check_texts(drawn: Drawn) -> str:
 def contradictions(evidence: Evidence, advice: list[Advice]) -> Iterator[str]:
     """Yield what texts say that their figures do not."""
     json.dumps([asdict(each) for each in advice], allow_nan=False)
+    figures = np.array(list(_figures(evidence)))
     for each in advice:
-        for found in (_of_form, _of_verdict, _of_numbers, _of_phrases):
-            yield from (f"{each.technique}: {said}" for said in found(evidence, each))
+        for found in (_of_form(each), _of_verdict(each), _of_phrases(evidence, each)):
+            yield from (f"{each.technique}: {said}" for said in found)
+        yield from _of_numbers(each, figures)
     yield from _of_figures(evidence, {each.technique: each for each in advice})
-    yield from _of_headline(evidence, advice)
+    yield from _of_headline(evidence, advice, figures)
     for framework in FRAMEWORKS:
         yield from (f"{framework}: {said}" for said in _of_snippet(evidence, advice, framework))
 
 
-def _of_form(_: Evidence, advice: Advice) -> Iterator[str]:
+def _of_form(advice: Advice) -> Iterator[str]:
     if not advice.why.endswith(".") or ".." in advice.why:
         yield f"no sentence: {advice.why}"
     if not advice.short or advice.short.endswith(".") or len(advice.short) > 100:
@@ -288,7 +306,7 @@ def _of_form(_: Evidence, advice: Advice) -> Iterator[str]:
         yield f"settings of what is not used: {advice.settings}"
 
 
-def _of_verdict(_: Evidence, advice: Advice) -> Iterator[str]:
+def _of_verdict(advice: Advice) -> Iterator[str]:
     gain = advice.gain
     if gain is None:
         return
@@ -299,13 +317,12 @@ def _of_verdict(_: Evidence, advice: Advice) -> Iterator[str]:
         yield f"not used at {gain}"
 
 
-def _of_numbers(evidence: Evidence, advice: Advice) -> Iterator[str]:
+def _of_numbers(advice: Advice, figures: np.ndarray) -> Iterator[str]:
     allowed = CONSTANTS.get(advice.technique, set())
-    known = list(_figures(evidence))
     for text in (advice.why, advice.short, advice.untested):
         for said in _numbers(text):
-            if said.value not in allowed and not any(said.is_of(each) for each in known):
-                yield f"{said.text!r} is no figure: {text}"
+            if said.value not in allowed and not said.is_one_of(figures):
+                yield f"{advice.technique}: {said.text!r} is no figure: {text}"
 
 
 def _of_phrases(evidence: Evidence, advice: Advice) -> Iterator[str]:
@@ -339,7 +356,7 @@ def _of_figures(evidence: Evidence, given: dict[str, Advice]) -> Iterator[str]:
             yield f"padding {shown}, expected {expected}"
     places = {
         "dynamic batching": ("speed",) if dynamic.verdict == "use" else (),
-        "mixed precision": ("speed",) if evidence.hardware is not None else (),
+        "mixed precision": ("speed",) if given["mixed precision"].settings else (),
         "other tokens per update": ("half", "twice"),
         "curriculum": ("curriculum",),
         "a larger memory budget": ("model",),
@@ -357,7 +374,7 @@ def _of_figures(evidence: Evidence, given: dict[str, Advice]) -> Iterator[str]:
             yield f"{technique}: does not say what it needs: {text}"
 
 
-def _of_headline(evidence: Evidence, advice: list[Advice]) -> Iterator[str]:
+def _of_headline(evidence: Evidence, advice: list[Advice], figures: np.ndarray) -> Iterator[str]:
     first, used = headline(evidence, advice), [x for x in advice if x.verdict == "use"]
     if (first.verdict == "use") != bool(used):
         yield f"headline: {first.verdict} of {len(used)}"
@@ -379,9 +396,7 @@ def _of_headline(evidence: Evidence, advice: list[Advice]) -> Iterator[str]:
     if not re.fullmatch(r"[A-Z].*\.", first.text) or len(first.text) > 320:
         yield f"headline: no sentence: {first.text}"
     for said in _numbers(first.text):
-        if not any(
-            said.is_of(each) for each in [*_figures(evidence), len(used) - len(first.techniques)]
-        ):
+        if not said.is_one_of(np.append(figures, len(used) - len(first.techniques))):
             yield f"headline: {said.text!r} is no figure: {first.text}"
 
 
@@ -433,15 +448,15 @@ class Said:
     half: float  # of its last digit
     is_percent: bool
 
-    def is_of(self, figure: float) -> bool:
+    def is_one_of(self, figures: np.ndarray) -> bool:
         """Whether it is a figure, rounded."""
-        scales = (100,) if self.is_percent else (1, 2**-20)
         half = self.half * (1 + 1e-6) + 1e-9
-        # Bytes have two digits; large means none.
-        return any(
-            abs(figure * scale - self.value) <= max(half, 0.051 * self.value * (scale < 1))
-            for scale in scales
-        )
+        scale = 100 if self.is_percent else 1
+        is_figure = np.abs(scale * figures - self.value) <= half
+        # Mebibytes have two digits at least.
+        sizes = figures[figures >= 2**16] / 2**20
+        is_size = np.abs(sizes - self.value) <= max(half, 0.051 * self.value)
+        return bool(is_figure.any() or (is_size.any() and not self.is_percent))
 
 
 def _numbers(text: str) -> list[Said]:
