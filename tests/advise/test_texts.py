@@ -9,6 +9,7 @@ from batchwright.advise import (
     Evidence,
     Gain,
     Hardware,
+    LearningTrial,
     NoiseEstimate,
     Untried,
     advise,
@@ -103,7 +104,26 @@ def test_nothing_is_compared_with_itself(data):
     assert configuration(advice) == "plain"
     assert first.then == ""
     assert first.verdict == "do not use"
-    assert first.text.startswith("Nothing here is worth a change: planned batches: padding")
+    assert first.text.startswith("Nothing here is worth a change: in planned batches, padding")
+
+
+def test_what_is_open_is_no_reason_to_do_nothing(data):
+    slow = trials(trial("plain", 1.0), trial("planned", 0.9))
+    short = LearningTrial("curriculum", 0.7, 1, Gain(1.16, None, None, "as fast"), 1.1, 1.2, 0.0)
+    evidence = Evidence(data, CPU, slow, step_tokens=4_000, learning={"curriculum": short})
+    first = headline(evidence, advise(evidence))
+    assert first.verdict == "cannot tell"
+    assert "by length: 1.16 × as fast to the same metric in short runs" in first.text
+
+
+def test_several_gains_of_short_runs_are_told_apart(data):
+    fast = trials(trial("plain", 1.0), trial("planned", 2.0))
+    short = LearningTrial("x", 0.7, 3, Gain(1.5, 1.2, 1.9, "as fast"), 1.2, 1.9, 0.0)
+    learning = {"curriculum": short, "half": short}
+    evidence = Evidence(data, CPU, fast, step_tokens=4_000, learning=learning)
+    text = headline(evidence, advise(evidence)).text
+    assert "by length: 1.50 ×" in text
+    assert "2,000 instead of 4,000: 1.50 ×" in text
 
 
 def test_what_intervals_leave_open_is_not_decided(data):

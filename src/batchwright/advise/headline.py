@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchwright._format import listed, percent, plural
-from batchwright.advise.advice import Advice, Gain, Verdict, configuration
+from batchwright.advise.advice import WORTH, Advice, Gain, Verdict, configuration
 from batchwright.advise.evidence import Evidence
 
 MOST = 3
@@ -70,10 +70,10 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
         together = measured[0] if trial is None or len(measured) == 1 else trial.speed
         said.append(f"{times(together)} {together.of} on your task")
         gain = together
-    for each in named:
-        if each.technique in _OF_SPEED:
-            continue
-        if each.gain is not None and each.gain.origin == _MEASURED:
+    others = [each for each in named if each.technique not in _OF_SPEED]
+    is_one = sum(_may_gain(each) for each in others) == 1  # of several, each is named
+    for each in others:
+        if each.gain is not None and is_one and _may_gain(each):
             said.append(f"{times(each.gain)} {each.gain.of} in short runs")
         else:
             said.append(each.short)
@@ -83,23 +83,33 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
 def _of_nothing(evidence: Evidence, advice: Sequence[Advice]) -> tuple[str, Verdict]:
     """Say why nothing is advised, and whether that is because nothing is worth a change."""
     given = {each.technique: each for each in advice}
-    batching, precision = given["dynamic batching"], given["mixed precision"]
-    said = f"planned batches: {batching.short}"
-    if evidence.data.is_constant:
-        said = "all samples have the same length"
+    batching, precision, labels = (given[name] for name in (*_OF_SPEED, "self-paced"))
     if evidence.has_task and not evidence.trials:
         untried, need = evidence.untried.get("speed"), ""
         if untried is not None and untried.needed is not None:
             need = f", which need about {untried.needed:,.0f} {untried.unit}"
         return f"No advice on speed yet: there was no time for trials{need}.", "cannot tell"
-    if batching.verdict == "cannot tell":
-        return f"No clear gain: {said}, too close to tell.", "cannot tell"
-    if not evidence.trials:
-        return f"Lengths alone show nothing worth a change: {said}.", "do not use"
-    tried = f"; {precision.short}" if precision.gain and precision.gain.origin == _MEASURED else ""
-    if precision.verdict == "cannot tell" and tried:
-        return f"No clear gain: {said}{tried}, too close to tell.", "cannot tell"
-    return f"Nothing here is worth a change: {said}{tried}.", "do not use"
+    said = [batching.short.partition(":")[0]]
+    if evidence.data.is_constant:
+        said = ["all samples have the same length"]
+    elif "padding" in batching.short:
+        said = [f"in planned batches, {said[0]}"]
+    if precision.gain is not None and precision.gain.origin == _MEASURED:
+        said.append(precision.short)
+    unclear = [each for each in advice if each.verdict == "cannot tell" and _may_gain(each)]
+    said += [each.short for each in unclear if each.technique not in _OF_SPEED]
+    if labels.verdict == "cannot tell" and labels.settings:
+        unclear.append(labels)
+        said.append(labels.short)
+    if unclear or batching.verdict == "cannot tell":
+        return f"No clear gain yet: {'; '.join(said)}.", "cannot tell"
+    where = "Nothing here is" if evidence.trials else "Lengths alone show nothing"
+    return f"{where} worth a change: {'; '.join(said)}.", "do not use"
+
+
+def _may_gain(advice: Advice) -> bool:
+    gain = advice.gain
+    return gain is not None and gain.origin == _MEASURED and gain.ratio >= WORTH
 
 
 def _rests_on(evidence: Evidence) -> str:
