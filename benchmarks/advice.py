@@ -160,7 +160,7 @@ def table(rows: list[Facts]) -> Any:
     """Show them."""
     from rich.table import Table
 
-    from batchwright.report.compared import interval
+    from batchwright.compare.verdicts import interval
 
     shown = Table(title="time to plain's final metric, over plain's")
     for heading in ("", "advised", "its time", "best arm", "its time", "advised over best"):

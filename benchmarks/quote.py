@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from batchwright.compare.result_file import summarized
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
 from benchmarks.blocks.applications import advice, application, applications, headline
@@ -115,15 +116,26 @@ def main(arguments: list[str]) -> int:
 def _facts(name: str, results: Path) -> Facts | None:
     """Read what a block is filled from; None: it was not measured."""
     if name in {"applications", "headline"}:
-        files = {each: results / "applications" / f"{each}.json" for each in APPLICATIONS}
-        return {
-            each: json.loads(path.read_text(encoding="utf-8"))
-            for each, path in files.items()
-            if path.is_file()
-        }
+        return _comparisons(results)
     name = {"contrastive_plans": "contrastive"}.get(name, name)
     path = results / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if name == "advice":
+        facts["truth"] = _comparisons(results)
+    return summarized_anew(facts) if path.parent.name == "applications" else facts
+
+
+def _comparisons(results: Path) -> dict[str, Facts]:
+    """Read the comparisons of the applications that were measured."""
+    found = {each: _facts(f"applications/{each}", results) for each in APPLICATIONS}
+    return {each: facts for each, facts in found.items() if facts is not None}
+
+
+def summarized_anew(facts: Facts) -> Facts:
+    """Compute the summary of a comparison from its runs: files may be older than the figures."""
+    return {**facts, "summary": summarized(facts)}
 
 
 if __name__ == "__main__":

@@ -4,46 +4,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from batchwright.report.compared import DENSE, arrival, interval, sentences
+from batchwright.compare.verdicts import DENSE, arrival, interval, sentences
 from benchmarks.blocks.markdown import made, source, table
 
 Facts = Mapping[str, Any]
 
 
 def application(facts: Facts) -> str:
-    """Show what strategies are worth to a task: all of its figures, and what they say."""
-    first = facts["summary"][0]["name"]
+    """Show what strategies are worth to a task, and what the figures say."""
+    names = {DENSE: "no-padding limit", facts["summary"][0]["name"]: "baseline"}
     head = (
         f"{len(facts['runs'])} seeds",
-        f"tokens/s ÷ {first}",
-        "÷ dense limit",
         "padding",
-        "largest batch ÷ budget",
-        "peak MB",
-        "length mix of updates",
-        facts["metric"],
-        f"gain over {first}",
-        f"time to {first}'s final metric ÷ {first}",
+        "tokens per second",
+        "time to the baseline's final metric",
+        f"final {facts['metric']}",
     )
     rows = [
         (
-            strategy_name(each),
-            interval(each["speed"]),
-            "" if each["of_limit"] is None else f"{each['of_limit']['mean']:.2f}",
-            f"{each['padding']:.1%}",
-            f"{each['worst_batch']:.2f}",
-            "" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:.0f}",
-            f"{each['dispersion']:.2f}",
-            "" if each["metric"] is None else f"{each['metric']:.4f}",
-            "" if each["gain"] is None else interval(each["gain"], sign="+", digits=4),
+            names.get(each["name"], strategy_name(each)),
+            f"{each['padding']:.0%}",
+            f"{interval(each['speed'])} ×",
             arrival(each),
+            "" if each["metric"] is None else f"{each['metric']:.4f}",
         )
         for each in facts["summary"]
     ]
-    findings = "\n".join(f"- {sentence}" for sentence in sentences(facts))
+    *judged, conclusion = sentences(facts)
+    findings = "\n".join(f"- {sentence}" for sentence in judged)
     name = Path(facts["task"]).stem
     made_by = source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
-    return f"{table(head, rows)}\n\n{findings}\n\n{made_by}"
+    return f"**{conclusion}**\n\n{table(head, rows)}\n\n{findings}\n\n{made_by}"
 
 
 def headline(facts: Facts) -> str:
@@ -97,39 +88,35 @@ def applications(facts: Facts) -> str:
 
 def advice(facts: Facts) -> str:
     """Show what is advised beside what whole runs found to be the best."""
-    rows = [
-        (
-            row["application"].replace("_", " "),
-            row["advised"] + (f", updates of {row['tokens']:,}" if "tokens" in row else ""),
-            interval(row["time"]) or "not run, or did not get there",
-            row["best"],
-            interval(row["best_time"]),
-            "" if row["over_best"] is None else f"{row['over_best']:.2f}",
-            _easy_first(row["learning"].get("curriculum")),
-            f"{row['price']['seconds_spent']:.0f} s",
-        )
-        for row in facts["rows"]
-    ]
     head = (
         "",
         "advised",
-        "its time ÷ baseline",
-        "fastest arm",
-        "its time ÷ baseline",
-        "advised ÷ fastest",
-        "easy first, in trials",
-        "trials took",
+        "time to the baseline's final metric",
+        "fastest in whole runs",
+        "its time",
     )
-    return f"{table(head, rows)}\n\n{source('advice', facts)}"
+    rows = [_beside(row, facts["truth"].get(row["application"])) for row in facts["rows"]]
+    seconds = [row["price"]["seconds_spent"] for row in facts["rows"]]
+    note = (
+        f"Times are relative to the baseline's. Trials took {min(seconds):.0f} to "
+        f"{max(seconds):.0f} s."
+    )
+    return f"{table(head, rows)}\n\n{note} {source('advice', facts)}"
 
 
-def _easy_first(trial: Facts | None) -> str:
-    """Write what short runs of a curriculum showed; nothing if there were none."""
-    if trial is None:
-        return ""
-    runs = "1 run" if trial["runs"] == 1 else f"{trial['runs']} runs"
-    sooner = interval({**trial["sooner"], "mean": trial["sooner"]["ratio"]})
-    return f"{sooner}, {runs} of {trial['share']:.0%}"
+def _beside(row: Facts, truth: Facts | None) -> tuple[str, ...]:
+    """Write a row of what is advised. `truth` is the comparison of whole runs, if it is there."""
+    time, best, best_time = interval(row["time"]), row["best"], row["best_time"]
+    if truth is not None:
+        arms = {each["name"]: each for each in truth["summary"] if each["name"] != DENSE}
+        arrived = [each for each in arms.values() if each["time"] is not None]
+        fastest = min(arrived, key=lambda each: each["time"]["mean"])
+        best, best_time = fastest["name"], fastest["time"]
+        if "tokens" not in row and row["arm"] in arms:
+            time = arrival(arms[row["arm"]])
+    updates = f", updates of {row['tokens']:,}" if "tokens" in row else ""
+    name = row["application"].replace("_", " ")
+    return name, row["advised"] + updates, time or "not run", best, interval(best_time)
 
 
 def strategy_name(summary: Facts) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from batchwright.report.compared import interval
+from batchwright.compare.verdicts import interval
 from benchmarks.blocks.markdown import link_to_file, source, spread, table
 from benchmarks.reporting import RESULTS
 

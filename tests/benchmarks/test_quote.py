@@ -22,7 +22,15 @@ def test_every_page_quotes_the_result_files():
 def test_every_application_has_a_page_with_its_figures():
     texts = {page.stem: page.read_text(encoding="utf-8") for page in pages()}
     for name in APPLICATIONS:
-        assert f"<!-- begin applications/{name} -->\n|" in texts[name]
+        assert f"<!-- begin applications/{name} -->\n**" in texts[name]  # the headline
+
+
+def test_no_table_of_applications_has_more_than_five_columns():
+    names = ("applications", "advice", *(f"applications/{name}" for name in APPLICATIONS))
+    for name in names:
+        text = quoted(f"<!-- begin {name} -->\n<!-- end {name} -->")
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert {row.count("|") for row in rows} == {6}
 
 
 def test_all_applications_are_in_one_table():

@@ -98,7 +98,7 @@ def test_a_target_that_some_run_never_reached_has_no_time():
     good = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 3, 2])]
     bad = [outcome("plain", 20.0, [5, 4, 3]), outcome("planned", 10.0, [5, 5, 4])]
     planned = summarize([good, bad], task)[1]
-    assert (planned.time, planned.held, planned.never) == (None, 1, 1)
+    assert (planned.time, planned.held, planned.lost, planned.never) == (None, 1, 0, 1)
 
 
 def test_a_target_that_was_reached_and_lost_again_has_no_time():
@@ -106,7 +106,7 @@ def test_a_target_that_was_reached_and_lost_again_has_no_time():
     first = [8, 7, 6, 5, 4.5, 4, 4]
     runs = [[outcome("plain", 20.0, first), outcome("planned", 20.0, [8, 5, 3, 3, 5, 6, 7])]] * 2
     planned = summarize(runs, task)[1]
-    assert (planned.time, planned.held, planned.never) == (None, 0, 0)
+    assert (planned.time, planned.held, planned.lost, planned.never) == (None, 0, 2, 0)
     assert planned.touched.mean < 0.6
     assert len(planned.touched.values) == 2
 

@@ -17,8 +17,9 @@ from batchwright.cli import options
 from batchwright.cli.exit_codes import INTERRUPTED
 from batchwright.cli.output import check_outputs, deliver
 from batchwright.cli.progress import StopError, Watch, interruptible, live_status, status
+from batchwright.compare.verdicts import TWIN
 from batchwright.errors import MissingExtraError, SourceError, TaskError
-from batchwright.report.compared import TWIN, compared_report
+from batchwright.report.compared import compared_report
 
 if TYPE_CHECKING:
     from batchwright.compare import Comparison, Strategy, Task

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,21 @@ import numpy.typing as npt
 from batchwright.compare.arrivals import Arrival, Target, arrival, target_of
 from batchwright.compare.race import Outcome
 from batchwright.compare.strategy import DENSE
-from batchwright.compare.task import Task
 from batchwright.errors import MissingExtraError
 
 LEVEL = 0.95
+
+
+class Measured(Protocol):
+    """What has to be known of a task."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Memory budget of a batch, padding included."""
+
+    @property
+    def sign(self) -> float:
+        """1 where a lower metric is better, -1 where a higher one is."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +61,14 @@ class Summary:
     time: Interval | None  # to the target, over the first strategy's. None: not held in some run
     tokens: Interval | None  # the same in tokens
     held: int  # runs that reached the target, and held it until their end
+    lost: int  # runs that reached it and did not hold it
     never: int  # runs that never reached it
     touched: Interval | None  # time over the first's, of the runs that reached it and lost it again
     failed: int  # runs whose loss became NaN or infinite
 
 
 def summarize(
-    runs: Sequence[Sequence[Outcome]], task: Task, *, target: float | None = None
+    runs: Sequence[Sequence[Outcome]], task: Measured, *, target: float | None = None
 ) -> list[Summary]:
     """Summarize runs of at least one seed: each strategy over all seeds, beside the first.
 
@@ -94,7 +107,7 @@ def difference(values: npt.ArrayLike, others: npt.ArrayLike) -> Interval:
 
 
 def _summary(
-    place: int, runs: Sequence[Sequence[Outcome]], task: Task, target: float | None
+    place: int, runs: Sequence[Sequence[Outcome]], task: Measured, target: float | None
 ) -> Summary:
     own, first = [run[place] for run in runs], [run[0] for run in runs]
     limits = [each for run in runs for each in run if each.name == DENSE]
@@ -110,13 +123,17 @@ def _summary(
         [_arrival(each, of, task) for each, of in zip(arms, targets, strict=True)]
         for arms in (own, first)
     ]
+    arrived = [each for each in found[0] if each is not None]
+    could = [
+        each.failed_after is None and of is not None for each, of in zip(own, targets, strict=True)
+    ]
     both = [
         (mine, its)
         for mine, its in zip(*found, strict=True)
         if mine and its and min(mine.seconds, its.seconds, mine.tokens, its.tokens) > 0
     ]
     held = [pair for pair in both if pair[0].held and pair[1].held]
-    lost = [pair for pair in both if not pair[0].held]
+    again = [pair for pair in both if not pair[0].held]
     is_held = len(held) == len(runs)
     return Summary(
         name=own[0].name,
@@ -136,11 +153,10 @@ def _summary(
         improved=_mean([None if of is None else of.improved for of in improvements]),
         time=_over(held, "seconds") if is_held else None,
         tokens=_over(held, "tokens") if is_held else None,
-        held=sum(each is not None and each.held for each in found[0]),
-        never=sum(
-            of is not None and each is None for each, of in zip(found[0], targets, strict=True)
-        ),
-        touched=_over(lost, "seconds") if lost else None,
+        held=sum(each.held for each in arrived),
+        lost=sum(not each.held for each in arrived),
+        never=sum(could) - len(arrived),
+        touched=_over(again, "seconds") if again else None,
         failed=sum(each.failed_after is not None for each in own),
     )
 
@@ -149,14 +165,14 @@ def _speeds(outcomes: Sequence[Outcome]) -> list[float]:
     return [each.spent.tokens / each.spent.seconds for each in outcomes]
 
 
-def _target(first: Outcome, task: Task, wanted: float | None = None) -> Target | None:
+def _target(first: Outcome, task: Measured, wanted: float | None = None) -> Target | None:
     """Return the target of a run; None: its first arm failed, or is not at its end."""
     seen = () if first.metric is None else first.evaluations
     return target_of(seen, tokens=first.spent.tokens, sign=task.sign, wanted=wanted)
 
 
-def _arrival(outcome: Outcome, target: Target | None, task: Task) -> Arrival | None:
-    if target is None:
+def _arrival(outcome: Outcome, target: Target | None, task: Measured) -> Arrival | None:
+    if target is None or outcome.failed_after is not None:
         return None
     return arrival(outcome.evaluations, target, tokens=outcome.spent.tokens, sign=task.sign)
 

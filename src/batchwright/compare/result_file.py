@@ -7,7 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -101,6 +101,23 @@ def written(comparison: Comparison, task: Task, about: Result, settings: Setting
         "summary": [asdict(each) for each in summaries],
     }
     return {name: _plain(value) for name, value in facts.items()}
+
+
+@dataclass(frozen=True)
+class _TaskOfResult:
+    """What figures need of the task that a result is of."""
+
+    max_tokens: int
+    sign: float
+
+
+def summarized(result: Result) -> list[Result]:
+    """Compute the summary of a result anew from its runs; it may be one of an older format."""
+    task = _TaskOfResult(result["max_tokens"], 1.0 if result["better"] == "lower" else -1.0)
+    runs = [_outcomes(run) for run in result["runs"]]
+    summaries = summarize(runs, task, target=result["settings"]["target"])
+    summary: list[Result] = _plain([asdict(each) for each in summaries])
+    return summary
 
 
 def save(path: Path, result: Result, state: State | None) -> None:
@@ -216,7 +233,7 @@ def _outcomes(listed: list[Result]) -> list[Outcome]:
     return list(built(facts, tuple[Outcome, ...]))
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> Any:
     """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}

@@ -1,13 +1,21 @@
 """What a comparison of strategies says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from batchwright import _format
 from batchwright._format import number, percent, plural
 from batchwright._states import built
+from batchwright.compare.verdicts import (
+    DENSE,
+    arrival,
+    headline,
+    interval,
+    sentences,
+    strategies,
+    target_name,
+)
 from batchwright.report.plots import Curve, Saved, curves, runs
 from batchwright.report.sections import DOTS, Bar, Head, Picture, Report, Section, shape_plots
 from batchwright.stats.shapes import ShapeStats
@@ -15,9 +23,6 @@ from batchwright.stats.shapes import ShapeStats
 Facts = Mapping[str, Any]
 """What ``compare --json`` prints, or a part of it. Older results lack `plans` and `audits`."""
 
-WORTH_SAYING = 0.03  # ratios nearer to 1 than this are called no difference
-EQUAL = 1e-9  # metrics nearer to one another than this are the same
-DENSE, TWIN = "dense limit", "its own twin"
 _BEGINNING = 2  # evaluations whose values would hide all later differences
 
 
@@ -60,39 +65,39 @@ def compared_report(result: Facts) -> Report:
     title = f"{result['task']}: {len(result['strategies'])} ways to train it, compared"
     if result["runs"]:
         title += f" in {plural(len(result['runs']), 'run')}"
-    return Report(title, "", facts, sections, [results], _head(result, said))
+    return Report(title, "", facts, sections, [results], _head(result))
 
 
 def _folded(section: Section) -> Section:
     return replace(section, is_folded=True)
 
 
-def _head(result: Facts, said: Sequence[str]) -> Head:
+def _head(result: Facts) -> Head:
     """Say first what to do, and draw how long each strategy takes."""
-    best = _best(result)
-    text, detail = said[0], ""
-    if best is not None:
-        time, speed = best["time"], best["speed"]
-        text = f"Use {best['name']}: {_target(result)} in {time['mean']:.2f} of the time"
-        detail = f"{interval(speed)} × as many real tokens a second."
+    head = headline(result)
+    if head is None:
+        return Head("", verdict="cannot tell")
     return Head(
-        text,
-        detail=detail,
-        verdict="cannot tell" if best is None else "use",
-        picture=_times(result, best),
+        head.text,
+        detail=head.evidence,
+        verdict=head.verdict,
+        picture=_times(result, _best(result)),
         more="All figures: --json. Curves, batches and shapes: --html FILE.",
     )
 
 
 def _best(result: Facts) -> Facts | None:
-    reached = [each for each in _strategies(result)[1:] if not _shows_no_gain(each["time"])]
-    return min(reached, key=lambda each: each["time"]["mean"], default=None)
+    """Return the strategy that the headline says to switch to."""
+    head = headline(result)
+    if head is None or head.verdict != "use":
+        return None
+    return next((each for each in strategies(result) if each["name"] == head.name), None)
 
 
 def _times(result: Facts, best: Facts | None) -> Picture | None:
     """Draw the time that each strategy needs to the target."""
-    strategies = _strategies(result)
-    if strategies[0]["time"] is None or len(strategies) < 2:
+    arms = strategies(result)
+    if arms[0]["time"] is None or len(arms) < 2:
         return None
     bars = [
         Bar(
@@ -101,15 +106,15 @@ def _times(result: Facts, best: Facts | None) -> Picture | None:
             each["time"]["mean"] if each["time"] else 0.0,
             is_quiet=each is not best,
         )
-        for each in strategies
+        for each in arms
     ]
     bars[0] = replace(bars[0], figure="1")
-    return Picture(bars, title=f"Time to {_target(result)}; {_first(result)} is 1")
+    return Picture(bars, title=f"Time to {target_name(result)}; {_first(result)} is 1")
 
 
 def _results(result: Facts) -> Section:
     """Show the figures that matter of each strategy."""
-    strategies, first = _strategies(result), _first(result)
+    arms, first = strategies(result), _first(result)
     rows = [
         {
             "": each["name"],
@@ -119,13 +124,13 @@ def _results(result: Facts) -> Section:
             "in the end": _plain(each["metric"], ".4f")
             or (f"failed {each['failed']} ×" if each["failed"] else ""),
         }
-        for each in strategies
+        for each in arms
     ]
     note = (
-        f"time: to {_target(result)}, with its 95 % interval; tokens/s: real ones; {first} is 1. "
-        f"In the end: {result['metric']}, {result['better']} is better."
+        f"time: to {target_name(result)}, reached and held, with its 95 % interval; tokens/s: "
+        f"real ones; {first} is 1. In the end: {result['metric']}, {result['better']} is better."
     )
-    times = [each["time"]["mean"] if each["time"] else 0.0 for each in strategies]
+    times = [each["time"]["mean"] if each["time"] else 0.0 for each in arms]
     bars = [each / max(times) for each in times] if any(times) else []
     return Section(f"Beside {first}", rows=rows, bars=bars, note=note)
 
@@ -175,10 +180,10 @@ def learning_section(result: Facts) -> Section:
             f"final {result['metric']}": _plain(each["metric"], ".4f")
             or (f"failed {each['failed']} ×" if each["failed"] else ""),
             f"gain over {_first(result)}": interval(each["gain"], sign="+", digits=4),
-            f"time to {_target(result)}": arrival(each),
+            f"time to {target_name(result)}": arrival(each),
             "tokens to it": _plain(each["tokens"] and each["tokens"]["mean"]),
         }
-        for each in _strategies(result)
+        for each in strategies(result)
     ]
     note = (
         "(low – high): 95 % interval over seeds, paired. length mix: how unlike updates are; 1 is "
@@ -188,109 +193,12 @@ def learning_section(result: Facts) -> Section:
     return Section(title, rows=rows, note=note)
 
 
-def sentences(result: Facts) -> list[str]:
-    """Say in words what the figures show, also where a strategy does worse."""
-    if not result["summary"]:
-        return []
-    if [each["name"] for each in result["summary"][1:2]] == [TWIN]:
-        return [_of_twins(*result["summary"][:2])]
-    if not result["runs"]:
-        return ["No run is complete yet: these are speeds so far."]
-    others = _strategies(result)[1:]
-    said = [_sentence(each, result) for each in others]
-    if slow := [each["name"] for each in others if _shows_no_gain(each["time"])]:
-        said.append(f"Not shown to reach {_target(result)} sooner: {', '.join(slow)}.")
-    if len(result["runs"]) < 2:
-        said.append("One run of one seed: small differences may be chance. For more runs: --seeds.")
-    return said
-
-
-def _of_twins(first: Facts, twin: Facts) -> str:
-    """Say whether a strategy and its own twin measure the same, as they should."""
-    speed = twin["speed"]
-    is_near, limit = abs(speed["mean"] - 1) < WORTH_SAYING, percent(WORTH_SAYING)
-    is_passed = is_near and (speed["low"] is None or _includes(speed, 1.0))
-    verdict = "failed: the machine has other load, or runs are too short"
-    return (
-        f"Self-check {'passed' if is_passed else verdict}. {first['name']} and {twin['name']} are "
-        f"the same: the ratio of their speeds is {interval(speed, digits=3)}, expected within "
-        f"{limit} of 1 and with 1 in its interval, if there is one. Smaller ratios mean nothing."
-    )
-
-
-def _sentence(each: Facts, result: Facts) -> str:
-    speed, gain, first = each["speed"], each["gain"], _first(result)
-    what = f"{each['name']} trains {interval(speed)} × as many real tokens a second as {first}"
-    if abs(speed["mean"] - 1) < WORTH_SAYING or _includes(speed, 1.0):
-        what = f"{each['name']} trains as fast as {first}: {interval(speed)} ×"
-    if each["failed"]:
-        return f"{what}; its loss became NaN or infinite in {plural(each['failed'], 'run')}."
-    if gain is None:
-        return f"{what}."
-    difference = f"{abs(gain['mean']):.3g} {'better' if gain['mean'] > 0 else 'worse'}"
-    if abs(gain["mean"]) < EQUAL:
-        difference = "the same"
-    elif _includes(gain, 0.0):
-        difference += ", which may be chance"
-    said = f"{what}. After the same tokens its {result['metric']} is {difference}"
-    if each["time"] is not None:
-        return f"{said}; it needs {interval(each['time'])} of the time to {_target(result)}."
-    all_runs = len(result["runs"])
-    some = "" if each["never"] == all_runs else f" in {each['never']} of {all_runs} runs"
-    return f"{said}; it does not reach {_target(result)}{some}."
-
-
-def _shows_no_gain(time: Facts | None) -> bool:
-    """Return whether a strategy is not shown to reach the target sooner than the first one."""
-    if time is None or time["high"] is None:
-        return time is None or bool(time["mean"] > 1 - WORTH_SAYING)
-    return bool(time["high"] >= 1)
-
-
-def arrival(each: Facts) -> str:
-    """Write how long a strategy needed to the target, or in how many runs it did not reach it."""
-    if each["time"] is not None:
-        return interval(each["time"])
-    if each.get("touched"):
-        return f"{interval(each['touched'])}, not held"
-    if not each["never"]:
-        return ""
-    all_runs = len(each["speed"]["values"])
-    return "never" if each["never"] == all_runs else f"never in {each['never']} of {all_runs}"
-
-
-def interval(figure: Facts | None, *, sign: str = "", digits: int = 2) -> str:
-    """Write a figure of a result, and its interval if there is one.
-
-    Example:
-        >>> interval({"mean": 2, "low": 1.5, "high": 2.5}), interval(None)
-        ('2.00 (1.50 – 2.50)', '')
-    """
-    if figure is None:
-        return ""
-    mean, low, high = figure["mean"], figure["low"], figure["high"]
-    return _format.interval(mean, low, high, sign=sign, digits=digits)
-
-
-def _strategies(result: Facts) -> list[Facts]:
-    return [each for each in result["summary"] if each["name"] != DENSE]
-
-
 def _first(result: Facts) -> str:
     return str(result["summary"][0]["name"]) if result["summary"] else "first"
 
 
-def _target(result: Facts) -> str:
-    target, metric = result["settings"]["target"], result["metric"]
-    return f"{_first(result)}'s final {metric}" if target is None else f"{metric} {target:g}"
-
-
 def _plain(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def _includes(figure: Facts, value: float) -> bool:
-    return figure["low"] is not None and bool(figure["low"] <= value <= figure["high"])
 
 
 def _learning_curves(result: Facts) -> Section:
@@ -321,7 +229,7 @@ def _saved(result: Facts, best: Facts | None) -> Saved | None:
     target = first["metric"] if target is None else target
     if target is None:
         return None
-    name = _target(result)
+    name = target_name(result)
     is_low = result["better"] == "lower"
     if best is None:
         return Saved(target, name, is_low)
