@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import pytest
 
@@ -128,25 +127,27 @@ def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
 
 
 @pytest.mark.slow
-def test_a_new_task_runs_as_it_is_and_shows_the_gain(here, monkeypatch):
-    # Its samples are paragraphs of Python's help: less help, shorter training.
-    help_texts = [(name, text) for name, text in sorted(topics.items()) if len(text) < 8_000]
-    monkeypatch.setattr("pydoc_data.topics.topics", dict(help_texts[:60]))
+def test_a_new_task_runs_and_shows_the_gain(here):
     assert invoke("new-task", "mine.py").exit_code == 0
-    options = ("--quick", "--json", "--evaluations", "5")
+    task = Path("mine.py").read_text()
+    assert "permutation(len(texts))" in task
+    # Less of Python's help, shorter training.
+    write("mine.py", task.replace("permutation(len(texts))", "permutation(len(texts))[:600]"))
+    options = ("--quick", "--json", "--evaluations", "5", "--threads", "1")
     code, out, err = run("mine.py", *options, "--strategies", "plain,planned")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert "batches of 32 samples take up to" in err
     result = json.loads(out)
     assert result["complete"]
     plain, planned, dense = result["summary"]
     assert (plain["name"], planned["name"], dense["name"]) == ("plain", "planned", "dense limit")
     assert planned["peak_bytes"] > 0
     shown = seen(result)
-    assert shown.padding[0] > 0.4
-    assert shown.padding[1] < 0.05
-    assert shown.computed < 0.7
+    assert shown.padding[0] > 0.6
+    assert shown.padding[1] < 0.1
+    assert shown.computed < 0.6
     assert plain["metric"] < 0.7 * result["runs"][0][0]["evaluations"][0]["metric"]
-    assert abs(shown.gain) < 0.03 * plain["improved"]
+    assert abs(shown.gain) < 0.05 * plain["improved"]
     assert result["said"]
     assert json.loads(Path("mine.compare.json").read_text())["runs"] == result["runs"]
     assert not Path("mine.compare.json.state").exists()

@@ -77,7 +77,7 @@ def make_smaller(task: Path) -> None:
     for before, after in {
         "permutation(len(texts))": "permutation(len(texts))[:140]",
         "samples[:200], samples[200:]": "samples[:40], samples[40:]",
-        "step_tokens=4_096": "step_tokens=3_000",
+        "batch_size=32": "batch_size=16",
         "epochs=1 if quick else 3": "epochs=1",
     }.items():
         assert before in text

@@ -67,8 +67,8 @@ def task(*, quick: bool = False) -> Task:
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=5e-3),
         loss_sum=loss_sum,
         evaluate=loss_of_a_byte,
-        max_tokens=2_048,  # of a batch, padding included: what your memory holds
-        step_tokens=4_096,  # of an update, about: several batches
+        batch_size=32,  # what your batches hold now: planned updates learn from as much,
+        max_tokens=4_096,  # in batches of at most so many tokens, padding included
         epochs=1 if quick else 3,
         metric="loss of a byte",
         strategies=["plain", "grouped", "planned"],  # batchwright compare --help: all there are
