@@ -132,6 +132,20 @@ def listed(parts: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def items_that_are(what: str, count: int, of: int, name: str, first: int) -> str:
+    """Count items of an array that are something, and name the first.
+
+    Example:
+        >>> items_that_are("missing", 3, 4_000, "labels", 17)
+        '3 of 4,000 labels are missing, the first is labels[17]'
+        >>> items_that_are("0", 1, 8, "lengths", 2)
+        '1 of 8 lengths is 0, lengths[2]'
+    """
+    if count == 1:
+        return f"1 of {of:,} {name} is {what}, {name}[{first}]"
+    return f"{count:,} of {of:,} {name} are {what}, the first is {name}[{first}]"
+
+
 def mebibytes(size: float) -> str:
     """Write bytes in MiB: whole ones, or of less than ten two digits.
 

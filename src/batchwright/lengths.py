@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._format import items_that_are
 from batchwright._random import BLOCK
 from batchwright.errors import BatchwrightError, LengthsError
 from batchwright.typing import Empty, FloatArray, IntArray, IntoLengths, LengthArray
@@ -118,13 +119,11 @@ def _named(array: LengthArray) -> str:
             f"lengths[{index}] is {int(array[index])}, but every length must be at least 1. "
             "Is it a length?"
         )
-    count, index = int(np.count_nonzero(array == 0)), int(np.argmax(array == 0))
-    if count == 1:
-        named = f"1 of {array.size:,} lengths is 0, lengths[{index}]"
-    else:
-        named = f"{count:,} of {array.size:,} lengths are 0, the first is lengths[{index}]"
+    is_empty = array == 0
+    count, index = int(np.count_nonzero(is_empty)), int(np.argmax(is_empty))
+    said = items_that_are("0", count, array.size, "lengths", index)
     return (
-        f'{named}. Leave out empty samples by Planner(lengths, empty="drop"), or count them as 1 '
+        f'{said}. Leave out empty samples by Planner(lengths, empty="drop"), or count them as 1 '
         "by np.maximum(lengths, 1)."
     )
 

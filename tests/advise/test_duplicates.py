@@ -140,7 +140,7 @@ def test_looking_stops_when_the_time_is_over(monkeypatch):
         ([object()], {}, "sample 0 holds object, which cannot be compared"),
         (["a", "b"], {"labels": [1]}, "labels are 1 for 2 samples"),
         (["a", "b"], {"lengths": [1]}, "lengths are 1 for 2 samples"),
-        (["a", "b"], {"labels": [1, None]}, r"labels\[1\] is missing"),
+        (["a", "b"], {"labels": [1, None]}, r"1 of \d labels is missing, labels\[1\]"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(samples, options, said):

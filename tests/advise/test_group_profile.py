@@ -55,7 +55,7 @@ def test_of_many_groups_ten_and_the_smallest_are_listed():
     [
         (["a"], bw.errors.LengthsError, "groups are 1 for 3 samples"),
         (["a", "b", "c"], bw.errors.LengthsError, "these are not groups"),
-        (["a", None, "a"], bw.errors.LengthsError, r"groups\[1\] is missing"),
+        (["a", None, "a"], bw.errors.LengthsError, r"1 of \d groups is missing, groups\[1\]"),
     ],
 )
 def test_what_are_no_groups_is_refused(groups, error, said):

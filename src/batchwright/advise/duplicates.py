@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from batchwright._format import items_that_are
 from batchwright.advise.noise_sources import NoiseSource, from_duplicates
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths, totals
@@ -146,8 +147,9 @@ def encode(values: Column, name: str) -> tuple[IntArray, list[object]]:
         codes = np.fromiter(map(numbers.__getitem__, values), np.int64, count=len(values))
     missing = [code for code, each in enumerate(distinct) if each is None or each != each]  # noqa: PLR0124 -- is NaN
     if (is_missing := np.isin(codes, [-1, *missing])).any():
-        index = int(np.argmax(is_missing))
-        raise LengthsError(f"{name}[{index}] is missing: fill it, or leave the sample out.")
+        index, count = int(np.argmax(is_missing)), int(np.count_nonzero(is_missing))
+        said = items_that_are("missing", count, codes.size, name, index)
+        raise LengthsError(f"{said}: fill what is missing, or leave such samples out.")
     return codes, distinct
 
 

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from batchwright._format import items_that_are
 from batchwright.advise.duplicates import (
     Column,
     Duplicates,
@@ -161,8 +162,10 @@ def profile_labels(
     if not size:
         raise LengthsError("labels are empty: expected a class for each sample.")
     if "" in values:
-        index = int(np.argmax(codes == values.index("")))
-        raise LengthsError(f"labels[{index}] is empty: fill it, or leave the sample out.")
+        is_empty = codes == values.index("")
+        index, count = int(np.argmax(is_empty)), int(np.count_nonzero(is_empty))
+        said = items_that_are("empty", count, size, "labels", index)
+        raise LengthsError(f"{said}: fill what is empty, or leave such samples out.")
     is_continuous = num_classes > _FEW_VALUES and any(map(_has_fraction, values))
     if is_continuous or num_classes > max(_FEW_VALUES, size / 2):
         raise LengthsError(
