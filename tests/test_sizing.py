@@ -80,6 +80,13 @@ def test_long_samples_that_are_dropped_or_cut_are_not_counted(oversize):
     )
 
 
+def test_empty_samples_that_are_dropped_are_not_counted():
+    values = np.where(np.arange(3_000) % 5 == 0, 0, LENGTHS)
+    planner = bw.Planner(values, batch_size=16, empty="drop")
+    assert planner.step_tokens == round(values.sum() / (2_400 // 16))
+    assert len(planner) == 2_400 // 16
+
+
 def test_an_index_is_planned_as_its_lengths_are():
     index = bw.LengthIndex.build(LENGTHS)
     assert bw.Planner(index, batch_size=32)(1) == bw.Planner(LENGTHS, batch_size=32)(1)

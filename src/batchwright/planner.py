@@ -147,8 +147,9 @@ class Planner:
                 known = Lengths(known.array.copy())
             self.lengths, self.num_samples = known.array, len(known.array)
         self._fingerprint = known.fingerprint
+        full = np.delete(self.lengths, self._empty, axis=0) if self._empty.size else known
         self.batching, self.step_tokens = sized(
-            known,
+            full,
             max_tokens=max_tokens,
             batching=batching,
             batch_size=batch_size,
