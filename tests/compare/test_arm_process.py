@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 JOB = """
 import os
 import pathlib
+import warnings
 
 from tests.compare.conftest import loss_sum, make_task
 
@@ -33,6 +34,8 @@ if pathlib.Path("processes").exists():
 
 
 def failing(model, batch):
+    if pathlib.Path("warns").exists():
+        warnings.warn("odd data")
     return batch["no"] if pathlib.Path("fails").exists() else loss_sum(model, batch)
 
 
@@ -99,6 +102,9 @@ def test_arms_learn_the_same_in_processes_of_their_own(job, capfd):
             before = sum(cpu_seconds(each.pid) for each in processes)
             time.sleep(1.0)
             assert sum(cpu_seconds(each.pid) for each in processes) - before <= 0.1
+        Path("warns").touch()
+        with pytest.warns(UserWarning, match="odd data"):
+            race.arms[0].update()
         Path("fails").touch()
         line = 1 + JOB[: JOB.index("    return batch")].count("\n")
         with pytest.raises(TaskError, match=rf"job.py, line {line}: failing .* KeyError: 'no'\."):

@@ -7,6 +7,7 @@ hang.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -39,6 +40,7 @@ from batchwright.compare.task_file import errors_of_task, load_task
 from batchwright.errors import TaskError
 from batchwright.lengths import fingerprint
 from batchwright.torch.data.trees import tensors_of
+from batchwright.torch.update.out_of_memory import is_out_of_memory
 from batchwright.typing import State
 
 _BEGIN = (
@@ -311,12 +313,9 @@ def serve() -> None:
         threading.Thread(target=_read, args=(asked, commands), daemon=True).start()
         warned: list[tuple[str, type[Warning]]] = []
         warnings.showwarning = lambda message, category, *_, **__: warned.append(
-            (str(message), category)
+            (str(message), category if _is_known(category) else UserWarning)
         )
-        entry: Entry | None = commands.get()
-        if entry is None:
-            return
-        able = _Able()
+        entry, able = commands.get(), _Able()
 
         def answer(command: str, arguments: Sequence[object]) -> None:
             try:
@@ -324,17 +323,19 @@ def serve() -> None:
                     said = Answer(getattr(able, command)(*arguments), warned=tuple(warned))
             except BaseException as error:  # noqa: BLE001 -- raised again by the other process
                 trace = "".join(traceback.format_exception(error))
-                said = Answer(error=_portable(error), trace=trace)
+                said = Answer(error=_portable(_advised(error)), trace=trace)
             warned.clear()
-            try:
-                pickle.dump(said, answers)
-                answers.flush()
-            except BrokenPipeError:
-                os._exit(1)
+            answers.write(pickle.dumps(said))
+            answers.flush()
 
-        answer("begin", (entry,))
-        while (command := commands.get()) is not None:
-            answer(*command)
+        with suppress(BrokenPipeError):
+            command = ("begin", (entry,)) if entry is not None else None
+            while command is not None:
+                answer(*command)
+                command = commands.get()
+    # What the task has left to do at exit, and not the rest, which takes long.
+    atexit._run_exitfuncs()  # noqa: SLF001
+    os._exit(0)
 
 
 class _Able:
@@ -414,12 +415,27 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _advised(error: BaseException) -> BaseException:
+    """Say more of memory that ran out beside other arms."""
+    if not is_out_of_memory(error) or isinstance(error, MemoryError):
+        return error
+    return TaskError(
+        f"{error} Other arms hold memory as well. Compare fewer strategies, or let all share a "
+        "process: --shared-process."
+    )
+
+
 def _portable(error: BaseException) -> BaseException:
     """Return the error, or one that says the same and that another process can make again."""
     with suppress(Exception):
-        if type(pickle.loads(pickle.dumps(error))) is type(error):  # noqa: S301 -- from above
+        if _is_known(type(error)) and type(pickle.loads(pickle.dumps(error))) is type(error):  # noqa: S301 -- from above
             return error
     return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _is_known(kind: type) -> bool:
+    """Return whether another process knows a class: it is neither the task's nor of a function."""
+    return getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
 
 
 def _some_samples(task: Task) -> object:
