@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batchwright.compare.result_file import summarized
 from tests.cli.command import invoke
 from tests.cli.test_compare import TASK
 
@@ -23,6 +24,12 @@ PLANS = {
 
 def lengths_of_documents():
     return np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
+
+
+def result_of(path):
+    """Read a committed result, with the figures of today."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result | {"summary": summarized(result)}
 
 
 def told(*args):
@@ -49,11 +56,9 @@ def pages(tmp_path_factory):
     advice = told("advise", lengths, "--html", str(folder / "advise.html"))
     (folder / "advise.json").write_text(advice)
     # A result of an earlier version, without what strategies plan.
-    result = (RESULTS / "translation.json").read_text(encoding="utf-8")
-    (folder / "earlier.html").write_text(
-        page(compared_report(json.loads(result))), encoding="utf-8"
-    )
-    (folder / "earlier.json").write_text(result)
+    result = result_of(RESULTS / "translation.json")
+    (folder / "earlier.html").write_text(page(compared_report(result)), encoding="utf-8")
+    (folder / "earlier.json").write_text(json.dumps(result))
     return folder
 
 

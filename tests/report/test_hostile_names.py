@@ -21,7 +21,7 @@ from batchwright.report.compared import compared_report
 from batchwright.report.sections import Report, Section, page
 from batchwright.report.text import print_report
 from tests.cli.command import invoke
-from tests.report.conftest import RESULTS
+from tests.report.conftest import RESULTS, result_of
 from tests.report.reader import advised_of
 
 PIECES = [
@@ -32,7 +32,7 @@ PIECES = [
     *("$x^2$", "$", "\\frac", "_", "{{ 7 * 7 }}", "{%", "#808080", "%s", "{0}", "é", "語"),
 ]
 names = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), min_size=1, max_size=6).map("".join)
-RESULT = json.loads((RESULTS / "translation.json").read_text(encoding="utf-8"))
+RESULT = result_of(RESULTS / "translation.json")
 
 
 class Text(HTMLParser):

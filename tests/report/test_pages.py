@@ -10,7 +10,7 @@ from batchwright.report.advised import advised_report
 from batchwright.report.compared import compared_report
 from batchwright.report.inspected import plan_report
 from batchwright.report.sections import page
-from tests.report.conftest import PLANS, RESULTS
+from tests.report.conftest import PLANS, RESULTS, result_of
 from tests.report.reader import advised_of, facts_of, read, view_of
 
 pytestmark = pytest.mark.slow
@@ -184,7 +184,7 @@ def test_a_page_is_a_function_of_its_facts(found, name):
 
 def test_every_result_of_the_applications_makes_a_page():
     for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = result_of(path)
         text = " ".join(read(page(compared_report(result))).text)
         for each in result["summary"]:
             assert each["name"] in text
