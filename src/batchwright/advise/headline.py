@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batchwright._format import listed, percent, plural
 from batchwright.advise.advice import WORTH, Advice, Gain, Verdict, configuration
 from batchwright.advise.evidence import Evidence
+from batchwright.advise.rules.orders import LITTLE
 
 MOST = 3
 """Techniques that a headline names."""
@@ -62,8 +63,8 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
     said, gain = [], named[0].gain
     of_speed = [each for each in named if each.technique in _OF_SPEED]
     if any(each.technique == "dynamic batching" for each in named):
-        padding = [percent(1 - evidence.data.efficiency[kind]) for kind in ("plain", "planned")]
-        said.append(f"{' → '.join(padding)} padding")
+        before, after = (1 - evidence.data.efficiency[kind] for kind in ("plain", "planned"))
+        said += [f"{percent(before)} → {percent(after)} padding"] if after < before else []
     trial = evidence.trials.get(configuration(of_speed))
     measured = [each.gain for each in of_speed if each.gain and each.gain.origin == _MEASURED]
     if measured:
@@ -98,13 +99,18 @@ def _of_nothing(evidence: Evidence, advice: Sequence[Advice]) -> tuple[str, Verd
         said.append(precision.short)
     unclear = [each for each in advice if each.verdict == "cannot tell" and _may_gain(each)]
     said += [each.short for each in unclear if each.technique not in _OF_SPEED]
-    if labels.verdict == "cannot tell" and labels.settings:
+    if labels.verdict == "cannot tell" and labels.settings and _wrong(evidence) >= LITTLE:
         unclear.append(labels)
         said.append(labels.short)
     if unclear or batching.verdict == "cannot tell":
         return f"No clear gain yet: {'; '.join(said)}.", "cannot tell"
     where = "Nothing here is" if evidence.trials else "Lengths alone show nothing"
     return f"{where} worth a change: {'; '.join(said)}.", "do not use"
+
+
+def _wrong(evidence: Evidence) -> float:
+    labels = evidence.labels
+    return 0.0 if labels is None or labels.noise is None else labels.noise.rate
 
 
 def _may_gain(advice: Advice) -> bool:

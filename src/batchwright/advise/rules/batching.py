@@ -19,9 +19,8 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     if data.is_constant:
         return _nothing_to_save()
     if not {"plain", "planned"} <= set(data.efficiency):
-        return says(
-            "cannot tell", "cannot be planned", "These samples cannot be planned in this budget."
-        )
+        why = "These samples cannot be planned in this budget."
+        return says("cannot tell", "these samples cannot be planned in this budget", why)
     before, after = padding(data, "plain"), padding(data, "planned")
     whose = "Your batches" if data.batch_size_is_given else "Batches"
     why = (
@@ -68,7 +67,7 @@ def packing(evidence: Evidence) -> Advice:
         return _nothing_to_save()
     if not {"packed", "planned"} <= set(data.efficiency):
         why = "These samples cannot be packed into rows of this budget."
-        return says("cannot tell", "cannot be packed", why)
+        return says("cannot tell", "these samples cannot be packed", why)
     gain = denser(data, "packed", "planned")
     packed, planned = padding(data, "packed"), padding(data, "planned")
     why = f"Packed rows are {packed} padding, planned batches {planned}."
@@ -109,7 +108,7 @@ def static_shapes(evidence: Evidence) -> Advice:
         return _nothing_to_save("All samples have the same length: there is one shape already.")
     if "buckets" not in data.efficiency:
         why = f"These samples do not fit into {NUM_SHAPES} shapes."
-        return says("cannot tell", f"do not fit into {NUM_SHAPES} shapes", why)
+        return says("cannot tell", f"these samples do not fit into {NUM_SHAPES} shapes", why)
     left = padding(data, "buckets")
     why = f"{NUM_SHAPES} padded shapes leave {left} padding"
     if "planned" in data.efficiency:
