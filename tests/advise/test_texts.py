@@ -19,6 +19,7 @@ from batchwright.advise import (
     profile_labels,
 )
 from batchwright.advise.machine import Range, agreeing
+from batchwright.report.advised import _machine
 from batchwright.stats.dial import DialPosition
 from tests.advise.test_advise import CPU, GPU, trial, trials
 
@@ -170,3 +171,12 @@ def test_products_are_a_range_or_are_not_mentioned(data):
         why = given(Evidence(data, machine))["mixed precision"].why
         assert said in why
         assert ("over fp32" in why) == bool(ratios)
+
+
+def test_the_table_of_the_machine_has_only_what_was_measured():
+    speeds = {"bf16": {512: Range(1.4, 2.1)}, "fp16": {128: Range(0.25, 0.5)}, "tf32": {}}
+    machine = Hardware("cuda", "a card", None, None, speeds)
+    assert _machine(machine).rows == [
+        {"type": "bf16", "at width 128": "", "at width 512": "1.4 – 2.1 ×"},
+        {"type": "fp16", "at width 128": "0.25 – 0.5 ×", "at width 512": ""},
+    ]

@@ -171,12 +171,16 @@ def _machine(hardware: Hardware) -> Section:
         known.append(plural(hardware.cores, "core"))
     if hardware.memory_bytes is not None:
         known.append(f"{mebibytes(hardware.memory_bytes / 1024)} GiB")
+    speeds = hardware.speed_over_fp32
+    widths = sorted({width for each in speeds.values() for width in each})
     rows = [
-        {"type": name} | {f"at width {number(width)}": str(ratio) for width, ratio in each.items()}
-        for name, each in hardware.speed_over_fp32.items()
+        {"type": name} | {f"at width {number(width)}": str(each.get(width, "")) for width in widths}
+        for name, each in speeds.items()
+        if each
     ]
     said = f"{hardware.device} ({', '.join(known)})."
-    return Section("The machine", sentences=[said], rows=rows, note="Speed of products over fp32.")
+    note = "Speed of matrix products over fp32: the range of repetitions, where these agree."
+    return Section("The machine", sentences=[said], rows=rows, note=note if rows else "")
 
 
 def _of_labels(labels: LabelProfile) -> str:
