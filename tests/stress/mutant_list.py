@@ -468,6 +468,35 @@ MUTANTS: tuple[Mutant, ...] = (
         'what last="drop" leaves out is not listed',
         f"{_STREAMS} -k policy",
     ),
+    # Budgets, and the batches of today.
+    Mutant(
+        "budgets.py",
+        "usual = min(p999, TAIL * p99)",
+        "usual = p999",
+        "outliers of more than a thousandth decide the budget",
+        "tests/test_budgets.py -k however_long",
+    ),
+    Mutant(
+        "budgets.py",
+        "max_tokens = max(usual, min(ROWS * usual, cut // PARTS))",
+        "max_tokens = ROWS * usual",
+        "a suggested batch holds more than a fiftieth of the data",
+        "tests/test_budgets.py -k a_fiftieth",
+    ),
+    Mutant(
+        "sizing.py",
+        "suggest(_kept(lengths, batching), batch_size=batch_size)",
+        "suggest(lengths, batch_size=batch_size)",
+        "samples that are dropped count in the tokens of an update",
+        "tests/test_sizing.py -k dropped_or_cut",
+    ),
+    Mutant(
+        "stats/plan_stats.py",
+        "tokens = without_outliers(entries).astype(np.float64)",
+        "tokens = entries.astype(np.float64)",
+        "one very long sample decides the dispersion",
+        "tests/test_stats.py -k very_long",
+    ),
     # Figures.
     Mutant(
         "stats/plan_stats.py",
