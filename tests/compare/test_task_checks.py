@@ -88,3 +88,14 @@ def test_each_column_is_looked_at():
     lengths = make_task().sizes
     with pytest.raises(TaskError, match="lengths, column 1, do not match"):
         check_task(make_task(lengths=[(each, 1 + (i * 7) % 13) for i, each in enumerate(lengths)]))
+
+
+def test_a_long_sample_that_decides_the_baseline_is_named():
+    word = torch.ones(700, dtype=torch.long)
+    samples = [*make_task().samples, {"tokens": word, "labels": 1}]
+    lengths = [len(sample["tokens"]) for sample in samples]
+    options = {"samples": samples, "lengths": lengths, "max_tokens": 800, "step_tokens": 800}
+    said = "plain batches hold 1 sample, .* sample 240 of 700 tokens.* Give batch_size"
+    with pytest.warns(UserWarning, match=said):
+        check_task(make_task(**options))
+    check_task(make_task(**options, batch_size=8))

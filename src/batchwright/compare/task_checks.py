@@ -1,11 +1,14 @@
 """Checks of a task before long work starts."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from batchwright._format import plural
+from batchwright.budgets import suggest
 from batchwright.compare.arm import moved
 from batchwright.compare.task import Task
 from batchwright.errors import BatchwrightError, LossError, TaskError
@@ -22,6 +25,8 @@ _PROBES = 8
 
 _ROWS = 4
 
+_FEWER = 4  # times fewer samples than of usual length: the longest one decides
+
 
 def check_task(task: Task) -> None:
     """Check a task by training its model on a few samples; random states stay as they were.
@@ -31,6 +36,7 @@ def check_task(task: Task) -> None:
             finite, or if the lengths do not fit the samples.
     """
     before = torch.random.get_rng_state()
+    _warn_of_a_long_sample(task)
     try:
         _check_lengths(task)
         torch.manual_seed(0)
@@ -53,6 +59,22 @@ def check_task(task: Task) -> None:
         _check_number("schedule", _called("schedule", task.schedule, 0.5))
     finally:
         torch.random.set_rng_state(before)
+
+
+def _warn_of_a_long_sample(task: Task) -> None:
+    """Warn where a few long samples decide the batch size that is assumed of plain batches."""
+    if task.batch_size is not None:
+        return
+    sizes = totals(task.sizes)
+    budgets, rows = suggest(sizes, max_tokens=task.max_tokens), task.max_tokens // int(sizes.max())
+    if rows and budgets.batch_size >= _FEWER * rows:
+        warnings.warn(
+            f"plain batches hold {plural(rows, 'sample')}, as many as fit where all are as long as "
+            f"the longest, sample {int(sizes.argmax())} of {budgets.longest:,} tokens. Of usual "
+            f"length, at most {budgets.usual:,}, {budgets.batch_size:,} fit. Give batch_size, as "
+            "your batches have it now; or cut or leave out the longest samples.",
+            stacklevel=3,
+        )
 
 
 def _called(name: str, function: Callable[..., Field], *arguments: object) -> Field:
