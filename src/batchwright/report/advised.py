@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Price,
     )
 
+_MOST_LISTED = 4  # techniques of a verdict, in a terminal
 _IN_CAPITALS = "What only you know is in capitals."
 _CAPITALS = re.compile(r"\b[A-Z]+_?[A-Z]+\b")
 
@@ -101,13 +102,13 @@ def advised_report(found: Advised) -> Report:
         sections.append(Section("Code for your batches as they are", code=code, is_folded=True))
     cards = [replace(_card(each), more=()) for each in by_verdict.pop("use")]
     cards += [
-        Card(verdict, ", ".join(each.technique for each in advice), "")
+        Card(verdict, _listed([each.technique for each in advice]), "")
         for verdict, advice in by_verdict.items()
         if advice
     ]
     picture = _waste(data)
     sentences = [*known[0].sentences, *known[1].sentences]
-    printed = [Section(sentences=sentences, cards=cards), Section(picture=picture)]
+    printed = [Section(sentences=sentences), Section(cards=cards), Section(picture=picture)]
     return Report(
         f"Advice for {number(data.num_samples)} samples",
         _of_data(data),
@@ -116,6 +117,13 @@ def advised_report(found: Advised) -> Report:
         printed,
         _head(found, picture),
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """List names on a line, of many only the first."""
+    first = names if len(names) <= _MOST_LISTED else names[: _MOST_LISTED - 1]
+    rest = len(names) - len(first)
+    return ", ".join(first) + (f" and {rest} more" if rest else "")
 
 
 def _head(found: Advised, picture: Picture | None) -> Head:

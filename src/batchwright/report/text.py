@@ -94,6 +94,7 @@ def print_report(console: Console, report: Report) -> None:
         for line in head.code:
             console.print(Text(line), soft_wrap=True)
     if head.more:
+        console.print()
         console.print(Text(head.more, "dim", overflow="fold"))
     console.print()
     console.print(Text(head.text, _STYLES.get(head.verdict, "bold"), overflow="fold"))
