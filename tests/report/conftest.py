@@ -22,6 +22,12 @@ PLANS = {
 }
 
 
+def result_of(path):
+    """Read a result of a comparison; its figures are those of this version."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return result | {"summary": summarized(result)}
+
+
 def lengths_of_documents():
     return np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
 

@@ -10,9 +10,11 @@ from rich.console import Console
 
 import batchwright as bw
 from batchwright._format import number, percent
+from batchwright.report.compared import compared_report
 from batchwright.report.inspected import PlanView, plan_report
 from batchwright.report.text import encodable, print_report
 from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts, plan_facts
+from tests.report.conftest import RESULTS, result_of
 from tests.strategies import jobs
 
 LENGTHS = np.clip(np.random.default_rng(0).lognormal(4, 1, 2_000), 1, 512).astype(int)
@@ -161,3 +163,18 @@ def test_the_file_alone_tells_what_it_knows():
     assert rows["made for"][:1] == ["2,000"]
     assert rows["batches"][0] == number(len(plan))
     assert "efficiency" not in rows
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_comparison_fits_a_screen_and_ends_in_its_headline(path):
+    report = compared_report(result_of(path))
+    file = io.StringIO()
+    print_report(Console(file=file, width=80, highlight=False), report)
+    lines = file.getvalue().splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80 or report.head.code
+    assert all(len(row) == 5 for row in report.printed[0].rows)
+    end = " ".join(" ".join(lines[-8:]).split())
+    assert " ".join(report.head.text.split()) in end
+    for row in report.printed[0].rows:
+        assert sum(line.startswith(f"{row['']} ") for line in lines) == 1

@@ -3,33 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from batchwright._format import number, percent, plural
 from batchwright._states import built
 from batchwright.compare.verdicts import (
     DENSE,
+    Facts,
     arrival,
     headline,
     interval,
     sentences,
     strategies,
     target_name,
+    verdicts,
 )
 from batchwright.report.plots import Curve, Saved, curves, runs
 from batchwright.report.sections import DOTS, Bar, Head, Picture, Report, Section, shape_plots
 from batchwright.stats.shapes import ShapeStats
-
-Facts = Mapping[str, Any]
-"""What ``compare --json`` prints, or a part of it. Older results lack `plans` and `audits`."""
 
 _BEGINNING = 2  # evaluations whose values would hide all later differences
 
 
 def compared_report(result: Facts) -> Report:
     """Describe a comparison."""
-    said = sentences(result)
-    facts = {**result, "said": said}
+    facts = {**result, "said": sentences(result)}
     if not result["summary"]:
         return Report("", "", facts, [], [])
     plans, machine = result.get("plans", {}), result["machine"]
@@ -48,7 +45,7 @@ def compared_report(result: Facts) -> Report:
     sections = [
         _learning_curves(result),
         replace(results, bars=()),
-        Section("What the figures say", sentences=said),
+        Section("What the figures say", sentences=[each.text for each in verdicts(result)]),
         _folded(_speed(result)),
         _folded(learning_section(result)),
         _folded(_batches(plans)),
@@ -72,65 +69,105 @@ def _folded(section: Section) -> Section:
     return replace(section, is_folded=True)
 
 
-def _head(result: Facts) -> Head:
+def _head(result: Facts) -> Head | None:
     """Say first what to do, and draw how long each strategy takes."""
-    head = headline(result)
-    if head is None:
-        return Head("", verdict="cannot tell")
+    said = headline(result)
+    if said is None:
+        return None
+    best = _best(result)
     return Head(
-        head.text,
-        detail=head.evidence,
-        verdict=head.verdict,
-        picture=_times(result, _best(result)),
+        said.text,
+        detail=said.evidence,
+        verdict=said.verdict,
+        picture=_times(result, best),
+        code=[] if best is None else _code(result, best),
+        then="" if best is None else "The whole loop: batchwright advise TASK.",
         more="All figures: --json. Curves, batches and shapes: --html FILE.",
     )
 
 
 def _best(result: Facts) -> Facts | None:
-    """Return the strategy that the headline says to switch to."""
-    head = headline(result)
-    if head is None or head.verdict != "use":
-        return None
-    return next((each for each in strategies(result) if each["name"] == head.name), None)
+    """Return the strategy to use, if there is one."""
+    said = headline(result)
+    name = said.name if said is not None and said.verdict == "use" else None
+    return next((each for each in strategies(result)[1:] if each["name"] == name), None)
 
 
 def _times(result: Facts, best: Facts | None) -> Picture | None:
     """Draw the time that each strategy needs to the target."""
-    arms = strategies(result)
-    if arms[0]["time"] is None or len(arms) < 2:
+    listed = strategies(result)
+    if listed[0]["time"] is None or len(listed) < 2:
         return None
     bars = [
         Bar(
             each["name"],
-            arrival(each),
+            "1" if each is listed[0] else _time(each),
             each["time"]["mean"] if each["time"] else 0.0,
             is_quiet=each is not best,
         )
-        for each in arms
+        for each in listed
     ]
-    bars[0] = replace(bars[0], figure="1")
-    return Picture(bars, title=f"Time to {target_name(result)}; {_first(result)} is 1")
+    return Picture(bars, title=f"Time to {target_name(result)}; {listed[0]['name']} is 1")
+
+
+def _time(each: Facts) -> str:
+    """Write how long a strategy needed to the target, or in how many runs it held it, in short."""
+    some = f"in {each['held']} of {len(each['speed']['values'])} only"
+    return interval(each["time"]) or (some if each["held"] else arrival(each).partition(",")[0])
+
+
+def _baseline(result: Facts) -> str:
+    return str(result["summary"][0]["name"])
+
+
+def _code(result: Facts, best: Facts) -> list[str]:
+    """Write the planner of a strategy; nothing where its order takes more than a line."""
+    listed = {each["name"]: each for each in result["strategies"]}
+    chosen, first = (listed[each["name"]] for each in (best, result["summary"][0]))
+    options = dict(chosen["options"])
+    budget = options.pop("max_tokens", result["max_tokens"])
+    step = options.pop("step_tokens", result["step_tokens"])
+    kinds = {
+        "planned": ("TokenBudget", f"{budget}"),
+        "packed": ("Packing", f"{budget}"),
+        "buckets": ("Buckets", f"{options.pop('num_shapes', 8)}, max_tokens={budget}"),
+    }
+    lines = ["from batchwright.torch import Precision", ""]
+    if chosen["kind"] in kinds and chosen["order"] == "shuffle":
+        name, settings = kinds[chosen["kind"]]
+        settings += "".join(f", {key}={value!r}" for key, value in options.items())
+        lines = [
+            "import batchwright as bw",
+            "from batchwright.torch import PlanLoader, Precision",
+            "",
+            f"planner = bw.Planner(lengths, batching=bw.{name}({settings}), step_tokens={step})",
+            "loader = PlanLoader(dataset, planner, collate_fn=collate)",
+        ]
+    elif (chosen["kind"], chosen["order"]) != (first["kind"], first["order"]):
+        return []
+    return [*lines, f'precision = Precision("{best["precision"]}")']
 
 
 def _results(result: Facts) -> Section:
     """Show the figures that matter of each strategy."""
-    arms, first = strategies(result), _first(result)
+    listed, first = strategies(result), _baseline(result)
     rows = [
         {
             "": each["name"],
-            "time": arrival(each),
+            "time": _time(each),
             "tokens/s": f"{each['speed']['mean']:.2f}",
             "padding": percent(round(each["padding"], 4)),
             "in the end": _plain(each["metric"], ".4f")
             or (f"failed {each['failed']} ×" if each["failed"] else ""),
         }
-        for each in arms
+        for each in listed
     ]
     note = (
-        f"time: to {target_name(result)}, reached and held, with its 95 % interval; tokens/s: "
-        f"real ones; {first} is 1. In the end: {result['metric']}, {result['better']} is better."
+        f"Time to {target_name(result)}, reached and held, with its 95 % interval, and real "
+        f"tokens per second: {first} is 1. In the end: {result['metric']}, {result['better']} is "
+        "better."
     )
-    times = [each["time"]["mean"] if each["time"] else 0.0 for each in arms]
+    times = [each["time"]["mean"] if each["time"] else 0.0 for each in listed]
     bars = [each / max(times) for each in times] if any(times) else []
     return Section(f"Beside {first}", rows=rows, bars=bars, note=note)
 
@@ -153,7 +190,7 @@ def _speed(result: Facts) -> Section:
             "": each["name"],
             "precision": each["precision"],
             "tokens/s": f"{each['tokens_per_second']:,.0f}",
-            f"over {_first(result)}": interval(each["speed"]),
+            f"over {_baseline(result)}": interval(each["speed"]),
             "of limit": _plain(each["of_limit"] and each["of_limit"]["mean"]),
             "padding": percent(round(each["padding"], 4)),
             "worst/budget": f"{each['worst_batch']:.2f}",
@@ -179,7 +216,7 @@ def learning_section(result: Facts) -> Section:
             "seconds": f"{each['seconds']:.1f}",
             f"final {result['metric']}": _plain(each["metric"], ".4f")
             or (f"failed {each['failed']} ×" if each["failed"] else ""),
-            f"gain over {_first(result)}": interval(each["gain"], sign="+", digits=4),
+            f"gain over {_baseline(result)}": interval(each["gain"], sign="+", digits=4),
             f"time to {target_name(result)}": arrival(each),
             "tokens to it": _plain(each["tokens"] and each["tokens"]["mean"]),
         }
@@ -191,10 +228,6 @@ def learning_section(result: Facts) -> Section:
     )
     title = f"Learning: {result['metric']}, {result['better']} is better"
     return Section(title, rows=rows, note=note)
-
-
-def _first(result: Facts) -> str:
-    return str(result["summary"][0]["name"]) if result["summary"] else "first"
 
 
 def _plain(value: float | None, form: str = ".2f") -> str:
