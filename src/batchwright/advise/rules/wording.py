@@ -1,7 +1,6 @@
 """What several rules say alike."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from batchwright._format import percent
@@ -49,13 +48,13 @@ def sooner(trial: LearningTrial) -> str:
     runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
     return (
         f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
-        f"{trial.most:.2f} along the way), in {runs} over {trial.share:.0%} of your training"
+        f"{trial.most:.2f} along the way), in {runs} over {100 * trial.share:.0f} % of your training"
     )
 
 
 def unclear(trial: LearningTrial) -> str:
     """Say in a few words why a trial leaves the question open."""
-    return ", too close to tell" if trial.held else ", and lost it again"
+    return ", too close to tell" if trial.held else ", but not held in every run"
 
 
 def more_runs(trial: LearningTrial) -> str:
@@ -63,7 +62,7 @@ def more_runs(trial: LearningTrial) -> str:
     if trial.verdict != "cannot tell":
         return ""
     if not trial.held:
-        return " It reached the metric and lost it again, so the two do not agree."
+        return " Not every run reached the last metric and held it: time and metric do not agree."
     said = " Seeds differ by as much"
     if trial.needed is None:
         return f"{said}."
@@ -87,8 +86,3 @@ def why_untried(evidence: Evidence, *names: str) -> str:
     if not known:
         return "It was not tried."
     return str(max(known, key=lambda each: each.needed or 0.0))
-
-
-def undecided(advice: Advice, reason: str) -> Advice:
-    """Take back advice to use something."""
-    return replace(advice, verdict="cannot tell", why=f"{advice.why} {reason}", strategy="")
