@@ -189,6 +189,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/advise.md": texts_of_all_sorts,
     "docs/compare.md": nothing,
     "docs/mixing.md": a_file_of_lengths,
+    "docs/live_losses.md": nothing,
     "docs/traps.md": a_task,
     "docs/results.md": nothing,
     "docs/frameworks/torch.md": a_language_model,
