@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from batchwright.compare.result_file import summarized
 from batchwright.compare.strategy import ORDERS, PRECISIONS, Strategy
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS
@@ -38,6 +39,7 @@ def main(*, seconds: float | None, only: tuple[str, ...], output: Path | None) -
         for name in names:
             progress.update(bar, description=name, refresh=True)
             truth = json.loads((RESULTS / "applications" / f"{name}.json").read_text("utf-8"))
+            truth["summary"] = summarized(truth)  # with the figures of today
             advice = advice_on(name, seconds)
             row = {"application": name, **beside(advice, truth)}
             tokens = advised_tokens(advice)
@@ -106,7 +108,7 @@ def whole_runs(name: str, row: Facts, tokens: int) -> Facts:
 
 
 def beside(advice: Facts, truth: Facts) -> Facts:
-    """Put what is advised beside what the arms of whole runs needed to plain's final metric.
+    """Put what is advised beside what the arms of whole runs needed to the baseline's final metric.
 
     Returns:
         ``advised``: the strategy that does as advised; ``arm``: what it is called in the truth,
@@ -162,7 +164,7 @@ def table(rows: list[Facts]) -> Any:
 
     from batchwright.compare.verdicts import interval
 
-    shown = Table(title="time to plain's final metric, over plain's")
+    shown = Table(title="time to the baseline's final metric, over the baseline's")
     for heading in ("", "advised", "its time", "best arm", "its time", "advised over best"):
         shown.add_column(heading)
     for row in rows:

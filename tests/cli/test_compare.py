@@ -166,7 +166,7 @@ def test_results_are_shown_again_and_seeds_are_added(here):
     write("task.py")
     first = run("task.py", "--seeds", "2", "--strategies", "plain,planned", "-o", "r.json")
     assert first[0] == 0
-    assert "planned trains" in first[1]
+    assert "planned batches" in " ".join(first[1].split())
     assert "Wrote r.json" in first[1]
     kept = json.loads(Path("r.json").read_text())["runs"]
     again = run("task.py", "--seeds", "2", "--strategies", "plain,planned", "-o", "r.json")

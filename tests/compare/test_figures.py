@@ -126,6 +126,16 @@ def test_a_target_that_only_the_baseline_missed_has_no_time():
     assert (planned.time, planned.held, planned.never) == (None, 1, 0)
 
 
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_figures_of_a_result_are_computed_anew_from_its_runs(better):
+    task = make_task(better=better)
+    runs = [[outcome("plain", 20.0, [1, 4, 5]), outcome("planned", 10.0, [1, 4, float("nan")])]] * 2
+    about = {"max_tokens": task.max_tokens, "better": better, "settings": SETTINGS}
+    result = result_file.written(Comparison((0, 1), runs), task, about, Settings())
+    result["settings"] = SETTINGS
+    assert result_file.summarized(result) == result["summary"]
+
+
 def test_where_higher_is_better_a_gain_is_upwards():
     task = make_task(better="higher")
     runs = [[outcome("plain", 20.0, [0.1, 0.5, 0.8]), outcome("planned", 20.0, [0.1, 0.8, 0.9])]]

@@ -187,7 +187,7 @@ def _speed(result: Facts) -> Section:
     of = plural(len(result["runs"]), "run") if result["runs"] else "a part of a run"
     rows = [
         {
-            "": each["name"],
+            "": "no-padding limit" if each["name"] == DENSE else each["name"],
             "precision": each["precision"],
             "tokens/s": f"{each['tokens_per_second']:,.0f}",
             f"over {_baseline(result)}": interval(each["speed"]),
