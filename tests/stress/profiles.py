@@ -176,6 +176,7 @@ def run(
     check: Callable[[LengthProfile], str] = check_profile,
     draw: Callable[[int], LengthProfile] = random_profile,
     say: Callable[[str], None] = print,
+    name: str = "profiles",
 ) -> int | None:
     """Check profiles; return the seed of the first that is wrong, None if there is none."""
     seen: Counter[str] = Counter()
@@ -197,7 +198,7 @@ def run(
         say("interrupted")
     say(f"{sum(seen.values())} profiles: {dict(seen)}")
     if failed is not None:
-        say(f"see it again: python -m tests.stress.profiles --profiles 1 --seed {failed}")
+        say(f"see it again: python -m tests.stress.{name} --profiles 1 --seed {failed}")
     return failed
 
 

@@ -512,7 +512,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=2_000, help="samples of a profile")
     given = parser.parse_args()
     draw = partial(random_evidence, most=given.most)
-    wrong = profiles.run(given.profiles, given.seed, check=check_texts, draw=draw)
+    wrong = profiles.run(given.profiles, given.seed, check=check_texts, draw=draw, name="texts")
     return 0 if wrong is None else 1
 
 

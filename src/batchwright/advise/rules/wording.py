@@ -46,9 +46,10 @@ def denser(data: DataProfile, kind: str, other: str) -> Gain:
 def sooner(trial: LearningTrial) -> str:
     """Describe what a trial of what is learnt showed."""
     runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
+    share = f"{100 * trial.share:.0f} %"
     return (
         f"{trial.sooner.ratio:.2f} times as fast to the same metric ({trial.least:.2f} to "
-        f"{trial.most:.2f} along the way), in {runs} over {100 * trial.share:.0f} % of your training"
+        f"{trial.most:.2f} along the way), in {runs} over {share} of your training"
     )
 
 
