@@ -97,6 +97,17 @@ def test_a_task_without_time_is_not_sent_to_a_task(data):
     assert headline(evidence, list(advice.values())).then.endswith("--seconds 340")
 
 
+def test_what_short_runs_need_is_said_first(data):
+    fast = trials(trial("plain", 1.0), trial("planned", 2.0))
+    untried = {
+        "curriculum": Untried("curriculum", "time", 140.0, 25.0),
+        "half": Untried("half", "time", 460.0, 25.0),
+    }
+    evidence = Evidence(data, CPU, fast, step_tokens=4_000, untried=untried)
+    detail = headline(evidence, advise(evidence)).detail
+    assert detail == "Measured on 3 updates of each strategy. Short runs need --seconds 460."
+
+
 def test_nothing_is_compared_with_itself(data):
     slow = trials(trial("plain", 1.0), trial("planned", 0.9), trial("planned+bf16", 0.8, "bf16"))
     evidence = Evidence(data, CPU, slow, step_tokens=4_000)

@@ -14,6 +14,7 @@ MOST = 3
 """Techniques that a headline names."""
 
 _OF_SPEED = ("dynamic batching", "mixed precision")
+_SHORT_RUNS = ("curriculum", "half", "twice")
 _MEASURED = "measured here"
 
 
@@ -119,12 +120,26 @@ def _may_gain(advice: Advice) -> bool:
 
 
 def _rests_on(evidence: Evidence) -> str:
-    if evidence.trials:
-        updates = min(trial.updates for trial in evidence.trials.values())
-        said = f"Measured on {plural(updates, 'update')} of each strategy"
-        runs = [trial.runs for trial in evidence.learning.values()]
-        return f"{said}, and on {plural(min(runs), 'short run')}." if runs else f"{said}."
-    return "Computed from the lengths; no speed was measured."
+    """Say what was measured, and what short runs need that had no time."""
+    if not evidence.trials:
+        return f"Computed from the {_what(evidence)}; no speed was measured."
+    updates = min(trial.updates for trial in evidence.trials.values())
+    said = f"Measured on {plural(updates, 'update')} of each strategy"
+    runs = [trial.runs for trial in evidence.learning.values()]
+    said += f", and on {plural(min(runs), 'short run')}" if runs else ""
+    needed = [
+        each
+        for name, each in evidence.untried.items()
+        if name in _SHORT_RUNS and each.needed is not None
+    ]
+    if not needed:
+        return f"{said}."
+    most = max(needed, key=lambda each: each.needed or 0.0)
+    return f"{said}. {'More short' if runs else 'Short'} runs need {most.cure}."
+
+
+def _what(evidence: Evidence) -> str:
+    return "samples" if evidence.duplicates or evidence.labels else "lengths"
 
 
 def _next(evidence: Evidence, advice: Sequence[Advice]) -> str:
