@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from batchwright.compare import Settings, Strategy, load_task
-from batchwright.compare.arm_process import Entry, _Able, _refuse_differences, can_start
+from batchwright.compare.arm_process import _refuse_differences, can_start
+from batchwright.compare.arm_server import Entry, _Commands
 from batchwright.compare.comparison import SHARED, shares_process
 from batchwright.compare.race import Race
 from batchwright.errors import TaskError
@@ -243,7 +244,7 @@ def test_tasks_that_differ_from_process_to_process_are_refused(job, made, said):
     job.write_text(f"{DRAWN}\ntask = {made}\n", encoding="utf-8")
     task = load_task(job)
     entry = Entry(str(job), False, None, STRATEGIES[0], 0, False, torch.get_num_threads(), {})
-    found = [_Able().begin(entry) for _ in range(2)]
+    found = [_Commands().begin(entry) for _ in range(2)]
     if said is None:
         _refuse_differences("job.py", task, found)
     else:
