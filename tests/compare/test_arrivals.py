@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +116,32 @@ def test_metrics_that_are_no_numbers_are_left_out():
 def test_an_update_that_reaches_two_evaluations_counts_once():
     doubled = [each for each in curve(LEARNS) for _ in range(2)]
     assert smoothed(doubled, tokens=RUN) == smoothed(curve(LEARNS), tokens=RUN)
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03])
+@pytest.mark.parametrize("steep", [8.0, 2.5])  # one has long stopped improving, one has not
+def test_runs_that_differ_by_chance_alone_are_as_fast_and_nearly_all_arrive(steep, noise):
+    rng, pairs = np.random.default_rng(0), 200
+    places = np.concatenate([np.linspace(0, 1, 11), 1 + 0.05 * np.arange(1, 6)])
+    logs, held = [], 0
+    for _ in range(pairs):
+        first, other = (
+            [
+                Evaluation(round(RUN * each), 10 * each, math.exp(-steep * each) + chance)
+                for each, chance in zip(places, noise * rng.normal(size=places.size), strict=True)
+            ]
+            for _ in range(2)
+        )
+        target = target_of(first[:11], tokens=RUN, sign=1.0)
+        ours = arrival(first[:11], target, tokens=RUN, sign=1.0)
+        # An arm only goes on if it has not arrived.
+        found = (arrival(other[:end], target, tokens=RUN, sign=1.0) for end in range(11, 17))
+        theirs = next(filter(None, found), None)
+        if theirs is not None:
+            logs.append(math.log(theirs.seconds / ours.seconds))
+            held += theirs.held
+    assert held >= 0.8 * pairs
+    assert abs(np.mean(logs)) < 0.04
 
 
 metrics = st.lists(st.floats(-100, 100), min_size=2, max_size=12)

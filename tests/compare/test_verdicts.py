@@ -63,7 +63,11 @@ def test_speed_and_quality_that_disagree_are_no_verdict():
     assert "0.2 worse after the same tokens. Speed and quality disagree." in verdict.text
     head = headline(result(worse))
     assert (head.verdict, head.name) == ("cannot tell", "planned")
-    assert head.text.startswith("Cannot tell: planned batches: 1.90 (1.80 – 2.00) ×")
+    assert head.text == (
+        "Cannot tell about planned batches: 1.9 × the tokens per second, the baseline's final loss "
+        "in 0.52 (0.40 – 0.60) of the time, 0.2 worse after the same tokens (3 seeds). Speed and "
+        "quality disagree. Longer runs would tell (more epochs)."
+    )
 
 
 def test_an_interval_that_includes_1_says_how_many_runs_would_tell():
@@ -128,6 +132,7 @@ def test_a_baseline_that_sets_no_standard_allows_no_verdict(changes, why):
     (verdict,) = verdicts(facts)
     assert verdict.word == "cannot tell"
     assert why in verdict.why
+    assert headline(facts).text == f"Cannot tell (3 seeds): {verdict.why}"
 
 
 def test_a_strategy_whose_loss_became_no_number_gains_nothing():

@@ -318,11 +318,7 @@ def _switch(verdict: Verdict, each: Facts, result: Facts) -> Headline:
     """Say what to switch to, and what it brings."""
     time, runs = each["time"]["mean"], len(result["runs"])
     said = [
-        *(
-            []
-            if verdict.speed.startswith("as many")
-            else [f"{_times(each)} × the tokens per second"]
-        ),
+        _in_short(verdict, each),
         f"{target_name(result)} in {time:.2f} of the time",
         _quality(each, result),
     ]
@@ -338,10 +334,14 @@ def _switch(verdict: Verdict, each: Facts, result: Facts) -> Headline:
 
 
 def _unsure(verdict: Verdict, each: Facts, result: Facts) -> Headline:
-    """Say what speaks for the most promising strategy, and what it would take to tell."""
-    figures = "; ".join(filter(None, [verdict.speed, verdict.time, verdict.metric]))
-    runs = _runs(len(result["runs"]))
-    text = f"Cannot tell: {_phrase(each, result)}: {figures} ({runs}). {verdict.why}"
+    """Say what is known of the most promising strategy, and what it would take to tell."""
+    runs, metric = _runs(len(result["runs"])), verdict.metric
+    if _obstacle(each, result):
+        return Headline("cannot tell", f"Cannot tell ({runs}): {verdict.why}", verdict.name)
+    if not _better(each, strategies(result)[0]) and verdict.time:
+        metric = ""
+    known = ", ".join(filter(None, [_in_short(verdict, each), verdict.time, metric]))
+    text = f"Cannot tell about {_phrase(each, result)}: {known} ({runs}). {verdict.why}"
     return Headline("cannot tell", text, verdict.name)
 
 
@@ -413,9 +413,11 @@ def _phrase(each: Facts, result: Facts) -> str:
     return f"{said}, {_ORDERS.get(order, order)}" if order else said
 
 
-def _times(each: Facts) -> str:
+def _in_short(verdict: Verdict, each: Facts) -> str:
+    """Write the speed without its interval; nothing where it is the baseline's."""
     speed = each["speed"]["mean"]
-    return f"{speed:.1f}" if speed >= 1.5 else f"{speed:.2f}"
+    figure = f"{speed:.1f}" if speed >= 1.5 else f"{speed:.2f}"
+    return "" if verdict.speed.startswith("as many") else f"{figure} × the tokens per second"
 
 
 def _runs(count: int) -> str:
