@@ -101,7 +101,8 @@ def advice(facts: Facts) -> str:
         f"Times are relative to the baseline's. Trials took {min(seconds):.0f} to "
         f"{max(seconds):.0f} s."
     )
-    return f"{table(head, rows)}\n\n{note} {source('advice', facts)}"
+    total = f"**{facts['total']}**\n\n" if "total" in facts else ""
+    return f"{table(head, rows)}\n\n{total}{note} {source('advice', facts)}"
 
 
 def _beside(row: Facts, truth: Facts | None) -> tuple[str, ...]:
