@@ -86,6 +86,11 @@ def estimate_noise(
     sources = list(others)
     if features is not None:
         sources.insert(0, from_features(features, codes, num_classes, seed=seed))
+    return as_estimate(sources, float(np.bincount(codes).max() / codes.size))
+
+
+def as_estimate(sources: Sequence[NoiseSource], majority: float) -> NoiseEstimate | None:
+    """Make one estimate of all sources; None if there are none."""
     found = combine(sources)
     if found is None:
         return None
@@ -95,7 +100,7 @@ def estimate_noise(
         found.high,
         num_samples=sum(each.num_samples for each in found.sources),
         accuracy=next((each.accuracy for each in found.sources if each.accuracy is not None), None),
-        majority=float(np.bincount(codes).max() / codes.size),
+        majority=majority,
         is_trusted=not found.doubt,
         doubt=found.doubt,
         sources=found.sources,
@@ -149,13 +154,13 @@ def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> st
     if accuracy - majority < _LEAST_GAIN * np.sqrt(majority * (1 - majority) / size):
         return (
             f"a teacher predicts {accuracy:.0%} of the labels, and the largest class has "
-            f"{majority:.0%}, so these features contain too little information"
+            f"{majority:.0%}, so it has too little information"
         )
     first, second, _ = found.by_confidence
     if max(first, found.rate) > _MOST_NOISE:
         return (
             f"a teacher predicts {1 - first:.0%} of the labels in its most confident third of the "
-            "samples, so these features contain too little information"
+            "samples, so it has too little information"
         )
     # The more labels are wrong, the less of the teacher's own errors is seen in the agreement.
     room = 1 - found.rate * num_classes / (num_classes - 1)
@@ -166,5 +171,5 @@ def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> st
             f"samples and {1 - second:.0%} in the second, so the estimate contains its own errors"
         )
     if found.high - found.low > WIDEST:
-        return f"{size:,} samples are too few for what a teacher can learn from these features"
+        return f"{size:,} samples are too few for what a teacher can learn here"
     return ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -18,6 +18,7 @@ from batchwright.advise.duplicates import (
 from batchwright.advise.noise_estimate import (
     FEWEST_SAMPLES,
     NoiseEstimate,
+    as_estimate,
     estimate_noise,
 )
 from batchwright.advise.noise_sources import NoiseSource
@@ -32,6 +33,7 @@ MOST_GROUPS = 10
 TEMPERATURE = 5.0
 """Temperature of the mixture: what the source used for a hundred languages."""
 
+_NARROW = 0.1  # an interval of noise that is good enough
 _LONGEST_NAME = 60
 _FEW_VALUES = 20  # so many distinct values may always be classes, such as half stars
 
@@ -200,6 +202,25 @@ def profile_labels(
         noise=noise,
         noise_unknown="" if noise else unknown,
     )
+
+
+def is_uncertain(labels: LabelProfile) -> bool:
+    """Return whether another source could tell more of how many labels are wrong."""
+    noise = labels.noise
+    is_known = noise is not None and noise.is_trusted and noise.high - noise.low <= _NARROW
+    return labels.num_classes > 1 and not is_known
+
+
+def with_source(
+    labels: LabelProfile, source: NoiseSource, duplicates: Duplicates | None
+) -> LabelProfile:
+    """Return what is known of labels with one more estimate of their noise."""
+    known = [] if labels.noise is None else list(labels.noise.sources)
+    names = [each.name for each in known]
+    if duplicates is not None and duplicates.noise is not None and "duplicates" not in names:
+        known.append(duplicates.noise)
+    noise = as_estimate([*known, source], labels.largest / labels.num_samples)
+    return replace(labels, noise=noise, noise_unknown="")
 
 
 def profile_groups(groups: Column, lengths: IntoLengths) -> GroupProfile:

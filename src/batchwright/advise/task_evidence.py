@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
+from batchwright.advise.duplicates import encode
 from batchwright.advise.evidence import Evidence
 from batchwright.advise.learning_trials import LearningTrial, least_seconds, run_learning_trials
 from batchwright.advise.machine import ModelProfile, profile_hardware, profile_model
 from batchwright.advise.rules import advise
-from batchwright.advise.sample_profiles import profile_samples
+from batchwright.advise.sample_profiles import is_uncertain, profile_samples, with_source
 from batchwright.advise.trials import SpeedTrial, Untried, run_trials
 from batchwright.errors import TaskError
 
@@ -32,6 +33,7 @@ SHARE = 0.05
 
 _UPDATES = 3
 _SPEED = 0.1  # share of the limit for trials of speed
+_NOISE = 0.15  # of the limit for wrong labels, where features do not show how many there are
 _LOOK = 0.1  # the model is looked at first if that is expected to take at most this share
 _LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
 
@@ -122,6 +124,7 @@ def examine_task(
         TaskError: If the task fails, or the limits are not positive.
         BudgetError: If a sample alone exceeds its budget.
     """
+    from batchwright.advise.own_model import from_model
     from batchwright.compare import Strategy, check_task
     from batchwright.compare.strategy import safe_batch_size
 
@@ -150,6 +153,18 @@ def examine_task(
 
     to_look = _LOOKED_AT * price.batch_seconds
     model = look() if to_look <= _LOOK * limit else None
+    labels = samples["labels"]
+    if price.updates is None and labels is not None and is_uncertain(labels):
+        watch("looking for wrong labels", 0.0)
+        source = from_model(
+            task,
+            *(encode(task.labels, "labels")[0], labels.num_classes),
+            seconds=_NOISE * limit,
+            epoch_seconds=price.run_seconds / task.epochs,
+            seed=seed,
+        )
+        if source is not None:
+            samples["labels"] = with_source(labels, source, samples["duplicates"])
     kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
     precisions = [] if hardware is None else hardware.worth_trying
     names = [*kinds, *(f"{kinds[-1]}+{each}" for each in precisions)]
