@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         Hardware,
         Headline,
         LabelProfile,
-        LearningTrial,
         ModelProfile,
         Price,
     )
@@ -70,7 +69,7 @@ def advised_report(found: Advised) -> Report:
         _data(data),
         _samples(evidence),
         _speed(found),
-        _learning(evidence.learning),
+        _learning(evidence),
         *([dial_section(dial, note="Updates of 8 batches.")] if dial else []),
         *([] if evidence.model is None else _model(evidence.model)),
         *([] if evidence.hardware is None else [_machine(evidence.hardware)]),
@@ -321,7 +320,7 @@ def _speed(found: Advised) -> Section:
     return Section("Trials of speed", sentences=said, rows=rows, note=note)
 
 
-def _learning(trials: Mapping[str, LearningTrial]) -> Section:
+def _learning(evidence: Evidence) -> Section:
     rows = [
         {
             "strategy": each.name,
@@ -329,15 +328,23 @@ def _learning(trials: Mapping[str, LearningTrial]) -> Section:
             "of a whole run": percent(each.share),
             "sooner": _gain_interval(each.sooner),
             "range": f"{each.least:.2f} – {each.most:.2f}",
+            "held": "yes" if each.held else "no",
             "gain in the end": f"{each.gain:+.4f}",
         }
-        for each in trials.values()
+        for each in evidence.learning.values()
     ]
     note = (
         "Sooner: how many times faster each reached the metric of the first, with its 95 % "
-        "interval over runs, and its range along the way. Gain: after the same tokens."
+        "interval over runs, and its range along the way. Held: until the end of every run. Gain: "
+        "after the same tokens."
     )
-    return Section("Trials of what is learnt", rows=rows, note=note)
+    missing = [f"{name}: {each}" for name, each in evidence.untried.items()]
+    return Section(
+        "Trials of what is learnt" if rows else "Trials without a result",
+        sentences=missing,
+        rows=rows,
+        note=note if rows else "",
+    )
 
 
 def _model(model: ModelProfile) -> Iterator[Section]:
