@@ -32,12 +32,6 @@ def lengths_of_documents():
     return np.clip(np.random.default_rng(0).lognormal(5, 1, 5_000), 1, 1_000).astype(int)
 
 
-def result_of(path):
-    """Read a committed result, with the figures of today."""
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return result | {"summary": summarized(result)}
-
-
 def told(*args):
     result = invoke(*args, "--json")
     assert result.exit_code == 0, result.stderr

@@ -152,9 +152,7 @@ def compare(
         keep()
     result, _ = result_file.load(path)
     html = html if result["summary"] else None
-    deliver(compared_report(result), as_json=as_json, html=html)
-    if not as_json:
-        click.echo(f"\n{printable(said)}")
+    deliver(compared_report(result, said), as_json=as_json, html=html)
     if not comparison.is_complete:
         again = "the same command without --restart" if restart else "the same command"
         message = f"batchwright: interrupted; {again} goes on with {path}."

@@ -24,11 +24,11 @@ from batchwright.stats.shapes import ShapeStats
 _BEGINNING = 2  # evaluations whose values would hide all later differences
 
 
-def compared_report(result: Facts) -> Report:
-    """Describe a comparison."""
+def compared_report(result: Facts, kept: str = "") -> Report:
+    """Describe a comparison; `kept` says where it was kept, in a terminal."""
     facts = {**result, "said": sentences(result)}
     if not result["summary"]:
-        return Report("", "", facts, [], [])
+        return Report("", "", facts, [], [Section(sentences=[kept] if kept else [])])
     plans, machine = result.get("plans", {}), result["machine"]
     data = (
         f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
@@ -62,14 +62,14 @@ def compared_report(result: Facts) -> Report:
     title = f"{result['task']}: {len(result['strategies'])} ways to train it, compared"
     if result["runs"]:
         title += f" in {plural(len(result['runs']), 'run')}"
-    return Report(title, "", facts, sections, [results], _head(result))
+    return Report(title, "", facts, sections, [results], _head(result, kept))
 
 
 def _folded(section: Section) -> Section:
     return replace(section, is_folded=True)
 
 
-def _head(result: Facts) -> Head | None:
+def _head(result: Facts, kept: str) -> Head | None:
     """Say first what to do, and draw how long each strategy takes."""
     said = headline(result)
     if said is None:
@@ -82,7 +82,7 @@ def _head(result: Facts) -> Head | None:
         picture=_times(result, best),
         code=[] if best is None else _code(result, best),
         then="" if best is None else "The whole loop: batchwright advise TASK.",
-        more="All figures: --json. Curves, batches and shapes: --html FILE.",
+        more=f"{kept} Curves, batches and shapes: --html FILE. All figures: --json.".strip(),
     )
 
 
@@ -162,10 +162,10 @@ def _results(result: Facts) -> Section:
         }
         for each in listed
     ]
+    known = " with its 95 % interval," if len(result["runs"]) > 1 else ""
     note = (
-        f"Time to {target_name(result)}, reached and held, with its 95 % interval, and real "
-        f"tokens per second: {first} is 1. In the end: {result['metric']}, {result['better']} is "
-        "better."
+        f"Time to {target_name(result)}, reached and held,{known} and real tokens per second: "
+        f"{first} is 1. In the end: {result['metric']}, {result['better']} is better."
     )
     times = [each["time"]["mean"] if each["time"] else 0.0 for each in listed]
     bars = [each / max(times) for each in times] if any(times) else []
