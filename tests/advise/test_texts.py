@@ -105,7 +105,16 @@ def test_what_short_runs_need_is_said_first(data):
     }
     evidence = Evidence(data, CPU, fast, step_tokens=4_000, untried=untried)
     detail = headline(evidence, advise(evidence)).detail
-    assert detail == "Measured on 3 updates of each strategy. Short runs need --seconds 460."
+    said = "Measured on 3 updates of each strategy. Trials of what is learnt need --seconds 460."
+    assert detail == said
+
+
+def test_what_is_published_is_not_called_measured(data):
+    slow = trials(trial("plain", 1.0), trial("planned", 0.9))
+    evidence = Evidence(data, CPU, slow, step_tokens=4_000, labels=noisy(0.3, 0.25, 0.35))
+    first = headline(evidence, advise(evidence))
+    assert first.techniques == ("self-paced",)
+    assert first.detail.startswith("Published: 1.04 × the accuracy of early stopping")
 
 
 def test_nothing_is_compared_with_itself(data):

@@ -51,7 +51,7 @@ def headline(evidence: Evidence, advice: Sequence[Advice]) -> Headline:
     known, gain = _worth(evidence, named)
     text = f"{actions[0].upper()}{actions[1:]}{more}: {', '.join(known)}."
     techniques = tuple(each.technique for each in named)
-    return Headline(text, _rests_on(evidence), "use", techniques, gain, then)
+    return Headline(text, _rests_on(evidence, named), "use", techniques, gain, then)
 
 
 def _place(advice: Advice) -> int:
@@ -119,14 +119,22 @@ def _may_gain(advice: Advice) -> bool:
     return gain is not None and gain.origin == _MEASURED and gain.ratio >= WORTH
 
 
-def _rests_on(evidence: Evidence) -> str:
-    """Say what was measured, and what short runs need that had no time."""
-    if not evidence.trials:
-        return f"Computed from the {_what(evidence)}; no speed was measured."
-    updates = min(trial.updates for trial in evidence.trials.values())
-    said = f"Measured on {plural(updates, 'update')} of each strategy"
+def _rests_on(evidence: Evidence, named: Sequence[Advice] = ()) -> str:
+    """Say what the sentence follows from, and what short runs need that had no time."""
+    gains = [each.gain for each in named if each.gain is not None]
+    is_measured = any(gain.origin == _MEASURED for gain in gains)
     runs = [trial.runs for trial in evidence.learning.values()]
-    said += f", and on {plural(min(runs), 'short run')}" if runs else ""
+    if evidence.trials and (is_measured or not named):
+        updates = min(trial.updates for trial in evidence.trials.values())
+        said = f"Measured on {plural(updates, 'update')} of each strategy"
+        said += f", and on {plural(min(runs), 'short run')}" if runs else ""
+    elif gains and gains[0].origin == "published":
+        said = f"Published: {times(gains[0])} {gains[0].of}"
+    else:
+        said = f"Computed from the {_what(evidence)}"
+        said += "" if evidence.trials else "; no speed was measured"
+    if not evidence.trials:
+        return f"{said}."
     needed = [
         each
         for name, each in evidence.untried.items()
@@ -135,7 +143,7 @@ def _rests_on(evidence: Evidence) -> str:
     if not needed:
         return f"{said}."
     most = max(needed, key=lambda each: each.needed or 0.0)
-    return f"{said}. {'More short' if runs else 'Short'} runs need {most.cure}."
+    return f"{said}. {'More trials' if runs else 'Trials'} of what is learnt need {most.cure}."
 
 
 def _what(evidence: Evidence) -> str:
