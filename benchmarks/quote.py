@@ -22,6 +22,7 @@ from benchmarks.blocks.training import (
     contrastive,
     curricula,
     grouped,
+    label_noise,
     memory,
     mixing,
     precision,
@@ -53,6 +54,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "scale": scale,
     "flat_tokens": flat_tokens,
     "noisy_digits": curricula,
+    "label_noise": label_noise,
     "claims": claims,
 }
 

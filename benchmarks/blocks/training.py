@@ -235,6 +235,30 @@ def memory(facts: Facts) -> str:
     )
 
 
+def label_noise(facts: Facts) -> str:
+    """Show how often the true share of wrong labels is inside its interval."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for draw in facts["draws"]:
+        by_name.setdefault(draw["data"], []).append(draw)
+    rows = [
+        (
+            f"{name}, {draws[0]['classes']} classes",
+            f"{draws[0]['samples']:,}",
+            f"{sum(draw['inside'] for draw in draws)} of {len(draws)}",
+            f"{fmean(draw['high'] - draw['low'] for draw in draws):.3f}",
+            f"{max(draw['high'] - draw['low'] for draw in draws):.3f}",
+        )
+        for name, draws in by_name.items()
+    ]
+    head = ("real data, 0 – 40 % of labels made wrong", "samples", "true share inside")
+    told = (
+        f"The true share is inside {facts['inside']} of {facts['num_draws']} intervals, and inside "
+        f"{facts['trusted_inside']} of the {facts['trusted']} that are trusted."
+    )
+    whole = table((*head, "mean width", "widest"), rows)
+    return f"{whole}\n\n{told} {source('label_noise', facts)}"
+
+
 def curricula(facts: Facts) -> str:
     """Show what curricula gain on digits, beside their controls, with wrong labels and without."""
     noisy, clean = facts["experiments"]

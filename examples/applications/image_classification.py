@@ -70,7 +70,7 @@ def task(*, quick: bool = False) -> Task:
         epochs=10 if quick else 30,
         metric="accuracy",
         better="higher",
-        difficulties={"loss": lambda: out_of_fold(images, labels, seed=0).loss},
+        difficulties={"loss": lambda: out_of_fold(labels, images, seed=0).loss},
         device="cpu",  # where validation data are
         labels=labels,
         features=images,

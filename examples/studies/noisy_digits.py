@@ -204,7 +204,7 @@ def trial(noise: float, num_updates: int, seed: int) -> Trial:
     """Make what belongs to a seed: labels, weights, and what is known of the samples."""
     job, clean = prepare(noise, seed)
     started = perf_counter()
-    estimate = out_of_fold(job.samples.images.numpy(), job.samples.labels.numpy(), seed=seed)
+    estimate = out_of_fold(job.samples.labels.numpy(), job.samples.images.numpy(), seed=seed)
     seconds = perf_counter() - started
     low, high = estimate.noise_interval
     known = {

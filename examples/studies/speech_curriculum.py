@@ -128,7 +128,7 @@ def trial(job: Job, epochs: int, seed: int) -> Trial:
     lengths = job.lengths
     speakers = np.array([sample["labels"] for sample in job.samples])
     started = perf_counter()
-    difficulty = out_of_fold(features(job), speakers, seed=seed).loss
+    difficulty = out_of_fold(speakers, features(job), seed=seed).loss
     seconds = perf_counter() - started
     budget = bw.TokenBudget(MAX_FRAMES, mixing=WINDOW)
 

@@ -87,7 +87,7 @@ def _of_data(evidence: Evidence) -> Advice:
     least = max(contradicting, noise.low if noise is not None and noise.is_trusted else 0.0)
     if least >= MUCH:
         why = f"{helps} Here at least {percent(least)} are wrong, and hard to learn."
-        settings = {"order": "Curriculum(difficulty.out_of_fold(features, labels).loss)"}
+        settings = {"order": "Curriculum(difficulty.out_of_fold(labels, features).loss)"}
         untested = "the metric (run batchwright compare, with such scores as difficulties)"
         short = f"at least {percent(least)} of the labels are wrong: an order by loss may help"
         return says("cannot tell", short, why, None, settings, untested=untested)
