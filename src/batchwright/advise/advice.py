@@ -170,6 +170,18 @@ dataset = Subset(dataset, kept.tolist())
 """
 
 
+_CUT = """\
+# fetch cuts longer samples to planner(0).layout.max_length.
+"""
+
+
+def _collate(batching: str) -> list[str]:
+    """Return the arguments of a collator for a batching."""
+    found = ["shapes=planner(0).layout.shapes"] if batching.startswith("Buckets(") else []
+    is_cut = 'oversize="truncate"' in batching
+    return [*found, "max_length=planner(0).layout.max_length"] if is_cut else found
+
+
 def snippet(
     advice: Sequence[Advice],
     data: DataProfile,
@@ -227,12 +239,13 @@ def snippet(
             explained += f"# step_tokens: those of {samples}, {source}.\n"
     settings = f", order=bw.{order}" if order else ""
     settings += "" if data.empty == "error" else f', empty="{data.empty}"'
-    shapes = "shapes=planner(0).layout.shapes" if used["batching"].startswith("Buckets(") else ""
+    collate = _collate(used["batching"])
+    explained += _CUT if is_keras and any("max_length" in each for each in collate) else ""
     precision = used.get("precision", 'Precision("fp32")')
     return _TEMPLATES[framework].format(
         batching=used["batching"],
-        collate=shapes,
-        also_collate=f", {shapes}" if shapes else "",
+        collate=", ".join(collate),
+        also_collate="".join(f", {each}" for each in collate),
         imports=imports,
         explained=explained,
         fetch=fetch,
