@@ -28,7 +28,7 @@ class SelfPaced:
     Args:
         table: Where live losses are recorded.
         noise_rate: Share of wrong labels, between 0 and 1: estimate it, see
-            `batchwright.difficulty.out_of_fold`. Half the true rate loses most of the gain.
+            `batchwright.advise.profile_labels`. Half the true rate loses most of the gain.
         warm_up: Epochs of all samples first, for losses that mean something.
         epochs: Epochs after the warm-up over which the share falls.
         reserve: Share of an epoch that goes to those left out.
