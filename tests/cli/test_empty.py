@@ -56,7 +56,10 @@ def test_they_are_counted_and_the_first_is_named(rows, command):
 def test_a_plan_is_without_them(rows):
     reading = ("--length", "text", "--measure", "words", "--empty")
     given = ("plan", rows, "--max-tokens", 8, *reading)
-    shown = json.loads(invoke(*given, "drop", "-o", "p.safetensors", "--json").stdout)
+    result = invoke(*given, "drop", "-o", "p.safetensors", "--json")
+    assert COUNTED in result.stderr
+    assert "left out" in result.stderr
+    shown = json.loads(result.stdout)
     assert shown["dropped_by_reason"] == {"empty": 30}
     assert shown["absent"] in {0, None}
     plan = bw.Plan.load("p.safetensors")

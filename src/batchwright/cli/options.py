@@ -103,8 +103,11 @@ class Reading:
         if (index := self.index(source)) is not None:
             return index.lengths(), time.perf_counter() - start
         rows = read_rows(source, self.length, self.measure, self.tokenizer, cache=not self.no_cache)
-        if self.empty is None and (said := rows.described()):
-            raise LengthsError(f"{said}: --empty drop|one")
+        if said := rows.described():
+            if self.empty is None:
+                raise LengthsError(f"{said}: --empty drop|one")
+            done = "left out" if self.empty == "drop" else "counted as 1"
+            click.echo(f"{said}: {done}", err=True)
         return settled(rows, self.empty), time.perf_counter() - start
 
     def index(self, source: str) -> LengthIndex | None:

@@ -151,8 +151,9 @@ def of_samples(facts: PlanFacts, unit: str) -> Iterator[str]:
             "wrong for an epoch of all samples."
         )
     if facts.truncated:
+        lose = "loses" if facts.truncated == 1 else "lose"
         yield (
-            f"{plural(facts.truncated, 'sample')} lose {unit} to the limit of a row. "
+            f"{plural(facts.truncated, 'sample')} {lose} {unit} to the limit of a row. "
             "Raise the budget if their ends matter."
         )
 
