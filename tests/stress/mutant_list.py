@@ -1050,4 +1050,32 @@ MUTANTS: tuple[Mutant, ...] = (
         "other devices step inside of what was an update",
         "tests/integrations/test_lightning.py -k one_rank",
     ),
+    Mutant(
+        "compare/arrivals.py",
+        "is_held = ends_known and sign * curve[-1].metric <= sign * target.held",
+        "is_held = ends_known",
+        "a metric that was lost again counts as held",
+        "tests/compare/test_arrivals.py -k not_held",
+    ),
+    Mutant(
+        "compare/arrivals.py",
+        "starts = np.maximum(ends - SMOOTHED * tokens, ends[0])",
+        "starts = ends",
+        "one good evaluation is an arrival",
+        "tests/compare/test_arrivals.py -k single_good",
+    ),
+    Mutant(
+        "compare/verdicts.py",
+        "if better * sooner < 0 or (better < 0 < speed):",
+        "if False:",
+        "a strategy that learns worse is recommended",
+        "tests/compare/test_verdicts.py -k disagree",
+    ),
+    Mutant(
+        "compare/verdicts.py",
+        "below = low > 1 and mean >= 1 + WORTH_SAYING, high < 1 and mean",
+        "below = mean >= 1 + WORTH_SAYING, mean",
+        "intervals that include 1 count",
+        "tests/compare/test_verdicts.py -k includes_1",
+    ),
 )
