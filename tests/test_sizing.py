@@ -54,6 +54,27 @@ def test_there_are_as_many_updates_as_now(world_size, accumulate):
     assert planner.accumulate == (accumulate or 1)
 
 
+@pytest.mark.parametrize("accumulate", [None, 8])
+def test_batches_of_one_sample_stay_as_many(accumulate):
+    for longest in (60, 61, 62, 63, 64, 65):  # rounded tokens of an update, up and down
+        values = np.append(LENGTHS[:799], longest)
+        planner = bw.Planner(values, batch_size=1, accumulate=accumulate)
+        assert 0.97 * 800 <= len(planner) <= 800
+        assert not planner(0).repeated.size
+
+
+def test_one_very_long_sample_does_not_make_batches_by_halving(monkeypatch):
+    from batchwright.batching.cut import Cut
+
+    splits, split = [], Cut._split
+    monkeypatch.setattr(Cut, "_split", lambda *args: (splits.append(1), split(*args))[1])
+    values = np.append(LENGTHS, 10**5)
+    planner = bw.Planner(values, batch_size=4, accumulate=8)
+    assert len(planner) == 94 * 8
+    assert len(splits) < 30
+    assert planner(0).stats(values).efficiency > 0.98
+
+
 def test_a_budget_beside_the_batch_size_stays():
     planner = bw.Planner(LENGTHS, batch_size=64, max_tokens=500)
     stats = planner(0).stats(LENGTHS)

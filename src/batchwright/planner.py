@@ -347,7 +347,7 @@ class Planner:
             update = self.world_size * self.accumulate
             counted = source.count(update)
             if self.step_tokens is not None:  # as many updates as for other ranks, if they suffice
-                updates = self._updates_for(self.step_tokens)
+                updates = self._updates_for(self.step_tokens, counted.samples // update)
                 updates = None if counted.batches > updates * update else updates
         self._num_batches = num_batches(
             counted.batches,
@@ -377,9 +377,10 @@ class Planner:
     def _accumulate_for(self, step_tokens: int) -> tuple[int, int, Counted]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
         source = self._functions or self._epochs
-        updates = self._updates_for(step_tokens)
+        counted = source.count(self.world_size)
+        updates = self._updates_for(step_tokens, counted.samples // self.world_size)
         ranks = updates * self.world_size
-        accumulate = -(-source.count(self.world_size).batches // ranks)
+        accumulate = -(-counted.batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
         counted = source.count(self.world_size * accumulate)
         found = -(-counted.batches // ranks)
@@ -388,9 +389,10 @@ class Planner:
             found = max(found, -(-counted.batches // ranks))
         return accumulate, updates, counted
 
-    def _updates_for(self, step_tokens: int) -> int:
+    def _updates_for(self, step_tokens: int, most: int) -> int:
+        """Return how many updates hold so many tokens each; at most as many as samples fill."""
         source = self._functions or self._epochs
-        return max(1, round(source.tokens(0) / step_tokens))
+        return max(1, min(most, round(source.tokens(0) / step_tokens)))
 
     def _warn(self, message: str, *, stacklevel: int) -> None:
         if not self._has_warned:

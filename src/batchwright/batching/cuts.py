@@ -114,7 +114,7 @@ def fit_stretches(
     """Cut sorted samples into `num_batches`; into as many as they need, if those are more.
 
     The budget is lowered as far as the number allows, so that all batches become a little smaller;
-    the few that are still missing come of splitting some.
+    samples that are longer are alone. The few that are still missing come of splitting some.
     """
     rows = limit(values)
     needed = sum(_stretches(counts, rows)[2])
@@ -123,12 +123,12 @@ def fit_stretches(
     # Batches grow in number about as the budget shrinks: look around there, in growing steps.
     guess = limit.max_tokens * needed // num_batches
     step = max(1, guess >> 7)
-    low, high = int(limit.padded(values[:1])[0]) - 1, limit.max_tokens
+    low, high = 0, limit.max_tokens
     for _ in range(_ROUNDS):
         if high - low <= 1 or needed == num_batches:
             break
         middle = guess if low < guess < high else (low + high) // 2
-        fewer = limit(values, max_tokens=middle)
+        fewer = np.maximum(limit(values, max_tokens=middle), 1)
         count = sum(_stretches(counts, fewer)[2])
         if count > num_batches:
             low, guess = middle, middle + step
