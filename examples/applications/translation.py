@@ -264,7 +264,7 @@ def prepare(
 def task(*, quick: bool = False) -> Task:
     """Describe the job for `batchwright compare`."""
     job = prepare(
-        num_samples=2_000 if quick else 8_000,
+        num_samples=2_000 if quick else 5_000,
         num_validation=150 if quick else 400,
         vocabulary=2_048 if quick else 4_096,
         context=128,
@@ -282,8 +282,9 @@ def task(*, quick: bool = False) -> Task:
         optimizer=job.optimizer,
         loss_sum=job.loss_sum,
         evaluate=job.evaluate,
+        batch_size=32 if quick else None,  # what most would begin with
         max_tokens=1_024 if quick else 2_048,
-        step_tokens=2_048 if quick else 4_096,
+        step_tokens=None if quick else 4_096,
         metric="validation loss of a token",
         device="cpu",  # where validation data are
         strategies=["plain", "grouped", "planned", "planned+auto"],

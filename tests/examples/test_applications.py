@@ -87,7 +87,7 @@ def test_a_part_of_the_small_form_learns(name, monkeypatch, one_thread, library)
     first, *others = summary
     for each in summary:
         assert each.failed == 0
-        assert each.worst_batch <= 1
+        assert each.worst_batch <= 1 or (each is first and whole.batch_size is not None)
         assert 0 <= each.padding < 0.85
         assert each.peak_bytes > 0
         if each.name != "dense limit":
