@@ -104,7 +104,8 @@ def _of_nothing(evidence: Evidence, advice: Sequence[Advice]) -> tuple[str, Verd
         unclear.append(labels)
         said.append(labels.short)
     if unclear or batching.verdict == "cannot tell":
-        return f"No clear gain yet: {'; '.join(said)}.", "cannot tell"
+        more = f"; and {len(said) - MOST} more" if len(said) > MOST else ""
+        return f"No clear gain yet: {'; '.join(said[:MOST])}{more}.", "cannot tell"
     where = "Nothing here is" if evidence.trials else "Lengths alone show nothing"
     return f"{where} worth a change: {'; '.join(said)}.", "do not use"
 
