@@ -80,6 +80,16 @@ def test_duplicates_count_where_teachers_are_not_trusted():
     assert (found.sources, found.rate, found.doubt) == ((EQUAL,), EQUAL.rate, "")
 
 
+def test_of_a_teacher_that_is_not_trusted_the_upper_end_counts():
+    weak = replace(FEATURES, low=0.15, high=0.34, doubt="weak")
+    few = replace(EQUAL, rate=0.35, low=0.21, high=0.5)
+    found = combine([weak, few])
+    assert (found.low, found.rate, found.high, found.doubt) == (0.21, 0.34, 0.34, "")
+    assert found.sources == (weak, few)
+    assert combine([few]).doubt == "90 pairs, are too few"
+    assert combine([replace(weak, high=0.49), few]).doubt == "weak"
+
+
 def test_sources_that_contradict_each_other_are_not_trusted():
     found = combine([replace(EQUAL, low=0.4, rate=0.45, high=0.5), FEATURES])
     assert (found.low, found.high) == (FEATURES.low, 0.5)

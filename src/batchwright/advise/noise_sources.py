@@ -95,8 +95,6 @@ def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> No
             f"only {num_different:,} of {num_groups:,} {pairs}s of equal samples have different "
             "labels: they may be copies that took their labels along"
         )
-    elif high - low > WIDEST:
-        doubt = f"{num_groups:,} {pairs}s of equal samples are too few"
     return NoiseSource(
         name="duplicates",
         of=f"{num_groups:,} {pairs}s of equal samples, {num_different:,} with different labels",
@@ -138,15 +136,16 @@ def combine(sources: Sequence[NoiseSource]) -> Combined | None:
     """Make one estimate of several, from those that are trusted.
 
     Teachers see the same labels, so of these the one with the narrowest interval counts. Duplicates
-    are independent of it: where the intervals overlap, the mean is weighted by precision. Where
-    duplicates have less noise, they are taken for copies that took their labels along and left out;
-    where they have more, the sources contradict each other, and neither is trusted.
+    are independent of it: where the intervals overlap, the mean is weighted by precision; of a
+    teacher that is not trusted, only the upper end counts. Where duplicates have less noise, they
+    are taken for copies that took their labels along and left out; where they have more, the
+    sources contradict each other, and neither is trusted.
     """
     teachers = sorted((each for each in sources if each.name != "duplicates"), key=_trust)
     equal = next((each for each in sources if each.name == "duplicates"), None)
     teacher = teachers[0] if teachers else None
     if teacher is None:
-        return None if equal is None else _alone(equal)
+        return None if equal is None else _from_equal(equal, None)
     if equal is None or equal.doubt:
         return _alone(teacher)
     if equal.low > teacher.high:
@@ -157,7 +156,7 @@ def combine(sources: Sequence[NoiseSource]) -> Combined | None:
         )
         return Combined(rate, teacher.low, equal.high, doubt, (teacher, equal))
     if teacher.doubt:
-        return _alone(equal)
+        return _from_equal(equal, teacher)
     if equal.high < teacher.low:
         return _alone(teacher)
     weights = np.array([1 / max(each.high - each.low, 1e-3) ** 2 for each in (teacher, equal)])
@@ -172,6 +171,17 @@ def combine(sources: Sequence[NoiseSource]) -> Combined | None:
 
 def _trust(source: NoiseSource) -> tuple[bool, float]:
     return bool(source.doubt), source.high - source.low
+
+
+def _from_equal(equal: NoiseSource, teacher: NoiseSource | None) -> Combined:
+    """Return what equal samples say, up to what a teacher that is not trusted leaves possible."""
+    sources: tuple[NoiseSource, ...] = (equal,)
+    high, doubt = equal.high, equal.doubt
+    if teacher is not None and teacher.high < high:
+        high, sources = teacher.high, (teacher, equal)
+    if not doubt and high - equal.low > WIDEST:
+        doubt = teacher.doubt if teacher else f"{equal.of}, are too few"
+    return Combined(min(equal.rate, high), equal.low, high, doubt, sources)
 
 
 def _alone(source: NoiseSource) -> Combined:
