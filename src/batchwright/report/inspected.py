@@ -70,7 +70,9 @@ def plan_report(view: PlanView) -> Report:
         dial = [dial_section(facts.dial, note=note)]
     if inspected is not None:
         more = [_shapes(inspected.shapes_of_batches, unit), *_costs(inspected.step_costs, unit)]
-    said = list(comparison(facts, unit))
+    has_baseline = measured is not None and measured.plain_batches is not None
+    # Without one it says what the first step says.
+    said = list(comparison(facts, unit)) if has_baseline or inspected is None else []
     # The last line of a terminal is where the eye is.
     if measured is None or inspected is not None:
         head = Head(steps[0], "What to do first:", picture=_waste(facts, unit))

@@ -178,6 +178,8 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
             "Batches within a budget instead of a fixed size would leave "
             f"{percent(within.padding)}: --max-tokens {within.max_tokens}."
         )
+    elif layout.max_samples is not None and layout.budget is None:
+        cure = f"--batch-size {layout.max_samples} plans such updates within a budget."
     elif layout.shapes is not None:
         cure = "More shapes reduce it."
     elif layout.multiple > 1:
