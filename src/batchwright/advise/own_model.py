@@ -7,9 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
-from torch.utils.data import Subset
 
 from batchwright._random import generator
 from batchwright.advise.features import feature_rows, similarities
@@ -19,6 +16,8 @@ from batchwright.difficulty.kernels import leave_one_out
 from batchwright.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
+    import torch
+
     from batchwright.compare import Task
     from batchwright.compare.arm import Arm
 
@@ -79,6 +78,8 @@ def from_model(
 
 
 def _part_of(task: Task, part: IntArray, epochs: int) -> Task:
+    from torch.utils.data import Subset
+
     return replace(
         task,
         samples=Subset(task.samples, part.tolist()),  # type: ignore[arg-type]  # any sequence
@@ -106,15 +107,17 @@ def _trained(task: Task, deadline: float, *, seed: int) -> Arm | None:
 
 def _embeddings(arm: Arm, task: Task) -> FloatArray | None:
     """Return what the last linear layer takes of each sample, float[n, d]."""
+    import torch
+
     from batchwright.compare.arm import moved
 
     found: list[torch.Tensor] = []
 
-    def keep(_: nn.Module, given: tuple[object, ...]) -> None:
+    def keep(_: torch.nn.Module, given: tuple[object, ...]) -> None:
         if given and isinstance(given[0], torch.Tensor) and given[0].ndim == 2:
             found.append(given[0].detach().float().cpu())
 
-    layers = [each for each in arm.model.modules() if isinstance(each, nn.Linear)]
+    layers = [each for each in arm.model.modules() if isinstance(each, torch.nn.Linear)]
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     planner = arm.strategy.planner(task, seed=0)
     plan = planner(0)
