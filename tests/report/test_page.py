@@ -6,6 +6,7 @@ import numpy as np
 
 import batchwright as bw
 from batchwright.report.inspected import PlanView, plan_report
+from batchwright.report.plots import Saved, Tail, runs, steps
 from batchwright.report.sections import Bar, Card, Head, Picture, Report, Section, page
 from batchwright.stats.plan_facts import inspected_facts
 from tests.report.reader import facts_of, read
@@ -43,3 +44,13 @@ def test_what_says_nothing_is_not_drawn():
     assert "svg" not in read(html).tags
     assert 'class="track"' not in html
     assert "Coverage" not in html
+
+
+def test_the_time_saved_and_the_tail_are_drawn_and_said():
+    two = [([0, 1, 2], [3.0, 2.0, 1.5]), ([0, 1, 2], [3.0, 2.2, 1.4])]
+    saved = Saved(1.5, "the target", True, 0.5, 2.0, "75 % of the time saved")
+    svg = runs("By seconds", {"plain": two, "other": two}, "seconds", "loss", saved=saved)
+    assert svg.count("75 % of the time saved") >= 2  # in the plot, and in its label
+    assert 'aria-label="By seconds: loss against seconds, of plain, other' in svg
+    svg = steps("Lengths", [1, 10, 1000], [90, 1], across="tokens", tail=Tail(9, "1 far longer"))
+    assert svg.count("1 far longer") >= 2
