@@ -62,7 +62,7 @@ class ArmProcess(RaceArm):
             own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         self._mode = ""
         self._process = subprocess.Popen(  # noqa: S603 -- this interpreter, and code from above
-            [sys.executable, *options, "-c", _BEGIN, json.dumps(sys.path)],
+            [sys.executable, *options, "-c", _BEGIN, json.dumps([*map(str, sys.path)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_ENVIRONMENT | os.environ,
