@@ -179,7 +179,7 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
             f"{percent(within.padding)}: --max-tokens {within.max_tokens}."
         )
     elif layout.max_samples is not None and layout.budget is None:
-        cure = f"--batch-size {layout.max_samples} plans such updates within a budget."
+        cure = f"Plan again with --batch-size {layout.max_samples}: such updates, within a budget."
     elif layout.shapes is not None:
         cure = "More shapes reduce it."
     elif layout.multiple > 1:
