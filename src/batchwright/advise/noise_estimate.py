@@ -15,7 +15,7 @@ from batchwright.difficulty import NoiseRate, noise_rate
 from batchwright.difficulty.kernels import leave_one_out
 from batchwright.difficulty.noise import PLATEAU
 from batchwright.errors import LengthsError, MissingExtraError
-from batchwright.typing import IntArray
+from batchwright.typing import FloatArray, IntArray
 
 MOST_SAMPLES = 4_000
 """Samples of the random part at most; fewer where there are many classes."""
@@ -113,7 +113,6 @@ def from_features(
     """Estimate the noise by a teacher of features."""
     try:
         import sklearn  # noqa: F401 -- whether it is installed
-        from threadpoolctl import threadpool_limits  # scikit-learn brings it
     except ImportError as error:
         raise MissingExtraError(
             "Estimating label noise needs scikit-learn, which is not installed. Run: "
@@ -124,12 +123,24 @@ def from_features(
     part = np.sort(generator(seed, "label noise").permutation(codes.size)[:most])
     if np.ptp(codes[part]) == 0:
         raise LengthsError("the random part of the labels has only one class: give more.")
-    with threadpool_limits(1):  # on a busy CPU, more threads took up to 15 times as long
-        rows, kept = feature_rows(features, part, seed=seed)
-        labels = codes[part[kept]]
-        p = leave_one_out(similarities(rows, seed=seed), labels, num_classes)
+    p, kept = predict(features, part, codes[part], num_classes, seed=seed)
+    labels = codes[part[kept]]
     of = f"{labels.size:,} samples by a teacher that had not seen their labels"
     return from_probabilities(p, labels, name="features", of=of)
+
+
+def predict(
+    features: Column, part: IntArray, labels: IntArray, num_classes: int, *, seed: int
+) -> tuple[FloatArray, IntArray]:
+    """Return what a teacher of all others predicts of each sample of a part, float64[m, k].
+
+    With it come the places in the part of those samples; see `feature_rows`.
+    """
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
+    with threadpool_limits(1):  # on a busy CPU, more threads took up to 15 times as long
+        rows, kept = feature_rows(features, part, seed=seed)
+        return leave_one_out(similarities(rows, seed=seed), labels[kept], num_classes), kept
 
 
 def from_probabilities(p: np.ndarray, labels: IntArray, *, name: str, of: str) -> NoiseSource:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchwright._random import generator
-from batchwright.advise.features import feature_rows, similarities
-from batchwright.advise.noise_estimate import FEWEST_SAMPLES, MOST_SAMPLES, from_probabilities
+from batchwright.advise.noise_estimate import (
+    FEWEST_SAMPLES,
+    MOST_SAMPLES,
+    from_probabilities,
+    predict,
+)
 from batchwright.advise.noise_sources import NoiseSource
-from batchwright.difficulty.kernels import leave_one_out
 from batchwright.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ EPOCHS = 8
 """Passes over half of the samples, where there is time for them."""
 
 _FEWEST_EPOCHS = 3
+_SPARE = 0.6  # of the time is planned: embeddings are computed, and a teacher learns, in the rest
 
 
 def from_model(
@@ -51,27 +56,30 @@ def from_model(
         seed: Of weights, batches and halves.
 
     Returns:
-        None if there is no time for three epochs, there are too few samples, or no linear layer
-        takes one row for each sample.
+        None if there is no time for three epochs, there are too few samples, no linear layer takes
+        one row for each sample, or scikit-learn is not installed.
     """
     drawn = generator(seed, "halves").permutation(codes.size)[:MOST_SAMPLES]
     each = epoch_seconds * drawn.size / codes.size
-    epochs = EPOCHS if each <= 0 else int(min(EPOCHS, seconds / each - 1))
-    if epochs < _FEWEST_EPOCHS or drawn.size < 2 * FEWEST_SAMPLES:
+    epochs = EPOCHS if each <= 0 else int(min(EPOCHS, _SPARE * seconds / each))
+    if epochs < _FEWEST_EPOCHS or drawn.size < 2 * FEWEST_SAMPLES or not find_spec("sklearn"):
         return None
     deadline = time.perf_counter() + seconds
     halves = [np.sort(drawn[0::2]), np.sort(drawn[1::2])]
     if min(np.unique(codes[half]).size for half in halves) < 2:
         return None
-    predicted, labels = [], []
+    read, predicted, labels = [], [], []
     for own, other in (halves, halves[::-1]):
         arm = _trained(_part_of(task, other, epochs), deadline, seed=seed)
         embeddings = None if arm is None else _embeddings(arm, _part_of(task, own, 1))
         if embeddings is None or not np.isfinite(embeddings).all():
             return None
-        rows, kept = feature_rows(embeddings, np.arange(own.size), seed=seed)
+        read.append((own, embeddings))
+    # Each half has its own model, so embeddings of one mean nothing in the other.
+    for own, embeddings in read:
+        p, kept = predict(embeddings, np.arange(own.size), codes[own], num_classes, seed=seed)
+        predicted.append(p)
         labels.append(codes[own[kept]])
-        predicted.append(leave_one_out(similarities(rows, seed=seed), labels[-1], num_classes))
     known = np.concatenate(labels)
     of = f"{known.size:,} samples by your model, trained on others for {epochs} epochs"
     return from_probabilities(np.concatenate(predicted), known, name="model", of=of)
