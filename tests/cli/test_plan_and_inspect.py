@@ -170,7 +170,7 @@ def test_the_baseline_is_the_users():
         f"Yours: {plain['num_batches']} batches, {percent(1 - plain['efficiency'])} padding; "
         f"planned, same tokens per update: {facts['num_batches']}"
     ) in text
-    assert f"{percent(1 - smaller['efficiency'])} at {smaller['dispersion']:.2f}" in text
+    assert f"{smaller['dispersion']:.2f} at {percent(1 - smaller['efficiency'])}" in text
     assert "--batch-size 4 --accumulate 8" in text
 
 

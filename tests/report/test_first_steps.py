@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
+from batchwright._format import percent
 from batchwright.report.plan_texts import first_steps
 from batchwright.stats.plan_facts import (
     EpochCoverage,
@@ -34,8 +35,10 @@ def test_a_budget_is_proposed_for_batches_of_a_fixed_size_and_it_leaves_what_is_
     plan = bw.plan(LENGTHS, batching=bw.FixedSize(16))
     facts = inspected_facts(plan, LENGTHS)
     within = facts.inspected.within_budget
-    assert f"--max-tokens {within.max_tokens}" in said(plan)
-    better = bw.plan(LENGTHS, max_tokens=within.max_tokens).stats(LENGTHS)
+    assert f"it is {percent(within.padding)}" in said(plan)
+    assert "--batch-size 16" in said(plan)
+    better = bw.plan(LENGTHS, batch_size=16).stats(LENGTHS)
+    assert better.budget == within.max_tokens
     assert better.efficiency == pytest.approx(1 - within.padding)
     assert within.padding < 0.1 < facts.measured.waste.plan
 
@@ -72,7 +75,7 @@ def test_updates_that_are_unlike_are_told():
     told = said(plan)
     assert "speed and mix conflict" in told
     assert f"length mix of {facts.stats.dispersion:.2f}" in told
-    assert f"at {facts.smaller_batches.dispersion:.2f}" in told
+    assert f"busy: {facts.smaller_batches.dispersion:.2f} at" in told
     rising = bw.plan(
         LENGTHS, batching=bw.FixedSize(20), order=lambda lengths, **_: lengths.argsort()
     )

@@ -100,14 +100,23 @@ def _times(result: Facts, best: Facts | None) -> Picture | None:
         return None
     bars = [
         Bar(
-            each["name"],
+            _called(each, result),
             "1" if each is listed[0] else _time(each),
             each["time"]["mean"] if each["time"] else 0.0,
             is_quiet=each is not best,
         )
         for each in listed
     ]
-    return Picture(bars, title=f"Time to {target_name(result)}; {listed[0]['name']} is 1")
+    title = f"Time to {target_name(result)}: shorter is better, the baseline is 1"
+    return Picture(bars, title=title)
+
+
+def _called(each: Facts, result: Facts) -> str:
+    """Name a strategy, and say which one is the baseline and what "auto" was."""
+    name = str(each["name"])
+    if name == _baseline(result):
+        return f"{name} (baseline)"
+    return f"{name} ({each['precision']})" if name.endswith("+auto") else name
 
 
 def _time(each: Facts) -> str:
@@ -153,7 +162,7 @@ def _results(result: Facts) -> Section:
     listed, first = strategies(result), _baseline(result)
     rows = [
         {
-            "": each["name"],
+            "": _called(each, result),
             "time": _time(each),
             "tokens/s": f"{each['speed']['mean']:.2f}",
             "padding": percent(round(each["padding"], 4)),
@@ -165,7 +174,7 @@ def _results(result: Facts) -> Section:
     known = " with its 95 % interval," if len(result["runs"]) > 1 else ""
     note = (
         f"Time to {target_name(result)}, reached and held,{known} and real tokens per second: "
-        f"{first} is 1. In the end: {result['metric']}, {result['better']} is better."
+        f"the baseline is 1. In the end: {result['metric']}, {result['better']} is better."
     )
     times = [each["time"]["mean"] if each["time"] else 0.0 for each in listed]
     bars = [each / max(times) for each in times] if any(times) else []

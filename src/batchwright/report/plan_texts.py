@@ -68,10 +68,10 @@ def conflict(facts: PlanFacts) -> Iterator[str]:
         cure = f" (--batch-size {max(1, rows)} --accumulate {smaller.accumulate})"
     held = plural(stats.world_size * stats.accumulate, "batch")
     yield (
-        f"With {held} an update, speed and mix conflict: {percent(1 - stats.efficiency)} padding "
-        f"at a length mix of {stats.dispersion:.2f} (a shuffle has 1). In "
-        f"{smaller.accumulate * stats.world_size} smaller ones{cure}: "
-        f"{percent(1 - smaller.efficiency)} at {smaller.dispersion:.2f}."
+        f"With {held} an update, speed and mix conflict: a length mix of {stats.dispersion:.2f} (a "
+        f"shuffle has 1) at {percent(1 - stats.efficiency)} padding. In "
+        f"{smaller.accumulate * stats.world_size} smaller batches{cure}, which keep a device less "
+        f"busy: {smaller.dispersion:.2f} at {percent(1 - smaller.efficiency)}."
     )
 
 
@@ -175,8 +175,8 @@ def _padding(facts: PlanFacts, measured: Measured) -> Iterator[str]:
         )
     elif within is not None and within.padding < LESS * waste:
         cure = (
-            "Batches within a budget instead of a fixed size would leave "
-            f"{percent(within.padding)}: --max-tokens {within.max_tokens}."
+            f"Planned from the same batch size, it is {percent(within.padding)}: plan again with "
+            f"--batch-size {layout.max_samples}."
         )
     elif layout.max_samples is not None and layout.budget is None:
         cure = f"Plan again with --batch-size {layout.max_samples}: such updates, within a budget."

@@ -193,7 +193,7 @@ def inspected_facts(
     inspected = Inspected(
         shape_stats(plan, checked),
         step_costs(plan, checked),
-        within_budget(plan, checked, max_tokens=facts.measured.stats.max_batch_tokens),
+        within_budget(plan, checked),
     )
     return replace(facts, inspected=inspected)
 
@@ -265,26 +265,30 @@ def epoch_coverage(plan: Plan) -> EpochCoverage:
     return EpochCoverage(known, _MOST_TIMES, times)
 
 
-def within_budget(plan: Plan, lengths: IntoLengths, *, max_tokens: int) -> BudgetedBatches | None:
-    """Measure what a plan without a budget would waste within one.
+def within_budget(plan: Plan, lengths: IntoLengths) -> BudgetedBatches | None:
+    """Measure what a plan of a fixed batch size would waste within a budget, in such updates.
 
     Example:
         >>> import batchwright as bw
         >>> lengths = np.array([9, 1, 1, 9])
         >>> plan = bw.plan(lengths, batching=bw.FixedSize(2), order=bw.Sequential())
-        >>> within_budget(plan, lengths, max_tokens=18)
+        >>> within_budget(plan, lengths)
         BudgetedBatches(max_tokens=18, num_batches=2, padding=0.0)
     """
     layout, origin = plan.layout, plan.origin
-    if layout.budget is not None or layout.kind == "packed":
+    if layout.budget is not None or layout.kind == "packed" or layout.max_samples is None:
         return None
     entries = plan.entry_lengths(lengths)
     if origin.world_size * origin.accumulate > len(entries):
         return None  # updates that such samples cannot fill
+    longest = layout.multiple * -(-as_lengths(entries, columns=True).max(axis=0) // layout.multiple)
+    usual = suggest(entries, batch_size=layout.max_samples).max_tokens
+    max_tokens = max(usual, int(longest.sum()))
     try:
         made = plan_of(
             entries,
             batching=TokenBudget(max_tokens, pad_to_multiple_of=layout.multiple),
+            batch_size=layout.max_samples,
             seed=origin.seed,
             world_size=origin.world_size,
             accumulate=origin.accumulate,
