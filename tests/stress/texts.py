@@ -463,6 +463,7 @@ class Said:
 def _numbers(text: str) -> list[Said]:
     """Return the numbers of a text, without those in names."""
     found = []
+    text = text.replace("< 0.001 %", "0.000 %")  # what is left of a share above 0
     for match in re.finditer(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?)( ?%)?(?![\w])", text):
         digits = match[1].rstrip(",").replace(",", "")
         places = len(digits.partition(".")[2])
