@@ -52,8 +52,9 @@ class Seen:
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seeds", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--quick", is_flag=True, help="Two seeds; nothing is written.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: as compare]")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the JSON.")
-def main(*, seeds: int, quick: bool, output: Path | None) -> None:
+def main(*, seeds: int, quick: bool, threads: int | None, output: Path | None) -> None:
     """Run them, one after the other."""
     found = []
     with tempfile.TemporaryDirectory() as folder, progress_bar() as progress:
@@ -63,7 +64,8 @@ def main(*, seeds: int, quick: bool, output: Path | None) -> None:
         progress.refresh()
         for seed in range(count):
             started = time.perf_counter()
-            options = ("--quick", "--seed", str(seed), "--restart", "--json")
+            options = ["--quick", "--seed", str(seed), "--restart", "--json"]
+            options += [] if threads is None else ["--threads", str(threads)]
             result = json.loads(batchwright("compare", "mine.py", *options, folder=folder))
             found.append(seen(result, seed=seed, seconds=time.perf_counter() - started))
             progress.update(bar, advance=1, refresh=True)
@@ -71,6 +73,7 @@ def main(*, seeds: int, quick: bool, output: Path | None) -> None:
     table_console().print(verdict(found))
     if (target := output_path("template_gain", output, quick=quick)) is not None:
         command = f"python -m benchmarks.template_gain --seeds {count}"
+        command += "" if threads is None else f" --threads {threads}"
         rows = [asdict(each) | {"shows": each.shows} for each in found]
         whole = {"speed": SPEED, "time": TIME, "showing": sum(each.shows for each in found)}
         write_result(target, command, {**whole, "rows": rows})
