@@ -223,3 +223,18 @@ def test_slow_updates_do_not_break_the_price(clock):
     for technique in ("dynamic batching", "mixed precision", "other tokens per update"):
         assert re.search(r"--seconds \d+", advice[technique].untested)
     assert "to measure it" in headline(found.evidence, list(advice.values())).then.lower()
+
+
+@pytest.mark.slow
+def test_where_an_update_is_one_batch_what_is_learnt_decides_about_batches():
+    task = make_task(num_samples=960, batch_size=32, max_tokens=None, step_tokens=None)
+    found = examine_task(task, updates=10**3)
+    mixes = found.evidence.mixes
+    assert (mixes["planned"].accumulate, mixes["mixed"].accumulate) == (1, 8)
+    assert mixes["mixed"].dispersion < 1.1
+    assert mixes["planned"].dispersion > 2
+    assert {"plain", "planned", "mixed"} <= set(found.evidence.trials)
+    assert {"planned", "mixed"} <= {*found.evidence.learning, *found.evidence.untried}
+    dynamic = next(each for each in advise(found.evidence) if each.technique == "dynamic batching")
+    assert "speed and mix conflict" in dynamic.why
+    assert dynamic.verdict != "use" or dynamic.strategy in found.evidence.learning

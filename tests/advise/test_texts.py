@@ -17,7 +17,9 @@ from batchwright.advise import (
     headline,
     profile_data,
     profile_labels,
+    snippet,
 )
+from batchwright.advise.evidence import Mix
 from batchwright.advise.machine import Range, agreeing
 from batchwright.report.advised import _machine
 from batchwright.stats.dial import DialPosition
@@ -200,3 +202,47 @@ def test_the_table_of_the_machine_has_only_what_was_measured():
         {"type": "bf16", "at width 128": "", "at width 512": "1.4 – 2.1 ×"},
         {"type": "fp16", "at width 128": "0.25 – 0.5 ×", "at width 512": ""},
     ]
+
+
+def learnt(name, ratio, *, held=True):
+    gain = Gain(ratio, 0.9 * ratio, 1.1 * ratio, "as fast to the same loss")
+    return LearningTrial(name, 1.0, 3, gain, 0.9 * ratio, 1.1 * ratio, 0.0, held=held)
+
+
+UNLIKE = {
+    "planned": Mix("planned", 1, 8_000, 31.5, 0.99),
+    "mixed": Mix("mixed", 8, 1_000, 0.9, 0.97),
+}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict", "strategy"),
+    [
+        ({"planned": 0.7, "mixed": 1.6}, "use", "mixed"),
+        ({"planned": 2.4, "mixed": 1.6}, "use", "planned"),
+        ({"planned": 0.7, "mixed": 0.8}, "do not use", "plain"),
+        ({"planned": 0.7, "mixed": 1.05}, "cannot tell", "plain"),
+        ({}, "cannot tell", "plain"),
+    ],
+)
+def test_speed_alone_is_not_advised_where_updates_are_unlike(data, ratios, verdict, strategy):
+    speeds = trials(trial("plain", 1), trial("planned", 3), trial("mixed", 2))
+    evidence = Evidence(
+        data,
+        CPU,
+        trials=speeds,
+        step_tokens=8_000,
+        mixes=UNLIKE,
+        learning={name: learnt(name, ratio) for name, ratio in ratios.items()},
+        untried={} if ratios else {name: Untried(name, "time", 340.0) for name in UNLIKE},
+    )
+    dynamic = given(evidence)["dynamic batching"]
+    assert dynamic.verdict == verdict
+    assert configuration(advise(evidence)) == strategy
+    assert "speed and mix conflict" in dynamic.why
+    assert "31.50" in dynamic.why
+    assert "0.90, at 3.0 % padding" in dynamic.why
+    code = snippet(advise(evidence), data, step_tokens=8_000)
+    assert (".resized(1, 8)" in code) == (strategy == "mixed")
+    if not ratios:
+        assert "--seconds 340" in dynamic.why

@@ -201,3 +201,24 @@ def test_a_pipe_is_no_file_of_strategies(tmp_path):
     os.mkfifo(tmp_path / "a.toml")  # reading it would wait for ever
     with pytest.raises(TaskError, match="no regular file"):
         read_strategies(tmp_path / "a.toml")
+
+
+def test_mixed_batches_hold_all_lengths_in_each_update_of_as_many_tokens():
+    task = make_task(960, batch_size=32, max_tokens=None, step_tokens=None)
+    planned, mixed = (Strategy.named(name).planner(task, seed=0) for name in ("planned", "mixed"))
+    assert (planned.accumulate, mixed.accumulate) == (1, 8)
+    assert len(mixed) == 8 * len(planned)  # as many updates
+    unlike, alike = (each(0).stats(task.sizes) for each in (planned, mixed))
+    assert alike.dispersion < 1.1
+    assert unlike.dispersion > 2
+    plain = Strategy.named("plain").planner(task, seed=0)(0).stats(task.sizes)
+    assert plain.efficiency + 0.2 < alike.efficiency
+    assert alike.max_batch_tokens <= max(task.sizes.max(), task.max_tokens // 8)
+    assert sorted(mixed(0).indices.tolist()) == list(range(960))
+
+
+def test_mixed_batches_are_planned_ones_where_updates_have_enough():
+    task = make_task(960, max_tokens=80, step_tokens=1_000)
+    planned, mixed = (Strategy.named(name).planner(task, seed=0) for name in ("planned", "mixed"))
+    assert planned.accumulate >= 8
+    assert planned(0).digest() == mixed(0).digest()

@@ -40,6 +40,7 @@ from batchwright.advise import (
     profile_groups,
     snippet,
 )
+from batchwright.advise.evidence import Mix
 from batchwright.advise.machine import Memory, agreeing
 from batchwright.advise.trials import faster
 from batchwright.stats.dial import POSITIONS, DialPosition
@@ -52,7 +53,7 @@ ORDERS = ("Curriculum", "SelfPaced", "ClassBalanced", "Mixture")
 CONSTANTS = {
     "packing": {2, 4},  # times as long
     "static shapes": {8},
-    "dynamic batching": set(),
+    "dynamic batching": {1},
     "other tokens per update": {8, 1},
     "mixed precision": {2, 16, 32},
 }
@@ -98,12 +99,15 @@ def random_evidence(seed: int, *, most: int = 2_000) -> Drawn:
         data = replace(data, efficiency=efficiency)
     has_task = maybe(0.6)
     hardware = _hardware(rng) if maybe(0.8) else None
-    trials = _trials(rng, data.is_constant, hardware) if has_task and maybe(0.7) else {}
+    is_unlike = has_task and not data.is_constant and maybe(0.3)
+    mixes = _mixes(rng, data.max_tokens) if is_unlike else {}
+    kinds = ["plain"] if data.is_constant else ["plain", "grouped", *(mixes or ["planned"])]
+    trials = _trials(rng, kinds, hardware) if has_task and maybe(0.7) else {}
     learning, untried = {}, {}
     if has_task:
         if not trials:
             untried["speed"] = _untried(rng, "speed", reasons=("time",))
-        for name in ("curriculum", "half", "twice"):
+        for name in ("curriculum", "half", "twice", *mixes):
             if trials and maybe(0.6):
                 learning[name] = _learning(rng, name)
             elif maybe(0.8):
@@ -127,6 +131,7 @@ def random_evidence(seed: int, *, most: int = 2_000) -> Drawn:
         groups=profile_groups(groups, lengths) if maybe() else None,
         epochs=int(rng.integers(1, 40)) if has_task else None,
         untried=untried,
+        mixes=mixes,
     )
     return Drawn(seed, evidence)
 
@@ -158,10 +163,17 @@ def _hardware(rng: np.random.Generator) -> Hardware:
     return Hardware(device, "a machine", 2**34, 2, speeds)
 
 
+def _mixes(rng: np.random.Generator, max_tokens: int) -> dict[str, Mix]:
+    held = int(rng.integers(1, 8))
+    unlike, alike = rng.uniform(2.1, 50), rng.uniform(0.1, 2)
+    budgets = [max_tokens, max(1, max_tokens * held // 8)]
+    drawn = zip(("planned", "mixed"), (held, 8), budgets, (unlike, alike), strict=True)
+    return {each[0]: Mix(*each, float(rng.uniform(0.3, 1))) for each in drawn}
+
+
 def _trials(
-    rng: np.random.Generator, is_constant: bool, hardware: Hardware | None
+    rng: np.random.Generator, kinds: list[str], hardware: Hardware | None
 ) -> dict[str, SpeedTrial]:
-    kinds = ["plain"] if is_constant else ["plain", "grouped", "planned"]
     types = [] if hardware is None else list(hardware.speed_over_fp32)
     names = [*kinds, *(f"{kinds[-1]}+{each}" for each in types)]
     updates, noise = int(rng.integers(3, 30)), rng.uniform(0, 0.5)
@@ -361,6 +373,12 @@ def _of_figures(evidence: Evidence, given: dict[str, Advice]) -> Iterator[str]:
         "curriculum": ("curriculum",),
         "a larger memory budget": ("model",),
     }
+    if "conflict" in dynamic.why and dynamic.verdict != "do not use":
+        untried = [evidence.untried.get(name) for name in ("speed", *evidence.mixes)]
+        needed = {f"--{one.unit} {one.needed:.0f}" for one in untried if one and one.needed}
+        is_tried = set(evidence.mixes) & set(evidence.learning)
+        if needed and not is_tried and not any(one in dynamic.untested for one in needed):
+            yield f"dynamic batching: does not say what it needs: {dynamic.untested}"
     for technique, names in places.items():
         known = [evidence.untried.get(name) for name in names]
         is_tried = evidence.trials if names == ("speed",) else set(names) & set(evidence.learning)
@@ -428,6 +446,9 @@ def _of_snippet(evidence: Evidence, advice: list[Advice], framework: str) -> Ite
     tokens = settings.get("other tokens per update", {}).get("step_tokens", tokens)
     if framework != "keras" and f"step_tokens={tokens})" not in code:
         yield f"other tokens per update than {tokens}"
+    slots = settings.get("dynamic batching", {}).get("accumulate")
+    if (f".resized(1, {slots})" in code) != (slots is not None):
+        yield "other batches per update than advised"
 
 
 def _wrong_labels(evidence: Evidence) -> float:
@@ -479,7 +500,8 @@ def _figures(evidence: Evidence) -> Iterator[float]:
         yield 1 - each
         yield from (each / other for other in efficiency.values())
     yield from (1 - position.efficiency for position in evidence.data.dial)
-    kinds = [each for each in ("planned", "plain") if each in evidence.trials]
+    yield from (1 - mix.efficiency for mix in evidence.mixes.values())
+    kinds = [each for each in ("mixed", "planned", "plain") if each in evidence.trials]
     for trial in evidence.trials.values():
         if kinds:
             gain = faster(trial.speeds, evidence.trials[kinds[0]].speeds)

@@ -11,6 +11,9 @@ Verdict: TypeAlias = Literal["use", "do not use", "cannot tell"]
 
 Origin: TypeAlias = Literal["measured here", "computed from the plan", "published"]
 
+_KINDS = ("planned", "mixed")
+"""Kinds of batches that may be advised, as `compare` calls them."""
+
 WORTH = 1.03
 """Ratios below this are not worth a change."""
 
@@ -60,8 +63,8 @@ def configuration(advice: Sequence[Advice]) -> str:
         'plain+bf16'
     """
     parts = [each.strategy for each in advice if each.verdict == "use" and each.strategy]
-    kind = "planned" if "planned" in parts else "plain"
-    return "+".join([kind, *(part for part in parts if part != "planned")])
+    kind = next((each for each in _KINDS if each in parts), "plain")
+    return "+".join([kind, *(part for part in parts if part not in _KINDS)])
 
 
 FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
@@ -71,7 +74,7 @@ _LOOP = """\
 import batchwright as bw
 {imports}from batchwright.torch import PadCollator, PlanLoader, Precision, windows
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+{explained}planner = bw.Planner({settings}){cut}
 loader = PlanLoader(dataset, planner, collate_fn=PadCollator({collate}))
 precision = {precision}
 for epoch in range({epochs}):
@@ -89,7 +92,7 @@ import torch
 from batchwright.torch import PadCollator
 from transformers import Trainer, TrainingArguments
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+{explained}planner = bw.Planner({settings}){cut}
 arguments = TrainingArguments(
     output_dir=OUTPUT_DIR,
     num_train_epochs={epochs},
@@ -114,7 +117,7 @@ import batchwright as bw
 from batchwright.integrations.lightning import PlanDataModule
 from batchwright.torch import PadCollator
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order}, step_tokens={step_tokens})
+{explained}planner = bw.Planner({settings}){cut}
 data = PlanDataModule(dataset, planner, collate_fn=PadCollator({collate}))
 trainer = lightning.Trainer(max_epochs={epochs}, precision="{lightning}")
 # module is your LightningModule. Its training_step returns self.trainer.datamodule.mean(loss_sum)
@@ -132,7 +135,7 @@ from batchwright.keras import PlanDataset
 keras.config.set_dtype_policy("{keras}")
 model = BUILD_MODEL()
 
-{explained}planner = bw.Planner(lengths, batching=bw.{batching}{order})
+{explained}planner = bw.Planner({settings}){cut}
 # fetch(indices) → (x, y, sample_weight) of these samples, padded; weights are 0 at padding.
 data = PlanDataset(planner, {fetch})
 model.fit(data.for_fit(), epochs={epochs}, shuffle=False, callbacks=[data.callback()])
@@ -237,20 +240,22 @@ def snippet(
         if not is_keras:
             samples = plural(data.batch_size, "sample")
             explained += f"# step_tokens: those of {samples}, {source}.\n"
-    settings = f", order=bw.{order}" if order else ""
+    slots = used.get("accumulate")
+    settings = f"lengths, batching=bw.{used['batching']}"
+    settings += f", order=bw.{order}" if order else ""
     settings += "" if data.empty == "error" else f', empty="{data.empty}"'
+    settings += f", step_tokens={tokens}" if slots or not is_keras else ""
     collate = _collate(used["batching"])
     explained += _CUT if is_keras and any("max_length" in each for each in collate) else ""
     precision = used.get("precision", 'Precision("fp32")')
     return _TEMPLATES[framework].format(
-        batching=used["batching"],
+        settings=settings,
         collate=", ".join(collate),
         also_collate="".join(f", {each}" for each in collate),
         imports=imports,
         explained=explained,
         fetch=fetch,
-        order=settings,
-        step_tokens=tokens,
+        cut=f".resized(1, {slots})  # batches an update: they mix lengths" if slots else "",
         epochs="EPOCHS" if epochs is None else epochs,
         precision=precision,
         **next((names for mode, names in _MODES.items() if mode in precision), _MODES["fp32"]),

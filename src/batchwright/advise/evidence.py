@@ -12,14 +12,29 @@ from batchwright.advise.machine import Hardware, ModelProfile
 from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
 from batchwright.advise.trials import SpeedTrial, Untried
 
+UNLIKE = 2.0
+"""Updates with a larger length mix are unlike one another: what they teach has to be tried."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A way to plan the updates of a task."""
+
+    strategy: str  # its name in `compare`
+    accumulate: int  # batches of an update
+    max_tokens: int  # budget of a batch
+    dispersion: float  # length mix of updates: 1 is a plain shuffle
+    efficiency: float
+
 
 @dataclass(frozen=True)
 class Evidence:
     """Everything that the rules use; None or empty where it is unknown.
 
     `learning` has short runs of ``"curriculum"``, and of ``"half"`` and ``"twice"`` the tokens per
-    update, beside the best of the trials. `untried` says of them, and of ``"speed"``, why there is
-    no result.
+    update, beside the best of the trials; where updates of planned batches are unlike one another,
+    of ``"planned"`` and ``"mixed"`` beside plain batches. `untried` says of them, and of
+    ``"speed"``, why there is no result.
     """
 
     data: DataProfile
@@ -34,6 +49,7 @@ class Evidence:
     groups: GroupProfile | None = None
     epochs: int | None = None  # of the task
     untried: Mapping[str, Untried] = field(default_factory=dict)
+    mixes: Mapping[str, Mix] = field(default_factory=dict)  # by strategy, where updates are unlike
 
     @property
     def has_task(self) -> bool:

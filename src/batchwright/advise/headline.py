@@ -65,6 +65,8 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
     of_speed = [each for each in named if each.technique in _OF_SPEED]
     if any(each.technique == "dynamic batching" for each in named):
         before, after = (1 - evidence.data.efficiency[kind] for kind in ("plain", "planned"))
+        kind = configuration(of_speed).partition("+")[0]
+        after = 1 - evidence.mixes[kind].efficiency if kind in evidence.mixes else after
         said += [f"{percent(before)} → {percent(after)} padding"] if after < before else []
     trial = evidence.trials.get(configuration(of_speed))
     measured = [each.gain for each in of_speed if each.gain and each.gain.origin == _MEASURED]

@@ -14,7 +14,7 @@ from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
 from batchwright.advise.duplicates import encode
-from batchwright.advise.evidence import Evidence
+from batchwright.advise.evidence import UNLIKE, Evidence, Mix
 from batchwright.advise.learning_trials import LearningTrial, least_seconds, run_learning_trials
 from batchwright.advise.machine import ModelProfile, profile_hardware, profile_model
 from batchwright.advise.rules import advise
@@ -165,7 +165,8 @@ def examine_task(
         )
         if source is not None:
             samples["labels"] = with_source(labels, source, samples["duplicates"])
-    kinds = ["plain"] if data.is_constant else ["plain", "grouped", "planned"]
+    mixes = {} if data.is_constant else _mixes(task, seed)
+    kinds = ["plain"] if data.is_constant else ["plain", "grouped", *(mixes or ["planned"])]
     precisions = [] if hardware is None else hardware.worth_trying
     names = [*kinds, *(f"{kinds[-1]}+{each}" for each in precisions)]
     fixed = spent()
@@ -185,11 +186,13 @@ def examine_task(
         difficulties=tuple(task.difficulties),
         step_tokens=task.step_tokens,
         epochs=task.epochs,
+        mixes=mixes,
         **samples,
     )
     results = _Results(price, fixed, speeds)
-    for said, strategies, wanted in _variations(task, evidence):
-        learnt = _learn(
+
+    def learn(said: str, strategies: list[Strategy], wanted: float, share: float) -> None:
+        for trial in _learn(
             task,
             strategies,
             evidence,
@@ -198,15 +201,37 @@ def examine_task(
             wanted=wanted,
             seed=seed,
             watch=partial(watch, said),
-        )
-        for trial in learnt:
-            results.enter(trial, 1.0 if wanted == _FIRST else 1 - _FIRST)
+        ):
+            results.enter(trial, share)
+
+    if mixes:
+        listed = [Strategy.named(name) for name in ("plain", *mixes)]
+        learn("trying updates of mixed lengths", listed, _FIRST, 1.0)
+        evidence = replace(evidence, learning=results.learning, untried=results.untried)
+    for said, strategies, wanted in _variations(task, evidence):
+        learn(said, strategies, wanted, 1.0 if wanted == _FIRST else 1 - _FIRST)
     if model is None and spent() + to_look <= limit:
         model = look()
     if model is None:
         results.enter(Untried("model", "time", needed=to_look / _LOOK), None)
     found = replace(evidence, model=model, learning=results.learning, untried=results.untried)
     return Found(found, price, spent())
+
+
+def _mixes(task: Task, seed: int) -> dict[str, Mix]:
+    """Return how planned updates mix lengths where they are unlike one another, else nothing."""
+    from batchwright.compare import Strategy
+
+    found = {}
+    for name in ("planned", "mixed"):
+        planner = Strategy.named(name).planner(task, seed=seed)
+        stats = planner(0).stats(task.sizes)
+        assert stats.budget is not None  # noqa: S101 -- both kinds have one
+        mix = (planner.accumulate, stats.budget, stats.dispersion, stats.efficiency)
+        found[name] = Mix(name, *mix)
+    planned, mixed = found.values()
+    is_better = planned.dispersion > max(UNLIKE, mixed.dispersion)
+    return found if is_better and mixed.accumulate > planned.accumulate else {}
 
 
 def _learn(

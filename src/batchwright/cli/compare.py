@@ -91,7 +91,7 @@ def compare(
     Strategies are named KIND[+ORDER][+PRECISION]:
 
     \b
-      KIND       plain, grouped, planned, packed, buckets
+      KIND       plain, grouped, planned, mixed, packed, buckets
       ORDER      shuffle, sequential, curriculum[:SCORES], anticurriculum, control
       PRECISION  fp32, tf32, bf16, fp16, auto
 

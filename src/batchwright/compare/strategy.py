@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -18,6 +19,7 @@ from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.errors import BatchwrightError, BudgetError, SourceNotFoundError, TaskError
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
+from batchwright.stats.baseline import narrower, slots_of
 from batchwright.torch.data.pad_collator import PadCollator
 from batchwright.typing import Batching, Order
 
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from batchwright.compare.task import Collate, Task
     from batchwright.layout import Layout
 
-Kind: TypeAlias = Literal["plain", "grouped", "planned", "packed", "buckets"]
+Kind: TypeAlias = Literal["plain", "grouped", "planned", "mixed", "packed", "buckets"]
 """Shuffled, the task's batch size, or as many samples as fit when all are the longest; as many,
-sorted by length within every 50 batches, as trainers do; `TokenBudget`; `Packing`; `Buckets` of
+sorted by length within every 50 batches, as trainers do; `TokenBudget`; the same with updates cut
+into eight batches where they have fewer, so that each holds all lengths; `Packing`; `Buckets` of
 eight shapes."""
 
 KINDS = get_args(Kind)
@@ -134,17 +137,23 @@ class Strategy:
         if self._is_as_today(task) and "step_tokens" not in self.options:
             update = {"accumulate": task.plain_accumulate}
         try:
-            return Planner(
-                task.sizes,
-                batching=self._batching(task),
-                order=self._order(task, seed),
-                seed=seed,
-                **update,
-            )
+            return self._planner(task, seed, update)
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, BatchwrightError):
                 raise
             raise TaskError(f"strategy {self.name!r}: {error}.") from error
+
+    def _planner(self, task: Task, seed: int, update: Mapping[str, Any]) -> Planner:
+        order, batching = self._order(task, seed), self._batching(task)
+        made = partial(Planner, task.sizes, order=order, seed=seed, **update)
+        planner = made(batching=batching)
+        if self.kind != "mixed" or not isinstance(batching, TokenBudget):
+            return planner
+        slots = slots_of(len(task.sizes), -(-len(planner) // planner.accumulate))
+        if planner.accumulate >= slots:
+            return planner
+        cut = narrower(batching, task.sizes, planner.accumulate / slots)
+        return made(batching=cut).resized(1, slots)
 
     def excess(self, task: Task) -> int | None:
         """Return the most tokens of a batch, where batches of the task's size exceed its budget."""
@@ -192,7 +201,7 @@ class Strategy:
         options.pop("step_tokens", None)
         if (multiple := self._multiple(task)) > 1:
             options.setdefault("pad_to_multiple_of", multiple)
-        if self.kind == "planned":
+        if self.kind in {"planned", "mixed"}:
             return TokenBudget(budget, **options)
         if self.kind == "packed":
             return Packing(budget, **options)

@@ -33,6 +33,7 @@ _KINDS = {
     "plain": "fixed-size batches",
     "grouped": "batches grouped by length",
     "planned": "planned batches",
+    "mixed": "planned batches, eight an update",
     "packed": "packed rows",
     "buckets": "batches of few shapes",
 }

@@ -1,6 +1,6 @@
 """A plan beside the batches of today, and beside smaller ones of the same updates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchwright.batching import FixedSize, TokenBudget
 from batchwright.budgets import suggest
@@ -132,23 +132,20 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
         (8, True)
     """
     layout, origin = plan.layout, plan.origin
-    slots = min(SLOTS, round(len(entries) / stats.num_steps / ROWS))
-    accumulate = slots // origin.world_size
+    accumulate = slots_of(len(entries), stats.num_steps) // origin.world_size
     is_budgeted = isinstance(layout, Padded) and layout.budget is not None and not layout.shapes
     if not is_budgeted or entries.ndim == 2 or accumulate <= origin.accumulate:
         return None
     if stats.num_steps < 2:
         return None
     assert layout.budget is not None  # noqa: S101 -- is_budgeted
-    longest = -(-int(entries.max()) // layout.multiple) * layout.multiple
-    budget = max(longest, layout.budget * origin.accumulate // accumulate)
     batching = TokenBudget(
-        budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
+        layout.budget, max_samples=layout.max_samples, pad_to_multiple_of=layout.multiple
     )
     step_tokens = max(1, round(stats.step_tokens_mean))
     planner = Planner(
         entries,
-        batching=batching,
+        batching=narrower(batching, entries, origin.accumulate / accumulate),
         seed=origin.seed,
         world_size=origin.world_size,
         step_tokens=step_tokens,
@@ -163,3 +160,17 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
         found.max_batch_tokens,
         found.dispersion,
     )
+
+
+def slots_of(num_samples: int, num_steps: int) -> int:
+    """Return how many batches mix the lengths of an update; fewer where it has few samples."""
+    return max(1, min(SLOTS, round(num_samples / num_steps / ROWS)))
+
+
+def narrower(batching: TokenBudget, lengths: LengthArray, share: float) -> TokenBudget:
+    """Return the batching with a share of its budget, or what the longest sample takes."""
+    multiple = batching.pad_to_multiple_of
+    rows = -(-lengths.reshape(len(lengths), -1) // multiple) * multiple
+    longest = int(rows.sum(axis=1).max())
+    assert isinstance(batching.max_tokens, int)  # noqa: S101 -- a budget of rows
+    return replace(batching, max_tokens=max(longest, int(batching.max_tokens * share)))

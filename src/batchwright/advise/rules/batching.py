@@ -1,10 +1,21 @@
 """Which samples share a batch."""
 
-from batchwright._format import interval, plural
+from typing import Any
+
+from batchwright._format import interval, percent, plural
 from batchwright.advise.advice import WORTH, Advice
 from batchwright.advise.data_profile import NUM_SHAPES
-from batchwright.advise.evidence import Evidence
-from batchwright.advise.rules.wording import METRIC, denser, how_to_try, padding, says
+from batchwright.advise.evidence import Evidence, Mix
+from batchwright.advise.rules.wording import (
+    METRIC,
+    denser,
+    how_to_try,
+    more_runs,
+    padding,
+    says,
+    sooner,
+    why_untried,
+)
 
 DENSE_MASKS = (2.0, 4.0)
 """How many times as long rows as long as a budget took on CPUs, over planned batches."""
@@ -13,7 +24,8 @@ DENSE_MASKS = (2.0, 4.0)
 def dynamic_batching(evidence: Evidence) -> Advice:
     """Batches of similar lengths, as many samples as fit: use them where padding can be saved.
 
-    Source: the padding of plans of these lengths; with a task, the speed of both in turns.
+    Source: the padding of plans of these lengths; with a task, the speed of both in turns. Where
+    updates are unlike one another in length: short runs of it, as speed is then not enough.
     """
     data = evidence.data
     if data.is_constant:
@@ -30,7 +42,11 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     if "grouped" in data.efficiency:
         why += f", batches grouped by length as trainers do {padding(data, 'grouped')}"
     why += "."
+    if evidence.mixes:
+        return _of_unlike_updates(evidence, why)
     gain, untested = denser(data, "planned", "plain"), "the speed of your model"
+    if not evidence.has_task:
+        untested += "; what it learns, where an update is one batch: its samples are alike"
     verdict, short = gain.verdict, f"padding {before} → {after}"
     if trial := evidence.trials.get("planned"):
         gain, untested = trial.speed, METRIC
@@ -53,6 +69,61 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         strategy="planned",
         action="switch to planned batches",
     )
+
+
+def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
+    """Choose by what is learnt where updates of planned batches are unlike one another."""
+    planned, mixed = (evidence.mixes[name] for name in ("planned", "mixed"))
+    held = plural(planned.accumulate, "batch")
+    why += (
+        f" With {held} an update, speed and mix conflict: the length mix of updates is "
+        f"{planned.dispersion:.2f}, where 1 is a plain shuffle. Cut into {mixed.accumulate} it is "
+        f"{mixed.dispersion:.2f}, at {percent(1 - mixed.efficiency)} padding."
+    )
+    for each in (planned, mixed):
+        if trial := evidence.trials.get(each.strategy):
+            speed = interval(trial.speed.ratio, trial.speed.low, trial.speed.high)
+            why += f" {_called(each)} train {speed} times as fast."
+    tried = [each for each in (planned, mixed) if each.strategy in evidence.learning]
+    for each in tried:
+        why += f" In short runs, {_called(each).lower()} are"
+        why += f" {sooner(evidence.learning[each.strategy])}."
+    used = [each for each in tried if evidence.learning[each.strategy].verdict == "use"]
+    names = [each.strategy for each in (planned, mixed)]
+    if used:
+        best = max(used, key=lambda each: evidence.learning[each.strategy].sooner.ratio)
+        gain = evidence.learning[best.strategy].sooner
+        settings: dict[str, Any] = {"batching": f"TokenBudget({best.max_tokens})"}
+        settings |= {"accumulate": best.accumulate} if best is mixed else {}
+        return says(
+            "use",
+            f"{gain.ratio:.2f} × as fast to the same metric, {best.accumulate} an update",
+            *(why, gain, settings),
+            untested=METRIC,
+            strategy=best.strategy,
+            action=f"switch to planned batches, {best.accumulate} an update",
+        )
+    if len(tried) == len(names) and all(
+        evidence.learning[name].verdict == "do not use" for name in names
+    ):
+        most = max((evidence.learning[name].sooner for name in names), key=lambda each: each.ratio)
+        short = f"{most.ratio:.2f} × as fast to the same metric at best: no gain"
+        return says("do not use", short, why, most, untested=METRIC)
+    unclear = [evidence.learning[each.strategy] for each in tried]
+    why += more_runs(max(unclear, key=lambda each: each.sooner.ratio)) if unclear else ""
+    why += "" if unclear else f" {why_untried(evidence, 'speed', *names)}"
+    return says(
+        "cannot tell",
+        f"faster, but updates unlike one another: length mix {planned.dispersion:.2f}",
+        why,
+        untested=f"what is learnt ({how_to_try(evidence, 'speed', *names)})",
+        strategy="mixed",
+        action="switch to planned batches",
+    )
+
+
+def _called(mix: Mix) -> str:
+    return f"Planned batches, {mix.accumulate} an update,"
 
 
 def packing(evidence: Evidence) -> Advice:

@@ -59,7 +59,8 @@ def mixed_precision(evidence: Evidence) -> Advice:
 
 def _gains(evidence: Evidence) -> dict[str, Gain]:
     """Return the speed of each precision over fp32, in batches of the same kind."""
-    kind = "planned" if "planned" in evidence.trials else "plain"
+    kinds = ("mixed", "planned", "plain")
+    kind = next(each for each in kinds if each in evidence.trials) if evidence.trials else ""
     return {
         trial.precision: faster(trial.speeds, evidence.trials[kind].speeds)
         for name, trial in evidence.trials.items()
