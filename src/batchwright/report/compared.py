@@ -246,17 +246,20 @@ def _plain(value: float | None, form: str = ".2f") -> str:
 def _learning_curves(result: Facts) -> Section:
     """Draw the metric against time and against tokens: the mean of the runs, and their range."""
     of_runs, best = result["runs"] or [result["unfinished"]], _best(result)
+    name = "" if best is None else _called(best, result)
     plots = []
     for what, across in (("seconds", "seconds of training"), ("tokens", "real tokens")):
         lines: dict[str, list[Curve]] = {}
         for each in (arm for run in of_runs for arm in run if arm["name"] != DENSE):
             seen = [one for one in each["evaluations"] if one["metric"] is not None]
             points = [one[what] for one in seen], [one["metric"] for one in seen]
-            lines.setdefault(each["name"], []).append(points)
+            lines.setdefault(_called(each, result), []).append(points)
         saved = _saved(result, best if what == "seconds" else None)
         up = result["metric"]
         plots.append(
-            partial(runs, f"By {what}", lines, across, up, skipped=_BEGINNING, saved=saved)
+            partial(
+                runs, f"By {what}", lines, across, up, skipped=_BEGINNING, saved=saved, best=name
+            )
         )
     note = ""
     if len(of_runs) > 1:

@@ -218,21 +218,25 @@ def runs(
     *,
     skipped: int = 0,
     saved: Saved | None = None,
+    best: str = "",
 ) -> str:
     """Draw the mean of the runs of each name, and a band from the least to the most of them.
 
-    The first `skipped` heights may lie outside, so that later differences are seen.
+    The first `skipped` heights may lie outside, so that later differences are seen. The best has
+    the colour of its bar.
     """
     named: dict[str, Artist] = {}
     shown: list[float] = [] if saved is None else [saved.target]
-    for colour, (name, several) in zip(cycle(COLOURS), lines.items(), strict=False):
+    colours = cycle(each for each in COLOURS if not best or each != BLUE)
+    for name, several in lines.items():
+        colour, width = (BLUE, 2.6) if name == best else (next(colours), 1.8)
         shortest = min(len(xs) for xs, _ in several)
         xs, ys = (np.array([each[way][:shortest] for each in several]) for way in (0, 1))
         if not shortest:
             continue
         middle, low, high = xs.mean(axis=0), ys.min(axis=0), ys.max(axis=0)
         axes.fill_between(middle, low, high, color=colour, alpha=0.22, linewidth=0)
-        (named[name],) = axes.plot(middle, ys.mean(axis=0), color=colour, linewidth=1.8)
+        (named[name],) = axes.plot(middle, ys.mean(axis=0), color=colour, linewidth=width)
         shown += [*low[skipped:].tolist(), *high[skipped:].tolist()]
     if shown:
         margin = 0.06 * (max(shown) - min(shown)) or 1.0
