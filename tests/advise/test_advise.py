@@ -58,14 +58,23 @@ def test_lengths_that_vary_want_dynamic_batching():
     dynamic = given["dynamic batching"]
     assert dynamic.verdict == "use"
     assert dynamic.settings == {"batching": "TokenBudget(8000)"}
-    plans = [
-        bw.plan(LENGTHS, batching=batching).stats(LENGTHS).efficiency
-        for batching in (bw.TokenBudget(8_000), bw.FixedSize(8))
-    ]
-    assert dynamic.gain.ratio == pytest.approx(plans[0] / plans[1], rel=0.01)
+    planned = bw.Planner(LENGTHS, max_tokens=8_000, step_tokens=data.step_tokens)(0)
+    plain = bw.plan(LENGTHS, batching=bw.FixedSize(8))
+    ratio = planned.stats(LENGTHS).efficiency / plain.stats(LENGTHS).efficiency
+    assert dynamic.gain.ratio == pytest.approx(ratio, rel=0.01)
     assert dynamic.gain.origin == "computed from the plan"
     assert given["packing"].verdict == "do not use"
     assert given["curriculum"].verdict == "cannot tell"  # short samples first may help
+
+
+def test_the_padding_is_that_of_the_planner_in_the_snippet():
+    data = profile_data(LENGTHS, batch_size=32)
+    used = advise(Evidence(data, CPU))
+    written = f"bw.TokenBudget({data.max_tokens}), step_tokens={data.step_tokens})"
+    assert written in snippet(used, data)
+    batching = bw.TokenBudget(data.max_tokens)
+    planner = bw.Planner(LENGTHS, batching=batching, step_tokens=data.step_tokens)
+    assert data.efficiency["planned"] == planner(0).stats(LENGTHS).efficiency
 
 
 def test_equal_lengths_want_nothing_of_it():

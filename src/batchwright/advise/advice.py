@@ -67,6 +67,11 @@ def configuration(advice: Sequence[Advice]) -> str:
     return "+".join([kind, *(part for part in parts if part not in _KINDS)])
 
 
+_ONE_BATCH = """\
+# An update is one batch of similar lengths. To mix lengths, cut it into 8 batches:
+# planner = planner.resized(1, 8)  # ranks, batches of an update on each
+"""
+
 FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
 """What `snippet` writes code for."""
 
@@ -241,6 +246,9 @@ def snippet(
             samples = plural(data.batch_size, "sample")
             explained += f"# step_tokens: those of {samples}, {source}.\n"
     slots = used.get("accumulate")
+    is_one = int(tokens) <= data.max_tokens and used["batching"].startswith("TokenBudget(")
+    if step_tokens is None and not is_keras and not slots and is_one and data.mixes_if_cut:
+        explained += _ONE_BATCH
     settings = f"lengths, batching=bw.{used['batching']}"
     settings += f", order=bw.{order}" if order else ""
     settings += "" if data.empty == "error" else f', empty="{data.empty}"'

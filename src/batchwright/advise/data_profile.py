@@ -15,7 +15,8 @@ from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.budgets import Budgets, suggest
 from batchwright.errors import BudgetError, PlanError
 from batchwright.lengths import as_lengths, totals, without_empty
-from batchwright.planner import plan
+from batchwright.planner import Planner
+from batchwright.stats.baseline import ROWS, SLOTS
 from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.lengths import Histogram, histogram
 from batchwright.typing import Batching, Empty, IntArray, IntoLengths, LengthArray
@@ -70,7 +71,7 @@ class DataProfile:
     is_given: bool  # whether the user gave the budget
     batch_size: int  # samples of a batch of the kinds "plain" and "grouped"
     batch_size_is_given: bool
-    step_tokens: int  # tokens of so many samples: an update of one plain batch
+    step_tokens: int  # of an update of planned batches, unless given as many as a plain batch has
     outliers: Outliers | None  # None: no sample is longer than the budget
     empty: Empty  # what becomes of empty samples; those to drop are left out of all figures
     efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
@@ -85,6 +86,12 @@ class DataProfile:
         dropped = self.outliers is not None and self.outliers.oversize == "drop"
         is_equal = self.median == self.longest or dropped
         return self.efficiency.get("plain", 0.0) == 1.0 and is_equal
+
+    @property
+    def mixes_if_cut(self) -> bool:
+        """Whether updates of a plain batch's tokens mix lengths, cut into 8 batches."""
+        first = self.dial[0] if self.batch_size >= SLOTS * ROWS and self.dial else None
+        return first is not None and first.dispersion <= 1
 
     @property
     def oversize(self) -> Policy | None:
@@ -139,6 +146,7 @@ def profile_data(
     *,
     max_tokens: int | None = None,
     batch_size: int | None = None,
+    step_tokens: int | None = None,
     oversize: Policy | None = None,
     empty: Empty = "error",
     unit: str = "tokens",
@@ -154,6 +162,7 @@ def profile_data(
         lengths: integer[n], or integer[n, k] of several columns; tokens.
         max_tokens: Budget of a batch. None: suggested.
         batch_size: Samples of a plain batch. None: as many as the budget holds of usual length.
+        step_tokens: Tokens of an update of planned batches. None: those of a plain batch.
         oversize: What becomes of samples longer than the budget: ``"truncate"`` or ``"drop"``.
             None: they are cut to it; of several columns, left out.
         empty: What becomes of samples of length 0; see `Planner`.
@@ -189,16 +198,24 @@ def profile_data(
         "packed": (Packing(budget), _MOST_PACKED),
         "buckets": (Buckets(NUM_SHAPES, max_tokens=budget), _MOST_PACKED),
     }
+    if step_tokens is None:
+        step_tokens = suggest(kept, batch_size=rows, max_tokens=budget).step_tokens
     efficiency = {}
     for name, (batching, most) in kinds.items():
         part = _part(kept, most, seed)
+        step = step_tokens if name == "planned" else None  # as in the snippet
         with suppress(BudgetError, PlanError):
-            efficiency[name] = plan(part, batching=batching, seed=seed).stats(part).efficiency
+            planner = Planner(part, batching=batching, seed=seed, step_tokens=step)
+            efficiency[name] = planner(0).stats(part).efficiency
     dial: tuple[DialPosition, ...] = ()
     if array.ndim == 1:
         part = _part(kept, _MOST_DIALLED, seed)
         with suppress(BudgetError, PlanError):
-            dial = mixing_dial(part, TokenBudget(budget), accumulate=8, seed=seed, epochs=1)
+            step = step_tokens if rows >= SLOTS * ROWS else None  # else full batches
+            batching = TokenBudget(budget)
+            dial = mixing_dial(
+                part, batching, accumulate=SLOTS, step_tokens=step, seed=seed, epochs=1
+            )
     total, *columns = (_column(each, seed) for each in (sizes, *array.reshape(len(array), -1).T))
     return DataProfile(
         num_samples=len(array),
@@ -212,7 +229,7 @@ def profile_data(
         is_given=max_tokens is not None,
         batch_size=rows,
         batch_size_is_given=batch_size is not None,
-        step_tokens=suggest(kept, batch_size=rows, max_tokens=budget).step_tokens,
+        step_tokens=step_tokens,
         outliers=outliers,
         empty=empty,
         efficiency=efficiency,

@@ -130,7 +130,13 @@ def examine_task(
 
     watch("planning", 0.0)
     rows = task.batch_size or safe_batch_size(task, task.max_tokens)  # of plain batches
-    data = profile_data(task.sizes, max_tokens=task.max_tokens, batch_size=rows, seed=seed)
+    data = profile_data(
+        task.sizes,
+        max_tokens=task.max_tokens,
+        batch_size=rows,
+        step_tokens=task.step_tokens,
+        seed=seed,
+    )
     data = replace(data, batch_size_is_given=task.batch_size is not None)
     watch("timing products", 0.0)
     hardware = profile_hardware()

@@ -251,11 +251,11 @@ def _data(data: DataProfile) -> Section:
 
 
 def _of_data(data: DataProfile) -> str:
-    assumed = "" if data.is_given else ", assumed: --max-tokens"
+    assumed = "" if data.is_given else " (assumed: --max-tokens)"
     return (
         f"{number(data.num_samples)} samples, {number(data.num_tokens)} {data.unit}: half are at "
-        f"most {number(data.median)} long, the longest {number(data.longest)}. Batches of "
-        f"{number(data.max_tokens)} {data.unit}{assumed}."
+        f"most {number(data.median)} long, the longest {number(data.longest)}. A batch may "
+        f"hold {number(data.max_tokens)} {data.unit}, padding included{assumed}."
     )
 
 

@@ -126,10 +126,10 @@ def _mix(data: DataProfile) -> str:
     known = f"length mix {first.dispersion:.2f}; 1 is a plain shuffle"
     if _is_even(first):
         return (
-            f" Updates of {BATCHES} planned batches mix lengths as evenly as a plain shuffle "
+            f" Updates cut into {BATCHES} planned batches mix lengths as evenly as a plain shuffle "
             f"({known})."
         )
-    said = f" Updates of {BATCHES} planned batches mix lengths less evenly ({known})"
+    said = f" Updates cut into {BATCHES} planned batches mix lengths less evenly ({known})"
     if found is None:
         return f"{said}; smaller batches mix better."
     return (
