@@ -104,5 +104,6 @@ def _dial(plan: Plan, lengths: LengthArray) -> tuple[DialPosition, ...]:
         batching,
         world_size=origin.world_size,
         accumulate=origin.accumulate,
+        step_tokens=max(1, round(plan.stats(lengths).step_tokens_mean)),
         seed=origin.seed,
     )

@@ -49,8 +49,10 @@ def mixing_dial(
 ) -> tuple[DialPosition, ...]:
     """Plan a few epochs at each position of the dial, and say what each is worth.
 
-    Settings are those of `Planner`; the figures are means over the first `epochs`. The `mixing` of
-    the batching does not matter. Positions that need more samples than there are are left out.
+    Settings are those of `Planner`; with both `accumulate` and `step_tokens`, an update of about so
+    many tokens is cut into so many batches. The figures are means over the first `epochs`. The
+    `mixing` of the batching does not matter. Positions that need more samples than there are are
+    left out.
 
     Raises:
         BudgetError: If `batching` is no `TokenBudget`, or no epoch is asked for.
@@ -79,10 +81,12 @@ def mixing_dial(
                 batching=dataclasses.replace(batching, mixing=mixing, slack=slack),
                 seed=seed,
                 world_size=world_size,
-                accumulate=accumulate,
+                accumulate=accumulate if step_tokens is None else None,
                 step_tokens=step_tokens,
                 last="repeat",  # a price has no use for a warning
             )
+            if step_tokens is not None and accumulate is not None:
+                planner = planner.resized(world_size, accumulate)
         except PlanError:
             continue
         stats = [planner(epoch).stats(checked) for epoch in range(epochs)]
