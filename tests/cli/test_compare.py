@@ -122,7 +122,7 @@ def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
     task, _ = _chosen(str(here / "task.py"), None, null=False, quick=False, batch_size=None)
     assert (task.batch_size, task.max_tokens) == (24, 80)
     said = capsys.readouterr().err
-    assert "batchwright: plain: batches of 24 samples take up to" in said
+    assert "batchwright: plain, grouped: batches of 24 samples are trained as they are" in said
     assert "max_tokens is 80" in said
 
 
@@ -193,7 +193,7 @@ def test_a_result_of_something_else_is_not_overwritten(here, monkeypatch):
     monkeypatch.setenv(SHARED, "1")
     write("task.py", TASK + "\n# changed")
     code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")
-    assert (code, "other task_sha256" in err) == (2, True)
+    assert (code, "before yours was edited" in err) == (2, True)
     assert Path("r.json").read_bytes() == kept
     Path("r.json").write_text('{"format": 1')
     code, _, err = run("task.py", "--quick", "--strategies", "plain", "-o", "r.json")

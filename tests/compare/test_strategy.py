@@ -222,3 +222,11 @@ def test_mixed_batches_are_planned_ones_where_updates_have_enough():
     planned, mixed = (Strategy.named(name).planner(task, seed=0) for name in ("planned", "mixed"))
     assert planned.accumulate >= 8
     assert planned(0).digest() == mixed(0).digest()
+
+
+def test_updates_of_similar_lengths_want_mixing():
+    task = make_task(2_000, batch_size=32, max_tokens=None, step_tokens=None)
+    assert Strategy.named("planned").needs_mixing(task)
+    for name in ("plain", "mixed"):
+        assert not Strategy.named(name).needs_mixing(task)
+    assert not Strategy.named("planned").needs_mixing(make_task(max_tokens=40, step_tokens=640))

@@ -22,6 +22,8 @@ from batchwright.errors import MissingExtraError, SourceError, TaskError
 from batchwright.report.compared import compared_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from batchwright.compare import Comparison, Strategy, Task
 
 _USUAL = ("plain", "grouped", "planned", "planned+auto")
@@ -203,14 +205,28 @@ def _chosen(
         chosen = parse_strategies(",".join(task.strategies or _USUAL))
     if null:
         chosen = [chosen[0], replace(chosen[0], name=TWIN)]
-    for strategy in chosen:
-        if (most := strategy.excess(task)) is not None:
-            said = (
-                f"batchwright: {strategy.name}: batches of {task.batch_size} samples take up to "
-                f"{most:,} tokens where long samples meet; max_tokens is {task.max_tokens:,}."
-            )
-            click.echo(printable(said), err=True)
+    for said in _warnings(task, chosen):
+        click.echo(printable(f"batchwright: {said}"), err=True)
     return task, chosen
+
+
+def _warnings(task: Task, chosen: Sequence[Strategy]) -> Iterator[str]:
+    """Say which batches exceed the budget, and which updates do not mix lengths."""
+    larger = {each.name: most for each in chosen if (most := each.excess(task)) is not None}
+    if larger:
+        yield (
+            f"{', '.join(larger)}: batches of {task.batch_size} samples are trained as they are, "
+            f"and take up to {max(larger.values()):,} tokens where long samples meet; max_tokens "
+            f"is {task.max_tokens:,}."
+        )
+    if any(each.kind == "mixed" for each in chosen):
+        return
+    if unlike := [each.name for each in chosen if each.needs_mixing(task)]:
+        yield (
+            f"{', '.join(unlike)}: an update has samples of similar length, from which a model may "
+            "learn worse. The strategy mixed cuts each update into more batches, of all lengths: "
+            "--strategies plain,planned,mixed."
+        )
 
 
 def _earlier(
@@ -231,10 +247,15 @@ def _earlier(
     done = len(comparison.runs)
     if comparison.seeds[:done] != seeds[:done]:
         differing.append("seeds")
+    if "task_sha256" in differing:
+        raise SourceError(
+            f"{path} was measured with another task file, or before yours was edited. Measure anew "
+            "with --restart, which replaces it, or name another --output."
+        )
     if differing:
         raise SourceError(
-            f"{path} holds the result of another comparison (other {', '.join(differing)}). Name "
-            "another --output, or measure anew with --restart."
+            f"{path} holds the result of another comparison (other {', '.join(differing)}). "
+            "Measure anew with --restart, which replaces it, or name another --output."
         )
     comparison.seeds = seeds
     return comparison

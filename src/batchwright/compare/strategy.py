@@ -162,6 +162,16 @@ class Strategy:
         most = self.planner(task, seed=0)(0).stats(task.sizes).max_batch_tokens
         return most if most > task.max_tokens else None
 
+    def needs_mixing(self, task: Task) -> bool:
+        """Return whether updates are far less alike in length than those of the kind `mixed`."""
+        if self.kind != "planned" or self.order != "shuffle":
+            return False
+        mixed = dataclasses.replace(self, kind="mixed")
+        unlike, even = (
+            each.planner(task, seed=0)(0).stats(task.sizes).dispersion for each in (self, mixed)
+        )
+        return unlike > 2 * max(1.0, even)
+
     def preparation(self, task: Task) -> float:
         """Return the seconds it took to compute the scores of the order."""
         return task.difficulty(self._parts[2] or None)[1] if self._parts[0] in _SCORED else 0.0
