@@ -121,7 +121,8 @@ def test_where_nothing_is_faster_the_baseline_is_kept():
     ("changes", "why"),
     [
         ({"failed": 1, "time": None}, "became NaN or infinite in 1 of 3 runs: repair that first"),
-        ({"improved": -0.1}, "did not improve: train it longer"),
+        ({"improved": 0.0}, "did not improve: train it longer"),
+        ({"improved": -0.1}, 'if higher is better, give the task better="higher"'),
         ({"improved": None}, "did not improve: train it longer"),
         ({"held": 2, "never": 1, "time": None}, "does not reach the target in all runs"),
     ],

@@ -184,8 +184,12 @@ def _obstacle(each: Facts, result: Facts) -> str:
         return f"{_failed(_BASELINE, first, result)}: repair that first."
     if each["failed"]:
         return ""
+    unchanged = f"The baseline's {metric} did not improve: train it longer."
+    if (first["improved"] or 0) < 0:
+        other = "higher" if result.get("better", "lower") == "lower" else "lower"
+        unchanged += f' Or, if {other} is better, give the task better="{other}".'
     obstacles = {
-        f"The baseline's {metric} did not improve: train it longer.": (first["improved"] or 0) <= 0,
+        unchanged: (first["improved"] or 0) <= 0,
         f"Its {metric} at the end of a run is not a number.": each["gain"] is None,
         "The baseline does not reach the target in all runs: choose another.": first["held"]
         < len(result["runs"]),
