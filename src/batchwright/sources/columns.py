@@ -187,7 +187,10 @@ def choose(
     if column is None:
         seconds = measure is None and any(name in DURATION_COLUMNS for name in names)
         hint = f" For those of 'duration', pass measure={MILLISECONDS!r}." if seconds else ""
-        raise SourceError(f"{source}: say which column to take the lengths from. {listed}{hint}")
+        raise SourceError(
+            f"{source}: say which column to take the lengths from: --length COLUMN, and for "
+            f"texts --measure words. {listed}{hint}"
+        )
     if column in names:
         raise SourceError(
             f"{source} has {names.count(column)} columns named {column!r}. Rename all but one."

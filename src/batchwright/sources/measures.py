@@ -199,7 +199,7 @@ def numbers_of_text(values: Values, place: Place) -> Array:
     row = next(k for k in range(start, len(texts)) if cast(k, 1, pa.float64()) is None)
     raise SourceError(
         f"{place.row(row)} is {one_line(repr(texts[row].as_py()), 60)}, which is not a number. "
-        "If the column is text, say how to measure it, for instance as 'characters'."
+        "If the column is text, say what to count: measure='words' (--measure words), for instance."
     )
 
 
