@@ -126,6 +126,38 @@ def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
     assert "max_tokens is 80" in said
 
 
+CHANGES_FOLDER = """
+import os
+from pathlib import Path
+
+os.chdir("data")
+print("reading", Path("words.txt").read_text())
+"""
+
+
+@pytest.mark.slow
+def test_a_task_may_print_and_change_the_folder(here, monkeypatch):
+    """What it prints is no result; outputs are where the command was given."""
+    monkeypatch.setenv(SHARED, "0")
+    Path("data").mkdir()
+    Path("data", "words.txt").write_text("a b", encoding="utf-8")
+    late = 'reduction="sum") + 0 * len(Path("words.txt").read_text())'
+    write("task.py", CHANGES_FOLDER + TASK.replace('reduction="sum")', late))
+    options = ("--strategies", "plain", "--seeds", "1", "--evaluations", "2", "--html", "page.html")
+    code, out, err = run("task.py", *options, "--json")
+    assert code == 0, err
+    assert json.loads(out)["task"] == "task.py"
+    assert err == "reading a b\n"
+    os.chdir(here)
+    assert Path("task.compare.json").is_file()
+    assert Path("page.html").is_file()
+    fails = TASK.replace("(model, batch):", "(model, batch):\n    1 / 0")
+    write("task.py", CHANGES_FOLDER + fails)
+    code, _, err = run("task.py", *options, "--restart")
+    assert code == 2
+    assert f"{here / 'task.py'}, line 32: loss_sum failed with ZeroDivisionError" in err
+
+
 @pytest.mark.slow
 def test_a_new_task_runs_and_shows_the_gain(here):
     assert invoke("new-task", "mine.py").exit_code == 0

@@ -258,7 +258,7 @@ class Own(Strategy):
 
 def test_arms_share_a_process_only_where_they_have_to_or_are_asked_to(job, monkeypatch):
     task = load_task(job, quick=True)
-    assert task.origin == (str(job), True)
+    assert task.origin == (str(job), True, str(job.parent))
     assert not shares_process(task, STRATEGIES)
     assert shares_process(task, STRATEGIES, shared_process=True)
     assert shares_process(replace(task, clip=None), STRATEGIES)

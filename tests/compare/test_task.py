@@ -32,11 +32,11 @@ def test_budgets_are_those_of_a_batch_size():
 
 def test_another_batch_size_brings_its_own_budgets(task):
     task.difficulty()
-    object.__setattr__(task, "origin", ("job.py", True))
+    object.__setattr__(task, "origin", ("job.py", True, "."))
     other = task.with_batch_size(24)
     budgets = suggest(task.sizes, batch_size=24)
     assert (other.max_tokens, other.step_tokens) == (budgets.for_all, budgets.step_tokens)
-    assert other.origin == ("job.py", True)
+    assert other.origin == ("job.py", True, ".")
     assert other.with_batch_size(24) is other
 
 

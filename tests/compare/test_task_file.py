@@ -1,5 +1,6 @@
 """Task files, good and bad."""
 
+import sys
 import textwrap
 
 import pytest
@@ -27,6 +28,24 @@ def test_a_task_may_have_a_small_form(tmp_path):
 def test_modules_beside_the_file_can_be_imported(tmp_path):
     (tmp_path / "beside_it.py").write_text(GOOD, encoding="utf-8")
     assert isinstance(load_task(written(tmp_path, "from beside_it import task")), Task)
+
+
+def test_functions_can_import_modules_beside_the_file_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "needed_later.py").write_text("from torch.nn import Linear", encoding="utf-8")
+    late = GOOD.replace("model=Writer", "model=lambda: __import__('needed_later').Linear(1, 2)")
+    for _ in range(2):
+        task = load_task(written(tmp_path, late))
+    assert task.model().out_features == 2
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_file_sees_no_arguments_of_the_command(tmp_path, monkeypatch):
+    given = ["batchwright", "compare", "mine.py", "--seeds", "3"]
+    monkeypatch.setattr(sys, "argv", given)
+    parses = "import argparse\nargparse.ArgumentParser().parse_args()\n"
+    assert isinstance(load_task(written(tmp_path, parses + GOOD)), Task)
+    assert sys.argv is given
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchwright.cli import options
 from batchwright.cli.compare import import_torch
-from batchwright.cli.output import check_outputs, deliver
+from batchwright.cli.output import check_outputs, deliver, prints_as_messages
 from batchwright.cli.progress import live_status, status
 from batchwright.errors import LengthsError
 from batchwright.report.sections import Report, Section
@@ -119,7 +119,10 @@ def advise(
                 "leave out longer ones there."
             )
         import_torch(threads)
-        tried = _of_task(source, max_tokens, batch_size, seconds, updates, quick=quick)
+        here = Path.cwd()
+        with prints_as_messages():
+            tried = _of_task(source, max_tokens, batch_size, seconds, updates, quick=quick)
+        html = None if html is None else here / html  # the task may have changed the folder
         evidence, price, spent = tried.evidence, tried.price, tried.seconds
     else:
         if reading.length is None and (reading.measure, reading.tokenizer) != (None, None):

@@ -15,7 +15,7 @@ from batchwright._files import write_bytes
 from batchwright._format import printable
 from batchwright.cli import options
 from batchwright.cli.exit_codes import INTERRUPTED
-from batchwright.cli.output import check_outputs, deliver
+from batchwright.cli.output import check_outputs, deliver, prints_as_messages
 from batchwright.cli.progress import StopError, Watch, interruptible, live_status, status
 from batchwright.compare.verdicts import TWIN
 from batchwright.errors import MissingExtraError, SourceError, TaskError
@@ -114,8 +114,12 @@ def compare(
     read = [task, strategies if Path(strategies or "").is_file() else None]
     check_outputs(outputs | {"--html": html}, read)
     machine = result_file.circumstances()
-    settings = Settings(evaluations=evaluations, target=target)
-    job, chosen = _chosen(task, strategies, null=null, quick=quick, batch_size=batch_size)
+    settings, here = Settings(evaluations=evaluations, target=target), Path.cwd()
+    with prints_as_messages():
+        job, chosen = _chosen(task, strategies, null=null, quick=quick, batch_size=batch_size)
+    if Path.cwd() != here:  # the task has changed the folder
+        task, path = str(here / task), here / path
+        html = None if html is None else here / html
     shared = shares_process(job, chosen, shared_process=shared_process or None)
     about = result_file.described(job, task, chosen, settings, quick=quick)
     about["shared_process"] = shared
@@ -133,10 +137,11 @@ def compare(
             result = result_file.written(comparison, job, about, settings)
             result_file.save(path, result, comparison.state)
 
-        with errors_of_task(task), status("checking the task"):
+        with errors_of_task(task), prints_as_messages(), status("checking the task"):
             check_task(job)
         with (
             errors_of_task(task),
+            prints_as_messages(),
             interruptible() as interrupted,
             live_status() as show,
             contextlib.suppress(StopError),

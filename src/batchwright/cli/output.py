@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -68,6 +70,11 @@ def _is_same(one: Path, other: Path) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     return one.exists() and other.exists() and one.samefile(other)
+
+
+def prints_as_messages() -> AbstractContextManager[object]:
+    """Send what a task prints to standard error: standard output is for what is asked of us."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def deliver(report: Report, *, as_json: bool, html: Path | None = None) -> None:

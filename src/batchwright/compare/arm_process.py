@@ -54,7 +54,7 @@ class ElsewhereError(Exception):
 class ArmProcess(RaceArm):
     """An arm that computes in a process of its own; see `started`."""
 
-    def __init__(self, strategy: Strategy, *, dense: bool) -> None:
+    def __init__(self, strategy: Strategy, *, dense: bool, folder: str) -> None:
         super().__init__(DENSE if dense else strategy.name, dense=dense)
         options = [f"-W{each}" for each in sys.warnoptions]
         own: dict[str, Any] = {"start_new_session": True}  # without the terminal's Ctrl-C
@@ -66,6 +66,7 @@ class ArmProcess(RaceArm):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_ENVIRONMENT | os.environ,
+            cwd=folder,  # which the task may have changed
             **own,
         )
         if self._process.stdin is None or self._process.stdout is None:
@@ -208,11 +209,12 @@ def started(
     """
     if task.origin is None:
         raise TaskError("the task is from no file: its arms cannot have processes of their own.")
-    (path, quick), scores, threads = task.origin, task.computed_scores(), torch.get_num_threads()
+    path, quick, folder = task.origin
+    scores, threads = task.computed_scores(), torch.get_num_threads()
     arms: list[ArmProcess] = []
     try:
         for strategy, dense in entries:
-            arms.append(ArmProcess(strategy, dense=dense))
+            arms.append(ArmProcess(strategy, dense=dense, folder=folder))
         for arm, (strategy, dense) in zip(arms, entries, strict=True):
             arm.begin(Entry(path, quick, task.batch_size, strategy, seed, dense, threads, scores))
         for arm in arms:

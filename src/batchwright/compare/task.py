@@ -95,8 +95,8 @@ class Task:
 
     Attributes:
         plain_accumulate: Batches of `batch_size` samples in an update. None: it is not given.
-        origin: The file that `load_task` read it from, and whether in its small form. None: it was
-            made otherwise, and cannot be made again in another process.
+        origin: The file that `load_task` read it from, whether in its small form, and the current
+            folder then. None: it was made otherwise, and cannot be made again in another process.
 
     Raises:
         TaskError: If an argument has the wrong type.
@@ -127,7 +127,7 @@ class Task:
     groups: npt.ArrayLike | None = None
     features: npt.ArrayLike | Callable[[], npt.ArrayLike] | None = None
     plain_accumulate: int | None = field(default=None, init=False)
-    origin: tuple[str, bool] | None = field(default=None, init=False)
+    origin: tuple[str, bool, str] | None = field(default=None, init=False)
     _scores: dict[str, tuple[npt.ArrayLike, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,9 @@ from batchwright.errors import BatchwrightError, SourceNotFoundError, TaskError
 def load_task(path: Path | str, *, quick: bool = False) -> Task:
     """Run a Python file, which can import modules beside it, and return the task that it describes.
 
+    The file sees no arguments of this program in ``sys.argv``. Its functions can import modules
+    beside it later, too: its folder stays at the end of ``sys.path``.
+
     `quick` is passed to ``task`` if that is a function with this argument: a small form of the job.
 
     Raises:
@@ -24,17 +27,22 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
     file = Path(path)
     if not file.is_file():
         raise SourceNotFoundError(f"{path}: there is no such file. Expected a Python file: a task.")
-    folder = str(file.resolve().parent)
+    file, before = file.absolute(), str(Path.cwd())
+    folder, arguments = str(file.resolve().parent), sys.argv
     sys.path.insert(0, folder)
+    sys.argv = [str(file)]
     try:
         names = runpy.run_path(str(file), run_name="task")
         task = names.get("task")
         if callable(task):
             task = task(quick=quick) if "quick" in inspect.signature(task).parameters else task()
     except (Exception, SystemExit) as error:
-        raise _with_place(error, file, default=str(file)) from error
+        raise _with_place(error, file, default=str(path)) from error
     finally:
+        sys.argv = arguments
         sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)
     if "task" not in names:
         raise TaskError(f"{path}: it defines no `task`: see batchwright new-task.")
     if not isinstance(task, Task):
@@ -42,7 +50,7 @@ def load_task(path: Path | str, *, quick: bool = False) -> Task:
             f"{path}: `task` is of type {type(task).__name__}, expected a "
             "batchwright.compare.Task, or a function that returns one."
         )
-    object.__setattr__(task, "origin", (str(path), quick))
+    object.__setattr__(task, "origin", (str(file), quick, before))
     return task
 
 
@@ -94,9 +102,15 @@ def _innermost(error: BaseException | None, file: Path) -> tuple[str, str]:
         of = Path(frame.filename).resolve()
         is_installed = of.is_relative_to(ours) or "site-packages" in of.parts
         if of.is_file() and of.is_relative_to(folder) and not is_installed:
-            place = f"{frame.filename}, line {frame.lineno}"
+            place = f"{_shown(frame.filename)}, line {frame.lineno}"
             function = "it" if frame.name == "<module>" else frame.name
     return place, function
+
+
+def _shown(path: str) -> str:
+    """Return a path as it is from the current folder, where it lies in that."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def _ended(said: str) -> str:

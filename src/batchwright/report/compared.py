@@ -59,7 +59,7 @@ def compared_report(result: Facts, kept: str = "") -> Report:
             is_folded=True,
         ),
     ]
-    title = f"{result['task']}: {len(result['strategies'])} ways to train it, compared"
+    title = f"{result['task']}: {plural(len(result['strategies']), 'way')} to train it, compared"
     if result["runs"]:
         title += f" in {plural(len(result['runs']), 'run')}"
     return Report(title, "", facts, sections, [results], _head(result, kept))
