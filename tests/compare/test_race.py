@@ -8,6 +8,7 @@ import torch
 
 from batchwright.compare import Settings, Strategy, compare, summarize
 from batchwright.compare.arm import Arm
+from batchwright.compare.arm_server import loaded, saved
 from batchwright.compare.race import DENSE_SHARE, Race
 from batchwright.compare.strategy import DENSE
 from tests.compare.conftest import Counter, loss_sum, make_task
@@ -233,3 +234,28 @@ def test_more_seeds_go_on_from_fewer(task):
     assert more.runs[0] is kept
     assert more.is_complete
     assert more.runs[1][0].metric != kept[0].metric
+
+
+class Remembers(Counter):
+    def get_extra_state(self):
+        return {"seen": np.float64(3)}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "can"),
+    [
+        ({"optimizer": lambda model: torch.optim.SGD(model.parameters(), np.float64(0.01))}, True),
+        ({"model": Remembers}, False),
+    ],
+)
+def test_states_hold_what_can_be_read_again(changes, can):
+    """Numbers of NumPy become Python's; where there is more, the run begins again."""
+    run = race(make_task(**changes), ("plain",))
+    next(run.turns())
+    state = loaded(saved(run.state_dict()))
+    assert (state is not None) == can
+    if can:
+        assert state["plain"]["optimizer"]["param_groups"][0]["lr"] < 0.01

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,8 +109,11 @@ class RaceArm(ABC):
         """Audit its precision on a few more updates, which change it: see `audited`."""
 
     @abstractmethod
-    def state_dict(self) -> State:
-        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
+    def state_dict(self) -> State | None:
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them.
+
+        None: the model or the optimizer holds what cannot be read again.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
@@ -255,7 +259,7 @@ class Arm(RaceArm):
         """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _with_own_numbers(self.optimizer.state_dict()),
             "precision": self.precision.state_dict(),
             "random": self._random.cpu,
             "random_of_devices": {str(at): state for at, state in self._random.devices.items()},
@@ -298,6 +302,15 @@ class Arm(RaceArm):
                 batches = self._batches(plan, range(own.start, own.stop))
                 yield int(real[own].sum()), padded[own], batches
             done = 0
+
+
+def _with_own_numbers(value: Any) -> Any:
+    """Replace NumPy's numbers by Python's: torch writes them, and does not read them again."""
+    if isinstance(value, dict):
+        return {key: _with_own_numbers(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_with_own_numbers, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

@@ -118,9 +118,13 @@ class ArmProcess(RaceArm):
         facts: Facts | None = self._ask("audit")
         return facts
 
-    def state_dict(self) -> State:
-        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
-        return loaded(self._ask("state_dict")) | self.record()
+    def state_dict(self) -> State | None:
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them.
+
+        None: the model or the optimizer holds what cannot be read again.
+        """
+        state = loaded(self._ask("state_dict"))
+        return None if state is None else state | self.record()
 
     def load_state_dict(self, state: State) -> None:
         """Resume from the state of an arm of the same task, strategy and seed."""
@@ -138,12 +142,11 @@ class ArmProcess(RaceArm):
         try:
             self._process.wait(timeout=0 if at_once else GRACE)
         except subprocess.TimeoutExpired:
-            if sys.platform == "win32":
-                self._process.kill()
-            else:  # what it has started, too
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
+        if sys.platform != "win32":  # what it has started, and left
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._answers.close()
 
     def _ask(self, command: str, *arguments: object) -> Any:

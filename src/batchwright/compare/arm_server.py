@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import random
+import signal
 import sys
 import threading
 import time
@@ -115,7 +116,15 @@ def serve() -> None:
             command = commands.get()
     # What the task has left to do at exit, and not the rest, which takes long.
     atexit._run_exitfuncs()  # noqa: SLF001
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _end_others(signal.SIGTERM)
     os._exit(0)
+
+
+def _end_others(number: signal.Signals) -> None:
+    """Send a signal to this process and to what the task has started, where these are a group."""
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
+        os.killpg(0, number)
 
 
 class _Commands:
@@ -164,7 +173,7 @@ class _Commands:
         return saved(self.arm.state_dict())
 
     def load_state_dict(self, content: bytes) -> str:
-        self.arm.load_state_dict(loaded(content))
+        self.arm.load_state_dict(loaded(content) or {})
         return self.arm.mode
 
 
@@ -175,6 +184,8 @@ def _read(asked: IO[bytes], commands: SimpleQueue[Any]) -> None:
             commands.put(pickle.load(asked))  # noqa: S301 -- of the process that started this one
     commands.put(None)
     time.sleep(GRACE)
+    if sys.platform != "win32":
+        _end_others(signal.SIGKILL)
     os._exit(1)
 
 
@@ -244,7 +255,10 @@ def saved(state: State) -> bytes:
     return written.getvalue()
 
 
-def loaded(content: bytes) -> State:
-    """Read what `saved` wrote, on the CPU."""
-    state: State = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+def loaded(content: bytes) -> State | None:
+    """Read what `saved` wrote, on the CPU. None: it holds more than tensors and numbers."""
+    try:
+        state: State = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:
+        return None
     return state

@@ -163,9 +163,13 @@ class Race:
         seen = {arm.name: arm.audit() for arm in self.arms if not arm.dense}
         return {name: facts for name, facts in seen.items() if facts is not None}
 
-    def state_dict(self) -> State:
-        """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
-        return {arm.name: arm.state_dict() for arm in self.arms}
+    def state_dict(self) -> State | None:
+        """Return everything needed to resume: tensors, numbers, and lists and dicts of them.
+
+        None: an arm holds what cannot be read again.
+        """
+        states = {arm.name: arm.state_dict() for arm in self.arms}
+        return None if None in states.values() else states
 
     def load_state_dict(self, state: State) -> None:
         """Resume from the state of a race of the same arms and seed."""

@@ -18,6 +18,7 @@ import batchwright as bw
 from batchwright._files import write_bytes
 from batchwright._format import one_line
 from batchwright._states import built, fits, parsed
+from batchwright.compare.arm_server import loaded
 from batchwright.compare.comparison import Comparison
 from batchwright.compare.figures import Summary, summarize
 from batchwright.compare.race import Outcome, Settings
@@ -200,8 +201,8 @@ def _state(path: Path, result: Result) -> State | None:
     size = hashlib.sha256().digest_size
     if hashlib.sha256(content[size:]).digest() != content[:size]:
         return None
-    kept = torch.load(io.BytesIO(content[size:]), weights_only=True)
-    return kept["state"] if kept["of"] == _key(result) else None
+    kept = loaded(content[size:])
+    return kept["state"] if kept is not None and kept["of"] == _key(result) else None
 
 
 def _key(result: Result) -> str:
