@@ -124,6 +124,7 @@ def test_where_nothing_is_faster_the_baseline_is_kept():
         ({"improved": 0.0}, "did not improve: train it longer"),
         ({"improved": -0.1}, 'if higher is better, give the task better="higher"'),
         ({"improved": None}, "did not improve: train it longer"),
+        ({"improved": 0.0, "gain": None}, "baseline's loss at the end of a run is not a number"),
         ({"held": 2, "never": 1, "time": None}, "does not reach the target in all runs"),
     ],
 )

@@ -189,6 +189,7 @@ def _obstacle(each: Facts, result: Facts) -> str:
         other = "higher" if result.get("better", "lower") == "lower" else "lower"
         unchanged += f' Or, if {other} is better, give the task better="{other}".'
     obstacles = {
+        f"The baseline's {metric} at the end of a run is not a number.": first["gain"] is None,
         unchanged: (first["improved"] or 0) <= 0,
         f"Its {metric} at the end of a run is not a number.": each["gain"] is None,
         "The baseline does not reach the target in all runs: choose another.": first["held"]
