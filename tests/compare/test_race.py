@@ -1,6 +1,7 @@
 """Races: fair turns, equal beginnings, exact resumption."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -234,6 +235,37 @@ def test_more_seeds_go_on_from_fewer(task):
     assert more.runs[0] is kept
     assert more.is_complete
     assert more.runs[1][0].metric != kept[0].metric
+
+
+def drawing():
+    """Make a task that draws from every global generator, when it trains and when it evaluates."""
+    given = make_task()
+
+    def drawn():
+        return random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002, S311
+
+    def loss(model, batch):
+        return loss_sum(model, batch) * drawn()
+
+    return make_task(loss_sum=loss, evaluate=lambda model: given.evaluate(model) * drawn())
+
+
+def test_an_arm_draws_the_same_beside_others_alone_and_resumed(tmp_path):
+    """From Python's and NumPy's generators, too, which are as they were afterwards."""
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    beside, alone = race(drawing()), race(drawing(), ("planned",))
+    for _ in beside.turns():
+        pass
+    for _, _ in zip(range(5), alone.turns(), strict=False):
+        pass
+    torch.save(alone.state_dict(), tmp_path / "state")
+    resumed = race(drawing(), ("planned",))
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    for _ in resumed.turns():
+        pass
+    found, expected = resumed.arms[0].evaluations, beside.arms[2].evaluations
+    assert [each.metric for each in found[:5]] == [each.metric for each in expected[:5]]
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
 
 
 class Remembers(Counter):

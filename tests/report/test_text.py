@@ -178,3 +178,12 @@ def test_a_comparison_fits_a_screen_and_ends_in_its_headline(path):
     assert " ".join(report.head.text.split()) in end
     for row in report.printed[0].rows:
         assert sum(line.startswith(f"{row['']} ") for line in lines) == 1
+
+
+def test_a_target_that_is_reached_before_training_is_held_and_no_time():
+    result = result_of(RESULTS / "translation.json")
+    runs = len(result["runs"])
+    for each, held in zip(result["summary"], (runs, runs - 1), strict=False):
+        each |= {"time": None, "held": held, "lost": 0, "never": runs - held}
+    rows = compared_report(result).printed[0].rows
+    assert [row["time"] for row in rows[:2]] == ["held", f"in {runs - 1} of {runs} only"]

@@ -1,8 +1,10 @@
 """An arm of a comparison: a strategy that trains its own model, with its own clock."""
 
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
@@ -18,7 +20,7 @@ from batchwright.compare.task import Task
 from batchwright.lengths import totals
 from batchwright.plans import Plan
 from batchwright.torch.data.trees import mapped
-from batchwright.torch.update.passes import TorchRandomState, devices_of
+from batchwright.torch.update.passes import RandomState, devices_of
 from batchwright.torch.update.precision import Precision
 from batchwright.torch.windows import LabelCounter
 from batchwright.typing import Batch, IntArray, LengthArray, State
@@ -156,11 +158,10 @@ class Arm(RaceArm):
         self.device = task.place()
         self.planner = strategy.planner(task, seed=seed)
         self.spent.seconds = 0.0 if dense else strategy.preparation(task)
-        others = torch.random.get_rng_state()
-        torch.manual_seed(seed)
-        self.model = task.model().to(self.device)
-        self._random = TorchRandomState.capture(devices_of(self.model))
-        torch.random.set_rng_state(others)
+        self._seed = seed
+        with self._seeded():
+            self.model = task.model().to(self.device)
+            self._random = RandomState.capture(devices_of(self.model))
         self.optimizer = task.optimizer(self.model)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.precision = Precision(strategy.precision, check_loss=False)  # type: ignore[arg-type]  # a str
@@ -196,7 +197,7 @@ class Arm(RaceArm):
     def update(self) -> float:
         """Train one update, by the mean loss over all its batches; return its seconds."""
         task, spent, devices = self.task, self.spent, devices_of(self.model)
-        others = TorchRandomState.capture(devices)
+        others = RandomState.capture(devices)
         self._random.restore()
         try:
             self.model.train()
@@ -217,7 +218,7 @@ class Arm(RaceArm):
                     update.backward(task.loss_sum, moved(batch, self.device))
             settle(self.device)
             seconds = own_time() - started
-            self._random = TorchRandomState.capture(devices)
+            self._random = RandomState.capture(devices)
         finally:
             others.restore()
         # Where a loss scale was too large the step is skipped, and the loss is still valid.
@@ -231,13 +232,10 @@ class Arm(RaceArm):
         return seconds
 
     def metric(self) -> float:
-        """Measure the task's metric."""
-        others = TorchRandomState.capture(devices_of(self.model))
+        """Measure the task's metric, with the same random numbers each time."""
         self.model.eval()
-        with torch.no_grad():
-            metric = self.task.as_metric(self.task.evaluate(self.model))
-        others.restore()
-        return metric
+        with self._seeded(), torch.no_grad():
+            return self.task.as_metric(self.task.evaluate(self.model))
 
     def peak(self) -> int | None:
         """Measure the memory of its largest batch: see `peak_bytes`."""
@@ -257,12 +255,15 @@ class Arm(RaceArm):
 
     def state_dict(self) -> State:
         """Return everything needed to resume: tensors, numbers, and lists and dicts of them."""
+        name, words, *rest = self._random.numpy
         return {
             "model": self.model.state_dict(),
             "optimizer": _with_own_numbers(self.optimizer.state_dict()),
             "precision": self.precision.state_dict(),
             "random": self._random.cpu,
             "random_of_devices": {str(at): state for at, state in self._random.devices.items()},
+            "random_of_python": self._random.python,
+            "random_of_numpy": [name, words.tolist(), *rest],
             **self.record(),
         }
 
@@ -273,9 +274,23 @@ class Arm(RaceArm):
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         devices = {torch.device(at): kept for at, kept in state["random_of_devices"].items()}
-        self._random = TorchRandomState(state["random"], devices)
+        name, words, *rest = state["random_of_numpy"]
+        numpy = (name, np.array(words, np.uint32), *rest)
+        self._random = RandomState(state["random"], devices, numpy, state["random_of_python"])
         self.restore(state)
         self._updates = self._load()
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Let global generators begin from the seed of the run; restore them at the end."""
+        others = RandomState.capture([] if self.device.type == "cpu" else [self.device])
+        torch.manual_seed(self._seed)
+        random.seed(self._seed)
+        np.random.seed(self._seed % 2**32)  # noqa: NPY002 -- the one that a task may use
+        try:
+            yield
+        finally:
+            others.restore()
 
     def _plan(self, epoch: int) -> Plan:
         plan = self.planner(epoch)

@@ -26,6 +26,7 @@ from batchwright.compare.arm_server import GRACE, Beginning, Entry, loaded, save
 from batchwright.compare.probes import Facts
 from batchwright.compare.strategy import DENSE, Strategy
 from batchwright.compare.task import Task
+from batchwright.compare.task_file import shown
 from batchwright.errors import TaskError
 from batchwright.lengths import fingerprint
 from batchwright.typing import State
@@ -247,7 +248,7 @@ def _refuse_differences(path: str, task: Task, found: Sequence[Beginning]) -> No
     else:
         return
     raise TaskError(
-        f"{path}: each arm reads the task in a process of its own, and their {what} differ. Does "
-        f"it draw {draws}? Give the generator a fixed seed. Does it use the sequence of a set? "
-        "Sort it."
+        f"{shown(path)}: each arm reads the task in a process of its own, and their {what} differ. "
+        f"Does it draw {draws}? Give the generator a fixed seed. Does it use the sequence of a "
+        "set? Sort it."
     )

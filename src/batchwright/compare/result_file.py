@@ -30,7 +30,7 @@ from batchwright.typing import State
 
 FORMAT = 3
 
-_STATE = 2  # format of states: those of other formats are not resumed
+_STATE = 3  # format of states: those of other formats are not resumed
 
 _CHECKSUM = "sha256"
 

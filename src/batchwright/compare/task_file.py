@@ -102,12 +102,12 @@ def _innermost(error: BaseException | None, file: Path) -> tuple[str, str]:
         of = Path(frame.filename).resolve()
         is_installed = of.is_relative_to(ours) or "site-packages" in of.parts
         if of.is_file() and of.is_relative_to(folder) and not is_installed:
-            place = f"{_shown(frame.filename)}, line {frame.lineno}"
+            place = f"{shown(frame.filename)}, line {frame.lineno}"
             function = "it" if frame.name == "<module>" else frame.name
     return place, function
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """Return a path as it is from the current folder, where it lies in that."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

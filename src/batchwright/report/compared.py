@@ -121,8 +121,9 @@ def _called(each: Facts, result: Facts) -> str:
 
 def _time(each: Facts) -> str:
     """Write how long a strategy needed to the target, or in how many runs it held it, in short."""
-    some = f"in {each['held']} of {len(each['speed']['values'])} only"
-    return interval(each["time"]) or (some if each["held"] else arrival(each).partition(",")[0])
+    held, runs = each["held"], len(each["speed"]["values"])
+    some = "held" if held == runs else f"in {held} of {runs} only"
+    return interval(each["time"]) or (some if held else arrival(each).partition(",")[0])
 
 
 def _baseline(result: Facts) -> str:
