@@ -64,6 +64,10 @@ def test_a_plan_is_without_them(rows):
     assert shown["absent"] in {0, None}
     plan = bw.Plan.load("p.safetensors")
     assert sorted(plan.indices.tolist()) == np.flatnonzero(WORDS).tolist()
+    kept = [words for words in WORDS if words]
+    assert shown["num_tokens"] == sum(kept)
+    assert shown["lengths"]["median"] == np.median(kept)
+    assert shown["budgets"]["num_samples"] == len(kept)
     assert "empty" in invoke("inspect", "p.safetensors", rows, *reading, "drop").stdout
     shown = json.loads(invoke(*given, "one", "--json").stdout)
     assert shown["dropped"] == 0

@@ -189,6 +189,33 @@ def test_outliers_are_named():
     assert given["waste"]["plain_batches"] > given["waste"]["plan"]
 
 
+def test_what_is_assumed_is_what_is_planned():
+    np.save("long.npy", np.append(LENGTHS, 100_000))
+    facts = facts_of("plan", "long.npy")
+    assert facts["plain_batches"]["assumed"]
+    assert facts["plain_batches"]["num_batches"] == pytest.approx(facts["num_batches"], rel=0.03)
+
+
+def test_budgets_hold_the_present_batches_where_rows_are_rounded_up():
+    for lengths in (LENGTHS, [7], [5, 100_000]):
+        np.save("rounded.npy", lengths)
+        facts = facts_of(
+            "plan", "rounded.npy", "--batch-size", "16", "--pad-to-multiple-of", "1024"
+        )
+        assert facts["num_batches"] <= max(2, facts["plain_batches"]["num_batches"])
+        assert facts["budget"] % 1024 == 0
+
+
+def test_smaller_batches_are_proposed_with_options_that_make_them():
+    text = text_of(*PLAN, "--batch-size", "32")
+    rows, accumulate = re.search(r"--batch-size (\d+) --accumulate (\d+)", text).groups()
+    made = facts_of(*PLAN, "--batch-size", rows, "--accumulate", accumulate)
+    assert f"{percent(made['waste']['plan'])} at {made['dispersion']:.2f}" in text
+    text = text_of(*PLAN, "--batch-size", "32", "--step-tokens", "2500")
+    assert "speed and mix conflict" in text
+    assert "--accumulate" not in text  # would make other updates
+
+
 def test_columns_measures_and_their_units():
     facts = facts_of(
         "plan", "table.csv", "--fixed-size", "1", "--length", "words", "--measure", "words"

@@ -35,8 +35,17 @@ def test_assumed_batches_hold_as_many_usual_samples_as_the_budget(values):
     batching = bw.TokenBudget(130, pad_to_multiple_of=8)
     plain = plain_of(bw.plan(values, batching=batching), values)
     usual = -(-suggest(values).usual // 8) * 8
-    assert plain.batch_size * usual <= 130 < (plain.batch_size + 1) * usual
+    assert plain.batch_size * usual <= 130
+    assert 130 < (plain.batch_size + 1) * usual or plain.batch_size == len(values)
     assert plain.assumed
+
+
+def test_a_budget_that_one_long_sample_decides_is_no_batch_of_usual_samples():
+    values = [20, 30, 40, 50] * 500 + [100_000]
+    plain = plain_of(bw.plan(values, max_tokens=100_000), values)
+    assert plain.batch_size == suggest(values).batch_size
+    plain = plain_of(bw.plan([5, 100_000], max_tokens=200_000), [5, 100_000])
+    assert plain.batch_size == 2  # there are no more
 
 
 def test_where_one_usual_sample_fills_the_budget_as_many_are_assumed_as_are_planned():

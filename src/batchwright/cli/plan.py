@@ -101,7 +101,9 @@ def plan(
     )  # as the planner counts them
     batch_size = given["batch_size"]
     if named is None:
-        budgets = suggest(lengths, batch_size=batch_size)
+        multiple = given["pad_to_multiple_of"] or 1
+        rows_take = -(-lengths.astype(np.int64) // multiple) * multiple
+        budgets = suggest(rows_take, batch_size=batch_size)
         given["max_tokens"] = budgets.max_tokens if given["oversize"] else budgets.for_all
         given["batch_size"] = budgets.batch_size
     batching = _batching(given, named or "max_tokens")

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from batchwright._format import number, percent, plural
+from batchwright.stats.baseline import PlainBatches
 from batchwright.stats.plan_facts import Measured, PlanFacts
+from batchwright.stats.plan_stats import PlanStats
 
 PADDING = 0.05  # less is not mentioned
 LESS = 0.5  # a setting is proposed if it leaves less than this share of the padding
@@ -43,8 +45,7 @@ def comparison(facts: PlanFacts, unit: str = "tokens") -> Iterator[str]:
     if plain.assumed:
         rows, step = plural(plain.batch_size, "sample"), round(plain.step_tokens_mean)
         whose = f"Assumed {rows} a batch, step_tokens={step} (yours: --batch-size N)"
-    is_same = abs(plain.step_tokens_mean / stats.step_tokens_mean - 1) <= ALIKE
-    same = f", same {unit} per update" if is_same else ""
+    same = f", same {unit} per update" if _is_same(stats, plain) else ""
     empty = " empty" if facts.wasted == "empty" else ""
     yield (
         f"{whose}: {plural(plain.num_batches, 'batch')}, {percent(1 - plain.efficiency)} padding; "
@@ -63,7 +64,7 @@ def conflict(facts: PlanFacts) -> Iterator[str]:
     )
     assert smaller is not None  # noqa: S101 -- _conflicts
     cure = ""
-    if plain is not None and not plain.assumed:
+    if plain is not None and not plain.assumed and _is_same(stats, plain):
         rows = round(plain.batch_size * plain.accumulate / smaller.accumulate)
         cure = f" (--batch-size {max(1, rows)} --accumulate {smaller.accumulate})"
     held = plural(stats.world_size * stats.accumulate, "batch")
@@ -73,6 +74,11 @@ def conflict(facts: PlanFacts) -> Iterator[str]:
         f"{smaller.accumulate * stats.world_size} smaller batches{cure}, which keep a device less "
         f"busy: {smaller.dispersion:.2f} at {percent(1 - smaller.efficiency)}."
     )
+
+
+def _is_same(stats: PlanStats, plain: PlainBatches) -> bool:
+    """Say whether updates have as many tokens in both."""
+    return abs(plain.step_tokens_mean / stats.step_tokens_mean - 1) <= ALIKE
 
 
 def _conflicts(measured: Measured) -> bool:

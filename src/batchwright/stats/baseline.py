@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from batchwright.batching import FixedSize, TokenBudget
 from batchwright.budgets import suggest
 from batchwright.layout import Padded
@@ -59,8 +61,9 @@ def plain_batches(
         plan: The plan.
         entries: integer[m], the length of each of its entries.
         stats: Its figures.
-        batch_size: Samples of a batch. None: as many of usual length as the budget holds; where
-            that is one, as many as the plan's batches have on average.
+        batch_size: Samples of a batch. None: as many of usual length as the budget holds, or as one
+            that is suggested where it is only as large as the longest sample; where that is one, as
+            many as the plan's batches have on average.
 
     Returns:
         None without a batch size and a budget.
@@ -107,11 +110,14 @@ def _assumed(plan: Plan, entries: LengthArray) -> int | None:
     layout = plan.layout
     if layout.budget is None or entries.ndim == 2:
         return None
-    usual = suggest(entries).usual
-    rows = layout.budget // (-(-usual // layout.multiple) * layout.multiple)
+    laid_out = -(-entries.astype(np.int64) // layout.multiple) * layout.multiple
+    budgets = suggest(laid_out)
+    rows = layout.budget // budgets.usual
     if rows < 2:
         rows = max(1, round(len(entries) / len(plan)))
-    return rows if layout.max_samples is None else min(rows, layout.max_samples)
+    elif layout.budget <= budgets.longest:  # the longest sample decides the budget, not the rows
+        rows = min(rows, budgets.batch_size)
+    return min(rows, layout.max_samples or rows, len(entries))
 
 
 def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> SmallerBatches | None:

@@ -169,7 +169,8 @@ def plan_facts(plan: Plan, lengths: IntoLengths, *, batch_size: int | None = Non
         (4, 4.0)
     """
     checked = Lengths.of(lengths)
-    array, stats = as_lengths(checked), plan.stats(checked)
+    stats = plan.stats(checked)
+    array = np.delete(as_lengths(checked), plan.dropped.get("empty", ()), axis=0)
     entries = plan.entry_lengths(checked)
     plain = plain_batches(plan, entries, stats, batch_size=batch_size)
     measured = Measured(
@@ -177,7 +178,7 @@ def plan_facts(plan: Plan, lengths: IntoLengths, *, batch_size: int | None = Non
         length_stats(array),
         plain,
         smaller_batches(plan, entries, stats),
-        suggest(checked, batch_size=batch_size),
+        suggest(array, batch_size=batch_size),
         Waste(_waste(stats, plan.layout), None if plain is None else 1 - plain.efficiency),
     )
     return PlanFacts(file_facts(plan), measured)
