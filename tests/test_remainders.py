@@ -120,6 +120,17 @@ def test_tokens_of_an_update_keep_their_ranks():
         assert (len(plan), plan.origin.accumulate) == (many, 4)
 
 
+@pytest.mark.parametrize("last", ["short", "drop", "repeat"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_many_batches_of_one_sample_keep_the_tokens_of_an_update(world_size, last):
+    lengths = [10] * 1_000
+    options = {"batching": bw.FixedSize(1), "world_size": world_size, "last": last}
+    for samples in (2, 3, 7, 32):
+        planner = bw.Planner(lengths, step_tokens=10 * samples * world_size, **options)
+        assert planner.accumulate == pytest.approx(samples, rel=0.05)
+        assert sum(each.size for each in planner(0).dropped.values()) < samples * world_size
+
+
 def test_pieces_of_long_samples_are_repeated_too():
     batching = bw.Packing(10, oversize="split", max_samples=1)
     plan = bw.plan([25, 3], batching=batching, world_size=3, accumulate=2, last="repeat")

@@ -387,6 +387,21 @@ class Planner:
         while found != accumulate:  # windows of another update may need more again
             accumulate, counted = found, source.count(self.world_size * found)
             found = max(found, -(-counted.batches // ranks))
+        return self._nearest(accumulate, updates, counted)
+
+    def _nearest(self, accumulate: int, updates: int, counted: Counted) -> tuple[int, int, Counted]:
+        """Accumulate one batch less where samples do not suffice for so many updates.
+
+        Of 1,000 batches of one sample, 333 updates of 3 leave one over; of 4 there are only 250.
+        """
+        fewer, update = self.world_size * (accumulate - 1), self.world_size * accumulate
+        if not fewer or updates * update <= counted.samples:
+            return accumulate, updates, counted
+        source = self._functions or self._epochs
+        other = source.count(fewer)
+        found, more = -(-counted.batches // update), -(-other.batches // fewer)
+        if more - updates < updates - found:
+            return accumulate - 1, more, other
         return accumulate, updates, counted
 
     def _updates_for(self, step_tokens: int, most: int) -> int:

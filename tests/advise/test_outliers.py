@@ -83,6 +83,27 @@ def test_rows_of_equal_length_beside_one_that_is_left_out_are_constant():
     assert not profile_data(values).is_constant
 
 
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        ([5] * 10 + [3], {}),
+        ([3, 9] * 20 + [500], {"oversize": "drop"}),
+        ([[3, 9], [9, 3], [3, 8], [500, 1]] * 20, {}),
+    ],
+)
+def test_batches_of_one_sample_do_not_make_lengths_equal(values, settings):
+    assert not profile_data(values, batch_size=1, **settings).is_constant
+
+
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_the_padding_of_planned_batches_is_that_of_the_code(batch_size):
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(3.0, 0.8, 2_000).astype(int).clip(min=1)
+    data = profile_data(values, batch_size=batch_size)
+    plan = bw.plan(values, max_tokens=data.max_tokens, step_tokens=data.step_tokens)
+    assert data.efficiency["planned"] == plan.stats(values).efficiency
+
+
 def test_a_batch_size_is_the_baseline():
     profile = profile_data(USUAL, batch_size=32)
     assert (profile.batch_size, profile.batch_size_is_given) == (32, True)
@@ -102,7 +123,7 @@ def test_samples_of_several_columns_are_left_out():
 
 
 def test_where_all_rows_are_too_long_none_can_be_left_out():
-    with pytest.raises(bw.errors.BudgetError, match="all 2 samples are longer"):
+    with pytest.raises(bw.errors.BudgetError, match="no sample is within max_tokens=10"):
         profile_data([30, 40], max_tokens=10, oversize="drop")
     assert profile_data([30, 40], max_tokens=10).efficiency["planned"] == 1.0
     with pytest.raises(bw.errors.BudgetError, match="oversize"):

@@ -148,3 +148,6 @@ def test_a_mixture_is_for_several_groups_and_a_metric_for_each(data):
     assert found.verdict == "cannot tell"
     assert "'sw'" in found.why
     assert found.settings == {"order": "Mixture(groups, temperature=5)"}
+    names = [f"page {each}" for each in [*range(1_997), *range(3)]]
+    found = advice("mixture of groups", data, groups=profile_groups(names, np.full(2_000, 9)))
+    assert found.short == "groups are nearly even"  # of one or two samples each

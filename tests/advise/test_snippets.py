@@ -133,7 +133,9 @@ def fetch(indices):
     return tokens, tokens[..., None].astype("float32"), real.astype("float32")
 def BUILD_MODEL():
     model = keras.Sequential([keras.layers.Embedding(32, 8), keras.layers.Dense(1)])
-    model.compile("adam", keras.losses.MeanSquaredError(reduction="sum"))
+    steps = planner.accumulate if planner.accumulate > 1 else None
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=steps)
+    model.compile(optimizer, keras.losses.MeanSquaredError(reduction="sum"))
     return model
 width_is_fixed = False
 """,
@@ -231,6 +233,19 @@ def test_tokens_per_update_are_written():
     assert "step_tokens=700" in snippet([TOKENS], DATA)
     assert "step_tokens=600" in snippet([DYNAMIC], DATA, step_tokens=600)
     assert "step_tokens=700" in snippet([TOKENS], DATA, step_tokens=600)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_updates_keep_their_tokens_whatever_is_advised(framework):
+    lengths = np.array([17] * 20_000 + [100_000])
+    data = profile_data(lengths, batch_size=8)
+    within = Advice("", "use", "", settings={"batching": f"TokenBudget({data.budget})"})
+    for advice in ([], [within]):
+        lines = snippet(advice, data, framework).splitlines()
+        (code,) = (line for line in lines if line.startswith("planner = "))
+        planner = eval(code.removeprefix("planner = "), {"bw": bw, "lengths": lengths})  # noqa: S307
+        updates = len(planner) / planner.accumulate
+        assert updates == pytest.approx(len(lengths) / 8, rel=0.01)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -95,6 +95,25 @@ def test_missing_labels_are_counted_and_left_out(rows):
     assert shown["data"]["num_samples"] == 40
 
 
+@pytest.mark.slow
+def test_missing_texts_beside_lengths_are_counted_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        json.dumps({"length": 3, "text": text, "label": f"{row % 2}"}) + "\n"
+        for row, text in enumerate(TEXTS)
+    ]
+    (tmp_path / "both.jsonl").write_text("".join(lines))
+    given = ("advise", "both.jsonl", "--text", "text", "--labels", "label", "--json")
+    missing = "both.jsonl: 10 of 70 rows of 'text' are missing, the first is row 3 "
+    assert missing in refused(*given)
+    for policy in ("drop", "one"):
+        result = invoke(*given, "--empty", policy)
+        assert missing in result.stderr
+        shown = json.loads(result.stdout)
+        assert shown["labels"]["num_samples"] == shown["duplicates"]["num_samples"] == 60
+        assert shown["data"]["num_samples"] == 70
+
+
 @pytest.mark.parametrize("by", ["length", "rarity", "compression"])
 def test_scores_are_refused_or_those_of_empty_texts(rows, by):
     measure = ("--measure", "words") if by == "length" else ()

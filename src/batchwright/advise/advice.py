@@ -135,12 +135,14 @@ import batchwright as bw
 {imports}import keras
 from batchwright.keras import PlanDataset
 
+{explained}planner = bw.Planner({settings}){cut}
+
 # Layers take their precision when they are made: build and compile the model after this line,
-# with a loss that is a sum: keras.losses.MeanSquaredError(reduction="sum").
+# with a loss that is a sum: keras.losses.MeanSquaredError(reduction="sum"). If planner.accumulate
+# is more than 1, its optimizer needs gradient_accumulation_steps=planner.accumulate.
 keras.config.set_dtype_policy("{keras}")
 model = BUILD_MODEL()
 
-{explained}planner = bw.Planner({settings}){cut}
 # fetch(indices) → (x, y, sample_weight) of these samples, padded; weights are 0 at padding.
 data = PlanDataset(planner, {fetch})
 model.fit(data.for_fit(), epochs={epochs}, shuffle=False, callbacks=[data.callback()])
@@ -239,20 +241,21 @@ def snippet(
             chosen = f"np.asarray({scores})[kept]" if is_distinct else scores
             order = order.replace(scores, chosen, 1)
     tokens = used.get("step_tokens", step_tokens)
-    if tokens is None:
+    if tokens is None and not used["batching"].startswith("FixedSize("):  # which updates have now
         tokens = data.step_tokens
         source = "as in your batches now" if data.batch_size_is_given else "assumed: --batch-size"
-        if not is_keras:
-            samples = plural(data.batch_size, "sample")
-            explained += f"# step_tokens: those of {samples}, {source}.\n"
+        samples = plural(data.batch_size, "sample")
+        explained += f"# step_tokens: those of {samples}, {source}.\n"
     slots = used.get("accumulate")
-    is_one = int(tokens) <= data.max_tokens and used["batching"].startswith("TokenBudget(")
-    if step_tokens is None and not is_keras and not slots and is_one and data.mixes_if_cut:
+    is_one = tokens is not None and int(tokens) <= data.max_tokens
+    is_budgeted = used["batching"].startswith("TokenBudget(")
+    is_free = step_tokens is None and not is_keras and not slots
+    if is_free and is_one and is_budgeted and data.mixes_if_cut:
         explained += _ONE_BATCH
     settings = f"lengths, batching=bw.{used['batching']}"
     settings += f", order=bw.{order}" if order else ""
     settings += "" if data.empty == "error" else f', empty="{data.empty}"'
-    settings += f", step_tokens={tokens}" if slots or not is_keras else ""
+    settings += "" if tokens is None else f", step_tokens={tokens}"
     collate = _collate(used["batching"])
     explained += _CUT if is_keras and any("max_length" in each for each in collate) else ""
     precision = used.get("precision", 'Precision("fp32")')

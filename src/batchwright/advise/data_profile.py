@@ -73,19 +73,13 @@ class DataProfile:
     batch_size_is_given: bool
     step_tokens: int  # of an update of planned batches, unless given as many as a plain batch has
     outliers: Outliers | None  # None: no sample is longer than the budget
+    is_constant: bool  # whether all samples are equally long, those that are left out aside
     empty: Empty  # what becomes of empty samples; those to drop are left out of all figures
     efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
     dial: tuple[DialPosition, ...]  # the mixing dial, for updates of 8 batches
     histogram: Histogram  # of total lengths, outliers as they are: above `max_tokens`
     unit: str  # what lengths count
     seconds: float  # time to make this profile
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether all samples are equally long, outliers aside."""
-        dropped = self.outliers is not None and self.outliers.oversize == "drop"
-        is_equal = self.median == self.longest or dropped
-        return self.efficiency.get("plain", 0.0) == 1.0 and is_equal
 
     @property
     def mixes_if_cut(self) -> bool:
@@ -191,6 +185,7 @@ def profile_data(
     outliers = _outliers(sizes, budgets, oversize, places, has_columns=array.ndim == 2)
     kept = _kept(array, sizes, budgets.max_tokens, outliers)
     budget, rows = budgets.max_tokens, budgets.batch_size
+    is_cut = outliers is not None and outliers.oversize == "truncate"
     kinds: dict[str, tuple[Batching, int]] = {
         "grouped": (LengthGrouped(rows), _MOST_PLANNED),
         "plain": (FixedSize(rows), _MOST_PLANNED),
@@ -231,6 +226,7 @@ def profile_data(
         batch_size_is_given=batch_size is not None,
         step_tokens=step_tokens,
         outliers=outliers,
+        is_constant=not is_cut and bool((kept == kept[0]).all()),
         empty=empty,
         efficiency=efficiency,
         histogram=histogram(sizes),
@@ -283,8 +279,8 @@ def _kept(
     kept: LengthArray = array[sizes <= budget]
     if not len(kept):
         raise BudgetError(
-            f"all {len(array):,} samples are longer than max_tokens={budget:,}, the shortest is "
-            f'{int(sizes.min()):,}. Raise max_tokens, or choose oversize="truncate".'
+            f"no sample is within max_tokens={budget:,}: the shortest of {len(array):,} is "
+            f'{int(sizes.min()):,} long. Raise max_tokens, or choose oversize="truncate".'
         )
     return kept
 

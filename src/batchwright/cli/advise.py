@@ -163,7 +163,8 @@ def _of_source(
     lengths = reading.columns(source)
     with status("planning"):
         data = profile(lengths)
-    is_there = lengths.reshape(len(lengths), -1).all(axis=1)  # else left out: --empty drop
+    # Others are left out: --empty drop.
+    is_there = np.asarray(lengths.reshape(len(lengths), -1).all(axis=1))
     with status("timing products"):
         hardware = profile_hardware()
     with live_status() as watch:
@@ -175,7 +176,7 @@ def _of_source(
         }
         for name, column in values.items():
             check_one_for_each(f"rows of {columns[name]!r}", column, len(lengths))
-        kept = is_there & _with_labels(source, columns, values, drop=reading.empty == "drop")
+        kept = is_there & _with_values(source, columns, values, is_there, reading.empty)
         values = {
             name: column[kept] if isinstance(column, np.ndarray) else column.filter(kept)
             for name, column in values.items()
@@ -186,35 +187,44 @@ def _of_source(
     return Evidence(data, hardware, **samples)
 
 
-def _with_labels(
-    source: str, columns: Mapping[str, str | None], values: Mapping[str, Field], *, drop: bool
+def _with_values(
+    source: str,
+    columns: Mapping[str, str | None],
+    values: Mapping[str, Field],
+    is_there: np.ndarray,
+    empty: str | None,
 ) -> np.ndarray:
-    """Say which rows have a label and a group, where these are looked at.
+    """Say which rows have a label, a group and a text, where these are looked at.
 
     Raises:
-        LengthsError: If some have none, and are not to be dropped.
+        LengthsError: If some have none, and are not to be dropped; texts count as empty may say.
     """
     from batchwright.sources.columns import without_value
     from batchwright.sources.read import counted_rows
 
-    size = max((len(column) for column in values.values()), default=1)
+    size = len(is_there)
     kept = np.ones(size, dtype=np.bool_)
-    for name in ("labels", "groups"):
-        if name not in values:
-            continue
-        found = without_value(values[name])
+    for name, column in values.items():
+        is_text = name == "samples"
+        found = without_value(column, blank=not is_text)
         kept &= ~found
+        if is_text:
+            found &= is_there  # others were named when lengths were read
         if found.any():
-            column = f" of {columns[name]!r}"
-            said = counted_rows(int(found.sum()), size, int(found.argmax()), column, "missing")
-            if not drop:
+            of = f" of {columns[name]!r}"
+            said = counted_rows(int(found.sum()), size, int(found.argmax()), of, "missing")
+            if empty is None or (empty == "one" and not is_text):
                 raise LengthsError(
                     f"{source}: {said}: --empty drop leaves them out of what is said of samples"
                 )
             click.echo(f"{source}: {said}: left out of what is said of samples", err=True)
     if not kept.any():
-        raise LengthsError(f"{source}: no row has labels and groups.")
+        raise LengthsError(f"{source}: no row has {' and '.join(map(_named, values))}.")
     return kept
+
+
+def _named(values: str) -> str:
+    return "texts" if values == "samples" else values
 
 
 def _of_task(

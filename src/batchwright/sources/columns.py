@@ -200,8 +200,8 @@ def choose(
     raise ColumnNotFoundError(f"{source} has no column {column!r}.{hint} {listed}")
 
 
-def without_value(column: Field) -> np.ndarray:
-    """Say which rows of a column of labels hold none, bool[n]: null, NaN, or nothing but blanks.
+def without_value(column: Field, *, blank: bool = True) -> np.ndarray:
+    """Say which rows of a column hold none, bool[n]: null, NaN; with `blank`, nothing but blanks.
 
     Example:
         >>> without_value(np.array(["cat", " ", "dog"]))
@@ -209,14 +209,15 @@ def without_value(column: Field) -> np.ndarray:
     """
     if isinstance(column, np.ndarray):
         if column.dtype.kind == "U":
-            return np.asarray(np.char.strip(column) == "", dtype=np.bool_)
+            is_blank: np.ndarray = np.char.strip(column) == ""
+            return is_blank if blank else np.zeros(len(column), dtype=np.bool_)
         is_missing = np.isnan if column.dtype.kind == "f" else np.zeros_like
         return np.asarray(is_missing(column), dtype=np.bool_)
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found: Any = pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if blank and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         lengths = pc.utf8_length(pc.utf8_trim_whitespace(column))
         found = pc.or_kleene(found, pc.equal(lengths, pa.scalar(0)))
     return np.asarray(found.to_numpy(), dtype=np.bool_)

@@ -54,23 +54,21 @@ def mixture(evidence: Evidence) -> Advice:
     if groups.num_groups == 1:
         return says("do not use", "there is one group", "There is one group.")
     largest, smallest = groups.largest[0], groups.smallest
-    if largest.num_samples < EVEN * smallest.num_samples:
+    least, most = percent(smallest.share), percent(largest.share)
+    if largest.num_samples < EVEN * smallest.num_samples or least == most:
         why = (
             f"{groups.num_groups:,} groups of {smallest.num_samples:,} to "
             f"{largest.num_samples:,} samples are nearly even."
         )
         return says("do not use", "groups are nearly even", why)
-    shares = f"{percent(largest.share)} of the samples and {smallest.name!r} "
     why = (
-        f"Of {groups.num_groups:,} groups, {largest.name!r} has {shares}{percent(smallest.share)}. "
+        f"Of {groups.num_groups:,} groups, {largest.name!r} has {most} of the samples and "
+        f"{smallest.name!r} {least}. "
         f"At temperature {groups.temperature:g} they would have {percent(largest.tempered_share)} "
         f"and {percent(smallest.tempered_share)} of the draws, and each sample of "
         f"{smallest.name!r} would be drawn {number(smallest.tempered_epochs)} times per epoch. "
         "Rare groups gain from that; frequent ones lose."
     )
     settings = {"order": f"Mixture(groups, temperature={groups.temperature:g})"}
-    short = (
-        f"groups hold {percent(smallest.share)} to {percent(largest.share)} of the samples: if "
-        "your metric counts groups alike"
-    )
+    short = f"groups hold {least} to {most} of the samples: if your metric counts groups alike"
     return says("cannot tell", short, why, None, settings, untested="your metric, for each group")
