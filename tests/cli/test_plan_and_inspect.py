@@ -210,7 +210,7 @@ def test_smaller_batches_are_proposed_with_options_that_make_them():
     text = text_of(*PLAN, "--batch-size", "32")
     rows, accumulate = re.search(r"--batch-size (\d+) --accumulate (\d+)", text).groups()
     made = facts_of(*PLAN, "--batch-size", rows, "--accumulate", accumulate)
-    assert f"{percent(made['waste']['plan'])} at {made['dispersion']:.2f}" in text
+    assert f"{made['dispersion']:.2f} at {percent(made['waste']['plan'])}" in text
     text = text_of(*PLAN, "--batch-size", "32", "--step-tokens", "2500")
     assert "speed and mix conflict" in text
     assert "--accumulate" not in text  # would make other updates
