@@ -11,12 +11,12 @@ from batchwright.torch import PadCollator
 
 Batch = dict[str, torch.Tensor]
 
-# 2. How samples become a batch. PadCollator pads each sequence to the longest of the batch.
+# 1. How samples become a batch. PadCollator pads each sequence to the longest of the batch.
 collate = PadCollator()
 
 
 class Writer(nn.Module):
-    """3. Your model: here a small network that predicts a byte from the eight before it."""
+    """2. Your model: here a small network that predicts a byte from the eight before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class Writer(nn.Module):
 
 
 def loss_sum(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """4. The *sum* of the loss over a batch, not its mean: reduction="sum"."""
+    """3. The *sum* of the loss over a batch, not its mean: reduction="sum"."""
     scores = model(batch["tokens"]).transpose(1, 2)
     return cross_entropy(scores, batch["labels"], reduction="sum")
 
 
 def task(*, quick: bool = False) -> Task:
     """Describe the job: batchwright compare this_file.py --quick."""
-    # 1. Your samples, with a length each. Here: paragraphs of Python's help, byte by byte.
+    # 4. Your samples, with a length each. Here: paragraphs of Python's help, byte by byte.
     from pydoc_data.topics import topics
 
     paragraphs = {text.strip() for topic in topics.values() for text in topic.split("\n\n")}
@@ -67,9 +67,11 @@ def task(*, quick: bool = False) -> Task:
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=5e-3),
         loss_sum=loss_sum,
         evaluate=loss_of_a_byte,
+        # 6. Your settings.
         batch_size=32,  # what your batches hold now: planned updates learn from as much,
         max_tokens=4_096,  # in batches of at most so many tokens, padding included
         epochs=1 if quick else 3,
         metric="loss of a byte",
-        strategies=["plain", "grouped", "planned"],  # batchwright compare --help: all there are
+        better="lower",  # "higher" for accuracy and the like
+        strategies=["plain", "planned", "mixed"],  # batchwright compare --help: all there are
     )

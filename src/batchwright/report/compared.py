@@ -137,8 +137,13 @@ def _code(result: Facts, best: Facts) -> list[str]:
     options = dict(chosen["options"])
     budget = options.pop("max_tokens", result["max_tokens"])
     step = options.pop("step_tokens", result["step_tokens"])
+    resized = ""
+    if chosen["kind"] == "mixed":
+        found = result["plans"][best["name"]]
+        resized = f".resized(1, {-(-found['num_batches'] // found['num_steps'])})"
     kinds = {
         "planned": ("TokenBudget", f"{budget}"),
+        "mixed": ("TokenBudget", f"{budget}"),
         "packed": ("Packing", f"{budget}"),
         "buckets": ("Buckets", f"{options.pop('num_shapes', 8)}, max_tokens={budget}"),
     }
@@ -150,7 +155,8 @@ def _code(result: Facts, best: Facts) -> list[str]:
             "import batchwright as bw",
             "from batchwright.torch import PlanLoader, Precision",
             "",
-            f"planner = bw.Planner(lengths, batching=bw.{name}({settings}), step_tokens={step})",
+            f"planner = bw.Planner(lengths, batching=bw.{name}({settings}), step_tokens={step})"
+            + resized,
             "loader = PlanLoader(dataset, planner, collate_fn=collate)",
         ]
     elif (chosen["kind"], chosen["order"]) != (first["kind"], first["order"]):
