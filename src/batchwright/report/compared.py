@@ -81,7 +81,7 @@ def _head(result: Facts, kept: str) -> Head | None:
         verdict=said.verdict,
         picture=_times(result, best),
         code=[] if best is None else _code(result, best),
-        then="" if best is None else "The whole loop: batchwright advise TASK.",
+        then="" if best is None else "The whole loop in code: batchwright advise TASK.",
         more=f"{kept} Curves, batches and shapes: --html FILE. All figures: --json.".strip(),
     )
 
