@@ -68,8 +68,7 @@ def configuration(advice: Sequence[Advice]) -> str:
 
 
 _ONE_BATCH = """\
-# An update is one batch of similar lengths. To mix lengths, cut it into 8 batches:
-# planner = planner.resized(1, 8)  # ranks, batches of an update on each
+# An update is one batch of similar lengths. To mix lengths, add .resized(1, 8): ranks, batches.
 """
 
 FRAMEWORKS = ("loop", "transformers", "lightning", "keras")

@@ -193,9 +193,11 @@ def _machine(hardware: Hardware) -> Section:
 def _of_labels(labels: LabelProfile) -> str:
     said = (
         f"Labels: {number(labels.num_classes)} classes of {number(labels.smallest)} to "
-        f"{number(labels.largest)} samples, with the entropy of "
+        f"{number(labels.largest)} samples, as balanced as "
         f"{labels.effective_classes:.1f} equal ones."
     )
+    if labels.smallest == labels.largest:
+        said = f"Labels: {number(labels.num_classes)} classes of {number(labels.largest)} samples."
     if labels.num_classes == 1:
         said = "Labels: one class."
     noise = labels.noise
@@ -219,7 +221,7 @@ def _of_duplicates(duplicates: Duplicates, unit: str) -> str:
     if duplicates.num_contradicting:
         said += (
             f" Equal samples have different labels: at least "
-            f"{number(duplicates.num_contradicting)} are wrong."
+            f"{number(duplicates.num_contradicting)} must be wrong."
         )
     return said
 
