@@ -175,7 +175,9 @@ def test_before_a_run_is_complete_nothing_is_judged():
     ("speed", "said"),
     [
         (figure(1.01, 0.99, 1.03), "passed"),
+        (figure(1.01, 1.005, 1.015), "passed"),
         (figure(1.05, 0.99, 1.1), "failed"),
+        (figure(0.99, 0.7, 1.4), "failed"),
         (figure(1.02), "passed"),
     ],
 )

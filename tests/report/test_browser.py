@@ -4,12 +4,17 @@ It is the Chromium that the system has; nothing is downloaded. Screenshots go to
 temporary folder, and to the folder that BATCHWRIGHT_SCREENSHOTS names.
 """
 
+import json
 import os
 import shutil
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+
+from batchwright.report.compared import compared_report
+from batchwright.report.sections import page
+from tests.report.conftest import RESULTS, result_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -152,6 +157,19 @@ def test_a_page_is_legible_and_asks_for_nothing(compared, browser, tmp_path, nam
         assert wide["scrolls"] == "auto"
         assert wide["right"] <= width
     assert [each for each in seen["lines"] if 1 < each < GRAPHIC_CONTRAST] == []
+
+
+@pytest.mark.slow
+def test_long_names_without_spaces_stay_in_their_cells(browser):
+    result = result_of(RESULTS / "translation.json")
+    text = json.dumps(result).replace('"planned"', f'"{"planned" * 20}"')
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.set_content(page(compared_report(json.loads(text))))
+    tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    wider = "e => e.scrollWidth > e.clientWidth + 1 ? [e.textContent] : []"
+    assert tab.evaluate(f"[...document.querySelectorAll('th, td')].flatMap({wider})") == []
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    tab.close()
 
 
 @pytest.mark.slow

@@ -320,8 +320,9 @@ def _of_switch(head: Any, faster: list[Facts], result: Facts) -> list[str]:
 def _of_twins(text: str, twin: Facts) -> list[str]:
     speed = twin["speed"]
     is_near = abs(speed["mean"] - 1) < 0.03
-    includes = speed["low"] is None or speed["low"] <= 1 <= speed["high"]
-    if ("passed" in text) != (is_near and includes):
+    mean, low, high = (speed[end] or speed["mean"] for end in ("mean", "low", "high"))
+    is_certain = mean / low < 1.1 and high / mean < 1.1
+    if ("passed" in text) != (is_near and is_certain):
         return [f"{text}: the ratio is {speed}"]
     return []
 

@@ -20,6 +20,7 @@ Word: TypeAlias = Literal["faster", "no gain", "slower", "cannot tell"]
 DENSE, TWIN = "dense limit", "its own twin"
 
 WORTH_SAYING = 0.03  # ratios nearer to 1 than this are called no difference
+CERTAIN = 0.1  # a self-check whose interval goes further from its ratio than this shows nothing
 ALONE = 1.25
 """The ratio of times that a single run has to show: seeds alone differ by a fifth."""
 
@@ -365,15 +366,15 @@ def _keep(verdict: Verdict, each: Facts, result: Facts) -> Headline:
 
 def _of_twins(first: Facts, twin: Facts) -> Headline:
     """Say whether a strategy and its own twin measure the same, as they should."""
-    speed, limit = twin["speed"], percent(WORTH_SAYING)
-    includes = speed["low"] is None or speed["low"] <= 1 <= speed["high"]
-    is_passed = abs(speed["mean"] - 1) < WORTH_SAYING and includes
+    speed = twin["speed"]
+    ends = speed["low"] or speed["mean"], speed["high"] or speed["mean"]
+    is_certain = max(speed["mean"] / ends[0], ends[1] / speed["mean"]) < 1 + CERTAIN
+    known = "" if speed["low"] is None else f", and its interval within {percent(CERTAIN)} of it"
     said = (
         f"{first['name']} and {twin['name']} are the same: the ratio of their speeds is "
-        f"{interval(speed, digits=3)}, expected within {limit} of 1 and with 1 in its interval, if "
-        "there is one."
+        f"{interval(speed, digits=3)}, expected within {percent(WORTH_SAYING)} of 1{known}."
     )
-    if is_passed:
+    if abs(speed["mean"] - 1) < WORTH_SAYING and is_certain:
         return Headline("use", f"Self-check passed. {said} Smaller ratios mean nothing.")
     return Headline(
         "do not use",
