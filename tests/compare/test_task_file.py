@@ -7,6 +7,7 @@ import pytest
 
 from batchwright.cli.compare import TEMPLATE
 from batchwright.compare import Task, load_task
+from batchwright.compare.task_file import errors_of_task
 from batchwright.errors import SourceNotFoundError, TaskError
 
 GOOD = TEMPLATE.read_text(encoding="utf-8")
@@ -79,3 +80,11 @@ def test_a_bad_file_is_refused_in_a_line_that_names_it(tmp_path, text, said):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SourceNotFoundError, match=r"no\.py: there is no such file"):
         load_task(tmp_path / "no.py")
+
+
+def test_a_place_is_named_once(tmp_path):
+    """Also where the file fails as another process reads it."""
+    path = written(tmp_path, "x = 1 / 0")
+    with pytest.raises(TaskError) as caught, errors_of_task(path):
+        load_task(path)
+    assert str(caught.value).count("line 1") == 1

@@ -64,7 +64,7 @@ def errors_of_task(path: Path | str) -> Iterator[None]:
         yield
     except TaskError as error:  # a function of the task failed: its error is the cause
         place, _ = _innermost(error.__cause__, Path(path))
-        if not place:
+        if not place or str(error).startswith(place):
             raise
         raise TaskError(f"{place}: {_ended(str(error))}") from error.__cause__
     except (BatchwrightError, MemoryError):
