@@ -230,6 +230,7 @@ def _of_word(word: str, each: Facts, result: Facts) -> list[str]:
 
 def _of_text(text: str, each: Facts, result: Facts) -> list[str]:
     """Compare the words and numbers of a sentence on a strategy with its figures."""
+    text = text.partition(" Or, if ")[0]  # advice on how the task says which metric is better
     gain = each["gain"]["mean"] if each["gain"] else math.nan
     speed, failed = each["speed"]["mean"], bool(each["failed"])
     first = result["summary"][0]
