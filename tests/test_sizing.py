@@ -124,3 +124,23 @@ def test_lengths_that_are_missing_are_asked_for():
     for planning in (bw.plan, bw.Planner):
         with pytest.raises(bw.errors.LengthsError, match="lengths are empty"):
             planning(max_tokens=10)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_budget_made_of_the_batch_size_holds_the_groups_that_stay_together(columns):
+    values = np.tile(np.append(LENGTHS[:599], 20_000)[:, None], columns).squeeze()
+    pairs = np.arange(600) // 2
+    planner = bw.Planner(values, batch_size=1, together=pairs)
+    plan = planner(0)
+    assert sorted(plan.indices.tolist()) == list(range(600))
+    assert plan.stats(values).max_batch_tokens == planner.batching.max_tokens
+    assert all(np.unique(pairs[batch], return_counts=True)[1].min() == 2 for batch in plan)
+
+
+def test_one_very_long_sample_does_not_refuse_a_curriculum():
+    values = np.append(LENGTHS[:599], 20_000)
+    for settings, updates in (({}, 75), ({"accumulate": 2}, 38)):
+        for order in (bw.Curriculum(values), bw.Curriculum(np.arange(600))):
+            planner = bw.Planner(values, batch_size=8, order=order, **settings)
+            assert len(planner) == updates * planner.accumulate
+            assert planner(0).sizes.max() < 200  # of 600 that the budget would hold

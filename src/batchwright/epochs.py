@@ -93,11 +93,15 @@ class Epochs:
     def _ordered(self, epoch: int, seed: int | None = None) -> Pools | IntArray:
         return self.order(self.totals, seed=self.seed if seed is None else seed, epoch=epoch)
 
-    def count(self, multiple: int) -> Counted:
+    def count(self, multiple: int, least: int = 0) -> Counted:
         """Find a number of batches that suits every epoch.
 
         Several epochs are looked at where they may differ. An epoch that needs more all the same
         is laid out in another way: see `lay`.
+
+        Args:
+            multiple: Batches of one update.
+            least: As many batches are made at least, by splitting.
         """
         counts, sizes = [], []
         for epoch, pools in self._probed():
@@ -110,7 +114,7 @@ class Epochs:
             rng = generator(self.seed, "count")
             request = Request(pools, self.items.lengths, rng, multiple, kept=self.kept)
             count = min(self.batching.count(request), size)  # no batch is empty
-            refuse_few(pools.eligible, epoch, count, size)
+            refuse_few(pools.eligible, epoch, max(count, least), size)
             counts.append(count)
             sizes.append(size)
         _, is_declared, varies = variation(self.order)

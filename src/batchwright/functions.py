@@ -61,7 +61,7 @@ class Functions:
         dropped = {"oversize": items.dropped} if items.dropped.size else {}
         return cls(order, parts, cuts, seed, layout, dropped)
 
-    def count(self, multiple: int) -> Counted:
+    def count(self, multiple: int, least: int = 0) -> Counted:
         """Find a number of batches that suits every epoch; see `Epochs.count`."""
         probes, _, varies = variation(self.order)
         found = []
@@ -72,7 +72,7 @@ class Functions:
                 sum(self._cut(each, multiple, phase).num_batches for each in parts.each)
                 for phase in range(self.cuts.phases)
             )
-            refuse_few(parts.eligible, epoch, most, size)
+            refuse_few(parts.eligible, epoch, max(most, least), size)
             found.append((most, size))
         return most_batches(found, varies=varies, is_declared=True)
 

@@ -148,8 +148,10 @@ class Planner:
             self.lengths, self.num_samples = known.array, len(known.array)
         self._fingerprint = known.fingerprint
         full = np.delete(self.lengths, self._empty, axis=0) if self._empty.size else known
+        self._constraints = _constraints(within, unique, together, self.num_samples)
         self.batching, self.step_tokens = sized(
             full,
+            together=None if self._constraints is None else self._constraints.together,
             max_tokens=max_tokens,
             batching=batching,
             batch_size=batch_size,
@@ -158,7 +160,6 @@ class Planner:
             accumulate=accumulate,
         )
         self.left_out = np.empty(0, dtype=np.int64)
-        self._constraints = _constraints(within, unique, together, self.num_samples)
         if self._empty.size and together is not None:
             raise PlanError(
                 f'empty="drop" would tear {self._empty.size} samples out of the groups of '
@@ -338,16 +339,18 @@ class Planner:
         self.world_size = whole_number(None, "world_size", world_size)
         self._has_warned = False
         source = self._functions or self._epochs
-        updates = None
+        updates, wanted = None, 0
+        if self.step_tokens is not None:
+            wanted = round(source.tokens(0) / self.step_tokens)
         if accumulate is None and self.step_tokens is not None:
-            self.accumulate, updates, counted = self._accumulate_for(self.step_tokens)
+            self.accumulate, updates, counted = self._accumulate_for(wanted)
         else:
             accumulate = 1 if accumulate is None else accumulate
             self.accumulate = whole_number(None, "accumulate", accumulate)
             update = self.world_size * self.accumulate
-            counted = source.count(update)
+            counted = source.count(update, wanted * update)
             if self.step_tokens is not None:  # as many updates as for other ranks, if they suffice
-                updates = self._updates_for(self.step_tokens, counted.samples // update)
+                updates = _as_many(wanted, counted.samples // update)
                 updates = None if counted.batches > updates * update else updates
         self._num_batches = num_batches(
             counted.batches,
@@ -374,40 +377,30 @@ class Planner:
                 stacklevel=4,
             )
 
-    def _accumulate_for(self, step_tokens: int) -> tuple[int, int, Counted]:
+    def _accumulate_for(self, wanted: int) -> tuple[int, int, Counted]:
         """Find how many batches a rank accumulates, and how many updates make an epoch."""
         source = self._functions or self._epochs
-        counted = source.count(self.world_size)
-        updates = self._updates_for(step_tokens, counted.samples // self.world_size)
+        least = wanted * self.world_size
+        counted = source.count(self.world_size, least)
+        updates = _as_many(wanted, counted.samples // self.world_size)
         ranks = updates * self.world_size
         accumulate = -(-counted.batches // ranks)
         # Smaller windows of mixing need more batches: count again for the update now known.
-        counted = source.count(self.world_size * accumulate)
+        counted = source.count(self.world_size * accumulate, least)
         found = -(-counted.batches // ranks)
         while found != accumulate:  # windows of another update may need more again
-            accumulate, counted = found, source.count(self.world_size * found)
+            accumulate, counted = found, source.count(self.world_size * found, least)
             found = max(found, -(-counted.batches // ranks))
-        return self._nearest(accumulate, updates, counted)
-
-    def _nearest(self, accumulate: int, updates: int, counted: Counted) -> tuple[int, int, Counted]:
-        """Accumulate one batch less where samples do not suffice for so many updates.
-
-        Of 1,000 batches of one sample, 333 updates of 3 leave one over; of 4 there are only 250.
-        """
         fewer, update = self.world_size * (accumulate - 1), self.world_size * accumulate
         if not fewer or updates * update <= counted.samples:
             return accumulate, updates, counted
-        source = self._functions or self._epochs
-        other = source.count(fewer)
+        # Batches of one sample cannot be split further. Of 1,000 of them, 333 updates of 3 leave
+        # one over, and of 4 there are only 250: the nearer number of updates is taken.
+        other = source.count(fewer, least)
         found, more = -(-counted.batches // update), -(-other.batches // fewer)
         if more - updates < updates - found:
             return accumulate - 1, more, other
         return accumulate, updates, counted
-
-    def _updates_for(self, step_tokens: int, most: int) -> int:
-        """Return how many updates hold so many tokens each; at most as many as samples fill."""
-        source = self._functions or self._epochs
-        return max(1, min(most, round(source.tokens(0) / step_tokens)))
 
     def _warn(self, message: str, *, stacklevel: int) -> None:
         if not self._has_warned:
@@ -468,6 +461,11 @@ class Planner:
             self.accumulate,
             self.last,
         )
+
+
+def _as_many(updates: int, most: int) -> int:
+    """Return as many updates as are wanted; at most as many as samples fill."""
+    return max(1, min(most, updates))
 
 
 def _constraints(

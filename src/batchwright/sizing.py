@@ -11,7 +11,7 @@ from batchwright.budgets import suggest
 from batchwright.errors import BudgetError
 from batchwright.lengths import as_lengths
 from batchwright.oversize import fit_items
-from batchwright.typing import Batching, IntoLengths
+from batchwright.typing import Batching, IntArray, IntoLengths
 
 
 def sized(
@@ -23,8 +23,12 @@ def sized(
     step_tokens: int | None,
     world_size: int,
     accumulate: int | None,
+    together: IntArray | None = None,
 ) -> tuple[Batching, int | None]:
     """Return the batching, and the tokens of an update; see `Planner`.
+
+    A budget that is made of the batch size also holds the samples of each group of `together`,
+    int64[n], numbers from 0.
 
     Raises:
         BudgetError: If settings are missing, or contradict one another.
@@ -47,6 +51,8 @@ def sized(
             )
     if max_tokens is None and batching is None and batch_size is not None:
         max_tokens = suggest(lengths, batch_size=batch_size).for_all
+        if together is not None:
+            max_tokens = max(max_tokens, _largest_group(lengths, together))
     if max_tokens is not None:
         batching = TokenBudget(max_tokens)
     if batching is None:
@@ -61,6 +67,17 @@ def sized(
         slots = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
         step_tokens = budgets.tokens_of(ranks * slots)
     return batching, step_tokens
+
+
+def _largest_group(lengths: IntoLengths, together: IntArray) -> int:
+    """Return the tokens of the largest group that stays together, padding included."""
+    array = as_lengths(lengths, columns=True)
+    if len(array) != len(together):
+        return 0  # which is refused elsewhere
+    longest = np.zeros((int(together.max()) + 1, *array.shape[1:]), dtype=np.int64)
+    np.maximum.at(longest, together, array)
+    rows = longest if array.ndim == 1 else longest.sum(axis=1)
+    return int((rows * np.bincount(together)).max())
 
 
 def _kept(lengths: IntoLengths, batching: Batching) -> IntoLengths:

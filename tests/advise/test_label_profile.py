@@ -116,7 +116,7 @@ def test_of_few_samples_noise_is_not_estimated(digits):
     for size in (3, 150):
         profile = profile_labels(truth[:size] % 2, features=images[:size])
         assert profile.noise is None
-        assert profile.noise_unknown == f"{size} samples are too few; an estimate needs 200"
+        assert profile.noise_unknown == f"an estimate needs 200 samples, not {size}"
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchwright._format import plural
 from batchwright._random import generator
 from batchwright.advise.duplicates import Column, check_one_for_each
 from batchwright.advise.features import feature_rows, similarities
@@ -182,5 +183,5 @@ def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> st
             f"samples and {1 - second:.0%} in the second, so the estimate contains its own errors"
         )
     if found.high - found.low > WIDEST:
-        return f"{size:,} samples are too few for what a teacher can learn here"
+        return f"a teacher learns too little from {plural(size, 'sample')}"
     return ""

@@ -183,7 +183,7 @@ def profile_labels(
         if features is None:
             unknown = "no features or texts were given to predict labels from"
         elif size < FEWEST_SAMPLES:
-            unknown = f"{size} samples are too few; an estimate needs {FEWEST_SAMPLES}"
+            unknown = f"an estimate needs {FEWEST_SAMPLES} samples, not {size}"
         given = None if unknown else features() if callable(features) else features
         try:
             noise = estimate_noise(codes, num_classes, features=given, others=sources, seed=seed)
