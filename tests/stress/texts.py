@@ -444,7 +444,9 @@ def _of_snippet(evidence: Evidence, advice: list[Advice], framework: str) -> Ite
         yield "what is known is left open"
     tokens = evidence.step_tokens or data.step_tokens
     tokens = settings.get("other tokens per update", {}).get("step_tokens", tokens)
-    if framework != "keras" and f"step_tokens={tokens})" not in code:
+    is_open = evidence.step_tokens is None and "FixedSize(" in code  # updates are as now
+    is_open = is_open and "step_tokens" not in settings.get("other tokens per update", {})
+    if framework != "keras" and not is_open and f"step_tokens={tokens})" not in code:
         yield f"other tokens per update than {tokens}"
     slots = settings.get("dynamic batching", {}).get("accumulate")
     if (f".resized(1, {slots})" in code) != (slots is not None):
