@@ -422,6 +422,16 @@ def test_a_task_that_fails_when_it_is_checked_is_reported_with_the_line(here):
     assert (code, out, err) == (2, "", said)
 
 
+@pytest.mark.usefixtures("here")
+def test_scores_that_fail_are_reported_with_the_line():
+    text = TASK.replace("epochs=", "batch_size=8, difficulties={'own': lambda: 1 / 0}, epochs=")
+    write("task.py", text)
+    code, _, err = run("task.py", "--strategies", "plain+curriculum:own")
+    line = 1 + text[: text.index("batch_size=8")].count("\n")
+    assert code == 2
+    assert err.startswith(f"batchwright: task.py, line {line}: <lambda> failed with ZeroDivision")
+
+
 FORWARD = "        return self.decide(self.embed(tokens).sum(1))"
 
 

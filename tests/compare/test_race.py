@@ -12,6 +12,7 @@ from batchwright.compare.arm import Arm
 from batchwright.compare.arm_server import loaded, saved
 from batchwright.compare.race import DENSE_SHARE, Race
 from batchwright.compare.strategy import DENSE
+from batchwright.errors import TaskError
 from tests.compare.conftest import Counter, loss_sum, make_task
 
 NAMES = ("plain", "grouped", "planned", "planned+curriculum")
@@ -266,6 +267,12 @@ def test_an_arm_draws_the_same_beside_others_alone_and_resumed(tmp_path):
     found, expected = resumed.arms[0].evaluations, beside.arms[2].evaluations
     assert [each.metric for each in found[:5]] == [each.metric for each in expected[:5]]
     assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("names", [[], ["plain", "planned", "plain"]])
+def test_strategies_have_names_of_their_own(task, names):
+    with pytest.raises(TaskError, match="expected one at least, each with its own name"):
+        compare(task, names)
 
 
 class Remembers(Counter):

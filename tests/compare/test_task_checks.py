@@ -30,6 +30,9 @@ class ReturnsNaN(Counter):
         return super().forward(tokens) * math.nan
 
 
+MADE = Counter()
+
+
 class Silent:
     """No module at all."""
 
@@ -44,6 +47,7 @@ class Silent:
         ({"loss_sum": lambda model, batch: 1.5}, "expected a tensor of one number"),
         ({"loss_sum": lambda model, batch: batch["words"]}, "loss_sum failed with KeyError"),
         ({"model": Silent}, "model returned Silent, expected a torch.nn.Module"),
+        ({"model": lambda: MADE}, "model returned the same weights twice"),
         ({"model": lambda: 1 / 0}, "model failed with ZeroDivisionError"),
         ({"optimizer": lambda model: 3}, "optimizer returned int"),
         (

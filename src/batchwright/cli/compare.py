@@ -115,7 +115,7 @@ def compare(
     check_outputs(outputs | {"--html": html}, read)
     machine = result_file.circumstances()
     settings, here = Settings(evaluations=evaluations, target=target), Path.cwd()
-    with prints_as_messages():
+    with errors_of_task(task), prints_as_messages():
         job, chosen = _chosen(task, strategies, null=null, quick=quick, batch_size=batch_size)
     if Path.cwd() != here:  # the task has changed the folder
         task, path = str(here / task), here / path

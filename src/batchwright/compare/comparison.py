@@ -13,6 +13,7 @@ from batchwright.compare.probes import Facts
 from batchwright.compare.race import Outcome, Race, Settings
 from batchwright.compare.strategy import Strategy
 from batchwright.compare.task import Task
+from batchwright.errors import TaskError
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.stats.coverage import coverage
 from batchwright.stats.shapes import shape_stats, step_costs
@@ -86,10 +87,13 @@ def compare(
             finds what another one has prepared. None: only if they have to; see `shares_process`.
 
     Raises:
-        TaskError: If the task does not allow a strategy.
+        TaskError: If the task does not allow a strategy, there is none, or two have the same name.
         BudgetError: If a sample alone exceeds the task's budget.
     """
     made = [each if isinstance(each, Strategy) else Strategy.named(each) for each in strategies]
+    names = [each.name for each in made]
+    if not names or len({*names}) < len(names):
+        raise TaskError(f"strategies={names}: expected one at least, each with its own name.")
     settings = Settings() if settings is None else settings
     comparison = Comparison(tuple(seeds)) if resume is None else resume
     shared = comparison.shared_process = shares_process(task, made, shared_process=shared_process)

@@ -43,6 +43,7 @@ def check_task(task: Task) -> None:
         model = _called("model", task.model)
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"model returned {type(model).__name__}, expected a torch.nn.Module.")
+        _check_is_new(model, _called("model", task.model))
         model.to(task.place())
         # A few samples around the median length, of different lengths if there are some.
         order = np.argsort(totals(task.sizes), kind="stable")
@@ -84,6 +85,16 @@ def _called(name: str, function: Callable[..., Field], *arguments: object) -> Fi
         ours = isinstance(error, BatchwrightError)
         said = ":" if ours else f" failed with {type(error).__name__}:"
         raise TaskError(f"{name}{said} {error}") from error
+
+
+def _check_is_new(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Check that two calls make two models."""
+    trained = {id(each) for each in model.parameters() if each.requires_grad}
+    if any(id(each) in trained for each in other.parameters()):
+        raise TaskError(
+            "model returned the same weights twice, expected a new model at each call: strategies "
+            "that share one would train each other's."
+        )
 
 
 def _check_number(name: str, value: object, *, least: float = -math.inf) -> None:
