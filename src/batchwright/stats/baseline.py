@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchwright.batching import FixedSize, TokenBudget
+from batchwright.budgets import ROWS as USUAL_ROWS
 from batchwright.budgets import suggest
 from batchwright.layout import Padded
 from batchwright.planner import Planner
@@ -113,10 +114,11 @@ def _assumed(plan: Plan, entries: LengthArray) -> int | None:
     laid_out = -(-entries.astype(np.int64) // layout.multiple) * layout.multiple
     budgets = suggest(laid_out)
     rows = layout.budget // budgets.usual
+    planned = max(1, round(len(entries) / len(plan)))
     if rows < 2:
-        rows = max(1, round(len(entries) / len(plan)))
+        rows = planned
     elif layout.budget <= budgets.longest:  # the longest sample decides the budget, not the rows
-        rows = min(rows, budgets.batch_size)
+        rows = min(rows, planned, max(budgets.batch_size, USUAL_ROWS))
     return min(rows, layout.max_samples or rows, len(entries))
 
 
