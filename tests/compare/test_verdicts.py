@@ -93,6 +93,13 @@ def test_what_is_reached_and_lost_again_is_said_and_does_not_count():
     assert verdict.time == "the baseline's final loss not reached"
 
 
+def test_of_strategies_that_cannot_be_told_one_that_held_the_target_is_named():
+    lost = {"held": 1, "lost": 2, "touched": figure(0.3, 0.2, 0.4)}
+    held = arm("grouped", SPEED, figure(0.8, 0.5, 1.2), CHANCE)
+    facts = result(arm("planned", SPEED, None, CHANCE, **lost), held)
+    assert headline(facts).name == "grouped"
+
+
 def test_one_run_says_so_and_how_strong_it_is():
     for time, strength in ((0.5, "strong"), (0.75, "weak")):
         one = result(arm("planned", figure(1.9), figure(time), figure(0.0)))

@@ -98,10 +98,10 @@ def headline(result: Facts) -> Headline | None:
     judged = list(zip(verdicts(result), strategies(result)[1:], strict=True))
     for word, said in (("faster", _switch), ("cannot tell", _unsure)):
         if found := [pair for pair in judged if pair[0].word == word]:
-            return said(*min(found, key=lambda pair: _estimate(pair[1])), result)
+            return said(*min(found, key=lambda pair: _promise(pair[1])), result)
     if not judged:
         return Headline("cannot tell", "Cannot tell: nothing was compared. Name more --strategies.")
-    return _keep(*min(judged, key=lambda pair: _estimate(pair[1])), result)
+    return _keep(*min(judged, key=lambda pair: _promise(pair[1])), result)
 
 
 def sentences(result: Facts) -> list[str]:
@@ -380,6 +380,12 @@ def _of_twins(first: Facts, twin: Facts) -> Headline:
         "do not use",
         f"Self-check failed: the machine has other load, or runs are too short. {said}",
     )
+
+
+def _promise(each: Facts) -> tuple[bool, float]:
+    """Sort strategies by what they promise: first those that were sooner and held the target."""
+    is_sooner = each["time"] is not None and each["time"]["mean"] < 1
+    return not is_sooner, _estimate(each)
 
 
 def _estimate(each: Facts) -> float:

@@ -109,7 +109,7 @@ def advised_report(found: Advised) -> Report:
     sentences = [*known[0].sentences, *known[1].sentences]
     printed = [Section(sentences=sentences), Section(cards=cards), Section(picture=picture)]
     return Report(
-        f"Advice for {number(data.num_samples)} samples",
+        f"Advice for {plural(data.num_samples, 'sample')}",
         _of_data(data),
         found.as_json(),
         [*sections, *known],
@@ -255,7 +255,7 @@ def _data(data: DataProfile) -> Section:
 def _of_data(data: DataProfile) -> str:
     assumed = "" if data.is_given else " (assumed: --max-tokens)"
     return (
-        f"{number(data.num_samples)} samples, {number(data.num_tokens)} {data.unit}: half are at "
+        f"{plural(data.num_samples, 'sample')}, {number(data.num_tokens)} {data.unit}: half are at "
         f"most {number(data.median)} long, the longest {number(data.longest)}. A batch may "
         f"hold {number(data.max_tokens)} {data.unit}, padding included{assumed}."
     )

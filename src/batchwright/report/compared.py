@@ -31,7 +31,7 @@ def compared_report(result: Facts, kept: str = "") -> Report:
         return Report("", "", facts, [], [Section(sentences=[kept] if kept else [])])
     plans, machine = result.get("plans", {}), result["machine"]
     data = (
-        f"{number(result['num_samples'])} samples, {number(result['num_tokens'])} tokens, "
+        f"{plural(result['num_samples'], 'sample')}, {number(result['num_tokens'])} tokens, "
         f"{plural(result['epochs'], 'epoch')}; batches of at most "
         f"{number(result['max_tokens'])} tokens, updates of about {number(result['step_tokens'])}."
     )
