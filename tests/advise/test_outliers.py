@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import batchwright as bw
-from batchwright.advise import Evidence, advise, profile_data, snippet
+from batchwright._format import percent
+from batchwright.advise import Evidence, advise, headline, profile_data, snippet
 from tests.cli.command import invoke
 from tests.strategies import columns, lengths
 
@@ -36,6 +37,16 @@ def test_long_rows_are_named():
     assert 'cut them (oversize="truncate")' in said
     assert profile.outliers.num_samples == 4
     assert profile.outliers.oversize == "truncate"
+
+
+@pytest.mark.parametrize("oversize", ["truncate", "drop"])
+def test_a_headline_names_rows_that_are_cut_or_left_out_where_they_are_many(oversize):
+    done = {"truncate": "cut to 20", "drop": "left out"}[oversize]
+    for budget, named in ((20, True), (400, False)):
+        evidence = Evidence(profile_data(WITH_LONG, max_tokens=budget, oversize=oversize))
+        detail = headline(evidence, advise(evidence)).detail
+        share = percent(np.mean(budget < WITH_LONG))
+        assert (f"from the lengths, {share} of them {done}; no speed" in detail) == named
 
 
 def test_a_budget_below_the_longest_row_is_taken():

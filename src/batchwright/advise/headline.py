@@ -13,6 +13,9 @@ from batchwright.advise.rules.orders import LITTLE
 MOST = 3
 """Techniques that a headline names."""
 
+MANY = 0.01
+"""From this share on, rows that are cut or left out are named with the headline."""
+
 _OF_SPEED = ("dynamic batching", "mixed precision")
 _SHORT_RUNS = ("curriculum", "half", "twice")
 _MEASURED = "measured here"
@@ -134,7 +137,7 @@ def _rests_on(evidence: Evidence, named: Sequence[Advice] = ()) -> str:
     elif gains and gains[0].origin == "published":
         said = f"Published: {times(gains[0])} {gains[0].of}"
     else:
-        said = f"Computed from the {_what(evidence)}"
+        said = f"Computed from the {_what(evidence)}{_changed(evidence)}"
         said += "" if evidence.trials else "; no speed was measured"
     if not evidence.trials:
         return f"{said}."
@@ -147,6 +150,15 @@ def _rests_on(evidence: Evidence, named: Sequence[Advice] = ()) -> str:
         return f"{said}."
     most = max(needed, key=lambda each: each.needed or 0.0)
     return f"{said}. {'More trials' if runs else 'Trials'} of what is learnt need {most.cure}."
+
+
+def _changed(evidence: Evidence) -> str:
+    """Say that many rows were cut or left out, which the figures do not show; else nothing."""
+    data, outliers = evidence.data, evidence.data.outliers
+    if outliers is None or outliers.share < MANY:
+        return ""
+    done = f"cut to {data.max_tokens:,}" if outliers.oversize == "truncate" else "left out"
+    return f", {percent(outliers.share)} of them {done}"
 
 
 def _what(evidence: Evidence) -> str:
