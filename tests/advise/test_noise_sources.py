@@ -111,3 +111,21 @@ def test_a_profile_has_one_estimate_from_what_is_given():
     assert found["labels"].noise == noise
     assert found["labels"].noise_unknown == ""
     assert profile_labels(labels).noise is None
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.9, 0.1], [0.6, 0.3, 0.1], [0.1] * 10])
+def test_labels_that_do_not_follow_from_equal_samples_are_not_taken_for_wrong(shares):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(300), 6)
+    found = from_duplicates(groups, rng.choice(len(shares), 1_800, p=shares), len(shares))
+    assert "as often as any two samples" in found.doubt
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_labels_of_which_two_fifths_are_wrong_still_follow_from_equal_samples(num_classes):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(1_000), 6)
+    wrong = rng.integers(1, num_classes, 6_000) * (rng.random(6_000) < 0.4)
+    found = from_duplicates(groups, (groups + wrong) % num_classes, num_classes)
+    assert not found.doubt
+    assert found.low < np.mean(wrong > 0) < found.high

@@ -171,3 +171,15 @@ def test_several_columns_of_lengths_are_several_columns(tmp_path, monkeypatch):
     wrong = invoke("advise", "pairs.csv", "--length", "source,nowhere")
     assert wrong.exit_code == 2
     assert "nowhere" in wrong.stderr
+
+
+@pytest.mark.parametrize("option", ["--labels", "--groups"])
+def test_nested_values_are_refused_in_a_line(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = {"length": [3, 4, 5], "nested": [{"a": 1}, {"a": 2}, {"a": 1}]}
+    parquet.write_table(pa.table(rows), "rows.parquet")
+    done = invoke("advise", "rows.parquet", option, "nested")
+    assert done.exit_code == 2
+    assert "'nested' is of type struct<a: int64>; expected integers or text" in done.stderr
+    assert done.stderr.count("\n") == 1

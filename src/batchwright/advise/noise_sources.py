@@ -15,6 +15,9 @@ WIDEST = 0.25
 _FEWEST_DIFFERENT = 8
 """Equal samples with different labels: of fewer, the others may be copies with their labels."""
 
+_LEAST_AGREEMENT = 2.0
+"""Standard errors by which equal samples agree more than any two, or labels do not follow."""
+
 _MOST_GROUPS = 20_000
 _RATES = np.linspace(0.0005, 0.9995, 1_000)
 _CHI_SQUARE_95 = 3.841  # the 95 % quantile with one degree of freedom
@@ -95,6 +98,11 @@ def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> No
             f"only {num_different:,} of {num_groups:,} {pairs}s of equal samples have different "
             "labels: they may be copies that took their labels along"
         )
+    elif _agreement(classes[kept], total, int(same.sum()) // 2) < _LEAST_AGREEMENT:
+        doubt = (
+            "equal samples have different labels about as often as any two samples: labels do not "
+            "follow from what was compared"
+        )
     return NoiseSource(
         name="duplicates",
         of=f"{num_groups:,} {pairs}s of equal samples, {num_different:,} with different labels",
@@ -104,6 +112,23 @@ def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> No
         num_samples=int(total.sum()),
         doubt=doubt,
     )
+
+
+def _agreement(classes: IntArray, sizes: IntArray, same: int) -> float:
+    """Return by how many standard errors more pairs have the same label than drawn labels would.
+
+    Args:
+        classes: int64[n], labels of samples in groups of equal ones.
+        sizes: int64[g], samples of each group.
+        same: Pairs of equal samples that have the same label.
+    """
+    shares = np.bincount(classes) / classes.size
+    two, three = float((shares**2).sum()), float((shares**3).sum())  # have the same by chance
+    n = sizes.astype(np.float64)
+    pairs = float((n * (n - 1)).sum()) / 2
+    variance = pairs * (two - two**2)
+    variance += float((n * (n - 1) * (n - 2)).sum()) * (three - two**2)  # pairs that share a sample
+    return float((same - pairs * two) / np.sqrt(max(variance, 1e-9)))
 
 
 def _log_likelihood(

@@ -223,6 +223,12 @@ def without_value(column: Field, *, blank: bool = True) -> np.ndarray:
     return np.asarray(found.to_numpy(), dtype=np.bool_)
 
 
+def _is_nested(values: Values) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(values.type))  # type: ignore[union-attr]  # of pyarrow
+
+
 def column_values(
     source: str | os.PathLike[str] | datasets.Dataset, column: str, *, text: bool = False
 ) -> Field:
@@ -236,7 +242,8 @@ def column_values(
     for values, place, _ in found.rows(column, measure="characters"):
         is_array = isinstance(values, np.ndarray)
         kind = "text" if is_array and values.dtype.kind == "U" else kind_of(values)
-        if (text and kind not in {"text", None}) or kind in {"lists", "binary"}:
+        is_nested = not is_array and kind == "other" and _is_nested(values)
+        if (text and kind not in {"text", None}) or kind in {"lists", "binary"} or is_nested:
             expected = "text" if text else "integers or text"
             raise SourceError(
                 f"{place} is of type {type_of(values)}; expected {expected}, one value for each "
