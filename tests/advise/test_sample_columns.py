@@ -77,7 +77,7 @@ def test_the_report_and_the_page_show_the_profiles(tables, tmp_path):
     shown = invoke("advise", source, *COLUMNS, "--html", str(page))
     assert shown.exit_code == 0, shown.stderr
     text, html = " ".join(shown.stdout.split()), page.read_text(encoding="utf-8")
-    for said in ("Labels: 3 classes of 220 to 220 samples", "Duplicates: 60 of the 660 samples"):
+    for said in ("Labels: 3 classes of 220 samples", "Duplicates: 60 of the 660 samples"):
         assert said in text
         assert said in html
     assert "2 groups" in html

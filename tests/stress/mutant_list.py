@@ -59,8 +59,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "planner.py",
-        "return max(1, min(most, round(source.tokens(0) / step_tokens)))",
-        "return min(most, round(source.tokens(0) / step_tokens))",
+        "return max(1, min(most, updates))",
+        "return min(most, updates)",
         "an epoch that is far below step_tokens has no update",
         "tests/test_planner.py",
     ),
