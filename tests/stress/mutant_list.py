@@ -514,8 +514,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "stats/baseline.py",
-        "return rows if layout.max_samples is None else min(rows, layout.max_samples)",
-        "return rows",
+        "return min(rows, layout.max_samples or rows, len(entries))",
+        "return min(rows, len(entries))",
         "assumed batches may hold more samples than the layout allows",
         "tests/stats/test_baseline.py -k no_more_samples",
     ),
