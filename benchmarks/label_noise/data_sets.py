@@ -99,7 +99,7 @@ def shuttle() -> DataSet:
 
 
 def bananas() -> DataSet:
-    """Points of two shapes that overlap, of river: a tenth can be told by nobody."""
+    """Points of two shapes that overlap, of river: nobody can tell a tenth of them."""
     rows = [line.split() for line in _unzipped("banana.zip").splitlines()]
     rows = [row for row in rows if len(row) == 3]
     points = [[float(each.partition(":")[2]) for each in row[1:]] for row in rows]

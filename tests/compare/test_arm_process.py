@@ -78,7 +78,7 @@ def cpu_seconds(pid):
 
 @pytest.mark.slow
 def test_arms_learn_the_same_in_processes_of_their_own(job, capfd):
-    """Also from a state; while they wait they compute nothing, and errors in them are told apart."""
+    """Also from a state; while they wait they compute nothing, and errors in them name their arm."""
     task = load_task(job)
     capfd.readouterr()
     whole = Race(task, STRATEGIES, seed=0, settings=SETTINGS)

@@ -12,9 +12,6 @@ from batchwright.advise.machine import Hardware, ModelProfile
 from batchwright.advise.sample_profiles import GroupProfile, LabelProfile
 from batchwright.advise.trials import SpeedTrial, Untried
 
-UNLIKE = 2.0
-"""Updates with a larger length mix are unlike one another: what they teach has to be tried."""
-
 
 @dataclass(frozen=True)
 class Mix:

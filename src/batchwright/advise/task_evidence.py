@@ -14,13 +14,14 @@ from batchwright._format import number
 from batchwright.advise.advice import configuration
 from batchwright.advise.data_profile import profile_data
 from batchwright.advise.duplicates import encode
-from batchwright.advise.evidence import UNLIKE, Evidence, Mix
+from batchwright.advise.evidence import Evidence, Mix
 from batchwright.advise.learning_trials import LearningTrial, least_seconds, run_learning_trials
 from batchwright.advise.machine import ModelProfile, profile_hardware, profile_model
 from batchwright.advise.rules import advise
 from batchwright.advise.sample_profiles import is_uncertain, profile_samples, with_source
 from batchwright.advise.trials import SpeedTrial, Untried, run_trials
 from batchwright.errors import TaskError
+from batchwright.stats.baseline import are_unlike
 
 if TYPE_CHECKING:
     from batchwright.compare import Strategy, Task
@@ -236,8 +237,8 @@ def _mixes(task: Task, seed: int) -> dict[str, Mix]:
         mix = (planner.accumulate, stats.budget, stats.dispersion, stats.efficiency)
         found[name] = Mix(name, *mix)
     planned, mixed = found.values()
-    is_better = planned.dispersion > max(UNLIKE, mixed.dispersion)
-    return found if is_better and mixed.accumulate > planned.accumulate else {}
+    is_cut = mixed.accumulate > planned.accumulate
+    return found if is_cut and are_unlike(planned.dispersion, mixed.dispersion) else {}
 
 
 def _learn(

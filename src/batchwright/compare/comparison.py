@@ -153,6 +153,7 @@ def planned_facts(task: Task, strategy: Strategy, *, seed: int) -> Facts:
         "padding": 1 - stats.efficiency,
         "dispersion": stats.dispersion,
         "shapes": stats.shapes,
+        "budget": stats.budget,
         "shapes_of_batches": asdict(shape_stats(plan, task.sizes)),
         "step_costs": asdict(step_costs(plan, task.sizes)),
         "pacing": None,

@@ -19,7 +19,7 @@ from batchwright.batching.fixed_size import LengthGrouped
 from batchwright.errors import BatchwrightError, BudgetError, SourceNotFoundError, TaskError
 from batchwright.order import Curriculum, Sequential, Shuffle
 from batchwright.planner import Planner
-from batchwright.stats.baseline import narrower, slots_of
+from batchwright.stats.baseline import are_unlike, narrower, slots_of
 from batchwright.torch.data.pad_collator import PadCollator
 from batchwright.typing import Batching, Order
 
@@ -163,14 +163,14 @@ class Strategy:
         return most if most > task.max_tokens else None
 
     def needs_mixing(self, task: Task) -> bool:
-        """Return whether updates are far less alike in length than those of the kind `mixed`."""
+        """Return whether updates are unlike one another in length, and those of `mixed` less so."""
         if self.kind != "planned" or self.order != "shuffle":
             return False
         mixed = dataclasses.replace(self, kind="mixed")
         unlike, even = (
             each.planner(task, seed=0)(0).stats(task.sizes).dispersion for each in (self, mixed)
         )
-        return unlike > 2 * max(1.0, even)
+        return are_unlike(unlike, even)
 
     def preparation(self, task: Task) -> float:
         """Return the seconds it took to compute the scores of the order."""

@@ -56,7 +56,7 @@ class Verdict:
     speed: str  # in words, with the figure
     time: str  # to the target. Empty: there is no target
     metric: str  # after the same tokens. Empty: it is not known
-    why: str = ""  # why it cannot be told, and what it would take
+    why: str = ""  # why the figures leave it open, and what it would take
 
     @property
     def text(self) -> str:
@@ -71,7 +71,7 @@ class Headline:
 
     verdict: Literal["use", "do not use", "cannot tell"]  # of what is compared with the baseline
     text: str
-    name: str | None = None  # the strategy to use, or that cannot be told
+    name: str | None = None  # the strategy to use, or the one that is left open
     evidence: str = ""  # how strong it is
 
 
@@ -162,7 +162,7 @@ def _verdict(each: Facts, result: Facts) -> Verdict:
 
 
 def _word(each: Facts, result: Facts) -> tuple[Word, str]:
-    """Choose the verdict, and say why where it cannot be told."""
+    """Choose the verdict, and say why where the figures leave it open."""
     first, time = strategies(result)[0], each["time"]
     if obstacle := _obstacle(each, result):
         return "cannot tell", obstacle

@@ -140,6 +140,7 @@ def _code(result: Facts, best: Facts) -> list[str]:
     resized = ""
     if chosen["kind"] == "mixed":
         found = result["plans"][best["name"]]
+        budget = found["budget"]
         resized = f".resized(1, {-(-found['num_batches'] // found['num_steps'])})"
     kinds = {
         "planned": ("TokenBudget", f"{budget}"),

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 
 from batchwright._format import number, percent, plural
-from batchwright.stats.baseline import PlainBatches
+from batchwright.stats.baseline import UNLIKE, PlainBatches, are_unlike
 from batchwright.stats.plan_facts import Measured, PlanFacts
 from batchwright.stats.plan_stats import PlanStats
 
 PADDING = 0.05  # less is not mentioned
 LESS = 0.5  # a setting is proposed if it leaves less than this share of the padding
 IMBALANCE = 1.03  # ranks that wait less are not mentioned
-UNLIKE = 2.0  # updates more dispersed than this are called unlike one another
 ALIKE = 0.03  # tokens an update that differ less are called the same
 
 
@@ -83,8 +82,8 @@ def _is_same(stats: PlanStats, plain: PlainBatches) -> bool:
 
 def _conflicts(measured: Measured) -> bool:
     """Say whether smaller batches would mix updates that are unlike one another."""
-    smaller, dispersion = measured.smaller_batches, measured.stats.dispersion
-    return smaller is not None and dispersion > max(UNLIKE, smaller.dispersion)
+    smaller = measured.smaller_batches
+    return smaller is not None and are_unlike(measured.stats.dispersion, smaller.dispersion)
 
 
 def outliers(facts: PlanFacts, unit: str = "tokens") -> str:

@@ -20,6 +20,9 @@ SLOTS = 8
 ROWS = 4
 """Samples of a smaller batch, about, at least."""
 
+UNLIKE = 2.0
+"""Updates with a larger length mix are unlike one another in length."""
+
 
 @dataclass(frozen=True)
 class PlainBatches:
@@ -173,6 +176,16 @@ def smaller_batches(plan: Plan, entries: LengthArray, stats: PlanStats) -> Small
 def slots_of(num_samples: int, num_steps: int) -> int:
     """Return how many batches mix the lengths of an update; fewer where it has few samples."""
     return max(1, min(SLOTS, round(num_samples / num_steps / ROWS)))
+
+
+def are_unlike(dispersion: float, smaller: float) -> bool:
+    """Say whether updates are unlike one another in length, and smaller batches would mix them.
+
+    Args:
+        dispersion: Length mix of the updates: 1 is a plain shuffle.
+        smaller: The same of updates that are cut into smaller batches.
+    """
+    return dispersion > max(UNLIKE, smaller)
 
 
 def narrower(batching: TokenBudget, lengths: LengthArray, share: float) -> TokenBudget:

@@ -55,7 +55,7 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         why += f" On your task, planned batches train {speed} times as fast."
         short += f", {gain.ratio:.2f} × the tokens per second"
         if verdict == "cannot tell":
-            why += " Whether that is a gain cannot be told from so few updates."
+            why += " So few updates do not show whether that is a gain."
     elif evidence.has_task and verdict == "use":
         untested += f" ({how_to_try(evidence, 'speed')})"
     if verdict == "do not use":

@@ -32,7 +32,7 @@ def mixed_precision(evidence: Evidence) -> Advice:
         ]
         why = f"Measured on updates of your task, beside fp32: {listed(speeds)}."
         if verdict == "cannot tell":
-            why += " Whether that is a gain cannot be told from so few updates."
+            why += " So few updates do not show whether that is a gain."
         settings = {} if verdict == "do not use" else {"precision": f'Precision("{best}")'}
         return says(
             *(verdict, f"{best} trains {gain.ratio:.2f} × as fast as fp32", why, gain, settings),
