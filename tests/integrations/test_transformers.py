@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,22 @@ def test_evaluation_data_without_lengths_is_evaluated_as_before(tmp_path: Path) 
     with torch.no_grad():
         exact = float(trainer.model.eval()(**COLLATE(samples_of("llama")[:8])).loss)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(exact, abs=1e-6)
+
+
+def test_updates_of_similar_lengths_are_warned_of_with_a_cure(tmp_path: Path) -> None:
+    lengths = np.random.default_rng(1).lognormal(3, 0.8, 1_200).clip(2, 60).astype(int)
+    data = samples_of("llama", lengths)
+
+    def made(**options: Any) -> Any:
+        trainer = trainer_of("llama", tmp_path, **options)
+        trainer.train_dataset = data
+        return trainer
+
+    with pytest.warns(UserWarning, match="samples of similar length") as seen:
+        use_plan(made(per_device_train_batch_size=32))
+    (said,) = [str(each.message) for each in seen if "similar length" in str(each.message)]
+    assert "per_device_train_batch_size=4, gradient_accumulation_steps=8" in said
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        use_plan(made(per_device_train_batch_size=4, gradient_accumulation_steps=8))
+    assert not [each for each in seen if "similar length" in str(each.message)]

@@ -1,5 +1,6 @@
 """What a plan needs of a trainer: that it can be planned, and a planner."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from batchwright.errors import PlanError
 from batchwright.integrations.transformers.reading import lengths_of
 from batchwright.order import Sequential
 from batchwright.planner import Planner
+from batchwright.stats.baseline import are_unlike, smaller_batches
 
 _CHOICES = frozenset(
     {
@@ -22,6 +24,8 @@ _CHOICES = frozenset(
     }
 )
 """Methods by which trainers choose their batches."""
+
+_MOST_LOOKED_AT = 1_000_000  # samples whose updates are looked at
 
 _KNOWN = ("transformers.", "sentence_transformers.")
 """Where these methods choose as the settings say."""
@@ -99,7 +103,36 @@ def made_planner(
         batches = args.gradient_accumulation_steps * args.world_size
         update = {"step_tokens": budgets.tokens_of(batches)}
     options = {"batching": batching, "order": order, "seed": seed}
-    return Planner(lengths, world_size=args.world_size, **options, **update)
+    planner = Planner(lengths, world_size=args.world_size, **options, **update)
+    if not compares:
+        samples = rows * args.gradient_accumulation_steps * args.world_size
+        warn_of_unlike_updates(planner, samples)
+    return planner
+
+
+def warn_of_unlike_updates(planner: Planner, rows: int) -> None:
+    """Warn where updates of a planner are unlike one another, and smaller batches would mix them.
+
+    Args:
+        planner: Made for batches of the present size.
+        rows: Samples of a present update.
+    """
+    if planner.num_samples > _MOST_LOOKED_AT:
+        return
+    plan, lengths = planner(0), planner.lengths
+    stats = plan.stats(lengths)
+    cut = smaller_batches(plan, plan.entry_lengths(lengths), stats)
+    if cut is None or not are_unlike(stats.dispersion, cut.dispersion):
+        return
+    size = max(1, round(rows / (cut.accumulate * planner.world_size)))
+    warnings.warn(
+        "use_plan: an update has samples of similar length, from which a model may learn worse "
+        f"(length mix of updates {stats.dispersion:.1f}, where a plain shuffle has 1). As many "
+        f"samples an update in smaller batches have {cut.dispersion:.1f}: "
+        f"TrainingArguments(per_device_train_batch_size={size}, "
+        f"gradient_accumulation_steps={cut.accumulate}).",
+        stacklevel=4,
+    )
 
 
 def _check_choices(trainer: Any) -> None:
