@@ -246,3 +246,21 @@ def test_speed_alone_is_not_advised_where_updates_are_unlike(data, ratios, verdi
     assert (".resized(1, 8)" in code) == (strategy == "mixed")
     if not ratios:
         assert "--seconds 340" in dynamic.why
+
+
+def test_a_time_to_the_same_metric_and_a_speed_are_said_apart(data):
+    speeds = trials(
+        *(trial("plain", 1), trial("planned", 1.2), trial("mixed", 0.7)),
+        trial("mixed+bf16", 0.99, "bf16"),
+    )
+    evidence = Evidence(
+        data,
+        CPU,
+        trials=speeds,
+        step_tokens=8_000,
+        mixes=UNLIKE,
+        learning={"planned": learnt("planned", 0.7), "mixed": learnt("mixed", 1.6)},
+    )
+    said = headline(evidence, advise(evidence)).text
+    assert "0.99" not in said
+    assert "1.6 × as fast to the same loss on your task, 1.4 × the real tokens per second" in said

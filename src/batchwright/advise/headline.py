@@ -74,9 +74,12 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
     trial = evidence.trials.get(configuration(of_speed))
     measured = [each.gain for each in of_speed if each.gain and each.gain.origin == _MEASURED]
     if measured:
-        together = measured[0] if trial is None or len(measured) == 1 else trial.speed
-        said.append(f"{times(together)} {together.of} on your task")
-        gain = together
+        # A time to the same metric, and a speed, are not one figure.
+        is_speed = configuration(of_speed).partition("+")[0] not in evidence.learning
+        if len(measured) > 1 and trial is not None and is_speed:
+            measured = [trial.speed]
+        said += [f"{times(each)} {each.of} on your task" for each in measured]
+        gain = measured[0]
     others = [each for each in named if each.technique not in _OF_SPEED]
     is_one = sum(_may_gain(each) for each in others) == 1  # of several, each is named
     for each in others:
