@@ -56,6 +56,7 @@ FLOORS = [
     {"integrations"},
     {"keras"},
     {"compare"},
+    {"doctor"},
     {"advise"},
     {"report"},
     {"cli", "__main__"},

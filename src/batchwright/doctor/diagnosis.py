@@ -1,0 +1,58 @@
+"""All checks of a run: what is found, the worst first, and a verdict in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from batchwright._format import plural
+from batchwright.doctor.checks import CHECKS
+from batchwright.doctor.finding import LEVELS, Finding
+from batchwright.doctor.records import Run
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a run."""
+
+    run: Run
+    findings: tuple[Finding, ...]  # errors first; of a level, what costs most first
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether it trains on something else than what was meant."""
+        return any(each.level == "error" for each in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """Say in a sentence what was found."""
+        counts = {level: sum(each.level == level for each in self.findings) for level in LEVELS}
+        if not any(each.updates for each in self.run.ranks):
+            return "No update was seen: nothing can be said of this run."
+        if not counts["error"] and not counts["warning"]:
+            return "Nothing found that is wrong or wasteful."
+        said = [plural(counts[level], level) for level in ("error", "warning") if counts[level]]
+        worst = self.findings[0]
+        return f"{' and '.join(said)}; first: {worst.name}. {worst.figure}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `--json` prints."""
+        findings = [asdict(each) for each in self.findings]
+        return {"verdict": self.verdict, "findings": findings}
+
+
+def diagnose(run: Run) -> Diagnosis:
+    """Check a run.
+
+    Args:
+        run: What was seen of it.
+
+    Returns:
+        What is found, the worst first. O(what was seen).
+
+    Example:
+        >>> diagnose(Run(ranks=())).verdict
+        'No update was seen: nothing can be said of this run.'
+    """
+    found = [finding for check in CHECKS for finding in check(run)]
+    ranked = sorted(found, key=lambda each: (LEVELS.index(each.level), -each.share))
+    return Diagnosis(run, tuple(ranked))

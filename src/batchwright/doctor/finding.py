@@ -1,0 +1,36 @@
+"""A finding: what is wrong, by how much, what that costs, and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from batchwright.doctor.records import Run
+
+Level = Literal["error", "warning", "info"]
+"""``"error"``: it trains on something else than what was meant; ``"warning"``: it wastes time or
+memory, or may train worse; ``"info"``: good to know."""
+
+LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+"""From the worst on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was seen in a run; the fields are keys of the JSON."""
+
+    name: str  # a few words, the same in every report: "same order in every epoch"
+    level: Level
+    figure: str  # what was seen, as a sentence with its figures
+    cost: str  # what that costs, as a sentence; "": nothing that can be said
+    cure: str  # what to do, as a sentence in the imperative
+    share: float = 0.0  # of time, samples or gradient that is lost, 0 to 1: the worst come first
+    code: Sequence[str] = ()  # lines to copy that are the cure
+
+
+class Check(Protocol):
+    """Looks for one kind of fault, or for a few that are seen in the same figures."""
+
+    def __call__(self, run: Run) -> Iterator[Finding]:
+        """Yield what is found; nothing where it cannot be told."""

@@ -1,0 +1,204 @@
+"""What was seen of a training run, as frozen values: the input of every check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+
+from batchwright.typing import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch that a loader handed to the training loop."""
+
+    samples: IntArray | None  # int64[rows]: indices, or hashes of contents. None: not identified
+    rows: int
+    width: int  # tokens of a row, padding included; 1 where samples have no length
+    lengths: IntArray | None = None  # int64[rows], real tokens. None: no padding was looked for
+    labels: IntArray | None = None  # int64[rows], a class of each row
+    time: float = 0.0  # when it was handed out, in seconds; one clock for all ranks of a machine
+    wait: float = 0.0  # seconds that the loop waited for it
+    counted_padding: int = 0  # labels on padding that are not left out of a loss
+    is_packed: bool = False  # whether rows hold several documents
+    is_separated: bool = True  # whether documents of a row cannot read one another
+
+    @property
+    def padded_tokens(self) -> int:
+        """Rows × longest row."""
+        return self.rows * self.width
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are no padding."""
+        return self.padded_tokens if self.lengths is None else int(self.lengths.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One way through a loader, from its `iter` to its end: an epoch, or the seen part of one."""
+
+    batches: tuple[Batch, ...]
+    is_complete: bool  # whether the loader came to its end
+
+    @cached_property
+    def samples(self) -> IntArray:
+        """int64[n]: the identified samples, in the sequence in which they were seen."""
+        known = [each.samples for each in self.batches if each.samples is not None]
+        return np.concatenate(known) if known else np.empty(0, np.int64)
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether the samples of every batch are known."""
+        return all(each.samples is not None for each in self.batches)
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """A loader, and the ways through it."""
+
+    passes: tuple[Pass, ...]
+    trains: bool = True  # whether gradients were computed on its batches
+    num_samples: int | None = None  # of its data set. None: unknown, as of a stream
+    has_indices: bool = True  # whether samples are known by index; else by a hash of their content
+    batch_size: int | None = None  # as it was made with
+    drop_last: bool = False
+    num_workers: int = 0
+    sampler: str = ""  # name of the class
+    batch_sampler: str = ""
+    dataset: str = ""
+    is_planned: bool = False  # whether Batchwright plans its batches
+    replaces: bool = False  # whether its sampler draws with replacement, or by weights
+
+    @property
+    def batches(self) -> Iterator[Batch]:
+        """All batches, in the sequence in which they were seen."""
+        return chain.from_iterable(each.batches for each in self.passes)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A call of `backward`."""
+
+    loss: float | None = None  # what it was called on, loss scale divided out
+    reduction: str | None = None  # ``"mean"`` or ``"sum"``. None: no loss that is known
+    factor: float | None = None  # by which the loss was multiplied before, loss scale divided out
+    counted: int | None = None  # targets in the loss: tokens, or rows
+
+    @property
+    def weight(self) -> float | None:
+        """Of one target in the gradient; None if it is not known."""
+        if self.factor is None or self.reduction != "mean":
+            return self.factor if self.reduction == "sum" else None
+        return self.factor / self.counted if self.counted else None
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """An optimizer step, applied or skipped, and what led to it."""
+
+    batches: tuple[Batch, ...]  # of the training loader, since the update before
+    backwards: tuple[Backward, ...]
+    start: float = 0.0  # seconds, on the clock of the batches
+    end: float = 0.0
+    forward: float | None = None  # seconds from the last batch to the last backward: own work
+    was_skipped: bool = False  # by a gradient scaler, as gradients were not finite
+    loss_scale: float | None = None  # None: no scaler
+    schedules: int = 0  # steps of learning rate schedules since the update before
+    rate: float | None = None  # the learning rate
+    peak: int | None = None  # bytes, the most that were in use up to now
+    is_stale: bool = False  # whether gradients of an update before were still there
+    clips_scaled: bool = False  # whether gradients were clipped while the loss scale was in them
+    gradient_error: float | None = None  # relative, against the mean over all targets
+
+    @property
+    def seconds(self) -> float:
+        """What it took."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Products:
+    """Multiplications of matrices in one forward pass, by the format of their results."""
+
+    flops: Mapping[str, float] = field(default_factory=dict)  # "fp32" → about how many
+    autocast: str | None = None  # the format that autocast was on with. None: it was off
+    largest: Mapping[str, str] = field(default_factory=dict)  # format → name of its largest layer
+    parameters: str = "fp32"  # the format of most parameters
+    is_training: bool = True  # the mode of the model
+
+    def share(self, *formats: str) -> float:
+        """Return the share of the work in these formats; 0 of nothing."""
+        total = sum(self.flops.values())
+        return sum(self.flops.get(each, 0.0) for each in formats) / total if total else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Rank:
+    """What one process that trains has done."""
+
+    rank: int
+    world_size: int
+    loaders: tuple[Loader, ...]
+    updates: tuple[Update, ...]
+    products: Products | None = None
+    device: str = "cpu"
+    fast_formats: tuple[str, ...] = ()  # 16-bit formats in which the device multiplies faster
+    compiles: bool = False  # whether torch.compile is in use
+    num_compilations: int = 0
+    saves: tuple[int, ...] = ()  # updates after which a checkpoint was written
+    ended: str = "run"  # "run", "updates", "epochs", "killed": what ended the watching
+    framework: str = "torch"  # "torch", "transformers", "trl", "accelerate", "lightning", "keras"
+
+    @property
+    def trained(self) -> Loader | None:
+        """The loader that is trained on; of several, the one with most batches."""
+        found = [each for each in self.loaders if each.trains]
+        return max(found, key=lambda each: sum(1 for _ in each.batches), default=None)
+
+    @property
+    def seconds(self) -> float:
+        """From the first update to the last."""
+        return self.updates[-1].end - self.updates[0].start if self.updates else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What was seen of a run: its ranks, by number."""
+
+    ranks: tuple[Rank, ...]
+    command: Sequence[str] = ()
+    seconds: float = 0.0  # that it was watched
+    exit_code: int | None = None  # None: stopped by us
+    stopped: str = "run"  # what ended it: "run", "updates", "epochs", "seconds", "interrupt"
+    notes: tuple[str, ...] = ()  # what could not be watched
+
+    @property
+    def first(self) -> Rank | None:
+        """The first rank; None where nothing trained."""
+        return self.ranks[0] if self.ranks else None
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that train together."""
+        return max((each.world_size for each in self.ranks), default=1)
+
+    @property
+    def framework(self) -> str:
+        """What trains."""
+        return self.ranks[0].framework if self.ranks else "torch"
+
+    def passes(self) -> Iterator[tuple[Pass, ...]]:
+        """Yield for each epoch the passes of all ranks that made it, in the sequence of ranks."""
+        loaders = [each.trained for each in self.ranks]
+        count = max((len(each.passes) for each in loaders if each is not None), default=0)
+        for epoch in range(count):
+            yield tuple(
+                each.passes[epoch]
+                for each in loaders
+                if each is not None and epoch < len(each.passes)
+            )
