@@ -174,7 +174,9 @@ class Run:
     command: Sequence[str] = ()
     seconds: float = 0.0  # that it was watched
     exit_code: int | None = None  # None: stopped by us
-    stopped: str = "run"  # what ended it: "run", "updates", "epochs", "seconds", "interrupt"
+    # What ended it: "run", "updates", "epochs", "seconds", "interrupt", or "hang": a rank was over,
+    # and the others waited for it.
+    stopped: str = "run"
     notes: tuple[str, ...] = ()  # what could not be watched
 
     @property
