@@ -108,7 +108,7 @@ class Update:
     forward: float | None = None  # seconds from the last batch to the last backward: own work
     was_skipped: bool = False  # by a gradient scaler, as gradients were not finite
     loss_scale: float | None = None  # None: no scaler
-    schedules: int = 0  # steps of learning rate schedules since the update before
+    schedules: int = 0  # steps of learning rate schedules between it and the next update
     rate: float | None = None  # the learning rate
     peak: int | None = None  # bytes, the most that were in use up to now
     is_stale: bool = False  # whether gradients of an update before were still there

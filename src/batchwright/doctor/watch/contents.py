@@ -1,0 +1,218 @@
+"""What a batch holds: rows, real tokens of each, classes, and a hash of each row's content."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_TOKENS = ("input_ids", "tokens", "input_values", "input_features", "src", "inputs", "x")
+_CLASSES = ("labels", "label", "y", "target", "targets")
+_MASKS = ("attention_mask", "mask", "padding_mask", "key_padding_mask", "src_key_padding_mask")
+_INVERTED = ("padding_mask", "key_padding_mask", "src_key_padding_mask")  # where bool: True is pad
+_DOCUMENTS = ("position_ids", "cu_seqlens", "cu_seq_lens_q", "seq_idx", "document_ids")
+_IGNORED = -100
+_LONG_TAIL = 8  # constant values at the end of a row that are padding, where all rows are as wide
+_HASHED = 64  # values of a row of numbers that its hash looks at
+_MOST_CLASSES = 65_536
+
+Looked = tuple[list[int] | None, dict[str, Any] | None]
+"""Hashes of rows, and what is known of a batch; see `Contents.look`."""
+
+
+class Contents:
+    """Looks into the batches of a loader, and remembers how they are laid out."""
+
+    def __init__(self) -> None:
+        self._widths: set[int] = set()
+        self._pad: float | None = None  # value of padding, where no mask says it
+
+    def look(self, batch: Any, *what: str) -> Looked:
+        """Describe a batch.
+
+        Args:
+            batch: As the loader returns it.
+            what: ``"hashes"``, if rows are to be known by their content.
+
+        Returns:
+            Hashes, int64[rows] as a list, if asked for; and ``rows``, ``width``, and where they
+            are known ``lengths``, ``labels``, ``counted_padding``, ``packed``, ``separated``.
+        """
+        fields = dict(_fields(batch))
+        tokens = _chosen(fields, _TOKENS, _is_tokens) or _chosen(fields, _TOKENS, _is_rows)
+        if tokens is None:
+            return None, None
+        name, values = tokens
+        rows = int(values.shape[0])
+        facts: dict[str, Any] = {"rows": rows, "width": 1}
+        is_real = None
+        if values.ndim in {2, 3}:
+            facts["width"] = width = int(values.shape[1])
+            self._widths.add(width)
+            is_real = self._real(fields, name, values)
+            if is_real is not None:
+                facts["lengths"] = is_real.sum(1).tolist()
+                self._labels_on_padding(fields, is_real, facts)
+            _documents(fields, rows, facts)
+        classes = _chosen(
+            {each: fields[each] for each in fields if each != name}, _CLASSES, _is_classes
+        )
+        if classes is not None and len(classes[1]) == rows:
+            facts["labels"] = classes[1].tolist()
+        return (_hashes(values, is_real) if "hashes" in what else None), facts
+
+    def _real(self, fields: Mapping[str, Any], name: str, values: Any) -> Any:
+        """Return which tokens are real, bool[rows, width]; None if nothing tells."""
+        for key, mask in fields.items():
+            short = key.rpartition(".")[2]
+            if short in _MASKS and mask.ndim == 2 and mask.shape == values.shape[:2]:
+                if short in _INVERTED and mask.dtype == _torch().bool:
+                    return ~mask
+                return mask.bool()
+        is_float = values.dtype.is_floating_point
+        if values.ndim == 3:
+            if len(self._widths) < 2:
+                return None
+            return _before_tail((values == 0).all(-1))
+        if is_float:
+            return _before_tail(values == 0) if len(self._widths) > 1 else None
+        return self._before_padding(values)
+
+    def _before_padding(self, values: Any) -> Any:
+        """Look for a value that rows end with, or begin with, several times."""
+        if values.shape[1] < 3 or values.shape[0] < 2:
+            return None if self._pad is None else _around(values == self._pad)
+        if self._pad is None:
+            self._pad = self._padding(values)
+        return None if self._pad is None else _around(values == self._pad)
+
+    def _padding(self, values: Any) -> float | None:
+        for side in (-1, 0):
+            end = values[:, side]
+            beside = values[:, side - 1 if side else 1]
+            repeated = end[end == beside]
+            if not len(repeated):
+                continue
+            value = repeated.mode().values.item()
+            tails = (~_around(values == value)).sum(1)
+            # Where rows are as wide in every batch, a few equal values at an end may be data.
+            if len(self._widths) > 1 or int(tails.max()) >= _LONG_TAIL:
+                return float(value)
+        return None
+
+    def _labels_on_padding(self, fields: Mapping[str, Any], is_real: Any, facts: Any) -> None:
+        labels = fields.get("labels")
+        if labels is not None and labels.shape == is_real.shape:
+            counted = int(((labels != _IGNORED) & ~is_real).sum())
+            facts["counted_padding"] = counted
+
+
+def _fields(batch: Any, prefix: str = "", depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors of a batch, each with its name or place."""
+    if isinstance(batch, Mapping) or hasattr(batch, "keys"):
+        items = [(str(key), batch[key]) for key in batch.keys()]  # noqa: SIM118 -- no Mapping
+    elif isinstance(batch, (list, tuple)) and not all(isinstance(x, int) for x in batch):
+        named = getattr(batch, "_fields", range(len(batch)))
+        items = [(str(name), each) for name, each in zip(named, batch, strict=True)]
+    else:
+        items = [("", batch)]
+    for name, value in items:
+        tensor = _tensor(value)
+        if tensor is not None:
+            yield f"{prefix}{name}", tensor
+        elif depth and isinstance(value, (Mapping, list, tuple)) and len(value) < 64:
+            yield from _fields(value, f"{prefix}{name}.", depth - 1)
+
+
+def _tensor(value: Any) -> Any:
+    """Return a tensor of the host; arrays are seen as tensors."""
+    torch = _torch()
+    if isinstance(value, torch.Tensor):
+        return value if value.device.type == "cpu" and value.ndim else None
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 0):
+        return torch.from_numpy(value) if value.dtype.kind in "biuf" else None
+    return None
+
+
+def _torch() -> Any:
+    return sys.modules["torch"]
+
+
+def _chosen(fields: Mapping[str, Any], names: Any, suits: Any) -> tuple[str, Any] | None:
+    """Choose a field: by its name, else the first that suits."""
+    suiting = {name: each for name, each in fields.items() if suits(name, each)}
+    for wanted in names:
+        for name, values in suiting.items():
+            if name.rpartition(".")[2] == wanted:
+                return name, values
+    return next(iter(suiting.items()), None)
+
+
+def _is_tokens(name: str, values: Any) -> bool:
+    short = name.rpartition(".")[2]
+    is_other = short in {*_MASKS, *_DOCUMENTS, *_CLASSES, "token_type_ids"} or "mask" in short
+    is_whole = not values.dtype.is_floating_point and values.dtype != _torch().bool
+    return not is_other and values.ndim == 2 and is_whole and values.shape[1] > 1
+
+
+def _is_rows(name: str, values: Any) -> bool:
+    return values.ndim >= 1 and name.rpartition(".")[2] not in {*_MASKS, *_DOCUMENTS, *_CLASSES}
+
+
+def _is_classes(name: str, values: Any) -> bool:
+    is_whole = not values.dtype.is_floating_point
+    if values.ndim != 1 or not is_whole or len(values) == 0:
+        return False
+    short = name.rpartition(".")[2]
+    if not short.isdigit() and short not in _CLASSES:
+        return False
+    return int(values.min()) >= 0 and int(values.max()) < _MOST_CLASSES
+
+
+def _documents(fields: Mapping[str, Any], facts: dict[str, Any]) -> None:
+    """Say whether rows hold several documents, and whether these are kept apart."""
+    named = {name.rpartition(".")[2]: each for name, each in fields.items()}
+    found = [name for name in _DOCUMENTS if name in named]
+    if not found:
+        return
+    positions = named.get("position_ids")
+    is_packed = any(name != "position_ids" for name in found)
+    if positions is not None and positions.ndim == 2:
+        starts = (positions == 0).sum(1)
+        is_packed = is_packed or bool((starts > 1).any())
+    if not is_packed:
+        return
+    mask = named.get("attention_mask")
+    facts["packed"] = True
+    # Boundaries in positions count only where no mask of two dimensions is given.
+    facts["separated"] = mask is None or mask.ndim != 2 or int(mask.max()) > 1
+
+
+def _before_tail(is_pad: Any) -> Any:
+    """Return bool[rows, width]: what is not in a stretch of padding at the end of its row."""
+    return is_pad.flip(1).long().cumprod(1).flip(1) == 0
+
+
+def _around(is_pad: Any) -> Any:
+    """Return bool[rows, width]: what lies between padding at the beginning and at the end."""
+    return _before_tail(is_pad) & (is_pad.long().cumprod(1) == 0)
+
+
+def _hashes(values: Any, is_real: Any) -> list[int]:
+    """Hash the content of each row, whatever it is padded to: int64[rows] as a list."""
+    torch = _torch()
+    flat = values.flatten(1) if values.ndim > 1 else values[:, None]
+    if flat.dtype.is_floating_point:
+        flat = flat[:, :_HASHED].float().contiguous().view(torch.int32)
+        is_real = None
+    flat = flat.long()
+    if is_real is not None and is_real.shape == flat.shape:
+        first = is_real.long().argmax(1, keepdim=True)  # left padding shifts a row
+        places = torch.arange(flat.shape[1])[None, :] - first
+        flat = torch.where(is_real, flat + 1, 0)
+    else:
+        places = torch.arange(flat.shape[1])[None, :]
+    weights = (places + 1) * 0x9E3779B97F4A7C1 | 1
+    mixed = flat * weights
+    mixed = mixed ^ (mixed >> 29)
+    return ((mixed * 0x5851F42D4C957F2).sum(1) & (2**62 - 1)).tolist()

@@ -1,0 +1,143 @@
+"""The file of events of a process, and what its hooks share."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_EVERY = 0.5
+"""Seconds between two writes to the file."""
+
+_MOST = 4_096
+"""Events that wait to be written."""
+
+_SHARE = 0.012
+"""Of the time of the run that may be spent on looking into batches."""
+
+_FREE = 0.2
+"""Seconds that may be spent on it in any case."""
+
+clock = time.monotonic
+"""Seconds, the same in all processes of a machine."""
+
+
+class Recorder:
+    """Writes events of this process to a file; a forked one begins its own.
+
+    Args:
+        folder: Where the files of all processes are.
+        options: When to end the run; see `after_update`.
+    """
+
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        self._folder, self.options = folder, options
+        self._events: list[list[Any]] = []
+        self._written = self._begun = clock()
+        self._spent = 0.0
+        self._noted: set[str] = set()
+        self.pending: list[Any] = []  # losses on a device, which are read when events are written
+        self.num_updates = 0
+        self._saved_at: int | None = None
+        atexit.register(self.flush)
+        os.register_at_fork(after_in_child=self._restart)
+
+    @classmethod
+    def of_environment(cls) -> Recorder:
+        """Make the one that the environment describes."""
+        options = json.loads(os.environ.get("BATCHWRIGHT_DOCTOR_OPTIONS") or "{}")
+        return cls(Path(os.environ["BATCHWRIGHT_DOCTOR"]), options)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether this process may train: it does not load data for another."""
+        return not _is_worker()
+
+    def _restart(self) -> None:
+        """Begin anew in a process that was forked: what its parent has seen is the parent's."""
+        self._events, self.pending = [], []
+        self.num_updates, self._saved_at = 0, None
+
+    def add(self, kind: str, *facts: Any) -> None:
+        """Record an event."""
+        self._events.append([kind, *facts])
+        if len(self._events) >= _MOST or clock() - self._written > _EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was recorded."""
+        if not self.is_on:
+            return
+        self._written = clock()
+        pending, self.pending = self.pending, []
+        for read in pending:
+            self.guarded(read)
+        events, self._events = self._events, []
+        if events:
+            path = self._folder / f"{os.getpid()}.jsonl"
+            with path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{json.dumps(each)}\n" for each in events))
+
+    def guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call something of ours, whose errors are not the run's."""
+        try:
+            return call(*arguments)
+        except Exception as error:  # noqa: BLE001 -- a check never breaks what it checks
+            name = getattr(call, "__name__", "a hook")
+            if name not in self._noted:
+                self._noted.add(name)
+                self._events.append(["note", f"{name}: {type(error).__name__}: {error}"])
+            return None
+
+    def looking(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Look into a batch, if there is time left for that; see `_SHARE`."""
+        start = clock()
+        if self._spent > _FREE + _SHARE * (start - self._begun):
+            return None
+        try:
+            return self.guarded(call, *arguments)
+        finally:
+            self._spent += clock() - start
+
+    def saved(self) -> None:
+        """Record that a checkpoint was written."""
+        if self._saved_at is None:
+            self._saved_at = self.num_updates
+        self.add("save", self.num_updates)
+
+    def after_update(self) -> None:
+        """End the run if that was asked for: after so many updates, or killed."""
+        number, options = self.num_updates, self.options
+        kill = options.get("kill")
+        if kill is None and options.get("kill_after_save") is not None:
+            kill = None if self._saved_at is None else self._saved_at + options["kill_after_save"]
+        if kill is not None and number >= kill:
+            self._end("killed", kill=True)
+        if options.get("updates") is not None and number >= options["updates"]:
+            self._end("updates")
+
+    def before_pass(self, complete: int) -> None:
+        """End the run if it has made as many passes of the training loader as were asked for."""
+        if self.options.get("epochs") is not None and complete >= self.options["epochs"]:
+            self._end("epochs")
+
+    def _end(self, reason: str, *, kill: bool = False) -> None:
+        self.add("end", reason)
+        self.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)  # what follows a run, such as saving it, is not wanted
+
+
+def _is_worker() -> bool:
+    """Return whether this process loads data for another."""
+    module = sys.modules.get("torch.utils.data._utils.worker")
+    return module is not None and module.get_worker_info() is not None

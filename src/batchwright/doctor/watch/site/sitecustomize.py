@@ -1,0 +1,44 @@
+"""Python runs this when a watched process starts: the hooks of the doctor, then what it hides."""
+
+import importlib.util
+import os
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_PACKAGE = "_batchwright_watch"
+
+
+def _watch() -> None:
+    """Load the hooks under a name of their own: the package need not be installed here."""
+    if "BATCHWRIGHT_DOCTOR" not in os.environ:
+        return
+    folder = _HERE.parent
+    spec = importlib.util.spec_from_file_location(
+        _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = module
+    spec.loader.exec_module(module)
+    module.begin()
+
+
+def _run_hidden() -> None:
+    """Run the `sitecustomize` that would have run, and leave the path as it would have been."""
+    sys.path[:] = [each for each in sys.path if not each or Path(each).resolve() != _HERE]
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
+    if spec is None or spec.loader is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sitecustomize"] = module
+    spec.loader.exec_module(module)
+
+
+try:
+    _watch()
+except Exception as error:  # noqa: BLE001 -- the run goes on without being watched
+    sys.stderr.write(f"batchwright: this process is not watched: {error!r}\n")
+_run_hidden()

@@ -1,0 +1,270 @@
+"""Hooks in the backward pass and in optimizers."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .loaders import seen_by
+from .losses import LossFacts, facts_of
+from .recorder import Recorder, clock
+from .replay import Replay
+
+_LOOKS = 8  # updates before which gradients are looked at
+_PARAMETERS = 3  # of which gradients are looked at
+
+
+class Updates:
+    """The updates of a process."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder, self._seen = recorder, seen_by(recorder)
+        self._optimizer: Any = None  # whose steps are updates: the first that made one
+        self._backwards = 0  # since the last update
+        self._depth = 0
+        self._losses = 0
+        self._replay = Replay()
+        self.num_applied = 0  # steps of the optimizer
+        self.schedules = 0
+        self.clips_scaled = False
+        self.is_unscaled = False
+        self.scaler: Any = None
+        self.after_update: list[Callable[[], None]] = []  # called by others
+        self.before_losses: list[Callable[[], None]] = []
+
+    def before_backward(self, tensors: Any) -> None:
+        """Record a backward pass before it begins."""
+        self._depth += 1
+        if self._depth > 1:  # of recomputed activations
+            return
+        start = clock()
+        for call in self.before_losses:
+            self._recorder.guarded(call)
+        root = tensors[0] if isinstance(tensors, (list, tuple)) and tensors else tensors
+        facts = LossFacts()
+        if getattr(root, "grad_fn", None) is not None and root.numel() == 1:
+            facts = facts_of(root)
+        is_stale = None
+        if self._backwards == 0 and self._optimizer is not None:
+            is_stale = self._is_stale() if self._recorder.num_updates <= _LOOKS else None
+            if _ranks()[1] == 1:  # ranks average gradients in their last backward pass
+                number = self._recorder.num_updates
+                self._replay.begin(number, self._optimizer, is_stale=is_stale)
+        self._backwards += 1
+        self._seen.trains()
+        self._replay.expect(facts)
+        scale = self._scale()
+        loss, counted = self._now(root, facts)
+        self._recorder.add(
+            "backward", start, loss, facts.reduction, facts.factor, counted, scale, is_stale
+        )
+
+    def after_backward(self) -> None:
+        """Record that a backward pass has ended."""
+        self._depth -= 1
+        if self._depth == 0:
+            self._recorder.guarded(self._replay.add)
+
+    def _now(self, root: Any, facts: LossFacts) -> tuple[float | None, int | None]:
+        """Read the loss and its count; of a device they are read later."""
+        loss, counted = root.detach(), facts.counted
+        if loss.numel() != 1:
+            return None, None
+        if loss.device.type == "cpu":
+            return float(loss), None if counted is None else int(counted)
+        number = self._losses
+        self._losses += 1
+
+        def read() -> None:
+            value = float(loss)
+            self._recorder.add("loss", number, value, None if counted is None else int(counted))
+
+        self._recorder.pending.append(read)
+        return None, None
+
+    def _scale(self) -> float | None:
+        if self.scaler is None:
+            return None
+        return float(self.scaler.get_scale())
+
+    def _is_stale(self) -> bool:
+        """Return whether gradients of an update before are still there."""
+        looked = [
+            each.grad
+            for group in self._groups()
+            for each in group["params"]
+            if getattr(each, "grad", None) is not None
+        ][:_PARAMETERS]
+        return any(bool((each != 0).any()) for each in looked)
+
+    def _groups(self) -> Sequence[Any]:
+        return getattr(self._optimizer, "param_groups", ())
+
+    def applied(self, optimizer: Any) -> None:
+        """Record a step of an optimizer."""
+        self.num_applied += 1
+        if self._optimizer is None:
+            self._optimizer = optimizer
+            self._recorder.add("process", self._process())
+        if optimizer is self._optimizer:
+            error = self._recorder.guarded(self._replay.end)
+            if error is not None:
+                self._recorder.add("gradient", error)
+            self._update(was_skipped=False)
+
+    def skipped(self, optimizer: Any) -> None:
+        """Record a step that a gradient scaler has left out."""
+        if self._optimizer is None:
+            self._optimizer = optimizer
+            self._recorder.add("process", self._process())
+        if optimizer is self._optimizer:
+            self._update(was_skipped=True)
+
+    def _update(self, *, was_skipped: bool) -> None:
+        self._recorder.num_updates += 1
+        groups = self._groups()
+        rate = groups[0].get("lr") if groups else None
+        self._recorder.add(
+            "update",
+            clock(),
+            was_skipped,
+            self._scale(),
+            _number(rate),
+            _peak(self._device()),
+            self.schedules,
+            self.clips_scaled,
+        )
+        self._backwards, self.schedules, self.clips_scaled = 0, 0, False
+        compiled = _compiled()
+        if compiled:
+            self._recorder.add("compiled", compiled)
+        self._recorder.after_update()
+        for call in self.after_update:
+            self._recorder.guarded(call)
+
+    def _device(self) -> str:
+        for group in self._groups():
+            for each in group["params"]:
+                return str(each.device.type)
+        return "cpu"
+
+    def _process(self) -> dict[str, Any]:
+        rank, world_size = _ranks()
+        device = self._device()
+        return {
+            "rank": rank,
+            "world_size": world_size,
+            "device": device,
+            "fast_formats": _fast_formats(device),
+            "framework": _framework(),
+        }
+
+
+_updates: dict[int, Updates] = {}
+
+
+def updates_of(recorder: Recorder) -> Updates:
+    """Return the updates of a process."""
+    if id(recorder) not in _updates:
+        _updates[id(recorder)] = Updates(recorder)
+    return _updates[id(recorder)]
+
+
+def watch_backward(module: Any, recorder: Recorder) -> None:
+    """Hook `torch.autograd.backward`, which `Tensor.backward` calls."""
+    updates, backward = updates_of(recorder), module.backward
+
+    @functools.wraps(backward)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        if not recorder.is_on:
+            return backward(*arguments, **options)
+        tensors = arguments[0] if arguments else options.get("tensors")
+        recorder.guarded(updates.before_backward, tensors)
+        try:
+            return backward(*arguments, **options)
+        finally:
+            recorder.guarded(updates.after_backward)
+
+    module.backward = watched
+
+
+def watch_optimizers(module: Any, recorder: Recorder) -> None:
+    """Hook the steps of torch's optimizers, by the hooks that it has for that."""
+    updates = updates_of(recorder)
+
+    def after(optimizer: Any, *_: Any) -> None:
+        if recorder.is_on:
+            recorder.guarded(updates.applied, optimizer)
+
+    module.register_optimizer_step_post_hook(after)
+
+
+def _number(value: Any) -> float | None:
+    number = None if value is None else float(value)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _ranks() -> tuple[int, int]:
+    """Return the rank and the number of ranks; by the environment where none has met another."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _peak(device: str) -> int:
+    """Return the most bytes that were in use up to now."""
+    torch = sys.modules.get("torch")
+    if device == "cuda" and torch is not None:
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _fast_formats(device: str) -> list[str]:
+    """Return the 16-bit formats in which the device multiplies faster than in fp32."""
+    torch = sys.modules.get("torch")
+    if device == "cuda" and torch is not None:
+        major, _ = torch.cuda.get_device_capability()
+        return ["bf16", "fp16"] if major >= 8 else ["fp16"] if major >= 7 else []
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 -- starts fast
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        return []
+    found = {"amx_bf16": "bf16", "avx512_bf16": "bf16", "amx_fp16": "fp16"}
+    return sorted({found[each] for each in flags if each in found})
+
+
+_FRAMEWORKS = (
+    ("trl.", "trl"),
+    ("transformers.trainer", "transformers"),
+    ("lightning.", "lightning"),
+    ("pytorch_lightning.", "lightning"),
+    ("keras.", "keras"),
+    ("accelerate.", "accelerate"),
+)
+
+
+def _framework() -> str:
+    """Return whose loop calls: by the stack of the first update."""
+    frame, names = sys._getframe(), set()  # noqa: SLF001 -- there is no other way to the stack
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        names.update(framework for start, framework in _FRAMEWORKS if name.startswith(start))
+        frame = frame.f_back  # type: ignore[assignment]
+    if "transformers" in names and "trl.trainer.sft_trainer" in sys.modules:
+        names.add("trl")
+    return next((framework for _, framework in _FRAMEWORKS if framework in names), "torch")
+
+
+def _compiled() -> int:
+    """Return how many graphs were compiled up to now."""
+    module = sys.modules.get("torch._dynamo.utils")
+    return int(module.counters["stats"].get("unique_graphs", 0)) if module is not None else 0
