@@ -73,6 +73,7 @@ class Loader:
     dataset: str = ""
     is_planned: bool = False  # whether Batchwright plans its batches
     replaces: bool = False  # whether its sampler draws with replacement, or by weights
+    is_shuffled: bool | None = None  # as its sampler or its stream says. None: it does not say
 
     @property
     def batches(self) -> Iterator[Batch]:
