@@ -115,6 +115,7 @@ class Update:
     is_stale: bool = False  # whether gradients of an update before were still there
     clips_scaled: bool = False  # whether gradients were clipped while the loss scale was in them
     gradient_error: float | None = None  # relative, against the mean over all targets
+    computed: float | None = None  # when its last backward had ended, by that clock; None: unknown
 
     @property
     def seconds(self) -> float:
