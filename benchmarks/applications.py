@@ -29,7 +29,7 @@ APPLICATIONS = (
     "speech_recognition",
 )
 
-MORE_JOBS = ("docstrings", "glosses", "spoken_prompts")
+MORE_JOBS = ("docstrings", "dictionary", "spoken_prompts")
 """Of these nothing was known when the rules of advice were chosen."""
 
 JOBS = (*APPLICATIONS, *MORE_JOBS)

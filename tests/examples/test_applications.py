@@ -48,7 +48,7 @@ PARTS = {
     "vision_transformer": Part(0.3, ("plain", "planned"), 0.925, 0.2),
     "speech_recognition": Part(0.4, ("plain", "planned+curriculum"), 0.52),
     "docstrings": Part(0.25, ("plain", "planned"), 0.8),
-    "glosses": Part(0.4, ("plain", "planned"), 0.95),
+    "dictionary": Part(0.4, ("plain", "planned"), 0.95),
     "spoken_prompts": Part(0.5, ("plain", "planned"), 0.88),
 }
 
