@@ -166,7 +166,7 @@ class _Story:
     def _backward_event(  # noqa: PLR0917 -- in the sequence of the file
         self,
         time: float,
-        loss: float | None,
+        loss: float | str | None,
         reduction: str | None,
         factor: float | None,
         counted: int | None,
@@ -176,7 +176,8 @@ class _Story:
         if self._last is not None:
             self._passes[self._last].is_trained = True
         window = self._window
-        if loss is None:
+        if isinstance(loss, str):  # it is on a device, and read later
+            loss = None
             self._late.append((len(self.updates), len(window.backwards)))
         by = scale or 1.0
         window.backwards.append(

@@ -11,6 +11,8 @@ from .loaders import seen_by
 from .recorder import Recorder, clock
 from .updates import updates_of
 
+_STREAM = "_batchwright_stream"
+
 
 def watch_accelerate(module: Any, recorder: Recorder) -> None:
     """Hook the loaders of accelerate, which read one batch ahead, and skip batches on resume."""
@@ -72,39 +74,28 @@ class _Stream:
 
 
 def watch_grain(module: Any, recorder: Recorder) -> None:
-    """Hook the loader of grain."""
-    iterate = module.DataLoader.__iter__
+    """Hook the iterators of grain's loader."""
+    kind = module.DataLoaderIterator
+    next_batch = kind.__next__
 
-    @functools.wraps(iterate)
+    @functools.wraps(next_batch)
     def watched(self: Any) -> Any:
-        iterator = iterate(self)
-        stream = recorder.guarded(_Stream, "grain", recorder) if recorder.is_on else None
-        return iterator if stream is None else _Handing(iterator, stream, recorder)
-
-    module.DataLoader.__iter__ = watched
-
-
-class _Handing:
-    """Hands the batches of an iterator on, and is like it otherwise."""
-
-    def __init__(self, iterator: Any, stream: _Stream, recorder: Recorder) -> None:
-        self._iterator, self._stream, self._recorder = iterator, stream, recorder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._iterator, name)
-
-    def __iter__(self) -> Any:
-        return self
-
-    def __next__(self) -> Any:
-        start = clock()
+        if not recorder.is_on:
+            return next_batch(self)
+        if _STREAM not in self.__dict__:
+            self.__dict__[_STREAM] = recorder.guarded(_Stream, "grain", recorder)
+        stream, start = self.__dict__[_STREAM], clock()
         try:
-            batch = next(self._iterator)
+            batch = next_batch(self)
         except StopIteration:
-            self._recorder.guarded(self._stream.end)
+            if stream is not None:
+                recorder.guarded(stream.end)
             raise
-        self._recorder.guarded(self._stream.batch, batch, clock() - start)
+        if stream is not None:
+            recorder.guarded(stream.batch, batch, clock() - start)
         return batch
+
+    kind.__next__ = watched
 
 
 def watch_keras_optimizers(module: Any, recorder: Recorder) -> None:

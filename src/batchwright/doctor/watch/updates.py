@@ -16,6 +16,7 @@ from .replay import Replay
 
 _LOOKS = 8  # updates before which gradients are looked at
 _PARAMETERS = 3  # of which gradients are looked at
+_LATER = "later"  # for a loss on a device, of which another event tells
 
 
 class Updates:
@@ -69,7 +70,7 @@ class Updates:
         if self._depth == 0:
             self._recorder.guarded(self._replay.add)
 
-    def _now(self, root: Any, facts: LossFacts) -> tuple[float | None, int | None]:
+    def _now(self, root: Any, facts: LossFacts) -> tuple[float | str | None, int | None]:
         """Read the loss and its count; of a device they are read later."""
         loss, counted = root.detach(), facts.counted
         if loss.numel() != 1:
@@ -84,7 +85,7 @@ class Updates:
             self._recorder.add("loss", number, value, None if counted is None else int(counted))
 
         self._recorder.pending.append(read)
-        return None, None
+        return _LATER, None
 
     def _scale(self) -> float | None:
         if self.scaler is None:
