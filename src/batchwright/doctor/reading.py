@@ -105,6 +105,7 @@ class _Window:
     forward: float = 0.0
     is_stale: bool = False
     error: float | None = None
+    computed: float | None = None
 
 
 class _Story:
@@ -192,6 +193,9 @@ class _Story:
         self._time = time
         window.is_stale = window.is_stale or bool(is_stale)
 
+    def _computed_event(self, time: float) -> None:
+        self._window.computed = time
+
     def _gradient_event(self, error: float) -> None:
         self._window.error = error
 
@@ -226,6 +230,7 @@ class _Story:
                 is_stale=window.is_stale,
                 clips_scaled=clips_scaled,
                 gradient_error=window.error,
+                computed=window.computed,
             )
         )
         self._time = time

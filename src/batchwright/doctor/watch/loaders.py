@@ -216,6 +216,7 @@ def _facts(loader: Any) -> dict[str, Any]:
         "sampler": names[-1] if names else "",
         "batch_sampler": type(batch_sampler).__name__,
         "dataset": type(loader.dataset).__name__,
+        "is_shuffled": _is_shuffled(samplers, loader.dataset),
         "is_planned": any(
             type(each).__module__.partition(".")[0] == "batchwright"
             for each in (*samplers, loader, loader.dataset)
@@ -225,6 +226,18 @@ def _facts(loader: Any) -> dict[str, Any]:
             for each in samplers
         ),
     }
+
+
+def _is_shuffled(samplers: list[Any], dataset: Any) -> bool | None:
+    """Return what the samplers or the stream say of themselves; None if they say nothing."""
+    for each in (*samplers, dataset):
+        says = getattr(each, "shuffle", None)
+        if isinstance(says, bool):
+            return says
+    names = {type(each).__name__ for each in samplers}
+    if "SequentialSampler" in names:
+        return False
+    return True if names & {"RandomSampler", "SeedableRandomSampler"} else None
 
 
 def _samplers(loader: Any) -> Iterator[Any]:

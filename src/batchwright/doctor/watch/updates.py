@@ -68,6 +68,7 @@ class Updates:
         """Record that a backward pass has ended."""
         self._depth -= 1
         if self._depth == 0:
+            self._recorder.add("computed", clock())
             self._recorder.guarded(self._replay.add)
 
     def _now(self, root: Any, facts: LossFacts) -> tuple[float | str | None, int | None]:
