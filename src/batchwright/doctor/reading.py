@@ -298,8 +298,12 @@ class _Story:
 
 
 def _loader(facts: dict[str, Any], passes: Sequence[_Pass], *, trains: bool) -> Loader:
-    made = tuple(Pass(tuple(each.batches), each.is_complete) for each in passes)
-    return Loader(passes=made, trains=trains, **facts)
+    known = {name: value for name, value in facts.items() if name != "num_batches"}
+    whole = facts.get("num_batches")
+    made = tuple(
+        Pass(tuple(each.batches), each.is_complete or len(each.batches) == whole) for each in passes
+    )
+    return Loader(passes=made, trains=trains, **known)
 
 
 def _batch(time: float, wait: float, samples: list[int] | None, contents: dict[str, Any]) -> Batch:

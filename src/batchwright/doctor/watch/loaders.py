@@ -210,6 +210,7 @@ def _facts(loader: Any) -> dict[str, Any]:
     batch_sampler = getattr(loader, "batch_sampler", None)
     return {
         "num_samples": _size(loader.dataset),
+        "num_batches": None if _size(loader.dataset) is None else _length(loader),
         "batch_size": _first(loader, batch_sampler, "batch_size"),
         "drop_last": bool(_first(loader, batch_sampler, "drop_last")),
         "num_workers": int(getattr(loader, "num_workers", 0)),
@@ -266,5 +267,13 @@ def _size(dataset: Any) -> int | None:
         return None
     try:
         return len(dataset)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _length(loader: Any) -> int | None:
+    """Return the batches of a pass: some loops stop there, and do not come to its end."""
+    try:
+        return len(loader)
     except (TypeError, NotImplementedError):
         return None
