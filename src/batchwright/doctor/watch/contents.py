@@ -13,6 +13,7 @@ _INVERTED = ("padding_mask", "key_padding_mask", "src_key_padding_mask")  # wher
 _DOCUMENTS = ("position_ids", "cu_seqlens", "cu_seq_lens_q", "seq_idx", "document_ids")
 _IGNORED = -100
 _LONG_TAIL = 8  # constant values at the end of a row that are padding, where all rows are as wide
+_CHANCE = 3  # equal values at the end of one row that say nothing
 _HASHED = 64  # values of a row of numbers that its hash looks at
 _MOST_CLASSES = 65_536
 
@@ -53,10 +54,9 @@ class Contents:
             if is_real is not None:
                 facts["lengths"] = is_real.sum(1).tolist()
                 self._labels_on_padding(fields, is_real, facts)
-            _documents(fields, rows, facts)
-        classes = _chosen(
-            {each: fields[each] for each in fields if each != name}, _CLASSES, _is_classes
-        )
+            _documents(fields, facts)
+        others = {key: each for key, each in fields.items() if key != name}
+        classes = _chosen(others, _CLASSES, _is_classes)
         if classes is not None and len(classes[1]) == rows:
             facts["labels"] = classes[1].tolist()
         return (_hashes(values, is_real) if "hashes" in what else None), facts
@@ -94,9 +94,11 @@ class Contents:
             if not len(repeated):
                 continue
             value = repeated.mode().values.item()
-            tails = (~_around(values == value)).sum(1)
-            # Where rows are as wide in every batch, a few equal values at an end may be data.
-            if len(self._widths) > 1 or int(tails.max()) >= _LONG_TAIL:
+            longest = int((~_around(values == value)).sum(1).max())
+            # A few equal values at the end of one row may be data, and so may more of them where
+            # rows are as wide in every batch.
+            is_shared = int((repeated == value).sum()) > 1 or longest > _CHANCE
+            if longest >= _LONG_TAIL or (len(self._widths) > 1 and is_shared):
                 return float(value)
         return None
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,10 @@ class Recorder:
             self.guarded(read)
         events, self._events = self._events, []
         if events:
+            lines = "".join(f"{json.dumps(each)}\n" for each in events)
             path = self._folder / f"{os.getpid()}.jsonl"
-            with path.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{json.dumps(each)}\n" for each in events))
+            with suppress(OSError), path.open("a", encoding="utf-8") as file:
+                file.write(lines)  # unless nobody waits for it any longer
 
     def guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call something of ours, whose errors are not the run's."""

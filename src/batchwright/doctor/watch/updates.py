@@ -27,7 +27,8 @@ class Updates:
         self._optimizer: Any = None  # whose steps are updates: the first that made one
         self._backwards = 0  # since the last update
         self._depth = 0
-        self._losses = 0
+        self._losses = 0  # that are read later
+        self._compiled = 0
         self._replay = Replay()
         self.num_applied = 0  # steps of the optimizer
         self.schedules = 0
@@ -141,8 +142,8 @@ class Updates:
             self.clips_scaled,
         )
         self._backwards, self.schedules, self.clips_scaled = 0, 0, False
-        compiled = _compiled()
-        if compiled:
+        if self._compiled != (compiled := _compiled()):
+            self._compiled = compiled
             self._recorder.add("compiled", compiled)
         self._recorder.after_update()
         for call in self.after_update:
