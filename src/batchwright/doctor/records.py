@@ -153,6 +153,10 @@ class Rank:
     compiles: bool = False  # whether torch.compile is in use
     num_compilations: int = 0
     saves: tuple[int, ...] = ()  # updates after which a checkpoint was written
+    # Files of checkpoints, each with the update after which it was written; and those that were
+    # read before the first update. A file is known by its inode, time and size.
+    written: Mapping[str, int] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
     ended: str = "run"  # "run", "updates", "epochs", "killed": what ended the watching
     framework: str = "torch"  # "torch", "transformers", "trl", "accelerate", "lightning", "keras"
 
