@@ -298,12 +298,11 @@ class _Story:
 
 
 def _loader(facts: dict[str, Any], passes: Sequence[_Pass], *, trains: bool) -> Loader:
-    known = {name: value for name, value in facts.items() if name != "num_batches"}
     whole = facts.get("num_batches")
     made = tuple(
         Pass(tuple(each.batches), each.is_complete or len(each.batches) == whole) for each in passes
     )
-    return Loader(passes=made, trains=trains, **known)
+    return Loader(passes=made, trains=trains, **facts)
 
 
 def _batch(time: float, wait: float, samples: list[int] | None, contents: dict[str, Any]) -> Batch:

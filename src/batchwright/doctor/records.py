@@ -65,6 +65,7 @@ class Loader:
     trains: bool = True  # whether gradients were computed on its batches
     num_samples: int | None = None  # of its data set. None: unknown, as of a stream
     has_indices: bool = True  # whether samples are known by index; else by a hash of their content
+    num_batches: int | None = None  # of a pass, as it says. None: it does not say
     batch_size: int | None = None  # as it was made with
     drop_last: bool = False
     num_workers: int = 0
