@@ -122,6 +122,8 @@ class _Story:
         self._process: dict[str, Any] = {}
         self._products: Products | None = None
         self._saves: list[int] = []
+        self._written: dict[str, int] = {}
+        self._read: list[str] = []
         self._compiled = 0
         self._ended = "run"
         self._time = 0.0
@@ -248,8 +250,13 @@ class _Story:
     def _products_event(self, facts: dict[str, Any]) -> None:
         self._products = Products(**facts)
 
-    def _save_event(self, update: int) -> None:
+    def _save_event(self, update: int, file: str | None) -> None:
         self._saves.append(update)
+        if file is not None:
+            self._written[file] = update
+
+    def _read_event(self, file: str) -> None:
+        self._read.append(file)
 
     def _compiled_event(self, count: int) -> None:
         self._compiled = count
@@ -277,6 +284,8 @@ class _Story:
             compiles=self._compiled > 0,
             num_compilations=self._compiled,
             saves=tuple(self._saves),
+            written=self._written,
+            read=tuple(dict.fromkeys(self._read)),
             ended=self._ended,
             framework=facts.get("framework", "torch"),
         )

@@ -107,11 +107,11 @@ class Recorder:
         finally:
             self._spent += clock() - start
 
-    def saved(self) -> None:
-        """Record that a checkpoint was written."""
+    def saved(self, file: str | None) -> None:
+        """Record that a checkpoint was written; to a file, if that is known."""
         if self._saved_at is None:
             self._saved_at = self.num_updates
-        self.add("save", self.num_updates)
+        self.add("save", self.num_updates, file)
 
     def after_update(self) -> None:
         """End the run if that was asked for: after so many updates, or killed."""

@@ -1,14 +1,35 @@
-"""Hooks in what writes checkpoints."""
+"""Hooks in what writes and reads checkpoints."""
 
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 from .recorder import Recorder
 
 
-def _watch(module: Any, name: str, recorder: Recorder) -> None:
+def watch_torch(module: Any, recorder: Recorder) -> None:
+    """Hook `torch.save` and `torch.load`."""
+    _watch_save(module, "save", recorder, place=1, named="f")
+    _watch_load(module, "load", recorder)
+
+
+def watch_safetensors(module: Any, recorder: Recorder) -> None:
+    """Hook `safetensors.torch`."""
+    for name in ("save_file", "save_model"):
+        _watch_save(module, name, recorder, place=1, named="filename")
+    _watch_load(module, "load_file", recorder)
+
+
+def watch_keras(module: Any, recorder: Recorder) -> None:
+    """Hook models of Keras."""
+    for name in ("save", "save_weights"):
+        _watch_save(module.Model, name, recorder, place=1, named="filepath")
+
+
+def _watch_save(module: Any, name: str, recorder: Recorder, *, place: int, named: str) -> None:
+    """Record what writes a file, which is an argument: in this place, or of this name."""
     save = getattr(module, name, None)
     if save is None:
         return
@@ -17,24 +38,43 @@ def _watch(module: Any, name: str, recorder: Recorder) -> None:
     def watched(*arguments: Any, **options: Any) -> Any:
         done = save(*arguments, **options)
         if recorder.is_on and recorder.num_updates:
-            recorder.guarded(recorder.saved)
+            file = arguments[place] if len(arguments) > place else options.get(named)
+            recorder.guarded(recorder.saved, known_as(file))
         return done
 
     setattr(module, name, watched)
 
 
-def watch_torch(module: Any, recorder: Recorder) -> None:
-    """Hook `torch.save`."""
-    _watch(module, "save", recorder)
+def _watch_load(module: Any, name: str, recorder: Recorder) -> None:
+    """Record what reads a file, its first argument, before the first update."""
+    load = getattr(module, name, None)
+    if load is None:
+        return
+
+    @functools.wraps(load)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        if recorder.is_on and not recorder.num_updates and arguments:
+            file = recorder.guarded(known_as, arguments[0])
+            if file is not None:
+                recorder.add("read", file)
+        return load(*arguments, **options)
+
+    setattr(module, name, watched)
 
 
-def watch_safetensors(module: Any, recorder: Recorder) -> None:
-    """Hook `safetensors.torch`."""
-    for name in ("save_file", "save_model"):
-        _watch(module, name, recorder)
+def known_as(file: Any) -> str | None:
+    """Name a file by its inode, time and size; None of what is no file, such as a buffer.
 
-
-def watch_keras(module: Any, recorder: Recorder) -> None:
-    """Hook models of Keras."""
-    for name in ("save", "save_weights"):
-        _watch(module.Model, name, recorder)
+    Example:
+        >>> import io
+        >>> known_as(io.BytesIO()) is None
+        True
+    """
+    try:
+        if isinstance(file, (str, os.PathLike)):
+            facts = os.stat(file)  # noqa: PTH116 -- of whatever names a file
+        else:
+            facts = os.fstat(file.fileno())
+    except (OSError, AttributeError):
+        return None
+    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
