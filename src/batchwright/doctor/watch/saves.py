@@ -71,10 +71,8 @@ def known_as(file: Any) -> str | None:
         True
     """
     try:
-        if isinstance(file, (str, os.PathLike)):
-            facts = os.stat(file)  # noqa: PTH116 -- of whatever names a file
-        else:
-            facts = os.fstat(file.fileno())
+        is_named = isinstance(file, (str, os.PathLike))
+        facts = os.stat(file if is_named else file.fileno())  # noqa: PTH116 -- or of a number
     except (OSError, AttributeError):
         return None
     return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
