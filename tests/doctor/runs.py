@@ -12,7 +12,7 @@ from batchwright.doctor.records import Backward, Batch, Loader, Pass, Rank, Run,
 NOTHING: Mapping[str, Any] = {}
 
 
-def batch_of(samples, *, lengths=None, labels=None, **fields) -> Batch:
+def batch_of(samples, /, *, lengths=None, labels=None, **fields) -> Batch:
     """Make a batch of some samples; `lengths` and `labels` are those of all samples, by index."""
     chosen = np.asarray(samples, np.int64)
     if lengths is not None:
@@ -35,7 +35,7 @@ def run_of(
     accumulate: int = 1,
     lengths: Any = None,
     labels: Any = None,
-    is_complete: bool = True,
+    is_complete: bool | Sequence[bool] = True,
     seconds: float = 1.0,
     backward: Callable[[Batch], Backward] | None = None,
     batch: Mapping[str, Any] = NOTHING,
@@ -54,7 +54,7 @@ def run_of(
         accumulate: Batches of an update.
         lengths: int[n], of all samples, by index.
         labels: int[n], of all samples, by index.
-        is_complete: Whether the last epoch came to its end; those before did.
+        is_complete: Whether the last epoch came to its end; those before did. Or of each.
         seconds: What a batch takes.
         backward: Makes the call of `backward` for a batch. None: a mean, divided.
         batch: Fields of every batch.
@@ -70,10 +70,7 @@ def run_of(
     world_size = len(by_rank)
 
     def cut(part: Any) -> list[Any]:
-        if isinstance(part, list):
-            return part
-        end = len(part) - len(part) % batch_size if drop_last else len(part)
-        return [part[at : min(at + batch_size, end)] for at in range(0, end, batch_size)]
+        return _cut(part, batch_size, drop_last=drop_last)
 
     def passes_of(parts: Sequence[Any]) -> tuple[Pass, ...]:
         made, clock = [], 0.0
@@ -83,7 +80,11 @@ def run_of(
                 known = {"lengths": lengths, "labels": labels, "time": clock, **batch}
                 batches.append(batch_of(samples, **known))
                 clock += seconds
-            made.append(Pass(tuple(batches), is_complete or number < len(parts) - 1))
+            is_before = number < len(parts) - 1
+            ended = is_before or is_complete
+            if not isinstance(is_complete, bool):
+                ended = is_complete[number]
+            made.append(Pass(tuple(batches), bool(ended)))
         return tuple(made)
 
     def updates_of(passes: Sequence[Pass]) -> tuple[Update, ...]:
@@ -121,6 +122,14 @@ def run_of(
     if loader.get("num_samples", ...) is ... and lengths is None and labels is None:
         ranks = _with_as_many_samples(ranks)
     return Run(ranks, **fields)
+
+
+def _cut(part: Any, batch_size: int, *, drop_last: bool) -> list[Any]:
+    """Cut samples into batches, unless they are."""
+    if isinstance(part, list):
+        return part
+    end = len(part) - len(part) % batch_size if drop_last else len(part)
+    return [part[at : min(at + batch_size, end)] for at in range(0, end, batch_size)]
 
 
 def _with_as_many_samples(ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
