@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -162,13 +163,16 @@ def _watch_passes(kind: Any, recorder: Recorder) -> None:
     if workers is None:
         return
 
+    names = inspect.signature(make)
+
     @functools.wraps(make)
     def made(self: Any, *arguments: Any, **options: Any) -> None:
-        make(self, *arguments, **options)
-        self.num_workers = workers
-        self.prefetch_factor = (self.prefetch_factor or 2) if workers else None
-        self.persistent_workers = bool(workers) and self.persistent_workers
-        self.timeout = self.timeout if workers else 0
+        given = names.bind(self, *arguments, **options).arguments
+        given = {**given.pop("kwargs", {}), **given, "num_workers": workers}
+        if not workers:
+            given |= {"prefetch_factor": None, "persistent_workers": False, "timeout": 0}
+        given.pop("self")
+        make(self, **given)
 
     kind.__init__ = made
 
