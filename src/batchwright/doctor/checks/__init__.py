@@ -1,10 +1,20 @@
 """The checks, one file for each theme; a new one is a function here."""
 
+from batchwright.doctor.checks.loss import division, mean_of_means, not_cleared, not_finite
+from batchwright.doctor.checks.memory import peak
 from batchwright.doctor.checks.order import (
     classes_of_updates,
     lengths_of_updates,
     mix_of_classes,
     order_of_epochs,
+)
+from batchwright.doctor.checks.precision import (
+    autocast,
+    clipping,
+    half_precision,
+    loss_scale,
+    schedules,
+    skipped_updates,
 )
 from batchwright.doctor.checks.ranks import (
     batches_of_ranks,
@@ -13,6 +23,8 @@ from batchwright.doctor.checks.ranks import (
     waiting_for_ranks,
 )
 from batchwright.doctor.checks.samples import lost_samples, repeated_samples
+from batchwright.doctor.checks.shapes import compiled_shapes
+from batchwright.doctor.checks.waiting import waiting
 from batchwright.doctor.finding import Check
 
 CHECKS: tuple[Check, ...] = (
@@ -26,5 +38,18 @@ CHECKS: tuple[Check, ...] = (
     counts_of_ranks,
     batches_of_ranks,
     waiting_for_ranks,
+    mean_of_means,
+    division,
+    not_cleared,
+    not_finite,
+    loss_scale,
+    skipped_updates,
+    schedules,
+    clipping,
+    autocast,
+    half_precision,
+    peak,
+    waiting,
+    compiled_shapes,
 )
 """All of them."""

@@ -1,0 +1,98 @@
+"""Memory: how far the batches that need most of it are from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from batchwright._format import mebibytes, number, percent, plural
+from batchwright.doctor.checks.weights import SEVERAL
+from batchwright.doctor.finding import Finding
+from batchwright.doctor.records import Rank, Run
+
+_BATCHES = 20  # of fewer nothing is said
+_FAR = 2.0  # times the padded tokens of the batch in the middle
+_FEW = 0.05  # of the batches
+_RISE = 1.1  # of the peak, where it was seen
+
+
+def peak(run: Run) -> Iterator[Finding]:
+    """Find runs in which few batches need much more memory than the others.
+
+    Memory of a batch is taken to grow with its padded tokens. Where it was seen, and did not,
+    nothing is found.
+
+    Example:
+        >>> list(peak(Run(ranks=())))
+        []
+    """
+    # A batch that was not looked at, or whose samples have no length, has a width of 1.
+    loaders = [loader for loader in (rank.trained for rank in run.ranks) if loader is not None]
+    batches = [each for loader in loaders for each in loader.batches if each.width > 1]
+    sizes = np.array([each.padded_tokens for each in batches])
+    if sizes.size < _BATCHES:
+        return
+    middle, largest = float(np.median(sizes)), int(sizes.max())
+    limit = _FAR * middle
+    few = int((sizes > limit).sum())
+    if not 0 < few <= _FEW * sizes.size:
+        return
+    rises = [rise for rise in (_rise(rank, limit) for rank in run.ranks) if rise is not None]
+    before, after = max(rises, key=lambda rise: rise[1] / rise[0], default=(0, 0))
+    if rises and after < _RISE * before:
+        return
+    figure = (
+        f"{few} of {plural(sizes.size, 'batch')} have more than twice the padded tokens of the "
+        f"one in the middle: at most {number(largest)}, where that has {number(middle)}."
+    )
+    if rises:
+        figure += (
+            f" The peak of memory was {mebibytes(before)} MiB before the first of them, and is "
+            f"{mebibytes(after)} MiB."
+        )
+    yield Finding(
+        name="few batches set the peak memory",
+        level="warning",
+        figure=figure,
+        cost=(
+            f"Memory must hold the largest batch; one in the middle has {percent(middle / largest)}"
+            " of its padded tokens."
+        ),
+        cure=(
+            "Fill batches up to a budget of padded tokens, in place of a number of samples. With "
+            "the largest batch of now, the peak stays as it is, and all batches use it."
+        ),
+        code=_budget(run.framework, largest),
+    )
+
+
+def _rise(rank: Rank, limit: float) -> tuple[int, int] | None:
+    """Return the peak before the first large batch and at the end; None if it was not seen."""
+    peaks = [each.peak for each in rank.updates if each.peak is not None]
+    large = (
+        number
+        for number, update in enumerate(rank.updates)
+        if any(batch.padded_tokens > limit for batch in update.batches)
+    )
+    first = next(large, 0)
+    # The state of the optimizer is made in the first update.
+    if len(peaks) < len(rank.updates) or first < SEVERAL or peaks[first - 1] <= 0:
+        return None
+    return peaks[first - 1], peaks[-1]
+
+
+def _budget(framework: str, max_tokens: int) -> tuple[str, ...]:
+    if framework in {"transformers", "trl"}:
+        return (
+            "from batchwright.integrations.transformers import use_plan",
+            "",
+            f"use_plan(trainer, max_tokens={max_tokens})",
+        )
+    return (
+        "import batchwright as bw",
+        "from batchwright.torch import PlanLoader",
+        "",
+        f"planner = bw.Planner(lengths, max_tokens={max_tokens})",
+        "loader = PlanLoader(dataset, planner, collate_fn=collate)",
+    )

@@ -1,0 +1,102 @@
+"""Shapes of batches, where a compiler makes code for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from batchwright._format import duration, percent, plural
+from batchwright.doctor.finding import Finding
+from batchwright.doctor.records import Rank, Run, Update
+from batchwright.typing import FloatArray
+
+LIMIT = 8
+"""Compilations of a function after which torch runs it without compiling: its recompile limit."""
+
+_STATIC = 3  # shapes that are compiled also where shapes are dynamic: one, any, and one row
+_SLOW = 5.0  # times what a quick update takes; long batches may take three times as much
+_SLOW_AS_FIRST = 0.25  # of the first update, which compiles
+
+
+def compiled_shapes(run: Run) -> Iterator[Finding]:
+    """Find models that are compiled again for each new shape of a batch.
+
+    With dynamic shapes torch compiles two or three times, whatever comes. So it is looked whether
+    updates with a new shape still take long after the first shapes.
+
+    Source: with `dynamic=False` torch compiles 8 shapes, and runs all others uncompiled without
+    saying so; in our measurements.
+
+    Example:
+        >>> list(compiled_shapes(Run(ranks=())))
+        []
+    """
+    for rank in run.ranks:
+        shapes = set().union(*map(_shapes, rank.updates))
+        if not rank.compiles or rank.num_compilations < LIMIT or len(shapes) <= LIMIT:
+            continue
+        seconds = np.array([each.seconds for each in rank.updates], np.float64)
+        quick = float(np.quantile(seconds, 0.25))
+        slow = [number for number in _later_new(rank) if _is_slow(seconds[number], quick, seconds)]
+        if len(slow) <= _STATIC:
+            continue
+        share = float(seconds[slow].sum() / seconds.sum())
+        largest = max(batch.padded_tokens for each in rank.updates for batch in each.batches)
+        yield Finding(
+            name="a shape per update for the compiler",
+            level="warning",
+            figure=(
+                f"{len(shapes)} shapes of batches in {plural(len(rank.updates), 'update')}, and "
+                f"{plural(rank.num_compilations, 'compilation')}. {plural(len(slow), 'update')} "
+                f"with a new shape took {duration(float(np.median(seconds[slow])))}, a quick one "
+                f"takes {duration(quick)}."
+            ),
+            cost=(
+                f"{percent(share)} of the time so far. After {LIMIT} compilations of a function, "
+                "torch runs it uncompiled for other shapes, without saying so."
+            ),
+            cure=(
+                f"Compile for any shape, or give batches at most {LIMIT} shapes: `bw.Buckets` "
+                "chooses those with the least padding; `pad_to_multiple_of` of a collator also "
+                "makes them fewer."
+            ),
+            share=share,
+            code=_few_shapes(largest),
+        )
+        return
+
+
+def _later_new(rank: Rank) -> list[int]:
+    """Return the updates with a new shape, once some shapes were seen.
+
+    Also those after them: a loader that looks ahead hands a batch out one update early.
+    """
+    seen: set[tuple[int, int]] = set()
+    found: set[int] = set()
+    for number, update in enumerate(rank.updates):
+        new = _shapes(update) - seen
+        if new and len(seen) >= _STATIC:
+            found |= {number, number + 1}
+        seen |= new
+    return [number for number in sorted(found) if number < len(rank.updates)]
+
+
+def _shapes(update: Update) -> set[tuple[int, int]]:
+    return {(batch.rows, batch.width) for batch in update.batches}
+
+
+def _is_slow(seconds: float, quick: float, all_seconds: FloatArray) -> bool:
+    """Return whether an update took so long that it must have compiled."""
+    return seconds > 0 and (
+        seconds >= _SLOW * quick or seconds >= _SLOW_AS_FIRST * float(all_seconds[0])
+    )
+
+
+def _few_shapes(max_tokens: int) -> Sequence[str]:
+    return (
+        "model = torch.compile(model, dynamic=True)",
+        "# or, with few shapes:",
+        f"planner = bw.Planner(lengths, batching=bw.Buckets({LIMIT}, max_tokens={max_tokens}))",
+        "collate = PadCollator(shapes=planner(0).layout.shapes)",
+    )
