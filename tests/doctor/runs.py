@@ -149,6 +149,12 @@ def with_updates(run: Run, change: Callable[[int, Update], Update]) -> Run:
     return replace(run, ranks=tuple(ranks))
 
 
+def lasting(update: Update, seconds: float, *, beside: float = 0.0) -> Update:
+    """Let an update take so long for its batches, and so long beside them."""
+    start = update.batches[0].time - update.batches[0].wait
+    return replace(update, start=start, computed=start + seconds, end=start + seconds + beside)
+
+
 def with_ranks(run: Run, change: Callable[[Rank], Rank]) -> Run:
     """Change every rank."""
     return replace(run, ranks=tuple(change(each) for each in run.ranks))

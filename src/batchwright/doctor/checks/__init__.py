@@ -8,6 +8,7 @@ from batchwright.doctor.checks.order import (
     mix_of_classes,
     order_of_epochs,
 )
+from batchwright.doctor.checks.padding import documents, padding, padding_in_loss
 from batchwright.doctor.checks.precision import (
     autocast,
     clipping,
@@ -38,6 +39,9 @@ CHECKS: tuple[Check, ...] = (
     counts_of_ranks,
     batches_of_ranks,
     waiting_for_ranks,
+    padding,
+    padding_in_loss,
+    documents,
     mean_of_means,
     division,
     not_cleared,

@@ -1,0 +1,316 @@
+"""What planned batches would gain: computed by the planner on the lengths that were seen."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import numpy as np
+
+from batchwright._files import write_bytes
+from batchwright._format import percent, plural
+from batchwright.budgets import suggest
+from batchwright.doctor.records import Batch, Loader, Run
+from batchwright.doctor.timing import MOST_DOUBT, timing_of
+from batchwright.errors import BatchwrightError, LengthsError
+from batchwright.planner import Planner
+from batchwright.plans import Plan
+from batchwright.stats.baseline import are_unlike, smaller_batches
+from batchwright.typing import IntArray
+
+MOST_PLANNED = 200_000
+"""Samples of more are planned as so many of them: they pad as little, or hardly more."""
+
+_MULTIPLES = (256, 128, 64, 32, 16, 8, 4)
+"""What collators pad rows to multiples of."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What planned batches would change in a run, at the same tokens an update."""
+
+    batch_size: int  # samples of a batch on each rank, now
+    accumulate: int  # batches of an update on each rank, now
+    world_size: int
+    padding: float  # share of the tokens, now
+    planned_batch_size: int  # to plan with: `Planner(lengths, batch_size=…)`
+    planned_accumulate: int  # and `accumulate=`: batches of a planned update on each rank
+    planned_padding: float
+    max_tokens: int  # that a planned batch holds, padding included
+    step_tokens: int  # real tokens of an update, on average
+    dispersion: float  # length mix of planned updates: 1 is a plain shuffle
+    longest: int  # sample, tokens
+    is_stream: bool = False  # whether lengths are only known when samples arrive
+    padded_to: int | None = None  # all rows are padded to this, which is longer than most samples
+    tokens_per_second: float | None = None  # real ones, of all ranks, now
+    planned_tokens_per_second: float | None = None  # predicted. None: the times do not tell
+    num_updates: int = 0  # whose times that rests on
+    spread: float = 0.0  # of these times around what shapes explain, a share
+
+    @property
+    def saved(self) -> float:
+        """Share of the computed tokens that would not be computed."""
+        return 1 - (1 - self.padding) / (1 - self.planned_padding)
+
+    @property
+    def speed(self) -> float | None:
+        """How many times as many real tokens a second; None: unknown."""
+        if not self.tokens_per_second or self.planned_tokens_per_second is None:
+            return None
+        return self.planned_tokens_per_second / self.tokens_per_second
+
+    @property
+    def saved_time(self) -> float:
+        """Share of the time that would be saved; of the computed tokens where that is unknown."""
+        return max(0.0, self.saved if self.speed is None else 1 - 1 / self.speed)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether updates are cut into more batches than now, so that each mixes lengths."""
+        return self.planned_batch_size != self.batch_size
+
+    @property
+    def rests_on(self) -> str:
+        """Say in a sentence what the speed rests on; empty where there is none."""
+        if self.speed is None:
+            return ""
+        return (
+            f"Predicted from the times of {plural(self.num_updates, 'update')}, which the shapes "
+            f"of their batches explain to about {percent(self.spread)}."
+        )
+
+
+def lengths_seen(run: Run) -> IntArray:
+    """Return the lengths of the samples that were trained on, each sample once.
+
+    Args:
+        run: What was seen.
+
+    Returns:
+        int64[n], at least 1; by index where samples are known by it, else of the first epoch as
+        far as it was seen. Empty where samples have no length. O(samples seen).
+
+    Example:
+        >>> from batchwright.doctor.records import Pass, Rank
+        >>> batch = Batch(np.array([1, 0]), 2, 5, np.array([5, 3]))
+        >>> loader = Loader((Pass((batch,), True), Pass((batch,), True)))
+        >>> lengths_seen(Run((Rank(0, 1, (loader,), ()),))).tolist()
+        [3, 5]
+    """
+    loaders = _loaders(run)
+    is_by_index = all(each.has_indices for each in loaders)
+    batches = [
+        batch
+        for loader in loaders
+        for each in (loader.passes if is_by_index else loader.passes[:1])
+        for batch in each.batches
+        if _has_lengths(batch)
+    ]
+    lengths = [each.lengths for each in batches if each.lengths is not None]
+    if not lengths:
+        return np.empty(0, dtype=np.int64)
+    found = np.maximum(np.concatenate(lengths).astype(np.int64), 1)
+    samples = [each.samples for each in batches if each.samples is not None]
+    if is_by_index and all(_is_by_index(each) for each in batches):
+        found = found[np.unique(np.concatenate(samples), return_index=True)[1]]
+    return found
+
+
+def are_all(run: Run, lengths: IntArray) -> bool:
+    """Say whether the lengths that were seen are those of the whole data set, by index."""
+    loaders = _loaders(run)
+    known = all(each.has_indices and each.num_samples == lengths.size for each in loaders)
+    return bool(loaders) and known and all(_is_by_index(each) for each in looked_into(run))
+
+
+def save_lengths(run: Run, path: str | os.PathLike[str]) -> int:
+    """Save the lengths that were seen as `.npy`, for `batchwright advise` and for a planner.
+
+    Args:
+        run: What was seen.
+        path: Where to write; a file that is there is replaced.
+
+    Returns:
+        How many samples have one; 0, and then nothing is written, where samples have no length.
+
+    Raises:
+        LengthsError: If the file cannot be written.
+    """
+    lengths = lengths_seen(run)
+    if lengths.size:
+        content = BytesIO()
+        np.save(content, lengths, allow_pickle=False)
+        write_bytes(path, content.getvalue(), LengthsError)
+    return int(lengths.size)
+
+
+def padding_of(run: Run) -> float | None:
+    """Return the share of padding in the batches that were trained on; None: unknown."""
+    batches = looked_into(run)
+    padded = sum(each.padded_tokens for each in batches)
+    return 1 - sum(each.tokens for each in batches) / padded if padded else None
+
+
+def looked_into(run: Run) -> list[Batch]:
+    """Return the batches that were trained on whose lengths are known, over all ranks."""
+    return [each for loader in _loaders(run) for each in loader.batches if _has_lengths(each)]
+
+
+def gain_of(run: Run) -> Gain | None:
+    """Compute what planned batches would change in a run.
+
+    The lengths that were seen are planned as they would be: as many tokens an update as now. Where
+    updates of few planned batches would be unlike one another in length, they are cut into more
+    batches. Where only part of an epoch was seen, its lengths are repeated to as many samples as
+    the data set has.
+
+    Args:
+        run: What was seen.
+
+    Returns:
+        None where samples have no length, batches are planned or packed already, or the lengths
+        cannot be planned. O(n log n) in the samples, of at most `MOST_PLANNED`.
+    """
+    batches, loaders = looked_into(run), _loaders(run)
+    lengths, padding = lengths_seen(run), padding_of(run)
+    if padding is None or not lengths.size:
+        return None
+    if any(each.is_planned for each in loaders) or any(each.is_packed for each in batches):
+        return None
+    known = [each.num_samples for each in loaders if each.num_samples is not None]
+    count = max(known, default=lengths.size)
+    if not are_all(run, lengths):
+        lengths = np.resize(lengths, min(max(count, lengths.size), MOST_PLANNED))
+    settings = _Settings(
+        _rows_of(batches),
+        _accumulate_of(run),
+        run.world_size,
+        run.framework in {"transformers", "trl"},
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a price has no use for a warning
+            chosen, planner, plan = _planned(lengths, settings)
+    except BatchwrightError:
+        return None
+    multiple, padded_to = _widths_of(batches)
+    sizes, entries = plan.sizes, plan.entry_lengths(lengths)
+    longest = np.maximum.reduceat(entries, plan.offsets[:-1])
+    widths = -(-longest // multiple) * multiple
+    stats = plan.stats(lengths)
+    gain = Gain(
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        world_size=settings.world_size,
+        padding=padding,
+        planned_batch_size=chosen.batch_size,
+        planned_accumulate=chosen.accumulate,
+        planned_padding=1 - float(entries.sum() / (sizes * widths).sum()),
+        max_tokens=int(plan.layout.budget or stats.max_batch_tokens),
+        step_tokens=round(stats.step_tokens_mean),
+        dispersion=stats.dispersion,
+        longest=int(lengths.max()),
+        is_stream=not known,
+        padded_to=padded_to,
+    )
+    timing = timing_of(run)
+    if timing is None:
+        return gain
+    found = timing.predicted(
+        sizes, widths, world_size=settings.world_size, accumulate=planner.accumulate
+    )
+    return replace(
+        gain,
+        tokens_per_second=timing.tokens_per_second,
+        planned_tokens_per_second=(
+            None if found is None or found[1] > MOST_DOUBT else float(entries.sum()) / found[0]
+        ),
+        num_updates=timing.num_updates,
+        spread=timing.spread,
+    )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What is planned with."""
+
+    batch_size: int
+    accumulate: int
+    world_size: int
+    by_trainer: bool  # `use_plan` chooses how many batches make an update; others keep it
+
+    def planner(self, lengths: IntArray) -> Planner:
+        """Make the planner that the cure makes."""
+        ranks, slots, size = self.world_size, self.accumulate, self.batch_size
+        if self.by_trainer:
+            tokens = suggest(lengths, batch_size=size).tokens_of(slots * ranks)
+            return Planner(lengths, batch_size=size, step_tokens=tokens, world_size=ranks)
+        kept = slots if slots > 1 else None
+        return Planner(lengths, batch_size=size, accumulate=kept, world_size=ranks)
+
+
+def _planned(lengths: IntArray, settings: _Settings) -> tuple[_Settings, Planner, Plan]:
+    """Plan an epoch; cut updates into more batches where they would be unlike one another."""
+    planner = settings.planner(lengths)
+    plan = planner(0)
+    stats = plan.stats(lengths)
+    cut = smaller_batches(plan, plan.entry_lengths(lengths), stats)
+    if cut is None or not are_unlike(stats.dispersion, cut.dispersion):
+        return settings, planner, plan
+    rows = settings.batch_size * settings.accumulate
+    smaller = replace(
+        settings, batch_size=max(1, round(rows / cut.accumulate)), accumulate=cut.accumulate
+    )
+    if smaller.batch_size >= settings.batch_size:
+        return settings, planner, plan
+    planner = smaller.planner(lengths)
+    return smaller, planner, planner(0)
+
+
+def _loaders(run: Run) -> list[Loader]:
+    """Return the loader that each rank trains on."""
+    found = [each.trained for each in run.ranks]
+    return [each for each in found if each is not None]
+
+
+def _has_lengths(batch: Batch) -> bool:
+    return batch.lengths is not None and batch.width > 1 and batch.lengths.size == batch.rows
+
+
+def _is_by_index(batch: Batch) -> bool:
+    """Say whether each row of a batch is a sample that is known."""
+    return batch.samples is not None and batch.samples.size == batch.rows
+
+
+def _rows_of(batches: Sequence[Batch]) -> int:
+    """Return the batch size: what most batches have, or their mean where they differ."""
+    rows = np.array([each.rows for each in batches])
+    most = int(rows.max())
+    return most if np.count_nonzero(rows == most) * 2 >= rows.size else round(float(rows.mean()))
+
+
+def _accumulate_of(run: Run) -> int:
+    """Return the batches of an update on each rank."""
+    counts = [len(update.batches) for each in run.ranks for update in each.updates]
+    counts = [each for each in counts if each]
+    return max(1, int(np.median(counts))) if counts else 1
+
+
+def _widths_of(batches: Sequence[Batch]) -> tuple[int, int | None]:
+    """Return what rows are padded to a multiple of, and the width of all where that is set."""
+    widths = np.array([each.width for each in batches])
+    longest = np.array([0 if each.lengths is None else each.lengths.max() for each in batches])
+    wider = widths > longest
+    if (
+        len(batches) > 1
+        and (widths == widths[0]).all()
+        and 2 * np.count_nonzero(wider) >= wider.size
+    ):
+        return 1, int(widths[0])
+    for multiple in _MULTIPLES:
+        if wider.any() and not (widths % multiple).any() and (widths - longest < multiple).all():
+            return multiple, None
+    return 1, None
