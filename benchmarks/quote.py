@@ -8,13 +8,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchwright.compare.result_file import summarized
 from benchmarks import machine
-from benchmarks.applications import APPLICATIONS
+from benchmarks.applications import APPLICATIONS, JOBS
 from benchmarks.blocks.applications import advice, application, applications, headline
 from benchmarks.blocks.planner import claims, constraints, flat_tokens, planning, scale
 from benchmarks.blocks.training import (
@@ -118,20 +118,20 @@ def main(arguments: list[str]) -> int:
 def _facts(name: str, results: Path) -> Facts | None:
     """Read what a block is filled from; None: it was not measured."""
     if name in {"applications", "headline"}:
-        return _comparisons(results)
+        return _comparisons(results, APPLICATIONS)
     name = {"contrastive_plans": "contrastive"}.get(name, name)
     path = results / f"{name}.json"
     if not path.is_file():
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
     if name == "advice":
-        facts["truth"] = _comparisons(results)
+        facts["truth"] = _comparisons(results, JOBS)
     return summarized_anew(facts) if path.parent.name == "applications" else facts
 
 
-def _comparisons(results: Path) -> dict[str, Facts]:
-    """Read the comparisons of the applications that were measured."""
-    found = {each: _facts(f"applications/{each}", results) for each in APPLICATIONS}
+def _comparisons(results: Path, names: Sequence[str]) -> dict[str, Facts]:
+    """Read the comparisons of those jobs that were measured."""
+    found = {each: _facts(f"applications/{each}", results) for each in names}
     return {each: facts for each, facts in found.items() if facts is not None}
 
 
