@@ -31,6 +31,9 @@ from benchmarks.blocks.training import (
 )
 from benchmarks.reporting import RESULTS
 
+WITH_UNITS = ("language_model", "vision_transformer")
+"""Applications that were also measured on a processor with 16-bit units."""
+
 README = machine.REPOSITORY / "README.md"
 
 Facts = Mapping[str, Any]
@@ -62,6 +65,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
 def quoted(text: str, results: Path = RESULTS) -> str:
     """Return the text with every block filled from its result file; without one it stays empty."""
     blocks = BLOCKS | {f"applications/{name}": application for name in APPLICATIONS}
+    blocks |= {f"applications/on_bf16_units/{name}": application for name in WITH_UNITS}
     for name, block in blocks.items():
         if f"<!-- begin {name} -->" not in text:
             continue
@@ -126,7 +130,7 @@ def _facts(name: str, results: Path) -> Facts | None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     if name == "advice":
         facts["truth"] = _comparisons(results, JOBS)
-    return summarized_anew(facts) if path.parent.name == "applications" else facts
+    return summarized_anew(facts) | {"name": name} if name.startswith("applications/") else facts
 
 
 def _comparisons(results: Path, names: Sequence[str]) -> dict[str, Facts]:

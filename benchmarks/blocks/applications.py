@@ -1,7 +1,6 @@
 """Blocks of what strategies are worth to the applications, and of what is advised."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from batchwright.compare.verdicts import DENSE, arrival, interval, sentences
@@ -32,8 +31,7 @@ def application(facts: Facts) -> str:
     ]
     *judged, conclusion = sentences(facts)
     findings = "\n".join(f"- {sentence}" for sentence in judged)
-    name = Path(facts["task"]).stem
-    made_by = source(f"applications/{name}", facts | {"date": facts["machine"]["date"]})
+    made_by = source(facts["name"], facts | {"date": facts["machine"]["date"]})
     return f"**{conclusion}**\n\n{table(head, rows)}\n\n{findings}\n\n{made_by}"
 
 
