@@ -1,0 +1,112 @@
+"""The processes of a watched command: which ones there are, whether ranks wait, how to end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from batchwright.doctor.reading import Progress, progress
+
+GRACE = 10.0
+"""Seconds that processes have to end once they are asked to."""
+
+_PATIENCE = 30.0
+"""Seconds without an update after which ranks wait in vain for one that is over."""
+
+_SCAN = 5.0  # seconds between two looks at which ranks there are
+_LOOK = 0.1
+
+
+def running(folder: Path) -> dict[int, str | None]:
+    """Find processes that were started to write into a folder, with their rank, if they have one.
+
+    Launchers give ranks process groups of their own, and some outlive their launcher: what they
+    have in common is a variable. Only Linux shows those of other processes; empty elsewhere.
+
+    Example:
+        >>> running(Path("/nowhere"))
+        {}
+    """
+    found: dict[int, str | None] = {}
+    if sys.platform != "linux":
+        return found
+    marked = b"BATCHWRIGHT_DOCTOR=" + os.fsencode(folder)
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):  # it is another user's, or has ended
+            variables = Path(entry.path, "environ").read_bytes().split(b"\0")
+            if marked in variables:
+                ranks = [each[5:].decode() for each in variables if each.startswith(b"RANK=")]
+                found[int(entry.name)] = ranks[0] if ranks else None
+    return found
+
+
+class Ranks:
+    """Tells whether ranks wait for one that is over, as they do in a collective.
+
+    A rank that has nothing left to do, because its share of the data is smaller, leaves the others
+    waiting for minutes, or for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: set[str] = set()
+        self._seen: Progress | None = None
+        self._since = self._next = 0.0
+
+    def wait_in_vain(self, now: float) -> bool:
+        """Look, if it is time to; `now` is in seconds."""
+        if now < self._next:
+            return False
+        self._next = now + _SCAN
+        alive = {rank for rank in running(self._folder).values() if rank is not None}
+        self._known |= alive
+        if not alive or alive == self._known:
+            self._seen = None
+            return False
+        seen = progress(self._folder)
+        if self._seen != seen:
+            self._seen, self._since = seen, now
+        return now - self._since >= _PATIENCE
+
+
+def end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Ask a command and what it has started to end, and kill what does not."""
+    _signal_group(process.pid, signal.SIGTERM)
+    last = time.monotonic() + GRACE
+    while time.monotonic() < last:
+        if process.poll() is not None and not _is_left(process.pid, folder):
+            return
+        time.sleep(_LOOK)
+    process.kill()
+    kill_all(folder, process.pid)
+    process.wait()
+
+
+def kill_all(folder: Path, group: int | None = None) -> None:
+    """Kill what is left of a group, and of those who write into a folder."""
+    if group is not None:
+        _signal_group(group, signal.SIGKILL)
+    for process in running(folder):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _is_left(group: int, folder: Path) -> bool:
+    """Say whether something runs that a command has started, which is over."""
+    return bool(running(folder)) if sys.platform == "linux" else _signal_group(group, 0)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to a group; return whether there is one."""
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)
+            return True
+    return False
