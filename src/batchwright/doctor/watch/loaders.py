@@ -247,13 +247,19 @@ def _is_shuffled(samplers: list[Any], dataset: Any) -> bool | None:
 
 def _samplers(loader: Any) -> Iterator[Any]:
     """Yield the samplers of a loader, from the outermost on."""
-    each = getattr(loader, "batch_sampler", None) or getattr(loader, "sampler", None)
+    each = _sampler_of(loader)
     for _ in range(_DEPTH):
         if each is None:
             return
         yield each
-        inner = getattr(each, "batch_sampler", None) or getattr(each, "sampler", None)
+        inner = _sampler_of(each)
         each = None if inner is each else inner
+
+
+def _sampler_of(each: Any) -> Any:
+    # Whether one is true depends on its length, and that of a stream has none.
+    found = getattr(each, "batch_sampler", None)
+    return getattr(each, "sampler", None) if found is None else found
 
 
 def _first(loader: Any, batch_sampler: Any, name: str) -> Any:
