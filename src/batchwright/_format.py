@@ -156,6 +156,16 @@ def mebibytes(size: float) -> str:
     return f"{size / 2**20:,.0f}" if size >= 10 * 2**20 else f"{size / 2**20:.2g}"
 
 
+def capital(text: str) -> str:
+    """Write a sentence's first letter large, but leave names such as bf16 as they are.
+
+    Example:
+        >>> capital("no shuffling"), capital("fp32 is slow")
+        ('No shuffling', 'fp32 is slow')
+    """
+    return f"{text[:1].upper()}{text[1:]}" if text.partition(" ")[0].isalpha() else text
+
+
 def interval(
     mean: float, low: float | None, high: float | None, *, sign: str = "", digits: int = 2
 ) -> str:

@@ -42,7 +42,9 @@ def told(*args):
 def pages(tmp_path_factory):
     """A folder of pages NAME.html, and beside each what --json printed: NAME.json."""
     from batchwright.report.compared import compared_report
+    from batchwright.report.diagnosed import diagnosed_report
     from batchwright.report.sections import page
+    from tests.report.diagnoses import sick
 
     folder = tmp_path_factory.mktemp("pages")
     lengths = str(folder / "lengths.npy")
@@ -55,6 +57,9 @@ def pages(tmp_path_factory):
     (folder / "alone.json").write_text(alone)
     advice = told("advise", lengths, "--html", str(folder / "advise.html"))
     (folder / "advise.json").write_text(advice)
+    report = diagnosed_report(sick())
+    (folder / "doctor.html").write_text(page(report), encoding="utf-8")
+    (folder / "doctor.json").write_text(json.dumps(report.facts))
     # A result of an earlier version, without what strategies plan.
     result = result_of(RESULTS / "translation.json")
     (folder / "earlier.html").write_text(page(compared_report(result)), encoding="utf-8")

@@ -22,6 +22,7 @@ NAMES = [
     "earlier",
     "compare",
     "trials",
+    "doctor",
 ]
 REPORTS = {
     **dict.fromkeys(INSPECTED, lambda facts: plan_report(view_of(facts))),

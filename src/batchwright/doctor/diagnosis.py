@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from batchwright._format import plural
+from batchwright._format import capital, listed, plural
 from batchwright.doctor.checks import CHECKS
 from batchwright.doctor.finding import LEVELS, Finding
 from batchwright.doctor.records import Run
@@ -29,10 +30,13 @@ class Diagnosis:
         if not any(each.updates for each in self.run.ranks):
             return "No update was seen: nothing can be said of this run."
         if not counts["error"] and not counts["warning"]:
-            return "Nothing found that is wrong or wasteful."
+            if not self.findings:
+                return "Nothing found that is wrong or wasteful."
+            names = listed([each.name for each in self.findings])
+            return f"Nothing found that has to be changed. Good to know: {names}."
         said = [plural(counts[level], level) for level in ("error", "warning") if counts[level]]
         worst = self.findings[0]
-        return f"{' and '.join(said)}; first: {worst.name}. {worst.figure}"
+        return f"{' and '.join(said)} found. {capital(worst.name)}: {worst.figure}"
 
     def as_json(self) -> dict[str, object]:
         """Return what `--json` prints."""
@@ -40,11 +44,12 @@ class Diagnosis:
         return {"verdict": self.verdict, "findings": findings}
 
 
-def diagnose(run: Run) -> Diagnosis:
+def diagnose(run: Run, also: Iterable[Finding] = ()) -> Diagnosis:
     """Check a run.
 
     Args:
         run: What was seen of it.
+        also: What was found in another way, as by resuming it.
 
     Returns:
         What is found, the worst first. O(what was seen).
@@ -53,6 +58,6 @@ def diagnose(run: Run) -> Diagnosis:
         >>> diagnose(Run(ranks=())).verdict
         'No update was seen: nothing can be said of this run.'
     """
-    found = [finding for check in CHECKS for finding in check(run)]
+    found = [*also, *(finding for check in CHECKS for finding in check(run))]
     ranked = sorted(found, key=lambda each: (LEVELS.index(each.level), -each.share))
     return Diagnosis(run, tuple(ranked))

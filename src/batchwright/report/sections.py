@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
-from batchwright._format import all_printable, number, percent
+from batchwright._format import all_printable, capital, number, percent
 from batchwright.errors import MissingExtraError
 from batchwright.report.plots import DIAL, Dot, Tail, dial_points, dots, steps
 from batchwright.stats.dial import DialPosition
@@ -26,12 +26,14 @@ _FEW_SHAPES = 3  # fewer are shown by a table alone
 
 @dataclass(frozen=True)
 class Card:
-    """A piece of advice: its verdict, the technique, and the reason."""
+    """A piece of advice: its verdict, the technique, and the reason; or what was found."""
 
-    verdict: str
-    technique: str
-    text: str  # two lines at most
+    verdict: str  # "use", "do not use", "cannot tell"; of what was found "error", "warning", "info"
+    technique: str  # or what was found
+    text: str  # two lines at most, without the full stop that a page adds
     more: Sequence[str] = ()  # sentences that are folded on a page, and not printed
+    details: Mapping[str, str] = field(default_factory=dict)  # label → sentence
+    code: Sequence[str] = ()  # lines to copy, of pages only
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Head:
     text: str  # what to do, and what it is worth
     lead: str = ""  # on a page, before it
     detail: str = ""  # what that rests on, in a sentence or two
-    verdict: str = ""  # ``"use"``, ``"do not use"`` or ``"cannot tell"``: its colour
+    verdict: str = ""  # as of a card: its colour
     picture: Picture | None = None
     code: Sequence[str] = ()  # lines to copy
     code_title: str = "Code to copy"
@@ -144,7 +146,7 @@ def page(report: Report) -> str:
 
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    for made in (_unbroken, _parted, _capital):
+    for made in (_unbroken, _parted, capital):
         environment.filters[made.__name__.removeprefix("_")] = made
     return environment.from_string(template).render(
         title=all_printable(report.title),
@@ -160,11 +162,6 @@ def page(report: Report) -> str:
 def _unbroken(text: str) -> str:
     """Keep numbers and their signs on one line."""
     return re.sub(r"(?<=\d) (?=[%×])", "\u00a0", text)
-
-
-def _capital(text: str) -> str:
-    """Write a sentence's first letter large, but leave names such as bf16 as they are."""
-    return f"{text[:1].upper()}{text[1:]}" if text.partition(" ")[0].isalpha() else text
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchwright._format import all_printable, printable, short
-from batchwright.report.sections import Picture, Report, Section
+from batchwright.report.sections import Card, Picture, Report, Section
 from batchwright.stats.lengths import Histogram
 from batchwright.typing import FloatArray
 
@@ -30,7 +30,14 @@ _SHORTEST_BAR = 8
 _HEADING = 16  # characters of a line of a heading
 _GAP = 2
 _VERDICT = 13  # characters of the column of verdicts
-_STYLES = {"use": "bold green", "do not use": "bold red", "cannot tell": "bold yellow"}
+_STYLES = {
+    "use": "bold green",
+    "do not use": "bold red",
+    "cannot tell": "bold yellow",
+    "error": "bold red",
+    "warning": "bold yellow",
+    "info": "bold cyan",
+}
 
 
 def encodable(text: str, encoding: str) -> str:
@@ -113,15 +120,7 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
         for sentence in section.sentences:
             console.print(Text(sentence, overflow="fold"))
         for card in section.cards:
-            verdict = Text(f"{card.verdict:{_VERDICT}}", _STYLES[card.verdict])
-            said = Text(card.technique, "bold" if card.text else "", overflow="fold")
-            if card.text:
-                said.append(f": {card.text}", "not bold")
-            grid = Table.grid()
-            grid.add_column(width=_VERDICT)
-            grid.add_column(overflow="fold")
-            grid.add_row(verdict, said)
-            console.print(grid)
+            console.print(_in_columns(card))
         if section.picture is not None:
             _print_picture(console, section.picture)
         if section.rows:
@@ -134,6 +133,21 @@ def print_sections(console: Console, sections: Sequence[Section]) -> None:
             console.print(Text(line), soft_wrap=True)
         if section.note:
             console.print(Text(section.note, "dim", overflow="fold"))
+
+
+def _in_columns(card: Card) -> Table:
+    """Write a card beside its verdict."""
+    verdict = Text(f"{card.verdict:{_VERDICT}}", _STYLES[card.verdict])
+    said = Text(card.technique, "bold" if card.text else "", overflow="fold")
+    if card.text:
+        said.append(f": {card.text}", "not bold")
+    grid = Table.grid()
+    grid.add_column(width=_VERDICT)
+    grid.add_column(overflow="fold")
+    grid.add_row(verdict, said)
+    for label, detail in card.details.items():
+        grid.add_row("", Text.assemble((f"{label}: ", "dim"), detail, overflow="fold"))
+    return grid
 
 
 def _print_picture(console: Console, picture: Picture) -> None:

@@ -71,8 +71,7 @@ class Replay:
         for place in range(len(watched)):
             if any(part[place] is None or part[place].is_sparse for part in parts):
                 continue
-            before: Any = None
-            mended: Any = None
+            before, mended = None, None
             for part, (weight, _) in zip(parts, weights, strict=True):
                 own = part[place] if before is None else part[place] - before
                 own = own * (even / weight)
