@@ -5,6 +5,8 @@ import sys
 DONE = 0
 MACHINE = 1
 """Memory is full, or nobody reads what is printed."""
+FOUND = 1
+"""With `doctor --strict`: an error was found, or nothing could be checked."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 

@@ -1,0 +1,200 @@
+"""`batchwright doctor`: what is wrong with a training run, seen while it trains."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from batchwright.cli import options
+from batchwright.cli.exit_codes import FOUND
+from batchwright.cli.output import check_outputs, deliver
+from batchwright.doctor.diagnosis import Diagnosis, diagnose
+from batchwright.doctor.finding import Finding
+from batchwright.doctor.gains import are_all, lengths_seen, save_lengths
+from batchwright.doctor.launching import watch
+from batchwright.doctor.records import Run
+from batchwright.report.diagnosed import Diagnosed, diagnosed_report
+
+_SECONDS = 120.0
+
+
+@click.command(
+    "doctor",
+    # What follows the first word of the command are that command's words.
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@options.count("--updates", help="Stop after N updates (optimizer steps).")
+@options.count("--epochs", help="Stop after N ways through the training loader.")
+@click.option(
+    "--seconds",
+    type=options.finite,
+    metavar="S",
+    help="Stop after S seconds.",
+    show_default="120; with --updates or --epochs no limit; with --resume 600 a run",
+)
+@click.option(
+    "--strict", is_flag=True, help="Exit code 1 if an error is found, or nothing could be checked."
+)
+@click.option(
+    "--lengths",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save the lengths that were seen, as .npy for `advise` and planners.",
+)
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep what was recorded, in a new folder.",
+)
+@click.option(
+    "--resume",
+    "resumes",
+    metavar="COMMAND",
+    multiple=True,
+    help="Also kill a run, and resume it by this command; may be given several times.",
+)
+@options.count("--kill", help="With --resume: kill at the end of update N.", show_default="random")
+@click.option(
+    "--after-save", is_flag=True, help="With --resume: kill after the first checkpoint instead."
+)
+@options.number("--workers", least=0, help="With --resume: of the loaders that resume.")
+@options.number(
+    "--seed", least=0, most=2**63 - 1, default=0, help="With --resume: of what is random."
+)
+@options.html_output
+@options.json_output
+def doctor(
+    command: tuple[str, ...],
+    *,
+    updates: int | None,
+    epochs: int | None,
+    seconds: float | None,
+    strict: bool,
+    lengths: Path | None,
+    keep: Path | None,
+    resumes: tuple[str, ...],
+    kill: int | None,
+    after_save: bool,
+    workers: int | None,
+    seed: int,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Watch a training COMMAND as it runs, and say what is wrong with it.
+
+    \b
+      batchwright doctor -- python train.py
+      batchwright doctor --epochs 2 --html doctor.html -- torchrun --nproc-per-node 2 train.py
+      batchwright doctor --resume "python train.py --resume" -- python train.py
+
+    Nothing of the script is changed: its processes are watched from inside, and what it computes
+    stays the same. Ctrl-C ends it, and what was seen until then is reported.
+    """  # noqa: D301 -- click looks for the character that \b is
+    if seconds is not None and seconds <= 0:
+        raise click.UsageError(f"--seconds {seconds:g}: expected more than 0.")
+    if not resumes and (kill is not None or after_save or workers is not None):
+        raise click.UsageError("--kill, --after-save and --workers are for --resume COMMAND.")
+    if kill is not None and after_save:
+        raise click.UsageError("--kill and --after-save exclude one another.")
+    if resumes and any(each is not None for each in (updates, epochs, keep)):
+        raise click.UsageError("--updates, --epochs and --keep are not for runs that are resumed.")
+    if seconds is None and updates is None and epochs is None and not resumes:
+        seconds = _SECONDS
+    # `isfile` takes words that are no names of files, too.
+    read = [each for each in command if os.path.isfile(each)]  # noqa: PTH113
+    check_outputs({"--lengths": lengths, "--html": html}, read)
+    words = [_split(each) for each in resumes]
+    runs: Sequence[Run]
+    found: Sequence[Finding] = ()
+    with _ends_with_us():
+        if words:
+            from batchwright.doctor.resume import SECONDS, check_resume
+
+            runs, found = check_resume(
+                command,
+                words,
+                kill=kill,
+                after_save=after_save,
+                workers=workers,
+                seed=seed,
+                seconds=SECONDS if seconds is None else seconds,
+                to_stderr=as_json,
+            )
+        else:
+            run = watch(
+                command,
+                folder=keep,
+                updates=updates,
+                epochs=epochs,
+                seconds=seconds,
+                to_stderr=as_json,
+            )
+            runs = (run,)
+    # What a resumed run sees of its first epoch is only the rest of it: it is no run to check.
+    diagnosis = diagnose(runs[0], found)
+    name = None if lengths is None else click.format_filename(lengths)
+    kept = list(_kept(runs[0], lengths, keep))
+    report = diagnosed_report(Diagnosed(diagnosis, runs if words else (), kept, name))
+    deliver(report, as_json=as_json, html=html)
+    if strict and _fails(diagnosis, runs[-1]):
+        raise click.exceptions.Exit(FOUND)
+
+
+def _split(command: str) -> list[str]:
+    """Split a command into words, as a shell does."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"--resume {command!r}: {error}.") from error
+
+
+def _fails(diagnosis: Diagnosis, last: Run) -> bool:
+    """Say whether a run must not pass: an error was found, it failed, or nothing was checked."""
+    is_seen = any(each.updates for each in diagnosis.run.ranks)
+    return diagnosis.has_errors or bool(last.exit_code) or not is_seen
+
+
+def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:
+    """Write what is to be kept; say what that is."""
+    if lengths is not None:
+        name, count = click.format_filename(lengths), save_lengths(run, lengths)
+        said = f"Wrote {name}: {count:,} lengths"
+        if not count:
+            said = f"Wrote no {name}: samples have no lengths, or they were not seen."
+        elif are_all(run, lengths_seen(run)):
+            said += ", in the order of the data set."
+        else:
+            said += ", of those samples that were seen."
+        yield said
+    if keep is not None:
+        yield f"What was recorded is in {click.format_filename(keep)}."
+
+
+@contextmanager
+def _ends_with_us() -> Iterator[None]:
+    """End a watched command as Ctrl-C does, where this process is told to end, or its terminal is.
+
+    It has a process group of its own: it would go on.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+        if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
