@@ -123,6 +123,8 @@ class Recorder:
             self._end("killed", kill=True)
         if options.get("updates") is not None and number >= options["updates"]:
             self._end("updates")
+        if "kill" in options or "kill_after_save" in options:
+            self.flush()  # another rank may be killed first, and this one with it
 
     def before_pass(self, complete: int) -> None:
         """End the run if it has made as many passes of the training loader as were asked for."""
