@@ -1,0 +1,189 @@
+"""Kills a training run, resumes it by the user's own command, and compares what was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from batchwright._format import duration, number, plural
+from batchwright._random import generator
+from batchwright.doctor.checkpoints import NOTHING, resumed_from, samples_of
+from batchwright.doctor.continuation import resumed
+from batchwright.doctor.finding import Finding
+from batchwright.doctor.launching import OnProgress, watch
+from batchwright.doctor.records import Run
+from batchwright.errors import TaskError
+from batchwright.typing import IntArray
+
+SECONDS = 600.0
+"""That each run may take."""
+
+_MOST = 20
+"""Updates after a checkpoint within which a run is killed."""
+
+
+def check_resume(
+    command: Sequence[str],
+    resumes: Sequence[Sequence[str]],
+    *,
+    kill: int | None = None,
+    after_save: bool = False,
+    workers: int | None = None,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    to_stderr: bool = False,
+    on_progress: OnProgress | None = None,
+) -> tuple[tuple[Run, ...], tuple[Finding, ...]]:
+    """Run a command, kill it after a checkpoint, resume it, and say what went wrong.
+
+    Each run but the last is killed, as by ``kill -9``, and the next goes on from where it had
+    saved. The last one goes on until the epoch that was resumed is over, and the next one.
+
+    Args:
+        command: What begins the training.
+        resumes: What goes on with it: one command, or several, such as one for each number of
+            ranks.
+        kill: At the end of which update runs are killed. None: at random, up to 20 updates after
+            their first checkpoint.
+        after_save: Whether they are killed in the first update after their first checkpoint.
+        workers: Resume once more in the end, by the last command, with so many workers in each
+            `DataLoader`.
+        seed: Of what is random.
+        seconds: How long each run may take.
+        to_stderr: Whether what the runs print goes to standard error.
+        on_progress: Is called about every second with what was seen of the run.
+
+    Returns:
+        What was seen of each run, and what is wrong with how they were resumed, each fault once.
+        The `notes` of a run say why it was not resumed.
+
+    Raises:
+        TaskError: If there is nothing to resume: no command for it, no update, or no checkpoint;
+            or if the first resumed run makes no update.
+
+    Example:
+        >>> check_resume(["python", "train.py"], [])
+        Traceback (most recent call last):
+        ...
+        batchwright.errors.TaskError: resuming needs a command that goes on from the last ...
+    """
+    if not resumes:
+        raise TaskError(
+            "resuming needs a command that goes on from the last checkpoint: batchwright doctor "
+            "--resume 'python train.py --resume' -- python train.py"
+        )
+    turns: list[tuple[Sequence[str], int | None]] = [(each, None) for each in (command, *resumes)]
+    if workers is not None:
+        turns.append((resumes[-1], workers))
+    runs: list[Run] = []
+    findings: dict[str, Finding] = {}
+    earlier: IntArray | None = NOTHING  # None: what earlier runs kept is not known
+    for turn, (words, own_workers) in enumerate(turns):
+        is_last = turn == len(turns) - 1
+        limits = _end(runs[-1]) if is_last else _death(kill, seed, turn, after_save=after_save)
+        run = watch(
+            words,
+            updates=limits.updates,
+            epochs=limits.epochs,
+            seconds=seconds,
+            kill=limits.kill,
+            kill_after_save=limits.kill_after_save,
+            workers=own_workers,
+            to_stderr=to_stderr,
+            on_progress=on_progress,
+        )
+        if run.stopped == "interrupt":
+            runs.append(run)
+            break
+        failure = _failure(run)
+        if failure is not None and turn < 2:
+            raise TaskError(f"resumed, {failure}" if runs else failure)
+        if runs and earlier is not None:
+            before = runs[-1]
+            for each in resumed(before, run, earlier=earlier, first=runs[0]):
+                findings.setdefault(each.name, each)
+            found = resumed_from(before, run, earlier)
+            earlier = found[0].kept if found is not None else None
+        obstacle = failure or (None if is_last else _obstacle(run))
+        if obstacle is not None and not runs:
+            raise TaskError(f"there is nothing to resume: {obstacle}")
+        if obstacle is not None:
+            run = replace(run, notes=(*run.notes, f"Run {turn + 1} of {len(turns)}: {obstacle}"))
+        runs.append(run)
+        if obstacle is not None:
+            break
+    return tuple(runs), tuple(findings.values())
+
+
+class _Limits(NamedTuple):
+    """When a run ends."""
+
+    kill: int | None = None
+    kill_after_save: int | None = None
+    updates: int | None = None
+    epochs: int | None = None
+
+
+def _death(kill: int | None, seed: int, turn: int, *, after_save: bool) -> _Limits:
+    """Choose when a run is killed."""
+    if kill is not None:
+        return _Limits(kill=kill)
+    if after_save:
+        return _Limits(kill_after_save=1)
+    drawn = generator(seed, "kill", turn).integers(1, _MOST, endpoint=True)
+    return _Limits(kill_after_save=int(drawn))
+
+
+def _end(before: Run) -> _Limits:
+    """Choose when a resumed run ends: once it is through the epoch after the resumed one."""
+    rank, size = before.first, samples_of(before)
+    if rank is None or rank.trained is None:
+        return _Limits()
+    epochs = len(rank.trained.passes) + 2  # it may go through those before again
+    rows = sum(batch.rows for update in rank.updates for batch in update.batches)
+    if size is None or not rows:
+        return _Limits(epochs=epochs)
+    # On a single rank, an update may hold as many samples as one rank has now.
+    updates = math.ceil(2 * size * len(rank.updates) / rows) + _MOST
+    return _Limits(updates=updates, epochs=epochs)
+
+
+def _failure(run: Run) -> str | None:
+    """Say why a run showed nothing; None if it made updates."""
+    if any(each.updates for each in run.ranks):
+        return None
+    return " ".join(["the command made no update that was seen.", *run.notes])
+
+
+def _obstacle(run: Run) -> str | None:
+    """Say why a run cannot be resumed, and what to do; None if it can."""
+    updates = max((len(each.updates) for each in run.ranks), default=0)
+    saves = sorted({save for each in run.ranks for save in each.saves})
+    is_killed = any(each.ended == "killed" for each in run.ranks)
+    if not saves and is_killed:
+        return (
+            f"it was killed at the end of update {number(updates)}, before its first checkpoint. "
+            "Choose a later update, or none: it is then killed after a checkpoint."
+        )
+    if not saves and run.stopped == "seconds":
+        return (
+            f"no checkpoint was seen in {duration(run.seconds)} and {plural(updates, 'update')}. "
+            "Let the script save more often, or give it more seconds."
+        )
+    if not saves:
+        return (
+            f"its {plural(updates, 'update')} are over, and no checkpoint was seen. Let the script "
+            "save more often, by torch.save or safetensors, as trainers do: save_steps=10."
+        )
+    if is_killed or run.stopped == "seconds":
+        return None
+    first, last = saves[0], updates - 1
+    advice = "Let it train for longer, or save earlier."
+    if first < last:
+        advice = f"Have it killed at an update from {number(first + 1)} to {number(last)}."
+    return (
+        f"its {plural(updates, 'update')} were over before it was killed; its first checkpoint was "
+        f"written after update {number(first)}. {advice}"
+    )
