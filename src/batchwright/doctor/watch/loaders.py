@@ -242,7 +242,20 @@ def _is_shuffled(samplers: list[Any], dataset: Any) -> bool | None:
     names = {type(each).__name__ for each in samplers}
     if "SequentialSampler" in names:
         return False
-    return True if names & {"RandomSampler", "SeedableRandomSampler"} else None
+    is_said = names & {"RandomSampler", "SeedableRandomSampler"} or _shuffles(dataset)
+    return True if is_said else None
+
+
+def _shuffles(dataset: Any) -> bool:
+    """Return whether a stage of a stream of `datasets` is a shuffle."""
+    if getattr(dataset, "_shuffling", None) is not None:  # up to version 4
+        return True
+    stage = getattr(dataset, "_ex_iterable", None)
+    while stage is not None:
+        if "Shuffle" in type(stage).__name__:
+            return True
+        stage = getattr(stage, "ex_iterable", None)
+    return False
 
 
 def _samplers(loader: Any) -> Iterator[Any]:
