@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from packaging.requirements import Requirement
 
@@ -76,7 +77,14 @@ def _run_here(words: list[str], folder: Path) -> str:
     from batchwright.cli import main
 
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(folder), redirect_stdout(out), redirect_stderr(err):
+    # The doctor starts `python` and `torchrun`: those of this environment.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with (
+        contextlib.chdir(folder),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.dict(os.environ, {"PATH": path}),
+    ):
         code = main(words[1:])
     assert code == 0, f"{' '.join(words)}\n{out.getvalue()}{err.getvalue()}"
     return out.getvalue()

@@ -4,6 +4,7 @@ A page with code is prepared by the function that `PREPARED` names for it. It ge
 the page's commands run in, and returns the names that the page's Python blocks begin with.
 """
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.docs.blocks import ROOT
 from tests.docs.commands import run
 
 Names = dict[str, Any]
@@ -27,6 +29,13 @@ def nothing(folder: Path) -> Names:
 def a_file_of_lengths(folder: Path) -> Names:
     np.save(folder / "lengths.npy", _many_lengths())
     return {"lengths": _many_lengths()}
+
+
+def a_training_script(folder: Path) -> Names:
+    """A script that trains on texts of all lengths, on one rank or several, and saves its state."""
+    script = ROOT / "tests" / "docs" / "scripts" / "train.py"
+    shutil.copy(script, folder / "train.py")
+    return {}
 
 
 def tokens_at_rest(folder: Path) -> Names:
@@ -121,6 +130,7 @@ def a_language_model_and_a_trainer(folder: Path) -> Names:
         train_dataset=names["dataset"],
         data_collator=PadCollator(attention_mask=True),
     )
+    a_training_script(folder)
     return {"trainer": trainer} | a_language_model(folder)
 
 
@@ -184,6 +194,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/scale.md": tokens_at_rest,
     "docs/constraints.md": nothing,
     "docs/start.md": nothing,
+    "docs/doctor.md": a_training_script,
     "docs/picture.md": nothing,
     "docs/guide.md": labelled_points,
     "docs/advise.md": texts_of_all_sorts,

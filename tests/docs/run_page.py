@@ -6,13 +6,23 @@ python -m tests.docs.run_page docs/start.md
 import json
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+
+import yaml
 
 from tests.docs.blocks import ROOT, Block, blocks_of
 from tests.docs.commands import checked, commands_of, reason_not_to_run, run
 from tests.docs.preparations import PREPARED, Names, make_smaller
 
 Printed = list[str]
+
+READERS: dict[str, Callable[[str], object]] = {
+    "toml": tomllib.loads,
+    "json": json.loads,
+    "yaml": yaml.safe_load,
+}
+"""What reads a block that is no program."""
 
 
 def run_block(
@@ -44,10 +54,8 @@ def run_block(
                 checked(words)
             if words[:2] == ["batchwright", "new-task"]:
                 make_smaller(folder / words[2])
-    elif block.language == "toml":
-        tomllib.loads(block.code)
-    elif block.language == "json":
-        json.loads(block.code)
+    elif block.language in READERS:
+        READERS[block.language](block.code)
     elif block.language == "text":
         known = {line.strip() for each in printed for line in each.splitlines()}
         unknown = [line for line in block.code.splitlines() if line.strip() not in known]
@@ -55,7 +63,8 @@ def run_block(
     elif block.language != "diff" or not block.title:
         message = (
             f"{page}:{block.line}: a block of {block.language or 'no language'}. Say what it is: "
-            "python, bash, diff, toml, json, or text: what the commands before have printed, or a drawing."
+            "python, bash, diff, toml, json, yaml, or text: what the commands before have printed, or a "
+            "drawing."
         )
         raise AssertionError(message)
 

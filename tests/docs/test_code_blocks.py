@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from yaml import YAMLError
 
 from tests.docs.blocks import ROOT, Block, blocks_of, pages
 from tests.docs.commands import NOT_RUN, checked, commands_of, reason_not_to_run
@@ -78,11 +79,12 @@ def test_pages_have_blocks_of_every_kind() -> None:
         ("bash", "brew tea\n"),
         ("toml", "a ="),
         ("json", "{"),
+        ("yaml", "a: ["),
         ("", "x = 1\n"),
     ],
 )
 def test_a_block_that_does_not_run_is_told(language: str, code: str, tmp_path: Path) -> None:
-    with pytest.raises((NameError, AssertionError, ValueError)):
+    with pytest.raises((NameError, AssertionError, ValueError, YAMLError)):
         run_block(Block(language, "", code, 1), {}, Path("page.md"), tmp_path)
 
 
