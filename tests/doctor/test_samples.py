@@ -185,6 +185,14 @@ def test_a_split_by_rank_within_a_split_by_rank_loses_samples():
     assert "split the data twice" in finding.cure
 
 
+@pytest.mark.parametrize("size", [96, 101, 103, 400])
+def test_what_is_split_twice_may_be_filled_up_twice(size):
+    halves = [tuple(shared(parts[0])) for parts in distributed(size, 2)]
+    run = run_of(*halves, batch_size=4, loader={"num_samples": size})
+    lost = the_one(run, samples.lost_samples)
+    assert "split the data twice" in lost.cure
+
+
 def test_a_sampler_for_more_ranks_than_there_are_loses_samples():
     halves = [parts[0] for parts in distributed(400, 2)]
     finding = the_one(run_of(*halves, loader={"num_samples": 400, "sampler": "DistributedSampler"}))

@@ -1,8 +1,9 @@
 """What is known of streams before they are read."""
 
 import pytest
+from torch.utils.data import DataLoader, IterableDataset
 
-from batchwright.doctor.watch.loaders import _is_shuffled
+from batchwright.doctor.watch.loaders import _facts, _is_shuffled
 
 datasets = pytest.importorskip("datasets")
 
@@ -14,3 +15,14 @@ def test_a_stream_says_whether_it_shuffles():
     assert _is_shuffled([], stream) is None
     assert _is_shuffled([], shuffled) is True
     assert _is_shuffled([], shuffled.map(lambda row: {"next": row["number"] + 1}).take(3)) is True
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(20))
+
+
+def test_the_loader_of_a_stream_has_samplers_without_a_length():
+    facts = _facts(DataLoader(Stream(), batch_size=4))
+    assert (facts["num_samples"], facts["num_batches"], facts["batch_size"]) == (None, None, 4)
+    assert facts["batch_sampler"] == "BatchSampler"

@@ -137,8 +137,8 @@ def counts_of_ranks(run: Run) -> Iterator[Finding]:
         code: tuple[str, ...] = ()
         cure = "Give every rank as many batches: cut to the least, or let a sampler fill them up."
         if run.framework == "accelerate":
-            code = ("accelerator = Accelerator(dataloader_config=DataLoaderConfiguration())",)
             cure = "Leave even_batches as it is by default: it gives every rank as many batches."
+            code = ("DataLoaderConfiguration(even_batches=True)",)
         elif epoch.has_indices:
             cure = "Let a DistributedSampler share the data: it gives every rank as many batches."
             code = ("sampler = DistributedSampler(dataset)",)
@@ -303,7 +303,7 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
                 "Plan the batches for all ranks together: those of an update are dealt so that "
                 "ranks have as much work each. Several batches an update even it out further."
             ),
-            code=(f'bw.Planner(lengths, batch_size=…, world_size={work.shape[1]}, cost="padded")',),
+            code=_balancing(run),
         )
         return
     if not is_timed or _waited(times) < SLOW:
@@ -323,6 +323,14 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
         cure="Look at what else runs on that machine or device, and at its clock and temperature.",
         code=(),
     )
+
+
+def _balancing(run: Run) -> tuple[str, ...]:
+    ranks = run.world_size
+    planner = f'planner = bw.Planner(lengths, batch_size=…, world_size={ranks}, cost="padded")'
+    if run.framework in {"transformers", "trl"}:
+        return (planner, "use_plan(trainer, planner)")
+    return (planner, "loader = PlanLoader(dataset, planner, collate_fn=…)")
 
 
 def _padded(update: Update) -> int:

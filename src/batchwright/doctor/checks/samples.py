@@ -105,7 +105,7 @@ def _is_split_twice(epoch: Epoch, lost: IntArray) -> bool:
     size, ranks = epoch.loader.num_samples or 0, epoch.world_size
     if ranks == 1:
         return False
-    near, handed = max(ranks, epoch.batch_size), (epoch.samples.size, size - lost.size)
+    near, handed = ranks * epoch.batch_size, (epoch.samples.size, size - lost.size)
     return all(abs(each - size / ranks) <= near < size / (2 * ranks) for each in handed)
 
 
