@@ -250,6 +250,18 @@ def test_the_factor_is_said():
     assert "`accelerator.backward` divides" in finding.cure
 
 
+def test_a_trainer_that_leaves_the_division_to_the_loss():
+    run = run_of(
+        *shuffles(96),
+        lengths=LENGTHS,
+        accumulate=4,
+        backward=means(),
+        rank={"framework": "transformers"},
+    )
+    (finding,) = division(run)
+    assert finding.code == ("loss = loss_sum / num_items_in_batch",)
+
+
 def test_accumulation_without_counts_is_judged_by_factors():
     run = run_of(*shuffles(96), accumulate=4, backward=lambda _: Backward(1.0, "mean", 1.0))
     assert found(division, run) == [("accumulation not divided", "error")]

@@ -43,12 +43,18 @@ def test_one_long_sample_sets_the_peak():
     assert "at most 400, where that has 40" in finding.figure
     assert "300 MiB before the first of them, and is 600 MiB" in finding.figure
     assert "10.0 % of its padded tokens" in finding.cost
-    assert finding.code[-2] == "planner = bw.Planner(lengths, max_tokens=400)"
+    assert "with 100 the largest has 25.0 % of what it has now" in finding.cure
+    assert finding.code[-2] == "planner = bw.Planner(lengths, max_tokens=100)"
+
+
+def test_the_budget_holds_the_longest_sample_and_the_batch_in_the_middle():
+    (finding,) = peak(run_with(one_long(length=25)))
+    assert finding.code[-2] == "planner = bw.Planner(lengths, max_tokens=40)"
 
 
 def test_the_cure_is_in_the_words_of_the_framework():
     (finding,) = peak(run_with(one_long(), rank={"framework": "transformers"}))
-    assert finding.code[-1] == "use_plan(trainer, max_tokens=400)"
+    assert finding.code[-1] == "use_plan(trainer, max_tokens=100)"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,7 @@ def test_few_batches_far_from_the_middle(lengths, expected):
         ((300, 600), 200, FOUND),
         ((300, 320), 200, []),  # memory is of something else
         ((300, 300), 200, []),
+        ((300, 320), 8, []),
         ((300, 320), 4, FOUND),  # too early to be compared: the optimizer's state is new, too
     ],
 )

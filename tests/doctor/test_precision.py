@@ -80,6 +80,8 @@ def test_a_scale_below_one_is_said_with_its_way_down():
     (finding,) = loss_scale(scaled(range(18), of=18))
     assert "from 65,536 to 0.50 in 18 updates" in finding.figure
     assert "bf16 where the device has it" in finding.cure
+    (finding,) = loss_scale(scaled(range(50), of=50))
+    assert "from 65,536 to 1e-10 in 50 updates" in finding.figure
     fast = scaled(range(18), of=18)
     fast = Run(tuple(replace(each, fast_formats=("bf16",)) for each in fast.ranks))
     (finding,) = loss_scale(fast)

@@ -123,7 +123,7 @@ def division(run: Run) -> Iterator[Finding]:
     if abs(total / accumulate - 1) <= _NEAR:
         # The sum over a fixed number of targets may be divided by anything.
         if not is_sum or _spread(np.array([each.counts.sum() for each in updates])) > _NEAR:
-            yield _not_divided(total, updates)
+            yield _not_divided(run, total, updates)
     elif abs(total * accumulate - 1) <= _NEAR and not (is_sum and run.world_size == accumulate):
         yield _divided_twice(run, total, updates)
 
@@ -141,8 +141,13 @@ def _counted(total: float, updates: Sequence[Weighed]) -> str:
     )
 
 
-def _not_divided(total: float, updates: Sequence[Weighed]) -> Finding:
+def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
     accumulate = updates[0].accumulate
+    cure = f"Divide the loss by {accumulate} before `backward`."
+    code = f"(loss / {accumulate}).backward()"
+    if run.framework in {"transformers", "trl"}:  # which divides no loss that takes this argument
+        cure = "Divide the sum of the loss by `num_items_in_batch`, which `compute_loss` is given."
+        code = "loss = loss_sum / num_items_in_batch"
     return Finding(
         name="accumulation not divided",
         level="error",
@@ -152,9 +157,9 @@ def _not_divided(total: float, updates: Sequence[Weighed]) -> Finding:
             "as much further, and a limit to the gradient's norm, weight decay in the gradient and "
             "eps no longer are what was set."
         ),
-        cure=f"Divide the loss by {accumulate} before `backward`.",
+        cure=cure,
         share=1 - 1 / accumulate,
-        code=(f"(loss / {accumulate}).backward()",),
+        code=(code,),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from batchwright._format import mebibytes, number, percent, plural
-from batchwright.doctor.checks.weights import SEVERAL
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.records import Rank, Run
 
@@ -34,6 +34,7 @@ def peak(run: Run) -> Iterator[Finding]:
     if sizes.size < _BATCHES:
         return
     middle, largest = float(np.median(sizes)), int(sizes.max())
+    budget = max(math.ceil(middle), *(each.width for each in batches))
     limit = _FAR * middle
     few = int((sizes > limit).sum())
     if not 0 < few <= _FEW * sizes.size:
@@ -60,10 +61,10 @@ def peak(run: Run) -> Iterator[Finding]:
             " of its padded tokens."
         ),
         cure=(
-            "Fill batches up to a budget of padded tokens, in place of a number of samples. With "
-            "the largest batch of now, the peak stays as it is, and all batches use it."
+            "Fill batches up to a budget of padded tokens, in place of a number of samples: with "
+            f"{number(budget)} the largest has {percent(budget / largest)} of what it has now."
         ),
-        code=_budget(run.framework, largest),
+        code=_planned(run.framework, budget),
     )
 
 
@@ -76,13 +77,13 @@ def _rise(rank: Rank, limit: float) -> tuple[int, int] | None:
         if any(batch.padded_tokens > limit for batch in update.batches)
     )
     first = next(large, 0)
-    # The state of the optimizer is made in the first update.
-    if len(peaks) < len(rank.updates) or first < SEVERAL or peaks[first - 1] <= 0:
+    # The first update also makes the state of the optimizer, so the second is the least.
+    if len(peaks) < len(rank.updates) or first < 2 or peaks[first - 1] <= 0:
         return None
     return peaks[first - 1], peaks[-1]
 
 
-def _budget(framework: str, max_tokens: int) -> tuple[str, ...]:
+def _planned(framework: str, max_tokens: int) -> tuple[str, ...]:
     if framework in {"transformers", "trl"}:
         return (
             "from batchwright.integrations.transformers import use_plan",

@@ -46,7 +46,7 @@ def loss_scale(run: Run) -> Iterator[Finding]:
         name="loss scale sinks",
         level="warning",
         figure=(
-            f"The loss scale fell from {number(max(scales))} to {number(scales[-1])} in "
+            f"The loss scale fell from {number(max(scales))} to {_small(scales[-1])} in "
             f"{plural(len(scales), 'update')}."
         ),
         cost=(
@@ -55,6 +55,10 @@ def loss_scale(run: Run) -> Iterator[Finding]:
         cure=_instead_of_fp16(run),
         share=sum(each.was_skipped for each in rank.updates) / len(rank.updates),
     )
+
+
+def _small(value: float) -> str:
+    return number(value) if value >= 0.01 else f"{value:.0e}"
 
 
 def skipped_updates(run: Run) -> Iterator[Finding]:
@@ -76,7 +80,7 @@ def skipped_updates(run: Run) -> Iterator[Finding]:
             f"{skipped} of {plural(len(later), 'update')} were skipped, as gradients were not "
             f"finite; the first {WARM_UP} are not counted."
         ),
-        cost=f"{percent(share)} of the samples, and of the time, are not learnt from.",
+        cost=f"{percent(share)} of the time went into updates that changed nothing.",
         cure=_instead_of_fp16(run),
         share=share,
     )

@@ -68,18 +68,15 @@ def compiled_shapes(run: Run) -> Iterator[Finding]:
 
 
 def _later_new(rank: Rank) -> list[int]:
-    """Return the updates with a new shape, once some shapes were seen.
-
-    Also those after them: a loader that looks ahead hands a batch out one update early.
-    """
+    """Return the updates with a new shape, once some shapes were seen."""
     seen: set[tuple[int, int]] = set()
-    found: set[int] = set()
+    found = []
     for number, update in enumerate(rank.updates):
         new = _shapes(update) - seen
         if new and len(seen) >= _STATIC:
-            found |= {number, number + 1}
+            found.append(number)
         seen |= new
-    return [number for number in sorted(found) if number < len(rank.updates)]
+    return found
 
 
 def _shapes(update: Update) -> set[tuple[int, int]]:
