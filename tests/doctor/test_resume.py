@@ -230,6 +230,21 @@ def test_a_sampler_that_leaves_samples_out_is_not_blamed_for_them() -> None:
     assert names(before, run_on([epochs[0][5:]], loader=loader)) == [LOST]
 
 
+def test_a_curriculum_that_adds_samples_later_has_not_lost_them() -> None:
+    epochs = [*orders(40, 1), *orders(64, 3)[1:]]
+    loader = {"is_planned": True, "sampler": "PlanBatchSampler"}
+    before = killed(epochs, save=3, kill=6, loader=loader)
+    assert names(before, run_on(rest_of(epochs, 3), loader=loader)) == []
+    assert names(before, run_on(rest_of(epochs, 5), loader=loader)) == [LOST]
+    epochs = [*orders(40, 1), np.array_split(np.arange(64), 16), *orders(64, 1)]
+    before = killed(epochs, save=21, kill=24, loader=loader)  # the samples that are new
+    assert names(before, run_on(rest_of(epochs, 23), loader=loader)) == [LOST]
+    epochs = orders()
+    before = killed(epochs, save=19, kill=20, loader=loader)
+    assert names(before, run_on(rest_of(epochs, 19), loader=loader)) == []
+    assert names(before, run_on(rest_of(epochs, 22), loader=loader)) == [LOST]
+
+
 def test_draws_with_replacement_are_not_judged() -> None:
     rng = np.random.default_rng(0)
     epochs = [np.array_split(rng.integers(0, 64, 64), 16) for _ in range(2)]
@@ -306,6 +321,7 @@ def test_a_run_that_is_resumed_twice_is_judged_with_what_all_kept() -> None:
     # Within the next epoch, what was kept before no longer counts.
     later = killed([epochs[0][3:], *epochs[1:]], save=15, kill=18)
     assert names(later, run_on(rest_of(epochs, 18)), earlier=kept) == []
+    assert names(later, run_on(rest_of(epochs, 20)), earlier=kept) == [LOST]
 
 
 def test_a_run_may_go_on_from_an_earlier_checkpoint() -> None:
@@ -390,6 +406,9 @@ def test_an_order_that_is_always_the_same_is_not_blamed_on_the_resume() -> None:
     epochs = orders(epochs=1) * 4
     before = killed(epochs, save=16, kill=24)
     assert names(before, run_on(epochs[1:])) == []
+    one, other = orders(epochs=2)
+    before = killed([one, other, one], save=36, kill=44)
+    assert names(before, run_on([one[4:], other, one])) == []
 
 
 # -- the loss

@@ -41,7 +41,7 @@ duplicates."""
 
 _SAME = 0.75
 """Of the samples that a killed run went on with, the share that also comes first after resuming,
-where the order is the same. By chance it is at most 0.6."""
+where the order is the same. By chance it is about a half."""
 
 
 def resumed(
@@ -105,6 +105,11 @@ class _Continuation:
         return self.before.first.trained if self.before.first is not None else None
 
     @cached_property
+    def _own(self) -> IntArray:
+        """What is known of the epoch without the resumed run."""
+        return np.concatenate([self.checkpoint.kept, self.checkpoint.following])
+
+    @cached_property
     def _later(self) -> tuple[Epoch, ...]:
         return epochs_of(self.after)[1:]
 
@@ -129,9 +134,13 @@ class _Continuation:
     def _all(self) -> IntArray | None:
         """The samples that an epoch holds; None where that is not known."""
         permutes = self._loader is not None and self._loader.sampler in _PERMUTING
-        if self._size is not None and permutes and not self._is_planned:
+        if self._size is not None and permutes:
             return np.arange(self._size)
-        return np.unique(np.concatenate(self._whole)) if self._whole else None
+        # A curriculum has other samples in later epochs, so there has to be one before, too.
+        is_seen = any(each.is_over for _, each in self._early)
+        sets = [np.unique(each) for each in self._whole] if is_seen else []
+        is_one = all(np.array_equal(each, sets[0]) for each in sets)
+        return sets[0] if sets and is_one else None
 
     @property
     def _is_exact(self) -> bool:
@@ -152,13 +161,12 @@ class _Continuation:
         """Whether samples of the two runs can be compared, and are to be there once."""
         if self._loader is None or self._loader.replaces or not self.rest.samples.size:
             return False
-        own = np.concatenate([self.checkpoint.kept, self.checkpoint.following])
-        if _repeats(own) > self._allowed():
+        if _repeats(self._own) > self._allowed():
             return False  # the order itself has samples more than once
         if self._size is not None:
             return True
         # Contents that are changed at random never come again.
-        seen = [own, *(each.samples for _, each in self._early)]
+        seen = [self._own, *(each.samples for _, each in self._early)]
         now = [self.rest.samples, *(each.samples for each in self._later)]
         return _share(np.concatenate(now), np.concatenate(seen)) >= _HASHED
 
@@ -184,13 +192,13 @@ class _Continuation:
         if not self.rest.is_over:
             return 0
         seen = np.concatenate([self.checkpoint.kept, self.rest.samples])
-        following = np.setdiff1d(self.checkpoint.following, seen).size
-        missing, room = following, self._room
+        found = np.setdiff1d(self.checkpoint.following, seen).size
+        room = self._room
         if self._all is not None:
-            missing = np.setdiff1d(self._all, seen).size
+            found = np.setdiff1d(self._all, seen).size
             if self._whole:
                 room = max(np.setdiff1d(self._all, each).size for each in self._whole)
-        found = max(missing - room, following - (0 if self._is_planned else room))
+        found -= room
         if self._size is None and found < _HASHED * np.unique(seen).size:
             return 0
         return max(0, found)
@@ -205,7 +213,7 @@ class _Continuation:
             room = max(room_of(self.before), room_of(self.after))
         size = max(due.size, came.size)
         compared = min(due.size, came.size - room, size // 2)
-        if compared < FEW or compared + room > 0.6 * size:
+        if compared < FEW:
             return None
         return _share(due[:compared], came[: compared + room])
 
@@ -248,8 +256,7 @@ class _Continuation:
         figure = f"{self._manner}, the run read {plural(again, 'sample')} once more in that epoch"
         if kept.size:
             figure += f", of which it had read {number(kept.size)} before"
-        whole = self._all is not None and np.isin(self._all, rest.samples).mean() > 0.9
-        if kept.size and whole:
+        if kept.size and np.isin(self._own, rest.samples).all():
             figure += ": it began an epoch anew"
         cure, code = cure_of(self.after)
         return Finding(
