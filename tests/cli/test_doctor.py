@@ -1,6 +1,7 @@
 """`batchwright doctor`: a script is watched as it is; report, JSON, page, exit codes."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,6 +109,37 @@ def test_a_right_script_passes_and_its_page_and_lengths_are_written(folder):
     assert [each["level"] for each in facts_of(html)["findings"]].count("error") == 0
     assert list((folder / "seen").glob("*.jsonl"))
     assert b"What was recorded is in seen." in said
+
+
+# A checkpoint every fourth update; resumed, the epoch begins anew, with the same samples first.
+SAVES = (
+    SCRIPT.replace(
+        'print("a line',
+        """if "--resume" in sys.argv:
+    model.load_state_dict(torch.load("state.pt"))
+print("a line""",
+    )
+    + """        done = done + 1 if "done" in globals() else 1
+        if done % 4 == 0:
+            torch.save(model.state_dict(), "state.pt")
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_run_is_killed_and_resumed(folder):
+    (folder / "saves.py").write_text(SAVES, encoding="utf-8")
+    resume = shlex.join([sys.executable, "saves.py", "--resume"])
+    code, out, err = run(
+        "doctor", "--strict", "--json", "--kill", "6", "--resume", resume, *python("saves.py")
+    )
+    assert (code, err.decode().splitlines()) == (1, ["a line of the script"] * 2)
+    facts = json.loads(out)
+    assert "samples repeated on resume" in [each["name"] for each in facts["findings"]]
+    assert facts["watched"]["updates"] == 6
+    killed, resumed = facts["resumed"]
+    assert killed["exit_code"] == -signal.SIGKILL
+    assert resumed["command"] == [sys.executable, "saves.py", "--resume"]
 
 
 @pytest.mark.slow

@@ -198,6 +198,14 @@ def test_code_of_a_finding_stands_in_its_card():
     assert "sampler.set_epoch(epoch)" in card[card.index("<pre") :]
 
 
+def test_of_a_command_the_names_of_files_are_shown():
+    command = ("/a/long/way/to/bin/python", "/another/way/my train.py", "--data", "here/corpus")
+    found = Diagnosed(Diagnosis(replace(well().diagnosis.run, command=command), ()))
+    assert printed(found).startswith("python 'my train.py' --data here/corpus: 16 updates")
+    html = page(diagnosed_report(found))
+    assert "/a/long/way/to/bin/python &#39;/another/way/my train.py&#39;" in html
+
+
 def test_a_failed_run_says_so_on_page_and_terminal():
     run = replace(well().diagnosis.run, notes=("The command failed with exit code 1.",))
     found = Diagnosed(Diagnosis(run, ()))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from textwrap import wrap
 
 from batchwright._format import (
@@ -221,7 +222,9 @@ def _height(text: str, columns: int = _COLUMNS) -> int:
 
 
 def _command(run: Run) -> str:
-    return one_line(shlex.join(run.command), _COMMAND) or "a command"
+    """Write a command in a few words: of what lies in another folder, only the name."""
+    words = [Path(each).name if Path(each).is_absolute() else each for each in run.command]
+    return one_line(shlex.join(words), _COMMAND) or "a command"
 
 
 def _about(run: Run, summary: Summary) -> str:
