@@ -1,6 +1,7 @@
 """What planned batches would gain: padding as the planner then has it, times as they were made."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from batchwright.doctor.records import Run
 from batchwright.doctor.timing import LEAST, WARM_UP, timing_of
 from batchwright.stats.baseline import UNLIKE
 from tests.doctor.runs import batch_of, lasting, run_of, shared, shuffles, with_ranks, with_updates
+from tests.doctor.watched import run_script
+
+SCRIPT = Path(__file__).with_name("scripts_plain.py")
 
 rng = np.random.default_rng(0)
 LENGTHS = rng.lognormal(3.5, 0.8, 1_600).clip(2, 400).astype(int)
@@ -215,6 +219,7 @@ def test_times_of_planned_batches_are_predicted(accumulate: int) -> None:
     order = shuffles(len(LENGTHS), 8 if accumulate > 1 else 2)
     run = run_of(*order, lengths=LENGTHS, batch_size=16, accumulate=accumulate)
     run = timed(run, costs, beside=0.05, noise=0.03, pauses=25)
+    run = with_ranks(run, lambda rank: replace(rank, overhead=costs(0, 0)))
     gain = gain_of(run)
     assert gain is not None
     assert gain.speed is not None
@@ -229,6 +234,18 @@ def test_times_of_planned_batches_are_predicted(accumulate: int) -> None:
     assert LENGTHS.sum() / gain.planned_tokens_per_second == pytest.approx(true, rel=0.1)
     assert 0.01 < gain.spread < 0.06
     assert gain.rests_on
+
+
+def test_what_a_batch_takes_beside_its_tokens_is_that_of_its_operations() -> None:
+    # Noise hides it: batches of one size all have about as much of it as of tokens.
+    run = run_of(*shuffles(480, 1), lengths=LENGTHS, batch_size=16)
+    run = timed(run, lambda rows, width: 5e-3 + 2e-5 * rows * width, noise=0.15)
+    run = with_ranks(run, lambda rank: replace(rank, overhead=5e-3))
+    timing = timing_of(run)
+    assert timing is not None
+    found = timing.predicted(np.full(8, 2), np.full(8, 20), world_size=1, accumulate=8)
+    assert found is not None
+    assert found[0] == pytest.approx(8 * (5e-3 + 2e-5 * 40), rel=0.1)
 
 
 def test_pauses_and_the_first_updates_do_not_count() -> None:
@@ -313,3 +330,20 @@ def test_updates_without_known_batches_are_left_out() -> None:
     assert found is not None
     assert other is not None
     assert other.tokens_per_second == pytest.approx(found.tokens_per_second, rel=0.05)
+
+
+# A script
+
+
+@pytest.mark.slow
+def test_a_watched_script_tells_what_planning_gains(tmp_path) -> None:
+    run, _ = run_script(SCRIPT, tmp_path)
+    (rank,) = run.ranks
+    assert rank.overhead is not None
+    assert 1e-5 < rank.overhead < 0.1
+    gain = gain_of(run)
+    assert gain is not None
+    assert gain.batch_size == 8
+    assert gain.planned_padding < gain.padding - 0.1
+    assert gain.num_updates >= LEAST
+    assert gain.tokens_per_second is not None

@@ -125,6 +125,7 @@ class _Story:
         self._written: dict[str, int] = {}
         self._read: list[str] = []
         self._compiled = 0
+        self._overhead: float | None = None
         self._ended = "run"
         self._time = 0.0
 
@@ -250,6 +251,9 @@ class _Story:
     def _products_event(self, facts: dict[str, Any]) -> None:
         self._products = Products(**facts)
 
+    def _overhead_event(self, seconds: float) -> None:
+        self._overhead = seconds
+
     def _save_event(self, update: int, file: str | None) -> None:
         self._saves.append(update)
         if file is not None:
@@ -279,6 +283,7 @@ class _Story:
             loaders=(*training, *self._others()),
             updates=tuple(updates),
             products=self._products,
+            overhead=self._overhead,
             device=facts.get("device", "cpu"),
             fast_formats=tuple(facts.get("fast_formats", ())),
             compiles=self._compiled > 0,

@@ -160,6 +160,7 @@ class Rank:
     read: tuple[str, ...] = ()
     ended: str = "run"  # "run", "updates", "epochs", "killed": what ended the watching
     framework: str = "torch"  # "torch", "transformers", "trl", "accelerate", "lightning", "keras"
+    overhead: float | None = None  # seconds that a batch takes however small it is, about
 
     @property
     def trained(self) -> Loader | None:

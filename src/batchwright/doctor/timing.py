@@ -23,6 +23,9 @@ FAR = 4.0
 CLOSE = 0.03
 """Share of its time by which an update may always be off."""
 
+BETTER = 1.25
+"""A fit that needs more time for each batch than its operations is to be so much closer."""
+
 ALIKE = 0.03
 """Updates whose tokens vary by less do not tell what a token takes."""
 
@@ -87,7 +90,8 @@ def timing_of(run: Run) -> Timing | None:
 
     Seconds of an update, without waiting for data, are those beside its batches and a sum over
     these: so much for each batch, for each padded token, and for each pair of tokens of a row.
-    Relative errors are least squares, without outliers.
+    Relative errors are least squares, without outliers. What batches of one size take does not
+    tell what each takes beside its tokens: that is known from the operations of the model.
 
     Args:
         run: What was seen.
@@ -101,7 +105,7 @@ def timing_of(run: Run) -> Timing | None:
     kept, costs, spread = np.arange(seen.work.size), np.zeros(3), np.inf
     for _ in range(3):
         part = seen.part(kept)
-        costs = _fitted(part.terms, part.work)
+        costs = part.fitted()
         off = seen.work / np.maximum(seen.terms @ costs, 1e-12) - 1
         middle = float(np.median(off[kept]))
         spread = 1.4826 * float(np.median(np.abs(off[kept] - middle)))
@@ -109,8 +113,8 @@ def timing_of(run: Run) -> Timing | None:
     part = seen.part(kept)
     if kept.size < LEAST:
         return None
-    costs = _fitted(part.terms, part.work)
-    halves = [_fitted(part.terms[begin::2], part.work[begin::2]) for begin in (0, 1)]
+    costs = part.fitted()
+    halves = [seen.part(kept[begin::2]).fitted() for begin in (0, 1)]
     padded = part.terms[:, 1]
     tells = padded.std() >= ALIKE * padded.mean() and spread <= MOST_SPREAD
     return Timing(
@@ -134,6 +138,7 @@ class _Seen:
     rows: FloatArray  # float64[u]
     tokens: FloatArray  # float64[u], real ones, of all ranks
     beside: float  # seconds
+    overhead: float  # seconds of each batch, at least
 
     @classmethod
     def of(cls, run: Run) -> _Seen | None:
@@ -153,8 +158,13 @@ class _Seen:
         work = seconds - waits - beside
         if np.median(work) <= 0:
             return None
-        seen = cls(facts[:, :3], work, waits, seconds, rows, tokens, beside)
-        return seen.part(np.flatnonzero(work > 0))
+        chosen = np.flatnonzero(work > 0)
+        overhead = max((each.overhead or 0.0 for each in run.ranks), default=0.0)
+        least = float(np.quantile(work[chosen] / facts[chosen, 0], 0.05))
+        seen = cls(
+            facts[:, :3], work, waits, seconds, rows, tokens, beside, min(overhead, least / 2)
+        )
+        return seen.part(chosen)
 
     def part(self, chosen: IntArray) -> _Seen:
         """Return some of the updates."""
@@ -166,7 +176,22 @@ class _Seen:
             self.rows[chosen],
             self.tokens[chosen],
             self.beside,
+            self.overhead,
         )
+
+    def fitted(self) -> FloatArray:
+        """Fit the seconds of updates, each as important as any other; their sum is met exactly."""
+        least = self.overhead * self.terms[:, 0]
+        terms, target = self.terms / self.work[:, None], 1 - least / self.work
+        few = np.append(0.0, nonnegative_fit(terms[:, 1:], target))
+        more = nonnegative_fit(terms, target)
+        off, less = (float(np.square(terms @ each - target).sum()) for each in (few, more))
+        found = few if off <= BETTER**2 * less else more
+        total = float((self.terms @ found).sum())
+        # A relative error is smaller below than above: without this, times would be too short.
+        found = found * (float((self.work - least).sum()) / total) if total > 0 else found
+        costs: FloatArray = found + np.array([self.overhead, 0.0, 0.0])
+        return costs
 
 
 def _is_known(update: Update) -> bool:
@@ -207,11 +232,3 @@ def _terms(rows: IntArray, widths: IntArray) -> FloatArray:
     """Return what the time of each batch is a sum of, float64[b, 3]."""
     padded = rows * widths.astype(np.float64)
     return np.stack([np.ones(rows.size), padded, padded * widths], axis=1)
-
-
-def _fitted(terms: FloatArray, work: FloatArray) -> FloatArray:
-    """Fit the seconds of updates, each as important as any other; their sum is met exactly."""
-    found = nonnegative_fit(terms / work[:, None], np.ones(work.size))
-    total = float((terms @ found).sum())
-    # A relative error is smaller below than above: without this, times would be too short.
-    return found * (float(work.sum()) / total) if total > 0 else found

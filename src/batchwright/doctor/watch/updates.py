@@ -11,10 +11,12 @@ from typing import Any
 
 from .loaders import seen_by
 from .losses import LossFacts, facts_of
+from .overheads import overhead_of
 from .recorder import Recorder, clock
 from .replay import Replay
 
 _LOOKS = 8  # updates before which gradients are looked at
+_TIMED = 2  # the update before whose first backward pass operations are timed
 _PARAMETERS = 3  # of which gradients are looked at
 _LATER = "later"  # for a loss on a device, of which another event tells
 
@@ -56,6 +58,8 @@ class Updates:
             if _ranks()[1] == 1:  # ranks average gradients in their last backward pass
                 number = self._recorder.num_updates
                 self._replay.begin(number, self._optimizer, is_stale=is_stale)
+        if self._backwards == 0 and self._recorder.num_updates == _TIMED:
+            self._recorder.guarded(self._time_operations, root)
         self._backwards += 1
         self._seen.trains()
         self._replay.expect(facts)
@@ -71,6 +75,11 @@ class Updates:
         if self._depth == 0:
             self._recorder.add("computed", clock())
             self._recorder.guarded(self._replay.add)
+
+    def _time_operations(self, root: Any) -> None:
+        seconds = overhead_of(root)
+        if seconds is not None:
+            self._recorder.add("overhead", seconds)
 
     def _now(self, root: Any, facts: LossFacts) -> tuple[float | str | None, int | None]:
         """Read the loss and its count; of a device they are read later."""
