@@ -47,7 +47,7 @@ DEFECTS = (
     ),
     Defect("clipped_before_unscaling", "torch", "gradients clipped before unscaling"),
     Defect("autocast_around_the_head", "torch", "autocast misses large products"),
-    Defect("slow_reads_without_workers", "torch", "waiting for data"),
+    Defect("slow_reads_in_the_loop", "torch", "waiting for data"),
     Defect("one_giant_sample", "torch", "few batches set the peak memory"),
     Defect("compiled_for_each_shape", "torch", "a shape per update for the compiler"),
     Defect("sampler_without_set_epoch", "torch", "same order in every epoch", ranks=2),
