@@ -34,7 +34,7 @@ def tokenize(row):
     return tokenizer(row["text"], truncation=True, max_length=512, padding=padding)
 
 
-texts = [" ".join(random.choices(words, k=random.randint(26, 36))) for _ in range(192)]
+texts = [" ".join(random.choices(words, k=random.randint(31, 34))) for _ in range(192)]
 labels = [random.randrange(3) for _ in texts]
 data = datasets.Dataset.from_dict({"text": texts, "label": labels}).map(tokenize, batched=True)
 config = BertConfig(
