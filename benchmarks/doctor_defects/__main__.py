@@ -11,6 +11,7 @@ of its name is there; an error in a repaired script is false.
 """
 
 from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import click
@@ -28,19 +29,18 @@ NAMES = [each.name for each in DEFECTS]
     "--only", type=click.Choice(NAMES), multiple=True, metavar="NAME", help="Of a script."
 )
 @click.option("--quick", is_flag=True, help="A script for each framework.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="At a time.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path))
-def main(*, only: Sequence[str], quick: bool, output: Path | None) -> None:
+def main(*, only: Sequence[str], quick: bool, jobs: int, output: Path | None) -> None:
     """Run the scripts, and show what was found."""
     chosen = first_of_each() if quick else DEFECTS
     if only:
         chosen = tuple(each for each in DEFECTS if each.name in only)
     outcomes = []
-    with progress_bar() as bar:
-        shown = bar.add_task("", total=len(chosen))
-        for defect in chosen:
-            bar.update(shown, description=defect.name)
-            bar.refresh()
-            outcomes.append(outcome_of(defect))
+    with progress_bar() as bar, ThreadPool(jobs) as pool:
+        shown = bar.add_task("scripts", total=len(chosen))
+        for outcome in pool.imap(outcome_of, chosen):
+            outcomes.append(outcome)
             bar.advance(shown)
             bar.refresh()
     console = table_console()
@@ -48,7 +48,12 @@ def main(*, only: Sequence[str], quick: bool, output: Path | None) -> None:
     console.print(summary(outcomes))
     path = output_path("doctor_defects", output, quick=quick or bool(only))
     if path is not None:
-        options = "".join([" --quick" * quick, *(f" --only {name}" for name in only)])
+        words = [
+            " --quick" * quick,
+            f" --jobs {jobs}" * (jobs > 1),
+            *(f" --only {x}" for x in only),
+        ]
+        options = "".join(words)
         write_result(path, f"python -m benchmarks.doctor_defects{options}", figures(outcomes))
 
 
