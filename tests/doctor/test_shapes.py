@@ -73,7 +73,7 @@ def test_what_is_compiled_once_is_right(run):
 
 def test_updates_of_varying_length_are_no_compilations():
     rng = np.random.default_rng(0)
-    widths = rng.integers(20, 60, 40)
+    widths = rng.integers(20, 119, 40)
     clock, updates = COMPILING, []
     updates.append(Update((Batch(None, 8, 61),), (), start=0.0, end=clock))
     for width in widths:

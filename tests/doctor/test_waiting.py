@@ -71,10 +71,10 @@ def with_waits(run, waits):
 
 
 def test_workers_that_start_are_not_waited_for():
-    run = waited(0.0, epochs=4, samples=32)  # eight updates an epoch
-    starting = with_waits(run, lambda number: 0.9 if number % 8 == 0 else 0.0)
+    run = waited(0.0, epochs=6, samples=16)  # four updates an epoch
+    starting = with_waits(run, lambda number: 0.9 if number % 4 == 0 else 0.0)
     assert found(starting) == []
-    assert found(with_waits(run, lambda number: 0.9 if number % 8 == 1 else 0.0)) == FOUND
+    assert found(with_waits(run, lambda number: 0.9 if number % 4 == 1 else 0.0)) == FOUND
 
 
 def test_the_slowest_rank_is_named():

@@ -12,7 +12,7 @@ from batchwright.doctor.records import Rank, Run
 
 _UPDATES = 5  # of fewer nothing is said
 _WORTH = 0.1  # of the time
-_LEAST = 1e-3  # seconds in an update: a worker takes about as long to hand over a batch
+_LEAST = 2e-3  # seconds in an update: a worker may take as long to hand over a batch
 _ENOUGH = 4  # workers: where so many are too slow, more are seldom the cure
 
 
