@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from batchwright._format import duration, plural
 from batchwright.cli import options
 from batchwright.cli.exit_codes import FOUND
 from batchwright.cli.output import check_outputs, deliver
@@ -112,6 +114,8 @@ def doctor(
     read = [each for each in command if os.path.isfile(each)]  # noqa: PTH113
     check_outputs({"--lengths": lengths, "--html": html}, read)
     words = [_split(each) for each in resumes]
+    if sys.stderr.isatty():
+        click.echo(f"batchwright: {_until(updates, epochs, seconds)}.", err=True)
     runs: Sequence[Run]
     found: Sequence[Finding] = ()
     with _ends_with_us():
@@ -142,10 +146,28 @@ def doctor(
     diagnosis = diagnose(runs[0], found)
     name = None if lengths is None else click.format_filename(lengths)
     kept = list(_kept(runs[0], lengths, keep))
+    if not as_json:
+        click.echo()  # between what the command has printed and the report
     report = diagnosed_report(Diagnosed(diagnosis, runs if words else (), kept, name))
     deliver(report, as_json=as_json, html=html)
     if strict and _fails(diagnosis, runs[-1]):
         raise click.exceptions.Exit(FOUND)
+
+
+def _until(updates: int | None, epochs: int | None, seconds: float | None) -> str:
+    """Say when a run ends.
+
+    Example:
+        >>> _until(None, 2, 600.0)
+        'the run ends after 2 epochs, after 10 min 0 s or at Ctrl-C; then comes the report'
+    """
+    ends = [
+        *([] if updates is None else [f"after {plural(updates, 'update')}"]),
+        *([] if epochs is None else [f"after {plural(epochs, 'epoch')}"]),
+        *([] if seconds is None else [f"after {duration(seconds)}"]),
+    ]
+    known = f"{', '.join(ends)} or at" if ends else "by itself or at"
+    return f"the run ends {known} Ctrl-C; then comes the report"
 
 
 def _split(command: str) -> list[str]:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 EPOCHS, STATE = 2, "state.pt"
+ACCUMULATE = 4  # batches of an update, by which the loss should be divided
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -18,7 +19,7 @@ has_ranks = "RANK" in os.environ
 if has_ranks:
     distributed.init_process_group("gloo")
 
-texts = [torch.randint(1, 50, (2 + 7 * n % 29,)) for n in range(192)]
+texts = [torch.randint(1, 50, (2 + 7 * n % 29,)) for n in range(768)]
 
 
 def collate(samples):
@@ -40,12 +41,13 @@ if "--resume" in sys.argv and Path(STATE).exists():
 for epoch in range(first, first + EPOCHS):
     if sampler is not None:
         sampler.set_epoch(epoch)
-    for tokens in loader:
+    for place, tokens in enumerate(loader):
         scores = trained(tokens[:, :-1]).flatten(0, 1)
         loss = cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=0)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        if (place + 1) % ACCUMULATE == 0:
+            optimizer.step()
+            optimizer.zero_grad()
     if not has_ranks or distributed.get_rank() == 0:
         torch.save({"model": model.state_dict(), "epoch": epoch + 1}, STATE)
 if has_ranks:
