@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import batchwright as bw
+from batchwright.budgets import suggest
 from batchwright.doctor.gains import are_all, gain_of, lengths_seen, padding_of, save_lengths
 from batchwright.doctor.records import Run
 from batchwright.doctor.timing import LEAST, WARM_UP, timing_of
@@ -152,6 +153,23 @@ def test_an_update_of_one_batch_is_cut_so_that_it_mixes() -> None:
     assert (gain.planned_batch_size, gain.planned_accumulate) == (4, 8)
     assert gain.dispersion < UNLIKE
     assert gain.planned_padding < 0.1 < gain.padding
+
+
+def test_a_trainer_is_told_of_so_small_batches_that_its_updates_mix() -> None:
+    order = shuffles(len(LENGTHS), 1)[0]
+    run = run_of(order, lengths=LENGTHS, batch_size=32, rank={"framework": "transformers"})
+    gain = gain_of(run)
+    assert gain is not None
+    assert gain.is_cut
+    assert gain.dispersion < UNLIKE
+    size, slots = gain.planned_batch_size, gain.planned_accumulate
+    assert size * slots == 32
+    # As `use_plan` derives it from these settings of the trainer.
+    budgets = suggest(LENGTHS, batch_size=size)
+    batching, tokens = bw.TokenBudget(budgets.for_all), budgets.tokens_of(slots)
+    stats = bw.Planner(LENGTHS, batching=batching, step_tokens=tokens)(0).stats(LENGTHS)
+    assert gain.planned_padding == pytest.approx(1 - stats.efficiency)
+    assert gain.dispersion == pytest.approx(stats.dispersion)
 
 
 def test_updates_of_many_batches_stay_as_they_are() -> None:

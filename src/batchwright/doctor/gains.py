@@ -261,13 +261,19 @@ def _planned(lengths: IntArray, settings: _Settings) -> tuple[_Settings, Planner
     if cut is None or not are_unlike(stats.dispersion, cut.dispersion):
         return settings, planner, plan
     rows = settings.batch_size * settings.accumulate
-    smaller = replace(
-        settings, batch_size=max(1, round(rows / cut.accumulate)), accumulate=cut.accumulate
-    )
-    if smaller.batch_size >= settings.batch_size:
+    size = max(1, round(rows / cut.accumulate))
+    if size >= settings.batch_size:
         return settings, planner, plan
-    planner = smaller.planner(lengths)
-    return smaller, planner, planner(0)
+    while True:
+        slots = max(cut.accumulate, round(rows / size))
+        smaller = replace(settings, batch_size=size, accumulate=slots)
+        planner = smaller.planner(lengths)
+        plan = planner(0)
+        # `use_plan` makes fewer batches of an update than it is told of, if they hold as much.
+        is_fixed = size == 1 or not settings.by_trainer
+        if is_fixed or not are_unlike(plan.stats(lengths).dispersion, cut.dispersion):
+            return smaller, planner, plan
+        size = max(1, size // 2)
 
 
 def _loaders(run: Run) -> list[Loader]:
