@@ -104,6 +104,11 @@ def test_a_first_part_as_it_lies_is_enough():
     assert the_one(run).name == "no shuffling"
 
 
+def test_indices_are_known_as_such_where_the_data_has_no_length():
+    run = run_of(np.arange(400), loader={"num_samples": None})
+    assert the_one(run).figure.startswith("Samples come in the sequence of the data set, 0, 1, 2")
+
+
 def test_blocks_in_a_random_sequence_are_shuffled():
     epochs = [np.arange(400).reshape(8, 50)[each].ravel() for each in shuffles(8, 2)]
     assert found(run_of(*epochs, loader={"sampler": "BlockSampler"})) == []

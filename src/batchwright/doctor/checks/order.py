@@ -61,7 +61,7 @@ def order_of_epochs(run: Run) -> Iterator[Finding]:
     ]
     if not epochs or epochs[0].loader.is_planned:
         return
-    loader, has_indices = epochs[0].loader, all(each.has_indices for each in epochs)
+    loader, has_indices = epochs[0].loader, all(each.is_by_index for each in epochs)
     if has_indices and not loader.replaces:
         verdicts = [_ascends(each) for epoch in epochs for each in epoch.passes]
         if any(verdicts) and False not in verdicts:
