@@ -76,7 +76,7 @@ def torchrun(ranks: int, command: Sequence[str]) -> list[str]:
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="One kill of each script.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Kills.")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Kills.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path))
 def main(*, quick: bool, seeds: int, output: Path | None) -> None:
     """Check how each script resumes, and show what was found."""
