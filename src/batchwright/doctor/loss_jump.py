@@ -21,7 +21,7 @@ _BEGIN = 3
 _LEAST = 4
 """Updates before and after that have to be known, as their scatter is not otherwise."""
 
-_SCATTER = 4.0
+_SCATTER = 3.0
 """Times the scatter of updates that a jump exceeds."""
 
 _SHARE = 0.2
