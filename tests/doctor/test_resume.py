@@ -296,6 +296,14 @@ def test_contents_are_judged_where_they_come_again() -> None:
     assert names(before, run_on(drawn, loader=loader)) == []
 
 
+def test_indices_are_judged_where_the_size_of_the_data_is_not_known() -> None:
+    epochs, loader = orders(), {"num_samples": None}
+    before = killed(epochs, save=8, kill=12, loader=loader)
+    assert names(before, run_on(rest_of(epochs, 8), loader=loader)) == []
+    assert names(before, run_on(rest_of(epochs, 7), loader=loader)) == [REPEATED]
+    assert names(before, run_on(rest_of(epochs, 9), loader=loader)) == [LOST]
+
+
 def test_a_few_equal_contents_are_no_repeats() -> None:
     loader = {"has_indices": False, "num_samples": None}
     contents = np.arange(64) + (1 << 40)

@@ -20,6 +20,10 @@ FEW = 8
 """Samples that are too few to compare an order by."""
 
 
+_INDICES = 2**32
+"""More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
+
+
 @dataclass(frozen=True, eq=False)
 class Epoch:
     """What all ranks together took in one pass, as far as it was seen."""
@@ -211,10 +215,16 @@ def _is_all(run: Run, epochs: Sequence[Epoch], epoch: int, kept: IntArray) -> bo
 def samples_of(run: Run) -> int | None:
     """Return the size of the data set; None where samples are not known by their index."""
     loader = run.first.trained if run.first is not None else None
-    if loader is None or loader.num_samples is None or not loader.has_indices:
-        return None
+    return loader.num_samples if loader is not None and is_by_index(run) else None
+
+
+def is_by_index(run: Run) -> bool:
+    """Return whether samples are known by their index, not by a hash of their content."""
+    loader = run.first.trained if run.first is not None else None
+    if loader is None or not loader.has_indices:
+        return False
     largest = max((each.samples.max(initial=-1) for each in loader.passes), default=-1)
-    return loader.num_samples if largest < loader.num_samples else None
+    return bool(largest < (loader.num_samples or _INDICES))
 
 
 def room_of(run: Run) -> int:

@@ -17,6 +17,7 @@ from batchwright.doctor.checkpoints import (
     Epoch,
     drops,
     epochs_of,
+    is_by_index,
     resumed_from,
     room_of,
     samples_of,
@@ -125,6 +126,10 @@ class _Continuation:
         return tuple(each.samples for each in seen if each.is_over)
 
     @cached_property
+    def _is_by_index(self) -> bool:
+        return is_by_index(self.before) and is_by_index(self.after)
+
+    @cached_property
     def _size(self) -> int | None:
         """The size of the data set, where samples are known by index."""
         sizes = {samples_of(self.before), samples_of(self.after)}
@@ -163,7 +168,7 @@ class _Continuation:
             return False
         if _repeats(self._own) > self._allowed():
             return False  # the order itself has samples more than once
-        if self._size is not None:
+        if self._is_by_index:
             return True
         # Contents that are changed at random never come again.
         seen = [self._own, *(each.samples for _, each in self._early)]
@@ -182,7 +187,7 @@ class _Continuation:
         """Count the samples that came more than once in the epoch, for being resumed."""
         kept, rest = self.checkpoint.kept, self.rest.samples
         found = _repeats(np.concatenate([kept, rest])) - self._allowed()
-        if self._size is None:
+        if not self._is_by_index:
             least = _HASHED * min(kept.size or rest.size, rest.size)
             return found if found >= max(1, least) else 0
         return max(0, found)
@@ -199,7 +204,7 @@ class _Continuation:
             if self._whole:
                 room = max(np.setdiff1d(self._all, each).size for each in self._whole)
         found -= room
-        if self._size is None and found < _HASHED * np.unique(seen).size:
+        if not self._is_by_index and found < _HASHED * np.unique(seen).size:
             return 0
         return max(0, found)
 
