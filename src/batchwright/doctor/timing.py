@@ -32,8 +32,8 @@ ALIKE = 0.03
 MOST_SPREAD = 0.25
 """Times that vary more are not explained by shapes."""
 
-MOST_DOUBT = 0.15
-"""Halves of the updates may predict times that are apart by this share."""
+MOST_DOUBT = 0.2
+"""Halves of the updates may predict times that are apart by this share: twice the error of all."""
 
 
 @dataclass(frozen=True, eq=False)
