@@ -196,6 +196,7 @@ def test_code_of_a_finding_stands_in_its_card():
     html = page(diagnosed_report(sick()))
     card = html[html.index("Same order in every epoch") : html.index("Mean of means")]
     assert "sampler.set_epoch(epoch)" in card[card.index("<pre") :]
+    assert [text_of(html).count(each) for each in ("Diff to apply", "Code to copy")] == [1, 2]
 
 
 def test_of_a_command_the_names_of_files_are_shown():
