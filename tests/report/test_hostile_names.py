@@ -89,7 +89,11 @@ def renamed(result, new):
 
     def walk(value):
         if isinstance(value, dict):
-            return {known.get(key, key): walk(each) for key, each in value.items()}
+            # A kind is one of ours, whatever a strategy is called.
+            return {
+                known.get(key, key): each if key == "kind" else walk(each)
+                for key, each in value.items()
+            }
         if isinstance(value, list):
             return [walk(each) for each in value]
         return known.get(value, value) if isinstance(value, str) else value
