@@ -128,7 +128,7 @@ def test_lines_name_ranks_precision_and_the_accelerator() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*val_dataloader:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*val_dataloader:UserWarning", "ignore::FutureWarning")
 def test_lines_for_lightning_run(here: Path) -> None:
     lightning = pytest.importorskip("lightning")
     torch = pytest.importorskip("torch")
