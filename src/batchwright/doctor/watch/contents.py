@@ -114,7 +114,7 @@ def _fields(batch: Any, prefix: str = "", depth: int = 2) -> Iterator[tuple[str,
     if isinstance(batch, Mapping) or hasattr(batch, "keys"):
         items = [(str(key), batch[key]) for key in batch.keys()]  # noqa: SIM118 -- no Mapping
     elif isinstance(batch, (list, tuple)) and not all(isinstance(x, int) for x in batch):
-        named = getattr(batch, "_fields", range(len(batch)))
+        named: Any = getattr(batch, "_fields", None) or range(len(batch))
         items = [(str(name), each) for name, each in zip(named, batch, strict=True)]
     else:
         items = [("", batch)]
@@ -131,7 +131,7 @@ def _tensor(value: Any) -> Any:
     torch = _torch()
     if isinstance(value, torch.Tensor):
         return value if value.device.type == "cpu" and value.ndim else None
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 0):
+    if type(value).__module__ == "numpy" and hasattr(value, "ndim") and value.ndim:
         return torch.from_numpy(value) if value.dtype.kind in "biuf" else None
     return None
 
@@ -217,4 +217,5 @@ def _hashes(values: Any, is_real: Any) -> list[int]:
     weights = (places + 1) * 0x9E3779B97F4A7C1 | 1
     mixed = flat * weights
     mixed = mixed ^ (mixed >> 29)
-    return ((mixed * 0x5851F42D4C957F2).sum(1) & (2**62 - 1)).tolist()
+    hashes: list[int] = ((mixed * 0x5851F42D4C957F2).sum(1) & (2**62 - 1)).tolist()
+    return hashes

@@ -71,7 +71,8 @@ class Replay:
         for place in range(len(watched)):
             if any(part[place] is None or part[place].is_sparse for part in parts):
                 continue
-            before, mended = None, None
+            before: Any = None
+            mended: Any = None
             for part, (weight, _) in zip(parts, weights, strict=True):
                 own = part[place] if before is None else part[place] - before
                 own = own * (even / weight)

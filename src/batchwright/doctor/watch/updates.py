@@ -266,11 +266,12 @@ _FRAMEWORKS = (
 
 def _framework() -> str:
     """Return whose loop calls: by the stack of the first update."""
-    frame, names = sys._getframe(), set()  # noqa: SLF001 -- there is no other way to the stack
+    names: set[str] = set()
+    frame: Any = sys._getframe()  # noqa: SLF001 -- there is no other way to the stack
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         names.update(framework for start, framework in _FRAMEWORKS if name.startswith(start))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     if "transformers" in names and "trl.trainer.sft_trainer" in sys.modules:
         names.add("trl")
     return next((framework for _, framework in _FRAMEWORKS if framework in names), "torch")
