@@ -205,6 +205,21 @@ def test_nothing_is_said_of_an_epoch_whose_end_was_not_seen() -> None:
     assert names(before, after) == []
 
 
+def test_an_epoch_is_over_where_the_next_one_is_read_to_its_end() -> None:
+    """As Lightning does, which counts the batches that are left."""
+    epochs = orders()
+    before = killed(epochs, save=6, kill=9)
+
+    def cut(rank, number):
+        (loader,) = rank.loaders
+        passes = tuple(replace(each, is_complete=False) for each in loader.passes[:number])
+        return replace(rank, loaders=(replace(loader, passes=passes + loader.passes[number:]),))
+
+    after = run_on(rest_of(epochs, 9))
+    assert names(before, with_ranks(after, lambda rank: cut(rank, 1))) == [LOST]
+    assert LOST not in names(before, with_ranks(after, lambda rank: cut(rank, 3)))
+
+
 def test_a_last_batch_that_is_always_dropped_is_not_lost() -> None:
     epochs = [each[:-1] for each in orders(62)]
     fields = {"samples": 62, "loader": {"drop_last": True}, "batch_size": 5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain, pairwise, zip_longest
 
@@ -260,6 +260,9 @@ def resumed_from(
     if not found or not epochs:
         return None
     rest, read = epochs[0], _read(before, after)
+    if any(each.is_over for each in epochs[1:]):
+        # Some loops count batches: they begin the next epoch without coming to the loader's end.
+        rest = replace(rest, is_over=True)
     candidates = [each for each in found if each.update in read] or found
     last = candidates[0]
     if not last.leads_to(rest.samples):
