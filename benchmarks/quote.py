@@ -16,6 +16,7 @@ from batchwright.compare.result_file import summarized
 from benchmarks import machine
 from benchmarks.applications import APPLICATIONS, JOBS
 from benchmarks.blocks.applications import advice, application, applications, headline
+from benchmarks.blocks.doctor_examples import doctor_examples
 from benchmarks.blocks.planner import claims, constraints, flat_tokens, planning, scale
 from benchmarks.blocks.training import (
     beside_trainer,
@@ -59,6 +60,7 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "noisy_digits": curricula,
     "label_noise": label_noise,
     "claims": claims,
+    "doctor_examples": doctor_examples,
 }
 
 

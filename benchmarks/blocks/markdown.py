@@ -7,10 +7,10 @@ from typing import Any
 Facts = Mapping[str, Any]
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a table: a heading, and cells aligned to the right but for the first."""
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, aligned: str = "--:") -> str:
+    """Write a table: a heading, and cells that are aligned to the right but for the first."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    lines.insert(1, "|---|" + "--:|" * (lines[0].count("|") - 2))
+    lines.insert(1, "|---|" + f"{aligned}|" * (lines[0].count("|") - 2))
     return "\n".join(lines)
 
 

@@ -1,0 +1,133 @@
+"""What the doctor says of training scripts that are written as the libraries' examples are.
+
+\b
+python -m benchmarks.doctor_examples               minutes; writes results/doctor_examples.json
+python -m benchmarks.doctor_examples --only NAME   one script, writes nothing
+python -m benchmarks.doctor_examples --alone       runs the scripts without the doctor
+
+Six scripts for Transformers, Accelerate and Lightning, on real texts and with small models, run as
+they are under `batchwright doctor --json`. Every finding was checked by hand: `checked.py`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.doctor_examples.checked import CHECKED
+from benchmarks.doctor_examples.data import write_data
+from benchmarks.doctor_examples.examples import EXAMPLES, Example
+from benchmarks.reporting import output_path, progress_bar, table_console, write_result
+
+NAMES = [each.name for each in EXAMPLES]
+
+LIMIT = 600.0
+"""Seconds that a script is watched at most."""
+
+_END = 2_000
+"""Characters of the messages of a script that failed."""
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--only", type=click.Choice(NAMES), multiple=True, metavar="NAME", help="Of a script."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="At a time.")
+@click.option("--quick", is_flag=True, help="Write nothing.")
+@click.option("--alone", is_flag=True, help="Run the scripts without the doctor.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path))
+def main(*, only: Sequence[str], jobs: int, quick: bool, alone: bool, output: Path | None) -> None:
+    """Run the scripts, and show what was found."""
+    chosen = [each for each in EXAMPLES if not only or each.name in only]
+    data = write_data({each.model for each in chosen})
+    run = run_alone if alone else watched
+    found = []
+    with progress_bar() as bar, ThreadPoolExecutor(jobs) as pool:
+        shown = bar.add_task("scripts", total=len(chosen))
+        for result in pool.map(lambda example: run(example, data), chosen):
+            found.append(result)
+            bar.advance(shown)
+            bar.refresh()
+    if alone:
+        return
+    table_console().print(table(found))
+    path = output_path("doctor_examples", output, quick=quick or bool(only))
+    if path is not None:
+        options = "".join(f" --only {name}" for name in only)
+        command = f"python -m benchmarks.doctor_examples{options}"
+        write_result(path, command, {"scripts": len(found), "rows": found})
+
+
+def run_alone(example: Example, data: Path) -> None:
+    """Run a script as it is."""
+    with tempfile.TemporaryDirectory() as output:
+        command = example.command(data, Path(output))
+        subprocess.run(command, env=environment(data), stdout=sys.stderr, check=True)
+
+
+def watched(example: Example, data: Path) -> dict[str, Any]:
+    """Run a script under the doctor.
+
+    Raises:
+        click.ClickException: If the script fails, or the doctor does.
+    """
+    with tempfile.TemporaryDirectory() as output:
+        command = [
+            *(sys.executable, "-m", "batchwright", "doctor", "--json", "--seconds", f"{LIMIT:g}"),
+            "--",
+            *example.command(data, Path(output)),
+        ]
+        done = subprocess.run(
+            command, env=environment(data), capture_output=True, text=True, check=False
+        )
+    said = json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
+    if said.get("exit_code") != 0:
+        raise click.ClickException(f"{example.name} failed: …{done.stderr[-_END:]}")
+    return {
+        "script": example.name,
+        "library": example.library,
+        "about": example.about,
+        "verdict": said["verdict"],
+        "findings": said["findings"],
+        "watched": said["watched"],
+        "gain": said["gain"],
+        "notes": said["notes"],
+    }
+
+
+def environment(data: Path) -> dict[str, str]:
+    """Return the environment of a script: this checkout, and no hub."""
+    sources = os.pathsep.join([str(machine.REPOSITORY / "src"), str(machine.REPOSITORY)])
+    return os.environ | {
+        "PYTHONPATH": sources,
+        "HF_HOME": str(data / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    """Make a row for each finding."""
+    shown = Table(title="Scripts as the libraries' examples are", show_lines=True)
+    for header in ("script", "level", "finding", "figure", "checked by hand"):
+        shown.add_column(header)
+    for row in found:
+        for each in row["findings"]:
+            checked = CHECKED.get((row["script"], each["name"]), "NOT YET")
+            shown.add_row(row["script"], each["level"], each["name"], each["figure"], checked)
+        if not row["findings"]:
+            shown.add_row(row["script"], "", "nothing found", "", "")
+    return shown
+
+
+if __name__ == "__main__":
+    main()
