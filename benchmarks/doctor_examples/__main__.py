@@ -112,6 +112,7 @@ def environment(data: Path) -> dict[str, str]:
         "HF_HOME": str(data / "cache"),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",  # what else the machine does disturbs more threads most
     }
 
 
