@@ -238,6 +238,10 @@ def test_the_factor_is_said():
     assert "Adam" in finding.cost
     assert finding.code == ("(loss / 4).backward()",)
     assert finding.share == 0.75
+    run = replace(run, ranks=(replace(run.ranks[0], framework="transformers"),))
+    (finding,) = division(run)
+    assert "by `num_items_in_batch`. Where the model computes the loss" in finding.cure
+    assert finding.code[0].startswith("trainer.model_accepts_loss_kwargs = False")
     run = run_of(
         *shuffles(96),
         lengths=LENGTHS,

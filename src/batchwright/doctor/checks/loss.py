@@ -146,8 +146,12 @@ def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
     cure = f"Divide the loss by {accumulate} before `backward`."
     code = f"(loss / {accumulate}).backward()"
     if run.framework in {"transformers", "trl"}:  # which divides no loss that takes this argument
-        cure = "Divide the sum of the loss by `num_items_in_batch`, which `compute_loss` is given."
-        code = "loss = loss_sum / num_items_in_batch"
+        cure = (
+            "In a `compute_loss` of your own, divide the sum of the loss by `num_items_in_batch`. "
+            "Where the model computes the loss, it ignores that: let `use_plan` weigh the batches, "
+            f"or Trainer divide by {accumulate}."
+        )
+        code = "trainer.model_accepts_loss_kwargs = False  # before trainer.train()"
     return Finding(
         name="accumulation not divided",
         level="error",
