@@ -144,14 +144,17 @@ def _counted(total: float, updates: Sequence[Weighed]) -> str:
 def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
     accumulate = updates[0].accumulate
     cure = f"Divide the loss by {accumulate} before `backward`."
-    code = f"(loss / {accumulate}).backward()"
+    code: Sequence[str] = (f"(loss / {accumulate}).backward()",)
     if run.framework in {"transformers", "trl"}:  # which divides no loss that takes this argument
         cure = (
             "In a `compute_loss` of your own, divide the sum of the loss by `num_items_in_batch`. "
             "Where the model computes the loss, it ignores that: let `use_plan` weigh the batches, "
             f"or Trainer divide by {accumulate}."
         )
-        code = "trainer.model_accepts_loss_kwargs = False  # before trainer.train()"
+        code = (
+            "loss = loss_sum / num_items_in_batch  # in your compute_loss; or",
+            "trainer.model_accepts_loss_kwargs = False  # before trainer.train()",
+        )
     return Finding(
         name="accumulation not divided",
         level="error",
@@ -163,7 +166,7 @@ def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
         ),
         cure=cure,
         share=1 - 1 / accumulate,
-        code=(code,),
+        code=code,
     )
 
 
