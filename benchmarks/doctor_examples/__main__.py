@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ from typing import Any
 import click
 from rich.table import Table
 
+from batchwright.doctor.diagnosis import diagnose
+from batchwright.doctor.reading import read_run
+from batchwright.report.diagnosed import Diagnosed
 from benchmarks import machine
 from benchmarks.doctor_examples.checked import CHECKED
-from benchmarks.doctor_examples.data import write_data
+from benchmarks.doctor_examples.data import FOLDER, write_data
 from benchmarks.doctor_examples.examples import EXAMPLES, Example
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 
 NAMES = [each.name for each in EXAMPLES]
 
-LIMIT = 600.0
+LIMIT = 500.0
 """Seconds that a script is watched at most."""
 
 _END = 2_000
@@ -44,16 +47,38 @@ _END = 2_000
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="At a time.")
 @click.option("--quick", is_flag=True, help="Write nothing.")
 @click.option("--alone", is_flag=True, help="Run the scripts without the doctor.")
+@click.option(
+    "--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep what was recorded."
+)
+@click.option(
+    "--kept",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run nothing, and check what was recorded before.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path))
-def main(*, only: Sequence[str], jobs: int, quick: bool, alone: bool, output: Path | None) -> None:
+def main(
+    *,
+    only: Sequence[str],
+    jobs: int,
+    quick: bool,
+    alone: bool,
+    keep: Path | None,
+    kept: Path | None,
+    output: Path | None,
+) -> None:
     """Run the scripts, and show what was found."""
     chosen = [each for each in EXAMPLES if not only or each.name in only]
-    data = write_data({each.model for each in chosen})
-    run = run_alone if alone else watched
+    data = FOLDER if kept else write_data({each.model for each in chosen})
+
+    def run(example: Example) -> dict[str, Any] | None:
+        if alone:
+            return run_alone(example, data)
+        return recorded(example, kept) if kept else watched(example, data, keep)
+
     found = []
     with progress_bar() as bar, ThreadPoolExecutor(jobs) as pool:
         shown = bar.add_task("scripts", total=len(chosen))
-        for result in pool.map(lambda example: run(example, data), chosen):
+        for result in pool.map(run, chosen):
             found.append(result)
             bar.advance(shown)
             bar.refresh()
@@ -62,7 +87,7 @@ def main(*, only: Sequence[str], jobs: int, quick: bool, alone: bool, output: Pa
     table_console().print(table(found))
     path = output_path("doctor_examples", output, quick=quick or bool(only))
     if path is not None:
-        options = "".join(f" --only {name}" for name in only)
+        options = " --kept FOLDER" * bool(kept) + "".join(f" --only {name}" for name in only)
         command = f"python -m benchmarks.doctor_examples{options}"
         write_result(path, command, {"scripts": len(found), "rows": found})
 
@@ -74,33 +99,42 @@ def run_alone(example: Example, data: Path) -> None:
         subprocess.run(command, env=environment(data), stdout=sys.stderr, check=True)
 
 
-def watched(example: Example, data: Path) -> dict[str, Any]:
+def watched(example: Example, data: Path, keep: Path | None) -> dict[str, Any]:
     """Run a script under the doctor.
 
     Raises:
         click.ClickException: If the script fails, or the doctor does.
     """
+    options = ["--json", "--seconds", f"{LIMIT:g}"]
+    if keep is not None:
+        options += ["--keep", str(keep / example.name)]
     with tempfile.TemporaryDirectory() as output:
         command = [
-            *(sys.executable, "-m", "batchwright", "doctor", "--json", "--seconds", f"{LIMIT:g}"),
-            "--",
+            *(sys.executable, "-m", "batchwright", "doctor", *options, "--"),
             *example.command(data, Path(output)),
         ]
         done = subprocess.run(
             command, env=environment(data), capture_output=True, text=True, check=False
         )
     said = json.loads(done.stdout) if done.returncode == 0 and done.stdout else {}
-    if said.get("exit_code") != 0:
+    if said.get("exit_code", 1):  # None: it was ended
         raise click.ClickException(f"{example.name} failed: …{done.stderr[-_END:]}")
+    return figures(example, said)
+
+
+def recorded(example: Example, kept: Path) -> dict[str, Any]:
+    """Check what was recorded of a script before."""
+    diagnosis = diagnose(read_run(kept / example.name))
+    return figures(example, Diagnosed(diagnosis).as_json())
+
+
+def figures(example: Example, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result file keeps of a report."""
     return {
         "script": example.name,
         "library": example.library,
         "about": example.about,
-        "verdict": said["verdict"],
-        "findings": said["findings"],
-        "watched": said["watched"],
-        "gain": said["gain"],
-        "notes": said["notes"],
+        **{key: said[key] for key in ("verdict", "findings", "watched", "gain", "notes")},
     }
 
 

@@ -48,7 +48,7 @@ VOCABULARY = 4_096
 
 WIDTH = 128
 
-SIZES = {"glosses": 1_280, "words": 2_010, "functions": 480, "pairs": 960, "articles": 1_000}
+SIZES = {"glosses": 2_400, "words": 2_010, "functions": 600, "pairs": 1_600, "articles": 2_000}
 """Samples to train on."""
 
 HELD_OUT = 200
