@@ -24,6 +24,9 @@ CHECKED: dict[tuple[str, str], str] = {
         "True: by the lengths of the tokenized articles, 1.55 times in the median; each batch is "
         "divided by 4."
     ),
-    ("transformer", "padding"): "True: as computed from the lengths of the articles, to the token.",
+    (
+        "transformer",
+        "padding",
+    ): "True: as computed from the lengths of the articles, to the token in the first epoch.",
 }
 """(script, finding) → how it was checked, as sentences."""
