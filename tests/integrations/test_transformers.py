@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 import batchwright as bw
 from batchwright.errors import ColumnNotFoundError, PlanError
 from batchwright.integrations.transformers import use_plan
+from batchwright.integrations.transformers.making import made_planner
 from batchwright.torch import FlatTokens, PadCollator
 from tests.integrations.trainers import (
     COLLATE,
@@ -413,7 +414,25 @@ def test_updates_of_similar_lengths_are_warned_of_with_a_cure(tmp_path: Path) ->
         use_plan(made(per_device_train_batch_size=32))
     (said,) = [str(each.message) for each in seen if "similar length" in str(each.message)]
     assert "per_device_train_batch_size=4, gradient_accumulation_steps=8" in said
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.8, 1.1])
+def test_a_trainer_that_accumulates_keeps_its_batches_where_fewer_do_not_mix(
+    tmp_path: Path, spread: float
+) -> None:
+    lengths = np.random.default_rng(1).lognormal(3, spread, 1_200).clip(2, 300).astype(int)
+    trainer = trainer_of(
+        "llama", tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=8
+    )
+    trainer.train_dataset = samples_of("llama", lengths)
+    planner = made_planner(
+        trainer, max_tokens=None, batch_size=None, pack=None, joins=False, compares=False
+    )
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        use_plan(made(per_device_train_batch_size=4, gradient_accumulation_steps=8))
+        use_plan(trainer)
     assert not [each for each in seen if "similar length" in str(each.message)]
+    assert trainer.args.gradient_accumulation_steps == planner.accumulate <= 8
+    updates = planner(0).stats(lengths)
+    assert updates.dispersion <= 1
+    assert updates.step_tokens_mean == pytest.approx(32 * lengths.mean(), rel=0.1)
