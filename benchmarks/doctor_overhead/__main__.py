@@ -9,15 +9,14 @@ loop, and prints a digest of its weights, which has to be the same. With one pro
 workers that load data, and with two ranks.
 """
 
+import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import click
 
-from batchwright.doctor.launching import watch
 from benchmarks import machine
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 
@@ -73,15 +72,17 @@ def main(*, pairs: int | None, updates: int, quick: bool, output: Path | None) -
 
 def pair(command: list[str], place: int) -> tuple[float, bool]:
     """Run a command alone and watched; every other time, watched first."""
+    doctor = [sys.executable, "-m", "batchwright", "doctor", "--seconds", "600", "--"]
     printed = {}
     for is_watched in (False, True) if place % 2 == 0 else (True, False):
-        with tempfile.TemporaryFile("w+") as out:
-            if is_watched:
-                watch(command, stdout=out)
-            else:
-                subprocess.run(command, stdout=out, check=True, cwd=machine.REPOSITORY)
-            out.seek(0)
-            seconds, digest = out.read().split()
+        done = subprocess.run(
+            [*doctor, *command] if is_watched else command,
+            env=os.environ | {"PYTHONPATH": str(machine.REPOSITORY / "src")},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        seconds, digest = done.stdout.splitlines()[0].split()
         printed[is_watched] = float(seconds), digest
     (alone, own), (watched, other) = printed[False], printed[True]
     return watched / alone, own == other
