@@ -352,4 +352,6 @@ def test_every_file_is_written_by_the_one_function():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and writes(node)
     }
-    assert {path for path, _ in found} == {"_files.py", "_array_file.py", "index.py"}, sorted(found)
+    of_package = {"_files.py", "_array_file.py", "index.py"}
+    of_watched_runs = {"doctor/watch/recorder.py"}  # where this package may not be installed
+    assert {path for path, _ in found} == of_package | of_watched_runs, sorted(found)

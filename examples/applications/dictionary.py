@@ -36,10 +36,10 @@ DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 """Of the numbers in the index of the dictionary."""
 
 Sample = dict[str, Tensor]
-"""``"tokens"``, int64[length]."""
+"""``"tokens"``, int64[length], and ``"labels"``, the token after each."""
 
 Batch = dict[str, Tensor]
-"""``"tokens"``, int64[rows, longest], padded."""
+"""The same, int64[rows, longest], padded."""
 
 collate = PadCollator({"tokens": PAD})
 
@@ -79,16 +79,15 @@ def _number(digits: str) -> int:
 
 def loss_sum(model: nn.Module, batch: Batch) -> Tensor:
     """Return the *sum* of the loss over the tokens, but the first of each article."""
-    tokens = batch["tokens"]
-    scores = model(tokens[:, :-1]).float().flatten(0, 1)
-    return cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=PAD, reduction="sum")
+    scores = model(batch["tokens"]).float().flatten(0, 1)
+    return cross_entropy(scores, batch["labels"].flatten(), reduction="sum")
 
 
 def mean_loss(model: nn.Module, samples: Sequence[Sample]) -> float:
     """Return the mean loss of a token, nats."""
     plan = bw.plan([len(each["tokens"]) for each in samples], max_tokens=8_192)
     batches = (collate([samples[row] for row in rows]) for rows in plan)
-    predicted = sum(len(each["tokens"]) - 1 for each in samples)
+    predicted = sum(len(each["tokens"]) for each in samples)
     return sum(loss_sum(model, batch).item() for batch in batches) / predicted
 
 
@@ -110,8 +109,8 @@ def prepare(*, num_samples: int, num_validation: int) -> list[Sample]:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts[num_validation:], trainer)
-    encoded = (each.ids[:LONGEST] for each in tokenizer.encode_batch(texts))
-    return [{"tokens": torch.tensor(ids)} for ids in encoded if len(ids) > 1]
+    encoded = (torch.tensor(each.ids[:LONGEST]) for each in tokenizer.encode_batch(texts))
+    return [{"tokens": ids[:-1], "labels": ids[1:]} for ids in encoded if len(ids) > 1]
 
 
 def task(*, quick: bool = False) -> Task:
