@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, DistributedSampler
 
-LONGEST = 512
+LONGEST = 128
 
 
 def texts(number: int) -> list[torch.Tensor]:
