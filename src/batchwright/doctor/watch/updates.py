@@ -28,6 +28,7 @@ class Updates:
         self._recorder, self._seen = recorder, seen_by(recorder)
         self._optimizer: Any = None  # whose steps are updates: the first that made one
         self._backwards = 0  # since the last update
+        self._accumulates = False  # whether the last update had several
         self._depth = 0
         self._losses = 0  # that are read later
         self._compiled = 0
@@ -55,7 +56,8 @@ class Updates:
         is_stale = None
         if self._backwards == 0 and self._optimizer is not None:
             is_stale = self._is_stale() if self._recorder.num_updates <= _LOOKS else None
-            if _ranks()[1] == 1:  # ranks average gradients in their last backward pass
+            # Ranks average gradients in their last backward pass; one pass alone has no parts.
+            if self._accumulates and _ranks()[1] == 1:
                 number = self._recorder.num_updates
                 self._replay.begin(number, self._optimizer, is_stale=is_stale)
         if self._backwards == 0 and self._recorder.num_updates == _TIMED:
@@ -150,6 +152,7 @@ class Updates:
             self.schedules,
             self.clips_scaled,
         )
+        self._accumulates = self._backwards > 1
         self._backwards, self.schedules, self.clips_scaled = 0, 0, False
         if self._compiled != (compiled := _compiled()):
             self._compiled = compiled
