@@ -11,7 +11,7 @@ from batchwright.budgets import suggest
 from batchwright.doctor.gains import are_all, gain_of, lengths_seen, padding_of, save_lengths
 from batchwright.doctor.records import Run
 from batchwright.doctor.timing import LEAST, WARM_UP, timing_of
-from batchwright.stats.baseline import UNLIKE
+from batchwright.stats.baseline import UNLIKE, keeping_batches
 from tests.doctor.runs import batch_of, lasting, run_of, shared, shuffles, with_ranks, with_updates
 from tests.doctor.watched import run_script
 
@@ -155,7 +155,7 @@ def test_an_update_of_one_batch_is_cut_so_that_it_mixes() -> None:
     assert gain.planned_padding < 0.1 < gain.padding
 
 
-def test_a_trainer_is_told_of_so_small_batches_that_its_updates_mix() -> None:
+def test_a_trainer_gets_batches_so_small_that_its_updates_mix() -> None:
     order = shuffles(len(LENGTHS), 1)[0]
     run = run_of(order, lengths=LENGTHS, batch_size=32, rank={"framework": "transformers"})
     gain = gain_of(run)
@@ -167,7 +167,8 @@ def test_a_trainer_is_told_of_so_small_batches_that_its_updates_mix() -> None:
     # As `use_plan` derives it from these settings of the trainer.
     budgets = suggest(LENGTHS, batch_size=size)
     batching, tokens = bw.TokenBudget(budgets.for_all), budgets.tokens_of(slots)
-    stats = bw.Planner(LENGTHS, batching=batching, step_tokens=tokens)(0).stats(LENGTHS)
+    planner = bw.Planner(LENGTHS, batching=batching, step_tokens=tokens)
+    stats = keeping_batches(planner, slots)(0).stats(LENGTHS)
     assert gain.planned_padding == pytest.approx(1 - stats.efficiency)
     assert gain.dispersion == pytest.approx(stats.dispersion)
 

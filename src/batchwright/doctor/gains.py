@@ -18,7 +18,7 @@ from batchwright.doctor.timing import MOST_DOUBT, timing_of
 from batchwright.errors import BatchwrightError, LengthsError
 from batchwright.planner import Planner
 from batchwright.plans import Plan
-from batchwright.stats.baseline import are_unlike, smaller_batches
+from batchwright.stats.baseline import are_unlike, keeping_batches, smaller_batches
 from batchwright.typing import IntArray
 
 MOST_PLANNED = 200_000
@@ -240,14 +240,15 @@ class _Settings:
     batch_size: int
     accumulate: int
     world_size: int
-    by_trainer: bool  # `use_plan` chooses how many batches make an update; others keep it
+    by_trainer: bool  # `use_plan` may choose how many batches make an update; others keep it
 
     def planner(self, lengths: IntArray) -> Planner:
         """Make the planner that the cure makes."""
         ranks, slots, size = self.world_size, self.accumulate, self.batch_size
         if self.by_trainer:
             tokens = suggest(lengths, batch_size=size).tokens_of(slots * ranks)
-            return Planner(lengths, batch_size=size, step_tokens=tokens, world_size=ranks)
+            chosen = Planner(lengths, batch_size=size, step_tokens=tokens, world_size=ranks)
+            return keeping_batches(chosen, slots)
         kept = slots if slots > 1 else None
         return Planner(lengths, batch_size=size, accumulate=kept, world_size=ranks)
 
@@ -264,16 +265,10 @@ def _planned(lengths: IntArray, settings: _Settings) -> tuple[_Settings, Planner
     size = max(1, round(rows / cut.accumulate))
     if size >= settings.batch_size:
         return settings, planner, plan
-    while True:
-        slots = max(cut.accumulate, round(rows / size))
-        smaller = replace(settings, batch_size=size, accumulate=slots)
-        planner = smaller.planner(lengths)
-        plan = planner(0)
-        # `use_plan` makes fewer batches of an update than it is told of, if they hold as much.
-        is_fixed = size == 1 or not settings.by_trainer
-        if is_fixed or not are_unlike(plan.stats(lengths).dispersion, cut.dispersion):
-            return smaller, planner, plan
-        size = max(1, size // 2)
+    slots = max(cut.accumulate, round(rows / size))
+    smaller = replace(settings, batch_size=size, accumulate=slots)
+    planner = smaller.planner(lengths)
+    return smaller, planner, planner(0)
 
 
 def _loaders(run: Run) -> list[Loader]:

@@ -24,6 +24,10 @@ UNLIKE = 2.0
 """Updates with a larger length mix are unlike one another in length."""
 
 
+MOST_LOOKED_AT = 1_000_000
+"""Samples of which updates are looked at before an epoch is planned."""
+
+
 @dataclass(frozen=True)
 class PlainBatches:
     """Random batches of a fixed number of samples, padded to the longest: those of today."""
@@ -186,6 +190,42 @@ def are_unlike(dispersion: float, smaller: float) -> bool:
         smaller: The same of updates that are cut into smaller batches.
     """
     return dispersion > max(UNLIKE, smaller)
+
+
+def keeping_batches(planner: Planner, accumulate: int) -> Planner:
+    """Return a planner whose updates keep their number of batches, if fewer would not mix lengths.
+
+    Args:
+        planner: It chose for `step_tokens` how many batches are accumulated.
+        accumulate: How many are accumulated today.
+
+    Returns:
+        The planner itself where its updates mix lengths as a shuffle does, or it accumulates as
+        many, or its batches are packed, of several columns, or too many to look at.
+
+    Example:
+        >>> import numpy as np
+        >>> lengths = np.random.default_rng(0).lognormal(3, 1, 2_000).clip(1, 400).astype(int)
+        >>> planner = Planner(lengths, batch_size=4, step_tokens=1_000)
+        >>> planner.accumulate, keeping_batches(planner, 8).accumulate
+        (1, 8)
+    """
+    batching, lengths = planner.batching, planner.lengths
+    if not isinstance(batching, TokenBudget) or lengths.ndim == 2:
+        return planner
+    if accumulate <= planner.accumulate or planner.num_samples > MOST_LOOKED_AT:
+        return planner
+    if planner(0).stats(lengths).dispersion <= 1:
+        return planner
+    made = Planner(
+        lengths,
+        batching=narrower(batching, lengths, planner.accumulate / accumulate),
+        order=planner.order,
+        seed=planner.seed,
+        world_size=planner.world_size,
+        step_tokens=planner.step_tokens,
+    )
+    return made.resized(planner.world_size, accumulate)
 
 
 def narrower(batching: TokenBudget, lengths: LengthArray, share: float) -> TokenBudget:

@@ -13,7 +13,12 @@ from batchwright.errors import PlanError
 from batchwright.integrations.transformers.reading import lengths_of
 from batchwright.order import Sequential
 from batchwright.planner import Planner
-from batchwright.stats.baseline import are_unlike, narrower, smaller_batches
+from batchwright.stats.baseline import (
+    MOST_LOOKED_AT,
+    are_unlike,
+    keeping_batches,
+    smaller_batches,
+)
 
 _CHOICES = frozenset(
     {
@@ -24,8 +29,6 @@ _CHOICES = frozenset(
     }
 )
 """Methods by which trainers choose their batches."""
-
-_MOST_LOOKED_AT = 1_000_000  # samples whose updates are looked at
 
 _KNOWN = ("transformers.", "sentence_transformers.")
 """Where these methods choose as the settings say."""
@@ -104,24 +107,12 @@ def made_planner(
         update = {"step_tokens": budgets.tokens_of(batches)}
     options = {"batching": batching, "order": order, "seed": seed}
     planner = Planner(lengths, world_size=args.world_size, **options, **update)
-    slots = args.gradient_accumulation_steps
-    if not is_given and slots > planner.accumulate and not _is_mixed(planner):
-        # As many batches an update as the trainer has: fewer hold samples of similar length.
-        options["batching"] = narrower(batching, planner.lengths, planner.accumulate / slots)
-        planner = Planner(lengths, world_size=args.world_size, **options, **update)
-        planner = planner.resized(args.world_size, slots)
+    if not is_given:
+        planner = keeping_batches(planner, args.gradient_accumulation_steps)
     if not compares:
         samples = rows * args.gradient_accumulation_steps * args.world_size
         warn_of_unlike_updates(planner, samples)
     return planner
-
-
-def _is_mixed(planner: Planner) -> bool:
-    """Say whether updates mix lengths as a shuffle does; if that is not looked at, they do."""
-    is_padded = isinstance(planner.batching, TokenBudget) and planner.lengths.ndim == 1
-    if not is_padded or planner.num_samples > _MOST_LOOKED_AT:
-        return True
-    return planner(0).stats(planner.lengths).dispersion <= 1
 
 
 def warn_of_unlike_updates(planner: Planner, rows: int) -> None:
@@ -131,7 +122,7 @@ def warn_of_unlike_updates(planner: Planner, rows: int) -> None:
         planner: Made for batches of the present size.
         rows: Samples of a present update.
     """
-    if planner.num_samples > _MOST_LOOKED_AT:
+    if planner.num_samples > MOST_LOOKED_AT:
         return
     plan, lengths = planner(0), planner.lengths
     stats = plan.stats(lengths)
