@@ -35,9 +35,11 @@ def padding(run: Run) -> Iterator[Finding]:
         f"{percent(gain.padding)} of the tokens in {plural(len(batches), 'batch')} are padding: "
         f"{number(empty)} of {number(padded)}.",
         _cost(gain),
-        cure.text,
+        cure.text
+        if level == "warning"
+        else "Nothing has to change here. Watch it again on a larger model.",
         share=gain.saved_time,
-        code=cure.code,
+        code=cure.code if level == "warning" else (),
     )
 
 
@@ -53,13 +55,13 @@ def _cost(gain: Gain) -> str:
     )
     speeds = f"{number(gain.speed or 0)} × the real tokens a second ({before} → {after})"
     if gain.saved_time < WORTH:
-        return f"{said}, but that would be no faster to speak of: {speeds}. {gain.rests_on}"
+        return f"{said}, but that is not faster here: {speeds}. {gain.rests_on}"
     return f"{said}, at {speeds}. {gain.rests_on}"
 
 
 def padding_in_loss(run: Run) -> Iterator[Finding]:
     """Find losses that count padding: they have more targets than the batches have real tokens."""
-    seen = [update for each in run.ranks for update in each.updates if _is_told(update)]
+    seen = [update for each in run.ranks for update in each.updates if _is_known(update)]
     batches = [batch for update in seen for batch in update.batches]
     targets = sum(each.counted or 0 for update in seen for each in update.backwards)
     tokens = sum(each.tokens for each in batches)
@@ -80,7 +82,7 @@ def padding_in_loss(run: Run) -> Iterator[Finding]:
     )
 
 
-def _is_told(update: Update) -> bool:
+def _is_known(update: Update) -> bool:
     """Say whether it is known how many targets the loss of each batch has, and what is padding."""
     batches, backwards = update.batches, update.backwards
     return (
