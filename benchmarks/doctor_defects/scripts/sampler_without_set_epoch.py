@@ -1,4 +1,4 @@
-"""`DistributedSampler` is never told the epoch, and shuffles each one alike.
+"""`DistributedSampler.set_epoch` is never called, so every epoch has the same order.
 
 torchrun --nproc-per-node 2 sampler_without_set_epoch.py
 """

@@ -1,4 +1,4 @@
-"""A shuffled stream of `datasets` is never told the epoch, and comes in one order."""
+"""`set_epoch` of a shuffled stream is never called, so every epoch has the same order."""
 
 import sys
 

@@ -202,7 +202,7 @@ def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:
 
 @contextmanager
 def _ends_with_us() -> Iterator[None]:
-    """End a watched command as Ctrl-C does, where this process is told to end, or its terminal is.
+    """End a watched command as Ctrl-C does, on SIGTERM and when the terminal is closed.
 
     It has a process group of its own: it would go on.
     """

@@ -59,7 +59,7 @@ def resumed(
         first: The run that training began with. None: `before`.
 
     Yields:
-        What is found; nothing where it cannot be told.
+        What is found; nothing where the record is not enough.
 
     Example:
         >>> list(resumed(Run(ranks=()), Run(ranks=())))
@@ -211,7 +211,7 @@ class _Continuation:
     # -- what is wrong with the order
 
     def _kept_order(self) -> float | None:
-        """Return the share of the samples to come that do come first; None if it does not tell."""
+        """Return the share of the samples to come that do come first; None if that is not known."""
         due, came = self.checkpoint.following, self.rest.samples
         room = 0
         if self.before.world_size != self.after.world_size:  # batches are cut anew

@@ -15,7 +15,7 @@ _PLAIN_BATCHES = {"", "BatchSampler", "BatchSamplerShard", "NoneType"}
 """Batch samplers that cut what a sampler yields, and leave out nothing but a last batch."""
 
 _FREE = {"RandomSampler", "SeedableRandomSampler"}
-"""Samplers that may be told to draw fewer samples than there are."""
+"""Samplers with a `num_samples` argument, which may draw fewer samples than there are."""
 
 _WHOLE = {
     *("SequentialSampler", "DistributedSampler", "StatefulDistributedSampler"),
@@ -37,7 +37,7 @@ _INDICES = 2**32
 """More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
 
 _LOOKED_AT = 4_096
-"""Samples that an order is told by, at most."""
+"""Samples by which orders are compared, at most."""
 
 
 @dataclass(frozen=True, eq=False)

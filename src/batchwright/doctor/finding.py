@@ -33,4 +33,4 @@ class Check(Protocol):
     """Looks for one kind of fault, or for a few that are seen in the same figures."""
 
     def __call__(self, run: Run) -> Iterator[Finding]:
-        """Yield what is found; nothing where it cannot be told."""
+        """Yield what is found; nothing where the record is not enough."""

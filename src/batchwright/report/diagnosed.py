@@ -76,7 +76,7 @@ class Diagnosed:
 
     @cached_property
     def gain(self) -> Gain | None:
-        """What planned batches would change. None: nothing that can be told."""
+        """What planned batches would change. None: unknown."""
         return gain_of(self.diagnosis.run)
 
     def as_json(self) -> dict[str, object]:

@@ -227,7 +227,7 @@ def lengths_of_updates(run: Run) -> Iterator[Finding]:
     means = max((means for _, _, means in known), key=np.size)
     low, high = np.exp(np.quantile(means, [0.05, 0.95]))
     cure = (
-        "Plan the batches: those of one length are dealt into updates of all lengths. With "
+        "Plan the batches: each holds samples of similar length, and each update all lengths. With "
         f"{SLOTS} smaller batches an update there is hardly any padding, and as even a mix as a "
         "shuffle's."
     )

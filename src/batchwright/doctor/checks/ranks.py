@@ -300,7 +300,7 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
             share,
             figure,
             cure=(
-                "Plan the batches for all ranks together: those of an update are dealt so that "
+                "Plan the batches for all ranks together: those of an update are assigned so that "
                 "ranks have as much work each. Several batches an update even it out further."
             ),
             code=_balancing(run),

@@ -225,7 +225,7 @@ def repeated_samples(run: Run) -> Iterator[Finding]:
     get is looked at elsewhere.
 
     Source: the documentation of torch's `IterableDataset`: each worker has a copy of a stream, and
-    returns all of it unless it is told its part.
+    returns all of it unless it is sharded.
     """
     epochs = epochs_of(run)
     if not epochs or draws(epochs[0].loader):
