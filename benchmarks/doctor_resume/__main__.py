@@ -21,8 +21,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from batchwright.doctor.checkpoints import resumed_from
-from batchwright.doctor.resume import check_resume
+from batchwright.doctor.resuming import check_resume
+from batchwright.doctor.resuming.checkpoints import resumed_from
 from benchmarks import machine
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchwright.doctor.checkpoints import checkpoints_of
-from batchwright.doctor.continuation import resumed
 from batchwright.doctor.records import Backward, Pass, Run
-from batchwright.doctor.resume import _obstacle, check_resume
+from batchwright.doctor.resuming.check import _obstacle, check_resume
+from batchwright.doctor.resuming.checkpoints import checkpoints_of
+from batchwright.doctor.resuming.continuation import resumed
 from batchwright.errors import TaskError
 from benchmarks.doctor_resume.__main__ import SCRIPTS, torchrun
 from tests.doctor.runs import run_of, with_ranks, with_updates

@@ -120,7 +120,7 @@ def doctor(
     found: Sequence[Finding] = ()
     with _ends_with_us():
         if words:
-            from batchwright.doctor.resume import SECONDS, check_resume
+            from batchwright.doctor.resuming import SECONDS, check_resume
 
             runs, found = check_resume(
                 command,

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from batchwright._format import duration, number, plural
 from batchwright._random import generator
-from batchwright.doctor.checkpoints import NOTHING, resumed_from, samples_of
-from batchwright.doctor.continuation import resumed
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.launching import OnProgress, watch
 from batchwright.doctor.records import Run
+from batchwright.doctor.resuming.checkpoints import NOTHING, resumed_from, samples_of
+from batchwright.doctor.resuming.continuation import resumed
 from batchwright.errors import TaskError
 from batchwright.typing import IntArray
 

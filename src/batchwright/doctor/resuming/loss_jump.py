@@ -9,7 +9,7 @@ import numpy as np
 from batchwright._format import number, plural
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.records import Backward, Run, Update
-from batchwright.doctor.resume_cures import COMPLETE_STATE
+from batchwright.doctor.resuming.cures import COMPLETE_STATE
 from batchwright.typing import FloatArray
 
 _BEFORE, _AFTER = 8, 4

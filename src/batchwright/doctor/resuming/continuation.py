@@ -10,7 +10,9 @@ from itertools import combinations
 import numpy as np
 
 from batchwright._format import number, percent, plural
-from batchwright.doctor.checkpoints import (
+from batchwright.doctor.finding import Finding
+from batchwright.doctor.records import Loader, Run
+from batchwright.doctor.resuming.checkpoints import (
     FEW,
     NOTHING,
     Checkpoint,
@@ -22,10 +24,8 @@ from batchwright.doctor.checkpoints import (
     room_of,
     samples_of,
 )
-from batchwright.doctor.finding import Finding
-from batchwright.doctor.loss_jump import find_loss_jump
-from batchwright.doctor.records import Loader, Run
-from batchwright.doctor.resume_cures import EPOCH, cure_of
+from batchwright.doctor.resuming.cures import EPOCH, cure_of
+from batchwright.doctor.resuming.loss_jump import find_loss_jump
 from batchwright.typing import IntArray
 
 _PERMUTING = frozenset(
