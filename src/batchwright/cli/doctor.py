@@ -33,7 +33,7 @@ _SECONDS = 120.0
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @options.count("--updates", help="Stop after N updates (optimizer steps).")
-@options.count("--epochs", help="Stop after N ways through the training loader.")
+@options.count("--epochs", help="Stop after N epochs: passes over the training loader.")
 @click.option(
     "--seconds",
     type=options.finite,

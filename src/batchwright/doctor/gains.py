@@ -57,7 +57,7 @@ class Gain:
 
     @property
     def speed(self) -> float | None:
-        """How many times as many real tokens a second; None: unknown."""
+        """Real tokens per second, relative to now; None: unknown."""
         if not self.tokens_per_second or self.planned_tokens_per_second is None:
             return None
         return self.planned_tokens_per_second / self.tokens_per_second
@@ -192,7 +192,7 @@ def gain_of(run: Run) -> Gain | None:
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a price has no use for a warning
+            warnings.simplefilter("ignore")  # only figures are wanted
             chosen, planner, plan = _planned(lengths, settings)
     except BatchwrightError:
         return None

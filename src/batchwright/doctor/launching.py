@@ -55,7 +55,7 @@ def watch(
         folder: Where to keep what its processes wrote: a new folder, or an empty one. None: it is
             not kept.
         updates: End it after so many updates.
-        epochs: End it after so many ways through the training loader.
+        epochs: End it after so many epochs: passes over the training loader.
         seconds: End it after so many seconds.
         kill: Have it killed, as by ``kill -9``, at the end of this update, from 1.
         kill_after_save: The same, so many updates after its first checkpoint.

@@ -98,8 +98,8 @@ def _unseen(run: Run, *, has_failed: bool) -> Iterator[str]:
         yield f"Nothing was updated within {duration(run.seconds)}: give it more time."
     elif run.stopped == "run" and not has_failed:
         yield (
-            "No optimizer of torch was seen to make an update. Watched is every Python process "
-            "that inherits the environment of this command."
+            "No optimizer step of torch or Keras was seen. Python processes are watched if they "
+            "inherit the environment of this command."
         )
 
 

@@ -16,7 +16,7 @@ GRACE = 10.0
 """Seconds that processes have to end once they are asked to."""
 
 _PATIENCE = 30.0
-"""Seconds without an update after which ranks wait in vain for one that is over."""
+"""Seconds without an update after which ranks that wait for one that is over will not go on."""
 
 _SCAN = 5.0  # seconds between two looks at which ranks there are
 _LOOK = 0.1
@@ -51,7 +51,7 @@ class Ranks:
     """Tells whether ranks wait for one that is over, as they do in a collective.
 
     A rank that has nothing left to do, because its share of the data is smaller, leaves the others
-    waiting for minutes, or for ever.
+    waiting for minutes, or without end.
     """
 
     def __init__(self, folder: Path) -> None:

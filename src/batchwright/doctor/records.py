@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One way through a loader, from its `iter` to its end: an epoch, or the seen part of one."""
+    """One pass over a loader: an epoch, or the part of one that was seen."""
 
     batches: tuple[Batch, ...]
     is_complete: bool  # whether the loader came to its end
@@ -59,7 +59,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """A loader, and the ways through it."""
+    """A loader, and the passes over it."""
 
     passes: tuple[Pass, ...]
     trains: bool = True  # whether gradients were computed on its batches

@@ -53,7 +53,7 @@ def _cost(gain: Gain) -> str:
     before, after = (
         number(round(each)) for each in (gain.tokens_per_second, gain.planned_tokens_per_second)
     )
-    speeds = f"{number(gain.speed or 0)} × the real tokens a second ({before} → {after})"
+    speeds = f"{number(gain.speed or 0)} × the real tokens per second ({before} → {after})"
     if gain.saved_time < WORTH:
         return f"{said}, but that is not faster here: {speeds}. {gain.rests_on}"
     return f"{said}, at {speeds}. {gain.rests_on}"
