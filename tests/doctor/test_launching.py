@@ -240,12 +240,12 @@ def test_two_ranks_of_torchrun_are_seen(capfd):
         (["python", "-Werror", "-S", "train.py"], "leave out -S"),
         (["docker", "run", "image", "python", "t.py"], "docker starts programs"),
         (["/usr/bin/ssh", "host", "python", "t.py"], "ssh starts programs"),
-        (["python", "train.py", "-I"], "No optimizer of torch"),
-        (["python", "-c", "1", "-I"], "No optimizer of torch"),
-        (["python", "-m", "train", "-E"], "No optimizer of torch"),
-        (["python", "-WE", "train.py"], "No optimizer of torch"),
-        (["bash", "train.sh"], "No optimizer of torch"),
-        ([], "No optimizer of torch"),
+        (["python", "train.py", "-I"], "No optimizer step of torch"),
+        (["python", "-c", "1", "-I"], "No optimizer step of torch"),
+        (["python", "-m", "train", "-E"], "No optimizer step of torch"),
+        (["python", "-WE", "train.py"], "No optimizer step of torch"),
+        (["bash", "train.sh"], "No optimizer step of torch"),
+        ([], "No optimizer step of torch"),
     ],
 )
 def test_why_nothing_was_seen(command, said):

@@ -37,7 +37,7 @@ _INDICES = 2**32
 """More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
 
 _LOOKED_AT = 4_096
-"""Samples by which orders are compared, at most."""
+"""The most samples by which orders are compared."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from batchwright.stats.baseline import SLOTS, UNLIKE
 from batchwright.typing import FloatArray, IntArray
 
 FEWEST = 8
-"""Updates that say how unlike updates are, at least."""
+"""The fewest updates of which it is judged how unlike they are."""
 
 BEYOND_CHANCE = 5.0
 """Standard deviations of what chance makes of a few updates, or samples."""
@@ -29,7 +29,7 @@ SORTED = 0.02
 """Of a sequence that is sorted, at most this share of changes goes the other way."""
 
 PURE = 0.25
-"""How much updates tell of classes, from which on that is much; 0: a shuffle, 1: one class each."""
+"""Association of updates and classes that is a finding; 0: a shuffle, 1: one class each."""
 
 MAINLY = 0.3
 """The share of the first of its classes in an update that may be called one of that class."""
@@ -292,7 +292,7 @@ def _lengths(ranks: Sequence[Update]) -> IntArray | None:
 
 
 def _trend(means: FloatArray) -> float:
-    """Return how well the number of an update tells the rank of its mean length."""
+    """Return the rank correlation of the mean length of updates with their number."""
     ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
     return float(np.corrcoef(ranks, np.arange(means.size))[0, 1])
 
@@ -351,7 +351,7 @@ def _labels(ranks: Sequence[Update]) -> IntArray | None:
 
 
 def _association(counts: IntArray) -> float:
-    """Return Cramér's V², corrected for chance: how much of its class an update tells."""
+    """Return Cramér's V², corrected for chance: the association of updates and classes."""
     total = counts.sum()
     expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / total
     rows, columns = counts.shape

@@ -34,7 +34,7 @@ MOSTLY = 0.8
 """The share of the updates in which one rank is the last that is no coincidence."""
 
 FEWEST = 8
-"""Updates that say who waits for whom, at least."""
+"""The fewest updates from which it is judged who waits for whom."""
 
 
 def samples_of_ranks(run: Run) -> Iterator[Finding]:
