@@ -97,18 +97,15 @@ class Seen:
         return self._held.setdefault(self.number_of(loader), deque())
 
     def trains(self) -> None:
-        """Record that gradients are computed on the batch that was handed out last."""
-        if self.last is not None and self.last not in self.training:
+        """Note that gradients are computed on the batch that was handed out last."""
+        if self.last is not None:
             self.training.add(self.last)
-            self._recorder.add("trains", self.last)
 
 
-_seen: dict[int, Seen] = {}
-
-
+@functools.cache
 def seen_by(recorder: Recorder) -> Seen:
     """Return the loaders of a process."""
-    return _seen.setdefault(id(recorder), Seen(recorder))
+    return Seen(recorder)
 
 
 def watch_torch(module: Any, recorder: Recorder) -> None:

@@ -179,14 +179,10 @@ class Updates:
         }
 
 
-_updates: dict[int, Updates] = {}
-
-
+@functools.cache
 def updates_of(recorder: Recorder) -> Updates:
     """Return the updates of a process."""
-    if id(recorder) not in _updates:
-        _updates[id(recorder)] = Updates(recorder)
-    return _updates[id(recorder)]
+    return Updates(recorder)
 
 
 def watch_backward(module: Any, recorder: Recorder) -> None:
