@@ -8,21 +8,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--workers", type=int, default=0)
-parser.add_argument("--epochs", type=int, default=2)
-parser.add_argument("--accumulate", type=int, default=1)
-parser.add_argument("--dropout", type=float, default=0.1)
-parser.add_argument("--distributed", action="store_true")
-args = parser.parse_args()
-
-torch.manual_seed(0)
-torch.set_num_threads(1)
-rank, world_size = 0, 1
-if args.distributed:
-    torch.distributed.init_process_group("gloo")
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-
 
 class Texts(Dataset):
     """203 samples of 3 to 40 tokens, none of them 0."""
@@ -46,50 +31,70 @@ def collate(samples):
 
 
 class Model(nn.Module):
-    def __init__(self):
+    def __init__(self, dropout):
         super().__init__()
         self.embed = nn.Embedding(50, 16, padding_idx=0)
-        self.drop = nn.Dropout(args.dropout)
+        self.drop = nn.Dropout(dropout)
         self.out = nn.Linear(16, 50)
 
     def forward(self, tokens):
         return self.out(self.drop(self.embed(tokens)))
 
 
-data = Texts()
-sampler = None
-if args.distributed:
-    sampler = torch.utils.data.distributed.DistributedSampler(data, seed=0)
-loader = DataLoader(
-    data,
-    batch_size=8,
-    shuffle=sampler is None,
-    sampler=sampler,
-    collate_fn=collate,
-    num_workers=args.workers,
-    persistent_workers=args.workers > 0,
-)
-model = Model()
-trained = nn.parallel.DistributedDataParallel(model) if args.distributed else model
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-for epoch in range(args.epochs):
-    if sampler is not None:
-        sampler.set_epoch(epoch)
-    for place, (tokens, _) in enumerate(loader):
-        scores = trained(tokens[:, :-1]).flatten(0, 1)
-        loss = cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=0)
-        (loss / args.accumulate).backward()
-        if (place + 1) % args.accumulate == 0:
-            optimizer.step()
-            optimizer.zero_grad()
-    with torch.no_grad():
-        for tokens, _ in DataLoader(data, batch_size=64, collate_fn=collate):
-            model(tokens)
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--distributed", action="store_true")
+    args = parser.parse_args()
 
-if rank == 0:
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().numpy().tobytes())
-    print(digest.hexdigest(), torch.rand(()).item())  # noqa: T201 -- it is a script
-if args.distributed:
-    torch.distributed.destroy_process_group()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    rank = 0
+    if args.distributed:
+        torch.distributed.init_process_group("gloo")
+        rank = torch.distributed.get_rank()
+
+    data = Texts()
+    sampler = None
+    if args.distributed:
+        sampler = torch.utils.data.distributed.DistributedSampler(data, seed=0)
+    loader = DataLoader(
+        data,
+        batch_size=8,
+        shuffle=sampler is None,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=args.workers,
+        persistent_workers=args.workers > 0,
+    )
+    model = Model(args.dropout)
+    trained = nn.parallel.DistributedDataParallel(model) if args.distributed else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for epoch in range(args.epochs):
+        if sampler is not None:
+            sampler.set_epoch(epoch)
+        for place, (tokens, _) in enumerate(loader):
+            scores = trained(tokens[:, :-1]).flatten(0, 1)
+            loss = cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=0)
+            (loss / args.accumulate).backward()
+            if (place + 1) % args.accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        with torch.no_grad():
+            for tokens, _ in DataLoader(data, batch_size=64, collate_fn=collate):
+                model(tokens)
+
+    if rank == 0:
+        digest = hashlib.sha256()
+        for parameter in model.parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        print(digest.hexdigest(), torch.rand(()).item())  # noqa: T201 -- it is a script
+    if args.distributed:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

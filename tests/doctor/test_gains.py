@@ -15,7 +15,7 @@ from batchwright.stats.baseline import UNLIKE, keeping_batches
 from tests.doctor.runs import batch_of, lasting, run_of, shared, shuffles, with_ranks, with_updates
 from tests.doctor.watched import run_script
 
-SCRIPT = Path(__file__).with_name("scripts_plain.py")
+SCRIPT = Path(__file__).with_name("plain_script.py")
 
 rng = np.random.default_rng(0)
 LENGTHS = rng.lognormal(3.5, 0.8, 1_600).clip(2, 400).astype(int)

@@ -19,7 +19,7 @@ from batchwright.errors import SourceError, SourceNotFoundError
 from tests.doctor.runs import run_of, shuffles
 from tests.patience import PATIENCE
 
-SCRIPT = Path(__file__).with_name("scripts_plain.py")
+SCRIPT = Path(__file__).with_name("plain_script.py")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows others' variables")
 
 PRINTS = "import sys; print('said'); print('complained', file=sys.stderr); sys.exit(3)"

@@ -38,7 +38,7 @@ def test_the_speed_is_said_where_times_tell_it() -> None:
         ),
     )
     (found,) = padding(timed)
-    assert "× the real tokens a second" in found.cost
+    assert "× the real tokens per second" in found.cost
     assert "Predicted from the times of" in found.cost
     assert found.level == "warning"
 

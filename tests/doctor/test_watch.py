@@ -7,7 +7,7 @@ import pytest
 
 from tests.doctor.watched import run_alone, run_script, watched
 
-SCRIPT = Path(__file__).with_name("scripts_plain.py")
+SCRIPT = Path(__file__).with_name("plain_script.py")
 
 pytestmark = pytest.mark.slow
 

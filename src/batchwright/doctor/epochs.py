@@ -33,9 +33,6 @@ _DRAWING = (
 CERTAIN = 9.0
 """Decimal digits: of as many orders that are possible, two are not the same by chance."""
 
-_INDICES = 2**32
-"""More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
-
 _LOOKED_AT = 4_096
 """The most samples by which orders are compared."""
 
@@ -63,11 +60,7 @@ class Epoch:
     @property
     def is_by_index(self) -> bool:
         """Whether its samples are known by an index, though the number of all may be unknown."""
-        if not self.loader.has_indices or not self.samples.size:
-            return False
-        # What a sampler yields need not be an index; then contents were hashed to 62 bits.
-        size = self.loader.num_samples or _INDICES
-        return int(self.samples.min()) >= 0 and int(self.samples.max()) < size
+        return self.loader.has_indices and self.samples.size > 0
 
     @property
     def has_indices(self) -> bool:

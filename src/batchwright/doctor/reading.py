@@ -13,6 +13,9 @@ import numpy as np
 from batchwright.doctor.records import Backward, Batch, Loader, Pass, Products, Rank, Run, Update
 from batchwright.typing import IntArray
 
+_INDICES = 2**32
+"""More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
+
 Event = list[Any]
 
 
@@ -93,6 +96,7 @@ class _Pass:
     batches: list[Batch] = field(default_factory=list)
     is_complete: bool = False
     is_trained: bool = False
+    is_hashed: bool = False  # whether samples are known by their content
 
 
 @dataclass
@@ -163,7 +167,9 @@ class _Story:
         contents: dict[str, Any] | None,
     ) -> None:
         batch = _batch(time, wait, samples if samples is not None else hashes, contents or {})
-        self._passes.setdefault((number, turn), _Pass()).batches.append(batch)
+        found = self._passes.setdefault((number, turn), _Pass())
+        found.batches.append(batch)
+        found.is_hashed = found.is_hashed or samples is None
         self._last, self._time = (number, turn), time
         self._window.batches.append(batch)
 
@@ -316,7 +322,11 @@ def _loader(facts: dict[str, Any], passes: Sequence[_Pass], *, trains: bool) -> 
     made = tuple(
         Pass(tuple(each.batches), each.is_complete or len(each.batches) == whole) for each in passes
     )
-    return Loader(passes=made, trains=trains, **facts)
+    # What a sampler yields need not be indices: names are hashed to 62 bits.
+    most = facts.get("num_samples") or _INDICES
+    largest = max((each.samples.max(initial=-1) for each in made), default=-1)
+    has_indices = largest < most and not any(each.is_hashed for each in passes)
+    return Loader(passes=made, trains=trains, has_indices=has_indices, **facts)
 
 
 def _batch(time: float, wait: float, samples: list[int] | None, contents: dict[str, Any]) -> Batch:

@@ -20,10 +20,6 @@ FEW = 8
 """Samples that are too few to compare an order by."""
 
 
-_INDICES = 2**32
-"""More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
-
-
 @dataclass(frozen=True, eq=False)
 class Epoch:
     """What all ranks together took in one pass, as far as it was seen."""
@@ -221,10 +217,7 @@ def samples_of(run: Run) -> int | None:
 def is_by_index(run: Run) -> bool:
     """Return whether samples are known by their index, not by a hash of their content."""
     loader = run.first.trained if run.first is not None else None
-    if loader is None or not loader.has_indices:
-        return False
-    largest = max((each.samples.max(initial=-1) for each in loader.passes), default=-1)
-    return bool(largest < (loader.num_samples or _INDICES))
+    return loader is not None and loader.has_indices
 
 
 def room_of(run: Run) -> int:
