@@ -99,3 +99,22 @@ def test_the_customization_of_the_user_runs_too(tmp_path, monkeypatch):
         ["-c", "import sys; print([p for p in sys.path if 'doctor' in p])"], tmp_path / "events"
     )
     assert printed == "as every day\n[]\n"
+
+
+def test_a_warning_names_the_line_of_the_script(tmp_path):
+    script = tmp_path / "early.py"
+    script.write_text(
+        "import torch\n"
+        "parameter = torch.nn.Parameter(torch.ones(1))\n"
+        "optimizer = torch.optim.SGD([parameter], 0.1)\n"
+        "schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)\n"
+        "schedule.step()\n"
+        "parameter.sum().backward()\n"
+        "optimizer.step()\n"
+        "schedule.step()\n"
+        "parameter.sum().backward()\n"
+        "optimizer.step()\n"
+    )
+    run, printed = run_script(script, tmp_path / "events")
+    assert "early.py:5: UserWarning" in printed
+    assert [each.schedules for each in run.ranks[0].updates] == [1, 0]

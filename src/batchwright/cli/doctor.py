@@ -42,7 +42,9 @@ _SECONDS = 120.0
     show_default="120; with --updates or --epochs no limit; with --resume 600 a run",
 )
 @click.option(
-    "--strict", is_flag=True, help="Exit code 1 if an error is found, or nothing could be checked."
+    "--strict",
+    is_flag=True,
+    help="Exit code 1 if an error is found, the command fails, or nothing could be checked.",
 )
 @click.option(
     "--lengths",
@@ -145,10 +147,11 @@ def doctor(
     # What a resumed run sees of its first epoch is only the rest of it: it is no run to check.
     diagnosis = diagnose(runs[0], found)
     name = None if lengths is None else click.format_filename(lengths)
+    page = None if html is None else click.format_filename(html)
     kept = list(_kept(runs[0], lengths, keep))
     if not as_json:
         click.echo()  # between what the command has printed and the report
-    report = diagnosed_report(Diagnosed(diagnosis, runs if words else (), kept, name))
+    report = diagnosed_report(Diagnosed(diagnosis, runs if words else (), kept, name, page))
     deliver(report, as_json=as_json, html=html)
     if strict and _fails(diagnosis, runs[-1]):
         raise click.exceptions.Exit(FOUND)

@@ -78,8 +78,8 @@ class Gain:
         if self.speed is None:
             return ""
         return (
-            f"Predicted from the times of {plural(self.num_updates, 'update')}, which the shapes "
-            f"of their batches explain to about {percent(self.spread)}."
+            f"Predicted from the times of {plural(self.num_updates, 'update')}, with a typical "
+            f"error of {percent(self.spread)}."
         )
 
 

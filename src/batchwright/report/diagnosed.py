@@ -56,6 +56,7 @@ class Diagnosed:
     resumed: Sequence[Run] = ()  # the runs that were killed and resumed, if any; one was checked
     kept: Sequence[str] = ()  # sentences: what was written, and where
     lengths: str | None = None  # the file of lengths, if it was written
+    page: str | None = None  # the file of the page, if it is written
 
     @cached_property
     def notes(self) -> Sequence[str]:
@@ -148,7 +149,10 @@ def _head(found: Diagnosed) -> Head:
         verdict = "cannot tell"
     elif verdict == "info":
         verdict = "use"
-    more = [*found.kept, "Evidence and code to copy: --html FILE. All figures: --json."]
+    page = "Evidence and code to copy: --html FILE."
+    if found.page is not None:
+        page = f"Evidence and code to copy are in {found.page}."
+    more = [*found.kept, f"{page} All figures: --json."]
     return Head(
         diagnosis.verdict,
         verdict=verdict,

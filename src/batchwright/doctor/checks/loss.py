@@ -58,8 +58,9 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
         name="mean of means",
         level="error" if is_wrong else "warning",
         figure=(
-            f"In an update of {held}, a target in one counts {number(ratio)} times as much as a "
-            f"target in another (median of {plural(len(comparable), 'update')})."
+            f"In an update of {held}, the loss of each is averaged separately: a target in one "
+            f"counts {number(ratio)} times as much as a target in another (median of "
+            f"{plural(len(comparable), 'update')})."
         ),
         cost=cost,
         cure=cure,
@@ -91,8 +92,14 @@ def _weighted(run: Run) -> tuple[str, Sequence[str]]:
         return cure, ()
     cure = (
         "Sum the loss of a batch, and divide by the targets of the whole update, over all its "
-        "batches and ranks."
+        "batches and ranks. That takes the place of dividing by the number of batches."
     )
+    if run.world_size == 1:
+        return cure, (
+            "# targets: in all batches of the update, which are read before the first backward",
+            "loss = loss_sum(model, batch) / targets",
+            "loss.backward()",
+        )
     return cure, (
         "# targets: in all batches of the update, on all ranks; DDP averages over ranks",
         "loss = loss_sum(model, batch) * world_size / targets",
@@ -134,10 +141,9 @@ def _spread(values: FloatArray) -> float:
 
 
 def _counted(total: float, updates: Sequence[Weighed]) -> str:
-    held = plural(updates[0].accumulate, "batch")
     return (
-        f"All targets of an update of {held} together count {number(total)}, not 1 as in a mean "
-        f"(median of {plural(len(updates), 'update')})"
+        f"the weights of all targets of an update add up to {number(total)}, not 1 (median of "
+        f"{plural(len(updates), 'update')})"
     )
 
 
@@ -158,11 +164,14 @@ def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
     return Finding(
         name="accumulation not divided",
         level="error",
-        figure=f"{_counted(total, updates)}: the means of {accumulate} batches are added.",
+        figure=(
+            f"The losses of {accumulate} batches are added, and not divided by {accumulate}: "
+            f"{_counted(total, updates)}."
+        ),
         cost=(
-            f"The gradient is {accumulate} times too long. Adam hardly changes by that; SGD moves "
-            "as much further, and a limit to the gradient's norm, weight decay in the gradient and "
-            "eps no longer are what was set."
+            f"The gradient is {accumulate} times too large. Adam makes up for most of that; SGD "
+            "does not, and gradient clipping, L2 weight decay and eps act differently from how "
+            "they were set."
         ),
         cure=cure,
         share=1 - 1 / accumulate,
@@ -187,11 +196,14 @@ def _divided_twice(run: Run, total: float, updates: Sequence[Weighed]) -> Findin
     return Finding(
         name="accumulation divided twice",
         level=level,
-        figure=f"{_counted(total, updates)}: as if divided by {accumulate} twice.",
+        figure=(
+            f"The losses of {accumulate} batches are divided by {accumulate} twice: "
+            f"{_counted(total, updates)}."
+        ),
         cost=(
-            f"The gradient is {accumulate} times too short. Adam hardly changes by that; SGD moves "
-            "less by as much, and a limit to the gradient's norm, weight decay in the gradient and "
-            "eps no longer are what was set."
+            f"The gradient is {accumulate} times too small. Adam makes up for most of that; SGD "
+            "does not, and gradient clipping, L2 weight decay and eps act differently from how "
+            "they were set."
         ),
         cure=cure,
         share=1 - 1 / accumulate,

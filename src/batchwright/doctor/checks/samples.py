@@ -146,8 +146,8 @@ def _last_batch(epochs: Sequence[Epoch], missing: Sequence[IntArray]) -> Finding
         ),
         cost=cost,
         cure=(
-            "Keep it, and weigh its loss by its samples; or plan the batches: all samples are in "
-            "an epoch, in the same number of batches each time."
+            "Keep it, and weight its loss by its number of samples; or plan the batches: all "
+            "samples are in an epoch, in the same number of batches each time."
         ),
         share=share,
         code=_keeping(epochs[0]),
@@ -214,7 +214,7 @@ def _in_epochs(missing: Sequence[IntArray]) -> str:
         return ""
     if all(np.array_equal(each, missing[0]) for each in missing):
         return f", the same ones in each of {len(missing)} epochs"
-    return ", others in each epoch"
+    return ", different ones in each epoch"
 
 
 def repeated_samples(run: Run) -> Iterator[Finding]:

@@ -56,13 +56,13 @@ def watch_clipping(module: Any, recorder: Recorder) -> None:
 
 
 def watch_schedules(module: Any, recorder: Recorder) -> None:
-    """Hook schedules of the learning rate."""
+    """Note the schedules of the learning rate: a hook in their steps would be what they warn."""
     updates, kind = updates_of(recorder), module.LRScheduler
-    step = kind.step
+    make = kind.__init__
 
-    @functools.wraps(step)
-    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
-        updates.schedules += 1
-        return step(self, *arguments, **options)
+    @functools.wraps(make)
+    def made(self: Any, *arguments: Any, **options: Any) -> None:
+        updates.schedules.add(self)
+        make(self, *arguments, **options)
 
-    kind.step = watched
+    kind.__init__ = made

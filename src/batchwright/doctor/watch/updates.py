@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ class Updates:
         self._compiled = 0
         self._replay = Replay()
         self.num_applied = 0  # steps of the optimizer
-        self.schedules = 0
+        self.schedules: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._scheduled = 0  # steps of schedules up to the last update
         self.clips_scaled = False
         self.is_unscaled = False
         self.scaler: Any = None
@@ -142,6 +144,7 @@ class Updates:
         self._recorder.num_updates += 1
         groups = self._groups()
         rate = groups[0].get("lr") if groups else None
+        scheduled = sum(getattr(each, "last_epoch", 0) for each in list(self.schedules))
         self._recorder.add(
             "update",
             clock(),
@@ -149,11 +152,11 @@ class Updates:
             self._scale(),
             _number(rate),
             _peak(self._device()),
-            self.schedules,
+            scheduled - self._scheduled,
             self.clips_scaled,
         )
         self._accumulates = self._backwards > 1
-        self._backwards, self.schedules, self.clips_scaled = 0, 0, False
+        self._backwards, self.clips_scaled, self._scheduled = 0, False, scheduled
         if self._compiled != (compiled := _compiled()):
             self._compiled = compiled
             self._recorder.add("compiled", compiled)
