@@ -21,6 +21,7 @@ def facts() -> Facts:
     """Describe the machine and what runs on it: no host name, no user, no path."""
     return {
         "cpu": cpu_model(),
+        "bf16_units": has_bf16_units(),
         "cores": os.cpu_count(),
         "memory_gib": memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -47,6 +48,17 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def has_bf16_units() -> bool:
+    """Say whether matrices are multiplied in bf16 by the processor itself, and not emulated.
+
+    `ONEDNN_MAX_CPU_ISA=AVX512_CORE` has them emulated on any processor: so both can be measured.
+    """
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX2", "AVX512_CORE"}
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    return not limited and bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def memory_gib() -> float | None:

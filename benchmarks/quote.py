@@ -131,10 +131,15 @@ def _facts(name: str, results: Path) -> Facts | None:
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
     if name == "advice":
-        cpu = facts["machine"]["cpu"]  # what is fastest depends on it
+        here = _processor(facts)  # what is fastest depends on it
         truth = _comparisons(results, JOBS)
-        facts["truth"] = {k: v for k, v in truth.items() if v["machine"]["cpu"] == cpu}
+        facts["truth"] = {k: v for k, v in truth.items() if _processor(v) == here}
     return summarized_anew(facts) | {"name": name} if name.startswith("applications/") else facts
+
+
+def _processor(facts: Facts) -> tuple[str, bool]:
+    """Return what a result was measured on, and whether bf16 was not emulated there."""
+    return facts["machine"]["cpu"], facts["machine"].get("bf16_units", False)
 
 
 def _comparisons(results: Path, names: Sequence[str]) -> dict[str, Facts]:

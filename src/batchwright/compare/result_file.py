@@ -73,6 +73,7 @@ def circumstances() -> Result:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu or platform.processor() or platform.machine(),
+        "bf16_units": _bf16_units(lines),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -80,6 +81,13 @@ def circumstances() -> Result:
         "torch": torch.__version__,
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
+
+
+def _bf16_units(cpuinfo: list[str]) -> bool:
+    """Say whether the processor multiplies matrices in bf16 itself: they may be emulated."""
+    limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"AVX2", "AVX512_CORE"}
+    flags = set(" ".join(cpuinfo).split())
+    return not limited and bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def written(comparison: Comparison, task: Task, about: Result, settings: Settings) -> Result:
