@@ -1,0 +1,289 @@
+"""Files by path or by URI: `s3://bucket/a.parquet`, `gs://…`, `memory://…`, whatever fsspec opens.
+
+A path, and a `file://` of this machine, never reach fsspec, which need not be installed for them.
+Options of a file system, such as an endpoint or anonymous access, are those of fsspec's own
+configuration.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+from batchwright._files import write_bytes
+from batchwright._format import one_line
+from batchwright.errors import (
+    BatchwrightError,
+    MissingExtraError,
+    SourceError,
+    SourceNotFoundError,
+)
+
+Location: TypeAlias = "str | os.PathLike[str]"
+"""A path or a URI."""
+
+# Two letters at least: one is a drive of Windows. Before it, file systems that are chained to it,
+# as in `simplecache::s3://bucket/a.csv`.
+_SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_ETAGS = ("ETag", "etag")
+_TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
+
+
+def is_uri(source: Location) -> bool:
+    """Return whether a source is named by a URI, not by a path.
+
+    Example:
+        >>> is_uri("s3://bucket/a.parquet"), is_uri("data/a.parquet"), is_uri("C://a.parquet")
+        (True, False, False)
+    """
+    text = os.fspath(source)
+    return isinstance(text, str) and _SCHEME.match(text) is not None
+
+
+def local_path(location: Location) -> Path | None:
+    """Return the path of a file of this machine, given by its path or as `file://`, or None.
+
+    Example:
+        >>> local_path("file:///data/a.csv") == Path("/data/a.csv"), local_path("s3://bucket/a.csv")
+        (True, None)
+    """
+    if not is_uri(location):
+        return Path(location)
+    scheme, _, path = os.fspath(location).partition("://")
+    if scheme.lower() not in {"file", "local"}:
+        return None
+    return Path(path.removeprefix("/") if os.name == "nt" else path)  # /C:/a
+
+
+def joined(folder: Location, name: str) -> str | Path:
+    """Return where a file of a folder is.
+
+    Example:
+        >>> joined("s3://bucket/corpus/", "a.csv"), joined("zip://data::s3://bucket/a.zip", "a.csv")
+        ('s3://bucket/corpus/a.csv', 'zip://data/a.csv::s3://bucket/a.zip')
+    """
+    if not is_uri(folder):
+        return Path(folder, name)
+    before, root, path, after = _split(os.fspath(folder))
+    return f"{before}{root}{path}/{name}{after}" if path else f"{before}{root}{name}{after}"
+
+
+def matches(pattern: Location) -> list[str]:
+    """Return what a pattern such as `s3://bucket/corpus/*.parquet` stands for, sorted by name.
+
+    Example:
+        >>> matches("memory://nothing/*.csv")
+        []
+    """
+    if (path := local_path(pattern)) is not None:
+        found = glob.glob(str(path))  # noqa: PTH207 -- Path.glob takes no absolute pattern
+        return sorted(found, key=lambda name: Path(name).parts)
+    uri = os.fspath(pattern)
+    system, inner = _opened_system(uri)
+    with _explained(uri):
+        system.invalidate_cache()  # others may have written since it was listed
+        try:
+            listed = list(system.glob(inner))
+        except FileNotFoundError:
+            return []
+    return sorted(_as_uris(uri, inner, listed), key=lambda name: name.split("/"))
+
+
+@contextmanager
+def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[IO[bytes]]:
+    """Open a file for reading and seeking.
+
+    Example:
+        >>> written("memory://opened/a.txt", b"a file")
+        >>> with opened("memory://opened/a.txt") as file:
+        ...     file.seek(2), file.read()
+        (2, b'file')
+    """
+    path, uri = local_path(location), os.fspath(location)
+    if path is not None:
+        with _explained(uri):
+            file: IO[bytes] = path.open(mode)
+    else:
+        system, inner = _opened_system(uri)
+        with _explained(uri):
+            file = io.BufferedReader(_Remote(system.open(inner, mode), uri))
+    with file:
+        yield file
+
+
+def exists(location: Location) -> bool:
+    """Return whether there is such a file or folder.
+
+    Example:
+        >>> exists("memory://nothing/a.csv")
+        False
+    """
+    if (path := local_path(location)) is not None:
+        return path.exists()
+    try:
+        _facts(location)
+    except SourceNotFoundError:
+        return False
+    return True
+
+
+def stamp(location: Location) -> tuple[int, str]:
+    """Return the size in bytes, and what changes when the file does.
+
+    That is the ETag where the file system has one, else the time of the last modification in
+    nanoseconds, else nothing.
+    """
+    if (path := local_path(location)) is not None:
+        with _explained(os.fspath(location)):
+            found = path.stat()
+        return found.st_size, str(found.st_mtime_ns)
+    facts = _facts(location)
+    return int(facts.get("size") or 0), _etag(facts) or _time(facts)
+
+
+def written(location: Location, content: bytes) -> None:
+    """Write a file, whole or not at all; in a remote file system by one put."""
+    if (path := local_path(location)) is not None:
+        write_bytes(path, content, SourceError)
+        return
+    uri = os.fspath(location)
+    system, inner = _opened_system(uri)
+    with _explained(uri, "written"):
+        system.pipe_file(inner, content)
+
+
+class _Remote(io.RawIOBase):
+    """A file of fsspec, whose errors name it.
+
+    It remembers its own position: all that open a file of `memory://` share one.
+    """
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file, self._uri, self._position = file, uri, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with _explained(self._uri):
+            if whence == os.SEEK_CUR:
+                offset, whence = self._position + offset, os.SEEK_SET
+            self._position = int(self._file.seek(offset, whence))
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        with _explained(self._uri):
+            if self._file.tell() != self._position:
+                self._file.seek(self._position)
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _split(uri: str) -> tuple[str, str, str, str]:
+    """Split a URI into what is chained before it, its scheme, its path, and what comes after."""
+    found = _SCHEME.match(uri)
+    if found is None:
+        raise ValueError(f"{uri!r} is no URI")
+    path, mark, after = uri[found.end() :].partition("::")
+    return uri[: found.start(1)], uri[found.start(1) : found.end()], path.rstrip("/"), mark + after
+
+
+def _as_uris(uri: str, inner: str, listed: list[str]) -> list[str]:
+    """Write paths of a file system as URIs, with the scheme and the host that `uri` has.
+
+    What a URI and the path in it have in common at their ends is the path in both; paths that were
+    found beside it begin as it does.
+    """
+    before, root, path, after = _split(uri)
+    host, same = root + path, inner
+    while same and host[-1:] == same[-1:]:
+        host, same = host[:-1], same[:-1]
+    return [f"{before}{host}{name.removeprefix(same)}{after}" for name in listed]
+
+
+def _opened_system(uri: str) -> tuple[Any, str]:
+    """Return the file system of a URI, and the path in it."""
+    scheme = _split(uri)[1].removesuffix("://")
+    with _explained(uri):
+        from fsspec.core import url_to_fs
+        from fsspec.registry import get_filesystem_class
+
+        try:
+            get_filesystem_class(scheme)
+        except ValueError as error:
+            raise SourceError(
+                f"{uri} begins with an unknown scheme, {scheme!r}; expected a path, or one that "
+                "fsspec knows, such as s3, gs, az, hf or https."
+            ) from error
+        system, inner = url_to_fs(uri)
+        return system, str(inner)
+
+
+def _facts(location: Location) -> dict[str, Any]:
+    uri = os.fspath(location)
+    system, inner = _opened_system(uri)
+    with _explained(uri):
+        system.invalidate_cache(inner)  # others may have written since it was listed
+        return dict(system.info(inner))
+
+
+def _etag(facts: dict[str, Any]) -> str:
+    return next((str(facts[key]) for key in _ETAGS if facts.get(key)), "")
+
+
+def _time(facts: dict[str, Any]) -> str:
+    """Return a time of modification in nanoseconds, however a file system writes it."""
+    time = next((facts[key] for key in _TIMES if facts.get(key)), "")
+    if isinstance(time, datetime):
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return str(round(time * 1e6) * 1000) if isinstance(time, int | float) else str(time)
+
+
+@contextmanager
+def _explained(uri: str, done: Literal["read", "written"] = "read") -> Iterator[None]:
+    """Turn any error of a file system into one of ours, in one line."""
+    try:
+        yield
+    except BatchwrightError:
+        raise
+    except FileNotFoundError as error:
+        if done == "written":
+            raise SourceNotFoundError(f"There is no folder or bucket for {uri}.") from error
+        raise SourceNotFoundError(f"There is no file {uri}.") from error
+    except ImportError as error:
+        raise MissingExtraError(f"{uri}: {_how_to_install(uri, error)}") from error
+    except Exception as error:
+        reason = one_line(error, 300)
+        if isinstance(error, PermissionError):
+            reason = f"access was denied ({reason})"
+        raise SourceError(f"{uri} cannot be {done}: {reason}") from error
+
+
+def _how_to_install(uri: str, error: ImportError) -> str:
+    cause = error if error.name else error.__cause__
+    package = (cause.name if isinstance(cause, ImportError) else None) or "fsspec"
+    package = package.partition(".")[0]
+    if package == "fsspec":
+        return "reading URIs needs fsspec. Run: pip install 'batchwright[sources]'"
+    scheme = _split(uri)[1]
+    return f"reading {scheme} needs the package {package}. Run: pip install {package}"
