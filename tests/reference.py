@@ -401,3 +401,16 @@ def budgets(
     if batch_size is None:
         batch_size = max(1, max_tokens // usual)
     return max_tokens, max(1, round(sum(lengths) / math.ceil(size / batch_size))), batch_size
+
+
+def most_open(batches: Sequence[set[int]]) -> int:
+    """Count the shards that are open at a time, each from its first batch to its last."""
+    first = {shard: number for number, batch in reversed([*enumerate(batches)]) for shard in batch}
+    last = {shard: number for number, batch in enumerate(batches) for shard in batch}
+    return max(
+        (
+            sum(first[shard] <= number <= last[shard] for shard in first)
+            for number in range(len(batches))
+        ),
+        default=0,
+    )

@@ -37,6 +37,8 @@ FLOORS = [
             "rank_batches",
             "refitting",
             "resume",
+            "nodes",
+            "shard_index",
             "sharding",
             "sizing",
             "tracing",

@@ -13,7 +13,7 @@ from batchwright._random import BLOCK
 from batchwright.batching.cut import Cut
 from batchwright.batching.fixed_size import Even
 from batchwright.errors import PlanError
-from batchwright.placement import Placement
+from batchwright.placement import Placement, Spanning
 from batchwright.typing import IntArray, Sorted
 from batchwright.updates import split_offsets
 
@@ -90,7 +90,7 @@ class Arrays:
 
     def select(self, numbers: Numbers) -> Arrays:
         """Copy some batches; those of a contiguous run share memory."""
-        numbers = _array(numbers)
+        numbers = numbers_of(numbers)
         first, last = int(numbers[0]), int(numbers[-1])
         sizes = np.diff(self.offsets)[numbers]
         offsets = np.concatenate(([0], np.cumsum(sizes)))
@@ -153,7 +153,7 @@ class Part:
 
     samples: Sorted
     cut: Cut | Even
-    placement: Placement | None  # None: batches stay where they are
+    placement: Placement | Spanning | None  # None: batches stay where they are
     key: int
 
     def batch(self, place: int) -> Entries:
@@ -213,7 +213,7 @@ class OnDemand:
 
     def arrays(self) -> Arrays:
         """Compute all of them."""
-        places = _array(self.places)
+        places = numbers_of(self.places)
         is_whole = self._is_whole
         if len(self.parts) == 1:
             return self.parts[0].arrays(places, are_all=is_whole)
@@ -292,7 +292,7 @@ class Halved:
 
     def arrays(self) -> Arrays:
         """Compute the whole ones together, and leave out the other halves."""
-        inner, half = self.of(_array(self.places))
+        inner, half = self.of(numbers_of(self.places))
         found = self.inner.select(inner).arrays()
         sizes = np.diff(found.offsets)
         place = np.arange(found.indices.size) - np.repeat(found.offsets[:-1], sizes)
@@ -407,7 +407,8 @@ def text_of(places: Numbers) -> str:
     return hash_of(places.astype("<i8").tobytes())
 
 
-def _array(numbers: Numbers) -> IntArray:
+def numbers_of(numbers: Numbers) -> IntArray:
+    """Return numbers as an array, int64[k]."""
     if isinstance(numbers, range):  # NumPy would go through it number by number
         return np.arange(numbers.start, numbers.stop, numbers.step)
     return np.asarray(numbers, dtype=np.int64)
@@ -416,11 +417,11 @@ def _array(numbers: Numbers) -> IntArray:
 def chosen(places: Numbers, numbers: Numbers) -> Numbers:
     """Return some of some numbers: a range of a range is a range."""
     if not isinstance(places, range):
-        return places[_array(numbers)]
+        return places[numbers_of(numbers)]
     if isinstance(numbers, range):
         first, step = places[numbers[0]], numbers.step * places.step
         return range(first, first + step * len(numbers), step)
-    return places.start + _array(numbers) * places.step
+    return places.start + numbers_of(numbers) * places.step
 
 
 def in_blocks(batches: Batches) -> Iterator[Arrays]:

@@ -14,6 +14,7 @@ import numpy as np
 from batchwright._checks import whole_number
 from batchwright.index import LengthIndex, counted
 from batchwright.lengths import as_lengths, totals
+from batchwright.shard_index import ShardIndex
 from batchwright.typing import IntArray, IntoLengths
 
 ROWS = 8
@@ -79,7 +80,8 @@ def suggest(
     were four times as long as the longest of the others, however long they are.
 
     Args:
-        lengths: integer[n], or integer[n, k] of several columns; or a `LengthIndex`.
+        lengths: integer[n], or integer[n, k] of several columns; or a `LengthIndex`
+            or `ShardIndex`.
         batch_size: Samples of a batch today. None: assumed from the budget.
         max_tokens: The budget, where it is known.
 
@@ -100,6 +102,8 @@ def suggest(
         max_tokens = whole_number(None, "max_tokens", max_tokens)
     if isinstance(lengths, LengthIndex):
         values, counts = lengths.values, lengths.counts
+    elif isinstance(lengths, ShardIndex):
+        values, counts = lengths.histogram()
     else:
         values, counts = counted(totals(as_lengths(lengths, columns=True)))
     num_samples, longest = int(counts.sum()), int(values[0])

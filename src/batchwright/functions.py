@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchwright._keyed import hashed, key_of
-from batchwright.batches import OnDemand, Part
-from batchwright.batching.cut import Cut
+from batchwright.batches import Batches, OnDemand, Part
+from batchwright.batching.cut import Cut, offsets_of
 from batchwright.batching.fixed_size import Even
 from batchwright.epochs import Counted, most_batches, refuse_few
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
+from batchwright.nodes import Nodes, OnNodes, placements
 from batchwright.order.pools import variation
 from batchwright.oversize import Items
-from batchwright.placement import Placement
+from batchwright.placement import Placement, Spanning
 from batchwright.plans import Origin, Plan
+from batchwright.shard_index import Sharded
 from batchwright.typing import (
     Batching,
     Cuts,
@@ -48,7 +50,7 @@ class Functions:
 
     @classmethod
     def of(
-        cls, samples: Indexed, items: Items, order: Order, batching: Batching, seed: int
+        cls, samples: Indexed | Sharded, items: Items, order: Order, batching: Batching, seed: int
     ) -> Functions | None:
         """Return the epochs, or None where the settings of an order or a batching forbid it."""
         if not isinstance(order, SortedOrder) or not isinstance(batching, SortedBatching):
@@ -130,19 +132,36 @@ class Sized:
         samples, cuts = self._cut(origin.epoch, key % functions.cuts.phases)
         if sum(cut.num_batches for cut in cuts) != self.num_batches:
             return None
-        parts, start = [], 0
-        for number, (each, cut) in enumerate(zip(samples.each, cuts, strict=True)):
-            placement = None
-            if isinstance(cut, Cut):
-                own = hashed(2 * number, key)
-                placement = Placement(cut.num_batches, start, self.world_size, self.accumulate, own)
-            parts.append(Part(each, cut, placement, hashed(2 * number + 1, key)))
-            start += cut.num_batches
-        batches = OnDemand.of(tuple(parts))
+        sequence = range(len(cuts)) if samples.sequence is None else samples.sequence.tolist()
+        placed = self._placed([cuts[number] for number in sequence], sequence, key, samples)
+        parts = tuple(
+            Part(samples.each[number], cuts[number], placement, hashed(2 * number + 1, key))
+            for number, placement in zip(sequence, placed, strict=True)
+        )
+        batches: Batches = OnDemand.of(parts)
+        if samples.ranks_per_node is not None:
+            ranks = samples.ranks_per_node
+            batches = OnNodes.of(batches, self.world_size, self.accumulate, ranks)
         dropped = functions.dropped
         if samples.deferred is not None and samples.deferred.size:
             dropped = dropped | {"deferred": samples.deferred}
         return Plan.of(batches, dropped=dropped, layout=functions.layout, origin=origin)
+
+    def _placed(
+        self, cuts: Sequence[Cut | Even], numbers: Sequence[int], key: int, samples: Parts
+    ) -> Sequence[Placement | Spanning | None]:
+        """Place the batches of parts one after the other; those of even batches stay."""
+        if not all(isinstance(cut, Cut) for cut in cuts):
+            return [None] * len(cuts)
+        batches, keys = [cut.num_batches for cut in cuts], [hashed(2 * n, key) for n in numbers]
+        if samples.ranks_per_node is not None:
+            nodes = Nodes.of(self.world_size, samples.ranks_per_node)
+            return placements(batches, nodes, self.accumulate, keys)
+        starts = offsets_of(batches)[:-1].tolist()
+        return [
+            Placement(many, start, self.world_size, self.accumulate, own)
+            for many, start, own in zip(batches, starts, keys, strict=True)
+        ]
 
     def _cut(self, epoch: int, phase: int) -> tuple[Parts, list[Cut | Even]]:
         """Return the parts of an epoch, and where to cut them.

@@ -13,7 +13,14 @@ import numpy.typing as npt
 from batchwright._format import items_that_are
 from batchwright._random import BLOCK
 from batchwright.errors import BatchwrightError, LengthsError
-from batchwright.typing import Empty, FloatArray, IntArray, IntoLengths, LengthArray
+from batchwright.typing import (
+    Empty,
+    FloatArray,
+    IndexOfLengths,
+    IntArray,
+    IntoLengths,
+    LengthArray,
+)
 
 _LARGEST = 2**53  # exact in float64, in which costs and means are counted
 MOST_TOKENS = 2**62
@@ -27,11 +34,15 @@ class Lengths:
     """Lengths that were checked by `as_lengths`, and are hashed once: for several uses."""
 
     array: LengthArray
+    known: str | None = None  # the hash of the index that they come from. None: they come from none
 
     @classmethod
     def of(cls, lengths: IntoLengths) -> Lengths:
         """Check lengths, integer[n] or [n, k], unless they are checked already."""
-        return lengths if isinstance(lengths, cls) else cls(as_lengths(lengths, columns=True))
+        if isinstance(lengths, cls):
+            return lengths
+        known = lengths.fingerprint if isinstance(lengths, IndexOfLengths) else None
+        return cls(as_lengths(lengths, columns=True), known)
 
     def __array__(self, *args: object, **options: object) -> LengthArray:
         return self.array
@@ -39,7 +50,7 @@ class Lengths:
     @cached_property
     def fingerprint(self) -> str:
         """See `fingerprint`."""
-        return fingerprint(self.array)
+        return fingerprint(self.array) if self.known is None else self.known
 
 
 def as_lengths(lengths: IntoLengths, *, columns: bool = False) -> LengthArray:

@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from batchwright._keyed import all_permuted, hashed, mixed, permuted
+from batchwright._random import BitArray
 from batchwright.typing import IntArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Placement:
     """Place batches in updates: each gets one random batch of every length stratum.
 
     An update is ``world_size * accumulate`` consecutive places; place `i` of it goes to rank
     ``i % world_size``. A part of an epoch may begin and end inside an update: batches there are
     evenly spaced ones.
+
+    With a `cycle`, strata are so many times as fine: an update gets one batch of every `cycle`-th,
+    and so many updates in turn get all. Nodes that begin at different phases together get batches
+    of all strata in every update, however few are their own.
 
     Example:
         >>> placement = Placement(6, start=0, world_size=1, accumulate=2, key=7)
@@ -29,6 +34,8 @@ class Placement:
     world_size: int
     accumulate: int
     key: int
+    cycle: int = 1
+    phase: int = 0
     _head: int = field(init=False, repr=False, compare=False)
     _inner: int = field(init=False, repr=False, compare=False)  # batches of whole updates
     _edges: IntArray = field(init=False, repr=False, compare=False)  # int64[e], ranks of the others
@@ -37,7 +44,7 @@ class Placement:
     _other: int = field(init=False, repr=False, compare=False)  # another key
 
     def __post_init__(self) -> None:
-        update = self.world_size * self.accumulate
+        update = self._turn
         head = min(-self.start % update, self.num_batches)
         inner = (self.num_batches - head) // update * update
         edges = self.num_batches - inner
@@ -53,21 +60,36 @@ class Placement:
             ("_other", mixed(self.key ^ 1)),
         ):
             object.__setattr__(self, name, value)
+        if self.cycle > 1:  # too many are at the edges to come at random
+            for name, slots in (
+                ("_front", np.arange(update - head, update)),
+                ("_back", np.arange(edges - head)),
+            ):
+                strata = self._stratum(slots, np.full(slots.size, inner // update, np.uint64))
+                object.__setattr__(self, name, getattr(self, name)[strata.argsort().argsort()])
+
+    def __repr__(self) -> str:
+        """Write the settings; saved hashes of plans have no cycle of 1."""
+        names = ["num_batches", "start", "world_size", "accumulate", "key"]
+        names += ["cycle", "phase"] if self.cycle > 1 else []
+        return f"Placement({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
     def rank(self, place: int) -> int:
         """Return which batch comes at a place, counted from the longest."""
         head, inner, edges = self._head, self._inner, self._edges
-        if place < head:
-            return int(self._front[permuted(place, head, self._other)])
-        if place >= head + inner:
-            edge = place - head - inner
-            return int(self._back[permuted(edge, self._back.size, self._other)])
+        if not head <= place < head + inner:
+            own, edge = (self._front, place) if place < head else (self._back, place - head - inner)
+            return int(own[edge if self.cycle > 1 else permuted(edge, own.size, self._other)])
         world_size, update = self.world_size, self.world_size * self.accumulate
-        updates, (number, slot) = inner // update, divmod(place - head, update)
+        updates = inner // (update * self.cycle)
+        number, slot = divmod(place - head, update * self.cycle)
+        step, slot = divmod(slot, update)
         turn, rank = divmod(slot, world_size)
         if turn % 2:  # there and back, so that the sums of ranks even out
             rank = world_size - 1 - rank
         stratum = (turn * world_size + rank + hashed(number, self.key) % update) % update
+        if self.cycle > 1:
+            stratum = stratum * self.cycle + (step + self.phase) % self.cycle
         found = stratum * updates + permuted(number, updates, hashed(stratum, self._other))
         return found + int(self._passed(found)) if edges.size else found
 
@@ -84,28 +106,90 @@ class Placement:
         for ranks, begin in ((self._front, 0), (self._back, head + inner)):
             own = (places >= begin) & (places < begin + ranks.size)
             words = (places[own] - begin).view(np.uint64)
-            found[own] = ranks[all_permuted(words, ranks.size, self._other).view(np.int64)]
+            if self.cycle == 1:
+                words = all_permuted(words, ranks.size, self._other)
+            found[own] = ranks[words.view(np.int64)]
         return found
 
     def _strata(self, places: IntArray) -> IntArray:
-        world_size, update = self.world_size, self.world_size * self.accumulate
-        updates = self._inner // update
-        numbers = places // update
-        slots = places - numbers * update
-        turns = slots // world_size
-        ranks = slots - turns * world_size
-        ranks += (turns & 1) * (world_size - 1 - 2 * ranks)
+        updates = self._inner // self._turn
+        numbers = places // self._turn
         words = numbers.view(np.uint64)
-        strata = hashed(words, self.key) % np.uint64(update)
-        strata += (turns * world_size + ranks).view(np.uint64)
-        strata -= (strata >= update) * np.uint64(update)
+        strata = self._stratum(places - numbers * self._turn, words)
         found = all_permuted(words, updates, hashed(strata, self._other))
         strata *= np.uint64(updates)
         found += strata
         return found.view(np.int64)
+
+    def _stratum(self, slots: IntArray, words: BitArray) -> BitArray:
+        """Return the stratum of each slot of a turn, of which `words` are the numbers."""
+        world_size, update = self.world_size, self.world_size * self.accumulate
+        steps = slots // update
+        slots = slots - steps * update
+        turns = slots // world_size
+        ranks = slots - turns * world_size
+        ranks += (turns & 1) * (world_size - 1 - 2 * ranks)
+        strata = hashed(words, self.key) % np.uint64(update)
+        strata += (turns * world_size + ranks).view(np.uint64)
+        strata -= (strata >= update) * np.uint64(update)
+        if self.cycle > 1:
+            strata *= np.uint64(self.cycle)
+            strata += ((steps + self.phase) % self.cycle).view(np.uint64)
+        return strata
+
+    @property
+    def _turn(self) -> int:
+        """Batches in which all strata come once."""
+        return self.world_size * self.accumulate * self.cycle
 
     def _passed(self, ranks: int | IntArray) -> IntArray:
         """Count the batches at the edges that come before batches of whole updates."""
         edges = self._edges - np.arange(self._edges.size)
         passed: IntArray = np.searchsorted(edges, ranks, side="right")
         return passed
+
+
+@dataclass(frozen=True)
+class Spanning:
+    """Places the batches of a part that several nodes share: each node has evenly spaced ones.
+
+    Example:
+        >>> first = Placement(1, start=3, world_size=1, accumulate=1, key=7)
+        >>> both = Spanning((first, Placement(2, start=0, world_size=1, accumulate=1, key=8)))
+        >>> both.rank(0), sorted(both.ranks(np.arange(3)).tolist())
+        (1, [0, 1, 2])
+    """
+
+    placements: tuple[Placement, ...]
+    _ends: IntArray = field(init=False, repr=False, compare=False)
+    _ranks: tuple[IntArray, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sizes = [each.num_batches for each in self.placements]
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        spaced = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+        owners = owners[np.argsort(spaced, kind="stable")]
+        ranks = tuple(np.flatnonzero(owners == number) for number in range(len(sizes)))
+        object.__setattr__(self, "_ends", np.cumsum(sizes))
+        object.__setattr__(self, "_ranks", ranks)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the part."""
+        return int(self._ends[-1])
+
+    def rank(self, place: int) -> int:
+        """Return which batch comes at a place, counted from the longest."""
+        own = int(self._ends.searchsorted(place, side="right"))
+        before = int(self._ends[own - 1]) if own else 0
+        return int(self._ranks[own][self.placements[own].rank(place - before)])
+
+    def ranks(self, places: IntArray) -> IntArray:
+        """Return what `rank` does, for many places."""
+        owners = self._ends.searchsorted(places, side="right")
+        found = np.empty_like(places)
+        for own in np.unique(owners).tolist():
+            is_own = owners == own
+            before = int(self._ends[own - 1]) if own else 0
+            found[is_own] = self._ranks[own][self.placements[own].ranks(places[is_own] - before)]
+        return found

@@ -23,8 +23,10 @@ from batchwright.indexed import Indexed
 from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals, without_empty
 from batchwright.order import Shuffle, as_order
+from batchwright.order.plain import Blocks
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan, frozen
+from batchwright.shard_index import Sharded, ShardIndex
 from batchwright.sizing import sized
 from batchwright.typing import (
     Batching,
@@ -58,14 +60,15 @@ class Planner:
 
     Args:
         lengths: integer[n], one length per sample (tokens, frames, patches); integer[n, k],
-            several: source and target, height and width; or a `LengthIndex`.
+            several: source and target, height and width; or a `LengthIndex`, or a `ShardIndex`.
         max_tokens: Short for ``batching=TokenBudget(max_tokens)``.
         batching: How samples become batches: `TokenBudget`, `Packing`, `FixedSize`, or any
             function ``(order, lengths, rng) → Plan``.
         batch_size: Samples that a batch holds at present, on each rank. An update keeps its present
             tokens: `step_tokens` is set for that, unless given. Without `max_tokens` and
             `batching`, the budget is what such batches take, and every sample fits.
-        order: Which samples, in what sequence.
+        order: Which samples, in what sequence. None: `Shuffle`; of a `ShardIndex`, `Blocks`, which
+            reads a few shards at a time, and is the only order for one.
         seed: Zero or larger.
         world_size: Ranks that share each update.
         accumulate: Batches of one update on each rank; beside `batch_size`, also at present.
@@ -130,15 +133,16 @@ class Planner:
         unique: npt.ArrayLike | None = None,
         together: npt.ArrayLike | None = None,
     ) -> None:
-        self.order: Order = Shuffle() if order is None else as_order(order)
+        usual = Blocks() if isinstance(lengths, ShardIndex) else Shuffle()
+        self.order: Order = usual if order is None else as_order(order)
         self.seed = whole_number(None, "seed", seed, least=0, most=2**4096, error=PlanError)
         self.cost = check_cost(cost)
         check_choice("Planner", "last", last, ("short", "drop", "repeat"))
         self.last: Last = last
         check_choice("Planner", "empty", empty, ("error", "drop", "one"))
-        self._index = lengths if isinstance(lengths, LengthIndex) else None
-        if isinstance(lengths, LengthIndex):
-            known: LengthIndex | Lengths = lengths
+        self._index = lengths if isinstance(lengths, LengthIndex | ShardIndex) else None
+        if isinstance(lengths, LengthIndex | ShardIndex):
+            known: LengthIndex | ShardIndex | Lengths = lengths
             self.num_samples, self._empty = lengths.num_samples, np.empty(0, dtype=np.int64)
         else:
             lengths, self._empty = without_empty(lengths, empty)
@@ -239,8 +243,10 @@ class Planner:
             batching, items = constrained(batching, self.order, items, self._constraints)
         return Epochs(self.order, batching, items, totals(self.lengths), self.seed)
 
-    def _made_functions(self, lengths: LengthIndex | Lengths) -> Functions | None:
+    def _made_functions(self, lengths: LengthIndex | ShardIndex | Lengths) -> Functions | None:
         """Return the epochs as functions, where the order and the batching allow it."""
+        if isinstance(lengths, ShardIndex):
+            return self._made_of_shards(lengths)
         is_free = self.cost is None and self._constraints is None and not self._empty.size
         if not is_free or not is_by_length(self.order, self.batching):
             return None
@@ -250,6 +256,21 @@ class Planner:
             lengths = LengthIndex.build(lengths)
         samples, items = Indexed.of(lengths, self.batching.layout, self.batching.oversize)
         return Functions.of(samples, items, self.order, self.batching, self.seed)
+
+    def _made_of_shards(self, index: ShardIndex) -> Functions:
+        """Return the epochs of shards; raise PlanError where they would need every length."""
+        is_free = self.cost is None and self._constraints is None and self.last == "short"
+        functions, order = None, self.order
+        if is_free and isinstance(order, Blocks) and is_by_length(order, self.batching):
+            samples, items = Sharded.of(index, self.batching.layout, self.batching.oversize)
+            functions = Functions.of(samples, items, order, self.batching, self.seed)
+        if functions is None:
+            raise PlanError(
+                f"an index of shards is planned with order=Blocks(open_blocks=…), and not with "
+                f"{order}, {self.batching}, cost=, constraints or last={self.last!r} where these "
+                "need all lengths at once. For those, take LengthIndex.build(index.lengths())."
+            )
+        return functions
 
     @property
     def fingerprint(self) -> str:
@@ -364,6 +385,11 @@ class Planner:
         # Where samples are too few for whole updates, some are repeated or left out, by name.
         if self._functions is not None and counted.batches <= len(self) <= counted.samples:
             self._computed = self._functions.sized(len(self), self.world_size, self.accumulate)
+        if isinstance(self._index, ShardIndex) and self._computed is None:
+            raise PlanError(
+                f"{counted.samples} samples in shards are too few for {len(self)} batches. Plan "
+                "with fewer ranks, or from LengthIndex.build(index.lengths())."
+            )
         # An epoch may have more before batches that fill no update are left out.
         most = max(counted.batches, len(self)) if self.last == "drop" else len(self)
         self._room = Room(most, fill=len(self), multiple=self.world_size * self.accumulate)

@@ -18,8 +18,9 @@ from batchwright._states import fits, opened, sealed
 from batchwright.batches import Arrays
 from batchwright.constraints import difference
 from batchwright.errors import PlanError
+from batchwright.nodes import OnNodes
 from batchwright.plan_source import PlanSource, kept
-from batchwright.plans import Plan
+from batchwright.plans import Plan, replaced
 from batchwright.refitting import Fit, refitted
 from batchwright.sharding import share
 from batchwright.typing import Field, Last, State
@@ -343,6 +344,17 @@ def _shared_again(
     source: PlanSource, rest: Plan, leg: Leg, epoch: int, *, warn: bool = False
 ) -> Plan | None:
     """Return what the ranks of a leg share of what is left."""
+    if isinstance(rest.batches, OnNodes):  # along the line: each node goes on with its own shards
+        ranks_per_node = rest.batches.ranks_per_node
+        along = _shared_again(
+            source, replaced(rest, batches=rest.batches.left()), leg, epoch, warn=warn
+        )
+        if along is None:
+            return None
+        line = along.batches
+        return replaced(
+            along, batches=OnNodes.of(line, leg.world_size, leg.accumulate, ranks_per_node)
+        )
     fitted: Plan | None = rest
     if leg.fit is not None:
         if source.lengths is None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batching",
     "Cuts",
+    "IndexOfLengths",
     "LengthPacing",
     "Order",
     "Pacing",
@@ -35,6 +36,7 @@ __all__ = [
     "Sorted",
     "SortedBatching",
     "SortedOrder",
+    "SortedShards",
     "VaryingOrder",
     "Wanted",
 ]
@@ -103,6 +105,27 @@ class VaryingOrder(Order, Protocol):
         ...
 
 
+@runtime_checkable
+class IndexOfLengths(Protocol):
+    """An index that stands where lengths do, and knows their hash."""
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the lengths."""
+        ...
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None
+    ) -> npt.NDArray[np.generic]:
+        """Return the lengths, integer[n]."""
+        ...
+
+
 class Sorted(Protocol):
     """The samples of an epoch, or of a part of it, sorted from long to short."""
 
@@ -129,6 +152,20 @@ class Sorted(Protocol):
         ...
 
 
+@runtime_checkable
+class SortedShards(Sorted, Protocol):
+    """Sorted samples of shards, of which some can be taken."""
+
+    @property
+    def shards(self) -> IntArray:
+        """Which shards, int64[k]."""
+        ...
+
+    def some(self, shards: IntArray) -> Sorted:
+        """Return the samples of some of the shards."""
+        ...
+
+
 class Parts(NamedTuple):
     """The samples of an epoch: batches of different parts are never mixed."""
 
@@ -136,6 +173,8 @@ class Parts(NamedTuple):
     # Samples that the members of a part were drawn from, where they are fewest. None: not drawn.
     eligible: int | None = None
     deferred: IntArray | None = None  # int64[d], what was drawn and left out. None: nothing
+    sequence: IntArray | None = None  # in which parts come in this epoch. None: as they are
+    ranks_per_node: int | None = None  # that read the same parts. None: all ranks
 
 
 class PartsOf(Protocol):

@@ -12,7 +12,7 @@ from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.typing import IntArray, LengthArray, Parts, PartsOf, Sorted
+from batchwright.typing import IntArray, LengthArray, Parts, PartsOf, Sorted, SortedShards
 
 if TYPE_CHECKING:
     from batchwright.order.cells import Cells
@@ -39,6 +39,7 @@ class Groups:
     cells: Cells
     seed: int
     together: int
+    ranks_per_node: int | None = None
 
     def __call__(self, epoch: int, *, attempt: int = 0, most: int | None = None) -> Parts:
         """Return a part for each group of strata."""
@@ -46,7 +47,23 @@ class Groups:
         order = shuffled(np.arange(len(self.cells)), generator(self.seed, "blocks", *keys))
         order = order[self.cells.members_of[order] > 0]
         groups = [order[at : at + self.together] for at in range(0, order.size, self.together)]
-        return Parts([self.cells.all_of(group) for group in groups])
+        parts = [self.cells.all_of(group) for group in groups]
+        return Parts(parts, ranks_per_node=self.ranks_per_node)
+
+
+@dataclass(frozen=True, eq=False)
+class ShardGroups:
+    """The same groups of shards in every epoch, in random sequence."""
+
+    parts: tuple[Sorted, ...]
+    seed: int
+    ranks_per_node: int | None
+
+    def __call__(self, epoch: int, *, attempt: int = 0, most: int | None = None) -> Parts:
+        """Return all groups."""
+        order = np.arange(len(self.parts))
+        sequence = shuffled(order, generator(self.seed, "blocks", epoch))
+        return Parts(self.parts, sequence=sequence, ranks_per_node=self.ranks_per_node)
 
 
 @dataclass(frozen=True)
@@ -118,10 +135,17 @@ class Blocks:
     together: at most `open_blocks` have to be in memory at once, or twice that while one group
     follows another.
 
+    With `ranks_per_node`, every node has blocks of its own: it goes through a stretch of the epoch,
+    as long as that of any other, and each update mixes the blocks of all nodes. A group of blocks
+    where the stretch of one node ends and the next begins is read by both.
+
     Args:
         sizes: Samples of each block (shard, file, row group), in the sequence of the data; or one
-            number for all.
+            number for all. None: the shards of a `ShardIndex`; which of them are read together is
+            then drawn once for all epochs, their sequence anew in each.
         open_blocks: How many are read together. More mix better.
+        ranks_per_node: Consecutive ranks that read the same blocks. They have to divide the number
+            of ranks: else, and for None, all ranks do.
 
     Raises:
         PlanError: If a size is not a whole number of at least 1; when called, if the sizes do not
@@ -133,26 +157,41 @@ class Blocks:
         [[0, 1], [2, 3], [4, 5]]
     """
 
-    sizes: int | Sequence[int]
+    sizes: int | Sequence[int] | None = None
     _: KW_ONLY
     open_blocks: int = 8
-
-    probes = tuple(range(8))
-    varies = True
+    ranks_per_node: int | None = None
 
     def __post_init__(self) -> None:
+        keep_whole(self, "open_blocks", optional=("ranks_per_node",), error=PlanError)
+        if self.sizes is None:
+            return
         try:
             sizes = np.asarray(self.sizes)
         except ValueError:  # rows of different lengths
             sizes = np.empty(0)
         if sizes.dtype.kind not in "iu" or not sizes.size or sizes.min() < 1 or sizes.ndim > 1:
             raise PlanError(f"Blocks({self.sizes!r:.60}): expected sizes of at least 1 sample.")
-        keep_whole(self, "open_blocks", error=PlanError)
         plain = sizes.tolist()
         object.__setattr__(self, "sizes", tuple(plain) if sizes.ndim else plain)
 
+    @property
+    def probes(self) -> Sequence[int]:
+        """The epochs that are counted: groups of shards are the same in all."""
+        return range(1 if self.sizes is None else 8)
+
+    @property
+    def varies(self) -> bool:
+        """Whether other epochs may need more batches."""
+        return self.sizes is not None
+
     def __call__(self, lengths: LengthArray, *, seed: int, epoch: int) -> Pools:
         """Return the samples, a pool for each group of blocks. O(n)."""
+        if self.ranks_per_node is not None:
+            raise PlanError(
+                f"{self}: blocks of each node need batches that follow from lengths alone. Leave "
+                "out cost=, constraints and columns, or ranks_per_node."
+            )
         edges = self._edges(lengths.size)
         order = shuffled(np.arange(edges.size - 1), generator(seed, "blocks", epoch))
         sizes = np.diff(edges)[order]
@@ -162,16 +201,34 @@ class Blocks:
 
     def by_length(self, samples: Sorted, num_samples: int, *, seed: int) -> PartsOf | None:
         """Return a part for each group of blocks, if these are large; see `SortedOrder`."""
+        if self.sizes is None:
+            return self._of_shards(samples, seed)
         edges = self._edges(num_samples)
         blocks = edges.size - 1
-        if are_small(-(-blocks // self.open_blocks), num_samples):
+        is_few = are_small(-(-blocks // self.open_blocks), num_samples)
+        if is_few and self.ranks_per_node is None:
             return None
         from batchwright.order.cells import Cells
 
         cells = Cells.of(samples, np.repeat(np.arange(blocks), np.diff(edges)), blocks)
-        return Groups(cells, seed, self.open_blocks)
+        return Groups(cells, seed, self.open_blocks, self.ranks_per_node)
+
+    def _of_shards(self, samples: Sorted, seed: int) -> PartsOf:
+        """Return a part for each group of shards."""
+        if not isinstance(samples, SortedShards):
+            raise self._without_sizes()
+        order = shuffled(samples.shards, generator(seed, "shards"))
+        groups = np.array_split(order, -(-order.size // self.open_blocks))
+        parts = [samples.some(np.sort(group)) for group in groups]
+        filled = tuple(part for part in parts if part.counts.size)
+        return ShardGroups(filled, seed, self.ranks_per_node)
+
+    def _without_sizes(self) -> PlanError:
+        return PlanError(f"{self}: give the sizes of blocks, or plan an index of shards.")
 
     def _edges(self, num_samples: int) -> IntArray:
+        if self.sizes is None:
+            raise self._without_sizes()
         if isinstance(self.sizes, int):
             edges = np.append(np.arange(0, num_samples, self.sizes), num_samples)
         else:
