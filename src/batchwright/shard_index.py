@@ -16,10 +16,10 @@ from batchwright.batching.cut import offsets_of, ranges
 from batchwright.errors import BudgetError, LengthsError, PlanError
 from batchwright.index import counted
 from batchwright.layout import Layout
-from batchwright.lengths import as_lengths, fingerprint
+from batchwright.lengths import as_lengths, fingerprint, logs
 from batchwright.order.pools import Kept
 from batchwright.oversize import Items, named_limit
-from batchwright.typing import IntArray, IntoLengths, LengthArray, Oversize
+from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray, Oversize
 
 _OPEN = 4
 """Groups of shards whose rows are kept: those of two nodes, as one group follows another."""
@@ -45,8 +45,8 @@ class ShardIndex:
         names: Of the shards, for messages.
         sizes: int64[s], samples of each shard.
         begins: int64[s + 1], where the histogram of each begins and ends in `values`.
-        values: int64[k], the distinct lengths of each shard, from long to short.
-        counts: int64[k], how many samples have each.
+        values: integer[k], the distinct lengths of each shard, from long to short; may be mapped.
+        counts: integer[k], how many samples have each.
         rows_of: Reads the rows of a shard, from long to short.
         fingerprint: Hash of the lengths of all shards.
         path: The folder, if there is one.
@@ -64,8 +64,8 @@ class ShardIndex:
     names: tuple[str, ...]
     sizes: IntArray
     begins: IntArray
-    values: IntArray
-    counts: IntArray
+    values: LengthArray
+    counts: npt.NDArray[np.integer[Any]]
     rows_of: RowsOf
     fingerprint: str
     path: str | None = None
@@ -112,10 +112,7 @@ class ShardIndex:
 
     def histogram(self) -> tuple[IntArray, IntArray]:
         """Count the samples of each length over all shards, from long to short: two int64[r]."""
-        values, which = np.unique(self.values, return_inverse=True)
-        counts = np.zeros(values.size, dtype=np.int64)
-        np.add.at(counts, which, self.counts)
-        return values[::-1].copy(), counts[::-1].copy()
+        return _summed(self.values, self.counts)
 
     def locate(self, samples: IntArray) -> IntArray:
         """Return the shard of each sample and its row there, int64[m, 2]."""
@@ -204,11 +201,9 @@ class Sharded:
             values, counts = (each[values <= self.longest] for each in (values, counts))
         if self.limit is not None:
             values = np.minimum(values, self.limit)
-        distinct, which = np.unique(values, return_inverse=True)
-        found = np.zeros(distinct.size, dtype=np.int64)
-        np.add.at(found, which, counts)
-        object.__setattr__(self, "values", distinct[::-1].copy())
-        object.__setattr__(self, "counts", found[::-1].copy())
+        values, counts = _summed(values, counts)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "counts", counts)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without what can be counted again."""
@@ -218,9 +213,9 @@ class Sharded:
     def of(cls, index: ShardIndex, layout: Layout, oversize: Oversize) -> tuple[Sharded, Items]:
         """Apply the policy for samples that alone exceed the budget; see `Indexed.of`."""
         shards, nothing = np.arange(index.num_shards), np.empty(0, dtype=np.int64)
-        fits = layout.fits(index.values)
-        if fits.all():
+        if layout.fits(np.array([index.values.max()], dtype=np.int64)).all():
             return cls(index, shards), Items(nothing)
+        fits = layout.fits(index.values.astype(np.int64))
         if oversize == "drop" and fits.any():
             longest = int(index.values[fits].max())
             return cls(index, shards, longest), Items(nothing, _longer(index, longest))
@@ -240,6 +235,13 @@ class Sharded:
     def num_samples(self) -> int:
         """How many samples there are in the data."""
         return self.index.num_samples
+
+    def mean_logs(self) -> FloatArray:
+        """Return the mean logarithm of the lengths of each shard, float64[k]."""
+        values, counts, which = self._runs()
+        sums = np.bincount(which, counts * logs(values.astype(np.float64)), self.shards.size)
+        means: FloatArray = sums / np.maximum(np.bincount(which, counts, self.shards.size), 1)
+        return means
 
     def some(self, shards: IntArray) -> Sharded:
         """Return the samples of some of the shards, int64[k]."""
@@ -264,8 +266,8 @@ class Sharded:
         many = self.index.begins[self.shards + 1] - begins
         at = ranges(begins, many)
         return (
-            self.index.values[at],
-            self.index.counts[at],
+            self.index.values[at].astype(np.int64),
+            self.index.counts[at].astype(np.int64),
             np.repeat(np.arange(self.shards.size), many),
         )
 
@@ -282,6 +284,14 @@ class Sharded:
         ends = np.cumsum(many)
         first = index.offsets[self.shards][which[order]]
         return Opened(np.concatenate(rows), ends, begins[order] + many - ends, first)
+
+
+def _summed(values: LengthArray, counts: npt.NDArray[np.integer[Any]]) -> tuple[IntArray, IntArray]:
+    """Add up the counts of equal lengths, from long to short: two int64[r]."""
+    order = np.argsort(values, kind="stable")[::-1]
+    ordered = values[order].astype(np.int64)
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] + 1))
+    return ordered[starts], np.add.reduceat(counts[order], starts, dtype=np.int64)
 
 
 def _longer(index: ShardIndex, longest: int) -> IntArray:

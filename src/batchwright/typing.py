@@ -161,6 +161,10 @@ class SortedShards(Sorted, Protocol):
         """Which shards, int64[k]."""
         ...
 
+    def mean_logs(self) -> FloatArray:
+        """Return the mean logarithm of the lengths of each shard, float64[k]."""
+        ...
+
     def some(self, shards: IntArray) -> Sorted:
         """Return the samples of some of the shards."""
         ...

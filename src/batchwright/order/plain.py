@@ -142,7 +142,8 @@ class Blocks:
     Args:
         sizes: Samples of each block (shard, file, row group), in the sequence of the data; or one
             number for all. None: the shards of a `ShardIndex`; which of them are read together is
-            then drawn once for all epochs, their sequence anew in each.
+            then drawn once for all epochs, shards of long samples with those of short ones, and
+            the sequence of these groups anew in each.
         open_blocks: How many are read together. More mix better.
         ranks_per_node: Consecutive ranks that read the same blocks. They have to divide the number
             of ranks: else, and for None, all ranks do.
@@ -217,9 +218,13 @@ class Blocks:
         """Return a part for each group of shards."""
         if not isinstance(samples, SortedShards):
             raise self._without_sizes()
-        order = shuffled(samples.shards, generator(seed, "shards"))
-        groups = np.array_split(order, -(-order.size // self.open_blocks))
-        parts = [samples.some(np.sort(group)) for group in groups]
+        # Each group gets a shard of every stratum of shards, from long ones to short ones: so that
+        # groups are alike.
+        shards = samples.shards[np.argsort(-samples.mean_logs(), kind="stable")]
+        groups = -(-shards.size // self.open_blocks)
+        strata = np.append(np.arange(0, shards.size, groups), shards.size)
+        dealt = shuffled(shards, generator(seed, "shards"), pools=strata)
+        parts = [samples.some(np.sort(dealt[group::groups])) for group in range(groups)]
         filled = tuple(part for part in parts if part.counts.size)
         return ShardGroups(filled, seed, self.ranks_per_node)
 
