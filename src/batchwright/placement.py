@@ -44,29 +44,40 @@ class Placement:
     _other: int = field(init=False, repr=False, compare=False)  # another key
 
     def __post_init__(self) -> None:
-        update = self._turn
-        head = min(-self.start % update, self.num_batches)
-        inner = (self.num_batches - head) // update * update
-        edges = self.num_batches - inner
-        taken = (np.arange(edges) * self.num_batches + self.num_batches // 2) // max(edges, 1)
-        # Those at the front are evenly spaced, and so nearly are the others.
-        front = (2 * np.arange(head) + 1) * edges // max(2 * head, 1)
+        turn = self._turn
+        head = min(-self.start % turn, self.num_batches)
+        inner = (self.num_batches - head) // turn * turn
+        ends = self._ends if self.cycle == 1 else self._ends_by_stratum
+        edges, front, back = ends(head, self.num_batches - inner - head)
         for name, value in (
             ("_head", head),
             ("_inner", inner),
-            ("_edges", taken),
-            ("_front", taken[front]),
-            ("_back", np.delete(taken, front)),
+            ("_edges", edges),
+            ("_front", front),
+            ("_back", back),
             ("_other", mixed(self.key ^ 1)),
         ):
             object.__setattr__(self, name, value)
-        if self.cycle > 1:  # too many are at the edges to come at random
-            for name, slots in (
-                ("_front", np.arange(update - head, update)),
-                ("_back", np.arange(edges - head)),
-            ):
-                strata = self._stratum(slots, np.full(slots.size, inner // update, np.uint64))
-                object.__setattr__(self, name, getattr(self, name)[strata.argsort().argsort()])
+
+    def _ends(self, head: int, tail: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Return evenly spaced batches for the places at the edges: all, first and last ones."""
+        edges = head + tail
+        taken = (np.arange(edges) * self.num_batches + self.num_batches // 2) // max(edges, 1)
+        # Those at the front are evenly spaced, and so nearly are the others.
+        front = (2 * np.arange(head) + 1) * edges // max(2 * head, 1)
+        return taken, taken[front], np.delete(taken, front)
+
+    def _ends_by_stratum(self, head: int, tail: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Return batches of the strata of the places: those of the next part have the others."""
+        slots = np.concatenate((self.start % self._turn + np.arange(head), np.arange(tail)))
+        thirds = 3 * self._stratum(slots).view(np.int64) + 1  # of strata: none comes twice
+        thirds[head:] += 1
+        if self.num_batches >= 3 * self._turn:
+            ranks = thirds * self.num_batches // (3 * self._turn)
+        else:
+            evenly, _, _ = self._ends(head, tail)
+            ranks = evenly[thirds.argsort().argsort()]
+        return np.sort(ranks), ranks[:head], ranks[head:]
 
     def __repr__(self) -> str:
         """Write the settings; saved hashes of plans have no cycle of 1."""
@@ -121,17 +132,18 @@ class Placement:
         found += strata
         return found.view(np.int64)
 
-    def _stratum(self, slots: IntArray, words: BitArray) -> BitArray:
-        """Return the stratum of each slot of a turn, of which `words` are the numbers."""
+    def _stratum(self, slots: IntArray, words: BitArray | None = None) -> BitArray:
+        """Return the stratum of each slot of a turn, in turns numbered by `words` another one."""
         world_size, update = self.world_size, self.world_size * self.accumulate
         steps = slots // update
         slots = slots - steps * update
         turns = slots // world_size
         ranks = slots - turns * world_size
         ranks += (turns & 1) * (world_size - 1 - 2 * ranks)
-        strata = hashed(words, self.key) % np.uint64(update)
-        strata += (turns * world_size + ranks).view(np.uint64)
-        strata -= (strata >= update) * np.uint64(update)
+        strata = (turns * world_size + ranks).view(np.uint64)
+        if words is not None:
+            strata += hashed(words, self.key) % np.uint64(update)
+            strata -= (strata >= update) * np.uint64(update)
         if self.cycle > 1:
             strata *= np.uint64(self.cycle)
             strata += ((steps + self.phase) % self.cycle).view(np.uint64)

@@ -236,12 +236,16 @@ class Sharded:
         """How many samples there are in the data."""
         return self.index.num_samples
 
-    def mean_logs(self) -> FloatArray:
-        """Return the mean logarithm of the lengths of each shard, float64[k]."""
+    def surplus(self) -> FloatArray:
+        """Return how much longer the samples of each shard are than the mean, float64[k].
+
+        In logarithms, summed over tokens: as the length mix of updates is measured.
+        """
         values, counts, which = self._runs()
-        sums = np.bincount(which, counts * logs(values.astype(np.float64)), self.shards.size)
-        means: FloatArray = sums / np.maximum(np.bincount(which, counts, self.shards.size), 1)
-        return means
+        tokens, logarithms = values * counts.astype(np.float64), logs(values.astype(np.float64))
+        mean = (tokens * logarithms).sum() / tokens.sum()
+        found: FloatArray = np.bincount(which, tokens * (logarithms - mean), self.shards.size)
+        return found
 
     def some(self, shards: IntArray) -> Sharded:
         """Return the samples of some of the shards, int64[k]."""

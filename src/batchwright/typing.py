@@ -161,8 +161,8 @@ class SortedShards(Sorted, Protocol):
         """Which shards, int64[k]."""
         ...
 
-    def mean_logs(self) -> FloatArray:
-        """Return the mean logarithm of the lengths of each shard, float64[k]."""
+    def surplus(self) -> FloatArray:
+        """Return how much longer the samples of each shard are than the mean, float64[k]."""
         ...
 
     def some(self, shards: IntArray) -> Sorted:

@@ -12,7 +12,15 @@ from batchwright._checks import keep_whole
 from batchwright._random import generator, shuffled
 from batchwright.errors import PlanError
 from batchwright.order.pools import Pools
-from batchwright.typing import IntArray, LengthArray, Parts, PartsOf, Sorted, SortedShards
+from batchwright.typing import (
+    FloatArray,
+    IntArray,
+    LengthArray,
+    Parts,
+    PartsOf,
+    Sorted,
+    SortedShards,
+)
 
 if TYPE_CHECKING:
     from batchwright.order.cells import Cells
@@ -218,13 +226,8 @@ class Blocks:
         """Return a part for each group of shards."""
         if not isinstance(samples, SortedShards):
             raise self._without_sizes()
-        # Each group gets a shard of every stratum of shards, from long ones to short ones: so that
-        # groups are alike.
-        shards = samples.shards[np.argsort(-samples.mean_logs(), kind="stable")]
-        groups = -(-shards.size // self.open_blocks)
-        strata = np.append(np.arange(0, shards.size, groups), shards.size)
-        dealt = shuffled(shards, generator(seed, "shards"), pools=strata)
-        parts = [samples.some(np.sort(dealt[group::groups])) for group in range(groups)]
+        groups = alike(samples.surplus(), self.open_blocks, generator(seed, "shards"))
+        parts = [samples.some(samples.shards[group]) for group in groups]
         filled = tuple(part for part in parts if part.counts.size)
         return ShardGroups(filled, seed, self.ranks_per_node)
 
@@ -244,6 +247,29 @@ class Blocks:
                 "every block, in the sequence of the data."
             )
         return edges
+
+
+def alike(sizes: FloatArray, most: int, rng: np.random.Generator) -> list[IntArray]:
+    """Group blocks so that the sums of groups are alike: at most so many in each.
+
+    Blocks are dealt from the largest to the smallest, one to each group at a time, the larger to
+    groups of the smaller sums. The first are dealt at random. O(n log n).
+
+    Example:
+        >>> groups = alike(np.array([9.0, 8.0, 2.0, 1.0]), 2, np.random.default_rng(0))
+        >>> sorted(group.tolist() for group in groups)
+        [[0, 3], [1, 2]]
+    """
+    order = np.argsort(-sizes, kind="stable")
+    number = -(-order.size // most)
+    owners, sums = np.empty_like(order), np.zeros(number)
+    for begin in range(0, order.size, number):
+        dealt = order[begin : begin + number]
+        ties = rng.permutation(number)
+        to = ties[np.argsort(sums[ties], kind="stable")][: dealt.size]
+        owners[dealt] = to
+        sums[to] += sizes[dealt]
+    return [np.flatnonzero(owners == group) for group in range(number)]
 
 
 def are_small(parts: int, num_samples: int) -> bool:
