@@ -1,0 +1,118 @@
+"""Samples of Parquet shards, by index: a data set that holds a few shards in memory."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchwright._checks import whole_number
+from batchwright.errors import SourceError
+from batchwright.shard_index import ShardIndex
+from batchwright.sources import uris
+from batchwright.sources.table import reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ParquetShards:
+    """Samples of Parquet shards: rows as dicts, by their index over all shards.
+
+    A data set for `PlanLoader` or any loader that takes indices. A shard is read whole, its columns
+    at least, when a sample of it is first asked for, and held until `open_shards` others were used
+    since. With ``Blocks(open_blocks=k)`` and ``open_shards=2 * k``, a process reads each shard once
+    for every group of shards that it goes through. Each worker of a loader holds shards of its own.
+
+    Args:
+        index: The index, whose names are paths or URIs of the shards.
+        columns: Which columns of them. None: all.
+        open_shards: How many are held at most.
+
+    Attributes:
+        reads: Shards that this process has read.
+
+    Raises:
+        SourceError: When asked for a sample: a shard is missing, damaged or not as it was indexed.
+
+    Example:
+        >>> import dataclasses, pathlib, tempfile
+        >>> import pyarrow as pa, pyarrow.parquet as pq
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, texts in (("a", ["to be", "or"]), ("b", ["not to be"])):
+        ...         pq.write_table(pa.table({"text": texts}), pathlib.Path(folder, name))
+        ...     paths = tuple(str(pathlib.Path(folder, name)) for name in "ab")
+        ...     index = dataclasses.replace(ShardIndex.build([[2, 1], [3]]), names=paths)
+        ...     data = ParquetShards(index)
+        ...     data[2], data.__getitems__([1, 0])
+        ({'text': 'not to be'}, [{'text': 'or'}, {'text': 'to be'}])
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        columns: Sequence[str] | None = None,
+        *,
+        open_shards: int = 16,
+    ) -> None:
+        self.index = index
+        self.columns = None if columns is None else list(columns)
+        self.open_shards = whole_number(
+            "ParquetShards", "open_shards", open_shards, error=SourceError
+        )
+        self.reads = 0
+        self._open: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.index.num_samples
+
+    def __getitem__(self, sample: int) -> dict[str, Any]:
+        """Return one sample."""
+        return self.__getitems__([sample])[0]
+
+    def __getitems__(self, samples: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the samples of a batch: PyTorch's loaders ask for them together."""
+        wanted = np.asarray(samples, dtype=np.int64)
+        if wanted.size and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
+            raise IndexError(f"samples {wanted.min()} to {wanted.max()} of {len(self)}.")
+        found: list[Any] = [None] * wanted.size
+        places = self.index.locate(wanted)
+        for shard in np.unique(places[:, 0]).tolist():
+            own = np.flatnonzero(places[:, 0] == shard)
+            rows = self._table(shard).take(places[own, 1]).to_pylist()
+            for place, row in zip(own.tolist(), rows, strict=True):
+                found[place] = row
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process without the shards that are open here."""
+        return self.__dict__ | {"_open": OrderedDict(), "reads": 0}
+
+    def _table(self, shard: int) -> pa.Table:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        name = self.index.names[shard]
+        table = _read(name, self.columns)
+        if table.num_rows != self.index.sizes[shard]:
+            raise SourceError(
+                f"{name} has {table.num_rows} rows, and {self.index.sizes[shard]} when it was "
+                "indexed. Run `batchwright index` again, and plan anew."
+            )
+        self.reads += 1
+        while len(self._open) >= self.open_shards:
+            self._open.popitem(last=False)
+        self._open[shard] = table
+        return table
+
+
+def _read(name: str | os.PathLike[str], columns: list[str] | None) -> pa.Table:
+    """Read a shard, through one file that is closed again."""
+    with reading(str(name), "Parquet"):
+        import pyarrow.parquet as pq
+
+        with uris.opened(name) as file:
+            return pq.read_table(file, columns=columns, use_threads=False)
