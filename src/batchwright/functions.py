@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from batchwright.epochs import Counted, most_batches, refuse_few
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
 from batchwright.nodes import Nodes, OnNodes, placements
-from batchwright.order.pools import variation
+from batchwright.order.pools import Kept, variation
 from batchwright.oversize import Items
 from batchwright.placement import Placement, Spanning
 from batchwright.plans import Origin, Plan
@@ -47,6 +47,7 @@ class Functions:
     seed: int
     layout: Layout
     dropped: dict[str, IntArray]
+    least: Kept = field(default_factory=lambda: Kept(1))  # cuts of parts that all epochs have
 
     @classmethod
     def of(
@@ -71,7 +72,7 @@ class Functions:
             parts = self.parts(epoch)
             size = _size(parts)
             most = max(
-                sum(self._cut(each, multiple, phase).num_batches for each in parts.each)
+                sum(cut.num_batches for cut in self._least(parts.each, multiple, phase))
                 for phase in range(self.cuts.phases)
             )
             refuse_few(parts.eligible, epoch, max(most, least), size)
@@ -99,13 +100,23 @@ class Functions:
         """Cut the parts of an epoch into so many batches together, or more, if they need more."""
         if len(parts) == 1:
             return [self._cut(parts[0], strata, phase, num_batches)]
-        found = [self._cut(each, strata, phase) for each in parts]
+        found = [*self._least(parts, strata, phase)]
         least = np.array([each.num_batches for each in found])
         most = np.array([int(each.counts.sum()) for each in parts])
         shares = _shared(num_batches, least, most)
         for number in np.flatnonzero(shares > least).tolist():
             found[number] = self._cut(parts[number], strata, phase, int(shares[number]))
         return found
+
+    def _least(self, parts: Sequence[Sorted], strata: int, phase: int) -> Sequence[Cut | Even]:
+        """Cut each part into as few batches as the budget allows."""
+
+        def made() -> tuple[Cut | Even, ...]:
+            return tuple(self._cut(each, strata, phase) for each in parts)
+
+        probes, _, varies = variation(self.order)
+        is_alike = len(probes) == 1 and not varies
+        return self.least.get((strata, phase), made) if is_alike else made()
 
     def _cut(
         self, part: Sorted, strata: int, phase: int, num_batches: int | None = None
