@@ -17,7 +17,15 @@ from benchmarks import machine
 from benchmarks.applications import APPLICATIONS, JOBS
 from benchmarks.blocks.applications import advice, application, applications, headline
 from benchmarks.blocks.doctor_examples import doctor_examples
-from benchmarks.blocks.planner import claims, constraints, flat_tokens, planning, scale
+from benchmarks.blocks.planner import (
+    claims,
+    constraints,
+    flat_tokens,
+    planning,
+    scale,
+    shards,
+    shards_ahead,
+)
 from benchmarks.blocks.training import (
     beside_trainer,
     contrastive,
@@ -56,6 +64,8 @@ BLOCKS: dict[str, Callable[[Facts], str]] = {
     "memory_prediction": memory,
     "planning": planning,
     "scale": scale,
+    "shards": shards,
+    "shards_ahead": shards_ahead,
     "flat_tokens": flat_tokens,
     "noisy_digits": curricula,
     "label_noise": label_noise,
@@ -125,7 +135,7 @@ def _facts(name: str, results: Path) -> Facts | None:
     """Read what a block is filled from; None: it was not measured."""
     if name in {"applications", "headline"}:
         return _comparisons(results, APPLICATIONS)
-    name = {"contrastive_plans": "contrastive"}.get(name, name)
+    name = {"contrastive_plans": "contrastive", "shards_ahead": "shards"}.get(name, name)
     path = results / f"{name}.json"
     if not path.is_file():
         return None

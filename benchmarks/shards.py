@@ -16,6 +16,7 @@ Exit code 1 if a plan is wrong.
 """
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from batchwright.index import counted
 from batchwright.shard_index import ShardIndex
 from benchmarks import machine
 from benchmarks.reporting import output_path, table_console, write_result
-from benchmarks.scale import in_own_process
+from benchmarks.scale import in_own_process, private_bytes
 
 SIZE = 100_000
 BUDGET = 16_384
@@ -141,6 +142,7 @@ def planner_of(index: ShardIndex, world_size: int) -> bw.Planner:
 
 def plan(index: ShardIndex, say: Say) -> Figures:
     """Plan, and go through the epoch of one rank."""
+    base = private_bytes(os.getpid())
     say("making a planner")
     start = time.perf_counter()
     planner = planner_of(index, RANKS)
@@ -156,6 +158,8 @@ def plan(index: ShardIndex, say: Say) -> Figures:
         "planner_seconds": planner_seconds,
         "epoch_ms": epoch_ms,
         "batches": len(planner),
+        "tokens": float(index.values @ index.counts.astype(np.float64)),
+        "base_mb": (base - index.values.nbytes - index.counts.nbytes) / 1e6,
         "index_mb": (index.values.nbytes + index.counts.nbytes) / 1e6,
         "block_us": 1e6 * (time.perf_counter() - start) / len(own),
         "rank_seconds": time.perf_counter() - start,

@@ -7,9 +7,19 @@ from typing import Any
 from benchmarks.blocks.markdown import source, table
 from benchmarks.reporting import RESULTS
 from benchmarks.scale import TARGETS
+from benchmarks.shards import RANKS, RANKS_PER_NODE
+from benchmarks.shards import TARGETS as SHARD_TARGETS
 from benchmarks.timing import PERMUTATION
 
 Facts = Mapping[str, Any]
+
+SHARD_NODES = RANKS // RANKS_PER_NODE
+
+TOKENS_PER_SECOND = 20_000
+"""What a rank is assumed to train on."""
+
+BYTES_PER_TOKEN = 4
+"""What a token is assumed to take in its shard."""
 
 
 def constraints(facts: Facts) -> str:
@@ -102,6 +112,71 @@ def scale(facts: Facts) -> str:
         "same order after resuming under another number of ranks."
     )
     return f"{table(head, rows)}\n\n{more if checked else '**Wrong.**'}\n\n{source('scale', facts)}"
+
+
+def shards(facts: Facts) -> str:
+    """Show what plans of data in shards cost a rank, and what they keep."""
+    head = ("", "target", *(f"{row['samples']:,} samples" for row in facts["rows"]))
+    rows = [
+        (
+            title,
+            f"{'≥' if is_least else '≤'} {target:g}",
+            *(f"{row[name]:.3g}" if name in row else "–" for row in facts["rows"]),
+        )
+        for name, (title, target, is_least) in SHARD_TARGETS.items()
+    ]
+    counted = [
+        "all" if row["nodes_checked"] == SHARD_NODES else f"{row['nodes_checked']} of {SHARD_NODES}"
+        for row in facts["rows"]
+    ]
+    rows.append(("nodes whose batches were all checked", "", *counted))
+    right = all(row["each_sample_once"] for row in facts["rows"])
+    more = "No sample came twice, and where all nodes were checked each came once."
+    return f"{table(head, rows)}\n\n{more if right else '**Wrong.**'}\n\n{source('shards', facts)}"
+
+
+def shards_ahead(facts: Facts) -> str:
+    """Calculate larger clusters from what was measured."""
+    row = facts["rows"][-1]
+    per_shard = row["samples"] // row["shards"]
+    number = 10**10 // per_shard
+    times = number / row["shards"]
+    batches = row["batches"] * times
+    tokens = row["tokens"] * times
+    lines = []
+    for ranks in (1_024, 4_096, 16_384):
+        nodes = ranks // RANKS_PER_NODE
+        seconds = tokens / (ranks * TOKENS_PER_SECOND)
+        read = number / nodes + 16  # the groups at both ends of its stretch are shared
+        megabytes = read * tokens / number * BYTES_PER_TOKEN / 1e6
+        lines.append(
+            (
+                f"{ranks:,}",
+                f"{batches / ranks:,.0f}",
+                f"{seconds / 3600:,.1f}",
+                f"{read:,.0f}",
+                f"{megabytes / seconds:,.2g}",
+                "16",
+            )
+        )
+    head = (
+        "ranks",
+        "updates an epoch",
+        "hours an epoch",
+        "shards a node reads",
+        "MB/s a node reads",
+        "open at most",
+    )
+    planner = row["planner_seconds"] * times
+    memory = row["base_mb"] + (row["rank_private_mb"] - row["base_mb"]) * times
+    more = (
+        f"Calculated for 10¹⁰ samples in {number:,} shards from the last column above. Assumed: "
+        f"{RANKS_PER_NODE} ranks a node, {TOKENS_PER_SECOND:,} tokens a second on each, "
+        f"{BYTES_PER_TOKEN} bytes a token, one batch an update on each rank. The planner breaks "
+        "first: its time and memory grow with the number of shards, to "
+        f"{planner:,.0f} s and {memory / 1e3:,.1f} GB in every process."
+    )
+    return f"{table(head, lines)}\n\n{more}\n\n{source('shards', facts)}"
 
 
 def claims(facts: Facts) -> str:
