@@ -309,7 +309,7 @@ def variety(
             mine = [group for group in groups if sample in group]
             if mine:
                 met |= set(mine[-1]) - {sample}
-                missed *= 1 - (len(mine[-1]) - 1) / max(len(lengths) - 1, 1)
+                missed *= 1 - min(1, (len(mine[-1]) - 1) / max(len(lengths) - 1, 1))
         expected = (len(lengths) - 1) * (1 - missed)
         ratios.append(len(met) / expected if expected else 1.0)
     return ratios

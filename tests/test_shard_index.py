@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-import re
 import warnings
 
 import numpy as np
@@ -197,22 +196,58 @@ def test_long_samples_follow_the_policy():
     assert cut.stats(index).max_batch_tokens <= 20
 
 
-def test_settings_that_need_every_length_are_refused():
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"order": bw.Shuffle()}, r"order=Shuffle\(window=None\)"),
+        ({"cost": "padded"}, "cost='padded'"),
+        ({"within": [0, 0, 1]}, "constraints"),
+        ({"last": "drop"}, "last='drop'"),
+        ({"batching": bw.Packing(12, method="next_fit"), "max_tokens": None}, "batching=Packing"),
+    ],
+    ids=["order", "cost", "within", "last", "batching"],
+)
+def test_settings_that_need_every_length_are_refused(settings, named):
     index = ShardIndex.build([[5, 3], [4]])
-    for settings in (
-        {"order": bw.Shuffle()},
-        {"cost": "padded"},
-        {"within": [0, 0, 1]},
-        {"last": "drop"},
-    ):
-        with pytest.raises(bw.errors.PlanError, match=re.escape("LengthIndex.build(index.length")):
-            bw.Planner(index, max_tokens=12, **settings)
+    with pytest.raises(bw.errors.PlanError, match=f"planned with {named}.*LengthIndex.build"):
+        bw.Planner(index, **({"max_tokens": 12} | settings))
+
+
+def test_wrong_uses_say_what_to_do():
+    index = ShardIndex.build([[5, 3], [4]])
     with pytest.raises(bw.errors.PlanError, match="too few for 8 batches"):
         bw.Planner(index, max_tokens=12, world_size=8)
     with pytest.raises(bw.errors.PlanError, match="sizes of blocks"):
         bw.Planner([5, 3], max_tokens=12, order=bw.Blocks())
     with pytest.raises(bw.errors.PlanError, match="other lengths"):
         bw.Planner(index, max_tokens=12)(0).stats([5, 3, 3])
+    with pytest.raises(bw.errors.LengthsError, match="no shards"):
+        ShardIndex.build([])
+
+
+@pytest.mark.parametrize(
+    "batching",
+    [
+        bw.TokenBudget(2_000, mixing="update"),
+        bw.TokenBudget(2_000, slack=0.1),
+        bw.Packing(1_000),
+        bw.Buckets(4, max_tokens=2_000),
+        bw.FixedSize(8),
+    ],
+    ids=str,
+)
+def test_shards_are_planned_with_every_batching_by_length(batching):
+    index = ShardIndex.build([shard % 500 + 1 for shard in shards_like_text(17, 150)])
+    order = bw.Blocks(open_blocks=3, ranks_per_node=2)
+    planner = bw.Planner(index, batching=batching, order=order, world_size=4)
+    for epoch in range(2):
+        plan = planner(epoch)
+        assert len(plan) == len(planner)
+        assert np.array_equal(np.sort(plan.indices), np.arange(index.num_samples))
+        assert plan.stats(planner.given).num_samples == index.num_samples
+    assert bw.coverage(planner, epochs=1)
+    gone = planner.without([5, 7])(0)
+    assert np.array_equal(np.delete(np.arange(index.num_samples), [5, 7]), np.sort(gone.indices))
 
 
 def test_rows_that_do_not_fit_the_index_are_refused_by_the_name_of_the_shard():

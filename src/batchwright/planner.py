@@ -230,6 +230,11 @@ class Planner:
             raise AttributeError("lengths")  # set by __init__
         return self._index.lengths()
 
+    @property
+    def given(self) -> LengthIndex | ShardIndex | Lengths:
+        """What the planner was made of, as ``plan.stats`` and another planner take it."""
+        return Lengths(self.lengths) if self._index is None else self._index
+
     @cached_property
     def _epochs(self) -> Epochs:
         """The epochs as arrays, for orders and batchings that need more than lengths."""
@@ -259,16 +264,22 @@ class Planner:
 
     def _made_of_shards(self, index: ShardIndex) -> Functions:
         """Return the epochs of shards; raise PlanError where they would need every length."""
-        is_free = self.cost is None and self._constraints is None and self.last == "short"
         functions, order = None, self.order
-        if is_free and isinstance(order, Blocks) and is_by_length(order, self.batching):
+        unfit = [
+            f"order={order}" if not isinstance(order, Blocks) else "",
+            f"cost={self.cost!r}" if self.cost is not None else "",
+            "constraints" if self._constraints is not None else "",
+            f"last={self.last!r}" if self.last != "short" else "",
+        ]
+        if not any(unfit) and is_by_length(order, self.batching):
             samples, items = Sharded.of(index, self.batching.layout, self.batching.oversize)
             functions = Functions.of(samples, items, order, self.batching, self.seed)
         if functions is None:
+            named = ", ".join(filter(None, unfit)) or f"batching={self.batching}"
             raise PlanError(
-                f"an index of shards is planned with order=Blocks(open_blocks=…), and not with "
-                f"{order}, {self.batching}, cost=, constraints or last={self.last!r} where these "
-                "need all lengths at once. For those, take LengthIndex.build(index.lengths())."
+                f"an index of shards cannot be planned with {named}, which needs all lengths at "
+                "once. Leave that out, with order=Blocks(open_blocks=…); or plan from one sorted "
+                "index, LengthIndex.build(index.lengths())."
             )
         return functions
 

@@ -82,6 +82,8 @@ class ShardIndex:
     def build(cls, shards: Sequence[IntoLengths]) -> ShardIndex:
         """Index lengths that are in memory: an integer[n] for each shard. O(n)."""
         arrays = [as_lengths(each) for each in shards]
+        if not arrays:
+            raise LengthsError("there are no shards, expected at least one.")
         histograms = [counted(array) for array in arrays]
         return cls(
             tuple(f"shard {number}" for number in range(len(arrays))),

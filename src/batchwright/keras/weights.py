@@ -30,7 +30,7 @@ def mean_weight(
         if planner is None:
             return plan.num_samples / len(plan), None
         if tokens is None:
-            tokens = int(plan.entry_lengths(planner.lengths).sum())
+            tokens = int(plan.entry_lengths(planner.given).sum())
         return plan.num_samples / len(plan), tokens / len(plan)
     each = np.asarray(weights, dtype=np.float64)
     if each.ndim != 1 or not np.isfinite(each).all() or (each < 0).any() or not each.any():

@@ -215,10 +215,10 @@ def keeping_batches(planner: Planner, accumulate: int) -> Planner:
         return planner
     if accumulate <= planner.accumulate or planner.num_samples > MOST_LOOKED_AT:
         return planner
-    if planner(0).stats(lengths).dispersion <= 1:
+    if planner(0).stats(planner.given).dispersion <= 1:
         return planner
     made = Planner(
-        lengths,
+        planner.given,
         batching=narrower(batching, lengths, planner.accumulate / accumulate),
         order=planner.order,
         seed=planner.seed,

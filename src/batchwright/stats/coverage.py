@@ -112,7 +112,7 @@ def coverage(
     names, labels = _labels(given, planner.num_samples)
     sizes = np.bincount(labels, minlength=len(names))
     times = np.zeros(planner.num_samples, dtype=np.int64)
-    checked = Lengths(planner.lengths)
+    checked = Lengths.of(planner.given)
     horizon, eligible = (getattr(planner.order, name, None) for name in ("epochs", "eligible"))
     rows: list[State] = []
     for epoch in chosen.tolist():

@@ -88,7 +88,8 @@ def variety(planner: Planner, *, epochs: int = 8, num_samples: int = 300) -> Var
             inside = np.arange(sizes.sum()) - np.repeat(offsets, sizes)
             mates = plan.indices[np.repeat(groups[:-1][group], sizes) + inside]
             pairs.append(np.repeat(present, sizes) * total + mates)
-            missed[size][present] *= 1 - (sizes - 1) / max(total - 1, 1)
+            # Repeated samples may make an update larger than the data.
+            missed[size][present] *= 1 - np.minimum((sizes - 1) / max(total - 1, 1), 1)
     found = {size: _relative(each, followed, missed[size], total) for size, each in met.items()}
     band = np.searchsorted(BANDS, (places + 0.5) / total, side="right") - 1
     many = np.bincount(band, minlength=len(BANDS) - 1)

@@ -124,7 +124,7 @@ def warn_of_unlike_updates(planner: Planner, rows: int) -> None:
     """
     if planner.num_samples > MOST_LOOKED_AT:
         return
-    plan, lengths = planner(0), planner.lengths
+    plan, lengths = planner(0), planner.given
     stats = plan.stats(lengths)
     cut = smaller_batches(plan, plan.entry_lengths(lengths), stats)
     if cut is None or not are_unlike(stats.dispersion, cut.dispersion):

@@ -60,7 +60,7 @@ def continued(
     if is_made and planner.step_tokens is not None:
         settings = saved["sampler"].get("settings") or {}
         planner = Planner(
-            planner.lengths,
+            planner.given,
             batching=planner.batching,
             order=planner.order,
             seed=planner.seed,
