@@ -23,6 +23,7 @@ def made(facts: Facts) -> str:
     """Say which command made the figures, where and when."""
     computer = facts["machine"]
     made = f"`{facts['command']}` on {computer['cores']} cores of {computer['cpu']}"
+    made += ", with emulated bf16" if computer.get("bf16_units") is False else ""
     return f"<sub>{made}, {facts['date']}</sub>"
 
 
