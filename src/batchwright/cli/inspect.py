@@ -13,6 +13,7 @@ from batchwright.lengths import without_empty
 from batchwright.plans import Plan
 from batchwright.report import plot_dial, plot_format
 from batchwright.report.inspected import PlanView, plan_report
+from batchwright.sources.uris import local_path
 from batchwright.stats.dial import DialPosition, mixing_dial
 from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
@@ -61,7 +62,7 @@ def inspect(
         plot_format(plot)
     check_outputs({"--plot": plot, "--html": html}, [plan, source, reading.tokenizer])
     is_index = source is not None and reading.index(source) is not None
-    loaded = Plan.load(plan, index=source if is_index else None)
+    loaded = Plan.load(plan, index=local_path(source) if source and is_index else None)
     has_dial = source is not None and _has_dial(loaded)
     if dial and not has_dial:
         raise click.UsageError(

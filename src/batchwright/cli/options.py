@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 import numpy as np
 
-from batchwright.errors import LengthsError
+from batchwright.errors import LengthsError, SourceError
 from batchwright.index import LengthIndex
 from batchwright.sources.measures import MEASURES
 from batchwright.sources.read import read_rows, settled
 from batchwright.sources.token_files import DATATROVE
+from batchwright.sources.uris import local_path
 
 if TYPE_CHECKING:
     from batchwright.typing import LengthArray
@@ -119,7 +120,12 @@ class Reading:
                 "a length index has no columns and no empty rows: leave out --length, --measure, "
                 "--tokenizer and --empty."
             )
-        return LengthIndex.open(source)
+        if (path := local_path(source)) is None:
+            raise SourceError(
+                f"{source}: a length index is memory-mapped: copy it to this machine, and name the "
+                "copy."
+            )
+        return LengthIndex.open(path)
 
     def columns(self, source: str) -> LengthArray:
         """Read one column, integer[n], or several separated by commas, integer[n, k]."""

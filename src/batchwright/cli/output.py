@@ -18,6 +18,7 @@ from batchwright._files import check_writable, write_bytes
 from batchwright.errors import SourceError
 from batchwright.report.sections import Report, import_page_packages, page
 from batchwright.sources.files import FORMATS
+from batchwright.sources.uris import is_uri, local_path
 
 _READ = frozenset({*FORMATS, ".txt", ".json"})  # suffixes of what is read from a folder
 
@@ -38,13 +39,16 @@ def check_outputs(
         SourceError: A file cannot be written.
         MissingExtraError: There is an output `--html`, and what makes pages is not installed.
     """
-    taken = [place for name in inputs if name for place in _files_of(Path(name))]
+    local = [path for name in inputs if name and (path := local_path(name)) is not None]
+    taken = [place for path in local for place in _files_of(path)]
     for option, name in outputs.items():
         if name is None:
             continue
         path = Path(name)
         if str(name).startswith("-"):
             raise click.UsageError(f"{option} needs the name of a file, got {name}.")
+        if is_uri(name):
+            raise click.UsageError(f"{option} needs a file of this machine, got {name}.")
         try:
             check_writable(path, SourceError)
         except SourceError as error:

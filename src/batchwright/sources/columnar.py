@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.lib import format as npy_format
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Columns, checked, native_file, sizes_only
+from batchwright.sources.locations import AnyPath, Uri, size_of
+from batchwright.sources.table import Batches, Columns, checked, items, native_file, sizes_only
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 1 << 16
 _NPY_ROWS = 1 << 20
 _BUFFER_BYTES = 1 << 20
+_REMOTE_BUFFER_BYTES = 8 << 20  # a request takes as long as reading a megabyte or more
 _FILE_FORMAT = b"ARROW1"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def parquet(path: Path) -> Columns:
-    """Open a Parquet file."""
+def parquet(path: AnyPath) -> Columns:
+    """Open a Parquet file. Of a remote one, only the facts and the column are read."""
     import pyarrow.parquet as pq
+
+    is_remote = isinstance(path, Uri)
 
     def batches(column: str) -> Batches:
         seen = 0
         # A buffer makes the reader stream a column chunk instead of loading it whole.
-        options: Any = {"buffer_size": _BUFFER_BYTES, "page_checksum_verification": True}
-        with native_file(path) as source, pq.ParquetFile(source, **options) as file:
+        options: Any = {
+            "buffer_size": _REMOTE_BUFFER_BYTES if is_remote else _BUFFER_BYTES,
+            "page_checksum_verification": True,
+            "metadata": metadata,
+        }
+        with (
+            native_file(path, read_ahead=False) as source,
+            pq.ParquetFile(source, **options) as file,
+        ):
             facts = file.metadata
             groups = [facts.row_group(g) for g in range(facts.num_row_groups)]
             chunks = [group.column(c) for group in groups for c in range(group.num_columns)]
@@ -45,41 +59,39 @@ def parquet(path: Path) -> Columns:
                 seen += batch.num_rows
                 yield checked(batch.column(column)), min(1.0, seen / total)
 
-    with native_file(path) as source, pq.ParquetFile(source) as file:
+    with native_file(path, read_ahead=False) as source, pq.ParquetFile(source) as file:
+        metadata = file.metadata if is_remote else None  # a path may be written to meanwhile
         return tuple(file.schema_arrow.names), batches
 
 
-def arrow(path: Path, *, sizes: bool = False) -> Columns:
+def arrow(path: AnyPath, *, sizes: bool = False) -> Columns:
     """Open an Arrow IPC file, in the file or the stream format.
 
-    With `sizes`, items of lists in a stream are nulls: only how many there are is read.
+    With `sizes`, items of lists in a stream are nulls: only how many there are is read. Of a remote
+    stream, all columns are: it does not say beforehand where they are.
     """
     import pyarrow as pa
 
-    with path.open("rb") as file:
-        is_stream = file.read(len(_FILE_FORMAT)) != _FILE_FORMAT
-    with native_file(path) as source:
+    with native_file(path, read_ahead=False) as source:
+        is_stream = source.read(len(_FILE_FORMAT)) != _FILE_FORMAT
+        source.seek(0)
         opened = pa.ipc.open_stream(source) if is_stream else pa.ipc.open_file(source)
         columns = tuple(opened.schema.names)
 
     def file_batches(column: str) -> Batches:
         options = pa.ipc.IpcReadOptions(included_fields=[columns.index(column)])
-        with native_file(path) as source:
+        with native_file(path, read_ahead=False) as source:
             reader = pa.ipc.open_file(source, options=options)
             for i in range(reader.num_record_batches):
                 yield checked(reader.get_batch(i).column(0)), (i + 1) / reader.num_record_batches
 
     def stream_batches(column: str) -> Batches:
         options = pa.ipc.IpcReadOptions(included_fields=[columns.index(column)])
-        location: Any = os.fsencode(path)
-        # Mapped: reading would load every column of a batch, whole images for one length.
-        with path.open("rb") as file, pa.memory_map(location) as source:
+        with _whole_stream(path) as (source, check):
             size = source.size()
             reader = iter(pa.ipc.open_stream(source, options=options))
             while True:
-                # Touching mapped pages that the file has lost would end the process.
-                if os.fstat(file.fileno()).st_size < size:
-                    raise SourceError(f"{path} was cut off while it was read.")
+                check()
                 batch = next(reader, None)
                 if batch is None:
                     break
@@ -92,7 +104,29 @@ def arrow(path: Path, *, sizes: bool = False) -> Columns:
     return columns, stream_batches if is_stream else file_batches
 
 
-def check_end_of_stream(source: Any, path: Path) -> None:
+@contextmanager
+def _whole_stream(path: AnyPath) -> Iterator[tuple[pa.NativeFile, Callable[[], None]]]:
+    """Open an Arrow stream, mapped where that can be; yield also what raises when it is cut off."""
+    import pyarrow as pa
+
+    if isinstance(path, Uri):
+        with native_file(path) as remote:
+            yield remote, lambda: None
+        return
+    location: Any = os.fsencode(path)
+    # Mapped: reading would load every column of a batch, whole images for one length.
+    with path.open("rb") as file, pa.memory_map(location) as source:
+        size = source.size()
+
+        def check() -> None:
+            # Touching mapped pages that the file has lost would end the process.
+            if os.fstat(file.fileno()).st_size < size:
+                raise SourceError(f"{path} was cut off while it was read.")
+
+        yield source, check
+
+
+def check_end_of_stream(source: Any, path: AnyPath) -> None:
     """Raise unless an Arrow stream, read whole, has its mark of the end.
 
     One that was cut off between two batches reads without complaint.
@@ -106,7 +140,7 @@ def check_end_of_stream(source: Any, path: Path) -> None:
         )
 
 
-def npy(path: Path) -> Columns:
+def npy(path: AnyPath) -> Columns:
     """Open a `.npy` file: a vector, or a vector of records whose fields are the columns.
 
     Arrays of Python objects are refused, because loading them can run code. The file is read, not
@@ -114,7 +148,8 @@ def npy(path: Path) -> Columns:
     """
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about a header that is not quite right
-        is_first = npy_format.read_magic(file) == (1, 0)
+        version = npy_format.read_magic(file)
+        is_first = version == (1, 0)
         read = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
         shape, _, dtype = read(file)
         if dtype.hasobject:
@@ -128,20 +163,26 @@ def npy(path: Path) -> Columns:
                 f"{path} holds an array of shape {shape} and type {dtype}; expected one length "
                 "per sample, [n]."
             )
-        array = npy_format.open_memmap(path, mode="r")  # compares size and header
-        dtype, rows, offset = array.dtype, len(array), array.offset
-        del array
+        rows, offset, size = shape[0], file.tell(), size_of(path)
+        if offset + rows * dtype.itemsize > size:
+            raise SourceError(
+                f"{path} is truncated: it has {size:,} bytes, and by its header {rows:,} values of "
+                f"{dtype.itemsize} after the first {offset:,}."
+            )
     names = dtype.names
+    if names is not None and version > (2, 0):  # NumPy has read UTF-8 as Latin-1
+        names = dtype.names = tuple(name.encode("latin-1").decode() for name in names)
     columns = ("values",) if names is None else tuple(n for n in names if not dtype[n].shape)
 
     def batches(column: str) -> Batches:
-        # Integers are read at once: no conversion needs memory.
-        size = max(1, rows if dtype.kind in "iu" else _NPY_ROWS)
+        # Integers are read at once: no conversion needs memory, and no transfer holds another copy.
+        at_once = dtype.kind in "iu" and not isinstance(path, Uri)
+        size = max(1, rows if at_once else _NPY_ROWS)
         with path.open("rb") as file:
             file.seek(offset)
             for start in range(0, rows, size):
                 count = min(size, rows - start)
-                values = np.fromfile(file, dtype, count)
+                values = items(file, dtype, count)
                 if len(values) < count:
                     raise SourceError(f"{path} was cut off while it was read.")
                 values = values if names is None else values[column].copy()

@@ -6,7 +6,6 @@ import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from batchwright._format import one_line
 from batchwright.errors import ColumnNotFoundError, SourceError
 from batchwright.sources import files
+from batchwright.sources.locations import located
 from batchwright.sources.measures import MILLISECONDS, numbers_of_text
 from batchwright.sources.table import (
     Batches,
@@ -48,9 +48,9 @@ class Source(NamedTuple):
 
     name: str  # for messages
     tables: Sequence[Callable[[], Table]]  # each is opened when it is read
-    columnar: bool  # whether one column is read by itself, and needs no parsing
+    is_quick: bool  # whether one column is read as quickly as the content is identified
     content: Callable[[], object]  # what identifies its content; None: nothing does
-    state: Callable[[], object]  # what changes while somebody writes to it
+    watch: Callable[[], Callable[[], bool]]  # what says later whether nobody has written to it
 
     def rows(
         self, column: str | None, *, measure: str | None
@@ -92,7 +92,7 @@ class Source(NamedTuple):
 
 
 def source_of(given: object, *, lines: bool = False, sizes: bool = False) -> Source:
-    """Find out what a path, a pattern or a `datasets.Dataset` stands for.
+    """Find out what a path, a URI, a pattern or a `datasets.Dataset` stands for.
 
     With `lines`, also a `.txt` is taken, in which every line is a sample. With `sizes`, what lists
     hold may be left out: nulls stand for it.
@@ -104,15 +104,16 @@ def source_of(given: object, *, lines: bool = False, sizes: bool = False) -> Sou
             f"Lengths cannot be read from {one_line(repr(given), 60)}: pass a path or a "
             "datasets.Dataset. An array of lengths needs no reading."
         )
-    path = Path(given)
+    path = located(given)
     paths = files.files_of(path)
     formats = map(files.format_of, paths)
+    columnar = all(format_ is not None and format_.columnar for format_ in formats)
     return Source(
         str(path),
         [partial(files.open_file, each, lines=lines, sizes=sizes) for each in paths],
-        all(format_ is not None and format_.columnar for format_ in formats),
+        columnar and not all(map(files.etag_of, paths)),
         partial(files.contents, paths),
-        partial(files.state, paths),
+        partial(files.watch, path, paths),
     )
 
 
@@ -139,8 +140,12 @@ def _live(dataset: datasets.Dataset) -> Source:
         value = getattr(dataset, "_fingerprint", None)
         return f"{value}-{dataset.num_rows}" if isinstance(value, str) else None
 
+    def watch() -> Callable[[], bool]:
+        before = fingerprint()
+        return lambda: fingerprint() == before
+
     table = Table(f"the {kind}", "Arrow", tuple(dataset.column_names), batches)
-    return Source(table.name, [lambda: table], True, fingerprint, fingerprint)
+    return Source(table.name, [lambda: table], True, fingerprint, watch)
 
 
 def _selected(stored: Sequence[Any], rows: Any) -> Batches:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError, SourceNotFoundError
 from batchwright.sources import columnar, text_files, token_files
+from batchwright.sources.locations import AnyPath, Uri, expanded, size_of
 from batchwright.sources.table import Columns, Table, reading
 
 
@@ -21,10 +22,10 @@ class Format(NamedTuple):
     """How a kind of file is opened."""
 
     kind: str  # for messages
-    open: Callable[[Path], Columns]
+    open: Callable[[AnyPath], Columns]
     columnar: bool = False  # whether one column is read by itself, and needs no parsing
     typed: bool = True  # False where every value is text
-    sizes: Callable[[Path], Columns] | None = None  # opens it for how many items lists have
+    sizes: Callable[[AnyPath], Columns] | None = None  # opens it for how many items lists have
 
 
 _LINES = Format("text", text_files.lines)
@@ -53,8 +54,16 @@ _ROWS_PER_BYTE = 200
 _ROWS_PER_COLUMNAR_BYTE = 10_000
 
 
-def files_of(source: Path) -> list[Path]:
-    """Return the files that a path stands for, in the order of their rows.
+@overload
+def files_of(source: Path) -> Sequence[Path]: ...
+
+
+@overload
+def files_of(source: AnyPath) -> Sequence[AnyPath]: ...
+
+
+def files_of(source: AnyPath) -> Sequence[AnyPath]:
+    """Return the files that a path or a URI stands for, in the order of their rows.
 
     A file stands for itself. A directory stands for the dataset saved in it, or for its shards in
     the order of their names; so does a pattern such as `data/train-*.parquet`.
@@ -62,29 +71,31 @@ def files_of(source: Path) -> list[Path]:
     with reading(str(source), "a source"):
         if source.is_dir():
             if (source / "dataset_dict.json").is_file():
-                splits = sorted(path.parent.name for path in source.glob("*/state.json"))
+                splits = sorted(path.parts[-2] for path in source.glob("*/state.json"))
                 raise SourceError(
                     f"{source} holds splits, which are planned one by one. Name one of its "
                     f"directories: {', '.join(map(repr, splits))}."
                 )
             if (source / "state.json").is_file():
                 return _files_of_saved_dataset(source)
-            return _shards(list(source.iterdir()), source)
+            return _shards(source.iterdir(), source)
         if source.exists():
             return [source]
         if glob.has_magic(str(source)):
+            if isinstance(source, Uri):
+                return _shards(expanded(source), source)
             matches = glob.glob(str(source))  # noqa: PTH207 -- Path.glob takes no absolute pattern
-            return _shards([Path(name) for name in matches], source)
+            return _shards(map(Path, matches), source)
     raise SourceNotFoundError(f"There is no file or directory {source}.")
 
 
-def open_file(path: Path, *, lines: bool = False, sizes: bool = False) -> Table:
+def open_file(path: AnyPath, *, lines: bool = False, sizes: bool = False) -> Table:
     """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line.
 
     With `sizes`, what lists hold may be left out: nulls stand for it.
     """
     with reading(str(path), "a file"):
-        size = path.stat().st_size
+        size = size_of(path)
     format_ = format_of(path, lines=lines) or _manifest(path)
     if format_ is None:
         raise SourceError(
@@ -101,7 +112,7 @@ def open_file(path: Path, *, lines: bool = False, sizes: bool = False) -> Table:
     return Table(str(path), format_.kind, columns, batches, format_.typed, most_rows)
 
 
-def format_of(path: Path, *, lines: bool = False) -> Format | None:
+def format_of(path: AnyPath, *, lines: bool = False) -> Format | None:
     """Return the format that a suffix stands for, perhaps with that of a codec after it."""
     suffix = path.suffix.lower()
     if suffix == token_files.MEGATRON and format_of(Path(path.stem)) is not None:
@@ -115,16 +126,21 @@ def format_of(path: Path, *, lines: bool = False) -> Format | None:
     return None if packed and format_ is not None and format_.columnar else format_
 
 
-def _manifest(path: Path) -> Format | None:
+def _manifest(path: AnyPath) -> Format | None:
     """Return JSON lines for a `.json` that is named, as manifests of NeMo are."""
     name = path.stem if path.suffix.lower() in text_files.CODECS else path.name
     return FORMATS[".jsonl"] if name.lower().endswith(".json") else None
 
 
-def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
-    """Return the suffixes and a hash of each file; None where one cannot be read."""
+def contents(files: Sequence[AnyPath]) -> list[tuple[str, str]] | None:
+    """Return the suffixes and a hash of each file; None where one cannot be read.
 
-    def hashed(file: Path) -> tuple[str, str]:
+    The ETag of a remote file stands for its content.
+    """
+
+    def hashed(file: AnyPath) -> tuple[str, str]:
+        if etag := etag_of(file):
+            return str(file), f"{size_of(file)} {etag}"
         if not file.is_file():  # a pipe would wait
             raise FileNotFoundError(file)
         with file.open("rb") as content:
@@ -134,25 +150,47 @@ def contents(files: Sequence[Path]) -> list[tuple[str, str]] | None:
     try:
         with ThreadPoolExecutor() as pool:
             return list(pool.map(hashed, files))
-    except OSError:
+    except (OSError, SourceError):
         return None
 
 
-def state(files: Sequence[Path]) -> list[tuple[int, ...]] | None:
-    """Return what changes when somebody writes to one of the files."""
+def etag_of(file: AnyPath) -> str:
+    """Return what a remote file system identifies the content of a file by; "" of other files."""
+    return file.facts.etag if isinstance(file, Uri) and file.facts is not None else ""
+
+
+def watch(source: AnyPath, files: Sequence[AnyPath]) -> Callable[[], bool]:
+    """Return what says whether the files are as they were: nobody has written to them meanwhile."""
+    before = _state(files)
+
+    def is_unchanged() -> bool:
+        try:  # a remote file keeps what it was found with
+            found = files_of(Uri(source.text)) if isinstance(source, Uri) else files
+        except SourceError:
+            return False
+        return _state(found) == before
+
+    return is_unchanged
+
+
+def _state(files: Sequence[AnyPath]) -> list[object] | None:
     try:
-        facts = [file.stat() for file in files]
+        return [each.facts if isinstance(each, Uri) else _stat(each) for each in files]
     except OSError:
         return None
-    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in facts]
 
 
-def _shards(candidates: list[Path], source: Path) -> list[Path]:
+def _stat(file: Path) -> tuple[int, ...]:
+    s = file.stat()
+    return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+def _shards(candidates: Iterable[AnyPath], source: AnyPath) -> list[AnyPath]:
     # Writers leave files such as _SUCCESS, .part-0.crc and README.md beside the shards.
     named = _manifest(source)
     files = {
         path: format_
-        for path in sorted(candidates)
+        for path in sorted(candidates, key=lambda each: each.parts)
         if (format_ := format_of(path) or (named and _manifest(path)))
         and not path.name.startswith((".", "_"))
         and path.is_file()
@@ -168,7 +206,7 @@ def _shards(candidates: list[Path], source: Path) -> list[Path]:
     return list(files)
 
 
-def _files_of_saved_dataset(directory: Path) -> list[Path]:
+def _files_of_saved_dataset(directory: AnyPath) -> list[AnyPath]:
     """Return the Arrow files that `datasets.save_to_disk` wrote, in the order of the rows."""
     description = directory / "state.json"
     with reading(str(directory), "a saved dataset"):

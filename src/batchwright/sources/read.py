@@ -54,7 +54,9 @@ def read_lengths(
             `.csv`, `.tsv`; the text formats also as `.gz`, `.bz2`, `.zst` or `.lz4`); the index of
             a tokenised corpus: `.idx` of Megatron or fairseq, `.ds.index` of datatrove; a directory
             of such files, or a pattern such as `"data/train-*.parquet"`, read in the order of
-            their names; a directory written by `datasets.save_to_disk`; or a `datasets.Dataset`.
+            their names; a directory written by `datasets.save_to_disk`; or a `datasets.Dataset`. A
+            path may be a URI that `fsspec` opens, such as `"s3://bucket/train-*.parquet"`: with the
+            package for it (`s3fs`, `gcsfs`, …), and the options of fsspec's own configuration.
         column: By default the only one; of several the one named `length`, `num_tokens` or the
             like, else `input_ids`; with a measure of text, the one named `text`; in milliseconds,
             `duration`. An `.idx` has also `document_length`: documents of several sequences.
@@ -70,10 +72,10 @@ def read_lengths(
         empty: What becomes of rows that are empty (of length 0) or missing (null, NaN, nothing in a
             CSV). ``"drop"``: they are 0, and `Planner(lengths, empty="drop")` leaves them out;
             ``"one"``: they count as 1. None: empty rows are 0, missing ones an error.
-        cache: Whether to keep the lengths on disk, under a hash of the files' content: True for
-            the usual place (`BATCHWRIGHT_CACHE`, else `batchwright` in `XDG_CACHE_HOME` or in
-            `~/.cache`), a directory, or False. What a function counts is never kept, nor what is
-            read as quickly as it is hashed.
+        cache: Whether to keep the lengths on disk, under a hash of the files' content (of remote
+            files, of their ETags): True for the usual place (`BATCHWRIGHT_CACHE`, else
+            `batchwright` in `XDG_CACHE_HOME` or in `~/.cache`), a directory, or False. What a
+            function counts is never kept, nor what is read as quickly as it is hashed.
         progress: Show a progress bar on standard error: True, False, or None for where that is a
             terminal and reading takes more than a second.
 
@@ -163,9 +165,9 @@ def read_rows(
     how = measure_of(measure, tokenizer)
     found = source_of(source, sizes=True)
     folder = cache_directory(cache=cache)
-    before, file = found.state(), None
+    is_unchanged, file = found.watch(), None
     # Where hashing the content takes as long as measuring it, nothing is kept.
-    worth = how.name in _SLOW or not found.columnar
+    worth = how.name in _SLOW or not found.is_quick
     if folder is not None and worth and (how.count_tokens is None or how.key):
         content = found.content()
         if content is not None:
@@ -178,7 +180,7 @@ def read_rows(
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
         result, column = _read(found, column, how, advance)
     # A file that was changed during reading must not be kept under its former content.
-    if file is not None and found.state() == before:
+    if file is not None and is_unchanged():
         _save(file, result)
     return Rows(found.name, result, column)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import BufferedReader
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ from batchwright.errors import (
     SourceError,
     SourceNotFoundError,
 )
+from batchwright.sources.locations import AnyPath, Uri
+from batchwright.sources.uris import remote_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,12 +91,25 @@ def reading(name: str, kind: str) -> Iterator[None]:
         raise SourceError(f"{name} cannot be read as {kind}: {reason}") from error
 
 
-def native_file(path: Path) -> pa.NativeFile:
-    """Open a file for pyarrow, whatever bytes its name is made of."""
+def native_file(path: AnyPath, *, read_ahead: bool = True) -> pa.NativeFile:
+    """Open a file for pyarrow, whatever bytes its name is made of.
+
+    With `read_ahead=False`, of a remote file only what is asked for is read.
+    """
     import pyarrow as pa
 
+    if isinstance(path, Uri):
+        remote: Any = path.open() if read_ahead else remote_file(path.text, read_ahead=False)
+        return pa.PythonFile(remote, mode="r")
     name: Any = os.fsencode(path)
     return pa.OSFile(name, "rb")
+
+
+def items(file: BufferedReader, dtype: np.dtype[Any] | str, count: int) -> np.ndarray:
+    """Read so many items of an array, or fewer where the file ends before them."""
+    values = np.empty(count, dtype)
+    size = file.readinto(values.view(np.uint8)) if count else 0
+    return values[: size // values.itemsize]
 
 
 def checked(values: Array) -> Array:

@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError
+from batchwright.sources.locations import AnyPath
 from batchwright.sources.table import Batches, Columns, checked, kind_of, native_file, reading
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _end_of_lines(data: bytes) -> int:
 
 
 def row_blocks(
-    path: Path, end_of_rows: Callable[[bytes], int] = _end_of_lines, *, size: int | None = None
+    path: AnyPath, end_of_rows: Callable[[bytes], int] = _end_of_lines, *, size: int | None = None
 ) -> Blocks:
     """Read whole rows, about `size` bytes at a time, unpacked and without a byte order mark.
 
@@ -75,7 +75,7 @@ def row_blocks(
         yield rest, 1.0
 
 
-def _unpacked(path: Path, size: int) -> Blocks:
+def _unpacked(path: AnyPath, size: int) -> Blocks:
     import pyarrow as pa
 
     codec = CODECS.get(path.suffix.lower())
@@ -100,7 +100,7 @@ def _unpacked(path: Path, size: int) -> Blocks:
             yield data, min(1.0, file.tell() / packed)
 
 
-def lines(path: Path) -> Columns:
+def lines(path: AnyPath) -> Columns:
     """Open a text file in which every line is a sample."""
 
     def batches(_: str) -> Batches:
@@ -115,7 +115,7 @@ def lines(path: Path) -> Columns:
     return ("text",), batches
 
 
-def json_lines(path: Path) -> Columns:
+def json_lines(path: AnyPath) -> Columns:
     """Open a file of JSON objects, one a line. Its columns are the keys in the first thousand."""
     name = str(path)
     with closing(row_blocks(path, size=_HEAD_BYTES)) as first:
@@ -206,7 +206,7 @@ def _values(rows: Iterable[tuple[str, dict[str, object]]], column: str) -> Array
     return array
 
 
-def delimited(path: Path, delimiter: bytes = b",") -> Columns:
+def delimited(path: AnyPath, delimiter: bytes = b",") -> Columns:
     """Open a file of separated values, whose first line names the columns."""
     mark = re.escape(delimiter)
     values = _VALUES % (mark, mark)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchwright.errors import SourceError
-from batchwright.sources.table import Batches, Columns
+from batchwright.sources.locations import AnyPath, size_of
+from batchwright.sources.table import Batches, Columns, items
 
 MEGATRON = ".idx"
 DATATROVE = ".ds.index"
@@ -53,7 +54,7 @@ class _Header(NamedTuple):
     begins_at: int  # byte of the first length
 
 
-def megatron(path: Path) -> Columns:
+def megatron(path: AnyPath) -> Columns:
     """Open an `.idx` of Megatron or fairseq: the lengths of its sequences, and of its documents.
 
     A document is one sequence, unless it was split into sentences.
@@ -82,26 +83,29 @@ def megatron_tokens(path: Path) -> TokenFile:
     begins = np.memmap(path, "<i8", "r", header.begins_at + 4 * count, (count,))
     (last,) = np.memmap(path, "<i4", "r", header.begins_at + 4 * (count - 1), (1,))
     tokens = int(begins[-1]) // size + int(last)
-    found = TokenFile(path.with_suffix(".bin"), header.dtype, tokens, begins, size)
-    return _checked_size(found, path)
+    _check_size(path.with_suffix(".bin"), path, tokens, header.dtype)
+    return TokenFile(path.with_suffix(".bin"), header.dtype, tokens, begins, size)
 
 
-def datatrove(path: Path) -> Columns:
+def datatrove(path: AnyPath) -> Columns:
     """Open a `.ds.index` of datatrove: where each document ends, counted in tokens."""
-    size = path.stat().st_size
+    size = size_of(path)
     if size % 8:
         raise SourceError(
             f"{path} has {size:,} bytes, no whole number of 64-bit ends: it is truncated, or of "
             "another program."
         )
     if path.with_suffix("").exists():
-        datatrove_tokens(path)  # refuses an index that was cut off
+        with path.open("rb") as file:
+            file.seek(size - 8)
+            (last_end,) = items(file, "<u8", 1)
+        _datatrove_type(path, int(last_end))  # refuses an index that was cut off
 
     def batches(_: str) -> Batches:
         last, seen = 0, 0
         with path.open("rb") as file:
             while seen < size // 8:
-                ends = np.fromfile(file, "<u8", min(_ROWS, size // 8 - seen))
+                ends = items(file, "<u8", min(_ROWS, size // 8 - seen))
                 if not ends.size:
                     raise SourceError(f"{path} was cut off while it was read.")
                 lengths = np.diff(ends.astype(np.int64), prepend=np.int64(last))
@@ -120,29 +124,36 @@ def datatrove(path: Path) -> Columns:
 def datatrove_tokens(path: Path) -> TokenFile:
     """Open the tokens of a `.ds.index`, in the `.ds` beside it, without reading either."""
     ends = np.memmap(path, "<u8", "r")
-    tokens, data = int(ends[-1]), path.with_suffix("")
-    size = data.stat().st_size if data.is_file() else -1
+    tokens = int(ends[-1])
+    dtype = _datatrove_type(path, tokens)
+    return TokenFile(path.with_suffix(""), dtype, tokens, ends, are_ends=True)
+
+
+def _datatrove_type(path: AnyPath, tokens: int) -> np.dtype[Any]:
+    """Return the type of so many tokens, by the size of the `.ds` that holds them."""
+    data = path.with_suffix("")
+    size = size_of(data) if data.is_file() else -1
     item = next((item for item in (2, 4) if size == item * tokens), 2)
     dtype = np.dtype(f"<u{item}")
-    return _checked_size(TokenFile(data, dtype, tokens, ends, are_ends=True), path)
+    _check_size(data, path, tokens, dtype)
+    return dtype
 
 
-def _checked_size(found: TokenFile, path: Path) -> TokenFile:
+def _check_size(data: AnyPath, index: AnyPath, tokens: int, dtype: np.dtype[Any]) -> None:
     """Raise unless the file of tokens is as large as its index says."""
-    if not found.path.is_file():
-        raise SourceError(f"{path} is an index, and there is no file of tokens {found.path}.")
-    size, expected = found.path.stat().st_size, found.tokens * found.dtype.itemsize
-    if size != expected:
+    if not data.is_file():
+        raise SourceError(f"{index} is an index, and there is no file of tokens {data}.")
+    size = size_of(data)
+    if size != tokens * dtype.itemsize:
         raise SourceError(
-            f"{found.path} has {size:,} bytes, and by {path.name} {found.tokens:,} tokens of "
-            f"{found.dtype.itemsize}: one of them is truncated, or they do not belong together."
+            f"{data} has {size:,} bytes, and by {index.name} {tokens:,} tokens of "
+            f"{dtype.itemsize}: one of them is truncated, or they do not belong together."
         )
-    return found
 
 
-def _megatron_header(path: Path) -> _Header:
+def _megatron_header(path: AnyPath) -> _Header:
     """Read how many sequences and documents there are; the file must be exactly as large."""
-    size = path.stat().st_size
+    size = size_of(path)
     with path.open("rb") as file:
         head = file.read(_HEADER.size + 8)
     if not head.startswith(_MAGIC):
@@ -171,7 +182,7 @@ def _megatron_header(path: Path) -> _Header:
     return _Header(dtype, sequences, documents, _HEADER.size + 8)
 
 
-def _megatron_lengths(path: Path, header: _Header) -> Iterator[np.ndarray]:
+def _megatron_lengths(path: AnyPath, header: _Header) -> Iterator[np.ndarray]:
     """Read the lengths of sequences; raise unless each begins where the one before it ends."""
     count, size, end = header.sequences, header.dtype.itemsize, 0
     with path.open("rb") as lengths_of, path.open("rb") as begins_of:
@@ -179,8 +190,8 @@ def _megatron_lengths(path: Path, header: _Header) -> Iterator[np.ndarray]:
         begins_of.seek(header.begins_at + 4 * count)
         for first in range(0, count, _ROWS):
             rows = min(_ROWS, count - first)
-            lengths = np.fromfile(lengths_of, "<i4", rows)
-            begins = np.fromfile(begins_of, "<i8", rows)
+            lengths = items(lengths_of, "<i4", rows)
+            begins = items(begins_of, "<i8", rows)
             if begins.size < rows:
                 raise SourceError(f"{path} was cut off while it was read.")
             ends = end + np.cumsum(lengths, dtype=np.int64) * size
@@ -195,9 +206,11 @@ def _megatron_lengths(path: Path, header: _Header) -> Iterator[np.ndarray]:
             yield lengths
 
 
-def _document_edges(path: Path, header: _Header) -> np.ndarray:
+def _document_edges(path: AnyPath, header: _Header) -> np.ndarray:
     """Read the sequences at which documents begin, and the number of sequences."""
-    edges = np.fromfile(path, "<i8", header.edges, offset=header.begins_at + 12 * header.sequences)
+    with path.open("rb") as file:
+        file.seek(header.begins_at + 12 * header.sequences)
+        edges = items(file, "<i8", header.edges)
     if (
         edges.size < max(1, header.edges)
         or edges[0] != 0

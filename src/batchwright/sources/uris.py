@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from batchwright._files import write_bytes
 from batchwright._format import one_line
@@ -34,6 +34,15 @@ Location: TypeAlias = "str | os.PathLike[str]"
 _SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _ETAGS = ("ETag", "etag")
 _TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
+
+
+class Facts(NamedTuple):
+    """What a remote file system says of a file or a folder."""
+
+    is_folder: bool
+    size: int  # in bytes; -1 where the file system does not say it
+    etag: str  # "" where the file system has none
+    time: str  # of the last modification, in nanoseconds; "" where it is not known
 
 
 def is_uri(source: Location) -> bool:
@@ -71,7 +80,7 @@ def joined(folder: Location, name: str) -> str | Path:
     """
     if not is_uri(folder):
         return Path(folder, name)
-    before, root, path, after = _split(os.fspath(folder))
+    before, root, path, after = split(os.fspath(folder))
     return f"{before}{root}{path}/{name}{after}" if path else f"{before}{root}{name}{after}"
 
 
@@ -85,19 +94,11 @@ def matches(pattern: Location) -> list[str]:
     if (path := local_path(pattern)) is not None:
         found = glob.glob(str(path))  # noqa: PTH207 -- Path.glob takes no absolute pattern
         return sorted(found, key=lambda name: Path(name).parts)
-    uri = os.fspath(pattern)
-    system, inner = _opened_system(uri)
-    with _explained(uri):
-        system.invalidate_cache()  # others may have written since it was listed
-        try:
-            listed = list(system.glob(inner))
-        except FileNotFoundError:
-            return []
-    return sorted(_as_uris(uri, inner, listed), key=lambda name: name.split("/"))
+    return sorted(facts_of_matches(os.fspath(pattern)), key=lambda name: name.split("/"))
 
 
 @contextmanager
-def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[IO[bytes]]:
+def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[io.BufferedReader]:
     """Open a file for reading and seeking.
 
     Example:
@@ -106,14 +107,11 @@ def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[IO[bytes]
         ...     file.seek(2), file.read()
         (2, b'file')
     """
-    path, uri = local_path(location), os.fspath(location)
-    if path is not None:
-        with _explained(uri):
-            file: IO[bytes] = path.open(mode)
+    if (path := local_path(location)) is not None:
+        with _explained(os.fspath(location)):
+            file = path.open(mode)
     else:
-        system, inner = _opened_system(uri)
-        with _explained(uri):
-            file = io.BufferedReader(_Remote(system.open(inner, mode), uri))
+        file = io.BufferedReader(remote_file(os.fspath(location)))
     with file:
         yield file
 
@@ -125,13 +123,8 @@ def exists(location: Location) -> bool:
         >>> exists("memory://nothing/a.csv")
         False
     """
-    if (path := local_path(location)) is not None:
-        return path.exists()
-    try:
-        _facts(location)
-    except SourceNotFoundError:
-        return False
-    return True
+    path = local_path(location)
+    return facts_of(os.fspath(location)) is not None if path is None else path.exists()
 
 
 def stamp(location: Location) -> tuple[int, str]:
@@ -140,12 +133,14 @@ def stamp(location: Location) -> tuple[int, str]:
     That is the ETag where the file system has one, else the time of the last modification in
     nanoseconds, else nothing.
     """
+    uri = os.fspath(location)
     if (path := local_path(location)) is not None:
-        with _explained(os.fspath(location)):
+        with _explained(uri):
             found = path.stat()
         return found.st_size, str(found.st_mtime_ns)
-    facts = _facts(location)
-    return int(facts.get("size") or 0), _etag(facts) or _time(facts)
+    if (facts := facts_of(uri)) is None:
+        raise SourceNotFoundError(f"There is no file {uri}.")
+    return facts.size, facts.etag or facts.time
 
 
 def written(location: Location, content: bytes) -> None:
@@ -154,9 +149,70 @@ def written(location: Location, content: bytes) -> None:
         write_bytes(path, content, SourceError)
         return
     uri = os.fspath(location)
-    system, inner = _opened_system(uri)
+    system, inner = _system_of(uri)
     with _explained(uri, "written"):
         system.pipe_file(inner, content)
+
+
+def facts_of(uri: str) -> Facts | None:
+    """Ask what there is under a URI, now; None: nothing."""
+    system, inner = _system_of(uri)
+    with _explained(uri):
+        system.invalidate_cache(inner)  # others may have written since it was listed
+        try:
+            return _facts(system.info(inner))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def facts_of_matches(pattern: str) -> dict[str, Facts]:
+    """List what matches a pattern, by URI."""
+    system, inner = _system_of(pattern)
+    with _explained(pattern):
+        system.invalidate_cache()
+        try:
+            listed = system.glob(inner, detail=True)
+        except FileNotFoundError:
+            return {}
+        names = _as_uris(pattern, inner, list(listed))
+        return dict(zip(names, map(_facts, listed.values()), strict=True))
+
+
+def facts_of_folder(folder: str) -> dict[str, Facts]:
+    """List what is in a folder, by URI."""
+    system, inner = _system_of(folder)
+    with _explained(folder):
+        system.invalidate_cache(inner)
+        listed = system.ls(inner, detail=True)
+        names = _as_uris(folder, inner, [each["name"] for each in listed])
+        return dict(zip(names, map(_facts, listed), strict=True))
+
+
+def remote_file(uri: str, *, read_ahead: bool = True) -> io.RawIOBase:
+    """Open a remote file; with `read_ahead=False` no byte is read that is not asked for."""
+    system, inner = _system_of(uri)
+    more = {} if read_ahead else {"cache_type": "none"}
+    with _explained(uri):
+        return _Remote(system.open(inner, "rb", **more), uri)
+
+
+def split(uri: str) -> tuple[str, str, str, str]:
+    """Split a URI into what is chained before it, its scheme, its path, and what comes after.
+
+    Example:
+        >>> split("zip://data/a.csv::s3://bucket/a.zip")
+        ('', 'zip://', 'data/a.csv', '::s3://bucket/a.zip')
+    """
+    found = _SCHEME.match(uri)
+    if found is None:
+        raise ValueError(f"{uri!r} is no URI")
+    scheme = found[0][found.start(1) :]
+    path, mark, chained = uri[found.end() :].partition("::")
+    query = ""
+    if scheme.lower().startswith("http"):  # elsewhere, question marks belong to names
+        path, question, query = path.partition("?")
+        query = question + query
+    return uri[: found.start(1)], scheme, path.rstrip("/"), query + mark + chained
 
 
 class _Remote(io.RawIOBase):
@@ -199,31 +255,22 @@ class _Remote(io.RawIOBase):
         super().close()
 
 
-def _split(uri: str) -> tuple[str, str, str, str]:
-    """Split a URI into what is chained before it, its scheme, its path, and what comes after."""
-    found = _SCHEME.match(uri)
-    if found is None:
-        raise ValueError(f"{uri!r} is no URI")
-    path, mark, after = uri[found.end() :].partition("::")
-    return uri[: found.start(1)], uri[found.start(1) : found.end()], path.rstrip("/"), mark + after
-
-
 def _as_uris(uri: str, inner: str, listed: list[str]) -> list[str]:
     """Write paths of a file system as URIs, with the scheme and the host that `uri` has.
 
     What a URI and the path in it have in common at their ends is the path in both; paths that were
     found beside it begin as it does.
     """
-    before, root, path, after = _split(uri)
+    before, root, path, after = split(uri)
     host, same = root + path, inner
     while same and host[-1:] == same[-1:]:
         host, same = host[:-1], same[:-1]
     return [f"{before}{host}{name.removeprefix(same)}{after}" for name in listed]
 
 
-def _opened_system(uri: str) -> tuple[Any, str]:
+def _system_of(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI, and the path in it."""
-    scheme = _split(uri)[1].removesuffix("://")
+    scheme = split(uri)[1].removesuffix("://")
     with _explained(uri):
         from fsspec.core import url_to_fs
         from fsspec.registry import get_filesystem_class
@@ -239,21 +286,14 @@ def _opened_system(uri: str) -> tuple[Any, str]:
         return system, str(inner)
 
 
-def _facts(location: Location) -> dict[str, Any]:
-    uri = os.fspath(location)
-    system, inner = _opened_system(uri)
-    with _explained(uri):
-        system.invalidate_cache(inner)  # others may have written since it was listed
-        return dict(system.info(inner))
+def _facts(said: dict[str, Any]) -> Facts:
+    etag = next((str(said[key]) for key in _ETAGS if said.get(key)), "")
+    size = -1 if (size := said.get("size")) is None else int(size)
+    return Facts(said.get("type") == "directory", size, etag, _time(said))
 
 
-def _etag(facts: dict[str, Any]) -> str:
-    return next((str(facts[key]) for key in _ETAGS if facts.get(key)), "")
-
-
-def _time(facts: dict[str, Any]) -> str:
-    """Return a time of modification in nanoseconds, however a file system writes it."""
-    time = next((facts[key] for key in _TIMES if facts.get(key)), "")
+def _time(said: dict[str, Any]) -> str:
+    time = next((said[key] for key in _TIMES if said.get(key)), "")
     if isinstance(time, datetime):
         time = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return str(round(time * 1e6) * 1000) if isinstance(time, int | float) else str(time)
@@ -285,5 +325,5 @@ def _how_to_install(uri: str, error: ImportError) -> str:
     package = package.partition(".")[0]
     if package == "fsspec":
         return "reading URIs needs fsspec. Run: pip install 'batchwright[sources]'"
-    scheme = _split(uri)[1]
+    scheme = split(uri)[1]
     return f"reading {scheme} needs the package {package}. Run: pip install {package}"

@@ -13,6 +13,7 @@ from torch import Tensor
 from batchwright.errors import ColumnNotFoundError, LengthsError, SourceError, SourceNotFoundError
 from batchwright.sources.columnar import check_end_of_stream
 from batchwright.sources.files import files_of
+from batchwright.sources.locations import Uri, located
 from batchwright.sources.table import reading
 from batchwright.sources.token_files import DATATROVE, MEGATRON, datatrove_tokens, megatron_tokens
 from batchwright.torch.data.flat_rows import FlatArray, FlatRows
@@ -190,7 +191,12 @@ def _columns_of(data: Any, names: Sequence[str] | None) -> dict[str, Any]:
 
 def parts_of_files(path: str | os.PathLike[str], names: Sequence[str] | None) -> list[Part]:
     """Open files of tokens that say where samples are, memory-mapped."""
-    given = Path(path)
+    given = located(path)
+    if isinstance(given, Uri):
+        raise SourceError(
+            f"{given}: tokens are memory-mapped: copy the files to this machine, and name the "
+            "copies."
+        )
     if given.suffix == ".bin":
         index = given.with_suffix(MEGATRON)
         if given.is_file() and not index.exists():
