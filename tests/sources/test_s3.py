@@ -1,5 +1,6 @@
 """A bucket of a local S3 server: sources, cache and errors."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -23,6 +24,8 @@ pytest.importorskip("moto.server", reason="moto[server] is not installed")
 
 pytestmark = pytest.mark.slow
 
+_NUMBERS = itertools.count()
+
 
 @pytest.fixture(scope="module")
 def endpoint():
@@ -39,13 +42,13 @@ def endpoint():
 
 
 @pytest.fixture
-def bucket(endpoint, monkeypatch, request) -> str:
+def bucket(endpoint, monkeypatch) -> str:
     """Make a bucket of this test's own, and return its URI."""
     options = {"endpoint_url": endpoint, "key": "key", "secret": "secret"}
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3fs.S3FileSystem.clear_instance_cache()
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60].strip("-")
+    name = f"bucket-{next(_NUMBERS)}"
     fsspec.filesystem("s3").mkdir(name)
     yield f"s3://{name}"
     s3fs.S3FileSystem.clear_instance_cache()

@@ -1,5 +1,6 @@
 """Sources by URI: every format as from a path, and errors that name the URI."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -309,9 +310,10 @@ def without(monkeypatch):
 
 
 def test_the_package_of_a_scheme_is_named(without) -> None:
+    registry = importlib.import_module("fsspec.registry")  # fsspec.registry is one of its values
     for scheme, package in (("s3", "s3fs"), ("gs", "gcsfs")):
         without(package)
-        fsspec.registry._registry.pop(scheme, None)
+        registry._registry.pop(scheme, None)
         with pytest.raises(MissingExtraError, match=f"Run: pip install {package}$") as caught:
             sources.read_lengths(f"{scheme}://bucket/a.csv")
         assert_one_clear_line(caught.value, f"{scheme}://bucket/a.csv")

@@ -108,7 +108,7 @@ def native_file(path: AnyPath, *, read_ahead: bool = True) -> pa.NativeFile:
 def items(file: BufferedReader, dtype: np.dtype[Any] | str, count: int) -> np.ndarray:
     """Read so many items of an array, or fewer where the file ends before them."""
     values = np.empty(count, dtype)
-    size = file.readinto(values.view(np.uint8)) if count else 0
+    size = file.readinto(values.view(np.uint8).data) if count else 0
     return values[: size // values.itemsize]
 
 
