@@ -30,6 +30,7 @@ PROGRAMS = {
 NOT_RUN = {
     r"pip install ": "fetches packages; that the extras exist is checked",
     r"batchwright compare examples/": "fetches data and takes minutes; tests/examples run the tasks",
+    r"batchwright \w+ \w+://": "reads a bucket; tests/sources read one of a local server",
     r"batchwright compare mine.py --seeds": "takes minutes; its quick form is run",
     r"batchwright advise (mine|examples/\w+/\w+)\.py": "takes minutes; tests/advise run one",
     r"python -m benchmarks\.\w+( --quick)?$": "takes minutes to hours; what it found is committed",

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,23 +29,26 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def endpoint():
-    """Start a server of S3, and return where it is."""
+def server(tmp_path_factory) -> tuple[str, Path]:
+    """Start a server of S3; return where it is, and the file in which it lists requests."""
+    said = tmp_path_factory.mktemp("s3") / "requests.txt"
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    with said.open("w") as output, subprocess.Popen(command, stderr=output) as process:
         try:
-            found, give_up = None, time.monotonic() + PATIENCE
-            while found is None and time.monotonic() < give_up:
-                found = re.search(r"http://127\.0\.0\.1:\d+", server.stderr.readline())
-            yield found[0]
+            give_up = time.monotonic() + PATIENCE
+            while not (found := re.search(r"http://127\.0\.0\.1:\d+", said.read_text())):
+                assert process.poll() is None, said.read_text()
+                assert time.monotonic() < give_up
+                time.sleep(0.1)
+            yield found[0], said
         finally:
-            server.kill()
+            process.kill()
 
 
 @pytest.fixture
-def bucket(endpoint, monkeypatch) -> str:
+def bucket(server, monkeypatch) -> str:
     """Make a bucket of this test's own, and return its URI."""
-    options = {"endpoint_url": endpoint, "key": "key", "secret": "secret"}
+    options = {"endpoint_url": server[0], "key": "key", "secret": "secret"}
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3fs.S3FileSystem.clear_instance_cache()
@@ -103,6 +107,20 @@ def test_stamps_follow_what_others_write(bucket: str) -> None:
     assert (uris.stamp(place)[0], uris.exists(f"{bucket}/folder")) == (5, True)
     with uris.opened(place) as file:
         assert (file.seek(-2, 2), file.read()) == (3, b"er")
+
+
+def test_a_shard_takes_few_requests(bucket: str, server, tmp_path) -> None:
+    rows = {"length": np.arange(3_000), "text": np.random.default_rng(0).bytes(900_000)}
+    rows["text"] = [rows["text"][300 * k : 300 * k + 300] for k in range(3_000)]
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=1_000)
+    for part in range(40):
+        uris.written(f"{bucket}/corpus/{part}.parquet", (tmp_path / "a.parquet").read_bytes())
+    before = len(server[1].read_text().splitlines())
+    assert len(sources.read_lengths(f"{bucket}/corpus/*.parquet", column="length")) == 120_000
+    requests = server[1].read_text().splitlines()[before:]
+    # Of each, the footer, and the column in three groups of rows; besides, listings.
+    assert len([line for line in requests if "GET" in line and ".parquet HTTP" in line]) == 160
+    assert len(requests) <= 160 + 10
 
 
 def test_what_is_missing(bucket: str) -> None:

@@ -4,7 +4,10 @@ import importlib
 import json
 import shutil
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import ClassVar
 
 import numpy as np
@@ -362,6 +365,33 @@ def test_shards_are_opened_one_at_a_time(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(CountedFile, "close", end)
     assert sources.read_lengths(uri).tolist() == [k for k in range(5) for _ in range(3)]
     assert (max(most), len(still_open)) == (1, 0)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch) -> str:
+    """Serve the folder over HTTP, without parts of files, and return its address."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.csv.gz"])
+def test_a_server_that_sends_whole_files(write, site: str, name: str) -> None:
+    path = write(name, COLUMNS)
+    same(path, f"{site}/{name}?token=1", column="length")
+
+
+def test_what_such_a_server_cannot_serve(write, site: str) -> None:
+    for name in ("data.parquet", "data.npy"):
+        write(name, COLUMNS)
+    for name in ("data.parquet", "data.npy", "missing.csv", "missing/*.csv"):
+        with pytest.raises(SourceError) as caught:
+            sources.read_lengths(f"{site}/{name}")
+        assert f"{site}/{name}" in str(caught.value)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchwright._format import one_line
 from batchwright.errors import SourceError
-from batchwright.sources.locations import AnyPath
+from batchwright.sources.locations import AnyPath, size_of
 from batchwright.sources.table import Batches, Columns, checked, kind_of, native_file, reading
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _unpacked(path: AnyPath, size: int) -> Blocks:
     codec = CODECS.get(path.suffix.lower())
     with ExitStack() as opened:
         file = opened.enter_context(native_file(path))
-        packed = max(1, file.size())
+        packed = max(1, size_of(path))
         stream: Any = file
         if codec is not None:
             stream = opened.enter_context(pa.CompressedInputStream(file, codec))
