@@ -98,7 +98,7 @@ def matches(pattern: Location) -> list[str]:
 
 
 @contextmanager
-def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[io.BufferedReader]:
+def opened(location: Location) -> Iterator[io.BufferedReader]:
     """Open a file for reading and seeking.
 
     Example:
@@ -109,7 +109,7 @@ def opened(location: Location, mode: Literal["rb"] = "rb") -> Iterator[io.Buffer
     """
     if (path := local_path(location)) is not None:
         with _explained(os.fspath(location)):
-            file = path.open(mode)
+            file = path.open("rb")
     else:
         file = io.BufferedReader(remote_file(os.fspath(location)))
     with file:
