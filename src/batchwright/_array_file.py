@@ -21,7 +21,7 @@ from batchwright.errors import BatchwrightError, SourceNotFoundError
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
 
-DTYPES = {"I8": "|i1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
+DTYPES = {"I8": "|i1", "U32": "<u4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 """The types that our files hold, by their safetensors names. NumPy lacks some of the others."""
 
 _CHECKSUM = "sha256"

@@ -12,6 +12,7 @@ from batchwright.cli.advise import advise
 from batchwright.cli.compare import compare, new_task
 from batchwright.cli.doctor import doctor
 from batchwright.cli.exit_codes import BAD_INPUT, DONE, INTERRUPTED, MACHINE, complain
+from batchwright.cli.index import index
 from batchwright.cli.inspect import inspect
 from batchwright.cli.plan import plan
 from batchwright.cli.score import score
@@ -74,7 +75,7 @@ def _on_one_line(message: Warning | str, *_: object, **__: object) -> None:
     name="batchwright",
     cls=OneLineGroup,
     invoke_without_command=True,
-    commands=[doctor, plan, inspect, trace, score, advise, compare, new_task],
+    commands=[doctor, plan, inspect, trace, index, score, advise, compare, new_task],
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,

@@ -15,6 +15,7 @@ import numpy as np
 
 from batchwright.errors import LengthsError, SourceError
 from batchwright.index import LengthIndex
+from batchwright.sources.engines import ENGINES
 from batchwright.sources.measures import MEASURES
 from batchwright.sources.read import read_rows, settled
 from batchwright.sources.token_files import DATATROVE
@@ -162,6 +163,13 @@ empty = click.option(
     type=click.Choice(("drop", "one")),
     help="Leave out rows that are empty or missing, or count each as 1.",
     show_default="an error",
+)
+
+engine = click.option(
+    "--on",
+    type=click.Choice(ENGINES),
+    default="local",
+    help="Work on this machine, or on a Ray cluster, a file a task.",
 )
 
 

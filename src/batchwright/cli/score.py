@@ -1,7 +1,10 @@
 """`batchwright score`: from a source of samples to a difficulty for each."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,20 +16,23 @@ from batchwright._format import duration, number
 from batchwright.cli import options
 from batchwright.cli.output import check_outputs, deliver
 from batchwright.difficulty import compression, percentiles, rarity, word_counts
-from batchwright.difficulty.scores import as_array
 from batchwright.difficulty.scoring import (
+    A_FILE,
     MANIFEST,
     SHARD_SIZE,
     SHARDS,
     Column,
     ShardFolder,
-    as_batch,
+    score_files,
     score_shards,
 )
-from batchwright.errors import LengthsError
+from batchwright.errors import LengthsError, SourceError
+from batchwright.order.scores import as_array
 from batchwright.report.sections import Report, Section
+from batchwright.sources.engines import mapped
 from batchwright.sources.measures import Measure, measure_of, measured
-from batchwright.sources.progress import progress_bar
+from batchwright.sources.progress import Advance, progress_bar
+from batchwright.sources.scores import as_batch
 from batchwright.typing import FloatArray
 
 
@@ -49,6 +55,7 @@ from batchwright.typing import FloatArray
 )
 @click.option("--folder", metavar="DIR", help="Keep finished shards there, to resume from.")
 @options.number("--shard-size", default=SHARD_SIZE, help="Samples scored at a time.")
+@options.engine
 @click.option(
     "--empty",
     type=click.Choice(("drop", "one")),
@@ -69,6 +76,7 @@ def score(
     within: str | None,
     folder: str | None,
     shard_size: int,
+    on: str,
     empty: str | None,
     as_json: bool,
 ) -> None:
@@ -94,19 +102,24 @@ def score(
     measured_in = how.name if by == "length" else "characters"
     data = Column(source, column, measure=measured_in, fill=empty is not None)
     if folder is not None:
-        facts = {"by": by, "data": data.identity(), "shard_size": shard_size, "measure": how.name}
+        size = A_FILE if on == "ray" else shard_size
+        facts = {"by": by, "data": data.identity(), "shard_size": size, "measure": how.name}
         facts |= {} if empty is None else {"empty": empty}
         kept = ShardFolder(folder, facts | {"mean": mean, "tokenizer": how.key})
-    metric = _metric(by, data, how, shard_size, mean=mean, least=1 if empty == "one" else 0)
+    counts = _word_counts(data, shard_size, on) if by == "rarity" else None
+    metric = _metric(by, how, counts, mean=mean, least=1 if empty == "one" else 0)
     with progress_bar(f"Scoring {Path(source).name}") as advance:
-        scores = score_shards(data.shards(shard_size), metric, kept, advance)
+        if on == "ray":
+            scores = score_files(data, metric, shard_size, kept, advance)
+        else:
+            scores = score_shards(data.shards(shard_size), metric, kept, advance)
     if ranked or within is not None:
         groups = None if within is None else _groups(source, within, shard_size, scores.size)
         scores = percentiles(scores, groups=groups)
     write_npy(output, scores, LengthsError)
     low, middle, high = float(scores.min()), float(np.median(scores)), float(scores.max())
     name, seconds = click.format_filename(output), time.perf_counter() - start
-    shards = -(-scores.size // shard_size)
+    shards = len(data.files()) if on == "ray" else -(-scores.size // shard_size)
     done = {
         "source": click.format_filename(source),
         "by": by,
@@ -132,7 +145,7 @@ def score(
 
 
 def _metric(
-    by: str, data: Column, how: Measure, shard_size: int, *, mean: bool, least: int
+    by: str, how: Measure, counts: Mapping[str, int] | None, *, mean: bool, least: int
 ) -> Callable[[list[Any]], FloatArray]:
     """Return what scores the pieces of a shard."""
     if by == "length":
@@ -145,22 +158,39 @@ def _metric(
         )
     if by == "compression":
         return lambda pieces: compression(_texts(pieces))
-
-    def texts() -> Iterator[list[str]]:
-        for shard in data.shards(shard_size):
-            yield _texts(shard.samples)
-            advance(shard.fraction)
-
-    with progress_bar(f"Counting the words of {Path(data.name).name}") as advance:
-        counts = word_counts(texts())
     return lambda pieces: rarity(_texts(pieces), mean=mean, counts=counts)
+
+
+def _word_counts(data: Column, shard_size: int, on: str) -> Mapping[str, int]:
+    """Count the words of all rows; on Ray, a file a task."""
+    with progress_bar(f"Counting the words of {Path(data.name).name}") as advance:
+        if on == "local":
+            return word_counts(_each_texts(data, shard_size, advance))
+        counts: Counter[str] = Counter()
+        tasks = [(file,) for file in data.files()]
+        of_file = partial(_words_of_file, data.of_a_file(), shard_size)
+        with closing(mapped(of_file, tasks, on="ray")) as found:
+            for done, (_, words) in enumerate(found, 1):
+                counts.update(words)
+                advance(done / len(tasks))
+        return counts
+
+
+def _words_of_file(opened: Callable[[str], Column], shard_size: int, file: str) -> Counter[str]:
+    return word_counts(_each_texts(opened(file), shard_size, lambda _: None))
+
+
+def _each_texts(data: Column, shard_size: int, advance: Advance) -> Iterator[list[str]]:
+    for shard in data.shards(shard_size):
+        yield _texts(shard.samples)
+        advance(shard.fraction)
 
 
 def _texts(pieces: list[Any]) -> list[str]:
     texts = as_batch(pieces)
     if isinstance(texts, np.ndarray) or not isinstance(texts[0], str):
         place = pieces[0][1]
-        raise click.UsageError(
+        raise SourceError(
             f"{place.source}: {place.column!r} holds no text; name a column that does."
         )
     return cast("list[str]", texts)

@@ -16,12 +16,12 @@ from batchwright._records import keep_back
 from batchwright._states import check_keys, check_that, state_array
 from batchwright.difficulty.scores import (
     SMALLEST,
-    as_array,
     as_labels,
     as_probabilities,
     check_classes,
 )
 from batchwright.errors import LengthsError
+from batchwright.order.scores import as_array
 from batchwright.typing import FloatArray, IntArray, LengthArray, State
 
 COLUMNS: dict[str, type[np.generic]] = {

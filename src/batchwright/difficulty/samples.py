@@ -11,9 +11,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.difficulty.scores import as_array, check_types
+from batchwright.difficulty.scores import check_types
 from batchwright.errors import LengthsError
 from batchwright.lengths import as_lengths
+from batchwright.order.scores import as_array
 from batchwright.typing import FloatArray, IntoLengths
 
 _DENSE = 1 << 22

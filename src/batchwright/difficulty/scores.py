@@ -8,24 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import check_choice
-from batchwright._format import one_line
 from batchwright.errors import LengthsError
-from batchwright.order.scores import as_groups, as_scores, refuse_other_data
+from batchwright.order.scores import as_array, as_groups, as_scores, refuse_other_data
 from batchwright.typing import Field, FloatArray, LengthArray
 
 SMALLEST = 1e-12
 """Smaller probabilities are taken for this."""
-
-
-def as_array(values: Field, name: str) -> np.ndarray:
-    """Read anything that NumPy can read: a list, an array, a tensor on the CPU."""
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise LengthsError(
-            f"{name} cannot be read as an array ({one_line(error)}). Pass numbers; for a tensor, "
-            "tensor.detach().float().cpu()."
-        ) from error
 
 
 def as_labels(labels: Field, size: int) -> LengthArray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +19,26 @@ from batchwright._checks import check_choice, whole_number
 from batchwright._files import remove_unfinished, write_bytes
 from batchwright._format import one_line
 from batchwright._states import parsed
-from batchwright.difficulty.scores import as_array
-from batchwright.errors import LengthsError, MissingExtraError, SourceError
+from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import source_of
+from batchwright.sources.engines import mapped
+from batchwright.sources.files import files_of
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.sources.read import counted_rows
-from batchwright.sources.table import (
-    Place,
-    Values,
-    is_missing,
-    kind_of,
-    type_of,
-    without_missing,
-)
+from batchwright.sources.scores import Metric, as_batch, checked_scores, metric_name
+from batchwright.sources.shards import absolute
+from batchwright.sources.table import Place, Values, is_missing, without_missing
+from batchwright.sources.uris import Location
 from batchwright.typing import Batch, FloatArray, Sample
-
-Metric: TypeAlias = Callable[[Batch], npt.ArrayLike]
-"""From m samples to float[m]."""
 
 SHARD_SIZE = 1 << 16
 MANIFEST = "manifest.json"
 SHARDS = "shard-*.npy"
 
 _FORMAT = {"format": "batchwright-scores", "format_version": 1}
+A_FILE = "a file"
+"""In place of the size of a shard, where each is a file."""
+
 _PROBES = 64
 
 
@@ -67,14 +65,15 @@ def score(
             line is a sample.
         metric: From the samples of a shard to a number for each: a slice of `source`; of a file,
             list[str], or number[m] of a column of numbers.
-        shard_size: Samples of a shard.
+        shard_size: Samples of a shard; on Ray, where a shard is a file, samples scored at a time.
         folder: Where scores of finished shards are kept. None: nowhere.
         fingerprint: What else distinguishes this data and metric from others, such as the name of
             a model's checkpoint. Samples are compared by their number and 64 of them, a file by
             its content, a metric by its name and code.
         column: Which column of a file; None: the only one, or `text`.
-        backend: "local" scores in this process, "ray" with Ray Data, on the cluster that
-            `ray.init` connected to, or on this machine; not for paths.
+        backend: "local" scores in this process, "ray" the files of a path where they are, one a
+            task, with Ray Data: on the cluster that `ray.init` connected to, or on this machine.
+            Its workers must reach the path.
         progress: Show a progress bar, as `read_lengths` does.
 
     Raises:
@@ -90,43 +89,42 @@ def score(
     size = whole_number("score", "shard_size", shard_size, error=LengthsError)
     check_choice("score", "backend", backend, ("local", "ray"), LengthsError)
     facts: dict[str, object] = {"metric": metric_name(metric), "fingerprint": fingerprint}
-    facts["shard_size"] = size
-    samples: Batch = source
-    shards: Iterable[Shard]
+    facts["shard_size"] = A_FILE if backend == "ray" else size
     if isinstance(source, str | os.PathLike):
-        if backend == "ray":
-            raise LengthsError("score(backend='ray') takes samples, not a path: read them first.")
         data = Column(source, column)
-        shards = data.shards(size)
         facts |= {} if folder is None else {"data": data.identity()}
-    else:
-        if column is not None:
-            raise LengthsError(f"score(column={column!r}) goes with a path.")
-        if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or not len(source):
-            raise LengthsError(
-                f"a {type(source).__name__} cannot be sliced, or is empty: pass a list, an array "
-                "or a dataset of at least one sample."
-            )
-        rows = len(source)
-        shards = [
-            Shard(first // size, first, slice(first, first + size), stop - first, stop / rows)
-            for first in range(0, rows, size)
-            for stop in [min(first + size, rows)]
-        ]
-        facts |= {} if folder is None else data_facts(source)
-    kept = None if folder is None else ShardFolder(folder, facts)
+        kept = None if folder is None else ShardFolder(folder, facts)
+
+        def of_rows(pieces: Batch) -> npt.ArrayLike:
+            return metric(as_batch(pieces))
+
+        with progress_bar("Scoring", show=progress) as advance:
+            if backend == "ray":
+                return score_files(data, of_rows, size, kept, advance)
+            return score_shards(data.shards(size), of_rows, kept, advance)
     if backend == "ray":
-        shards = _scored_by_ray(samples, metric, shards, {} if kept is None else kept.scores())
-
-    def scored(part: Batch) -> npt.ArrayLike:
-        scores: npt.ArrayLike = part
-        if backend == "local":
-            is_path = isinstance(source, str | os.PathLike)
-            scores = metric(as_batch(part) if is_path else samples[part])
-        return scores
-
+        raise LengthsError(
+            "score(backend='ray') takes the path of files, which Ray's workers read, not samples "
+            "in memory. Save them first, for instance by Dataset.to_parquet, or score them here."
+        )
+    if column is not None:
+        raise LengthsError(f"score(column={column!r}) goes with a path.")
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__") or not len(source):
+        raise LengthsError(
+            f"a {type(source).__name__} cannot be sliced, or is empty: pass a list, an array "
+            "or a dataset of at least one sample."
+        )
+    samples: Batch = source
+    rows = len(source)
+    shards = [
+        Shard(first // size, first, slice(first, first + size), stop - first, stop / rows)
+        for first in range(0, rows, size)
+        for stop in [min(first + size, rows)]
+    ]
+    facts |= {} if folder is None else data_facts(source)
+    kept = None if folder is None else ShardFolder(folder, facts)
     with progress_bar("Scoring", show=progress) as advance:
-        return score_shards(shards, scored, kept, advance)
+        return score_shards(shards, lambda part: metric(samples[part]), kept, advance)
 
 
 def score_shards(
@@ -138,7 +136,7 @@ def score_shards(
     for shard in shards:
         scores = done.get(shard.number)
         if scores is None:
-            scores = _checked(metric(shard.samples), shard)
+            scores = checked_scores(metric(shard.samples), shard.first, shard.num_rows)
             if kept is not None:
                 kept.save(shard.number, scores)
         elif scores.size != shard.num_rows:
@@ -151,55 +149,44 @@ def score_shards(
     return np.concatenate([results[number] for number in sorted(results)])
 
 
-def _scored_by_ray(
-    source: Sequence[Sample], metric: Metric, shards: Iterable[Shard], done: Container[int]
-) -> Iterator[Shard]:
-    """Yield shards with their scores for samples, as workers finish them."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError(
-            "backend='ray' needs Ray Data, which is not installed. Run: pip install 'ray[data]', "
-            "or leave it at 'local'."
-        ) from error
-    left = {shard.number: shard for shard in shards}
-    yield from (left.pop(number) for number in [*left] if number in done)
-    if not left:
-        return
-    shared = ray.put(source)  # once; workers take their slices from there
+def score_files(
+    column: Column, metric: Metric, size: int, kept: ShardFolder | None, advance: Advance
+) -> FloatArray:
+    """Score the files of a column where they are, on Ray, each in one task: a shard is a file.
 
-    def scored(row: dict[str, int]) -> dict[str, int | np.ndarray]:
-        samples = ray.get(shared)[row["first"] : row["stop"]]
-        return {"number": row["number"], "scores": np.asarray(metric(samples), np.float64)}
-
-    rows = [
-        {"number": shard.number, "first": shard.first, "stop": shard.first + shard.num_rows}
-        for shard in left.values()
-    ]
-    found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(scored).iter_rows()
-    for count, row in enumerate(found, 1):
-        shard = left[int(row["number"])]
-        yield shard._replace(samples=np.asarray(row["scores"]), fraction=count / len(rows))
-
-
-def _checked(answer: npt.ArrayLike, shard: Shard) -> FloatArray:
-    first, size = shard.first, shard.num_rows
-    array = as_array(answer, "the metric's answer")
-    if array.shape != (size,) or array.dtype.kind not in "buif":
-        raise LengthsError(
-            f"the metric returned {array.dtype}{list(array.shape)} for samples {first} to "
-            f"{first + size - 1}, expected a number for each, float[{size}]."
-        )
-    scores = array.astype(np.float64)
-    finite = np.isfinite(scores)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        raise LengthsError(
-            f"the metric's score of sample {first + index} is {scores[index]}, but every score "
-            "must be a finite number."
-        )
+    Args:
+        column: Of a path.
+        metric: From pieces of rows to a number for each; sent to Ray's workers.
+        size: Rows that are scored at a time.
+        kept: Where scores of finished files are kept.
+        advance: Told the share of files that are finished.
+    """
+    files = column.files()
+    done = {} if kept is None else kept.scores()
+    results = {number: done[number] for number in range(len(files)) if number in done}
+    left = [number for number in range(len(files)) if number not in results]
+    tasks = [(files[number],) for number in left]
+    of_file = partial(_of_file, column.of_a_file(), metric, size)
+    with closing(mapped(of_file, tasks, on="ray")) as found:
+        for count, (number, scores) in enumerate(found, len(results) + 1):
+            if kept is not None:
+                kept.save(left[number], scores)
+            results[left[number]] = scores
+            advance(count / len(files))
+    scores = np.concatenate([results[number] for number in sorted(results)])
+    if not scores.size:
+        raise SourceError(f"{column.name} has no rows.")
     return scores
+
+
+def _of_file(opened: Callable[[str], Column], metric: Metric, size: int, file: str) -> FloatArray:
+    scores = [np.empty(0)]
+    for shard in opened(file).shards(size):
+        try:
+            scores.append(checked_scores(metric(shard.samples), shard.first, shard.num_rows))
+        except LengthsError as error:
+            raise LengthsError(f"{file}: {error}") from error
+    return np.concatenate(scores)
 
 
 class Shard(NamedTuple):
@@ -221,16 +208,31 @@ class Column:
 
     def __init__(
         self,
-        source: str | os.PathLike[str],
+        source: Location,
         column: str | None = None,
         *,
         measure: str | None = "characters",
         fill: bool = False,
+        may_be_empty: bool = False,
     ) -> None:
-        self._fill = fill
+        self._given, self._column, self._measure = source, column, measure
+        self._fill, self._may_be_empty = fill, may_be_empty
         self._source = source_of(source, lines=True)
-        self._column, self._measure = column, measure
         self.name = self._source.name
+
+    def files(self) -> list[str]:
+        """Return its files, with their paths from the root on."""
+        return [absolute(each) for each in files_of(self._given)]
+
+    def of_a_file(self) -> Callable[[str], Column]:
+        """Return what opens the column of one of its files, which may have no rows."""
+        return partial(
+            Column,
+            column=self._column,
+            measure=self._measure,
+            fill=self._fill,
+            may_be_empty=True,
+        )
 
     def identity(self) -> list[object]:
         """Return what distinguishes the content and this column from others."""
@@ -239,7 +241,9 @@ class Column:
     def shards(self, size: int) -> Iterator[Shard]:
         """Go through the column, `size` rows at a time."""
         number, held, rows, fraction, before = 0, [], 0, 0.0, 0
-        read = self._source.rows(self._column, measure=self._measure)
+        read = self._source.rows(
+            self._column, measure=self._measure, may_be_empty=self._may_be_empty
+        )
         for values, place, fraction in read:
             if (missing := is_missing(values)) is not None:
                 if not self._fill:
@@ -272,26 +276,6 @@ def _missing(
         f"{place.source}: {said}, and every sample needs a score. Fill or filter them; the command "
         "scores them as empty with --empty drop|one."
     )
-
-
-def as_batch(pieces: list[tuple[Values, Place]]) -> Batch:
-    """Return rows as a metric takes them: number[m], or a list of texts, bytes or lists."""
-    parts: list[Batch] = []
-    for values, place in pieces:
-        kind = kind_of(values)
-        if isinstance(values, np.ndarray):
-            parts.append(values)
-        elif kind == "numbers":
-            parts.append(values.to_numpy(zero_copy_only=False))
-        elif kind in {"text", "binary", "lists"}:
-            parts.append(values.to_pylist())
-        else:
-            raise SourceError(
-                f"{place} is of type {type_of(values)}; expected text, numbers or lists."
-            )
-        if type(parts[-1]) is not type(parts[0]):
-            raise SourceError(f"{place.row(0)} has another type than the rows before it.")
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*chain(*parts)]
 
 
 class ShardFolder:
@@ -349,16 +333,6 @@ def data_facts(source: Sequence[Sample]) -> dict[str, object]:
     for index in np.unique(np.linspace(0, size - 1, _PROBES).astype(np.int64)).tolist():
         digest.update(_bytes(source[index]))
     return {"num_samples": size, "data": digest.hexdigest()[:32]}
-
-
-def metric_name(metric: Callable[[Batch], npt.ArrayLike]) -> str:
-    """Return the name of a metric, with a hash of its code where it has any."""
-    function = getattr(metric, "func", metric)  # of a functools.partial
-    named = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{named.__module__}.{named.__qualname__}"
-    code = getattr(function, "__code__", None)
-    digest = code and hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()
-    return f"{name}#{digest[:12]}" if digest else name
 
 
 def _bytes(value: Sample) -> bytes:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from batchwright._checks import whole_number
 from batchwright._random import generator, shuffled
 from batchwright.difficulty.noise import noise_rate
-from batchwright.difficulty.scores import SMALLEST, as_array, as_labels
+from batchwright.difficulty.scores import SMALLEST, as_labels
 from batchwright.errors import LengthsError, MissingExtraError
+from batchwright.order.scores import as_array
 from batchwright.typing import FloatArray, IntArray, LengthArray
 
 _RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)

@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import keep_number
+from batchwright._format import one_line
 from batchwright.errors import LengthsError, PlanError
-from batchwright.typing import FloatArray
+from batchwright.typing import Field, FloatArray
 
 _INEXACT = 2.0**53
 """From here on floats do not hold every integer."""
@@ -19,6 +20,17 @@ def keep_positive(
     for name in (*names, *optional):
         if getattr(instance, name) is not None or name not in optional:
             keep_number(instance, name, lambda n: 0 < n <= most, expected, error=PlanError)
+
+
+def as_array(values: Field, name: str) -> np.ndarray:
+    """Read anything that NumPy can read: a list, an array, a tensor on the CPU."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LengthsError(
+            f"{name} cannot be read as an array ({one_line(error)}). Pass numbers; for a tensor, "
+            "tensor.detach().float().cpu()."
+        ) from error
 
 
 def as_scores(values: npt.ArrayLike, *, name: str) -> FloatArray:

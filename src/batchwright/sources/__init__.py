@@ -1,9 +1,19 @@
 """Lengths from files and datasets: `.npy`, Parquet, Arrow, JSON lines, CSV, Hugging Face.
 
-Everything else in Batchwright takes an array of lengths; this folder is where such an array comes
-from. `read_lengths` is all of its public face.
+Everything else in Batchwright takes an array of lengths, or an index; this folder is where they
+come from. `read_lengths` reads a source at once; `index_shards` measures it shard by shard, in
+processes or on a cluster.
 """
 
+from batchwright.sources.index_folder import index_scores, index_shards, open_index
 from batchwright.sources.read import read_lengths
+from batchwright.sources.shards import ShardFacts, index_shard
 
-__all__ = ["read_lengths"]
+__all__ = [
+    "ShardFacts",
+    "index_scores",
+    "index_shard",
+    "index_shards",
+    "open_index",
+    "read_lengths",
+]

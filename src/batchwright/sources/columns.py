@@ -53,13 +53,14 @@ class Source(NamedTuple):
     watch: Callable[[], Callable[[], bool]]  # what says later whether nobody has written to it
 
     def rows(
-        self, column: str | None, *, measure: str | None
+        self, column: str | None, *, measure: str | None, may_be_empty: bool = False
     ) -> Iterator[tuple[Values, Place, float]]:
         """Read one column of all tables, without its encodings and without empty batches.
 
         Args:
             column: Its name; None: found by name, as `choose` does.
             measure: What will be measured of it. None: numbers, which a CSV holds as text.
+            may_be_empty: Whether a source without rows will do, as one of several files.
 
         Yields:
             Rows, where they come from, and the fraction of the source that has been read.
@@ -87,7 +88,7 @@ class Source(NamedTuple):
                     values = numbers_of_text(values, place)
                 yield values, place, (number + fraction) / len(self.tables)
                 row += len(values)
-        if place is None:
+        if place is None and not may_be_empty:
             raise SourceError(f"{self.name} has no rows.")
 
 

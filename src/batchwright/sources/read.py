@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import Source, source_of
 from batchwright.sources.measures import MISSING, Measure, Tokenizer, measure_of, measured
 from batchwright.sources.progress import Advance, progress_bar
-from batchwright.sources.table import kind_of
+from batchwright.sources.table import Place, Values, kind_of
 
 if TYPE_CHECKING:
     import datasets
@@ -178,25 +179,34 @@ def read_rows(
             if (result := read_checked_npy(file)) is not None:
                 return Rows(found.name, result, column)
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
-        result, column = _read(found, column, how, advance)
+        result, column = lengths_of(found, column, how, advance)
     # A file that was changed during reading must not be kept under its former content.
     if file is not None and is_unchanged():
         _save(file, result)
     return Rows(found.name, result, column)
 
 
-def _read(
-    source: Source, column: str | None, measure: Measure, advance: Advance
+def lengths_of(
+    source: Source,
+    column: str | None,
+    measure: Measure,
+    advance: Advance,
+    *,
+    look: Callable[[Values, Place], object] | None = None,
+    may_be_empty: bool = False,
 ) -> tuple[np.ndarray, str | None]:
-    """Return lengths, and the column that they were read from."""
+    """Return lengths, and the column that they were read from; `look` sees its rows meanwhile."""
     pieces: list[np.ndarray] = []
     kind: str | None = None
     before = 0.0
-    for values, place, fraction in source.rows(column, measure=measure.name):
+    read = source.rows(column, measure=measure.name, may_be_empty=may_be_empty)
+    for values, place, fraction in read:
         found = kind_of(values)
         if kind is not None and found is not None and found != kind:
             raise SourceError(f"{place.row(0)} holds {found}, but the rows before it hold {kind}.")
         kind, column = kind or found, place.column
+        if look is not None:
+            look(values, place)
         done = 0
         for piece in measured(values, measure, place):
             pieces.append(piece)
@@ -207,7 +217,8 @@ def _read(
     if len(pieces) == 1:
         return pieces[0], column
     stop = sum(map(len, pieces))
-    joined = np.empty(stop, np.result_type(*{piece.dtype for piece in pieces}))
+    dtypes = {piece.dtype for piece in pieces}
+    joined = np.empty(stop, np.result_type(*dtypes) if dtypes else np.int64)
     while pieces:  # each is released when it is copied
         piece = pieces.pop()
         joined[stop - len(piece) : stop] = piece

@@ -143,10 +143,14 @@ def stamp(location: Location) -> tuple[int, str]:
     return facts.size, facts.etag or facts.time
 
 
-def written(location: Location, content: bytes) -> None:
-    """Write a file, whole or not at all; in a remote file system by one put."""
+def written(location: Location, content: bytes, *, tidy: bool = True) -> None:
+    """Write a file, whole or not at all; in a remote file system by one put.
+
+    Without `tidy`, what killed writers left in a folder of this machine stays: looking for it takes
+    longer with every file.
+    """
     if (path := local_path(location)) is not None:
-        write_bytes(path, content, SourceError)
+        write_bytes(path, content, SourceError, tidy=tidy)
         return
     uri = os.fspath(location)
     system, inner = _system_of(uri)
