@@ -49,8 +49,7 @@ HOMES = {
     "composer": ("batchwright.integrations.composer",),
     "ray": (
         "batchwright.integrations.ray",
-        "batchwright.sources",
-        "batchwright.difficulty.scoring",
+        "batchwright.sources.engines",
     ),
 }
 

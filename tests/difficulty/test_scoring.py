@@ -1,7 +1,6 @@
-"""Scoring by shards: the same numbers as at once, cut off or not, here or on Ray."""
+"""Scoring by shards: the same numbers as at once, cut off or not; on Ray: tests/sources."""
 
 import functools
-import importlib.util
 import json
 import os
 import subprocess
@@ -206,7 +205,7 @@ def test_a_metric_that_gives_no_number_is_named(metric, words):
         ([1], {"shard_size": 0}),
         ([1], {"backend": "cluster"}),
         ([1], {"column": "text"}),
-        ("texts.jsonl", {"backend": "ray"}),
+        ([1], {"backend": "ray"}),
     ],
     ids=range(6),
 )
@@ -286,32 +285,16 @@ def test_a_missing_file_is_refused(tmp_path):
             score(tmp_path / name, compression)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_without_ray_it_says_what_to_install():
-    with pytest.raises(MissingExtraError, match="ray"):
+def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
+    write(tmp_path / "texts.txt", TEXTS)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ray\[data\]'"):
+        score(tmp_path / "texts.txt", compression, backend="ray")
+
+
+def test_samples_in_memory_are_not_sent_to_ray():
+    with pytest.raises(LengthsError, match="takes the path of files"):
         score([1.0], square, backend="ray")
-
-
-# Ray warns of deprecated settings of its own.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.slow
-def test_ray_gives_the_same_scores(tmp_path):
-    ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-
-    def row_sums(part):  # a worker does not find this file
-        return part.sum(axis=1)
-
-    try:
-        samples = np.random.default_rng(0).normal(size=(500, 3))
-        alone = score(samples, row_sums, shard_size=64)
-        for _ in range(2):
-            shared = score(samples, row_sums, shard_size=64, folder=tmp_path, backend="ray")
-            assert np.array_equal(alone, shared)
-            (tmp_path / "shard-00000003.npy").unlink()
-    finally:
-        ray.shutdown()
 
 
 def test_of_a_file_too_the_sample_is_named_by_its_row(tmp_path):

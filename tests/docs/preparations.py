@@ -39,11 +39,13 @@ def a_training_script(folder: Path) -> Names:
 
 
 def tokens_at_rest(folder: Path) -> Names:
-    """Tokens in flat files, and a manifest of speech."""
+    """Tokens in flat files, a manifest of speech, and texts in shards."""
     import json
 
+    from tests.sources.corpora import write_corpus
     from tests.sources.token_files import write_megatron
 
+    write_corpus(folder / "texts", [300] * 4)
     lists = [[number % 500] * int(length) for number, length in enumerate(LENGTHS)]
     write_megatron(folder / "corpus.idx", lists)
     np.concatenate(lists).astype(np.uint16).tofile(folder / "tokens.bin")

@@ -5,7 +5,12 @@ come from. `read_lengths` reads a source at once; `index_shards` measures it sha
 processes or on a cluster.
 """
 
-from batchwright.sources.index_folder import index_scores, index_shards, open_index
+from batchwright.sources.index_folder import (
+    index_scores,
+    index_shards,
+    index_tasks,
+    open_index,
+)
 from batchwright.sources.read import read_lengths
 from batchwright.sources.shards import ShardFacts, index_shard
 
@@ -14,6 +19,7 @@ __all__ = [
     "index_scores",
     "index_shard",
     "index_shards",
+    "index_tasks",
     "open_index",
     "read_lengths",
 ]

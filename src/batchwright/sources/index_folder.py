@@ -144,11 +144,9 @@ def indexed(
     if workers is not None:
         workers = whole_number("index_shards", "workers", workers, error=SourceError)
     asked, home = Asked.of(**how), absolute(folder)
-    shards = [absolute(shard) for shard in files.files_of(_given(source))]
-    names = _names(shards)
+    tasks = index_tasks(source, home)
+    names = [Path(place).name for _, place in tasks]
     _prepare(home, names)
-    places = [str(uris.joined(home, name)) for name in names]
-    tasks = list(zip(shards, places, strict=True))
     facts = _all_at_once(partial(_kept, asked), tasks)
     left = [number for number, each in enumerate(facts) if each is None]
     kept = len(tasks) - len(left)
@@ -164,6 +162,35 @@ def indexed(
     complete = [each for each in facts if each is not None]
     _save(home, names, complete, {"source": str(_given(source)), "measured": asked.facts})
     return Indexed(open_index(home, check=False), kept)
+
+
+def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
+    """List the shards of a source, and the file of each in the folder of their index.
+
+    For an engine of your own, which calls `index_shard` with each pair, somewhere; `index_shards`
+    then finds all measured, and merges.
+
+    Args:
+        source: As `index_shards` takes it.
+        folder: The folder, a path or a URI.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     corpus = pathlib.Path(place, "corpus")
+        ...     corpus.mkdir()
+        ...     for name in ("a.csv", "b.csv"):
+        ...         _ = corpus.joinpath(name).write_text("length,3")
+        ...     [pathlib.Path(file).name for _, file in index_tasks(corpus, f"{place}/index")]
+        ['000000-a.parquet', '000001-b.parquet']
+    """
+    shards = [absolute(shard) for shard in files.files_of(_given(source))]
+    # Names are in the order of the shards.
+    digits = max(_DIGITS, len(str(len(shards) - 1)))
+    names = [f"{n:0{digits}d}-{_stem(shard)}.parquet" for n, shard in enumerate(shards)]
+    home = absolute(folder)
+    places = [str(uris.joined(home, name)) for name in names]
+    return list(zip(shards, places, strict=True))
 
 
 def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
@@ -271,12 +298,6 @@ def _column_of(file: Location, name: str, fingerprint: str, num_rows: int) -> np
 
 def _given(source: Location) -> Location:
     return source if uris.is_uri(source) else Path(source)
-
-
-def _names(shards: Sequence[str]) -> list[str]:
-    """Name the file of each shard, so that names are in the order of the shards."""
-    digits = max(_DIGITS, len(str(len(shards) - 1)))
-    return [f"{n:0{digits}d}-{_stem(shard)}.parquet" for n, shard in enumerate(shards)]
 
 
 def _stem(shard: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -86,7 +87,7 @@ def index_shard(
 
     Args:
         uri: The shard: any one file that `read_lengths` takes.
-        out_uri: The file to write.
+        out_uri: The file to write; see `index_tasks` for names that `index_shards` finds.
         column: Which column; see `read_lengths`.
         measure: How it becomes lengths; see `read_lengths`.
         tokenizer: What counts tokens; see `read_lengths`.
@@ -133,6 +134,9 @@ def index_shard(
         tuple(counts.tolist()),
         fingerprint(lengths) if lengths.size else _NO_ROWS,
     )
+    if (path := uris.local_path(out_uri)) is not None:
+        with suppress(OSError):  # which writing explains
+            path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"length": lengths.astype(np.uint32), "order": order.astype(np.uint32)}
     uris.written(out_uri, _parquet(columns | found, facts), tidy=False)
     return facts
