@@ -158,7 +158,7 @@ def facts_of(file: Location) -> ShardFacts | None:
         return None
     except BatchwrightError:
         raise
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+    except (pa.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None
     return facts if facts.num_rows == metadata.num_rows else None
 
