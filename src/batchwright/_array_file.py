@@ -74,9 +74,16 @@ def save_arrays(
 
 
 def load_arrays(
-    path: str | os.PathLike[str], kind: Kind, error: type[BatchwrightError]
+    path: str | os.PathLike[str],
+    kind: Kind,
+    error: type[BatchwrightError],
+    *,
+    mapped: bool = False,
 ) -> tuple[Arrays, dict[str, str]]:
-    """Read the arrays and the metadata of a safetensors file. Reading never executes code."""
+    """Read the arrays and the metadata of a safetensors file. Reading never executes code.
+
+    With `mapped`, arrays are memory-mapped, and none may be empty.
+    """
     source = Path(path)
     try:
         _check_is_file(source)
@@ -86,6 +93,8 @@ def load_arrays(
             dtypes = {name: file.get_slice(name).get_dtype() for name in names[:_MOST_ARRAYS]}
             if wrong := _wrong(metadata, dtypes, len(names), kind):
                 raise error(f"{source}: {wrong}")  # noqa: TRY301 -- passes below
+            if mapped:
+                return _mapped(source), metadata
             return {name: file.get_tensor(name) for name in names}, metadata
     except (BatchwrightError, MemoryError):
         raise
@@ -98,6 +107,24 @@ def load_arrays(
             f"{source}: truncated, or not a safetensors file ({one_line(fault, 300)}). "
             f"{kind.made_by}"
         ) from fault
+
+
+def _mapped(source: Path) -> Arrays:
+    """Map the arrays of a file that the library has opened: their places are those it has."""
+    with source.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: np.memmap(
+            source,
+            DTYPES[each["dtype"]],
+            "r",
+            8 + size + each["data_offsets"][0],
+            tuple(each["shape"]),
+        )
+        for name, each in header.items()
+    }
 
 
 def _check_is_file(source: Path) -> None:

@@ -23,6 +23,7 @@ from batchwright.errors import LengthsError, SourceError
 from batchwright.sources.columns import source_of
 from batchwright.sources.engines import mapped
 from batchwright.sources.files import files_of
+from batchwright.sources.locations import located
 from batchwright.sources.progress import Advance, progress_bar
 from batchwright.sources.read import counted_rows
 from batchwright.sources.scores import Metric, as_batch, checked_scores, metric_name
@@ -222,7 +223,7 @@ class Column:
 
     def files(self) -> list[str]:
         """Return its files, with their paths from the root on."""
-        return [absolute(each) for each in files_of(self._given)]
+        return [absolute(each) for each in files_of(located(self._given))]
 
     def of_a_file(self) -> Callable[[str], Column]:
         """Return what opens the column of one of its files, which may have no rows."""

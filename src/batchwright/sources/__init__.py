@@ -12,9 +12,11 @@ from batchwright.sources.index_folder import (
     open_index,
 )
 from batchwright.sources.read import read_lengths
+from batchwright.sources.rows import ParquetShards
 from batchwright.sources.shards import ShardFacts, index_shard
 
 __all__ = [
+    "ParquetShards",
     "ShardFacts",
     "index_scores",
     "index_shard",

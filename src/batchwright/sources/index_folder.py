@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from batchwright.errors import PlanError, SourceError, SourceNotFoundError
 from batchwright.shard_index import ShardIndex
 from batchwright.sources import files, text_files, uris
 from batchwright.sources.engines import ENGINES, Engine, mapped
+from batchwright.sources.locations import located
 from batchwright.sources.measures import Tokenizer
 from batchwright.sources.progress import progress_bar
 from batchwright.sources.scores import Metric
@@ -56,6 +57,9 @@ _MOST_CHARACTERS = 60  # of a shard's name: with all else, 255 bytes of UTF-8
 _NAMED = 5  # files that a message names
 
 R = TypeVar("R")
+
+Listing: TypeAlias = Mapping[str, uris.Facts]
+"""What a file system said of its files, by URI."""
 
 
 def index_shards(
@@ -147,7 +151,7 @@ def indexed(
     tasks = index_tasks(source, home)
     names = [Path(place).name for _, place in tasks]
     _prepare(home, names)
-    facts = _all_at_once(partial(_kept, asked), tasks)
+    facts = _all_at_once(partial(_kept, asked, _listed([shard for shard, _ in tasks])), tasks)
     left = [number for number, each in enumerate(facts) if each is None]
     kept = len(tasks) - len(left)
     measure, missing = partial(index_shard, **how), [tasks[number] for number in left]
@@ -160,7 +164,7 @@ def indexed(
             facts[left[number]] = found
             advance(done / len(tasks))
     complete = [each for each in facts if each is not None]
-    _save(home, names, complete, {"source": str(_given(source)), "measured": asked.facts})
+    _save(home, names, complete, {"source": str(located(source)), "measured": asked.facts})
     return Indexed(open_index(home, check=False), kept)
 
 
@@ -184,7 +188,7 @@ def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
         ...     [pathlib.Path(file).name for _, file in index_tasks(corpus, f"{place}/index")]
         ['000000-a.parquet', '000001-b.parquet']
     """
-    shards = [absolute(shard) for shard in files.files_of(_given(source))]
+    shards = [absolute(shard) for shard in files.files_of(located(source))]
     # Names are in the order of the shards.
     digits = max(_DIGITS, len(str(len(shards) - 1)))
     names = [f"{n:0{digits}d}-{_stem(shard)}.parquet" for n, shard in enumerate(shards)]
@@ -206,7 +210,11 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
         SourceNotFoundError: There is no index, or a shard is missing.
         SourceError: The index is damaged, or a shard was changed after it was indexed.
     """
-    arrays, shards, facts = _load(folder)
+    return _opened(folder, check=check, is_sealed=True)
+
+
+def _opened(folder: Location, *, check: bool, is_sealed: bool) -> ShardIndex:
+    arrays, shards, facts = _load(folder, is_sealed=is_sealed)
     if check:
         _check_sources(shards, facts["source"], folder)
     rows_of = ShardRows(
@@ -219,8 +227,8 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
         tuple(each["uri"] for each in shards),
         arrays["sizes"],
         arrays["begins"],
-        arrays["values"].astype(np.int64),
-        arrays["counts"].astype(np.int64),
+        arrays["values"],
+        arrays["counts"],
         rows_of,
         facts["fingerprint"],
         absolute(folder),
@@ -237,7 +245,7 @@ def index_scores(folder: Location, name: str) -> npt.NDArray[np.float32]:
     Raises:
         SourceError: There are no such scores, or a file is missing or damaged.
     """
-    arrays, shards, _ = _load(folder)
+    arrays, shards, _ = _load(folder, is_sealed=True)
     sizes = arrays["sizes"].tolist()
     tasks = [
         (uris.joined(folder, each["file"]), name, each["fingerprint"], size)
@@ -256,7 +264,7 @@ class IndexFolder(ShardIndex):
 
 
 def _reopened(folder: str, fingerprint: str) -> ShardIndex:
-    index = open_index(folder, check=False)
+    index = _opened(folder, check=False, is_sealed=False)
     if index.fingerprint != fingerprint:
         raise PlanError(f"{folder} has been built anew for other lengths. Plan again.")
     return index
@@ -294,10 +302,6 @@ def _column_of(file: Location, name: str, fingerprint: str, num_rows: int) -> np
     except SourceError as error:
         kind = SourceNotFoundError if isinstance(error, SourceNotFoundError) else SourceError
         raise kind(f"{error} {_KIND.made_by}") from error
-
-
-def _given(source: Location) -> Location:
-    return source if uris.is_uri(source) else Path(source)
 
 
 def _stem(shard: str) -> str:
@@ -341,12 +345,37 @@ def _prepare(folder: Location, names: Sequence[str]) -> None:
         )
 
 
-def _kept(asked: Asked, shard: str, place: str) -> ShardFacts | None:
+def _kept(asked: Asked, listing: Listing, shard: str, place: str) -> ShardFacts | None:
     """Return the facts of a shard that was measured already and is as it was then."""
     facts = facts_of(place)
-    if facts is None or not asked.is_answered_by(facts, shard, uris.stamp(shard)):
+    now = None if facts is None else _stamp_now(listing, shard, (facts.size, facts.stamp))
+    is_kept = facts is not None and now is not None and asked.is_answered_by(facts, shard, now)
+    return facts if is_kept else None
+
+
+def _listed(shards: Sequence[str]) -> Listing:
+    """Ask remote file systems for all shards, by one listing of each folder."""
+    folders = {shard.rpartition("/")[0] for shard in shards if uris.is_uri(shard)}
+    listings = _all_at_once(_listing_of, [(folder,) for folder in sorted(folders)])
+    return {uri: facts for listing in listings for uri, facts in listing.items()}
+
+
+def _listing_of(folder: str) -> Listing:
+    try:
+        return uris.facts_of_folder(folder)
+    except SourceError:  # is missing, or cannot be listed: each shard is asked for
+        return {}
+
+
+def _stamp_now(listing: Listing, shard: str, before: tuple[int, str]) -> tuple[int, str] | None:
+    """Return size and stamp of a shard; None: it is missing. A listing alone may know less."""
+    facts = listing.get(shard)
+    if facts is not None and (facts.size, facts.etag or facts.time) == before:
+        return before
+    try:
+        return uris.stamp(shard)
+    except SourceNotFoundError:
         return None
-    return facts
 
 
 def _all_at_once(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> list[R]:
@@ -393,8 +422,13 @@ def _fingerprint(facts: Sequence[ShardFacts]) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
 
-def _load(folder: Location) -> tuple[Arrays, list[dict[str, Any]], dict[str, Any]]:
-    """Read an index: its arrays, what it says of each shard, and the rest."""
+def _load(
+    folder: Location, *, is_sealed: bool
+) -> tuple[Arrays, list[dict[str, Any]], dict[str, Any]]:
+    """Read an index: its arrays, what it says of each shard, and the rest.
+
+    With `is_sealed`, all of it is read and checked. On this machine, arrays are memory-mapped.
+    """
     where = uris.joined(folder, INDEX_FILE)
     if not uris.exists(where):
         raise SourceNotFoundError(
@@ -402,14 +436,15 @@ def _load(folder: Location) -> tuple[Arrays, list[dict[str, Any]], dict[str, Any
             "of shards that were measured already."
         )
     with tempfile.TemporaryDirectory(prefix="batchwright-") as place:
-        file = uris.local_path(where)
-        if file is None:
-            file = Path(place, INDEX_FILE)
+        path = uris.local_path(where)
+        file = Path(place, INDEX_FILE) if path is None else path
+        if path is None:
             with uris.opened(where) as opened:
                 file.write_bytes(opened.read())
         try:
-            arrays, metadata = load_arrays(file, _KIND, SourceError)
-            check_seal(where, arrays, metadata, _KIND, SourceError)
+            arrays, metadata = load_arrays(file, _KIND, SourceError, mapped=path is not None)
+            if is_sealed:
+                check_seal(where, arrays, metadata, _KIND, SourceError)
         except SourceError as error:
             raise SourceError(str(error).replace(str(file), str(where))) from error
     facts = json.loads(metadata["index"])
@@ -420,15 +455,16 @@ def _check_sources(shards: Sequence[dict[str, Any]], source: str, folder: Locati
     """Raise unless every shard is as it was when it was measured."""
     again = f"Run `batchwright index {source} -o {folder}` again."
 
+    listing = _listed([shard["uri"] for shard in shards])
+
     def wrong(shard: dict[str, Any]) -> str | None:
-        try:
-            now = uris.stamp(shard["uri"])
-        except SourceNotFoundError:
+        before = shard["size"], shard["stamp"]
+        now = _stamp_now(listing, shard["uri"], before)
+        if now is None:
             return "is missing"
-        size, stamp = shard["size"], shard["stamp"]
-        if now[0] < size:
-            return f"was cut off after it was indexed, from {size:,} to {now[0]:,} bytes"
-        return None if now == (size, stamp) else "was changed after it was indexed"
+        if now[0] < before[0]:
+            return f"was cut off after it was indexed, from {before[0]:,} to {now[0]:,} bytes"
+        return None if now == before else "was changed after it was indexed"
 
     for shard, said in zip(shards, _all_at_once(wrong, [(each,) for each in shards]), strict=True):
         if said is not None:

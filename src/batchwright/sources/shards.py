@@ -24,6 +24,7 @@ from batchwright.index import counted, from_long_to_short
 from batchwright.lengths import fingerprint
 from batchwright.sources import uris
 from batchwright.sources.columns import LENGTH_COLUMNS, source_of
+from batchwright.sources.locations import AnyPath, Uri
 from batchwright.sources.measures import Measure, Tokenizer, measure_of
 from batchwright.sources.read import Rows, lengths_of, settled
 from batchwright.sources.scores import Metric, as_batch, checked_scores, metric_name
@@ -188,13 +189,15 @@ def column_of(file: Location, name: str, facts: str, num_rows: int) -> npt.NDArr
         return parquet.read([name]).column(0).to_numpy()
 
 
-def absolute(location: Location) -> str:
+def absolute(location: Location | AnyPath) -> str:
     """Return a URI as it is, and a path from the root on.
 
     Example:
         >>> absolute("s3://bucket/a.csv")
         's3://bucket/a.csv'
     """
+    if isinstance(location, Uri):
+        return location.text
     path = uris.local_path(location)
     return os.fspath(location) if path is None else os.path.abspath(path)  # noqa: PTH100 -- keeps links
 
