@@ -46,8 +46,8 @@ def test_rows_are_sorted_as_an_index_of_lengths_sorts_them(folder, lengths):
     np.save(shard, np.array(lengths, np.int64))
     facts = index_shard(shard, shard.with_suffix(".parquet"))
     index = LengthIndex.build(lengths)
-    assert facts.values == tuple(index.values.tolist())
-    assert facts.counts == tuple(index.counts.tolist())
+    assert facts.values.tolist() == index.values.tolist()
+    assert facts.counts.tolist() == index.counts.tolist()
     assert (facts.num_rows, facts.fingerprint) == (len(lengths), index.fingerprint)
     table = pq.read_table(shard.with_suffix(".parquet"))
     assert [str(field.type) for field in table.schema] == ["uint32", "uint32"]
@@ -68,13 +68,13 @@ def test_every_format_is_measured_as_it_is_read(write, name, tmp_path):
 
 def test_a_shard_of_lists_of_tokens(write, tmp_path):
     path = write("data.parquet", {"input_ids": [[1, 2, 3], [4], [5, 6]]})
-    assert index_shard(path, tmp_path / "index.parquet").values == (3, 2, 1)
+    assert index_shard(path, tmp_path / "index.parquet").values.tolist() == [3, 2, 1]
 
 
 def test_the_facts_say_what_was_measured_of_which_file(write, tmp_path):
     path, file = write("data.jsonl", {"text": TEXTS}), tmp_path / "index.parquet"
     facts = index_shard(path, file, measure="words", scores={"characters": characters})
-    assert facts_of(file) == facts
+    assert facts_of(file).text() == facts.text()
     assert (facts.uri, facts.size) == (str(path), path.stat().st_size)
     assert facts.stamp == str(path.stat().st_mtime_ns)
     name = facts.measured["scores"].pop("characters")
@@ -130,7 +130,7 @@ def test_what_is_complete_is_not_measured_again(write, tmp_path, measured):
     asked = {"column": "text", "measure": "words"}
     facts = index_shard(path, file, **asked)
     before = file.read_bytes()
-    assert index_shard(path, file, **asked) == facts
+    assert index_shard(path, file, **asked).text() == facts.text()
     assert measured == ["data.jsonl"]
     others = [
         {"column": "other"},
@@ -143,7 +143,7 @@ def test_what_is_complete_is_not_measured_again(write, tmp_path, measured):
     for number, other in enumerate(others):
         index_shard(path, file, **asked | other)
         assert len(measured) == 2 + number
-    assert index_shard(path, file, **asked) == facts
+    assert index_shard(path, file, **asked).text() == facts.text()
     assert file.read_bytes() == before
 
 
@@ -171,7 +171,7 @@ def test_half_a_file_or_another_is_replaced(write, tmp_path, measured):
     for content in [*halves, b"text", path.read_bytes()]:
         file.write_bytes(content)
         assert facts_of(file) is None
-        assert index_shard(path, file, measure="words") == facts
+        assert index_shard(path, file, measure="words").text() == facts.text()
         assert file.read_bytes() == whole
     assert len(measured) == 8
 
@@ -206,8 +206,8 @@ def test_a_shard_without_rows_is_one_of_no_samples(write, tmp_path):
     path, file = tmp_path / "empty.parquet", tmp_path / "index.parquet"
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
     facts = index_shard(path, file, measure="words", scores={"size": characters})
-    assert (facts.num_rows, facts.values, facts.counts) == (0, (), ())
-    assert facts_of(file) == facts
+    assert (facts.num_rows, facts.values.size, facts.counts.size) == (0, 0, 0)
+    assert facts_of(file).text() == facts.text()
     assert column_of(file, "order", facts.fingerprint, 0).tolist() == []
 
 

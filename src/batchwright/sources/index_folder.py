@@ -395,8 +395,8 @@ def _save(
     arrays = {
         "sizes": sizes,
         "begins": np.append(0, np.cumsum(many, dtype=np.int64)),
-        "values": np.concatenate([np.array(each.values, np.uint32) for each in facts]),
-        "counts": np.concatenate([np.array(each.counts, np.uint32) for each in facts]),
+        "values": np.concatenate([each.values for each in facts]),
+        "counts": np.concatenate([each.counts for each in facts]),
     }
     shards = [
         {

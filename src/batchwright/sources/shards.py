@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,10 +39,11 @@ _KEY = b"batchwright"
 _MOST = 2**32 - 1
 _ROW_GROUP = 1 << 20
 _NO_ROWS = "0" * 32
+_NO_FACTS = (AttributeError, KeyError, OverflowError, TypeError, ValueError)  # of other JSON
 _OWN_COLUMNS = frozenset({*LENGTH_COLUMNS, "order"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardFacts:
     """What the file of a shard says of it, without its rows.
 
@@ -53,8 +54,8 @@ class ShardFacts:
         measured: What was measured: column, measure, tokenizer, what empty rows count as, and the
             scores' names with the names of their metrics.
         num_rows: Samples of the shard.
-        values: Their distinct lengths, from long to short.
-        counts: How many samples have each.
+        values: uint32[k], their distinct lengths, from long to short.
+        counts: uint32[k], how many samples have each.
         fingerprint: Hash of the lengths.
     """
 
@@ -63,9 +64,23 @@ class ShardFacts:
     stamp: str
     measured: dict[str, Any]
     num_rows: int
-    values: tuple[int, ...]
-    counts: tuple[int, ...]
+    values: npt.NDArray[np.uint32]
+    counts: npt.NDArray[np.uint32]
     fingerprint: str
+
+    def text(self) -> str:
+        """Write them as JSON."""
+        lists = {"values": self.values.tolist(), "counts": self.counts.tolist()}
+        return json.dumps(_FORMAT | vars(self) | lists, separators=(",", ":"))
+
+    @classmethod
+    def parsed(cls, text: bytes) -> ShardFacts:
+        """Read them from JSON; what is something else raises one of many errors."""
+        given = json.loads(text)
+        if {name: given.pop(name) for name in _FORMAT} != _FORMAT:
+            raise ValueError("written by another version")
+        arrays = {name: np.array(given[name], np.uint32) for name in ("values", "counts")}
+        return cls(**given | arrays)
 
 
 def index_shard(
@@ -110,8 +125,8 @@ def index_shard(
         ...     shard = pathlib.Path(folder, "texts.csv")
         ...     _ = shard.write_text("id,text\n1,to be\n2,to be or not\n3,to be\n")
         ...     facts = index_shard(shard, f"{folder}/texts.parquet", measure="words")
-        >>> facts.values, facts.counts
-        ((4, 2), (1, 2))
+        >>> facts.values.tolist(), facts.counts.tolist()
+        ([4, 2], [1, 2])
     """
     asked = Asked.of(column, measure, tokenizer, empty, scores)
     source = absolute(uri)
@@ -131,8 +146,8 @@ def index_shard(
         *before,
         asked.facts,
         lengths.size,
-        tuple(values.tolist()),
-        tuple(counts.tolist()),
+        values.astype(np.uint32),
+        counts.astype(np.uint32),
         fingerprint(lengths) if lengths.size else _NO_ROWS,
     )
     if (path := uris.local_path(out_uri)) is not None:
@@ -154,12 +169,12 @@ def facts_of(file: Location) -> ShardFacts | None:
     try:
         with uris.opened(file) as opened:
             metadata = pq.read_metadata(opened)
-        facts = _parsed((metadata.metadata or {})[_KEY])
+        facts = ShardFacts.parsed((metadata.metadata or {})[_KEY])
     except SourceNotFoundError:
         return None
     except BatchwrightError:
         raise
-    except (pa.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError):
+    except (pa.ArrowException, OSError, *_NO_FACTS):
         return None
     return facts if facts.num_rows == metadata.num_rows else None
 
@@ -180,7 +195,7 @@ def column_of(file: Location, name: str, facts: str, num_rows: int) -> npt.NDArr
         import pyarrow.parquet as pq
 
         parquet = pq.ParquetFile(opened, page_checksum_verification=True)
-        found = _parsed((parquet.metadata.metadata or {})[_KEY])
+        found = ShardFacts.parsed((parquet.metadata.metadata or {})[_KEY])
         if (found.fingerprint, parquet.metadata.num_rows) != (facts, num_rows):
             raise SourceError(f"{file} is of other lengths than the index of its folder.")
         if name not in parquet.schema_arrow.names:
@@ -309,13 +324,12 @@ def _parquet(columns: Mapping[str, npt.NDArray[Any]], facts: ShardFacts) -> byte
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = json.dumps(_FORMAT | asdict(facts), separators=(",", ":"))
     arrays = [pa.array(column) for column in columns.values()]
     fields = [
         pa.field(name, array.type, nullable=False)
         for name, array in zip(columns, arrays, strict=True)
     ]
-    schema = pa.schema(fields, metadata={_KEY: text.encode()})
+    schema = pa.schema(fields, metadata={_KEY: facts.text().encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.Table.from_arrays(arrays, schema=schema),
@@ -328,12 +342,3 @@ def _parquet(columns: Mapping[str, npt.NDArray[Any]], facts: ShardFacts) -> byte
         store_schema=False,  # a second copy of the facts
     )
     return sink.getvalue().to_pybytes()
-
-
-def _parsed(text: bytes) -> ShardFacts:
-    """Read the facts of a footer; raise KeyError, TypeError or ValueError where they are others."""
-    given = json.loads(text)
-    if {name: given.pop(name) for name in _FORMAT} != _FORMAT:
-        raise ValueError("written by another version")
-    given |= {name: tuple(map(int, given[name])) for name in ("values", "counts")}
-    return ShardFacts(**given)
