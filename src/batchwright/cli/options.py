@@ -16,6 +16,7 @@ import numpy as np
 from batchwright.errors import LengthsError, SourceError
 from batchwright.index import LengthIndex
 from batchwright.sources.engines import ENGINES
+from batchwright.sources.locations import located
 from batchwright.sources.measures import MEASURES
 from batchwright.sources.read import read_rows, settled
 from batchwright.sources.token_files import DATATROVE
@@ -115,6 +116,8 @@ class Reading:
     def index(self, source: str) -> LengthIndex | None:
         """Open a source that is a length index, by its name. None: it is no index."""
         if Path(source).suffix != ".index" or source.endswith(DATATROVE):
+            return None
+        if located(source).is_dir():  # of shards
             return None
         if self != Reading(no_cache=self.no_cache):
             raise click.UsageError(

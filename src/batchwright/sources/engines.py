@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def cores() -> int:
 
 def mapped(
     function: Callable[..., T], tasks: Sequence[Task], *, on: Engine, workers: int | None = None
-) -> Iterator[tuple[int, T]]:
+) -> Generator[tuple[int, T], None, None]:
     """Call a function for each task, and yield the number of the task and the result, as it ends.
 
     The engine schedules: nothing but tasks and results is sent. Close the iterator to end early;

@@ -124,13 +124,13 @@ def index_shards(
         "empty": empty,
         "scores": scores,
     }
-    return indexed(source, folder, how, on=on, workers=workers, progress=progress).index
+    return indexed(source, folder, how, on=on, workers=workers, progress=progress).shards
 
 
 class Indexed(NamedTuple):
     """An index, and how many of its shards were measured before."""
 
-    index: ShardIndex
+    shards: ShardIndex
     kept: int
 
 

@@ -139,8 +139,10 @@ def index_shard(
     lengths, found = _measured(source, asked)
     if uris.stamp(source) != before:
         raise SourceError(f"{source} was changed while it was measured. Measure it again.")
-    values, counts = counted(lengths) if lengths.size else (lengths, lengths)
-    order = from_long_to_short(lengths, values, counts) if lengths.size else lengths
+    values = counts = order = np.empty(0, dtype=np.int64)
+    if lengths.size:
+        values, counts = counted(lengths)
+        order = from_long_to_short(lengths, values, counts)
     facts = ShardFacts(
         source,
         *before,
@@ -201,7 +203,14 @@ def column_of(file: Location, name: str, facts: str, num_rows: int) -> npt.NDArr
         if name not in parquet.schema_arrow.names:
             has = ", ".join(map(repr, found.measured["scores"])) or "none"
             raise SourceError(f"{file} has no scores named {name!r}; it has {has}.")
-        return parquet.read([name]).column(0).to_numpy()
+        values = parquet.read([name]).column(0).to_numpy()
+        # Pages have checksums, the footer that says where they are has none.
+        is_whole = values.size == num_rows
+        if name == "order" and is_whole:
+            is_whole = int(values.sum(dtype=np.int64)) == num_rows * (num_rows - 1) // 2
+        if not is_whole:
+            raise SourceError(f"{file} is damaged: its rows are not those of its shard.")
+        return values
 
 
 def absolute(location: Location | AnyPath) -> str:
@@ -329,16 +338,16 @@ def _parquet(columns: Mapping[str, npt.NDArray[Any]], facts: ShardFacts) -> byte
         pa.field(name, array.type, nullable=False)
         for name, array in zip(columns, arrays, strict=True)
     ]
-    schema = pa.schema(fields, metadata={_KEY: facts.text().encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_arrays(arrays, schema=schema),
-        sink,
-        row_group_size=_ROW_GROUP,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["length"],
-        write_page_checksum=True,
-        store_schema=False,  # a second copy of the facts
-    )
+    table, sink = pa.Table.from_arrays(arrays, schema=pa.schema(fields)), pa.BufferOutputStream()
+    options: Any = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": ["length"],
+        "write_page_checksum": True,
+        "store_schema": False,
+    }
+    writer: Any
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        writer.write_table(table, row_group_size=_ROW_GROUP)
+        writer.add_key_value_metadata({_KEY: facts.text()})
     return sink.getvalue().to_pybytes()
