@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from batchwright.sources import index_shards
+from batchwright.sources import engines, index_shards
 
 
 def slow(texts):
@@ -17,4 +17,5 @@ def slow(texts):
 
 
 if __name__ == "__main__":
+    engines.cores = lambda: 2  # whatever this machine has
     index_shards(sys.argv[1], sys.argv[2], tokenizer=slow, workers=int(sys.argv[3]))
