@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from batchwright.sources import index_shards
+from batchwright.sources.engines import cores
 from benchmarks.reporting import output_path, progress_bar, table_console, write_result
 from benchmarks.timing import Ratio
 
@@ -127,7 +128,7 @@ def measured(size: int, rounds: int) -> dict[str, Any]:
     return {
         "texts": size,
         "files": FILES,
-        "cores": CORES,
+        "cores": min(CORES, cores()),
         "bytes_of_text": num_bytes,
         "words": words,
         "bytes_of_index": size_of_index,

@@ -24,6 +24,7 @@ from batchwright.sources.table import (
     type_of,
     without_missing,
 )
+from batchwright.sources.words import count_words
 
 if TYPE_CHECKING:
     from batchwright.sources.table import Array
@@ -123,7 +124,7 @@ def _measured(values: Values, measure: Measure, place: Place) -> Iterator[np.nda
             texts: Any = values[start : start + _TOKENIZED_ROWS]
             yield measure.count_tokens(texts.to_pylist())
     else:
-        # A batch may be a whole file: pieces bound the memory of a list of words.
+        # A batch may be a whole file: pieces of it stay in a cache.
         size = len(values)
         if measure.name == "words":
             size = max(1, size * _WORDS_BYTES // max(1, values.nbytes))
@@ -140,10 +141,7 @@ def _counted(values: Any, name: str) -> np.ndarray:
         case "characters":
             counts = pc.utf8_length(values)
         case "words":
-            # The kernel splits where `str.split` does, but keeps empty words at both ends.
-            trimmed = pc.utf8_trim_whitespace(values)
-            words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
-            counts = pc.multiply(words, pc.min_element_wise(pc.binary_length(trimmed), 1))
+            return count_words(values)
         case _:
             counts = pc.binary_length(values)
     return np.array(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
