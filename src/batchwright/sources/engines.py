@@ -150,7 +150,8 @@ def _on_ray(
     rows = [{"number": n, "task": json.dumps(task)} for n, task in enumerate(tasks)]
     # A block is a task of Ray's: each file is one.
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for row in data.map(called, concurrency=workers).iter_rows():
+    compute = None if workers is None else ray.data.TaskPoolStrategy(size=workers)
+    for row in data.map(called, compute=compute).iter_rows():
         result = pickle.loads(row["result"])  # noqa: S301 -- of our own workers
         if isinstance(result, BatchwrightError):
             raise result

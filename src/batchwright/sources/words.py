@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from batchwright.typing import IntArray
+from batchwright.typing import IntArray, LengthArray
 
 if TYPE_CHECKING:
     from batchwright.sources.table import Array
@@ -32,13 +32,15 @@ def count_words(texts: Array) -> IntArray:
     """
     if not len(texts):
         return np.empty(0, dtype=np.int64)
-    _, places, content = texts.buffers()
+    buffers: Any = texts.buffers()
     dtype = np.int32 if str(texts.type) == "string" else np.int64
-    offsets = np.frombuffer(places, dtype)[texts.offset : texts.offset + len(texts) + 1]
+    offsets: LengthArray = np.frombuffer(buffers[1], dtype)[
+        texts.offset : texts.offset + len(texts) + 1
+    ]
     start, stop = int(offsets[0]), int(offsets[-1])
     if start == stop:
         return np.zeros(len(texts), dtype=np.int64)
-    data, edges = np.frombuffer(content, np.uint8)[start:stop], offsets - dtype(start)
+    data, edges = np.frombuffer(buffers[2], np.uint8)[start:stop], offsets - start
     is_word = ~_spaces(data)
     begins = is_word.copy()
     np.greater(is_word[1:], is_word[:-1], out=begins[1:])  # where no other byte of it is before
