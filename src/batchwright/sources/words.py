@@ -33,7 +33,7 @@ def count_words(texts: Array) -> IntArray:
     if not len(texts):
         return np.empty(0, dtype=np.int64)
     buffers: Any = texts.buffers()
-    dtype = np.int32 if str(texts.type) == "string" else np.int64
+    dtype: np.dtype[Any] = np.dtype(np.int32 if str(texts.type) == "string" else np.int64)
     offsets: LengthArray = np.frombuffer(buffers[1], dtype)[
         texts.offset : texts.offset + len(texts) + 1
     ]
