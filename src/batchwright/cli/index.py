@@ -107,7 +107,7 @@ def index(
         said.append(f"{number(kept)} of {shards} were kept from before")
     code = [
         "from batchwright.sources import open_index",
-        f"planner = bw.Planner(open_index({str(name)!r}), max_tokens={_budget(longest)})",
+        f"planner = bw.Planner(open_index({str(name)!r}), max_tokens={_budget(longest):_})",
     ]
     sections = [Section(sentences=said), Section(code=code)]
     deliver(Report("", "", facts, [], sections), as_json=as_json)
