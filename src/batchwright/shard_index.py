@@ -14,7 +14,7 @@ from batchwright._keyed import hash_of
 from batchwright.batches import Entries
 from batchwright.batching.cut import offsets_of, ranges
 from batchwright.errors import BudgetError, LengthsError, PlanError
-from batchwright.index import counted
+from batchwright.index import counted, from_long_to_short
 from batchwright.layout import Layout
 from batchwright.lengths import as_lengths, fingerprint, logs
 from batchwright.order.pools import Kept
@@ -92,7 +92,10 @@ class ShardIndex:
             np.concatenate([values for values, _ in histograms]),
             np.concatenate([counts for _, counts in histograms]),
             SortedRows(
-                tuple(np.argsort(-array.astype(np.int64), kind="stable") for array in arrays)
+                tuple(
+                    from_long_to_short(array, *histogram).astype(np.uint32)
+                    for array, histogram in zip(arrays, histograms, strict=True)
+                )
             ),
             hash_of("".join(fingerprint(array) for array in arrays).encode()),
         )
@@ -246,8 +249,8 @@ class Sharded:
         values, counts, which = self._runs()
         tokens, logarithms = values * counts.astype(np.float64), logs(values.astype(np.float64))
         mean = (tokens * logarithms).sum() / tokens.sum()
-        found: FloatArray = np.bincount(which, tokens * (logarithms - mean), self.shards.size)
-        return found
+        weights = tokens * (logarithms - mean)
+        return np.bincount(which, weights, self.shards.size).astype(np.float64)
 
     def some(self, shards: IntArray) -> Sharded:
         """Return the samples of some of the shards, int64[k]."""
