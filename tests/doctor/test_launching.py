@@ -150,6 +150,21 @@ def test_a_run_ends_in_time_with_all_that_it_has_started(tmp_path, monkeypatch):
     wait_for(lambda: not any(map(is_alive, map(int, pids.read_text().split()))))
 
 
+@pytest.mark.parametrize("is_told", [True, False], ids=["by the kernel", "by looking"])
+def test_the_end_of_a_command_is_waited_for(monkeypatch, is_told):
+    def refuse(_):
+        raise OSError
+
+    if not is_told:
+        monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    code = "import sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert not processes.ends_within(process, 0.01)
+        process.stdin.close()
+        assert processes.ends_within(process, PATIENCE)
+        assert process.returncode == 0
+
+
 @LINUX
 @pytest.mark.slow
 def test_an_interrupt_ends_the_run_and_what_was_seen_is_returned(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from batchwright._format import one_line
 from batchwright.doctor.notes import notes_of
-from batchwright.doctor.processes import Ranks, end, kill_all
+from batchwright.doctor.processes import Ranks, end, ends_within, kill_all
 from batchwright.doctor.reading import Progress, progress, read_run
 from batchwright.doctor.records import Run
 from batchwright.errors import SourceError, SourceNotFoundError, TaskError
@@ -206,13 +206,10 @@ def _wait(
             return "seconds"
         if ranks.wait_in_vain(now):
             return "hang"
-        try:
-            process.wait(min(_LOOK, left))
-        except subprocess.TimeoutExpired:
-            if on_progress is not None:
-                on_progress(progress(place))
-        else:
+        if ends_within(process, min(_LOOK, left)):
             return "run"
+        if on_progress is not None:
+            on_progress(progress(place))
 
 
 def _standard_error() -> int:
