@@ -24,6 +24,7 @@ def test_weights_and_random_numbers_are_the_same_to_the_bit(tmp_path, words, ran
     assert run.exit_code == 0
     assert not run.notes
     assert sum(len(rank.updates) for rank in run.ranks) == 52
+    assert len(list(tmp_path.iterdir())) == ranks  # what loads data for another writes nothing
 
 
 def test_every_batch_is_on_record(tmp_path):
