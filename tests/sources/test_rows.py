@@ -91,3 +91,12 @@ def test_a_shard_that_is_not_as_it_was_indexed_is_refused_by_name(index, tmp_pat
         ParquetShards(index)[150]
     with pytest.raises(bw.errors.SourceError, match="open_shards"):
         ParquetShards(index, open_shards=0)
+
+
+def test_a_column_that_is_missing_is_named_beside_those_that_there_are(index):
+    with pytest.raises(
+        bw.errors.ColumnNotFoundError, match=r"no column 'txet'. Did you mean 'text'"
+    ):
+        ParquetShards(index, ["text", "txet"])[0]
+    with pytest.raises(bw.errors.SourceError, match=r"expected a list, \['text'\]"):
+        ParquetShards(index, "text")

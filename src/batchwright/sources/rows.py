@@ -13,6 +13,7 @@ from batchwright._checks import whole_number
 from batchwright.errors import SourceError
 from batchwright.shard_index import ShardIndex
 from batchwright.sources import uris
+from batchwright.sources.columns import choose
 from batchwright.sources.table import reading
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class ParquetShards:
         open_shards: int = 16,
     ) -> None:
         self.index = index
+        if isinstance(columns, str):
+            raise SourceError(
+                f"ParquetShards got columns={columns!r}; expected a list, [{columns!r}]."
+            )
         self.columns = None if columns is None else list(columns)
         self.open_shards = whole_number(
             "ParquetShards", "open_shards", open_shards, error=SourceError
@@ -112,7 +117,14 @@ class ParquetShards:
 def _read(name: str | os.PathLike[str], columns: list[str] | None) -> pa.Table:
     """Read a shard, through one file that is closed again."""
     with reading(str(name), "Parquet"):
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         with uris.opened(name) as file:
-            return pq.read_table(file, columns=columns, use_threads=False)
+            try:
+                return pq.read_table(file, columns=columns, use_threads=False)
+            except pa.ArrowInvalid:  # a column that is missing, perhaps
+                names = pq.read_schema(file).names
+                for column in columns or ():
+                    choose(names, column, source=os.fspath(name))
+                raise
