@@ -275,6 +275,23 @@ def test_four_jobs_of_an_array_are_found_and_merged(corpus, tmp_path):
     assert times(folder) == before
 
 
+def test_a_message_says_that_shards_have_other_numbers_now(corpus, tmp_path):
+    indexed(corpus, tmp_path)
+    (corpus[0] / "part-000.parquet").unlink()
+    with pytest.raises(SourceError, match=r"renamed or removed: shards are numbered by name"):
+        indexed(corpus, tmp_path)
+
+
+def test_the_command_to_run_again_has_all_options(corpus, tmp_path):
+    options = {"column": "text", "empty": "one", "scores": {"compression": compression}}
+    indexed(corpus, tmp_path, **options)
+    (corpus[0] / "part-000.parquet").unlink()
+    with pytest.raises(SourceNotFoundError) as raised:
+        open_index(tmp_path / "index")
+    command = str(raised.value)
+    assert "--length text --measure words --empty one --score compression`" in command
+
+
 def test_shards_that_are_not_as_they_were_are_refused_by_name(corpus, tmp_path):
     indexed(corpus, tmp_path)
     shard = corpus[0] / "part-002.parquet"
@@ -285,7 +302,10 @@ def test_shards_that_are_not_as_they_were_are_refused_by_name(corpus, tmp_path):
             open_index(tmp_path / "index")
         assert words in str(raised.value)
         assert str(shard) in str(raised.value)
-        assert f"Run `batchwright index {corpus[0]} -o" in str(raised.value)
+        assert (
+            f"Run `batchwright index {corpus[0]} -o {tmp_path / 'index'} --measure words`"
+            in str(raised.value)
+        )
         check_index(open_index(tmp_path / "index", check=False), corpus[1])
 
     shard.write_bytes(content[:-20])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from glob import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -216,7 +218,7 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
 def _opened(folder: Location, *, check: bool, is_sealed: bool) -> ShardIndex:
     arrays, shards, facts = _load(folder, is_sealed=is_sealed)
     if check:
-        _check_sources(shards, facts["source"], folder)
+        _check_sources(shards, facts, folder)
     rows_of = ShardRows(
         absolute(folder),
         tuple(each["file"] for each in shards),
@@ -339,9 +341,14 @@ def _prepare(folder: Location, names: Sequence[str]) -> None:
     if others:
         more = len(others) - _NAMED
         named = ", ".join(others[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        is_measured = facts_of(uris.joined(folder, others[0])) is not None
+        why = (
+            " They are of other data, or were measured before shards were added between others, "
+            "renamed or removed: shards are numbered by name."
+        )
         raise SourceError(
-            f"{folder} holds files that are not of these shards: {named}. Remove them, or name "
-            "another folder for the index."
+            f"{folder} holds files that are not of these shards: {named}."
+            f"{why if is_measured else ''} Remove them, or name another folder for the index."
         )
 
 
@@ -451,9 +458,26 @@ def _load(
     return arrays, facts.pop("shards"), facts
 
 
-def _check_sources(shards: Sequence[dict[str, Any]], source: str, folder: Location) -> None:
+def _command(facts: Mapping[str, Any], folder: Location) -> str:
+    """Write the command that measures the same again."""
+    measured = facts["measured"]
+    options = {
+        "--length": measured["column"],
+        "--measure": measured["measure"],
+        "--tokenizer": "TOKENIZER" if measured["tokenizer"] else None,
+        "--empty": measured["empty"],
+    }
+    given = [(option, value) for option, value in options.items() if value is not None]
+    given += [("--score", name) for name in measured["scores"]]
+    words = ["batchwright", "index", facts["source"], "-o", str(folder)]
+    return shlex.join([*words, *chain.from_iterable(given)])
+
+
+def _check_sources(
+    shards: Sequence[dict[str, Any]], facts: Mapping[str, Any], folder: Location
+) -> None:
     """Raise unless every shard is as it was when it was measured."""
-    again = f"Run `batchwright index {source} -o {folder}` again."
+    again = f"Run `{_command(facts, folder)}` again."
 
     listing = _listed([shard["uri"] for shard in shards])
 
