@@ -43,12 +43,17 @@ class JobError(RuntimeError):
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="Few samples and updates.")
 @click.option("--job", "jobs", multiple=True, type=click.Choice(JOBS), help="Only these.")
-@click.option("--updates", default=120, show_default=True, help="That are watched, and measured.")
+@click.option(
+    "--updates",
+    type=click.IntRange(min=1),
+    show_default="120; 30 with --quick",
+    help="That are watched, and measured.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write the JSON.")
-def main(*, quick: bool, jobs: tuple[str, ...], updates: int, output: Path | None) -> None:
+def main(*, quick: bool, jobs: tuple[str, ...], updates: int | None, output: Path | None) -> None:
     """Run the jobs, one after the other."""
     samples = 400 if quick else None
-    updates = 30 if quick else updates
+    updates = updates or (30 if quick else 120)
     found = []
     try:
         with machine.one_core() as pinned, progress_bar() as progress:

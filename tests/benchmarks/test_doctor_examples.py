@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from batchwright.doctor.diagnosis import diagnose
+from batchwright.report.diagnosed import Diagnosed
 from benchmarks.blocks.doctor_examples import doctor_examples
 from benchmarks.doctor_examples.checked import CHECKED
 from benchmarks.doctor_examples.examples import EXAMPLES
 from benchmarks.reporting import RESULTS
+from tests.doctor.watched import forked
 
 from .test_benchmarks import result_of
 
@@ -49,14 +54,34 @@ def test_commands_name_scripts_that_are_there(tmp_path):
         assert "" not in options
 
 
-@pytest.mark.slow
-def test_a_script_is_watched(tmp_path):
-    pytest.importorskip("transformers")
-    from benchmarks.doctor_examples.__main__ import main
+def few_functions():
+    """Texts for a small model, in place of those of Python's library."""
+    return [{"text": f"def add_{n}(x):\n    return x + {n * n}\n" * 40} for n in range(60)]
 
+
+@pytest.mark.slow
+def test_a_script_is_watched(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    from benchmarks.doctor_examples import __main__ as command
+    from benchmarks.doctor_examples import data
+
+    def run(words, env, **_):
+        """Print what `batchwright doctor --json` does, and fork what it watches."""
+        at = words.index("--")
+        assert words[1:at] == ["-m", "batchwright", "doctor", "--json", "--seconds", "500"]
+        seen = forked(words[at + 1 :], folder=tmp_path / "events", env=env)
+        return CompletedProcess(words, 0, json.dumps(Diagnosed(diagnose(seen)).as_json()), "")
+
+    monkeypatch.setattr(data, "SIZES", {"functions": 40})
+    monkeypatch.setattr(data, "HELD_OUT", 20)
+    monkeypatch.setitem(data._READERS, "functions", few_functions)
+    monkeypatch.setattr(
+        command, "write_data", lambda names: data.write_data(names, tmp_path / "data")
+    )
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=run))
     target = tmp_path / "result.json"
     options = ["--only", "run_language_model", "--output", str(target)]
-    done = CliRunner().invoke(main, options, catch_exceptions=False)
+    done = CliRunner().invoke(command.main, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     (row,) = result_of(target)["rows"]
     assert row["watched"]["framework"] == "transformers"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +10,8 @@ from rich.console import Console
 
 from batchwright.doctor.gains import Gain
 from benchmarks.doctor_gains import __main__ as command
+from tests.doctor.watched import as_script, fork_what_is_watched
+from tests.launched import launched
 
 GAIN = Gain(32, 1, 1, 0.5, 4, 8, 0.01, 128, 1_000, 1.2, 60, planned_tokens_per_second=1_100.0)
 
@@ -38,13 +41,19 @@ def test_an_unknown_speed_is_not_near() -> None:
 
 
 @pytest.mark.slow
-def test_a_job_is_compared(tmp_path: Path) -> None:
+def test_a_job_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_what_is_watched(monkeypatch, tmp_path, "benchmarks.doctor_gains.__main__.watch")
+
+    def run(words, cwd, **_):
+        return launched(as_script(words), cwd=cwd)
+
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=run, PIPE=None))
     target = tmp_path / "result.json"
-    arguments = ["--quick", "--job", "docstrings", "--output", str(target)]
+    arguments = ["--quick", "--updates", "8", "--job", "docstrings", "--output", str(target)]
     done = CliRunner().invoke(command.main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert str(tmp_path) not in target.read_text(encoding="utf-8")
     (job,) = json.loads(target.read_text(encoding="utf-8"))["jobs"]
     assert job["gain"]["padding"] > 0.4
     assert abs(job["padding_off"]) < 0.05
-    assert job["seen"]["updates"] == 30
+    assert job["seen"]["updates"] == 8

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.doctor_resume import __main__ as command
+from tests.doctor.watched import fork_what_is_watched
 
 from .test_benchmarks import result_of
 
@@ -32,6 +33,7 @@ def test_each_script_is_killed_and_resumed_by_its_own_command(tmp_path) -> None:
 def test_a_wrong_resume_is_found_and_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "CASES", command.CASES[:1])
     monkeypatch.setenv("PYTHONPATH", "")
+    fork_what_is_watched(monkeypatch, tmp_path)
     target = tmp_path / "result.json"
     arguments = ["--seeds", "1", "--output", str(target)]
     done = CliRunner().invoke(command.main, arguments, catch_exceptions=False)

@@ -12,6 +12,7 @@ import pytest
 
 from batchwright.cli.doctor import doctor
 from tests.cli.command import invoke, run, start
+from tests.doctor.watched import fork_what_is_watched
 from tests.patience import PATIENCE
 from tests.report.reader import facts_of, text_of
 
@@ -63,17 +64,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def by_forks(folder, monkeypatch):
+    """Have scripts forked from a process that has imported torch; return the options of each run."""
+    return fork_what_is_watched(monkeypatch, folder)
+
+
 def python(*words):
     return ("--", sys.executable, *map(str, words))
 
 
 @pytest.mark.slow
-def test_a_script_is_watched_and_the_verdict_comes_last(folder):
-    code, out, err = run("doctor", *python("wrong.py"))
-    assert (code, err) == (0, b"")
-    lines = out.decode().splitlines()
-    assert lines[0] == "a line of the script"
-    said = " ".join(" ".join(lines).split())
+def test_a_script_is_watched_and_the_verdict_comes_last(folder, by_forks):
+    done = invoke("doctor", *python("wrong.py"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
     assert "24 updates, 2 whole epochs, watched for" in said
     assert "gradients not cleared: " in said
     assert "1 error" in said.partition(" found. ")[0][-40:]
@@ -96,19 +101,19 @@ def test_strict_fails_where_an_error_is_found_and_json_stands_alone(folder):
 
 
 @pytest.mark.slow
-def test_a_right_script_passes_and_its_page_and_lengths_are_written(folder):
+def test_a_right_script_passes_and_its_page_and_lengths_are_written(folder, by_forks):
     options = ("--strict", "--html", "page.html", "--lengths", "lengths.npy", "--keep", "seen")
-    code, out, err = run("doctor", *options, *python("train.py"))
-    assert (code, err) == (0, b"")
-    said = b" ".join(out.split())
-    assert b"Wrote lengths.npy: 96 lengths, in the order of the data set." in said
+    done = invoke("doctor", *options, *python("train.py"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert "Wrote lengths.npy: 96 lengths, in the order of the data set." in said
     lengths = np.load(folder / "lengths.npy")
     assert lengths.tolist() == [2 + 7 * n % 29 for n in range(96)]
     html = (folder / "page.html").read_text(encoding="utf-8")
     assert facts_of(html)["verdict"] in text_of(html)
     assert [each["level"] for each in facts_of(html)["findings"]].count("error") == 0
     assert list((folder / "seen").glob("*.jsonl"))
-    assert b"What was recorded is in seen." in said
+    assert "What was recorded is in seen." in said
 
 
 # A checkpoint every fourth update; resumed, the epoch begins anew, with the same samples first.
@@ -127,14 +132,15 @@ print("a line""",
 
 
 @pytest.mark.slow
-def test_a_run_is_killed_and_resumed(folder):
+def test_a_run_is_killed_and_resumed(folder, by_forks):
     (folder / "saves.py").write_text(SAVES, encoding="utf-8")
     resume = shlex.join([sys.executable, "saves.py", "--resume"])
-    code, out, err = run(
+    done = invoke(
         "doctor", "--strict", "--json", "--kill", "6", "--resume", resume, *python("saves.py")
     )
-    assert (code, err.decode().splitlines()) == (1, ["a line of the script"] * 2)
-    facts = json.loads(out)
+    assert done.exit_code == 1
+    assert [each["to_stderr"] for each in by_forks] == [True, True]
+    facts = json.loads(done.stdout)
     assert "samples repeated on resume" in [each["name"] for each in facts["findings"]]
     assert facts["watched"]["updates"] == 6
     killed, resumed = facts["resumed"]
@@ -147,10 +153,11 @@ def test_a_run_is_killed_and_resumed(folder):
     ("options", "updates", "stopped"),
     [(("--updates", "5"), 5, "updates"), (("--epochs", "1"), 12, "epochs")],
 )
-def test_a_run_ends_when_that_was_asked_for(folder, options, updates, stopped):
-    code, out, _ = run("doctor", "--json", *options, *python("train.py"))
-    facts = json.loads(out)
-    assert (code, facts["watched"]["updates"], facts["stopped"]) == (0, updates, stopped)
+def test_a_run_ends_when_that_was_asked_for(folder, by_forks, options, updates, stopped):
+    done = invoke("doctor", "--json", *options, *python("train.py"))
+    facts = json.loads(done.stdout)
+    found = (done.exit_code, facts["watched"]["updates"], facts["stopped"])
+    assert found == (0, updates, stopped)
 
 
 @pytest.mark.parametrize("separator", [("--",), ()])
@@ -162,14 +169,25 @@ def test_what_follows_the_command_is_the_commands(folder, capfd, separator):
     assert "No update was seen" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("words", "code"), [(("-c", "1"), 1), (("-c", "raise SystemExit(5)"), 1), (("nowhere.py",), 1)]
-)
-def test_what_could_not_be_checked_does_not_pass(folder, capfd, words, code):
-    assert invoke("doctor", *python(*words)).exit_code == 0
-    done = invoke("doctor", "--strict", *python(*words))
-    assert done.exit_code == code
-    assert "No update was seen" in done.stdout
+def test_what_could_not_be_checked_passes_unless_that_is_strict(folder, capfd):
+    for options, code in (((), 0), (("--strict",), 1)):
+        done = invoke("doctor", *options, *python("-c", "1"))
+        assert done.exit_code == code
+        assert "No update was seen" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("-c", "raise SystemExit(5)"), ("nowhere.py",)])
+def test_a_command_that_fails_does_not_pass_and_that_is_said_first(folder, capfd, words):
+    done = invoke("doctor", *python(*words))
+    assert done.exit_code == 1
+    first, *_, last = filter(None, done.stdout.splitlines())
+    assert ": failed, 0 updates, watched for" in first
+    code = 5 if "-c" in words else 2
+    assert f"The command failed with exit code {code}, before its first update." in done.stdout
+    assert last.endswith("said of it.")
+    facts = json.loads(invoke("doctor", "--json", *python(*words)).stdout)
+    assert facts["verdict"].startswith(f"The command failed with exit code {code}, before")
+    assert (facts["failed"], facts["exit_code"]) == (True, code)
 
 
 @pytest.mark.parametrize(
@@ -202,10 +220,26 @@ def test_bad_input_is_one_line_before_anything_runs(folder, capfd, words, said):
     assert "a line of the script" not in capfd.readouterr().out
 
 
+def test_a_page_needs_its_packages_before_anything_runs(folder, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    done = invoke("doctor", "--html", "page.html", *python("says.py"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "batchwright: A page (--html) needs the package jinja2, which is not installed. "
+        "Run: pip install 'batchwright[report]'.\n"
+    )
+    assert "[]" not in capfd.readouterr().out
+
+
 def test_help_shows_how_a_command_is_given():
     done = invoke("doctor", "--help")
     assert done.exit_code == 0
     assert "batchwright doctor -- python train.py" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "Exit code: 0, whatever is found; 1 if the command fails by itself" in said
+    assert "what the command prints goes to standard error" in said
+    assert "needs the extra: batchwright[report]" in said
+    assert "[default: (120; no limit with --updates or --epochs" in said
     named = [each.opts[0] for each in doctor.params if each.opts[0].startswith("--")]
     assert len(named) > 10
     assert [each for each in named if each not in done.stdout] == []

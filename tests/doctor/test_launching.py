@@ -1,11 +1,15 @@
 """A command runs as it would alone, is ended with all that it has started, and leaves nothing."""
 
+import ast
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +18,10 @@ import pytest
 from batchwright.doctor import processes
 from batchwright.doctor.launching import SITE, watch
 from batchwright.doctor.notes import gap_of, notes_of
+from batchwright.doctor.reading import read_run
 from batchwright.doctor.records import Run
 from batchwright.errors import SourceError, SourceNotFoundError
-from tests.doctor.runs import run_of, shuffles
+from tests.doctor.runs import run_of, shuffles, with_ranks
 from tests.patience import PATIENCE
 
 SCRIPT = Path(__file__).with_name("plain_script.py")
@@ -222,13 +227,7 @@ def test_ranks_that_wait_for_one_that_is_over_are_ended(monkeypatch, ranks, stop
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "updates", "stopped"),
-    [
-        ({}, 52, "run"),
-        ({"updates": 10}, 10, "updates"),
-        ({"epochs": 1}, 26, "epochs"),
-        ({"kill": 7}, 7, "run"),
-    ],
+    ("options", "updates", "stopped"), [({"epochs": 1}, 26, "epochs"), ({"kill": 7}, 7, "run")]
 )
 def test_a_run_is_seen(capfd, options, updates, stopped):
     run = watch([sys.executable, str(SCRIPT)], **options)
@@ -297,8 +296,88 @@ def test_how_a_run_ended_is_said(fields, updates, said):
 def test_nothing_is_said_of_a_run_that_went_well_or_was_killed_by_us():
     run = run_of(*shuffles(8), command=("python", "train.py"), exit_code=0)
     assert notes_of(run) == ()
-    assert notes_of(replace(run, exit_code=-9), is_killed=True) == ()
+    killed = with_ranks(replace(run, exit_code=-9), lambda rank: replace(rank, ended="killed"))
+    assert notes_of(killed) == ()
+    assert not killed.has_failed
     assert gap_of(run) == ""
+
+
+def test_a_run_that_we_have_ended_has_not_failed():
+    run = run_of(*shuffles(8), exit_code=1)
+    assert run.has_failed
+    for stopped in ("updates", "epochs", "seconds", "interrupt", "hang"):
+        assert not replace(run, stopped=stopped).has_failed
+    assert not replace(run, exit_code=None).has_failed
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_where_torch_is_not_it_is_said_which_python_to_name(exit_code):
+    run = Run((), ("python", "t.py"), exit_code=exit_code, without_torch=("/a/bin/python",))
+    note = notes_of(run)[-1]
+    assert note.startswith("torch is not installed in /a/bin/python, which ran the command. Name ")
+    assert "needs no batchwright" in note
+
+
+@pytest.fixture
+def other_python(tmp_path):
+    """The interpreter of another environment, which is empty."""
+    venv.EnvBuilder(symlinks=True).create(tmp_path / "environment")
+    return tmp_path / "environment" / "bin" / "python"
+
+
+TRAINS = """
+import sys
+import torch
+
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = torch.optim.SGD([weight], 0.1)
+for batch in torch.utils.data.DataLoader(torch.randn(40, 3), batch_size=4):
+    (batch * weight).pow(2).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+assert not any(name.startswith("batchwright") for name in sys.modules)
+"""
+
+
+def test_the_environment_of_the_script_may_lack_torch(other_python):
+    run = watch([str(other_python), "-c", "import torch"])
+    assert run.has_failed
+    assert run.without_torch == (str(other_python),)
+    assert [note[:32] for note in run.notes] == [
+        "The command failed with exit cod",
+        "torch is not installed in " + str(other_python)[:6],
+    ]
+
+
+@pytest.mark.slow
+def test_the_environment_of_the_script_needs_no_batchwright(other_python):
+    import torch
+
+    packages = sysconfig.get_path("purelib", vars={"base": str(other_python.parents[1])})
+    Path(packages, "others.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = watch([str(other_python), "-c", TRAINS], env=variables)
+    assert (run.exit_code, run.notes) == (0, ())
+    (rank,) = run.ranks
+    assert len(rank.updates) == 10
+    assert rank.trained.num_samples == 40
+
+
+def test_an_interpreter_that_is_too_old_is_named(tmp_path, monkeypatch):
+    """Its hooks are not read: what there is in a newer language would not be understood."""
+    monkeypatch.setattr(sys, "version_info", (3, 9, 0))
+    monkeypatch.setenv("BATCHWRIGHT_DOCTOR", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    runpy.run_path(str(SITE / "sitecustomize.py"))
+    assert read_run(tmp_path).notes == (
+        f"{sys.executable} is not watched: that needs Python 3.10 or newer.",
+    )
+
+
+def test_hooks_are_written_for_the_oldest_python_that_is_watched():
+    for each in SITE.parent.rglob("*.py"):
+        oldest = (3, 6) if each.parent == SITE else (3, 10)
+        ast.parse(each.read_text(encoding="utf-8"), feature_version=oldest)
 
 
 def test_runs_without_a_loader_are_not_said_to_be_checked():

@@ -65,6 +65,9 @@ def test_ranks_are_compared_like_batches_of_one_update():
     lengths = np.tile([2, 3], 48)  # the second rank has the longer samples
     run = run_of(ranks, ranks, lengths=lengths)
     assert found(mean_of_means, run) == [("mean of means", "warning")]
+    (finding,) = mean_of_means(run)
+    assert finding.figure.startswith("In an update of 2 batches on 2 ranks")
+    assert finding.figure.endswith("A rank has from 8 to 12 targets in an update.")
     assert found(mean_of_means, with_ranks(run, lambda rank: replace(rank, updates=()))) == []
     assert found(mean_of_means, Run(run.ranks[:1])) == []  # one batch an update
 
@@ -232,9 +235,9 @@ def test_divisions_of_means(accumulate, factor, expected):
 def test_the_factor_is_said():
     run = run_of(*shuffles(96), lengths=LENGTHS, accumulate=4, backward=means())
     (finding,) = division(run)
-    assert "together count 4, not 1" in finding.figure
-    assert "the means of 4 batches are added" in finding.figure
-    assert "4 times too long" in finding.cost
+    assert "add up to 4, not 1" in finding.figure
+    assert "The losses of 4 batches are added, and not divided by 4" in finding.figure
+    assert "4 times too large" in finding.cost
     assert "Adam" in finding.cost
     assert finding.code == ("(loss / 4).backward()",)
     assert finding.share == 0.75
@@ -246,7 +249,8 @@ def test_the_factor_is_said():
         rank={"framework": "accelerate"},
     )
     (finding,) = division(run)
-    assert "together count 0.25, not 1" in finding.figure
+    assert "are divided by 4 twice" in finding.figure
+    assert "add up to 0.25, not 1" in finding.figure
     assert "`accelerator.backward` divides" in finding.cure
 
 
@@ -321,6 +325,32 @@ def test_a_weight_that_changes_is_a_choice():
         return replace(update, backwards=tuple(each))
 
     assert found(division, with_updates(run, warm_up)) == []
+
+
+# Losses to which others are added.
+
+
+def part_of_a_sum(part, factor):
+    """A mean with a factor of its own among others, all multiplied by another one."""
+    return lambda batch: Backward(1.0, "mean", part * factor, batch.tokens, part)
+
+
+@pytest.mark.parametrize("part", [1.0, 0.9])  # beside an auxiliary loss; smoothed labels
+@pytest.mark.parametrize(
+    ("factor", "names"), [(1.0, ["accumulation not divided"]), (0.25, []), (1 / 16, [])]
+)
+def test_a_loss_beside_which_others_are_added_is_judged_without_its_own_factor(part, factor, names):
+    run = run_of(*shuffles(96), lengths=LENGTHS, accumulate=4, backward=part_of_a_sum(part, factor))
+    assert [name for name, _ in found(division, run)] == names
+    assert found(mean_of_means, run) == [("mean of means", "error")]
+
+
+@pytest.mark.parametrize(("part", "factor"), [(0.5, 0.5), (0.25, 1.0), (0.5, 1.0), (2.0, 0.5)])
+def test_a_factor_among_several_losses_may_be_a_division(part, factor):
+    backward = part_of_a_sum(part, factor)
+    for accumulate in (2, 4):
+        run = run_of(*shuffles(96), lengths=LENGTHS, accumulate=accumulate, backward=backward)
+        assert found(division, run) == []
 
 
 # Gradients that stay.

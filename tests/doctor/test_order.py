@@ -22,9 +22,9 @@ def test_the_same_order_in_every_epoch(seen):
     finding = the_one(run)
     assert (finding.name, finding.level) == ("same order in every epoch", "error")
     assert finding.figure == (
-        "3 epochs had the same samples in the same order, which is a shuffled one: the first "
-        f"{seen} of each were compared."
+        f"3 epochs used the same shuffled order: the first {seen} samples of each were compared."
     )
+    assert finding.share == pytest.approx(2 / 3)  # of the epochs that were seen
     assert "generator.manual_seed(seed + epoch)" in finding.code[0]
 
 
@@ -38,8 +38,8 @@ def test_a_sampler_that_is_not_told_the_epoch():
 
 def test_a_rest_that_is_too_short_to_compare_is_not_counted():
     finding = the_one(run_of(FIXED, FIXED, FIXED[:8], is_complete=False))
-    assert finding.figure.startswith("2 epochs had the same samples in the same order")
-    assert "the first 400 of each" in finding.figure
+    assert finding.figure.startswith("2 epochs used the same shuffled order")
+    assert "the first 400 samples of each" in finding.figure
 
 
 def test_an_order_that_changes_once_is_not_the_same_in_every_epoch():

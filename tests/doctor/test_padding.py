@@ -1,5 +1,6 @@
 """Findings of padding: what is found, what is not, and what is said of it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from batchwright.doctor.checks import CHECKS
 from batchwright.doctor.checks.padding import documents, padding, padding_in_loss
-from batchwright.doctor.records import Backward, Run
-from tests.doctor.runs import lasting, run_of, shuffles, with_updates
+from batchwright.doctor.gains import gain_of, padding_by_column, padding_of
+from batchwright.doctor.records import Backward, Column, Run
+from tests.doctor.runs import lasting, run_of, shuffles, with_ranks, with_updates
 
 LENGTHS = np.random.default_rng(0).lognormal(3.5, 0.8, 800).clip(2, 400).astype(int)
 
@@ -73,6 +75,63 @@ def test_nothing_is_found_where_there_is_nothing_to_gain(kind: str) -> None:
 def test_nothing_is_found_in_nothing() -> None:
     for check in (padding, padding_in_loss, documents):
         assert not list(check(Run(())))
+
+
+def with_targets_of_their_own(run: Run, lengths, *, but=()) -> Run:
+    """Give each batch a second column, but for those of some numbers."""
+
+    def widened(number, batch):
+        if number in but:
+            return batch
+        own = lengths[batch.samples]
+        others = {"labels": Column(int(own.max()), own)}
+        return replace(batch, name="input_ids", others=others)
+
+    def change(rank):
+        (loader,) = rank.loaders
+        made, number = [], 0
+        for each in loader.passes:
+            batches = tuple(widened(number + at, one) for at, one in enumerate(each.batches))
+            number += len(batches)
+            made.append(replace(each, batches=batches))
+        return replace(rank, loaders=(replace(loader, passes=tuple(made)),))
+
+    return with_ranks(run, change)
+
+
+def test_all_columns_are_counted_and_named() -> None:
+    targets = np.random.default_rng(1).permutation(LENGTHS)
+    seen = with_targets_of_their_own(run(), targets)
+    (found,) = padding(seen)
+    batches = list(seen.ranks[0].loaders[0].batches)
+    padded = sum(each.all_padded_tokens for each in batches)
+    tokens = sum(each.all_tokens for each in batches)
+    assert tokens == 2 * (LENGTHS.sum() + targets.sum())
+    assert f"padding: {padded - tokens:,} of {padded:,} (" in found.figure
+    assert re.search(r"\(\d+\.\d % of input_ids, \d+\.\d % of labels\)\.$", found.figure)
+    assert padding_of(seen) == pytest.approx(1 - tokens / padded)
+    # Sorted by sources, targets of any length share a batch: they are padded as before.
+    alone, both = gain_of(run()), gain_of(seen)
+    assert alone.planned_padding < 0.1 < both.planned_padding < both.padding
+
+
+def test_targets_as_long_as_sources_are_planned_away_too() -> None:
+    seen = with_targets_of_their_own(run(), LENGTHS)
+    alone, both = gain_of(run()), gain_of(seen)
+    assert both.planned_padding == pytest.approx(alone.planned_padding)
+    assert padding_by_column(seen) == pytest.approx(
+        {"input_ids": alone.padding, "labels": alone.padding}
+    )
+    assert padding_by_column(run()) == {}
+
+
+def test_a_column_may_be_unknown_at_first() -> None:
+    one = run_of(np.arange(len(LENGTHS)), lengths=LENGTHS, batch_size=16)
+    for whole in (run(), one):  # known of the second epoch, and of no other
+        seen = with_targets_of_their_own(whole, 2 * LENGTHS, but=(0, 1))
+        expected = gain_of(whole).planned_padding
+        assert gain_of(seen).planned_padding == pytest.approx(expected)
+        assert "of labels" in next(padding(seen)).figure
 
 
 def with_targets(run: Run, targets, on_padding) -> Run:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from batchwright.doctor.checks import ranks
+from batchwright.doctor.checks.loss import mean_of_means
 from batchwright.doctor.records import Backward
-from tests.doctor.runs import run_of, shared, shuffles, with_updates
+from tests.doctor.runs import run_of, shared, shuffles, with_ranks, with_updates
 from tests.doctor.test_samples import STREAM, distributed, found, names_of_contents, the_one
 
 LENGTHS = np.random.default_rng(1).lognormal(3, 0.6, 400).astype(int) + 1
@@ -127,6 +128,18 @@ def test_a_sum_over_all_ranks_is_right_whatever_batches_are():
         uneven(), backward=lambda batch: Backward(1.0, "mean", batch.rows / 5, batch.rows)
     )
     assert found(tenth, ranks.batches_of_ranks) == []
+
+
+def test_what_is_a_mean_of_means_is_said_once():
+    lengths = np.tile([2, 6], 48)  # the second rank has the longer samples
+    epoch = (np.arange(96)[::2], np.arange(96)[1::2])
+    run = run_of(epoch, epoch, lengths=lengths)
+    assert found(run, ranks.batches_of_ranks) == []
+    finding = the_one(run, mean_of_means)
+    assert "counts 3 times as much" in finding.figure
+    assert "A rank has from 8 to 24 targets in an update" in finding.figure
+    trainer = with_ranks(run, lambda rank: replace(rank, framework="transformers"))
+    assert "average_tokens_across_devices" in the_one(trainer, mean_of_means).code[0]
 
 
 def test_a_loss_that_is_not_known_is_judged_by_samples():

@@ -17,6 +17,7 @@ from batchwright.doctor.resuming.continuation import resumed
 from batchwright.errors import TaskError
 from benchmarks.doctor_resume.__main__ import SCRIPTS, torchrun
 from tests.doctor.runs import run_of, with_ranks, with_updates
+from tests.doctor.watched import fork_what_is_watched
 
 LOST, REPEATED = "samples lost on resume", "samples repeated on resume"
 CHANGES, SAME, JUMPS = "order changes on resume", "order repeats on resume", "loss jumps on resume"
@@ -506,6 +507,8 @@ def test_what_cannot_be_resumed_says_what_to_do() -> None:
     over = with_ranks(killed(epochs, save=4, kill=9), lambda rank: replace(rank, ended="run"))
     assert "an update from 5 to 8" in _obstacle(over)
     assert _obstacle(killed(epochs, save=4, kill=9)) is None
+    failed = _obstacle(replace(over, exit_code=1))
+    assert failed == "the command failed with exit code 1, after 9 updates."
 
 
 @pytest.fixture
@@ -530,8 +533,14 @@ def test_a_plain_loader_begins_its_epoch_anew(tmp_path, sources) -> None:
     assert runs[1].command[-1] == "--resume"
 
 
+@pytest.fixture
+def by_forks(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs forked: that they are started and killed in their own right is tested above."""
+    fork_what_is_watched(monkeypatch, tmp_path)
+
+
 @pytest.mark.slow
-def test_a_planned_loader_goes_on_with_other_workers_and_ranks(tmp_path, sources) -> None:
+def test_a_planned_loader_goes_on_with_other_workers_and_ranks(tmp_path, by_forks) -> None:
     command = script("planned.py", tmp_path)
     resume = [*command, "--resume"]
     runs, findings = check_resume(
@@ -543,7 +552,14 @@ def test_a_planned_loader_goes_on_with_other_workers_and_ranks(tmp_path, sources
 
 
 @pytest.mark.slow
-def test_a_script_that_does_not_save_is_told_so(tmp_path, sources) -> None:
+def test_a_script_that_fails_is_told_so(tmp_path, by_forks) -> None:
+    command = script("plain.py", tmp_path, "--unknown")
+    with pytest.raises(TaskError, match="no update that was seen. The command failed with exit"):
+        check_resume(command, [command], to_stderr=True)
+
+
+@pytest.mark.slow
+def test_a_script_that_does_not_save_is_told_so(tmp_path, by_forks) -> None:
     command = script("plain.py", tmp_path, "--every", "1000")
     with pytest.raises(TaskError, match="no checkpoint was seen"):
         check_resume(command, [command], to_stderr=True)

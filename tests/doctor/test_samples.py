@@ -181,7 +181,7 @@ def test_a_split_by_rank_within_a_split_by_rank_loses_samples():
     halves = [tuple(part[rank::2] for rank, part in enumerate(parts)) for parts in orders]
     finding = the_one(run_of(*halves, loader={"num_samples": 400}))
     assert (finding.name, finding.level, finding.share) == ("samples lost", "error", 0.5)
-    assert finding.figure.startswith("200 of 400 samples are in no batch of an epoch, others in")
+    assert finding.figure.startswith("200 of 400 samples are in no batch of an epoch, different")
     assert "split the data twice" in finding.cure
 
 
@@ -236,7 +236,7 @@ def test_a_last_batch_that_is_dropped(size, level):
     run = run_of(*shuffles(size), drop_last=True, loader={"num_samples": size})
     finding = the_one(run)
     assert (finding.name, finding.level, finding.share) == ("last batch dropped", level, 3 / size)
-    assert "others in each epoch" in finding.figure
+    assert "different ones in each epoch" in finding.figure
     assert finding.code == ("DataLoader(dataset, …, drop_last=False)",)
 
 

@@ -105,6 +105,72 @@ def test_documents_of_a_row_are_apart_unless_a_mask_joins_them(with_mask, separa
     assert facts["separated"] is separated
 
 
+def translations(sources, targets):
+    """A batch of a translation: targets are padded on their own, with -100."""
+    labels = padded(targets, value=-100)
+    ids = padded(sources)
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
+
+
+def test_targets_of_another_width_are_a_column_of_their_own():
+    contents = Contents()
+    _, facts = contents.look(translations([5, 9], [3, 9]))  # as wide by chance
+    assert "others" not in facts
+    _, facts = contents.look(translations([5, 9], [3, 4]))
+    assert facts["name"] == "input_ids"
+    assert facts["others"] == {"labels": [4, [3, 4]]}
+    _, facts = contents.look(translations([5, 9], [9, 9]))
+    assert facts["others"] == {"labels": [9, [9, 9]]}
+    assert facts["lengths"] == [5, 9]
+
+
+def test_a_column_that_belongs_to_another_is_not_counted_again():
+    batch = translations([5, 9], [3, 4])
+    batch |= {"decoder_input_ids": padded([3, 4]), "token_type_ids": padded([5, 9])}
+    assert list(Contents().look(batch)[1]["others"]) == ["labels"]
+    ids = padded([5, 9])
+    alone = {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": ids}
+    contents = Contents()
+    for _ in range(2):
+        assert "others" not in contents.look(alone)[1]
+
+
+def test_pairs_of_texts_have_masks_by_their_names():
+    first, second = padded([5, 9]), padded([4, 2, 2])[:2]
+    batch = {
+        "anchor_input_ids": first,
+        "anchor_attention_mask": (first != 0).long(),
+        "positive_input_ids": second,
+        "positive_attention_mask": (second != 0).long(),
+    }
+    facts = Contents().look(batch)[1]
+    assert facts["lengths"] == [5, 9]
+    assert facts["others"] == {"positive_input_ids": [4, [4, 2]]}
+
+
+def test_fields_without_names_are_known_by_their_widths():
+    contents = Contents()
+    contents.look((padded([5, 9, 3]), padded([5, 2, 7])))
+    contents.look((padded([5, 8, 3]), padded([5, 2, 6])))
+    facts = contents.look((padded([4, 4, 9]), padded([2, 7, 2])))[1]
+    assert (facts["name"], facts["others"]) == ("0", {"1": [7, [2, 7, 2]]})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        torch.eye(3, 20, dtype=torch.int64),  # several labels of a sample
+        torch.zeros(2, 20, dtype=torch.int64),  # not of these rows
+        torch.zeros(3, 20),
+        torch.zeros(3, 20, 4),
+    ],
+)
+def test_tables_of_a_fixed_width_are_no_sequences(table):
+    contents = Contents()
+    for lengths in ([5, 9, 3], [5, 11, 3], [8, 7, 3]):
+        assert "others" not in contents.look({"tokens": padded(lengths), "table": table})[1]
+
+
 def test_arrays_are_read_as_tensors_are():
     _, facts = Contents().look({"tokens": np.arange(1, 13).reshape(2, 6), "y": np.array([0, 1])})
     assert (facts["rows"], facts["width"], facts["labels"]) == (2, 6, [0, 1])

@@ -51,6 +51,55 @@ def test_other_losses_count_their_targets():
     assert told(functional.binary_cross_entropy_with_logits(x, y)) == ("mean", 1.0, 6)
 
 
-def test_nothing_is_said_of_losses_that_are_added():
-    assert told(mean() + SCORES.pow(2).mean()) == (None, None, None)
-    assert told(mean() * SCORES.mean()) == (None, None, None)
+def test_a_loss_of_torch_is_known_beside_terms_that_are_added():
+    extra = SCORES.pow(2).mean()
+    for loss, part in (
+        (mean() + 0.01 * extra, 1.0),
+        (0.01 * extra + mean() + extra, 1.0),
+        (torch.add(extra, mean(), alpha=0.5), 0.5),
+        (mean() - 0.1 * extra, 1.0),
+        (extra - mean(), -1.0),
+        (0.9 * mean() + 0.1 * extra, 0.9),
+        (functional.cross_entropy(SCORES, TARGETS, label_smoothing=0.1), 0.9),
+    ):
+        for factor in (1.0, 0.25):
+            assert told(factor * loss) == ("mean", factor * part, 4)
+            assert facts_of(factor * loss).part == pytest.approx(part)
+    assert facts_of(mean() / 4).part is None
+
+
+def test_numbers_that_are_added_change_nothing():
+    assert told(sum([mean()]) / 4 + 1e-8) == ("mean", 0.25, 4)
+    assert facts_of(sum([mean()])).part is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda: mean() + functional.cross_entropy(SCORES[:2], TARGETS[:2]),  # which one?
+        lambda: SCORES.pow(2).mean() + SCORES.abs().mean(),
+        lambda: mean() * SCORES.mean(),
+        lambda: mean() + mean() * SCORES.mean() + mean(),
+        lambda: sum(mean() if n == 0 else SCORES.mean() for n in range(10)),  # far from the root
+    ],
+    ids=["two losses", "none", "a product", "two and a product", "too deep"],
+)
+def test_nothing_is_said_of_losses_that_are_not_one(loss):
+    assert told(loss()) == (None, None, None)
+
+
+def test_a_mean_that_is_written_by_hand_may_have_its_sign_anywhere():
+    log = functional.log_softmax(SCORES, 1)[range(4), TARGETS[:4]]
+    assert told((-log).mean() / 2) == told(-log.mean() / 2) == ("mean", 0.5, 4)
+
+
+def test_what_a_mean_leaves_out_by_a_mask_is_not_counted():
+    each = functional.cross_entropy(SCORES, TARGETS, reduction="none")
+    mask = TARGETS >= 0
+    assert told((each * mask).mean()) == ("mean", 1.0, None)
+    assert told((-each * mask.float() * 2).mean()) == ("mean", 1.0, None)
+    assert told(torch.where(mask, each, 0.0).mean()) == ("mean", 1.0, None)
+    assert told(each.masked_fill(~mask, 0.0).mean()) == ("mean", 1.0, None)
+    assert told(each[mask].mean()) == ("mean", 1.0, 4)
+    assert told((SCORES - 1).pow(2).mean()) == ("mean", 1.0, 30)
+    assert told((SCORES * SCORES).mean()) == ("mean", 1.0, 30)

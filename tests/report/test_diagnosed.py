@@ -13,8 +13,9 @@ from rich.console import Console
 from batchwright._format import printable
 from batchwright.doctor.diagnosis import Diagnosis
 from batchwright.doctor.finding import LEVELS, Finding
+from batchwright.doctor.notes import notes_of
 from batchwright.doctor.records import Run
-from batchwright.report.diagnosed import Diagnosed, diagnosed_report
+from batchwright.report.diagnosed import Diagnosed, _cut, diagnosed_report
 from batchwright.report.sections import page
 from batchwright.report.text import print_report
 from tests.doctor.runs import run_of, shared
@@ -23,6 +24,7 @@ from tests.report.reader import facts_of, read, text_of
 from tests.report.test_hostile_names import controls, names
 
 SCREEN = 24
+MORE = 34  # lines that several long findings may take
 
 
 def printed(found, width=80):
@@ -118,17 +120,35 @@ def test_every_diagnosis_is_told_in_a_terminal_and_on_a_page(found):
     assert read(html).tags.count("script") == 2
 
 
-@given(st.lists(findings(sentences), max_size=5))
+def cards_of(text):
+    """Return the lines of each finding that is printed."""
+    cards = []
+    for line in text.splitlines():
+        if line.startswith(LEVELS) and line[:13].strip() in LEVELS:
+            cards.append([])
+        if cards and (not line or line.startswith((*LEVELS, " " * 13))):
+            cards[-1] += [line] if line else []
+        elif cards:
+            break
+    return cards
+
+
+@given(st.lists(findings(sentences), max_size=8))
 @example(list(FINDINGS))
 @example([])
-@settings(max_examples=40)
-def test_up_to_five_findings_fit_a_screen(found):
+@settings(max_examples=60)
+def test_every_fault_has_its_cure_on_about_a_screen(found):
     ranked = sorted(found, key=lambda each: (LEVELS.index(each.level), -each.share))
-    diagnosis = Diagnosis(sick().diagnosis.run, tuple(ranked))
-    lines = printed(Diagnosed(diagnosis)).splitlines()
-    assert len(lines) < SCREEN
-    for each in ranked:
-        assert sum(line.startswith(each.level) for line in lines) >= 1
+    text = printed(Diagnosed(Diagnosis(sick().diagnosis.run, tuple(ranked))))
+    cards = cards_of(text)
+    assert len(cards) == len(ranked)
+    for each, card in zip(ranked, cards, strict=True):
+        is_cured = any(line.strip().startswith("Cure: ") for line in card)
+        assert is_cured == bool(each.cure) or each.level == "info"
+    if len(ranked) <= 8:
+        assert len(text.splitlines()) < MORE
+    if len(text.splitlines()) >= SCREEN:
+        assert max(map(len, cards)) <= 3
 
 
 def test_the_verdict_is_last_in_a_terminal_and_first_on_a_page():
@@ -143,21 +163,38 @@ def test_the_verdict_is_last_in_a_terminal_and_first_on_a_page():
     assert body.index("Errors (2)") < body.index("Warnings (2)") < body.index("Good to know (1)")
 
 
-def test_costs_and_cures_are_left_out_from_the_end_where_there_is_no_room():
-    said = " ".join(printed(sick()).split())
-    assert 2 <= said.count("Cure:") <= 4
-    long = tuple(replace(each, figure=each.figure * 3) for each in FINDINGS)
-    found = Diagnosed(Diagnosis(sick().diagnosis.run, long))
-    said = printed(found)
+def test_costs_and_ends_of_sentences_are_left_out_from_the_end_where_there_is_no_room():
+    said = printed(sick())
+    assert said.count("Cure:") == 4
     assert len(said.splitlines()) < SCREEN
-    assert 0 < said.count("Cure:") < 4
-    assert "Call sampler.set_epoch" in said
+    long = tuple(replace(each, figure=f"{each.figure[:-1]} {each.figure}") for each in FINDINGS)
+    said = printed(Diagnosed(Diagnosis(sick().diagnosis.run, long)))
+    assert len(said.splitlines()) < MORE
+    assert said.count("Cure:") == 4
+    assert [len(each) for each in cards_of(said)] == [4, 3, 3, 3, 1]
+    assert [" …" in "".join(each) for each in cards_of(said)] == [False, True, True, False, True]
 
 
-def test_more_than_five_findings_are_named():
-    others = [replace(FINDINGS[-1], name=f"finding {number}") for number in range(3)]
-    found = Diagnosed(Diagnosis(sick().diagnosis.run, (*FINDINGS, *others)))
-    assert "3 more: finding 0, finding 1 and finding 2." in printed(found)
+def test_of_ten_faults_each_has_two_lines():
+    many = [replace(FINDINGS[0], name=f"finding {number}") for number in range(10)]
+    said = printed(Diagnosed(Diagnosis(sick().diagnosis.run, tuple(many))))
+    sizes = [len(each) for each in cards_of(said)]
+    assert len(sizes) == 10
+    assert set(sizes) <= {2, 3}
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "said"),
+    [
+        ("Do this. Then that.", 1, "Do this. Then that."),
+        (f"Do this. Then {'that ' * 20}.", 1, "Do this."),
+        (f"Do {'this ' * 20}. Then that.", 1, f"Do {'this ' * 11}…"),
+        (f"Do {'this ' * 14}. Then {'that ' * 20}.", 2, f"Do {'this ' * 14}."),
+    ],
+)
+def test_a_text_ends_behind_a_sentence_or_a_word(text, lines, said):
+    assert _cut(text, lines, "Cure: ") == said
 
 
 def test_nothing_found_is_said_as_a_finding():
@@ -207,8 +244,23 @@ def test_of_a_command_the_names_of_files_are_shown():
     assert "/a/long/way/to/bin/python &#39;/another/way/my train.py&#39;" in html
 
 
-def test_a_failed_run_says_so_on_page_and_terminal():
-    run = replace(well().diagnosis.run, notes=("The command failed with exit code 1.",))
+def test_a_failed_run_says_so_first_on_page_and_terminal():
+    run = replace(well().diagnosis.run, exit_code=1)
+    run = replace(run, notes=notes_of(run))
+    said = "The command failed with exit code 1, after 16 updates."
     found = Diagnosed(Diagnosis(run, ()))
-    for text in (printed(found), text_of(page(diagnosed_report(found)))):
-        assert "The command failed with exit code 1." in text
+    assert found.diagnosis.verdict == f"{said} Nothing found that is wrong or wasteful."
+    text = " ".join(printed(found).split())
+    assert text.startswith("python train.py: failed, 16 updates, 2 whole epochs, watched for")
+    assert text.count(said) == 1
+    assert text_of(page(diagnosed_report(found))).index(said) < 300
+    assert diagnosed_report(found).head.verdict == "error"
+
+
+def test_steps_of_several_optimizers_are_told_apart():
+    rank = replace(well().diagnosis.run.ranks[0], optimizers=(("Adam", 16), ("SGD", 4)))
+    found = Diagnosed(Diagnosis(replace(well().diagnosis.run, ranks=(rank,)), ()))
+    assert "16 updates (steps: Adam 16, SGD 4)" in printed(found)
+    facts = facts_of(page(diagnosed_report(found)))
+    assert facts["watched"]["optimizers"] == [["Adam", 16], ["SGD", 4]]
+    assert "steps:" not in printed(well())

@@ -1,7 +1,7 @@
 """The command `batchwright`: one file a subcommand.
 
 Exit codes: 0 done, 2 bad input or a full disk, 130 interrupted, 1 out of memory or a closed pipe.
-Whatever is not 0 is one line on standard error; but `doctor --strict` ends in its report, and 1.
+Whatever is not 0 is one line on standard error; but `doctor` may end in its report, and 1.
 """
 
 from collections.abc import Sequence

@@ -32,19 +32,19 @@ _SECONDS = 120.0
     context_settings={"allow_interspersed_args": False},
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@options.count("--updates", help="Stop after N updates (optimizer steps).")
-@options.count("--epochs", help="Stop after N epochs: passes over the training loader.")
+@options.count("--updates", help="Stop the command after N updates (optimizer steps).")
+@options.count("--epochs", help="Stop it after N epochs: passes over the training loader.")
 @click.option(
     "--seconds",
     type=options.finite,
     metavar="S",
-    help="Stop after S seconds.",
-    show_default="120; with --updates or --epochs no limit; with --resume 600 a run",
+    help="Stop the command after S seconds, and report what was seen until then.",
+    show_default="120; no limit with --updates or --epochs; with --resume 600 for each run",
 )
 @click.option(
     "--strict",
     is_flag=True,
-    help="Exit code 1 if an error is found, the command fails, or nothing could be checked.",
+    help="Exit code 1 also if an error is found, or if nothing could be checked.",
 )
 @click.option(
     "--lengths",
@@ -65,16 +65,36 @@ _SECONDS = 120.0
     multiple=True,
     help="Also kill a run, and resume it by this command; may be given several times.",
 )
-@options.count("--kill", help="With --resume: kill at the end of update N.", show_default="random")
-@click.option(
-    "--after-save", is_flag=True, help="With --resume: kill after the first checkpoint instead."
+@options.count(
+    "--kill",
+    help="With --resume: kill the run at the end of update N.",
+    show_default="up to 20 updates after its first checkpoint, at random",
 )
-@options.number("--workers", least=0, help="With --resume: of the loaders that resume.")
+@click.option(
+    "--after-save",
+    is_flag=True,
+    help="With --resume: kill the run in the first update after its first checkpoint.",
+)
 @options.number(
-    "--seed", least=0, most=2**63 - 1, default=0, help="With --resume: of what is random."
+    "--workers",
+    least=0,
+    help="With --resume: resume once more in the end, with N workers in each DataLoader.",
+    show_default="not once more",
+)
+@options.number(
+    "--seed",
+    least=0,
+    most=2**63 - 1,
+    default=0,
+    help="With --resume: seed of the updates at which runs are killed at random.",
 )
 @options.html_output
-@options.json_output
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object; what the command prints goes to standard error.",
+)
 def doctor(
     command: tuple[str, ...],
     *,
@@ -101,6 +121,9 @@ def doctor(
 
     Nothing of the script is changed: its processes are watched from inside, and what it computes
     stays the same. Ctrl-C ends it, and what was seen until then is reported.
+
+    Exit code: 0, whatever is found; 1 if the command fails by itself, and with --strict also if an
+    error is found or nothing could be checked; 2 if there is nothing to run, or to resume.
     """  # noqa: D301 -- click looks for the character that \b is
     if seconds is not None and seconds <= 0:
         raise click.UsageError(f"--seconds {seconds:g}: expected more than 0.")
@@ -153,7 +176,7 @@ def doctor(
         click.echo()  # between what the command has printed and the report
     report = diagnosed_report(Diagnosed(diagnosis, runs if words else (), kept, name, page))
     deliver(report, as_json=as_json, html=html)
-    if strict and _fails(diagnosis, runs[-1]):
+    if any(each.has_failed for each in runs) or (strict and not _passes(diagnosis)):
         raise click.exceptions.Exit(FOUND)
 
 
@@ -181,10 +204,9 @@ def _split(command: str) -> list[str]:
         raise click.UsageError(f"--resume {command!r}: {error}.") from error
 
 
-def _fails(diagnosis: Diagnosis, last: Run) -> bool:
-    """Say whether a run must not pass: an error was found, it failed, or nothing was checked."""
-    is_seen = any(each.updates for each in diagnosis.run.ranks)
-    return diagnosis.has_errors or bool(last.exit_code) or not is_seen
+def _passes(diagnosis: Diagnosis) -> bool:
+    """Say whether something was checked, and no error was found."""
+    return not diagnosis.has_errors and any(each.updates for each in diagnosis.run.ranks)
 
 
 def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:

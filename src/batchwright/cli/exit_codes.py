@@ -6,7 +6,7 @@ DONE = 0
 MACHINE = 1
 """Memory is full, or nobody reads what is printed."""
 FOUND = 1
-"""With `doctor --strict`: an error was found, or nothing could be checked."""
+"""Of `doctor`: the command failed; with `--strict` also: an error was found, or nothing seen."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 

@@ -193,7 +193,7 @@ html_output = click.option(
     "--html",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write one HTML page.",
+    help="Also write one HTML page (needs the extra: batchwright[report]).",
 )
 json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 threads = count("--threads", help="Of torch.", show_default="all, at most 8")

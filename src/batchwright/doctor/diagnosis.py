@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from batchwright._format import capital, listed, plural
 from batchwright.doctor.checks import CHECKS
 from batchwright.doctor.finding import LEVELS, Finding
+from batchwright.doctor.notes import failure_of
 from batchwright.doctor.records import Run
 
 
@@ -25,7 +26,16 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """Say in a sentence what was found."""
+        """Say in a sentence what was found; where the command has failed, that comes first."""
+        failure, found = failure_of(self.run), self._found
+        if not failure:
+            return found
+        if not any(each.updates for each in self.run.ranks):
+            return f"{failure} Nothing else can be said of it."
+        return f"{failure} {found}"
+
+    @property
+    def _found(self) -> str:
         counts = {level: sum(each.level == level for each in self.findings) for level in LEVELS}
         if not any(each.updates for each in self.run.ranks):
             return "No update was seen: nothing can be said of this run."

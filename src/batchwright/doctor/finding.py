@@ -25,7 +25,9 @@ class Finding:
     figure: str  # what was seen, as a sentence with its figures
     cost: str  # what that costs, as a sentence; "": nothing that can be said
     cure: str  # what to do, as a sentence in the imperative
-    share: float = 0.0  # of time, samples or gradient that is lost, 0 to 1: the worst come first
+    # Of time, samples or gradient that is lost, or of the order that is no shuffle; 0 to 1, and the
+    # largest come first.
+    share: float = 0.0
     code: Sequence[str] = ()  # lines to copy that are the cure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -35,7 +35,7 @@ class Gain:
     batch_size: int  # samples of a batch on each rank, now
     accumulate: int  # batches of an update on each rank, now
     world_size: int
-    padding: float  # share of the tokens, now
+    padding: float  # share of the tokens, now; of all columns that are padded, as the planned one
     planned_batch_size: int  # to plan with: `Planner(lengths, batch_size=…)`
     planned_accumulate: int  # and `accumulate=`: batches of a planned update on each rank
     planned_padding: float
@@ -100,6 +100,11 @@ def lengths_seen(run: Run) -> IntArray:
         >>> lengths_seen(Run((Rank(0, 1, (loader,), ()),))).tolist()
         [3, 5]
     """
+    return _seen(run)[0]
+
+
+def _seen(run: Run) -> tuple[IntArray, Mapping[str, IntArray]]:
+    """Return the lengths of samples, and those of further columns, in the same order."""
     loaders = _loaders(run)
     is_by_index = all(each.has_indices for each in loaders)
     batches = [
@@ -111,11 +116,41 @@ def lengths_seen(run: Run) -> IntArray:
     ]
     lengths = [each.lengths for each in batches if each.lengths is not None]
     if not lengths:
-        return np.empty(0, dtype=np.int64)
+        return np.empty(0, dtype=np.int64), {}
     found = np.maximum(np.concatenate(lengths).astype(np.int64), 1)
     samples = [each.samples for each in batches if each.samples is not None]
+    place = np.arange(found.size)
     if is_by_index and all(_is_by_index(each) for each in batches):
-        found = found[np.unique(np.concatenate(samples), return_index=True)[1]]
+        _, chosen, place = np.unique(
+            np.concatenate(samples), return_index=True, return_inverse=True
+        )
+        found = found[chosen]
+    return found, _others(batches, found, place)
+
+
+def _others(batches: Sequence[Batch], lengths: IntArray, place: IntArray) -> dict[str, IntArray]:
+    """Return the lengths of further columns.
+
+    A column is not known of batches in which it happens to be as wide as another at first: there
+    it is taken to be as long, relative to that, as on average.
+
+    Args:
+        batches: All rows of these.
+        lengths: int64[n], of samples.
+        place: int64[rows], the sample of each row.
+    """
+    found = {}
+    for name in dict.fromkeys(name for each in batches for name in each.others):
+        rows = [
+            each.others[name].lengths if name in each.others else np.full(each.rows, -1)
+            for each in batches
+        ]
+        column = np.full(lengths.size, -1)
+        np.maximum.at(column, place, np.concatenate(rows))
+        is_known = column >= 0
+        if 2 * np.count_nonzero(is_known) >= column.size:
+            ratio = column[is_known].sum() / lengths[is_known].sum()
+            found[name] = np.where(is_known, column, np.rint(ratio * lengths).astype(np.int64))
     return found
 
 
@@ -150,8 +185,32 @@ def save_lengths(run: Run, path: str | os.PathLike[str]) -> int:
 def padding_of(run: Run) -> float | None:
     """Return the share of padding in the batches that were trained on; None: unknown."""
     batches = looked_into(run)
-    padded = sum(each.padded_tokens for each in batches)
-    return 1 - sum(each.tokens for each in batches) / padded if padded else None
+    padded = sum(each.all_padded_tokens for each in batches)
+    return 1 - sum(each.all_tokens for each in batches) / padded if padded else None
+
+
+def padding_by_column(run: Run) -> Mapping[str, float]:
+    """Return the share of padding of each column, by its name; empty where there is only one.
+
+    A column of a tuple is known by its place: ``"batch[1]"``.
+    """
+    padded: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for each in looked_into(run):
+        if each.others:
+            columns = {each.name: (each.width, each.tokens)} | {
+                name: (column.width, int(column.lengths.sum()))
+                for name, column in each.others.items()
+            }
+            for name, (width, real) in columns.items():
+                padded[name] = padded.get(name, 0) + each.rows * width
+                tokens[name] = tokens.get(name, 0) + real
+    return {_shown(name): 1 - tokens[name] / padded[name] for name in padded}
+
+
+def _shown(name: str) -> str:
+    first, *others = name.split(".")
+    return ".".join([f"batch[{first}]" if first.isdecimal() else first, *others])
 
 
 def looked_into(run: Run) -> list[Batch]:
@@ -175,7 +234,7 @@ def gain_of(run: Run) -> Gain | None:
         cannot be planned. O(n log n) in the samples, of at most `MOST_PLANNED`.
     """
     batches, loaders = looked_into(run), _loaders(run)
-    lengths, padding = lengths_seen(run), padding_of(run)
+    (lengths, others), padding = _seen(run), padding_of(run)
     if padding is None or not lengths.size:
         return None
     if any(each.is_planned for each in loaders) or any(each.is_packed for each in batches):
@@ -183,7 +242,9 @@ def gain_of(run: Run) -> Gain | None:
     known = [each.num_samples for each in loaders if each.num_samples is not None]
     count = max(known, default=lengths.size)
     if not are_all(run, lengths):
-        lengths = np.resize(lengths, min(max(count, lengths.size), MOST_PLANNED))
+        size = min(max(count, lengths.size), MOST_PLANNED)
+        lengths = np.resize(lengths, size)
+        others = {name: np.resize(column, size) for name, column in others.items()}
     settings = _Settings(
         _rows_of(batches),
         _accumulate_of(run),
@@ -198,8 +259,13 @@ def gain_of(run: Run) -> Gain | None:
         return None
     multiple, padded_to = _widths_of(batches)
     sizes, entries = plan.sizes, plan.entry_lengths(lengths)
-    longest = np.maximum.reduceat(entries, plan.offsets[:-1])
-    widths = -(-longest // multiple) * multiple
+    widths = _planned_widths(entries, plan, multiple)
+    real, padded = int(entries.sum()), int((sizes * widths).sum())
+    for name, column in others.items():
+        own = column[plan.indices]
+        multiple = _widths_of(batches, name)[0]
+        real += int(own.sum())
+        padded += int((sizes * _planned_widths(own, plan, multiple)).sum())
     stats = plan.stats(lengths)
     gain = Gain(
         batch_size=settings.batch_size,
@@ -208,7 +274,7 @@ def gain_of(run: Run) -> Gain | None:
         padding=padding,
         planned_batch_size=chosen.batch_size,
         planned_accumulate=chosen.accumulate,
-        planned_padding=1 - float(entries.sum() / (sizes * widths).sum()),
+        planned_padding=1 - real / padded,
         max_tokens=int(plan.layout.budget or stats.max_batch_tokens),
         step_tokens=round(stats.step_tokens_mean),
         dispersion=stats.dispersion,
@@ -300,16 +366,29 @@ def _accumulate_of(run: Run) -> int:
     return max(1, int(np.median(counts))) if counts else 1
 
 
-def _widths_of(batches: Sequence[Batch]) -> tuple[int, int | None]:
-    """Return what rows are padded to a multiple of, and the width of all where that is set."""
-    widths = np.array([each.width for each in batches])
-    longest = np.array([0 if each.lengths is None else each.lengths.max() for each in batches])
+def _planned_widths(lengths: IntArray, plan: Plan, multiple: int) -> IntArray:
+    """Return the width of each planned batch, of the lengths of its samples."""
+    longest = np.maximum.reduceat(lengths, plan.offsets[:-1])
+    widths: IntArray = -(-longest // multiple) * multiple
+    return widths
+
+
+def _widths_of(batches: Sequence[Batch], column: str | None = None) -> tuple[int, int | None]:
+    """Return what rows are padded to a multiple of, and the width of all where that is set.
+
+    Args:
+        batches: Of which lengths are known.
+        column: The name of a further column. None: the first one.
+    """
+    if column is None:
+        known = [(each.width, each.lengths) for each in batches if each.lengths is not None]
+    else:
+        found = (each.others[column] for each in batches if column in each.others)
+        known = [(each.width, each.lengths) for each in found]
+    widths = np.array([width for width, _ in known])
+    longest = np.array([lengths.max(initial=0) for _, lengths in known])
     wider = widths > longest
-    if (
-        len(batches) > 1
-        and (widths == widths[0]).all()
-        and 2 * np.count_nonzero(wider) >= wider.size
-    ):
+    if len(known) > 1 and (widths == widths[0]).all() and 2 * np.count_nonzero(wider) >= wider.size:
         return 1, int(widths[0])
     for multiple in _MULTIPLES:
         if wider.any() and not (widths % multiple).any() and (widths - longest < multiple).all():

@@ -106,7 +106,7 @@ def watch(
     if stopped == "run":
         stopped = next((name for name in ("updates", "epochs") if name in ended), "run")
     run = replace(run, stopped=stopped)
-    return replace(run, notes=(*run.notes, *notes_of(run, is_killed=is_killed)))
+    return replace(run, notes=(*run.notes, *notes_of(run)))
 
 
 def _check(words: Sequence[str], variables: Mapping[str, str]) -> None:

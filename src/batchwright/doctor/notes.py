@@ -23,12 +23,11 @@ _IGNORING = {
 """Options of Python, and what they do."""
 
 
-def notes_of(run: Run, *, is_killed: bool = False) -> tuple[str, ...]:
+def notes_of(run: Run) -> tuple[str, ...]:
     """Say how a run ended, where that matters, and why nothing was seen, where nothing was.
 
     Args:
         run: What was seen.
-        is_killed: Whether it was to be killed.
 
     Returns:
         Sentences.
@@ -37,7 +36,27 @@ def notes_of(run: Run, *, is_killed: bool = False) -> tuple[str, ...]:
         >>> notes_of(Run(ranks=(), command=("python", "-I", "train.py")))
         ('python -I ignores PYTHONPATH, by which processes are watched: leave out -I.',)
     """
-    return tuple(_notes(run, is_killed=is_killed))
+    return tuple(_notes(run))
+
+
+def failure_of(run: Run) -> str:
+    """Say how a command has failed by itself.
+
+    Returns:
+        A sentence; empty where it did not fail, or where we ended it.
+
+    Example:
+        >>> failure_of(Run(ranks=(), exit_code=1))
+        'The command failed with exit code 1, before its first update.'
+    """
+    if not run.has_failed:
+        return ""
+    code, updates = run.exit_code or 0, max((len(each.updates) for each in run.ranks), default=0)
+    how = f"failed with exit code {code}"
+    if code < 0:
+        how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
+    then = f"after {plural(updates, 'update')}" if updates else "before its first update"
+    return f"The command {how}, {then}."
 
 
 def gap_of(run: Run) -> str:
@@ -69,22 +88,17 @@ def gap_of(run: Run) -> str:
     return ""
 
 
-def _notes(run: Run, *, is_killed: bool) -> Iterator[str]:
-    updates = max((len(each.updates) for each in run.ranks), default=0)
-    code = 0 if is_killed else run.exit_code or 0
-    if code:
-        how = f"failed with exit code {code}"
-        if code < 0:
-            how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
-        then = f"after {plural(updates, 'update')}" if updates else "before its first update"
-        yield f"The command {how}, {then}."
+def _notes(run: Run) -> Iterator[str]:
+    failure = failure_of(run)
+    if failure:
+        yield failure
     if run.stopped == "hang":
         yield "A rank was over, and the others made no update after it: the run was ended."
-    if not updates:
-        yield from _unseen(run, has_failed=bool(code))
+    if not any(each.updates for each in run.ranks):
+        yield from _unseen(run)
 
 
-def _unseen(run: Run, *, has_failed: bool) -> Iterator[str]:
+def _unseen(run: Run) -> Iterator[str]:
     """Say why no update was seen."""
     words = list(run.command)
     if (option := _ignoring(words)) is not None:
@@ -94,9 +108,15 @@ def _unseen(run: Run, *, has_failed: bool) -> Iterator[str]:
             f"{name} starts programs without the environment of this command: run batchwright "
             "doctor where they run."
         )
+    elif run.without_torch:
+        yield (
+            f"torch is not installed in {run.without_torch[0]}, which ran the command. Name the "
+            "Python of your environment, which needs no batchwright: batchwright doctor -- "
+            "PATH/bin/python …"
+        )
     elif run.stopped == "seconds":
         yield f"Nothing was updated within {duration(run.seconds)}: give it more time."
-    elif run.stopped == "run" and not has_failed:
+    elif run.stopped == "run" and not run.has_failed:
         yield (
             "No optimizer step of torch or Keras was seen. Python processes are watched if they "
             "inherit the environment of this command."

@@ -10,11 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from batchwright.doctor.records import Backward, Batch, Loader, Pass, Products, Rank, Run, Update
+from batchwright.doctor.records import (
+    Backward,
+    Batch,
+    Column,
+    Loader,
+    Pass,
+    Products,
+    Rank,
+    Run,
+    Update,
+)
 from batchwright.typing import IntArray
 
 _INDICES = 2**32
 """More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
+
+_NOWHERE = (-1, -1)
+"""Update and place of a loss that no update has."""
 
 Event = list[Any]
 
@@ -65,6 +78,7 @@ def read_run(
         is left out.
     """
     found, notes = [], []
+    pythons: dict[str, bool] = {}
     for path in sorted(folder.glob("*.jsonl")):
         story = _Story()
         for event in _events(path):
@@ -72,6 +86,7 @@ def read_run(
         if story.updates:
             found.append(story.rank())
         notes += story.notes
+        pythons |= story.pythons
     ranks = sorted(found, key=lambda each: each.rank)
     saves = tuple(sorted({save for each in ranks for save in each.saves}))
     return Run(
@@ -81,6 +96,7 @@ def read_run(
         exit_code=exit_code,
         stopped=stopped,
         notes=tuple(dict.fromkeys(notes)),
+        without_torch=() if any(pythons.values()) else tuple(pythons),
     )
 
 
@@ -110,6 +126,7 @@ class _Window:
     is_stale: bool = False
     error: float | None = None
     computed: float | None = None
+    late: int = 0  # losses that come later, before it
 
 
 class _Story:
@@ -118,6 +135,10 @@ class _Story:
     def __init__(self) -> None:
         self.updates: list[Update] = []
         self.notes: list[str] = []
+        self.pythons: dict[str, bool] = {}  # interpreter → whether it has torch
+        self._optimizers: dict[int, str] = {}
+        self._steps: dict[int, int] = {}
+        self._main = 0  # the optimizer whose steps are updates
         self._facts: dict[int, dict[str, Any]] = {}
         self._passes: dict[tuple[int, int], _Pass] = {}
         self._last: tuple[int, int] | None = None  # pass of the batch that was handed out last
@@ -142,6 +163,23 @@ class _Story:
 
     def _note_event(self, text: str) -> None:
         self.notes.append(text)
+
+    def _python_event(self, executable: str, has_torch: bool) -> None:  # noqa: FBT001
+        self.pythons[executable] = has_torch
+
+    def _optimizer_event(self, number: int, name: str) -> None:
+        self._optimizers[number] = name
+
+    def _main_event(self, number: int) -> None:
+        self._main = number
+
+    def _step_event(self, number: int) -> None:
+        """Leave out the backward passes of an optimizer whose steps are no updates."""
+        self._steps[number] = self._steps.get(number, 0) + 1
+        window = self._window
+        window.backwards, window.is_stale = [], False
+        self._late[window.late :] = [_NOWHERE] * (len(self._late) - window.late)
+        window.late = len(self._late)
 
     def _process_event(self, facts: dict[str, Any]) -> None:
         self._process = facts
@@ -182,6 +220,7 @@ class _Story:
         counted: int | None,
         scale: float | None,
         is_stale: bool | None,  # noqa: FBT001 -- in the sequence of the file
+        part: float | None = None,
     ) -> None:
         if self._last is not None:
             self._passes[self._last].is_trained = True
@@ -196,6 +235,7 @@ class _Story:
                 reduction,
                 None if factor is None else factor / by,
                 counted,
+                part,
             )
         )
         window.forward += max(0.0, time - self._time)
@@ -218,7 +258,8 @@ class _Story:
         schedules: int,
         clips_scaled: bool,  # noqa: FBT001 -- in the sequence of the file
     ) -> None:
-        window, self._window = self._window, _Window()
+        window, self._window = self._window, _Window(late=len(self._late))
+        self._steps[self._main] = self._steps.get(self._main, 0) + 1
         if self.updates:
             # Schedules move after the update that they belong to.
             self.updates[-1] = replace(self.updates[-1], schedules=schedules)
@@ -246,6 +287,8 @@ class _Story:
 
     def _loss_event(self, number: int, loss: float, counted: int | None) -> None:
         update, place = self._late[number]
+        if (update, place) == _NOWHERE:
+            return
         if update < len(self.updates):
             backwards = list(self.updates[update].backwards)
             backwards[place] = replace(backwards[place], loss=loss, counted=counted)
@@ -299,6 +342,10 @@ class _Story:
             read=tuple(dict.fromkeys(self._read)),
             ended=self._ended,
             framework=facts.get("framework", "torch"),
+            optimizers=tuple(
+                (self._optimizers.get(number, ""), steps)
+                for number, steps in sorted(self._steps.items())
+            ),
         )
 
     def _trained(self) -> Iterator[Loader]:
@@ -342,6 +389,11 @@ def _batch(time: float, wait: float, samples: list[int] | None, contents: dict[s
         counted_padding=contents.get("counted_padding", 0),
         is_packed=contents.get("packed", False),
         is_separated=contents.get("separated", True),
+        name=contents.get("name", ""),
+        others={
+            name: Column(width, np.asarray(lengths, np.int64))
+            for name, (width, lengths) in contents.get("others", {}).items()
+        },
     )
 
 

@@ -13,6 +13,14 @@ from batchwright.typing import IntArray
 
 
 @dataclass(frozen=True, eq=False)
+class Column:
+    """A further column of a batch that is padded on its own, as the targets of a translation."""
+
+    width: int  # tokens of a row, padding included
+    lengths: IntArray  # int64[rows], real tokens
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """A batch that a loader handed to the training loop."""
 
@@ -26,6 +34,8 @@ class Batch:
     counted_padding: int = 0  # labels on padding that are not left out of a loss
     is_packed: bool = False  # whether rows hold several documents
     is_separated: bool = True  # whether documents of a row cannot read one another
+    name: str = ""  # of the column that width and lengths are of, where there are others
+    others: Mapping[str, Column] = field(default_factory=dict)  # by their names
 
     @property
     def padded_tokens(self) -> int:
@@ -36,6 +46,16 @@ class Batch:
     def tokens(self) -> int:
         """Tokens that are no padding."""
         return self.padded_tokens if self.lengths is None else int(self.lengths.sum())
+
+    @property
+    def all_padded_tokens(self) -> int:
+        """The same of all columns together."""
+        return self.rows * (self.width + sum(each.width for each in self.others.values()))
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of all columns that are no padding."""
+        return self.tokens + sum(int(each.lengths.sum()) for each in self.others.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +110,7 @@ class Backward:
     reduction: str | None = None  # ``"mean"`` or ``"sum"``. None: no loss that is known
     factor: float | None = None  # by which the loss was multiplied before, loss scale divided out
     counted: int | None = None  # targets in the loss: tokens, or rows
+    part: float | None = None  # its factor within a sum of losses. None: nothing was added
 
     @property
     def weight(self) -> float | None:
@@ -161,6 +182,9 @@ class Rank:
     ended: str = "run"  # "run", "updates", "epochs", "killed": what ended the watching
     framework: str = "torch"  # "torch", "transformers", "trl", "accelerate", "lightning", "keras"
     overhead: float | None = None  # seconds that a batch takes however small it is, about
+    # Name and steps of each optimizer with backward passes of its own. An update is a step of one
+    # at a time: the first, until another takes its place.
+    optimizers: tuple[tuple[str, int], ...] = ()
 
     @property
     def trained(self) -> Loader | None:
@@ -186,11 +210,18 @@ class Run:
     # and the others waited for it.
     stopped: str = "run"
     notes: tuple[str, ...] = ()  # what could not be watched
+    without_torch: tuple[str, ...] = ()  # interpreters, where torch is in none of those that ran
 
     @property
     def first(self) -> Rank | None:
         """The first rank; None where nothing trained."""
         return self.ranks[0] if self.ranks else None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the command failed by itself: we did not end it."""
+        is_killed = any(each.ended == "killed" for each in self.ranks)
+        return bool(self.exit_code) and self.stopped == "run" and not is_killed
 
     @property
     def world_size(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batchwright.doctor.gains import lengths_seen, padding_of
+from batchwright.doctor.gains import lengths_seen, padding_by_column, padding_of
 from batchwright.doctor.records import Loader, Run
 from batchwright.doctor.timing import timing_of
 from batchwright.stats.lengths import LengthStats, length_stats
@@ -35,7 +36,9 @@ class Summary:
     epochs: int  # that were seen to their end
     batches: int  # trained on, of all ranks, as the samples
     samples: int
+    optimizers: tuple[tuple[str, int], ...]  # of the first rank: name and steps of each
     padding: float | None  # share, of the batches that were looked into. None: unknown
+    padding_by_column: Mapping[str, float]  # where batches have several columns that are padded
     tokens_per_second: float | None  # padding left out, of all ranks. None: unknown
     peak_bytes: int | None  # of the rank with most
     loader: LoaderFacts | None
@@ -70,7 +73,9 @@ def summary_of(run: Run) -> Summary:
         epochs=0 if first is None else sum(each.is_complete for each in first.passes),
         batches=len(batches),
         samples=sum(each.rows for each in batches),
+        optimizers=() if run.first is None else run.first.optimizers,
         padding=padding_of(run),
+        padding_by_column=padding_by_column(run),
         tokens_per_second=_speed(run),
         peak_bytes=max(peaks, default=None),
         loader=None if first is None else _facts(first),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from batchwright._format import (
     all_printable,
     duration,
-    listed,
     mebibytes,
     number,
     one_line,
@@ -30,7 +31,8 @@ from batchwright.report.sections import Bar, Card, Head, Picture, Report, Sectio
 
 _COLUMNS, _LINES = 80, 23  # of a terminal in which a report is read without scrolling
 _CARD = 67  # columns beside a level
-_MOST = 5  # findings in a terminal; others are named
+_USUAL, _LEAST = 3, 2  # lines of a finding where not all that is known of them fits
+_MORE = 10  # lines that a report may be longer before findings have the least
 _COMMAND = 60  # characters of a command beside other words
 
 _UNTIL_KILLED = "Run it without --resume, too: here it was checked only until it was killed."
@@ -145,7 +147,9 @@ def _head(found: Diagnosed) -> Head:
     diagnosis = found.diagnosis
     run, findings = diagnosis.run, diagnosis.findings
     verdict: str = findings[0].level if findings else "use"
-    if not any(each.updates for each in run.ranks):
+    if run.has_failed:
+        verdict = "error"
+    elif not any(each.updates for each in run.ranks):
         verdict = "cannot tell"
     elif verdict == "info":
         verdict = "use"
@@ -174,44 +178,63 @@ def _card(finding: Finding) -> Card:
 
 
 def _printed(found: Diagnosed, about: str, head: Head) -> list[Section]:
-    """Choose what of the findings is shown in a terminal: what fits beside the verdict."""
+    """Choose what of the findings is shown in a terminal: all that is known where that fits.
+
+    Else the figure and the cure of each, the worst with most of it.
+    """
     findings = all_printable(found.diagnosis.findings)
-    shown, others = findings[:_MOST], findings[_MOST:]
-    rest = [f"{len(others)} more: {listed([each.name for each in others])}."] if others else []
-    notes = [*rest, *found.notes]
+    notes = [each for each in found.notes if each not in found.diagnosis.verdict]
     # Sections and the parts of the head are set apart by a line.
     texts = [about, head.more, head.text, head.then, *notes]
     between = 4 if notes else 3
     room = _LINES - between - sum(_height(each) for each in texts)
-    cards = [replace(_card(each), text=each.figure, code=()) for each in shown]
+    cards = [replace(_card(each), text=each.figure, code=()) for each in findings]
     return [Section(cards=_fitted(cards, room)), Section(sentences=notes)]
 
 
 def _fitted(cards: list[Card], room: int) -> list[Card]:
-    """Leave out costs, then cures, then ends of sentences, of the last first, until all fit.
-
-    The first card, which is of the worst, keeps its cure for longest.
-    """
+    """Leave out costs, then ends of figures and cures, of the last first, until all fit."""
     first, others = range(min(len(cards), 1)), range(len(cards) - 1, 0, -1)
-    no_cost, no_cure = _without("Cost"), _without("Cure")
-    turns = [(others, no_cost), (first, no_cost), (others, no_cure), (others, _cut)]
-    for places, shorten in [*turns, (first, no_cure), (first, _cut)]:
-        for place in places:
-            if sum(map(_lines, cards)) <= room:
-                return cards
-            cards[place] = shorten(cards[place])
+    usual, least = _in_lines(_USUAL), _in_lines(_LEAST)
+    turns = [(others, _without_cost), (others, usual), (first, _without_cost), (first, usual)]
+    for limit, steps in ((room, turns), (room + _MORE, [(others, least), (first, least)])):
+        for places, shorten in steps:
+            for place in places:
+                if sum(map(_lines, cards)) <= limit:
+                    return cards
+                cards[place] = shorten(cards[place])
     return cards
 
 
-def _without(label: str) -> Callable[[Card], Card]:
-    return lambda card: replace(
-        card, details={name: said for name, said in card.details.items() if name != label}
-    )
+def _without_cost(card: Card) -> Card:
+    return replace(card, details={key: each for key, each in card.details.items() if key != "Cost"})
 
 
-def _cut(card: Card) -> Card:
-    room = max(_CARD - len(card.technique) - 2, 0)
-    return replace(card, text=one_line(card.text, room) if room and card.text else "")
+def _in_lines(lines: int) -> Callable[[Card], Card]:
+    """Return what cuts a card to so many lines, its cure among them; to one if it is no fault."""
+
+    def shorten(card: Card) -> Card:
+        name = f"{card.technique}: "
+        cure = "" if card.verdict == "info" else card.details.get("Cure", "")
+        if not cure:
+            text = _cut(card.text, 1 if card.verdict == "info" else lines, name)
+            return replace(card, text=text, details={})
+        text = _cut(card.text, lines - 1, name)
+        left = max(1, lines - _height(f"{name}{text}", _CARD))
+        return replace(card, text=text, details={"Cure": _cut(cure, left, "Cure: ")})
+
+    return shorten
+
+
+def _cut(text: str, lines: int, before: str) -> str:
+    """Cut a text that stands after some words to so many lines: behind a sentence, else a word."""
+    if not text or _height(f"{before}{text}", _CARD) <= lines:
+        return text
+    for end in reversed([found.end() for found in re.finditer(r"\.(?= )", text)]):
+        if _height(f"{before}{text[:end]}", _CARD) <= lines:
+            return text[:end]
+    said = " ".join(_wrapped(f"{before}{text}", _CARD, max_lines=lines, placeholder=" …"))
+    return said.removeprefix(before) if said.startswith(before) else ""
 
 
 def _lines(card: Card) -> int:
@@ -222,7 +245,11 @@ def _lines(card: Card) -> int:
 
 
 def _height(text: str, columns: int = _COLUMNS) -> int:
-    return len(wrap(text, columns))
+    return len(_wrapped(text, columns))
+
+
+def _wrapped(text: str, columns: int, **options: Any) -> list[str]:
+    return wrap(text, columns, break_on_hyphens=False, **options)
 
 
 def _command(run: Run) -> str:
@@ -233,12 +260,20 @@ def _command(run: Run) -> str:
 
 def _about(run: Run, summary: Summary) -> str:
     """Say in a line what was watched."""
-    said = [plural(summary.updates, "update")]
+    said = ["failed"] if run.has_failed else []
+    updates = plural(summary.updates, "update")
+    if len(summary.optimizers) > 1:
+        updates += f" (steps: {_steps(summary)})"
+    said.append(updates)
     if summary.epochs:
         said.append(plural(summary.epochs, "whole epoch"))
     if summary.world_size > 1:
         said.append(plural(summary.world_size, "rank"))
     return f"{_command(run)}: {', '.join(said)}, watched for {duration(run.seconds)}."
+
+
+def _steps(summary: Summary) -> str:
+    return ", ".join(f"{name} {number(steps)}" for name, steps in summary.optimizers)
 
 
 def _padding(found: Diagnosed) -> Section:
@@ -281,12 +316,18 @@ def _figures(run: Run, summary: Summary) -> Iterator[tuple[str, str, str]]:
     if summary.world_size > 1:
         yield "ranks", number(summary.world_size), f"{plural(len(run.ranks), 'rank')} seen"
     yield "updates", number(summary.updates), f"within {duration(run.seconds)}"
+    if len(summary.optimizers) > 1:
+        several = "updates are steps of one of them"
+        yield "optimizers", number(len(summary.optimizers)), f"{_steps(summary)}: {several}"
     yield "epochs", number(summary.epochs), "seen to their end"
     if summary.loader is not None:
         yield from _of_loader(summary.loader)
     yield "samples", number(summary.samples), f"in {plural(summary.batches, 'batch')}"
     if summary.padding is not None:
-        yield "padding", percent(summary.padding), "of the batches that were looked into"
+        shares = summary.padding_by_column.items()
+        columns = ": " + ", ".join(f"{name} {percent(share)}" for name, share in shares)
+        looked = "of the batches that were looked into"
+        yield "padding", percent(summary.padding), f"{looked}{columns if shares else ''}"
         if summary.tokens_per_second is not None:
             yield "tokens per second", f"{summary.tokens_per_second:,.0f}", "without padding"
     if summary.peak_bytes is not None:
@@ -338,5 +379,6 @@ def _run_as_json(run: Run) -> dict[str, object]:
         "command": list(run.command),
         "seconds": run.seconds,
         "exit_code": run.exit_code,
+        "failed": run.has_failed,
         "stopped": run.stopped,
     }

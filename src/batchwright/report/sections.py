@@ -122,7 +122,7 @@ def import_page_packages() -> None:
         import matplotlib as mpl  # noqa: F401 -- whether it is installed
     except ImportError as error:
         raise MissingExtraError(
-            f"A page needs the package {error.name}, which is not installed. "
+            f"A page (--html) needs the package {error.name}, which is not installed. "
             "Run: pip install 'batchwright[report]'."
         ) from error
 

@@ -47,20 +47,27 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
     misplaced = float(np.median([each.misplaced for each in comparable]))
     is_wrong = ratio >= WRONG_RATIO or (error is not None and error >= WRONG_ERROR)
     held = plural(comparable[0].counts.size, "batch")
+    ranks = ""
+    if run.world_size > 1:
+        held += f" on {plural(run.world_size, 'rank')}"
+        own = np.stack(
+            [each.counts.reshape(-1, each.accumulate).sum(axis=1) for each in comparable]
+        )
+        ranks = f" A rank has from {number(own.min())} to {number(own.max())} targets in an update."
     cost = (
         f"{percent(misplaced)} of the weight in a gradient lies on other targets than in the mean "
         "over all."
     )
     if error is not None:
         cost += f" Measured, the gradient is off by {percent(error)} of its length."
-    cure, code = _weighted(run)
+    cure, code = _weighted(run, comparable[0].accumulate)
     yield Finding(
         name="mean of means",
         level="error" if is_wrong else "warning",
         figure=(
             f"In an update of {held}, the loss of each is averaged separately: a target in one "
             f"counts {number(ratio)} times as much as a target in another (median of "
-            f"{plural(len(comparable), 'update')})."
+            f"{plural(len(comparable), 'update')}).{ranks}"
         ),
         cost=cost,
         cure=cure,
@@ -69,8 +76,13 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
     )
 
 
-def _weighted(run: Run) -> tuple[str, Sequence[str]]:
+def _weighted(run: Run, accumulate: int) -> tuple[str, Sequence[str]]:
     """Return how to count all targets of an update alike, in the framework that was seen."""
+    if run.framework in {"transformers", "trl"} and accumulate == 1:
+        cure = (
+            "Let Trainer count the targets of all ranks together, or `use_plan` weigh the batches."
+        )
+        return cure, ("TrainingArguments(…, average_tokens_across_devices=True)",)
     if run.framework in {"transformers", "trl"}:
         cure = (
             "Let `use_plan` weigh the batches, or divide the sum of the loss by "
@@ -112,7 +124,9 @@ def division(run: Run) -> Iterator[Finding]:
 
     All targets of an update together count 1 in a mean over them; k for k batches whose means are
     only added; 1/k where a framework divides by k and the script does so, too. What counts some
-    other number is somebody's choice, and so is the sum of a loss that nothing divides.
+    other number is somebody's choice, and so is the sum of a loss that nothing divides. Where the
+    loss is one of several that are added, its factor among them is left out; if that may be a
+    division itself, nothing is said.
 
     Source: huggingface/transformers#34191 and what followed it: fixed in one place and the other.
 
@@ -121,7 +135,7 @@ def division(run: Run) -> Iterator[Finding]:
         []
     """
     updates = [each for each in weighed(run) if each.accumulate > 1]
-    if len(updates) < SEVERAL:
+    if len(updates) < SEVERAL or not all(each.is_plain for each in updates):
         return
     totals = np.array([each.total for each in updates])
     total, accumulate, is_sum = float(np.median(totals)), updates[0].accumulate, updates[0].is_sum
@@ -132,6 +146,8 @@ def division(run: Run) -> Iterator[Finding]:
         if not is_sum or _spread(np.array([each.counts.sum() for each in updates])) > _NEAR:
             yield _not_divided(run, total, updates)
     elif abs(total * accumulate - 1) <= _NEAR and not (is_sum and run.world_size == accumulate):
+        if any(each.is_part for each in updates):
+            return  # half of two losses may be their mean
         yield _divided_twice(run, total, updates)
 
 

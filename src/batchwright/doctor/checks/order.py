@@ -37,6 +37,9 @@ MAINLY = 0.3
 UNEVEN = 1.5
 """Classes of less imbalance count as even."""
 
+_OF_STREAMS = ("", "_InfiniteConstantSampler")
+"""Samplers of a loader whose data set is a stream."""
+
 _GROUPING = ("length", "group", "bucket", "sorted")
 """Parts of the names of samplers that put samples of one length together."""
 
@@ -129,7 +132,7 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
     equal = [each for each in others if same_order(first, each)]
     common = min(first.size, *(each.size for each in equal))
     code: tuple[str, ...] = ()
-    if not has_indices:
+    if not has_indices and loader.sampler in _OF_STREAMS:
         cure = "Give the stream the number of the epoch before each one, and seed its order by it."
         if loader.num_workers:
             cure += (
@@ -137,7 +140,7 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
                 "leave persistent_workers out, or keep the number in shared memory."
             )
         code = ("dataset.set_epoch(epoch)  # before each epoch",)
-    elif "DistributedSampler" in loader.sampler:
+    elif not has_indices or "DistributedSampler" in loader.sampler:
         cure = "Call `sampler.set_epoch(epoch)` at the start of each epoch."
         code = ("sampler.set_epoch(epoch)  # before each epoch",)
     else:
@@ -158,6 +161,7 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
             "than in the first."
         ),
         cure=cure,
+        share=len(equal) / (len(equal) + 1),
         code=code,
     )
 
@@ -182,6 +186,7 @@ def _not_shuffled(epochs: Sequence[Epoch]) -> Finding:
             "are alike, updates are one-sided."
         ),
         cure="Shuffle in each epoch; data that was shuffled before is mixed in the first one only.",
+        share=1 - 1 / max(2, len(epochs)),
         code=code,
     )
 
@@ -200,6 +205,7 @@ def _stream_not_shuffled(epochs: Sequence[Epoch]) -> Finding:
             "Shuffle the stream through a buffer; if it does that, seed it by the epoch, also in "
             "workers that persist."
         ),
+        share=1 - 1 / max(2, len(epochs)),
         code=(
             "dataset = dataset.shuffle(seed=0, buffer_size=10_000)",
             "dataset.set_epoch(epoch)  # before each epoch",
@@ -246,6 +252,7 @@ def lengths_of_updates(run: Run) -> Iterator[Finding]:
             "the loss ended up to 0.13 nats above that of a shuffle."
         ),
         cure=cure,
+        share=1 - 1 / mix,  # of the variance between updates, what chance does not make
         code=_planned(run, known[0][0]),
     )
 
@@ -319,7 +326,8 @@ def classes_of_updates(run: Run) -> Iterator[Finding]:
     table = np.bincount(owner * num_classes + labels, minlength=sizes.size * num_classes)
     counts = table.reshape(sizes.size, num_classes)
     top = float(counts.max(axis=1).sum() / labels.size)
-    if _association(counts) < PURE or top < MAINLY:
+    association = _association(counts)
+    if association < PURE or top < MAINLY:
         return
     shares = counts.sum(axis=0) / labels.size
     held = float((counts > 0).sum(axis=1).mean())
@@ -340,6 +348,7 @@ def classes_of_updates(run: Run) -> Iterator[Finding]:
             "Shuffle the samples; a stream that lies by class, through a buffer that is larger "
             "than a class, or from shards of all classes."
         ),
+        share=min(1.0, association),
         code=("DataLoader(dataset, …, shuffle=True)",) if epochs[0].has_indices else (),
     )
 

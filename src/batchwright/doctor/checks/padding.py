@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from batchwright._format import number, percent, plural
 from batchwright.doctor.cures import cure_of
 from batchwright.doctor.finding import Finding, Level
-from batchwright.doctor.gains import Gain, gain_of, looked_into
+from batchwright.doctor.gains import Gain, gain_of, looked_into, padding_by_column
 from batchwright.doctor.records import Run, Update
 
 LITTLE = 0.02
@@ -21,19 +21,21 @@ COUNTED = 0.01
 
 
 def padding(run: Run) -> Iterator[Finding]:
-    """Find padding that planned batches would be without."""
+    """Find padding that planned batches would be without, over all columns that are padded."""
     gain = gain_of(run)
     if gain is None or gain.padding < LITTLE or gain.saved <= 0:
         return
     batches, cure = looked_into(run), cure_of(run, gain)
-    padded = sum(each.padded_tokens for each in batches)
-    empty = padded - sum(each.tokens for each in batches)
+    padded = sum(each.all_padded_tokens for each in batches)
+    empty = padded - sum(each.all_tokens for each in batches)
+    shares = padding_by_column(run).items()
+    columns = ", ".join(f"{percent(share)} of {name}" for name, share in shares)
     level: Level = "warning" if gain.saved_time >= WORTH else "info"
     yield Finding(
         "padding",
         level,
         f"{percent(gain.padding)} of the tokens in {plural(len(batches), 'batch')} are padding: "
-        f"{number(empty)} of {number(padded)}.",
+        f"{number(empty)} of {number(padded)}{f' ({columns})' if columns else ''}.",
         _cost(gain),
         cure.text
         if level == "warning"

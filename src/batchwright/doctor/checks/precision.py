@@ -203,6 +203,7 @@ def autocast(run: Run) -> Iterator[Finding]:
                 f"Call {f'`{names[0]}`' if names else 'the model'} inside of autocast, and take "
                 "out `.float()` and `autocast(enabled=False)` where they are not needed."
             ),
+            share=share,
         )
         return
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from batchwright._format import duration, number, percent, plural
+from batchwright.doctor.checks.loss import mean_of_means
 from batchwright.doctor.epochs import Epoch, beginning, draws, epochs_of, same_order
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.records import Run, Update
@@ -164,14 +165,16 @@ def batches_of_ranks(run: Run) -> Iterator[Finding]:
     """Find updates in which a target weighs more on one rank than on another.
 
     Gradients are averaged over ranks. Where it is known what each backward pass weighs a target
-    by, that decides; else a difference in samples is reported, for a mean over them.
+    by, that decides; else a difference in samples is reported, for a mean over them. A mean of
+    means over all batches of all ranks says it, too, and is then the only one to do so.
 
     Source: huggingface/transformers#34191, and the same of gradients that ranks average.
     """
     updates = _updates(run)
     weighed = [each for each in map(_weights, updates) if each is not None]
     if len(weighed) >= FEWEST:
-        yield from _unequal_weights(run, weighed)
+        if not any(mean_of_means(run)):
+            yield from _unequal_weights(run, weighed)
         return
     rows = np.array([[_rows(each) for each in ranks] for ranks in updates])
     epochs = epochs_of(run)
@@ -334,7 +337,7 @@ def _balancing(run: Run) -> tuple[str, ...]:
 
 
 def _padded(update: Update) -> int:
-    return sum(each.padded_tokens for each in update.batches)
+    return sum(each.all_padded_tokens for each in update.batches)
 
 
 def _waited(work: FloatArray) -> float:

@@ -16,6 +16,9 @@ from batchwright.typing import FloatArray
 SEVERAL = 3
 """Of fewer updates nothing is said."""
 
+_PART = 0.7
+"""The factor of a loss among several that are added is no division from here up to 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
@@ -26,6 +29,8 @@ class Weighed:
     accumulate: int  # batches on a rank
     is_sum: bool  # whether the loss is a sum, which the script divides by itself
     errors: tuple[float, ...] = ()  # of the gradient, where it was measured
+    is_part: bool = False  # whether other losses were added; their factors are left out then
+    is_plain: bool = True  # whether such a factor may not be a division
 
     @property
     def is_counted(self) -> bool:
@@ -128,12 +133,18 @@ def _weigh(updates: Sequence[Update], accumulate: int) -> Weighed | None:
     if not known or len(kinds) > 1:
         return None
     shares, counts = np.array(known, np.float64).T
+    parts = [each.part for each in backwards if each.part is not None]
+    is_plain = all(_PART <= each <= 1 for each in parts)
+    if parts and is_plain:
+        shares = shares / np.array([each.part or 1.0 for each in backwards])
     return Weighed(
         shares=shares / len(updates),  # gradients are averaged over ranks
         counts=counts,
         accumulate=accumulate,
         is_sum="sum" in kinds,
         errors=tuple(_errors(updates)),
+        is_part=bool(parts),
+        is_plain=is_plain,
     )
 
 

@@ -11,6 +11,7 @@ from batchwright._format import duration, number, plural
 from batchwright._random import generator
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.launching import OnProgress, watch
+from batchwright.doctor.notes import failure_of
 from batchwright.doctor.records import Run
 from batchwright.doctor.resuming.checkpoints import NOTHING, resumed_from, samples_of
 from batchwright.doctor.resuming.continuation import resumed
@@ -159,6 +160,9 @@ def _failure(run: Run) -> str | None:
 
 def _obstacle(run: Run) -> str | None:
     """Say why a run cannot be resumed, and what to do; None if it can."""
+    failure = failure_of(run)
+    if failure:
+        return f"t{failure.removeprefix('T')}"
     updates = max((len(each.updates) for each in run.ranks), default=0)
     saves = sorted({save for each in run.ranks for save in each.saves})
     is_killed = any(each.ended == "killed" for each in run.ranks)

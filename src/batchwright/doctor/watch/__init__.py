@@ -5,6 +5,10 @@ Only the standard library is imported here, and what the run itself has imported
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
+import sys
+
 from . import frameworks, imports, loaders, products, saves, scaling, updates
 from .recorder import Recorder
 
@@ -31,3 +35,11 @@ def begin() -> None:
         },
         recorder,
     )
+    atexit.register(recorder.guarded, _tell_python, recorder)
+
+
+def _tell_python(recorder: Recorder) -> None:
+    """Record which Python this was, and whether it has torch."""
+    if recorder.is_on:
+        has_torch = "torch" in sys.modules or importlib.util.find_spec("torch") is not None
+        recorder.add("python", sys.executable, has_torch)

@@ -21,54 +21,27 @@ Looked = tuple[list[int] | None, dict[str, Any] | None]
 """Hashes of rows, and what is known of a batch; see `Contents.look`."""
 
 
-class Contents:
-    """Looks into the batches of a loader, and remembers how they are laid out."""
+class _Column:
+    """Tensors of one name, batch after batch: how wide they were, and what they are padded with."""
 
     def __init__(self) -> None:
         self._widths: set[int] = set()
         self._pad: float | None = None  # value of padding, where no mask says it
 
-    def look(self, batch: Any, *what: str) -> Looked:
-        """Describe a batch.
+    def real(self, values: Any, mask: Any, *, has_own_width: bool = False) -> Any:
+        """Return which tokens are real, bool[rows, width]; None if nothing tells.
 
         Args:
-            batch: As the loader returns it.
-            what: ``"hashes"``, if rows are to be known by their content.
-
-        Returns:
-            Hashes, int64[rows] as a list, if asked for; and ``rows``, ``width``, and where they
-            are known ``lengths``, ``labels``, ``counted_padding``, ``packed``, ``separated``.
+            values: Of a batch.
+            mask: Which of them are real, if that is said.
+            has_own_width: Whether equal values at the end say it only if widths differ: of other
+                columns, they may be zeros of a table.
         """
-        fields = dict(_fields(batch))
-        tokens = _chosen(fields, _TOKENS, _is_tokens) or _chosen(fields, _TOKENS, _is_rows)
-        if tokens is None:
-            return None, None
-        name, values = tokens
-        rows = int(values.shape[0])
-        facts: dict[str, Any] = {"rows": rows, "width": 1}
-        is_real = None
-        if values.ndim in {2, 3}:
-            facts["width"] = width = int(values.shape[1])
-            self._widths.add(width)
-            is_real = self._real(fields, name, values)
-            if is_real is not None:
-                facts["lengths"] = is_real.sum(1).tolist()
-                self._labels_on_padding(fields, is_real, facts)
-            _documents(fields, facts)
-        others = {key: each for key, each in fields.items() if key != name}
-        classes = _chosen(others, _CLASSES, _is_classes)
-        if classes is not None and len(classes[1]) == rows:
-            facts["labels"] = classes[1].tolist()
-        return (_hashes(values, is_real) if "hashes" in what else None), facts
-
-    def _real(self, fields: Mapping[str, Any], name: str, values: Any) -> Any:
-        """Return which tokens are real, bool[rows, width]; None if nothing tells."""
-        for key, mask in fields.items():
-            short = key.rpartition(".")[2]
-            if short in _MASKS and mask.ndim == 2 and mask.shape == values.shape[:2]:
-                if short in _INVERTED and mask.dtype == _torch().bool:
-                    return ~mask
-                return mask.bool()
+        self._widths.add(int(values.shape[1]))
+        if mask is not None:
+            return mask
+        if has_own_width and len(self._widths) < 2 and self._pad is None:
+            return None
         is_float = values.dtype.is_floating_point
         if values.ndim == 3:
             if len(self._widths) < 2:
@@ -77,6 +50,13 @@ class Contents:
         if is_float:
             return _before_tail(values == 0) if len(self._widths) > 1 else None
         return self._before_padding(values)
+
+    def labels(self, values: Any) -> Any:
+        """Return the same of labels, which are padded with a number that a loss ignores."""
+        if self._pad == _IGNORED or bool((values == _IGNORED).any()):
+            self._pad = _IGNORED
+            return _around(values == _IGNORED)
+        return None
 
     def _before_padding(self, values: Any) -> Any:
         """Look for a value that rows end with, or begin with, several times."""
@@ -101,6 +81,79 @@ class Contents:
             if longest >= _LONG_TAIL or (len(self._widths) > 1 and is_shared):
                 return float(value)
         return None
+
+
+class Contents:
+    """Looks into the batches of a loader, and remembers how they are laid out."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, _Column] = {}
+        self._apart: set[tuple[str, str]] = set()  # columns that have had different widths
+
+    def look(self, batch: Any, *what: str) -> Looked:
+        """Describe a batch.
+
+        Args:
+            batch: As the loader returns it.
+            what: ``"hashes"``, if rows are to be known by their content.
+
+        Returns:
+            Hashes, int64[rows] as a list, if asked for; and ``rows``, ``width``, and where they
+            are known ``lengths``, ``labels``, ``counted_padding``, ``packed``, ``separated``; the
+            ``name`` of that column and the width and lengths of ``others``, if there are others.
+        """
+        fields = dict(_fields(batch))
+        tokens = _chosen(fields, _TOKENS, _is_tokens) or _chosen(fields, _TOKENS, _is_rows)
+        if tokens is None:
+            return None, None
+        name, values = tokens
+        rows = int(values.shape[0])
+        facts: dict[str, Any] = {"rows": rows, "width": 1}
+        is_real = None
+        if values.ndim in {2, 3}:
+            facts["width"] = int(values.shape[1])
+            mask = _mask_of(fields, name, values)
+            if mask is None:
+                mask = _some_mask(fields, values)
+            is_real = self._column(name).real(values, mask)
+            if is_real is not None:
+                facts["lengths"] = is_real.sum(1).tolist()
+                self._labels_on_padding(fields, is_real, facts)
+                others = self._others(fields, name, values)
+                if others:
+                    facts |= {"name": name, "others": others}
+            _documents(fields, facts)
+        others = {key: each for key, each in fields.items() if key != name}
+        classes = _chosen(others, _CLASSES, _is_classes)
+        if classes is not None and len(classes[1]) == rows:
+            facts["labels"] = classes[1].tolist()
+        return (_hashes(values, is_real) if "hashes" in what else None), facts
+
+    def _column(self, name: str) -> _Column:
+        return self._columns.setdefault(name, _Column())
+
+    def _others(self, fields: Mapping[str, Any], first: str, values: Any) -> dict[str, Any]:
+        """Describe the other columns of sequences: those that are as wide as none before them.
+
+        A column that always is as wide as another belongs to its tokens, as their labels do.
+        """
+        found: dict[str, Any] = {}
+        widths = {first: int(values.shape[1])}
+        for name, each in fields.items():
+            if name == first or len(each) != len(values) or not _is_sequence(name, each):
+                continue
+            width = int(each.shape[1])
+            self._apart.update((other, name) for other in widths if widths[other] != width)
+            if not all((other, name) in self._apart for other in widths):
+                continue
+            column, mask = self._column(name), _mask_of(fields, name, each)
+            is_real = column.labels(each) if mask is None else None
+            if is_real is None:
+                is_real = column.real(each, mask, has_own_width=True)
+            if is_real is not None:
+                widths[name] = width
+                found[name] = [width, is_real.sum(1).tolist()]
+        return found
 
     def _labels_on_padding(self, fields: Mapping[str, Any], is_real: Any, facts: Any) -> None:
         labels = fields.get("labels")
@@ -155,6 +208,46 @@ def _is_tokens(name: str, values: Any) -> bool:
     is_other = short in {*_MASKS, *_DOCUMENTS, *_CLASSES, "token_type_ids"} or "mask" in short
     is_whole = not values.dtype.is_floating_point and values.dtype != _torch().bool
     return not is_other and values.ndim == 2 and is_whole and values.shape[1] > 1
+
+
+def _is_sequence(name: str, values: Any) -> bool:
+    """Say whether a tensor may be a further column of sequences; labels may be one, too."""
+    short = name.rpartition(".")[2]
+    is_other = short in {*_DOCUMENTS, "token_type_ids"} or "mask" in short
+    if is_other or values.ndim not in {2, 3} or values.shape[1] < 2:
+        return False
+    is_float = values.dtype.is_floating_point
+    return is_float if values.ndim == 3 else not is_float and values.dtype != _torch().bool
+
+
+def _mask_of(fields: Mapping[str, Any], name: str, values: Any) -> Any:
+    """Return the mask that is named like a column, bool[rows, width]; None if there is none."""
+    before, dot, short = name.rpartition(".")
+    names = [f"{short}_{each}" for each in _MASKS]
+    if short.endswith("input_ids"):
+        names.insert(0, f"{short.removesuffix('input_ids')}attention_mask")
+    if short == "labels":
+        names.append("decoder_attention_mask")
+    for each in names:
+        mask = fields.get(f"{before}{dot}{each}")
+        if mask is not None and mask.ndim == 2 and mask.shape == values.shape[:2]:
+            return _says_real(each, mask)
+    return None
+
+
+def _some_mask(fields: Mapping[str, Any], values: Any) -> Any:
+    """Return a mask of that shape."""
+    for key, mask in fields.items():
+        short = key.rpartition(".")[2]
+        if short in _MASKS and mask.ndim == 2 and mask.shape == values.shape[:2]:
+            return _says_real(short, mask)
+    return None
+
+
+def _says_real(name: str, mask: Any) -> Any:
+    if name.endswith(_INVERTED) and mask.dtype == _torch().bool:
+        return ~mask
+    return mask.bool()
 
 
 def _is_rows(name: str, values: Any) -> bool:

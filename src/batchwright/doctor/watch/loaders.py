@@ -201,7 +201,7 @@ def hash_of(text: object) -> int:
     """Return a number of 62 bits for a name: the same in every process."""
     import hashlib
 
-    return int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest()) >> 2
+    return int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest(), "big") >> 2
 
 
 def _facts(loader: Any) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _MOST = 24  # nodes from the root to the loss
+_SUMS = 6  # within one another
+_REDUCED = {"MeanBackward": "mean", "SumBackward": "sum"}
+_ADDED = {"AddBackward": 1.0, "SubBackward": -1.0}  # with the sign of what comes second
+_MASKING = ("WhereBackward", "MaskedFillBackward")
 _MEAN, _SUM = 1, 2  # how torch writes reductions
 _REDUCTIONS = {_MEAN: "mean", _SUM: "sum"}
 _LOSSES = (
@@ -19,7 +23,7 @@ _LOSSES = (
     "HuberLossBackward",
     "KlDivBackward",
 )
-_NEUTRAL = (
+_NEUTRAL = {
     "ToCopyBackward",
     "CloneBackward",
     "AliasBackward",
@@ -29,7 +33,7 @@ _NEUTRAL = (
     "UnsqueezeBackward",
     "ReshapeAliasBackward",
     "SelectBackward",
-)
+}
 
 
 @dataclass(frozen=True)
@@ -39,43 +43,120 @@ class LossFacts:
     reduction: str | None = None  # "mean" or "sum"
     factor: float | None = None  # by which it was multiplied on the way to the root
     counted: Any = None  # targets that it counts: a number, or a tensor that holds one
+    part: float | None = None  # its factor within a sum of losses. None: nothing was added
+    is_named: bool = False  # whether it is a loss of torch, and not some mean or sum
 
 
 def facts_of(root: Any) -> LossFacts:
     """Follow the graph from what `backward` is called on to the loss.
 
-    Products and quotients with numbers are followed, and what changes no value; where losses are
-    added or the graph is compiled, nothing is known.
+    Products and quotients with numbers are followed, and what changes no value. Of a sum, the one
+    loss of torch in it is the loss; where there are several, or the graph is compiled, nothing is
+    known.
     """
-    node, factor = root.grad_fn, 1.0
+    return _followed(root.grad_fn, 1.0, _SUMS)
+
+
+def _followed(node: Any, factor: float, sums: int) -> LossFacts:
+    """Follow the graph from a node on; `sums` within one another may be followed."""
     for _ in range(_MOST):
-        name = type(node).__name__.rstrip("0123456789")
+        name = _name_of(node)
         if name in _LOSSES:
-            reduction = _REDUCTIONS.get(node._saved_reduction)  # noqa: SLF001 -- torch's own name
-            return LossFacts(reduction, factor if reduction else None, _counted(node, name))
-        if name in {"MeanBackward", "SumBackward"}:
-            reduction = "mean" if name == "MeanBackward" else "sum"
-            sizes = getattr(node, "_saved_self_sym_sizes", None)
-            inner = [each for each, _ in node.next_functions if each is not None]
-            if len(inner) == 1 and type(inner[0]).__name__.rstrip("0123456789") in _LOSSES:
-                below = inner[0]
-                if getattr(below, "_saved_reduction", 0):  # of a loss that is one number already
-                    node = below
-                    continue
-            count = _product(sizes) if reduction == "mean" and sizes is not None else None
-            return LossFacts(reduction, factor, count)
-        if name in {"MulBackward", "DivBackward"}:
-            by = _number(node, name)
-            if by is None:
-                return LossFacts()
-            factor = factor * by if name == "MulBackward" else factor / by
-        elif name not in _NEUTRAL:
-            return LossFacts()
-        ways = [each for each, _ in node.next_functions if each is not None]
-        if len(ways) != 1:
-            return LossFacts()
-        node = ways[0]
+            return _named(node, name, factor)
+        ways = [
+            (each, place) for place, (each, _) in enumerate(node.next_functions) if each is not None
+        ]
+        if name in _ADDED and len(ways) > 1:
+            return _of_sum(
+                [(each, _added(node, name, place)) for each, place in ways], factor, sums
+            )
+        if name in _REDUCED and not _is_one_number(ways):
+            return _reduced(node, name, factor)
+        by = _added(node, name, ways[0][1]) if name in _ADDED and ways else _times(node, name)
+        if by is None or len(ways) != 1:
+            break
+        node, factor = ways[0][0], factor * by
     return LossFacts()
+
+
+def _named(node: Any, name: str, factor: float) -> LossFacts:
+    """Describe a loss of torch."""
+    reduction = _REDUCTIONS.get(node._saved_reduction)  # noqa: SLF001 -- torch's own name
+    counted = _counted(node, name)
+    return LossFacts(reduction, factor if reduction else None, counted, is_named=True)
+
+
+def _is_one_number(ways: list[tuple[Any, int]]) -> bool:
+    """Say whether what is reduced is a loss that is one number already."""
+    (node, _), *others = ways or [(None, 0)]
+    is_loss = not others and _name_of(node) in _LOSSES
+    return is_loss and bool(getattr(node, "_saved_reduction", 0))
+
+
+def _reduced(node: Any, name: str, factor: float) -> LossFacts:
+    """Describe a mean or a sum: of a loss of torch for each target, or of something else."""
+    inner = [each for each, _ in node.next_functions if each is not None]
+    sizes = getattr(node, "_saved_self_sym_sizes", None)
+    count = None
+    if name == "MeanBackward" and sizes is not None and not (inner and _is_masked(inner[0])):
+        count = _product(sizes)
+    is_named = len(inner) == 1 and _name_of(inner[0]) in _LOSSES
+    # Of a loss that is written by hand, the sign may stand anywhere.
+    return LossFacts(_REDUCED[name], factor if is_named else abs(factor), count, is_named=is_named)
+
+
+def _added(node: Any, name: str, place: int) -> float:
+    """Return by what a term of a sum is multiplied."""
+    return _ADDED[name] * float(getattr(node, "_saved_alpha", 1)) if place else 1.0
+
+
+def _times(node: Any, name: str) -> float | None:
+    """Return by what a node multiplies; None of one that does something else."""
+    if name in _NEUTRAL or name in _REDUCED:
+        return 1.0
+    if name == "NegBackward":
+        return -1.0
+    if name == "MulBackward":
+        return _number(node, name)
+    if name == "DivBackward" and (by := _number(node, name)) is not None:
+        return 1 / by
+    return None
+
+
+def _of_sum(terms: list[tuple[Any, float]], factor: float, sums: int) -> LossFacts:
+    """Return the one loss of torch among terms that are added, each with its factor."""
+    if not sums:
+        return LossFacts()
+    found = [_followed(node, float(by), sums - 1) for node, by in terms]
+    named = [each for each in found if each.is_named]
+    if len(named) != 1 or named[0].factor is None:
+        return LossFacts()
+    (loss,) = named
+    return replace(loss, factor=factor * loss.factor, part=loss.factor)
+
+
+def _name_of(node: Any) -> str:
+    return type(node).__name__.rstrip("0123456789")
+
+
+def _is_masked(node: Any) -> bool:
+    """Say whether some of the values that are averaged may have been set to 0."""
+    for _ in range(_MOST):
+        name = _name_of(node)
+        if name in _MASKING:
+            return True
+        if name == "MulBackward":
+            factors = [getattr(node, each, None) for each in ("_saved_self", "_saved_other")]
+            tensors = [each for each in factors if hasattr(each, "numel") and each.numel() > 1]
+            if tensors:
+                return not all(each.requires_grad for each in tensors)
+        elif name not in _NEUTRAL and name != "NegBackward":
+            return False
+        inner = [each for each, _ in node.next_functions if each is not None]
+        if len(inner) != 1:
+            return False
+        node = inner[0]
+    return False
 
 
 def _number(node: Any, name: str) -> float | None:

@@ -44,7 +44,7 @@ class Replay:
         if self._parameters is None:
             return
         counted = None if facts.counted is None else int(facts.counted)
-        if facts.factor is None or not counted:
+        if facts.factor is None or not counted or facts.part is not None:
             self._is_known = False
         elif facts.reduction == "mean":
             self._weights.append((facts.factor / counted, counted))

@@ -23,7 +23,7 @@ def watch_scalers(module: Any, recorder: Recorder) -> None:
     @functools.wraps(unscale)
     def watched_unscale(self: Any, optimizer: Any) -> Any:
         done = unscale(self, optimizer)
-        updates.is_unscaled = True
+        updates.unscaled.add(id(optimizer))
         return done
 
     @functools.wraps(step)
@@ -32,7 +32,7 @@ def watch_scalers(module: Any, recorder: Recorder) -> None:
         done = step(self, optimizer, *arguments, **options)
         if recorder.is_on and self.is_enabled() and updates.num_applied == applied:
             recorder.guarded(updates.skipped, optimizer)
-        updates.is_unscaled = False
+        updates.unscaled.discard(id(optimizer))
         return done
 
     kind.step, kind.unscale_, kind.scale = watched_step, watched_unscale, watched_scale
@@ -45,7 +45,7 @@ def watch_clipping(module: Any, recorder: Recorder) -> None:
     def watched(clip: Any) -> Any:
         @functools.wraps(clip)
         def clipped(*arguments: Any, **options: Any) -> Any:
-            if recorder.is_on and updates.scaler is not None and not updates.is_unscaled:
+            if recorder.is_on and updates.scaler is not None and not updates.unscaled:
                 updates.clips_scaled = True
             return clip(*arguments, **options)
 

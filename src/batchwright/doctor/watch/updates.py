@@ -27,8 +27,12 @@ class Updates:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._seen = recorder, seen_by(recorder)
-        self._optimizer: Any = None  # whose steps are updates: the first that made one
-        self._backwards = 0  # since the last update
+        self._optimizer: Any = None  # whose steps are updates
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._known = 0  # optimizers
+        self._other: Any = None  # another one, which has stepped since the last update
+        self._shared: dict[int, bool] = {}  # number → whether it has parameters of that optimizer
+        self._backwards = 0  # since the last step with a backward pass of its own
         self._accumulates = False  # whether the last update had several
         self._depth = 0
         self._losses = 0  # that are read later
@@ -38,7 +42,7 @@ class Updates:
         self.schedules: weakref.WeakSet[Any] = weakref.WeakSet()
         self._scheduled = 0  # steps of schedules up to the last update
         self.clips_scaled = False
-        self.is_unscaled = False
+        self.unscaled: set[int] = set()  # optimizers whose gradients are, by id
         self.scaler: Any = None
         self.after_update: list[Callable[[], None]] = []  # called by others
         self.before_losses: list[Callable[[], None]] = []
@@ -70,7 +74,15 @@ class Updates:
         scale = self._scale()
         loss, counted = self._now(root, facts)
         self._recorder.add(
-            "backward", start, loss, facts.reduction, facts.factor, counted, scale, is_stale
+            "backward",
+            start,
+            loss,
+            facts.reduction,
+            facts.factor,
+            counted,
+            scale,
+            is_stale,
+            facts.part,
         )
 
     def after_backward(self) -> None:
@@ -123,10 +135,7 @@ class Updates:
     def applied(self, optimizer: Any) -> None:
         """Record a step of an optimizer."""
         self.num_applied += 1
-        if self._optimizer is None:
-            self._optimizer = optimizer
-            self._recorder.add("process", self._process())
-        if optimizer is self._optimizer:
+        if self._is_update(optimizer):
             error = self._recorder.guarded(self._replay.end)
             if error is not None:
                 self._recorder.add("gradient", error)
@@ -134,17 +143,67 @@ class Updates:
 
     def skipped(self, optimizer: Any) -> None:
         """Record a step that a gradient scaler has left out."""
+        if self._is_update(optimizer):
+            self._update(was_skipped=True)
+
+    def _is_update(self, optimizer: Any) -> bool:
+        """Return whether a step is an update; record one that is another optimizer's.
+
+        Updates are the steps of one optimizer: of the first, until another one that has some of
+        its parameters steps after a backward pass, or one of other parameters does so twice in a
+        row. What steps without a backward pass of its own is part of the update before.
+        """
+        if optimizer is self._optimizer:
+            self._other = None
+            return True
         if self._optimizer is None:
+            self._number_of(optimizer)
             self._optimizer = optimizer
             self._recorder.add("process", self._process())
-        if optimizer is self._optimizer:
-            self._update(was_skipped=True)
+            return True
+        number = self._number_of(optimizer)
+        if not self._backwards:
+            return False
+        if optimizer is not self._other and not self._shares(optimizer, number):
+            self._recorder.add("step", number)
+            self._other, self._backwards = optimizer, 0
+            return False
+        self._recorder.add("main", number)
+        self._optimizer, self._other, self._shared = optimizer, None, {}
+        self._scheduled = self._schedule_steps()
+        return True
+
+    def _number_of(self, optimizer: Any) -> int:
+        number = self._numbers.get(optimizer)
+        if number is None:
+            number = self._numbers[optimizer] = self._known
+            self._known += 1
+            self._recorder.add("optimizer", number, type(optimizer).__name__)
+        return number
+
+    def _shares(self, optimizer: Any, number: int) -> bool:
+        """Return whether an optimizer has parameters of the one whose steps are updates."""
+        if number not in self._shared:
+            own = {id(each) for group in self._groups() for each in group["params"]}
+            others = getattr(optimizer, "param_groups", ())
+            self._shared[number] = any(id(each) in own for one in others for each in one["params"])
+        return self._shared[number]
+
+    def _schedule_steps(self) -> int:
+        """Count the steps of schedules: of that optimizer's, as far as they tell whose they are."""
+        groups, schedules = self._groups(), list(self.schedules)
+        own = [
+            each
+            for each in schedules
+            if getattr(getattr(each, "optimizer", None), "param_groups", None) is groups
+        ]
+        return sum(getattr(each, "last_epoch", 0) for each in own or schedules)
 
     def _update(self, *, was_skipped: bool) -> None:
         self._recorder.num_updates += 1
         groups = self._groups()
         rate = groups[0].get("lr") if groups else None
-        scheduled = sum(getattr(each, "last_epoch", 0) for each in list(self.schedules))
+        scheduled = self._schedule_steps()
         self._recorder.add(
             "update",
             clock(),
