@@ -129,10 +129,8 @@ def _of_sum(terms: list[tuple[Any, float]], factor: float, sums: int) -> LossFac
         return LossFacts()
     found = [_followed(node, float(by), sums - 1) for node, by in terms]
     named = [each for each in found if each.is_named]
-    if len(named) != 1 or named[0].factor is None:
-        return LossFacts()
-    (loss,) = named
-    return replace(loss, factor=factor * loss.factor, part=loss.factor)
+    part = named[0].factor if len(named) == 1 else None
+    return LossFacts() if part is None else replace(named[0], factor=factor * part, part=part)
 
 
 def _name_of(node: Any) -> str:
@@ -146,7 +144,9 @@ def _is_masked(node: Any) -> bool:
         if name in _MASKING:
             return True
         if name == "MulBackward":
-            factors = [getattr(node, each, None) for each in ("_saved_self", "_saved_other")]
+            factors: list[Any] = [
+                getattr(node, f"_saved_{each}", None) for each in ("self", "other")
+            ]
             tensors = [each for each in factors if hasattr(each, "numel") and each.numel() > 1]
             if tensors:
                 return not all(each.requires_grad for each in tensors)
