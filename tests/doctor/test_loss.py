@@ -52,7 +52,7 @@ def divided_by_update(run, of=1.0):
 def test_a_mean_of_means_is_found_with_its_ratio_and_what_is_misplaced():
     (finding,) = mean_of_means(run_of(np.arange(96), lengths=SHORT_AND_LONG, accumulate=2))
     assert (finding.name, finding.level) == ("mean of means", "error")
-    assert "In an update of 2 batches" in finding.figure
+    assert finding.figure.startswith("2 batches are averaged separately")
     assert "counts 3 times as much" in finding.figure
     assert "median of 12 updates" in finding.figure
     assert finding.cost.startswith("25.0 % of the weight")  # a half each, where a quarter is due
@@ -66,7 +66,7 @@ def test_ranks_are_compared_like_batches_of_one_update():
     run = run_of(ranks, ranks, lengths=lengths)
     assert found(mean_of_means, run) == [("mean of means", "warning")]
     (finding,) = mean_of_means(run)
-    assert finding.figure.startswith("In an update of 2 batches on 2 ranks")
+    assert finding.figure.startswith("2 batches on 2 ranks are averaged separately")
     assert finding.figure.endswith("A rank has from 8 to 12 targets in an update.")
     assert found(mean_of_means, with_ranks(run, lambda rank: replace(rank, updates=()))) == []
     assert found(mean_of_means, Run(run.ranks[:1])) == []  # one batch an update

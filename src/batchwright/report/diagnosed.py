@@ -221,7 +221,12 @@ def _in_lines(lines: int) -> Callable[[Card], Card]:
             return replace(card, text=text, details={})
         text = _cut(card.text, lines - 1, name)
         left = max(1, lines - _height(f"{name}{text}", _CARD))
-        return replace(card, text=text, details={"Cure": _cut(cure, left, "Cure: ")})
+        below = _cut(cure, left, "Cure: ")
+        # There is more room where it begins on the line on which the figure ends.
+        behind = _cut(cure, lines, f"{name}{text} Cure: ")
+        if not behind or below == cure:
+            return replace(card, text=text, details={"Cure": below})
+        return replace(card, text=f"{text} Cure: {behind}", details={})
 
     return shorten
 

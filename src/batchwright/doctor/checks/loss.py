@@ -65,9 +65,8 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
         name="mean of means",
         level="error" if is_wrong else "warning",
         figure=(
-            f"In an update of {held}, the loss of each is averaged separately: a target in one "
-            f"counts {number(ratio)} times as much as a target in another (median of "
-            f"{plural(len(comparable), 'update')}).{ranks}"
+            f"{held} are averaged separately: a target in one counts {number(ratio)} times as much "
+            f"as in another (median of {plural(len(comparable), 'update')}).{ranks}"
         ),
         cost=cost,
         cure=cure,
@@ -103,8 +102,8 @@ def _weighted(run: Run, accumulate: int) -> tuple[str, Sequence[str]]:
         )
         return cure, ()
     cure = (
-        "Sum the loss of a batch, and divide by the targets of the whole update, over all its "
-        "batches and ranks. That takes the place of dividing by the number of batches."
+        "Divide the sum of the loss by all targets of the update: those of all its batches, on all "
+        "ranks. That takes the place of dividing by the number of batches."
     )
     if run.world_size == 1:
         return cure, (
