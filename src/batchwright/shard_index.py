@@ -50,6 +50,7 @@ class ShardIndex:
         rows_of: Reads the rows of a shard, from long to short.
         fingerprint: Hash of the lengths of all shards.
         path: The folder, if there is one.
+        stamps: Size and ETag or time of each shard when it was measured. Empty: unknown.
 
     Example:
         >>> import batchwright as bw
@@ -69,6 +70,7 @@ class ShardIndex:
     rows_of: RowsOf
     fingerprint: str
     path: str | None = None
+    stamps: tuple[tuple[int, str], ...] = ()
     opened: Kept = field(default_factory=lambda: Kept(_OPEN), repr=False)
 
     def __post_init__(self) -> None:

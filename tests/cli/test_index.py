@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def test_the_folder_is_a_source_of_other_commands(corpus):
     assert plan["num_samples"] == 95
     facts = facts_of("inspect", "plan.safetensors", "index")
     assert facts["num_samples"] == 95
+
+
+def test_other_commands_refuse_a_folder_whose_shards_were_changed(corpus):
+    facts_of(*ARGS)
+    shard = next(Path("corpus").iterdir())
+    shard.write_bytes(shard.read_bytes() + b" ")
+    result = invoke("plan", "index", "--max-tokens", "200")
+    assert result.exit_code == 2
+    assert shard.name in result.stderr
+    assert "changed" in result.stderr
 
 
 def test_a_folder_may_be_named_as_files_of_lengths_are(corpus):

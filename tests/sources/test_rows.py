@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import batchwright as bw
 from batchwright.shard_index import ShardIndex
+from batchwright.sources import index_shards
 from batchwright.sources.rows import ParquetShards
 from batchwright.torch import PlanLoader
 
@@ -100,3 +101,14 @@ def test_a_column_that_is_missing_is_named_beside_those_that_there_are(index):
         ParquetShards(index, ["text", "txet"])[0]
     with pytest.raises(bw.errors.SourceError, match=r"expected a list, \['text'\]"):
         ParquetShards(index, "text")
+
+
+def test_a_shard_that_was_rewritten_with_as_many_rows_is_refused(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    pq.write_table(pa.table({"text": ["one", "two words"]}), corpus / "a.parquet")
+    index = index_shards(corpus, tmp_path / "index", measure="words", workers=1)
+    data = ParquetShards(index)
+    pq.write_table(pa.table({"text": ["two words", "one"]}), corpus / "a.parquet")
+    with pytest.raises(bw.errors.SourceError, match=r"a\.parquet was changed after it was indexed"):
+        data[0]

@@ -234,6 +234,7 @@ def _opened(folder: Location, *, check: bool, is_sealed: bool) -> ShardIndex:
         rows_of,
         facts["fingerprint"],
         absolute(folder),
+        tuple((each["size"], each["stamp"]) for each in shards),
     )
 
 

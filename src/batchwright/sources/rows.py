@@ -101,6 +101,11 @@ class ParquetShards:
             self._open.move_to_end(shard)
             return self._open[shard]
         name = self.index.names[shard]
+        if self.index.stamps and uris.stamp(name) != self.index.stamps[shard]:
+            raise SourceError(
+                f"{name} was changed after it was indexed. Run `batchwright index` again, and plan "
+                "anew."
+            )
         table = _read(name, self.columns)
         if table.num_rows != self.index.sizes[shard]:
             raise SourceError(
