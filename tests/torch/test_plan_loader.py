@@ -197,11 +197,46 @@ class Stream(IterableDataset):
         return iter(DATA)
 
 
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_rays_loader_has_read_ahead_does_not_count(workers):
+    class ReadsAhead:  # as the loader that Ray's prepare_data_loader returns
+        def __init__(self, loader):
+            self.loader = loader
+
+        def __iter__(self):
+            self.batches = iter(self.loader)
+            self.following = next(self.batches, None)
+            return self
+
+        def __next__(self):
+            batch = self.following
+            if batch is None:
+                raise StopIteration
+            self.following = next(self.batches, None)
+            return batch
+
+    ReadsAhead.__name__, ReadsAhead.__module__ = "_WrappedDataLoader", "ray.train.torch.anything"
+    loader = loader_of(num_workers=workers)
+    for epoch in (1, 2):
+        loader.set_epoch(epoch)
+        batches = iter(ReadsAhead(loader))
+        for taken in range(len(loader) + 1):
+            assert loader.state_dict() == loader.batch_sampler.state_after(taken)
+            next(batches, None)
+    loader.set_epoch(3)
+    batches = iter(loader)  # without Ray again
+    for taken in range(1, 4):
+        next(batches)
+        assert loader.state_dict() == loader.batch_sampler.state_after(taken)
+
+
 def test_data_of_another_length_and_streams_are_refused_at_once():
     with pytest.raises(bw.errors.PlanError, match="120 lengths, and the list 119 samples"):
         loader_of(dataset=DATA[1:])
     with pytest.raises(bw.errors.PlanError, match="Stream, a stream.*Use StreamDataset"):
         loader_of(dataset=Stream())
+    with pytest.raises(bw.errors.PlanError, match=r"a list_iterator, a stream.*has __getitem__"):
+        loader_of(dataset=iter(DATA))
     with pytest.raises(bw.errors.PlanError, match="119 samples"):
         read(loader_of(PLANNER(0), DATA[1:]))
     with pytest.raises(bw.errors.PlanError, match="expected a Planner"):

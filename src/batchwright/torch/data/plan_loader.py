@@ -4,6 +4,7 @@ import itertools
 import sys
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -20,17 +21,19 @@ from batchwright.typing import Batch, Field, IntArray, State
 _PLANNED = ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
 """Arguments of a `DataLoader` in whose place there is a plan."""
 
+_WRAPPER = "_WrappedDataLoader"
+"""What Ray calls the loader around another that its `prepare_data_loader` returns."""
+
 
 class PlanLoader(DataLoader[Any]):
     """Loads the batches of each epoch's plan: a `DataLoader` that resumes exactly, on any ranks.
 
     Every rank gets the same number of batches; together they are the plan. The position counts the
-    batches that the training loop took, whatever workers load ahead.
+    batches that the training loop took, whatever workers load ahead, or Ray's wrapper does.
 
-    `Accelerator.prepare` and Lightning leave the loader as it is, since its batches are shared
-    among the ranks already. Like other loaders that `prepare` returns, it then moves batches to the
-    accelerator's device. Ray's `prepare_data_loader` reads a batch ahead of the loop: give `device`
-    instead.
+    `Accelerator.prepare`, Lightning and Ray's `prepare_data_loader` do not shard the loader again,
+    since its batches are shared among the ranks already. Like other loaders that `prepare` returns,
+    it then moves batches to the accelerator's device.
 
     Args:
         dataset: One sample for each length.
@@ -140,10 +143,11 @@ class PlanLoader(DataLoader[Any]):
         batches = super().__iter__()  # only now: trainers set the epoch of an iterator they have
         self._forget()
         begun = None
+        ahead = _held_back(sys._getframe(1))  # noqa: SLF001
         for count in itertools.count():
             batch = next(batches, self)
             begun = self._planned.begun if begun is None else begun
-            self._begun, self._taken = begun, count if batch is self else count + 1
+            self._begun, self._taken = begun, count if batch is self else count + 1 - ahead
             if batch is self:
                 return
             if not self._is_over_budget:
@@ -201,10 +205,11 @@ def _check(dataset: object, planner: object, options: dict[str, Any]) -> None:
             "PlanLoader(in_order=False): batches in another order than the plan's have no position "
             "to resume from. Leave it out."
         )
-    if isinstance(dataset, IterableDataset):
+    by_index = hasattr(dataset, "__getitem__") or hasattr(dataset, "__getitems__")
+    if isinstance(dataset, IterableDataset) or not by_index:
         raise PlanError(
             f"PlanLoader got a {type(dataset).__name__}, a stream: nobody can ask it for the "
-            "samples of a batch. Use StreamDataset."
+            "samples of a batch. Use StreamDataset, or give data that has __getitem__."
         )
     try:
         size = len(dataset)  # type: ignore[arg-type]  # may not have one
@@ -235,6 +240,16 @@ def _check_prepared(loader: PlanLoader, accelerate: Any, *, is_placed: bool) -> 
             f"each rank: its last update goes on into the next. Plan with accumulate={steps}.",
             stacklevel=3,
         )
+
+
+def _held_back(caller: FrameType) -> int:
+    """Return how many batches are between the caller, who asks for them, and the training loop.
+
+    The loader that Ray's `prepare_data_loader` returns has always asked for one more than it gave,
+    until there are no more.
+    """
+    around = type(caller.f_locals.get("self"))
+    return int(around.__name__ == _WRAPPER and around.__module__.startswith("ray."))
 
 
 def _moved(batch: Batch, device: torch.device | str | int, *, non_blocking: bool) -> Batch:
