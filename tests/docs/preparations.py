@@ -214,6 +214,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "docs/frameworks/compiled.md": samples_of_numpy,
     "docs/frameworks/grain.md": samples_of_numpy,
     "docs/frameworks/nodes.md": samples_of_torch,
+    "docs/frameworks/ray.md": nothing,
     "docs/frameworks/streams.md": nothing,
     **{
         f"docs/applications/{name}.md": nothing

@@ -13,6 +13,7 @@ BACKENDS = "tests/keras/on_each_backend.py::"
 TRAINER = "tests/integrations/test_transformers.py::"
 KERAS_RANKS = "tests/keras/test_killed_ranks.py::"
 LOADERS = "tests/docs/test_loaders.py::"
+RAY = "tests/integrations/test_ray_train.py::"
 
 ACCELERATE = LOADER + "test_ranks_of_accelerate_read_the_plan"
 KILLED = (
@@ -23,6 +24,8 @@ SAME = KIN + "test_one_rank_and_two_read_and_learn_the_same"
 FEWER = KIN + "test_one_rank_goes_on_where_two_left_off"
 GRAIN = LOADERS + "test_grain_goes_on_where_it_was_also_on_fewer_ranks"
 NODES = LOADERS + "test_nodes_go_on_where_they_were_also_on_more_ranks"
+DEATHS = RAY + "test_each_sample_of_an_epoch_is_read_once_although_workers_die"
+ALONE = RAY + "test_a_job_is_restarted_in_mid_epoch_and_another_goes_on_with_one_worker"
 
 TESTS = {
     "PyTorch loop": (
@@ -76,6 +79,7 @@ TESTS = {
         NODES,
         NODES,
     ),
+    "Ray Train": (ALONE, DEATHS, ALONE, ALONE, ALONE),
 }
 """For each row of the table the test that holds each cell true."""
 
