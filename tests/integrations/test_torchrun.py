@@ -73,10 +73,10 @@ def started(port: int, folder: Path) -> subprocess.Popen[bytes]:
         *("--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "run"),
         *("--rdzv-conf", f"is_host=0,{times}", SCRIPT, folder),
     ]
+    # Without this, a node that joins later does not find rank 0 (torch 2.13).
+    env = os.environ | VARIABLES | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            command, cwd=folder, env=os.environ | VARIABLES, stdout=log, stderr=log
-        )
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
 
 
 def wait_for(file: Path, nodes: list[subprocess.Popen[bytes]]) -> None:

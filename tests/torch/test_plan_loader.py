@@ -197,25 +197,40 @@ class Stream(IterableDataset):
         return iter(DATA)
 
 
+class ReadsAhead:
+    """As the loader that Ray's `prepare_data_loader` returns."""
+
+    def __init__(self, loader):
+        self._dataloader = loader
+
+    def __iter__(self):
+        self.batches = iter(self._dataloader)
+        self.following = next(self.batches, None)
+        return self
+
+    def __next__(self):
+        batch = self.following
+        if batch is None:
+            raise StopIteration
+        self.following = next(self.batches, None)
+        return batch
+
+
+ReadsAhead.__name__, ReadsAhead.__module__ = "_WrappedDataLoader", "ray.train.torch.anything"
+
+
+def test_windows_begin_a_loader_once_that_is_its_own_iterator():
+    loader = loader_of()
+    taken = 0
+    for window in windows(ReadsAhead(loader)):
+        assert [batch["x"][:, 0].tolist() for batch in window] == planned()[taken : taken + 2]
+        taken += len(window)
+        assert loader.state_dict() == loader.batch_sampler.state_after(taken)
+    assert taken == len(loader)
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_rays_loader_has_read_ahead_does_not_count(workers):
-    class ReadsAhead:  # as the loader that Ray's prepare_data_loader returns
-        def __init__(self, loader):
-            self.loader = loader
-
-        def __iter__(self):
-            self.batches = iter(self.loader)
-            self.following = next(self.batches, None)
-            return self
-
-        def __next__(self):
-            batch = self.following
-            if batch is None:
-                raise StopIteration
-            self.following = next(self.batches, None)
-            return batch
-
-    ReadsAhead.__name__, ReadsAhead.__module__ = "_WrappedDataLoader", "ray.train.torch.anything"
     loader = loader_of(num_workers=workers)
     for epoch in (1, 2):
         loader.set_epoch(epoch)

@@ -114,8 +114,8 @@ class Source:
             numbers = range(start, len(self._samples), step)  # type: ignore[arg-type]
             return (self._samples[number] for number in numbers)  # type: ignore[index]
         if hasattr(self._samples, "__iter__"):
-            return islice(iter(self._samples), start, None, step)
-        return islice(iter(self._samples(start)), 0, None, step)
+            return islice(self._samples, start, None, step)
+        return islice(self._samples(start), 0, None, step)
 
 
 class Buffer(NamedTuple):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
 from weakref import WeakKeyDictionary
 
@@ -106,7 +106,8 @@ def windows(
     nothing = math.ulp(0.0) if several else 0.0
     done = 0 if planned is None else check_around(planned, around)
     measured = _Measured(planned)
-    batches, watches = iter(loader), not isinstance(loader, PlanLoader)  # it watches itself
+    # `islice` calls `iter`: a loader that is its own iterator, as Ray's is, would begin again.
+    batches, watches = chain(loader), not isinstance(loader, PlanLoader)  # it watches itself
     asked = perf_counter()
     while taken := tuple(islice(batches, size)):
         if planned is not None and watches:

@@ -65,10 +65,11 @@ class Diary:
     """What a rank does, a line each, so that it is there however the process ends."""
 
     def __init__(self, folder, leg, rank):
-        self.file = (folder / f"{leg}-{rank}.jsonl").open("w", encoding="utf-8")
+        self.path = folder / f"{leg}-{rank}.jsonl"
 
     def write(self, **line):
-        print(json.dumps(line), file=self.file, flush=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 class Ending:
