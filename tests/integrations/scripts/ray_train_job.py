@@ -3,7 +3,8 @@
 python ray_train_job.py FOLDER
 
 Ray restarts it after the first death, from the last checkpoint that was reported. The second ends
-the job; another of the same name goes on. What is trained and noted: see restarted.py.
+the job. Another of the same name, which takes one worker or two, goes on: there is room for one.
+What is trained and noted: see restarted.py.
 """
 
 import sys
@@ -59,12 +60,12 @@ def work(config):
     train(folder, load, save, prepare=prepare_data_loader, **options)
 
 
-def job(folder, *, workers, loader_workers):
+def job(folder, scaling, *, loader_workers=0):
     return TorchTrainer(
         work,
         train_loop_config={"folder": str(folder), "workers": loader_workers},
         torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=False),
+        scaling_config=scaling,
         run_config=RunConfig(
             name="job",
             storage_path=str(folder / "runs"),
@@ -77,12 +78,13 @@ def main(folder):
     ray.init(num_cpus=2, include_dashboard=False)
     try:
         try:
-            job(folder, workers=2, loader_workers=0).fit()
+            job(folder, ScalingConfig(num_workers=2)).fit()
         except WorkerGroupError:
             pass
         else:
             raise AssertionError("the job has survived a second death")
-        job(folder, workers=1, loader_workers=1).fit()
+        elastic = ScalingConfig(num_workers=(1, 2), resources_per_worker={"CPU": 2})
+        job(folder, elastic, loader_workers=1).fit()
     finally:
         ray.shutdown()
 
