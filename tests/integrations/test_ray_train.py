@@ -65,6 +65,13 @@ def test_a_plain_loader_that_ray_shards_again_is_refused(folder):
     assert "Give PlanLoader(dataset, planner)" in said
 
 
+def test_a_loader_takes_no_stream_of_ray_data_for_data():
+    import ray.data
+
+    for kind in (ray.data.Dataset, ray.data.DataIterator):
+        assert not hasattr(kind, "__getitem__")  # which PlanLoader asks for
+
+
 def test_rays_wrapper_reads_a_batch_ahead_and_the_position_does_not():
     from ray.train.torch.train_loop_utils import _WrappedDataLoader
 
