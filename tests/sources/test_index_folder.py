@@ -492,3 +492,48 @@ def test_a_bar_shows_how_many_shards_are_done(corpus, tmp_path, capfd):
     assert "Measuring 4 shards" in capfd.readouterr().err
     indexed(corpus, tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_of_the_index_are_no_shards_of_a_pattern_that_finds_them(corpus, tmp_path):
+    pattern, folder = tmp_path / "*" / "*.parquet", tmp_path / "index"
+    check_index(indexed((pattern, None), tmp_path), corpus[1])
+    before = contents(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for place in (folder, tmp_path / "link"):
+        if place != folder:
+            pattern = tmp_path / "[ci]*" / "*.parquet"
+        check_index(index_shards(pattern, place, measure="words", workers=1), corpus[1])
+        assert [Path(file).name for _, file in index_tasks(pattern, place)] == sorted(before)[:4]
+    assert {name: before[name] for name in sorted(before)[:4]} == {
+        name: content for name, content in contents(folder).items() if name != INDEX_FILE
+    }
+
+
+def test_an_index_is_the_same_however_its_source_was_named(corpus, tmp_path, monkeypatch):
+    indexed(corpus, tmp_path)
+    before = contents(tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus", "./corpus/", corpus[0].as_uri()):
+        index_shards(name, "other", measure="words", workers=1)
+        assert contents(tmp_path / "other") == before
+
+
+def test_a_link_to_a_shard_that_is_missing_is_refused(corpus, tmp_path):
+    (corpus[0] / "part-004.parquet").symlink_to(tmp_path / "nowhere.parquet")
+    for read in (read_lengths, lambda folder: indexed((folder, None), tmp_path)):
+        with pytest.raises(SourceNotFoundError, match=r"part-004\.parquet is a link to .*nowhere"):
+            read(corpus[0])
+
+
+def test_files_in_the_memory_of_this_process_are_measured_in_it(corpus, monkeypatch):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setattr(engines, "cores", lambda: 2)
+    for path in corpus[0].iterdir():
+        memory.pipe_file(f"/corpus/{path.name}", path.read_bytes())
+    try:
+        check_index(index_shards("memory://corpus", "memory://index", measure="words"), corpus[1])
+        found = index_shards("memory://*/*.parquet", "memory://index/", measure="words")
+        check_index(found, corpus[1])
+    finally:
+        memory.rm("/corpus", recursive=True)
+        memory.rm("/index", recursive=True)

@@ -104,7 +104,7 @@ def index(
         of,
     ]
     if kept:
-        said.append(f"{number(kept)} of {shards} were kept from before")
+        said.append(f"{number(kept)} of {shards} {'was' if kept == 1 else 'were'} kept from before")
     code = [
         "from batchwright.sources import open_index",
         f"planner = bw.Planner(open_index({str(name)!r}), max_tokens={_budget(longest):_})",

@@ -193,7 +193,7 @@ def _shards(candidates: Iterable[AnyPath], source: AnyPath) -> list[AnyPath]:
         for path in sorted(candidates, key=lambda each: each.parts)
         if (format_ := format_of(path) or (named and _manifest(path)))
         and not path.name.startswith((".", "_"))
-        and path.is_file()
+        and _is_there(path)
     }
     if not files:
         raise SourceNotFoundError(f"{source} holds no file of a known kind: {_KNOWN}.")
@@ -204,6 +204,15 @@ def _shards(candidates: Iterable[AnyPath], source: AnyPath) -> list[AnyPath]:
             "pattern such as '*.parquet'."
         )
     return list(files)
+
+
+def _is_there(path: AnyPath) -> bool:
+    """Return whether a path is a file; raise for a link whose file is missing."""
+    if path.is_file():
+        return True
+    if isinstance(path, Path) and path.is_symlink() and not path.exists():
+        raise SourceNotFoundError(f"{path} is a link to {path.readlink()}, which is missing.")
+    return False
 
 
 def _files_of_saved_dataset(directory: AnyPath) -> list[AnyPath]:

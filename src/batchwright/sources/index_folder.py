@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,8 @@ def indexed(
     check_choice("index_shards", "on", on, ENGINES, SourceError)
     if workers is not None:
         workers = whole_number("index_shards", "workers", workers, error=SourceError)
+    if on == "local" and (_is_of_one_process(source) or _is_of_one_process(folder)):
+        workers = 1
     asked, home = Asked.of(**how), absolute(folder)
     tasks = index_tasks(source, home)
     names = [Path(place).name for _, place in tasks]
@@ -166,7 +169,7 @@ def indexed(
             facts[left[number]] = found
             advance(done / len(tasks))
     complete = [each for each in facts if each is not None]
-    _save(home, names, complete, {"source": str(located(source)), "measured": asked.facts})
+    _save(home, names, complete, {"source": absolute(located(source)), "measured": asked.facts})
     return Indexed(open_index(home, check=False), kept)
 
 
@@ -174,7 +177,8 @@ def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
     """List the shards of a source, and the file of each in the folder of their index.
 
     For an engine of your own, which calls `index_shard` with each pair, somewhere; `index_shards`
-    then finds all measured, and merges.
+    then finds all measured, and merges. Files that a pattern finds in the folder itself are no
+    shards.
 
     Args:
         source: As `index_shards` takes it.
@@ -190,11 +194,11 @@ def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
         ...     [pathlib.Path(file).name for _, file in index_tasks(corpus, f"{place}/index")]
         ['000000-a.parquet', '000001-b.parquet']
     """
-    shards = [absolute(shard) for shard in files.files_of(located(source))]
+    home = absolute(folder)
+    shards = _outside(home, [absolute(shard) for shard in files.files_of(located(source))])
     # Names are in the order of the shards.
     digits = max(_DIGITS, len(str(len(shards) - 1)))
     names = [f"{n:0{digits}d}-{_stem(shard)}.parquet" for n, shard in enumerate(shards)]
-    home = absolute(folder)
     places = [str(uris.joined(home, name)) for name in names]
     return list(zip(shards, places, strict=True))
 
@@ -304,7 +308,29 @@ def _column_of(file: Location, name: str, fingerprint: str, num_rows: int) -> np
         return column_of(file, name, fingerprint, num_rows)
     except SourceError as error:
         kind = SourceNotFoundError if isinstance(error, SourceNotFoundError) else SourceError
-        raise kind(f"{error} {_KIND.made_by}") from error
+        raise kind(f"{str(error).removesuffix('.')}. {_KIND.made_by}") from error
+
+
+def _outside(folder: str, shards: list[str]) -> list[str]:
+    """Return the shards that are not in a folder; all, if there are no others."""
+    holders = {shard: _holder(shard) for shard in shards}
+    inside = {holder for holder in set(holders.values()) if _is_same(holder, folder)}
+    return [shard for shard in shards if holders[shard] not in inside] or shards
+
+
+def _holder(shard: str) -> str:
+    return shard.rpartition("/")[0] if uris.is_uri(shard) else str(Path(shard).parent)
+
+
+def _is_same(folder: str, other: str) -> bool:
+    if uris.is_uri(folder) or uris.is_uri(other):
+        return folder.rstrip("/") == other.rstrip("/")
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
+def _is_of_one_process(location: Location) -> bool:
+    """Return whether other processes of this machine have other files there."""
+    return uris.is_uri(location) and uris.split(os.fspath(location))[1].lower() == "memory://"
 
 
 def _stem(shard: str) -> str:
@@ -363,7 +389,7 @@ def _kept(asked: Asked, listing: Listing, shard: str, place: str) -> ShardFacts 
 
 def _listed(shards: Sequence[str]) -> Listing:
     """Ask remote file systems for all shards, by one listing of each folder."""
-    folders = {shard.rpartition("/")[0] for shard in shards if uris.is_uri(shard)}
+    folders = {_holder(shard) for shard in shards if uris.is_uri(shard)}
     listings = _all_at_once(_listing_of, [(folder,) for folder in sorted(folders)])
     return {uri: facts for listing in listings for uri, facts in listing.items()}
 
@@ -479,7 +505,6 @@ def _check_sources(
 ) -> None:
     """Raise unless every shard is as it was when it was measured."""
     again = f"Run `{_command(facts, folder)}` again."
-
     listing = _listed([shard["uri"] for shard in shards])
 
     def wrong(shard: dict[str, Any]) -> str | None:
