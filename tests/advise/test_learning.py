@@ -12,6 +12,7 @@ from batchwright.advise.learning_trials import (  # noqa: E402
     SEEDS,
     _learning_trial,
     _plan,
+    least_seconds,
     run_learning_trials,
 )
 from batchwright.compare import Strategy  # noqa: E402
@@ -125,7 +126,7 @@ def test_short_runs_are_run_in_turns_and_leave_no_trace():
         task,
         [Strategy.named(each) for each in names],
         updates=30,
-        run_seconds=2.0,
+        run_seconds=[2.0, 2.0],
         evaluation_seconds=0.001,
         watch=seen.append,
     )
@@ -144,7 +145,7 @@ def test_nothing_goes_on_after_its_seconds(monkeypatch):
         task,
         [Strategy.named("plain"), Strategy.named("planned")],
         seconds=2.0,
-        run_seconds=1.0,  # a run takes much longer
+        run_seconds=[1.0, 1.0],  # a run takes much longer
         evaluation_seconds=0.001,
     )
     (untried,) = trials
@@ -159,12 +160,16 @@ def test_a_run_that_would_be_too_short_is_not_begun():
         task,
         [Strategy.named("plain"), Strategy.named("planned")],
         seconds=1.0,
-        run_seconds=100.0,
+        run_seconds=[100.0, 100.0],
         evaluation_seconds=0.0,
     )
     (untried,) = tried
     assert (untried.name, untried.reason) == ("planned", "time")
     assert 2 * 100 * LEAST_SHARE < untried.needed < 100
+
+
+def test_the_least_time_counts_each_strategy_at_its_own_speed():
+    assert least_seconds([90.0, 30.0], 0.0) == pytest.approx(120 * LEAST_SHARE / 0.9)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,8 @@ def test_where_an_update_is_one_batch_what_is_learnt_decides_about_batches():
     assert mixes["mixed"].dispersion < 1.1
     assert mixes["planned"].dispersion > 2
     assert {"plain", "planned", "mixed"} <= set(found.evidence.trials)
-    assert {"planned", "mixed"} <= {*found.evidence.learning, *found.evidence.untried}
+    faster = {name for name in mixes if not found.evidence.is_slower(name)}
+    assert faster <= {*found.evidence.learning, *found.evidence.untried}
     dynamic = next(each for each in advise(found.evidence) if each.technique == "dynamic batching")
     assert "speed and mix conflict" in dynamic.why
     assert dynamic.verdict != "use" or dynamic.strategy in found.evidence.learning

@@ -248,6 +248,36 @@ def test_speed_alone_is_not_advised_where_updates_are_unlike(data, ratios, verdi
         assert "--seconds 340" in dynamic.why
 
 
+def measured(name, ratio):
+    found = trial(name, ratio)
+    return replace(found, speed=replace(found.speed, low=0.9 * ratio, high=1.05 * ratio))
+
+
+@pytest.mark.parametrize(
+    ("speeds", "learning", "verdict"),
+    [
+        ({"planned": 1.5, "mixed": 0.5}, {"planned": 1.4}, "use"),
+        ({"planned": 1.5, "mixed": 0.5}, {"planned": 0.7}, "do not use"),
+        ({"planned": 1.5, "mixed": 0.5}, {}, "cannot tell"),
+        ({"planned": 0.9, "mixed": 0.5}, {}, "do not use"),
+    ],
+)
+def test_batches_of_a_better_mix_that_are_slower_need_no_trial(data, speeds, learning, verdict):
+    evidence = Evidence(
+        data,
+        CPU,
+        trials=trials(trial("plain", 1), *(measured(*each) for each in speeds.items())),
+        step_tokens=8_000,
+        mixes=UNLIKE,
+        learning={name: learnt(name, ratio) for name, ratio in learning.items()},
+        untried={} if learning else {"planned": Untried("planned", "time", 340.0)},
+    )
+    dynamic = given(evidence)["dynamic batching"]
+    assert dynamic.verdict == verdict
+    if verdict == "cannot tell":
+        assert "--seconds 340" in dynamic.why
+
+
 def test_a_time_to_the_same_metric_and_a_speed_are_said_apart(data):
     speeds = trials(
         *(trial("plain", 1), trial("planned", 1.2), trial("mixed", 0.7)),

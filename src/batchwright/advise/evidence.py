@@ -52,3 +52,8 @@ class Evidence:
     def has_task(self) -> bool:
         """Whether a task was given, not lengths alone."""
         return self.step_tokens is not None
+
+    def is_slower(self, name: str) -> bool:
+        """Say whether trials of speed show a strategy to be slower than the first."""
+        trial = self.trials.get(name)
+        return trial is not None and trial.speed.high is not None and trial.speed.high < 1

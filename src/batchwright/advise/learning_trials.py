@@ -79,7 +79,7 @@ def run_learning_trials(
     *,
     seconds: float = math.inf,
     wanted: float = 1.0,
-    run_seconds: float,
+    run_seconds: Sequence[float],
     evaluation_seconds: float,
     updates: int | None = None,
     seed: int = 0,
@@ -92,19 +92,20 @@ def run_learning_trials(
     *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
     or as fit into the `wanted` share of the seconds, or else into all of them; none is begun after
     them. Where there is no time for a third of a run, says how many seconds or updates that takes.
+    `run_seconds` are those of a whole run of each strategy, as trials of speed found them.
     """
     from batchwright.compare.race import Race, Settings
 
     names = [each.name for each in strategies[1:]]
     if updates is None:
         fixed = _fixed(len(strategies), evaluation_seconds)
-        of_seed = run_seconds * len(strategies)
+        of_seed = sum(run_seconds)
         plans = [_plan(part * seconds, of_seed, fixed) for part in (wanted, 1.0)]
         # One run shows little: several in all of the time are better than one in a part of it.
         seeds, share = next((each for each in plans if each[0] > 1), plans[0])
         if not share:
             seeds, share = plans[1]
-        needed = least_seconds(len(strategies), run_seconds, evaluation_seconds)
+        needed = least_seconds(run_seconds, evaluation_seconds)
     else:
         planner = strategies[0].planner(task, seed=seed)
         of_run = task.epochs * -(-len(planner) // planner.accumulate)
@@ -139,10 +140,10 @@ def run_learning_trials(
     return [_learning_trial(place, runs, share, task, more) for place in range(1, len(strategies))]
 
 
-def least_seconds(count: int, run_seconds: float, evaluation_seconds: float) -> float:
-    """Return what the shortest trial of so many strategies takes."""
-    least = LEAST_SHARE * run_seconds * count + _fixed(count, evaluation_seconds)
-    return least / _SPARE
+def least_seconds(run_seconds: Sequence[float], evaluation_seconds: float) -> float:
+    """Return what the shortest trial of strategies takes, of which whole runs take so long."""
+    fixed = _fixed(len(run_seconds), evaluation_seconds)
+    return (LEAST_SHARE * sum(run_seconds) + fixed) / _SPARE
 
 
 def _fixed(count: int, evaluation_seconds: float) -> float:

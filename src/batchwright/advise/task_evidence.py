@@ -211,8 +211,9 @@ def examine_task(
         ):
             results.enter(trial, share)
 
-    if mixes:
-        listed = [Strategy.named(name) for name in ("plain", *mixes)]
+    # Batches of a better mix that are slower than plain ones have nothing to gain.
+    if faster := [name for name in mixes if not evidence.is_slower(name)]:
+        listed = [Strategy.named(name) for name in ("plain", *faster)]
         learn("trying updates of mixed lengths", listed, _FIRST, 1.0)
         evidence = replace(evidence, learning=results.learning, untried=results.untried)
     for said, strategies, wanted in _variations(task, evidence):
@@ -254,15 +255,16 @@ def _learn(
 ) -> list[LearningTrial | Untried]:
     """Run a trial of what is learnt, if updates are fast enough for trials of speed."""
     if not evidence.trials:
-        least = least_seconds(len(strategies), price.run_seconds, price.evaluation_seconds)
+        runs = [price.run_seconds] * len(strategies)
+        least = least_seconds(runs, price.evaluation_seconds)
         return [Untried(each.name, "time", needed=least) for each in strategies[1:]]
-    speed = evidence.trials.get(strategies[0].name, evidence.trials["plain"])
+    first = evidence.trials.get(strategies[0].name, evidence.trials["plain"])
     return run_learning_trials(
         task,
         strategies,
         seconds=seconds,
         wanted=wanted,
-        run_seconds=speed.run_seconds,
+        run_seconds=[evidence.trials.get(each.name, first).run_seconds for each in strategies],
         evaluation_seconds=price.evaluation_seconds,
         updates=price.updates,
         seed=seed,

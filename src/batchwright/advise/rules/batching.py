@@ -89,7 +89,8 @@ def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
         why += f" In short runs, {_called(each).lower()} are"
         why += f" {sooner(evidence.learning[each.strategy])}."
     used = [each for each in tried if evidence.learning[each.strategy].verdict == "use"]
-    names = [each.strategy for each in (planned, mixed)]
+    both = [each.strategy for each in (planned, mixed)]
+    names = [name for name in both if not evidence.is_slower(name)]
     if used:
         best = max(used, key=lambda each: evidence.learning[each.strategy].sooner.ratio)
         gain = evidence.learning[best.strategy].sooner
@@ -103,12 +104,16 @@ def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
             strategy=best.strategy,
             action=f"switch to planned batches, {best.accumulate} an update",
         )
-    if len(tried) == len(names) and all(
-        evidence.learning[name].verdict == "do not use" for name in names
+    if names and all(
+        name in evidence.learning and evidence.learning[name].verdict == "do not use"
+        for name in names
     ):
         most = max((evidence.learning[name].sooner for name in names), key=lambda each: each.ratio)
         short = f"{most.ratio:.2f} × as fast to the same metric at best: no gain"
         return says("do not use", short, why, most, untested=METRIC)
+    if not names:
+        most = max((evidence.trials[name].speed for name in both), key=lambda each: each.ratio)
+        return says("do not use", f"{most.ratio:.2f} × the tokens per second: no gain", why, most)
     unclear = [evidence.learning[each.strategy] for each in tried]
     why += more_runs(max(unclear, key=lambda each: each.sooner.ratio)) if unclear else ""
     why += "" if unclear else f" {why_untried(evidence, 'speed', *names)}"
