@@ -137,6 +137,26 @@ def test_nodes_go_on_with_their_own_shards_in_another_world():
         assert reference.most_open(own) <= 3 * 4  # groups that eight nodes were in the middle of
 
 
+def test_nodes_of_another_size_are_refused_by_a_state_also_where_its_plan_is_the_same():
+    index = ShardIndex.build([[3, 1, 2] * 20] * 6)
+
+    def planner(world_size, ranks_per_node):
+        order = bw.Blocks(open_blocks=2, ranks_per_node=ranks_per_node)
+        return PlannerSource(bw.Planner(index, max_tokens=9, order=order, world_size=world_size))
+
+    begun = chart(planner(2, 4), Position(0), 2).after(5)  # one node of two ranks
+    then = chart(planner(4, 4), begun, 4).after(5)  # one node of four ranks
+    state = then.state(planner(4, 4))
+    other = planner(4, 2)  # would have shared what was left among two nodes
+    with pytest.raises(bw.errors.PlanError, match="was planned as"):
+        chart(other, read_position(state, other), 4)
+    known = read_position(state, other, planner(2, 4))
+    left = chart(other, known, 4).plan[5 * 4 :].indices
+    seen = planner(2, 4).plan(0, 2, 1)[: 5 * 2].indices
+    seen = np.concatenate((seen, chart(planner(4, 4), begun, 4).plan[: 5 * 4].indices))
+    assert sorted([*seen, *left]) == list(range(index.num_samples))
+
+
 @pytest.mark.parametrize(
     ("world_size", "accumulate", "ranks_per_node"),
     [(32, 1, 8), (32, 1, 4), (32, 1, 1), (8, 4, 8), (8, 4, 1), (64, 1, 8)],

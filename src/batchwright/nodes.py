@@ -100,7 +100,8 @@ class OnNodes:
 
     def identity(self) -> str:
         """Hash the line, and how it is dealt."""
-        text = f"{self.line.identity()} {self.nodes} {self.accumulate} {text_of(self.places)}"
+        text = f"{self.line.identity()} {self.nodes} {self.ranks_per_node} {self.accumulate}"
+        text = f"{text} {text_of(self.places)}"
         return hash_of(text.encode())
 
     def left(self) -> Batches:
