@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchwright.sources import index_scores, open_index
+from batchwright.sources import index_scores, index_shard, open_index
 from batchwright.sources.index_folder import INDEX_FILE
 from tests.cli.command import SOURCE, facts_of, invoke, run
 from tests.patience import PATIENCE
@@ -71,6 +71,20 @@ def test_other_commands_refuse_a_folder_whose_shards_were_changed(corpus):
     assert result.exit_code == 2
     assert shard.name in result.stderr
     assert "changed" in result.stderr
+
+
+def test_other_commands_refuse_a_folder_that_is_not_finished(corpus):
+    facts_of(*ARGS)
+    first = min(Path("index").glob("*.parquet"))
+    shard = min(Path("corpus").iterdir())
+    index_shard(shard, first, measure="characters")  # as by a run that was killed
+    result = invoke("plan", "index", "--max-tokens", "20000")
+    assert result.exit_code == 2
+    assert f"{first.name} is of other lengths than the index" in result.stderr
+    Path("index", INDEX_FILE).unlink()
+    result = invoke("plan", "index", "--max-tokens", "20000")
+    assert result.exit_code == 2
+    assert "Run `batchwright index SOURCE -o index` to its end." in result.stderr
 
 
 def test_a_folder_may_be_named_as_files_of_lengths_are(corpus):

@@ -16,12 +16,12 @@ import numpy as np
 from batchwright.errors import LengthsError, SourceError
 from batchwright.index import LengthIndex
 from batchwright.sources.engines import ENGINES
-from batchwright.sources.index_folder import INDEX_FILE, open_index
+from batchwright.sources.index_folder import open_folder
 from batchwright.sources.locations import located
 from batchwright.sources.measures import MEASURES
 from batchwright.sources.read import read_rows, settled
 from batchwright.sources.token_files import DATATROVE
-from batchwright.sources.uris import exists, joined, local_path
+from batchwright.sources.uris import local_path
 
 if TYPE_CHECKING:
     from batchwright.typing import LengthArray
@@ -106,8 +106,9 @@ class Reading:
         start = time.perf_counter()
         if (index := self.index(source)) is not None:
             return index.lengths(), time.perf_counter() - start
-        if located(source).is_dir() and exists(joined(source, INDEX_FILE)):
-            open_index(source)  # refuses shards that were changed, or are not all measured
+        shards = open_folder(source) if located(source).is_dir() else None
+        if shards is not None and (self.length, self.measure, self.tokenizer) == (None,) * 3:
+            return shards.lengths(), time.perf_counter() - start
         rows = read_rows(source, self.length, self.measure, self.tokenizer, cache=not self.no_cache)
         if said := rows.described():
             if self.empty is None:

@@ -219,6 +219,23 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
     return _opened(folder, check=check, is_sealed=True)
 
 
+def open_folder(folder: Location) -> ShardIndex | None:
+    """Open the index in a folder, or return None: it holds none.
+
+    Raises:
+        SourceError: As `open_index`; or shards were measured there, and the index is not written.
+    """
+    if uris.exists(uris.joined(folder, INDEX_FILE)):
+        return open_index(folder)
+    names = uris.matches(uris.joined(escape(os.fspath(folder)), f"{'[0-9]' * _DIGITS}*-*.parquet"))
+    if names and facts_of(names[0]) is not None:
+        raise SourceError(
+            f"{folder} holds files of shards, and no {INDEX_FILE}: not all are measured, perhaps. "
+            f"Run `batchwright index SOURCE -o {folder}` to its end."
+        )
+    return None
+
+
 def _opened(folder: Location, *, check: bool, is_sealed: bool) -> ShardIndex:
     arrays, shards, facts = _load(folder, is_sealed=is_sealed)
     if check:
