@@ -353,6 +353,7 @@ def test_every_file_is_written_by_the_one_function():
         if isinstance(node, ast.Call) and writes(node)
     }
     of_package = {"_files.py", "_array_file.py", "index.py"}
+    of_package |= {"sources/index_folder.py"}  # a copy of a remote index, in a temporary folder
     # In processes where this package may not be installed.
     of_watched_runs = {f"doctor/watch/{each}.py" for each in ("recorder", "site/sitecustomize")}
     assert {path for path, _ in found} == of_package | of_watched_runs, sorted(found)

@@ -3,6 +3,7 @@
 import pytest
 
 from batchwright.doctor.diagnosis import diagnose
+from batchwright.doctor.launching import watch
 from benchmarks.doctor_defects.__main__ import figures, summary, table
 from benchmarks.doctor_defects.defects import DEFECTS, FRAMEWORKS, SCRIPTS, first_of_each
 from benchmarks.doctor_defects.watching import Outcome, Watched, outcome_of
@@ -57,7 +58,11 @@ def test_a_defect_is_found_by_its_name(broken, repaired, is_found, is_gone):
 @pytest.mark.parametrize("defect", first_of_each()[1:], ids=lambda each: each.framework)
 def test_a_defect_of_each_framework_is_found(defect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = forked(defect.command(repaired=False), folder=tmp_path / "events")
+    # A fork beside threads of ranks may wait for ever, and Keras has one backend in a process.
+    is_alone = defect.ranks > 1 or defect.framework == "keras"
+    watched = watch if is_alone else forked
+    (tmp_path / "events").mkdir()
+    run = watched(defect.command(repaired=False), folder=tmp_path / "events")
     assert run.exit_code == 0, run.notes
     assert defect.finding in {each.name for each in diagnose(run).findings}
 

@@ -35,7 +35,7 @@ def test_a_killed_run_goes_on_on_other_ranks_as_if_nothing_had_happened() -> Non
 
 def test_torchrun_restarts_a_run_from_its_checkpoint(tmp_path: Path) -> None:
     end_legs(tmp_path, [{"update": 4, "rank": 1}])
-    size = ("--nnodes", "1:1", "--nproc-per-node", "2", "--max-restarts", "1")
+    size = ("--nnodes", "1:1", "--nproc-per-node", "2", "--max-restarts", "3")
     command = [*TORCHRUN, *size, "--rdzv-endpoint", "localhost:0", SCRIPT, tmp_path]
     done = run_anew(command, cwd=tmp_path, env=os.environ | VARIABLES)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def started(port: int, folder: Path) -> subprocess.Popen[bytes]:
     times = "last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=5"
     command = [
         *TORCHRUN,
-        *("--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "1"),
+        *("--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3"),
         *("--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "run"),
         *("--rdzv-conf", f"is_host=0,{times}", SCRIPT, folder),
     ]

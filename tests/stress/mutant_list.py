@@ -442,7 +442,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "streams/intake.py",
-        "return islice(iter(self._samples(start)), 0, None, step)",
+        "return islice(self._samples(start), 0, None, step)",
         "return iter(self._samples(start))",
         "a part of a function gets the samples of all parts",
         f"{_STREAMS} -k 'parts or resumed_anywhere'",
@@ -635,8 +635,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "functions.py",
-        "Part(each, cut, placement, hashed(2 * number + 1, key))",
-        "Part(each, cut, placement, hashed(2 * number + 1, 0))",
+        "Part(samples.each[number], cuts[number], placement, hashed(2 * number + 1, key))",
+        "Part(samples.each[number], cuts[number], placement, hashed(2 * number + 1, 0))",
         "the same samples are mates in every epoch",
         "tests/test_randomness.py -k independent",
     ),
