@@ -137,10 +137,10 @@ def shards(facts: Facts) -> str:
 
 def index_parquet(facts: Facts) -> str:
     """Say how quickly words are counted, beside a plain loop of pyarrow."""
-    ratio, rows = facts["ratio"], facts["rows_per_second"]
+    ratio, rate = facts["ratio"], facts["rows_per_second"]["index_shards"]
     return (
         f"Words of {facts['texts']:,} texts in {facts['files']} Parquet files, on "
-        f"{facts['cores']} cores: {rows['index_shards']:,.0f} texts a second, {ratio['median']:.1f} "
+        f"{facts['cores']} cores: {rate:,.0f} texts a second, {ratio['median']:.1f} "
         f"({ratio['least']:.1f} – {ratio['most']:.1f}) × what a loop of pyarrow reads and counts, "
         f"sorting and writing included. {source('index_parquet', facts)}"
     )
