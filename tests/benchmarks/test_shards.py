@@ -14,7 +14,9 @@ from benchmarks.blocks.planner import shards, shards_ahead
 def test_small_shards_are_planned_and_checked(tmp_path):
     target = tmp_path / "shards.json"
     command = [sys.executable, "-m", "benchmarks.shards", "--quick", "--output", str(target)]
-    done = subprocess.run(command, cwd=machine.REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=machine.REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     facts = json.loads(target.read_text())
     (row,) = facts["rows"]
