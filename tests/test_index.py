@@ -185,3 +185,8 @@ def test_building_from_a_file_holds_little_memory(tmp_path):
         check=True,
     )
     assert int(done.stdout) < 50_000  # KiB, of 80 MB of indices
+
+
+def test_a_folder_is_no_file_of_an_index(tmp_path):
+    with pytest.raises(bw.errors.PlanError, match="folder, expected a file.*open_index"):
+        bw.LengthIndex.open(tmp_path)

@@ -184,6 +184,11 @@ def _opened(path: str | os.PathLike[str], *, is_checked: bool) -> LengthIndex:
                     raise PlanError(f"{path}: its indices were changed. Build it again.")  # noqa: TRY301 -- as above
     except FileNotFoundError as fault:
         raise SourceNotFoundError(f"{path}: no such file. LengthIndex.build makes one.") from fault
+    except IsADirectoryError as fault:
+        raise PlanError(
+            f"{path} is a folder, expected a file. An index of shards is opened by "
+            "batchwright.sources.open_index."
+        ) from fault
     except OSError as fault:
         raise PlanError(f"{path}: cannot be read ({fault.strerror or fault}).") from fault
     except PlanError:

@@ -1,4 +1,4 @@
-"""Nodes that each read shards of their own: every update has batches of all nodes."""
+"""Batches of several nodes, each of which reads shards of its own; an update has those of all."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class OnNodes:
-    """Batches in a line, of which every node goes through a stretch of its own.
+    """Batches in a sequence, the line, of which every node takes a stretch of its own.
 
-    Update `u` has the batches of update `u` of every node's stretch, so a node reads what lies
-    together, and an update mixes what lies far apart.
+    Update `u` consists of the batches of update `u` in the stretch of every node. So a node reads
+    neighbours, and an update mixes samples from all over the data.
     """
 
     line: Batches  # as many of each node, one node after the other
@@ -66,7 +66,7 @@ class OnNodes:
 
     @classmethod
     def of(cls, line: Batches, world_size: int, accumulate: int, ranks_per_node: int) -> Batches:
-        """Deal a line to nodes; a multiple of `world_size`. One node takes it as it is."""
+        """Share out a line among nodes; its number of batches is a multiple of `world_size`."""
         nodes = Nodes.of(world_size, ranks_per_node)
         return cls(line, nodes, accumulate, ranks_per_node, range(len(line)))
 
@@ -99,7 +99,7 @@ class OnNodes:
         return self.line.count(most) if is_whole else counted(self, most)
 
     def identity(self) -> str:
-        """Hash the line, and how it is dealt."""
+        """Hash the batches of the line, and how nodes share them."""
         text = f"{self.line.identity()} {self.nodes} {self.ranks_per_node} {self.accumulate}"
         text = f"{text} {text_of(self.places)}"
         return hash_of(text.encode())

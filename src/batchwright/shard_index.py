@@ -36,8 +36,8 @@ class RowsOf(Protocol):
 class ShardIndex:
     """Samples of many shards, each sorted by length on its own; nothing is sorted over all.
 
-    Sample indices count through the shards in sequence. Only histograms of lengths are held, some
-    kilobytes for each shard; the sorted rows of a shard are read when one of its samples is
+    Sample indices count through the shards in sequence. How many samples have each length is held,
+    some kilobytes for each shard; the sorted rows of a shard are read when one of its samples is
     planned, and those of a few groups of shards are kept. `sources.index_shards` makes one,
     `sources.open_index` opens it.
 
@@ -156,10 +156,6 @@ class ShardIndex:
         """Describe the index in a line."""
         where = "" if self.path is None else f", path={self.path!r}"
         return f"ShardIndex({self.num_samples} samples in {self.num_shards} shards{where})"
-
-
-def _from_long_to_short(lengths: LengthArray) -> npt.NDArray[np.uint32]:
-    return np.argsort(-lengths.astype(np.int64), kind="stable").astype(np.uint32)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_it_says_what_it_did_and_ends_in_a_planner(corpus):
     imported, code = result.stdout.strip().splitlines()[-2:]
     assert code.startswith("planner = bw.Planner(open_index('index'), max_tokens=")
     names = {}
-    exec(f"import batchwright as bw\n{imported}\n{code}", names)  # noqa: S102
+    exec(f"import batchwright as bw\n{imported}\n{code}", names)  # noqa: S102 -- the code that the command shows
     assert len(names["planner"]) >= 1
 
 

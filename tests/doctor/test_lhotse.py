@@ -48,7 +48,7 @@ for epoch in range(2):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["forgets the epoch", "tells it"])
 def watched(request, tmp_path_factory):
-    """Whether the sampler is told the epoch, and the run."""
+    """Return whether the loop calls `set_epoch`, and its run."""
     folder = tmp_path_factory.mktemp("lhotse")
     (folder / "train.py").write_text(SCRIPT)
     words = ["--tells"] if request.param else []

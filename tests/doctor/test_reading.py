@@ -78,10 +78,10 @@ def test_further_columns_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "without"), [([False], ("/p0",)), ([False, True], ()), ([True], ()), ([], ())]
+    ("have_torch", "without"), [([False], ("/p0",)), ([False, True], ()), ([True], ()), ([], ())]
 )
-def test_interpreters_without_torch_are_named_where_none_has_it(tmp_path, told, without):
-    for number, has_torch in enumerate(told):
+def test_interpreters_without_torch_are_named_where_none_has_it(tmp_path, have_torch, without):
+    for number, has_torch in enumerate(have_torch):
         event = json.dumps(["python", f"/p{number}", has_torch])
         (tmp_path / f"{number}.jsonl").write_text(f"{event}\n")
     assert read_run(tmp_path).without_torch == without

@@ -164,7 +164,7 @@ class _Story:
     def _note_event(self, text: str) -> None:
         self.notes.append(text)
 
-    def _python_event(self, executable: str, has_torch: bool) -> None:  # noqa: FBT001
+    def _python_event(self, executable: str, has_torch: bool) -> None:  # noqa: FBT001 -- as events have it
         self.pythons[executable] = has_torch
 
     def _optimizer_event(self, number: int, name: str) -> None:

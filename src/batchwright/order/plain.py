@@ -252,8 +252,8 @@ class Blocks:
 def alike(sizes: FloatArray, most: int, rng: np.random.Generator) -> list[IntArray]:
     """Group blocks so that the sums of groups are alike: at most so many in each.
 
-    Blocks are dealt from the largest to the smallest, one to each group at a time, the larger to
-    groups of the smaller sums. The first are dealt at random. O(n log n).
+    Blocks are assigned from the largest to the smallest, one to each group at a time, larger blocks
+    to groups whose sums are smaller; the first ones at random. O(n log n).
 
     Example:
         >>> groups = alike(np.array([9.0, 8.0, 2.0, 1.0]), 2, np.random.default_rng(0))
@@ -264,11 +264,11 @@ def alike(sizes: FloatArray, most: int, rng: np.random.Generator) -> list[IntArr
     number = -(-order.size // most)
     owners, sums = np.empty_like(order), np.zeros(number)
     for begin in range(0, order.size, number):
-        dealt = order[begin : begin + number]
-        ties = rng.permutation(number)
-        to = ties[np.argsort(sums[ties], kind="stable")][: dealt.size]
-        owners[dealt] = to
-        sums[to] += sizes[dealt]
+        blocks = order[begin : begin + number]
+        groups = rng.permutation(number)
+        groups = groups[np.argsort(sums[groups], kind="stable")][: blocks.size]
+        owners[blocks] = groups
+        sums[groups] += sizes[blocks]
     return [np.flatnonzero(owners == group) for group in range(number)]
 
 

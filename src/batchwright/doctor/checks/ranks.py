@@ -35,7 +35,7 @@ MOSTLY = 0.8
 """The share of the updates in which one rank is the last that is no coincidence."""
 
 FEWEST = 8
-"""The fewest updates from which it is judged who waits for whom."""
+"""The fewest updates from which waiting for slower ranks is judged."""
 
 
 def samples_of_ranks(run: Run) -> Iterator[Finding]:

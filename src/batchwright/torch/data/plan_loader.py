@@ -143,7 +143,7 @@ class PlanLoader(DataLoader[Any]):
         batches = super().__iter__()  # only now: trainers set the epoch of an iterator they have
         self._forget()
         begun = None
-        ahead = _held_back(sys._getframe(1))  # noqa: SLF001
+        ahead = _held_back(sys._getframe(1))  # noqa: SLF001 -- who asks: Ray reads one ahead
         for count in itertools.count():
             batch = next(batches, self)
             begun = self._planned.begun if begun is None else begun
