@@ -1,5 +1,7 @@
 """Trials of what is learnt: judged at equal metric, within their seconds, thrown away."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -83,6 +85,16 @@ def test_what_is_reached_and_lost_again_is_not_held():
     assert trial.verdict != "use"
 
 
+def test_what_arrives_a_little_after_the_end_of_the_run_counts():
+    first = outcome("first", [10, 8, 7, 6, 5, 4], 2.0)
+    other = outcome("other", [10, 8.4, 7.4, 6.4, 5.4, 4.4, 4.0, 4.0], 1.0)
+    other = replace(other, spent=first.spent)
+    trial = _learning_trial(1, [[first, other]] * 3, 1.0, make_task())
+    assert trial.gain == pytest.approx(-0.4)  # after the same tokens
+    assert trial.held
+    assert 1.4 < trial.least <= trial.most < 2.0
+
+
 def test_an_arm_that_ends_early_is_no_sooner_if_it_never_arrives():
     run = [
         outcome("first", [10, 8, 7, 6, 5, 4], 1.0),
@@ -114,6 +126,28 @@ def test_what_is_planned_fits_into_the_seconds(seconds, fixed):
     assert 0 <= share <= 1
     assert seeds * (share * 40.0 + fixed) <= max(seconds, seeds * fixed) + 1e-9
     assert 1 <= seeds <= MOST_SEEDS
+
+
+@pytest.mark.slow
+def test_a_strategy_that_ends_behind_trains_a_little_longer(monkeypatch):
+    task = make_task(epochs=2)
+    seen = []
+    monkeypatch.setattr(
+        "batchwright.advise.learning_trials._learning_trial",
+        lambda place, runs, *_: seen.append([each[place] for each in runs]),
+    )
+    options = {"step_tokens": 4 * task.step_tokens}  # a quarter of the updates
+    fewer = Strategy("fewer", kind="planned", options=options)
+    run_learning_trials(
+        task,
+        [Strategy.named("planned"), fewer],
+        updates=10**6,
+        run_seconds=[1.0, 1.0],
+        evaluation_seconds=0.001,
+    )
+    assert len(seen[0]) == SEEDS
+    for each in seen[0]:
+        assert each.evaluations[-1].tokens > each.spent.tokens
 
 
 @pytest.mark.slow

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
 from batchwright.advise.advice import WORTH, Gain, Verdict
 from batchwright.advise.trials import Untried
 
@@ -91,8 +89,10 @@ def run_learning_trials(
     curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
     *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
     or as fit into the `wanted` share of the seconds, or else into all of them; none is begun after
-    them. Where there is no time for a third of a run, says how many seconds or updates that takes.
-    `run_seconds` are those of a whole run of each strategy, as trials of speed found them.
+    them. A strategy that ends behind the first one trains a little longer, as in `compare`: that
+    shows whether it is later or never there. Where there is no time for a third of a run, says how
+    many seconds or updates that takes. `run_seconds` are those of a whole run of each strategy, as
+    trials of speed found them.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -115,7 +115,7 @@ def run_learning_trials(
     if share < LEAST_SHARE:
         return [Untried(name, "time", needed=needed, unit=unit) for name in names]
     started = time.perf_counter()
-    settings = Settings(evaluations=_EVALUATIONS, longer=0.0, peaks=False)
+    settings = Settings(evaluations=_EVALUATIONS, peaks=False)
     modes = {each.name: each.precision for each in strategies if each.precision != "auto"}
     runs: list[list[Outcome]] = []
     for own in range(seed, seed + seeds):
@@ -210,24 +210,19 @@ class _Level(NamedTuple):
 
 
 def _levels(first: Outcome, other: Outcome, sign: float) -> list[_Level]:
-    """Compare when both reached the smoothed metrics that the first one had on its way.
+    """Compare when both reached what the first one had learnt at some places of its run.
 
-    One that never reaches a level, or loses it again, counts as reaching it at its end, and never
-    as faster.
+    Each place sets a target as the end of a run does in `compare`. One that never reaches it, or
+    loses it again, counts as reaching it at its end, and never as faster.
     """
-    from batchwright.compare.arrivals import Target, arrival, smoothed, target_of
+    from batchwright.compare.arrivals import arrival, target_of
 
-    final = target_of(first.evaluations, tokens=first.spent.tokens, sign=sign)
-    curve = smoothed(first.evaluations, tokens=first.spent.tokens)
-    if final is None or not curve:
-        return []
-    best = sign * np.minimum.accumulate([sign * each.metric for each in curve])
     found = []
     for place in (round(level * _EVALUATIONS) for level in LEVELS):
-        if place >= len(best) or best[place] == best[0]:  # no better than the initial weights
+        until = first.evaluations[: place + 1]
+        target = target_of(until, tokens=first.spent.tokens, sign=sign)
+        if len(until) <= place or target is None or target.improved <= 0:  # nothing is learnt yet
             continue
-        metric = float(best[place])
-        target = Target(metric, sign * max(sign * metric, sign * final.held), final.improved)
         ours, theirs = (
             arrival(each.evaluations, target, tokens=each.spent.tokens, sign=sign)
             for each in (first, other)

@@ -56,7 +56,8 @@ class Price:
         """Return it as a sentence or two."""
         run = f"A run in plain batches takes about {number(self.run_seconds)} s here."
         if self.seconds is None:
-            return f"{run} A trial takes at most {self.updates:,} updates of each strategy."
+            few = f"{self.updates:,} updates of each strategy"
+            return f"{run} A trial takes at most {few}, a quarter more where one ends behind."
         why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
         return f"{run} Trials take at most {self.seconds:,.0f} s{why}."
 
