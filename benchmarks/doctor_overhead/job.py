@@ -1,16 +1,20 @@
-"""A training loop over the docstrings of the standard library; prints its seconds and a digest.
+"""A training loop over the docstrings of the standard library, which waits for its turns.
 
-Seconds are those from the end of the first update to the end of the last: without the start and the
-end of workers.
+python benchmarks/doctor_overhead/job.py --turns PORT [--updates 50] [--workers 2] [--distributed]
 
-python benchmarks/doctor_overhead/job.py [--updates 50] [--workers 2] [--distributed]
+Before each update it waits for a line at a port of this machine, and answers with the seconds that
+the update took. At last it sends the seconds of the processor, its workers' included, and a digest
+of its weights.
 """
 
 import argparse
 import ast
 import hashlib
+import os
+import socket
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -53,8 +57,46 @@ class Model(nn.Module):
         return self.head(self.encoder(self.embed(tokens), mask=mask, is_causal=True))
 
 
+class Turns:
+    """Waits for a turn before each batch is fetched, on all ranks; says how long updates took."""
+
+    def __init__(self, port: int, *, is_distributed: bool) -> None:
+        self.is_distributed = is_distributed
+        self.is_first = not is_distributed or torch.distributed.get_rank() == 0
+        if self.is_first:
+            connection = socket.create_connection(("127.0.0.1", port))
+            self.lines = connection.makefile("rw", buffering=1)
+
+    def of(self, loader: DataLoader, updates: int) -> Iterator[torch.Tensor]:
+        """Yield batches, again from the beginning where they end."""
+        batches = iter(loader)
+        for _ in range(updates):
+            if self.is_first:
+                self.lines.readline()
+            if self.is_distributed:
+                torch.distributed.barrier()
+            begun = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                batches = iter(loader)
+                batch = next(batches)
+            yield batch
+            self.say(time.monotonic() - begun)
+
+    def say(self, *words: object) -> None:
+        """Send a line."""
+        if self.is_first:
+            self.lines.write(" ".join(map(str, words)) + "\n")
+
+
+def processor_seconds() -> float:
+    """Return the seconds of the processor until now, of processes that ended too."""
+    return sum(os.times()[:4])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--turns", type=int, required=True)
     parser.add_argument("--updates", type=int, default=50)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--distributed", action="store_true")
@@ -76,23 +118,17 @@ def main() -> None:
     model = Model()
     trained = nn.parallel.DistributedDataParallel(model) if args.distributed else model
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    start, end, done = 0.0, 0.0, 0
-    while done < args.updates:
-        for tokens in loader:
-            scores = trained(tokens[:, :-1]).flatten(0, 1)
-            loss = cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=0)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            done, end = done + 1, time.monotonic()
-            start = start or end
-            if done == args.updates:
-                break
-    if not args.distributed or torch.distributed.get_rank() == 0:
-        digest = hashlib.sha256()
-        for parameter in model.parameters():
-            digest.update(parameter.detach().numpy().tobytes())
-        print(end - start, digest.hexdigest())
+    turns, begun = Turns(args.turns, is_distributed=args.distributed), processor_seconds()
+    for tokens in turns.of(loader, args.updates):
+        scores = trained(tokens[:, :-1]).flatten(0, 1)
+        loss = cross_entropy(scores, tokens[:, 1:].flatten(), ignore_index=0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    turns.say(processor_seconds() - begun, digest.hexdigest())
     if args.distributed:
         torch.distributed.destroy_process_group()
 
