@@ -70,8 +70,8 @@ def main(*, rounds: int | None, updates: int, quick: bool, output: Path | None) 
         console.print(
             f"{row['case']}: {time['median']:.3f} of the time ({listed(time['ratios'])}), "
             f"{processor['median']:.3f} of the processor's ({listed(processor['ratios'])}); one "
-            f"more as it is {time['control']:.3f} ({listed(time['controls'])}); the same weights in "
-            f"{row['same']} of {number}",
+            f"more as it is {time['control']:.3f} ({listed(time['controls'])}); the same weights "
+            f"in {row['same']} of {number}",
             highlight=False,
         )
     path = output_path("doctor_overhead", output, quick=quick)
