@@ -13,13 +13,13 @@ from benchmarks.machine import REPOSITORY
 
 TASK = "benchmarks/gpu/functions_task.py"
 
-SECONDS = 45
+SECONDS = 30
 """For the trials of `advise`."""
 
 
 def advise(sizes: Sizes) -> Row:
     """Ask for advice on a task."""
-    seconds = SECONDS if sizes.name == "full" else 5
+    seconds = SECONDS if sizes.name == "full" else 2
     found = _json_of("advise", TASK, "--quick", "--seconds", str(seconds))
     kept = ("technique", "verdict", "short", "gain", "settings")
     advice = [{name: each.get(name) for name in kept} for each in found["advice"]]

@@ -57,8 +57,9 @@ def texts(sizes: Sizes, *, kernel: Kernel = "dense", compiled: bool = False) -> 
     def model() -> GPT:
         made = GPT(sizes, kernel)
         if compiled:  # a block at a time: one piece of code for all of them
+            backend = "inductor" if sizes.device == "cuda" else "aot_eager"
             for block in made.blocks:
-                block.compile(dynamic=False)
+                block.compile(dynamic=False, backend=backend)
         return made
 
     return Task(
@@ -151,7 +152,7 @@ class _Images:
         height, width = self.sides[index].tolist()
         return {
             "image": torch.randn(3, height, width, generator=generator),
-            "label": int(index) % 10,
+            "labels": int(index) % 10,
         }
 
 

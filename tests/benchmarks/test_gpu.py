@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from batchwright.torch import PackCollator, PadCollator, PatchCollator
-from benchmarks.gpu.__main__ import GROUPS, PARTS, main, run
+from benchmarks.gpu.__main__ import GROUPS, PARTS, in_a_process, main, run
 from benchmarks.gpu.attention import Segments, causal, fastest, seconds_of, within
 from benchmarks.gpu.models import GPT, VisionTransformer, image_loss, next_tokens, text_loss
 from benchmarks.gpu.report import tables, verdicts
@@ -37,7 +37,9 @@ def test_packed_images_have_the_loss_of_padded_ones():
     torch.manual_seed(0)
     model, cut = VisionTransformer(TINY), PatchCollator(TINY.patch)
     sides = [(8, 12), (4, 4), (16, 8)]
-    samples = [{"image": torch.randn(3, *each), "label": place} for place, each in enumerate(sides)]
+    samples = [
+        {"image": torch.randn(3, *each), "labels": place} for place, each in enumerate(sides)
+    ]
     whole = image_loss(model, PadPatches(cut)(samples))
     packed = PatchCollator(TINY.patch, capacity=20)(samples)
     torch.testing.assert_close(image_loss(model, packed), whole)
@@ -104,15 +106,14 @@ def test_what_is_missed_is_said():
 
 
 @pytest.mark.slow
-def test_every_part_runs_in_its_tiny_form(tmp_path):
-    target = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--json", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    result = result_of(target)
-    found = result["parts"]
-    assert set(found) == set(PARTS)
-    assert (result["gpu"], result["size"]) == (None, "tiny")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+def test_every_part_runs_in_its_tiny_form(capsys):
+    threads = torch.get_num_threads()
+    found = {name: result for group in GROUPS for name, result in run(group, (), TINY)}
+    torch.set_num_threads(threads)
+    failed = {name: result["failed"] for name, result in found.items() if "failed" in result}
+    assert not failed, capsys.readouterr().err
+    assert list(found) == PARTS
     names = [each["name"] for each in found["language"]["arms"]]
     assert names == ["plain+bf16", "grouped+bf16", "planned+bf16", "packed+bf16", "dense limit"]
     plain, _, planned, packed, dense = found["language"]["arms"]
@@ -120,10 +121,29 @@ def test_every_part_runs_in_its_tiny_form(tmp_path):
     assert packed["peak_bytes"] > 0
     assert found["recovery"]["retries"] == 1
     assert found["recovery"]["gradient_error"] < 1e-5
-    assert found["prediction"]["shapes"] == 2 * 2
+    assert found["prediction"]["shapes"] == 2
     assert found["varying_shapes"]["planned"]["shapes"] > 1
     assert found["doctor"]["page"] > 1_000
     assert {each["technique"] for each in found["advise"]["advice"]} >= {"dynamic batching"}
     assert [each["name"] for each in found["compare"]["arms"]][:2] == ["plain", "planned"]
     assert len(list(tables(found))) == 5
-    assert "planned, of the dense limit" in done.stdout
+    assert "planned, of the dense limit" in verdicts(found)[0]
+
+
+@pytest.mark.slow
+def test_groups_have_a_process_each_and_the_result_is_written(tmp_path):
+    target = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--json", str(target)]
+    command += ["--only", "recovery", "--only", "update"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = result_of(target)
+    assert list(result["parts"]) == ["recovery", "update"]
+    assert (result["gpu"], result["size"]) == (None, "tiny")
+    assert "out of memory, imitated" in done.stdout
+
+
+def test_what_there_is_no_time_for_says_so():
+    found = dict(in_a_process("memory", ["recovery", "prediction"], 0.0, tiny=True))
+    assert list(found) == ["recovery", "prediction"]
+    assert "time was over" in found["recovery"]["failed"]
