@@ -12,14 +12,17 @@ from batchwright.batches import Batches, OnDemand, Part
 from batchwright.batching.cut import Cut, offsets_of
 from batchwright.batching.fixed_size import Even
 from batchwright.epochs import Counted, most_batches, refuse_few
+from batchwright.errors import PlanError
+from batchwright.index import LengthIndex
 from batchwright.indexed import Indexed
 from batchwright.layout import Layout
+from batchwright.lengths import Lengths
 from batchwright.nodes import Nodes, OnNodes, placements
+from batchwright.order.plain import Blocks
 from batchwright.order.pools import Kept, variation
-from batchwright.oversize import Items
 from batchwright.placement import Placement, Spanning
 from batchwright.plans import Origin, Plan
-from batchwright.shard_index import Sharded
+from batchwright.shard_index import Sharded, ShardIndex
 from batchwright.typing import (
     Batching,
     Cuts,
@@ -51,10 +54,22 @@ class Functions:
 
     @classmethod
     def of(
-        cls, samples: Indexed | Sharded, items: Items, order: Order, batching: Batching, seed: int
+        cls,
+        lengths: LengthIndex | ShardIndex | Lengths,
+        order: Order,
+        batching: Batching,
+        seed: int,
     ) -> Functions | None:
-        """Return the epochs, or None where the settings of an order or a batching forbid it."""
+        """Return the epochs, or None where the order or the batching needs more than lengths."""
         if not isinstance(order, SortedOrder) or not isinstance(batching, SortedBatching):
+            return None
+        samples: Indexed | Sharded
+        if isinstance(lengths, ShardIndex):
+            samples, items = Sharded.of(lengths, batching.layout, batching.oversize)
+        elif isinstance(lengths, LengthIndex) or lengths.array.ndim == 1:
+            index = LengthIndex.build(lengths) if isinstance(lengths, Lengths) else lengths
+            samples, items = Indexed.of(index, batching.layout, batching.oversize)
+        else:
             return None
         cuts = batching.cuts(samples.values, samples.counts)
         parts = None if cuts is None else order.by_length(samples, samples.num_samples, seed=seed)
@@ -201,9 +216,24 @@ class Sized:
         return parts, cuts
 
 
-def is_by_length(order: Order, batching: Batching) -> bool:
-    """Say whether an order and a batching may look only at lengths; see `Functions.of`."""
-    return isinstance(order, SortedOrder) and isinstance(batching, SortedBatching)
+def of_shards(
+    index: ShardIndex, order: Order, batching: Batching, seed: int, others: Sequence[str]
+) -> Functions:
+    """Return the epochs of shards, whose lengths are never all in memory.
+
+    Raises:
+        PlanError: If the order or the batching needs all lengths, or `others`, settings that do.
+    """
+    unfit = [*([] if isinstance(order, Blocks) else [f"order={order}"]), *others]
+    functions = None if unfit else Functions.of(index, order, batching, seed)
+    if functions is None:
+        named = ", ".join(unfit) or f"batching={batching}"
+        raise PlanError(
+            f"an index of shards cannot be planned with {named}, which needs all lengths at "
+            "once. Leave that out, with order=Blocks(open_blocks=…); or plan from one sorted "
+            "index, LengthIndex.build(index.lengths())."
+        )
+    return functions
 
 
 def _size(parts: Parts) -> int:

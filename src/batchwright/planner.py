@@ -17,16 +17,15 @@ from batchwright.batching import Draft
 from batchwright.batching.custom import BatchingFunction
 from batchwright.epochs import Counted, Epochs, Laid, Room
 from batchwright.errors import PlanError
-from batchwright.functions import Functions, Sized, is_by_length
+from batchwright.functions import Functions, Sized, of_shards
 from batchwright.index import LengthIndex
-from batchwright.indexed import Indexed
 from batchwright.layout import Padded, check_cost
 from batchwright.lengths import Lengths, totals, without_empty
 from batchwright.order import Shuffle, as_order
 from batchwright.order.plain import Blocks
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan, frozen
-from batchwright.shard_index import Sharded, ShardIndex
+from batchwright.shard_index import ShardIndex
 from batchwright.sizing import sized
 from batchwright.typing import (
     Batching,
@@ -249,39 +248,15 @@ class Planner:
         return Epochs(self.order, batching, items, totals(self.lengths), self.seed)
 
     def _made_functions(self, lengths: LengthIndex | ShardIndex | Lengths) -> Functions | None:
-        """Return the epochs as functions, where the order and the batching allow it."""
+        """Return the epochs as functions, where the settings allow it."""
+        others = [f"cost={self.cost!r}"] if self.cost is not None else []
+        others += ["constraints"] if self._constraints is not None else []
         if isinstance(lengths, ShardIndex):
-            return self._made_of_shards(lengths)
-        is_free = self.cost is None and self._constraints is None and not self._empty.size
-        if not is_free or not is_by_length(self.order, self.batching):
+            others += [f"last={self.last!r}"] if self.last != "short" else []
+            return of_shards(lengths, self.order, self.batching, self.seed, others)
+        if others or self._empty.size:
             return None
-        if isinstance(lengths, Lengths):
-            if lengths.array.ndim == 2:
-                return None
-            lengths = LengthIndex.build(lengths)
-        samples, items = Indexed.of(lengths, self.batching.layout, self.batching.oversize)
-        return Functions.of(samples, items, self.order, self.batching, self.seed)
-
-    def _made_of_shards(self, index: ShardIndex) -> Functions:
-        """Return the epochs of shards; raise PlanError where they would need every length."""
-        functions, order = None, self.order
-        unfit = [
-            f"order={order}" if not isinstance(order, Blocks) else "",
-            f"cost={self.cost!r}" if self.cost is not None else "",
-            "constraints" if self._constraints is not None else "",
-            f"last={self.last!r}" if self.last != "short" else "",
-        ]
-        if not any(unfit) and is_by_length(order, self.batching):
-            samples, items = Sharded.of(index, self.batching.layout, self.batching.oversize)
-            functions = Functions.of(samples, items, order, self.batching, self.seed)
-        if functions is None:
-            named = ", ".join(filter(None, unfit)) or f"batching={self.batching}"
-            raise PlanError(
-                f"an index of shards cannot be planned with {named}, which needs all lengths at "
-                "once. Leave that out, with order=Blocks(open_blocks=…); or plan from one sorted "
-                "index, LengthIndex.build(index.lengths())."
-            )
-        return functions
+        return Functions.of(lengths, self.order, self.batching, self.seed)
 
     @property
     def fingerprint(self) -> str:
