@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,13 @@ import numpy as np
 from batchwright._random import generator, random_bits, shuffled
 from batchwright.batching import Draft, Request
 from batchwright.errors import BatchwrightError, PlanError
+from batchwright.layout import Padded
 from batchwright.order import Pools, as_pools
 from batchwright.order.pools import Kept, variation
 from batchwright.oversize import Items
-from batchwright.typing import Batching, IntArray, LengthArray, Order
+from batchwright.plans import Origin, Plan
+from batchwright.typing import Batching, Cost, FloatArray, IntArray, LengthArray, Order
+from batchwright.updates import arranged
 
 _ATTEMPTS = 64
 """Attempts at an epoch whose batches are too many."""
@@ -84,6 +87,8 @@ class Epochs:
     items: Items  # the samples within the budget, or their pieces
     totals: LengthArray  # integer[n], one length of each sample, for the order
     seed: int
+    cost: Cost | None  # what balance between ranks is measured in. None: it is not looked at
+    empty: IntArray  # int64[e], the samples among the dropped items that are empty
     kept: Kept = field(default_factory=lambda: Kept(4))  # what the batching made for these lengths
 
     def pools(self, epoch: int, *, seed: int | None = None) -> Pools:
@@ -178,6 +183,50 @@ class Epochs:
                 '(plan.dropped["deferred"] lists them).'
             )
         return Laid(draft, left_out, repeated, note)
+
+    def plan(self, laid: Laid, num_batches: int, origin: Origin) -> Plan:
+        """Return the plan of an epoch that was laid: in so many batches, which share updates."""
+        draft, items, left_out = laid.draft, self.items, laid.deferred[:0]
+        layout = replace(self.batching.layout, max_length=items.max_length)
+        if isinstance(layout, Padded) and draft.shapes is not None:
+            layout = replace(layout, shapes=draft.shapes)
+
+        def costs_of(draft: Draft) -> FloatArray | None:
+            if self.cost is None:
+                return None
+            offsets = items.batches(draft.indices, draft.offsets).offsets
+            lengths = items.lengths_of(draft.indices).astype(np.int64, copy=False)
+            return layout.batch_costs(lengths, offsets, self.cost)
+
+        if len(draft) > num_batches:  # at random, or the last of a sequence
+            order = np.arange(len(draft))
+            if draft.pools is not None:
+                order = shuffled(order, generator(self.seed, "last", origin.epoch))
+            draft, left_out = draft.without(order[num_batches:])
+        if len(draft) < num_batches:
+            draft = draft.split_to(num_batches, weights=costs_of(draft))
+        places = arranged(
+            num_batches,
+            draft.pools,
+            keys=draft.keys,
+            costs=costs_of(draft),
+            world_size=origin.world_size,
+            accumulate=origin.accumulate,
+            rng=generator(self.seed, "deal", origin.epoch),
+        )
+        dropped = {
+            "oversize": np.setdiff1d(items.dropped, self.empty),
+            "empty": self.empty,
+            "deferred": items.samples(laid.deferred)[0],
+            "last": items.samples(left_out)[0],
+        }
+        return Plan.of(
+            items.batches(draft.indices, draft.offsets).select(places),
+            dropped={reason: samples for reason, samples in dropped.items() if samples.size},
+            layout=layout,
+            origin=origin,
+            repeated=items.samples(laid.repeated)[0],
+        )
 
     def _laid_otherwise(
         self, pools: Pools, repeated: IntArray, epoch: int, room: Room

@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
-from batchwright._random import generator, shuffled
-from batchwright.batching import Draft
 from batchwright.batching.custom import BatchingFunction
-from batchwright.epochs import Counted, Epochs, Laid, Room
+from batchwright.epochs import Counted, Epochs, Room
 from batchwright.errors import PlanError
 from batchwright.functions import Functions, Sized, of_shards
 from batchwright.index import LengthIndex
-from batchwright.layout import Padded, check_cost
+from batchwright.layout import check_cost
 from batchwright.lengths import Lengths, totals, without_empty
 from batchwright.order import Shuffle, as_order
 from batchwright.order.plain import Blocks
@@ -31,14 +29,13 @@ from batchwright.typing import (
     Batching,
     Cost,
     Empty,
-    FloatArray,
     IntArray,
     IntoLengths,
     Last,
     LengthArray,
     Order,
 )
-from batchwright.updates import arranged, num_batches
+from batchwright.updates import num_batches
 from batchwright.without import without_samples
 
 if TYPE_CHECKING:
@@ -212,7 +209,7 @@ class Planner:
             )
         if note is not None:
             self._warn(note, stacklevel=4)
-        return self._arranged(laid, epoch)
+        return self._epochs.plan(laid, len(self), self._origin(epoch))
 
     def __repr__(self) -> str:
         """Describe the planner in a line."""
@@ -245,7 +242,15 @@ class Planner:
             from batchwright.batching.constrained import constrained  # few programs need it
 
             batching, items = constrained(batching, self.order, items, self._constraints)
-        return Epochs(self.order, batching, items, totals(self.lengths), self.seed)
+        return Epochs(
+            self.order,
+            batching,
+            items,
+            totals(self.lengths),
+            self.seed,
+            self.cost,
+            self._empty,
+        )
 
     def _made_functions(self, lengths: LengthIndex | ShardIndex | Lengths) -> Functions | None:
         """Return the epochs as functions, where the settings allow it."""
@@ -418,50 +423,6 @@ class Planner:
         if not self._has_warned:
             warnings.warn(message, stacklevel=stacklevel)
         self._has_warned = True
-
-    def _arranged(self, laid: Laid, epoch: int) -> Plan:
-        draft, items, left_out = laid.draft, self._epochs.items, laid.deferred[:0]
-        layout = replace(self.batching.layout, max_length=items.max_length)
-        if isinstance(layout, Padded) and draft.shapes is not None:
-            layout = replace(layout, shapes=draft.shapes)
-
-        def costs_of(draft: Draft) -> FloatArray | None:
-            if self.cost is None:
-                return None
-            offsets = items.batches(draft.indices, draft.offsets).offsets
-            lengths = items.lengths_of(draft.indices).astype(np.int64, copy=False)
-            return layout.batch_costs(lengths, offsets, self.cost)
-
-        if len(draft) > len(self):  # at random, or the last of a sequence
-            order = np.arange(len(draft))
-            if draft.pools is not None:
-                order = shuffled(order, generator(self.seed, "last", epoch))
-            draft, left_out = draft.without(order[len(self) :])
-        if len(draft) < len(self):
-            draft = draft.split_to(len(self), weights=costs_of(draft))
-        places = arranged(
-            len(self),
-            draft.pools,
-            keys=draft.keys,
-            costs=costs_of(draft),
-            world_size=self.world_size,
-            accumulate=self.accumulate,
-            rng=generator(self.seed, "deal", epoch),
-        )
-        batches = items.batches(draft.indices, draft.offsets)
-        dropped = {
-            "oversize": np.setdiff1d(items.dropped, self._empty),
-            "empty": self._empty,
-            "deferred": items.samples(laid.deferred)[0],
-            "last": items.samples(left_out)[0],
-        }
-        return Plan.of(
-            batches.select(places),
-            dropped={reason: samples for reason, samples in dropped.items() if samples.size},
-            layout=layout,
-            origin=self._origin(epoch),
-            repeated=items.samples(laid.repeated)[0],
-        )
 
     def _origin(self, epoch: int) -> Origin:
         return Origin(

@@ -23,9 +23,9 @@ _STREAMS = "tests/streams/test_streams.py"
 MUTANTS: tuple[Mutant, ...] = (
     # The planner, its plans, and their files.
     Mutant(
-        "planner.py",
-        'rng=generator(self.seed, "deal", epoch)',
-        'rng=generator(self.seed, "batching", epoch, 0)',
+        "epochs.py",
+        'rng=generator(self.seed, "deal", origin.epoch)',
+        'rng=generator(self.seed, "batching", origin.epoch, 0)',
         "batches are assigned to updates by the random numbers of the batching",
         f"{_GUARANTEES} -k bytes_are_the_same",
     ),
@@ -51,8 +51,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/test_remainders.py",
     ),
     Mutant(
-        "planner.py",
-        'order = shuffled(order, generator(self.seed, "last", epoch))',
+        "epochs.py",
+        'order = shuffled(order, generator(self.seed, "last", origin.epoch))',
         "order = order.copy()",
         'last="drop" leaves out the shortest samples in every epoch',
         "tests/test_remainders.py",
@@ -65,7 +65,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/test_planner.py",
     ),
     Mutant(
-        "planner.py",
+        "epochs.py",
         "items.samples(laid.repeated)[0],",
         "laid.repeated,",
         "plan.repeated lists pieces in place of samples",
@@ -142,9 +142,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/order/test_varying.py -k deferred_are_listed",
     ),
     Mutant(
-        "planner.py",
-        "draft = draft.split_to(len(self), weights=costs_of(draft))",
-        "draft = draft.split_to(len(self))",
+        "epochs.py",
+        "draft = draft.split_to(num_batches, weights=costs_of(draft))",
+        "draft = draft.split_to(num_batches)",
         "batches are split by samples, not by cost",
         "tests/test_updates.py -k most_are_split",
     ),
