@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from batchwright._checks import MOST_EPOCHS, check_choice, whole_number
 from batchwright.batching.custom import BatchingFunction
-from batchwright.epochs import Counted, Epochs, Room
+from batchwright.epochs import Epochs, Room
 from batchwright.errors import PlanError
 from batchwright.functions import Functions, Sized, of_shards
 from batchwright.index import LengthIndex
@@ -24,7 +24,7 @@ from batchwright.order.plain import Blocks
 from batchwright.oversize import fit_items
 from batchwright.plans import Origin, Plan, frozen
 from batchwright.shard_index import ShardIndex
-from batchwright.sizing import sized
+from batchwright.sizing import sized, sized_epoch
 from batchwright.typing import (
     Batching,
     Cost,
@@ -35,7 +35,6 @@ from batchwright.typing import (
     LengthArray,
     Order,
 )
-from batchwright.updates import num_batches
 from batchwright.without import without_samples
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class Planner:
                 f"epoch {epoch} would hold no sample: it repeats others, listed in plan.repeated."
             )
         if note is not None:
-            self._warn(note, stacklevel=4)
+            self._warn(note)
         return self._epochs.plan(laid, len(self), self._origin(epoch))
 
     def __repr__(self) -> str:
@@ -243,13 +242,7 @@ class Planner:
 
             batching, items = constrained(batching, self.order, items, self._constraints)
         return Epochs(
-            self.order,
-            batching,
-            items,
-            totals(self.lengths),
-            self.seed,
-            self.cost,
-            self._empty,
+            self.order, batching, items, totals(self.lengths), self.seed, self.cost, self._empty
         )
 
     def _made_functions(self, lengths: LengthIndex | ShardIndex | Lengths) -> Functions | None:
@@ -351,26 +344,8 @@ class Planner:
         self.world_size = whole_number(None, "world_size", world_size)
         self._has_warned = False
         source = self._functions or self._epochs
-        updates, wanted = None, 0
-        if self.step_tokens is not None:
-            wanted = round(source.tokens(0) / self.step_tokens)
-        if accumulate is None and self.step_tokens is not None:
-            self.accumulate, updates, counted = self._accumulate_for(wanted)
-        else:
-            accumulate = 1 if accumulate is None else accumulate
-            self.accumulate = whole_number(None, "accumulate", accumulate)
-            update = self.world_size * self.accumulate
-            counted = source.count(update, wanted * update)
-            if self.step_tokens is not None:  # as many updates as for other ranks, if they suffice
-                updates = _as_many(wanted, counted.samples // update)
-                updates = None if counted.batches > updates * update else updates
-        self._num_batches = num_batches(
-            counted.batches,
-            counted.samples,
-            world_size=self.world_size,
-            accumulate=self.accumulate,
-            last=self.last,
-            updates=updates,
+        self.accumulate, self._num_batches, counted = sized_epoch(
+            source, self.world_size, accumulate, step_tokens=self.step_tokens, last=self.last
         )
         self._computed: Sized | None = None
         # Where samples are too few for whole updates, some are repeated or left out, by name.
@@ -390,38 +365,12 @@ class Planner:
                 f"{counted.samples} samples cannot fill {len(self)} batches, for world_size="
                 f"{self.world_size}: an epoch repeats {lacking} (plan.repeated lists them). "
                 'Choose last="drop" to leave samples out instead, last="repeat" to fill the last '
-                "update too, or fewer ranks.",
-                stacklevel=4,
+                "update too, or fewer ranks."
             )
 
-    def _accumulate_for(self, wanted: int) -> tuple[int, int, Counted]:
-        """Find how many batches a rank accumulates, and how many updates make an epoch."""
-        source = self._functions or self._epochs
-        least = wanted * self.world_size
-        counted = source.count(self.world_size, least)
-        updates = _as_many(wanted, counted.samples // self.world_size)
-        ranks = updates * self.world_size
-        accumulate = -(-counted.batches // ranks)
-        # Smaller windows of mixing need more batches: count again for the update now known.
-        counted = source.count(self.world_size * accumulate, least)
-        found = -(-counted.batches // ranks)
-        while found != accumulate:  # windows of another update may need more again
-            accumulate, counted = found, source.count(self.world_size * found, least)
-            found = max(found, -(-counted.batches // ranks))
-        fewer, update = self.world_size * (accumulate - 1), self.world_size * accumulate
-        if not fewer or updates * update <= counted.samples:
-            return accumulate, updates, counted
-        # Batches of one sample cannot be split further. Of 1,000 of them, 333 updates of 3 leave
-        # one over, and of 4 there are only 250: the nearer number of updates is taken.
-        other = source.count(fewer, least)
-        found, more = -(-counted.batches // update), -(-other.batches // fewer)
-        if more - updates < updates - found:
-            return accumulate - 1, more, other
-        return accumulate, updates, counted
-
-    def _warn(self, message: str, *, stacklevel: int) -> None:
+    def _warn(self, message: str) -> None:
         if not self._has_warned:
-            warnings.warn(message, stacklevel=stacklevel)
+            warnings.warn(message, stacklevel=4)  # the user's line
         self._has_warned = True
 
     def _origin(self, epoch: int) -> Origin:
@@ -434,11 +383,6 @@ class Planner:
             self.accumulate,
             self.last,
         )
-
-
-def _as_many(updates: int, most: int) -> int:
-    """Return as many updates as are wanted; at most as many as samples fill."""
-    return max(1, min(most, updates))
 
 
 def _constraints(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from batchwright._checks import whole_number
 from batchwright.batching import TokenBudget
 from batchwright.batching.custom import BatchingFunction, as_batching
 from batchwright.budgets import suggest
+from batchwright.epochs import Counted, Epochs
 from batchwright.errors import BudgetError
+from batchwright.functions import Functions
 from batchwright.lengths import as_lengths
 from batchwright.oversize import fit_items
-from batchwright.typing import Batching, IntArray, IntoLengths
+from batchwright.typing import Batching, IntArray, IntoLengths, Last
+from batchwright.updates import num_batches
 
 
 def sized(
@@ -67,6 +72,76 @@ def sized(
         slots = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
         step_tokens = budgets.tokens_of(ranks * slots)
     return batching, step_tokens
+
+
+class SizedEpoch(NamedTuple):
+    """How many batches a rank accumulates, how many an epoch has, and what epochs need."""
+
+    accumulate: int
+    num_batches: int
+    counted: Counted
+
+
+def sized_epoch(
+    source: Functions | Epochs,
+    world_size: int,
+    accumulate: int | None,
+    *,
+    step_tokens: int | None,
+    last: Last,
+) -> SizedEpoch:
+    """Choose how many batches each rank accumulates, and how many all epochs have.
+
+    Where `accumulate` and `step_tokens` are given, as for another number of ranks, an epoch keeps
+    the updates that `step_tokens` makes of it, if its batches fit into them.
+    """
+    wanted = 0 if step_tokens is None else round(source.tokens(0) / step_tokens)
+    updates: int | None = None
+    if accumulate is None and step_tokens is not None:
+        accumulate, updates, counted = _accumulated(source, world_size, wanted)
+    else:
+        accumulate = whole_number(None, "accumulate", 1 if accumulate is None else accumulate)
+        update = world_size * accumulate
+        counted = source.count(update, wanted * update)
+        if step_tokens is not None:
+            updates = _as_many(wanted, counted.samples // update)
+            updates = None if counted.batches > updates * update else updates
+    many = num_batches(
+        *counted, world_size=world_size, accumulate=accumulate, last=last, updates=updates
+    )
+    return SizedEpoch(accumulate, many, counted)
+
+
+def _accumulated(
+    source: Functions | Epochs, world_size: int, wanted: int
+) -> tuple[int, int, Counted]:
+    """Find how many batches a rank accumulates, and how many updates make an epoch."""
+    least = wanted * world_size
+    counted = source.count(world_size, least)
+    updates = _as_many(wanted, counted.samples // world_size)
+    ranks = updates * world_size
+    accumulate = -(-counted.batches // ranks)
+    # Smaller windows of mixing need more batches: count again for the update now known.
+    counted = source.count(world_size * accumulate, least)
+    found = -(-counted.batches // ranks)
+    while found != accumulate:  # windows of another update may need more again
+        accumulate, counted = found, source.count(world_size * found, least)
+        found = max(found, -(-counted.batches // ranks))
+    fewer, update = world_size * (accumulate - 1), world_size * accumulate
+    if not fewer or updates * update <= counted.samples:
+        return accumulate, updates, counted
+    # Batches of one sample cannot be split further. Of 1,000 of them, 333 updates of 3 leave
+    # one over, and of 4 there are only 250: the nearer number of updates is taken.
+    other = source.count(fewer, least)
+    found, more = -(-counted.batches // update), -(-other.batches // fewer)
+    if more - updates < updates - found:
+        return accumulate - 1, more, other
+    return accumulate, updates, counted
+
+
+def _as_many(updates: int, most: int) -> int:
+    """Return as many updates as are wanted; at most as many as samples fill."""
+    return max(1, min(most, updates))
 
 
 def _largest_group(lengths: IntoLengths, together: IntArray) -> int:

@@ -58,7 +58,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/test_remainders.py",
     ),
     Mutant(
-        "planner.py",
+        "sizing.py",
         "return max(1, min(most, updates))",
         "return min(most, updates)",
         "an epoch that is far below step_tokens has no update",
