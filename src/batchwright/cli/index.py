@@ -13,7 +13,7 @@ from batchwright.difficulty import compression
 from batchwright.report.sections import Report, Section
 from batchwright.sources import uris
 from batchwright.sources.engines import Engine
-from batchwright.sources.index_folder import indexed
+from batchwright.sources.indexing import indexed
 
 SCORES = {"compression": compression}
 """Scores of one text alone."""

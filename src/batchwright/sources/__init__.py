@@ -5,12 +5,8 @@ come from. `read_lengths` reads a source at once; `index_shards` measures it sha
 processes or on a cluster.
 """
 
-from batchwright.sources.index_folder import (
-    index_scores,
-    index_shards,
-    index_tasks,
-    open_index,
-)
+from batchwright.sources.index_folder import index_scores, open_index
+from batchwright.sources.indexing import index_shards, index_tasks
 from batchwright.sources.read import read_lengths
 from batchwright.sources.rows import ParquetShards
 from batchwright.sources.shards import ShardFacts, index_shard
