@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from batchwright.torch.memory.steps import Ledger
+from batchwright.torch.memory.ledger import Ledger
 
 CPU = torch.device("cpu")
 KIBIBYTE = 256  # floats

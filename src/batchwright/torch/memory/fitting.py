@@ -17,14 +17,8 @@ import numpy.typing as npt
 from batchwright._measuring import nonnegative_fit, spread
 from batchwright.errors import BatchwrightError, BudgetError
 from batchwright.torch.data.trees import tensors_of
-from batchwright.torch.memory.steps import (
-    FakeStep,
-    StateBytes,
-    Task,
-    Timeline,
-    can_measure,
-    real_steps,
-)
+from batchwright.torch.memory.ledger import Timeline
+from batchwright.torch.memory.steps import FakeStep, StateBytes, Task, can_measure, real_steps
 from batchwright.torch.update.passes import modules_of, untouched
 from batchwright.typing import FloatArray, IntArray
 
