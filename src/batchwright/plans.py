@@ -432,18 +432,13 @@ def replaced(
         made.__dict__["batches"] = plan.batches if batches is None else batches
         made.__dict__["origin"] = plan.origin if origin is None else origin
         return made
-    made = Plan.of(
+    return Plan.of(
         plan.batches if batches is None else batches,
-        dropped=_NOTHING if dropped is None else dropped,
+        dropped=plan.dropped if dropped is None else dropped,
         layout=plan.layout if layout is None else layout,
         origin=plan.origin if origin is None else origin,
-        repeated=_NO_SAMPLES if repeated is None else repeated,
+        repeated=plan.repeated if repeated is None else repeated,
     )
-    if dropped is None:  # checked already
-        object.__setattr__(made, "dropped", plan.dropped)
-    if repeated is None:
-        object.__setattr__(made, "repeated", plan.repeated)
-    return made
 
 
 def _check(arrays: Arrays) -> None:

@@ -346,7 +346,7 @@ class Cut:
             np.repeat(self.batches, self.rounds).view(np.uint64),
         )
         for stretch in np.flatnonzero(is_large).tolist():
-            self._deal(stretch, key, table, take, begins=begins, out=out)
+            self._write(stretch, key, table, take, begins=begins, out=out)
         entries = np.flatnonzero(~is_large[self._entries[0]])
         stretches, kinds, held = (each[entries] for each in self._entries)
         widths = np.diff(edges)[kinds]
@@ -366,7 +366,7 @@ class Cut:
             out[place] = take(found)
         return out, offsets
 
-    def _deal(
+    def _write(
         self,
         stretch: int,
         key: int,
