@@ -106,7 +106,6 @@ def test_what_is_missed_is_said():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler looks at it
 def test_every_part_runs_in_its_tiny_form(capsys):
     threads = torch.get_num_threads()
