@@ -122,7 +122,7 @@ def test_batches_that_exceed_the_budget_are_said_and_not_refused(here, capsys):
     task, _ = _chosen(str(here / "task.py"), None, null=False, quick=False, batch_size=None)
     assert (task.batch_size, task.max_tokens) == (24, 80)
     said = capsys.readouterr().err
-    assert "batchwright: plain, grouped: batches of 24 samples are trained as they are" in said
+    assert "batchwright: plain, grouped: batches of 24 samples are not cut to the budget" in said
     assert "max_tokens is 80" in said
 
 
@@ -168,7 +168,7 @@ def test_a_new_task_runs_and_shows_the_gain(here):
     options = ("--quick", "--json", "--evaluations", "5", "--threads", "1")
     code, out, err = run("mine.py", *options, "--strategies", "plain,planned")
     assert code == 0
-    assert "batches of 32 samples are trained as they are" in err
+    assert "batches of 32 samples are not cut to the budget" in err
     result = json.loads(out)
     assert result["complete"]
     plain, planned, dense = result["summary"]
@@ -202,7 +202,7 @@ def test_results_are_shown_again_and_seeds_are_added(here):
     assert "Wrote r.json" in first[1]
     kept = json.loads(Path("r.json").read_text())["runs"]
     again = run("task.py", "--seeds", "2", "--strategies", "plain,planned", "-o", "r.json")
-    assert "--restart measures anew" in again[1]
+    assert "--restart measures again" in again[1]
     assert json.loads(Path("r.json").read_text())["runs"] == kept
     more = run("task.py", "--seeds", "3", "--strategies", "plain,planned", "-o", "r.json")
     assert more[0] == 0
@@ -292,7 +292,7 @@ def test_an_interrupt_before_training_leaves_nothing(here):
 def test_an_interrupt_leaves_a_valid_result_that_a_second_start_goes_on_with(here):
     options = ("task.py", "--quick", "--strategies", "plain,planned", "-o", "r.json")
     ended = interrupted(700, *options)
-    assert ended == (130, "batchwright: interrupted; the same command goes on with r.json.\n")
+    assert ended == (130, "batchwright: interrupted; the same command continues with r.json.\n")
     result = json.loads(Path("r.json").read_text())
     assert not result["complete"]
     assert Path("r.json.state").exists()

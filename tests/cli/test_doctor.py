@@ -207,7 +207,7 @@ def test_a_command_that_fails_does_not_pass_and_that_is_said_first(folder, capfd
         (("--kill", "3", sys.executable), "are for --resume COMMAND"),
         (("--workers", "3", sys.executable), "are for --resume COMMAND"),
         (("--resume", "a", "--kill", "3", "--after-save", "b"), "exclude one another"),
-        (("--resume", "a", "--updates", "3", "b"), "are not for runs that are resumed"),
+        (("--resume", "a", "--updates", "3", "b"), "do not go with --resume"),
         (("--resume", "python 'train.py", sys.executable), "No closing quotation"),
     ],
 )

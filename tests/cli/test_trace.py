@@ -146,7 +146,7 @@ def test_bad_input_is_one_line(tmp_path):
     for arguments, said in (
         ((path, "lengths.npy", "--update", str(total)), f"has updates 0 to {total - 1}"),
         ((path, "lengths.npy", "--update", "-6"), "5 of which were done"),
-        ((path, "lengths.npy", "--update", "0", "--rank", "2"), "was of 2 ranks"),
+        ((path, "lengths.npy", "--update", "0", "--rank", "2"), "had 2 ranks"),
         ((path, "lengths.npy", "--update", "half"), "not a valid integer"),
         ((path, "lengths.npy"), "Missing option '--update'"),
         ((path, "other.npy", "--update", "0"), "saved with other lengths"),

@@ -1,7 +1,7 @@
 """The command `batchwright`: one file a subcommand.
 
 Exit codes: 0 done, 2 bad input or a full disk, 130 interrupted, 1 out of memory or a closed pipe.
-Whatever is not 0 is one line on standard error; but `doctor` may end in its report, and 1.
+A code other than 0 comes with one line on standard error, or in `doctor` with its report.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from batchwright.cli.exit_codes import BAD_INPUT, INTERRUPTED, complain
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command on some words, or on those of this process; return its exit code."""
+    """Run the command with arguments, or with those of this process; return its exit code."""
     try:
         try:
             import click  # noqa: F401 -- whether it is installed

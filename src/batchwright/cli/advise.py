@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 @click.command("advise")
 @click.argument("source", metavar="SOURCE|TASK", required=False)
 @options.reading
-@click.option("--labels", metavar="COLUMN", help="Column that holds the classes.")
+@click.option("--labels", metavar="COLUMN", help="Column of classes.")
 @click.option("--groups", metavar="COLUMN", help="Column of sources, languages or speakers.")
-@click.option("--text", metavar="COLUMN", help="Column of texts: duplicates, wrong labels.")
+@click.option("--text", metavar="COLUMN", help="Column of texts: finds duplicates, wrong labels.")
 @options.number("--max-tokens", help="Budget of a batch.", show_default="suggested")
-@options.number("--batch-size", help="Samples of your batches now: the baseline.")
+@options.batch_size
 @click.option(
     "--oversize",
     type=click.Choice(("drop", "truncate")),
-    help="What to do with samples longer than a batch.",
+    help="What to do with samples longer than the budget.",
     show_default="truncate",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=1),
     metavar="S",
-    help="Time that trials of a TASK may take.",
+    help="Time limit of the trials of a TASK.",
     show_default="180, or 5 % of a longer run",
 )
 @options.count("--updates", help="Updates of each strategy in a trial, instead of --seconds.")
-@click.option("--quick", is_flag=True, help="The small form of a TASK.")
+@click.option("--quick", is_flag=True, help="Use the small form of a TASK.")
 @options.threads
 @click.option(
     "--framework",
     type=click.Choice(("loop", "transformers", "lightning", "keras")),
     default="loop",
-    help="What the snippet is for.",
+    help="Framework of the code to copy.",
 )
 @click.option("--rules", is_flag=True, help="List the rules and their sources.")
 @options.html_output
@@ -80,11 +80,11 @@ def advise(
     """Say which techniques help, which do not, and which cannot be judged.
 
     SOURCE is a file of lengths, or of columns to measure (--length source,target). With --labels,
-    --groups and --text, other columns are looked at too; --measure is then of the text.
+    --groups and --text, other columns are examined too; --measure then applies to the text.
 
-    TASK is a Python file that describes a training job (batchwright new-task): short trials of it
-    are run in turns, for 3 minutes or a twentieth of the run, whichever is longer; their time is
-    announced. With --updates they are the same on a slow machine as on a fast one.
+    TASK is a Python file that describes a training job (batchwright new-task). Short trials of it
+    take turns, for 3 minutes or a twentieth of the run, whichever is longer; the time is printed
+    first. With --updates, trials have the same length on slow and fast machines.
     """
     if rules:
         from batchwright.advise import RULES
@@ -115,8 +115,8 @@ def advise(
             )
         if oversize is not None:
             raise click.UsageError(
-                "--oversize is for a SOURCE. A TASK has samples that fit its max_tokens: cut or "
-                "leave out longer ones there."
+                "--oversize is for a SOURCE. The samples of a TASK must fit its max_tokens: "
+                "truncate or leave out longer ones in the task."
             )
         import_torch(threads)
         here = Path.cwd()
@@ -194,10 +194,10 @@ def _with_values(
     is_there: np.ndarray,
     empty: str | None,
 ) -> np.ndarray:
-    """Say which rows have a label, a group and a text, where these are looked at.
+    """Say which rows have a label, a group and a text, if these columns were given.
 
     Raises:
-        LengthsError: If some have none, and are not to be dropped; texts count as empty may say.
+        LengthsError: If some have none, and `empty` does not allow that.
     """
     from batchwright.sources.columns import without_value
     from batchwright.sources.read import counted_rows

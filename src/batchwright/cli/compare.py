@@ -39,11 +39,13 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
     metavar="NAMES|FILE",
     help="Names separated by commas, or a TOML file; the others are compared with the first.",
 )
-@options.count("--seeds", help="Runs.", show_default="3, or 1 with --quick")
-@options.number("--seed", "first_seed", least=0, most=2**63 - 1, default=0, help="The first.")
+@options.count("--seeds", help="Number of runs.", show_default="3, or 1 with --quick")
+@options.number(
+    "--seed", "first_seed", least=0, most=2**63 - 1, default=0, help="Seed of the first run."
+)
 @click.option("--quick", is_flag=True, help="The small form of the task; one run, unless --seeds.")
 @options.batch_size
-@click.option("--null", is_flag=True, help="Compare the first strategy with its own twin.")
+@click.option("--null", is_flag=True, help="Compare the first strategy with itself.")
 @click.option(
     "--target",
     type=options.finite,
@@ -51,22 +53,22 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "compare" / "template.py"
     help="Value of the metric to reach.",
     show_default="the final one of the first strategy",
 )
-@options.count("--evaluations", default=10, help="During a run.")
+@options.count("--evaluations", default=10, help="Evaluations during a run.")
 @options.threads
 @click.option(
     "--shared-process",
     is_flag=True,
-    help="All in one process: less memory, but arms find what others have prepared.",
+    help="Run all in one process: less memory, but strategies share what libraries cache.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The result.",
+    help="File of the result.",
     show_default="TASK.compare.json in this folder",
 )
-@click.option("--restart", is_flag=True, help="Measure anew, whatever the result holds.")
+@click.option("--restart", is_flag=True, help="Measure again, and replace an earlier result.")
 @options.html_output
 @options.json_output
 def compare(
@@ -97,13 +99,13 @@ def compare(
       ORDER      shuffle, sequential, curriculum[:SCORES], anticurriculum, control
       PRECISION  fp32, tf32, bf16, fp16, auto
 
-    Strategies take turns, update by update, so that other load on the machine affects all alike.
-    Each has a process of its own, which reads TASK.
-    Ctrl-C keeps what was measured; the same command goes on from there.
+    Strategies take turns, update by update, so that other load on the machine affects all equally.
+    Each runs in its own process, which reads TASK.
+    Ctrl-C keeps what was measured; the same command continues from there.
     """  # noqa: D301 -- click looks for the character that \b is
     path = output or Path(f"{Path(task).stem}.compare.json")
     if path.exists() and not path.is_file():
-        raise click.UsageError(f"--output {path}: results are read again; expected a regular file.")
+        raise click.UsageError(f"--output {path}: expected a regular file, to continue from later.")
     import_torch(threads)
     from batchwright.compare import Settings, check_task, result_file
     from batchwright.compare import compare as run
@@ -127,9 +129,9 @@ def compare(
     comparison = _earlier(path, runs, about, restart=restart)
     said = f"Wrote {path}."
     if comparison.runs or comparison.state:
-        said = f"Went on from {path}, and wrote it."
+        said = f"Continued from {path}, and updated it."
     if comparison.is_complete:
-        said = f"Read from {path}; --restart measures anew."
+        said = f"Read from {path}; --restart measures again."
     else:
         about = {"command": _command(), **about, "machine": machine}
 
@@ -162,13 +164,13 @@ def compare(
     deliver(compared_report(result, said), as_json=as_json, html=html)
     if not comparison.is_complete:
         again = "the same command without --restart" if restart else "the same command"
-        message = f"batchwright: interrupted; {again} goes on with {path}."
+        message = f"batchwright: interrupted; {again} continues with {path}."
         click.echo(printable(message), err=True)
         raise click.exceptions.Exit(INTERRUPTED)
 
 
 def _command() -> str:
-    """Write the command as it was given, without what says where the result goes."""
+    """Write the command as it was given, without the options for the result and the report."""
     context = click.get_current_context()
     words = [*context.command_path.split(), str(context.params["task"])]
     for parameter in context.command.params:
@@ -220,9 +222,9 @@ def _warnings(task: Task, chosen: Sequence[Strategy]) -> Iterator[str]:
     larger = {each.name: most for each in chosen if (most := each.excess(task)) is not None}
     if larger:
         yield (
-            f"{', '.join(larger)}: batches of {task.batch_size} samples are trained as they are, "
-            f"and take up to {max(larger.values()):,} tokens where long samples meet; max_tokens "
-            f"is {task.max_tokens:,}."
+            f"{', '.join(larger)}: batches of {task.batch_size} samples are not cut to the budget: "
+            f"with several long samples they take up to {max(larger.values()):,} tokens; "
+            f"max_tokens is {task.max_tokens:,}."
         )
     if any(each.kind == "mixed" for each in chosen):
         return
@@ -237,7 +239,7 @@ def _warnings(task: Task, chosen: Sequence[Strategy]) -> Iterator[str]:
 def _earlier(
     path: Path, seeds: tuple[int, ...], about: dict[str, object], *, restart: bool
 ) -> Comparison:
-    """Return what was measured before; the seeds may differ in number from then.
+    """Return what was measured before; the number of seeds may have changed.
 
     Raises:
         SourceError: If the file holds the result of another comparison.
@@ -254,13 +256,13 @@ def _earlier(
         differing.append("seeds")
     if "task_sha256" in differing:
         raise SourceError(
-            f"{path} was measured with another task file, or before yours was edited. Measure anew "
-            "with --restart, which replaces it, or name another --output."
+            f"{path} was measured with another task file, or before yours was edited. Measure "
+            "again with --restart, which replaces it, or name another --output."
         )
     if differing:
         raise SourceError(
             f"{path} holds the result of another comparison (other {', '.join(differing)}). "
-            "Measure anew with --restart, which replaces it, or name another --output."
+            "Measure again with --restart, which replaces it, or name another --output."
         )
     comparison.seeds = seeds
     return comparison
@@ -269,9 +271,9 @@ def _earlier(
 @click.command("new-task")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 def new_task(path: Path) -> None:
-    """Write a training job to begin with into the file PATH.
+    """Write a training job to start from into the file PATH.
 
-    It runs as it is. Replace its numbered parts by your own data, model, loss and metric, then:
+    It runs as it is. Replace its numbered parts with your own data, model, loss and metric, then:
     batchwright compare PATH --quick
     """
     if os.path.lexists(path):

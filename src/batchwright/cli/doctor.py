@@ -28,12 +28,14 @@ _SECONDS = 120.0
 
 @click.command(
     "doctor",
-    # What follows the first word of the command are that command's words.
+    # All arguments after the first word of the command belong to it.
     context_settings={"allow_interspersed_args": False},
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @options.count("--updates", help="Stop the command after N updates (optimizer steps).")
-@options.count("--epochs", help="Stop it after N epochs: passes over the training loader.")
+@options.count(
+    "--epochs", help="Stop the command after N epochs (passes over the training loader)."
+)
 @click.option(
     "--seconds",
     type=options.finite,
@@ -63,7 +65,7 @@ _SECONDS = 120.0
     "resumes",
     metavar="COMMAND",
     multiple=True,
-    help="Also kill a run, and resume it by this command; may be given several times.",
+    help="Also kill a run and resume it with this command; may be given several times.",
 )
 @options.count(
     "--kill",
@@ -78,15 +80,15 @@ _SECONDS = 120.0
 @options.number(
     "--workers",
     least=0,
-    help="With --resume: resume once more in the end, with N workers in each DataLoader.",
-    show_default="not once more",
+    help="With --resume: resume once more at the end, with N workers in each DataLoader.",
+    show_default="no",
 )
 @options.number(
     "--seed",
     least=0,
     most=2**63 - 1,
     default=0,
-    help="With --resume: seed of the updates at which runs are killed at random.",
+    help="With --resume: seed of the random updates at which runs are killed.",
 )
 @options.html_output
 @click.option(
@@ -119,8 +121,8 @@ def doctor(
       batchwright doctor --epochs 2 --html doctor.html -- torchrun --nproc-per-node 2 train.py
       batchwright doctor --resume "python train.py --resume" -- python train.py
 
-    Nothing of the script is changed: its processes are watched from inside, and what it computes
-    stays the same. Ctrl-C ends it, and what was seen until then is reported.
+    The script is not changed: hooks in its processes watch it, and its results stay the same.
+    Ctrl-C ends it, and what was seen until then is reported.
 
     Exit code: 0, whatever is found; 1 if the command fails by itself, and with --strict also if an
     error is found or nothing could be checked; 2 if there is nothing to run, or to resume.
@@ -132,10 +134,10 @@ def doctor(
     if kill is not None and after_save:
         raise click.UsageError("--kill and --after-save exclude one another.")
     if resumes and any(each is not None for each in (updates, epochs, keep)):
-        raise click.UsageError("--updates, --epochs and --keep are not for runs that are resumed.")
+        raise click.UsageError("--updates, --epochs and --keep do not go with --resume.")
     if seconds is None and updates is None and epochs is None and not resumes:
         seconds = _SECONDS
-    # `isfile` takes words that are no names of files, too.
+    # Unlike `Path.is_file`, this accepts words that cannot be names of files.
     read = [each for each in command if os.path.isfile(each)]  # noqa: PTH113
     check_outputs({"--lengths": lengths, "--html": html}, read)
     words = [_split(each) for each in resumes]
@@ -167,7 +169,7 @@ def doctor(
                 to_stderr=as_json,
             )
             runs = (run,)
-    # What a resumed run sees of its first epoch is only the rest of it: it is no run to check.
+    # A resumed run sees only the rest of its first epoch, so it is not checked.
     diagnosis = diagnose(runs[0], found)
     name = None if lengths is None else click.format_filename(lengths)
     page = None if html is None else click.format_filename(html)
@@ -210,7 +212,7 @@ def _passes(diagnosis: Diagnosis) -> bool:
 
 
 def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:
-    """Write what is to be kept; say what that is."""
+    """Write the files that were asked for, and say what was written."""
     if lengths is not None:
         name, count = click.format_filename(lengths), save_lengths(run, lengths)
         said = f"Wrote {name}: {count:,} lengths"
@@ -219,7 +221,7 @@ def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:
         elif are_all(run, lengths_seen(run)):
             said += ", in the order of the data set."
         else:
-            said += ", of those samples that were seen."
+            said += ", of the samples that were seen."
         yield said
     if keep is not None:
         yield f"What was recorded is in {click.format_filename(keep)}."
@@ -229,7 +231,7 @@ def _kept(run: Run, lengths: Path | None, keep: Path | None) -> Iterator[str]:
 def _ends_with_us() -> Iterator[None]:
     """End a watched command as Ctrl-C does, on SIGTERM and when the terminal is closed.
 
-    It has a process group of its own: it would go on.
+    It has its own process group, so it would not end otherwise.
     """
 
     def interrupt(*_: object) -> None:

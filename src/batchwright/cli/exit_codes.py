@@ -6,7 +6,7 @@ DONE = 0
 MACHINE = 1
 """Memory is full, or nobody reads what is printed."""
 FOUND = 1
-"""Of `doctor`: the command failed; with `--strict` also: an error was found, or nothing seen."""
+"""Of `doctor`: the command failed; or, with `--strict`, an error was found or nothing was seen."""
 BAD_INPUT = 2
 INTERRUPTED = 130
 

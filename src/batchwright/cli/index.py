@@ -1,4 +1,4 @@
-"""`batchwright index`: from a source in shards to a folder of their lengths."""
+"""`batchwright index`: measures the shards of a source, and writes a folder of their lengths."""
 
 import time
 from typing import cast
@@ -38,10 +38,10 @@ SCORES = {"compression": compression}
     "scores",
     type=click.Choice(tuple(SCORES)),
     multiple=True,
-    help="Also keep this score of every text.",
+    help="Also store this score of every text.",
 )
 @options.engine
-@options.count("--workers", help="Shards measured at a time.", show_default="one for each core")
+@options.count("--workers", help="Shards to measure at a time.", show_default="one per core")
 @options.json_output
 def index(
     source: str,
@@ -56,10 +56,10 @@ def index(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Measure SOURCE shard by shard, into a folder that a planner opens.
+    """Measure SOURCE shard by shard, and write an index that planners open.
 
-    SOURCE is a folder of files, a pattern or a URI, as for `plan`. Run it again after it was
-    killed, after shards were added or changed, or where other jobs have measured some: it measures
+    SOURCE is a folder of files, a pattern or a URI, as for `plan`. If the command was killed, if
+    shards were added or changed, or if other jobs measured some, run it again: it measures only
     what is missing.
     """
     if not source:
@@ -114,5 +114,5 @@ def index(
 
 
 def _budget(longest: int) -> int:
-    """Return a budget that every sample fits, to begin with."""
+    """Return a budget that every sample fits."""
     return max(16_384, 1 << (longest - 1).bit_length())

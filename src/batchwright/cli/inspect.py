@@ -1,4 +1,4 @@
-"""`batchwright inspect`: what a saved plan is worth."""
+"""`batchwright inspect`: facts and figures of a saved plan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from batchwright.stats.plan_facts import PlanFacts, file_facts, inspected_facts
 from batchwright.typing import LengthArray
 
 _MOST_DIALLED = 1_000_000
-"""Samples for which a page shows the dial unasked: its eighteen plans take seconds."""
+"""With more samples, a page has the dial only with --dial: its eighteen plans take seconds."""
 
 
 @click.command("inspect")
@@ -44,13 +44,13 @@ def inspect(
 ) -> None:
     """Show a saved PLAN.
 
-    Without SOURCE, show what the file alone knows; with the SOURCE that the plan was made for,
-    also what to do first, padding, shapes and costs. --dial adds the mixing dial: padding beside
-    how unlike updates are, for batches of this budget, updates of this size, and each mixing;
-    --plot draws it. --html writes a page, with the dial of up to a million samples.
+    Without SOURCE, show what is in the file. With the SOURCE that the plan was made for, also show
+    what to do first, padding, shapes and costs. --dial adds the mixing dial: for each mixing, the
+    padding and how unlike updates are, with this budget and updates of this size; --plot draws
+    it. --html writes a page, which has the dial for up to a million samples.
     """
     if source is None and batch_size is not None:
-        raise click.UsageError("--batch-size is compared over lengths: name the SOURCE.")
+        raise click.UsageError("--batch-size needs lengths to compare batches: name the SOURCE.")
     if source is None and reading != options.Reading():
         raise click.UsageError(
             "--length, --measure, --tokenizer, --empty and --no-cache say how to read SOURCE: name "

@@ -65,7 +65,7 @@ def finite(text: str) -> float:
 
 
 def mixing(text: str) -> str | int:
-    """Parse what an update is made of: a word, or a number of updates.
+    """Parse the value of --mixing: a word, or a number of updates.
 
     Example:
         >>> mixing("update"), mixing("4")
@@ -99,7 +99,7 @@ class Reading:
     def lengths(self, source: str) -> tuple[LengthArray, float]:
         """Read lengths; return integer[n], and the seconds that took.
 
-        Rows that are empty or missing are refused, or count as `empty` says: 0 if to be dropped.
+        Empty and missing rows are refused, or have the length that `empty` says: 0 to be dropped.
         """
         if not source:
             raise click.UsageError("SOURCE is empty; expected a file of lengths, or of a column.")
@@ -118,7 +118,7 @@ class Reading:
         return settled(rows, self.empty), time.perf_counter() - start
 
     def index(self, source: str) -> LengthIndex | None:
-        """Open a source that is a length index, by its name. None: it is no index."""
+        """Open a source whose name is that of a length index. None: it is not an index."""
         if Path(source).suffix != ".index" or source.endswith(DATATROVE):
             return None
         if located(source).is_dir():  # of shards
@@ -130,8 +130,8 @@ class Reading:
             )
         if (path := local_path(source)) is None:
             raise SourceError(
-                f"{source}: a length index is memory-mapped: copy it to this machine, and name the "
-                "copy."
+                f"{source}: a length index is memory-mapped. Copy it to this machine, and name "
+                "the copy."
             )
         return LengthIndex.open(path)
 
@@ -148,22 +148,22 @@ order = click.option(
     "--order",
     type=click.Choice(("shuffle", "sequential")),
     default="shuffle",
-    help="In what sequence samples come.",
+    help="Order of the samples.",
 )
-window = number("--window", help="Shuffle only inside windows of N samples.")
+window = number("--window", help="Shuffle only within windows of N samples.")
 cost = click.option(
     "--cost",
     type=click.Choice(("padded", "quadratic")),
     help="Balance ranks by tokens, or by squared lengths.",
 )
-batch_size = number("--batch-size", help="Samples that a batch holds now: the baseline.")
+batch_size = number("--batch-size", help="Samples in your batches now: the baseline.")
 tokenizer = click.option(
     "--tokenizer", metavar="PATH", help="Count tokens with this tokenizer.json."
 )
 measure = click.option(
     "--measure",
     type=click.Choice(MEASURES),
-    help="What to count in the column, of texts or of lists of items.",
+    help="What to count in a column of texts, or of lists.",
 )
 empty = click.option(
     "--empty",
@@ -176,7 +176,7 @@ engine = click.option(
     "--on",
     type=click.Choice(ENGINES),
     default="local",
-    help="Work on this machine, or on a Ray cluster, a file a task.",
+    help="Work on this machine, or on a Ray cluster, with one task per file.",
 )
 
 
@@ -188,8 +188,8 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
         values = Reading(**{each.name: given.pop(each.name) for each in fields(Reading)})
         command(reading=values, **given)
 
-    length = click.option("--length", metavar="COLUMN", help="Column that holds the lengths.")
-    no_cache = click.option("--no-cache", is_flag=True, help="Do not keep what was measured.")
+    length = click.option("--length", metavar="COLUMN", help="Column of lengths, or to measure.")
+    no_cache = click.option("--no-cache", is_flag=True, help="Do not cache what was measured.")
     return length(measure(tokenizer(empty(no_cache(decorated)))))
 
 
@@ -200,4 +200,4 @@ html_output = click.option(
     help="Also write one HTML page (needs the extra: batchwright[report]).",
 )
 json_output = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-threads = count("--threads", help="Of torch.", show_default="all, at most 8")
+threads = count("--threads", help="Threads of torch.", show_default="all, at most 8")

@@ -28,7 +28,9 @@ _NARROWEST, _WIDEST = 60, 96
 def check_outputs(
     outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None]
 ) -> None:
-    """Refuse, before any work, outputs that could not be written, or that are read or written too.
+    """Refuse outputs that cannot be written, or that this command also reads or writes otherwise.
+
+    This is checked before any work.
 
     Args:
         outputs: Option → the file that it names, if it was given.
@@ -37,7 +39,7 @@ def check_outputs(
     Raises:
         UsageError: A file is an input or the output of another option, perhaps through a link.
         SourceError: A file cannot be written.
-        MissingExtraError: There is an output `--html`, and what makes pages is not installed.
+        MissingExtraError: `--html` is given, and the packages for it are not installed.
     """
     local = [path for name in inputs if name and (path := local_path(name)) is not None]
     taken = [place for path in local for place in _files_of(path)]
@@ -77,7 +79,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def prints_as_messages() -> AbstractContextManager[object]:
-    """Send what a task prints to standard error: standard output is for what is asked of us."""
+    """Send what a task prints to standard error: standard output is for the report."""
     return contextlib.redirect_stdout(sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`batchwright plan`: from a source of lengths to a plan."""
+"""`batchwright plan`: makes a plan from a source of lengths."""
 
 import dataclasses
 import time
@@ -38,12 +38,12 @@ _BATCHINGS = {
 @options.number("--max-samples", help="At most N samples in a batch.")
 @options.count(
     "--pad-to-multiple-of",
-    help="Round rows up to multiples of N; with --pack, each sample in them.",
+    help="Round row lengths up to a multiple of N; with --pack, the length of each sample.",
 )
 @click.option(
     "--oversize",
     type=click.Choice(("error", "drop", "truncate", "split")),
-    help="What to do with samples longer than a batch; split needs --pack.",
+    help="What to do with samples longer than the budget; split needs --pack.",
 )
 @click.option(
     "--mixing",
@@ -56,16 +56,16 @@ _BATCHINGS = {
     "--slack",
     type=click.FloatRange(0.0, 1.0),
     metavar="S",
-    help="Batch lengths that differ by up to this share as if equal: for other batches in every "
-    "epoch, with more padding.",
+    help="Treat lengths that differ by up to this share as equal: batches vary more between "
+    "epochs, with more padding.",
 )
 @options.order
 @options.window
 @options.number("--seed", least=0, most=2**63 - 1, default=0, help="Seed of the random numbers.")
-@options.number("--epoch", least=0, default=0, help="Epoch to plan, from 0.")
+@options.number("--epoch", least=0, default=0, help="Epoch to plan; the first is 0.")
 @options.count("--world-size", help="Ranks that share an update.", default=1)
 @options.count("--accumulate", help="Batches of an update on each rank; 1 without --step-tokens.")
-@options.number("--step-tokens", help="Tokens of an update: determines --accumulate.")
+@options.number("--step-tokens", help="Tokens per update: determines --accumulate.")
 @options.cost
 @options.reading
 @click.option("-o", "--output", metavar="FILE", help="Save the plan, as safetensors.")
@@ -84,9 +84,9 @@ def plan(
     SOURCE holds one length per sample, or a column to measure: .npy, .parquet, .arrow, .jsonl
     or .csv. Or it is an .index of lengths, or an .idx or .ds.index of tokens.
 
-    --batch-size is what your batches hold now: the plan has as many tokens an update, and is
-    compared with them. Beside it, or without, give one of --max-tokens, --pack and --fixed-size;
-    else the budget is what such batches take.
+    --batch-size says how many samples your batches have now: the plan has as many tokens per
+    update, and is compared with them. With or without it, you can give one of --max-tokens, --pack
+    and --fixed-size; otherwise the budget is what such batches take.
     """
     if given["accumulate"] is not None and given["step_tokens"] is not None:
         raise click.UsageError("--accumulate and --step-tokens both size an update: give one.")

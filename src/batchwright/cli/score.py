@@ -1,4 +1,4 @@
-"""`batchwright score`: from a source of samples to a difficulty for each."""
+"""`batchwright score`: computes the difficulty of each sample of a source."""
 
 import time
 from collections import Counter
@@ -42,24 +42,24 @@ from batchwright.typing import FloatArray
     "--by",
     required=True,
     type=click.Choice(("length", "rarity", "compression")),
-    help="The measure: longer, of rarer words, or less compressible is harder.",
+    help="Measure of difficulty: longer, with rarer words, or less compressible is harder.",
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="Save the scores, as .npy.")
 @click.option("--column", metavar="NAME", help="Column to score.", show_default="found by name")
 @options.measure
 @options.tokenizer
-@click.option("--mean", is_flag=True, help="Rarity of a word, not of all words together.")
+@click.option("--mean", is_flag=True, help="Rarity: the mean over words, not the sum.")
 @click.option("--percentiles", "ranked", is_flag=True, help="Save percentile ranks, 0 to 1.")
 @click.option(
-    "--within", metavar="COLUMN", help="Rank each sample among those with its value of COLUMN."
+    "--within", metavar="COLUMN", help="Rank samples among those with the same value of COLUMN."
 )
-@click.option("--folder", metavar="DIR", help="Keep finished shards there, to resume from.")
+@click.option("--folder", metavar="DIR", help="Keep finished shards in DIR, to resume from.")
 @options.number("--shard-size", default=SHARD_SIZE, help="Samples scored at a time.")
 @options.engine
 @click.option(
     "--empty",
     type=click.Choice(("drop", "one")),
-    help="Score rows that are missing like empty ones, which plans drop or count as 1.",
+    help="Score missing rows as empty ones, which plans drop or count as 1.",
     show_default="an error",
 )
 @options.json_output
@@ -83,7 +83,7 @@ def score(
     """Score the difficulty of each sample in SOURCE.
 
     SOURCE holds texts, or for lengths also numbers or lists: .jsonl, .csv, .parquet, .arrow, or
-    .txt with a text a line. The scores are float64, in the order of its rows; higher is harder.
+    .txt with one text per line. The scores are float64, in the order of its rows; higher is harder.
     """
     if not source:
         raise click.UsageError("SOURCE is empty; expected a file of samples.")

@@ -23,7 +23,9 @@ from batchwright.typing import State
 @click.command("trace")
 @click.argument("state")
 @click.argument("source")
-@options.number("--update", least=-(2**53), required=True, help="From 0; -1 is the last one done.")
+@options.number(
+    "--update", least=-(2**53), required=True, help="Update, from 0; -1 is the last one done."
+)
 @options.number("--rank", least=0, help="Only the batches of this rank.")
 @options.order
 @options.window
@@ -42,22 +44,23 @@ def trace(
 ) -> None:
     """Show the samples of one update of the epoch in which a STATE was saved.
 
-    STATE is a JSON file of what a sampler's state_dict() or state_after() returned. SOURCE is what
-    the sampler was made of: lengths, as for `batchwright plan`, or a saved plan. Updates are
-    counted over all ranks that worked on the epoch; those after the state are of the last ones.
+    STATE is a JSON file with what a sampler's state_dict() or state_after() returned. SOURCE is
+    what the sampler was made from: lengths, as for `batchwright plan`, or a saved plan. If the
+    number of ranks changed within the epoch, updates are counted across all changes; those after
+    the state have the last number of ranks.
     """
     saved = _read(Path(state))
     plans = _plans(read_fields(saved), source, reading, given)
     position = read_position(saved, plans)
     if not position.legs:
         raise PlanError(
-            f"{state}: no update of epoch {position.epoch} was begun, so on how many ranks is not "
-            "known. Planner.samples_of finds its samples."
+            f"{state}: no update of epoch {position.epoch} was begun, so the number of ranks is "
+            "not known. Planner.samples_of finds its samples."
         )
     traced = Traced.of(plans, position, update)
     if rank is not None and rank >= traced.leg.world_size:
         ranks = traced.leg.world_size
-        raise click.UsageError(f"--rank {rank}: update {traced.update} was of {ranks} ranks.")
+        raise click.UsageError(f"--rank {rank}: update {traced.update} had {ranks} ranks.")
     facts = traced.described(rank)
     if as_json:
         click.echo(json.dumps(facts))
@@ -87,14 +90,14 @@ def _read(path: Path) -> Any:
 def _plans(
     fields: State, source: str, reading: options.Reading, given: dict[str, Any]
 ) -> PlanSource:
-    """Make the plans of a state again."""
+    """Recreate the plans of a state."""
     settings = fields["settings"]
     if Path(source).suffix == ".safetensors":
         return as_source(Plan.load(source))
     if not isinstance(settings, dict) or not isinstance(settings.get("batching"), dict):
         raise PlanError(
-            "the state was saved by a sampler of one plan, or of batches that a function of yours "
-            "makes. Give the file of the plan (.safetensors) as SOURCE."
+            "the state was saved by a sampler of one plan, or of batches made by a function of "
+            "yours. Give the file of the plan (.safetensors) as SOURCE."
         )
     planner = Planner(
         reading.index(source) or reading.lengths(source)[0],
