@@ -40,10 +40,10 @@ def test_one_long_sample_sets_the_peak():
     (finding,) = peak(run_with(one_long(), peaks=(300, 600)))
     assert (finding.name, finding.level) == FOUND[0]
     assert "1 of 100 batches have more than twice" in finding.figure
-    assert "at most 400, where that has 40" in finding.figure
-    assert "300 MiB before the first of them, and is 600 MiB" in finding.figure
+    assert "up to 400, and the median has 40" in finding.figure
+    assert "300 MiB before the first of them, and is now 600 MiB" in finding.figure
     assert "10.0 % of its padded tokens" in finding.cost
-    assert "with 100 the largest has 25.0 % of what it has now" in finding.cure
+    assert "with 100, the largest has 25.0 % of its tokens now" in finding.cure
     assert finding.code[-2] == "planner = bw.Planner(lengths, max_tokens=100)"
 
 

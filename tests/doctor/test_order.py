@@ -95,7 +95,7 @@ def test_samples_as_they_lie(epoch, epochs):
     run = run_of(*[epoch] * epochs, loader={"sampler": "SequentialSampler"})
     finding = the_one(run, order.order_of_epochs)
     assert (finding.name, finding.level) == ("no shuffling", "warning")
-    assert finding.figure.startswith("Samples come in the sequence of the data set, 0, ")
+    assert finding.figure.startswith("Samples are in the order of the data set, 0, ")
     assert finding.code == ("DataLoader(dataset, …, shuffle=True)",)
 
 
@@ -106,7 +106,7 @@ def test_a_first_part_as_it_lies_is_enough():
 
 def test_indices_are_known_as_such_where_the_data_has_no_length():
     run = run_of(np.arange(400), loader={"num_samples": None})
-    assert the_one(run).figure.startswith("Samples come in the sequence of the data set, 0, 1, 2")
+    assert the_one(run).figure.startswith("Samples are in the order of the data set, 0, 1, 2")
 
 
 def test_blocks_in_a_random_sequence_are_shuffled():
@@ -218,7 +218,7 @@ def test_the_figure_of_updates_of_one_class():
     finding = the_one(run, order.classes_of_updates)
     assert finding.figure == (
         "An update of 20 samples holds 1 of 10 classes, where a shuffle would have 8.8; "
-        "100 % of its samples are of one."
+        "100 % of its samples are of one class."
     )
 
 

@@ -79,13 +79,13 @@ def test_a_scale_that_also_rises_is_looking_for_its_place():
 def test_a_scale_below_one_is_said_with_its_way_down():
     (finding,) = loss_scale(scaled(range(18), of=18))
     assert "from 65,536 to 0.50 in 18 updates" in finding.figure
-    assert "bf16 where the device has it" in finding.cure
+    assert "bf16 if the device supports it" in finding.cure
     (finding,) = loss_scale(scaled(range(50), of=50))
     assert "from 65,536 to 1e-10 in 50 updates" in finding.figure
     fast = scaled(range(18), of=18)
     fast = Run(tuple(replace(each, fast_formats=("bf16",)) for each in fast.ranks))
     (finding,) = loss_scale(fast)
-    assert finding.cure.startswith("Use bf16, in which this device is fast")
+    assert finding.cure.startswith("Use bf16: it needs no loss scale, and is fast on this device")
 
 
 def test_a_scale_that_was_chosen_below_one_is_a_choice():
@@ -142,7 +142,7 @@ def test_clipping_under_the_scale(scale, clips, names):
     assert [name for name, _ in found(clipping, run)] == names
     for finding in clipping(run):
         assert finding.level == "error"
-        assert "1,024 times too large" in finding.figure
+        assert "multiplied by the loss scale, 1,024" in finding.figure
         assert finding.code[0] == "scaler.unscale_(optimizer)"
 
 

@@ -93,7 +93,7 @@ def test_ranks_with_different_counts(ends):
     finding = the_one(run)
     assert (finding.name, finding.level) == ("ranks with different counts", "error")
     assert finding.figure == (
-        "In epoch 1, rank 1 had 15 batches, and another came to its end after 10."
+        "In epoch 1, rank 1 had 15 batches, and another reached the end after 10."
     )
     assert finding.share == pytest.approx(1 / 3)
 
@@ -145,7 +145,7 @@ def test_what_is_a_mean_of_means_is_said_once():
 def test_a_loss_that_is_not_known_is_judged_by_samples():
     run = run_of(uneven((4, 8)), backward=lambda _: Backward(1.0))
     finding = the_one(run, ranks.batches_of_ranks)
-    assert finding.figure == ("In an update of median unevenness, ranks have from 4 to 8 samples.")
+    assert finding.figure == ("In the median update, ranks have from 4 to 8 samples.")
     assert "2.00 × as much" in finding.cost
     assert found(run_of(uneven((8, 8)), backward=lambda _: Backward(1.0))) == []
 

@@ -182,7 +182,7 @@ def test_a_split_by_rank_within_a_split_by_rank_loses_samples():
     finding = the_one(run_of(*halves, loader={"num_samples": 400}))
     assert (finding.name, finding.level, finding.share) == ("samples lost", "error", 0.5)
     assert finding.figure.startswith("200 of 400 samples are in no batch of an epoch, different")
-    assert "split the data twice" in finding.cure
+    assert "split among 2 ranks twice" in finding.cure
 
 
 @pytest.mark.parametrize("size", [96, 101, 103, 400])
@@ -190,7 +190,7 @@ def test_what_is_split_twice_may_be_filled_up_twice(size):
     halves = [tuple(shared(parts[0])) for parts in distributed(size, 2)]
     run = run_of(*halves, batch_size=4, loader={"num_samples": size})
     lost = the_one(run, samples.lost_samples)
-    assert "split the data twice" in lost.cure
+    assert "split among 2 ranks twice" in lost.cure
 
 
 def test_a_sampler_for_more_ranks_than_there_are_loses_samples():
@@ -206,7 +206,7 @@ def test_the_same_rank_on_all_ranks_loses_what_others_should_see():
     run = run_of(*same, loader={"num_samples": 400})
     lost, shared_samples = found(run)
     assert (lost.name, shared_samples.name) == ("samples lost", "ranks see the same samples")
-    assert "rank differs" in lost.cure
+    assert "its own rank" in lost.cure
 
 
 def test_buckets_that_drop_their_rests_lose_others_in_each_epoch():
@@ -255,7 +255,7 @@ def test_a_last_batch_that_is_always_the_same():
     run = run_of(*[np.arange(103)] * 2, drop_last=True, loader={"num_samples": 103})
     finding = the_one(run, samples.lost_samples)
     assert "the same ones in each of 2 epochs" in finding.figure
-    assert finding.cost.endswith("these never are.")
+    assert finding.cost.endswith(", nor in any other.")
 
 
 def test_a_last_batch_that_is_full_is_not_dropped():
@@ -266,7 +266,7 @@ def test_last_batches_of_ranks():
     run = run_of(*distributed(110, 2), batch_size=8, drop_last=True, loader={"num_samples": 110})
     finding = the_one(run)
     assert finding.name == "last batch dropped"
-    assert finding.figure.startswith("The last batches of ranks are left out")
+    assert finding.figure.startswith("Incomplete last batches of ranks are left out")
     assert finding.share == pytest.approx(14 / 110)
 
 
@@ -279,7 +279,7 @@ def test_samples_that_a_sampler_yields_twice(is_complete):
     finding = the_one(run)
     assert (finding.name, finding.level) == ("samples repeated", "error")
     assert finding.share == pytest.approx(100 / 400)  # of the first 400, where an epoch would end
-    assert "100 had been in a batch of it before" in finding.figure
+    assert "100 are repeats of earlier ones" in finding.figure
     assert "come up to 2 times" in finding.figure
 
 

@@ -35,8 +35,8 @@ def test_from_a_tenth_of_the_time_on(wait, accumulate, expected):
 
 def test_the_figure_is_of_an_update():
     (finding,) = waiting(waited(0.25, accumulate=2))
-    assert "The training loop waited for its batches in 25.0 % of the time" in finding.figure
-    assert "0.50 s of 2.00 s in an update (mean of 9 updates), with 0 workers" in finding.figure
+    assert "The training loop waited for its batches 25.0 % of the time" in finding.figure
+    assert "0.50 s of 2.00 s per update (mean of 9 updates), with 0 workers" in finding.figure
     assert finding.cost == "25.0 % of the time."
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a training run: it is watched as it is, and what was seen is checked.
+"""What is wrong with a training run: it is watched unchanged, and what was seen is checked.
 
-Its interface is the command `batchwright doctor`: what is in here may change.
+Use it by the command `batchwright doctor`: the modules here may change.
 """

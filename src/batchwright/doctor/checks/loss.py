@@ -1,4 +1,4 @@
-"""What the gradient of an update is of: means of means, wrong divisions, leftovers, NaN."""
+"""Whether the gradient of an update is right: means of means, wrong divisions, leftovers, NaN."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from batchwright.doctor.records import Backward, Rank, Run, Update
 from batchwright.typing import FloatArray
 
 LEAST_RATIO = 1.05
-"""Weights of targets that differ by less are called the same."""
+"""Weights of targets that differ by less count as equal."""
 
 WRONG_RATIO, WRONG_ERROR = 2.0, 0.05
-"""From here on a mean of means is an error: of weights, or of the gradient."""
+"""From here on, a mean of means is an error: ratio of weights, relative error of the gradient."""
 
 _NEAR = 0.1  # of a total, relative: trainers count a few targets that are in no loss
 _STALE = 0.75  # of the updates that were looked at: only the first ones are
@@ -26,7 +26,7 @@ _STALE = 0.75  # of the updates that were looked at: only the first ones are
 def mean_of_means(run: Run) -> Iterator[Finding]:
     """Find updates in which a target of one batch counts more than a target of another.
 
-    The weight of a target is what its loss is multiplied by in the gradient. It is to be the same
+    The weight of a target is what its loss is multiplied by in the gradient. It should be the same
     in all batches of an update, over accumulation and ranks.
 
     Source: means over batches of unequal size are off by 0.06 to 1.3 of the gradient's norm, in
@@ -55,11 +55,11 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
         )
         ranks = f" A rank has from {number(own.min())} to {number(own.max())} targets in an update."
     cost = (
-        f"{percent(misplaced)} of the weight in a gradient lies on other targets than in the mean "
+        f"{percent(misplaced)} of the weight in a gradient is on other targets than in the mean "
         "over all."
     )
     if error is not None:
-        cost += f" Measured, the gradient is off by {percent(error)} of its length."
+        cost += f" Measured, the gradient is off by {percent(error)} of its norm."
     cure, code = _weighted(run, comparable[0].accumulate)
     yield Finding(
         name="mean of means",
@@ -76,15 +76,15 @@ def mean_of_means(run: Run) -> Iterator[Finding]:
 
 
 def _weighted(run: Run, accumulate: int) -> tuple[str, Sequence[str]]:
-    """Return how to count all targets of an update alike, in the framework that was seen."""
+    """Return how to weight all targets of an update equally, in the framework that was seen."""
     if run.framework in {"transformers", "trl"} and accumulate == 1:
         cure = (
-            "Let Trainer count the targets of all ranks together, or `use_plan` weigh the batches."
+            "Let Trainer count the targets of all ranks together, or `use_plan` weight the batches."
         )
         return cure, ("TrainingArguments(…, average_tokens_across_devices=True)",)
     if run.framework in {"transformers", "trl"}:
         cure = (
-            "Let `use_plan` weigh the batches, or divide the sum of the loss by "
+            "Let `use_plan` weight the batches, or divide the sum of the loss by "
             "`num_items_in_batch` in a `compute_loss_func`."
         )
         plan = "from batchwright.integrations.transformers import use_plan"
@@ -97,13 +97,13 @@ def _weighted(run: Run, accumulate: int) -> tuple[str, Sequence[str]]:
         return cure, ("return self.trainer.datamodule.mean(loss_sum)",)
     if run.framework == "keras":
         cure = (
-            "Use a loss that is a sum, with weights of samples that divide it: "
-            "`batchwright.keras.PlanDataset` gives them."
+            "Use a loss that is a sum, with sample weights that divide it: "
+            "`batchwright.keras.PlanDataset` provides them."
         )
         return cure, ()
     cure = (
-        "Divide the sum of the loss by all targets of the update: those of all its batches, on all "
-        "ranks. That takes the place of dividing by the number of batches."
+        "Divide the sum of the loss by the number of targets in the whole update: all its batches, "
+        "on all ranks. Do this instead of dividing by the number of batches."
     )
     if run.world_size == 1:
         return cure, (
@@ -119,15 +119,15 @@ def _weighted(run: Run, accumulate: int) -> tuple[str, Sequence[str]]:
 
 
 def division(run: Run) -> Iterator[Finding]:
-    """Find accumulated gradients that are not divided by the number of batches, or are twice.
+    """Find accumulated gradients that are not divided by the number of batches, or divided twice.
 
-    All targets of an update together count 1 in a mean over them; k for k batches whose means are
-    only added; 1/k where a framework divides by k and the script does so, too. What counts some
-    other number is somebody's choice, and so is the sum of a loss that nothing divides. Where the
-    loss is one of several that are added, its factor among them is left out; if that may be a
+    The weights of all targets of an update add up to 1 in a mean over them; to k if the means of k
+    batches are only added; to 1/k if a framework divides by k and the script does so too. Any other
+    total is taken for a choice, and so is the sum of a loss that nothing divides. If the loss is
+    one of several that are added, its factor among them is left out; if that factor may be a
     division itself, nothing is said.
 
-    Source: huggingface/transformers#34191 and what followed it: fixed in one place and the other.
+    Source: huggingface/transformers#34191 and the issues that followed it.
 
     Example:
         >>> list(division(Run(ranks=())))
@@ -169,8 +169,8 @@ def _not_divided(run: Run, total: float, updates: Sequence[Weighed]) -> Finding:
     if run.framework in {"transformers", "trl"}:  # which divides no loss that takes this argument
         cure = (
             "In a `compute_loss` of your own, divide the sum of the loss by `num_items_in_batch`. "
-            "Where the model computes the loss, it ignores that: let `use_plan` weigh the batches, "
-            f"or Trainer divide by {accumulate}."
+            "If the model computes the loss, it ignores this number: let `use_plan` weight the "
+            f"batches, or Trainer divide by {accumulate}."
         )
         code = (
             "loss = loss_sum / num_items_in_batch  # in your compute_loss; or",
@@ -206,7 +206,7 @@ def _divided_twice(run: Run, total: float, updates: Sequence[Weighed]) -> Findin
     cure = f"Divide the loss by {accumulate} once."
     if who is not None:
         cure = f"Leave the loss as it is: {who} already."
-    # A half is a factor that people also put before a squared error.
+    # A factor of a half is also common before a squared error.
     level: Level = "warning" if accumulate == 2 else "error"
     return Finding(
         name="accumulation divided twice",
@@ -226,10 +226,10 @@ def _divided_twice(run: Run, total: float, updates: Sequence[Weighed]) -> Findin
 
 
 def not_cleared(run: Run) -> Iterator[Finding]:
-    """Find gradients that still are there when those of the next update are added.
+    """Find gradients that are still there when those of the next update are added.
 
-    Where a batch is not one call of `backward`, another model may have left them, as two that
-    train against each other do. Where it is so in some updates only, the script may mean it.
+    If a batch is not one call of `backward`, another model may have left them, as when two models
+    train against each other. If only some updates have them, it may be intended.
 
     Example:
         >>> list(not_cleared(Run(ranks=())))
@@ -249,11 +249,11 @@ def not_cleared(run: Run) -> Iterator[Finding]:
             level="error",
             figure=(
                 f"In {len(stale)} of {plural(stale[-1], 'update')} after the first, the gradients "
-                "of updates before were still there."
+                "of earlier updates were still there."
             ),
             cost=(
-                "An update moves along the sum of all gradients so far: in the last of "
-                f"{plural(len(rank.updates), 'update')}, about {percent(own)} of that is its own."
+                "An update follows the sum of all gradients so far: in the last of "
+                f"{plural(len(rank.updates), 'update')}, about {percent(own)} of it is its own."
             ),
             cure="Call `optimizer.zero_grad()` after each `optimizer.step()`.",
             share=1 - own,
@@ -265,8 +265,8 @@ def not_cleared(run: Run) -> Iterator[Finding]:
 def not_finite(run: Run) -> Iterator[Finding]:
     """Find losses of NaN or infinity whose gradient was applied.
 
-    An error where no finite loss comes after them. Else weights have survived, as with a mean
-    over no target: its gradient is 0.
+    It is an error if no finite loss follows. Otherwise the weights are still finite, as after a
+    mean over no target: its gradient is 0.
 
     Example:
         >>> list(not_finite(Run(ranks=())))
@@ -283,10 +283,10 @@ def not_finite(run: Run) -> Iterator[Finding]:
 
 
 def _not_finite_updates(rank: Rank) -> list[int]:
-    """Return the updates that were applied though a loss of theirs is not finite.
+    """Return the updates that were applied although one of their losses is not finite.
 
-    Left out are those with more calls of `backward` than most: where a script looks at the
-    gradient, and clears it in place of a step, those of two updates are seen as of one.
+    Updates with more calls of `backward` than most are left out: if a script checks the gradient
+    and clears it instead of a step, the calls of two updates are seen as those of one.
     """
     usual = usual_backwards(rank)
     return [
@@ -314,20 +314,20 @@ def _not_finite(rank: Rank, bad: Sequence[int], *, is_lasting: bool) -> Finding:
         f"The loss was {first.loss} in {len(bad)} of {plural(len(rank.updates), 'update')}, which "
         f"were applied; first in update {bad[0] + 1}"
     )
-    figure += ", where no target counts." if is_empty else "."
+    figure += ", which has no target that counts." if is_empty else "."
     if is_lasting:
-        cost = "No loss was finite after that: weights are lost, and nothing is learnt any more."
+        cost = "No loss was finite after that: the weights are lost, and nothing more is learnt."
     else:
-        cost = "Later losses are finite, so weights are too; means over these losses are not."
+        cost = "Later losses are finite, so the weights are too; means that include these are not."
     if is_empty:
         cure = (
             "Divide the sum of the loss by the targets of the whole update, or leave out batches "
-            "without any."
+            "without targets."
         )
     else:
         cure = (
-            "Find the operation with `torch.autograd.set_detect_anomaly(True)`, and refuse such "
-            "gradients."
+            "Find the operation with `torch.autograd.set_detect_anomaly(True)`, and raise an error "
+            "for such gradients."
         )
     refuse = "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)"
     return Finding(

@@ -1,4 +1,4 @@
-"""Memory: how far the batches that need most of it are from the others."""
+"""Memory: how much more the largest batches need than the others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from batchwright._format import mebibytes, number, percent, plural
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.records import Rank, Run
 
-_BATCHES = 20  # of fewer nothing is said
-_FAR = 2.0  # times the padded tokens of the batch in the middle
+_BATCHES = 20  # nothing is said of fewer
+_FAR = 2.0  # times the padded tokens of the median batch
 _FEW = 0.05  # of the batches
 _RISE = 1.1  # of the peak, where it was seen
 
@@ -20,7 +20,7 @@ _RISE = 1.1  # of the peak, where it was seen
 def peak(run: Run) -> Iterator[Finding]:
     """Find runs in which few batches need much more memory than the others.
 
-    Memory of a batch is taken to grow with its padded tokens. Where it was seen, and did not,
+    The memory of a batch is assumed to grow with its padded tokens. If it was seen not to grow,
     nothing is found.
 
     Example:
@@ -45,11 +45,11 @@ def peak(run: Run) -> Iterator[Finding]:
         return
     figure = (
         f"{few} of {plural(sizes.size, 'batch')} have more than twice the padded tokens of the "
-        f"one in the middle: at most {number(largest)}, where that has {number(middle)}."
+        f"median batch: up to {number(largest)}, and the median has {number(middle)}."
     )
     if rises:
         figure += (
-            f" The peak of memory was {mebibytes(before)} MiB before the first of them, and is "
+            f" Peak memory was {mebibytes(before)} MiB before the first of them, and is now "
             f"{mebibytes(after)} MiB."
         )
     yield Finding(
@@ -57,12 +57,12 @@ def peak(run: Run) -> Iterator[Finding]:
         level="warning",
         figure=figure,
         cost=(
-            f"Memory must hold the largest batch; one in the middle has {percent(middle / largest)}"
+            f"Memory must hold the largest batch; the median one has {percent(middle / largest)}"
             " of its padded tokens."
         ),
         cure=(
-            "Fill batches up to a budget of padded tokens, in place of a number of samples: with "
-            f"{number(budget)} the largest has {percent(budget / largest)} of what it has now."
+            "Fill batches up to a budget of padded tokens, not to a number of samples: with "
+            f"{number(budget)}, the largest has {percent(budget / largest)} of its tokens now."
         ),
         code=_planned(run.framework, budget),
     )

@@ -1,4 +1,4 @@
-"""The order of samples, and what shares an update."""
+"""The order of samples, and which samples share an update."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from batchwright.stats.baseline import SLOTS, UNLIKE
 from batchwright.typing import FloatArray, IntArray
 
 FEWEST = 8
-"""The fewest updates of which it is judged how unlike they are."""
+"""The fewest updates from which it is judged how unlike they are."""
 
 BEYOND_CHANCE = 5.0
-"""Standard deviations of what chance makes of a few updates, or samples."""
+"""Standard deviations above what chance gives, for a few updates or samples."""
 
 TREND = 0.8
-"""Correlation of length with the number of the update, from which on an epoch goes from short to
+"""Correlation of length with the number of the update above which an epoch goes from short to
 long."""
 
 SORTED = 0.02
-"""Of a sequence that is sorted, at most this share of changes goes the other way."""
+"""In a sorted sequence, at most this share of changes goes the other way."""
 
 PURE = 0.25
 """Association of updates and classes that is a finding; 0: a shuffle, 1: one class each."""
 
 MAINLY = 0.3
-"""The share of the first of its classes in an update that may be called one of that class."""
+"""The least share of the largest class in updates that are called those of one class."""
 
 UNEVEN = 1.5
 """Classes of less imbalance count as even."""
@@ -50,8 +50,8 @@ _OF_CLASSES = ("class", "label", "identity", "triplet", "episod", "fewshot", "sh
 def order_of_epochs(run: Run) -> Iterator[Finding]:
     """Find an order that is the same in every epoch, and data that is not shuffled at all.
 
-    The common beginning of two epochs is enough, if it is no coincidence. A stream in the same
-    order may just not be shuffled: only one that says that it shuffles does so wrongly.
+    A common beginning of two epochs is enough, if it is no coincidence. A stream in the same order
+    may simply not be shuffled: it is an error only if the stream says that it shuffles.
 
     Source: the warning of torch's `DistributedSampler`: without `set_epoch` the order is always
     the same; huggingface/accelerate#3246, Lightning-AI/pytorch-lightning#13316.
@@ -79,7 +79,7 @@ def order_of_epochs(run: Run) -> Iterator[Finding]:
 
 
 def _ascends(each: Pass) -> bool | None:
-    """Say whether samples come as they lie; the end may repeat the beginning to fill batches.
+    """Say whether samples are in the order of the data set; the end may repeat the beginning.
 
     None: there are too few to tell.
     """
@@ -94,7 +94,7 @@ def _ascends(each: Pass) -> bool | None:
 def _is_repeated(epochs: Sequence[Epoch]) -> bool:
     """Say whether every rank has the same order in each epoch that can be compared.
 
-    What was left early may have been a trial before the first epoch: alone it says nothing.
+    A pass that ended early may have been a trial before the first epoch: alone it is no evidence.
     """
     by_rank: dict[int, list[Pass]] = {}
     for epoch in epochs:
@@ -113,7 +113,7 @@ def _is_repeated(epochs: Sequence[Epoch]) -> bool:
 
 
 def _is_sorted(each: Pass) -> bool:
-    """Say whether samples come by their length: then their order is meant to be one."""
+    """Say whether samples are sorted by length: then the same order in each epoch is intended."""
     lengths = [batch.lengths for batch in each.batches if batch.lengths is not None]
     steps = np.diff(np.concatenate(lengths)) if lengths else np.empty(0)
     rises, falls = int(np.count_nonzero(steps > 0)), int(np.count_nonzero(steps < 0))
@@ -133,11 +133,13 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
     common = min(first.size, *(each.size for each in equal))
     code: tuple[str, ...] = ()
     if not has_indices and loader.sampler in _OF_STREAMS:
-        cure = "Give the stream the number of the epoch before each one, and seed its order by it."
+        cure = (
+            "Give the stream the number of each epoch before it begins, and seed its order by it."
+        )
         if loader.num_workers:
             cure += (
-                " A stream that is set in the main process does not reach workers that persist: "
-                "leave persistent_workers out, or keep the number in shared memory."
+                " Persistent workers do not see what is set in the main process: leave "
+                "persistent_workers out, or keep the number in shared memory."
             )
         code = ("dataset.set_epoch(epoch)  # before each epoch",)
     elif not has_indices or "DistributedSampler" in loader.sampler:
@@ -145,8 +147,8 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
         code = ("sampler.set_epoch(epoch)  # before each epoch",)
     else:
         cure = (
-            "Seed the order once before the first epoch, not before each; or by the number of the "
-            "epoch."
+            "Seed the order once, before the first epoch; or before each epoch, by the number of "
+            "the epoch."
         )
         code = ("generator.manual_seed(seed + epoch)  # before each epoch",)
     return Finding(
@@ -157,8 +159,8 @@ def _same_order(epochs: Sequence[Epoch], *, has_indices: bool) -> Finding:
             "samples of each were compared."
         ),
         cost=(
-            "Every epoch makes the same updates in the same sequence, and no sample meets others "
-            "than in the first."
+            "Every epoch makes the same updates in the same order, and each sample shares its "
+            "batch with the same others."
         ),
         cure=cure,
         share=len(equal) / (len(equal) + 1),
@@ -178,14 +180,14 @@ def _not_shuffled(epochs: Sequence[Epoch]) -> Finding:
         name="no shuffling",
         level="warning",
         figure=(
-            f"Samples come in the sequence of the data set, {', '.join(map(str, first))}, …, in "
+            f"Samples are in the order of the data set, {', '.join(map(str, first))}, …, in "
             f"{_seen(epochs)}."
         ),
         cost=(
-            "Samples that lie together share an update, and do so in every epoch: where neighbours "
-            "are alike, updates are one-sided."
+            "Neighbouring samples share an update in every epoch: if they are similar, updates "
+            "are one-sided."
         ),
-        cure="Shuffle in each epoch; data that was shuffled before is mixed in the first one only.",
+        cure="Shuffle in each epoch; data that was shuffled once is mixed only in the first epoch.",
         share=1 - 1 / max(2, len(epochs)),
         code=code,
     )
@@ -198,12 +200,12 @@ def _stream_not_shuffled(epochs: Sequence[Epoch]) -> Finding:
         level="warning",
         figure=(
             "The stream gave the same samples in the same order in every epoch: the first "
-            f"{number(common)} of two were compared."
+            f"{number(common)} of two epochs were compared."
         ),
         cost="The same samples share an update in every epoch.",
         cure=(
-            "Shuffle the stream through a buffer; if it does that, seed it by the epoch, also in "
-            "workers that persist."
+            "Shuffle the stream through a buffer; if it does that already, seed it by the epoch, "
+            "also in persistent workers."
         ),
         share=1 - 1 / max(2, len(epochs)),
         code=(
@@ -214,9 +216,9 @@ def _stream_not_shuffled(epochs: Sequence[Epoch]) -> Finding:
 
 
 def lengths_of_updates(run: Run) -> Iterator[Finding]:
-    """Find updates whose samples are alike in length, and unlike those of other updates.
+    """Find updates whose samples have similar lengths, which differ from those of other updates.
 
-    An epoch that goes from short to long is a curriculum, if only one of all does.
+    If only one of all epochs goes from short to long, it is a curriculum.
 
     Source: `python -m benchmarks.mixing` (docs/mixing.md).
     """
@@ -233,26 +235,26 @@ def lengths_of_updates(run: Run) -> Iterator[Finding]:
     means = max((means for _, _, means in known), key=np.size)
     low, high = np.exp(np.quantile(means, [0.05, 0.95]))
     cure = (
-        "Plan the batches: each holds samples of similar length, and each update all lengths. With "
-        f"{SLOTS} smaller batches an update there is hardly any padding, and as even a mix as a "
-        "shuffle's."
+        "Plan the batches: each batch has samples of similar length, each update has all lengths. "
+        f"With {SLOTS} smaller batches per update, there is hardly any padding, and lengths mix as "
+        "evenly as in a shuffle."
     )
     if loader.is_planned:
-        cure = f"Give the planner smaller batches, and {SLOTS} of them an update."
+        cure = f"Plan smaller batches, and {SLOTS} of them per update."
     yield Finding(
         name="length-sorted updates",
         level="warning",
         figure=(
-            f"The length mix of updates is {_tenths(mix)}, where a plain shuffle has 1: "
-            f"samples of an update have {number(round(low))} tokens in some, and "
+            f"The length mix of updates is {_tenths(mix)}, where a plain shuffle has 1: samples "
+            f"have about {number(round(low))} tokens in some updates, and about "
             f"{number(round(high))} in others."
         ),
         cost=(
-            "Models may learn worse from such updates: in our trials of a small language model "
-            "the loss ended up to 0.13 nats above that of a shuffle."
+            "Models may learn worse from such updates: in our trials of a small language model, "
+            "the final loss was up to 0.13 nats above that of a shuffle."
         ),
         cure=cure,
-        share=1 - 1 / mix,  # of the variance between updates, what chance does not make
+        share=1 - 1 / mix,  # of the variance between updates, the part that is not chance
         code=_planned(run, known[0][0]),
     )
 
@@ -272,7 +274,7 @@ def _planned(run: Run, epoch: Epoch) -> tuple[str, ...]:
 
 
 def _limit(updates: int) -> float:
-    """Return the largest length mix that so few updates may have of a shuffle."""
+    """Return the largest length mix that is expected of so few shuffled updates."""
     return max(UNLIKE, 1 + BEYOND_CHANCE * float(np.sqrt(2 / updates)))
 
 
@@ -309,7 +311,7 @@ def _tenths(value: float) -> str:
 
 
 def classes_of_updates(run: Run) -> Iterator[Finding]:
-    """Find updates that hold samples of one class, or of few, where a shuffle has many."""
+    """Find updates with samples of one class, or of few, where a shuffle would have many."""
     epochs = epochs_of(run)
     updates = [each for epoch in epochs for each in epoch.updates]
     known = [each for each in map(_labels, updates) if each is not None]
@@ -338,15 +340,15 @@ def classes_of_updates(run: Run) -> Iterator[Finding]:
         figure=(
             f"An update of {number(round(float(sizes.mean())))} samples holds "
             f"{_tenths(held)} of {num_classes} classes, where a shuffle would have "
-            f"{_tenths(random)}; {percent(top)} of its samples are of one."
+            f"{_tenths(random)}; {percent(top)} of its samples are of one class."
         ),
         cost=(
             "Each update moves the model towards its own classes, and the next one away from them: "
-            "it learns slower, and statistics of batches are those of one class."
+            "the model learns more slowly, and batch statistics are those of one class."
         ),
         cure=(
-            "Shuffle the samples; a stream that lies by class, through a buffer that is larger "
-            "than a class, or from shards of all classes."
+            "Shuffle the samples. If a stream is sorted by class, use a buffer that is larger than "
+            "a class, or read shards of all classes at once."
         ),
         share=min(1.0, association),
         code=("DataLoader(dataset, …, shuffle=True)",) if epochs[0].has_indices else (),
@@ -371,7 +373,7 @@ def _association(counts: IntArray) -> float:
 
 
 def mix_of_classes(run: Run) -> Iterator[Finding]:
-    """Say how uneven classes are, as they came in an epoch; more than chance makes them."""
+    """Say how uneven the classes of an epoch are, if that is more than chance."""
     epochs = epochs_of(run)
     if not epochs:
         return
@@ -392,13 +394,14 @@ def mix_of_classes(run: Run) -> Iterator[Finding]:
         level="info",
         figure=(
             f"Of {plural(int(counts.sum()), 'sample')} of {classes.size} classes, "
-            f"{percent(float(share[most]))} were of class {classes[most]}, and "
-            f"{percent(float(share[least]))} of class {classes[least]}: "
-            f"{_tenths(float(counts[most] / counts[least]))} times as many."
+            f"{percent(float(share[most]))} were of class {classes[most]}, "
+            f"{_tenths(float(counts[most] / counts[least]))} times as many as of class "
+            f"{classes[least]} ({percent(float(share[least]))})."
         ),
         cost="",
         cure=(
-            "Leave it where accuracy counts; where all classes count alike (macro averages), try "
-            "to draw rare ones more often, late in training: bw.ClassBalanced(labels)."
+            "If accuracy is what counts, change nothing. If all classes count equally (macro "
+            "averages), try to draw rare ones more often late in training: "
+            "bw.ClassBalanced(labels)."
         ),
     )

@@ -1,4 +1,4 @@
-"""Padding: what it costs, where a loss counts it, and packed documents that read one another."""
+"""Padding: what it costs, whether a loss counts it, and packed documents that read one another."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from batchwright.doctor.gains import Gain, gain_of, looked_into, padding_by_colu
 from batchwright.doctor.records import Run, Update
 
 LITTLE = 0.02
-"""Less padding is not mentioned."""
+"""Less padding is not reported."""
 
 WORTH = 0.05
 """Share of the time, or of the computed tokens, that is worth a change."""
 
 COUNTED = 0.01
-"""A smaller share of the targets is not mentioned."""
+"""A smaller share of the targets is not reported."""
 
 
 def padding(run: Run) -> Iterator[Finding]:
-    """Find padding that planned batches would be without, over all columns that are padded."""
+    """Find padding that planned batches would avoid, over all padded columns."""
     gain = gain_of(run)
     if gain is None or gain.padding < LITTLE or gain.saved <= 0:
         return
@@ -39,7 +39,7 @@ def padding(run: Run) -> Iterator[Finding]:
         _cost(gain),
         cure.text
         if level == "warning"
-        else "Nothing has to change here. Watch it again on a larger model.",
+        else "Nothing has to change here. Run the doctor again on a larger model.",
         share=gain.saved_time,
         code=cure.code if level == "warning" else (),
     )
@@ -47,8 +47,8 @@ def padding(run: Run) -> Iterator[Finding]:
 
 def _cost(gain: Gain) -> str:
     said = (
-        f"Planned batches leave {percent(gain.planned_padding)}, at as many real tokens an update: "
-        f"{percent(gain.saved)} fewer tokens are computed"
+        f"Planned batches would have {percent(gain.planned_padding)}, at as many real tokens per "
+        f"update: {percent(gain.saved)} fewer tokens are computed"
     )
     if gain.tokens_per_second is None or gain.planned_tokens_per_second is None:
         return f"{said}."
@@ -68,7 +68,7 @@ def padding_in_loss(run: Run) -> Iterator[Finding]:
     targets = sum(each.counted or 0 for update in seen for each in update.backwards)
     tokens = sum(each.tokens for each in batches)
     on_padding = sum(each.counted_padding for each in batches)
-    # One a row may be the end of a text, which some tokenizers also pad with.
+    # One target per row may be the end of a text, with which some tokenizers also pad.
     beyond = min(targets - tokens, on_padding) - sum(each.rows for each in batches)
     if beyond <= COUNTED * targets:
         return
@@ -85,7 +85,7 @@ def padding_in_loss(run: Run) -> Iterator[Finding]:
 
 
 def _is_known(update: Update) -> bool:
-    """Say whether it is known how many targets the loss of each batch has, and what is padding."""
+    """Say whether the targets of the loss and the padding of each batch are known."""
     batches, backwards = update.batches, update.backwards
     return (
         0 < len(batches) == len(backwards)
@@ -106,10 +106,10 @@ def documents(run: Run) -> Iterator[Finding]:
     yield Finding(
         "documents read one another",
         "error",
-        f"In {number(len(mixed))} of {plural(len(packed), 'packed batch')} a document is read "
-        "together with those before it in its row.",
-        "What is learnt of a document depends on what shares its row.",
-        "Keep documents apart: collate with PackCollator, which gives positions and document ids "
-        "and no attention mask, or with DataCollatorWithFlattening.",
+        f"In {number(len(mixed))} of {plural(len(packed), 'packed batch')}, documents attend to "
+        "those before them in the same row.",
+        "What is learnt from a document depends on the others in its row.",
+        "Keep documents apart: collate with PackCollator, which returns positions and document ids "
+        "but no attention mask, or with DataCollatorWithFlattening.",
         share=len(mixed) / len(packed),
     )

@@ -15,17 +15,17 @@ from batchwright.doctor.records import Rank, Run
 WARM_UP = 10
 """Updates in which a scaler may look for its scale: it begins too high."""
 
-_FALLS = 4  # halvings after that, with no rise between
+_FALLS = 4  # halvings after that, without a rise
 _SKIPPED = 0.05  # of updates
 _SINGLE = 0.2  # of the work under autocast that may be in fp32
 _MOST = 0.5  # of the work without autocast
-_WORTH = 1e7  # operations of a forward pass: less is over before its format matters
+_WORTH = 1e7  # operations of a forward pass: with fewer, the format hardly matters
 
 _FULL = ("fp32", "fp64")
 
 
 def loss_scale(run: Run) -> Iterator[Finding]:
-    """Find a loss scale that sinks: below 1, or time after time.
+    """Find a loss scale that sinks below 1, or sinks again and again.
 
     Source: pytorch/pytorch#99640; a scaler has no floor, and reaches 0 without an error.
 
@@ -50,7 +50,7 @@ def loss_scale(run: Run) -> Iterator[Finding]:
             f"{plural(len(scales), 'update')}."
         ),
         cost=(
-            "With each fall an update is skipped, and more of the small gradients become 0 in fp16."
+            "Each time it sinks, an update is skipped, and more small gradients become 0 in fp16."
         ),
         cure=_instead_of_fp16(run),
         share=sum(each.was_skipped for each in rank.updates) / len(rank.updates),
@@ -77,7 +77,7 @@ def skipped_updates(run: Run) -> Iterator[Finding]:
         name="steps skipped",
         level="warning",
         figure=(
-            f"{skipped} of {plural(len(later), 'update')} were skipped, as gradients were not "
+            f"{skipped} of {plural(len(later), 'update')} were skipped because gradients were not "
             f"finite; the first {WARM_UP} are not counted."
         ),
         cost=f"{percent(share)} of the time went into updates that changed nothing.",
@@ -94,17 +94,17 @@ def _scaled(run: Run) -> Rank:
 
 def _instead_of_fp16(run: Run) -> str:
     if any("bf16" in rank.fast_formats for rank in run.ranks):
-        return "Use bf16, in which this device is fast, too: it needs no loss scale."
+        return "Use bf16: it needs no loss scale, and is fast on this device too."
     return (
-        "Use bf16 where the device has it: it needs no loss scale. Else let "
+        "Use bf16 if the device supports it: it needs no loss scale. Otherwise, let "
         "`batchwright.torch.Audit` name the layers that overflow, and keep those in fp32."
     )
 
 
 def schedules(run: Run) -> Iterator[Finding]:
-    """Find learning rates that move on though the update was skipped.
+    """Find learning rate schedules that step although the update was skipped.
 
-    A schedule of epochs is left alone: it is to move whatever happened to the last update.
+    A schedule that steps once per epoch should do so, whatever happened to the last update.
 
     Source: pytorch/pytorch#44511, Lightning-AI/pytorch-lightning#5558, huggingface/accelerate#4242.
 
@@ -122,11 +122,11 @@ def schedules(run: Run) -> Iterator[Finding]:
         name="schedule runs while steps are skipped",
         level="warning",
         figure=(
-            f"The learning rate moved on after {sum(moved)} of "
+            f"The learning rate schedule stepped after {sum(moved)} of "
             f"{plural(len(moved), 'skipped update')}."
         ),
-        cost="The rate is ahead of the training: a warm-up is over before it has warmed up.",
-        cure="Step the schedule only where the loss scale did not fall.",
+        cost="The schedule is ahead of the training: a warm-up, for example, ends too early.",
+        cure="Step the schedule only if the loss scale did not fall.",
         share=sum(moved) / len(updates),
         code=(
             "scale = scaler.get_scale()",
@@ -159,11 +159,11 @@ def clipping(run: Run) -> Iterator[Finding]:
         level="error",
         figure=(
             f"In {len(scales)} of {plural(len(rank.updates), 'update')}, gradients were clipped "
-            f"while they were {scale} times too large, by the loss scale."
+            f"while they were still multiplied by the loss scale, {scale}."
         ),
         cost=(
-            f"The limit is {scale} times lower than it says: all gradients come to it, and what is "
-            "left of them after unscaling is next to nothing."
+            f"The limit is {scale} times lower than intended: nearly all gradients are clipped, "
+            "and after unscaling they are close to 0."
         ),
         cure="Unscale gradients before they are clipped.",
         share=len(scales) / len(rank.updates),
@@ -176,7 +176,7 @@ def clipping(run: Run) -> Iterator[Finding]:
 
 
 def autocast(run: Run) -> Iterator[Finding]:
-    """Find large products in fp32 although autocast is on.
+    """Find large matrix products in fp32 although autocast is on.
 
     Example:
         >>> list(autocast(Run(ranks=())))
@@ -195,13 +195,13 @@ def autocast(run: Run) -> Iterator[Finding]:
             name="autocast misses large products",
             level="warning",
             figure=(
-                f"{percent(share)} of the operations in products of a forward pass are in fp32, "
-                f"though autocast is on with {products.autocast}.{largest}"
+                f"{percent(share)} of the operations in matrix products of a forward pass are in "
+                f"fp32, although autocast is on with {products.autocast}.{largest}"
             ),
-            cost="These run no faster than without autocast, and keep what they need in fp32.",
+            cost="They are no faster than without autocast, and their activations stay in fp32.",
             cure=(
-                f"Call {f'`{names[0]}`' if names else 'the model'} inside of autocast, and take "
-                "out `.float()` and `autocast(enabled=False)` where they are not needed."
+                f"Call {f'`{names[0]}`' if names else 'the model'} inside autocast, and remove "
+                "`.float()` and `autocast(enabled=False)` where they are not needed."
             ),
             share=share,
         )
@@ -209,7 +209,7 @@ def autocast(run: Run) -> Iterator[Finding]:
 
 
 def half_precision(run: Run) -> Iterator[Finding]:
-    """Find products in fp32 on a device that is faster in 16 bits.
+    """Find matrix products in fp32 on a device that is faster in 16 bits.
 
     Example:
         >>> list(half_precision(Run(ranks=())))
@@ -229,11 +229,11 @@ def half_precision(run: Run) -> Iterator[Finding]:
             name="fp32 on fast 16-bit hardware",
             level="warning",
             figure=(
-                f"{percent(products.share('fp32'))} of the operations in products are in fp32; "
-                f"this device multiplies faster in {mode}."
+                f"{percent(products.share('fp32'))} of the operations in matrix products are in "
+                f"fp32; this device multiplies faster in {mode}."
             ),
             cost=(
-                "How much time that is depends on the model, and small ones may get slower: "
+                "How much time this costs depends on the model, and small models may get slower: "
                 "`batchwright advise TASK` measures it."
             ),
             cure=(

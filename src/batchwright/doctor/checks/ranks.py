@@ -1,4 +1,4 @@
-"""What ranks do apart that they should do together, and the other way round."""
+"""Ranks that share samples, or differ in their batches, counts or work."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from batchwright.doctor.records import Run, Update
 from batchwright.typing import FloatArray
 
 SHARED = 0.01
-"""The share of what several ranks get that is no coincidence, where samples are known by index."""
+"""The least share of samples on several ranks that is no coincidence, if known by index."""
 
 SHARED_CONTENTS = 0.3
-"""The same where they are known by their content: data hold duplicates."""
+"""The same if samples are known by their content: data have duplicates."""
 
 DISTINCT = 0.9
-"""Where fewer samples of a rank than this share differ, contents do not tell samples apart."""
+"""If a smaller share of a rank's samples is distinct, contents do not tell samples apart."""
 
 UNEVEN = 1.1
 """Weights of targets that differ by less hardly matter."""
 
 WAITING = 0.05
-"""The share of the time in which ranks wait that is worth a word."""
+"""The least share of the time spent waiting for other ranks that is reported."""
 
 SLOW = 0.1
-"""The same where one rank is slower at the same work: times of a rank vary."""
+"""The same if one rank is slower at the same work: times of a rank vary."""
 
 MOSTLY = 0.8
-"""The share of the updates in which one rank is the last that is no coincidence."""
+"""The least share of updates in which one rank is the last that is no coincidence."""
 
 FEWEST = 8
 """The fewest updates from which waiting for slower ranks is judged."""
@@ -41,8 +41,8 @@ FEWEST = 8
 def samples_of_ranks(run: Run) -> Iterator[Finding]:
     """Find samples that several ranks train on in one epoch.
 
-    What fills the last batches is no fault, nor is what is drawn by weight; but two ranks that draw
-    the same samples in the same order are.
+    Samples that fill the last batches are no mistake, nor are those that are drawn by weight,
+    unless two ranks draw the same samples in the same order.
     """
     epochs = [each for each in epochs_of(run) if len(each.passes) > 1]
     found = [_same_samples(each) or _common_samples(each) for each in epochs]
@@ -59,9 +59,9 @@ def samples_of_ranks(run: Run) -> Iterator[Finding]:
         figure=figure,
         cost=(
             f"{percent(share)} of the work repeats another rank's: an epoch takes that much "
-            "longer, and updates hold fewer different samples than their size says."
+            "longer, and updates have fewer distinct samples than their size suggests."
         ),
-        cure=f"{cure} (Where ranks split the model and not the data, this is right.)",
+        cure=f"{cure} (If ranks split the model and not the data, this is right.)",
         share=share,
         code=code,
     )
@@ -76,7 +76,7 @@ _SPLITTING: dict[str, _Cure] = {
         ("loader = accelerator.prepare(loader)",),
     ),
     "lightning": (
-        "Let the trainer share the data among the ranks.",
+        "Let the trainer split the data among the ranks.",
         ("Trainer(…, use_distributed_sampler=True)",),
     ),
 }
@@ -123,12 +123,12 @@ def _common_samples(epoch: Epoch) -> tuple[float, str] | None:
         return None
     return common / total, (
         f"Of {plural(total, 'sample')} that {len(parts)} ranks had in an epoch, "
-        f"{number(common)} ({percent(common / total)}) were also another's."
+        f"{number(common)} ({percent(common / total)}) were also on another rank."
     )
 
 
 def counts_of_ranks(run: Run) -> Iterator[Finding]:
-    """Find epochs in which one rank has come to its end, and another has had more batches."""
+    """Find epochs in which one rank has reached the end, and another has had more batches."""
     for at, epoch in enumerate(epochs_of(run)):
         counts = [len(each.batches) for each in epoch.passes]
         ended = [len(each.batches) for each in epoch.passes if each.is_complete]
@@ -136,23 +136,26 @@ def counts_of_ranks(run: Run) -> Iterator[Finding]:
             continue
         least, most = min(ended), max(counts)
         code: tuple[str, ...] = ()
-        cure = "Give every rank as many batches: cut to the least, or let a sampler fill them up."
+        cure = (
+            "Give every rank the same number of batches: cut to the smallest, or let a sampler add "
+            "samples."
+        )
         if run.framework == "accelerate":
-            cure = "Leave even_batches as it is by default: it gives every rank as many batches."
+            cure = "Keep the default even_batches=True: it gives every rank equally many batches."
             code = ("DataLoaderConfiguration(even_batches=True)",)
         elif epoch.has_indices:
-            cure = "Let a DistributedSampler share the data: it gives every rank as many batches."
+            cure = "Use a DistributedSampler: it gives every rank the same number of batches."
             code = ("sampler = DistributedSampler(dataset)",)
         yield Finding(
             name="ranks with different counts",
             level="error",
             figure=(
                 f"In epoch {at + 1}, rank {counts.index(most)} had {plural(most, 'batch')}, and "
-                f"another came to its end after {number(least)}."
+                f"another reached the end after {number(least)}."
             ),
             cost=(
-                "The rank with more waits for the others until the time limit; or, under `Join`, "
-                "the last updates are those of a few ranks."
+                "The rank with more batches waits for the others until the timeout; or, under "
+                "`Join`, only some ranks make the last updates."
             ),
             cure=cure,
             share=1 - least / most,
@@ -164,11 +167,11 @@ def counts_of_ranks(run: Run) -> Iterator[Finding]:
 def batches_of_ranks(run: Run) -> Iterator[Finding]:
     """Find updates in which a target weighs more on one rank than on another.
 
-    Gradients are averaged over ranks. Where it is known what each backward pass weighs a target
-    by, that decides; else a difference in samples is reported, for a mean over them. A mean of
-    means over all batches of all ranks says it, too, and is then the only one to do so.
+    Gradients are averaged over ranks. If it is known how each backward pass weights a target, that
+    decides; else different numbers of samples are reported, assuming a mean over them. Nothing is
+    found here if `mean_of_means` finds the same over all batches of all ranks.
 
-    Source: huggingface/transformers#34191, and the same of gradients that ranks average.
+    Source: huggingface/transformers#34191, and the same for gradients that ranks average.
     """
     updates = _updates(run)
     weighed = [each for each in map(_weights, updates) if each is not None]
@@ -187,12 +190,12 @@ def batches_of_ranks(run: Run) -> Iterator[Finding]:
     yield _unequal(
         run,
         figure=(
-            f"In an update of median unevenness, ranks have from {number(rows[at].min())} to "
+            f"In the median update, ranks have from {number(rows[at].min())} to "
             f"{plural(int(rows[at].max()), 'sample')}."
         ),
         cost=(
-            f"If each rank's loss is the mean over its samples, one weighs {ratio:.2f} × as much "
-            "as another."
+            f"If each rank's loss is the mean over its samples, some samples weigh {ratio:.2f} × "
+            "as much as others."
         ),
         share=_misplaced(np.ones_like(rows, np.float64), rows.astype(np.float64)),
     )
@@ -209,8 +212,8 @@ def _unequal_weights(run: Run, weighed: Sequence[FloatArray]) -> Iterator[Findin
     yield _unequal(
         run,
         figure=(
-            f"A target weighs {ratio:.2f} × as much on one rank as on another in the median of "
-            f"{plural(len(ratios), 'update')}, up to {float(ratios.max()):.2f} ×: ranks have "
+            f"A target weighs {ratio:.2f} × as much on one rank as on another (median of "
+            f"{plural(len(ratios), 'update')}; at most {float(ratios.max()):.2f} ×): ranks have "
             f"from {number(targets.min())} to {number(targets.max())} targets."
         ),
         cost=f"{percent(share)} of the weight in the gradient is misplaced.",
@@ -219,7 +222,7 @@ def _unequal_weights(run: Run, weighed: Sequence[FloatArray]) -> Iterator[Findin
 
 
 def _unequal(run: Run, *, figure: str, cost: str, share: float) -> Finding:
-    cure = "Divide the sum of the loss by the number of targets over all ranks, not by one's own."
+    cure = "Divide the sum of the loss by the number of targets on all ranks, not on one rank."
     code: tuple[str, ...] = (
         "count = (labels != -100).sum()  # the targets of this rank in the update",
         "torch.distributed.all_reduce(count)",
@@ -280,8 +283,8 @@ def _weights(ranks: Sequence[Update]) -> FloatArray | None:
 def waiting_for_ranks(run: Run) -> Iterator[Finding]:
     """Find updates in which ranks have unequal work, so that all wait for the one with most.
 
-    The work of a batch is its rows times the longest of them. A rank that is slower at the same
-    work is found by the seconds it takes, if it is the same one in nearly all updates.
+    The work of a batch is its number of rows times the longest. A rank that is slower at the same
+    work is found by the seconds it takes, if it is the same rank in nearly all updates.
     """
     updates = _updates(run)
     if len(updates) < FEWEST:
@@ -293,8 +296,8 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
     if share >= WAITING:
         typical = float(np.median(work.max(axis=1) / work.mean(axis=1)))
         figure = (
-            f"The slowest rank of an update has {typical:.2f} × the mean work, in padded tokens, "
-            f"in the median of {plural(len(updates), 'update')}."
+            f"The slowest rank of an update has {typical:.2f} × the mean work, in padded tokens "
+            f"(median of {plural(len(updates), 'update')})."
         )
         if is_timed:
             lost = (times.max(axis=1) - times.mean(axis=1)).mean()
@@ -304,7 +307,7 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
             figure,
             cure=(
                 "Plan the batches for all ranks together: those of an update are assigned so that "
-                "ranks have as much work each. Several batches an update even it out further."
+                "ranks have equal work. Several batches per update even it out further."
             ),
             code=_balancing(run),
         )
@@ -320,10 +323,10 @@ def waiting_for_ranks(run: Run) -> Iterator[Finding]:
         _waited(times),
         (
             f"Rank {rank} is the last in {percent(float(slowest[rank] / len(updates)))} of "
-            f"{plural(len(updates), 'update')}: it takes {duration(float(times[:, rank].mean()))} "
-            f"where others take {duration(float(others.mean()))}, for as many padded tokens."
+            f"{plural(len(updates), 'update')}: it takes {duration(float(times[:, rank].mean()))}, "
+            f"the others {duration(float(others.mean()))}, for as many padded tokens."
         ),
-        cure="Look at what else runs on that machine or device, and at its clock and temperature.",
+        cure="Check what else runs on that machine or device, and its clock and temperature.",
         code=(),
     )
 

@@ -24,27 +24,27 @@ FEW = 0.01
 """A share of the samples; less is hardly worth a word."""
 
 MOST = 0.5
-"""A larger share of a data set is rather left out on purpose, by a sampler of one's own."""
+"""A larger share of a data set is probably left out on purpose, by a custom sampler."""
 
 ALIKE = 0.8
-"""Share of the samples of a stream that come as often as its workers are many, at least."""
+"""The least share of a stream's samples that come once per worker, where each reads all of it."""
 
 REGULAR = 0.95
-"""Of samples that come more than once by fault, this share comes as often as one another."""
+"""Of samples that are repeated by mistake, this share comes the same number of times."""
 
 BY_CHANCE = 4.0
 """Standard deviations of the number of different samples in draws with replacement."""
 
 EVENER = 1.2
-"""Repeats that make classes more even by this are there for that."""
+"""Repeats that make classes more even by this factor are there for that."""
 
 
 def lost_samples(run: Run) -> Iterator[Finding]:
     """Find samples that are in no batch of an epoch, over all ranks together.
 
-    Only whole epochs of samples that are known by index tell, and only where a sampler promises
-    all samples, splits them twice, or leaves out others in each epoch: one may be made for a part.
-    A last batch that is dropped has a name of its own.
+    This needs whole epochs of samples that are known by index. A sampler may be made for a part of
+    the data, so it must promise all samples, split them twice, or leave out different ones in each
+    epoch. A last batch that is dropped is another finding.
     """
     epochs = _whole_epochs(run)
     if not epochs or draws(epochs[0].loader) or chooses(epochs[0].loader):
@@ -67,7 +67,7 @@ def lost_samples(run: Run) -> Iterator[Finding]:
 def _whole_epochs(run: Run) -> list[Epoch]:
     """Return the epochs that were seen from beginning to end, with samples known by index.
 
-    The first is the rest of one, in a run that was resumed.
+    In a run that was resumed, the first is only the rest of an epoch, and left out.
     """
     begun = epochs_of(run)
     whole = [each for each in begun if each.is_whole and each.has_indices]
@@ -86,7 +86,7 @@ def _missing(epoch: Epoch) -> IntArray:
 
 
 def _is_last_batch(epoch: Epoch, lost: IntArray) -> bool:
-    """Say whether all that is lost is a last batch of each rank, which would not be full."""
+    """Say whether all lost samples are an incomplete last batch of each rank."""
     loader, size = epoch.loader, epoch.loader.batch_size or epoch.batch_size
     known = (each.samples for one in epoch.passes for each in one.batches)
     is_full = all(each is None or each.size == size for each in known)
@@ -96,12 +96,12 @@ def _is_last_batch(epoch: Epoch, lost: IntArray) -> bool:
 
 
 def _may_drop(epoch: Epoch) -> int:
-    """Return how many samples are more than an epoch may drop to give ranks as many each."""
+    """Return how many lost samples are more than it takes to give all ranks equally many."""
     return epoch.world_size * (epoch.batch_size + 1 if epoch.loader.drop_last else 1)
 
 
 def _is_split_twice(epoch: Epoch, lost: IntArray) -> bool:
-    """Say whether as many are left as if ranks had got their share of a share."""
+    """Say whether as many samples are left as after splitting the data among ranks twice."""
     size, ranks = epoch.loader.num_samples or 0, epoch.world_size
     if ranks == 1:
         return False
@@ -112,8 +112,8 @@ def _is_split_twice(epoch: Epoch, lost: IntArray) -> bool:
 def _changes(epochs: Sequence[Epoch], missing: Sequence[IntArray]) -> bool:
     """Say whether each of two epochs leaves out samples that the other has.
 
-    A part that was chosen stays the same, or grows; what is lost changes. What is left out of
-    large classes may change too, and is no loss; nor is what was not drawn.
+    A part that was chosen stays the same, or grows; what is lost changes. Samples that are left
+    out to balance classes may change too, and so may those that were not drawn: neither is a loss.
     """
     loader, first, last = epochs[0].loader, missing[0], missing[-1]
     if len(missing) < 2:
@@ -133,21 +133,22 @@ def _last_batch(epochs: Sequence[Epoch], missing: Sequence[IntArray]) -> Finding
     total, most = loader.num_samples or 0, max(each.size for each in missing)
     share = most / total
     level: Level = "info" if share < FEW else "warning"
-    what = "The last batch is" if epochs[0].world_size == 1 else "The last batches of ranks are"
+    what = "An incomplete last batch is"
+    if epochs[0].world_size > 1:
+        what = "Incomplete last batches of ranks are"
     never = _never_seen(missing)
     cost = f"{percent(share)} of the samples are not trained on in an epoch"
-    cost += "; these never are." if never.size == most and len(missing) > 1 else "."
+    cost += ", nor in any other." if never.size == most and len(missing) > 1 else "."
     return Finding(
         name="last batch dropped",
         level=level,
         figure=(
-            f"{what} left out where it is not full: {number(most)} of "
-            f"{plural(total, 'sample')}{_in_epochs(missing)}."
+            f"{what} left out: {number(most)} of {plural(total, 'sample')}{_in_epochs(missing)}."
         ),
         cost=cost,
         cure=(
-            "Keep it, and weight its loss by its number of samples; or plan the batches: all "
-            "samples are in an epoch, in the same number of batches each time."
+            "Keep it, and weight its loss by its number of samples. Or plan the batches: every "
+            "epoch then has all samples, in the same number of batches."
         ),
         share=share,
         code=_keeping(epochs[0]),
@@ -164,16 +165,16 @@ def _lost(epochs: Sequence[Epoch], missing: Sequence[IntArray], *, is_split_twic
     total, most = loader.num_samples or 0, max(each.size for each in missing)
     share, named = most / total, max(missing, key=len)[:3].tolist()
     names = f"the first are {listed(list(map(str, named)))}" if len(named) > 1 else f"{named[0]}"
-    cure = "Let the sampler yield every sample once, also those that do not fill a batch."
+    cure = "Let the sampler yield every sample once, including those that do not fill a batch."
     if is_split_twice:
         cure = (
-            f"As many are left as if {ranks} ranks had split the data twice. Let one of both do "
-            "it: the sampler, or what prepares the loader."
+            f"It looks as if the data was split among {ranks} ranks twice. Split it only once: in "
+            "the sampler, or where the loader is prepared."
         )
     elif loader.sampler == "DistributedSampler":
         cure = (
             "Give the sampler the ranks that train: num_replicas is "
-            f"{ranks}, and rank differs on each of them."
+            f"{ranks}, and each rank passes its own rank."
         )
     never = _never_seen(missing)
     cost = f"{percent(share)} of the samples are not trained on in an epoch."
@@ -220,9 +221,9 @@ def _in_epochs(missing: Sequence[IntArray]) -> str:
 def repeated_samples(run: Run) -> Iterator[Finding]:
     """Find samples that a rank gets more than once within an epoch.
 
-    What it takes to fill the last batches, and to give ranks as many samples each, is no fault;
-    nor are samples that are drawn with replacement, or a loader that never ends. What several ranks
-    get is looked at elsewhere.
+    Repeats that fill the last batches, or give ranks equally many samples, are no mistake; nor are
+    samples that are drawn with replacement, or a loader that never ends. Samples that several
+    ranks share are another finding.
 
     Source: the documentation of torch's `IterableDataset`: each worker has a copy of a stream, and
     returns all of it unless it is sharded.
@@ -256,17 +257,17 @@ def _repeats(epoch: Epoch, each: Pass) -> Finding | None:
         name="samples repeated",
         level="error",
         figure=(
-            f"Of {plural(samples.size, 'sample')} within an epoch, {number(repeats)} had been in a "
-            f"batch of it before; {number(twice.size)} come up to {counts.max()} times, among them "
-            f"{first}."
+            f"Of {plural(samples.size, 'sample')} in an epoch, {number(repeats)} are repeats of "
+            f"earlier ones; {number(twice.size)} samples come up to {counts.max()} times, among "
+            f"them {first}."
         ),
         cost=(
             f"{percent(share)} of an epoch's work repeats samples, which then weigh more than "
             "others."
         ),
         cure=(
-            "Let the sampler yield every sample once. If samples are to come more often, say so "
-            "by weights (WeightedRandomSampler)."
+            "Let the sampler yield every sample once. If some samples should come more often, use "
+            "weights (WeightedRandomSampler)."
         ),
         share=share,
     )
@@ -275,7 +276,7 @@ def _repeats(epoch: Epoch, each: Pass) -> Finding | None:
 def _are_drawn(counts: IntArray, size: int) -> bool:
     """Say whether samples may be drawn with replacement: then counts of several sizes are usual.
 
-    Where few are drawn, hardly one comes three times; there are then as many repeats as chance has.
+    If few are drawn, hardly any comes three times; then there are as many repeats as by chance.
     """
     of_repeated = np.bincount(counts)[2:]
     if not of_repeated.size:
@@ -319,10 +320,10 @@ def _imbalance(labels: IntArray) -> float:
 
 
 def _repeats_of_a_stream(epoch: Epoch, each: Pass) -> Finding | None:
-    """Find a stream of which every worker reads all: each sample comes as often as there are some.
+    """Find a stream that every worker reads completely: each sample comes once per worker.
 
-    Equal contents within data, and a stream that begins anew, look different: the former are of
-    many counts, and the latter has all samples once before it has one twice.
+    Duplicates in the data, and a stream that starts again, look different: duplicates have various
+    counts, and a stream that starts again has all samples once before any comes twice.
     """
     samples, workers = beginning(each), epoch.loader.num_workers
     distinct, counts = np.unique(samples, return_counts=True)

@@ -1,4 +1,4 @@
-"""Shapes of batches, where a compiler makes code for each of them."""
+"""Shapes of batches, each of which a compiler may compile again."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from batchwright.typing import FloatArray
 LIMIT = 8
 """Compilations of a function after which torch runs it without compiling: its recompile limit."""
 
-_STATIC = 3  # shapes that are compiled also where shapes are dynamic: one, any, and one row
-_SLOW = 5.0  # times what a quick update takes; long batches may take three times as much
+_STATIC = 3  # shapes that are compiled even if shapes are dynamic: one, any, and one row
+_SLOW = 5.0  # times the seconds of a quick update; long batches may take three times as long
 _SLOW_AS_FIRST = 0.25  # of the first update, which compiles
 
 
 def compiled_shapes(run: Run) -> Iterator[Finding]:
     """Find models that are compiled again for each new shape of a batch.
 
-    With dynamic shapes torch compiles two or three times, whatever comes. So it is looked whether
-    updates with a new shape still take long after the first shapes.
+    With dynamic shapes, torch compiles only two or three times. So this checks whether updates
+    with a new shape still take long after the first few shapes.
 
-    Source: with `dynamic=False` torch compiles 8 shapes, and runs all others uncompiled without
-    saying so; in our measurements.
+    Source: our measurements: with `dynamic=False`, torch compiles 8 shapes, and silently runs all
+    others uncompiled.
 
     Example:
         >>> list(compiled_shapes(Run(ranks=())))
@@ -54,12 +54,12 @@ def compiled_shapes(run: Run) -> Iterator[Finding]:
             ),
             cost=(
                 f"{percent(share)} of the time so far. After {LIMIT} compilations of a function, "
-                "torch runs it uncompiled for other shapes, without saying so."
+                "torch silently runs it uncompiled for other shapes."
             ),
             cure=(
-                f"Compile for any shape, or give batches at most {LIMIT} shapes: `bw.Buckets` "
-                "chooses those with the least padding; `pad_to_multiple_of` of a collator also "
-                "makes them fewer."
+                f"Compile with dynamic shapes, or use at most {LIMIT} shapes: `bw.Buckets` chooses "
+                "those with the least padding; `pad_to_multiple_of` of a collator also reduces "
+                "their number."
             ),
             share=share,
             code=_few_shapes(largest),

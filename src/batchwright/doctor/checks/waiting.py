@@ -10,10 +10,10 @@ from batchwright._format import duration, percent, plural
 from batchwright.doctor.finding import Finding
 from batchwright.doctor.records import Rank, Run
 
-_UPDATES = 5  # of fewer nothing is said
+_UPDATES = 5  # nothing is said of fewer
 _WORTH = 0.1  # of the time
-_LEAST = 2e-3  # seconds in an update: a worker may take as long to hand over a batch
-_ENOUGH = 4  # workers: where so many are too slow, more are seldom the cure
+_LEAST = 2e-3  # seconds per update: a worker may take as long to hand over a batch
+_ENOUGH = 4  # workers: if so many are too slow, more are seldom the cure
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def waiting(run: Run) -> Iterator[Finding]:
     share = percent(worst.share)
     cost = f"{share} of the time."
     if rank.device != "cpu":
-        cost = f"Up to {share} of the time; less if the device still worked on the update before."
+        cost = f"Up to {share} of the time; less if the device was busy with the previous update."
     if run.world_size > 1:
         cost += " Other ranks wait for this one."
     workers = 0 if loader is None else loader.num_workers
@@ -57,7 +57,7 @@ def waiting(run: Run) -> Iterator[Finding]:
         name="waiting for data",
         level="warning",
         figure=(
-            f"{where} waited for its batches in {share} of the time: {each[0]} of {each[1]} in an "
+            f"{where} waited for its batches {share} of the time: {each[0]} of {each[1]} per "
             f"update (mean of {plural(worst.updates, 'update')}), with "
             f"{plural(workers, 'worker')}."
         ),
@@ -89,14 +89,14 @@ def _waited(rank: Rank) -> _Waited:
 def _cure(workers: int) -> str:
     if workers == 0:
         return (
-            "Let workers read and collate the next batches during an update; and do once, before "
-            "training, what is the same in every epoch, such as tokenizing."
+            "Let workers read and collate the next batches during an update. Do work that is the "
+            "same in every epoch, such as tokenizing, once before training."
         )
     if workers < _ENOUGH:
         return f"Use more workers than {workers}, and keep them between epochs."
     return (
-        f"{workers} workers do not keep up: do once, before training, what the data set does in "
-        "every epoch, such as tokenizing or decoding, and copy less in the collate function."
+        f"{workers} workers do not keep up. Do work that the data set repeats in every epoch, such "
+        "as tokenizing or decoding, once before training, and copy less in the collate function."
     )
 
 

@@ -1,4 +1,4 @@
-"""How much a target counts in the gradient of an update, in each of its batches."""
+"""The weight of a target in the gradient of an update, for each of its batches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from batchwright.doctor.records import Backward, Rank, Run, Update
 from batchwright.typing import FloatArray
 
 SEVERAL = 3
-"""Of fewer updates nothing is said."""
+"""Nothing is said of fewer updates."""
 
 _PART = 0.7
-"""The factor of a loss among several that are added is no division from here up to 1."""
+"""If several losses are added, a factor from here up to 1 is not taken for a division."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
-    """An update, with what each of its batches counts, over all ranks that were seen."""
+    """An update, with the weight of each of its batches, over all ranks that were seen."""
 
     shares: FloatArray  # float64[batches]: of all targets of a batch; 1 in all for a mean
     counts: FloatArray  # float64[batches]: targets in it. NaN: unknown
@@ -39,18 +39,18 @@ class Weighed:
 
     @property
     def total(self) -> float:
-        """What all targets of the update count together: 1 in a mean over them."""
+        """The weight of all targets of the update together: 1 in a mean over them."""
         return float(self.shares.sum())
 
     @property
     def ratio(self) -> float:
-        """What a target counts in one batch, over what it counts in another; 1: all the same."""
+        """The weight of a target in one batch over that in another; 1: all are the same."""
         weights = self.shares / self.counts
         return float(weights.max() / weights.min())
 
     @property
     def misplaced(self) -> float:
-        """The share of the weight that other targets have than in the mean over all."""
+        """The share of the weight that is on other targets than in the mean over all."""
         due = self.counts / self.counts.sum()
         return float(np.abs(self.shares / self.total - due).sum() / 2)
 
@@ -59,8 +59,8 @@ def weighed(run: Run) -> list[Weighed]:
     """Return the updates whose batches can be compared.
 
     Left out are updates with another number of batches than most, as at the end of an epoch; with
-    a batch that is shorter than the others; and those where a batch is not one call of
-    `backward`, as where several losses train one model.
+    a batch that has fewer rows than the others; and those in which a batch is not one call of
+    `backward`, as when several losses train one model.
 
     Args:
         run: What was seen.
@@ -103,14 +103,14 @@ def usual_backwards(rank: Rank) -> int:
 
 
 def _is_interleaved(rank: Rank) -> bool:
-    """Return whether batches of several loaders train in turns, each maybe with its own loss."""
+    """Return whether batches of several loaders alternate in training, maybe with other losses."""
     times = [[each.time for each in loader.batches] for loader in rank.loaders if loader.trains]
     spans = sorted((min(each), max(each)) for each in times if each)
     return any(after[0] < before[1] for before, after in pairwise(spans))
 
 
 def _usual_rows(ranks: Sequence[Rank]) -> int:
-    """Return the rows of a batch where they are fixed, but for a last one; else 0."""
+    """Return the rows of a batch if all but a last one have the same number; else 0."""
     loaders = [rank.trained for rank in ranks]
     rows = [each.rows for loader in loaders if loader is not None for each in loader.batches]
     largest = max(rows, default=0)
@@ -118,7 +118,7 @@ def _usual_rows(ranks: Sequence[Rank]) -> int:
 
 
 def _is_whole(update: Update, backwards: int, rows: int) -> bool:
-    """Return whether an update is one like most: so many batches, none of them short."""
+    """Return whether an update is like most: it has as many batches, and none is short."""
     is_like_most = len(update.batches) == len(update.backwards) == backwards > 0
     return is_like_most and all(batch.rows >= rows for batch in update.batches)
 
@@ -149,7 +149,7 @@ def _weigh(updates: Sequence[Update], accumulate: int) -> Weighed | None:
 
 
 def _share(backward: Backward) -> tuple[float, float] | None:
-    """Return what the targets of a batch count together, and how many they are."""
+    """Return the weight of all targets of a batch together, and their number."""
     factor, counted = backward.factor, backward.counted
     if factor is None or not 0 < factor < math.inf or counted == 0:
         return None
@@ -163,9 +163,9 @@ def _share(backward: Backward) -> tuple[float, float] | None:
 def _means_over_tokens(updates: Sequence[Update]) -> list[tuple[float, float]]:
     """Return the same for sums that are divided by the tokens of their batch; none if they are not.
 
-    Of such a sum it is not known how many targets it has, as of one under a mask. But by what it
-    is divided is: if that goes with the tokens from batch to batch, or with all but one of each
-    row as where the next is predicted, these are the targets.
+    The number of targets in such a sum is unknown, for example under a mask; but its divisor is
+    known. If that is proportional to the tokens of each batch, or to all but one per row (as when
+    the next token is predicted), these are the targets.
     """
     pairs = [
         pair
