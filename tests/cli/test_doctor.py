@@ -184,7 +184,7 @@ def test_a_command_that_fails_does_not_pass_and_that_is_said_first(folder, capfd
     assert ": failed, 0 updates, watched for" in first
     code = 5 if "-c" in words else 2
     assert f"The command failed with exit code {code}, before its first update." in done.stdout
-    assert last.endswith("said of it.")
+    assert last.endswith("said about it.")
     facts = json.loads(invoke("doctor", "--json", *python(*words)).stdout)
     assert facts["verdict"].startswith(f"The command failed with exit code {code}, before")
     assert (facts["failed"], facts["exit_code"]) == (True, code)

@@ -151,7 +151,7 @@ def test_a_run_ends_in_time_with_all_that_it_has_started(tmp_path, monkeypatch):
     pids = tmp_path / "pids"
     run = watch(python(STAYS, pids), seconds=3)
     assert (run.stopped, run.exit_code) == ("seconds", None)
-    assert run.notes[-1].startswith("Nothing was updated within")
+    assert run.notes[-1].startswith("No update was made within")
     wait_for(lambda: not any(map(is_alive, map(int, pids.read_text().split()))))
 
 
@@ -222,7 +222,7 @@ def test_ranks_that_wait_for_one_that_is_over_are_ended(monkeypatch, ranks, stop
     monkeypatch.setattr(processes, "_PATIENCE", 60 if stopped == "run" else 1)
     run = watch(python(RANKS, *ranks), seconds=8 if stopped == "seconds" else 300)
     assert run.stopped == stopped
-    assert ("A rank was over" in " ".join(run.notes)) == (stopped == "hang")
+    assert ("A rank ended" in " ".join(run.notes)) == (stopped == "hang")
 
 
 @pytest.mark.slow
@@ -281,8 +281,8 @@ def test_the_first_line_of_a_script_may_be_why(tmp_path):
         ({"exit_code": 1}, 4, "failed with exit code 1, after 4 updates."),
         ({"exit_code": -9}, 1, "was ended by signal 9 (Killed), after 1 update."),
         ({"exit_code": 1}, 0, "failed with exit code 1, before its first update."),
-        ({"stopped": "hang"}, 4, "A rank was over"),
-        ({"stopped": "seconds", "seconds": 120.0}, 0, "within 2 min 0 s: give it more time."),
+        ({"stopped": "hang"}, 4, "A rank ended"),
+        ({"stopped": "seconds", "seconds": 120.0}, 0, "within 2 min 0 s: give it more time"),
     ],
 )
 def test_how_a_run_ended_is_said(fields, updates, said):

@@ -156,8 +156,8 @@ def test_the_figure_says_how_much_came_again_and_where() -> None:
     (finding,) = resumed(before, run_on(epochs))
     assert finding.level == "error"
     assert finding.figure == (
-        "Resumed from the checkpoint after update 6, the run read 24 samples once more in that "
-        "epoch, of which it had read 24 before: it began an epoch anew."
+        "Resumed from the checkpoint after update 6, the run read 24 samples of that epoch again; "
+        "24 had been read before the checkpoint. It started an epoch from the beginning."
     )
     assert finding.share == 24 / 64
 
@@ -170,7 +170,7 @@ def test_a_resume_on_fewer_ranks_that_counts_updates_alone_loses_and_repeats() -
     after = run_on([other[10:], *epochs[1:]], samples=128)
     found = list(resumed(before, after))
     assert {each.name for each in found} == {LOST, REPEATED}
-    assert all("on 1 rank in place of 2" in each.figure for each in found)
+    assert all("on 1 rank instead of 2" in each.figure for each in found)
 
 
 def test_skipping_the_batches_of_an_order_that_is_drawn_anew_is_found() -> None:
@@ -493,7 +493,7 @@ def test_losses_that_scatter_as_much_are_no_fault() -> None:
 
 
 def test_a_command_to_resume_with_is_needed() -> None:
-    with pytest.raises(TaskError, match="goes on from the last checkpoint"):
+    with pytest.raises(TaskError, match="continues from the last checkpoint"):
         check_resume([sys.executable, "train.py"], [])
 
 

@@ -1,4 +1,4 @@
-"""What to change in a script so that its batches are planned: as a diff of it, or lines to copy."""
+"""How to change a script so that its batches are planned: a diff, or lines to copy."""
 
 from __future__ import annotations
 
@@ -106,24 +106,24 @@ _SLOTS = """\
 
 @dataclass(frozen=True)
 class Cure:
-    """How to get what a gain promises."""
+    """How to get the gain of planned batches."""
 
-    text: str  # a sentence in the imperative, and what is to be known of it
+    text: str  # a sentence in the imperative, perhaps with an explanation
     code: tuple[str, ...]  # a unified diff of the script, or lines to copy
     is_diff: bool = False
 
 
 def cure_of(run: Run, gain: Gain, *, lengths: str = LENGTHS) -> Cure:
-    r"""Say how the batches of a run are planned, in the framework that trains.
+    r"""Say how to plan the batches of a run, in the framework that trains.
 
     Args:
-        run: What was seen. Where its command names a script that is found and understood, the
-            cure is a diff of that.
+        run: What was seen. If its command names a script that is found and understood, the cure
+            is a diff of it.
         gain: What planned batches change.
         lengths: Where the lengths that were seen are saved.
 
     Returns:
-        The cure: what only the user knows is in capitals.
+        The cure. What only the user knows is in capitals.
 
     Example:
         >>> gain = Gain(8, 1, 1, 0.5, 8, 1, 0.01, 800, 400, 1.5, 60)
@@ -135,7 +135,7 @@ def cure_of(run: Run, gain: Gain, *, lengths: str = LENGTHS) -> Cure:
     settings = settings_of(gain)
     loads = are_all(run, lengths_seen(run))
     changed = None
-    if gain.is_stream:  # there is nothing to plan but what has arrived
+    if gain.is_stream:  # only samples that have arrived can be planned
         loads = False
     elif run.framework in {"transformers", "trl"}:
         arguments = {}
@@ -205,7 +205,7 @@ def _text(framework: str, gain: Gain) -> str:
     }
     action = does.get(framework, "use a PlanLoader in place of the DataLoader")
     if gain.is_stream and framework != "keras":
-        action = "wrap the stream in a StreamDataset, which plans as far as its buffer reaches"
+        action = "wrap the stream in a StreamDataset, which plans the samples in its buffer"
     said = f"Plan batches by length: {action}."
     if gain.padded_to is not None:
         said = (
@@ -221,7 +221,7 @@ def _text(framework: str, gain: Gain) -> str:
             )
         )
         said += (
-            " An update of few planned batches has samples of similar length, from which a model "
-            f"may learn worse: so it becomes {after} in place of {before}."
+            " With few planned batches, an update has samples of similar length, from which a "
+            f"model may learn worse: so use {after} per update instead of {before}."
         )
     return said

@@ -17,28 +17,28 @@ class Diagnosis:
     """What is wrong with a run."""
 
     run: Run
-    findings: tuple[Finding, ...]  # errors first; of a level, what costs most first
+    findings: tuple[Finding, ...]  # errors first; within a level, those that cost most first
 
     @property
     def has_errors(self) -> bool:
-        """Whether it trains on something else than what was meant."""
+        """Whether the script does not train what was intended."""
         return any(each.level == "error" for each in self.findings)
 
     @property
     def verdict(self) -> str:
-        """Say in a sentence what was found; where the command has failed, that comes first."""
+        """Say in a sentence what was found; if the command has failed, say that first."""
         failure, found = failure_of(self.run), self._found
         if not failure:
             return found
         if not any(each.updates for each in self.run.ranks):
-            return f"{failure} Nothing else can be said of it."
+            return f"{failure} Nothing else can be said about it."
         return f"{failure} {found}"
 
     @property
     def _found(self) -> str:
         counts = {level: sum(each.level == level for each in self.findings) for level in LEVELS}
         if not any(each.updates for each in self.run.ranks):
-            return "No update was seen: nothing can be said of this run."
+            return "No update was seen: nothing can be said about this run."
         if not counts["error"] and not counts["warning"]:
             if not self.findings:
                 return "Nothing found that is wrong or wasteful."
@@ -59,14 +59,14 @@ def diagnose(run: Run, also: Iterable[Finding] = ()) -> Diagnosis:
 
     Args:
         run: What was seen of it.
-        also: What was found in another way, as by resuming it.
+        also: What was found in another way, for example by resuming it.
 
     Returns:
         What is found, the worst first. O(what was seen).
 
     Example:
         >>> diagnose(Run(ranks=())).verdict
-        'No update was seen: nothing can be said of this run.'
+        'No update was seen: nothing can be said about this run.'
     """
     found = [*also, *(finding for check in CHECKS for finding in check(run))]
     ranked = sorted(found, key=lambda each: (LEVELS.index(each.level), -each.share))

@@ -12,7 +12,7 @@ from batchwright.doctor.records import Loader, Pass, Rank, Run, Update
 from batchwright.typing import IntArray
 
 _PLAIN_BATCHES = {"", "BatchSampler", "BatchSamplerShard", "NoneType"}
-"""Batch samplers that cut what a sampler yields, and leave out nothing but a last batch."""
+"""Batch samplers that cut what a sampler yields, and leave out at most a last batch."""
 
 _FREE = {"RandomSampler", "SeedableRandomSampler"}
 """Samplers with a `num_samples` argument, which may draw fewer samples than there are."""
@@ -31,10 +31,10 @@ _DRAWING = (
 """Parts of the names of samplers that repeat samples, or leave some out, on purpose."""
 
 CERTAIN = 9.0
-"""Decimal digits: of as many orders that are possible, two are not the same by chance."""
+"""Decimal digits of the number of possible orders from which two are not the same by chance."""
 
 _LOOKED_AT = 4_096
-"""The most samples by which orders are compared."""
+"""The most samples of which the order is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +42,13 @@ class Epoch:
     """An epoch that was trained on, or the seen part of one."""
 
     loader: Loader  # of the first rank
-    passes: tuple[Pass, ...]  # one a rank; only of ranks that have begun it
+    passes: tuple[Pass, ...]  # one per rank that has begun it
     updates: tuple[tuple[Update, ...], ...]  # those that all these ranks made, each rank by rank
     world_size: int
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it was seen, of every rank."""
+        """Whether all of it was seen, on every rank."""
         is_all = len(self.passes) == self.world_size
         return is_all and all(each.is_complete and each.is_identified for each in self.passes)
 
@@ -59,7 +59,7 @@ class Epoch:
 
     @property
     def is_by_index(self) -> bool:
-        """Whether its samples are known by an index, though the number of all may be unknown."""
+        """Whether its samples are known by index; the size of the data set may be unknown."""
         return self.loader.has_indices and self.samples.size > 0
 
     @property
@@ -153,7 +153,7 @@ def same_order(left: IntArray, right: IntArray) -> bool | None:
 
 
 def is_plain(loader: Loader) -> bool:
-    """Say whether a loader promises every sample of its data set, once.
+    """Say whether a loader promises every sample of its data set once.
 
     Example:
         >>> is_plain(Loader((), sampler="DistributedSampler", batch_sampler="BatchSampler"))
@@ -163,7 +163,7 @@ def is_plain(loader: Loader) -> bool:
 
 
 def has_own_batches(loader: Loader) -> bool:
-    """Say whether the batches of a loader are made by something else than a library's sampler.
+    """Say whether the batches of a loader are made by something other than a library's sampler.
 
     Example:
         >>> has_own_batches(Loader((), sampler="Buckets", batch_sampler="Buckets"))
@@ -173,7 +173,7 @@ def has_own_batches(loader: Loader) -> bool:
 
 
 def draws(loader: Loader) -> bool:
-    """Say whether a loader repeats samples or leaves some out on purpose, as far as names say.
+    """Say whether a loader repeats samples or leaves some out on purpose, by its names.
 
     Example:
         >>> [draws(Loader((), sampler=each)) for each in ("MPerClassSampler", "RandomSampler")]
@@ -184,7 +184,7 @@ def draws(loader: Loader) -> bool:
 
 
 def chooses(loader: Loader) -> bool:
-    """Say whether a loader is for a part of its data set, or the rest of an epoch, by its names.
+    """Say whether a loader is for a part of its data set or the rest of an epoch, by its names.
 
     Example:
         >>> chooses(Loader((), sampler="SubsetRandomSampler"))

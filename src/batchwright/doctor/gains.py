@@ -22,33 +22,33 @@ from batchwright.stats.baseline import are_unlike, keeping_batches, smaller_batc
 from batchwright.typing import IntArray
 
 MOST_PLANNED = 200_000
-"""Samples of more are planned as so many of them: they pad as little, or hardly more."""
+"""Of more samples, this number is planned: its padding is the same or hardly more."""
 
 _MULTIPLES = (256, 128, 64, 32, 16, 8, 4)
-"""What collators pad rows to multiples of."""
+"""Collators pad rows to multiples of these."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What planned batches would change in a run, at the same tokens an update."""
+    """What planned batches would change in a run, at the same tokens per update."""
 
     batch_size: int  # samples of a batch on each rank, now
     accumulate: int  # batches of an update on each rank, now
     world_size: int
-    padding: float  # share of the tokens, now; of all columns that are padded, as the planned one
+    padding: float  # share of the tokens, now; over all padded columns, as `planned_padding`
     planned_batch_size: int  # to plan with: `Planner(lengths, batch_size=…)`
     planned_accumulate: int  # and `accumulate=`: batches of a planned update on each rank
     planned_padding: float
-    max_tokens: int  # that a planned batch holds, padding included
+    max_tokens: int  # the most in a planned batch, padding included
     step_tokens: int  # real tokens of an update, on average
     dispersion: float  # length mix of planned updates: 1 is a plain shuffle
-    longest: int  # sample, tokens
+    longest: int  # tokens of the longest sample
     is_stream: bool = False  # whether lengths are only known when samples arrive
     padded_to: int | None = None  # all rows are padded to this, which is longer than most samples
     tokens_per_second: float | None = None  # real ones, of all ranks, now
-    planned_tokens_per_second: float | None = None  # predicted. None: the times do not tell
-    num_updates: int = 0  # whose times that rests on
-    spread: float = 0.0  # of these times around what shapes explain, a share
+    planned_tokens_per_second: float | None = None  # predicted. None: cannot be predicted
+    num_updates: int = 0  # updates whose times the prediction uses
+    spread: float = 0.0  # relative spread of these times around the fit to shapes
 
     @property
     def saved(self) -> float:
@@ -64,7 +64,7 @@ class Gain:
 
     @property
     def saved_time(self) -> float:
-        """Share of the time that would be saved; of the computed tokens where that is unknown."""
+        """Share of the time that would be saved; if that is unknown, of the computed tokens."""
         return max(0.0, self.saved if self.speed is None else 1 - 1 / self.speed)
 
     @property
@@ -74,7 +74,7 @@ class Gain:
 
     @property
     def rests_on(self) -> str:
-        """Say in a sentence what the speed rests on; empty where there is none."""
+        """Say in a sentence what the speed is predicted from; empty if it is unknown."""
         if self.speed is None:
             return ""
         return (
@@ -90,8 +90,8 @@ def lengths_seen(run: Run) -> IntArray:
         run: What was seen.
 
     Returns:
-        int64[n], at least 1; by index where samples are known by it, else of the first epoch as
-        far as it was seen. Empty where samples have no length. O(samples seen).
+        int64[n], at least 1; in the order of indices if they are known, else those that were seen
+        of the first epoch. Empty if samples have no length. O(samples seen).
 
     Example:
         >>> from batchwright.doctor.records import Pass, Rank
@@ -104,7 +104,7 @@ def lengths_seen(run: Run) -> IntArray:
 
 
 def _seen(run: Run) -> tuple[IntArray, Mapping[str, IntArray]]:
-    """Return the lengths of samples, and those of further columns, in the same order."""
+    """Return the lengths of samples, and their lengths in further columns, in the same order."""
     loaders = _loaders(run)
     is_by_index = all(each.has_indices for each in loaders)
     batches = [
@@ -131,11 +131,11 @@ def _seen(run: Run) -> tuple[IntArray, Mapping[str, IntArray]]:
 def _others(batches: Sequence[Batch], lengths: IntArray, place: IntArray) -> dict[str, IntArray]:
     """Return the lengths of further columns.
 
-    A column is not known of batches in which it happens to be as wide as another at first: there
-    it is taken to be as long, relative to that, as on average.
+    A column is unknown in the first batches if it happens to be as wide as another there. Then its
+    lengths are estimated from its average ratio to the lengths of samples.
 
     Args:
-        batches: All rows of these.
+        batches: The batches with the rows.
         lengths: int64[n], of samples.
         place: int64[rows], the sample of each row.
     """
@@ -169,7 +169,7 @@ def save_lengths(run: Run, path: str | os.PathLike[str]) -> int:
         path: Where to write; a file that is there is replaced.
 
     Returns:
-        How many samples have one; 0, and then nothing is written, where samples have no length.
+        How many samples have one. If none has, nothing is written.
 
     Raises:
         LengthsError: If the file cannot be written.
@@ -221,16 +221,15 @@ def looked_into(run: Run) -> list[Batch]:
 def gain_of(run: Run) -> Gain | None:
     """Compute what planned batches would change in a run.
 
-    The lengths that were seen are planned as they would be: as many tokens an update as now. Where
-    updates of few planned batches would be unlike one another in length, they are cut into more
-    batches. Where only part of an epoch was seen, its lengths are repeated to as many samples as
-    the data set has.
+    The lengths that were seen are planned, with as many tokens per update as now. If updates of few
+    planned batches would be unlike one another in length, they are cut into more batches. If only
+    part of an epoch was seen, its lengths are repeated up to the size of the data set.
 
     Args:
         run: What was seen.
 
     Returns:
-        None where samples have no length, batches are planned or packed already, or the lengths
+        None if samples have no length, batches are planned or packed already, or the lengths
         cannot be planned. O(n log n) in the samples, of at most `MOST_PLANNED`.
     """
     batches, loaders = looked_into(run), _loaders(run)
@@ -301,12 +300,12 @@ def gain_of(run: Run) -> Gain | None:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What is planned with."""
+    """The settings of a planner."""
 
     batch_size: int
     accumulate: int
     world_size: int
-    by_trainer: bool  # `use_plan` may choose how many batches make an update; others keep it
+    by_trainer: bool  # only `use_plan` may choose how many batches make an update
 
     def planner(self, lengths: IntArray) -> Planner:
         """Make the planner that the cure makes."""
@@ -320,7 +319,7 @@ class _Settings:
 
 
 def _planned(lengths: IntArray, settings: _Settings) -> tuple[_Settings, Planner, Plan]:
-    """Plan an epoch; cut updates into more batches where they would be unlike one another."""
+    """Plan an epoch; cut updates into more batches if they would be unlike one another."""
     planner = settings.planner(lengths)
     plan = planner(0)
     stats = plan.stats(lengths)
@@ -353,7 +352,7 @@ def _is_by_index(batch: Batch) -> bool:
 
 
 def _rows_of(batches: Sequence[Batch]) -> int:
-    """Return the batch size: what most batches have, or their mean where they differ."""
+    """Return the batch size: that of most batches, or the mean if they differ."""
     rows = np.array([each.rows for each in batches])
     most = int(rows.max())
     return most if np.count_nonzero(rows == most) * 2 >= rows.size else round(float(rows.mean()))
@@ -367,17 +366,17 @@ def _accumulate_of(run: Run) -> int:
 
 
 def _planned_widths(lengths: IntArray, plan: Plan, multiple: int) -> IntArray:
-    """Return the width of each planned batch, of the lengths of its samples."""
+    """Return the width of each planned batch, from the lengths of its samples."""
     longest = np.maximum.reduceat(lengths, plan.offsets[:-1])
     widths: IntArray = -(-longest // multiple) * multiple
     return widths
 
 
 def _widths_of(batches: Sequence[Batch], column: str | None = None) -> tuple[int, int | None]:
-    """Return what rows are padded to a multiple of, and the width of all where that is set.
+    """Return the multiple that rows are padded to, and the width of all rows if it is fixed.
 
     Args:
-        batches: Of which lengths are known.
+        batches: Batches whose lengths are known.
         column: The name of a further column. None: the first one.
     """
     if column is None:

@@ -23,12 +23,12 @@ from batchwright.doctor.records import Run
 from batchwright.errors import SourceError, SourceNotFoundError, TaskError
 
 SITE = Path(__file__).with_name("watch") / "site"
-"""What Python imports before a script, where `PYTHONPATH` starts with it."""
+"""The folder from which Python imports the hooks before a script, put first in `PYTHONPATH`."""
 
-_LOOK = 1.0  # seconds between two looks at a command that runs
+_LOOK = 1.0  # seconds between two looks at a running command
 
 OnProgress = Callable[[Progress], object]
-"""Is called about every second with what was seen up to then."""
+"""Is called about every second with what was seen so far."""
 
 
 def watch(
@@ -54,21 +54,21 @@ def watch(
         command: Its words: ``["python", "train.py"]``, ``["torchrun", …]``.
         folder: Where to keep what its processes wrote: a new folder, or an empty one. None: it is
             not kept.
-        updates: End it after so many updates.
-        epochs: End it after so many epochs: passes over the training loader.
-        seconds: End it after so many seconds.
-        kill: Have it killed, as by ``kill -9``, at the end of this update, from 1.
-        kill_after_save: The same, so many updates after its first checkpoint.
-        workers: Give each `DataLoader` so many workers.
+        updates: End it after this number of updates.
+        epochs: End it after this number of epochs (passes over the training loader).
+        seconds: End it after this number of seconds.
+        kill: Kill it, as ``kill -9`` does, at the end of this update, counted from 1.
+        kill_after_save: Kill it this number of updates after its first checkpoint.
+        workers: Give each `DataLoader` this number of workers.
         env: Its environment. None: that of this process.
         to_stderr: Whether its standard output goes to standard error.
-        on_progress: Is called about every second with what was seen up to then.
+        on_progress: Is called about every second with what was seen so far.
 
     Returns:
-        What was seen. Nothing may have been, for which its `notes` have a reason.
+        What was seen. If nothing was, its `notes` give the reason.
 
     Raises:
-        SourceNotFoundError: There is no such command.
+        SourceNotFoundError: The command does not exist.
         SourceError: It cannot be started, it is a script without its interpreter, or the folder is
             not empty.
         TaskError: On Windows.
@@ -99,7 +99,7 @@ def watch(
         begun = time.monotonic()
         stopped, code = _run(words, variables, place, seconds, on_progress, to_stderr=to_stderr)
         if is_killed:
-            kill_all(place)  # what one that was killed could not end
+            kill_all(place)  # a killed process could not end those that it started
         spent = time.monotonic() - begun
         run = read_run(place, command=words, seconds=spent, exit_code=code, stopped=stopped)
     ended = {each.ended for each in run.ranks}
@@ -110,7 +110,7 @@ def watch(
 
 
 def _check(words: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Refuse what cannot be started, with what to do instead."""
+    """Refuse a command that cannot be started, and say what to do instead."""
     if sys.platform == "win32":
         raise TaskError("a command cannot be watched on Windows: run this in WSL, or on Linux.")
     if not words or not words[0]:
@@ -119,18 +119,18 @@ def _check(words: Sequence[str], variables: Mapping[str, str]) -> None:
     if first.endswith(".py"):
         quoted = shlex.quote(first)
         raise SourceError(
-            f"{first} is a script: name what runs it, too: batchwright doctor -- python {quoted}"
+            f"{first} is a script: name its interpreter too: batchwright doctor -- python {quoted}"
         )
     if shutil.which(words[0], path=variables.get("PATH")) is None:
         raise SourceNotFoundError(
-            f"{first}: there is no such command, or it may not be executed. Expected what starts "
-            "your training, such as: batchwright doctor -- python train.py"
+            f"{first}: there is no such command, or it is not executable. Expected the command "
+            "that starts your training, such as: batchwright doctor -- python train.py"
         )
 
 
 @contextmanager
 def _events(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """Give processes a folder to write into: one that is kept, or one for this run alone."""
+    """Make the folder that processes write into: one that is kept, or a temporary one."""
     if folder is None:
         with tempfile.TemporaryDirectory(
             prefix="batchwright-doctor-", ignore_cleanup_errors=True
@@ -144,9 +144,7 @@ def _events(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
     except OSError as error:
         raise SourceError(f"{folder}: {error.strerror}. Name a new folder.") from error
     if is_used:
-        raise SourceError(
-            f"{folder} is not empty, and what was seen is kept in it: name a new one."
-        )
+        raise SourceError(f"{folder} is not empty: name a new folder for what is recorded.")
     yield place
 
 
@@ -159,7 +157,7 @@ def _run(
     *,
     to_stderr: bool,
 ) -> tuple[str, int | None]:
-    """Run a command to its end, or until it is ended; return what ended it, and its exit code."""
+    """Run a command until it ends or is stopped; return what ended it, and its exit code."""
     process = None
     is_over = False
     try:
@@ -197,7 +195,7 @@ def _wait(
     seconds: float | None,
     on_progress: OnProgress | None,
 ) -> str:
-    """Wait until a command is over, or is to be ended; return why."""
+    """Wait until a command ends, or has to be stopped; return why."""
     begun, ranks = time.monotonic(), Ranks(place)
     while True:
         now = time.monotonic()
@@ -213,7 +211,7 @@ def _wait(
 
 
 def _standard_error() -> int:
-    """Return where standard error goes; nowhere where that is closed."""
+    """Return standard error; if it is closed, the null device."""
     try:
         os.fstat(2)
     except OSError:

@@ -1,4 +1,4 @@
-"""What has to be known of a run beside what was seen: why it ended, or why nothing was seen."""
+"""Notes on a run: why it ended, or why nothing was seen."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ELSEWHERE = frozenset({"docker", "podman", "nerdctl", "kubectl", "ssh", "sudo",
 _IGNORING = {
     "I": "ignores PYTHONPATH, by which processes are watched",
     "E": "ignores PYTHONPATH, by which processes are watched",
-    "S": "does not import what watches a process",
+    "S": "does not import the hooks that watch a process",
 }
 """Options of Python, and what they do."""
 
 
 def notes_of(run: Run) -> tuple[str, ...]:
-    """Say how a run ended, where that matters, and why nothing was seen, where nothing was.
+    """Say how a run ended, if that matters, and why nothing was seen, if nothing was.
 
     Args:
         run: What was seen.
@@ -43,7 +43,7 @@ def failure_of(run: Run) -> str:
     """Say how a command has failed by itself.
 
     Returns:
-        A sentence; empty where it did not fail, or where we ended it.
+        A sentence; empty if it did not fail, or was ended by the doctor.
 
     Example:
         >>> failure_of(Run(ranks=(), exit_code=1))
@@ -60,10 +60,10 @@ def failure_of(run: Run) -> str:
 
 
 def gap_of(run: Run) -> str:
-    """Say what could not be checked, as too little of the run was seen, and what would show it.
+    """Say what could not be checked because too little was seen, and which option would show it.
 
     Returns:
-        A sentence; empty where two epochs were seen to their end.
+        A sentence; empty if two epochs were seen to their end.
 
     Example:
         >>> from batchwright.doctor.records import Loader, Pass, Rank, Update
@@ -93,7 +93,7 @@ def _notes(run: Run) -> Iterator[str]:
     if failure:
         yield failure
     if run.stopped == "hang":
-        yield "A rank was over, and the others made no update after it: the run was ended."
+        yield "A rank ended, and the others made no update after that: the run was stopped."
     if not any(each.updates for each in run.ranks):
         yield from _unseen(run)
 
@@ -115,16 +115,16 @@ def _unseen(run: Run) -> Iterator[str]:
             "PATH/bin/python …"
         )
     elif run.stopped == "seconds":
-        yield f"Nothing was updated within {duration(run.seconds)}: give it more time."
+        yield f"No update was made within {duration(run.seconds)}: give it more time (--seconds)."
     elif run.stopped == "run" and not run.has_failed:
         yield (
-            "No optimizer step of torch or Keras was seen. Python processes are watched if they "
-            "inherit the environment of this command."
+            "No optimizer step of torch or Keras was seen. Python processes are only watched if "
+            "they inherit the environment of this command."
         )
 
 
 def _ignoring(words: Sequence[str]) -> str | None:
-    """Return the option by which Python is not watched, of a command or of the script it names."""
+    """Return the option that keeps Python from being watched, of a command or of its script."""
     for place, word in enumerate(words):
         if _is_python(word):
             return _option(words[place + 1 :])

@@ -1,4 +1,4 @@
-"""The processes of a watched command: which ones there are, whether ranks wait, how to end them."""
+"""The processes of a watched command: finds them, sees whether ranks wait, and ends them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ GRACE = 10.0
 """Seconds that processes have to end once they are asked to."""
 
 _PATIENCE = 30.0
-"""Seconds without an update after which ranks that wait for one that is over will not go on."""
+"""Seconds without an update after which ranks are taken to wait for a rank that has ended."""
 
-_SCAN = 5.0  # seconds between two looks at which ranks there are
+_SCAN = 5.0  # seconds between two searches for ranks
 _LOOK = 0.1
 
 
 def running(folder: Path) -> dict[int, str | None]:
     """Find processes that were started to write into a folder, with their rank, if they have one.
 
-    Launchers give ranks process groups of their own, and some outlive their launcher: what they
-    have in common is a variable. Only Linux shows those of other processes; empty elsewhere.
+    Launchers start ranks in their own process groups, and some ranks outlive their launcher. What
+    they share is an environment variable. Only Linux shows those of other processes; on other
+    systems the result is empty.
 
     Example:
         >>> running(Path("/nowhere"))
@@ -49,10 +50,9 @@ def running(folder: Path) -> dict[int, str | None]:
 
 
 class Ranks:
-    """Tells whether ranks wait for one that is over, as they do in a collective.
+    """Tells whether ranks wait for one that has ended, as they do in a collective operation.
 
-    A rank that has nothing left to do, because its share of the data is smaller, leaves the others
-    waiting for minutes, or without end.
+    If a rank has a smaller share of the data and ends, the others wait for minutes, or forever.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Ranks:
         self._since = self._next = 0.0
 
     def wait_in_vain(self, now: float) -> bool:
-        """Look, if it is time to; `now` is in seconds."""
+        """Search for ranks if enough time has passed; `now` is in seconds."""
         if now < self._next:
             return False
         self._next = now + _SCAN
@@ -80,10 +80,10 @@ class Ranks:
 def ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Wait for a command to end; return whether it has.
 
-    `Popen.wait` looks twenty times a second. That takes time from a run that uses every core.
+    `Popen.wait` polls twenty times a second, which takes time from a run that uses every core.
     """
     if sys.platform == "linux":
-        with suppress(OSError):  # where the kernel cannot do that
+        with suppress(OSError):  # the kernel may not support it
             handle = os.pidfd_open(process.pid)
             try:
                 over = select.poll()
@@ -113,7 +113,7 @@ def end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def kill_all(folder: Path, group: int | None = None) -> None:
-    """Kill what is left of a group, and of those who write into a folder."""
+    """Kill what is left of a process group, and the processes that write into a folder."""
     if group is not None:
         _signal_group(group, signal.SIGKILL)
     for process in running(folder):
@@ -122,7 +122,7 @@ def kill_all(folder: Path, group: int | None = None) -> None:
 
 
 def _is_left(group: int, folder: Path) -> bool:
-    """Say whether something runs that a command has started, which is over."""
+    """Say whether a process still runs that an ended command has started."""
     return bool(running(folder)) if sys.platform == "linux" else _signal_group(group, 0)
 
 

@@ -1,4 +1,4 @@
-"""The files of events that watched processes write, read as what was seen of a run."""
+"""Reads the event files of watched processes into the record of a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from batchwright.doctor.records import (
 from batchwright.typing import IntArray
 
 _INDICES = 2**32
-"""More samples than a data set has; of hashes of contents, hardly one in a billion is smaller."""
+"""More samples than a data set has; hardly one in a billion hashes of contents is smaller."""
 
 _NOWHERE = (-1, -1)
-"""Update and place of a loss that no update has."""
+"""Update and place of a loss that is in no update."""
 
 Event = list[Any]
 
@@ -36,13 +36,13 @@ Event = list[Any]
 class Progress:
     """How far a run has come."""
 
-    updates: int = 0  # of the rank that made most
-    passes: int = 0  # begun, of the loader that has begun most
+    updates: int = 0  # of the rank with the most
+    passes: int = 0  # begun, of the loader with the most
     processes: int = 0  # that have made an update
 
 
 def progress(folder: Path) -> Progress:
-    """Count what is written up to now; without making records of it."""
+    """Count what has been written so far, without making records of it."""
     updates = passes = processes = 0
     for path in sorted(folder.glob("*.jsonl")):
         own = 0
@@ -68,8 +68,8 @@ def read_run(
 
     Args:
         folder: Where their files are.
-        command: That was run.
-        seconds: That it was watched.
+        command: The command that was run.
+        seconds: How long it was watched.
         exit_code: Of the command. None: it was stopped.
         stopped: What ended it.
 
@@ -121,12 +121,12 @@ class _Window:
 
     batches: list[Batch] = field(default_factory=list)
     backwards: list[Backward] = field(default_factory=list)
-    begins: list[float] = field(default_factory=list)  # of backward passes
+    begins: list[float] = field(default_factory=list)  # times at which backward passes begin
     forward: float = 0.0
     is_stale: bool = False
     error: float | None = None
     computed: float | None = None
-    late: int = 0  # losses that come later, before it
+    late: int = 0  # losses before it that are read later
 
 
 class _Story:
@@ -174,7 +174,7 @@ class _Story:
         self._main = number
 
     def _step_event(self, number: int) -> None:
-        """Leave out the backward passes of an optimizer whose steps are no updates."""
+        """Leave out the backward passes of an optimizer whose steps do not count as updates."""
         self._steps[number] = self._steps.get(number, 0) + 1
         window = self._window
         window.backwards, window.is_stale = [], False
@@ -349,7 +349,7 @@ class _Story:
         )
 
     def _trained(self) -> Iterator[Loader]:
-        """Yield the loaders that are trained on; one that is made anew each epoch is one."""
+        """Yield the loaders that are trained on; one that is recreated in each epoch is one."""
         alike: dict[str, list[_Pass]] = {}
         for (number, _), each in self._passes.items():
             if each.is_trained:

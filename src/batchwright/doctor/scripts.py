@@ -1,4 +1,4 @@
-"""Changes of a user's script, as a unified diff: only where it is understood."""
+"""Changes of a user's script as a unified diff, if the script is understood."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 _USE_PLAN = "from batchwright.integrations.transformers import use_plan"
 
 _REPLACED = {"batch_size", "shuffle", "drop_last", "sampler", "batch_sampler", "generator"}
-"""What a plan decides in place of a loader."""
+"""Arguments of a loader that a plan replaces."""
 
 _WIDTH = 100
 """Characters of a line."""
@@ -24,16 +24,16 @@ def diff_of(
     settings: str | None = None,
     file: str = "",
 ) -> str | None:
-    """Return a diff of the script of a command, after which its batches are planned.
+    """Return a diff that makes the script of a command plan its batches.
 
     Args:
-        command: Of the run: the first file of Python in it is the script.
-        arguments: Of a trainer's settings, to be changed; then it trains with `use_plan`.
-        settings: The arguments of a planner: then a loader becomes a `PlanLoader` with it.
+        command: Of the run: its first Python file is the script.
+        arguments: New arguments of the trainer's settings; the trainer then uses `use_plan`.
+        settings: The arguments of a planner: if given, a loader becomes a `PlanLoader`.
         file: Where the lengths are.
 
     Returns:
-        None where there is no such script, or it is not understood.
+        None if there is no such script, or it is not understood.
     """
     found = next((Path(each) for each in command if each.endswith(".py")), None)
     if found is None:
@@ -101,7 +101,7 @@ def with_use_plan(source: str, arguments: Mapping[str, object]) -> str | None:
 def with_loader(source: str, settings: str, file: str) -> str | None:
     """Return a script whose loader is planned; None if that is not understood.
 
-    It has one shuffled loader, and a loop over epochs around the one over its batches.
+    The script must have one shuffled loader, and a loop over epochs around the loop over batches.
 
     Args:
         source: The script.
@@ -148,7 +148,7 @@ def with_loader(source: str, settings: str, file: str) -> str | None:
 
 @dataclass
 class _Edits:
-    """Changes of a text at places of its syntax tree, which are made from its end on."""
+    """Changes of a text at places of its syntax tree, made from the end backwards."""
 
     source: str
     found: list[tuple[tuple[int, int], tuple[int, int], str]] = field(default_factory=list)
@@ -172,7 +172,7 @@ class _Edits:
         self.found.append((end, end, "".join(f", {each}" for each in added)))
 
     def replace_call(self, call: ast.Call, function: str, arguments: Sequence[str]) -> None:
-        """Put another call in the place of one."""
+        """Replace a call with another."""
         line = self.source.split("\n")[call.lineno - 1]
         before = len(line[: call.col_offset])
         text = f"{function}({', '.join(arguments)})"
@@ -183,13 +183,13 @@ class _Edits:
         self._replace(call, text)
 
     def insert_before(self, statement: ast.stmt, lines: Sequence[str]) -> None:
-        """Insert lines before a statement, as far indented."""
+        """Insert lines before a statement, with its indentation."""
         place = (statement.lineno, 0)
         indent = " " * statement.col_offset
         self.found.append((place, place, "".join(f"{indent}{each}\n" for each in lines)))
 
     def insert_imports(self, tree: ast.Module, user: ast.stmt, lines: Sequence[str]) -> None:
-        """Insert imports after the last of the script that stands before their user."""
+        """Insert imports after the script's last import that precedes their first use."""
         ends = [
             each.end_lineno or each.lineno
             for each in tree.body
@@ -233,7 +233,7 @@ def _assigned(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
 
 
 def _name_of(function: ast.expr) -> str:
-    """Return the last part of a function's name; empty where it has none."""
+    """Return the last part of a function's name; empty if it has none."""
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
@@ -244,7 +244,7 @@ def _names_in(node: ast.AST) -> set[str]:
 
 
 def _is_shuffled(call: ast.Call) -> bool:
-    """Say whether a loader shuffles, as loaders to train on do."""
+    """Say whether a loader shuffles, as training loaders do."""
     third = call.args[2] if len(call.args) > 2 else None
     shuffle = next((each.value for each in call.keywords if each.arg == "shuffle"), third)
     return isinstance(shuffle, ast.Constant) and shuffle.value is True

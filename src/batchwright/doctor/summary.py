@@ -34,15 +34,15 @@ class Summary:
     world_size: int
     updates: int  # of the rank with most
     epochs: int  # that were seen to their end
-    batches: int  # trained on, of all ranks, as the samples
+    batches: int  # trained on, over all ranks, as are the samples
     samples: int
     optimizers: tuple[tuple[str, int], ...]  # of the first rank: name and steps of each
-    padding: float | None  # share, of the batches that were looked into. None: unknown
-    padding_by_column: Mapping[str, float]  # where batches have several columns that are padded
+    padding: float | None  # share, in the batches whose lengths are known. None: unknown
+    padding_by_column: Mapping[str, float]  # if batches have several columns that are padded
     tokens_per_second: float | None  # padding left out, of all ranks. None: unknown
     peak_bytes: int | None  # of the rank with most
     loader: LoaderFacts | None
-    lengths: LengthStats | None  # of the samples that were looked into. None: unknown
+    lengths: LengthStats | None  # of the samples whose lengths are known. None: unknown
 
 
 def summary_of(run: Run) -> Summary:
@@ -84,7 +84,7 @@ def summary_of(run: Run) -> Summary:
 
 
 def _speed(run: Run) -> float | None:
-    """Return real tokens per second: of usual updates, or where these are few, of all."""
+    """Return real tokens per second: of usual updates, or of all if these are too few."""
     if (timing := timing_of(run)) is not None:
         return timing.tokens_per_second
     total = 0.0

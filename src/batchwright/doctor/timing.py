@@ -1,4 +1,4 @@
-"""Seconds of an update by the shapes of its batches: what other batches would take."""
+"""The time of an update as a function of its batches' shapes, to predict that of other batches."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ LEAST = 16
 """Updates that a fit needs."""
 
 FAR = 4.0
-"""Times the spread: updates that are farther off are left out, as those before an evaluation."""
+"""Updates that are farther off than this many times the spread are left out, for example before an
+evaluation."""
 
 CLOSE = 0.03
-"""Share of its time by which an update may always be off."""
+"""Updates that are off by at most this share of their time are never left out."""
 
 BETTER = 1.25
-"""A fit that needs more time for each batch than its operations is to be so much closer."""
+"""A fit with a cost per batch, beyond that of its operations, has to be closer by this factor."""
 
 ALIKE = 0.03
-"""Updates whose tokens vary by less do not tell what a token takes."""
+"""If the tokens of updates vary by less, the cost of a token cannot be told."""
 
 MOST_SPREAD = 0.25
-"""Times that vary more are not explained by shapes."""
+"""If times vary by more, shapes do not explain them."""
 
 MOST_DOUBT = 0.2
-"""Halves of the updates may predict times that are apart by this share: twice the error of all."""
+"""The share by which times predicted from two halves may differ: twice the error of the whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """What updates of a run take, and what others would; see `timing_of`."""
+    """The times of the updates of a run, and predictions for others; see `timing_of`."""
 
-    num_updates: int  # that it rests on: the first and outliers are left out
+    num_updates: int  # in the fit: the first ones and outliers are left out
     tokens_per_second: float  # real ones, of all ranks, waiting included
     waiting: float  # seconds that a rank waits for a sample
     beside: float  # seconds of an update beside its batches: of the optimizer, and between updates
     # float64[3, 3]: seconds of a batch, of a padded token, and of a row × its squared width; fitted
-    # to all updates, then to each half of them. None: the times do not tell.
+    # to all updates, then to each half of them. None: cannot be fitted.
     costs: FloatArray | None
     spread: float  # of times around the fit, a share
 
@@ -61,8 +62,8 @@ class Timing:
             accumulate: Batches of an update on each rank.
 
         Returns:
-            The seconds, and by what share two halves of the updates disagree about them. None:
-            the times do not tell.
+            The seconds, and the share by which the predictions of two halves of the updates differ.
+            None: cannot be predicted.
 
         Example:
             >>> costs = np.array([[0.1, 0.01, 0.0]] * 3)
@@ -86,18 +87,18 @@ class Timing:
 
 
 def timing_of(run: Run) -> Timing | None:
-    """Fit what the updates of a run take to the shapes of their batches.
+    """Fit the times of a run's updates to the shapes of their batches.
 
-    Seconds of an update, without waiting for data, are those beside its batches and a sum over
-    these: so much for each batch, for each padded token, and for each pair of tokens of a row.
-    Relative errors are least squares, without outliers. What batches of one size take does not
-    tell what each takes beside its tokens: that is known from the operations of the model.
+    The time of an update, without waiting for data, is a constant plus a sum over its batches: a
+    cost for each batch, for each padded token, and for each pair of tokens of a row. The fit has
+    the least squared relative errors, without outliers. If all batches have one size, the cost of
+    a batch beyond its tokens cannot be fitted: it is known from the operations of the model.
 
     Args:
         run: What was seen.
 
     Returns:
-        None where too few updates were seen, or not what their batches are like. O(batches).
+        None if too few updates were seen, or their batches are unknown. O(batches).
     """
     seen = _Seen.of(run)
     if seen is None:
@@ -129,7 +130,7 @@ def timing_of(run: Run) -> Timing | None:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Updates whose batches are known; of several ranks, on the one with most to do."""
+    """Updates whose batches are known; those of the rank with the most work."""
 
     terms: FloatArray  # float64[u, 3]
     work: FloatArray  # float64[u], seconds of its batches
@@ -180,7 +181,7 @@ class _Seen:
         )
 
     def fitted(self) -> FloatArray:
-        """Fit the seconds of updates, each as important as any other; their sum is met exactly."""
+        """Fit the seconds of updates, all with the same weight; the sum is matched exactly."""
         least = self.overhead * self.terms[:, 0]
         terms, target = self.terms / self.work[:, None], 1 - least / self.work
         few = np.append(0.0, nonnegative_fit(terms[:, 1:], target))
@@ -188,14 +189,14 @@ class _Seen:
         off, less = (float(np.square(terms @ each - target).sum()) for each in (few, more))
         found = few if off <= BETTER**2 * less else more
         total = float((self.terms @ found).sum())
-        # A relative error is smaller below than above: without this, times would be too short.
+        # Relative errors are smaller below than above: without this, times would be too short.
         found = found * (float((self.work - least).sum()) / total) if total > 0 else found
         costs: FloatArray = found + np.array([self.overhead, 0.0, 0.0])
         return costs
 
 
 def _is_known(update: Update) -> bool:
-    """Say whether it is known what the batches of an update are like, and what it took."""
+    """Say whether the batches and the time of an update are known."""
     batches = update.batches
     return (
         bool(batches) and update.seconds > 0 and all(each.lengths is not None for each in batches)
@@ -203,10 +204,10 @@ def _is_known(update: Update) -> bool:
 
 
 def _facts(updates: Sequence[Update]) -> list[float]:
-    """Describe an update by what its slowest rank does: terms, waits, seconds, rows, tokens.
+    """Describe an update by its slowest rank: terms, waits, seconds, rows, tokens.
 
-    The last two are the seconds before it asks for a batch, and those that follow the last
-    backward; NaN where that is not known.
+    The last two are the seconds before it asks for a batch, and those after the last backward
+    pass; NaN if unknown.
     """
     slowest = max(updates, key=lambda each: sum(batch.padded_tokens for batch in each.batches))
     batches = slowest.batches
@@ -229,6 +230,6 @@ def _shapes(batches: Sequence[Batch]) -> tuple[IntArray, IntArray]:
 
 
 def _terms(rows: IntArray, widths: IntArray) -> FloatArray:
-    """Return what the time of each batch is a sum of, float64[b, 3]."""
+    """Return the terms that the time of each batch is fitted to, float64[b, 3]."""
     padded = rows * widths.astype(np.float64)
     return np.stack([np.ones(rows.size), padded, padded * widths], axis=1)

@@ -1,4 +1,4 @@
-"""Whether a run resumes rightly: it is killed, resumed, and what both have seen is compared."""
+"""Whether a run resumes correctly: it is killed and resumed, and the two runs are compared."""
 
 from batchwright.doctor.resuming.check import SECONDS, check_resume
 

@@ -1,4 +1,4 @@
-"""Kills a training run, resumes it by the user's own command, and compares what was read."""
+"""Kills a training run, resumes it with the user's own command, and compares the two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batchwright.errors import TaskError
 from batchwright.typing import IntArray
 
 SECONDS = 600.0
-"""That each run may take."""
+"""Time limit of each run."""
 
 _MOST = 20
 """Updates after a checkpoint within which a run is killed."""
@@ -39,21 +39,20 @@ def check_resume(
 ) -> tuple[tuple[Run, ...], tuple[Finding, ...]]:
     """Run a command, kill it after a checkpoint, resume it, and say what went wrong.
 
-    Each run but the last is killed, as by ``kill -9``, and the next goes on from where it had
-    saved. The last one goes on until the epoch that was resumed is over, and the next one.
+    Each run but the last is killed, as ``kill -9`` does, and the next continues from its
+    checkpoint. The last run ends after the resumed epoch and one more.
 
     Args:
-        command: What begins the training.
-        resumes: What goes on with it: one command, or several, such as one for each number of
-            ranks.
-        kill: At the end of which update runs are killed. None: at random, up to 20 updates after
+        command: Starts the training.
+        resumes: Resume it: one command, or several, such as one for each number of ranks.
+        kill: The update at whose end runs are killed. None: at random, up to 20 updates after
             their first checkpoint.
         after_save: Whether they are killed in the first update after their first checkpoint.
-        workers: Resume once more in the end, by the last command, with so many workers in each
-            `DataLoader`.
-        seed: Of what is random.
-        seconds: How long each run may take.
-        to_stderr: Whether what the runs print goes to standard error.
+        workers: Resume once more at the end, with the last command and this number of workers in
+            each `DataLoader`.
+        seed: Of the random updates.
+        seconds: Time limit of each run.
+        to_stderr: Whether the output of the runs goes to standard error.
         on_progress: Is called about every second with what was seen of the run.
 
     Returns:
@@ -68,11 +67,11 @@ def check_resume(
         >>> check_resume(["python", "train.py"], [])
         Traceback (most recent call last):
         ...
-        batchwright.errors.TaskError: resuming needs a command that goes on from the last ...
+        batchwright.errors.TaskError: resuming needs a command that continues from the last ...
     """
     if not resumes:
         raise TaskError(
-            "resuming needs a command that goes on from the last checkpoint: batchwright doctor "
+            "resuming needs a command that continues from the last checkpoint: batchwright doctor "
             "--resume 'python train.py --resume' -- python train.py"
         )
     turns: list[tuple[Sequence[str], int | None]] = [(each, None) for each in (command, *resumes)]
@@ -80,7 +79,7 @@ def check_resume(
         turns.append((resumes[-1], workers))
     runs: list[Run] = []
     findings: dict[str, Finding] = {}
-    earlier: IntArray | None = NOTHING  # None: what earlier runs kept is not known
+    earlier: IntArray | None = NOTHING  # samples that earlier runs kept. None: unknown
     for turn, (words, own_workers) in enumerate(turns):
         is_last = turn == len(turns) - 1
         limits = _end(runs[-1]) if is_last else _death(kill, seed, turn, after_save=after_save)
@@ -138,11 +137,11 @@ def _death(kill: int | None, seed: int, turn: int, *, after_save: bool) -> _Limi
 
 
 def _end(before: Run) -> _Limits:
-    """Choose when a resumed run ends: once it is through the epoch after the resumed one."""
+    """Choose when a resumed run ends: after the epoch that follows the resumed one."""
     rank, size = before.first, samples_of(before)
     if rank is None or rank.trained is None:
         return _Limits()
-    epochs = len(rank.trained.passes) + 2  # it may go through those before again
+    epochs = len(rank.trained.passes) + 2  # it may repeat the earlier ones
     rows = sum(batch.rows for update in rank.updates for batch in update.batches)
     if size is None or not rows:
         return _Limits(epochs=epochs)
@@ -169,7 +168,7 @@ def _obstacle(run: Run) -> str | None:
     if not saves and is_killed:
         return (
             f"it was killed at the end of update {number(updates)}, before its first checkpoint. "
-            "Choose a later update, or none: it is then killed after a checkpoint."
+            "Choose a later update, or none: then it is killed after a checkpoint."
         )
     if not saves and run.stopped == "seconds":
         return (
@@ -178,16 +177,16 @@ def _obstacle(run: Run) -> str | None:
         )
     if not saves:
         return (
-            f"its {plural(updates, 'update')} are over, and no checkpoint was seen. Let the script "
-            "save more often, by torch.save or safetensors, as trainers do: save_steps=10."
+            f"it ended after {plural(updates, 'update')}, and no checkpoint was seen. Let the "
+            "script save more often, with torch.save or safetensors (Trainer: save_steps=10)."
         )
     if is_killed or run.stopped == "seconds":
         return None
     first, last = saves[0], updates - 1
     advice = "Let it train for longer, or save earlier."
     if first < last:
-        advice = f"Have it killed at an update from {number(first + 1)} to {number(last)}."
+        advice = f"Kill it at an update from {number(first + 1)} to {number(last)} (--kill)."
     return (
-        f"its {plural(updates, 'update')} were over before it was killed; its first checkpoint was "
-        f"written after update {number(first)}. {advice}"
+        f"it ended after {plural(updates, 'update')}, before it was killed; its first checkpoint "
+        f"was written after update {number(first)}. {advice}"
     )

@@ -1,4 +1,4 @@
-"""Where checkpoints of a killed run left its epoch, and what a run takes epoch by epoch."""
+"""The position of a killed run's checkpoints in its epoch, and the samples of each epoch."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ NOTHING: IntArray = np.empty(0, np.int64)
 """No samples."""
 
 FEW = 8
-"""Samples that are too few to compare an order by."""
+"""Orders of fewer samples are not compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """What all ranks together took in one pass, as far as it was seen."""
+    """The samples that all ranks together took in one pass, as far as it was seen."""
 
-    samples: IntArray  # in the sequence of the epoch: batch by batch, each of all ranks
-    is_over: bool  # whether its loaders came to their end
+    samples: IntArray  # in the order of the epoch: batch by batch, over all ranks
+    is_over: bool  # whether its loaders reached their end
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint kept of the epoch that it was written in."""
+    """A checkpoint, and its position in the epoch that it was written in."""
 
-    update: int  # after which it was written, from 1
-    epoch: int  # whose rest is to follow, from 0 where the run began
+    update: int  # the update after which it was written, from 1
+    epoch: int  # the epoch that has to continue; 0 is the one in which the run began
     kept: IntArray  # samples of that epoch that were trained on before; none between two epochs
-    following: IntArray  # what the run went on with, to the end of that epoch or its own
+    following: IntArray  # samples that the run took next, to the end of that epoch or of the run
 
     @property
     def is_between(self) -> bool:
@@ -43,7 +43,7 @@ class Checkpoint:
         return not self.kept.size
 
     def leads_to(self, samples: IntArray) -> bool:
-        """Check whether samples are in the sequence in which the killed run had them."""
+        """Check whether samples are in the order in which the killed run took them."""
         size = min(self.following.size, samples.size)
         return size >= FEW and np.array_equal(self.following[:size], samples[:size])
 
@@ -53,26 +53,26 @@ class Taken:
     """What a rank took from its training loader."""
 
     passes: tuple[Pass, ...]
-    by_update: tuple[int, ...]  # batches that it had taken at the end of each update
-    skipped: int  # batches that its loop took at first, and did not train on
+    by_update: tuple[int, ...]  # batches taken until the end of each update
+    skipped: int  # batches that its loop took at the start without training on them
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
-        """Batches that it had taken at the end of each pass."""
+        """Batches taken until the end of each pass."""
         return tuple(accumulate(len(each.batches) for each in self.passes))
 
     @cached_property
     def begin(self) -> int:
-        """The pass that it began to train in."""
+        """The pass in which training began."""
         return bisect_right(self.ends, self.skipped)
 
     @property
     def num_epochs(self) -> int:
-        """Passes that it trained in."""
+        """Passes in which it trained."""
         return len(self.passes) - self.begin
 
     def epoch_at(self, count: int) -> int:
-        """Return the epoch in which it had taken so many batches; of two, the earlier."""
+        """Return the epoch in which this number of batches was taken; between two, the earlier."""
         return bisect_left(self.ends, count) - self.begin
 
     def pass_of(self, epoch: int) -> Pass | None:
@@ -81,7 +81,7 @@ class Taken:
         return self.passes[number] if number < len(self.passes) else None
 
     def part(self, epoch: int, start: int = 0, stop: int | None = None) -> tuple[Batch, ...]:
-        """Return the batches of an epoch that were taken between two counts of batches."""
+        """Return the batches of an epoch from one count of taken batches to another."""
         found = self.pass_of(epoch)
         if found is None:
             return ()
@@ -95,8 +95,8 @@ def taken_by(run: Run) -> tuple[Taken, ...] | None:
     """Return what each rank took.
 
     Returns:
-        None where the record does not tell which samples those were: a rank is missing, samples
-        are not identified, or several loaders were read in turns.
+        None if the samples are unknown: a rank is missing, samples are not identified, or several
+        loaders were read in turns.
     """
     if not run.ranks or len(run.ranks) != run.world_size:
         return None
@@ -106,7 +106,7 @@ def taken_by(run: Run) -> tuple[Taken, ...] | None:
 
 
 def _taken(rank: Rank) -> Taken | None:
-    # Trainers resume by another loader, which skips batches: its pass is the first.
+    # Trainers resume with another loader, which skips batches: its pass is the first.
     loaders = [each for each in rank.loaders if each.trains]
     passes = [each for loader in loaders for each in loader.passes if each.batches]
     passes.sort(key=lambda each: each.batches[0].time)
@@ -137,7 +137,7 @@ def together(parts: Sequence[Sequence[Batch]]) -> IntArray:
 
 
 def epochs_of(run: Run) -> tuple[Epoch, ...]:
-    """Return what all ranks took, epoch by epoch; nothing where that is not known."""
+    """Return what all ranks took, epoch by epoch; empty if unknown."""
     taken = taken_by(run)
     return tuple(_epochs(taken)) if taken is not None else ()
 
@@ -150,14 +150,14 @@ def _epochs(taken: Sequence[Taken]) -> Iterator[Epoch]:
 
 
 def checkpoints_of(run: Run, earlier: IntArray = NOTHING) -> Iterator[Checkpoint]:
-    """Yield the checkpoints of a run, from the last one back.
+    """Yield the checkpoints of a run, the last one first.
 
     Args:
-        run: One that was killed.
-        earlier: Samples that runs before it had trained on in the epoch that it began in.
+        run: A run that was killed.
+        earlier: Samples that earlier runs had trained on in the epoch in which it began.
 
     Yields:
-        What each kept; none where that is not known.
+        The checkpoints; none if their positions are unknown.
     """
     taken = taken_by(run)
     if taken is None:
@@ -199,7 +199,7 @@ def _checkpoint(  # noqa: PLR0917 -- what is known of one checkpoint
 
 
 def _is_all(run: Run, epochs: Sequence[Epoch], epoch: int, kept: IntArray) -> bool:
-    """Check whether an epoch is over whose loader was not asked for more before the kill."""
+    """Check whether an epoch is over although its loader was not asked again before the kill."""
     whole = [each for number, each in enumerate(epochs) if each.is_over and number != epoch]
     seen = np.unique(kept).size
     if whole:
@@ -209,19 +209,19 @@ def _is_all(run: Run, epochs: Sequence[Epoch], epoch: int, kept: IntArray) -> bo
 
 
 def samples_of(run: Run) -> int | None:
-    """Return the size of the data set; None where samples are not known by their index."""
+    """Return the size of the data set; None if samples are not known by index."""
     loader = run.first.trained if run.first is not None else None
     return loader.num_samples if loader is not None and is_by_index(run) else None
 
 
 def is_by_index(run: Run) -> bool:
-    """Return whether samples are known by their index, not by a hash of their content."""
+    """Return whether samples are known by index, not by a hash of their content."""
     loader = run.first.trained if run.first is not None else None
     return loader is not None and loader.has_indices
 
 
 def room_of(run: Run) -> int:
-    """Return the most samples that the ranks take at a time: a batch each."""
+    """Return the most samples that all ranks take at a time, with one batch each."""
     loaders = [each.trained for each in run.ranks]
     rows = [batch.rows for loader in loaders if loader is not None for batch in loader.batches]
     return max(rows, default=1) * run.world_size
@@ -238,28 +238,28 @@ def resumed_from(
 ) -> tuple[Checkpoint, Epoch] | None:
     """Find the checkpoint from which a run was resumed, and what it took of that epoch.
 
-    That is the last one whose files it read. Where that was not seen, it is the last one; or an
-    earlier one, if exactly what followed on that comes again.
+    It is the last one whose files the run read. If that was not seen, it is the last one; or an
+    earlier one, if exactly the samples that followed on it come again.
 
     Args:
         before: The run that was killed.
         after: The run that was resumed.
-        earlier: Samples that runs before them had trained on in the epoch that `before` began in.
+        earlier: Samples that earlier runs had trained on in the epoch in which `before` began.
 
     Returns:
-        None where that is not known.
+        None if unknown.
     """
     found, epochs = list(checkpoints_of(before, earlier)), epochs_of(after)
     if not found or not epochs:
         return None
     rest, read = epochs[0], _read(before, after)
     if any(each.is_over for each in epochs[1:]):
-        # Some loops count batches: they begin the next epoch without coming to the loader's end.
+        # Some loops count batches: they begin the next epoch before the loader reaches its end.
         rest = replace(rest, is_over=True)
     candidates = [each for each in found if each.update in read] or found
     last = candidates[0]
     if not last.leads_to(rest.samples):
-        # An epoch that begins anew is like one that was saved before it, if that was not read.
+        # An epoch that was started again looks like a resume from a checkpoint before it.
         exact = (
             each
             for each in candidates[1:]
@@ -270,7 +270,7 @@ def resumed_from(
 
 
 def _read(before: Run, after: Run) -> set[int]:
-    """Return the updates of one run after which files were written that another one read."""
+    """Return the updates of one run after which it wrote files that another run read."""
     written = {file: update for rank in before.ranks for file, update in rank.written.items()}
     read = {file for rank in after.ranks for file in rank.read}
     return {written[file] for file in read & written.keys()}

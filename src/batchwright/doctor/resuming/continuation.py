@@ -1,4 +1,4 @@
-"""Whether a resumed run goes on where the killed one had saved: samples, their order, the loss."""
+"""Whether a resumed run continues at the checkpoint: its samples, their order, and the loss."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ _PERMUTING = frozenset(
         *("DistributedSampler", "LengthGroupedSampler", "DistributedLengthGroupedSampler"),
     }
 )
-"""Samplers whose epochs hold the whole data set."""
+"""Samplers whose epochs have the whole data set."""
 
 _HASHED = 0.3
-"""Of samples known by a hash of their content, the share that has to show a fault: data hold
+"""If samples are known by a hash of their content, the least share that shows a fault: data have
 duplicates."""
 
 _SAME = 0.75
-"""Of the samples that a killed run went on with, the share that also comes first after resuming,
-where the order is the same. By chance it is about a half."""
+"""If the order is the same, the least share of the killed run's next samples that also comes next
+after resuming. By chance it is about a half."""
 
 
 def resumed(
     before: Run, after: Run, *, earlier: IntArray = NOTHING, first: Run | None = None
 ) -> Iterator[Finding]:
-    """Yield what is wrong with how a run goes on.
+    """Yield what is wrong with how a run continues.
 
     Args:
         before: The run that was killed. What it took up to its last checkpoint is kept; what it
-            took after that is to come again.
+            took after that has to come again.
         after: The run that was resumed, with any number of ranks and workers.
-        earlier: Samples that were kept of the epoch that `before` began in, if it was itself
+        earlier: Samples that were kept of the epoch in which `before` began, if it was itself
             resumed within one.
-        first: The run that training began with. None: `before`.
+        first: The run with which training began. None: `before`.
 
     Yields:
-        What is found; nothing where the record is not enough.
+        What is found; nothing if the record is not sufficient.
 
     Example:
         >>> list(resumed(Run(ranks=()), Run(ranks=())))
@@ -80,8 +80,8 @@ class _Continuation:
     before: Run
     after: Run
     checkpoint: Checkpoint
-    rest: Epoch  # the first that was taken after resuming
-    is_second: bool  # whether the killed run began within an epoch, too
+    rest: Epoch  # the first epoch after resuming
+    is_second: bool  # whether the killed run also began within an epoch
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is wrong with the samples or their order."""
@@ -107,7 +107,7 @@ class _Continuation:
 
     @cached_property
     def _own(self) -> IntArray:
-        """What is known of the epoch without the resumed run."""
+        """The samples of the epoch that the killed run has seen."""
         return np.concatenate([self.checkpoint.kept, self.checkpoint.following])
 
     @cached_property
@@ -116,12 +116,12 @@ class _Continuation:
 
     @cached_property
     def _early(self) -> tuple[tuple[int, Epoch], ...]:
-        """The epochs of the killed run that it began itself, by number."""
+        """The epochs that the killed run began itself, by number."""
         return tuple(enumerate(epochs_of(self.before)))[1 if self.is_second else 0 :]
 
     @cached_property
     def _whole(self) -> tuple[IntArray, ...]:
-        """Epochs that one run saw from their beginning to their end."""
+        """Epochs that one run saw from beginning to end."""
         seen = (*(each for _, each in self._early), *self._later)
         return tuple(each.samples for each in seen if each.is_over)
 
@@ -131,17 +131,17 @@ class _Continuation:
 
     @cached_property
     def _size(self) -> int | None:
-        """The size of the data set, where samples are known by index."""
+        """The size of the data set, if samples are known by index."""
         sizes = {samples_of(self.before), samples_of(self.after)}
         return sizes.pop() if len(sizes) == 1 else None
 
     @cached_property
     def _all(self) -> IntArray | None:
-        """The samples that an epoch holds; None where that is not known."""
+        """The samples of an epoch; None if unknown."""
         permutes = self._loader is not None and self._loader.sampler in _PERMUTING
         if self._size is not None and permutes:
             return np.arange(self._size)
-        # A curriculum has other samples in later epochs, so there has to be one before, too.
+        # A curriculum has other samples in later epochs, so an earlier epoch is needed too.
         is_seen = any(each.is_over for _, each in self._early)
         sets = [np.unique(each) for each in self._whole] if is_seen else []
         is_one = all(np.array_equal(each, sets[0]) for each in sets)
@@ -149,7 +149,7 @@ class _Continuation:
 
     @property
     def _is_exact(self) -> bool:
-        """Whether an epoch of these loaders has no sample twice, and leaves none out."""
+        """Whether an epoch of these loaders repeats no sample and leaves none out."""
         ranks = max(self.before.world_size, self.after.world_size)
         return self._is_planned or (ranks == 1 and not drops(self.before))
 
@@ -159,15 +159,15 @@ class _Continuation:
 
     @cached_property
     def _room(self) -> int:
-        """Samples that the end of an epoch may lack or have twice, where none was seen."""
+        """Samples that the end of an epoch may lack or repeat, if no end was seen."""
         return 0 if self._is_exact else max(room_of(self.before), room_of(self.after))
 
     def _is_known(self) -> bool:
-        """Whether samples of the two runs can be compared, and are to be there once."""
+        """Whether samples of the two runs can be compared, and should be there once."""
         if self._loader is None or self._loader.replaces or not self.rest.samples.size:
             return False
         if _repeats(self._own) > self._allowed():
-            return False  # the order itself has samples more than once
+            return False  # the order itself repeats samples
         if self._is_by_index:
             return True
         # Contents that are changed at random never come again.
@@ -178,13 +178,13 @@ class _Continuation:
     # -- what is wrong with the samples
 
     def _allowed(self) -> int:
-        """Count the samples that an epoch has more than once without being resumed."""
+        """Count the repeated samples of an epoch that was not resumed."""
         if self._whole:
             return max(_repeats(each) for each in self._whole)
         return self._room
 
     def _again(self) -> int:
-        """Count the samples that came more than once in the epoch, for being resumed."""
+        """Count the samples of the epoch that were repeated because it was resumed."""
         kept, rest = self.checkpoint.kept, self.rest.samples
         found = _repeats(np.concatenate([kept, rest])) - self._allowed()
         if not self._is_by_index:
@@ -193,7 +193,7 @@ class _Continuation:
         return max(0, found)
 
     def _lost(self) -> int:
-        """Count the samples that the epoch is left without, for being resumed."""
+        """Count the samples of the epoch that were lost because it was resumed."""
         if not self.rest.is_over:
             return 0
         seen = np.concatenate([self.checkpoint.kept, self.rest.samples])
@@ -211,10 +211,10 @@ class _Continuation:
     # -- what is wrong with the order
 
     def _kept_order(self) -> float | None:
-        """Return the share of the samples to come that do come first; None if that is not known."""
+        """Return the share of the samples due next that do come next; None if unknown."""
         due, came = self.checkpoint.following, self.rest.samples
         room = 0
-        if self.before.world_size != self.after.world_size:  # batches are cut anew
+        if self.before.world_size != self.after.world_size:  # batches are cut again
             room = max(room_of(self.before), room_of(self.after))
         size = max(due.size, came.size)
         compared = min(due.size, came.size - room, size // 2)
@@ -223,7 +223,7 @@ class _Continuation:
         return _share(due[:compared], came[: compared + room])
 
     def _repeats_order(self) -> bool:
-        """Return whether an epoch after resuming has the order of one before."""
+        """Return whether an epoch after resuming has the order of an earlier one."""
         if self._loader is None or self._loader.is_shuffled is False:
             return False
         epoch = self.checkpoint.epoch
@@ -231,7 +231,7 @@ class _Continuation:
         fresh = [(place, each.samples) for place, each in enumerate(self._later, epoch + 1)]
         if self.checkpoint.is_between:
             fresh.insert(0, (epoch, self.rest.samples))
-        # Where orders are the same without being resumed, that is another fault.
+        # If orders are the same in runs that were not resumed, that is another fault.
         pairs = [*combinations(known, 2), *combinations(fresh, 2)]
         compared = {_is_same_order(one, other) for (_, one), (_, other) in pairs}
         if False not in compared or True in compared:
@@ -248,28 +248,28 @@ class _Continuation:
         before, after = self.before.world_size, self.after.world_size
         parts = []
         if before != after:
-            parts.append(f"on {plural(after, 'rank')} in place of {number(before)}")
+            parts.append(f"on {plural(after, 'rank')} instead of {number(before)}")
         old, new = (_workers(each) for each in (self.before, self.after))
         if old != new:
-            parts.append(f"with {plural(new, 'worker')} in place of {number(old)}")
+            parts.append(f"with {plural(new, 'worker')} instead of {number(old)}")
         saved = f"from the checkpoint after update {number(self.checkpoint.update)}"
         return " ".join(["Resumed", saved, *parts])
 
     def _repeated(self, again: int) -> Finding:
         kept, rest = self.checkpoint.kept, self.rest
         size = self._all.size if self._all is not None else kept.size + rest.samples.size
-        figure = f"{self._manner}, the run read {plural(again, 'sample')} once more in that epoch"
+        figure = f"{self._manner}, the run read {plural(again, 'sample')} of that epoch again"
         if kept.size:
-            figure += f", of which it had read {number(kept.size)} before"
+            figure += f"; {number(kept.size)} had been read before the checkpoint"
         if kept.size and np.isin(self._own, rest.samples).all():
-            figure += ": it began an epoch anew"
+            figure += ". It started an epoch from the beginning"
         cure, code = cure_of(self.after)
         return Finding(
             "samples repeated on resume",
             "error",
             f"{figure}.",
-            f"With each interruption {percent(min(1.0, again / size))} of an epoch is trained on "
-            "once more, and counts for more than the rest.",
+            f"With each interruption, {percent(min(1.0, again / size))} of an epoch is trained on "
+            "again, and weighs more than the rest.",
             cure,
             share=min(1.0, again / size),
             code=code,
@@ -283,9 +283,9 @@ class _Continuation:
         return Finding(
             "samples lost on resume",
             "error",
-            f"{self._manner}, the run came to the end of the epoch without {plural(lost, 'sample')}"
-            f" of {number(size)}, which it had not read before either.",
-            f"With each interruption {percent(share)} of an epoch is not trained on.",
+            f"{self._manner}, the run reached the end of the epoch without {plural(lost, 'sample')}"
+            f" of {number(size)}, which had not been read before the checkpoint either.",
+            f"With each interruption, {percent(share)} of an epoch is not trained on.",
             cure,
             share=share,
             code=code,
@@ -296,10 +296,10 @@ class _Continuation:
         return Finding(
             "order changes on resume",
             "warning",
-            f"{self._manner}, the run goes on with other samples than the one that was killed: "
-            f"{percent(share)} of what came next there comes first here.",
-            "Nothing is lost, but a run that is interrupted is another run: results cannot be "
-            "reproduced, nor a fault be looked for by running it again.",
+            f"{self._manner}, the run continues with other samples than the killed run: only "
+            f"{percent(share)} of the samples that came next there also come next here.",
+            "No sample is lost, but an interrupted run differs from one without interruption: "
+            "results cannot be reproduced, and faults cannot be found by running it again.",
             cure,
             code=code,
         )
@@ -308,9 +308,9 @@ class _Continuation:
         return Finding(
             "order repeats on resume",
             "error",
-            f"{self._manner}, the run has an epoch in the order of one before the checkpoint.",
-            "The same samples meet in the same batches again: the epoch is worth less than one in "
-            "an order of its own.",
+            f"{self._manner}, the run repeats the order of an epoch from before the checkpoint.",
+            "The same samples share batches again: the epoch is worth less than one in a new "
+            "order.",
             EPOCH[0],
             code=EPOCH[1],
         )
@@ -325,7 +325,7 @@ def _share(samples: IntArray, among: IntArray) -> float:
 
 
 def _is_same_order(one: IntArray, other: IntArray) -> bool | None:
-    """Return whether two epochs begin alike; None where too little was seen of one."""
+    """Return whether two epochs begin in the same order; None if too little was seen of one."""
     size = min(one.size, other.size)
     if np.unique(one[:size]).size < FEW:
         return None

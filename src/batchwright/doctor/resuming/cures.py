@@ -1,4 +1,4 @@
-"""What to do about a run that resumes wrongly, by what trains."""
+"""What to do about a run that does not resume correctly, by framework."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Cure = tuple[str, Sequence[str]]
 
 _LOOP: Cure = (
     (
-        "Save the position of the loader in the checkpoint, and load it before the first batch: a "
-        "DataLoader has none, PlanLoader and torchdata's StatefulDataLoader do. PlanLoader also "
-        "goes on with other workers and on another number of ranks."
+        "Save the position of the loader in the checkpoint, and load it before the first batch. A "
+        "DataLoader has no position; PlanLoader and torchdata's StatefulDataLoader do. PlanLoader "
+        "can also continue with other numbers of workers and ranks."
     ),
     (
         "from batchwright.torch import PlanLoader",
@@ -47,8 +47,8 @@ _CURES: Mapping[str, Cure] = {
     ),
     "lightning": (
         (
-            "Give fit a PlanDataModule, or torchdata's StatefulDataLoader: Lightning saves the "
-            "position of loaders that have a state_dict, and of no others."
+            "Give fit a PlanDataModule, or torchdata's StatefulDataLoader: Lightning only saves "
+            "the position of loaders that have a state_dict."
         ),
         (
             "from batchwright.integrations.lightning import PlanDataModule",
@@ -66,8 +66,8 @@ _CURES: Mapping[str, Cure] = {
     ),
     "keras": (
         (
-            "Save at the end of an epoch, and give fit the initial_epoch of the checkpoint: within "
-            "an epoch its loaders have no position."
+            "Save at the end of an epoch, and give fit the initial_epoch of the checkpoint: its "
+            "loaders have no position within an epoch."
         ),
         ("model.fit(data, initial_epoch=epoch, epochs=epochs)",),
     ),
@@ -80,7 +80,7 @@ EPOCH: Cure = (
     ),
     ("loader.set_epoch(epoch)",),
 )
-"""Of an order that comes again."""
+"""For an order that is repeated."""
 
 COMPLETE_STATE: Cure = (
     (
@@ -93,7 +93,7 @@ COMPLETE_STATE: Cure = (
         'scheduler.load_state_dict(checkpoint["scheduler"])',
     ),
 )
-"""Of a loss that jumps."""
+"""For a loss that jumps."""
 
 
 def cure_of(run: Run) -> Cure:

@@ -1,4 +1,4 @@
-"""Whether the loss of a resumed run goes on where it was at the checkpoint."""
+"""Whether the loss of a resumed run continues where it was at the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _BEFORE, _AFTER = 8, 4
 """Updates before a checkpoint, and after it, whose mean losses are compared."""
 
 _BEGIN = 3
-"""Updates that show the loss that training began with."""
+"""Updates that show the loss at the start of training."""
 
 _LEAST = 4
-"""Updates before and after that have to be known, as their scatter is not otherwise."""
+"""Updates that must be known before and after, to know their scatter."""
 
 _SCATTER = 3.0
-"""Times the scatter of updates that a jump exceeds."""
+"""A jump exceeds this many times the scatter of updates."""
 
 _SHARE = 0.2
-"""Of the loss before that a jump exceeds."""
+"""A jump exceeds this share of the loss before it."""
 
 _BACK = 0.25
-"""Of the way back to the loss that training began with that a jump exceeds."""
+"""A jump exceeds this share of the way back to the loss at the start of training."""
 
 
 def find_loss_jump(before: Run, after: Run, update: int, *, first: Run) -> Iterator[Finding]:
@@ -37,13 +37,13 @@ def find_loss_jump(before: Run, after: Run, update: int, *, first: Run) -> Itera
     Args:
         before: The run that was killed.
         after: The run that was resumed.
-        update: After which update of `before` the checkpoint was written.
-        first: The run that training began with.
+        update: The update of `before` after which the checkpoint was written.
+        first: The run with which training began.
 
     Yields:
         The jump, if it is several times the scatter of updates, at least 20 %, and leads back
-        toward the loss that training began with; and if the killed run, which went on for some
-        updates, has none.
+        toward the loss at the start of training; and if the killed run has no such jump in its
+        updates after the checkpoint.
 
     Example:
         >>> empty = Run(ranks=())
@@ -69,10 +69,10 @@ def find_loss_jump(before: Run, after: Run, update: int, *, first: Run) -> Itera
     yield Finding(
         "loss jumps on resume",
         "error",
-        f"The loss was {number(level)} in the {plural(len(last), 'update')} before the checkpoint, "
-        f"which vary by {number(scatter)}, and {number(now)} in the first "
-        f"{plural(len(came), 'update')} after resuming. Training had begun at {number(start)}.",
-        "Part of what was trained up to the checkpoint is trained again, after each interruption.",
+        f"The loss was {number(level)} in the {plural(len(last), 'update')} before the checkpoint "
+        f"(scatter {number(scatter)}), and {number(now)} in the first "
+        f"{plural(len(came), 'update')} after resuming. Training began at {number(start)}.",
+        "After each interruption, part of the training before the checkpoint is repeated.",
         cure,
         share=min(1.0, abs((now - level) / (start - level))),
         code=code,
@@ -80,7 +80,7 @@ def find_loss_jump(before: Run, after: Run, update: int, *, first: Run) -> Itera
 
 
 def losses_of(run: Run) -> FloatArray:
-    """Return the mean loss of each update over its batches and all ranks; NaN: not known.
+    """Return the mean loss of each update over its batches and all ranks; NaN if unknown.
 
     Returns:
         float64[updates].
@@ -102,7 +102,7 @@ def _mean(updates: list[Update]) -> float:
 
 
 def _loss(backward: Backward) -> float | None:
-    """Return the mean over the targets of a batch; where nothing is known of it, what it is."""
+    """Return the mean loss over the targets of a batch; if they are unknown, the loss itself."""
     if backward.loss is None:
         return None
     loss = backward.loss / backward.factor if backward.factor else backward.loss
@@ -112,7 +112,7 @@ def _loss(backward: Backward) -> float | None:
 
 
 def _is_comparable(before: Run, after: Run) -> bool:
-    """Check whether losses are the same quantity: means; or those of updates that are alike."""
+    """Check whether losses are comparable: means, or of updates with equally many batches."""
     if all(_is_known(each) for each in (before, after)):
         return True
     counts = {len(one.backwards) for run in (before, after) for one in _updates(run)}
@@ -132,5 +132,5 @@ def _updates(run: Run) -> tuple[Update, ...]:
 
 
 def _scatter(losses: FloatArray) -> float:
-    """Return the standard deviation of updates around what changes evenly."""
+    """Return the standard deviation of updates around their trend."""
     return float(np.diff(losses).std() / np.sqrt(2)) if losses.size > 2 else 0.0
