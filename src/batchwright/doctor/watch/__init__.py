@@ -1,6 +1,6 @@
 """Hooks in the processes of a watched run. They record what happens, and change nothing.
 
-Only the standard library is imported here, and what the run itself has imported.
+They import only the standard library, and use modules that the run itself has imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .recorder import Recorder
 
 
 def begin() -> None:
-    """Record this process, from its imports on."""
+    """Start recording this process, from its imports on."""
     recorder = Recorder.of_environment()
     imports.after(
         {
@@ -39,7 +39,7 @@ def begin() -> None:
 
 
 def _tell_python(recorder: Recorder) -> None:
-    """Record which Python this was, and whether it has torch."""
+    """Record which Python this is, and whether it has torch."""
     if recorder.is_on:
         has_torch = "torch" in sys.modules or importlib.util.find_spec("torch") is not None
         recorder.add("python", sys.executable, has_torch)

@@ -1,4 +1,4 @@
-"""What a batch holds: rows, real tokens of each, classes, and a hash of each row's content."""
+"""The contents of a batch: rows, their real tokens and classes, and a hash of each row."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _MASKS = ("attention_mask", "mask", "padding_mask", "key_padding_mask", "src_key
 _INVERTED = ("padding_mask", "key_padding_mask", "src_key_padding_mask")  # where bool: True is pad
 _DOCUMENTS = ("position_ids", "cu_seqlens", "cu_seq_lens_q", "seq_idx", "document_ids")
 _IGNORED = -100
-_LONG_TAIL = 8  # constant values at the end of a row that are padding, where all rows are as wide
-_CHANCE = 3  # equal values at the end of one row that say nothing
+_LONG_TAIL = 8  # equal values at the end of a row that are padding, if all batches are as wide
+_CHANCE = 3  # equal values at the end of one row that may be chance
 _HASHED = 64  # values of a row of numbers that its hash looks at
 _MOST_CLASSES = 65_536
 
 Looked = tuple[list[int] | None, dict[str, Any] | None]
-"""Hashes of rows, and what is known of a batch; see `Contents.look`."""
+"""Hashes of rows, and facts about a batch; see `Contents.look`."""
 
 
 class _Column:
-    """Tensors of one name, batch after batch: how wide they were, and what they are padded with."""
+    """The tensors of one name in all batches: their widths, and the value they are padded with."""
 
     def __init__(self) -> None:
         self._widths: set[int] = set()
-        self._pad: float | None = None  # value of padding, where no mask says it
+        self._pad: float | None = None  # value of padding, if there is no mask
 
     def real(self, values: Any, mask: Any, *, has_own_width: bool = False) -> Any:
-        """Return which tokens are real, bool[rows, width]; None if nothing tells.
+        """Return which tokens are real, bool[rows, width]; None if unknown.
 
         Args:
             values: Of a batch.
-            mask: Which of them are real, if that is said.
-            has_own_width: Whether equal values at the end say it only if widths differ: of other
-                columns, they may be zeros of a table.
+            mask: Which of them are real, if the batch has a mask.
+            has_own_width: Whether equal values at the end are padding only if widths differ: in
+                other columns, they may be zeros of a table.
         """
         self._widths.add(int(values.shape[1]))
         if mask is not None:
@@ -52,14 +52,14 @@ class _Column:
         return self._before_padding(values)
 
     def labels(self, values: Any) -> Any:
-        """Return the same of labels, which are padded with a number that a loss ignores."""
+        """Return the same for labels, which are padded with a number that a loss ignores."""
         if self._pad == _IGNORED or bool((values == _IGNORED).any()):
             self._pad = _IGNORED
             return _around(values == _IGNORED)
         return None
 
     def _before_padding(self, values: Any) -> Any:
-        """Look for a value that rows end with, or begin with, several times."""
+        """Look for a value that is repeated at the end, or at the beginning, of rows."""
         if values.shape[1] < 3 or values.shape[0] < 2:
             return None if self._pad is None else _around(values == self._pad)
         if self._pad is None:
@@ -75,8 +75,8 @@ class _Column:
                 continue
             value = repeated.mode().values.item()
             longest = int((~_around(values == value)).sum(1).max())
-            # A few equal values at the end of one row may be data, and so may more of them where
-            # rows are as wide in every batch.
+            # A few equal values at the end of one row may be data; if rows are equally wide in
+            # every batch, so may more of them.
             is_shared = int((repeated == value).sum()) > 1 or longest > _CHANCE
             if longest >= _LONG_TAIL or (len(self._widths) > 1 and is_shared):
                 return float(value)
@@ -95,12 +95,12 @@ class Contents:
 
         Args:
             batch: As the loader returns it.
-            what: ``"hashes"``, if rows are to be known by their content.
+            what: ``"hashes"``, if rows are identified by their content.
 
         Returns:
-            Hashes, int64[rows] as a list, if asked for; and ``rows``, ``width``, and where they
-            are known ``lengths``, ``labels``, ``counted_padding``, ``packed``, ``separated``; the
-            ``name`` of that column and the width and lengths of ``others``, if there are others.
+            Hashes, int64[rows] as a list, if asked for; and ``rows``, ``width``, and if known
+            ``lengths``, ``labels``, ``counted_padding``, ``packed``, ``separated``; if there are
+            other columns, the ``name`` of this one, and the width and lengths of ``others``.
         """
         fields = dict(_fields(batch))
         tokens = _chosen(fields, _TOKENS, _is_tokens) or _chosen(fields, _TOKENS, _is_rows)
@@ -133,9 +133,9 @@ class Contents:
         return self._columns.setdefault(name, _Column())
 
     def _others(self, fields: Mapping[str, Any], first: str, values: Any) -> dict[str, Any]:
-        """Describe the other columns of sequences: those that are as wide as none before them.
+        """Describe the other columns of sequences: those whose width differs from all before them.
 
-        A column that always is as wide as another belongs to its tokens, as their labels do.
+        A column that is always as wide as another belongs to its tokens, as labels do.
         """
         found: dict[str, Any] = {}
         widths = {first: int(values.shape[1])}
@@ -180,7 +180,7 @@ def _fields(batch: Any, prefix: str = "", depth: int = 2) -> Iterator[tuple[str,
 
 
 def _tensor(value: Any) -> Any:
-    """Return a tensor of the host; arrays are seen as tensors."""
+    """Return a tensor on the host; arrays are turned into tensors."""
     torch = _torch()
     if isinstance(value, torch.Tensor):
         return value if value.device.type == "cpu" and value.ndim else None
@@ -194,7 +194,7 @@ def _torch() -> Any:
 
 
 def _chosen(fields: Mapping[str, Any], names: Any, suits: Any) -> tuple[str, Any] | None:
-    """Choose a field: by its name, else the first that suits."""
+    """Choose a field by its name, else the first that fits."""
     suiting = {name: each for name, each in fields.items() if suits(name, each)}
     for wanted in names:
         for name, values in suiting.items():
@@ -211,7 +211,7 @@ def _is_tokens(name: str, values: Any) -> bool:
 
 
 def _is_sequence(name: str, values: Any) -> bool:
-    """Say whether a tensor may be a further column of sequences; labels may be one, too."""
+    """Say whether a tensor may be a further column of sequences, which may also be labels."""
     short = name.rpartition(".")[2]
     is_other = short in {*_DOCUMENTS, "token_type_ids"} or "mask" in short
     if is_other or values.ndim not in {2, 3} or values.shape[1] < 2:
@@ -265,7 +265,7 @@ def _is_classes(name: str, values: Any) -> bool:
 
 
 def _documents(fields: Mapping[str, Any], facts: dict[str, Any]) -> None:
-    """Say whether rows hold several documents, and whether these are kept apart."""
+    """Say whether rows have several documents, and whether these are kept apart."""
     named = {name.rpartition(".")[2]: each for name, each in fields.items()}
     found = [name for name in _DOCUMENTS if name in named]
     if not found:
@@ -279,22 +279,22 @@ def _documents(fields: Mapping[str, Any], facts: dict[str, Any]) -> None:
         return
     mask = named.get("attention_mask")
     facts["packed"] = True
-    # Boundaries in positions count only where no mask of two dimensions is given.
+    # Boundaries in positions count only if there is no mask of two dimensions.
     facts["separated"] = mask is None or mask.ndim != 2 or int(mask.max()) > 1
 
 
 def _before_tail(is_pad: Any) -> Any:
-    """Return bool[rows, width]: what is not in a stretch of padding at the end of its row."""
+    """Return bool[rows, width]: False for padding at the end of a row."""
     return is_pad.flip(1).long().cumprod(1).flip(1) == 0
 
 
 def _around(is_pad: Any) -> Any:
-    """Return bool[rows, width]: what lies between padding at the beginning and at the end."""
+    """Return bool[rows, width]: False for padding at the beginning and at the end of a row."""
     return _before_tail(is_pad) & (is_pad.long().cumprod(1) == 0)
 
 
 def _hashes(values: Any, is_real: Any) -> list[int]:
-    """Hash the content of each row, whatever it is padded to: int64[rows] as a list."""
+    """Hash the content of each row without its padding: int64[rows] as a list."""
     torch = _torch()
     flat = values.flatten(1) if values.ndim > 1 else values[:, None]
     if flat.dtype.is_floating_point:

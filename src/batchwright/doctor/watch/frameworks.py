@@ -1,4 +1,4 @@
-"""Hooks in what hands batches on, or makes updates in its own way."""
+"""Hooks in frameworks with their own loaders or optimizers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def watch_accelerate(module: Any, recorder: Recorder) -> None:
         if not recorder.is_on:
             yield from dispatch(self)
             return
-        # One rank reads for all: what each gets is known by its content.
+        # One rank reads for all: samples on each rank are identified by their content.
         recorder.guarded(seen.hold, self.base_dataloader)
         stream = _Stream("accelerate", recorder)
         for batch in dispatch(self):
@@ -56,7 +56,7 @@ def _hand_on(seen: Any, held: Any, loader: Any) -> None:
 
 
 class _Stream:
-    """A loader that is not torch's: its samples are known by their content."""
+    """A loader that is not torch's: its samples are identified by their content."""
 
     def __init__(self, name: str, recorder: Recorder) -> None:
         self._seen, self._recorder = seen_by(recorder), recorder
@@ -99,7 +99,7 @@ def watch_grain(module: Any, recorder: Recorder) -> None:
 
 
 def watch_keras_optimizers(module: Any, recorder: Recorder) -> None:
-    """Hook the optimizers of Keras: those of the torch backend are not torch's."""
+    """Hook the optimizers of Keras, which are its own even with the torch backend."""
     updates, apply = updates_of(recorder), module.BaseOptimizer.apply
 
     @functools.wraps(apply)

@@ -1,4 +1,4 @@
-"""Calls after imports: a module is handed over as soon as it has been executed."""
+"""Calls after imports: a function is called with a module once it has been executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Install = Callable[[Any, Recorder], None]
 
 
 def after(installs: Mapping[str, Install], recorder: Recorder) -> None:
-    """Install hooks in modules when they are imported; in those that are there, now."""
+    """Install hooks in modules when they are imported, or now if they already are."""
     for name, install in installs.items():
         if name in sys.modules:
             recorder.guarded(install, sys.modules[name], recorder)

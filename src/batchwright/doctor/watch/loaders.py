@@ -1,4 +1,4 @@
-"""Hooks in loaders: which samples each batch holds, how it is padded, and the wait for it."""
+"""Hooks in loaders: the samples of each batch, its padding, and the wait for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Seen:
         self._contents: dict[int, Contents] = {}
         self._passes: dict[int, int] = {}  # loader → passes begun
         self._complete: dict[int, int] = {}
-        self._held: dict[int, deque[list[Any]]] = {}  # loader → batches that another hands on
+        self._held: dict[int, deque[list[Any]]] = {}  # loader → batches that a wrapper hands on
         self.training: set[int] = set()
         self.last: int | None = None  # loader of the batch that was handed out last
 
@@ -39,7 +39,7 @@ class Seen:
         self._recorder.add("pass", number, self._passes[number])
 
     def number_of(self, loader: Any) -> int:
-        """Return the number of a loader; one that is made anew in each epoch keeps it."""
+        """Return the number of a loader; one that is recreated in each epoch keeps it."""
         facts = _facts(loader)
         key = (id(loader.dataset), *map(str, facts.values()))
         if key not in self._numbers:
@@ -49,7 +49,7 @@ class Seen:
         return self._numbers[key]
 
     def begin_stream(self, name: str) -> tuple[int, int]:
-        """Record that a pass begins of a loader that is not torch's; return both numbers."""
+        """Record the start of a pass over a loader that is not torch's; return both numbers."""
         number = self._numbers.setdefault((name,), len(self._numbers))
         if number in self.training:
             self._recorder.before_pass(self._complete.get(number, 0))
@@ -86,18 +86,18 @@ class Seen:
         self._recorder.add("batch", *event)
 
     def end(self, iterator: Any) -> None:
-        """Record that a loader came to its end."""
+        """Record that a loader reached its end."""
         if _TURN in iterator.__dict__:
             number, turn = iterator.__dict__[_TURN]
             self._complete[number] = turn
             self._recorder.add("whole", number, turn)
 
     def hold(self, loader: Any) -> deque[list[Any]]:
-        """Keep the batches of a loader back: something reads ahead, and hands them on."""
+        """Hold back the batches of a loader: a wrapper reads ahead and hands them on."""
         return self._held.setdefault(self.number_of(loader), deque())
 
     def trains(self) -> None:
-        """Note that gradients are computed on the batch that was handed out last."""
+        """Record that gradients are computed on the batch that was handed out last."""
         if self.last is not None:
             self.training.add(self.last)
 
@@ -142,14 +142,14 @@ def watch_torchdata(module: Any, recorder: Recorder) -> None:
 
 
 def _watch_passes(kind: Any, recorder: Recorder) -> None:
-    """Hook the beginning of passes; set the workers if that is asked for."""
+    """Hook the beginning of passes; set the number of workers if asked to."""
     seen, begin, make = seen_by(recorder), kind.__iter__, kind.__init__
 
     @functools.wraps(begin)
     def watched(self: Any) -> Any:
         kept = getattr(self, "_iterator", None)
         if kept is not None and self.persistent_workers and _TURN in kept.__dict__:
-            kept.__dict__.pop(_INDICES, None)  # what was read ahead of a pass that was left
+            kept.__dict__.pop(_INDICES, None)  # read ahead in a pass that was abandoned
         iterator = begin(self)
         if recorder.is_on:
             recorder.guarded(seen.begin, self, iterator)
@@ -175,7 +175,7 @@ def _watch_passes(kind: Any, recorder: Recorder) -> None:
 
 
 def names_of(index: Any) -> list[int] | None:
-    """Return the samples of a batch, by what its sampler yields; None if that does not tell.
+    """Return the samples of a batch from what its sampler yields; None if they are unknown.
 
     Example:
         >>> names_of([3, 1]), names_of(7), names_of([None, None]) is None
@@ -198,7 +198,7 @@ def names_of(index: Any) -> list[int] | None:
 
 
 def hash_of(text: object) -> int:
-    """Return a number of 62 bits for a name: the same in every process."""
+    """Hash a name to 62 bits, in the same way in every process."""
     import hashlib
 
     return int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=8).digest(), "big") >> 2
@@ -231,7 +231,7 @@ def _facts(loader: Any) -> dict[str, Any]:
 
 
 def _is_shuffled(samplers: list[Any], dataset: Any) -> bool | None:
-    """Return what the samplers or the stream say of themselves; None if they say nothing."""
+    """Return whether the samplers or the stream say that they shuffle; None if unknown."""
     for each in (*samplers, dataset):
         says = getattr(each, "shuffle", None)
         if isinstance(says, bool):
@@ -267,7 +267,7 @@ def _samplers(loader: Any) -> Iterator[Any]:
 
 
 def _sampler_of(each: Any) -> Any:
-    # Whether one is true depends on its length, and that of a stream has none.
+    # The truth value of a sampler depends on its length, and that of a stream has none.
     found = getattr(each, "batch_sampler", None)
     return getattr(each, "sampler", None) if found is None else found
 
@@ -280,7 +280,7 @@ def _first(loader: Any, batch_sampler: Any, name: str) -> Any:
 
 
 def _size(dataset: Any) -> int | None:
-    """Return the samples of a data set; None of a stream."""
+    """Return the size of a data set; None for a stream."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         return None
     if any(each.__name__ == "IterableDataset" for each in type(dataset).__mro__):
@@ -292,7 +292,7 @@ def _size(dataset: Any) -> int | None:
 
 
 def _length(loader: Any) -> int | None:
-    """Return the batches of a pass: some loops stop there, and do not come to its end."""
+    """Return the length of a loader: some loops stop there without reaching its end."""
     try:
         return len(loader)
     except (TypeError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""How a loss was reduced and scaled, read from the graph that leads to it."""
+"""How a loss was reduced and scaled, read from its autograd graph."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ _NEUTRAL = {
 
 @dataclass(frozen=True)
 class LossFacts:
-    """What the graph says of a loss."""
+    """What the graph says about a loss."""
 
     reduction: str | None = None  # "mean" or "sum"
-    factor: float | None = None  # by which it was multiplied on the way to the root
-    counted: Any = None  # targets that it counts: a number, or a tensor that holds one
-    part: float | None = None  # its factor within a sum of losses. None: nothing was added
-    is_named: bool = False  # whether it is a loss of torch, and not some mean or sum
+    factor: float | None = None  # that it was multiplied by on the way to the root
+    counted: Any = None  # targets that it counts: a number, or a tensor with one element
+    part: float | None = None  # its factor within a sum of losses. None: not in a sum
+    is_named: bool = False  # whether it is a loss of torch, and not any mean or sum
 
 
 def facts_of(root: Any) -> LossFacts:
     """Follow the graph from what `backward` is called on to the loss.
 
-    Products and quotients with numbers are followed, and what changes no value. Of a sum, the one
-    loss of torch in it is the loss; where there are several, or the graph is compiled, nothing is
-    known.
+    It follows products and quotients with numbers, and operations that do not change values. In a
+    sum, the only loss of torch is the loss; if there are several, or the graph is compiled, nothing
+    is known.
     """
     return _followed(root.grad_fn, 1.0, _SUMS)
 
 
 def _followed(node: Any, factor: float, sums: int) -> LossFacts:
-    """Follow the graph from a node on; `sums` within one another may be followed."""
+    """Follow the graph from a node on, through at most `sums` nested sums."""
     for _ in range(_MOST):
         name = _name_of(node)
         if name in _LOSSES:
@@ -87,7 +87,7 @@ def _named(node: Any, name: str, factor: float) -> LossFacts:
 
 
 def _is_one_number(ways: list[tuple[Any, int]]) -> bool:
-    """Say whether what is reduced is a loss that is one number already."""
+    """Say whether the input of a reduction is already a single number."""
     (node, _), *others = ways or [(None, 0)]
     is_loss = not others and _name_of(node) in _LOSSES
     return is_loss and bool(getattr(node, "_saved_reduction", 0))
@@ -101,17 +101,17 @@ def _reduced(node: Any, name: str, factor: float) -> LossFacts:
     if name == "MeanBackward" and sizes is not None and not (inner and _is_masked(inner[0])):
         count = _product(sizes)
     is_named = len(inner) == 1 and _name_of(inner[0]) in _LOSSES
-    # Of a loss that is written by hand, the sign may stand anywhere.
+    # In a loss that is written by hand, the sign may be anywhere.
     return LossFacts(_REDUCED[name], factor if is_named else abs(factor), count, is_named=is_named)
 
 
 def _added(node: Any, name: str, place: int) -> float:
-    """Return by what a term of a sum is multiplied."""
+    """Return the factor of a term in a sum."""
     return _ADDED[name] * float(getattr(node, "_saved_alpha", 1)) if place else 1.0
 
 
 def _times(node: Any, name: str) -> float | None:
-    """Return by what a node multiplies; None of one that does something else."""
+    """Return the factor of a node; None if it does something other than multiply."""
     if name in _NEUTRAL or name in _REDUCED:
         return 1.0
     if name == "NegBackward":
@@ -124,7 +124,7 @@ def _times(node: Any, name: str) -> float | None:
 
 
 def _of_sum(terms: list[tuple[Any, float]], factor: float, sums: int) -> LossFacts:
-    """Return the one loss of torch among terms that are added, each with its factor."""
+    """Return the only loss of torch among terms that are added, each with its factor."""
     if not sums:
         return LossFacts()
     found = [_followed(node, float(by), sums - 1) for node, by in terms]
@@ -138,7 +138,7 @@ def _name_of(node: Any) -> str:
 
 
 def _is_masked(node: Any) -> bool:
-    """Say whether some of the values that are averaged may have been set to 0."""
+    """Say whether some of the averaged values may have been set to 0."""
     for _ in range(_MOST):
         name = _name_of(node)
         if name in _MASKING:
@@ -160,7 +160,7 @@ def _is_masked(node: Any) -> bool:
 
 
 def _number(node: Any, name: str) -> float | None:
-    """Return by what a product or a quotient multiplies or divides; None if that is no number."""
+    """Return the number that a product or quotient multiplies or divides by; None if not one."""
     for each in ("_saved_other", "_saved_self") if name == "MulBackward" else ("_saved_other",):
         value = getattr(node, each, None)
         if value is None:

@@ -1,4 +1,4 @@
-"""What a batch takes however small it is: the operations of its passes, on tiny tensors."""
+"""The time of even the smallest batch: the operations of its passes, on tiny tensors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _MOST = 20_000  # operations that are counted
 _LINKS, _ROUNDS = 30, 5
 _OPERATIONS = 4 * _LINKS + 2  # of the chain, as the graph counts them
 _SLOWER = 3.0
-"""How many times as long operations of models take: 2.1 to 3.3 in four small Transformers."""
+"""How many times as long the operations of models take: 2.1 to 3.3 in four small Transformers."""
 
 
 def overhead_of(root: Any) -> float | None:
-    """Estimate the seconds of a forward and a backward pass over next to nothing.
+    """Estimate the seconds of a forward and a backward pass on tiny tensors.
 
     Args:
         root: What `backward` is called on.
@@ -24,7 +24,7 @@ def overhead_of(root: Any) -> float | None:
 
 
 def _operations(root: Any) -> int | None:
-    """Count what leads to a tensor; None where that is too much."""
+    """Count the operations that lead to a tensor; None if there are too many."""
     seen: set[Any] = set()
     todo = [root.grad_fn]
     while todo:
@@ -38,7 +38,7 @@ def _operations(root: Any) -> int | None:
 
 
 def _seconds_of_one() -> float:
-    """Time an operation of a chain of them, without a trace: nothing is drawn or kept."""
+    """Time one operation in a chain, without side effects: nothing is drawn or kept."""
     torch: Any = sys.modules["torch"]
     best = float("inf")
     with torch.enable_grad():

@@ -8,7 +8,7 @@ from typing import Any
 from .recorder import Recorder
 from .updates import updates_of
 
-_AFTER = 2  # updates, from which on a forward pass is looked at: what is built first is built
+_AFTER = 2  # updates before a forward pass is looked at: by then, lazy parts are built
 
 
 class Products:
@@ -105,7 +105,7 @@ def watch_modules(module: Any, recorder: Recorder) -> None:
 
 
 def _compiles() -> bool:
-    """Return whether something is compiled: its graphs depend on hooks of modules."""
+    """Return whether something is compiled, whose graphs depend on hooks of modules."""
     utils = sys.modules.get("torch._dynamo.utils")
     return utils is not None and bool(utils.counters["frames"])
 

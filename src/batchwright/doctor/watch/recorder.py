@@ -1,4 +1,4 @@
-"""The file of events of a process, and what its hooks share."""
+"""The event file of a process, and the state that its hooks share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST = 4_096
 """Events that wait to be written."""
 
 _SHARE = 0.012
-"""Of the time of the run that may be spent on looking into batches."""
+"""The share of the run's time that may be spent on looking into batches."""
 
 _FREE = 0.2
 """Seconds that may be spent on it in any case."""
@@ -30,10 +30,10 @@ clock = time.monotonic
 
 
 class Recorder:
-    """Writes events of this process to a file; a forked one begins its own.
+    """Writes events of this process to a file; a forked process begins its own.
 
     Args:
-        folder: Where the files of all processes are.
+        folder: The folder of the files of all processes.
         options: When to end the run; see `after_update`.
     """
 
@@ -51,17 +51,17 @@ class Recorder:
 
     @classmethod
     def of_environment(cls) -> Recorder:
-        """Make the one that the environment describes."""
+        """Make the recorder that the environment describes."""
         options = json.loads(os.environ.get("BATCHWRIGHT_DOCTOR_OPTIONS") or "{}")
         return cls(Path(os.environ["BATCHWRIGHT_DOCTOR"]), options)
 
     @property
     def is_on(self) -> bool:
-        """Whether this process may train: it does not load data for another."""
+        """Whether this process may train, and does not load data for another."""
         return not _is_worker()
 
     def _restart(self) -> None:
-        """Begin anew in a process that was forked: what its parent has seen is the parent's."""
+        """Start again in a forked process: events of the parent are in the parent's file."""
         self._events, self.pending = [], []
         self.num_updates, self._saved_at = 0, None
 
@@ -84,10 +84,10 @@ class Recorder:
             lines = "".join(f"{json.dumps(each)}\n" for each in events)
             path = self._folder / f"{os.getpid()}.jsonl"
             with suppress(OSError), path.open("a", encoding="utf-8") as file:
-                file.write(lines)  # unless nobody waits for it any longer
+                file.write(lines)  # unless the folder is gone
 
     def guarded(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call something of ours, whose errors are not the run's."""
+        """Call one of our functions; its errors must not reach the run."""
         try:
             return call(*arguments)
         except Exception as error:  # noqa: BLE001 -- a check never breaks what it checks
@@ -108,13 +108,13 @@ class Recorder:
             self._spent += clock() - start
 
     def saved(self, file: str | None) -> None:
-        """Record that a checkpoint was written; to a file, if that is known."""
+        """Record that a checkpoint was written, with its file if that is known."""
         if self._saved_at is None:
             self._saved_at = self.num_updates
         self.add("save", self.num_updates, file)
 
     def after_update(self) -> None:
-        """End the run if that was asked for: after so many updates, or killed."""
+        """End or kill the run if it has made as many updates as were asked for."""
         number, options = self.num_updates, self.options
         kill = options.get("kill")
         if kill is None and options.get("kill_after_save") is not None:
@@ -124,7 +124,7 @@ class Recorder:
         if options.get("updates") is not None and number >= options["updates"]:
             self._end("updates")
         if "kill" in options or "kill_after_save" in options:
-            self.flush()  # another rank may be killed first, and this one with it
+            self.flush()  # another rank may be killed first, and the launcher then kills this one
 
     def before_pass(self, complete: int) -> None:
         """End the run if it has made as many passes of the training loader as were asked for."""
@@ -138,7 +138,7 @@ class Recorder:
         sys.stderr.flush()
         if kill:
             os.kill(os.getpid(), signal.SIGKILL)
-        os._exit(0)  # what follows a run, such as saving it, is not wanted
+        os._exit(0)  # what follows a run, such as saving a model, must not happen
 
 
 def _is_worker() -> bool:

@@ -1,4 +1,4 @@
-"""The gradient of one update beside the one in which all targets weigh the same."""
+"""Compares the gradient of one update with the one in which all targets have the same weight."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from .losses import LossFacts
 
-_UPDATE = 3  # the one that is looked at, or the next with several backward passes
+_UPDATE = 3  # the update that is looked at, or the next with several backward passes
 _LAST = 40
-_MOST = 32_000_000  # parameters of a model that gradients are copied of
+_MOST = 32_000_000  # parameters of a model: gradients of larger ones are not copied
 
 
 class Replay:
-    """Copies the gradient after each backward pass of an update, and weighs the parts anew.
+    """Copies the gradient after each backward pass of an update, and reweights the parts.
 
-    Nothing is computed again: what each pass has added to the gradient is known.
+    Nothing is computed again: the copies show what each pass has added to the gradient.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Replay:
             self._is_known = True
 
     def expect(self, facts: LossFacts) -> None:
-        """Note what the coming backward pass weighs a target by."""
+        """Note the weight of a target in the next backward pass."""
         if self._parameters is None:
             return
         counted = None if facts.counted is None else int(facts.counted)

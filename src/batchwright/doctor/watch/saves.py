@@ -1,4 +1,4 @@
-"""Hooks in what writes and reads checkpoints."""
+"""Hooks in functions that write and read checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def watch_keras(module: Any, recorder: Recorder) -> None:
 
 
 def _watch_save(module: Any, name: str, recorder: Recorder, *, place: int, named: str) -> None:
-    """Record what writes a file, which is an argument: in this place, or of this name."""
+    """Record calls that write a file, given by the argument at this place or of this name."""
     save = getattr(module, name, None)
     if save is None:
         return
@@ -46,7 +46,7 @@ def _watch_save(module: Any, name: str, recorder: Recorder, *, place: int, named
 
 
 def _watch_load(module: Any, name: str, recorder: Recorder) -> None:
-    """Record what reads a file, its first argument, before the first update."""
+    """Record calls that read a file, their first argument, before the first update."""
     load = getattr(module, name, None)
     if load is None:
         return
@@ -63,7 +63,7 @@ def _watch_load(module: Any, name: str, recorder: Recorder) -> None:
 
 
 def known_as(file: Any) -> str | None:
-    """Name a file by its inode, time and size; None of what is no file, such as a buffer.
+    """Identify a file by its inode, time and size; None if it is not a file, but a buffer.
 
     Example:
         >>> import io

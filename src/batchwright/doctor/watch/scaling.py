@@ -1,4 +1,4 @@
-"""Hooks in gradient scalers, in what clips gradients, and in schedules of the learning rate."""
+"""Hooks in gradient scalers, gradient clipping, and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def watch_scalers(module: Any, recorder: Recorder) -> None:
 
 
 def watch_clipping(module: Any, recorder: Recorder) -> None:
-    """Hook what clips gradients, before it is imported from here."""
+    """Hook the functions that clip gradients, before they are imported from this module."""
     updates = updates_of(recorder)
 
     def watched(clip: Any) -> Any:
@@ -56,7 +56,7 @@ def watch_clipping(module: Any, recorder: Recorder) -> None:
 
 
 def watch_schedules(module: Any, recorder: Recorder) -> None:
-    """Note the schedules of the learning rate: a hook in their steps would be what they warn."""
+    """Note learning rate schedules. Their steps are not hooked: schedules would warn about that."""
     updates, kind = updates_of(recorder), module.LRScheduler
     make = kind.__init__
 

@@ -19,7 +19,7 @@ from .replay import Replay
 _LOOKS = 8  # updates before which gradients are looked at
 _TIMED = 2  # the update before whose first backward pass operations are timed
 _PARAMETERS = 3  # of which gradients are looked at
-_LATER = "later"  # for a loss on a device, of which another event tells
+_LATER = "later"  # for a loss on a device, which a later event has
 
 
 class Updates:
@@ -42,7 +42,7 @@ class Updates:
         self.schedules: weakref.WeakSet[Any] = weakref.WeakSet()
         self._scheduled = 0  # steps of schedules up to the last update
         self.clips_scaled = False
-        self.unscaled: set[int] = set()  # optimizers whose gradients are, by id
+        self.unscaled: set[int] = set()  # ids of optimizers whose gradients are unscaled
         self.scaler: Any = None
         self.after_update: list[Callable[[], None]] = []  # called by others
         self.before_losses: list[Callable[[], None]] = []
@@ -50,7 +50,7 @@ class Updates:
     def before_backward(self, tensors: Any) -> None:
         """Record a backward pass before it begins."""
         self._depth += 1
-        if self._depth > 1:  # of recomputed activations
+        if self._depth > 1:  # activations are recomputed
             return
         start = clock()
         for call in self.before_losses:
@@ -98,7 +98,7 @@ class Updates:
             self._recorder.add("overhead", seconds)
 
     def _now(self, root: Any, facts: LossFacts) -> tuple[float | str | None, int | None]:
-        """Read the loss and its count; of a device they are read later."""
+        """Read the loss and its count; on a device they are read later."""
         loss, counted = root.detach(), facts.counted
         if loss.numel() != 1:
             return None, None
@@ -120,7 +120,7 @@ class Updates:
         return float(self.scaler.get_scale())
 
     def _is_stale(self) -> bool:
-        """Return whether gradients of an update before are still there."""
+        """Return whether gradients of an earlier update are still there."""
         looked = [
             each.grad
             for group in self._groups()
@@ -142,16 +142,16 @@ class Updates:
             self._update(was_skipped=False)
 
     def skipped(self, optimizer: Any) -> None:
-        """Record a step that a gradient scaler has left out."""
+        """Record a step that a gradient scaler has skipped."""
         if self._is_update(optimizer):
             self._update(was_skipped=True)
 
     def _is_update(self, optimizer: Any) -> bool:
-        """Return whether a step is an update; record one that is another optimizer's.
+        """Return whether a step is an update; record a step of another optimizer.
 
-        Updates are the steps of one optimizer: of the first, until another one that has some of
-        its parameters steps after a backward pass, or one of other parameters does so twice in a
-        row. What steps without a backward pass of its own is part of the update before.
+        Updates are the steps of one optimizer: the first, until another one that shares parameters
+        with it steps after a backward pass, or one with other parameters does so twice in a row.
+        A step without its own backward pass is part of the previous update.
         """
         if optimizer is self._optimizer:
             self._other = None
@@ -182,7 +182,7 @@ class Updates:
         return number
 
     def _shares(self, optimizer: Any, number: int) -> bool:
-        """Return whether an optimizer has parameters of the one whose steps are updates."""
+        """Return whether an optimizer shares parameters with the one whose steps are updates."""
         if number not in self._shared:
             own = {id(each) for group in self._groups() for each in group["params"]}
             others = getattr(optimizer, "param_groups", ())
@@ -190,7 +190,7 @@ class Updates:
         return self._shared[number]
 
     def _schedule_steps(self) -> int:
-        """Count the steps of schedules: of that optimizer's, as far as they tell whose they are."""
+        """Count the steps of that optimizer's schedules, as far as their optimizer is known."""
         groups, schedules = self._groups(), list(self.schedules)
         own = [
             each
@@ -266,7 +266,7 @@ def watch_backward(module: Any, recorder: Recorder) -> None:
 
 
 def watch_optimizers(module: Any, recorder: Recorder) -> None:
-    """Hook the steps of torch's optimizers, by the hooks that it has for that."""
+    """Hook the steps of torch's optimizers, with torch's own hooks."""
     updates = updates_of(recorder)
 
     def after(optimizer: Any, *_: Any) -> None:
@@ -282,7 +282,7 @@ def _number(value: Any) -> float | None:
 
 
 def _ranks() -> tuple[int, int]:
-    """Return the rank and the number of ranks; by the environment where none has met another."""
+    """Return the rank and the number of ranks; without a process group, from the environment."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -290,7 +290,7 @@ def _ranks() -> tuple[int, int]:
 
 
 def _peak(device: str) -> int:
-    """Return the most bytes that were in use up to now."""
+    """Return the most bytes that were in use so far."""
     torch = sys.modules.get("torch")
     if device == "cuda" and torch is not None:
         return int(torch.cuda.max_memory_allocated())
@@ -326,7 +326,7 @@ _FRAMEWORKS = (
 
 
 def _framework() -> str:
-    """Return whose loop calls: by the stack of the first update."""
+    """Return the framework whose loop this is, from the stack of the first update."""
     names: set[str] = set()
     frame: Any = sys._getframe()  # noqa: SLF001 -- there is no other way to the stack
     while frame is not None:
@@ -339,6 +339,6 @@ def _framework() -> str:
 
 
 def _compiled() -> int:
-    """Return how many graphs were compiled up to now."""
+    """Return how many graphs were compiled so far."""
     module = sys.modules.get("torch._dynamo.utils")
     return int(module.counters["stats"].get("unique_graphs", 0)) if module is not None else 0

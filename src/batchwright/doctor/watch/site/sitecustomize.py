@@ -1,4 +1,4 @@
-"""Python runs this when a watched process starts: the hooks of the doctor, then what it hides."""
+"""Python runs this when a watched process starts: it loads the hooks, then the file it hides."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ _OLDEST = (3, 10)
 
 
 def _watch() -> None:
-    """Load the hooks under a name of their own: the package need not be installed here."""
+    """Load the hooks under a separate name: the package need not be installed here."""
     if "BATCHWRIGHT_DOCTOR" not in os.environ:
         return
     if sys.version_info < _OLDEST:
@@ -31,7 +31,7 @@ def _watch() -> None:
 
 
 def _run_hidden() -> None:
-    """Run the `sitecustomize` that would have run, and leave the path as it would have been."""
+    """Run the `sitecustomize` that this one hides, and restore the path."""
     sys.path[:] = [each for each in sys.path if not each or Path(each).resolve() != _HERE]
     spec = PathFinder.find_spec("sitecustomize", sys.path)
     if spec is None or spec.loader is None:
@@ -54,6 +54,6 @@ def _tell(error: Exception) -> None:
 
 try:
     _watch()
-except Exception as error:  # noqa: BLE001 -- the run goes on without being watched
+except Exception as error:  # noqa: BLE001 -- the run continues without being watched
     _tell(error)
 _run_hidden()
