@@ -138,8 +138,8 @@ def test_looking_stops_when_the_time_is_over(monkeypatch):
     [
         ([], {}, "no samples"),
         ([object()], {}, "sample 0 holds object, which cannot be compared"),
-        (["a", "b"], {"labels": [1]}, "labels are 1 for 2 samples"),
-        (["a", "b"], {"lengths": [1]}, "lengths are 1 for 2 samples"),
+        (["a", "b"], {"labels": [1]}, "labels: 1 for 2 samples"),
+        (["a", "b"], {"lengths": [1]}, "lengths: 1 for 2 samples"),
         (["a", "b"], {"labels": [1, None]}, r"1 of \d labels is missing, labels\[1\]"),
     ],
 )

@@ -53,7 +53,7 @@ def test_of_many_groups_ten_and_the_smallest_are_listed():
 @pytest.mark.parametrize(
     ("groups", "error", "said"),
     [
-        (["a"], bw.errors.LengthsError, "groups are 1 for 3 samples"),
+        (["a"], bw.errors.LengthsError, "groups: 1 for 3 samples"),
         (["a", "b", "c"], bw.errors.LengthsError, "these are not groups"),
         (["a", None, "a"], bw.errors.LengthsError, r"1 of \d groups is missing, groups\[1\]"),
     ],

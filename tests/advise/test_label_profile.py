@@ -207,7 +207,7 @@ def test_of_one_class_there_is_nothing_to_tell():
         (np.array([0.0, 0.0, np.nan, 1.0]), None, r"1 of \d labels is missing, labels\[2\]"),
         (np.zeros((4, 2)), None, "expected one each"),
         ([["a"], ["b"]], None, "must be numbers or texts"),
-        ([0, 1] * 200, np.ones((3, 2)), "features are 3 for 400 samples"),
+        ([0, 1] * 200, np.ones((3, 2)), "features: 3 for 400 samples"),
         ([0, 1] * 200, np.full((400, 2), np.nan), "NaN or infinite"),
         ([0, 1] * 200, [[1], [1, 2]] * 200, "numbers of the same shape"),
         ([0, 1] * 200, [{"a": 1}] * 400, "expected numbers or texts"),

@@ -52,7 +52,7 @@ def test_copies_that_keep_their_labels_are_not_trusted():
     found = from_duplicates(*pairs(200, 0, 3), 3)
     assert (found.rate, found.low) == (0, 0)
     assert found.high < 0.02
-    assert "copies that took their labels along" in found.doubt
+    assert "copied together with their labels" in found.doubt
 
 
 def test_without_equal_samples_there_is_no_source():

@@ -58,7 +58,7 @@ def labels_with(**estimate):
     ("estimate", "verdict", "said"),
     [
         ({}, "use", "About 30.0 % of the labels are wrong (25.0 % to 35.0 %)"),
-        ({"rate": 0.2, "low": 0.15}, "cannot tell", "known to help where a fifth"),
+        ({"rate": 0.2, "low": 0.15}, "cannot tell", "known to help if at least a fifth"),
         ({"rate": 0.02, "low": 0.0, "high": 0.04}, "do not use", "little to leave out"),
         ({"is_trusted": False, "doubt": "too weak"}, "cannot tell", "At most 35.0 %"),
         (

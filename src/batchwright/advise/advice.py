@@ -15,7 +15,7 @@ _KINDS = ("planned", "mixed")
 """Kinds of batches that may be advised, as `compare` calls them."""
 
 WORTH = 1.03
-"""Ratios below this are not worth a change."""
+"""Lower ratios are not worth a change."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Gain:
     """The expected gain of a technique."""
 
     ratio: float  # with the technique over without it
-    low: float | None  # lower end of the 95 % interval. None: computed, or of one run
-    high: float | None  # the upper one
+    low: float | None  # lower end of the 95 % interval. None: computed, or from a single run
+    high: float | None  # upper end
     of: str  # what is compared, as it follows "2 ×": ``"the real tokens per second"``
     origin: Origin = "measured here"  # where the figure comes from
     source: str = ""  # who published it
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it is worth a change: all of the interval has to agree, if there is one."""
+        """Whether it is worth a change; if there is an interval, the whole of it must agree."""
         low, high = (self.ratio if end is None else end for end in (self.low, self.high))
         if low >= WORTH:
             return "use"
@@ -46,10 +46,10 @@ class Advice:
     verdict: Verdict  # ``"use"``, ``"do not use"`` or ``"cannot tell"``
     why: str  # the reason, in a few sentences
     gain: Gain | None = None  # the expected gain. None: unknown
-    settings: Mapping[str, Any] = field(default_factory=dict)  # by the names of the library
-    untested: str = ""  # what was not looked at
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by argument names of the library
+    untested: str = ""  # what was not tested
     rule: str = ""  # name of the rule that gave the advice
-    strategy: str = ""  # the technique as a part of the name of a strategy in `compare`
+    strategy: str = ""  # its part of a strategy's name in `compare`
     short: str = ""  # the reason in a line, after the technique's name
     action: str = ""  # what to do, as it follows "you can": ``"switch to planned batches"``
 
@@ -68,7 +68,7 @@ def configuration(advice: Sequence[Advice]) -> str:
 
 
 _ONE_BATCH = """\
-# An update is one batch of similar lengths. To mix lengths, add .resized(1, 8): ranks, batches.
+# An update is one batch of similar lengths. To mix lengths, add .resized(1, 8): 1 rank, 8 batches.
 """
 
 FRAMEWORKS = ("loop", "transformers", "lightning", "keras")
@@ -169,7 +169,7 @@ table = bw.LossTable(len(lengths))
 
 
 _DISTINCT = """\
-# texts[i]: what sample i is compared by; of equal ones the first is kept.
+# texts[i]: the content of sample i; the first of equal samples is kept.
 kept = first_of_each(texts)
 lengths = np.asarray(lengths)[kept]
 """
@@ -209,7 +209,7 @@ def snippet(
         epochs: Passes over the samples. None: unknown.
 
     Returns:
-        Python code that uses the user's `lengths`, `dataset`, `model` and the like; what only the
+        Python code that uses the user's `lengths`, `dataset`, `model` and the like. What only the
         user knows is in capitals.
 
     Example:
@@ -221,7 +221,7 @@ def snippet(
     used = {"batching": f"FixedSize({data.batch_size})"}
     for each in advice:
         for name, value in each.settings.items() if each.verdict == "use" else ():
-            if name not in used or name == "batching":  # one order, that of the largest gain
+            if name not in used or name == "batching":  # the order with the largest gain
                 used[name] = str(value)
     is_keras, is_distinct, explained = framework == "keras", "lengths" in used, ""
     imports, fetch = "", "fetch"
@@ -240,7 +240,7 @@ def snippet(
             chosen = f"np.asarray({scores})[kept]" if is_distinct else scores
             order = order.replace(scores, chosen, 1)
     tokens = used.get("step_tokens", step_tokens)
-    if tokens is None and not used["batching"].startswith("FixedSize("):  # which updates have now
+    if tokens is None and not used["batching"].startswith("FixedSize("):  # as updates have now
         tokens = data.step_tokens
         source = "as in your batches now" if data.batch_size_is_given else "assumed: --batch-size"
         samples = plural(data.batch_size, "sample")
@@ -265,7 +265,7 @@ def snippet(
         imports=imports,
         explained=explained,
         fetch=fetch,
-        cut=f".resized(1, {slots})  # batches an update: they mix lengths" if slots else "",
+        cut=f".resized(1, {slots})  # batches per update: they mix lengths" if slots else "",
         epochs="EPOCHS" if epochs is None else epochs,
         precision=precision,
         **next((names for mode, names in _MODES.items() if mode in precision), _MODES["fp32"]),

@@ -24,7 +24,7 @@ from batchwright.typing import Batching, Empty, IntArray, IntoLengths, LengthArr
 NUM_SHAPES = 8
 
 Policy: TypeAlias = Literal["drop", "truncate"]
-"""What becomes of samples that are longer than the budget."""
+"""What to do with samples that are longer than the budget."""
 
 _MOST_PLANNED = 1_000_000
 _MOST_PACKED = 200_000
@@ -43,13 +43,13 @@ class ColumnLengths:
 
 @dataclass(frozen=True)
 class Outliers:
-    """The samples that are longer than the budget, and what becomes of them."""
+    """The samples that are longer than the budget, and what is done with them."""
 
     num_samples: int
     share: float  # of all samples
     longest_row: int  # the index of the longest sample of all
     oversize: Policy  # what is done with them
-    is_given: bool  # whether the user chose that
+    is_given: bool  # whether the user chose it
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DataProfile:
     """What is known of the lengths.
 
     Kinds of batches are ``"plain"``, ``"grouped"``, ``"planned"``, ``"packed"`` and ``"buckets"``.
-    All of them are of the same samples: `outliers` are cut to the budget, or left out.
+    All have the same samples: `outliers` are cut to the budget, or left out.
     """
 
     num_samples: int
@@ -65,7 +65,7 @@ class DataProfile:
     columns: tuple[ColumnLengths, ...]  # one, or source and target and the like
     median: float  # of the total length of a sample
     p95: float  # the 95th percentile of it
-    p999: int  # the longest, without the longest thousandth
+    p999: int  # the longest, apart from the longest thousandth
     longest: int  # the longest
     max_tokens: int  # the budget of all batches below
     is_given: bool  # whether the user gave the budget
@@ -73,8 +73,8 @@ class DataProfile:
     batch_size_is_given: bool
     step_tokens: int  # of an update of planned batches, unless given as many as a plain batch has
     outliers: Outliers | None  # None: no sample is longer than the budget
-    is_constant: bool  # whether all samples are equally long, those that are left out aside
-    empty: Empty  # what becomes of empty samples; those to drop are left out of all figures
+    is_constant: bool  # whether all samples that are not left out have the same length
+    empty: Empty  # what is done with empty samples; if dropped, they are in none of the figures
     efficiency: dict[str, float]  # kind → real over padded tokens, of those that can be made
     dial: tuple[DialPosition, ...]  # the mixing dial, for updates of 8 batches
     histogram: Histogram  # of total lengths, outliers as they are: above `max_tokens`
@@ -83,13 +83,13 @@ class DataProfile:
 
     @property
     def mixes_if_cut(self) -> bool:
-        """Whether updates of a plain batch's tokens mix lengths, cut into 8 batches."""
+        """Whether updates with the tokens of a plain batch mix lengths if cut into 8 batches."""
         first = self.dial[0] if self.batch_size >= SLOTS * ROWS and self.dial else None
         return first is not None and first.dispersion <= 1
 
     @property
     def oversize(self) -> Policy | None:
-        """What becomes of samples that are longer than the budget. None: there are none."""
+        """What is done with samples that are longer than the budget. None: there are none."""
         return None if self.outliers is None else self.outliers.oversize
 
     @property
@@ -110,7 +110,7 @@ class DataProfile:
         Example:
             >>> print(profile_data([20, 30] * 500 + [100_000]).about_outliers())
             1 of 1,001 rows (0.10 %) is longer than a batch of 240 tokens: row 1,000, of 100,000. \
-99.9 % of all rows are at most 30 long. It is cut to 240 here, as nothing else was asked: \
+99.9 % of all rows are at most 30 long. It is cut to 240 here by default. To choose: \
 cut it (oversize="truncate") or leave it out (oversize="drop").
         """
         found = self.outliers
@@ -132,7 +132,7 @@ cut it (oversize="truncate") or leave it out (oversize="drop").
         ways = f'leave {it} out (oversize="drop")'
         if len(self.columns) == 1:
             ways = f'cut {it} (oversize="truncate") or {ways}'
-        return f"{said}, as nothing else was asked: {ways}."
+        return f"{said} by default. To choose: {ways}."
 
 
 def profile_data(
@@ -148,24 +148,24 @@ def profile_data(
 ) -> DataProfile:
     """Describe lengths, and the padding of their plans. 10⁷ lengths take a few seconds.
 
-    Of many samples a random part is planned, which pads as much as the whole or a little more.
-    Where no budget is given it is the one of `batchwright.budgets.suggest`, which a few very long
-    samples do not decide.
+    Of many samples, a random part is planned, which has as much padding as the whole or a little
+    more. If no budget is given, it is that of `batchwright.budgets.suggest`, on which a few very
+    long samples have no effect.
 
     Args:
         lengths: integer[n], or integer[n, k] of several columns; tokens.
         max_tokens: Budget of a batch. None: suggested.
         batch_size: Samples of a plain batch. None: as many as the budget holds of usual length.
         step_tokens: Tokens of an update of planned batches. None: those of a plain batch.
-        oversize: What becomes of samples longer than the budget: ``"truncate"`` or ``"drop"``.
-            None: they are cut to it; of several columns, left out.
-        empty: What becomes of samples of length 0; see `Planner`.
-        unit: What lengths count, for texts.
+        oversize: What to do with samples longer than the budget: ``"truncate"`` or ``"drop"``.
+            None: truncate them; with several columns, drop them.
+        empty: What to do with samples of length 0; see `Planner`.
+        unit: What lengths count, for messages.
         seed: Of the random part.
 
     Raises:
         LengthsError: If lengths are not positive integers.
-        BudgetError: If no sample is within the budget, or a setting is none.
+        BudgetError: If no sample is within the budget, or a setting is invalid.
 
     Example:
         >>> profile = profile_data([3, 5, 5, 60] * 50, max_tokens=120)
@@ -250,7 +250,7 @@ def _outliers(
     *,
     has_columns: bool,
 ) -> Outliers | None:
-    """Say what becomes of samples that are longer than the budget."""
+    """Say what is done with samples that are longer than the budget."""
     if not budgets.num_longer:
         return None
     if has_columns and oversize == "truncate":
@@ -292,7 +292,7 @@ def _column(lengths: LengthArray, seed: int) -> ColumnLengths:
 
 
 def _part(array: LengthArray, most: int, seed: int) -> LengthArray:
-    """Draw a part without replacement, the longest sample of each column included."""
+    """Draw a part without replacement, including the longest sample of each column."""
     if len(array) <= most:
         return array
     chosen = generator(seed, "advice").choice(len(array), most, replace=False, shuffle=False)

@@ -17,31 +17,31 @@ from batchwright.lengths import as_lengths, totals
 from batchwright.typing import Field, IntArray, IntoLengths, Sample
 
 SECONDS = 10.0
-"""How long samples are fetched one by one."""
+"""Time limit for fetching samples one by one, in seconds."""
 
 Column: TypeAlias = Any
 """One value for each sample: an array, a list, a column of `pyarrow`, a data set."""
 
-_PROBES = 100  # samples in which the label is looked for
+_PROBES = 100  # samples in which to look for the label
 
 
 @dataclass(frozen=True)
 class Duplicates:
     """Samples that are equal to another.
 
-    Of equal samples with different labels, all labels but the most frequent one must be wrong.
+    If equal samples have different labels, all but the most frequent label must be wrong.
     """
 
     num_samples: int  # how many were compared, from the first on
     num_distinct: int  # how many different ones there are
-    num_repeated: int  # samples after the first of their kind: those that deduplication removes
+    num_repeated: int  # samples that are equal to an earlier one: deduplication removes them
     share: float  # the same, of all samples
     largest: int  # how often the most frequent sample occurs
-    token_share: float | None  # their tokens, of all tokens. None: without lengths
-    num_contradicting: int | None  # labels that are certainly wrong. None: without labels
+    token_share: float | None  # their share of all tokens. None: without lengths
+    num_contradicting: int | None  # labels that must be wrong. None: without labels
     contradicting_share: float | None  # the same, of all samples
     is_complete: bool  # whether all samples were compared. If not, all figures are lower bounds
-    noise: NoiseSource | None = None  # label noise, if equal samples were labelled one by one
+    noise: NoiseSource | None = None  # label noise, if equal samples were labelled separately
 
 
 def profile_duplicates(
@@ -59,7 +59,7 @@ def profile_duplicates(
             and lists of these. A part that is the sample's label is left out.
         lengths: integer[n] or integer[n, k], tokens.
         labels: [n], the class of each sample: integers or names.
-        seconds: How long samples are fetched one by one; the rest is not compared.
+        seconds: Time limit for fetching samples one by one; the rest is not compared.
 
     Raises:
         LengthsError: If there are no samples, a sample has no bytes to compare, or there is not one
@@ -126,7 +126,7 @@ def first_of_each(samples: Column) -> IntArray:
 
 
 def encode(values: Column, name: str) -> tuple[IntArray, list[object]]:
-    """Number the distinct values of a column from 0 to k - 1, in tenths of a second a million."""
+    """Number the distinct values of a column from 0 to k - 1; a million take tenths of a second."""
     if hasattr(values, "dictionary_encode"):  # of pyarrow: no Python objects for all its values
         encoded = values.dictionary_encode()
         encoded = encoded.combine_chunks() if hasattr(encoded, "chunks") else encoded
@@ -156,7 +156,7 @@ def encode(values: Column, name: str) -> tuple[IntArray, list[object]]:
 def check_one_for_each(name: str, given: Column, size: int) -> None:
     """Raise `LengthsError` unless a column has one value for each sample."""
     if len(given) != size:
-        raise LengthsError(f"{name} are {len(given):,} for {size:,} samples: expected one each.")
+        raise LengthsError(f"{name}: {len(given):,} for {size:,} samples; expected one for each.")
 
 
 def _codes(samples: Column, labels: Column, seconds: float) -> IntArray:
@@ -175,7 +175,7 @@ def _codes(samples: Column, labels: Column, seconds: float) -> IntArray:
 def _digests(samples: Column, labels: Column, seconds: float) -> list[bytes]:
     """Hash each sample but its label, from the first on, until the time runs out; at least one."""
     probed = [] if labels is None else np.asarray(labels)[:_PROBES].tolist()
-    # Where all of the first samples have their label.
+    # The parts that are the label in all of the first samples.
     places = [
         {place for place, part in _parts(samples[index]).items() if _is_number(part, label)}
         for index, label in enumerate(probed)

@@ -26,12 +26,12 @@ class Mix:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the rules use; None or empty where it is unknown.
+    """Everything that the rules use; None or empty if unknown.
 
     `learning` has short runs of ``"curriculum"``, and of ``"half"`` and ``"twice"`` the tokens per
-    update, beside the best of the trials; where updates of planned batches are unlike one another,
-    of ``"planned"`` and ``"mixed"`` beside plain batches. `untried` says of them, and of
-    ``"speed"``, why there is no result.
+    update, compared with the best of the trials; if updates of planned batches are unlike one
+    another, also of ``"planned"`` and ``"mixed"``, compared with plain batches. `untried` says why
+    one of them, or ``"speed"``, has no result.
     """
 
     data: DataProfile
@@ -46,7 +46,7 @@ class Evidence:
     groups: GroupProfile | None = None
     epochs: int | None = None  # of the task
     untried: Mapping[str, Untried] = field(default_factory=dict)
-    mixes: Mapping[str, Mix] = field(default_factory=dict)  # by strategy, where updates are unlike
+    mixes: Mapping[str, Mix] = field(default_factory=dict)  # by strategy, if updates are unlike
 
     @property
     def has_task(self) -> bool:
@@ -54,6 +54,6 @@ class Evidence:
         return self.step_tokens is not None
 
     def is_slower(self, name: str) -> bool:
-        """Say whether trials of speed show a strategy to be slower than the first."""
+        """Say whether trials of speed show that a strategy is slower than the first."""
         trial = self.trials.get(name)
         return trial is not None and trial.speed.high is not None and trial.speed.high < 1

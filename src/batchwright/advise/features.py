@@ -1,4 +1,4 @@
-"""What a teacher reads of samples: numbers or texts, and how similar they are."""
+"""Features from which a teacher learns: numbers or texts of samples, and their similarity."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     Rows: TypeAlias = FloatArray | csr_matrix
 
 MOST_FEATURES = 128
-"""Features of a sample at most; wider ones are projected on their main axes."""
+"""Features of a sample at most; more are projected on their principal axes."""
 
-_TEXT_LANDMARKS = 1_500  # texts are less alike than images, so more of them are needed
-_WIDEST = 4_096  # numbers of a sample that are read; of a larger one, every second or third
+_TEXT_LANDMARKS = 1_500  # texts are less similar than images, so more of them are needed
+_WIDEST = 4_096  # numbers of a sample that are read; in a larger one, every second or third
 _CLIP = 5.0  # standard deviations at which a feature is cut off: rare pixels, outliers
 _LONGEST_WORDS = 20  # from this mean length of words on, characters are counted instead
 _WORD = r"(?u)\w+"
@@ -30,12 +30,12 @@ _REACHES = (0.1, 0.3, 1.0)  # of kernels, in medians of the squared distance
 
 
 def feature_rows(features: Column, part: IntArray, *, seed: int = 0) -> tuple[Rows, IntArray]:
-    """Return at most `MOST_FEATURES` numbers for each sample of a part; of texts, sparse ones.
+    """Return at most `MOST_FEATURES` numbers for each sample of a part; for texts, sparse ones.
 
-    With them come the places of the samples in the part: all, but of equal texts, or equal rows
-    that are wide, only the first. A copy that took a wrong label along would confirm it.
+    Also returns the places of the samples in the part. Of equal texts, and of equal rows that are
+    wide, only the first is used: a copy with the same wrong label would confirm it.
 
-    Texts become hashed counts of words and pairs of words, weighted by rarity; where there are no
+    Texts become hashed counts of words and pairs of words, weighted by rarity; if there are no
     spaces, of characters (Weinberger et al., *Feature Hashing for Large Scale Multitask Learning*,
     2009, arXiv:0902.2206). Arrays are flattened. Labels are not used.
 
@@ -63,7 +63,7 @@ def feature_rows(features: Column, part: IntArray, *, seed: int = 0) -> tuple[Ro
         raise LengthsError(f"features[{index}] has values that are NaN or infinite: fill them.")
     mean, scale = flat.mean(axis=0), flat.std(axis=0)
     if flat.shape[1] <= MOST_FEATURES:
-        # Rounding leaves some 1e-16 of the mean where a feature is constant.
+        # Rounding leaves some 1e-16 of the mean if a feature is constant.
         scale[scale <= 1e-12 * np.abs(mean)] = np.inf
         rows: FloatArray = np.clip((flat - mean) / scale, -_CLIP, _CLIP)
         return rows, np.arange(len(part))
@@ -78,10 +78,10 @@ def feature_rows(features: Column, part: IntArray, *, seed: int = 0) -> tuple[Ro
 
 
 def similarities(rows: Rows, *, seed: int = 0) -> Iterator[tuple[FloatArray, IntArray]]:
-    """Yield kernels: the similarity of all samples to some, and which those are.
+    """Yield kernels: the similarity of all samples to some, and the indices of these.
 
-    Of texts, the share of words that two have in common, by weight (their cosine). Of numbers, the
-    product, and functions of the distance that reach to near, middling and far samples.
+    For texts, the weighted share of words that two have in common (their cosine). For numbers, the
+    product, and functions of the distance that reach near, middling and far samples.
     """
     size = rows.shape[0]
     if not isinstance(rows, np.ndarray):
@@ -115,7 +115,7 @@ def _word_counts(texts: list[str]) -> csr_matrix:
 
     characters, spaces = sum(map(len, texts)), sum(each.count(" ") for each in texts)
     counts = HashingVectorizer(
-        # In Chinese, Japanese or a genome, what stands between spaces is not a word.
+        # In Chinese, Japanese or a genome, text between spaces is not a word.
         analyzer="word" if characters < _LONGEST_WORDS * max(spaces, len(texts)) else "char",
         token_pattern=_WORD,
         ngram_range=(1, 2),

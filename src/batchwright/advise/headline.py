@@ -1,4 +1,4 @@
-"""The one sentence of `advise`: what to do, and what that is known to be worth."""
+"""The sentence that `advise` ends with: what to do, and what that is worth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 3
 """Techniques that a headline names."""
 
 MANY = 0.01
-"""From this share on, rows that are cut or left out are named with the headline."""
+"""From this share on, the headline says that rows are cut or left out."""
 
 _OF_SPEED = ("dynamic batching", "mixed precision")
 _SHORT_RUNS = ("curriculum", "half", "twice")
@@ -25,11 +25,11 @@ _MEASURED = "measured here"
 class Headline:
     """What to do, in a sentence, and what comes next."""
 
-    text: str  # a sentence that can be repeated
-    detail: str  # what it rests on, in a sentence
+    text: str  # a sentence that stands alone
+    detail: str  # what it is based on, in a sentence
     verdict: Verdict  # ``"do not use"``: nothing is worth a change
     techniques: tuple[str, ...]  # those that it names
-    gain: Gain | None  # what these are worth together, if that is known
+    gain: Gain | None  # their gain together, if that is known
     then: str  # what to do next, in a sentence. Empty: nothing
 
 
@@ -47,7 +47,7 @@ def headline(evidence: Evidence, advice: Sequence[Advice]) -> Headline:
     if not used:
         text, verdict = _of_nothing(evidence, advice)
         return Headline(text, _rests_on(evidence), verdict, (), None, then)
-    # What was measured on the task comes before what is only known of the samples.
+    # Techniques measured on the task come before those judged by the samples alone.
     named = sorted(used, key=_place)[:MOST]
     actions = listed([each.action for each in named])
     more = f" (and {len(used) - MOST} more)" if len(used) > MOST else ""
@@ -74,14 +74,14 @@ def _worth(evidence: Evidence, named: Sequence[Advice]) -> tuple[list[str], Gain
     trial = evidence.trials.get(configuration(of_speed))
     measured = [each.gain for each in of_speed if each.gain and each.gain.origin == _MEASURED]
     if measured:
-        # A time to the same metric, and a speed, are not one figure.
+        # A time to the same metric and a speed cannot be one figure.
         is_speed = configuration(of_speed).partition("+")[0] not in evidence.learning
         if len(measured) > 1 and trial is not None and is_speed:
             measured = [trial.speed]
         said += [f"{times(each)} {each.of} on your task" for each in measured]
         gain = measured[0]
     others = [each for each in named if each.technique not in _OF_SPEED]
-    is_one = sum(_may_gain(each) for each in others) == 1  # of several, each is named
+    is_one = sum(_may_gain(each) for each in others) == 1  # if there are several, each is named
     for each in others:
         if each.gain is not None and is_one and _may_gain(each):
             said.append(f"{times(each.gain)} {each.gain.of} in short runs")
@@ -129,7 +129,7 @@ def _may_gain(advice: Advice) -> bool:
 
 
 def _rests_on(evidence: Evidence, named: Sequence[Advice] = ()) -> str:
-    """Say what the sentence follows from, and what short runs need that had no time."""
+    """Say what the sentence is based on, and what short runs need for which there was no time."""
     gains = [each.gain for each in named if each.gain is not None]
     is_measured = any(gain.origin == _MEASURED for gain in gains)
     runs = [trial.runs for trial in evidence.learning.values()]
@@ -156,7 +156,7 @@ def _rests_on(evidence: Evidence, named: Sequence[Advice] = ()) -> str:
 
 
 def _changed(evidence: Evidence) -> str:
-    """Say that many rows were cut or left out, which the figures do not show; else nothing."""
+    """Say that many rows were cut or left out, which the figures do not show; else empty."""
     data, outliers = evidence.data, evidence.data.outliers
     if outliers is None or outliers.share < MANY:
         return ""
@@ -183,7 +183,7 @@ def _next(evidence: Evidence, advice: Sequence[Advice]) -> str:
 
 
 def times(gain: Gain) -> str:
-    """Write a ratio in few digits, of which none contradicts it.
+    """Write a ratio in few digits, rounded so that it does not contradict a verdict.
 
     Example:
         >>> [times(Gain(ratio, None, None, "")) for ratio in (1.04, 1.93, 12.3)]

@@ -1,4 +1,4 @@
-"""Trials of what is learnt: short runs of strategies on the user's own task, beside the first."""
+"""Learning trials: short runs of strategies on the user's own task, compared with the first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchwright.compare.race import Outcome
 
 SEEDS = 3
-"""Runs of each strategy, where there is time for that many."""
+"""Runs of each strategy, if there is time for so many."""
 
 MOST_SEEDS = 6
 """The same, of whole runs."""
@@ -33,10 +33,10 @@ LEVELS = (0.4, 0.6, 0.8, 1.0)
 """Shares of the first strategy's run at whose metric the strategies are compared."""
 
 ALONE = 1.25
-"""The ratio that a single run has to show: seeds alone differ by a fifth."""
+"""The ratio that a single run must show: seeds alone differ by a fifth."""
 
 _EVALUATIONS = 5
-_SPARE = 0.9  # of the seconds are planned: some updates take longer than those before
+_SPARE = 0.9  # of the seconds are planned, because some updates take longer than earlier ones
 _ENOUGH = 0.8  # a run that is cut short counts if this share of it is done
 
 
@@ -45,18 +45,18 @@ class LearningTrial:
     """How much sooner than the first strategy another one reached the same metrics."""
 
     name: str
-    share: float  # of a whole run's tokens in each run; at least four fifths of it are done
+    share: float  # of a whole run's tokens, planned for each run; at least four fifths are done
     runs: int
     sooner: Gain  # how many times as fast: mean over `LEVELS`, with an interval over runs
-    least: float  # over levels and runs
+    least: float  # over all levels and runs
     most: float
     gain: float  # how much better its metric was after the same tokens; above 0 is better. Mean
     held: bool = True  # whether it held the last of the metrics until the end, in every run
-    needed: float | None = None  # the limit of trials at which there are three runs, in seconds
+    needed: float | None = None  # the time limit that allows three runs, in seconds
 
     @property
     def verdict(self) -> Verdict:
-        """Whether short runs show the strategy to be faster; a single run has to show more."""
+        """Whether short runs show that the strategy is faster; a single run must show more."""
         found = self._of_times()
         return "cannot tell" if found == "use" and not self.held else found
 
@@ -85,14 +85,14 @@ def run_learning_trials(
 ) -> list[LearningTrial | Untried]:
     """Train every strategy for some short runs, in turns, and compare them with the first.
 
-    Short runs go through the whole schedule of the learning rate and the whole pacing of a
-    curriculum. With short budgets curricula do better than with full ones (Wu, Dyer, Neyshabur,
-    *When Do Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for,
-    or as fit into the `wanted` share of the seconds, or else into all of them; none is begun after
-    them. A strategy that ends behind the first one trains a little longer, as in `compare`: that
-    shows whether it is later or never there. Where there is no time for a third of a run, says how
-    many seconds or updates that takes. `run_seconds` are those of a whole run of each strategy, as
-    trials of speed found them.
+    Short runs go through the whole learning rate schedule and the whole pacing of a curriculum.
+    With short budgets, curricula do better than with full ones (Wu, Dyer, Neyshabur, *When Do
+    Curricula Work?*, 2021, arXiv:2012.03107). Each run has as many updates as asked for, or as fit
+    into the `wanted` share of the seconds, or else into all of them; none is begun after that. A
+    strategy that ends behind the first one trains a little longer, as in `compare`: that shows
+    whether it gets there later or never. If there is no time for a third of a run, the result says
+    how many seconds or updates that takes. `run_seconds` are those of a whole run of each strategy,
+    measured in trials of speed.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -141,13 +141,13 @@ def run_learning_trials(
 
 
 def least_seconds(run_seconds: Sequence[float], evaluation_seconds: float) -> float:
-    """Return what the shortest trial of strategies takes, of which whole runs take so long."""
+    """Return the seconds of the shortest trial, from those of whole runs of its strategies."""
     fixed = _fixed(len(run_seconds), evaluation_seconds)
     return (LEAST_SHARE * sum(run_seconds) + fixed) / _SPARE
 
 
 def _fixed(count: int, evaluation_seconds: float) -> float:
-    """Return what a seed's runs take whatever their share: evaluations."""
+    """Return the seconds of a seed's runs that do not depend on their share: evaluations."""
     # All begin with the same weights, which are evaluated once.
     return evaluation_seconds * (count * _EVALUATIONS + 1)
 
@@ -155,7 +155,7 @@ def _fixed(count: int, evaluation_seconds: float) -> float:
 def _plan(seconds: float, run: float, fixed: float) -> tuple[int, float]:
     """Return how many seeds there is time for, and for which share of their runs.
 
-    A seed's runs take `run` seconds if they are whole, and `fixed` whatever their share.
+    A seed's runs take `run` seconds if they are whole; `fixed` of these do not depend on the share.
     """
     if seconds * _SPARE >= SEEDS * (run + fixed):
         return int(min(seconds * _SPARE / (run + fixed), MOST_SEEDS)), 1.0
@@ -183,7 +183,7 @@ def _learning_trial(
         return Untried(name, "progress")
     ratios = [[level.times for level in each] for each in levels]
     over = ratio([geometric_mean(each) for each in ratios], [1.0] * len(runs))
-    # Gains where both were evaluated last: one may be ahead.
+    # Gains are compared where both were last evaluated: one may be ahead.
     ends = [list(zip(*map(_evaluations, pair), strict=False))[-1] for pair in pairs]
     return LearningTrial(
         name=name,
@@ -210,10 +210,10 @@ class _Level(NamedTuple):
 
 
 def _levels(first: Outcome, other: Outcome, sign: float) -> list[_Level]:
-    """Compare when both reached what the first one had learnt at some places of its run.
+    """Compare when both reached the metrics that the first one had at some places of its run.
 
-    Each place sets a target as the end of a run does in `compare`. One that never reaches it, or
-    loses it again, counts as reaching it at its end, and never as faster.
+    Each place sets a target, as the end of a run does in `compare`. A strategy that never reaches
+    it, or loses it again, counts as reaching it at its end, and never as faster.
     """
     from batchwright.compare.arrivals import arrival, target_of
 

@@ -28,17 +28,17 @@ WIDTHS: tuple[int, ...] = (128, 512, 2_048)
 """Rows and columns of the matrix products that are timed; the widest on a GPU only."""
 
 _REPETITIONS = 6
-_FEWEST = 3  # where they take longer than so many seconds
+_FEWEST = 3  # if they take longer than the seconds below
 _SECONDS = 1.0
 _ROUNDS = 3  # of a repetition
-_AGREE = 2.0  # the largest of its measurements over the smallest, of a figure that is shown
-_DISTINCT = 1.05  # and how far all of them are from 1
-_SLOW = 0.5  # below it they agree on what matters
+_AGREE = 2.0  # largest over smallest measurement, at most, of a figure that is shown
+_DISTINCT = 1.05  # how far all of them must be from 1
+_SLOW = 0.5  # if all are below this, they agree on what matters
 _LENGTHS = 4
 _SHAPES = 5
 
-_SHARE_OF_DEVICE = 0.8  # of a GPU's memory; the rest is for what its allocator keeps
-_ROOM = 8  # on a CPU, whose memory others use too: this many times the present peak
+_SHARE_OF_DEVICE = 0.8  # of a GPU's memory; the rest is for its allocator's cache
+_ROOM = 8  # on a CPU, whose memory others also use: times the present peak
 _UNKNOWN = 2**32
 
 
@@ -59,8 +59,8 @@ class Range:
 class Hardware:
     """The device that torch would train on.
 
-    `speed_over_fp32` has for each type and width of a matrix product its speed, measured here
-    several times. Widths are left out whose measurements do not agree.
+    `speed_over_fp32` has the speed of matrix products by type and width, measured here several
+    times. Widths whose measurements do not agree are left out.
     """
 
     device: str  # ``"cpu"`` or ``"cuda"``
@@ -106,7 +106,7 @@ class Memory:
     shapes: tuple[tuple[int, int, int], ...]  # rows, length, bytes of full batches
     parts: tuple[tuple[str, float, str | None], ...]  # name, share, how to reduce it
     limit: int  # bytes that steps may take
-    max_tokens: int | None  # that fit at any length. None: no single budget does
+    max_tokens: int | None  # the most that fit at any length. None: no single budget does
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def profile_model(task: Task, *, memory_bytes: int | None = None, seed: int = 0)
     in_order = totals(task.sizes)[order]
 
     def batch(rows: int, length: int) -> Batch:
-        """Repeat a sample of about a length in rows."""
+        """Repeat a sample of about this length in rows."""
         place = min(int(np.searchsorted(in_order, length)), in_order.size - 1)
         sample = task.samples[int(order[place])]
         return moved(task.collate([sample] * rows), task.place())

@@ -19,14 +19,14 @@ from batchwright.errors import LengthsError, MissingExtraError
 from batchwright.typing import FloatArray, IntArray
 
 MOST_SAMPLES = 4_000
-"""Samples of the random part at most; fewer where there are many classes."""
+"""Samples of the random part at most; fewer if there are many classes."""
 
 FEWEST_SAMPLES = 200
 """Samples that an estimate needs."""
 
 _MOST_NUMBERS = 400_000  # samples × classes: learnt in a few seconds
-_LEAST_GAIN = 4.0  # standard errors by which a teacher has to agree more than the largest class
-_MOST_NOISE = 0.45  # above that, a teacher that knows little looks like noise
+_LEAST_GAIN = 4.0  # standard errors by which a teacher must be right more often than one class
+_MOST_NOISE = 0.45  # above that, a teacher with little information looks like noise
 _MOST_OWN_SHARE = 0.35
 """A teacher may itself be wrong on this share of the samples."""
 
@@ -35,13 +35,13 @@ _MOST_OWN_SHARE = 0.35
 class NoiseEstimate:
     """The share of labels that are wrong.
 
-    Where sources are not good enough for it to be trusted, it may contain the errors of teachers:
-    it is rather too high, and `low` means nothing.
+    If sources are not good enough for it to be trusted, it may include the errors of teachers: then
+    it is probably too high, and `low` means nothing.
     """
 
     rate: float  # the estimate
     low: float  # lower end of its 95 % interval
-    high: float  # the upper one
+    high: float  # upper end
     num_samples: int  # how many samples it is from
     accuracy: float | None  # how often teachers agreed with labels that they had not seen
     majority: float  # the share of the largest class
@@ -63,25 +63,25 @@ def estimate_noise(
     others: Sequence[NoiseSource] = (),
     seed: int = 0,
 ) -> NoiseEstimate | None:
-    """Estimate what share of labels is wrong, from everything that says something about it.
+    """Estimate the share of wrong labels, from all sources that there are.
 
-    Of features, a teacher learns the labels: kernel regression, which predicts each sample from all
-    the others; see `batchwright.difficulty.noise_rate` for what is computed from that. It is not
-    trusted if its agreement keeps rising with its confidence, or if it knows too little. Takes some
-    seconds, however many samples there are.
+    A teacher learns the labels from the features: kernel regression, which predicts each sample
+    from all the others; see `batchwright.difficulty.noise_rate` for what is computed from that. It
+    is not trusted if its agreement keeps rising with its confidence, or if it has too little
+    information. This takes some seconds, however many samples there are.
 
     Args:
         codes: int64[n], classes from 0 to k - 1.
         num_classes: k.
         features: Numbers of each sample, float[n, ...], or n texts. None: only the other sources.
-        others: What is known from duplicates or from a model.
+        others: Sources from duplicates or from a model.
         seed: Of the random part.
 
     Returns:
         None if there is no source.
 
     Raises:
-        LengthsError: If there is not one row of features for each sample, or one is not finite.
+        LengthsError: If there is not one row of features per sample, or one is not finite.
         MissingExtraError: If scikit-learn is not installed.
     """
     sources = list(others)
@@ -133,9 +133,9 @@ def from_features(
 def predict(
     features: Column, part: IntArray, labels: IntArray, num_classes: int, *, seed: int
 ) -> tuple[FloatArray, IntArray]:
-    """Return what a teacher of all others predicts of each sample of a part, float64[m, k].
+    """Return a teacher's prediction for each sample of a part from all others, float64[m, k].
 
-    With it come the places in the part of those samples; see `feature_rows`.
+    Also returns the places in the part of those samples; see `feature_rows`.
     """
     from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
@@ -145,7 +145,7 @@ def predict(
 
 
 def from_probabilities(p: np.ndarray, labels: IntArray, *, name: str, of: str) -> NoiseSource:
-    """Estimate the noise by what a teacher predicts of samples that it has not seen."""
+    """Estimate the noise from a teacher's predictions for samples that it has not seen."""
     found = noise_rate(p, labels)
     majority = float(np.bincount(labels).max() / labels.size)
     return NoiseSource(
@@ -161,7 +161,7 @@ def from_probabilities(p: np.ndarray, labels: IntArray, *, name: str, of: str) -
 
 
 def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> str:
-    """Return why the estimate is not to be trusted; empty if it is."""
+    """Return why the estimate is not trusted; empty if it is."""
     accuracy = 1 - found.disagreement
     if accuracy - majority < _LEAST_GAIN * np.sqrt(majority * (1 - majority) / size):
         return (
@@ -174,7 +174,7 @@ def _doubt(found: NoiseRate, majority: float, size: int, num_classes: int) -> st
             f"a teacher predicts {1 - first:.0%} of the labels in its most confident third of the "
             "samples, so it has too little information"
         )
-    # The more labels are wrong, the less of the teacher's own errors is seen in the agreement.
+    # The more labels are wrong, the less the agreement shows the teacher's own errors.
     room = 1 - found.rate * num_classes / (num_classes - 1)
     fall = min(PLATEAU, max(PLATEAU * room, 2 * np.sqrt(6 * first * (1 - first) / size)))
     if second - first > fall or found.own_errors > _MOST_OWN_SHARE:

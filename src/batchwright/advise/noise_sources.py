@@ -1,4 +1,4 @@
-"""What is known of how many labels are wrong, each from another side, and all of it as one."""
+"""Sources of the share of wrong labels, and one estimate from all of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from batchwright.typing import FloatArray, IntArray
 
 WIDEST = 0.25
-"""An interval that is wider is not trusted."""
+"""Wider intervals are not trusted."""
 
 _FEWEST_DIFFERENT = 8
-"""Equal samples with different labels: of fewer, the others may be copies with their labels."""
+"""Equal samples with different labels: if there are fewer, labels may have been copied along."""
 
 _LEAST_AGREEMENT = 2.0
-"""Standard errors by which equal samples agree more than any two, or labels do not follow."""
+"""Standard errors by which equal samples must agree more often than any two."""
 
 _MOST_GROUPS = 20_000
 _RATES = np.linspace(0.0005, 0.9995, 1_000)
@@ -27,11 +27,11 @@ _CHI_SQUARE_95 = 3.841  # the 95 % quantile with one degree of freedom
 class NoiseSource:
     """One estimate of the share of labels that are wrong."""
 
-    name: str  # ``"duplicates"``, ``"features"`` or ``"model"``: what it is from
+    name: str  # its source: ``"duplicates"``, ``"features"`` or ``"model"``
     of: str  # the same in words, as it follows "estimated from"
     rate: float  # the estimate
     low: float  # lower end of its 95 % interval
-    high: float  # the upper one
+    high: float  # upper end
     num_samples: int  # how many samples it is from
     accuracy: float | None = None  # how often a teacher agreed with labels that it had not seen
     doubt: str = ""  # why it is not trusted; empty if it is
@@ -49,13 +49,14 @@ class Combined:
 
 
 def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> NoiseSource | None:
-    """Estimate the noise from equal samples that were labelled one by one.
+    """Estimate the noise from equal samples that were labelled separately.
 
-    If each label is wrong with chance ρ, and then any other class alike, two labels of one sample
-    differ with chance ``D = 2ρ − ρ²·k/(k − 1)``. So ``ρ = (k − 1)/k · (1 − √(1 − D·k/(k − 1)))``:
-    of ten classes, 34 of 67 pairs that differ are a rate of 0.306. Where samples occur more than
-    twice, their labels are counted, and the rate is the likeliest one under the same model. Its
-    interval is that of a likelihood ratio. Where wrong labels prefer one class, it is a little low.
+    If each label is wrong with probability ρ, and all wrong classes are equally likely, two labels
+    of one sample differ with probability ``D = 2ρ − ρ²·k/(k − 1)``. So
+    ``ρ = (k − 1)/k · (1 − √(1 − D·k/(k − 1)))``: with ten classes, 34 of 67 pairs that differ give
+    a rate of 0.306. If samples occur more than twice, the rate is the maximum likelihood estimate
+    under the same model. The interval is that of a likelihood ratio. If wrong labels are mostly of
+    one class, the estimate is a little low.
 
     Args:
         groups: int64[n], equal for equal samples.
@@ -96,12 +97,12 @@ def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> No
     if num_different < _FEWEST_DIFFERENT:
         doubt = (
             f"only {num_different:,} of {num_groups:,} {pairs}s of equal samples have different "
-            "labels: they may be copies that took their labels along"
+            "labels: they may have been copied together with their labels"
         )
     elif _agreement(classes[kept], total, int(same.sum()) // 2) < _LEAST_AGREEMENT:
         doubt = (
-            "equal samples have different labels about as often as any two samples: labels do not "
-            "follow from what was compared"
+            "equal samples have different labels about as often as any two samples: what was "
+            "compared does not determine the label"
         )
     return NoiseSource(
         name="duplicates",
@@ -115,7 +116,7 @@ def from_duplicates(groups: IntArray, classes: IntArray, num_classes: int) -> No
 
 
 def _agreement(classes: IntArray, sizes: IntArray, same: int) -> float:
-    """Return by how many standard errors more pairs have the same label than drawn labels would.
+    """Return by how many standard errors pairs agree more often than with random labels.
 
     Args:
         classes: int64[n], labels of samples in groups of equal ones.
@@ -134,9 +135,9 @@ def _agreement(classes: IntArray, sizes: IntArray, same: int) -> float:
 def _log_likelihood(
     owner: IntArray, times: IntArray, rates: FloatArray, num_classes: int
 ) -> FloatArray:
-    """Return float64[r]: of each rate, over groups, with any class as the true one.
+    """Return the log-likelihood of each rate over all groups, for any true class: float64[r].
 
-    A class that has t of a group's n labels is the true one with a likelihood of
+    A class with t of a group's n labels is the true one with a likelihood of
     ``(1 − ρ)^t · (ρ / (k − 1))^(n − t)``.
     """
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -158,13 +159,13 @@ def _log_likelihood(
 
 
 def combine(sources: Sequence[NoiseSource]) -> Combined | None:
-    """Make one estimate of several, from those that are trusted.
+    """Combine several sources into one estimate, using those that are trusted.
 
-    Teachers see the same labels, so of these the one with the narrowest interval counts. Duplicates
-    are independent of it: where the intervals overlap, the mean is weighted by precision; of a
-    teacher that is not trusted, only the upper end counts. Where duplicates have less noise, they
-    are taken for copies that took their labels along and left out; where they have more, the
-    sources contradict each other, and neither is trusted.
+    Teachers see the same labels, so only the one with the narrowest interval is used. Duplicates
+    are independent of it: if the intervals overlap, the result is their mean, weighted by
+    precision; of a teacher that is not trusted, only the upper end is used. If duplicates have less
+    noise, they are assumed to have been copied with their labels, and left out; if they have more,
+    the sources contradict each other, and neither is trusted.
     """
     teachers = sorted((each for each in sources if each.name != "duplicates"), key=_trust)
     equal = next((each for each in sources if each.name == "duplicates"), None)
@@ -199,7 +200,7 @@ def _trust(source: NoiseSource) -> tuple[bool, float]:
 
 
 def _from_equal(equal: NoiseSource, teacher: NoiseSource | None) -> Combined:
-    """Return what equal samples say, up to what a teacher that is not trusted leaves possible."""
+    """Return the estimate from equal samples, up to the upper end of an untrusted teacher."""
     sources: tuple[NoiseSource, ...] = (equal,)
     high, doubt = equal.high, equal.doubt
     if teacher is not None and teacher.high < high:

@@ -1,4 +1,4 @@
-"""Label noise by the model of a task itself, as a teacher of samples that it was not trained on."""
+"""Label noise by the task's own model, as a teacher of samples that it was not trained on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batchwright.compare.arm import Arm
 
 EPOCHS = 8
-"""Passes over half of the samples, where there is time for them."""
+"""Passes over half of the samples, if there is time for them."""
 
 _FEWEST_EPOCHS = 3
 _SPARE = 0.6  # of the time is planned: embeddings are computed, and a teacher learns, in the rest
@@ -41,18 +41,18 @@ def from_model(
     epoch_seconds: float,
     seed: int = 0,
 ) -> NoiseSource | None:
-    """Estimate the noise by what the task's own model reads of samples, after a few epochs.
+    """Estimate the noise from embeddings of the task's own model, trained for a few epochs.
 
-    Some thousand samples are cut in halves. Of each half, a new model that was trained on the other
-    one computes embeddings, what its last linear layer takes; from these a teacher learns the
-    labels. So nothing that predicts a label has seen it.
+    A few thousand samples are divided into halves. A new model is trained on each half, and
+    computes embeddings of the other one (the inputs of its last linear layer), from which a teacher
+    learns the labels. So nothing that predicts a label has seen it.
 
     Args:
         task: The task.
         codes: int64[n], classes from 0 to k - 1.
         num_classes: k.
         seconds: Time limit.
-        epoch_seconds: The time of an epoch of all samples.
+        epoch_seconds: The time of an epoch over all samples.
         seed: Of weights, batches and halves.
 
     Returns:
@@ -75,7 +75,7 @@ def from_model(
         if embeddings is None or not np.isfinite(embeddings).all():
             return None
         read.append((own, embeddings))
-    # Each half has its own model, so embeddings of one mean nothing in the other.
+    # Each half has its own model, so embeddings of the two cannot be compared.
     for own, embeddings in read:
         p, kept = predict(embeddings, np.arange(own.size), codes[own], num_classes, seed=seed)
         predicted.append(p)
@@ -114,7 +114,7 @@ def _trained(task: Task, deadline: float, *, seed: int) -> Arm | None:
 
 
 def _embeddings(arm: Arm, task: Task) -> FloatArray | None:
-    """Return what the last linear layer takes of each sample, float[n, d]."""
+    """Return the input of the last linear layer for each sample, float[n, d]."""
     import torch
 
     from batchwright.compare.arm import moved

@@ -28,14 +28,14 @@ from batchwright.order import Mixture
 from batchwright.typing import FloatArray, IntoLengths
 
 MOST_GROUPS = 10
-"""Groups that are listed."""
+"""Groups that are listed, at most."""
 
 TEMPERATURE = 5.0
-"""Temperature of the mixture: what the source used for a hundred languages."""
+"""Temperature of the mixture, as the source used it for a hundred languages."""
 
-_NARROW = 0.1  # an interval of noise that is good enough
+_NARROW = 0.1  # a width of the noise's interval that is good enough
 _LONGEST_NAME = 60
-_FEW_VALUES = 20  # so many distinct values may always be classes, such as half stars
+_FEW_VALUES = 20  # up to so many distinct values may be classes, such as half stars
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def profile_samples(
     seed: int = 0,
     watch: Callable[[str, float], None] = lambda *_: None,
 ) -> SampleProfiles:
-    """Profile everything that is given; half a minute at most.
+    """Profile everything that is given, in at most half a minute.
 
     See `profile_labels` for labels and features, `profile_groups` for groups, and
     `profile_duplicates` for samples. Samples that cannot be compared, such as objects of your own
     class, have no profile. `watch` is called with the name of each step.
 
     Raises:
-        LengthsError: If labels are not classes, or a column has not one value for each sample.
+        LengthsError: If labels are not classes, or a column does not have one value per sample.
 
     Example:
         >>> found = profile_samples([1, 2, 2], samples=["a", "b c", "b c"])
@@ -143,7 +143,7 @@ def profile_labels(
         labels: [n], the class of each sample: integers or names.
         features: Numbers of each sample, float[n, ...], or n texts, or a function that returns
             them. None: label noise is estimated from the other sources only.
-        sources: What else is known of label noise: `Duplicates.noise` of `profile_duplicates`.
+        sources: Other sources on label noise: `Duplicates.noise` of `profile_duplicates`.
         seed: Of the random part that noise is estimated from.
 
     Raises:
@@ -205,7 +205,7 @@ def profile_labels(
 
 
 def is_uncertain(labels: LabelProfile) -> bool:
-    """Return whether another source could tell more of how many labels are wrong."""
+    """Return whether another source could make the estimate of wrong labels better."""
     noise = labels.noise
     is_known = noise is not None and noise.is_trusted and noise.high - noise.low <= _NARROW
     return labels.num_classes > 1 and not is_known
@@ -214,7 +214,7 @@ def is_uncertain(labels: LabelProfile) -> bool:
 def with_source(
     labels: LabelProfile, source: NoiseSource, duplicates: Duplicates | None
 ) -> LabelProfile:
-    """Return what is known of labels with one more estimate of their noise."""
+    """Return the profile of labels with one more source on their noise."""
     known = [] if labels.noise is None else list(labels.noise.sources)
     names = [each.name for each in known]
     if duplicates is not None and duplicates.noise is not None and "duplicates" not in names:

@@ -1,4 +1,4 @@
-"""Everything that trials can find out about a task, within a time limit known before."""
+"""Everything that trials can find out about a task, within a given time limit."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SECONDS = 180.0
 """Time limit of the trials of any run."""
 
 SHARE = 0.05
-"""Share of a long run that its trials may take, if that is more."""
+"""Share of a run that its trials may take, if that is more."""
 
 _UPDATES = 3
 _SPEED = 0.1  # share of the limit for trials of speed
-_NOISE = 0.15  # of the limit for wrong labels, where features do not show how many there are
-_LOOK = 0.1  # the model is looked at first if that is expected to take at most this share
-_LOOKED_AT = 25  # batches that it runs, about, those on fake tensors included
+_NOISE = 0.15  # of the limit for wrong labels, if features do not show how many there are
+_LOOK = 0.1  # the model is measured first if that is expected to take at most this share
+_LOOKED_AT = 25  # batches that this runs, about, including those on fake tensors
 
-_FIRST = 0.7  # of what is left for the first trial of what is learnt, where that is enough
+_FIRST = 0.7  # of what is left for the first learning trial, if that is enough
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Price:
         run = f"A run in plain batches takes about {number(self.run_seconds)} s here."
         if self.seconds is None:
             few = f"{self.updates:,} updates of each strategy"
-            return f"{run} A trial takes at most {few}, a quarter more where one ends behind."
-        why = "" if self.is_given else f", the larger of {SECONDS:.0f} s and {SHARE:.0%} of it"
+            return f"{run} A trial takes at most {few}, and a quarter more if one ends behind."
+        why = "" if self.is_given else f", the longer of {SECONDS:.0f} s and {SHARE:.0%} of a run"
         return f"{run} Trials take at most {self.seconds:,.0f} s{why}."
 
 
@@ -68,7 +68,7 @@ class Found:
 
     evidence: Evidence  # for the rules
     price: Price  # its time limit
-    seconds: float  # the time that trials took
+    seconds: float  # the time that the trials took
 
 
 def price_trials(task: Task, *, seconds: float | None = None, updates: int | None = None) -> Price:
@@ -120,7 +120,7 @@ def examine_task(
         updates: Updates of each strategy in a trial, instead of a time limit.
         seed: Of weights, batches and random parts.
         announce: Called with the price before the trials.
-        watch: Called with what is under way, and the share of it that is done.
+        watch: Called with the name of the step, and the share of it that is done.
 
     Raises:
         TaskError: If the task fails, or the limits are not positive.
@@ -212,7 +212,7 @@ def examine_task(
         ):
             results.enter(trial, share)
 
-    # Batches of a better mix that are slower than plain ones have nothing to gain.
+    # Batches with a better mix that are slower than plain ones cannot gain anything.
     if faster := [name for name in mixes if not evidence.is_slower(name)]:
         listed = [Strategy.named(name) for name in ("plain", *faster)]
         learn("trying updates of mixed lengths", listed, _FIRST, 1.0)
@@ -228,7 +228,7 @@ def examine_task(
 
 
 def _mixes(task: Task, seed: int) -> dict[str, Mix]:
-    """Return how planned updates mix lengths where they are unlike one another, else nothing."""
+    """Return how planned updates mix lengths if they are unlike one another, else nothing."""
     from batchwright.compare import Strategy
 
     found = {}
@@ -254,7 +254,7 @@ def _learn(
     seed: int,
     watch: Callable[[float], None],
 ) -> list[LearningTrial | Untried]:
-    """Run a trial of what is learnt, if updates are fast enough for trials of speed."""
+    """Run a learning trial, if updates are fast enough for trials of speed."""
     if not evidence.trials:
         runs = [price.run_seconds] * len(strategies)
         least = least_seconds(runs, price.evaluation_seconds)
@@ -274,19 +274,19 @@ def _learn(
 
 
 class _Results:
-    """What trials of what is learnt found, and the limit that those need which were not made."""
+    """The results of learning trials, and the time limit that those without a result need."""
 
     def __init__(self, price: Price, fixed: float, speeds: list[SpeedTrial] | Untried) -> None:
         self.price, self.fixed = price, fixed
         self.learning: dict[str, LearningTrial] = {}
         self.untried: dict[str, Untried] = {}
-        self._least = 0.0  # that trials of speed take, where they take more than their share
+        self._least = 0.0  # seconds of trials of speed, if they take more than their share
         if isinstance(speeds, Untried):
             self._least = speeds.needed or 0.0
             self.untried["speed"] = self._limited(speeds, self.fixed + self._least)
 
     def enter(self, trial: LearningTrial | Untried, share: float | None) -> None:
-        """Keep a trial that gets a share of what is left after those of speed; None: as it is."""
+        """Keep a trial that has a share of the time left after those of speed; None: as it is."""
         needed = trial.needed
         if needed is not None and share is not None and self.price.updates is None:
             needed /= share
@@ -302,7 +302,7 @@ class _Results:
         return replace(trial, needed=self._above(needed), had=self.price.seconds)
 
     def _above(self, needed: float | None) -> float | None:
-        """Return a round limit that is above the one that was not enough."""
+        """Return a round limit that is larger than the one that was not enough."""
         had = self.price.seconds
         return None if needed is None or had is None else _rounded_up(max(needed, 1.1 * had))
 
@@ -321,9 +321,9 @@ def _rounded_up(value: float) -> float:
 def _variations(task: Task, evidence: Evidence) -> list[tuple[str, list[Strategy], float]]:
     """Return trials, the most important first: what is tried, the strategies, and a share of time.
 
-    The first strategy is the one that trials of speed advise, the others are variations of it. An
-    order by scores that the task has comes first; an order by length, which it did not ask for,
-    after other numbers of tokens per update, which can be worth more.
+    The first strategy is the one that trials of speed advise; the others are variations of it. An
+    order by the task's own scores comes first. An order by length, for which the task did not ask,
+    comes after other numbers of tokens per update, which can be worth more.
     """
     from batchwright.compare import Strategy
 

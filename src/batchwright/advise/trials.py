@@ -1,4 +1,4 @@
-"""Trials of speed, on the user's own task; and what is known of trials that were not made."""
+"""Trials of speed on the user's own task, and why a trial was not made."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Untried:
         if self.reason == "failure":
             return "The loss of a trial became NaN or infinite."
         if self.reason == "progress":
-            return "The metric did not improve in these runs, so that nothing can be compared."
+            return "The metric did not improve in these runs, so nothing can be compared."
         if self.needed is None or self.had is None:
             return f"There was no time: {self.cure}."
         unit = "s" if self.unit == "seconds" else "updates"
@@ -85,8 +85,8 @@ def run_trials(
     """Measure the speed of every strategy, update by update in turns, and discard the models.
 
     Each takes as many updates as asked for, after two for warm-up; or as many as fit into the
-    seconds, and a few at least, but none is begun after `at_most` seconds. `watch` is called with
-    the share that is done. Returns what it needs if updates are too slow for three of each.
+    seconds, but at least a few, and none is begun after `at_most` seconds. `watch` is called with
+    the share that is done. If updates are too slow for three of each, returns the time needed.
     """
     from batchwright.compare.race import Race, Settings
 
@@ -129,7 +129,7 @@ def run_trials(
 def faster(speeds: Sequence[float], others: Sequence[float]) -> Gain:
     """Compare the speed of updates, in real tokens per second, with that of others in turns.
 
-    The total time counts, as it does in a run: slow updates weigh more than fast ones. The interval
+    Total times are compared, as in a run, so slow updates weigh more than fast ones. The interval
     is a 95 % bootstrap interval over pairs of updates.
     """
     of = "the real tokens per second"

@@ -36,7 +36,7 @@ _VERDICTS = ("use", "cannot tell", "do not use")
 
 
 def advise(evidence: Evidence) -> list[Advice]:
-    """Apply every rule; what is to be used comes first, the largest gain before."""
+    """Apply every rule; techniques to use come first, those with the largest gain before others."""
     given = {
         technique: replace(rule(evidence), technique=technique, rule=rule.__name__)
         for technique, rule in RULES.items()
@@ -49,7 +49,7 @@ def _rank(advice: Advice) -> tuple[int, float]:
 
 
 def _of_one_order(given: dict[str, Advice]) -> list[Advice]:
-    """Samples have one order: prefer the one that was measured on the task."""
+    """Samples can have only one order: prefer the one that was measured on the task."""
     measured, other = given["curriculum"], given["self-paced"]
     if measured.verdict == other.verdict == "use":
         why = f"{other.why} A plan has one order, and the curriculum was measured on your task."

@@ -18,14 +18,14 @@ from batchwright.advise.rules.wording import (
 )
 
 DENSE_MASKS = (2.0, 4.0)
-"""How many times as long rows as long as a budget took on CPUs, over planned batches."""
+"""How many times as long packed rows of a whole budget took on CPUs, over planned batches."""
 
 
 def dynamic_batching(evidence: Evidence) -> Advice:
-    """Batches of similar lengths, as many samples as fit: use them where padding can be saved.
+    """Batches of similar lengths, as many samples as fit: use them if they save padding.
 
-    Source: the padding of plans of these lengths; with a task, the speed of both in turns. Where
-    updates are unlike one another in length: short runs of it, as speed is then not enough.
+    Source: the padding of plans of these lengths; with a task, the speed of both in turns. If
+    updates are unlike one another in length, speed is not enough: short runs decide.
     """
     data = evidence.data
     if data.is_constant:
@@ -36,17 +36,17 @@ def dynamic_batching(evidence: Evidence) -> Advice:
     before, after = padding(data, "plain"), padding(data, "planned")
     whose = "Your batches" if data.batch_size_is_given else "Batches"
     why = (
-        f"{whose} of {plural(data.batch_size, 'random sample')} are {before} padding, planned "
+        f"{whose} of {plural(data.batch_size, 'random sample')} have {before} padding, planned "
         f"batches within {data.max_tokens:,} {data.unit} {after}"
     )
     if "grouped" in data.efficiency:
-        why += f", batches grouped by length as trainers do {padding(data, 'grouped')}"
+        why += f", batches grouped by length (as trainers do) {padding(data, 'grouped')}"
     why += "."
     if evidence.mixes:
         return _of_unlike_updates(evidence, why)
     gain, untested = denser(data, "planned", "plain"), "the speed of your model"
     if not evidence.has_task:
-        untested += "; what it learns, where an update is one batch: its samples are alike"
+        untested += "; what it learns if an update is one batch, of samples of similar length"
     verdict, short = gain.verdict, f"padding {before} → {after}"
     if trial := evidence.trials.get("planned"):
         gain, untested = trial.speed, METRIC
@@ -55,7 +55,7 @@ def dynamic_batching(evidence: Evidence) -> Advice:
         why += f" On your task, planned batches train {speed} times as fast."
         short += f", {gain.ratio:.2f} × the tokens per second"
         if verdict == "cannot tell":
-            why += " So few updates do not show whether that is a gain."
+            why += " So few updates cannot show whether that is a gain."
     elif evidence.has_task and verdict == "use":
         untested += f" ({how_to_try(evidence, 'speed')})"
     if verdict == "do not use":
@@ -72,13 +72,13 @@ def dynamic_batching(evidence: Evidence) -> Advice:
 
 
 def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
-    """Choose by what is learnt where updates of planned batches are unlike one another."""
+    """Decide by short runs if updates of planned batches are unlike one another."""
     planned, mixed = (evidence.mixes[name] for name in ("planned", "mixed"))
     held = plural(planned.accumulate, "batch")
     why += (
-        f" With {held} an update, speed and mix conflict: the length mix of updates is "
-        f"{planned.dispersion:.2f}, where 1 is a plain shuffle. Cut into {mixed.accumulate} it is "
-        f"{mixed.dispersion:.2f}, at {percent(1 - mixed.efficiency)} padding."
+        f" With {held} per update, speed and mix conflict: the length mix of updates is "
+        f"{planned.dispersion:.2f}, where 1 is a plain shuffle. With {mixed.accumulate} smaller "
+        f"batches it is {mixed.dispersion:.2f}, at {percent(1 - mixed.efficiency)} padding."
     )
     for each in (planned, mixed):
         if trial := evidence.trials.get(each.strategy):
@@ -98,11 +98,11 @@ def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
         settings |= {"accumulate": best.accumulate} if best is mixed else {}
         return says(
             "use",
-            f"{gain.ratio:.2f} × as fast to the same metric, {best.accumulate} an update",
+            f"{gain.ratio:.2f} × as fast to the same metric, {best.accumulate} per update",
             *(why, gain, settings),
             untested=METRIC,
             strategy=best.strategy,
-            action=f"switch to planned batches, {best.accumulate} an update",
+            action=f"switch to planned batches, {best.accumulate} per update",
         )
     if names and all(
         name in evidence.learning and evidence.learning[name].verdict == "do not use"
@@ -128,15 +128,15 @@ def _of_unlike_updates(evidence: Evidence, why: str) -> Advice:
 
 
 def _called(mix: Mix) -> str:
-    return f"Planned batches, {mix.accumulate} an update,"
+    return f"Planned batches, {mix.accumulate} per update,"
 
 
 def packing(evidence: Evidence) -> Advice:
     """Several samples in a row without padding: for one fixed shape, with kernels for it.
 
     Source: Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021,
-    arXiv:2107.02027. On CPUs, rows as long as a budget took 2 to 4 times as long as planned
-    batches, since attention masks are dense there.
+    arXiv:2107.02027. On CPUs, packed rows of a whole budget took 2 to 4 times as long as planned
+    batches, because attention masks are dense there.
     """
     data = evidence.data
     if data.is_constant:
@@ -146,7 +146,7 @@ def packing(evidence: Evidence) -> Advice:
         return says("cannot tell", "these samples cannot be packed", why)
     gain = denser(data, "packed", "planned")
     packed, planned = padding(data, "packed"), padding(data, "planned")
-    why = f"Packed rows are {packed} padding, planned batches {planned}."
+    why = f"Packed rows have {packed} padding, planned batches {planned}."
     if gain.ratio < WORTH:
         short = f"padding {packed}, planned {planned}: little to save"
         why += " There is little left to save."
@@ -159,7 +159,7 @@ def packing(evidence: Evidence) -> Advice:
             f"{least:g} to {most:g} times as long in our measurements."
         )
     if on_cpu and gain.ratio < least:
-        short = f"padding {planned} → {packed}, which dense masks on a CPU cost again"
+        short = f"padding {planned} → {packed}, but dense masks on a CPU cost more"
         why += f" {gain.ratio:.2f} times the share of real {data.unit} does not make up for that."
         return says("do not use", short, why)
     why += " Pack only if you need rows of one fixed shape and have kernels for variable lengths."
@@ -174,7 +174,7 @@ def packing(evidence: Evidence) -> Advice:
 
 
 def static_shapes(evidence: Evidence) -> Advice:
-    """A few padded shapes: for compilers, which compile each shape anew.
+    """A few padded shapes: for compilers, which compile each shape separately.
 
     Source: compilations equal the number of shapes, with torch.compile and JAX
     (`python -m benchmarks.static_shapes`).

@@ -1,4 +1,4 @@
-"""What labels ask for."""
+"""Rules on labels: wrong ones, and the balance of classes."""
 
 from batchwright._format import percent, plural
 from batchwright.advise.advice import Advice, Gain
@@ -8,7 +8,7 @@ from batchwright.advise.rules.orders import LITTLE, MUCH
 from batchwright.advise.rules.wording import says
 
 EVEN = 1.5  # classes of less imbalance count as balanced
-UNCLEAR = 0.5  # an upper end of the noise above this is not reported
+UNCLEAR = 0.5  # a larger upper end of the noise is not reported
 
 SELF_PACED_GAIN = Gain(
     *(1.04, 1.03, 1.05),
@@ -20,7 +20,7 @@ SELF_PACED_GAIN = Gain(
 
 
 def label_noise(evidence: Evidence) -> Advice:
-    """Leave out the largest losses: where a fifth of the labels or more is wrong.
+    """Leave out the samples with the largest losses, if at least a fifth of the labels is wrong.
 
     Source: `python examples/studies/noisy_digits.py` (benchmarks/results/noisy_digits.json):
     with 40 % of labels wrong, self-paced sampling gains 9.7 points of accuracy over plain
@@ -43,7 +43,7 @@ def label_noise(evidence: Evidence) -> Advice:
     )
     short = f"about {percent(noise.rate)} of the labels are wrong"
     if certain > noise.high:
-        why += " The estimate is too low, then."
+        why += " So the estimate is too low."
         short = f"at least {percent(certain)} of the labels are wrong"
         return says("cannot tell", short, why, untested="how many labels are wrong")
     if noise.high < LITTLE:
@@ -52,7 +52,7 @@ def label_noise(evidence: Evidence) -> Advice:
     settings = {"order": f"SelfPaced(LossTable(num_samples), noise_rate={noise.rate:.2f})"}
     untested = "the metric on correct labels, with early stopping beside it"
     if noise.low < MUCH:
-        why += " Self-paced sampling is known to help where a fifth or more are wrong: not certain."
+        why += " Self-paced sampling is known to help if at least a fifth is wrong: not certain."
         return says("cannot tell", short, why, None, settings, untested=untested)
     why += (
         " In our study, early stopping alone brought three fifths of the gain of self-paced "
@@ -61,16 +61,16 @@ def label_noise(evidence: Evidence) -> Advice:
     return says(
         *("use", short, why, SELF_PACED_GAIN, settings),
         untested=untested,
-        action="leave out the samples of the largest losses (SelfPaced)",
+        action="leave out the samples with the largest losses (SelfPaced)",
     )
 
 
 def class_balance(evidence: Evidence) -> Advice:
-    """Draw rare classes more often: for a metric that counts classes alike, not for accuracy.
+    """Draw rare classes more often: for a metric that counts classes equally, not for accuracy.
 
     Source: Cao et al., *Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss*,
     2019, arXiv:1906.07413: balance helps late in training (from epoch 160 of 200), if classes count
-    alike; Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain
+    equally; Kang et al., *Decoupling Representation and Classifier*, 2020, arXiv:1910.09217: plain
     shuffles learn the better features.
     """
     labels = evidence.labels
@@ -92,7 +92,7 @@ def class_balance(evidence: Evidence) -> Advice:
         f"({labels.largest:,} and {labels.smallest:,})."
     )
     why += (
-        " Balanced sampling can help if your metric counts all classes alike (macro averages). "
+        " Balanced sampling can help if your metric counts all classes equally (macro averages). "
         "Accuracy on data of the original distribution usually falls."
     )
     after = "4 * EPOCHS // 5" if evidence.epochs is None else 4 * evidence.epochs // 5
@@ -102,7 +102,7 @@ def class_balance(evidence: Evidence) -> Advice:
 
 
 def _of_doubt(noise: NoiseEstimate, contradicting: str, certain: float) -> Advice:
-    """Advise by an estimate that is not trusted, and is rather too high."""
+    """Advise from an estimate that is not trusted, and probably too high."""
     most = f"At most {percent(noise.high)} of the labels are wrong"
     if noise.high >= UNCLEAR or noise.high < certain:
         most = "How many labels are wrong cannot be estimated"

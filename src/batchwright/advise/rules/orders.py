@@ -13,7 +13,7 @@ from batchwright.advise.rules.wording import (
 )
 
 MUCH, LITTLE = 0.2, 0.05
-"""Shares of wrong labels: orders by difficulty help from, or not below."""
+"""Shares of wrong labels from which orders by difficulty help, and below which they do not."""
 
 _CURRICULUM_GAIN = Gain(
     *(1.0, None, None),
@@ -27,9 +27,9 @@ def curriculum(evidence: Evidence) -> Advice:
     """Easy samples first: for noisy labels, or a short budget; not for clean data.
 
     Source: Wu, Dyer and Neyshabur, *When Do Curricula Work?*, 2021, arXiv:2012.03107: with clean
-    data and a full budget, curricula, anticurricula and random orders end alike. Short samples
-    first helped in some applications of ours (benchmarks/results/applications). With a task: short
-    runs of it, judged by the time to the same metric.
+    data and a full budget, curricula, anticurricula and random orders end with the same result.
+    Short samples first helped in some of our applications (benchmarks/results/applications). With a
+    task: short runs of it, judged by the time to the same metric.
     """
     if evidence.has_task and (evidence.difficulties or not evidence.data.is_constant):
         return _of_task(evidence)
@@ -44,7 +44,7 @@ def _of_task(evidence: Evidence) -> Advice:
     settings = {"order": f"Curriculum({scores}, epochs={epochs})"}
     strategy = f"curriculum:{name}"
     untested = (
-        "whether a set that grows in random order does as well (run batchwright compare "
+        "whether adding samples in random order does as well (run batchwright compare "
         f"--strategies planned,planned+{strategy},planned+control:{name})"
     )
     trial = evidence.learning.get("curriculum")
@@ -81,8 +81,8 @@ def _of_data(evidence: Evidence) -> Advice:
     contradicting = (known.contradicting_share or 0.0) if known is not None else 0.0
     untested = f"your own scores ({how_to_try(evidence, 'curriculum')})"
     helps = (
-        "An order by difficulty can help if a fifth of the labels or more is wrong, or if training "
-        "is cut short."
+        "An order by difficulty can help if at least a fifth of the labels is wrong, or if "
+        "training is cut short."
     )
     least = max(contradicting, noise.low if noise is not None and noise.is_trusted else 0.0)
     if least >= MUCH:
@@ -115,7 +115,7 @@ def _of_data(evidence: Evidence) -> Advice:
 
 
 def _scores(evidence: Evidence, name: str) -> str:
-    """Return the expression that has a score for each sample."""
+    """Return the expression for the scores of samples."""
     if name != "length":
         return name
     return "lengths" if len(evidence.data.columns) == 1 else "lengths.sum(axis=1)"

@@ -16,10 +16,10 @@ _HALF_PRECISION_GAIN = Gain(
 
 
 def mixed_precision(evidence: Evidence) -> Advice:
-    """Products in bf16 or fp16, weights in fp32: use it where it is measured to be faster here.
+    """Products in bf16 or fp16, weights in fp32: use it if it is measured to be faster here.
 
     Source: Micikevicius et al., *Mixed Precision Training*, 2018, arXiv:1710.03740; Kalamkar et
-    al., *A Study of BFLOAT16*, 2019, arXiv:1905.12322. Narrow nets gain nothing, or lose:
+    al., *A Study of BFLOAT16*, 2019, arXiv:1905.12322. Narrow nets gain nothing, or get slower:
     `python -m benchmarks.precision`.
     """
     gains = _gains(evidence)
@@ -30,9 +30,9 @@ def mixed_precision(evidence: Evidence) -> Advice:
             f"{name} is {interval(each.ratio, each.low, each.high)} times as fast"
             for name, each in gains.items()
         ]
-        why = f"Measured on updates of your task, beside fp32: {listed(speeds)}."
+        why = f"Measured on updates of your task, compared with fp32: {listed(speeds)}."
         if verdict == "cannot tell":
-            why += " So few updates do not show whether that is a gain."
+            why += " So few updates cannot show whether that is a gain."
         settings = {} if verdict == "do not use" else {"precision": f'Precision("{best}")'}
         return says(
             *(verdict, f"{best} trains {gain.ratio:.2f} × as fast as fp32", why, gain, settings),
@@ -45,12 +45,12 @@ def mixed_precision(evidence: Evidence) -> Advice:
         return says("cannot tell", "not measured: no torch", why, _HALF_PRECISION_GAIN)
     if evidence.hardware.speed_over_fp32 and not evidence.hardware.worth_trying:
         slow = listed(list(evidence.hardware.speed_over_fp32))
-        why = f"{_of_products(evidence.hardware)}No model gains speed from that."
+        why = f"{_of_products(evidence.hardware)}No model is faster with that."
         return says("do not use", f"this machine is slower in {slow}", why)
     return says(
         "cannot tell",
         "not tried on your model",
-        f"{_of_products(evidence.hardware)}How fast your model is depends on how wide it is.",
+        f"{_of_products(evidence.hardware)}How fast your model is depends on its width.",
         _HALF_PRECISION_GAIN,
         {"precision": 'Precision("auto")'},
         untested=f"your model ({how_to_try(evidence, 'speed')})",

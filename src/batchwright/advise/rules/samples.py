@@ -8,10 +8,10 @@ from batchwright.advise.rules.wording import says
 
 
 def duplicates(evidence: Evidence) -> Advice:
-    """Keep one of several equal samples: where that saves enough tokens.
+    """Keep one of several equal samples, if that saves enough tokens.
 
-    Source: the number of samples that are equal byte for byte. That removing them does no harm: Lee
-    et al., *Deduplicating Training Data Makes Language Models Better*, 2021, arXiv:2107.06499.
+    Source: the number of samples that are equal byte for byte. Removing them does no harm: Lee et
+    al., *Deduplicating Training Data Makes Language Models Better*, 2021, arXiv:2107.06499.
     """
     found = evidence.duplicates
     if found is None:
@@ -20,12 +20,12 @@ def duplicates(evidence: Evidence) -> Advice:
     untested = "near duplicates; whether validation data contain some of these samples"
     part = "" if found.is_complete else " that were compared"
     if not found.num_repeated:
-        why = f"Each of {found.num_samples:,} samples{part} is there once."
-        return says("do not use", "each sample is there once", why, untested=untested)
+        why = f"None of {found.num_samples:,} samples{part} occurs twice."
+        return says("do not use", "no sample occurs twice", why, untested=untested)
     saved, what = found.share, "samples"
     if found.token_share is not None:
         saved, what = found.token_share, evidence.data.unit
-    short = f"duplicates hold {percent(saved)} of the {what}"
+    short = f"duplicates are {percent(saved)} of the {what}"
     why = (
         f"{found.num_repeated:,} of {found.num_samples:,} samples{part} are duplicates of an "
         f"earlier one: {percent(saved)} of the {what}."
@@ -42,14 +42,14 @@ def duplicates(evidence: Evidence) -> Advice:
 
 
 def mixture(evidence: Evidence) -> Advice:
-    """Draw small groups more often: for a metric that counts groups alike.
+    """Draw small groups more often: for a metric that counts groups equally.
 
     Source: Arivazhagan et al., *Massively Multilingual Neural Machine Translation in the Wild*,
     2019, arXiv:1907.05019: a temperature of 5 helps rare languages and harms frequent ones.
     """
     groups = evidence.groups
     if groups is None:
-        why = "No groups were given: origins are unknown."
+        why = "No groups were given, so it is unknown where samples come from."
         return says("cannot tell", "no groups were given", why, untested="the groups")
     if groups.num_groups == 1:
         return says("do not use", "there is one group", "There is one group.")
@@ -70,5 +70,5 @@ def mixture(evidence: Evidence) -> Advice:
         "Rare groups gain from that; frequent ones lose."
     )
     settings = {"order": f"Mixture(groups, temperature={groups.temperature:g})"}
-    short = f"groups hold {least} to {most} of the samples: if your metric counts groups alike"
+    short = f"groups hold {least} to {most} of the samples: if your metric counts groups equally"
     return says("cannot tell", short, why, None, settings, untested="your metric, for each group")

@@ -18,16 +18,16 @@ BATCHES = 8
 """Batches of an update for which the dial is computed."""
 
 EVENLY = 1.05
-"""A length mix of updates up to this is as even as a plain shuffle's."""
+"""Up to this length mix, updates are as even as those of a plain shuffle."""
 
 
 def tokens_per_update(evidence: Evidence) -> Advice:
     """Half or twice the tokens per update: by the loss at equal time, never by what fits.
 
     Source: McCandlish et al., *An Empirical Model of Large-Batch Training*, 2018,
-    arXiv:1812.06162. In a short run, 60 large updates ended 0.8 nats above 800 small ones of the
-    same tokens, more than any batching gains. With a task: short runs of it, with its own learning
-    rate.
+    arXiv:1812.06162. In a short run, 60 large updates ended 0.8 nats above 800 small ones with the
+    same tokens in all, more than any batching gains. With a task: short runs of it, with its own
+    learning rate.
     """
     given = evidence.step_tokens
     if given is None:
@@ -40,7 +40,7 @@ def tokens_per_update(evidence: Evidence) -> Advice:
     sizes = {"half": given // 2, "twice": 2 * given}
     trials = {sizes[name]: evidence.learning[name] for name in sizes if name in evidence.learning}
     if not trials:
-        why = f"Other numbers than your {given:,} have no result. {why_untried(evidence, *sizes)}"
+        why = f"Only your {given:,} has a result. {why_untried(evidence, *sizes)}"
         untested = f"other numbers ({how_to_try(evidence, *sizes)})"
         return says("cannot tell", "other numbers were not tried", why, untested=untested)
     best = max(trials, key=lambda size: (trials[size].verdict == "use", trials[size].sooner.ratio))
@@ -68,7 +68,7 @@ def memory_budget(evidence: Evidence) -> Advice:
 
     It is never advised outright: it makes batches fewer, not updates better.
 
-    Source: what `MemoryModel` predicts of the user's own step (`python -m
+    Source: what `MemoryModel` predicts for the user's own step (`python -m
     benchmarks.memory_prediction` shows how well).
     """
     data, model = evidence.data, evidence.model
@@ -79,7 +79,7 @@ def memory_budget(evidence: Evidence) -> Advice:
             untested = "the memory of a step (MemoryModel.fit)"
         if model is not None:
             why += "".join(
-                f" It could not be found out: {each.removeprefix('memory: ')}."
+                f" It could not be measured: {each.removeprefix('memory: ')}."
                 for each in model.unknown
                 if each.startswith("memory: ")
             )
@@ -88,7 +88,7 @@ def memory_budget(evidence: Evidence) -> Advice:
         elif evidence.has_task:
             why += f" {why_untried(evidence, 'model')}"
             untested = f"the memory of a step ({how_to_try(evidence, 'model')})"
-        return says("cannot tell", "memory was not looked at", why, untested=untested)
+        return says("cannot tell", "memory was not measured", why, untested=untested)
     memory = model.memory
     peak = max(size for _, _, size in memory.shapes)
     name, share, cure = memory.parts[0]

@@ -1,4 +1,4 @@
-"""What several rules say alike."""
+"""Phrases that several rules use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,13 +38,13 @@ def padding(data: DataProfile, kind: str) -> str:
 
 
 def denser(data: DataProfile, kind: str, other: str) -> Gain:
-    """Return how many times as many of the computed tokens are real."""
+    """Return the share of real tokens in one kind of batches over that in another."""
     ratio = data.efficiency[kind] / data.efficiency[other]
     return Gain(ratio, None, None, f"the share of real {data.unit}", "computed from the plan")
 
 
 def sooner(trial: LearningTrial) -> str:
-    """Describe what a trial of what is learnt showed."""
+    """Describe the result of a learning trial."""
     runs = "one run" if trial.runs == 1 else f"{trial.runs} runs"
     share = f"{100 * trial.share:.0f} %"
     return (
@@ -59,7 +59,7 @@ def unclear(trial: LearningTrial) -> str:
 
 
 def more_runs(trial: LearningTrial) -> str:
-    """Say what a trial that leaves the question open would need."""
+    """Say what a trial without a clear result would need."""
     if trial.verdict != "cannot tell":
         return ""
     if not trial.held:
@@ -72,7 +72,7 @@ def more_runs(trial: LearningTrial) -> str:
 
 
 def how_to_try(evidence: Evidence, *names: str) -> str:
-    """Say what a trial needs that was not made, as a part of a sentence."""
+    """Say what a trial that was not made would need, as a part of a sentence."""
     if not evidence.has_task:
         return "run batchwright advise on a task"
     known = [evidence.untried[name] for name in names if name in evidence.untried]
