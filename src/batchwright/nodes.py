@@ -1,4 +1,4 @@
-"""Batches of several nodes, each of which reads shards of its own; an update has those of all."""
+"""Batches of several nodes, each of which reads its own shards; an update has batches of all."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from batchwright.placement import Placement, Spanning
 from batchwright.typing import IntArray
 
 _STRATA = 64
-"""Strata of length that batches are drawn from at least, where a part has enough of them."""
+"""The fewest strata of length that batches are drawn from, if a part has enough batches."""
 
 _ROUNDS = 4
-"""Batches of each stratum in the smallest part, at least."""
+"""The fewest batches of each stratum in the smallest part."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """How many nodes there are, and the ranks of each: consecutive ones.
+    """The number of nodes, and of ranks on each. The ranks of a node are consecutive.
 
     Example:
         >>> Nodes.of(64, ranks_per_node=8), Nodes.of(4, ranks_per_node=8)
@@ -44,7 +44,7 @@ class Nodes:
 
     @classmethod
     def of(cls, world_size: int, ranks_per_node: int) -> Nodes:
-        """Return the nodes of a world; one, if these do not divide it."""
+        """Return the nodes of a world; one node, if `ranks_per_node` does not divide it."""
         if world_size % ranks_per_node:
             return cls(1, world_size)
         return cls(world_size // ranks_per_node, ranks_per_node)
@@ -52,13 +52,13 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class OnNodes:
-    """Batches in a sequence, the line, of which every node takes a stretch of its own.
+    """Batches in a sequence, the line, of which every node takes its own stretch.
 
     Update `u` consists of the batches of update `u` in the stretch of every node. So a node reads
-    neighbours, and an update mixes samples from all over the data.
+    neighbouring batches, and an update mixes samples from all over the data.
     """
 
-    line: Batches  # as many of each node, one node after the other
+    line: Batches  # those of one node after the other, the same number for each
     nodes: Nodes
     accumulate: int
     ranks_per_node: int  # as the order has it: for another number of ranks
@@ -66,7 +66,7 @@ class OnNodes:
 
     @classmethod
     def of(cls, line: Batches, world_size: int, accumulate: int, ranks_per_node: int) -> Batches:
-        """Share out a line among nodes; its number of batches is a multiple of `world_size`."""
+        """Divide a line among nodes; its number of batches is a multiple of `world_size`."""
         nodes = Nodes.of(world_size, ranks_per_node)
         return cls(line, nodes, accumulate, ranks_per_node, range(len(line)))
 
@@ -82,7 +82,7 @@ class OnNodes:
         return replace(self, places=chosen(self.places, numbers))
 
     def arrays(self) -> Arrays:
-        """Return all of them as flat arrays."""
+        """Return all batches as flat arrays."""
         return self.line.select(self._along(numbers_of(self.places))).arrays()
 
     def blocks(self) -> Iterator[Arrays]:
@@ -90,7 +90,7 @@ class OnNodes:
         return in_blocks(self)
 
     def split_to(self, num_batches: int) -> Batches:
-        """Split the largest of some evenly spaced ones."""
+        """Split the largest of some evenly spaced batches."""
         return halved(self, num_batches)
 
     def count(self, most: int | None = None) -> int:
@@ -99,17 +99,17 @@ class OnNodes:
         return self.line.count(most) if is_whole else counted(self, most)
 
     def identity(self) -> str:
-        """Hash the batches of the line, and how nodes share them."""
+        """Hash the batches of the line, and how they are divided among nodes."""
         text = f"{self.line.identity()} {self.nodes} {self.ranks_per_node} {self.accumulate}"
         text = f"{text} {text_of(self.places)}"
         return hash_of(text.encode())
 
     def left(self) -> Batches:
-        """Return these batches along the line: what is left of each node's stretch in turn."""
+        """Return these batches in the order of the line: the rest of each node's stretch."""
         return self.line.select(np.sort(self._along(numbers_of(self.places))))
 
     def _along(self, places: IntArray) -> IntArray:
-        """Return where on the line each place of the epoch is, int64[k]."""
+        """Return the position on the line of each place of the epoch, int64[k]."""
         ranks = self.nodes.ranks
         turns, rank = np.divmod(places, self.nodes.number * ranks)
         node, own = np.divmod(rank, ranks)
@@ -123,13 +123,13 @@ def placements(
     """Place the batches of consecutive parts on the stretches of all nodes.
 
     Args:
-        batches: Of each part; together as many for every node.
+        batches: Number of batches of each part; their sum is a multiple of the number of nodes.
         nodes: The nodes.
         accumulate: Batches of one update on each rank.
-        keys: Of each part.
+        keys: Key of each part.
 
     Returns:
-        One for each part; of a part that lies on several stretches, with a placement for each.
+        One for each part. If a part is on several stretches, it has a placement for each.
     """
     stretch = sum(batches) // nodes.number
     update = nodes.ranks * accumulate

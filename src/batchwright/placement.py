@@ -1,4 +1,4 @@
-"""Which batch comes at which place of an epoch: updates of all lengths, shared among ranks."""
+"""Which batch is at which place of an epoch: updates of all lengths, divided among ranks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from batchwright.typing import IntArray
 class Placement:
     """Place batches in updates: each gets one random batch of every length stratum.
 
-    An update is ``world_size * accumulate`` consecutive places; place `i` of it goes to rank
-    ``i % world_size``. A part of an epoch may begin and end inside an update: batches there are
-    evenly spaced ones.
+    An update is ``world_size * accumulate`` consecutive places; its place `i` goes to rank
+    ``i % world_size``. A part of an epoch may begin and end within an update: the batches there are
+    evenly spaced over all lengths.
 
-    With a `cycle`, strata are so many times as fine: an update gets one batch of every `cycle`-th,
-    and so many updates in turn get all. Nodes that begin at different phases together get batches
-    of all strata in every update, however few are their own.
+    With a `cycle`, there are `cycle` times as many strata: an update gets one batch of every
+    `cycle`-th stratum, and `cycle` consecutive updates get batches of all. If nodes begin at
+    different phases, every update has batches of all strata, even if a node has only a few.
 
     Example:
         >>> placement = Placement(6, start=0, world_size=1, accumulate=2, key=7)
@@ -30,7 +30,7 @@ class Placement:
     """
 
     num_batches: int
-    start: int  # place in the epoch at which the part begins
+    start: int  # the place in the epoch at which the part begins
     world_size: int
     accumulate: int
     key: int
@@ -60,17 +60,17 @@ class Placement:
             object.__setattr__(self, name, value)
 
     def _ends(self, head: int, tail: int) -> tuple[IntArray, IntArray, IntArray]:
-        """Return evenly spaced batches for the places at the edges: all, first and last ones."""
+        """Return evenly spaced batches for the places at the edges: all, those before, after."""
         edges = head + tail
         taken = (np.arange(edges) * self.num_batches + self.num_batches // 2) // max(edges, 1)
-        # Those at the front are evenly spaced, and so nearly are the others.
+        # Those at the front are evenly spaced, and the others nearly so.
         front = (2 * np.arange(head) + 1) * edges // max(2 * head, 1)
         return taken, taken[front], np.delete(taken, front)
 
     def _ends_by_stratum(self, head: int, tail: int) -> tuple[IntArray, IntArray, IntArray]:
-        """Return batches of the strata of the places: those of the next part have the others."""
+        """Return batches of the strata of these places: the adjacent parts have the others."""
         slots = np.concatenate((self.start % self._turn + np.arange(head), np.arange(tail)))
-        thirds = 3 * self._stratum(slots).view(np.int64) + 1  # of strata: none comes twice
+        thirds = 3 * self._stratum(slots).view(np.int64) + 1  # thirds of strata: none occurs twice
         thirds[head:] += 1
         if self.num_batches >= 3 * self._turn:
             ranks = thirds * self.num_batches // (3 * self._turn)
@@ -80,13 +80,13 @@ class Placement:
         return np.sort(ranks), ranks[:head], ranks[head:]
 
     def __repr__(self) -> str:
-        """Write the settings; saved hashes of plans have no cycle of 1."""
+        """Write the settings; without a cycle of 1, which hashes of saved plans do not have."""
         names = ["num_batches", "start", "world_size", "accumulate", "key"]
         names += ["cycle", "phase"] if self.cycle > 1 else []
         return f"Placement({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
     def rank(self, place: int) -> int:
-        """Return which batch comes at a place, counted from the longest."""
+        """Return the batch at a place, counted from the longest."""
         head, inner, edges = self._head, self._inner, self._edges
         if not head <= place < head + inner:
             own, edge = (self._front, place) if place < head else (self._back, place - head - inner)
@@ -96,7 +96,7 @@ class Placement:
         number, slot = divmod(place - head, update * self.cycle)
         step, slot = divmod(slot, update)
         turn, rank = divmod(slot, world_size)
-        if turn % 2:  # there and back, so that the sums of ranks even out
+        if turn % 2:  # in alternating directions, so that the sums of ranks even out
             rank = world_size - 1 - rank
         stratum = (turn * world_size + rank + hashed(number, self.key) % update) % update
         if self.cycle > 1:
@@ -105,7 +105,7 @@ class Placement:
         return found + int(self._passed(found)) if edges.size else found
 
     def ranks(self, places: IntArray) -> IntArray:
-        """Return what `rank` does, for many places: of all places, a permutation."""
+        """Return what `rank` does, for many places; for all places, a permutation."""
         head, inner, edges = self._head, self._inner, self._edges
         if not edges.size:
             return self._strata(places)
@@ -133,7 +133,7 @@ class Placement:
         return found.view(np.int64)
 
     def _stratum(self, slots: IntArray, words: BitArray | None = None) -> BitArray:
-        """Return the stratum of each slot of a turn, in turns numbered by `words` another one."""
+        """Return the stratum of each slot of a turn; with `words`, shifted by the turn's number."""
         world_size, update = self.world_size, self.world_size * self.accumulate
         steps = slots // update
         slots = slots - steps * update
@@ -151,7 +151,7 @@ class Placement:
 
     @property
     def _turn(self) -> int:
-        """Batches in which all strata come once."""
+        """The number of consecutive batches that have all strata once."""
         return self.world_size * self.accumulate * self.cycle
 
     def _passed(self, ranks: int | IntArray) -> IntArray:
@@ -163,7 +163,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Spanning:
-    """Places the batches of a part that several nodes share: each node has evenly spaced ones.
+    """Places the batches of a part that several nodes share: each gets evenly spaced ones.
 
     Example:
         >>> first = Placement(1, start=3, world_size=1, accumulate=1, key=7)
@@ -187,7 +187,7 @@ class Spanning:
 
     @property
     def num_batches(self) -> int:
-        """Batches of the part."""
+        """The number of batches of the part."""
         return int(self._ends[-1])
 
     def rank(self, place: int) -> int:

@@ -1,4 +1,4 @@
-"""An index of data in shards: how many samples of each length every shard has, and which."""
+"""An index of data in shards: how many samples of each length every shard has, and their rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from batchwright.oversize import Items, named_limit
 from batchwright.typing import FloatArray, IntArray, IntoLengths, LengthArray, Oversize
 
 _OPEN = 4
-"""Groups of shards whose rows are kept: those of two nodes, as one group follows another."""
+"""Groups of shards whose rows are cached: of two nodes, each at the change between two groups."""
 
 
 class RowsOf(Protocol):
@@ -34,17 +34,17 @@ class RowsOf(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """Samples of many shards, each sorted by length on its own; nothing is sorted over all.
+    """Samples of many shards, each sorted by length separately; there is no sort over all shards.
 
-    Sample indices count through the shards in sequence. How many samples have each length is held,
-    some kilobytes for each shard; the sorted rows of a shard are read when one of its samples is
-    planned, and those of a few groups of shards are kept. `sources.index_shards` makes one,
-    `sources.open_index` opens it.
+    Sample indices count through the shards in order. The number of samples of each length is kept
+    in memory, some kilobytes per shard. The sorted rows of a shard are read when one of its samples
+    is planned, and those of a few groups of shards are cached. `sources.index_shards` makes an
+    index, `sources.open_index` opens it.
 
     Attributes:
-        names: Of the shards, for messages.
+        names: Names of the shards, for messages.
         sizes: int64[s], samples of each shard.
-        begins: int64[s + 1], where the histogram of each begins and ends in `values`.
+        begins: int64[s + 1], where the histogram of each shard begins and ends in `values`.
         values: integer[k], the distinct lengths of each shard, from long to short; may be mapped.
         counts: integer[k], how many samples have each.
         rows_of: Reads the rows of a shard, from long to short.
@@ -104,17 +104,17 @@ class ShardIndex:
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are in all shards."""
+        """The number of samples in all shards."""
         return int(self.sizes.sum())
 
     @property
     def num_shards(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return self.sizes.size
 
     @cached_property
     def offsets(self) -> IntArray:
-        """The first sample of each shard, and the number of all, int64[s + 1]."""
+        """The first sample of each shard, and the number of all samples, int64[s + 1]."""
         return offsets_of(self.sizes)
 
     def histogram(self) -> tuple[IntArray, IntArray]:
@@ -127,7 +127,7 @@ class ShardIndex:
         return np.stack((shards, samples - self.offsets[shards]), axis=1)
 
     def checked_rows(self, shard: int) -> npt.NDArray[np.unsignedinteger]:
-        """Read the rows of a shard, from long to short; raise PlanError if they are too few."""
+        """Read the rows of a shard, from long to short; raise PlanError if some are missing."""
         rows = np.asarray(self.rows_of(shard))
         if rows.shape != (self.sizes[shard],) or rows.dtype.kind not in "iu":
             raise PlanError(
@@ -149,7 +149,7 @@ class ShardIndex:
     def __array__(
         self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None
     ) -> npt.NDArray[np.generic]:
-        """Return the lengths: an index stands wherever lengths do, as in ``plan.stats(index)``."""
+        """Return the lengths: an index can be used as lengths, as in ``plan.stats(index)``."""
         return np.asarray(self.lengths(), dtype=dtype)
 
     def __repr__(self) -> str:
@@ -174,7 +174,7 @@ class Opened:
     """Samples of a few shards, from long to short."""
 
     rows: npt.NDArray[np.unsignedinteger]  # of one shard after the other
-    ends: IntArray  # int64[e], where runs of equal length in one shard end, among all samples
+    ends: IntArray  # int64[e], positions at which runs of equal length in one shard end
     shifts: IntArray  # int64[e], from positions to entries of `rows`
     first: IntArray  # int64[e], the first sample of the shard
 
@@ -192,8 +192,8 @@ class Sharded:
 
     index: ShardIndex
     shards: IntArray  # int64[k]
-    longest: int | None = None  # longer samples are left out. None: none is
-    limit: int | None = None  # what longer samples are cut to. None: none is cut
+    longest: int | None = None  # longer samples are left out. None: no limit
+    limit: int | None = None  # longer samples are cut to this. None: no limit
     values: IntArray = field(init=False)
     counts: IntArray = field(init=False)
 
@@ -236,13 +236,13 @@ class Sharded:
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are in the data."""
+        """The number of samples in the data."""
         return self.index.num_samples
 
     def surplus(self) -> FloatArray:
         """Return how much longer the samples of each shard are than the mean, float64[k].
 
-        In logarithms, summed over tokens: as the length mix of updates is measured.
+        It is in logarithms, summed over tokens, as is the length mix of updates.
         """
         values, counts, which = self._runs()
         tokens, logarithms = values * counts.astype(np.float64), logs(values.astype(np.float64))
@@ -260,7 +260,7 @@ class Sharded:
         return self.index.opened.get(key, self._opened).take(positions)
 
     def entries(self, taken: npt.NDArray[np.integer[Any]]) -> Entries:
-        """Return what was taken: no sample is in pieces."""
+        """Return the taken samples as entries: no sample is split."""
         return Entries(taken.astype(np.int64, copy=False))
 
     def identity(self) -> str:
@@ -268,7 +268,7 @@ class Sharded:
         return f"{self.index.fingerprint} {hash_of(self.shards.tobytes())} {self.longest}"
 
     def _runs(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the runs of equal length of all shards: lengths, counts, and which shard's."""
+        """Return the runs of equal length in all shards: lengths, counts, and shards."""
         begins = self.index.begins[self.shards]
         many = self.index.begins[self.shards + 1] - begins
         at = ranges(begins, many)
@@ -302,7 +302,7 @@ def _summed(values: LengthArray, counts: npt.NDArray[np.integer[Any]]) -> tuple[
 
 
 def _longer(index: ShardIndex, longest: int) -> IntArray:
-    """Return the samples that are longer than that, rising. Only their shards are read."""
+    """Return the samples that are longer, in increasing order. Only their shards are read."""
     run_shards = np.repeat(np.arange(index.num_shards), np.diff(index.begins))
     many = np.bincount(run_shards, index.counts * (index.values > longest), index.num_shards)
     found = [

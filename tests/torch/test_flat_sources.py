@@ -225,17 +225,17 @@ def test_a_stream_cut_off_between_batches_is_refused(tmp_path):
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
     write_megatron(tmp_path / "a.idx", LISTS)
     (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:-1])
-    with pytest.raises(SourceError, match=r"a.bin has 15 bytes, and by a.idx 8 tokens of 2"):
+    with pytest.raises(SourceError, match=r"a.bin has 15 bytes, but a.idx says 8 tokens of 2"):
         FlatTokens.open(tmp_path / "a.idx")
     (tmp_path / "b.bin").write_bytes(b"12")
     with pytest.raises(SourceError, match=r"no .*b.idx to say where the samples of"):
         FlatTokens.open(tmp_path / "b.bin")
     (tmp_path / "a.bin").unlink()
-    with pytest.raises(SourceError, match=r"there is no file of tokens .*a.bin"):
+    with pytest.raises(SourceError, match=r"its file of tokens .*a.bin is missing"):
         FlatTokens.open(tmp_path / "a.idx")
     write_datatrove(tmp_path / "b.ds", LISTS)
     (tmp_path / "b.ds").write_bytes(b"12345")
-    with pytest.raises(SourceError, match=r"b.ds has 5 bytes, and by b.ds.index 8 tokens"):
+    with pytest.raises(SourceError, match=r"b.ds has 5 bytes, but b.ds.index says 8 tokens"):
         FlatTokens.open(tmp_path / "b.ds")
     np.save(tmp_path / "c.npy", np.arange(3))
     with pytest.raises(SourceError, match=r"does not say where samples are; expected .idx"):

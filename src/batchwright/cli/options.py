@@ -130,8 +130,8 @@ class Reading:
             )
         if (path := local_path(source)) is None:
             raise SourceError(
-                f"{source}: a length index is memory-mapped. Copy it to this machine, and name "
-                "the copy."
+                f"{source}: a length index is memory-mapped: copy it to this machine, and name the "
+                "copy."
             )
         return LengthIndex.open(path)
 

@@ -1,8 +1,8 @@
 """Lengths from files and datasets: `.npy`, Parquet, Arrow, JSON lines, CSV, Hugging Face.
 
-Everything else in Batchwright takes an array of lengths, or an index; this folder is where they
-come from. `read_lengths` reads a source at once; `index_shards` measures it shard by shard, in
-processes or on a cluster.
+The rest of Batchwright takes an array of lengths, or an index; the functions here make them.
+`read_lengths` reads a whole source; `index_shards` measures it shard by shard, in processes or on a
+cluster.
 """
 
 from batchwright.sources.index_folder import index_scores, open_index

@@ -27,7 +27,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def parquet(path: AnyPath) -> Columns:
-    """Open a Parquet file. Of a remote one, only the facts and the column are read."""
+    """Open a Parquet file. From a remote one, only the metadata and the column are read."""
     import pyarrow.parquet as pq
 
     is_remote = isinstance(path, Uri)
@@ -67,8 +67,8 @@ def parquet(path: AnyPath) -> Columns:
 def arrow(path: AnyPath, *, sizes: bool = False) -> Columns:
     """Open an Arrow IPC file, in the file or the stream format.
 
-    With `sizes`, items of lists in a stream are nulls: only how many there are is read. Of a remote
-    stream, all columns are: it does not say beforehand where they are.
+    With `sizes`, items of lists in a stream are nulls: only their number is read. From a remote
+    stream, all columns are read, because it has no table of where they are.
     """
     import pyarrow as pa
 
@@ -106,7 +106,7 @@ def arrow(path: AnyPath, *, sizes: bool = False) -> Columns:
 
 @contextmanager
 def _whole_stream(path: AnyPath) -> Iterator[tuple[pa.NativeFile, Callable[[], None]]]:
-    """Open an Arrow stream, mapped where that can be; yield also what raises when it is cut off."""
+    """Open an Arrow stream, mapped if possible; also yield a function that raises if it is cut."""
     import pyarrow as pa
 
     if isinstance(path, Uri):
@@ -127,9 +127,9 @@ def _whole_stream(path: AnyPath) -> Iterator[tuple[pa.NativeFile, Callable[[], N
 
 
 def check_end_of_stream(source: Any, path: AnyPath) -> None:
-    """Raise unless an Arrow stream, read whole, has its mark of the end.
+    """Raise unless an Arrow stream, which was read completely, has an end-of-stream mark.
 
-    One that was cut off between two batches reads without complaint.
+    A stream that was cut off between two batches raises no other error.
     """
     end = source.tell()
     source.seek(end - len(_END_OF_STREAM))
@@ -147,7 +147,7 @@ def npy(path: AnyPath) -> Columns:
     mapped: overwriting it later does not change what was read.
     """
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, about a header that is not quite right
+        warnings.simplefilter("ignore")  # of NumPy, about an unusual header
         version = npy_format.read_magic(file)
         is_first = version == (1, 0)
         read = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
@@ -157,7 +157,7 @@ def npy(path: AnyPath) -> Columns:
                 f"{path} holds Python objects, which are not loaded, because loading them can run "
                 "code. Save the lengths as integers: np.save(path, np.asarray(lengths, dtype=int))"
             )
-        # NumPy divides by zero, and ends the process, where items have no size.
+        # NumPy divides by zero, and ends the process, if items have no size.
         if len(shape) != 1 or shape[0] < 0 or not dtype.itemsize:
             raise SourceError(
                 f"{path} holds an array of shape {shape} and type {dtype}; expected one length "
@@ -166,8 +166,8 @@ def npy(path: AnyPath) -> Columns:
         rows, offset, size = shape[0], file.tell(), size_of(path)
         if offset + rows * dtype.itemsize > size:
             raise SourceError(
-                f"{path} is truncated: it has {size:,} bytes, and by its header {rows:,} values of "
-                f"{dtype.itemsize} after the first {offset:,}."
+                f"{path} is truncated: it has {size:,} bytes, but its header says {rows:,} values "
+                f"of {dtype.itemsize} bytes after the first {offset:,} bytes."
             )
     names = dtype.names
     if names is not None and version > (2, 0):  # NumPy has read UTF-8 as Latin-1

@@ -48,9 +48,9 @@ class Source(NamedTuple):
 
     name: str  # for messages
     tables: Sequence[Callable[[], Table]]  # each is opened when it is read
-    is_quick: bool  # whether one column is read as quickly as the content is identified
-    content: Callable[[], object]  # what identifies its content; None: nothing does
-    watch: Callable[[], Callable[[], bool]]  # what says later whether nobody has written to it
+    is_quick: bool  # whether reading one column is as quick as identifying the content
+    content: Callable[[], object]  # returns what identifies its content. None: nothing does
+    watch: Callable[[], Callable[[], bool]]  # returns a function that says if it is unchanged
 
     def rows(
         self, column: str | None, *, measure: str | None, may_be_empty: bool = False
@@ -60,7 +60,7 @@ class Source(NamedTuple):
         Args:
             column: Its name; None: found by name, as `choose` does.
             measure: What will be measured of it. None: numbers, which a CSV holds as text.
-            may_be_empty: Whether a source without rows will do, as one of several files.
+            may_be_empty: Whether a source may have no rows, as one of several files may.
 
         Yields:
             Rows, where they come from, and the fraction of the source that has been read.
@@ -95,8 +95,8 @@ class Source(NamedTuple):
 def source_of(given: object, *, lines: bool = False, sizes: bool = False) -> Source:
     """Find out what a path, a URI, a pattern or a `datasets.Dataset` stands for.
 
-    With `lines`, also a `.txt` is taken, in which every line is a sample. With `sizes`, what lists
-    hold may be left out: nulls stand for it.
+    With `lines`, a `.txt` in which every line is a sample is also accepted. With `sizes`, the items
+    of lists may be replaced by nulls.
     """
     if type(given).__module__.partition(".")[0] == "datasets":
         return _live(given)
@@ -119,7 +119,7 @@ def source_of(given: object, *, lines: bool = False, sizes: bool = False) -> Sou
 
 
 def _live(dataset: datasets.Dataset) -> Source:
-    """Open a `datasets.Dataset` as selected, shuffled and filtered; its format is ignored."""
+    """Open a `datasets.Dataset` as it was selected, shuffled and filtered; ignore its format."""
     kind = type(dataset).__name__
     if isinstance(dataset, dict) or not hasattr(dataset, "num_rows"):
         raise SourceError(
@@ -150,7 +150,7 @@ def _live(dataset: datasets.Dataset) -> Source:
 
 
 def _selected(stored: Sequence[Any], rows: Any) -> Batches:
-    """Select rows of lists, of which only the sizes are known: to take lists is slow."""
+    """Select rows of lists of which only the sizes are needed, because taking lists is slow."""
     import pyarrow.compute as pc
 
     sizes = np.concatenate([pc.list_value_length(each).fill_null(0).to_numpy() for each in stored])
@@ -165,7 +165,7 @@ def _selected(stored: Sequence[Any], rows: Any) -> Batches:
 def choose(
     names: Sequence[str], column: str | None, *, source: str, measure: str | None = None
 ) -> str:
-    """Return the column to read: the one asked for, or the only one that can be meant.
+    """Return the column to read: the one asked for, or the only possible one.
 
     Without `column`, the only column is taken; of several, the one whose name is listed in
     `LENGTH_COLUMNS`, else in `ITEM_COLUMNS`. With `measure="items"` it is the one listed in
@@ -175,7 +175,7 @@ def choose(
     if column is None and names and all(name.strip().isdecimal() for name in names):
         raise SourceError(
             f"{source}: the columns are named {names[0]!r} …, so its first line may be no header. "
-            "Put the columns' names in the first line, or say which column to take."
+            "Put the names of the columns in the first line, or say which column to take."
         )
     if column is None:
         items = [name for name in names if name in ITEM_COLUMNS]
@@ -192,7 +192,7 @@ def choose(
     listed = f"It has {one_line(', '.join(map(repr, names)) or 'no columns', 300)}."
     if column is None:
         seconds = measure is None and any(name in DURATION_COLUMNS for name in names)
-        hint = f" For those of 'duration', pass measure={MILLISECONDS!r}." if seconds else ""
+        hint = f" For the column 'duration', pass measure={MILLISECONDS!r}." if seconds else ""
         raise SourceError(
             f"{source}: say which column to take the lengths from: --length COLUMN, and for "
             f"texts --measure words. {listed}{hint}"
@@ -207,7 +207,7 @@ def choose(
 
 
 def without_value(column: Field, *, blank: bool = True) -> np.ndarray:
-    """Say which rows of a column hold none, bool[n]: null, NaN; with `blank`, nothing but blanks.
+    """Say which rows of a column have no value, bool[n]: null, NaN; with `blank`, only blanks.
 
     Example:
         >>> without_value(np.array(["cat", " ", "dog"]))
@@ -238,9 +238,9 @@ def _is_nested(values: Values) -> bool:
 def column_values(
     source: str | os.PathLike[str] | datasets.Dataset, column: str, *, text: bool = False
 ) -> Field:
-    """Read a column that holds no lengths: labels, groups, or, where asked for, only text.
+    """Read a column that does not have lengths but labels or groups; with `text`, only text.
 
-    It is held in memory: [n], a chunked array of `pyarrow`, or, of a `.npy`, an array of NumPy.
+    It is kept in memory: [n], a chunked array of `pyarrow`, or, from a `.npy`, a NumPy array.
     """
     found = source_of(source)
     pieces: list[Any] = []

@@ -37,18 +37,18 @@ def cores() -> int:
 def mapped(
     function: Callable[..., T], tasks: Sequence[Task], *, on: Engine, workers: int | None = None
 ) -> Generator[tuple[int, T], None, None]:
-    """Call a function for each task, and yield the number of the task and the result, as it ends.
+    """Call a function for each task, and yield the number of the task and the result as it ends.
 
-    The engine schedules: nothing but tasks and results is sent. Close the iterator to end early;
-    processes of this machine then end at once, and with this process in any case.
+    The engine schedules; only tasks and results are sent. Close the iterator to end early: local
+    processes then end at once. They always end with this process.
 
     Args:
-        function: Called with what a task holds; pickled for other processes.
-        tasks: What it is called with.
+        function: Called with the items of a task as arguments; pickled for other processes.
+        tasks: The arguments of each call.
         on: "local", or "ray" for Ray Data, on the cluster that `ray.init` connected to, or on this
             machine.
         workers: How many calls run at a time. None: one for each core; on Ray, what Ray decides.
-            Locally never more than cores; one is this process itself.
+            Locally at most one per core; one worker is this process itself.
 
     Raises:
         SourceError: A process ended, or cannot be given the function.
@@ -79,7 +79,7 @@ def _in_processes(
             f"a metric or tokenizer cannot be sent to other processes ({one_line(error, 120)}). "
             "Define it at the top of a module, or pass workers=1."
         ) from error
-    # Started anew, not forked: a copy of a process with threads may wait for ever.
+    # Spawned, not forked: a copy of a process with threads may wait forever.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     processes: list[Any] = []
@@ -94,7 +94,7 @@ def _in_processes(
         raise SourceError(
             "a process that measures shards ended before it was done: for lack of memory, or "
             "because a script calls this outside of `if __name__ == '__main__':`. Pass fewer "
-            "workers; workers=1 is this process alone."
+            "workers; with workers=1, only this process is used."
         ) from error
     finally:
         for process in processes:  # that are still at work
@@ -104,7 +104,7 @@ def _in_processes(
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C from the beginning: this one hears it, and ends them."""
+    """Start processes that ignore Ctrl-C: this process receives it, and ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -118,7 +118,7 @@ def _interrupts_ignored() -> Iterator[None]:
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a process for each core
-    # The pool does not end its processes when its own is killed.
+    # The pool does not end its processes when this one is killed.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -143,7 +143,7 @@ def _on_ray(
         result: object
         try:
             result = function(*json.loads(row["task"]))
-        except BatchwrightError as error:  # in its own words, not in a traceback of Ray's
+        except BatchwrightError as error:  # without a traceback of Ray
             result = error
         return {"number": row["number"], "result": pickle.dumps(result)}
 

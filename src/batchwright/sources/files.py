@@ -1,4 +1,4 @@
-"""The files that a path stands for, and how each of them is opened."""
+"""Finds the files that a path stands for, and opens each of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Format(NamedTuple):
 
     kind: str  # for messages
     open: Callable[[AnyPath], Columns]
-    columnar: bool = False  # whether one column is read by itself, and needs no parsing
-    typed: bool = True  # False where every value is text
-    sizes: Callable[[AnyPath], Columns] | None = None  # opens it for how many items lists have
+    columnar: bool = False  # whether one column can be read alone, without parsing
+    typed: bool = True  # False if every value is text
+    sizes: Callable[[AnyPath], Columns] | None = None  # opens it for the sizes of lists
 
 
 _LINES = Format("text", text_files.lines)
@@ -47,8 +47,8 @@ FORMATS = {
 
 _KNOWN = ", ".join(FORMATS)
 
-# How many rows are believed: so many, or so many for each byte, whichever is more. Where all
-# lengths are equal, Parquet keeps a million rows in a hundred bytes.
+# The most rows that are accepted: this number, or this number for each byte, whichever is more. If
+# all lengths are equal, Parquet stores a million rows in a hundred bytes.
 _ALWAYS_BELIEVED = 1 << 23
 _ROWS_PER_BYTE = 200
 _ROWS_PER_COLUMNAR_BYTE = 10_000
@@ -73,7 +73,7 @@ def files_of(source: AnyPath) -> Sequence[AnyPath]:
             if (source / "dataset_dict.json").is_file():
                 splits = sorted(path.parts[-2] for path in source.glob("*/state.json"))
                 raise SourceError(
-                    f"{source} holds splits, which are planned one by one. Name one of its "
+                    f"{source} holds splits, each of which is planned separately. Name one of its "
                     f"directories: {', '.join(map(repr, splits))}."
                 )
             if (source / "state.json").is_file():
@@ -90,9 +90,9 @@ def files_of(source: AnyPath) -> Sequence[AnyPath]:
 
 
 def open_file(path: AnyPath, *, lines: bool = False, sizes: bool = False) -> Table:
-    """Open one file as what its suffix says; with `lines` also a `.txt` of a sample a line.
+    """Open one file by its suffix; with `lines`, also a `.txt` with one sample per line.
 
-    With `sizes`, what lists hold may be left out: nulls stand for it.
+    With `sizes`, the items of lists may be replaced by nulls.
     """
     with reading(str(path), "a file"):
         size = size_of(path)
@@ -113,7 +113,7 @@ def open_file(path: AnyPath, *, lines: bool = False, sizes: bool = False) -> Tab
 
 
 def format_of(path: AnyPath, *, lines: bool = False) -> Format | None:
-    """Return the format that a suffix stands for, perhaps with that of a codec after it."""
+    """Return the format of a suffix, which may be followed by that of a codec."""
     suffix = path.suffix.lower()
     if suffix == token_files.MEGATRON and format_of(Path(path.stem)) is not None:
         return None  # lhotse's index of the lines of a manifest, x.jsonl.idx
@@ -127,15 +127,15 @@ def format_of(path: AnyPath, *, lines: bool = False) -> Format | None:
 
 
 def _manifest(path: AnyPath) -> Format | None:
-    """Return JSON lines for a `.json` that is named, as manifests of NeMo are."""
+    """Return JSON lines for a `.json` that is named explicitly, such as a manifest of NeMo."""
     name = path.stem if path.suffix.lower() in text_files.CODECS else path.name
     return FORMATS[".jsonl"] if name.lower().endswith(".json") else None
 
 
 def contents(files: Sequence[AnyPath]) -> list[tuple[str, str]] | None:
-    """Return the suffixes and a hash of each file; None where one cannot be read.
+    """Return the suffixes and a hash of each file; None if one cannot be read.
 
-    The ETag of a remote file stands for its content.
+    For a remote file, its ETag is used instead of a hash.
     """
 
     def hashed(file: AnyPath) -> tuple[str, str]:
@@ -155,12 +155,12 @@ def contents(files: Sequence[AnyPath]) -> list[tuple[str, str]] | None:
 
 
 def etag_of(file: AnyPath) -> str:
-    """Return what a remote file system identifies the content of a file by; "" of other files."""
+    """Return the ETag by which a remote file system identifies a file's content; else ""."""
     return file.facts.etag if isinstance(file, Uri) and file.facts is not None else ""
 
 
 def watch(source: AnyPath, files: Sequence[AnyPath]) -> Callable[[], bool]:
-    """Return what says whether the files are as they were: nobody has written to them meanwhile."""
+    """Return a function that says whether the files are unchanged since now."""
     before = _state(files)
 
     def is_unchanged() -> bool:
@@ -221,7 +221,7 @@ def _files_of_saved_dataset(directory: AnyPath) -> list[AnyPath]:
     with reading(str(directory), "a saved dataset"):
         state = json.loads(description.read_bytes())
         names = [entry["filename"] for entry in state["_data_files"]]
-        # A path elsewhere is refused: everything a dataset saves is in its directory.
+        # A path elsewhere is refused: all files of a saved dataset are in its directory.
         elsewhere = [name for name in names if Path(name).name != name]
     if not names:
         raise SourceError(f"{directory} has no rows.")

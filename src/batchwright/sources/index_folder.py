@@ -1,4 +1,4 @@
-"""A folder of what was measured of each shard, and one small file that says what all hold."""
+"""A folder with the measurements of each shard, and one small index file for all of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REQUESTS = 32  # to a file system at a time
 R = TypeVar("R")
 
 Listing: TypeAlias = Mapping[str, uris.Facts]
-"""What a file system said of its files, by URI."""
+"""Facts about files, as a file system lists them, by URI."""
 
 
 def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
@@ -50,7 +50,7 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
 
     Args:
         folder: The folder, a path or a URI.
-        check: Whether to compare size and time of every shard with those when it was measured.
+        check: Whether to check that size and time of every shard are as when it was measured.
 
     Raises:
         SourceNotFoundError: There is no index, or a shard is missing.
@@ -60,17 +60,17 @@ def open_index(folder: Location, *, check: bool = True) -> ShardIndex:
 
 
 def open_folder(folder: Location) -> ShardIndex | None:
-    """Open the index in a folder, or return None: it holds none.
+    """Open the index in a folder; return None if there is none.
 
     Raises:
-        SourceError: As `open_index`; or shards were measured there, and the index is not written.
+        SourceError: As `open_index`; or shards were measured, but the index was not written.
     """
     if uris.exists(uris.joined(folder, INDEX_FILE)):
         return open_index(folder)
     names = uris.matches(uris.joined(escape(os.fspath(folder)), f"{'[0-9]' * DIGITS}*-*.parquet"))
     if names and facts_of(names[0]) is not None:
         raise SourceError(
-            f"{folder} holds files of shards, and no {INDEX_FILE}: not all are measured, perhaps. "
+            f"{folder} has files of shards but no {INDEX_FILE}: perhaps not all were measured. "
             f"Run `batchwright index SOURCE -o {folder}` to its end."
         )
     return None
@@ -120,26 +120,26 @@ def index_scores(folder: Location, name: str) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IndexFolder(ShardIndex):
-    """An index that a pickle holds by its folder alone."""
+    """An index of which a pickle has only the folder."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle where it is."""
+        """Pickle the folder."""
         return _reopened, (self.path, self.fingerprint)
 
 
 def _reopened(folder: str, fingerprint: str) -> ShardIndex:
     index = _opened(folder, check=False, is_sealed=False)
     if index.fingerprint != fingerprint:
-        raise PlanError(f"{folder} has been built anew for other lengths. Plan again.")
+        raise PlanError(f"{folder} was built again for other lengths. Plan again.")
     return index
 
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Reads the rows of a shard from long to short, uint32[size of the shard]; keeps none.
+    """Reads the rows of a shard from long to short, uint32[size of the shard]; caches nothing.
 
     Attributes:
-        folder: Where the files of shards are.
+        folder: The folder of the files of shards.
         files: The name of each.
         fingerprints: Hash of the lengths of each shard.
         sizes: How many rows each shard has.
@@ -200,7 +200,7 @@ def save_index(
 
 
 def _fingerprint(facts: Sequence[ShardFacts]) -> str:
-    """Hash the lengths of all shards, by the hashes and sizes of each."""
+    """Hash the lengths of all shards, using the hash and size of each."""
     said = [[each.fingerprint, each.num_rows] for each in facts]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
@@ -208,15 +208,15 @@ def _fingerprint(facts: Sequence[ShardFacts]) -> str:
 def _load(
     folder: Location, *, is_sealed: bool
 ) -> tuple[Arrays, list[dict[str, Any]], dict[str, Any]]:
-    """Read an index: its arrays, what it says of each shard, and the rest.
+    """Read an index: its arrays, the facts about each shard, and the rest.
 
     With `is_sealed`, all of it is read and checked. On this machine, arrays are memory-mapped.
     """
     where = uris.joined(folder, INDEX_FILE)
     if not uris.exists(where):
         raise SourceNotFoundError(
-            f"{folder} has no {INDEX_FILE}: `batchwright index SOURCE -o {folder}` makes one, also "
-            "of shards that were measured already."
+            f"{folder} has no {INDEX_FILE}: `batchwright index SOURCE -o {folder}` writes it, also "
+            "if all shards were measured already."
         )
     with tempfile.TemporaryDirectory(prefix="batchwright-") as place:
         path = uris.local_path(where)
@@ -237,7 +237,7 @@ def _load(
 def _check_sources(
     shards: Sequence[dict[str, Any]], facts: Mapping[str, Any], folder: Location
 ) -> None:
-    """Raise unless every shard is as it was when it was measured."""
+    """Raise unless every shard is unchanged since it was measured."""
     again = f"Run `{_command(facts, folder)}` again."
     listing = listed([shard["uri"] for shard in shards])
 
@@ -257,7 +257,7 @@ def _check_sources(
 
 
 def _command(facts: Mapping[str, Any], folder: Location) -> str:
-    """Write the command that measures the same again."""
+    """Return the command that measures the same again."""
     measured = facts["measured"]
     options = {
         "--length": measured["column"],
@@ -272,7 +272,7 @@ def _command(facts: Mapping[str, Any], folder: Location) -> str:
 
 
 def listed(shards: Sequence[str]) -> Listing:
-    """Ask remote file systems for all shards, by one listing of each folder."""
+    """Ask remote file systems for all shards, with one listing per folder."""
     folders = {folder_of(shard) for shard in shards if uris.is_uri(shard)}
     listings = all_at_once(_listing_of, [(folder,) for folder in sorted(folders)])
     return {uri: facts for listing in listings for uri, facts in listing.items()}
@@ -281,12 +281,12 @@ def listed(shards: Sequence[str]) -> Listing:
 def _listing_of(folder: str) -> Listing:
     try:
         return uris.facts_of_folder(folder)
-    except SourceError:  # is missing, or cannot be listed: each shard is asked for
+    except SourceError:  # missing, or cannot be listed: each shard is asked for
         return {}
 
 
 def stamp_now(listing: Listing, shard: str, before: tuple[int, str]) -> tuple[int, str] | None:
-    """Return size and stamp of a shard; None: it is missing. A listing alone may know less."""
+    """Return size and stamp of a shard; None if it is missing. A listing may lack the stamp."""
     facts = listing.get(shard)
     if facts is not None and (facts.size, facts.etag or facts.time) == before:
         return before
@@ -302,6 +302,6 @@ def folder_of(shard: str) -> str:
 
 
 def all_at_once(function: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> list[R]:
-    """Call a function that waits for a file system, many times at once."""
+    """Call a function that waits for a file system, for many tasks at the same time."""
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(function, *zip(*tasks, strict=True)))

@@ -51,25 +51,25 @@ def index_shards(
     workers: int | None = None,
     progress: bool | None = None,
 ) -> ShardIndex:
-    r"""Measure a corpus shard by shard, and merge what was found into one index.
+    r"""Measure a corpus shard by shard, and merge the results into one index.
 
-    Calls `index_shard` for every file of the source that has no complete file in the folder: after
-    a run that was killed, or where jobs of your own have measured some or all, only what is
-    missing. Kilobytes of each shard come back.
+    Calls `index_shard` for every file of the source that has no complete file in the folder. If a
+    run was killed, or your own jobs have measured some or all shards, only what is missing is
+    measured. Workers return a few kilobytes per shard.
 
     Args:
         source: A file, a folder of shards, or a pattern, as `read_lengths` takes them; or a URI of
             any of these.
-        folder: Where the files of shards go, and the index. Put nothing else there.
+        folder: Folder for the files of shards and the index. Put nothing else there.
         column: Which column; see `read_lengths`.
         measure: How it becomes lengths; see `read_lengths`.
         tokenizer: What counts tokens; see `read_lengths`.
         empty: What rows that are empty or missing count as; see `index_shard`.
         scores: Name → metric; see `index_shard`.
         on: "local" measures in processes of this machine, "ray" with Ray Data, on the cluster that
-            `ray.init` connected to. Its workers must reach source and folder.
-        workers: Shards that are measured at a time. None: one for each core; on Ray, what Ray
-            decides. 1: in this process.
+            `ray.init` connected to. Its workers must be able to reach source and folder.
+        workers: Shards to measure at a time. None: one per core; on Ray, what Ray decides. 1: in
+            this process.
         progress: Show a progress bar, as `read_lengths` does.
 
     Returns:
@@ -150,9 +150,8 @@ def indexed(
 def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
     """List the shards of a source, and the file of each in the folder of their index.
 
-    For an engine of your own, which calls `index_shard` with each pair, somewhere; `index_shards`
-    then finds all measured, and merges. Files that a pattern finds in the folder itself are no
-    shards.
+    For your own engine, which calls `index_shard` with each pair. `index_shards` then finds all of
+    them measured, and merges them. Files that a pattern finds in the folder itself are not shards.
 
     Args:
         source: As `index_shards` takes it.
@@ -170,7 +169,7 @@ def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
     """
     home = absolute(folder)
     shards = _outside(home, [absolute(shard) for shard in files.files_of(located(source))])
-    # Names are in the order of the shards.
+    # Numbers make the names sort in the order of the shards.
     digits = max(DIGITS, len(str(len(shards) - 1)))
     names = [f"{n:0{digits}d}-{_stem(shard)}.parquet" for n, shard in enumerate(shards)]
     places = [str(uris.joined(home, name)) for name in names]
@@ -178,7 +177,7 @@ def index_tasks(source: Location, folder: Location) -> list[tuple[str, str]]:
 
 
 def _outside(folder: str, shards: list[str]) -> list[str]:
-    """Return the shards that are not in a folder; all, if there are no others."""
+    """Return the shards that are not in a folder; if all are in it, return all."""
     folders = {shard: folder_of(shard) for shard in shards}
     inside = {each for each in set(folders.values()) if _is_same(each, folder)}
     return [shard for shard in shards if folders[shard] not in inside] or shards
@@ -191,12 +190,12 @@ def _is_same(folder: str, other: str) -> bool:
 
 
 def _is_of_one_process(location: Location) -> bool:
-    """Return whether other processes of this machine have other files there."""
+    """Return whether a location is in the memory of one process, which others cannot read."""
     return uris.is_uri(location) and uris.split(os.fspath(location))[1].lower() == "memory://"
 
 
 def _stem(shard: str) -> str:
-    """Return a shard's name without what says its format.
+    """Return a shard's name without the suffixes of its format.
 
     Example:
         >>> _stem("s3://bucket/a-1.of-2.jsonl.gz"), _stem("/data/b.parquet")
@@ -209,9 +208,9 @@ def _stem(shard: str) -> str:
 
 
 def _prepare(folder: Location, names: Sequence[str]) -> None:
-    """Make a folder, and refuse one that holds files of data or of other shards.
+    """Make a folder, and refuse one that has files of data or of other shards.
 
-    They would be read as parts of the index, or the index as a part of the data.
+    Otherwise these could be read as parts of the index, or the index as a part of the data.
     """
     if (path := uris.local_path(folder)) is not None:
         try:
@@ -242,7 +241,7 @@ def _prepare(folder: Location, names: Sequence[str]) -> None:
 
 
 def _kept(asked: Asked, listing: Listing, shard: str, place: str) -> ShardFacts | None:
-    """Return the facts of a shard that was measured already and is as it was then."""
+    """Return the facts of a shard that was measured before and has not changed since."""
     facts = facts_of(place)
     if facts is None:
         return None

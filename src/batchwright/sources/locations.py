@@ -1,4 +1,4 @@
-"""Where a file or a folder of a source is: a path of this machine, or a `Uri`, used alike."""
+"""The location of a file or folder: a path on this machine or a `Uri`, with the same methods."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _COLLAPSED = re.compile(r"[a-z][a-z0-9+.-]+:[/\\](?![/\\])")
 
 @dataclass(frozen=True)
 class Uri:
-    """A file or a folder of a remote file system, with what is used of `pathlib.Path`.
+    """A file or folder of a remote file system, with the methods of `pathlib.Path` used here.
 
-    Its size and ETag are asked for once, or known from the listing that it was found in.
+    Its size and ETag are asked for once, or taken from the listing in which it was found.
 
     Example:
         >>> file = Uri("s3://bucket/corpus/a.jsonl.gz")
@@ -41,7 +41,7 @@ class Uri:
 
     @cached_property
     def facts(self) -> Facts | None:
-        """What the file system says of it; None: it does not exist."""
+        """What the file system says about it. None: it does not exist."""
         return self.known or uris.facts_of(self.text)
 
     @cached_property
@@ -50,7 +50,7 @@ class Uri:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names that it consists of."""
+        """The parts of its path."""
         return self._path.parts
 
     @property
@@ -60,7 +60,7 @@ class Uri:
 
     @property
     def suffix(self) -> str:
-        """What its name ends with, from the last dot on."""
+        """The end of its name, from the last dot on."""
         return self._path.suffix
 
     @property
@@ -74,7 +74,7 @@ class Uri:
         return self._path.stem
 
     def with_suffix(self, suffix: str) -> Uri:
-        """Return the file beside it that has another suffix."""
+        """Return the same location with another suffix."""
         before, scheme, path, after = uris.split(self.text)
         return Uri(f"{before}{scheme}{path.removesuffix(self.suffix)}{suffix}{after}")
 
@@ -91,11 +91,11 @@ class Uri:
         return self.facts is not None and self.facts.is_folder
 
     def iterdir(self) -> Iterator[Uri]:
-        """List what is in a folder."""
+        """List the files and folders in a folder."""
         yield from (Uri(text, facts) for text, facts in uris.facts_of_folder(self.text).items())
 
     def glob(self, pattern: str) -> Iterator[Uri]:
-        """List what in a folder matches a pattern."""
+        """List the files and folders in a folder that match a pattern."""
         yield from expanded(self / pattern)
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
@@ -112,7 +112,7 @@ AnyPath: TypeAlias = "Path | Uri"
 
 
 def located(source: uris.Location) -> AnyPath:
-    """Tell a path from a URI. `file://` stands for a path.
+    """Return a `Path` or a `Uri`. A URI with `file://` becomes a path.
 
     Example:
         >>> located("s3://bucket/a.csv")
@@ -132,7 +132,7 @@ def located(source: uris.Location) -> AnyPath:
 
 
 def expanded(pattern: Uri) -> list[Uri]:
-    """Return what a pattern stands for."""
+    """Return the files that match a pattern."""
     return [Uri(text, facts) for text, facts in uris.facts_of_matches(pattern.text).items()]
 
 

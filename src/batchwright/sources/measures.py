@@ -1,4 +1,4 @@
-"""From the values of a column to lengths: numbers as they are, text and lists by a measure."""
+"""Turns the values of a column into lengths: numbers as they are, text and lists by a measure."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _FITTING: dict[Kind | None, tuple[str | None, ...]] = {
     "lists": (None, "items"),
     "binary": ("bytes",),
 }
-"""The measures of each kind of column; None where no measure needs to be named."""
+"""The measures of each kind of column; None if no measure is needed."""
 
 MISSING = -(2**63)
-"""The length of a row that is null or NaN, until it is settled what becomes of it."""
+"""The length of a row that is null or NaN, until `empty` says what to do with it."""
 
 _LIMIT = 2**63
 _CAST_ROWS = 1 << 12
 _TOKENIZED_ROWS = 1 << 10
-_WORDS_BYTES = 1 << 20  # what fits a processor's cache is counted fastest
+_WORDS_BYTES = 1 << 20  # counting is fastest for what fits into a processor's cache
 
 Tokenizer: TypeAlias = "str | os.PathLike[str] | Callable[[list[str]], Any] | Any"
 """A tokenizer.json or a directory with one; a tokenizer of `tokenizers` or `transformers`; or a
@@ -148,14 +148,14 @@ def _counted(values: Any, name: str) -> np.ndarray:
 
 
 def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
-    """Return numbers as integers. Floats and uint64, which mixes with none, become int64."""
+    """Return numbers as integers. Floats and uint64 become int64."""
     kind = values.dtype.kind
     if kind == "i" or (kind == "u" and values.dtype.itemsize < 8):
         return values
     if kind == "u":
         numbers, whole = values, values < np.uint64(_LIMIT)
     else:
-        # Infinity fails the comparison too: it is not below the limit.
+        # Infinity also fails the comparison: it is not below the limit.
         with np.errstate(invalid="ignore", over="ignore"):
             numbers = values.astype(np.float64)
             whole = (np.abs(numbers) < _LIMIT) & (np.trunc(numbers) == numbers)
@@ -169,21 +169,21 @@ def _whole_numbers(values: np.ndarray, place: Place) -> np.ndarray:
 
 
 def numbers_of_text(values: Values, place: Place) -> Array:
-    """Read numbers from text, as a file without types holds them."""
+    """Read numbers from text, for files without types."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     text: Any = values
     texts = pc.utf8_trim_whitespace(text)
     is_empty: Any = pc.equal(pc.binary_length(texts), pa.scalar(0))
-    texts = pc.if_else(is_empty, None, texts)  # which is how CSV writes a missing number
+    texts = pc.if_else(is_empty, None, texts)  # CSV writes a missing number like this
 
     def cast(start: int, size: int, type_: pa.DataType) -> Any:
         with contextlib.suppress(pa.ArrowInvalid):
             return pc.cast(texts.slice(start, size), type_)
         return None
 
-    # In pieces: Arrow goes on after a text that is not a number, and is slow with each.
+    # In pieces: Arrow continues after a text that is not a number, and is slow with each of them.
     starts = range(0, len(texts), _CAST_ROWS)
     for type_ in (pa.int64(), pa.float64()):
         pieces = []
@@ -202,7 +202,7 @@ def numbers_of_text(values: Values, place: Place) -> Array:
 
 
 def _tokenization(tokenizer: Tokenizer) -> tuple[CountTokens, str | None]:
-    """Return what counts tokens, and a key of its content."""
+    """Return a function that counts tokens, and a key of the tokenizer's content."""
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
     name = "the tokenizer"
     if isinstance(tokenizer, str | os.PathLike):
@@ -211,8 +211,8 @@ def _tokenization(tokenizer: Tokenizer) -> tuple[CountTokens, str | None]:
         name = str(file)
         if not file.is_file():
             raise SourceNotFoundError(
-                f"There is no tokenizer at {file}. Pass the path of a tokenizer.json; "
-                "tokenizer.save_pretrained(directory) of transformers writes one."
+                f"There is no tokenizer at {file}. Pass the path of a tokenizer.json, which "
+                "tokenizer.save_pretrained(directory) of transformers writes."
             )
         with reading(name, "a tokenizer"):
             content = file.read_bytes()

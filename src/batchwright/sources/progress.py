@@ -21,8 +21,8 @@ _PATIENCE_SECONDS = 1.0
 def progress_bar(description: str, *, show: bool | None = None) -> Iterator[Advance]:
     """Show a bar while the block runs, and remove it from a terminal afterwards.
 
-    With `show=True` the bar is there at once, with False never. With None it is shown where
-    standard error is a terminal, after the first second, if `rich` is installed.
+    With `show=True` the bar is shown at once, with False never. With None it is shown after the
+    first second if standard error is a terminal and `rich` is installed.
     """
     if not (sys.stderr.isatty() if show is None else show):
         yield lambda _: None

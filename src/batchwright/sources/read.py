@@ -1,4 +1,4 @@
-"""`read_lengths`: one length per sample, from whatever holds the data."""
+"""`read_lengths`: one length per sample, from any source of data."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import datasets
 
 _SLOW = frozenset({"words", "tokens"})
-"""Measures that take longer than reading what they measure."""
+"""Measures that take longer than reading the data."""
 
 
 _CACHE_FORMAT = 3
-"""Part of every key: raise it when what is measured, or how it is kept, changes."""
+"""Part of every key: raise it when the measurements, or the format of the cache, change."""
 
 
 def read_lengths(
@@ -44,11 +44,11 @@ def read_lengths(
 ) -> np.ndarray:
     r"""Read one length per sample, in the order of the source's rows.
 
-    Every row has exactly one length in the result, or there is an error: rows are never skipped,
-    and a truncated file is refused wherever its format shows it, as are sizes that suggest damage:
-    rows of text of more than 16 MiB, text that unpacks to more than 200 times its file, millions
-    of rows from a few bytes. Reading never executes code from a file, and holds a few batches of
-    one column in memory besides the result. Planning refuses lengths below 1, reading does not.
+    Every row has exactly one length in the result, or there is an error: rows are never skipped. A
+    truncated file is refused if its format shows that, as are sizes that suggest damage: rows of
+    text of more than 16 MiB, text that unpacks to more than 200 times its file, millions of rows
+    from a few bytes. Reading never executes code from a file, and keeps only a few batches of one
+    column in memory besides the result. Planning refuses lengths below 1, reading does not.
 
     Args:
         source: A file (`.npy`, `.parquet`, `.arrow`, `.feather`, `.ipc`, `.jsonl`, `.ndjson`,
@@ -58,9 +58,10 @@ def read_lengths(
             their names; a directory written by `datasets.save_to_disk`; or a `datasets.Dataset`. A
             path may be a URI that `fsspec` opens, such as `"s3://bucket/train-*.parquet"`: with the
             package for it (`s3fs`, `gcsfs`, …), and the options of fsspec's own configuration.
-        column: By default the only one; of several the one named `length`, `num_tokens` or the
-            like, else `input_ids`; with a measure of text, the one named `text`; in milliseconds,
-            `duration`. An `.idx` has also `document_length`: documents of several sequences.
+        column: By default the only one; if there are several, the one named `length`, `num_tokens`
+            or similar, else `input_ids`; with a measure of text, the one named `text`; in
+            milliseconds, `duration`. An `.idx` also has `document_length`: documents of several
+            sequences.
         measure: How a column that is not of integers becomes lengths: `"characters"` (Unicode code
             points), `"words"` (as in `str.split()`), `"bytes"` (of UTF-8), `"tokens"` (needs
             `tokenizer`), `"items"` (of a list), or `"milliseconds"` (of seconds, such as the
@@ -70,18 +71,18 @@ def read_lengths(
             `tokenizers` or `transformers`, or a function from a list of texts to a list of their
             lengths. Truncation and padding are off; special tokens count as the tokenizer itself
             adds them. Implies `measure="tokens"`.
-        empty: What becomes of rows that are empty (of length 0) or missing (null, NaN, nothing in a
+        empty: What to do with rows that are empty (of length 0) or missing (null, NaN, nothing in a
             CSV). ``"drop"``: they are 0, and `Planner(lengths, empty="drop")` leaves them out;
             ``"one"``: they count as 1. None: empty rows are 0, missing ones an error.
-        cache: Whether to keep the lengths on disk, under a hash of the files' content (of remote
-            files, of their ETags): True for the usual place (`BATCHWRIGHT_CACHE`, else
-            `batchwright` in `XDG_CACHE_HOME` or in `~/.cache`), a directory, or False. What a
-            function counts is never kept, nor what is read as quickly as it is hashed.
-        progress: Show a progress bar on standard error: True, False, or None for where that is a
-            terminal and reading takes more than a second.
+        cache: Whether to keep the lengths on disk, under a hash of the files' content (for remote
+            files, of their ETags): True for the default place (`BATCHWRIGHT_CACHE`, else
+            `batchwright` in `XDG_CACHE_HOME` or in `~/.cache`), a directory, or False. Lengths from
+            a function are never cached, nor are those that are read as quickly as they are hashed.
+        progress: Show a progress bar on standard error: True, False, or None: if it is a terminal
+            and reading takes more than a second.
 
     Returns:
-        integer[n]: of the file's own dtype for a column of integers, otherwise int64.
+        integer[n]: with the file's own dtype for a column of integers, otherwise int64.
 
     Raises:
         SourceNotFoundError: There is no such file.
@@ -109,11 +110,11 @@ class Rows(NamedTuple):
     """The lengths of rows, of which some may be missing."""
 
     source: str  # for messages
-    lengths: np.ndarray  # integer[n]; of missing rows `MISSING`
-    column: str | None = None  # where they were read from, if that is known
+    lengths: np.ndarray  # integer[n]; `MISSING` for missing rows
+    column: str | None = None  # from which they were read, if known
 
     def described(self, *, only_missing: bool = False) -> str:
-        """Count the rows that are empty or missing, and name the first; nothing if none is."""
+        """Count the rows that are empty or missing, and name the first; empty if none is."""
         found = is_missing = self.lengths == MISSING
         if not only_missing:
             found = is_missing | (self.lengths == 0)
@@ -127,7 +128,7 @@ class Rows(NamedTuple):
 
 
 def counted_rows(count: int, of: int, first: int, column: str, what: str) -> str:
-    """Say how many rows are something, and which is the first.
+    """Say how many rows are empty or missing, and which is the first.
 
     Example:
         >>> counted_rows(65, 6_400, 61, " of 'text'", "empty")
@@ -147,8 +148,8 @@ def settled(rows: Rows, empty: Literal["drop", "one"] | None) -> np.ndarray:
     if empty == "drop":
         return np.where(missing, 0, lengths)
     raise LengthsError(
-        f"{rows.described(only_missing=True)}. Fill or filter them, count them as 1 by "
-        'empty="one", or read them as 0 by empty="drop", and leave them out by '
+        f"{rows.described(only_missing=True)}. Fill or filter them, count them as 1 with "
+        'empty="one", or read them as 0 with empty="drop" and leave them out with '
         'Planner(lengths, empty="drop").'
     )
 
@@ -167,7 +168,7 @@ def read_rows(
     found = source_of(source, sizes=True)
     folder = cache_directory(cache=cache)
     is_unchanged, file = found.watch(), None
-    # Where hashing the content takes as long as measuring it, nothing is kept.
+    # If hashing the content takes as long as measuring it, nothing is cached.
     worth = how.name in _SLOW or not found.is_quick
     if folder is not None and worth and (how.count_tokens is None or how.key):
         content = found.content()
@@ -180,7 +181,7 @@ def read_rows(
                 return Rows(found.name, result, column)
     with progress_bar(f"Reading {Path(found.name).name}", show=progress) as advance:
         result, column = lengths_of(found, column, how, advance)
-    # A file that was changed during reading must not be kept under its former content.
+    # A file that changed while it was read must not be cached under its former content.
     if file is not None and is_unchanged():
         _save(file, result)
     return Rows(found.name, result, column)
@@ -195,7 +196,7 @@ def lengths_of(
     look: Callable[[Values, Place], object] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[np.ndarray, str | None]:
-    """Return lengths, and the column that they were read from; `look` sees its rows meanwhile."""
+    """Return lengths, and the column they were read from; `look` is called with its rows."""
     pieces: list[np.ndarray] = []
     kind: str | None = None
     before = 0.0
@@ -245,7 +246,7 @@ def cache_directory(*, cache: bool | str | os.PathLike[str]) -> Path | None:
 
 
 def _save(file: Path, lengths: np.ndarray) -> None:
-    """Keep lengths, whole or not at all; warn where the disk does not allow it."""
+    """Cache lengths, completely or not at all; warn if they cannot be written."""
     if file.exists() and not file.is_file():  # a pipe would wait
         return
     try:

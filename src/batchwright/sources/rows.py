@@ -1,4 +1,4 @@
-"""Samples of Parquet shards, by index: a data set that holds a few shards in memory."""
+"""Samples of Parquet shards, by index: a data set that keeps a few shards in memory."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 class ParquetShards:
     """Samples of Parquet shards: rows as dicts, by their index over all shards.
 
-    A data set for `PlanLoader` or any loader that takes indices. A shard is read whole, its columns
-    at least, when a sample of it is first asked for, and held until `open_shards` others were used
-    since. With ``Blocks(open_blocks=k)`` and ``open_shards=2 * k``, a process reads each shard once
-    for every group of shards that it goes through. Each worker of a loader holds shards of its own.
+    A data set for `PlanLoader` or any loader that takes indices. All rows of a shard are read when
+    one of its samples is first asked for, and kept until `open_shards` others were used since. With
+    ``Blocks(open_blocks=k)`` and ``open_shards=2 * k``, a process reads each shard once for every
+    group of shards that it goes through. Each worker of a loader keeps its own shards.
 
     Args:
         index: The index, whose names are paths or URIs of the shards.
-        columns: Which columns of them. None: all.
-        open_shards: How many are held at most.
+        columns: The columns to read. None: all.
+        open_shards: How many shards to keep at most.
 
     Attributes:
         reads: Shards that this process has read.
 
     Raises:
-        SourceError: When asked for a sample: a shard is missing, damaged or not as it was indexed.
+        SourceError: When a sample is read: a shard is missing, damaged, or changed since indexing.
 
     Example:
         >>> import dataclasses, pathlib, tempfile
@@ -79,7 +79,7 @@ class ParquetShards:
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the samples of a batch: PyTorch's loaders ask for them together."""
+        """Return the samples of a batch, for which PyTorch's loaders ask together."""
         wanted = np.asarray(samples, dtype=np.int64)
         if wanted.size and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(self):
             raise IndexError(f"samples {wanted.min()} to {wanted.max()} of {len(self)}.")
@@ -93,7 +93,7 @@ class ParquetShards:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Go to another process without the shards that are open here."""
+        """Pickle without the open shards."""
         return self.__dict__ | {"_open": OrderedDict(), "reads": 0}
 
     def _table(self, shard: int) -> pa.Table:
@@ -110,7 +110,7 @@ class ParquetShards:
         if table.num_rows != self.index.sizes[shard]:
             raise SourceError(
                 f"{name} has {table.num_rows} rows, and {self.index.sizes[shard]} when it was "
-                "indexed. Run `batchwright index` again, and plan anew."
+                "indexed. Run `batchwright index` again, and plan again."
             )
         self.reads += 1
         while len(self._open) >= self.open_shards:
@@ -120,7 +120,7 @@ class ParquetShards:
 
 
 def _read(name: str | os.PathLike[str], columns: list[str] | None) -> pa.Table:
-    """Read a shard, through one file that is closed again."""
+    """Read a shard through one file, and close it."""
     with reading(str(name), "Parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq

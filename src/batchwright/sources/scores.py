@@ -1,4 +1,4 @@
-"""Metrics of samples: what they are given, what they must return, how they are known again."""
+"""Metrics of samples: their arguments, the check of their results, and their names."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def metric_name(metric: Callable[..., object]) -> str:
 
 
 def checked_scores(answer: npt.ArrayLike, first: int, size: int) -> FloatArray:
-    """Return what a metric answered for samples from `first` on, float64[size], all finite.
+    """Return a metric's result for the samples from `first` on, float64[size], all finite.
 
     Raises:
-        LengthsError: It is something else.
+        LengthsError: The result is something else.
 
     Example:
         >>> checked_scores([1, 2.5], first=0, size=2)
@@ -57,7 +57,7 @@ def checked_scores(answer: npt.ArrayLike, first: int, size: int) -> FloatArray:
 
 
 def as_batch(pieces: list[tuple[Values, Place]]) -> Batch:
-    """Return rows as a metric takes them: number[m], or a list of texts, bytes or lists."""
+    """Return rows as the argument of a metric: number[m], or a list of texts, bytes or lists."""
     parts: list[Batch] = []
     for values, place in pieces:
         kind = kind_of(values)

@@ -1,4 +1,4 @@
-"""What is measured of one shard: a small file of its lengths, where the data are or anywhere."""
+"""Measures one shard, and writes a small file of its lengths, near the data or anywhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from batchwright.sources.uris import Location
 from batchwright.typing import FloatArray, LengthArray
 
 _FORMAT = {"format": "batchwright-shard", "version": 1}
-"""Raise the version when what is measured, or how it is kept, changes."""
+"""Raise the version when the measurements, or the format of the file, change."""
 
 _KEY = b"batchwright"
 _MOST = 2**32 - 1
@@ -45,14 +45,14 @@ _OWN_COLUMNS = frozenset({*LENGTH_COLUMNS, "order"})
 
 @dataclass(frozen=True, eq=False)
 class ShardFacts:
-    """What the file of a shard says of it, without its rows.
+    """The facts about a shard in its file, without its rows.
 
     Attributes:
         uri: The shard: a URI, or an absolute path.
         size: Its bytes when it was measured.
-        stamp: What changes when the shard does: its ETag, or the time of its last modification.
+        stamp: Changes when the shard does: its ETag, or the time of its last modification.
         measured: What was measured: column, measure, tokenizer, what empty rows count as, and the
-            scores' names with the names of their metrics.
+            names of the scores and their metrics.
         num_rows: Samples of the shard.
         values: uint32[k], their distinct lengths, from long to short.
         counts: uint32[k], how many samples have each.
@@ -75,7 +75,7 @@ class ShardFacts:
 
     @classmethod
     def parsed(cls, text: bytes) -> ShardFacts:
-        """Read them from JSON; what is something else raises one of many errors."""
+        """Read them from JSON; anything else raises one of several errors."""
         given = json.loads(text)
         if {name: given.pop(name) for name in _FORMAT} != _FORMAT:
             raise ValueError("written by another version")
@@ -95,11 +95,11 @@ def index_shard(
 ) -> ShardFacts:
     r"""Measure one shard, and write its lengths, its rows from long to short, and scores.
 
-    A function of the shard alone: call it in a task of Ray or Spark, in a job of a Slurm array, or
-    in a loop. The file is Parquet, whole or not at all, and the same byte for byte wherever it is
-    made: `length` and `order`, both uint32, and a float32 for each score; its footer has the facts
-    that are returned. Where it is there already, complete and of the same shard, nothing is
-    measured again.
+    The result depends only on the shard: call this in a task of Ray or Spark, in a job of a Slurm
+    array, or in a loop. The file is Parquet, written completely or not at all, and the same byte
+    for byte on every machine: `length` and `order`, both uint32, and a float32 for each score; its
+    footer has the facts that are returned. If a complete file of the same shard is there already,
+    nothing is measured again.
 
     Args:
         uri: The shard: any one file that `read_lengths` takes.
@@ -107,16 +107,17 @@ def index_shard(
         column: Which column; see `read_lengths`.
         measure: How it becomes lengths; see `read_lengths`.
         tokenizer: What counts tokens; see `read_lengths`.
-        empty: What rows that are empty or missing become: ``"one"`` counts them as 1, None refuses
-            them.
-        scores: Name → metric, from a list of texts to a number for each: of some rows at a time,
-            so a score must follow from its text alone. Missing rows are scored as empty texts.
+        empty: What to do with rows that are empty or missing: ``"one"`` counts them as 1, None
+            refuses them.
+        scores: Name → metric, a function from a list of texts to a number for each. It gets some
+            rows at a time, so a score must depend only on its text. Missing rows are scored as
+            empty texts.
 
     Returns:
-        What the footer says.
+        The facts in the footer.
 
     Raises:
-        LengthsError: A row is empty, missing, or no length; a metric's answer is no finite number.
+        LengthsError: A row is empty, missing, or not a length; a metric's result is not finite.
         SourceError: The shard cannot be read, or changed meanwhile; the file cannot be written.
 
     Example:
@@ -153,7 +154,7 @@ def index_shard(
         fingerprint(lengths) if lengths.size else _NO_ROWS,
     )
     if (path := uris.local_path(out_uri)) is not None:
-        with suppress(OSError):  # which writing explains
+        with suppress(OSError):  # writing then explains the error
             path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"length": lengths.astype(np.uint32), "order": order.astype(np.uint32)}
     uris.written(out_uri, _parquet(columns | found, facts), tidy=False)
@@ -161,7 +162,7 @@ def index_shard(
 
 
 def facts_of(file: Location) -> ShardFacts | None:
-    """Return what the file of a shard says of it; None where there is no such file, or half of one.
+    """Return the facts in the file of a shard; None if there is no such file, or only half of it.
 
     Only the footer is read.
     """
@@ -204,7 +205,7 @@ def column_of(file: Location, name: str, facts: str, num_rows: int) -> npt.NDArr
             has = ", ".join(map(repr, found.measured["scores"])) or "none"
             raise SourceError(f"{file} has no scores named {name!r}; it has {has}.")
         values = parquet.read([name]).column(0).to_numpy()
-        # Pages have checksums, the footer that says where they are has none.
+        # Pages have checksums; the footer, which says where they are, does not.
         is_whole = values.size == num_rows
         if name == "order" and is_whole:
             is_whole = int(values.sum(dtype=np.int64)) == num_rows * (num_rows - 1) // 2
@@ -214,7 +215,7 @@ def column_of(file: Location, name: str, facts: str, num_rows: int) -> npt.NDArr
 
 
 def absolute(location: Location | AnyPath) -> str:
-    """Return a URI as it is, and a path from the root on.
+    """Return a URI unchanged, and a path as an absolute one.
 
     Example:
         >>> absolute("s3://bucket/a.csv")
@@ -227,7 +228,7 @@ def absolute(location: Location | AnyPath) -> str:
 
 
 class Asked(NamedTuple):
-    """What is to be measured of every shard."""
+    """What to measure in every shard."""
 
     column: str | None
     how: Measure
@@ -251,8 +252,8 @@ class Asked(NamedTuple):
         for name in metrics:
             if not isinstance(name, str) or not name or name in _OWN_COLUMNS:
                 raise SourceError(
-                    f"scores={{{one_line(repr(name), 60)}: …}}: this name is taken by a column of "
-                    "lengths, or is none. Choose another."
+                    f"scores={{{one_line(repr(name), 60)}: …}}: this is the name of a column of "
+                    "lengths, or not a name. Choose another."
                 )
         how = measure_of(measure, tokenizer)
         key = how.key
@@ -268,7 +269,7 @@ class Asked(NamedTuple):
         return cls(column, how, empty, metrics, facts)
 
     def is_answered_by(self, facts: ShardFacts, source: str, stamp: tuple[int, str]) -> bool:
-        """Return whether a file has all that was asked for, of the shard as it is now."""
+        """Return whether a file has what was asked for, measured on the shard as it is now."""
         same_shard = (facts.uri, facts.size, facts.stamp) == (source, *stamp)
         return same_shard and facts.measured == self.facts
 
@@ -288,7 +289,7 @@ def _measured(source: str, asked: Asked) -> tuple[LengthArray, dict[str, npt.NDA
                 raise LengthsError(f"{source}: scores {name!r}: {error}") from error
             pieces[name].append(found)
 
-    # What lists hold is not read where their lengths alone are asked for.
+    # The items of lists are not read if only their lengths are needed.
     opened = source_of(source, sizes=not pieces)
     lengths, column = lengths_of(
         opened,
@@ -301,8 +302,8 @@ def _measured(source: str, asked: Asked) -> tuple[LengthArray, dict[str, npt.NDA
     rows = Rows(source, lengths, column)
     if asked.empty is None and (said := rows.described()):
         raise LengthsError(
-            f'{said}. Count them as 1 by empty="one" (--empty one), or filter them: an index has a '
-            "length for every row."
+            f'{said}. Count them as 1 with empty="one" (--empty one), or filter them: an index has '
+            "a length for every row."
         )
     lengths = settled(rows, asked.empty)
     if lengths.size and not 1 <= int(lengths.min()) <= int(lengths.max()) <= _MOST:
@@ -324,12 +325,12 @@ def _narrowed(pieces: list[FloatArray], name: str) -> npt.NDArray[np.float32]:
         narrow = scores.astype(np.float32)
     if not np.isfinite(narrow).all():
         row = int(np.argmin(np.isfinite(narrow)))
-        raise LengthsError(f"{name}: row {row:,} has {scores[row]}, more than a float32 holds.")
+        raise LengthsError(f"{name}: row {row:,} has {scores[row]}, too large for a float32.")
     return narrow
 
 
 def _parquet(columns: Mapping[str, npt.NDArray[Any]], facts: ShardFacts) -> bytes:
-    """Write columns as Parquet: the same bytes in every process, with a checksum of every page."""
+    """Write columns as Parquet: the same bytes in every process, with a checksum per page."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

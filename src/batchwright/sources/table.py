@@ -1,4 +1,4 @@
-"""A `Table`: the one shape that every kind of source is read through."""
+"""A `Table`: the common interface for reading every kind of source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Batches: TypeAlias = Iterator[tuple[Values, float]]
 """Batches of rows in order, each with the fraction of the table that has been read."""
 
 Columns: TypeAlias = tuple[tuple[str, ...], Callable[[str], Batches]]
-"""The names of columns in order, and what reads one of them from the first row to the last."""
+"""The names of columns in order, and a function that reads one of them from the first row on."""
 
 Kind: TypeAlias = Literal["numbers", "text", "lists", "binary", "other"]
 
@@ -50,9 +50,9 @@ class Table(NamedTuple):
     name: str  # for messages, usually its path
     kind: str  # what it is read as, usually its format
     columns: tuple[str, ...]
-    batches: Callable[[str], Batches]  # reads the column of a name
-    typed: bool = True  # False where every value is text (CSV)
-    most_rows: int = 2**63 - 1  # that are read: a few bytes can claim any number
+    batches: Callable[[str], Batches]  # reads the column with this name
+    typed: bool = True  # False if every value is text (CSV)
+    most_rows: int = 2**63 - 1  # to read: a few bytes can claim any number
 
 
 class Place(NamedTuple):
@@ -92,9 +92,9 @@ def reading(name: str, kind: str) -> Iterator[None]:
 
 
 def native_file(path: AnyPath, *, read_ahead: bool = True) -> pa.NativeFile:
-    """Open a file for pyarrow, whatever bytes its name is made of.
+    """Open a file for pyarrow, whatever bytes its name consists of.
 
-    With `read_ahead=False`, of a remote file only what is asked for is read.
+    With `read_ahead=False`, only the requested bytes of a remote file are read.
     """
     import pyarrow as pa
 
@@ -106,14 +106,14 @@ def native_file(path: AnyPath, *, read_ahead: bool = True) -> pa.NativeFile:
 
 
 def items(file: BufferedReader, dtype: np.dtype[Any] | str, count: int) -> np.ndarray:
-    """Read so many items of an array, or fewer where the file ends before them."""
+    """Read `count` items of an array, or fewer if the file ends before them."""
     values = np.empty(count, dtype)
     size = file.readinto(values.view(np.uint8).data) if count else 0
     return values[: size // values.itemsize]
 
 
 def checked(values: Array) -> Array:
-    """Check every offset and every byte of UTF-8: kernels trust them, and read out of bounds."""
+    """Check every offset and every byte of UTF-8: kernels trust them, and could read too far."""
     values.validate(full=True)
     return values
 
@@ -121,7 +121,7 @@ def checked(values: Array) -> Array:
 def sizes_only(values: Array) -> Array:
     """Replace the items of lists by nulls, which take no memory; copy and check other values.
 
-    Of lists in a mapped file, only the offsets are then read.
+    In a mapped file, only the offsets of lists are then read.
     """
     import pyarrow as pa
 
@@ -138,7 +138,7 @@ def sizes_only(values: Array) -> Array:
 
 
 def nulls_of(sizes: np.ndarray, is_null: np.ndarray) -> Array:
-    """Make lists of so many nulls each, some of them null themselves."""
+    """Make lists of nulls with these sizes; some lists may themselves be null."""
     import pyarrow as pa
 
     offsets: Any = pa.array(np.append(0, np.cumsum(sizes)))
@@ -148,7 +148,7 @@ def nulls_of(sizes: np.ndarray, is_null: np.ndarray) -> Array:
 
 
 def kind_of(values: Values) -> Kind | None:
-    """Return what values are, or None where all of them are null."""
+    """Return the kind of values, or None if all of them are null."""
     if isinstance(values, np.ndarray):
         return "numbers" if values.dtype.kind in "iuf" else "other"
     from pyarrow import types
@@ -167,7 +167,7 @@ def type_of(values: Values) -> str:
 
 
 def is_missing(values: Values) -> np.ndarray | None:
-    """Say which rows are null or NaN, bool[k]. None: none is."""
+    """Say which rows are null or NaN, bool[k]. None: no row is."""
     if isinstance(values, np.ndarray):
         found = np.isnan(values) if values.dtype.kind == "f" else np.zeros(0, dtype=np.bool_)
     else:
@@ -181,7 +181,7 @@ def is_missing(values: Values) -> np.ndarray | None:
 
 
 def without_missing(values: Any, missing: np.ndarray) -> Values:
-    """Put something of length 0 in the place of missing rows."""
+    """Replace missing rows with values of length 0."""
     if isinstance(values, np.ndarray):
         zeroed: np.ndarray = np.where(missing, values.dtype.type(0), values)
         return zeroed
@@ -202,7 +202,7 @@ def without_missing(values: Any, missing: np.ndarray) -> Values:
 
 
 def plain(values: Values) -> Values:
-    """Undo the encodings that kernels do not take: dictionaries, views, extensions, decimals."""
+    """Undo encodings that kernels do not accept: dictionaries, views, extensions, decimals."""
     if isinstance(values, np.ndarray):
         return values
     import pyarrow as pa

@@ -31,13 +31,13 @@ CODECS: dict[str, Codec] = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4"
 
 _BLOCK_BYTES = 16 << 20
 _ROW_BYTES = 16 << 20  # a longer row is a sign of damage
-# A file may unpack to so many bytes, or to so many times its size, whichever is more.
+# A file may unpack to this many bytes, or this many times its size, whichever is more.
 _ALWAYS_UNPACKED = 64 << 20
 _MOST_UNPACKED = 200
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _JSON_BYTES = 2 << 20  # that one thread parses at a time
-# The columns of JSON, and the type of the one that is read, are found within both limits.
+# The columns of JSON, and the type of the one to read, are found within both limits.
 _HEAD_LINES = 1000
 _HEAD_BYTES = 4 << 20
 
@@ -56,8 +56,8 @@ def row_blocks(
 ) -> Blocks:
     """Read whole rows, about `size` bytes at a time, unpacked and without a byte order mark.
 
-    `end_of_rows` finds where the last whole row ends in data that begins with a row. What follows
-    the last one comes by itself, with fraction 1.
+    `end_of_rows` finds the end of the last whole row in data that begins with a row. What follows
+    the last whole row of the file is yielded alone, with fraction 1.
     """
     rest = b""
     for data, fraction in _unpacked(path, size or _BLOCK_BYTES):
@@ -68,8 +68,8 @@ def row_blocks(
         rest = joined[end:]
         if len(rest) > _ROW_BYTES:
             raise SourceError(
-                f"{path} has a row of more than {_ROW_BYTES >> 20} MiB: perhaps a line end, or a "
-                "quotation mark, is missing. Parquet holds rows of any length."
+                f"{path} has a row of more than {_ROW_BYTES >> 20} MiB: perhaps a line end or a "
+                "quotation mark is missing. Parquet can have rows of any length."
             )
     if rest:
         yield rest, 1.0
@@ -87,7 +87,7 @@ def _unpacked(path: AnyPath, size: int) -> Blocks:
             stream = opened.enter_context(pa.CompressedInputStream(file, codec))
         most = max(_ALWAYS_UNPACKED, _MOST_UNPACKED * packed)
         total = 0
-        # Read in this thread: read-ahead of pyarrow crashes where an error closes the stream.
+        # Read in this thread: read-ahead of pyarrow crashes if an error closes the stream.
         while data := stream.read(size):
             total += len(data)
             if codec is not None and total > most:
@@ -116,7 +116,7 @@ def lines(path: AnyPath) -> Columns:
 
 
 def json_lines(path: AnyPath) -> Columns:
-    """Open a file of JSON objects, one a line. Its columns are the keys in the first thousand."""
+    """Open a file with one JSON object per line. Its columns are the keys in the first thousand."""
     name = str(path)
     with closing(row_blocks(path, size=_HEAD_BYTES)) as first:
         block, _ = next(first, (b"", 1.0))
@@ -140,7 +140,7 @@ def json_lines(path: AnyPath) -> Columns:
 
 
 def _parsed_json(block: bytes, column: str, type_: pa.DataType) -> Array | None:
-    """Parse one column of a block at full speed; return None where that fails."""
+    """Parse one column of a block at full speed; return None if that fails."""
     import pyarrow as pa
     import pyarrow.json as pa_json
 
@@ -158,14 +158,14 @@ def _parsed_json(block: bytes, column: str, type_: pa.DataType) -> Array | None:
             pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
         return checked(rows.column(column).combine_chunks())
-    except Exception:  # noqa: BLE001 -- the slow reader says what is wrong, and in which line
+    except Exception:  # noqa: BLE001 -- the slow reader then says what is wrong, and in which line
         return None
 
 
 def _objects(
     lines: Iterable[bytes], first: int, name: str
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Parse lines that are not blank; yield each with where it is."""
+    """Parse lines that are not blank; yield each with its location."""
     for number, line in enumerate(lines, first):
         if not line.strip():
             continue
@@ -181,7 +181,7 @@ def _objects(
 
 
 def _values(rows: Iterable[tuple[str, dict[str, object]]], column: str) -> Array:
-    """Collect one column of parsed lines; refuse one that changes its kind."""
+    """Collect one column of parsed lines; raise if its kind changes."""
     import pyarrow as pa
 
     values: list[Any] = []
@@ -200,14 +200,14 @@ def _values(rows: Iterable[tuple[str, dict[str, object]]], column: str) -> Array
         with suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
             array = pa.array(values)
             return array
-        # Lists of items of several types have no Arrow type, and how many there are is enough.
+        # Lists of items of several types have no Arrow type; their sizes are enough.
         values = [None if value is None else [None] * len(value) for value in values]
     array = pa.array(values)
     return array
 
 
 def delimited(path: AnyPath, delimiter: bytes = b",") -> Columns:
-    """Open a file of separated values, whose first line names the columns."""
+    """Open a file of delimited values, whose first line names the columns."""
     mark = re.escape(delimiter)
     values = _VALUES % (mark, mark)
     row = _ROW % values

@@ -1,7 +1,7 @@
 """Indexes of tokenised corpora: Megatron's `.idx` and datatrove's `.ds.index`.
 
-Both say how many tokens each sample has, in a few bytes a sample; the tokens themselves are in a
-file beside it, which is not read.
+Both say how many tokens each sample has, in a few bytes per sample; the tokens themselves are in
+another file beside it, which is not read.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _ROWS = 1 << 20
 
 
 class TokenFile(NamedTuple):
-    """A file of tokens, and where its samples lie in it.
+    """A file of tokens, and the positions of its samples.
 
     Attributes:
         path: The file of tokens.
         dtype: Of the tokens.
         tokens: How many there are.
         edges: integer[n], memory-mapped: where samples begin, or, with `are_ends`, where they end.
-        unit: How much `edges` count for a token.
+        unit: How many units of `edges` a token has.
         are_ends: Whether `edges` are ends; the first sample then begins at 0.
     """
 
@@ -92,8 +92,8 @@ def datatrove(path: AnyPath) -> Columns:
     size = size_of(path)
     if size % 8:
         raise SourceError(
-            f"{path} has {size:,} bytes, no whole number of 64-bit ends: it is truncated, or of "
-            "another program."
+            f"{path} has {size:,} bytes, not a whole number of 64-bit values: it is truncated, or "
+            "from another program."
         )
     if path.with_suffix("").exists():
         with path.open("rb") as file:
@@ -113,7 +113,7 @@ def datatrove(path: AnyPath) -> Columns:
                     row = int(np.argmax(lengths < 0))
                     raise SourceError(
                         f"{path}: document {seen + row:,} ends at {ends[row]:,}, before it begins: "
-                        "the file is damaged, or of another program."
+                        "the file is damaged, or from another program."
                     )
                 seen, last = seen + ends.size, int(ends[-1])
                 yield lengths, 8 * seen / size
@@ -130,7 +130,7 @@ def datatrove_tokens(path: Path) -> TokenFile:
 
 
 def _datatrove_type(path: AnyPath, tokens: int) -> np.dtype[Any]:
-    """Return the type of so many tokens, by the size of the `.ds` that holds them."""
+    """Return the type of the tokens, from their number and the size of the `.ds`."""
     data = path.with_suffix("")
     size = size_of(data) if data.is_file() else -1
     item = next((item for item in (2, 4) if size == item * tokens), 2)
@@ -140,19 +140,19 @@ def _datatrove_type(path: AnyPath, tokens: int) -> np.dtype[Any]:
 
 
 def _check_size(data: AnyPath, index: AnyPath, tokens: int, dtype: np.dtype[Any]) -> None:
-    """Raise unless the file of tokens is as large as its index says."""
+    """Raise unless the file of tokens has the size that its index says."""
     if not data.is_file():
-        raise SourceError(f"{index} is an index, and there is no file of tokens {data}.")
+        raise SourceError(f"{index} is an index, but its file of tokens {data} is missing.")
     size = size_of(data)
     if size != tokens * dtype.itemsize:
         raise SourceError(
-            f"{data} has {size:,} bytes, and by {index.name} {tokens:,} tokens of "
-            f"{dtype.itemsize}: one of them is truncated, or they do not belong together."
+            f"{data} has {size:,} bytes, but {index.name} says {tokens:,} tokens of "
+            f"{dtype.itemsize} bytes: one of them is truncated, or they do not belong together."
         )
 
 
 def _megatron_header(path: AnyPath) -> _Header:
-    """Read how many sequences and documents there are; the file must be exactly as large."""
+    """Read the numbers of sequences and documents; the size of the file must match."""
     size = size_of(path)
     with path.open("rb") as file:
         head = file.read(_HEADER.size + 8)
@@ -170,14 +170,14 @@ def _megatron_header(path: AnyPath) -> _Header:
     if not sequences:
         raise SourceError(f"{path} has no rows.")
     dtype = np.dtype(_TYPES[code])
-    if size == _HEADER.size + 12 * sequences:  # fairseq's, without documents
+    if size == _HEADER.size + 12 * sequences:  # of fairseq, without documents
         return _Header(dtype, sequences, 0, _HEADER.size)
     documents = int.from_bytes(head[_HEADER.size :], "little")
     expected = _HEADER.size + 8 + 12 * sequences + 8 * documents
     if size not in {expected, expected + sequences}:  # one mode a sequence: multimodal
         raise SourceError(
-            f"{path} has {size:,} bytes, and its header says {sequences:,} sequences in "
-            f"{documents:,} documents, which take {expected:,}: it is truncated, or damaged."
+            f"{path} has {size:,} bytes, but its header says {sequences:,} sequences in "
+            f"{documents:,} documents, which take {expected:,}: it is truncated or damaged."
         )
     return _Header(dtype, sequences, documents, _HEADER.size + 8)
 

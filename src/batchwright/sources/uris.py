@@ -1,8 +1,7 @@
-"""Files by path or by URI: `s3://bucket/a.parquet`, `gs://…`, `memory://…`, whatever fsspec opens.
+"""Files by path or by URI: `s3://bucket/a.parquet`, `gs://…`, `memory://…`, all that fsspec opens.
 
-A path, and a `file://` of this machine, never reach fsspec, which need not be installed for them.
-Options of a file system, such as an endpoint or anonymous access, are those of fsspec's own
-configuration.
+Paths and `file://` URIs do not use fsspec, which need not be installed for them. Options of a file
+system, such as an endpoint or anonymous access, are set in fsspec's own configuration.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ from batchwright.errors import (
 Location: TypeAlias = "str | os.PathLike[str]"
 """A path or a URI."""
 
-# Two letters at least: one is a drive of Windows. Before it, file systems that are chained to it,
-# as in `simplecache::s3://bucket/a.csv`.
+# At least two letters: one letter is a drive of Windows. File systems may be chained before it, as
+# in `simplecache::s3://bucket/a.csv`.
 _SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _ETAGS = ("ETag", "etag")
 _TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
 
 
 class Facts(NamedTuple):
-    """What a remote file system says of a file or a folder."""
+    """What a remote file system says about a file or a folder."""
 
     is_folder: bool
-    size: int  # in bytes; -1 where the file system does not say it
-    etag: str  # "" where the file system has none
-    time: str  # of the last modification, in nanoseconds; "" where it is not known
+    size: int  # in bytes; -1 if the file system does not say
+    etag: str  # "" if the file system has none
+    time: str  # of the last modification, in nanoseconds; "" if unknown
 
 
 def is_uri(source: Location) -> bool:
-    """Return whether a source is named by a URI, not by a path.
+    """Return whether a source is given by a URI, not by a path.
 
     Example:
         >>> is_uri("s3://bucket/a.parquet"), is_uri("data/a.parquet"), is_uri("C://a.parquet")
@@ -57,7 +56,7 @@ def is_uri(source: Location) -> bool:
 
 
 def local_path(location: Location) -> Path | None:
-    """Return the path of a file of this machine, given by its path or as `file://`, or None.
+    """Return the path of a file on this machine, given by a path or a `file://` URI, or None.
 
     Example:
         >>> local_path("file:///data/a.csv") == Path("/data/a.csv"), local_path("s3://bucket/a.csv")
@@ -72,7 +71,7 @@ def local_path(location: Location) -> Path | None:
 
 
 def joined(folder: Location, name: str) -> str | Path:
-    """Return where a file of a folder is.
+    """Return the location of a file in a folder.
 
     Example:
         >>> joined("s3://bucket/corpus/", "a.csv"), joined("zip://data::s3://bucket/a.zip", "a.csv")
@@ -85,7 +84,7 @@ def joined(folder: Location, name: str) -> str | Path:
 
 
 def matches(pattern: Location) -> list[str]:
-    """Return what a pattern such as `s3://bucket/corpus/*.parquet` stands for, sorted by name.
+    """Return the files that match a pattern, as `s3://bucket/corpus/*.parquet`, sorted by name.
 
     Example:
         >>> matches("memory://nothing/*.csv")
@@ -128,10 +127,10 @@ def exists(location: Location) -> bool:
 
 
 def stamp(location: Location) -> tuple[int, str]:
-    """Return the size in bytes, and what changes when the file does.
+    """Return the size in bytes, and a stamp that changes when the file does.
 
-    That is the ETag where the file system has one, else the time of the last modification in
-    nanoseconds, else nothing.
+    It is the ETag if the file system has one, else the time of the last modification in
+    nanoseconds, else empty.
     """
     uri = os.fspath(location)
     if (path := local_path(location)) is not None:
@@ -144,10 +143,10 @@ def stamp(location: Location) -> tuple[int, str]:
 
 
 def written(location: Location, content: bytes, *, tidy: bool = True) -> None:
-    """Write a file, whole or not at all; in a remote file system by one put.
+    """Write a file completely or not at all; in a remote file system with one put.
 
-    Without `tidy`, what killed writers left in a folder of this machine stays: looking for it takes
-    longer with every file.
+    Without `tidy`, unfinished files of killed writers stay in a folder on this machine: looking for
+    them takes longer with every file.
     """
     if (path := local_path(location)) is not None:
         write_bytes(path, content, SourceError, tidy=tidy)
@@ -159,7 +158,7 @@ def written(location: Location, content: bytes, *, tidy: bool = True) -> None:
 
 
 def facts_of(uri: str) -> Facts | None:
-    """Ask what there is under a URI, now; None: nothing."""
+    """Ask the file system about a URI, without its cache. None: it does not exist."""
     system, inner = _system_of(uri)
     with _explained(uri):
         system.invalidate_cache(inner)  # others may have written since it was listed
@@ -170,7 +169,7 @@ def facts_of(uri: str) -> Facts | None:
 
 
 def facts_of_matches(pattern: str) -> dict[str, Facts]:
-    """List what matches a pattern, by URI."""
+    """List the files that match a pattern, by URI."""
     system, inner = _system_of(pattern)
     with _explained(pattern):
         system.invalidate_cache()
@@ -183,7 +182,7 @@ def facts_of_matches(pattern: str) -> dict[str, Facts]:
 
 
 def facts_of_folder(folder: str) -> dict[str, Facts]:
-    """List what is in a folder, by URI."""
+    """List the files in a folder, by URI."""
     system, inner = _system_of(folder)
     with _explained(folder):
         system.invalidate_cache(inner)
@@ -193,7 +192,7 @@ def facts_of_folder(folder: str) -> dict[str, Facts]:
 
 
 def remote_file(uri: str, *, read_ahead: bool = True) -> io.RawIOBase:
-    """Open a remote file; with `read_ahead=False` no byte is read that is not asked for."""
+    """Open a remote file; with `read_ahead=False`, only the requested bytes are read."""
     system, inner = _system_of(uri)
     more = {} if read_ahead else {"cache_type": "none"}
     with _explained(uri):
@@ -201,7 +200,7 @@ def remote_file(uri: str, *, read_ahead: bool = True) -> io.RawIOBase:
 
 
 def split(uri: str) -> tuple[str, str, str, str]:
-    """Split a URI into what is chained before it, its scheme, its path, and what comes after.
+    """Split a URI into the part chained before it, its scheme, its path, and the part after it.
 
     Example:
         >>> split("zip://data/a.csv::s3://bucket/a.zip")
@@ -220,9 +219,9 @@ def split(uri: str) -> tuple[str, str, str, str]:
 
 
 class _Remote(io.RawIOBase):
-    """A file of fsspec, whose errors name it.
+    """A file of fsspec whose errors name it.
 
-    It remembers its own position: all that open a file of `memory://` share one.
+    It keeps its own position, because all that open a file of `memory://` share one.
     """
 
     def __init__(self, file: Any, uri: str) -> None:
@@ -260,10 +259,10 @@ class _Remote(io.RawIOBase):
 
 
 def _as_uris(uri: str, inner: str, listed: list[str]) -> list[str]:
-    """Write paths of a file system as URIs, with the scheme and the host that `uri` has.
+    """Write paths of a file system as URIs, with the scheme and the host of `uri`.
 
-    What a URI and the path in it have in common at their ends is the path in both; paths that were
-    found beside it begin as it does.
+    The common end of a URI and its inner path is the path in both; paths that were found beside it
+    begin in the same way.
     """
     before, root, path, after = split(uri)
     host, same = root + path, inner
@@ -305,7 +304,7 @@ def _time(said: dict[str, Any]) -> str:
 
 @contextmanager
 def _explained(uri: str, done: Literal["read", "written"] = "read") -> Iterator[None]:
-    """Turn any error of a file system into one of ours, in one line."""
+    """Turn any error of a file system into one of Batchwright's, in one line."""
     try:
         yield
     except BatchwrightError:

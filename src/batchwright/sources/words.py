@@ -16,7 +16,7 @@ _OTHER_SPACES = (
     "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""What separates words beside ASCII's: as `str.isspace` says."""
+"""Separators of words beyond ASCII, as in `str.isspace`."""
 
 
 def count_words(texts: Array) -> IntArray:
@@ -43,8 +43,8 @@ def count_words(texts: Array) -> IntArray:
     data, edges = np.frombuffer(buffers[2], np.uint8)[start:stop], offsets - start
     is_word = ~_spaces(data)
     begins = is_word.copy()
-    np.greater(is_word[1:], is_word[:-1], out=begins[1:])  # where no other byte of it is before
-    first = edges[edges < data.size]  # of texts, which part words too
+    np.greater(is_word[1:], is_word[:-1], out=begins[1:])  # bytes not preceded by one of a word
+    first = edges[edges < data.size]  # first bytes of texts, at which words also begin
     begins[first] = is_word[first]
     counts: IntArray = np.diff(np.searchsorted(np.flatnonzero(begins), edges))
     return counts
@@ -52,7 +52,7 @@ def count_words(texts: Array) -> IntArray:
 
 def _spaces(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Say which bytes are of characters that separate words."""
-    found = (data - np.uint8(0x09)) < 5  # numbers wrap around: from 0x09 to 0x0d
+    found = (data - np.uint8(0x09)) < 5  # from 0x09 to 0x0d, since smaller numbers wrap around
     found |= (data - np.uint8(0x1C)) < 5
     if int(data.max()) < 0x80:
         return found
@@ -71,7 +71,7 @@ def _spaces(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 def _tails() -> dict[int, list[bytes]]:
-    """Return the first byte of other spaces, with what may come after it."""
+    """Return the first byte of other spaces, with the bytes that may follow it."""
     tails: dict[int, list[bytes]] = {}
     for space in _OTHER_SPACES:
         encoded = space.encode()
