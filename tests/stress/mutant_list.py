@@ -606,7 +606,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "placement.py",
-        "        if turn % 2:  # there and back, so that the sums of ranks even out\n"
+        "        if turn % 2:  # in alternating directions, so that the sums of ranks even out\n"
         "            rank = world_size - 1 - rank\n",
         "",
         "one batch and many are not of the same place",
