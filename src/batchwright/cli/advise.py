@@ -215,9 +215,9 @@ def _with_values(
             said = counted_rows(int(found.sum()), size, int(found.argmax()), of, "missing")
             if empty is None or (empty == "one" and not is_text):
                 raise LengthsError(
-                    f"{source}: {said}: --empty drop leaves them out of what is said of samples"
+                    f"{source}: {said}: --empty drop leaves them out of the figures on samples"
                 )
-            click.echo(f"{source}: {said}: left out of what is said of samples", err=True)
+            click.echo(f"{source}: {said}: left out of the figures on samples", err=True)
     if not kept.any():
         raise LengthsError(f"{source}: no row has {' and '.join(map(_named, values))}.")
     return kept

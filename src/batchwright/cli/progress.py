@@ -1,4 +1,4 @@
-"""What a terminal shows during long work; saving and stopping a comparison meanwhile."""
+"""Shows the progress of long work on a terminal; saves and stops a comparison."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _metric(
 
 
 def _word_counts(data: Column, shard_size: int, on: str) -> Mapping[str, int]:
-    """Count the words of all rows; on Ray, a file a task."""
+    """Count the words of all rows; on Ray, with one task per file."""
     with progress_bar(f"Counting the words of {Path(data.name).name}") as advance:
         if on == "local":
             return word_counts(_each_texts(data, shard_size, advance))

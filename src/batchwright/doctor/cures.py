@@ -203,7 +203,7 @@ def _text(framework: str, gain: Gain) -> str:
         "lightning": "give trainer.fit a PlanDataModule",
         "keras": "give model.fit a PlanDataset",
     }
-    action = does.get(framework, "use a PlanLoader in place of the DataLoader")
+    action = does.get(framework, "use a PlanLoader instead of the DataLoader")
     if gain.is_stream and framework != "keras":
         action = "wrap the stream in a StreamDataset, which plans the samples in its buffer"
     said = f"Plan batches by length: {action}."

@@ -31,10 +31,10 @@ _DRAWING = (
 """Parts of the names of samplers that repeat samples, or leave some out, on purpose."""
 
 CERTAIN = 9.0
-"""Decimal digits of the number of possible orders from which two are not the same by chance."""
+"""If the number of possible orders has so many digits, two are not the same by chance."""
 
 _LOOKED_AT = 4_096
-"""The most samples of which the order is compared."""
+"""Orders are compared over at most this many samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def _parts(rank: Rank, loader: Loader) -> list[tuple[Pass, list[Update]]]:
 
 
 def beginning(each: Pass) -> IntArray:
-    """Return the samples of a pass up to the first batch of which they are not known.
+    """Return the samples of a pass up to the first batch with unknown samples.
 
     Example:
         >>> beginning(Pass((), is_complete=True))

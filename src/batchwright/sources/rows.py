@@ -104,7 +104,7 @@ class ParquetShards:
         if self.index.stamps and uris.stamp(name) != self.index.stamps[shard]:
             raise SourceError(
                 f"{name} was changed after it was indexed. Run `batchwright index` again, and plan "
-                "anew."
+                "again."
             )
         table = _read(name, self.columns)
         if table.num_rows != self.index.sizes[shard]:

@@ -243,7 +243,7 @@ def _repeats(epoch: Epoch, each: Pass) -> Finding | None:
     share_of_rank = size // epoch.world_size
     if epoch.world_size > 1:  # the batches at the end may be filled with those of the beginning
         share_of_rank -= 2 * epoch.batch_size
-    samples = samples[: max(0, share_of_rank)]  # a loader that goes on has a second epoch there
+    samples = samples[: max(0, share_of_rank)]  # an endless loader begins a second epoch there
     distinct, counts = np.unique(samples, return_counts=True)
     repeats = samples.size - distinct.size
     if repeats <= max(epoch.batch_size, FEW * samples.size) or _evens_classes([each], [each]):
