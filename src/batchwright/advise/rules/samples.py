@@ -20,7 +20,7 @@ def duplicates(evidence: Evidence) -> Advice:
     untested = "near duplicates; whether validation data contain some of these samples"
     part = "" if found.is_complete else " that were compared"
     if not found.num_repeated:
-        why = f"None of {found.num_samples:,} samples{part} occurs twice."
+        why = f"Each of {found.num_samples:,} samples{part} occurs once."
         return says("do not use", "no sample occurs twice", why, untested=untested)
     saved, what = found.share, "samples"
     if found.token_share is not None:
