@@ -246,8 +246,8 @@ def test_the_mix_of_classes():
     finding = the_one(run_of(*shuffles(400), labels=labels), order.mix_of_classes)
     assert (finding.name, finding.level, finding.cost) == ("class mix", "info", "")
     assert finding.figure == (
-        "Of 400 samples of 3 classes, 75.0 % were of class 3, and 5.0 % of class 8: 15 times as "
-        "many."
+        "Of 400 samples of 3 classes, 75.0 % were of class 3, 15 times as many as of class 8 "
+        "(5.0 %)."
     )
 
 
