@@ -38,14 +38,13 @@ def running(folder: Path) -> dict[int, str | None]:
     if sys.platform != "linux":
         return found
     marked = b"BATCHWRIGHT_DOCTOR=" + os.fsencode(folder)
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
+    numbers = {int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal()}
+    for number in numbers - {os.getpid()}:
         with suppress(OSError):  # it is another user's, or has ended
-            variables = Path(entry.path, "environ").read_bytes().split(b"\0")
+            variables = Path("/proc", str(number), "environ").read_bytes().split(b"\0")
             if marked in variables:
                 ranks = [each[5:].decode() for each in variables if each.startswith(b"RANK=")]
-                found[int(entry.name)] = ranks[0] if ranks else None
+                found[number] = ranks[0] if ranks else None
     return found
 
 
