@@ -70,6 +70,7 @@ def recovery(sizes: Sizes) -> Row:
     tokens = torch.randint(1, sizes.vocabulary, (rows, sizes.longest), device=sizes.device)
     batch = {"input_ids": tokens, "labels": tokens.clone()}
     whole, _, peak = _update(model, batch)
+    gc.collect()
     before = _allocated()
     if has_gpu():
         total = torch.cuda.get_device_properties(0).total_memory
@@ -77,12 +78,12 @@ def recovery(sizes: Sizes) -> Row:
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(limit / total)
         try:
-            again, update, limited_peak = _update(model, batch)
+            again, retries, limited_peak = _update(model, batch)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
     else:
         limit = None
-        again, update, limited_peak = _update(_Small(model, rows // 2), batch)
+        again, retries, limited_peak = _update(_Small(model, rows // 2), batch)
     gc.collect()
     return {
         "is_true": has_gpu(),
@@ -91,7 +92,7 @@ def recovery(sizes: Sizes) -> Row:
         "peak_bytes": peak,
         "limit_bytes": limit,
         "limited_peak_bytes": limited_peak,
-        "retries": update.retries,
+        "retries": retries,
         "gradient_error": relative_error(again, whole),
         "bytes_lost": None if before is None else _allocated() - before,
     }
@@ -110,8 +111,8 @@ class _Small(torch.nn.Module):
         return self.model(batch)
 
 
-def _update(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, int | None]:
-    """Make an update in fp32; return its gradient on the CPU, the update, and its peak memory."""
+def _update(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int, int | None]:
+    """Make an update in fp32; return its gradient on the CPU, its retries, and its peak memory."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     if has_gpu():
         torch.cuda.reset_peak_memory_stats()
@@ -119,7 +120,7 @@ def _update(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Any, in
         update.backward(text_loss, batch)
     gradient = flat_gradient(model).cpu()
     model.zero_grad(set_to_none=True)
-    return gradient, update, torch.cuda.max_memory_allocated() if has_gpu() else None
+    return gradient, update.retries, torch.cuda.max_memory_allocated() if has_gpu() else None
 
 
 def _allocated() -> int | None:
@@ -139,6 +140,7 @@ def varying_shapes(sizes: Sizes) -> Row:
         if has_gpu():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_accumulated_memory_stats()  # other parts ran out of memory
         shapes = _train(sizes, task, Strategy(name, kind=name, options=options))
         found[name] = {"batches": sizes.varying, "shapes": len(shapes)}
         if has_gpu():
