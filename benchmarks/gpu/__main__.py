@@ -10,13 +10,17 @@ vision transformer; the largest products in bf16. Groups of parts have a process
 result is written after each part: what fails or runs out of time costs only its own figures.
 """
 
+import gc
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -123,6 +127,7 @@ def run(group: str, only: tuple[str, ...], own: Sizes) -> Iterator[tuple[str, Ro
             traceback.print_exc()
             result = {"failed": f"{type(error).__name__}: {str(error)[:2_000]}"}
         yield name, result | {"part_seconds": time.perf_counter() - begun}
+        gc.collect()  # arms lie in cycles, and hold memory of the device
         if own.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -137,9 +142,13 @@ def in_a_process(
         command += ["--tiny"] if tiny else []
         command += [part for name in wanted for part in ("--only", name)]
         process = subprocess.Popen(
-            command, cwd=machine.REPOSITORY, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=machine.REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        timer = threading.Timer(seconds, process.kill)
+        timer = threading.Timer(seconds, _end, (process,))
         timer.start()
         try:
             assert process.stdout is not None
@@ -150,10 +159,16 @@ def in_a_process(
                     yield done["part"], done["result"]
         finally:
             timer.cancel()
-            process.kill()
+            _end(process)
             process.wait()
     for name in left:
         yield name, {"failed": "the time was over, or the process of its group ended"}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process and those that it started: they would keep the GPU, or its output open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
