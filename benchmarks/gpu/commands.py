@@ -13,7 +13,7 @@ from benchmarks.machine import REPOSITORY
 
 TASK = "benchmarks/gpu/functions_task.py"
 
-SECONDS = 30
+SECONDS = 20
 """For the trials of `advise`."""
 
 

@@ -96,13 +96,13 @@ def _ours(model: torch.nn.Module, batches: list[Batch]) -> Step:
 
 
 def _launches(step: Step, device: torch.device) -> int | None:
-    """Count the kernels that a step launches. None: there is no GPU."""
+    """Count the kernels that a step launches. None: there is no GPU, or nothing counts."""
     if device.type != "cuda":
         return None
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         step()
         settle(device)
-    return sum("LaunchKernel" in each.name for each in trace.events())
+    return sum("LaunchKernel" in each.name for each in trace.events()) or None
 
 
 def loader(sizes: Sizes) -> Row:
