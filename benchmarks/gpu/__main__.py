@@ -6,8 +6,9 @@ python -m benchmarks.gpu --tiny          small models on a CPU: whether everythi
 python -m benchmarks.gpu --only language --only loader
 
 A GPT of 124 million parameters on lengths as those of functions of Python, an encoder-decoder, a
-vision transformer; the largest products in bf16. Groups of parts have a process each, and the
-result is written after each part: what fails or runs out of time costs only its own figures.
+vision transformer; the largest products in bf16; attention by other kernels than cuDNN's, except
+in the commands. Groups of parts have a process each, and the result is written after each part:
+what fails or runs out of time costs only its own figures.
 """
 
 import gc
@@ -117,6 +118,8 @@ def run(group: str, only: tuple[str, ...], own: Sizes) -> Iterator[tuple[str, Ro
     """Run the parts of a group, one after the other; one that fails says so."""
     if own.device == "cpu":
         torch.set_num_threads(1)
+    else:  # torch's first choice on an H200 is prepared anew for each shape, for tens of ms
+        torch.backends.cuda.enable_cudnn_sdp(False)
     for name, part in GROUPS[group].items():
         if only and name not in only:
             continue
