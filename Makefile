@@ -45,9 +45,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(INSTALL) --constraint constraints.txt --group dev --editable '.[all]'
 	@touch $@
 
+# On one thread: two wait for one another wherever something else uses a core.
 demo: setup ## Run the demonstration
 	@mkdir -p build
-	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart -o build/demo.json
+	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart --threads 1 \
+	  -o build/demo.json
 
 # Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
 # examples in every run; elsewhere on new ones each time.
