@@ -18,7 +18,7 @@ from benchmarks.memory_prediction import MEBIBYTE, Case, row
 SHORT_OF = 0.6
 """Share of what a batch takes that is left to it, so that memory runs out."""
 
-SMALLER = 4
+SMALLER = 8
 """Batches of varying shape take this part of the budget: there are many."""
 
 
@@ -133,7 +133,7 @@ def varying_shapes(sizes: Sizes) -> Row:
     None of it is known on a CPU: there, batches are trained on and nothing is reported.
     """
     task = texts(sizes)
-    options = {"max_tokens": sizes.max_tokens // SMALLER}
+    options = {"max_tokens": max(sizes.longest, sizes.max_tokens // SMALLER)}
     found: Row = {}
     for name in ("plain", "planned"):
         gc.collect()

@@ -55,7 +55,7 @@ FULL = Sizes(
     shapes=4,
     held_out=20,
     limit=30 * GIBIBYTE,
-    varying=300,
+    varying=500,
     pairs=20,
     loaded=20,
 )
