@@ -48,8 +48,8 @@ $(STAMP): pyproject.toml constraints.txt
 # On one thread: two wait for one another wherever something else uses a core.
 demo: setup ## Run the demonstration
 	@mkdir -p build
-	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart --threads 1 \
-	  -o build/demo.json
+	$(BIN)/batchwright compare examples/applications/translation.py --quick --restart \
+	  --strategies plain,planned --threads 1 -o build/demo.json
 
 # Under continuous integration (CI=true, or HYPOTHESIS_PROFILE=ci) properties are tested on the same
 # examples in every run; elsewhere on new ones each time.
