@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -48,7 +48,7 @@ PATIENCE = 300
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--rounds", type=click.IntRange(min=1), show_default="10, or 1 with --quick")
-@click.option("--updates", type=click.IntRange(min=2), default=50, show_default=True)
+@click.option("--updates", type=click.IntRange(min=WARM_UP + 1), default=50, show_default=True)
 @click.option("--quick", is_flag=True, help="One round of each.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path))
 def main(*, rounds: int | None, updates: int, quick: bool, output: Path | None) -> None:
@@ -109,23 +109,22 @@ def started(commands: list[list[str]], updates: int) -> Iterator[list[TextIO]]:
     """Start processes, and yield what is read from and written to each."""
     env = os.environ | {"PYTHONPATH": str(machine.REPOSITORY / "src")}
     processes, lines = [], []
-    try:
+    with ExitStack() as stack:
         for command in commands:
             with socket.create_server(("127.0.0.1", 0)) as server:
                 server.settimeout(PATIENCE)
                 options = ["--turns", str(server.getsockname()[1]), "--updates", str(updates)]
                 whole = [*command, *options]
-                processes.append(subprocess.Popen(whole, env=env, stdout=subprocess.DEVNULL))
-                connection, _ = server.accept()
+                process = subprocess.Popen(whole, env=env, stdout=subprocess.DEVNULL)
+                processes.append(stack.enter_context(process))
+                stack.callback(process.kill)
+                connection = stack.enter_context(server.accept()[0])
             connection.settimeout(PATIENCE)
-            lines.append(connection.makefile("rw", buffering=1))
+            lines.append(stack.enter_context(connection.makefile("rw", buffering=1)))
         yield lines
         for process in processes:
             if process.wait(PATIENCE):
                 raise subprocess.CalledProcessError(process.returncode, process.args)
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def summed_up(rounds: list[dict]) -> dict[str, object]:

@@ -147,9 +147,9 @@ def test_a_pattern_is_listed_in_the_order_of_names(tmp_path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-        uris.written(f"memory://root/{name}", b"")
-    assert uris.matches("memory://root/*/*.csv") == [
-        f"memory://root/{name}" for name in ("a/x.csv", "a/y.csv", "a-b/x.csv")
+        uris.written(f"memory://corpus/{name}", b"")
+    assert uris.matches("memory://corpus/*/*.csv") == [
+        f"memory://corpus/{name}" for name in ("a/x.csv", "a/y.csv", "a-b/x.csv")
     ]
     expected = [str(tmp_path / name) for name in ("a/x.csv", "a/y.csv", "a-b/x.csv")]
     assert uris.matches(tmp_path / "*" / "*.csv") == expected

@@ -28,7 +28,7 @@ BETTER = 1.25
 """A fit with a cost per batch, beyond that of its operations, has to be closer by this factor."""
 
 ALIKE = 0.03
-"""If the tokens of updates vary by less, the cost of a token cannot be told."""
+"""If the tokens of updates vary by less, the cost of a token cannot be estimated."""
 
 MOST_SPREAD = 0.25
 """If times vary by more, shapes do not explain them."""
