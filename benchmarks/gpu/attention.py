@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from batchwright.torch import document_mask
+from batchwright.compare.arm import settle
+from batchwright.torch import document_block_mask, document_mask
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values, float[rows, heads, length, width of a head] → as the queries."""
@@ -54,8 +55,8 @@ def within(segments: Segments, kernel: Kernel, *, causal: bool) -> Attend:
     if kernel == "varlen":
         return lambda *qkv: _varlen(*qkv, segments, causal=causal)
     if kernel == "flex":
-        mask = _compiled()[0](_sees(segments.ids, causal=causal), segments.ids.shape[1])
-        return lambda *qkv: _compiled()[1](*qkv, block_mask=mask)
+        mask = document_block_mask(segments.ids, causal=causal)
+        return lambda *qkv: _compiled()(*qkv, block_mask=mask)
     dense = document_mask(segments.ids, causal=causal)
     return lambda *qkv: scaled_dot_product_attention(*qkv, attn_mask=dense)
 
@@ -73,25 +74,9 @@ def _varlen(
     return varlen_attn(*rows, *ends, **options).transpose(0, 1)[None]
 
 
-def _sees(ids: Tensor, *, causal: bool) -> Callable[..., Tensor]:
-    row = ids[0]
-
-    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same = row[query] == row[key]
-        return same & (query >= key) if causal else same
-
-    return sees
-
-
 @cache
-def _compiled() -> tuple[Callable[..., Any], Callable[..., Tensor]]:
-    """Return functions that make a mask, and that attend."""
-    make = torch.compile(create_block_mask)
-
-    def mask(sees: Callable[..., Tensor], width: int) -> Any:
-        return make(sees, None, None, width, width, device="cuda")
-
-    return mask, torch.compile(flex_attention)
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention)
 
 
 def seconds_of(
@@ -107,10 +92,10 @@ def seconds_of(
     times = []
     try:
         for _ in range(ROUNDS + 1):
-            _settle(device)
+            settle(device)
             begun = time.perf_counter()
             within(segments, kernel, causal=causal)(*qkv).sum().backward()
-            _settle(device)
+            settle(device)
             times.append(time.perf_counter() - begun)
     except Exception as error:  # noqa: BLE001 -- whatever a kernel that is not for this device says
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
@@ -127,8 +112,3 @@ def fastest(found: Seconds) -> Kernel:
     return min(
         found, key=lambda each: math.inf if isinstance(found[each], str) else float(found[each])
     )
-
-
-def _settle(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
