@@ -22,7 +22,9 @@ FEWEST = 3
 class Prepared(Arm):
     """An arm whose first batches are made and moved beforehand; it goes through them in turns."""
 
-    ahead = 4
+    def __init__(self, task: Task, strategy: Strategy, *, ahead: int, dense: bool = False) -> None:
+        self.ahead = ahead
+        super().__init__(task, strategy, seed=0, dense=dense)
 
     def _load(self) -> Iterator[tuple[int, IntArray, list[Batch]]]:
         made = [
@@ -48,15 +50,10 @@ def speeds(
         Of each strategy real tokens a second, their ratio to the first strategy's and to the dense
         limit's with 95 % intervals over updates, padding, and the memory of its largest batch.
     """
-
-    class Own(Prepared):
-        pass
-
-    Own.ahead = ahead
-    arms = [Own(task, each, seed=0) for each in strategies]
+    arms = [Prepared(task, each, ahead=ahead) for each in strategies]
     if dense:
         best = next((each for each in strategies if each.kind == "planned"), strategies[-1])
-        arms.append(Own(task, best, seed=0, dense=True))
+        arms.append(Prepared(task, best, ahead=ahead, dense=True))
     for arm in arms:
         arm.choose_precision()
     peak = [arm.peak() if peaks and not arm.dense else None for arm in arms]
